@@ -1,0 +1,121 @@
+"""Which phantoms there are, and the one function that makes them."""
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from medformer.phantoms import chest, histology, ultrasound
+from medformer.phantoms.fields import Floats
+from medformer.phantoms.scanner import Scanner, acquire
+
+BLOCK = 32
+"""Images drawn together from one generator. Changing it changes every image."""
+
+SMALLEST, LARGEST = 16, 512
+"""Allowed image sides, pixels."""
+
+STANDARD = Scanner()
+"""The scanner used where none is named."""
+
+Render = Callable[[np.random.Generator, npt.NDArray[np.int64], int], Floats]
+
+
+@dataclass(frozen=True)
+class PhantomKind:
+    """What one kind of phantom imitates."""
+
+    name: str
+    modality: str
+    anatomy: str
+    channels: int
+    """1 for grey images, 3 for colour."""
+    classes: tuple[str, ...]
+    """Class names; the position of a name is its label."""
+
+
+KINDS: Mapping[str, PhantomKind] = MappingProxyType(
+    {
+        kind.name: kind
+        for kind in (
+            PhantomKind("chest", "chest-xray", "chest", 1, chest.CLASSES),
+            PhantomKind("ultrasound", "ultrasound", "breast", 1, ultrasound.CLASSES),
+            PhantomKind("histology", "histology", "colon", 3, histology.CLASSES),
+        )
+    }
+)
+"""Every kind of phantom, by name."""
+
+_RENDER: Mapping[str, Render] = MappingProxyType(
+    {"chest": chest.render, "ultrasound": ultrasound.render, "histology": histology.render}
+)
+
+
+def generate(
+    kind: str, count: int, *, seed: int, size: int = 28, scanner: Scanner = STANDARD
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Draw labelled phantom images.
+
+    The same arguments give the same bytes (under one numpy version), and image i depends on
+    neither `count` nor the images before its block. Labels depend on `kind` and `seed` alone,
+    so a change of scanner or size shifts the pixels under an unchanged label rule. Classes are
+    equally likely.
+
+    Args:
+        kind: A key of `KINDS`.
+        count: Number of images, >= 0.
+        seed: >= 0. Different seeds give unrelated images.
+        size: Side of an image, 16 to 512 pixels.
+        scanner: The site's acquisition settings.
+    Returns:
+        images: uint8, (count, size, size) for grey kinds, (count, size, size, 3) for colour.
+        labels: int64, (count,), positions in `KINDS[kind].classes`.
+    Raises:
+        ValueError: unknown kind, negative count or seed, size out of range.
+    """
+    _check(kind, count, seed, size)
+    colour = (3,) if KINDS[kind].channels == 3 else ()
+    images = np.empty((count, size, size, *colour), dtype=np.uint8)
+    labels = np.empty(count, dtype=np.int64)
+    for start in range(0, count, BLOCK):
+        block_images, block_labels = _block(kind, seed, start // BLOCK, size, scanner)
+        kept = min(BLOCK, count - start)
+        images[start : start + kept] = block_images[:kept]
+        labels[start : start + kept] = block_labels[:kept]
+    return images, labels
+
+
+def _block(
+    kind: str, seed: int, index: int, size: int, scanner: Scanner
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Block `index` of a seed's images, always whole: that is what makes prefixes agree."""
+    labels_rng, scene_rng, scanner_rng = (
+        np.random.default_rng([seed, zlib.crc32(kind.encode()), index, part]) for part in range(3)
+    )
+    labels = labels_rng.integers(0, len(KINDS[kind].classes), BLOCK)
+    scenes = _RENDER[kind](scene_rng, labels, size)
+    images = acquire(scanner_rng, scenes, scanner)
+    return np.rint(images * 255).astype(np.uint8), labels
+
+
+def _check(kind: str, count: int, seed: int, size: int) -> None:
+    """Raise ValueError for arguments `generate` cannot serve."""
+    if kind not in KINDS:
+        near = get_close_matches(kind, KINDS, n=1, cutoff=0)
+        raise ValueError(
+            f"unknown phantom kind {kind!r}; the kinds are {', '.join(KINDS)}. "
+            f"Did you mean {near[0]!r}?"
+        )
+    if count < 0:
+        raise ValueError(f"count must be 0 or more, got {count}. Ask for 0 to get empty arrays.")
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, got {seed}. Use any non-negative integer.")
+    if not SMALLEST <= size <= LARGEST:
+        raise ValueError(
+            f"size must be {SMALLEST} to {LARGEST} pixels, got {size}. "
+            "Generate at the nearest allowed size and resize."
+        )

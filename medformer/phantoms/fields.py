@@ -1,0 +1,107 @@
+"""Building blocks shared by every phantom: coordinates, soft shapes and smooth random fields.
+
+Letters: B images in a block, S side of an image in pixels, L lattice points along one axis.
+Lengths are fractions of the image side, so one seed gives the same anatomy at every size.
+"""
+
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+"""Real arrays; single precision in practice."""
+
+
+def pixel_centres(size: int) -> tuple[Floats, Floats]:
+    """Depth y (1, S, 1) and lateral position x (1, 1, S) of pixel centres, both in (0, 1)."""
+    centres = (np.arange(size, dtype=np.float32) + 0.5) / np.float32(size)
+    return centres.reshape(1, size, 1), centres.reshape(1, 1, size)
+
+
+def draw(rng: np.random.Generator, count: int, low: float, high: float) -> Floats:
+    """One uniform number in [low, high) per image, (B, 1, 1), ready to broadcast."""
+    return rng.uniform(low, high, (count, 1, 1)).astype(np.float32)
+
+
+def rotate(y: Floats, x: Floats, angle: Floats | float) -> tuple[Floats, Floats]:
+    """Coordinates seen from axes turned by `angle` radians."""
+    cos, sin = np.cos(angle, dtype=np.float32), np.sin(angle, dtype=np.float32)
+    return y * cos - x * sin, y * sin + x * cos
+
+
+def radius(y: Floats, x: Floats, height: Floats | float, width: Floats | float) -> Floats:
+    """Distance from the origin in units of an ellipse with these half-axes: 1 on its border."""
+    return cast(Floats, np.sqrt((y / height) ** 2 + (x / width) ** 2))
+
+
+def step(value: Floats, width: Floats | float) -> Floats:
+    """Smooth 0-to-1 step, centred where `value` is 0, `width` long in the unit of `value`."""
+    ramp = np.clip(value / width + np.float32(0.5), 0, 1)
+    return cast(Floats, ramp * ramp * (3 - 2 * ramp))
+
+
+def line(distance: Floats, width: Floats | float) -> Floats:
+    """Soft bright line: 1 where `distance` is 0, falling as a Gaussian of sd `width`."""
+    return cast(Floats, np.exp(np.float32(-0.5) * (distance / width) ** 2))
+
+
+def gaussian_weights(at: Floats, points: Floats, sd: float) -> Floats:
+    """Gaussian weight of each of `points` (L,) seen from each of `at` (S,): (S, L)."""
+    return cast(Floats, np.exp(np.float32(-0.5) * ((at[:, None] - points[None, :]) / sd) ** 2))
+
+
+def smooth_field(
+    rng: np.random.Generator, count: int, size: int, cells: tuple[float, float]
+) -> Floats:
+    """Smooth Gaussian random field with mean 0 and variance 1 at every pixel, (B, S, S).
+
+    Args:
+        rng: Source of randomness; the number of draws does not depend on `size`.
+        count: B.
+        size: S, pixels.
+        cells: How many independent cells fit along y and x; 1 is one slow wave.
+    """
+    at = pixel_centres(size)[0].ravel()
+    weights = []
+    for n in cells:
+        margin = 2.0 / n
+        points = np.linspace(-margin, 1 + margin, int(np.ceil(n)) + 5, dtype=np.float32)
+        spacing = float(points[1] - points[0])
+        rows = gaussian_weights(at, points, 0.6 * spacing)
+        weights.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    lattice = rng.standard_normal(
+        (count, weights[0].shape[1], weights[1].shape[1]), dtype=np.float32
+    )
+    return _apply(weights[0], lattice, weights[1])
+
+
+def blur(images: Floats, sd: tuple[float, float], *, unit_variance: bool = False) -> Floats:
+    """Gaussian blur along the last two axes, (..., S, S) -> (..., S, S).
+
+    Args:
+        images: Any leading axes.
+        sd: Standard deviations along y and x, pixels; below 0.05 pixels an axis is left alone.
+        unit_variance: Scale so that white noise of variance 1 keeps variance 1 (for noise)
+            rather than so that a constant image keeps its value (for images).
+    """
+    at = np.arange(images.shape[-1], dtype=np.float32)
+    rows, columns = (_blur_rows(at, one, unit_variance) for one in sd)
+    return _apply(rows, images, columns)
+
+
+def _apply(rows: Floats, images: Floats, columns: Floats) -> Floats:
+    """Linear maps along y and x, (S, L), (..., L, M), (R, M) -> (..., S, R).
+
+    Double precision, because the order of sums inside a matrix product depends on the number of
+    threads: its rounding then stays far below one grey level and images are the same to the byte.
+    """
+    exact = rows.astype(np.float64) @ images @ columns.astype(np.float64).T
+    return exact.astype(np.float32)
+
+
+def _blur_rows(at: Floats, sd: float, unit_variance: bool) -> Floats:
+    """Blur along one axis as a matrix, (S, S)."""
+    weights = gaussian_weights(at, at, max(sd, 0.05))
+    norm = np.linalg.norm(weights, axis=1) if unit_variance else weights.sum(axis=1)
+    return cast(Floats, (weights / norm[:, None]).astype(np.float32))

@@ -1,0 +1,30 @@
+"""Which tensors leave a site and which stay: the single place that decides.
+
+Shared, averaged by the server: stems, modality and anatomy embeddings, the encoder, the key
+projection of the output adaptformer, the pretext parts and the discriminator; they learn what is
+common, and every one of them is trained under DP before it leaves.
+Local, never in any message: task heads, task queries and task embeddings (they name and solve a
+site's own question), and the site's own embedding (it holds what is peculiar to one hospital).
+"""
+
+from collections.abc import Iterable
+
+from medformer.model import Medformer
+
+LOCAL_PREFIXES = ("input.site.", "input.task.", "output.queries.", "output.heads.")
+
+
+def is_local(name: str) -> bool:
+    """True for a tensor that must not leave its site."""
+    return name.startswith(LOCAL_PREFIXES)
+
+
+def shared_names(names: Iterable[str]) -> list[str]:
+    """Those of `names` that may be sent, in the same order."""
+    return [name for name in names if not is_local(name)]
+
+
+def shared_shapes(model: Medformer) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that sites share, in the model's order."""
+    parameters = dict(model.named_parameters())
+    return {name: tuple(parameters[name].shape) for name in shared_names(parameters)}

@@ -1,0 +1,233 @@
+"""What phantom images promise: reproducible bytes, honest labels and controllable shift."""
+
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+import torch
+
+from medformer.phantoms import KINDS, Scanner, generate
+
+ANY_KIND = pytest.mark.parametrize("kind", sorted(KINDS))
+
+OTHER_SITE = Scanner(
+    gain=0.75, offset=0.08, gamma=1.2, noise=0.04, blur=0.5, bias_field=0.2, tint=(1.0, 0.9, 0.8)
+)
+
+
+def accuracy_of_a_plain_classifier(kind: str, train: int, test: int) -> float:
+    """Held-out accuracy of ridge regression on the responses of fixed random 5 x 5 filters."""
+    generator = torch.Generator().manual_seed(0)
+    filters = torch.randn(48, KINDS[kind].channels, 5, 5, generator=generator)
+    filters -= filters.mean(dim=(2, 3), keepdim=True)
+
+    def features(images: np.ndarray) -> torch.Tensor:
+        pixels = torch.from_numpy(images.reshape(*images.shape[:3], -1)).permute(0, 3, 1, 2)
+        smooth = torch.nn.functional.avg_pool2d(pixels.float() / 255, 2)
+        response = torch.nn.functional.conv2d(smooth, filters).relu()
+        pooled = torch.cat([response.mean(dim=(2, 3)), response.amax(dim=(2, 3))], dim=1)
+        return torch.cat([pooled, torch.ones(len(pooled), 1)], dim=1).double()
+
+    images, labels = generate(kind, train, seed=1)
+    seen = features(images)
+    targets = torch.eye(len(KINDS[kind].classes), dtype=torch.float64)[torch.from_numpy(labels)]
+    penalty = 1e-2 * torch.eye(seen.shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(seen.T @ seen + penalty, seen.T @ targets)
+    images, labels = generate(kind, test, seed=2)
+    return float(((features(images) @ weights).argmax(dim=1).numpy() == labels).mean())
+
+
+@ANY_KIND
+def test_the_same_seed_gives_the_same_bytes(kind):
+    """An experiment can be repeated to the byte."""
+    first, second = (generate(kind, 40, seed=7, scanner=OTHER_SITE) for _ in range(2))
+
+    assert first[0].tobytes() == second[0].tobytes()
+    assert first[1].tobytes() == second[1].tobytes()
+
+
+@ANY_KIND
+@pytest.mark.parametrize("fewer", [0, 1, 5, 32, 33])
+def test_asking_for_fewer_images_gives_the_first_ones(kind, fewer):
+    """Image i does not depend on how many images are drawn."""
+    images, labels = generate(kind, 70, seed=3)
+    some_images, some_labels = generate(kind, fewer, seed=3)
+
+    np.testing.assert_array_equal(some_images, images[:fewer])
+    np.testing.assert_array_equal(some_labels, labels[:fewer])
+
+
+@ANY_KIND
+def test_another_seed_gives_other_images_and_labels(kind):
+    """Seeds are how public, training and test data are kept apart."""
+    images, labels = generate(kind, 40, seed=0)
+    other_images, other_labels = generate(kind, 40, seed=1)
+
+    assert not (images == other_images).all(axis=tuple(range(1, images.ndim))).any()
+    assert (labels != other_labels).any()
+
+
+@ANY_KIND
+def test_no_image_appears_twice(kind):
+    """Blocks of one seed are drawn independently."""
+    images, _ = generate(kind, 200, seed=0)
+
+    assert len(np.unique(images.reshape(200, -1), axis=0)) == 200
+
+
+@ANY_KIND
+@pytest.mark.parametrize("size", [16, 28, 64])
+def test_shapes_and_types_are_those_of_small_public_datasets(kind, size):
+    """uint8 images, channels last if coloured; int64 labels."""
+    images, labels = generate(kind, 3, seed=0, size=size)
+
+    colour = (3,) if KINDS[kind].channels == 3 else ()
+    assert (images.shape, images.dtype) == ((3, size, size, *colour), np.uint8)
+    assert (labels.shape, labels.dtype) == ((3,), np.int64)
+
+
+@ANY_KIND
+def test_no_images_is_a_valid_request(kind):
+    """An empty site gets arrays of the usual shape."""
+    images, labels = generate(kind, 0, seed=0)
+
+    assert images.shape[:3] == (0, 28, 28)
+    assert labels.shape == (0,)
+
+
+@ANY_KIND
+def test_size_changes_the_sampling_and_not_the_scene(kind):
+    """A 56-pixel image averaged to 28 pixels resembles the 28-pixel image of the same seed."""
+    clean = Scanner(noise=0.0)
+    small, labels = generate(kind, 32, seed=4, scanner=clean)
+    large, large_labels = generate(kind, 32, seed=4, size=56, scanner=clean)
+    averaged = large.reshape(32, 28, 2, 28, 2, -1).mean(axis=(2, 4))
+
+    np.testing.assert_array_equal(labels, large_labels)
+    assert np.corrcoef(averaged.ravel(), small.ravel())[0, 1] > 0.8
+
+
+@ANY_KIND
+def test_images_use_the_grey_scale_without_saturating(kind):
+    """Most pixels are neither black nor white, and images have contrast."""
+    images, _ = generate(kind, 64, seed=0)
+
+    assert ((images > 0) & (images < 255)).mean() > 0.75
+    assert images.std() > 25
+
+
+@ANY_KIND
+def test_every_class_appears_about_equally_often(kind):
+    """Class counts stay within five standard deviations of a uniform draw."""
+    classes = len(KINDS[kind].classes)
+    _, labels = generate(kind, 960, seed=0, size=16)
+
+    spread = np.sqrt(960 / classes * (1 - 1 / classes))
+    assert np.abs(np.bincount(labels, minlength=classes) - 960 / classes).max() < 5 * spread
+
+
+@ANY_KIND
+def test_a_scanner_changes_pixels_and_never_labels(kind):
+    """Covariate shift: the same scenes under the same label rule look visibly different."""
+    images, labels = generate(kind, 64, seed=5)
+    shifted, shifted_labels = generate(kind, 64, seed=5, scanner=OTHER_SITE)
+
+    np.testing.assert_array_equal(labels, shifted_labels)
+    assert np.abs(images.astype(float) - shifted).mean() > 10
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"gain": 0.7},
+        {"offset": 0.1},
+        {"gamma": 1.5},
+        {"noise": 0.1},
+        {"blur": 1.0},
+        {"bias_field": 0.3},
+        {"tint": (1.0, 0.8, 0.9)},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_every_scanner_setting_has_an_effect(setting):
+    """No setting is silently ignored."""
+    plain, _ = generate("histology", 8, seed=0)
+    changed, _ = generate("histology", 8, seed=0, scanner=Scanner(**setting))
+
+    assert np.abs(plain.astype(float) - changed).mean() > 2
+
+
+def test_grey_images_have_no_tint():
+    """A colour cast means nothing for one channel."""
+    plain, _ = generate("chest", 4, seed=0)
+    tinted, _ = generate("chest", 4, seed=0, scanner=Scanner(tint=(1.0, 0.5, 0.5)))
+
+    np.testing.assert_array_equal(plain, tinted)
+
+
+def test_noise_has_the_stated_standard_deviation():
+    """`noise` is in units of full scale, here measured against the noiseless image."""
+    clean, _ = generate("chest", 64, seed=0, scanner=Scanner(gain=0.4, noise=0.0))
+    noisy, _ = generate("chest", 64, seed=0, scanner=Scanner(gain=0.4, noise=0.05))
+
+    assert np.std(noisy.astype(float) - clean) / 255 == pytest.approx(0.05, rel=0.05)
+
+
+@ANY_KIND
+def test_labels_can_be_read_from_the_images(kind):
+    """A plain classifier beats guessing by a wide margin, and does not become perfect."""
+    chance = 1 / len(KINDS[kind].classes)
+
+    accuracy = accuracy_of_a_plain_classifier(kind, train=1200, test=400)
+
+    assert chance + 0.1 < accuracy < 0.99
+
+
+def test_kinds_say_what_they_imitate():
+    """Names, channels and classes that a data card can print."""
+    assert {name: kind.name for name, kind in KINDS.items()} == {name: name for name in KINDS}
+    assert {kind.channels for kind in KINDS.values()} == {1, 3}
+    assert all(len(set(kind.classes)) == len(kind.classes) >= 2 for kind in KINDS.values())
+    assert (KINDS["chest"].modality, KINDS["chest"].anatomy) == ("chest-xray", "chest")
+    with pytest.raises(FrozenInstanceError):
+        KINDS["chest"].channels = 3
+
+
+def test_an_unknown_kind_is_refused_with_the_nearest_one():
+    """A typo costs seconds."""
+    with pytest.raises(ValueError, match=r"'chess'.*chest, ultrasound, histology.*mean 'chest'"):
+        generate("chess", 1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"count": -1, "seed": 0}, "count must be 0 or more, got -1"),
+        ({"count": 1, "seed": -2}, "seed must be 0 or more, got -2"),
+        ({"count": 1, "seed": 0, "size": 15}, "size must be 16 to 512 pixels, got 15"),
+        ({"count": 1, "seed": 0, "size": 513}, "size must be 16 to 512 pixels, got 513"),
+    ],
+)
+def test_impossible_requests_are_refused(arguments, message):
+    """The message gives the range and what came."""
+    with pytest.raises(ValueError, match=message):
+        generate("chest", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"gain": 0.0}, r"gain is out of range: got 0\.0\. Give a positive factor"),
+        ({"offset": 1.5}, r"offset is out of range: got 1\.5\. Give a number from -1 to 1"),
+        ({"gamma": -1.0}, r"gamma is out of range: got -1\.0"),
+        ({"noise": float("nan")}, "noise is out of range: got nan"),
+        ({"blur": -0.1}, r"blur is out of range: got -0\.1"),
+        ({"bias_field": 1.0}, r"bias_field is out of range: got 1\.0.*0 to below 1"),
+        ({"tint": (1.0, 1.0)}, "tint must hold red, green and blue factors, got 2 numbers"),
+        ({"tint": (1.0, 0.0, 1.0)}, r"tint is out of range: got 0\.0"),
+    ],
+)
+def test_a_scanner_outside_physics_is_refused(setting, message):
+    """Each setting states its range."""
+    with pytest.raises(ValueError, match=message):
+        Scanner(**setting)
