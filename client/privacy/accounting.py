@@ -1,0 +1,105 @@
+"""Epsilon of Poisson-subsampled Gaussian steps, add/remove one unit.
+
+The guaranteed number is the PLD composition of dp_accounting (Koskela et al. 2020; Doroshenko et
+al. 2022, pessimistic "connect the dots" estimate), so it is an upper bound. Opacus' PRV and RDP
+accountants are the independent check (tests/client/test_accounting.py).
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
+
+ACCOUNTANT = f"PLD (dp-accounting {version('dp-accounting')})"
+FINE, COARSE = 1e-4, 1e-3
+"""Discretisation of the privacy loss: for reported values, and while searching."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A number of equal steps of one mechanism."""
+
+    sample_rate: float
+    """q: each unit joins a step with this probability, independently."""
+    noise_multiplier: float
+    """Standard deviation of the noise over the L2 sensitivity of the clipped sum."""
+    steps: int
+
+
+def epsilon(mechanisms: Iterable[Steps], delta: float, *, interval: float = FINE) -> float:
+    """Smallest epsilon (as an upper bound) for which all steps together are (epsilon, delta)-DP.
+
+    Args:
+        mechanisms: All steps, in any order; the schedule was fixed before the first.
+        delta: In (0, 1).
+        interval: Discretisation of the privacy loss; the error grows with it, upwards only.
+    """
+    composed = None
+    for m in mechanisms:
+        if m.steps == 0:
+            continue
+        part = _loss_distribution(m.sample_rate, m.noise_multiplier, interval)
+        part = part.self_compose(m.steps)
+        composed = part if composed is None else composed.compose(part)
+    return 0.0 if composed is None else float(composed.get_epsilon_for_delta(delta))
+
+
+@lru_cache(maxsize=64)
+def _loss_distribution(sample_rate: float, noise_multiplier: float, interval: float) -> Any:
+    from dp_accounting.pld import privacy_loss_distribution
+
+    return privacy_loss_distribution.from_gaussian_mechanism(
+        noise_multiplier, value_discretization_interval=interval, sampling_prob=sample_rate
+    )
+
+
+def solve_noise_multiplier(
+    rates_and_steps: list[tuple[float, int]], target_epsilon: float, target_delta: float
+) -> float:
+    """Smallest noise multiplier, in steps of 0.001 rounded up, that keeps within the target.
+
+    Args:
+        rates_and_steps: (sample_rate, steps) of everything that will be admitted.
+    Raises:
+        ValueError: Not reachable with a noise multiplier of at most 1,000.
+    """
+
+    def fits(thousandths: int, interval: float = COARSE) -> bool:
+        sigma = thousandths / 1000
+        parts = [Steps(q, sigma, n) for q, n in rates_and_steps]
+        return epsilon(parts, target_delta, interval=interval) <= target_epsilon
+
+    high = 1000
+    while not fits(high):
+        high *= 2
+        if high > 1_000_000:
+            raise ValueError(
+                f"epsilon {target_epsilon:g} at delta {target_delta:g} is not reachable with a "
+                "noise multiplier of at most 1000: plan fewer steps or a smaller batch"
+            )
+    low = 200  # less noise than sigma = 0.2 is never planned
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high / 1000
+
+
+def gaussian_epsilon(noise_multiplier: float, steps: int, delta: float) -> float:
+    """Exact epsilon of `steps` unsubsampled Gaussians (Balle and Wang 2018, arXiv:1805.06530)."""
+    mu = math.sqrt(steps) / noise_multiplier
+
+    def normal_cdf(x: float) -> float:
+        return 0.5 * math.erfc(-x / math.sqrt(2))
+
+    def delta_at(eps: float) -> float:
+        return normal_cdf(mu / 2 - eps / mu) - math.exp(eps) * normal_cdf(-mu / 2 - eps / mu)
+
+    low, high = 0.0, 1.0
+    while delta_at(high) > delta:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if delta_at(middle) > delta else (low, middle)
+    return high

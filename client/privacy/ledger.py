@@ -1,0 +1,284 @@
+"""The site's durable record of what its patients' privacy has cost.
+
+One SQLite file a site, for the life of its record set: new runs, new servers and restarts compose
+onto it. Append-only (triggers refuse UPDATE and DELETE), each row chained to the one before by
+SHA-256, every commit synced to the disk. Budget is written before the first gradient and never
+handed back.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from client.privacy.plan import PrivacyPlan
+from client.privacy.refusals import AttemptLost, BadRequest, BudgetExhausted
+from client.site import Privacy
+from medformer.errors import MedFormerError
+
+RULE = "basic"
+"""Across runs: epsilons and deltas add up, also when later runs are chosen after seeing earlier
+ones (Rogers et al. 2016, arXiv:1605.08294)."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (
+    seq INTEGER PRIMARY KEY,
+    time TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    body TEXT NOT NULL,
+    previous TEXT NOT NULL,
+    hash TEXT NOT NULL UNIQUE
+);
+CREATE INDEX IF NOT EXISTS by_run ON entries (kind, run_id);
+CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON entries
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON entries
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+"""
+
+
+class LedgerError(MedFormerError):
+    """The ledger cannot be read or written, or was changed: nothing may be trained."""
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """A whole run's budget, written before its first gradient."""
+
+    row: int
+    """Ledger row; seeds of simulated noise derive from it, so no two runs share any."""
+    run_id: str
+    schedule_hash: str
+    rounds: int
+    spare_rounds: int
+    plan: PrivacyPlan
+
+
+class Ledger:
+    """Open one site's ledger; creates the file, and registers the budget, at first use.
+
+    Args:
+        path: The SQLite file.
+        privacy: Budget and rule are registered once; later ones may lower, never raise it.
+    Raises:
+        LedgerError: Unreadable, unwritable, changed by hand, or registered for a smaller budget.
+    """
+
+    def __init__(self, path: Path, privacy: Privacy) -> None:
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise LedgerError(
+                f"{path}: the ledger cannot be opened ({error}). Nothing is trained without it: "
+                "restore the newest copy or repair the disk"
+            ) from error
+        self.verify()
+        self._register(privacy)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._db.close()
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def reserve(
+        self, run_id: str, schedule_hash: str, rounds: int, spare_rounds: int, plan: PrivacyPlan
+    ) -> Reservation:
+        """Admit a whole run: all planned rounds and the spares, in one durable transaction.
+
+        Asking again for the same run and schedule returns the reservation that stands.
+
+        Raises:
+            BudgetExhausted: The lifetime budget does not cover it; nothing is written.
+            BadRequest: The run was admitted with another schedule.
+        """
+        with self._transaction():
+            standing = self.reservation(run_id)
+            if standing is not None:
+                if standing.schedule_hash != schedule_hash:
+                    raise BadRequest("this run was admitted with another schedule")
+                return standing
+            self._check_budget(plan)
+            body = {
+                "schedule_hash": schedule_hash,
+                "rounds": rounds,
+                "spare_rounds": spare_rounds,
+                "epsilon": plan.epsilon,
+                "delta": plan.delta,
+                "plan": plan.to_json(),
+            }
+            self._append("reservation", run_id, body)
+        standing = self.reservation(run_id)
+        assert standing is not None
+        return standing
+
+    def reservation(self, run_id: str) -> Reservation | None:
+        """The run's reservation, if it was admitted here."""
+        for seq, body in self._rows("reservation", run_id):
+            return Reservation(
+                row=seq,
+                run_id=run_id,
+                schedule_hash=body["schedule_hash"],
+                rounds=body["rounds"],
+                spare_rounds=body["spare_rounds"],
+                plan=PrivacyPlan.from_json(body["plan"]),
+            )
+        return None
+
+    def start_attempt(self, reservation: Reservation, round_: int, attempt: int, key: str) -> None:
+        """Write down that a round is about to be trained, before its first gradient.
+
+        Attempt 0 uses the round's own reservation; any further attempt uses up a spare round.
+
+        Raises:
+            AttemptLost: This very attempt was started before and left no answer.
+            BadRequest: Not the next attempt, another request under the same number, or a round
+                outside the schedule.
+            BudgetExhausted: No spare round is left.
+        """
+        if not 1 <= round_ <= reservation.rounds:
+            raise BadRequest(f"round {round_} is outside the admitted 1..{reservation.rounds}")
+        with self._transaction():
+            started = [body for _, body in self._rows("attempt", reservation.run_id)]
+            here = {b["attempt"]: b["key"] for b in started if b["round"] == round_}
+            if attempt in here:
+                if here[attempt] != key:
+                    raise BadRequest(f"attempt {attempt} of round {round_} was another request")
+                raise AttemptLost(
+                    f"attempt {attempt} of round {round_} was started and has no answer to give: "
+                    "ask for the next attempt, which is paid from the spare rounds"
+                )
+            if attempt != len(here):
+                raise BadRequest(f"the next attempt of round {round_} is {len(here)}")
+            spares_used = sum(b["attempt"] > 0 for b in started)
+            if attempt > 0 and spares_used >= reservation.spare_rounds:
+                raise BudgetExhausted(
+                    f"all {reservation.spare_rounds} spare rounds of this run are used: the round "
+                    "cannot be trained again"
+                )
+            body = {"round": round_, "attempt": attempt, "key": key}
+            self._append("attempt", reservation.run_id, body)
+
+    def record_answer(self, run_id: str, round_: int, attempt: int, key: str, sha256: str) -> None:
+        """Write down that an answer lies on the disk, before it is sent."""
+        body = {"round": round_, "attempt": attempt, "key": key, "sha256": sha256}
+        with self._transaction():
+            self._append("answer", run_id, body)
+
+    def answers(self, run_id: str) -> dict[str, dict[str, Any]]:
+        """Request key -> the row written when its answer was stored."""
+        return {body["key"]: body for _, body in self._rows("answer", run_id)}
+
+    def spent(self) -> tuple[float, float]:
+        """Epsilon and delta of every admitted run together, under the registered rule."""
+        rows = [body for _, body in self._rows("reservation")]
+        return sum(b["epsilon"] for b in rows), sum(b["delta"] for b in rows)
+
+    def budget(self) -> tuple[float, float]:
+        """Epsilon and delta that all runs together may cost: the smallest ever registered."""
+        rows = [body for _, body in self._rows("cohort")]
+        return min(b["epsilon_budget"] for b in rows), min(b["delta_budget"] for b in rows)
+
+    def verify(self) -> None:
+        """Recompute the hash chain.
+
+        Raises:
+            LedgerError: Names the first row that does not fit.
+        """
+        previous = ""
+        try:
+            rows = self._db.execute("SELECT * FROM entries ORDER BY seq").fetchall()
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self._path}: the ledger cannot be read ({error})") from error
+        for number, (seq, *fields, before, digest) in enumerate(rows, start=1):
+            if seq != number or before != previous or digest != _digest(seq, *fields, before):
+                raise LedgerError(
+                    f"{self._path}: row {number} of the ledger was changed or is missing. Nothing "
+                    "is trained on a ledger that cannot be trusted: restore the newest copy"
+                )
+            previous = digest
+
+    def _register(self, privacy: Privacy) -> None:
+        epsilon, delta = privacy.lifetime_epsilon, privacy.lifetime_delta
+        with self._transaction():
+            rows = [body for _, body in self._rows("cohort")]
+            if rows and (
+                epsilon > min(b["epsilon_budget"] for b in rows)
+                or delta > min(b["delta_budget"] for b in rows) * (1 + 1e-12)
+            ):
+                raise LedgerError(
+                    f"{self._path}: a budget of epsilon {epsilon:g}, delta {delta:g} is larger "
+                    "than the one registered for these records: a budget can be lowered, not raised"
+                )
+            if any(b["unit"] != privacy.unit for b in rows):
+                raise LedgerError(f"{self._path}: registered for unit {rows[0]['unit']!r}")
+            body = {
+                "unit": privacy.unit,
+                "rule": RULE,
+                "epsilon_budget": epsilon,
+                "delta_budget": delta,
+            }
+            if body not in rows:
+                self._append("cohort", "", body)
+
+    def _check_budget(self, plan: PrivacyPlan) -> None:
+        epsilon, delta = self.spent()
+        epsilon_budget, delta_budget = self.budget()
+        if epsilon + plan.epsilon > epsilon_budget or delta + plan.delta > delta_budget * (
+            1 + 1e-9
+        ):
+            raise BudgetExhausted(
+                f"this run would cost epsilon {plan.epsilon:.3f}, delta {plan.delta:g}; the site "
+                f"has {max(0.0, epsilon_budget - epsilon):.3f} and "
+                f"{max(0.0, delta_budget - delta):g} left of its lifetime budget"
+            )
+
+    def _rows(self, kind: str, run_id: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        query, args = "SELECT seq, body FROM entries WHERE kind = ?", [kind]
+        if run_id is not None:
+            query, args = query + " AND run_id = ?", [kind, run_id]
+        for seq, body in self._db.execute(query + " ORDER BY seq", args).fetchall():
+            yield seq, json.loads(body)
+
+    def _append(self, kind: str, run_id: str, body: dict[str, Any]) -> None:
+        last = self._db.execute("SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1")
+        seq, previous = last.fetchone() or (0, "")
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        row = (seq + 1, time, kind, run_id, json.dumps(body, sort_keys=True), previous)
+        self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, _digest(*row)))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """One writer at a time across processes; all or nothing; on the disk when it returns."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise LedgerError(
+                f"{self._path}: the ledger cannot be written ({error}). Nothing is trained "
+                "without it: free or repair the disk"
+            ) from error
+
+
+def _digest(*row: object) -> str:
+    return hashlib.sha256(json.dumps(row).encode()).hexdigest()

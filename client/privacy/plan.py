@@ -1,0 +1,131 @@
+"""The privacy plan: sampling, clipping, noise and epsilon from one object.
+
+Everything here is a function of the public schedule and of what the site declares; no record is
+read. Sampler, DP step and accountant read the same fields, so they cannot disagree.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+from client.privacy.accounting import ACCOUNTANT, Steps, epsilon, solve_noise_multiplier
+from client.site import Privacy
+from server.protocol import Schedule
+
+SPARE = "spare"
+PROGRESS_POINTS = 24
+"""Running epsilons shown for a run: enough for a plot, cheap to compute."""
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """The DP steps of one phase."""
+
+    name: str
+    rounds: int
+    steps: int
+    """All steps of the phase: rounds times steps a round."""
+    steps_per_round: int
+    sample_rate: float
+    noise_multiplier: float
+    max_grad_norm: float
+    """L2 sensitivity of a step's clipped sum under add/remove of one unit."""
+    expected_batch_size: float
+    """The public constant that the noisy sum is divided by."""
+
+    def mechanism(self, steps: int | None = None) -> Steps:
+        """What the accountant composes: the whole phase, or its first `steps` steps."""
+        count = self.steps if steps is None else steps
+        return Steps(self.sample_rate, self.noise_multiplier, count)
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """One run at one site. `phases` lists every admitted step, the spare rounds as the last."""
+
+    unit: str
+    adjacency: str
+    delta: float
+    epsilon: float
+    """The guarantee: PLD epsilon of every admitted step, spares included."""
+    phases: tuple[PhasePlan, ...]
+    accountant: str = ACCOUNTANT
+
+    @property
+    def steps(self) -> int:
+        """Admitted steps, spares included."""
+        return sum(p.steps for p in self.phases)
+
+    @cached_property
+    def progress(self) -> list[tuple[int, float]]:
+        """(round, epsilon of the steps up to it): progress of the plan, not a guarantee."""
+        planned = [p for p in self.phases if p.name != SPARE]
+        total = sum(p.rounds for p in planned)
+        wanted = {round(i * total / PROGRESS_POINTS) for i in range(1, PROGRESS_POINTS + 1)} - {0}
+        points, before, done = [], [], 0
+        for phase in planned:
+            for i in range(1, phase.rounds + 1):
+                if done + i in wanted:
+                    now = [*before, phase.mechanism(i * phase.steps_per_round)]
+                    points.append((done + i, epsilon(now, self.delta, interval=1e-3)))
+            before.append(phase.mechanism())
+            done += phase.rounds
+        return points
+
+    def to_json(self) -> str:
+        """The receipt: public constants and the run's epsilon, nothing about records."""
+        return json.dumps({**asdict(self), "steps": self.steps, "progress": self.progress})
+
+    @classmethod
+    def from_json(cls, text: str) -> "PrivacyPlan":
+        """Read back what the ledger keeps."""
+        values = json.loads(text)
+        values.pop("steps"), values.pop("progress")
+        values["phases"] = tuple(PhasePlan(**p) for p in values["phases"])
+        return cls(**values)
+
+
+def solve(schedule: Schedule, privacy: Privacy) -> PrivacyPlan:
+    """Fix the noise so that the whole schedule with its spares stays within `privacy.epsilon`.
+
+    One noise multiplier serves all phases. A spare round may repeat any round, so spares are
+    charged at the largest sample rate and step count of the schedule.
+
+    Raises:
+        ValueError: No noise multiplier up to 1,000 suffices.
+    """
+    rows = []
+    for phase in schedule.phases:
+        rate = min(1.0, phase.expected_batch_size / privacy.n_public)
+        rows.append((phase, phase.name, phase.rounds, phase.local_steps, rate))
+    if schedule.spare_rounds:
+        costliest = max(rows, key=lambda row: row[4])
+        longest = max(row[3] for row in rows)
+        rows.append((costliest[0], SPARE, schedule.spare_rounds, longest, costliest[4]))
+
+    sigma = solve_noise_multiplier(
+        [(rate, rounds * steps) for _, _, rounds, steps, rate in rows],
+        privacy.epsilon,
+        privacy.delta,
+    )
+    phases = tuple(
+        PhasePlan(
+            name=name,
+            rounds=rounds,
+            steps=rounds * steps,
+            steps_per_round=steps,
+            sample_rate=rate,
+            noise_multiplier=sigma,
+            max_grad_norm=phase.sensitivity,
+            expected_batch_size=rate * privacy.n_public,
+        )
+        for phase, name, rounds, steps, rate in rows
+    )
+    spent = epsilon([p.mechanism() for p in phases], privacy.delta)
+    return PrivacyPlan(
+        unit=privacy.unit,
+        adjacency=f"add or remove one {privacy.unit}",
+        delta=privacy.delta,
+        epsilon=spent,
+        phases=phases,
+    )

@@ -1,0 +1,34 @@
+"""Why a guard says no. Texts are fixed by code and configuration, never by a record."""
+
+from medformer.errors import MedFormerError
+from server.protocol import RefusalCode
+
+
+class Refused(MedFormerError):
+    """Base of the typed refusals that a server may be told."""
+
+    code: RefusalCode = "policy"
+
+
+class BudgetExhausted(Refused):
+    """The site's lifetime budget, or a run's spare rounds, do not cover what is asked."""
+
+    code: RefusalCode = "budget-exhausted"
+
+
+class PolicyForbids(Refused):
+    """The site's rules do not allow what is asked."""
+
+    code: RefusalCode = "policy"
+
+
+class BadRequest(Refused):
+    """The request contradicts the protocol, the schedule or an earlier request."""
+
+    code: RefusalCode = "bad-request"
+
+
+class AttemptLost(Refused):
+    """This attempt was started and left no answer: ask with the next attempt number."""
+
+    code: RefusalCode = "attempt-lost"

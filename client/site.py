@@ -1,0 +1,103 @@
+"""site.yaml -> Site: what one hospital declares about itself. It stays at the hospital.
+
+There is no key for training without differential privacy: no switch, no zero noise, no infinite
+clipping bound can be written here.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from client.data.sources import Source
+from medformer.config import Domain, Frozen, Name, Task
+from medformer.errors import ConfigError
+from medformer.settings import explain
+
+
+class Privacy(Frozen):
+    """What a site's patients are promised."""
+
+    epsilon: float = Field(default=8.0, gt=0, le=100)
+    """Most that one run may cost."""
+    delta: float = Field(default=1e-5, gt=0, lt=1e-2)
+    """Delta of one run."""
+    epsilon_budget: float | None = Field(default=None, gt=0)
+    """Most that all runs together may cost; one run's worth if left out."""
+    delta_budget: float | None = Field(default=None, gt=0, lt=1e-2)
+    """Same for delta; in proportion to epsilon_budget if left out."""
+    n_public: int = Field(ge=1)
+    """Declared number of units. Sampling rate and divisor follow from it, never from the true
+    number; a wrong value costs utility, not privacy."""
+    n_upper: int | None = Field(default=None, ge=1)
+    """Declared upper bound of the number of units, against which delta is checked."""
+    unit: Literal["image"] = "image"
+    """Whose presence is hidden: one image. Where records carry patient ids, a patient's images
+    would have to be one unit; that is not offered yet and the report says so."""
+
+    @model_validator(mode="after")
+    def _budget_covers_a_run(self) -> "Privacy":
+        if self.lifetime_epsilon < self.epsilon:
+            raise ValueError(
+                f"epsilon_budget {self.lifetime_epsilon:g} is less than the epsilon "
+                f"{self.epsilon:g} of one run: no run could start"
+            )
+        return self
+
+    @property
+    def lifetime_epsilon(self) -> float:
+        """Budget for the life of the record set."""
+        return self.epsilon if self.epsilon_budget is None else self.epsilon_budget
+
+    @property
+    def lifetime_delta(self) -> float:
+        """Budget for the life of the record set."""
+        if self.delta_budget is not None:
+            return self.delta_budget
+        return self.delta * self.lifetime_epsilon / self.epsilon
+
+    def delta_warning(self) -> str | None:
+        """A sentence if delta is not below 1 / (10 n) for the declared upper bound n."""
+        bound = 1 / (10 * (self.n_upper or self.n_public))
+        if self.lifetime_delta < bound:
+            return None
+        return (
+            f"delta {self.lifetime_delta:g} for all runs is not below 1/(10 n) = {bound:.2g} for "
+            f"the declared {self.n_upper or self.n_public} units: choose a smaller delta or "
+            "delta_budget"
+        )
+
+
+class Site(Frozen):
+    """One hospital: its data, its public declaration, its budget."""
+
+    name: Name
+    domain: Domain
+    task: Task
+    data: Annotated[Source, Field(discriminator="source")]
+    privacy: Privacy
+    flip: bool = False
+    """Mirror images in training: only where labels are left-right invariant."""
+    objectives: tuple[str, ...] = (
+        "contrastive",
+        "domain_adversarial",
+        "inpainting",
+        "supervised",
+    )
+    """What a consortium may ask this site to train."""
+
+
+def load_site(path: Path) -> Site:
+    """Read and check a site.yaml.
+
+    Raises:
+        ConfigError: Unreadable, not YAML, unknown key, wrong type or value.
+    """
+    try:
+        raw: Any = yaml.safe_load(path.read_text())
+        return Site.model_validate(raw)
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({type(error).__name__})") from error
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, Site)}") from error

@@ -1,0 +1,323 @@
+"""The one message contract between server and sites; imports nothing of ours.
+
+A conversation: `hello` (who are you, same code?), `admit` (here is the whole schedule: reserve the
+budget for all of it, or refuse), then `train` once a round and, in simulations only, `evaluate`.
+Every answer is either the one expected or a `Refusal`; neither depends on a private record, except
+for the tensors, which carry the noise that the ledger paid for, and fields named `exact_*`, which
+exist in simulations only.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PROTOCOL_VERSION = 1
+PACKAGES = ("client", "medformer", "server", "simulations")
+INTERNAL_ERROR = "The site could not answer. Its own log says why; nothing is told to the server."
+
+Tensors = dict[str, npt.NDArray[np.float32]]
+Objective = Literal["inpainting", "contrastive", "supervised", "domain_adversarial"]
+RefusalCode = Literal["budget-exhausted", "policy", "bad-request", "attempt-lost", "internal-error"]
+
+
+class Phase(BaseModel):
+    """Rounds that share one mix of objectives."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
+    rounds: int = Field(ge=1, le=10_000)
+    local_steps: int = Field(default=1, ge=1, le=1_000)
+    """DP steps a site takes between two averagings."""
+    objectives: dict[Objective, Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    """Weight of each loss; for domain_adversarial the lambda of the gradient reversal."""
+    learning_rate: float = Field(default=0.3, gt=0, le=10)
+    expected_batch_size: int = Field(default=512, ge=1, le=65_536)
+    """Mean number of units in a step; sample_rate is this over the site's declared n_public."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Largest L2 norm of one unit's gradient (model part in domain-adversarial phases)."""
+    discriminator_max_grad_norm: float = Field(default=1.0, gt=0)
+    """The discriminator's own bound in domain-adversarial phases."""
+
+    @model_validator(mode="after")
+    def _one_step_when_adversarial(self) -> "Phase":
+        if "domain_adversarial" in self.objectives and self.local_steps != 1:
+            raise ValueError(
+                f"phase {self.name!r}: domain_adversarial needs local_steps: 1, because a site's "
+                f"own discriminator would learn a constant; got {self.local_steps}"
+            )
+        return self
+
+    @property
+    def sensitivity(self) -> float:
+        """L2 sensitivity of a step's clipped sum, both clipped groups joined."""
+        if "domain_adversarial" not in self.objectives:
+            return self.max_grad_norm
+        return float(np.hypot(self.max_grad_norm, self.discriminator_max_grad_norm))
+
+
+class Schedule(BaseModel):
+    """Everything that will be computed on private records: fixed before the first gradient."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    spare_rounds: int = Field(ge=0)
+    """Rounds that may be trained again after a loss; admitted and paid for with the rest."""
+    local_momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of the parameters that stay at the site; the shared ones have it at the server."""
+    average_last: float = Field(default=0.3, ge=0, le=1)
+    """Fraction of the last phase's rounds whose iterates are averaged at the end."""
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> "Schedule":
+        names = [p.name for p in self.phases]
+        if len(set(names)) < len(names) or "spare" in names:
+            raise ValueError(f"phases need distinct names, none of them 'spare'; got {names}")
+        return self
+
+    @property
+    def rounds(self) -> int:
+        """Planned rounds, spares not counted."""
+        return sum(p.rounds for p in self.phases)
+
+    def phase_of(self, round_: int) -> Phase:
+        """The phase of round 1 .. `rounds`."""
+        for phase in self.phases:
+            if round_ <= phase.rounds:
+                return phase
+            round_ -= phase.rounds
+        raise IndexError(f"the schedule has {self.rounds} rounds")
+
+    def averages(self, round_: int) -> bool:
+        """Whether the iterate after this round belongs to the final average."""
+        window = max(1, round(self.average_last * self.phases[-1].rounds))
+        return self.average_last > 0 and round_ > self.rounds - window
+
+    def canonical(self) -> str:
+        """The same text for the same schedule, on every machine."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def hash(self) -> str:
+        """SHA-256 of the canonical text."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Signed:
+    """What every request says first."""
+
+    run_id: str
+    source_hash: str
+    protocol_version: int = field(default=PROTOCOL_VERSION, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Hello(_Signed):
+    """Server: who are you?"""
+
+    kind: ClassVar[str] = "query.hello"
+
+
+@dataclass(frozen=True)
+class Admit(_Signed):
+    """Server: reserve the budget of this whole schedule."""
+
+    kind: ClassVar[str] = "query.admit"
+    schedule: str
+    model: str
+    """The public model vocabulary as JSON (`medformer.config.ModelConfig`)."""
+
+
+@dataclass(frozen=True)
+class Train(_Signed):
+    """Server: train one round from these shared tensors."""
+
+    kind: ClassVar[str] = "train"
+    schedule_hash: str
+    round: int
+    """1 .. schedule.rounds."""
+    attempt: int
+    """0, or 1, 2, ... for a round that was lost; those are paid from the spare rounds."""
+    acknowledged_round: int
+    """The server's last durable checkpoint: kept answers up to it may go."""
+    tensors: Tensors
+
+    def key(self) -> str:
+        """SHA-256 of what the answer depends on: same key, same answer bytes, no new budget."""
+        head = f"{self.run_id}\n{self.schedule_hash}\n{self.round}\n{self.attempt}\n"
+        digest = hashlib.sha256(head.encode())
+        for name in sorted(self.tensors):
+            value = np.ascontiguousarray(self.tensors[name], dtype="<f4")
+            digest.update(f"{name} {value.shape}\n".encode())
+            digest.update(value.tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Evaluate(_Signed):
+    """Server, in simulations: exact metrics of the site's model on one split."""
+
+    kind: ClassVar[str] = "evaluate"
+    schedule_hash: str
+    split: str
+    tensors: Tensors
+
+
+@dataclass(frozen=True)
+class HelloAnswer:
+    """A site's public name and declaration."""
+
+    site: str
+    domain: str
+    """`medformer.config.Domain` as JSON."""
+    source_hash: str
+    protocol_version: int = PROTOCOL_VERSION
+
+
+@dataclass(frozen=True)
+class AdmitAnswer:
+    """Receipt of the reservation: what this run may cost the site's patients."""
+
+    site: str
+    receipt: str
+    """`client.privacy.plan.PrivacyPlan` as JSON: epsilon, delta, unit, phases. No lifetime total,
+    no record count."""
+
+
+@dataclass(frozen=True)
+class TrainAnswer:
+    """The shared tensors that the round trained, with noise in them."""
+
+    site: str
+    round: int
+    attempt: int
+    tensors: Tensors
+    exact_loss: float | None = None
+    """Simulations only: mean training loss of the round, without noise."""
+
+
+@dataclass(frozen=True)
+class EvaluateAnswer:
+    """Simulations only: exact metrics, marked as such."""
+
+    site: str
+    exact_metrics: str
+    """JSON list of {task, metric, split, value}."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A typed no. Its text is fixed by code and configuration, never by a record."""
+
+    code: RefusalCode
+    reason: str
+    site: str = ""
+
+
+Request = Hello | Admit | Train | Evaluate
+Answer = HelloAnswer | AdmitAnswer | TrainAnswer | EvaluateAnswer | Refusal
+_REQUESTS: dict[str, type[Request]] = {c.kind: c for c in (Hello, Admit, Train, Evaluate)}
+_ANSWERS: dict[str, type[Answer]] = {
+    c.__name__: c for c in (HelloAnswer, AdmitAnswer, TrainAnswer, EvaluateAnswer, Refusal)
+}
+
+
+class ProtocolError(Exception):
+    """A message that is not of this contract."""
+
+
+def to_content(part: Request | Answer) -> RecordDict:
+    """Pack a request or an answer; tensors as float32 arrays, the rest as scalars."""
+    config: dict[str, Any] = {"type": type(part).__name__}
+    content: dict[str, ArrayRecord | ConfigRecord] = {}
+    for item in fields(part):
+        value = getattr(part, item.name)
+        if item.name == "tensors":
+            content["tensors"] = ArrayRecord({k: Array(np.asarray(v)) for k, v in value.items()})
+        elif value is not None:
+            config[item.name] = value
+    content["fields"] = ConfigRecord(config)
+    return RecordDict(content)
+
+
+def read_request(message: Message) -> Request:
+    """Unpack what the server asks.
+
+    Raises:
+        ProtocolError: Unknown type, or missing, unknown or mistyped fields.
+    """
+    kind = _REQUESTS.get(message.metadata.message_type)
+    if kind is None:
+        raise ProtocolError(f"unknown message type {message.metadata.message_type!r}")
+    return _unpack(message.content, kind)
+
+
+def read_answer(content: RecordDict) -> Answer:
+    """Unpack what a site answers.
+
+    Raises:
+        ProtocolError: Unknown type, or missing, unknown or mistyped fields.
+    """
+    name = str(content["fields"].get("type", "")) if "fields" in content else ""
+    kind = _ANSWERS.get(name)
+    if kind is None:
+        raise ProtocolError(f"unknown answer type {name!r}")
+    return _unpack(content, kind)
+
+
+def _unpack(content: RecordDict, kind: type[Any]) -> Any:
+    values: dict[str, Any] = dict(content["fields"]) if "fields" in content else {}
+    if values.pop("type", None) != kind.__name__:
+        raise ProtocolError(f"the message does not hold a {kind.__name__}")
+    if "tensors" in content:
+        values["tensors"] = {k: v.numpy() for k, v in content["tensors"].items()}
+    known = {f.name: f for f in fields(kind)}
+    if unknown := sorted(set(values) - set(known)):
+        raise ProtocolError(f"{kind.__name__} has no field {unknown[0]!r}")
+    for name, item in known.items():
+        wanted = {"int": int, "str": str, "RefusalCode": str}.get(_type_name(item.type))
+        if wanted and name in values and type(values[name]) is not wanted:
+            raise ProtocolError(f"{kind.__name__}.{name} must be {_type_name(item.type)}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ProtocolError(f"{kind.__name__}: a field is missing") from error
+
+
+def _type_name(annotation: Any) -> str:
+    return getattr(annotation, "__name__", "RefusalCode" if annotation is RefusalCode else "")
+
+
+def metadata(part: Request | Answer) -> dict[str, Any]:
+    """Every field but the tensors: what a log may show."""
+    return {k: v for k, v in asdict(part).items() if k != "tensors"}
+
+
+def source_hash(root: Path | None = None) -> str:
+    """SHA-256 of the Python sources of our packages: do both sides run the same code?
+
+    Args:
+        root: Folder that holds the packages; the one this file was loaded from by default.
+    """
+    root = Path(__file__).parent.parent if root is None else root
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def run_folder(run_config: Mapping[str, Any], flower_run_id: int) -> Path:
+    """Where a simulated run lives: `out` of the run config, or a folder of the user's own."""
+    out = str(run_config.get("out", ""))
+    return Path(out) if out else Path.home() / ".fedmedformer" / "runs" / str(flower_run_id)
