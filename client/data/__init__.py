@@ -1,0 +1,1 @@
+"""One module a data source; all yield the same `Records`."""

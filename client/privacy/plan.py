@@ -62,7 +62,9 @@ class PrivacyPlan:
         planned = [p for p in self.phases if p.name != SPARE]
         total = sum(p.rounds for p in planned)
         wanted = {round(i * total / PROGRESS_POINTS) for i in range(1, PROGRESS_POINTS + 1)} - {0}
-        points, before, done = [], [], 0
+        points: list[tuple[int, float]] = []
+        before: list[Steps] = []
+        done = 0
         for phase in planned:
             for i in range(1, phase.rounds + 1):
                 if done + i in wanted:

@@ -1,0 +1,145 @@
+"""From a site's declaration to its Records: strictly for people, silently for training."""
+
+import json
+import logging
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from client.data import medmnist, npz
+from client.data.records import DataError, Records, empty, problems
+from client.data.sources import MedMnist, Npz, Phantoms
+from client.site import Site
+from medformer import phantoms
+from medformer.config import Task
+
+log = logging.getLogger(__name__)
+
+PHANTOM_SPLITS = {"train": (1.0, 0), "val": (0.25, 1), "test": (0.5, 2)}
+"""Split -> fraction of `records`, and what is added to the seed (images never repeat)."""
+
+
+def check(site: Site) -> None:
+    """Read every split and say what is wrong, before anything is computed.
+
+    Raises:
+        DataError: One sentence naming site, split, cause and remedy.
+    """
+    for split in ("train", "val", "test"):
+        found = problems(read(site, split), site.domain)
+        if found:
+            raise DataError(f"site {site.name}, {split}: {found[0]}")
+
+
+@lru_cache(maxsize=16)
+def load(site: Site, split: str) -> Records:
+    """Records for training: never raises because of a record or a file.
+
+    A file that cannot be read gives no records; a bad record is marked invalid. What is wrong goes
+    to the site's own log only, because an error that depends on a record would tell of it.
+    """
+    try:
+        records = read(site, split)
+    except Exception as error:  # whatever a private file provokes stays here
+        log.error("site %s, %s: %s; training goes on without records", site.name, split, error)
+        return empty(site.domain, site.task)
+    for problem in problems(records, site.domain):
+        log.warning("site %s, %s: %s", site.name, split, problem)
+    return records
+
+
+def read(site: Site, split: str) -> Records:
+    """Read one split of a site's source.
+
+    Raises:
+        DataError: Missing or corrupt file, or images that are not what the site declares.
+    """
+    source = site.data
+    if isinstance(source, Phantoms):
+        return _from_arrays(site, split, *_phantoms(source, split))
+    path = source.path if isinstance(source, Npz) else _medmnist_path(source)
+    images, labels = npz.read(path, split)
+    rows = _rows(source.indices, split)
+    if rows is not None:
+        if len(rows) and max(rows) >= len(images):
+            raise DataError(f"{source.indices}: row {max(rows)} is outside {path}")
+        images, labels = images[rows], labels[rows]
+    return _from_arrays(site, split, images, labels)
+
+
+def _medmnist_path(source: MedMnist) -> Path:
+    return medmnist.find(source.dataset, source.size, source.root)
+
+
+def _rows(indices: Path | None, split: str) -> list[int] | None:
+    if indices is None:
+        return None
+    try:
+        rows: list[int] | None = json.loads(indices.read_text()).get(split)
+        return rows
+    except (OSError, ValueError) as error:
+        raise DataError(f"{indices}: no readable list of rows ({error})") from error
+
+
+def _phantoms(source: Phantoms, split: str) -> npz.Arrays:
+    fraction, offset = PHANTOM_SPLITS[split]
+    scanner = phantoms.Scanner(**source.scanner.model_dump())
+    return phantoms.generate(
+        source.kind,
+        max(8, round(fraction * source.records)),
+        seed=3 * source.seed + offset,
+        size=source.size,
+        scanner=scanner,
+    )
+
+
+def _from_arrays(
+    site: Site, split: str, images: npt.NDArray[np.generic], labels: npt.NDArray[np.generic]
+) -> Records:
+    channels = site.domain.channels
+    where = f"site {site.name}, {split}"
+    if images.ndim == 4 and images.shape[-1] == channels:
+        images = np.moveaxis(images, -1, 1)
+    elif images.ndim == 3 and channels == 1:
+        images = images[:, None]
+    else:
+        raise DataError(
+            f"{where}: images are {images.shape}, but the site declares {channels} channels: store "
+            f"(N, H, W{'' if channels == 1 else f', {channels}'})"
+        )
+    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+        raise DataError(f"{where}: images must be uint8 or floating point, got {images.dtype}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{where}: labels must be integers, got {labels.dtype}")
+    if images.dtype != np.uint8:
+        images = images.astype(np.float32)
+    pixels = torch.from_numpy(np.ascontiguousarray(images))
+    truth, in_range = _labels(site.task, labels, where)
+    valid = in_range & (
+        pixels.isfinite().flatten(1).all(1)
+        if pixels.is_floating_point()
+        else torch.ones(len(pixels), dtype=torch.bool)
+    )
+    shape = (-1, *[1] * (pixels.ndim - 1))
+    pixels = torch.where(valid.view(shape), pixels, torch.zeros_like(pixels))
+    truth = torch.where(valid.view(-1, *[1] * (truth.ndim - 1)), truth, torch.zeros_like(truth))
+    return Records(pixels, truth, valid)
+
+
+def _labels(
+    task: Task, labels: npt.NDArray[np.generic], where: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels as the task wants them, and which rows hold possible values."""
+    truth = torch.from_numpy(np.ascontiguousarray(labels).astype(np.int64))
+    if task.kind == "multi-label":
+        if truth.ndim != 2 or truth.shape[1] != task.classes:
+            raise DataError(f"{where}: labels must be (N, {task.classes}), got {labels.shape}")
+        return truth, ((truth >= 0) & (truth <= 1)).all(1)
+    if truth.ndim == 2 and truth.shape[1] == 1:
+        truth = truth[:, 0]
+    if truth.ndim != 1:
+        raise DataError(f"{where}: labels must be (N,) or (N, 1), got {labels.shape}")
+    return truth, (truth >= 0) & (truth < task.classes)

@@ -1,0 +1,82 @@
+"""Finds, or lets the `medmnist` package download, the file of a MedMNIST data set."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from client.data.records import DataError
+from medformer.config import Task, TaskKind
+
+
+@dataclass(frozen=True)
+class Info:
+    """What MedMNIST publishes about a data set (Yang et al. 2023)."""
+
+    name: str
+    task: Task
+    channels: int
+    rank: int
+    train_count: int
+    """Images in the official train split."""
+
+
+KINDS: dict[str, TaskKind] = {
+    "binary-class": "binary-class",
+    "multi-class": "multi-class",
+    "multi-label, binary-class": "multi-label",
+    "ordinal-regression": "ordinal-regression",
+}
+
+
+def info(dataset: str) -> Info:
+    """Published facts of a data set.
+
+    Raises:
+        DataError: MedMNIST has no such data set; names the nearest.
+    """
+    from medmnist import INFO
+
+    if dataset not in INFO:
+        close = get_close_matches(dataset, INFO, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise DataError(f"MedMNIST has no data set {dataset!r}; it has {', '.join(INFO)}.{hint}")
+    facts = INFO[dataset]
+    return Info(
+        name=dataset,
+        task=Task(name=dataset, kind=KINDS[facts["task"]], classes=len(facts["label"])),
+        channels=facts["n_channels"],
+        rank=3 if dataset.endswith("3d") else 2,
+        train_count=facts["n_samples"]["train"],
+    )
+
+
+def find(dataset: str, size: int, root: Path | None) -> Path:
+    """Path of the data set's npz file, downloaded if it is missing and the network allows.
+
+    A file `NAME_part.npz` in `root` serves where `NAME.npz` is missing: a partial copy.
+
+    Raises:
+        DataError: Unknown data set, or not here and not to be downloaded.
+    """
+    info(dataset)
+    stem = dataset if size == 28 else f"{dataset}_{size}"
+    folder = Path.home() / ".medmnist" if root is None else root
+    for name in (f"{stem}.npz", f"{stem}_part.npz"):
+        if (folder / name).is_file():
+            return folder / name
+    try:
+        return _download(dataset, size, folder, stem)
+    except Exception as error:  # the package raises whatever its downloader raises
+        raise DataError(
+            f"{folder / stem}.npz is missing and could not be downloaded "
+            f"({type(error).__name__}). Put the file there, or name its folder with --data-root"
+        ) from error
+
+
+def _download(dataset: str, size: int, folder: Path, stem: str) -> Path:
+    import medmnist
+
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = getattr(medmnist, medmnist.INFO[dataset]["python_class"])
+    kind(split="train", download=True, root=str(folder), size=size)
+    return folder / f"{stem}.npz"

@@ -1,0 +1,46 @@
+"""Reads one split of an npz file in the MedMNIST layout, never unpickling anything."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from client.data.records import DataError
+
+Arrays = tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]]
+
+
+def read(path: Path, split: str) -> Arrays:
+    """Images and labels of `split` (train, val or test), as they are stored.
+
+    Raises:
+        DataError: Missing or corrupt file, missing key, object array, or counts that differ.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Check the path, or --data-root for MedMNIST files")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [k for k in (f"{split}_images", f"{split}_labels") if k not in archive]
+            if missing:
+                raise DataError(
+                    f"{path}: holds no {missing[0]!r}; it has {sorted(archive.files)}. Store the "
+                    "six MedMNIST keys {train,val,test}_{images,labels}"
+                )
+            images, labels = archive[f"{split}_images"], archive[f"{split}_labels"]
+    except ValueError as error:
+        if "pickle" not in str(error):
+            raise DataError(f"{path}: not a readable npz file ({error})") from error
+        raise DataError(
+            f"{path}: {split} holds an object array, which is never unpickled. Store numbers: one "
+            "uint8 or float array of equal-sized images"
+        ) from error
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+        raise DataError(
+            f"{path}: not a readable npz file ({type(error).__name__}): it may be truncated; copy "
+            "it again"
+        ) from error
+    if len(images) != len(labels):
+        raise DataError(f"{path}: {split} has {len(images)} images but {len(labels)} labels")
+    return images, labels

@@ -1,0 +1,255 @@
+"""One differentially private step: Poisson sample, per-unit clip, Gaussian noise, public divisor.
+
+Per-sample gradients are Opacus' (GradSampleModule), its DPOptimizer adds and scales, its accountant
+interface counts the steps. B images of a drawn batch, P parameters.
+Guarantee: with the plan's sample_rate q, noise_multiplier sigma and max_grad_norm C, a step is the
+Poisson-subsampled Gaussian mechanism of Abadi et al. 2016 (arXiv:1607.00133, Algorithm 1) with
+L2 sensitivity C under add/remove of one unit. Rows that are invalid or whose gradient is not finite
+contribute exactly zero.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from opacus.accountants.accountant import IAccountant
+from opacus.grad_sample import GradSampleModule, register_grad_sampler
+from opacus.optimizers import DPOptimizer
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+
+from client.privacy.accounting import Steps, epsilon
+from client.privacy.noise import NoiseSource
+from client.privacy.plan import PhasePlan
+from medformer.errors import MedFormerError
+from medformer.model import Latents
+
+PHYSICAL_BATCH = 128
+"""Rows whose per-sample gradients are in memory at once; the clipped sum does not depend on it."""
+
+SliceLosses = Callable[[slice], Tensor]
+"""Rows of the drawn batch -> their losses, one value a row, in order."""
+
+
+class EngineError(MedFormerError):
+    """The model or the objective cannot be trained with per-example clipping: a bug, not data."""
+
+
+@register_grad_sampler(Latents)  # type: ignore[untyped-decorator]
+def _latents_grad_sample(
+    layer: Latents, activations: list[Tensor], backprops: Tensor
+) -> dict[nn.Parameter, Tensor]:
+    """Every image received the same tokens, so its gradient is the output gradient itself."""
+    return {layer.tokens: backprops} if layer.tokens.requires_grad else {}
+
+
+@dataclass(frozen=True)
+class ClipGroup:
+    """Parameters that are clipped together."""
+
+    names: tuple[str, ...]
+    max_grad_norm: float
+
+
+class StepRecord(IAccountant):  # type: ignore[misc]
+    """Counts the steps that were really taken, in Opacus' accountant interface."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def step(self, *, noise_multiplier: float, sample_rate: float) -> None:
+        """Called by the optimizer's hook once a step, empty batches included."""
+        self.history.append((noise_multiplier, sample_rate, 1))
+
+    def get_epsilon(self, delta: float, *args: Any, **kwargs: Any) -> float:
+        """PLD epsilon of the steps taken by this object alone; never a run's total."""
+        return epsilon([Steps(q, sigma, n) for sigma, q, n in self.history], delta)
+
+    def __len__(self) -> int:
+        return len(self.history)
+
+    @classmethod
+    def mechanism(cls) -> str:
+        """Name in Opacus' state dicts."""
+        return "fedmedformer-pld"
+
+
+class GroupClipOptimizer(DPOptimizer):  # type: ignore[misc]
+    """Opacus' DPOptimizer with clip groups, zeroed bad rows and our noise source.
+
+    Args:
+        groups: Parameters and bound of each group; the sensitivity of the sum is the root of the
+            summed squares, which must be the plan's `max_grad_norm`.
+        noise: Where the noise comes from.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        plan: PhasePlan,
+        groups: Sequence[tuple[list[nn.Parameter], float]],
+        noise: NoiseSource,
+    ) -> None:
+        super().__init__(
+            optimizer,
+            noise_multiplier=plan.noise_multiplier,
+            max_grad_norm=plan.max_grad_norm,
+            expected_batch_size=plan.expected_batch_size,
+            loss_reduction="mean",
+        )
+        self._groups = groups
+        self._noise = noise
+        self.valid = torch.ones(0, dtype=torch.bool)
+
+    def clip_and_accumulate(self) -> None:
+        """Add the clipped sum of the rows in memory to `p.summed_grad`."""
+        for parameters, bound in self._groups:
+            grads = [self._get_flat_grad_sample(p) for p in parameters]
+            squares = [g.flatten(1).square().sum(1) for g in grads]
+            norms = torch.stack(squares).sum(0).sqrt()
+            usable = norms.isfinite() & self.valid
+            factors = (bound / (norms + 1e-6)).clamp(max=1.0)
+            factors = torch.where(usable, factors, torch.zeros_like(factors))
+            for p, rows in zip(parameters, grads, strict=True):
+                if not bool(usable.all()):  # 0 * NaN is NaN: take the rows out, not down
+                    rows = torch.where(usable.view(-1, *[1] * (rows.ndim - 1)), rows, 0.0)
+                total = torch.einsum("i,i...", factors, rows)
+                p.summed_grad = total if p.summed_grad is None else p.summed_grad + total
+
+    def add_noise(self) -> None:
+        """Noise of standard deviation noise_multiplier * max_grad_norm on every coordinate."""
+        std = self.noise_multiplier * self.max_grad_norm
+        for p in self.params:
+            p.grad = (p.summed_grad + std * self._noise.normal(p.summed_grad.shape)).view_as(p)
+
+
+class DpEngine:
+    """The DP steps of one round at one site.
+
+    Args:
+        model: Trained in place; only parameters named in `groups` change.
+        plan: Rate, noise, bound and divisor of this phase.
+        groups: All trained parameters; their bounds join to the plan's `max_grad_norm`.
+        optimizer: Built over exactly these parameters.
+        noise: Randomness of this round.
+    Raises:
+        EngineError: BatchNorm or another module that mixes examples or has no per-example rule, or
+            bounds that do not join to the plan's.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: PhasePlan,
+        groups: Sequence[ClipGroup],
+        optimizer: torch.optim.Optimizer,
+        noise: NoiseSource,
+    ) -> None:
+        joined = sum(g.max_grad_norm**2 for g in groups) ** 0.5
+        if abs(joined - plan.max_grad_norm) > 1e-9 * plan.max_grad_norm:
+            raise EngineError(f"bounds join to {joined}, the plan says {plan.max_grad_norm}")
+        if problems := ModuleValidator.validate(model, strict=False):
+            raise EngineError(f"this model cannot be trained per example: {problems[0]}")
+        named = dict(model.named_parameters())
+        self._trained = {name: named[name] for g in groups for name in g.names}
+        for name, parameter in named.items():
+            parameter.requires_grad_(name in self._trained)
+        _refuse_unknown_owners(model)
+        self._plan = plan
+        self._noise = noise
+        self.record = StepRecord()
+        model.train()
+        self._hooks = GradSampleModule(model, loss_reduction="sum", strict=True)
+        self._optimizer = GroupClipOptimizer(
+            optimizer,
+            plan,
+            [([self._trained[n] for n in g.names], g.max_grad_norm) for g in groups],
+            noise,
+        )
+        self._optimizer.attach_step_hook(self.record.get_optimizer_hook_fn(plan.sample_rate))
+
+    def __enter__(self) -> "DpEngine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hooks.remove_hooks()
+
+    def draw(self, count: int) -> Tensor:
+        """Poisson sampling: each of `count` units with probability sample_rate, independently.
+
+        Returns:
+            Indices of the drawn units; often none at all where there are few.
+        """
+        return (self._noise.uniform(count) < self._plan.sample_rate).nonzero().flatten()
+
+    def step(self, losses: SliceLosses, valid: Tensor) -> float:
+        """Take one noisy step on the drawn batch, which may be empty.
+
+        Args:
+            losses: Computes the per-row losses of a slice of the batch.
+            valid: (B,) bool; rows that are False contribute exactly zero.
+        Returns:
+            Sum of the valid rows' losses, without noise: it must not leave the site.
+        """
+        total = self.accumulate(losses, valid)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return total
+
+    def accumulate(self, losses: SliceLosses, valid: Tensor) -> float:
+        """Per-sample gradients of the batch, clipped and summed but for its last slice.
+
+        Batches larger than PHYSICAL_BATCH are taken in slices whose clipped sums are added.
+        """
+        total = 0.0
+        starts = list(range(0, len(valid), PHYSICAL_BATCH)) or [0]
+        for start in starts:
+            rows = slice(start, min(start + PHYSICAL_BATCH, len(valid)))
+            total += self._slice(losses, rows, valid[rows])
+            if start != starts[-1]:
+                self._optimizer.signal_skip_step(True)
+                self._optimizer.step()
+                self._optimizer.zero_grad()
+        return total
+
+    def clipped_sum(self) -> dict[str, Tensor]:
+        """After `accumulate`: the sum that the noise is added to; for tests and audits only."""
+        self._optimizer.clip_and_accumulate()
+        sums = {name: p.summed_grad.clone() for name, p in self._trained.items()}
+        self._optimizer.zero_grad()
+        return sums
+
+    def _slice(self, losses: SliceLosses, rows: slice, valid: Tensor) -> float:
+        count = rows.stop - rows.start
+        self._optimizer.valid = valid
+        if count == 0:
+            for p in self._trained.values():
+                p.grad_sample = torch.zeros(0, *p.shape)
+            return 0.0
+        values = losses(rows)
+        if values.shape != (count,):
+            raise EngineError(f"losses must be one value a row, ({count},), got {values.shape}")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            values.sum().backward()  # type: ignore[no-untyped-call]
+        for name, p in self._trained.items():
+            rows_seen = None if p.grad_sample is None else len(p.grad_sample)
+            if not isinstance(p.grad_sample, Tensor) or rows_seen != count:
+                raise EngineError(
+                    f"{name} has per-sample gradients for {rows_seen} of {count} rows: its module "
+                    "has no per-example rule, or the objective does not use it once a row"
+                )
+        return float(torch.where(valid, values.detach(), 0.0).nan_to_num().sum())
+
+
+def _refuse_unknown_owners(model: nn.Module) -> None:
+    """Opacus falls back to functorch, silently, for modules that own parameters it doesn't know."""
+    for name, module in model.named_modules():
+        owns = any(p.requires_grad for p in module.parameters(recurse=False))
+        if owns and type(module) not in GradSampleModule.GRAD_SAMPLERS:
+            raise EngineError(
+                f"{name} ({type(module).__name__}) owns parameters and has no per-example "
+                "gradient rule: register one in client/privacy/engine.py"
+            )

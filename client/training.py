@@ -1,0 +1,140 @@
+"""Local training of one round: the same code under DP at a site and plain in a baseline."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from client.data.records import Records
+from client.site import Site
+from medformer.images import shift_and_flip, standardise
+from medformer.model import Medformer
+from medformer.objectives import Batch, mix_losses, trained_parameters
+from medformer.sharing import is_local
+from server.protocol import Phase
+
+
+class Engine(Protocol):
+    """Draws a batch and takes a step on it: `DpEngine`, or the plain one of the baselines."""
+
+    def draw(self, count: int) -> Tensor:
+        """Rows of the next batch."""
+        ...
+
+    def step(self, losses: Callable[[slice], Tensor], valid: Tensor) -> float:
+        """One step; returns the sum of the losses."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalState:
+    """What a site keeps between rounds and never sends."""
+
+    parameters: dict[str, Tensor]
+    """Heads, queries, task and site embeddings."""
+    momentum: dict[str, Tensor]
+    """SGD momentum of those that were trained."""
+    average: dict[str, Tensor]
+    """Mean of the iterates in the averaging window."""
+    averaged: int = 0
+    """How many iterates `average` holds."""
+
+
+def initial_state(model: Medformer) -> LocalState:
+    """A site's state before its first round."""
+    local = {k: p.detach().clone() for k, p in model.named_parameters() if is_local(k)}
+    return LocalState(local, {}, {})
+
+
+def restore(model: Medformer, shared: Mapping[str, Tensor], state: LocalState) -> None:
+    """Fill the whole model: shared tensors from the server, local ones from the site."""
+    model.load_state_dict({**shared, **state.parameters})
+
+
+def build_optimizer(
+    model: Medformer, names: list[str], phase: Phase, momentum: float, state: LocalState
+) -> torch.optim.SGD:
+    """SGD over `names`: shared tensors without momentum (the server has it), local ones with."""
+    named = dict(model.named_parameters())
+    local = [n for n in names if is_local(n)]
+    shared = [n for n in names if not is_local(n)]
+    optimizer = torch.optim.SGD(
+        [
+            {"params": [named[n] for n in shared], "momentum": 0.0},
+            {"params": [named[n] for n in local], "momentum": momentum},
+        ],
+        lr=phase.learning_rate,
+    )
+    for name in local:
+        if name in state.momentum:
+            optimizer.state[named[name]]["momentum_buffer"] = state.momentum[name].clone()
+    return optimizer
+
+
+def train_round(
+    model: Medformer,
+    site: Site,
+    records: Records,
+    phase: Phase,
+    engine: Engine,
+    generator: torch.Generator,
+) -> float:
+    """Take the phase's local steps.
+
+    Args:
+        model: Changed in place.
+        records: The site's training records.
+        engine: Knows the parameters, the optimizer and how a batch is drawn.
+        generator: Draws shifts, masks and views.
+    Returns:
+        Mean loss of the drawn records, 0 if none was drawn. Not noised: it must not leave a site.
+    """
+    total, seen = 0.0, 0
+    for _ in range(phase.local_steps):
+        rows = engine.draw(len(records))
+        images = shift_and_flip(records.images[rows], generator, flip=site.flip)
+        batch = Batch(standardise(images), records.labels[rows], site.domain, site.task.name)
+
+        def losses(part: slice, batch: Batch = batch) -> Tensor:
+            return mix_losses(model, batch[part], phase.objectives, generator)
+
+        valid = records.valid[rows]
+        total += engine.step(losses, valid)
+        seen += int(valid.sum())
+    return total / max(seen, 1)
+
+
+def trained_names(model: Medformer, site: Site, phase: Phase) -> list[str]:
+    """Parameters that this phase trains at this site."""
+    return trained_parameters(model, site.domain, site.task.name, phase.objectives)
+
+
+def next_state(
+    model: Medformer,
+    names: list[str],
+    optimizer: torch.optim.SGD,
+    before: LocalState,
+    *,
+    averages: bool,
+) -> LocalState:
+    """The site's state after a round; `averages` adds this iterate to the final average."""
+    named = dict(model.named_parameters())
+    parameters = {k: named[k].detach().clone() for k in before.parameters}
+    momentum = dict(before.momentum)
+    for name in (n for n in names if is_local(n)):
+        momentum[name] = optimizer.state[named[name]]["momentum_buffer"].clone()
+    if not averages:
+        return LocalState(parameters, momentum, before.average, before.averaged)
+    count = before.averaged + 1
+    average = {
+        k: value if count == 1 else before.average[k] + (value - before.average[k]) / count
+        for k, value in parameters.items()
+    }
+    return LocalState(parameters, momentum, average, count)
+
+
+def final_state(state: LocalState) -> LocalState:
+    """The averaged local parameters where there are any, else the last ones."""
+    return LocalState(state.average or state.parameters, {}, {})
