@@ -37,7 +37,7 @@ class EngineError(MedFormerError):
     """The model or the objective cannot be trained with per-example clipping: a bug, not data."""
 
 
-@register_grad_sampler(Latents)  # type: ignore[untyped-decorator]
+@register_grad_sampler(Latents)
 def _latents_grad_sample(
     layer: Latents, activations: list[Tensor], backprops: Tensor
 ) -> dict[nn.Parameter, Tensor]:
@@ -53,7 +53,7 @@ class ClipGroup:
     max_grad_norm: float
 
 
-class StepRecord(IAccountant):  # type: ignore[misc]
+class StepRecord(IAccountant):
     """Counts the steps that were really taken, in Opacus' accountant interface."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class StepRecord(IAccountant):  # type: ignore[misc]
         return "fedmedformer-pld"
 
 
-class GroupClipOptimizer(DPOptimizer):  # type: ignore[misc]
+class GroupClipOptimizer(DPOptimizer):
     """Opacus' DPOptimizer with clip groups, zeroed bad rows and our noise source.
 
     Args:
@@ -89,7 +89,7 @@ class GroupClipOptimizer(DPOptimizer):  # type: ignore[misc]
         self,
         optimizer: torch.optim.Optimizer,
         plan: PhasePlan,
-        groups: Sequence[tuple[list[nn.Parameter], float]],
+        groups: Sequence[tuple[list[Any], float]],  # Any: Opacus adds fields to parameters
         noise: NoiseSource,
     ) -> None:
         super().__init__(
@@ -153,7 +153,7 @@ class DpEngine:
         if problems := ModuleValidator.validate(model, strict=False):
             raise EngineError(f"this model cannot be trained per example: {problems[0]}")
         named = dict(model.named_parameters())
-        self._trained = {name: named[name] for g in groups for name in g.names}
+        self._trained: dict[str, Any] = {n: named[n] for g in groups for n in g.names}
         for name, parameter in named.items():
             parameter.requires_grad_(name in self._trained)
         _refuse_unknown_owners(model)
@@ -233,7 +233,7 @@ class DpEngine:
             raise EngineError(f"losses must be one value a row, ({count},), got {values.shape}")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            values.sum().backward()  # type: ignore[no-untyped-call]
+            values.sum().backward()
         for name, p in self._trained.items():
             rows_seen = None if p.grad_sample is None else len(p.grad_sample)
             if not isinstance(p.grad_sample, Tensor) or rows_seen != count:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from client.privacy.plan import PrivacyPlan
+from client.privacy.plan import SPARE, PrivacyPlan
 from client.privacy.refusals import AttemptLost, BadRequest, BudgetExhausted
 from client.site import Privacy
 from medformer.errors import MedFormerError
@@ -54,10 +54,21 @@ class Reservation:
     row: int
     """Ledger row; seeds of simulated noise derive from it, so no two runs share any."""
     run_id: str
-    schedule_hash: str
-    rounds: int
-    spare_rounds: int
+    schedule: str
+    """`server.protocol.Schedule` as canonical JSON."""
+    model: str
+    """The public model vocabulary as JSON."""
     plan: PrivacyPlan
+
+    @property
+    def rounds(self) -> int:
+        """Planned rounds."""
+        return sum(p.rounds for p in self.plan.phases if p.name != SPARE)
+
+    @property
+    def spare_rounds(self) -> int:
+        """Rounds that may be trained again."""
+        return sum(p.rounds for p in self.plan.phases if p.name == SPARE)
 
 
 class Ledger:
@@ -96,9 +107,7 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def reserve(
-        self, run_id: str, schedule_hash: str, rounds: int, spare_rounds: int, plan: PrivacyPlan
-    ) -> Reservation:
+    def reserve(self, run_id: str, schedule: str, model: str, plan: PrivacyPlan) -> Reservation:
         """Admit a whole run: all planned rounds and the spares, in one durable transaction.
 
         Asking again for the same run and schedule returns the reservation that stands.
@@ -110,14 +119,13 @@ class Ledger:
         with self._transaction():
             standing = self.reservation(run_id)
             if standing is not None:
-                if standing.schedule_hash != schedule_hash:
-                    raise BadRequest("this run was admitted with another schedule")
+                if (standing.schedule, standing.model) != (schedule, model):
+                    raise BadRequest("this run was admitted with another schedule or model")
                 return standing
             self._check_budget(plan)
             body = {
-                "schedule_hash": schedule_hash,
-                "rounds": rounds,
-                "spare_rounds": spare_rounds,
+                "schedule": schedule,
+                "model": model,
                 "epsilon": plan.epsilon,
                 "delta": plan.delta,
                 "plan": plan.to_json(),
@@ -133,9 +141,8 @@ class Ledger:
             return Reservation(
                 row=seq,
                 run_id=run_id,
-                schedule_hash=body["schedule_hash"],
-                rounds=body["rounds"],
-                spare_rounds=body["spare_rounds"],
+                schedule=body["schedule"],
+                model=body["model"],
                 plan=PrivacyPlan.from_json(body["plan"]),
             )
         return None

@@ -1,0 +1,70 @@
+"""Flower ClientApp: hands a message to the site's guard and returns the guard's answer.
+
+It sees no record and decides nothing, because a consortium's bundle is code that somebody else
+wrote. It imports flwr and server/protocol.py only; the guard is loaded at the first message.
+"""
+
+import importlib
+import logging
+from typing import Any
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from server.protocol import (
+    INTERNAL_ERROR,
+    ProtocolError,
+    Refusal,
+    read_request,
+    run_folder,
+    to_content,
+)
+
+log = logging.getLogger(__name__)
+app = ClientApp()
+
+
+def connect(context: Context) -> Any:
+    """The site's guard: in process, for simulations."""
+    if "partition-id" not in context.node_config:
+        raise ProtocolError("this node has no partition id: only simulations are offered yet")
+    folder = run_folder(context.run_config, context.run_id)
+    simulated = importlib.import_module("client.simulated")
+    return simulated.open_guard(folder, int(context.node_config["partition-id"]))
+
+
+@app.query("hello")
+def hello(message: Message, context: Context) -> Message:
+    """Relay `Hello`."""
+    return relay(message, context)
+
+
+@app.query("admit")
+def admit(message: Message, context: Context) -> Message:
+    """Relay `Admit`."""
+    return relay(message, context)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Relay `Train`."""
+    return relay(message, context)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Relay `Evaluate`."""
+    return relay(message, context)
+
+
+def relay(message: Message, context: Context) -> Message:
+    """Ask the guard. Every exception becomes a fixed text: Flower would send it to the server."""
+    try:
+        answer = connect(context).handle(read_request(message))
+    except ProtocolError as error:
+        log.error("refused a message: %s", error)
+        answer = Refusal("bad-request", "the message is not of this protocol")
+    except Exception:
+        log.exception("the guard could not be asked")
+        answer = Refusal("internal-error", INTERNAL_ERROR)
+    return Message(to_content(answer), reply_to=message)

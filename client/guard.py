@@ -1,0 +1,247 @@
+"""The guard: policy -> budget -> training -> release. The only code that reads records, and the
+only door out.
+
+Nothing authoritative is kept in memory: each request reopens the ledger, the kept answers and the
+local tensors from the site's state folder under an exclusive lock, because processes come and go.
+There is no way to ask it for training without differential privacy.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from client.data.load import load
+from client.evaluation import evaluate
+from client.privacy import release
+from client.privacy.engine import ClipGroup, DpEngine
+from client.privacy.ledger import Ledger, Reservation
+from client.privacy.noise import NoiseSource
+from client.privacy.plan import PhasePlan, PrivacyPlan, solve
+from client.privacy.refusals import AttemptLost, BadRequest, PolicyForbids, Refused
+from client.site import Site
+from client.store import Store, exclusive
+from client.training import (
+    build_optimizer,
+    final_state,
+    initial_state,
+    next_state,
+    restore,
+    train_round,
+    trained_names,
+)
+from medformer.config import ModelConfig
+from medformer.model import Medformer
+from medformer.sharing import is_local, shared_shapes
+from server.protocol import (
+    INTERNAL_ERROR,
+    PROTOCOL_VERSION,
+    Admit,
+    AdmitAnswer,
+    Answer,
+    Evaluate,
+    EvaluateAnswer,
+    Hello,
+    HelloAnswer,
+    Refusal,
+    Request,
+    Schedule,
+    Tensors,
+    Train,
+    TrainAnswer,
+    source_hash,
+)
+
+log = logging.getLogger(__name__)
+
+LARGEST_WEIGHT = 1e4
+"""Incoming tensors beyond this are refused: they could provoke overflow on chosen records."""
+
+NoiseFor = Callable[[Reservation, int, int], NoiseSource]
+"""(reservation, round, attempt) -> the randomness of that training, never the same twice."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Answers requests for one site.
+
+    Args:
+        site: What the hospital declares and allows.
+        folder: The site's state folder.
+        noise_for: Source of sampling, views and noise.
+        exact: True in simulations only: exact losses and metrics may be told.
+    """
+
+    site: Site
+    folder: Path
+    noise_for: NoiseFor
+    exact: bool = False
+
+    def handle(self, request: Request) -> Answer:
+        """Answer, or refuse with a fixed text; what went wrong inside is told to the log only."""
+        try:
+            with exclusive(self.folder):
+                return release.check(self._answer(request), exact=self.exact)
+        except Refused as no:
+            log.warning("site %s refuses: %s: %s", self.site.name, no.code, no)
+            return Refusal(no.code, str(no), self.site.name)
+        except Exception:
+            log.exception("site %s cannot answer", self.site.name)
+            return Refusal("internal-error", INTERNAL_ERROR, self.site.name)
+
+    def _answer(self, request: Request) -> Answer:
+        if isinstance(request, Hello):
+            return HelloAnswer(self.site.name, self.site.domain.model_dump_json(), source_hash())
+        if request.protocol_version != PROTOCOL_VERSION:
+            raise BadRequest(f"this site speaks protocol version {PROTOCOL_VERSION}")
+        if request.source_hash != source_hash():
+            raise BadRequest("this site has other sources installed than the server")
+        with Ledger(self.folder / "ledger.sqlite", self.site.privacy) as ledger:
+            if isinstance(request, Admit):
+                return self._admit(ledger, request)
+            run = _Run.open(ledger, request)
+            if isinstance(request, Train):
+                return self._train(ledger, run, request)
+            return self._evaluate(run, request)
+
+    def _admit(self, ledger: Ledger, request: Admit) -> AdmitAnswer:
+        """Reserve the whole schedule; no record is read."""
+        try:
+            schedule = Schedule.model_validate_json(request.schedule)
+            config = ModelConfig.model_validate_json(request.model)
+        except ValidationError as error:
+            raise BadRequest("the schedule or the model is not valid") from error
+        asked = {name for phase in schedule.phases for name in phase.objectives}
+        if forbidden := sorted(asked - set(self.site.objectives)):
+            raise PolicyForbids(f"this site does not allow the objective {forbidden[0]}")
+        domain = self.site.domain
+        if domain.name not in config.domains or domain.stem not in config.stems:
+            raise BadRequest(f"the model does not know this site's domain {domain.name}")
+        standing = ledger.reservation(request.run_id)
+        try:
+            plan = standing.plan if standing else solve(schedule, self.site.privacy)
+        except ValueError as error:
+            raise PolicyForbids(str(error)) from error
+        kept = ledger.reserve(request.run_id, schedule.canonical(), config.model_dump_json(), plan)
+        return AdmitAnswer(self.site.name, kept.plan.to_json())
+
+    def _train(self, ledger: Ledger, run: "_Run", request: Train) -> TrainAnswer:
+        """Budget first, then the gradient, then the answer on the disk, then the answer."""
+        answers = ledger.answers(request.run_id)
+        store = Store(self.folder, request.run_id)
+        acknowledged = request.acknowledged_round
+        store.forget_answers([k for k, row in answers.items() if row["round"] <= acknowledged])
+        model = self._fresh_model(run.config)
+        shared = _checked(request.tensors, model)
+        if not 1 <= request.round <= run.schedule.rounds:
+            raise BadRequest(f"round {request.round} is outside 1..{run.schedule.rounds}")
+
+        key = request.key()
+        if key in answers:
+            kept = store.get_answer(key, answers[key]["sha256"])
+            if kept is None:
+                raise AttemptLost("this answer was acknowledged and deleted: ask for a new attempt")
+            return kept
+        ledger.start_attempt(run.reservation, request.round, request.attempt, key)
+
+        state = store.get_state(request.round) or initial_state(model)
+        restore(model, shared, state)
+        phase = run.schedule.phase_of(request.round)
+        names = trained_names(model, self.site, phase)
+        optimizer = build_optimizer(model, names, phase, run.schedule.local_momentum, state)
+        noise = self.noise_for(run.reservation, request.round, request.attempt)
+        plan = run.phase_plan(phase.name)
+        records = load(self.site, "train")
+        with DpEngine(model, plan, _groups(names, run, request.round), optimizer, noise) as engine:
+            loss = train_round(model, self.site, records, phase, engine, noise.generator())
+            taken = len(engine.record)
+        if taken != plan.steps_per_round:
+            raise RuntimeError(f"{taken} steps were taken, the plan has {plan.steps_per_round}")
+
+        trained = dict(model.named_parameters())
+        answer = TrainAnswer(
+            site=self.site.name,
+            round=request.round,
+            attempt=request.attempt,
+            tensors={n: trained[n].detach().numpy().copy() for n in names if not is_local(n)},
+            exact_loss=loss if self.exact else None,
+        )
+        averages = run.schedule.averages(request.round)
+        after = next_state(model, names, optimizer, state, averages=averages)
+        store.put_state(request.round, request.attempt, after)
+        digest = store.put_answer(key, answer)
+        ledger.record_answer(request.run_id, request.round, request.attempt, key, digest)
+        return answer
+
+    def _fresh_model(self, config: ModelConfig) -> Medformer:
+        """The site's model before any training; the same at every site and start."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return Medformer(config, [self.site.task], site=True)
+
+    def _evaluate(self, run: "_Run", request: Evaluate) -> EvaluateAnswer:
+        if not self.exact:
+            raise PolicyForbids("exact metrics exist in simulations only")
+        if request.split not in ("val", "test"):
+            raise BadRequest("split must be val or test")
+        model = self._fresh_model(run.config)
+        shared = _checked(request.tensors, model)
+        state = Store(self.folder, request.run_id).get_state(run.schedule.rounds + 1)
+        restore(model, shared, final_state(state or initial_state(model)))
+        metrics = evaluate(model, self.site, load(self.site, request.split), request.split)
+        return EvaluateAnswer(self.site.name, json.dumps(metrics))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """An admitted run, as the ledger knows it."""
+
+    reservation: Reservation
+    schedule: Schedule
+    config: ModelConfig
+
+    @classmethod
+    def open(cls, ledger: Ledger, request: Train | Evaluate) -> "_Run":
+        reservation = ledger.reservation(request.run_id)
+        if reservation is None:
+            raise BadRequest("this run was not admitted here: send its schedule first")
+        schedule = Schedule.model_validate_json(reservation.schedule)
+        if schedule.hash() != request.schedule_hash:
+            raise BadRequest("this run was admitted with another schedule")
+        return cls(reservation, schedule, ModelConfig.model_validate_json(reservation.model))
+
+    def phase_plan(self, name: str) -> PhasePlan:
+        plan: PrivacyPlan = self.reservation.plan
+        return next(p for p in plan.phases if p.name == name)
+
+
+def _groups(names: list[str], run: _Run, round_: int) -> list[ClipGroup]:
+    """What is clipped together: everything, or model and discriminator apart."""
+    phase = run.schedule.phase_of(round_)
+    if "domain_adversarial" not in phase.objectives:
+        return [ClipGroup(tuple(names), phase.max_grad_norm)]
+    judge = tuple(n for n in names if n.startswith("discriminator."))
+    rest = tuple(n for n in names if n not in judge)
+    return [
+        ClipGroup(rest, phase.max_grad_norm),
+        ClipGroup(judge, phase.discriminator_max_grad_norm),
+    ]
+
+
+def _checked(tensors: Tensors, model: Medformer) -> dict[str, Tensor]:
+    """The server's tensors, if they are exactly the shared ones and harmless."""
+    shapes = shared_shapes(model)
+    if wrong := sorted(set(tensors) ^ set(shapes)):
+        raise BadRequest(f"the tensors must be exactly the shared ones; {wrong[0]!r} is not")
+    for name, value in tensors.items():
+        if value.dtype != np.float32 or tuple(value.shape) != shapes[name]:
+            raise BadRequest(f"{name} must be float32 of shape {shapes[name]}")
+        if not np.isfinite(value).all() or float(np.abs(value).max(initial=0)) > LARGEST_WEIGHT:
+            raise BadRequest(f"{name} is not finite or beyond {LARGEST_WEIGHT:g}")
+    return {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}

@@ -1,0 +1,49 @@
+"""A guard for simulations: in process, seeded, and allowed to tell exact values.
+
+A deployed guard never imports this module: a seed cannot be reached there.
+"""
+
+import json
+from pathlib import Path
+
+from client.guard import Guard
+from client.privacy.ledger import Reservation
+from client.privacy.noise import NoiseSource, SeededNoise
+from client.site import load_site
+from medformer.errors import ConfigError
+
+INDEX = "sites.json"
+"""In the run folder: {"seed": int, "sites": [folder, ...]}, in the order of partition ids."""
+
+
+def open_guard(run_folder: Path, partition: int) -> Guard:
+    """The guard of simulated site number `partition`.
+
+    Raises:
+        ConfigError: No such run folder or partition, or a site.yaml that is not valid.
+    """
+    try:
+        index = json.loads((run_folder / INDEX).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{run_folder}: holds no readable {INDEX}") from error
+    folders = [Path(folder) for folder in index["sites"]]
+    if partition >= len(folders):
+        raise ConfigError(
+            f"partition {partition} has no site: the scenario has {len(folders)}. Start the "
+            f"simulation with --federation-config 'num-supernodes={len(folders)}'"
+        )
+    return simulated_guard(folders[partition], int(index["seed"]))
+
+
+def simulated_guard(folder: Path, seed: int) -> Guard:
+    """A guard over one site folder, whose randomness derives from the seed.
+
+    The ledger row of the reservation is part of every seed, so that no two runs share noise, and
+    so is the attempt, so that a round that is trained again has fresh noise.
+    """
+    site = load_site(folder / "site.yaml")
+
+    def noise_for(reservation: Reservation, round_: int, attempt: int) -> NoiseSource:
+        return SeededNoise(seed, site.name, reservation.row, round_, attempt)
+
+    return Guard(site, folder, noise_for, exact=True)

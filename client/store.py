@@ -1,0 +1,140 @@
+"""A site's state folder: kept answers and local tensors, written before they are relied on.
+
+ledger.sqlite            the privacy ledger
+lock                     held while a request is answered
+runs/RUN/answers/KEY     an answer that was paid for, until the server acknowledges it
+runs/RUN/state/rN-aM     local tensors after round N, attempt M
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from client.training import LocalState
+from medformer.errors import MedFormerError
+from server.protocol import TrainAnswer, metadata
+
+KEPT_ROUNDS = 3
+"""Local states kept, so that a server can go back to an earlier checkpoint."""
+
+
+class StoreError(MedFormerError):
+    """The state folder cannot be read or written."""
+
+
+class Store:
+    """One run's part of a site's state folder.
+
+    Args:
+        folder: The site's state folder.
+        run_id: Becomes a folder name, so it may hold letters, digits and `-` only.
+    """
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", run_id):
+            raise StoreError("a run id is 1 to 64 letters, digits or '-'")
+        self._answers = folder / "runs" / run_id / "answers"
+        self._states = folder / "runs" / run_id / "state"
+
+    def put_answer(self, key: str, answer: TrainAnswer) -> str:
+        """Store an answer durably; returns its SHA-256."""
+        head = metadata(answer)
+        tensors = {k: torch.from_numpy(v) for k, v in answer.tensors.items()}
+        data = save(tensors, {"answer": json.dumps(head)})
+        _write(self._answers / key, data)
+        return hashlib.sha256(data).hexdigest()
+
+    def get_answer(self, key: str, sha256: str) -> TrainAnswer | None:
+        """The stored answer, or None if it is gone or not the one that was written."""
+        path = self._answers / key
+        try:
+            if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+                return None
+        except OSError:
+            return None
+        tensors, head = _read(path)
+        numpy = {k: v.numpy() for k, v in tensors.items()}
+        return TrainAnswer(**json.loads(head["answer"]), tensors=numpy)
+
+    def forget_answers(self, keys: list[str]) -> None:
+        """Delete answers that the server has made durable; the ledger keeps their tombstones."""
+        for key in keys:
+            (self._answers / key).unlink(missing_ok=True)
+
+    def put_state(self, round_: int, attempt: int, state: LocalState) -> None:
+        """Store the local tensors after a round, and drop those of rounds long gone."""
+        tensors = {f"parameters/{k}": v for k, v in state.parameters.items()}
+        tensors |= {f"momentum/{k}": v for k, v in state.momentum.items()}
+        tensors |= {f"average/{k}": v for k, v in state.average.items()}
+        head = {"averaged": str(state.averaged), "dp": "all training steps"}
+        _write(self._states / f"r{round_:06d}-a{attempt:03d}", save(tensors, head))
+        for old, path in self._state_files():
+            if old[0] <= round_ - KEPT_ROUNDS:
+                path.unlink()
+
+    def get_state(self, before_round: int) -> LocalState | None:
+        """The newest state of the rounds before `before_round`, or None."""
+        older = [path for number, path in self._state_files() if number[0] < before_round]
+        if not older:
+            return None
+        try:
+            tensors, head = _read(older[-1])
+        except (OSError, SafetensorError) as error:
+            raise StoreError(f"{older[-1]}: the site's own tensors cannot be read") from error
+        parts: dict[str, dict[str, Tensor]] = {"parameters": {}, "momentum": {}, "average": {}}
+        for name, value in tensors.items():
+            part, _, tensor = name.partition("/")
+            parts[part][tensor] = value
+        return LocalState(**parts, averaged=int(head["averaged"]))
+
+    def _state_files(self) -> list[tuple[tuple[int, int], Path]]:
+        found = []
+        for path in self._states.glob("r*-a*"):
+            if match := re.fullmatch(r"r(\d+)-a(\d+)", path.name):
+                found.append(((int(match[1]), int(match[2])), path))
+        return sorted(found)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the site's state folder: one process at a time answers for a site."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(folder / "lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written ({error}): choose another folder") from error
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all, and on the disk when it returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+        return {k: file.get_tensor(k) for k in names}, file.metadata() or {}

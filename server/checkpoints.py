@@ -1,0 +1,98 @@
+"""Checkpoints of the coordinator: whole or not at all, checksummed, the newest few kept."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save
+
+from server.errors import CheckpointError
+from server.strategy import State
+
+log = logging.getLogger(__name__)
+KEEP = 3
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, on the disk when it returns.
+
+    Raises:
+        CheckpointError: The folder cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, keys sorted."""
+    write_atomically(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def save_state(folder: Path, state: State) -> None:
+    """Write a checkpoint: NNNNNN.safetensors, then NNNNNN.json, which makes it count."""
+    tensors = {f"shared/{k}": v for k, v in state.shared.items()}
+    tensors |= {f"momentum/{k}": v for k, v in state.momentum.items()}
+    tensors |= {f"average/{k}": v for k, v in state.average.items()}
+    data = save({k: v.contiguous() for k, v in tensors.items()})
+    stem = f"{state.round:06d}"
+    write_atomically(folder / f"{stem}.safetensors", data)
+    facts = {
+        "round": state.round,
+        "averaged": state.averaged,
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    write_json(folder / f"{stem}.json", facts)
+    for old in _rounds(folder)[:-KEEP]:
+        if old:  # round 0, the public start, serves the baselines too
+            (folder / f"{old:06d}.json").unlink()
+            (folder / f"{old:06d}.safetensors").unlink(missing_ok=True)
+
+
+def load_state(folder: Path, round_: int | None = None) -> State | None:
+    """The newest readable checkpoint (or that of `round_`), None if there is none at all.
+
+    A damaged one is named in the log and the one before it is taken.
+
+    Raises:
+        CheckpointError: There are checkpoints, but none can be read.
+    """
+    rounds = _rounds(folder) if round_ is None else [round_]
+    for number in reversed(rounds):
+        state = _read(folder, number)
+        if state is not None:
+            return state
+        log.error("%s: checkpoint %06d is damaged; taking the one before", folder, number)
+    if rounds:
+        raise CheckpointError(f"{folder}: no checkpoint can be read; start again with --overwrite")
+    return None
+
+
+def _rounds(folder: Path) -> list[int]:
+    return sorted(int(p.stem) for p in folder.glob("*.json") if re.fullmatch(r"\d{6}", p.stem))
+
+
+def _read(folder: Path, number: int) -> State | None:
+    try:
+        facts = json.loads((folder / f"{number:06d}.json").read_text())
+        data = (folder / f"{number:06d}.safetensors").read_bytes()
+    except (OSError, ValueError):
+        return None
+    if hashlib.sha256(data).hexdigest() != facts.get("sha256"):
+        return None
+    parts: dict[str, dict[str, Any]] = {"shared": {}, "momentum": {}, "average": {}}
+    for name, value in load(data).items():
+        part, _, tensor = name.partition("/")
+        parts[part][tensor] = value
+    return State(round=facts["round"], averaged=facts["averaged"], **parts)

@@ -1,0 +1,65 @@
+"""What a coordinator knows of a consortium: public facts only."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from medformer.config import Domain, Frozen, ModelConfig, Name
+from medformer.errors import ConfigError
+from medformer.settings import explain
+from server.protocol import Schedule
+
+
+class PublicSite(Frozen):
+    """A site as the others know it."""
+
+    name: Name
+    domain: Domain
+    weight: float = Field(default=1.0, gt=0)
+    """Publicly declared weight in the average; equal for all unless agreed otherwise. Never the
+    number of records, which would tell it."""
+
+
+class Pretraining(Frozen):
+    """Training on public images before round 1: costs no epsilon."""
+
+    source: str = "phantoms"
+    """`phantoms`, or the name of a MedMNIST data set that the consortium declares public."""
+    images: int = Field(default=4_000, ge=64, le=1_000_000)
+    """Images of each phantom kind, or at most so many of the data set."""
+    steps: int = Field(default=300, ge=0, le=1_000_000)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=1.5e-3, gt=0)
+    objectives: dict[
+        Literal["supervised", "inpainting", "contrastive"], Annotated[float, Field(gt=0)]
+    ] = Field(default_factory=lambda: {"supervised": 1.0, "inpainting": 0.5}, min_length=1)
+
+
+class Federation(Frozen):
+    """One training run, as all sites may read it."""
+
+    name: Name
+    seed: int = Field(default=0, ge=0)
+    """Seeds the start of the shared tensors and the public pre-training."""
+    model: ModelConfig
+    schedule: Schedule
+    pretraining: Pretraining | None
+    sites: tuple[PublicSite, ...] = Field(min_length=1)
+    server_momentum: float = Field(default=0.9, ge=0, lt=1)
+    max_update_norm: float = Field(default=100.0, gt=0)
+    """An update that moves the shared tensors further than this (L2) is refused."""
+
+
+def load_federation(path: Path) -> Federation:
+    """Read a federation file.
+
+    Raises:
+        ConfigError: Unreadable or not valid.
+    """
+    try:
+        return Federation.model_validate_json(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, Federation)}") from error

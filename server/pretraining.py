@@ -1,0 +1,116 @@
+"""Central training on public images before round 1. It reads no private record: zero epsilon."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from medformer import phantoms
+from medformer.config import Domain, ModelConfig, Task
+from medformer.images import shift_and_flip, standardise
+from medformer.model import Medformer
+from medformer.objectives import Batch, mix_losses
+from medformer.sharing import is_local
+from server.federation import Federation, Pretraining
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PublicSet:
+    """Public images of one kind with labels."""
+
+    domain: Domain
+    task: Task
+    images: Tensor
+    """(N, C, H, W) uint8."""
+    labels: Tensor
+    """(N,) int64."""
+
+
+def phantom_sets(config: ModelConfig, images: int, seed: int) -> list[PublicSet]:
+    """Procedural images of every kind that the model has a stem for; colour ones in grey too."""
+    sets = []
+    for kind in phantoms.KINDS.values():
+        pixels, labels = phantoms.generate(kind.name, images, seed=1_000_003 + seed)
+        tensor = torch.from_numpy(pixels)
+        colour = tensor.permute(0, 3, 1, 2) if kind.channels == 3 else tensor[:, None]
+        grey = colour.float().mean(1, keepdim=True).to(torch.uint8)
+        for variant in [colour, grey] if kind.channels == 3 else [colour]:
+            channels = variant.shape[1]
+            domain = Domain(
+                name=f"phantom-{kind.name}-{channels}",
+                modality=kind.modality,
+                anatomy=kind.anatomy,
+                channels=channels,
+            )
+            if domain.stem in config.stems:
+                task = Task(name=domain.name, kind="multi-class", classes=len(kind.classes))
+                sets.append(PublicSet(domain, task, variant, torch.from_numpy(labels)))
+    return sets
+
+
+def phantom_domains() -> list[Domain]:
+    """Modalities and anatomies that phantoms show: part of a model that is pre-trained on them."""
+    return [
+        Domain(name=k.name, modality=k.modality, anatomy=k.anatomy, channels=k.channels)
+        for k in phantoms.KINDS.values()
+    ]
+
+
+def initial_shared(config: ModelConfig, seed: int) -> dict[str, Tensor]:
+    """Shared tensors before any training, from the federation's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return {k: v.detach().clone() for k, v in Medformer(config).named_parameters()}
+
+
+def pretrain(
+    federation: Federation,
+    settings: Pretraining,
+    sets: list[PublicSet],
+    progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+) -> dict[str, Tensor]:
+    """Train the shared tensors on public images, one kind a step in turn.
+
+    Args:
+        sets: Public images; their heads are thrown away afterwards.
+        progress: Called every 50 steps with (step, steps, loss).
+    Returns:
+        Name -> tensor of everything that sites share.
+    """
+    start = initial_shared(federation.model, federation.seed)
+    if not sets or not settings.steps:
+        return start
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(federation.seed)
+        model = Medformer(federation.model, [s.task for s in sets])
+    model.load_state_dict(start, strict=False)
+    model.train()
+    generator = torch.Generator().manual_seed(federation.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, total_steps=settings.steps
+    )
+    began = time.monotonic()
+    for step in range(settings.steps):
+        batch = _draw(sets[step % len(sets)], settings.batch_size, generator)
+        loss = mix_losses(model, batch, dict(settings.objectives), generator).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 50 == 49 or step + 1 == settings.steps:
+            progress(step + 1, settings.steps, float(loss.detach()))
+    log.info("pre-trained on public images in %.1f s", time.monotonic() - began)
+    return {k: v.detach().clone() for k, v in model.named_parameters() if not is_local(k)}
+
+
+def _draw(public: PublicSet, size: int, generator: torch.Generator) -> Batch:
+    rows = torch.randint(len(public.images), (size,), generator=generator)
+    images = shift_and_flip(public.images[rows], generator)
+    return Batch(standardise(images), public.labels[rows], public.domain, public.task.name)

@@ -1,0 +1,98 @@
+"""Partial averaging: each tensor over the sites that trained it. State is a value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medformer.sharing import is_local
+from server.errors import UpdateRefused
+from server.protocol import Tensors, TrainAnswer
+
+
+@dataclass(frozen=True)
+class State:
+    """The coordinator's model after a round."""
+
+    round: int
+    shared: dict[str, Tensor]
+    momentum: dict[str, Tensor]
+    average: dict[str, Tensor]
+    """Mean of the shared tensors over the rounds of the averaging window."""
+    averaged: int = 0
+
+    def final(self) -> dict[str, Tensor]:
+        """The averaged tensors where there are any, else the last ones."""
+        return self.average or self.shared
+
+
+def check_update(
+    answer: TrainAnswer, shared: Mapping[str, Tensor], round_: int, max_update_norm: float
+) -> None:
+    """Refuse what may not be averaged.
+
+    Raises:
+        UpdateRefused: Another round, a tensor that is local or unknown, a wrong shape or type, NaN
+            or infinity, nothing at all, or a step longer than `max_update_norm`.
+    """
+    if answer.round != round_:
+        raise UpdateRefused(f"the update is for round {answer.round}, not {round_}")
+    if not answer.tensors:
+        raise UpdateRefused("the update holds no tensor")
+    square = 0.0
+    for name, value in answer.tensors.items():
+        if is_local(name):
+            raise UpdateRefused(f"{name} is local: it must never leave a site")
+        if name not in shared:
+            raise UpdateRefused(f"{name} is not a shared tensor of this model")
+        if value.dtype != np.float32 or tuple(value.shape) != tuple(shared[name].shape):
+            raise UpdateRefused(
+                f"{name} must be float32 {tuple(shared[name].shape)}, "
+                f"got {value.dtype} {tuple(value.shape)}"
+            )
+        if not np.isfinite(value).all():
+            raise UpdateRefused(f"{name} holds NaN or infinity")
+        square += float(np.square(value.astype(np.float64) - shared[name].numpy()).sum())
+    if square**0.5 > max_update_norm:
+        raise UpdateRefused(
+            f"the update moves {square**0.5:.3g}, more than max_update_norm {max_update_norm:g}"
+        )
+
+
+def apply(
+    state: State,
+    updates: Mapping[str, Tensors],
+    weights: Mapping[str, float],
+    *,
+    momentum: float,
+    averages: bool,
+) -> State:
+    """The state after averaging one round (FedAvgM, Hsu et al. 2019, arXiv:1909.06335).
+
+    Args:
+        updates: Site name -> its checked tensors; summed in the order of names, because the order
+            of float additions decides whether a run can be repeated.
+        weights: Site name -> publicly declared weight.
+        averages: Whether this iterate belongs to the final average.
+    """
+    shared, velocity = dict(state.shared), dict(state.momentum)
+    for name, before in state.shared.items():
+        trained_by = [site for site in sorted(updates) if name in updates[site]]
+        if not trained_by:
+            continue
+        total = sum(weights[site] for site in trained_by)
+        mean = torch.zeros_like(before)
+        for site in trained_by:
+            mean += torch.from_numpy(np.array(updates[site][name])) * (weights[site] / total)
+        step = momentum * velocity.get(name, torch.zeros_like(before)) + (mean - before)
+        velocity[name], shared[name] = step, before + step
+    average, count = state.average, state.averaged
+    if averages:
+        count += 1
+        average = {
+            k: v.clone() if count == 1 else average[k] + (v - average[k]) / count
+            for k, v in shared.items()
+        }
+    return State(state.round + 1, shared, velocity, average, count)
