@@ -13,7 +13,8 @@ from client.site import load_site
 from medformer.errors import ConfigError
 
 INDEX = "sites.json"
-"""In the run folder: {"seed": int, "sites": [folder, ...]}, in the order of partition ids."""
+"""In the run folder: {"seed": int, "sites": [{"site": site.yaml, "state": folder}, ...]}, in the
+order of partition ids."""
 
 
 def open_guard(run_folder: Path, partition: int) -> Guard:
@@ -26,24 +27,25 @@ def open_guard(run_folder: Path, partition: int) -> Guard:
         index = json.loads((run_folder / INDEX).read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{run_folder}: holds no readable {INDEX}") from error
-    folders = [Path(folder) for folder in index["sites"]]
-    if partition >= len(folders):
+    sites = index["sites"]
+    if partition >= len(sites):
         raise ConfigError(
-            f"partition {partition} has no site: the scenario has {len(folders)}. Start the "
-            f"simulation with --federation-config 'num-supernodes={len(folders)}'"
+            f"partition {partition} has no site: the scenario has {len(sites)}. Start the "
+            f"simulation with --federation-config 'num-supernodes={len(sites)}'"
         )
-    return simulated_guard(folders[partition], int(index["seed"]))
+    place = sites[partition]
+    return simulated_guard(Path(place["site"]), Path(place["state"]), index["seed"])
 
 
-def simulated_guard(folder: Path, seed: int) -> Guard:
-    """A guard over one site folder, whose randomness derives from the seed.
+def simulated_guard(site_file: Path, state: Path, seed: int | str) -> Guard:
+    """A guard over one site's state folder, whose randomness derives from the seed.
 
     The ledger row of the reservation is part of every seed, so that no two runs share noise, and
     so is the attempt, so that a round that is trained again has fresh noise.
     """
-    site = load_site(folder / "site.yaml")
+    site = load_site(site_file)
 
     def noise_for(reservation: Reservation, round_: int, attempt: int) -> NoiseSource:
         return SeededNoise(seed, site.name, reservation.row, round_, attempt)
 
-    return Guard(site, folder, noise_for, exact=True)
+    return Guard(site, state, noise_for, exact=True)

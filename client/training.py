@@ -98,7 +98,7 @@ def train_round(
         batch = Batch(standardise(images), records.labels[rows], site.domain, site.task.name)
 
         def losses(part: slice, batch: Batch = batch) -> Tensor:
-            return mix_losses(model, batch[part], dict(phase.objectives), generator)
+            return mix_losses(model, batch[part], phase.objectives, generator)
 
         valid = records.valid[rows]
         total += engine.step(losses, valid)
@@ -108,7 +108,7 @@ def train_round(
 
 def trained_names(model: Medformer, site: Site, phase: Phase) -> list[str]:
     """Parameters that this phase trains at this site."""
-    return trained_parameters(model, site.domain, site.task.name, dict(phase.objectives))
+    return trained_parameters(model, site.domain, site.task.name, phase.objectives)
 
 
 def next_state(

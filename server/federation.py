@@ -10,6 +10,8 @@ from medformer.errors import ConfigError
 from medformer.settings import explain
 from server.protocol import Schedule
 
+PublicObjective = Literal["supervised", "inpainting", "contrastive"]
+
 
 class PublicSite(Frozen):
     """A site as the others know it."""
@@ -31,9 +33,9 @@ class Pretraining(Frozen):
     steps: int = Field(default=300, ge=0, le=1_000_000)
     batch_size: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=1.5e-3, gt=0)
-    objectives: dict[
-        Literal["supervised", "inpainting", "contrastive"], Annotated[float, Field(gt=0)]
-    ] = Field(default_factory=lambda: {"supervised": 1.0, "inpainting": 0.5}, min_length=1)
+    objectives: dict[PublicObjective, Annotated[float, Field(gt=0)]] = Field(
+        default={"supervised": 1.0, "inpainting": 0.5}, min_length=1
+    )
 
 
 class Federation(Frozen):

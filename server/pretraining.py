@@ -98,7 +98,7 @@ def pretrain(
     began = time.monotonic()
     for step in range(settings.steps):
         batch = _draw(sets[step % len(sets)], settings.batch_size, generator)
-        loss = mix_losses(model, batch, dict(settings.objectives), generator).mean()
+        loss = mix_losses(model, batch, settings.objectives, generator).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

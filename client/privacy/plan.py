@@ -6,7 +6,7 @@ read. Sampler, DP step and accountant read the same fields, so they cannot disag
 
 import json
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from client.privacy.accounting import ACCOUNTANT, Steps, epsilon, solve_noise_multiplier
 from client.site import Privacy
@@ -90,12 +90,19 @@ class PrivacyPlan:
 def solve(schedule: Schedule, privacy: Privacy) -> PrivacyPlan:
     """Fix the noise so that the whole schedule with its spares stays within `privacy.epsilon`.
 
+    The result is remembered within a process, because a simulation asks for it again and again.
     One noise multiplier serves all phases. A spare round may repeat any round, so spares are
     charged at the largest sample rate and step count of the schedule.
 
     Raises:
         ValueError: No noise multiplier up to 1,000 suffices.
     """
+    return _solve(schedule.canonical(), privacy)
+
+
+@lru_cache(maxsize=64)
+def _solve(canonical: str, privacy: Privacy) -> PrivacyPlan:
+    schedule = Schedule.model_validate_json(canonical)
     rows = []
     for phase in schedule.phases:
         rate = min(1.0, phase.expected_batch_size / privacy.n_public)

@@ -7,6 +7,7 @@ the differential-privacy guarantee (tests/medformer/test_objectives.py checks ea
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ class Batch:
         return len(self.images)
 
 
+Mix = Mapping[Any, float]
+"""Name in OBJECTIVES -> weight."""
 LossPerExample = Callable[[Medformer, Batch, torch.Generator, float], Tensor]
 
 OBJECTIVES: Mapping[str, LossPerExample] = {
@@ -58,9 +61,7 @@ _OWN = {
 }  # fmt: skip
 
 
-def mix_losses(
-    model: Medformer, batch: Batch, mix: Mapping[str, float], generator: torch.Generator
-) -> Tensor:
+def mix_losses(model: Medformer, batch: Batch, mix: Mix, generator: torch.Generator) -> Tensor:
     """Weighted sum of objectives, (B,): still one loss per example.
 
     Args:
@@ -74,9 +75,7 @@ def mix_losses(
     return total
 
 
-def trained_parameters(
-    model: Medformer, domain: Domain, task: str, mix: Mapping[str, float]
-) -> list[str]:
+def trained_parameters(model: Medformer, domain: Domain, task: str, mix: Mix) -> list[str]:
     """Names of the parameters that this mix trains at a site, in the model's order.
 
     A function of the public schedule and the site's declaration, never of a record.
@@ -88,7 +87,7 @@ def trained_parameters(
     return [name for name, _ in model.named_parameters() if name.startswith(prefixes)]
 
 
-def _prefixes(mix: Mapping[str, float]) -> Sequence[str]:
+def _prefixes(mix: Mix) -> Sequence[str]:
     unknown = sorted(set(mix) - set(OBJECTIVES))
     if unknown or not mix:
         raise ConfigError(f"objectives must be some of {sorted(OBJECTIVES)}, got {sorted(mix)}")

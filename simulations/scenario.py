@@ -1,0 +1,259 @@
+"""A scenario: sites, data, schedule and baselines of one simulated federation, in YAML."""
+
+import math
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from client.data import medmnist
+from client.data.sources import MedMnist, Phantoms, Source
+from client.site import Privacy
+from medformer import phantoms
+from medformer.config import Domain, Frozen, ModelConfig, Name, Task
+from medformer.errors import ConfigError
+from medformer.settings import explain
+from server.federation import Federation, Pretraining, PublicSite
+from server.pretraining import phantom_domains
+from server.protocol import Phase, Schedule
+
+Baseline = Literal["local-dp", "local-plain", "federated-plain", "centralised-plain"]
+
+
+class PrivacySettings(Frozen):
+    """What `client.site.Privacy` says, with everything optional: left out means the default."""
+
+    epsilon: float | None = Field(default=None, gt=0, le=100)
+    delta: float | None = Field(default=None, gt=0, lt=1e-2)
+    epsilon_budget: float | None = Field(default=None, gt=0)
+    delta_budget: float | None = Field(default=None, gt=0, lt=1e-2)
+    n_public: int | None = Field(default=None, ge=1)
+    n_upper: int | None = Field(default=None, ge=1)
+
+    def over(self, defaults: "PrivacySettings") -> dict[str, Any]:
+        """The values given here, else those given there."""
+        return defaults.model_dump(exclude_none=True) | self.model_dump(exclude_none=True)
+
+
+class ScenarioSite(Frozen):
+    """One simulated hospital. Domain and task follow from a phantom kind or MedMNIST name."""
+
+    name: Name
+    data: Annotated[Source, Field(discriminator="source")]
+    domain: Domain | None = None
+    task: Task | None = None
+    privacy: PrivacySettings = PrivacySettings()
+    weight: float = Field(default=1.0, gt=0)
+    flip: bool = False
+
+
+class Split(Frozen):
+    """One MedMNIST data set divided over several sites; the test split is the same for all."""
+
+    dataset: str
+    sites: int = Field(default=4, ge=2, le=64)
+    method: Literal["iid", "dirichlet"] = "iid"
+    alpha: float = Field(default=0.5, gt=0)
+    """Dirichlet concentration of the label skew: smaller is more skewed."""
+    size: int = 28
+    flip: bool = False
+
+
+class Scenario(Frozen):
+    """Everything a simulation needs, written once."""
+
+    name: Name
+    description: str = ""
+    seed: int = Field(default=0, ge=0)
+    preset: str = "tiny"
+    phases: tuple[Phase, ...] = Field(
+        default=(
+            Phase(name="supervised", rounds=50, local_steps=2, objectives={"supervised": 1.0}),
+        ),
+        min_length=1,
+    )
+    spare_rounds: int | None = Field(default=None, ge=0)
+    """Rounds that may be trained again; a tenth of all, at least one, if left out."""
+    server_momentum: float = Field(default=0.9, ge=0, lt=1)
+    local_momentum: float = Field(default=0.9, ge=0, lt=1)
+    average_last: float = Field(default=0.3, ge=0, le=1)
+    pretraining: Annotated[
+        Pretraining | None, BeforeValidator(lambda value: None if value is False else value)
+    ] = Pretraining()
+    """Public pre-training; `pretraining: false` starts from random tensors."""
+    privacy: PrivacySettings = PrivacySettings()
+    """Defaults of all sites."""
+    strict: bool = False
+    """Refuse, rather than warn, where delta is not below 1/(10 n)."""
+    split: Split | None = None
+    sites: tuple[ScenarioSite, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
+
+    @model_validator(mode="after")
+    def _sites_or_split(self) -> "Scenario":
+        if bool(self.sites) == bool(self.split):
+            raise ValueError("give either `sites` (a list) or `split` (one data set divided)")
+        names = [s.name for s in self.sites]
+        if len(set(names)) < len(names):
+            raise ValueError(f"site names must differ, got {names}")
+        return self
+
+    @property
+    def schedule(self) -> Schedule:
+        """What all sites are asked to admit."""
+        planned = sum(p.rounds for p in self.phases)
+        spares = max(1, math.ceil(0.1 * planned)) if self.spare_rounds is None else None
+        return Schedule(
+            phases=self.phases,
+            spare_rounds=spares if spares is not None else (self.spare_rounds or 0),
+            local_momentum=self.local_momentum,
+            average_last=self.average_last,
+        )
+
+
+def shipped() -> dict[str, Path]:
+    """Name -> file of the scenarios that come with the package."""
+    folder = Path(str(resources.files("simulations") / "scenarios"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_scenario(name_or_file: str, settings: Sequence[str] = ()) -> Scenario:
+    """Read a shipped scenario by name, or a file of the user's own.
+
+    Args:
+        name_or_file: `quickstart`, or a path that ends in .yaml or .yml.
+        settings: `key.subkey=value` overrides; values are YAML, list items go by number.
+    Raises:
+        ConfigError: Unknown name, unreadable file, unknown key, wrong type or value.
+    """
+    path = Path(name_or_file)
+    if path.suffix not in (".yaml", ".yml"):
+        if name_or_file not in shipped():
+            close = get_close_matches(name_or_file, shipped(), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(
+                f"no scenario {name_or_file!r}; there are {', '.join(shipped())}, or give a path "
+                f"that ends in .yaml.{hint}"
+            )
+        path = shipped()[name_or_file]
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must hold keys and values, got {type(raw).__name__}")
+    for setting in settings:
+        _override(raw, setting)
+    try:
+        return Scenario.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, Scenario)}") from error
+
+
+def _override(raw: dict[str, Any], setting: str) -> None:
+    key, separator, text = setting.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {setting}: write KEY=VALUE, for example privacy.epsilon=3")
+    place: Any = raw
+    *parents, last = key.split(".")
+    try:
+        for part in parents:
+            if isinstance(place, list):
+                place = place[int(part)]
+            else:
+                place = place.setdefault(part, {})
+        place[int(last) if isinstance(place, list) else last] = yaml.safe_load(text)
+    except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--set {setting}: no such place in the scenario") from error
+
+
+ANATOMY = {
+    "pathmnist": ("histology", "colon"),
+    "chestmnist": ("chest-xray", "chest"),
+    "dermamnist": ("dermatoscopy", "skin"),
+    "octmnist": ("oct", "retina"),
+    "pneumoniamnist": ("chest-xray", "chest"),
+    "retinamnist": ("fundus", "retina"),
+    "breastmnist": ("ultrasound", "breast"),
+    "bloodmnist": ("microscopy", "blood"),
+    "tissuemnist": ("microscopy", "kidney"),
+    "organamnist": ("ct", "abdomen"),
+    "organcmnist": ("ct", "abdomen"),
+    "organsmnist": ("ct", "abdomen"),
+}
+"""Modality and anatomy of the 2D MedMNIST sets (Yang et al. 2023, table 1)."""
+
+
+def describe(site: ScenarioSite) -> tuple[Domain, Task]:
+    """Public domain and task of a scenario's site.
+
+    Raises:
+        ConfigError: They neither follow from the source nor are given.
+    """
+    domain, task = site.domain, site.task
+    if isinstance(site.data, Phantoms):
+        if site.data.kind not in phantoms.KINDS:
+            known = ", ".join(phantoms.KINDS)
+            raise ConfigError(f"site {site.name}: no phantom kind {site.data.kind!r}; use {known}")
+        kind = phantoms.KINDS[site.data.kind]
+        domain = domain or Domain(
+            name=site.name, modality=kind.modality, anatomy=kind.anatomy, channels=kind.channels
+        )
+        count = len(kind.classes)
+        task = task or Task(
+            name=kind.name, kind="binary-class" if count == 2 else "multi-class", classes=count
+        )
+    elif isinstance(site.data, MedMnist):
+        facts = medmnist.info(site.data.dataset)
+        if facts.rank == 3:
+            raise ConfigError(f"site {site.name}: {facts.name} holds volumes, not offered yet")
+        modality, anatomy = ANATOMY[facts.name]
+        domain = domain or Domain(
+            name=site.name, modality=modality, anatomy=anatomy, channels=facts.channels
+        )
+        task = task or facts.task
+    if domain is None or task is None:
+        raise ConfigError(f"site {site.name}: an npz source needs `domain` and `task`")
+    return domain, task
+
+
+def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Domain]]) -> Federation:
+    """The public part: what every site may read."""
+    domains = [domain for _, domain in sites]
+    named = ModelConfig.for_domains(domains, scenario.preset)
+    # Modalities that only the public pre-training shows are part of the model too, but nobody's
+    # domain: the discriminator tells the sites' domains apart.
+    public = phantom_domains() if scenario.pretraining else []
+    vocabulary = ModelConfig(
+        preset=named.preset,
+        stems=named.stems,
+        modalities=tuple(sorted({*named.modalities, *(d.modality for d in public)})),
+        anatomies=tuple(sorted({*named.anatomies, *(d.anatomy for d in public)})),
+        domains=named.domains,
+    )
+    return Federation(
+        name=scenario.name,
+        seed=scenario.seed,
+        model=vocabulary,
+        schedule=scenario.schedule,
+        pretraining=scenario.pretraining,
+        sites=tuple(PublicSite(name=s.name, domain=domain, weight=s.weight) for s, domain in sites),
+        server_momentum=scenario.server_momentum,
+    )
+
+
+def privacy_of(site: ScenarioSite, scenario: Scenario, count: int, bound: int) -> Privacy:
+    """A site's privacy settings; `count` and `bound` stand in for what it does not declare.
+
+    Raises:
+        ConfigError: The budget does not cover one run.
+    """
+    values = {"n_public": count, "n_upper": bound} | site.privacy.over(scenario.privacy)
+    try:
+        return Privacy.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"site {site.name}: privacy: {explain(error, Privacy)}") from error
