@@ -129,7 +129,7 @@ def next_state(
         return LocalState(parameters, momentum, before.average, before.averaged)
     count = before.averaged + 1
     average = {
-        k: value if count == 1 else before.average[k] + (value - before.average[k]) / count
+        k: value.clone() if count == 1 else before.average[k] + (value - before.average[k]) / count
         for k, value in parameters.items()
     }
     return LocalState(parameters, momentum, average, count)

@@ -56,6 +56,8 @@ class Run:
     federation: Federation
     folder: Path
     evaluate: bool = False
+    on_row: Callable[[dict[str, Any]], None] = lambda row: None
+    """Told every row of metrics.jsonl, for example to draw it."""
     run_id: str = ""
     receipts: dict[str, dict[str, Any]] = field(default_factory=dict)
     out: dict[str, str] = field(default_factory=dict)
@@ -241,6 +243,7 @@ class Run:
     def _append(self, row: dict[str, Any]) -> None:
         with open(self.folder / "metrics.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")
+        self.on_row(row)
 
     def _evaluate(self, state: State) -> list[dict[str, Any]]:
         tensors: Tensors = {k: np.ascontiguousarray(v.numpy()) for k, v in state.final().items()}

@@ -162,10 +162,7 @@ def _override(raw: dict[str, Any], setting: str) -> None:
     *parents, last = key.split(".")
     try:
         for part in parents:
-            if isinstance(place, list):
-                place = place[int(part)]
-            else:
-                place = place.setdefault(part, {})
+            place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
         place[int(last) if isinstance(place, list) else last] = yaml.safe_load(text)
     except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigError(f"--set {setting}: no such place in the scenario") from error

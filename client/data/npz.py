@@ -12,6 +12,24 @@ from client.data.records import DataError
 Arrays = tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]]
 
 
+def count(path: Path, split: str) -> int:
+    """Number of rows of a split, from the file's header; no record is read.
+
+    Raises:
+        DataError: Missing or corrupt file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{split}_labels.npy") as member:
+            version = np.lib.format.read_magic(member)
+            header = np.lib.format._read_array_header(member, version)  # type: ignore[attr-defined]
+            return int(header[0][0])
+    except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path}: no readable {split}_labels in an npz file ({type(error).__name__}). Check "
+            "the path, or --data-root for MedMNIST files"
+        ) from error
+
+
 def read(path: Path, split: str) -> Arrays:
     """Images and labels of `split` (train, val or test), as they are stored.
 

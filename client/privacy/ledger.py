@@ -122,7 +122,7 @@ class Ledger:
                 if (standing.schedule, standing.model) != (schedule, model):
                     raise BadRequest("this run was admitted with another schedule or model")
                 return standing
-            self._check_budget(plan)
+            self.check_budget(plan)
             body = {
                 "schedule": schedule,
                 "model": model,
@@ -243,16 +243,25 @@ class Ledger:
             if body not in rows:
                 self._append("cohort", "", body)
 
-    def _check_budget(self, plan: PrivacyPlan) -> None:
+    def check_budget(self, plan: PrivacyPlan, site: str = "") -> None:
+        """See whether a run would fit what is left.
+
+        Args:
+            site: Named in the error.
+        Raises:
+            BudgetExhausted: It does not; nothing is written.
+        """
         epsilon, delta = self.spent()
         epsilon_budget, delta_budget = self.budget()
         if epsilon + plan.epsilon > epsilon_budget or delta + plan.delta > delta_budget * (
             1 + 1e-9
         ):
+            who = f"site {site}: " if site else ""
             raise BudgetExhausted(
-                f"this run would cost epsilon {plan.epsilon:.3f}, delta {plan.delta:g}; the site "
-                f"has {max(0.0, epsilon_budget - epsilon):.3f} and "
-                f"{max(0.0, delta_budget - delta):g} left of its lifetime budget"
+                f"{who}this run would cost epsilon {plan.epsilon:.3f}, delta {plan.delta:g}; "
+                f"{max(0.0, epsilon_budget - epsilon):.3f} and "
+                f"{max(0.0, delta_budget - delta):g} are left of the lifetime budget. "
+                "Plan a cheaper run; spent budget does not come back"
             )
 
     def _rows(self, kind: str, run_id: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:

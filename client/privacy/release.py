@@ -3,7 +3,8 @@
 The guard sends nothing that is not named here; a report prints it.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from client.privacy.refusals import PolicyForbids
 from medformer.sharing import is_local
@@ -86,3 +87,12 @@ def check(answer: Answer, *, exact: bool) -> Answer:
         if local:
             raise PolicyForbids(f"{local[0]} stays at the site")
     return answer
+
+
+def declaration() -> dict[str, Any]:
+    """The whole list, as the report prints it."""
+    return {
+        "items": [asdict(item) for item in ITEMS],
+        "not_covered": list(NOT_COVERED),
+        "simulation_not_covered": list(SIMULATION_NOT_COVERED),
+    }

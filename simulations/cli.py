@@ -1,0 +1,63 @@
+"""The `fedmedformer` command: gathers the packages' commands and loads each only when it is used."""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "simulate": ("simulations.commands.simulate", "train a federation of simulated hospitals"),
+    "plan": ("simulations.commands.plan", "what a scenario would cost each site; reads no record"),
+    "report": ("server.commands", "rebuild and name the privacy-budget report of a run folder"),
+}
+"""Name -> module with `configure(parser)` and `run(arguments) -> None`, and help."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, run one command, turn expected errors into one sentence.
+
+    Returns:
+        0 done, 1 refused or failed; wrong usage exits with 2.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((a for a in arguments if not a.startswith("-")), None)
+    parser = argparse.ArgumentParser(
+        prog="fedmedformer",
+        description="Hospitals train one medical-image model together under differential privacy.",
+        epilog="example: fedmedformer simulate quickstart --out runs/quickstart",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, help_) in COMMANDS.items():
+        command = commands.add_parser(name, help=help_, description=f"{help_}.")
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if name == chosen:
+            importlib.import_module(module).configure(command)
+    parsed = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    return _run(parsed)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from medformer.errors import MedFormerError
+
+    try:
+        importlib.import_module(COMMANDS[parsed.command][0]).run(parsed)
+    except MedFormerError as error:
+        if parsed.debug:
+            raise
+        print(f"fedmedformer: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("fedmedformer: interrupted; what was finished is kept", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if parsed.debug:
+            raise
+        print(f"fedmedformer: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The commands of simulations, one a file."""

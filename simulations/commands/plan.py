@@ -1,0 +1,71 @@
+"""`fedmedformer plan`: noise and epsilon of a scenario, before anything runs."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `fedmedformer plan`."""
+    parser.add_argument("scenario", help="name of a shipped scenario, or a .yaml file")
+    parser.add_argument("--data-root", type=Path, help="folder with MedMNIST files")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.epilog = "example: fedmedformer plan quickstart --set privacy.epsilon=3"
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Solve the noise for every site and print it."""
+    import dataclasses
+
+    from client.privacy.plan import solve
+    from medformer.errors import ConfigError
+    from simulations.prepare import resolve_sites
+    from simulations.scenario import load_scenario
+
+    scenario = load_scenario(arguments.scenario, arguments.settings)
+    rows: list[dict[str, Any]] = []
+    for _, site in resolve_sites(scenario, None, arguments.data_root):
+        try:
+            plan = solve(scenario.schedule, site.privacy)
+        except ValueError as error:
+            raise ConfigError(f"site {site.name}: {error}") from error
+        rows.append(
+            {
+                "site": site.name,
+                "unit": plan.unit,
+                "epsilon": plan.epsilon,
+                "delta": plan.delta,
+                "epsilon_budget": site.privacy.lifetime_epsilon,
+                "n_public": site.privacy.n_public,
+                "phases": [dataclasses.asdict(p) for p in plan.phases],
+                "warning": site.privacy.delta_warning(),
+            }
+        )
+    print(json.dumps(rows, indent=1) if arguments.json else table(rows))
+    if scenario.strict and (warned := [r for r in rows if r["warning"]]):
+        raise ConfigError(f"site {warned[0]['site']}: {warned[0]['warning']}")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """One block a site, one line a phase."""
+    lines = []
+    for row in rows:
+        lines.append(
+            f"{row['site']}: epsilon {row['epsilon']:.3f} of a lifetime budget of "
+            f"{row['epsilon_budget']:g}, delta {row['delta']:g}, unit: one {row['unit']}, "
+            f"n_public {row['n_public']}"
+        )
+        lines.append(
+            f"  {'phase':<18}{'rounds':>7}{'steps':>7}{'sample_rate':>13}"
+            f"{'noise_multiplier':>18}{'max_grad_norm':>15}"
+        )
+        lines += [
+            f"  {p['name']:<18}{p['rounds']:>7}{p['steps']:>7}{p['sample_rate']:>13.4f}"
+            f"{p['noise_multiplier']:>18.3f}{p['max_grad_norm']:>15.3f}"
+            for p in row["phases"]
+        ]
+        if row["warning"]:
+            lines.append(f"  warning: {row['warning']}")
+    return "\n".join(lines)

@@ -1,0 +1,125 @@
+"""`fedmedformer simulate`: prepare, train through Flower, run the baselines, report."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `fedmedformer simulate`."""
+    parser.add_argument("scenario", nargs="?", help="name of a shipped scenario, or a .yaml file")
+    parser.add_argument("--list", action="store_true", help="name the shipped scenarios")
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/SCENARIO)")
+    parser.add_argument("--data-root", type=Path, help="folder with MedMNIST files")
+    parser.add_argument("--state-dir", type=Path, help="sites' ledgers, shared between runs")
+    parser.add_argument("--seed", type=int, help="seed of the simulation")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    again.add_argument("--overwrite", action="store_true", help="replace an earlier run in --out")
+    parser.add_argument("--no-baselines", action="store_true", help="skip the scenario's baselines")
+    parser.epilog = "example: fedmedformer simulate pneumonia --data-root data --out runs/pneumonia"
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train, compare, report; prints the result table and the report's path."""
+    from medformer.errors import ConfigError
+    from simulations.scenario import shipped
+
+    if arguments.list:
+        for name, path in shipped().items():
+            print(f"{name:<14}{_description(path)}")
+        return
+    if not arguments.scenario:
+        raise ConfigError("name a scenario, or use --list")
+    folder = arguments.out or Path("runs") / Path(arguments.scenario).stem
+    _train(arguments, folder)
+    rows = _baselines(folder, arguments)
+    from simulations.flower import finish
+    from simulations.prepare import load_prepared
+
+    finish(load_prepared(folder))
+    results = json.loads((folder / "report.json").read_text())["results"]
+    print(result_table(results))
+    if rows is not None and not rows:
+        print("(no baselines were asked for)")
+    print(f"report: {folder / 'report.html'}")
+
+
+def _train(arguments: argparse.Namespace, folder: Path) -> None:
+    from simulations.launcher import run_config, run_flower
+    from simulations.prepare import claim_folder, load_prepared, prepare
+    from simulations.progress import Progress, say
+    from simulations.scenario import load_scenario
+
+    if arguments.resume:
+        prepared = load_prepared(folder)
+        if _done(folder):
+            say(f"{folder}: the federated run is complete")
+            return
+    else:
+        settings = list(arguments.settings)
+        settings += [f"seed={arguments.seed}"] if arguments.seed is not None else []
+        scenario = load_scenario(arguments.scenario, settings)
+        claim_folder(folder, overwrite=arguments.overwrite)
+        say(f"{scenario.name}: checking budgets and data")
+        prepared = prepare(
+            scenario, folder, data_root=arguments.data_root, state_dir=arguments.state_dir
+        )
+    say("starting Flower (about 15 s)")
+    progress = Progress(folder, len(prepared.sites))
+    config = run_config(folder, arguments.data_root, arguments.state_dir)
+    run_flower(folder, len(prepared.sites), config, progress.poll)
+
+
+def _done(folder: Path) -> bool:
+    outcome = folder / "outcome.json"
+    return outcome.exists() and json.loads(outcome.read_text())["outcome"] == "done"
+
+
+def _baselines(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]] | None:
+    from simulations.baselines import run_all
+    from simulations.progress import say
+
+    if arguments.no_baselines:
+        return None
+    return run_all(folder, say)
+
+
+def _description(path: Path) -> str:
+    import yaml
+
+    return str(yaml.safe_load(path.read_text()).get("description", ""))
+
+
+MODELS = ("federated-dp", "local-dp", "local-plain", "federated-plain", "centralised-plain")
+
+
+def result_table(results: list[dict[str, Any]]) -> str:
+    """Test AUC and accuracy, a line a site, a column a model."""
+    models = [m for m in MODELS if any(r["model"] == m for r in results)]
+    sites = sorted({r["site"] for r in results})
+    lines = []
+    for metric in ("auc", "accuracy"):
+        lines.append(f"test {metric:<14}" + "".join(f"{m:>19}" for m in models))
+        values = {
+            (r["site"], r["model"]): r["value"]
+            for r in results
+            if r["metric"] == metric and r["split"] == "test"
+        }
+        for site in sites:
+            cells = [values.get((site, m)) for m in models]
+            lines.append(f"  {site:<17}" + "".join(_cell(c) for c in cells))
+        means = [_mean([values.get((s, m)) for s in sites]) for m in models]
+        lines.append(f"  {'mean':<17}" + "".join(_cell(c) for c in means))
+    return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    return f"{'-' if value is None else f'{value:.3f}':>19}"
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,158 @@
+"""Training without privacy, for baselines only.
+
+It lives here, and not in `client`, so that no installation of a hospital has it: the guard never
+imports `simulations`, and no message or file can ask for it (tests/test_architecture.py).
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from client.data.load import load
+from client.data.records import Records
+from client.evaluation import evaluate
+from client.site import Site
+from client.training import (
+    LocalState,
+    build_optimizer,
+    final_state,
+    initial_state,
+    next_state,
+    restore,
+    train_round,
+    trained_names,
+)
+from medformer.config import ModelConfig
+from medformer.model import Medformer
+from medformer.sharing import is_local
+from server.protocol import (
+    Admit,
+    AdmitAnswer,
+    Answer,
+    Evaluate,
+    EvaluateAnswer,
+    Hello,
+    HelloAnswer,
+    Phase,
+    Request,
+    Schedule,
+    Tensors,
+    Train,
+    TrainAnswer,
+    source_hash,
+)
+
+
+class PlainEngine:
+    """The same batches as under DP, an ordinary averaged gradient, no noise.
+
+    Args:
+        parameters: What is trained.
+        sample_rate: Each record joins a batch with this probability, as in `DpEngine`.
+        max_grad_norm: Bound of the batch gradient's norm: the same step length as under DP.
+        generator: Draws the batches.
+    """
+
+    def __init__(
+        self,
+        parameters: list[Tensor],
+        optimizer: torch.optim.Optimizer,
+        sample_rate: float,
+        max_grad_norm: float,
+        generator: torch.Generator,
+    ) -> None:
+        self._parameters = parameters
+        self._optimizer = optimizer
+        self._sample_rate = sample_rate
+        self._max_grad_norm = max_grad_norm
+        self._generator = generator
+
+    def draw(self, count: int) -> Tensor:
+        """Rows of the next batch."""
+        drawn = torch.rand(count, generator=self._generator) < self._sample_rate
+        return drawn.nonzero().flatten()
+
+    def step(self, losses: Callable[[slice], Tensor], valid: Tensor) -> float:
+        """One ordinary step; an empty batch changes nothing."""
+        self._optimizer.zero_grad()
+        values = losses(slice(0, len(valid)))[valid] if len(valid) else torch.zeros(0)
+        if not len(values):
+            return 0.0
+        values.mean().backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        self._optimizer.step()
+        return float(values.detach().sum())
+
+
+class PlainSite:
+    """Answers the protocol as a guard does, without privacy and without a ledger.
+
+    Args:
+        site: Data and task; several records of sites with one task may be pooled in `records`.
+        records: Training records.
+        seed: Seeds batches and views.
+    """
+
+    def __init__(self, site: Site, records: Records, seed: str) -> None:
+        self._site = site
+        self._records = records
+        self._generator = torch.Generator().manual_seed(int.from_bytes(seed.encode()[-7:], "big"))
+        self._state: LocalState | None = None
+        self._schedule: Schedule | None = None
+        self._model: Medformer | None = None
+
+    def handle(self, request: Request) -> Answer:
+        """Answer one request."""
+        if isinstance(request, Hello):
+            return HelloAnswer(self._site.name, self._site.domain.model_dump_json(), source_hash())
+        if isinstance(request, Admit):
+            self._schedule = Schedule.model_validate_json(request.schedule)
+            config = ModelConfig.model_validate_json(request.model)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                self._model = Medformer(config, [self._site.task], site=True)
+            self._state = initial_state(self._model)
+            return AdmitAnswer(self._site.name, json.dumps({"progress": [], "phases": []}))
+        assert self._schedule is not None
+        assert self._model is not None
+        assert self._state is not None
+        if isinstance(request, Train):
+            return self._train(request, self._schedule, self._model, self._state)
+        return self._evaluate(request, self._model, self._state)
+
+    def _train(
+        self, request: Train, schedule: Schedule, model: Medformer, state: LocalState
+    ) -> TrainAnswer:
+        restore(model, _tensors(request.tensors), state)
+        phase = schedule.phase_of(request.round)
+        names = trained_names(model, self._site, phase)
+        optimizer = build_optimizer(model, names, phase, schedule.local_momentum, state)
+        engine = self._engine(model, names, phase, optimizer)
+        loss = train_round(model, self._site, self._records, phase, engine, self._generator)
+        named = dict(model.named_parameters())
+        averages = schedule.averages(request.round)
+        self._state = next_state(model, names, optimizer, state, averages=averages)
+        tensors = {n: named[n].detach().numpy().copy() for n in names if not is_local(n)}
+        return TrainAnswer(self._site.name, request.round, request.attempt, tensors, loss)
+
+    def _engine(
+        self, model: Medformer, names: list[str], phase: Phase, optimizer: Any
+    ) -> PlainEngine:
+        named: dict[str, Tensor] = dict(model.named_parameters())
+        model.train()
+        rate = min(1.0, phase.expected_batch_size / max(1, len(self._records)))
+        trained = [named[n] for n in names]
+        return PlainEngine(trained, optimizer, rate, phase.max_grad_norm, self._generator)
+
+    def _evaluate(self, request: Evaluate, model: Medformer, state: LocalState) -> EvaluateAnswer:
+        restore(model, _tensors(request.tensors), final_state(state))
+        rows = evaluate(model, self._site, load(self._site, request.split), request.split)
+        return EvaluateAnswer(self._site.name, json.dumps(rows))
+
+
+def _tensors(tensors: Tensors) -> dict[str, Tensor]:
+    return {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}

@@ -1,0 +1,261 @@
+"""Turns a scenario into a run folder: what the server may read, and one site.yaml a hospital."""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from client.data import medmnist, npz
+from client.data.load import check
+from client.data.sources import MedMnist, Npz, Phantoms
+from client.privacy.ledger import Ledger
+from client.privacy.plan import PrivacyPlan, solve
+from client.simulated import INDEX
+from client.site import Site, load_site
+from medformer.errors import ConfigError
+from server.checkpoints import write_atomically, write_json
+from server.federation import Federation, PublicSite, load_federation
+from simulations.partition import fingerprint, partition
+from simulations.scenario import (
+    Scenario,
+    ScenarioSite,
+    Split,
+    describe,
+    federation_of,
+    privacy_of,
+)
+
+log = logging.getLogger(__name__)
+
+MARKER = ".fedmedformer-run"
+"""A file that says: this folder is a run, and --overwrite may delete it."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run folder that is ready to be trained in."""
+
+    folder: Path
+    federation: Federation
+    sites: tuple[Site, ...]
+    states: tuple[Path, ...]
+    """State folder of each site."""
+
+
+def claim_folder(folder: Path, *, overwrite: bool) -> None:
+    """Make the run folder ours, deleting an earlier run only if asked to.
+
+    Raises:
+        ConfigError: It holds something, or cannot be written.
+    """
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            if not (folder / MARKER).exists():
+                raise ConfigError(f"{folder}: is not empty and is no run: choose another --out")
+            if not overwrite:
+                raise ConfigError(
+                    f"{folder}: holds an earlier run: go on with it (--resume), replace it "
+                    "(--overwrite), or choose another --out"
+                )
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).write_text("A run of fedmedformer; --overwrite may delete this folder.\n")
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be written ({error.strerror}): choose another --out"
+        ) from error
+
+
+def prepare(
+    scenario: Scenario, folder: Path, *, data_root: Path | None, state_dir: Path | None
+) -> Prepared:
+    """Write the run folder. Budgets are checked before any record is read, then the data.
+
+    Args:
+        data_root: Folder of MedMNIST files.
+        state_dir: Where sites keep ledger and tensors; in the run folder if left out.
+    Raises:
+        MedFormerError: Settings, budget or data do not allow the run; nothing was trained.
+    """
+    pairs = resolve_sites(scenario, folder, data_root)
+    federation = federation_of(scenario, [(member, site.domain) for member, site in pairs])
+    sites = tuple(site for _, site in pairs)
+    states = tuple((state_dir or folder / "sites").resolve() / site.name for site in sites)
+    for site, state in zip(sites, states, strict=True):
+        _check_delta(site, strict=scenario.strict)
+        check_budget(site, state, solve(scenario.schedule, site.privacy))
+    for site in sites:
+        check(site)
+    _write(scenario, folder, federation, sites, states)
+    return Prepared(folder, federation, sites, states)
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """Read a run folder back, for `--resume` and for the ServerApp.
+
+    Raises:
+        ConfigError: Not a prepared run folder.
+    """
+    try:
+        index = json.loads((folder / INDEX).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: is no run folder: start without --resume") from error
+    sites = tuple(load_site(Path(place["site"])) for place in index["sites"])
+    states = tuple(Path(place["state"]) for place in index["sites"])
+    return Prepared(folder, load_federation(folder / "federation.json"), sites, states)
+
+
+def resolve_sites(
+    scenario: Scenario, folder: Path | None, data_root: Path | None
+) -> list[tuple[ScenarioSite, Site]]:
+    """Every site with its data found, its domain, task and privacy filled in; reads no record.
+
+    Args:
+        folder: Where a split's partitions are written; None plans without dividing anything.
+    """
+    members, counts = _members(scenario, folder, data_root)
+    pairs = []
+    for member in members:
+        domain, task = describe(member)
+        data = member.data
+        if isinstance(data, MedMnist):
+            data = data.model_copy(update={"root": _root(data, data_root)})
+        count, bound = counts.get(member.name) or (_declared(data),) * 2
+        site = Site(
+            name=member.name,
+            domain=domain,
+            task=task,
+            data=data,
+            privacy=privacy_of(member, scenario, count, bound),
+            flip=member.flip,
+        )
+        pairs.append((member, site))
+    return pairs
+
+
+def check_budget(site: Site, state: Path, plan: PrivacyPlan) -> None:
+    """Refuse a run that the site's ledger would refuse; reads no record.
+
+    Raises:
+        BudgetExhausted: The lifetime budget does not cover the plan.
+    """
+    with Ledger(state / "ledger.sqlite", site.privacy) as ledger:
+        ledger.check_budget(plan, site.name)
+
+
+def _check_delta(site: Site, *, strict: bool) -> None:
+    warning = site.privacy.delta_warning()
+    if warning and strict:
+        raise ConfigError(f"site {site.name}: {warning}")
+    if warning:
+        log.warning("site %s: %s", site.name, warning)
+
+
+def _members(
+    scenario: Scenario, folder: Path | None, data_root: Path | None
+) -> tuple[tuple[ScenarioSite, ...], dict[str, tuple[int, int]]]:
+    """Sites as listed, or those of a split with (n_public, n_upper) of each."""
+    split = scenario.split
+    if split is None:
+        return scenario.sites, {}
+    whole = MedMnist(source="medmnist", dataset=split.dataset, size=split.size, root=data_root)
+    members = [
+        ScenarioSite(name=f"site-{i + 1}", data=whole, flip=split.flip) for i in range(split.sites)
+    ]
+    if folder is not None:
+        members = _divide(split, members, whole, folder, scenario.seed)
+    # What a hospital would declare: an equal share as n_public, the whole set as upper bound.
+    total = _declared(whole)
+    share = -(-total // split.sites)
+    bound = share if split.method == "iid" else total
+    return tuple(members), dict.fromkeys((m.name for m in members), (share, bound))
+
+
+def _divide(
+    split: Split, members: list[ScenarioSite], whole: MedMnist, folder: Path, seed: int
+) -> list[ScenarioSite]:
+    """Write each site's rows, and give its source the file."""
+    path = medmnist.find(split.dataset, split.size, whole.root)
+    rows = {part: partition(_labels(path, part), split, seed) for part in ("train", "val")}
+    divided, prints = [], {}
+    for i, member in enumerate(members):
+        mine = {part: rows[part][i] for part in rows}
+        file = (folder / "partitions" / f"{member.name}.json").resolve()
+        write_json(file, mine)
+        prints[member.name] = {part: fingerprint(mine[part]) for part in mine}
+        data = whole.model_copy(update={"indices": file})
+        divided.append(member.model_copy(update={"data": data}))
+    write_json(folder / "partitions.json", {"method": split.model_dump(), "sha256": prints})
+    return divided
+
+
+def _labels(path: Path, split: str) -> list[int]:
+    _, labels = npz.read(path, split)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise ConfigError(f"{path}: a multi-label set cannot be divided by label: list its sites")
+    values: list[int] = labels.reshape(-1).tolist()
+    return values
+
+
+def _declared(data: Phantoms | Npz | MedMnist) -> int:
+    """What a site declares if the scenario does not say: the size of its public file."""
+    if isinstance(data, Phantoms):
+        return data.records
+    path = data.path if isinstance(data, Npz) else medmnist.find(data.dataset, data.size, data.root)
+    return max(1, npz.count(path, "train"))
+
+
+def _root(data: MedMnist, data_root: Path | None) -> Path | None:
+    root = data.root or data_root
+    return root.resolve() if root else None
+
+
+def _write(
+    scenario: Scenario,
+    folder: Path,
+    federation: Federation,
+    sites: Iterable[Site],
+    states: Iterable[Path],
+) -> None:
+    write_atomically(folder / "scenario.yaml", _yaml(scenario.model_dump(mode="json")))
+    places: list[dict[str, str]] = []
+    for site, state in zip(sites, states, strict=True):
+        file = (folder / "sites" / site.name / "site.yaml").resolve()
+        write_atomically(file, _yaml(site.model_dump(mode="json", exclude_none=True)))
+        places.append({"site": str(file), "state": str(state)})
+    write_json(folder / INDEX, {"seed": scenario.seed, "sites": places})
+    write_atomically(folder / "federation.json", federation.model_dump_json(indent=1).encode())
+
+
+def _yaml(value: Any) -> bytes:
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    return text.encode()
+
+
+def public_sites(federation: Federation, names: Iterable[str]) -> tuple[PublicSite, ...]:
+    """The public entries of `names`."""
+    wanted = set(names)
+    return tuple(s for s in federation.sites if s.name in wanted)
+
+
+def site_facts(prepared: Prepared) -> dict[str, dict[str, Any]]:
+    """What only the site knows and a simulation may print: lifetime totals and budgets."""
+    facts = {}
+    for site, state in zip(prepared.sites, prepared.states, strict=True):
+        with Ledger(state / "ledger.sqlite", site.privacy) as ledger:
+            epsilon, delta = ledger.spent()
+            epsilon_budget, delta_budget = ledger.budget()
+        facts[site.name] = {
+            "epsilon_lifetime": epsilon,
+            "delta_lifetime": delta,
+            "epsilon_budget": epsilon_budget,
+            "delta_budget": delta_budget,
+            "delta_warning": site.privacy.delta_warning(),
+            "n_public": site.privacy.n_public,
+        }
+    return facts

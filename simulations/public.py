@@ -1,0 +1,70 @@
+"""The public start of a federation: random tensors, or pre-training on public images."""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from client.data import medmnist, npz
+from medformer.config import Domain, ModelConfig, Task
+from medformer.errors import ConfigError
+from server.federation import Federation, Pretraining
+from server.pretraining import PublicSet, initial_shared, phantom_sets, pretrain
+from simulations.scenario import ANATOMY
+
+log = logging.getLogger(__name__)
+
+
+def start_of(federation: Federation, folder: Path, data_root: Any) -> dict[str, Tensor]:
+    """The shared tensors of round 0, with progress in metrics.jsonl."""
+    settings = federation.pretraining
+    if settings is None:
+        return initial_shared(federation.model, federation.seed)
+    began = time.monotonic()
+
+    def progress(step: int, steps: int, loss: float) -> None:
+        row = {
+            "event": "pretraining",
+            "step": step,
+            "steps": steps,
+            "public_loss": loss,
+            "seconds": round(time.monotonic() - began, 3),
+        }
+        with open(folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    sets = public_sets(settings, federation, Path(str(data_root)) if data_root else None)
+    return pretrain(federation, settings, sets, progress)
+
+
+def public_sets(
+    settings: Pretraining, federation: Federation, data_root: Path | None
+) -> list[PublicSet]:
+    """Phantoms, or the data set that the consortium declares public."""
+    if settings.source == "phantoms":
+        return phantom_sets(federation.model, settings.images, federation.seed)
+    facts = medmnist.info(settings.source)
+    modality, anatomy = ANATOMY.get(facts.name, ("", ""))
+    domain = Domain(name="public", modality=modality, anatomy=anatomy, channels=facts.channels)
+    _covered(domain, federation.model)
+    images, labels = npz.read(medmnist.find(facts.name, 28, data_root), "train")
+    rows = np.random.default_rng(federation.seed).permutation(len(images))[: settings.images]
+    pixels = torch.from_numpy(images[rows].astype(np.uint8))
+    pixels = pixels.permute(0, 3, 1, 2) if pixels.ndim == 4 else pixels[:, None]
+    task = Task(name=facts.name, kind=facts.task.kind, classes=facts.task.classes)
+    truth = torch.from_numpy(labels[rows].astype(np.int64))
+    return [PublicSet(domain, task, pixels, truth if truth.shape[1] > 1 else truth[:, 0])]
+
+
+def _covered(domain: Domain, model: ModelConfig) -> None:
+    known = domain.modality in model.modalities and domain.anatomy in model.anatomies
+    if domain.stem not in model.stems or not known:
+        raise ConfigError(
+            f"pretraining.source: the sites show no {domain.stem} {domain.modality} images of "
+            f"{domain.anatomy}, so this public data set has no place in the model"
+        )
