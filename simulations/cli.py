@@ -1,4 +1,4 @@
-"""The `fedmedformer` command: gathers the packages' commands and loads each only when it is used."""
+"""The `fedmedformer` command: gathers the packages' commands, each loaded when it is used."""
 
 import argparse
 import importlib

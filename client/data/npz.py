@@ -12,6 +12,9 @@ from client.data.records import DataError
 Arrays = tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]]
 
 
+_read_header_2 = np.lib.format.read_array_header_2_0
+
+
 def count(path: Path, split: str) -> int:
     """Number of rows of a split, from the file's header; no record is read.
 
@@ -21,8 +24,9 @@ def count(path: Path, split: str) -> int:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{split}_labels.npy") as member:
             version = np.lib.format.read_magic(member)
-            header = np.lib.format._read_array_header(member, version)  # type: ignore[attr-defined]
-            return int(header[0][0])
+            one = version == (1, 0)
+            read_header = np.lib.format.read_array_header_1_0 if one else _read_header_2
+            return int(read_header(member)[0][0])
     except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path}: no readable {split}_labels in an npz file ({type(error).__name__}). Check "
