@@ -1,0 +1,95 @@
+"""Epsilon: three independent accountants and a closed form agree."""
+
+import pytest
+from opacus.accountants import PRVAccountant, RDPAccountant
+
+from client.privacy.accounting import (
+    Steps,
+    epsilon,
+    gaussian_epsilon,
+    solve_noise_multiplier,
+)
+from client.privacy.plan import SPARE, solve
+from client.site import Privacy
+from server.protocol import Phase, Schedule
+
+DELTA = 1e-5
+CASES = [
+    [Steps(512 / 4708, 0.98, 100)],
+    [Steps(512 / 4708, 4.272, 100)],
+    [Steps(0.1, 1.2, 20), Steps(0.3, 1.2, 40), Steps(0.3, 1.2, 4)],
+    [Steps(0.02, 0.8, 500)],
+]
+
+
+def history(steps: list[Steps]) -> list[tuple[float, float, int]]:
+    return [(s.noise_multiplier, s.sample_rate, s.steps) for s in steps]
+
+
+@pytest.mark.parametrize("steps", CASES)
+def test_pld_lies_in_the_interval_of_opacus_prv_and_below_rdp(steps: list[Steps]):
+    """PRV with its own error bound at 0.2 % of epsilon brackets our number; RDP is above it."""
+    ours = epsilon(steps, DELTA)
+    accountant = PRVAccountant()
+    accountant.history = history(steps)
+    error = 0.002 * ours
+    dprv = accountant._get_dprv(eps_error=error, delta_error=DELTA / 1000)
+    low, _, high = dprv.compute_epsilon(DELTA, DELTA / 1000, error)
+    assert low <= ours <= high
+
+    rdp = RDPAccountant()
+    rdp.history = history(steps)
+    assert ours <= rdp.get_epsilon(DELTA)
+
+
+@pytest.mark.parametrize(("sigma", "steps"), [(2.0, 1), (5.0, 30), (1.0, 3)])
+def test_unsubsampled_gaussian_agrees_with_its_closed_form(sigma: float, steps: int):
+    """Balle and Wang 2018, to 1e-4."""
+    ours = epsilon([Steps(1.0, sigma, steps)], DELTA)
+    assert ours == pytest.approx(gaussian_epsilon(sigma, steps, DELTA), rel=1e-4)
+
+
+def test_epsilon_grows_with_steps_and_rate_and_falls_with_noise():
+    """Monotone in everything that costs privacy."""
+    base = epsilon([Steps(0.1, 1.0, 50)], DELTA)
+    assert epsilon([Steps(0.1, 1.0, 51)], DELTA) > base
+    assert epsilon([Steps(0.11, 1.0, 50)], DELTA) > base
+    assert epsilon([Steps(0.1, 1.01, 50)], DELTA) < base
+    assert epsilon([], DELTA) == 0
+
+
+def test_solved_noise_is_the_smallest_that_fits():
+    """One thousandth less would overspend."""
+    sigma = solve_noise_multiplier([(0.2, 100)], 8.0, DELTA)
+    assert epsilon([Steps(0.2, sigma, 100)], DELTA) <= 8.0
+    assert epsilon([Steps(0.2, sigma - 0.001, 100)], DELTA, interval=1e-3) > 8.0
+
+
+def test_a_plan_lists_and_charges_every_step_spares_at_the_highest_price():
+    """The reported epsilon recomputes from q, sigma and steps of the plan's own phases."""
+    schedule = Schedule(
+        phases=(
+            Phase(name="a", rounds=4, local_steps=3, objectives={"inpainting": 1},
+                  expected_batch_size=20),
+            Phase(name="b", rounds=5, objectives={"supervised": 1}, expected_batch_size=60),
+        ),
+        spare_rounds=2,
+    )  # fmt: skip
+    plan = solve(schedule, Privacy(epsilon=4, n_public=200))
+    assert [(p.name, p.steps, p.sample_rate) for p in plan.phases] == [
+        ("a", 12, 0.1), ("b", 5, 0.3), (SPARE, 6, 0.3),
+    ]  # fmt: skip
+    again = epsilon(
+        [Steps(p.sample_rate, p.noise_multiplier, p.steps) for p in plan.phases], plan.delta
+    )
+    assert plan.epsilon == pytest.approx(again, rel=1e-9)
+    assert 3.9 < plan.epsilon <= 4
+    assert plan.progress[-1][0] == 9
+    assert plan.progress[-1][1] < plan.epsilon
+
+
+def test_epsilon_of_a_run_is_not_that_of_one_round():
+    """The mistake of other systems: a fresh accountant a round shows far less."""
+    run = epsilon([Steps(0.2, 1.2, 50)], DELTA)
+    one_round = epsilon([Steps(0.2, 1.2, 2)], DELTA)
+    assert run > 3 * one_round

@@ -1,0 +1,110 @@
+"""Who may import whom, and what must not exist at all."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ALLOWED = {
+    "medformer": {"medformer"},
+    "client": {"client", "medformer", "server.protocol"},
+    "server": {"server", "medformer"},
+    "simulations": {"simulations", "client", "server", "medformer"},
+}
+OURS = set(ALLOWED)
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("package", sorted(OURS))
+def test_imports_point_one_way(package: str):
+    """medformer <- client, server <- simulations; both sides meet in server/protocol.py only."""
+    for path in (ROOT / package).rglob("*.py"):
+        for name in imports(path):
+            if name.split(".")[0] not in OURS:
+                continue
+            assert any(
+                name == allowed or name.startswith(f"{allowed}.") for allowed in ALLOWED[package]
+            ), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_the_model_knows_neither_flower_nor_opacus():
+    """medformer is pure PyTorch."""
+    for path in (ROOT / "medformer").rglob("*.py"):
+        assert not {n for n in imports(path) if n.split(".")[0] in ("flwr", "opacus")}, path
+
+
+def test_protocol_imports_nothing_of_ours():
+    """Both sides can read it without loading the other."""
+    names = imports(ROOT / "server" / "protocol.py")
+    assert not {n for n in names if n.split(".")[0] in OURS}
+
+
+def run_python(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_relay_loads_neither_torch_nor_opacus():
+    """The app bundle is somebody else's code: it relays, and needs no learning library to do so."""
+    code = "import sys, client.app; print([m for m in ('torch', 'opacus') if m in sys.modules])"
+    assert run_python(code) == "[]"
+
+
+def test_the_guard_works_without_simulations_and_so_has_no_plain_engine():
+    """An installation without `simulations` trains under DP or not at all."""
+    code = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] == 'simulations':
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import client.guard, client.training, client.privacy.engine
+print(sorted(m for m in sys.modules if 'plain' in m and m.split('.')[0] in ('client', 'medformer', 'server')))
+"""
+    assert run_python(code) == "[]"
+
+
+def test_a_deployed_guard_cannot_reach_a_seed():
+    """client.simulated, which knows seeds, is loaded by the relay's simulation path alone."""
+    for path in (ROOT / "client").rglob("*.py"):
+        if path.name != "simulated.py":
+            assert "client.simulated" not in {n.rsplit(".", 1)[0] for n in imports(path)}, path
+            assert "SeededNoise" not in path.read_text() or path.name == "noise.py", path
+
+
+def test_help_answers_at_once():
+    """No learning library is loaded to print help."""
+    code = """
+import contextlib, io, sys
+from simulations.cli import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main(['--help'])
+print([m for m in ('torch', 'flwr', 'opacus', 'ray', 'medmnist') if m in sys.modules])
+"""
+    assert run_python(code) == "[]"
+
+
+def test_run_config_of_pyproject_and_launcher_are_the_same():
+    """Flower drops keys that are not declared."""
+    import tomllib
+
+    from simulations.launcher import RUN_CONFIG
+
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+    assert declared == RUN_CONFIG
