@@ -37,14 +37,14 @@ class Phase(BaseModel):
     rounds: int = Field(ge=1, le=10_000)
     local_steps: int = Field(default=1, ge=1, le=1_000)
     """DP steps a site takes between two averagings."""
-    objectives: dict[Objective, Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    objectives: dict[Objective, Annotated[float, Field(gt=0, le=100)]] = Field(min_length=1)
     """Weight of each loss; for domain_adversarial the lambda of the gradient reversal."""
     learning_rate: float = Field(default=0.3, gt=0, le=10)
     expected_batch_size: int = Field(default=512, ge=1, le=65_536)
     """Mean number of units in a step; sample_rate is this over the site's declared n_public."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1_000)
     """Largest L2 norm of one unit's gradient (model part in domain-adversarial phases)."""
-    discriminator_max_grad_norm: float = Field(default=1.0, gt=0)
+    discriminator_max_grad_norm: float = Field(default=1.0, gt=0, le=1_000)
     """The discriminator's own bound in domain-adversarial phases."""
 
     @model_validator(mode="after")

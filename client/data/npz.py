@@ -43,7 +43,7 @@ def read(path: Path, split: str) -> Arrays:
     if not path.is_file():
         raise DataError(f"{path}: no such file. Check the path, or --data-root for MedMNIST files")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [k for k in (f"{split}_images", f"{split}_labels") if k not in archive]
             if missing:
                 raise DataError(

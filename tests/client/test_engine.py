@@ -1,0 +1,245 @@
+"""The DP step: exact clipping, bounded sensitivity, the right noise, Poisson sampling."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from client.privacy import engine as engine_module
+from client.privacy.engine import ClipGroup, DpEngine, EngineError
+from client.privacy.noise import SecureNoise, SeededNoise
+from client.privacy.plan import PhasePlan
+from medformer.images import standardise
+from medformer.model import Medformer
+from medformer.objectives import OBJECTIVES, Batch, mix_losses, trained_parameters
+from tests.conftest import CHEST, OPACITY
+
+PLAN = PhasePlan(
+    name="p", rounds=1, steps=1, steps_per_round=1, sample_rate=0.25, noise_multiplier=1.5,
+    max_grad_norm=0.8, expected_batch_size=16.0,
+)  # fmt: skip
+SIZE = 9
+
+
+def batch_of(count: int, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, 1, 28, 28, generator=generator)
+    labels = torch.randint(0, 2, (count,), generator=generator)
+    return Batch(standardise(images), labels, CHEST, OPACITY.name)
+
+
+def draws_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make masks and views the same for every row, so that rows can be taken one by one."""
+    real_rand, real_randn = torch.rand, torch.randn
+
+    def same(real):  # noqa: ANN001, ANN202
+        def draw(*shape, generator=None):  # noqa: ANN001, ANN002, ANN202
+            shape = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
+            one = real(*shape[1:], generator=torch.Generator().manual_seed(5))
+            return one.expand(*shape).clone()
+
+        return draw
+
+    monkeypatch.setattr(torch, "rand", same(real_rand))
+    monkeypatch.setattr(torch, "randn", same(real_randn))
+
+
+def names_of(model: Medformer, objective: str) -> list[str]:
+    return trained_parameters(model, CHEST, OPACITY.name, {objective: 1.0})
+
+
+def groups_of(names: list[str]) -> list[ClipGroup]:
+    judge = tuple(n for n in names if n.startswith("discriminator."))
+    rest = tuple(n for n in names if n not in judge)
+    if not judge:
+        return [ClipGroup(rest, PLAN.max_grad_norm)]
+    return [ClipGroup(rest, PLAN.max_grad_norm * 0.8), ClipGroup(judge, PLAN.max_grad_norm * 0.6)]
+
+
+def build(model: nn.Module, groups: list[ClipGroup], plan: PhasePlan = PLAN, seed: int = 1):  # noqa: ANN201
+    named = dict(model.named_parameters())
+    optimizer = torch.optim.SGD([named[n] for g in groups for n in g.names], lr=1.0)
+    return DpEngine(model, plan, groups, optimizer, SeededNoise(seed))
+
+
+def clipped_sum(model: Medformer, batch: Batch, objective: str) -> dict[str, Tensor]:
+    def losses(rows: slice) -> Tensor:
+        return mix_losses(model, batch[rows], {objective: 0.7}, torch.Generator())
+
+    with build(model, groups_of(names_of(model, objective))) as engine:
+        engine.accumulate(losses, torch.ones(len(batch), dtype=torch.bool))
+        return engine.clipped_sum()
+
+
+def one_by_one(model: Medformer, batch: Batch, objective: str) -> dict[str, Tensor]:
+    """The slow oracle: one backward pass a row, clipped by hand."""
+    names = names_of(model, objective)
+    named = dict(model.named_parameters())
+    total = {n: torch.zeros_like(named[n]) for n in names}
+    for i in range(len(batch)):
+        loss = mix_losses(model, batch[i : i + 1], {objective: 0.7}, torch.Generator()).sum()
+        grads = dict(zip(names, torch.autograd.grad(loss, [named[n] for n in names]), strict=True))
+        for group in groups_of(names):
+            norm = torch.stack([grads[n].double().square().sum() for n in group.names]).sum().sqrt()
+            factor = min(1.0, group.max_grad_norm / (float(norm) + 1e-6))
+            for n in group.names:
+                total[n] += factor * grads[n]
+    return total
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_clipped_sum_equals_one_by_one_gradients(
+    objective: str, model: Medformer, monkeypatch: pytest.MonkeyPatch
+):
+    """Per-sample gradients of every objective are the gradients of every single record."""
+    draws_by_row(monkeypatch)
+    monkeypatch.setattr(engine_module, "PHYSICAL_BATCH", 4)  # more slices than one
+    batch = batch_of(SIZE)
+    wanted = one_by_one(model, batch, objective)
+    found = clipped_sum(model, batch, objective)
+    largest = max(float(v.abs().max()) for v in wanted.values())
+    for name, value in wanted.items():
+        assert float((found[name] - value).abs().max()) <= 1e-4 * largest, name
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_one_unit_moves_the_clipped_sum_by_at_most_the_bound(
+    objective: str, model: Medformer, monkeypatch: pytest.MonkeyPatch
+):
+    """Sensitivity under add/remove is max_grad_norm, also for gradients that are far longer."""
+    draws_by_row(monkeypatch)
+    for parameter in model.parameters():
+        parameter.data.mul_(3)
+    everyone = batch_of(SIZE)
+    with_all = clipped_sum(model, everyone, objective)
+    without_last = clipped_sum(model, everyone[: SIZE - 1], objective)
+    moved = sum(float((with_all[n] - without_last[n]).double().square().sum()) for n in with_all)
+    assert moved**0.5 <= PLAN.max_grad_norm * (1 + 1e-3)
+    assert moved > 0
+
+
+def test_noise_has_the_planned_standard_deviation_and_the_public_divisor(model: Medformer):
+    """An empty batch still gets noise_multiplier * max_grad_norm, over expected_batch_size."""
+    names = names_of(model, "supervised")
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    with build(model, groups_of(names)) as engine:
+        engine.step(lambda rows: torch.zeros(0), torch.ones(0, dtype=torch.bool))
+        assert len(engine.record) == 1
+        assert engine.record.history == [(PLAN.noise_multiplier, PLAN.sample_rate, 1)]
+    after = dict(model.named_parameters())
+    steps = torch.cat([(before[n] - after[n].detach()).flatten() for n in names])
+    wanted = PLAN.noise_multiplier * PLAN.max_grad_norm / PLAN.expected_batch_size
+    assert float(steps.std()) == pytest.approx(wanted, rel=0.02)
+    assert abs(float(steps.mean())) < 4 * wanted / len(steps) ** 0.5
+    untouched = [n for n in before if n not in names]
+    assert all(torch.equal(before[n], after[n]) for n in untouched)
+
+
+def test_divisor_does_not_depend_on_the_drawn_batch(model: Medformer):
+    """A step on 3 and on 30 equal rows: the sum grows tenfold, the divisor stays."""
+    names = names_of(model, "supervised")
+    one = batch_of(1)
+
+    def step(count: int) -> Tensor:
+        fresh = Medformer(model.config, [OPACITY], site=True)
+        fresh.load_state_dict(model.state_dict())
+        many = Batch(one.images.repeat(count, 1, 1, 1), one.labels.repeat(count), CHEST, "chest")
+        before = [p.detach().clone() for p in fresh.parameters()]
+        with build(fresh, groups_of(names), replace(PLAN, noise_multiplier=1e-9)) as engine:
+            engine.step(
+                lambda rows: mix_losses(fresh, many[rows], {"supervised": 1}, torch.Generator()),
+                torch.ones(count, dtype=torch.bool),
+            )
+        pairs = zip(before, fresh.parameters(), strict=True)
+        return torch.cat([(b - a.detach()).flatten() for b, a in pairs])
+
+    assert torch.allclose(step(30), 10 * step(3), rtol=1e-3, atol=1e-6)
+
+
+def test_sampling_is_poisson(model: Medformer):
+    """Each unit joins with probability q, independently: sizes vary as a binomial's."""
+    with build(model, groups_of(names_of(model, "supervised"))) as engine:
+        draws = [engine.draw(100) for _ in range(2000)]
+    sizes = torch.tensor([len(d) for d in draws]).double()
+    joined = torch.zeros(100).index_add_(0, torch.cat(draws), torch.ones(int(sizes.sum())))
+    assert float(sizes.mean()) == pytest.approx(25, abs=0.5)
+    assert float(sizes.var()) == pytest.approx(100 * 0.25 * 0.75, rel=0.15)
+    assert float((joined / 2000 - 0.25).abs().max()) < 5 * (0.25 * 0.75 / 2000) ** 0.5
+
+
+def test_bad_rows_contribute_exactly_zero(model: Medformer):
+    """A NaN image, a NaN gradient and a row marked invalid leave the sum of the others."""
+    batch = batch_of(5)
+    alone = clipped_sum(model, batch[:3], "supervised")
+    poisoned = batch.images.clone()
+    poisoned[3] = float("nan")
+    bad = Batch(poisoned, batch.labels, CHEST, OPACITY.name)
+
+    def losses(rows: slice) -> Tensor:
+        return mix_losses(model, bad[rows], {"supervised": 0.7}, torch.Generator())
+
+    with build(model, groups_of(names_of(model, "supervised"))) as engine:
+        engine.accumulate(losses, torch.tensor([True, True, True, True, False]))
+        found = engine.clipped_sum()
+    for name, value in alone.items():
+        assert torch.allclose(found[name], value, atol=1e-6), name
+
+
+def test_modules_that_mix_examples_are_refused():
+    """BatchNorm, and owners of parameters without a per-example rule."""
+    with pytest.raises(EngineError, match="BatchNorm"):
+        build(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), [ClipGroup(("0.weight",), 0.8)])
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(2))
+
+    with pytest.raises(EngineError, match="Own.*no per-example gradient rule"):
+        build(Own(), [ClipGroup(("scale",), 0.8)])
+
+
+def test_a_parameter_without_per_sample_gradient_is_refused(model: Medformer):
+    """Opacus would go on silently with None."""
+    names = [*names_of(model, "supervised"), "discriminator.0.weight"]
+    batch = batch_of(3)
+    with (
+        build(model, [ClipGroup(tuple(names), PLAN.max_grad_norm)]) as engine,
+        pytest.raises(EngineError, match=r"discriminator.0.weight has per-sample gradients for"),
+    ):
+        engine.step(
+            lambda rows: mix_losses(model, batch[rows], {"supervised": 1}, torch.Generator()),
+            torch.ones(3, dtype=torch.bool),
+        )
+
+
+def test_bounds_must_join_to_the_plan(model: Medformer):
+    """Two groups of bound C would have sensitivity sqrt(2) C."""
+    names = names_of(model, "supervised")
+    half = len(names) // 2
+    groups = [ClipGroup(tuple(names[:half]), 0.8), ClipGroup(tuple(names[half:]), 0.8)]
+    with pytest.raises(EngineError, match="bounds join to"):
+        build(model, groups)
+
+
+@pytest.mark.parametrize("source", [SeededNoise("a", 1), SecureNoise()])
+def test_noise_sources_are_standard_normal_and_uniform(source: SeededNoise | SecureNoise):
+    """Mean, variance, fourth moment; uniforms fill [0, 1)."""
+    values = source.normal(torch.Size([200, 1000])).double()
+    assert float(values.mean()) == pytest.approx(0, abs=0.01)
+    assert float(values.var()) == pytest.approx(1, abs=0.02)
+    assert float(values.pow(4).mean()) == pytest.approx(3, abs=0.1)
+    uniform = source.uniform(100_000)
+    assert float(uniform.min()) >= 0
+    assert float(uniform.max()) < 1
+    assert float(uniform.mean()) == pytest.approx(0.5, abs=0.01)
+
+
+def test_seeded_streams_differ_in_every_part():
+    """Another site, ledger row, round or attempt: other noise. The same: the same."""
+    base = SeededNoise(7, "north", 2, 3, 0).normal(torch.Size([50]))
+    assert torch.equal(base, SeededNoise(7, "north", 2, 3, 0).normal(torch.Size([50])))
+    for parts in [(8, "north", 2, 3, 0), (7, "south", 2, 3, 0), (7, "north", 3, 3, 0),
+                  (7, "north", 2, 4, 0), (7, "north", 2, 3, 1)]:  # fmt: skip
+        assert not torch.equal(base, SeededNoise(*parts).normal(torch.Size([50])))

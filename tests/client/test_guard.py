@@ -1,0 +1,307 @@
+"""The guard: what it admits, trains, keeps and lets out; called directly, without Flower."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.data.load import load
+from client.guard import Guard
+from client.privacy import release
+from client.privacy.refusals import PolicyForbids
+from client.site import Site
+from medformer.sharing import is_local
+from server.protocol import (
+    AdmitAnswer,
+    Evaluate,
+    EvaluateAnswer,
+    Hello,
+    HelloAnswer,
+    Refusal,
+    Schedule,
+    TrainAnswer,
+    source_hash,
+)
+from tests.conftest import CONFIG, admit, ledger_rows, train
+
+Open = Callable[..., Guard]
+
+
+def test_a_run_from_hello_to_metrics(open_guard: Open, site: Site, schedule: Schedule):
+    """Hello, admission, three rounds, exact metrics of the simulation."""
+    guard = open_guard(site)
+    hello = guard.handle(Hello("run-1", source_hash()))
+    assert isinstance(hello, HelloAnswer)
+    assert hello.site == "north"
+    assert isinstance(guard.handle(admit(schedule)), AdmitAnswer)
+    for number in (1, 2, 3):
+        answer = guard.handle(train(schedule, number))
+        assert isinstance(answer, TrainAnswer), answer
+        assert all(np.isfinite(v).all() for v in answer.tensors.values())
+    shared = train(schedule).tensors
+    metrics = guard.handle(
+        Evaluate("run-1", source_hash(), schedule_hash=schedule.hash(), split="test",
+                 tensors=shared)
+    )  # fmt: skip
+    assert isinstance(metrics, EvaluateAnswer)
+
+
+def test_nothing_local_is_ever_in_a_message(open_guard: Open, site: Site, schedule: Schedule):
+    """Heads, queries, task and site embeddings stay at home, and a release that holds one is
+    refused."""
+    guard = open_guard(site)
+    guard.handle(admit(schedule))
+    answer = guard.handle(train(schedule))
+    assert isinstance(answer, TrainAnswer)
+    assert answer.tensors
+    assert not [name for name in answer.tensors if is_local(name)]
+    leaking = replace(answer, tensors={"output.heads.chest.weight": np.zeros((1, 64), "f4")})
+    with pytest.raises(PolicyForbids, match="stays at the site"):
+        release.check(leaking, exact=True)
+
+
+def test_every_field_of_every_answer_is_on_the_release_list():
+    """And exact values are refused outside simulations."""
+    for answer in (HelloAnswer, AdmitAnswer, TrainAnswer, EvaluateAnswer, Refusal):
+        for field in fields(answer):
+            assert f"{answer.__name__}.{field.name}" in {item.name for item in release.ITEMS}
+    exact = TrainAnswer("north", 1, 0, {}, exact_loss=0.5)
+    with pytest.raises(PolicyForbids, match="simulations only"):
+        release.check(exact, exact=False)
+
+
+def test_training_before_admission_is_refused(open_guard: Open, site: Site, schedule: Schedule):
+    """The schedule comes first."""
+    answer = open_guard(site).handle(train(schedule))
+    assert isinstance(answer, Refusal)
+    assert answer.code == "bad-request"
+
+
+def test_the_budget_is_on_the_ledger_before_the_first_gradient(
+    open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+):
+    """A process that dies inside its first step leaves reservation and attempt behind."""
+    guard = open_guard(site)
+    guard.handle(admit(schedule))
+    seen: list[list[object]] = []
+
+    def die(*_: object) -> float:
+        seen.append([row["kind"] for row in ledger_rows(guard.folder)])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("client.privacy.engine.DpEngine.step", die)
+    with pytest.raises(KeyboardInterrupt):
+        guard.handle(train(schedule))
+    assert seen == [["cohort", "reservation", "attempt"]]
+
+    monkeypatch.undo()
+    lost = open_guard(site).handle(train(schedule))
+    assert isinstance(lost, Refusal)
+    assert lost.code == "attempt-lost"
+    assert isinstance(open_guard(site).handle(train(schedule, attempt=1)), TrainAnswer)
+    spent = open_guard(site).handle(train(schedule, attempt=2))
+    assert isinstance(spent, Refusal)
+    assert spent.code == "budget-exhausted"
+
+
+def test_a_run_over_budget_is_refused_before_any_record_is_read(
+    open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+):
+    """Runs compose on one ledger; the third of epsilon 8 does not fit 20."""
+    guard = open_guard(site)
+    assert isinstance(guard.handle(admit(schedule, "run-1")), AdmitAnswer)
+    assert isinstance(guard.handle(admit(schedule, "run-2")), AdmitAnswer)
+    monkeypatch.setattr("client.guard.load", lambda *_: pytest.fail("a record was read"))
+    answer = open_guard(site).handle(admit(schedule, "run-3"))
+    assert isinstance(answer, Refusal)
+    assert answer.code == "budget-exhausted"
+    epsilons = [row["epsilon"] for row in ledger_rows(guard.folder) if row["kind"] == "reservation"]
+    assert len(epsilons) == 2
+    assert 15 < sum(epsilons) <= 16  # type: ignore[arg-type]
+
+
+def test_the_same_request_gets_the_same_bytes_for_free(
+    open_guard: Open, site: Site, schedule: Schedule
+):
+    """A retry replays; another attempt of the round has fresh noise and is paid for."""
+    open_guard(site).handle(admit(schedule))
+    first = open_guard(site).handle(train(schedule))
+    rows = len(ledger_rows(open_guard(site).folder))
+    again = open_guard(site).handle(train(schedule))
+    assert isinstance(first, TrainAnswer)
+    assert isinstance(again, TrainAnswer)
+    assert all(np.array_equal(first.tensors[k], again.tensors[k]) for k in first.tensors)
+    assert len(ledger_rows(open_guard(site).folder)) == rows
+
+    other = open_guard(site).handle(train(schedule, attempt=1))
+    assert isinstance(other, TrainAnswer)
+    assert not np.array_equal(*(a.tensors["encoder.norm.weight"] for a in (first, other)))
+
+    changed = open_guard(site).handle(train(schedule, scale=0.9))
+    assert isinstance(changed, Refusal)
+    assert changed.code == "bad-request"
+
+
+def test_an_acknowledged_answer_is_gone(open_guard: Open, site: Site, schedule: Schedule):
+    """After the server's checkpoint the bytes go; the tombstone asks for a new attempt."""
+    guard = open_guard(site)
+    guard.handle(admit(schedule))
+    guard.handle(train(schedule, 1))
+    guard.handle(train(schedule, 2, acknowledged=1))
+    answer = guard.handle(train(schedule, 1, acknowledged=1))
+    assert isinstance(answer, Refusal)
+    assert answer.code == "attempt-lost"
+
+
+def test_rounds_continue_from_the_sites_own_state(
+    open_guard: Open, site: Site, schedule: Schedule
+):
+    """The head of round 1 is where round 2 starts, in any process; re-training round 2 starts
+    there as well."""
+    guard = open_guard(site)
+    guard.handle(admit(schedule))
+    guard.handle(train(schedule, 1))
+    guard.handle(train(schedule, 2))
+    states = sorted(p.name for p in guard.folder.rglob("state/*"))
+    assert states == ["r000001-a000", "r000002-a000"]
+
+
+@pytest.mark.parametrize("harm", ["nan", "huge", "unknown", "missing", "shape", "local"])
+def test_harmful_tensors_are_refused(
+    harm: str, open_guard: Open, site: Site, schedule: Schedule
+):
+    """They could provoke signals that depend on records."""
+    guard = open_guard(site)
+    guard.handle(admit(schedule))
+    request = train(schedule)
+    tensors = {k: v.copy() for k, v in request.tensors.items()}
+    name = "encoder.norm.weight"
+    if harm in ("nan", "huge"):
+        tensors[name][0] = float("nan") if harm == "nan" else 1e9
+    elif harm == "missing":
+        del tensors[name]
+    elif harm == "shape":
+        tensors[name] = tensors[name][:3]
+    else:
+        tensors["output.heads.chest.weight" if harm == "local" else "new"] = tensors[name]
+    answer = guard.handle(replace(request, tensors=tensors))
+    assert isinstance(answer, Refusal)
+    assert answer.code == "bad-request"
+    assert "attempt" not in [row["kind"] for row in ledger_rows(guard.folder)]
+
+
+def _npz_site(site: Site, path: Path) -> Site:
+    data = {"source": "npz", "path": str(path)}
+    return Site.model_validate({**site.model_dump(), "data": data})
+
+
+def _store(path: Path, poison: str) -> None:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_images"] = rng.random((40, 28, 28), dtype=np.float32)
+        arrays[f"{split}_labels"] = rng.integers(0, 2, (40, 1))
+    if poison == "nan":
+        arrays["train_images"][:5] = np.nan
+    if poison == "label":
+        arrays["train_labels"][:5] = 7
+    np.savez(path, **arrays)
+    if poison == "truncated":
+        path.write_bytes(path.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize("poison", ["nan", "label", "truncated"])
+def test_a_poisoned_record_changes_no_field_of_any_message(
+    poison: str, open_guard: Open, site: Site, schedule: Schedule, tmp_path: Path
+):
+    """Types, names, shapes and receipts are those of a clean site; tensors stay finite."""
+
+    def conversation(name: str, poison: str) -> list[object]:
+        path = tmp_path / f"{name}.npz"
+        _store(path, poison)
+        guard = open_guard(_npz_site(site.model_copy(update={"name": name}), path))
+        answers = [guard.handle(admit(schedule)), *(guard.handle(train(schedule, r))
+                                                    for r in (1, 2, 3))]  # fmt: skip
+        load.cache_clear()
+        return answers
+
+    clean, bad = conversation("clean", ""), conversation("bad", poison)
+    assert clean[0].receipt == bad[0].receipt  # type: ignore[attr-defined]
+    for one, other in zip(clean[1:], bad[1:], strict=True):
+        assert isinstance(one, TrainAnswer)
+        assert isinstance(other, TrainAnswer)
+        assert (one.round, one.attempt) == (other.round, other.attempt)
+        assert (one.exact_loss is None) == (other.exact_loss is None)
+        assert {k: v.shape for k, v in one.tensors.items()} == {
+            k: v.shape for k, v in other.tensors.items()
+        }
+        assert all(np.isfinite(v).all() for v in other.tensors.values())
+
+
+def test_an_exception_tells_the_server_nothing(
+    open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+):
+    """Type and message of an error may hold a record's path."""
+    guard = open_guard(site)
+    guard.handle(admit(schedule))
+
+    def fail(*_: object) -> None:
+        raise ValueError("/hospital/patient-4711.dcm is odd")
+
+    monkeypatch.setattr("client.guard.load", fail)
+    answer = guard.handle(train(schedule))
+    assert isinstance(answer, Refusal)
+    assert answer.code == "internal-error"
+    assert "4711" not in answer.reason
+
+
+def test_policy_forbids_an_objective(open_guard: Open, site: Site, schedule: Schedule):
+    """A site trains only what it allows."""
+    strict = site.model_copy(update={"objectives": ("inpainting",)})
+    answer = open_guard(strict).handle(admit(schedule))
+    assert isinstance(answer, Refusal)
+    assert answer.code == "policy"
+
+
+@pytest.mark.parametrize(
+    "key", ["private", "noise_multiplier", "max_grad_norm", "dp", "sigma", "clipping"]
+)
+def test_no_file_can_ask_for_training_without_dp(key: str, site: Site):
+    """site.yaml and schedule have no key for it."""
+    from pydantic import ValidationError
+
+    values = site.model_dump()
+    values["privacy"][key] = 0
+    if key == "max_grad_norm":
+        with pytest.raises(ValidationError):
+            Schedule.model_validate(
+                {"phases": [{"name": "a", "rounds": 1, "objectives": {"supervised": 1},
+                             "max_grad_norm": float("inf")}], "spare_rounds": 0}
+            )  # fmt: skip
+    with pytest.raises(ValidationError):
+        Site.model_validate(values)
+
+
+def test_wrong_sources_are_refused(open_guard: Open, site: Site, schedule: Schedule):
+    """A server with other code gets nothing."""
+    answer = open_guard(site).handle(replace(admit(schedule), source_hash="0" * 64))
+    assert isinstance(answer, Refusal)
+    assert "other sources" in answer.reason
+    assert CONFIG.domains
+
+
+def test_the_declared_number_not_the_true_one_decides_plan_and_messages(
+    open_guard: Open, site: Site, schedule: Schedule
+):
+    """Half the records, the same receipt."""
+    fewer = Site.model_validate(
+        {**site.model_dump(), "name": "fewer",
+         "data": {"source": "phantoms", "kind": "chest", "records": 32}}
+    )  # fmt: skip
+    one = open_guard(site).handle(admit(schedule))
+    other = open_guard(fewer).handle(admit(schedule))
+    assert isinstance(one, AdmitAnswer)
+    assert isinstance(other, AdmitAnswer)
+    assert one.receipt == other.receipt
