@@ -33,8 +33,8 @@ def draws_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make masks and views the same for every row, so that rows can be taken one by one."""
     real_rand, real_randn = torch.rand, torch.randn
 
-    def same(real):  # noqa: ANN001, ANN202
-        def draw(*shape, generator=None):  # noqa: ANN001, ANN002, ANN202
+    def same(real):
+        def draw(*shape, generator=None):
             shape = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
             one = real(*shape[1:], generator=torch.Generator().manual_seed(5))
             return one.expand(*shape).clone()
@@ -57,7 +57,7 @@ def groups_of(names: list[str]) -> list[ClipGroup]:
     return [ClipGroup(rest, PLAN.max_grad_norm * 0.8), ClipGroup(judge, PLAN.max_grad_norm * 0.6)]
 
 
-def build(model: nn.Module, groups: list[ClipGroup], plan: PhasePlan = PLAN, seed: int = 1):  # noqa: ANN201
+def build(model: nn.Module, groups: list[ClipGroup], plan: PhasePlan = PLAN, seed: int = 1):
     named = dict(model.named_parameters())
     optimizer = torch.optim.SGD([named[n] for g in groups for n in g.names], lr=1.0)
     return DpEngine(model, plan, groups, optimizer, SeededNoise(seed))
@@ -196,7 +196,7 @@ def test_modules_that_mix_examples_are_refused():
             super().__init__()
             self.scale = nn.Parameter(torch.ones(2))
 
-    with pytest.raises(EngineError, match="Own.*no per-example gradient rule"):
+    with pytest.raises(EngineError, match=r"Own.*no per-example gradient rule"):
         build(Own(), [ClipGroup(("scale",), 0.8)])
 
 

@@ -155,9 +155,7 @@ def test_an_acknowledged_answer_is_gone(open_guard: Open, site: Site, schedule: 
     assert answer.code == "attempt-lost"
 
 
-def test_rounds_continue_from_the_sites_own_state(
-    open_guard: Open, site: Site, schedule: Schedule
-):
+def test_rounds_continue_from_the_sites_own_state(open_guard: Open, site: Site, schedule: Schedule):
     """The head of round 1 is where round 2 starts, in any process; re-training round 2 starts
     there as well."""
     guard = open_guard(site)
@@ -169,9 +167,7 @@ def test_rounds_continue_from_the_sites_own_state(
 
 
 @pytest.mark.parametrize("harm", ["nan", "huge", "unknown", "missing", "shape", "local"])
-def test_harmful_tensors_are_refused(
-    harm: str, open_guard: Open, site: Site, schedule: Schedule
-):
+def test_harmful_tensors_are_refused(harm: str, open_guard: Open, site: Site, schedule: Schedule):
     """They could provoke signals that depend on records."""
     guard = open_guard(site)
     guard.handle(admit(schedule))

@@ -94,8 +94,13 @@ def test_rows_can_be_neither_changed_nor_deleted(ledger: Ledger):
             db.execute("UPDATE entries SET body = '{}'")
 
 
-@pytest.mark.parametrize("change", ["UPDATE entries SET body = replace(body, '3.0', '0.1') "
-                                    "WHERE kind = 'reservation'", "DELETE FROM entries WHERE seq = 2"])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE entries SET body = replace(body, '3.0', '0.1') WHERE kind = 'reservation'",
+        "DELETE FROM entries WHERE seq = 2",
+    ],
+)
 def test_a_changed_or_missing_row_is_found(ledger: Ledger, change: str):
     """Whoever removes the triggers still breaks the chain."""
     ledger.reserve("one", "s", "m", plan())
@@ -122,7 +127,7 @@ def test_a_budget_can_be_lowered_not_raised(ledger: Ledger):
 def test_a_corrupt_file_stops_everything(tmp_path: Path):
     """Nothing is trained without a ledger."""
     (tmp_path / "l").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
-    with pytest.raises(LedgerError, match="ledger cannot be (opened|read)"):
+    with pytest.raises(LedgerError, match=r"ledger cannot be (opened|read)"):
         Ledger(tmp_path / "l", PRIVACY)
 
 
