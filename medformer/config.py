@@ -67,6 +67,9 @@ def _known_preset(name: str) -> str:
     return name
 
 
+PresetName = Annotated[str, AfterValidator(_known_preset)]
+
+
 class Domain(Frozen):
     """What a site declares publicly about its images."""
 
@@ -101,7 +104,7 @@ class Task(Frozen):
 class ModelConfig(Frozen):
     """The public vocabulary of a consortium: what the shared part of the model is made of."""
 
-    preset: Annotated[str, AfterValidator(_known_preset)] = "tiny"
+    preset: PresetName = "tiny"
     stems: tuple[Name, ...]
     modalities: tuple[Name, ...]
     anatomies: tuple[Name, ...]

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from server.report.write import write_report
 from torch import Tensor
 
 from client.privacy import release
@@ -21,6 +20,7 @@ from server.checkpoints import write_json
 from server.coordinate import Run, outcome
 from server.fleet import FlowerFleet
 from server.protocol import run_folder
+from server.report.write import write_report
 from simulations.prepare import MARKER, Prepared, load_prepared, prepare, site_facts
 from simulations.public import start_of
 from simulations.scenario import load_scenario

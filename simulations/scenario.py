@@ -14,7 +14,7 @@ from client.data import medmnist
 from client.data.sources import MedMnist, Phantoms, Source
 from client.site import Privacy
 from medformer import phantoms
-from medformer.config import Domain, Frozen, ModelConfig, Name, Task
+from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName, Task
 from medformer.errors import ConfigError
 from medformer.settings import explain
 from server.federation import Federation, Pretraining, PublicSite
@@ -69,7 +69,7 @@ class Scenario(Frozen):
     name: Name
     description: str = ""
     seed: int = Field(default=0, ge=0)
-    preset: str = "tiny"
+    preset: PresetName = "tiny"
     phases: tuple[Phase, ...] = Field(
         default=(
             Phase(name="supervised", rounds=50, local_steps=2, objectives={"supervised": 1.0}),

@@ -123,3 +123,11 @@ def ledger_rows(folder: Path) -> list[dict[str, object]]:
     with sqlite3.connect(folder / "ledger.sqlite") as db:
         rows = db.execute("SELECT kind, run_id, body FROM entries ORDER BY seq").fetchall()
     return [{"kind": kind, "run_id": run, **json.loads(body)} for kind, run, body in rows]
+
+
+@pytest.fixture
+def flower_identity() -> None:
+    """What Flower sets before an app runs, so that messages can be made."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1

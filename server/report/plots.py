@@ -34,11 +34,13 @@ def epsilon_by_round(sites: Sequence[dict[str, Any]]) -> str:
     """Running epsilon of each site, and the guarantee as a dashed line."""
     figure, axes = _figure(9, 3.6)
     taking_part = [s for s in sites if s["participated"]]
-    for i, site in enumerate(taking_part):
-        rounds, values = zip(*site["progress"], strict=True) if site["progress"] else ((), ())
-        style = ("-", "--", "-.", ":")[i % 4]
-        axes.plot(rounds, values, style, color=COLOURS[i % 8], marker=MARKERS[i % 8], markersize=4,
-                  label=site["name"])  # fmt: skip
+    lines: dict[tuple[tuple[int, float], ...], list[str]] = {}
+    for site in taking_part:  # equal plans draw one line
+        lines.setdefault(tuple(map(tuple, site["progress"])), []).append(site["name"])
+    for i, (points, names) in enumerate(lines.items()):
+        rounds, values = zip(*points, strict=True) if points else ((), ())
+        axes.plot(rounds, values, color=COLOURS[i % 8], marker=MARKERS[i % 8], markersize=4,
+                  label=", ".join(names))  # fmt: skip
     for value in sorted({round(s["epsilon"], 3) for s in taking_part}):
         axes.axhline(value, color="#0f172a", linestyle=(0, (6, 3)), linewidth=1.2)
         axes.annotate(f"guarantee with spares: {value:.3f}", (0.01, value), va="bottom",

@@ -82,8 +82,8 @@ hospital. Baselines are trained on the same records outside the ledger.</p>
 also if the run stops early; nothing is handed back. Across runs, epsilons and deltas add up.</p>
 
 <h2>2. Epsilon by round</h2>
-<figure>{{ plots.epsilon|safe }}<figcaption>Solid and dotted lines: progress of the plan, not a
-guarantee. Dashed black line: the guarantee, which also pays for the spare rounds that are kept for
+<figure>{{ plots.epsilon|safe }}<figcaption>Solid lines: progress of the plan, not a guarantee
+(sites with equal plans share a line). Dashed black line: the guarantee, which also pays for the spare rounds that are kept for
 retraining a lost round.</figcaption></figure>
 
 <h2>3. Mechanism</h2>

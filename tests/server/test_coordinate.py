@@ -1,0 +1,221 @@
+"""A whole run without Flower: guards in this process, lost attempts, refusals, resume."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.guard import Guard
+from client.site import Site
+from server.coordinate import Run, outcome, read_metrics
+from server.errors import FederationError, RunInterrupted
+from server.federation import Federation, PublicSite
+from server.fleet import Lost
+from server.pretraining import initial_shared
+from server.protocol import (
+    Answer,
+    Hello,
+    HelloAnswer,
+    Refusal,
+    Request,
+    Schedule,
+    Train,
+    TrainAnswer,
+)
+from server.strategy import State
+from simulations.baselines import LocalFleet
+from tests.conftest import CONFIG, ledger_rows
+
+Harm = Callable[[str, Request, Answer], Answer | Lost]
+
+
+class HarmedFleet(LocalFleet):
+    """Changes answers on their way to the server."""
+
+    def __init__(self, guards: Mapping[str, Guard], harm: Harm) -> None:
+        super().__init__(guards)
+        self.harm = harm
+        self.sent: list[Request] = []
+
+    def ask(self, requests: Mapping[str, Request]) -> dict[str, Answer | Lost]:
+        self.sent += requests.values()
+        return {
+            name: answer if isinstance(answer, Lost) else self.harm(name, requests[name], answer)
+            for name, answer in super().ask(requests).items()
+        }
+
+
+def untouched(name: str, request: Request, answer: Answer) -> Answer | Lost:
+    return answer
+
+
+@pytest.fixture
+def sites(site: Site) -> list[Site]:
+    return [site, site.model_copy(update={"name": "south"})]
+
+
+@pytest.fixture
+def execute(
+    open_guard: Callable[..., Guard], sites: list[Site], schedule: Schedule, tmp_path: Path
+) -> Callable[..., tuple[Run, State]]:
+    """Run, or resume, the federation in tmp_path/run."""
+    federation = Federation(
+        name="test",
+        model=CONFIG,
+        schedule=schedule,
+        pretraining=None,
+        sites=tuple(PublicSite(name=s.name, domain=s.domain) for s in sites),
+    )
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    def execute_(harm: Harm = untouched) -> tuple[Run, State]:
+        fleet = HarmedFleet({s.name: open_guard(s) for s in sites}, harm)
+        run = Run(fleet, federation, folder, evaluate=True)
+        return run, run.execute(lambda: initial_shared(CONFIG, 0))
+
+    return execute_
+
+
+def test_a_run_trains_every_round_and_writes_what_the_report_needs(execute, tmp_path: Path):
+    """Receipts, metrics, checkpoints, results."""
+    run, state = execute()
+    assert state.round == 3
+    folder = tmp_path / "run"
+    rows = [r for r in read_metrics(folder) if r["event"] == "round"]
+    assert [(r["round"], r["site"]) for r in rows] == [
+        (n, s) for n in (1, 2, 3) for s in ("north", "south")
+    ]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert {(r["site"], r["metric"]) for r in summary["results"]} == {
+        (s, m) for s in ("north", "south") for m in ("auc", "accuracy")
+    }
+    assert run.receipts["north"]["epsilon"] <= 8
+
+
+def test_two_runs_with_one_seed_are_the_same(execute, tmp_path: Path, sites: list[Site]):
+    """Bit for bit, on empty state."""
+    import shutil
+
+    _, one = execute()
+    for path in tmp_path.iterdir():
+        shutil.rmtree(path)
+    (tmp_path / "run").mkdir()
+    _, two = execute()
+    assert all(np.array_equal(one.shared[k], two.shared[k]) for k in one.shared)
+
+
+def test_a_lost_site_interrupts_and_resume_retrains_from_the_spares(execute, tmp_path: Path):
+    """Round 2 is lost at one site after it was started there; resuming asks for attempt 1 of it,
+    and replays the other site's kept answer."""
+
+    def lose(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        lost = isinstance(request, Train) and request.round == 2 and name == "north"
+        return Lost("killed") if lost else answer
+
+    with pytest.raises(RunInterrupted, match="north: killed"):
+        execute(lose)
+    for answer in (tmp_path / "north").rglob("answers/*"):
+        answer.unlink()  # it died before its answer was on the disk
+    reserved = [r for r in ledger_rows(tmp_path / "north") if r["kind"] == "reservation"]
+
+    run, state = execute()
+    assert state.round == 3
+    attempts = {
+        name: [(r["round"], r["attempt"]) for r in ledger_rows(tmp_path / name)
+               if r["kind"] == "attempt"]
+        for name in ("north", "south")
+    }  # fmt: skip
+    assert attempts["north"] == [(1, 0), (2, 0), (2, 1), (3, 0)]
+    assert attempts["south"] == [(1, 0), (2, 0), (3, 0)]
+    again = [r for r in ledger_rows(tmp_path / "north") if r["kind"] == "reservation"]
+    assert again == reserved
+    assert run.run_id == reserved[0]["run_id"]
+
+
+@pytest.mark.parametrize("leak", ["output.heads.chest.weight", "input.site.own.tokens"])
+def test_an_update_with_a_local_tensor_is_refused_and_reported(execute, leak: str):
+    """The others' updates are averaged; the refusal is in the events."""
+
+    def harm(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        if name == "south" and isinstance(answer, TrainAnswer):
+            return replace(answer, tensors={**answer.tensors, leak: np.zeros((1, 64), "f4")})
+        return answer
+
+    run, state = execute(harm)
+    assert state.round == 3
+    refused = [e for e in run.events if e["kind"] == "refused-update"]
+    assert [e["round"] for e in refused] == [1, 2, 3]
+    assert all(leak in e["text"] and e["site"] == "south" for e in refused)
+
+
+def test_no_message_to_a_site_or_back_names_a_local_tensor(execute):
+    """Everything the server sends, everything it receives."""
+    from medformer.sharing import is_local
+
+    seen: list[str] = []
+
+    def spy(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        seen.extend(getattr(request, "tensors", {}))
+        seen.extend(getattr(answer, "tensors", {}))
+        return answer
+
+    execute(spy)
+    assert seen
+    assert not [name for name in seen if is_local(name)]
+
+
+def test_a_refusal_ends_that_sites_part_not_the_run(execute):
+    """Policy says no at one site; the other trains on."""
+
+    def refuse(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        admitting = type(request).__name__ == "Admit"
+        return Refusal("policy", "not here", name) if admitting and name == "south" else answer
+
+    run, state = execute(refuse)
+    assert state.round == 3
+    assert run.out == {"south": "policy: not here"}
+
+
+def test_sites_that_all_refuse_are_named(execute):
+    """With the reason of each."""
+
+    def refuse(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        return Refusal("budget-exhausted", "nothing left", name)
+
+    with pytest.raises(FederationError, match="north: budget-exhausted: nothing left"):
+        execute(refuse)
+
+
+def test_other_sources_at_a_site_stop_the_run(execute, monkeypatch: pytest.MonkeyPatch):
+    """Two checkouts must not train together."""
+
+    def hello(self: LocalFleet, request: Hello) -> dict[str, HelloAnswer]:
+        return {
+            name: replace(handler.handle(request), source_hash="0" * 64)  # type: ignore[type-var]
+            for name, handler in self._handlers.items()
+        }
+
+    monkeypatch.setattr(LocalFleet, "hello", hello)
+    with pytest.raises(FederationError, match="runs other sources than the server"):
+        execute()
+
+
+def test_outcome_says_done_or_why_not(tmp_path: Path):
+    """Written last, atomically."""
+    with outcome(tmp_path):
+        assert not (tmp_path / "outcome.json").exists()
+    assert json.loads((tmp_path / "outcome.json").read_text())["outcome"] == "done"
+    with pytest.raises(RunInterrupted), outcome(tmp_path):
+        raise RunInterrupted("north: killed")
+    failed = json.loads((tmp_path / "outcome.json").read_text())
+    assert (failed["outcome"], failed["kind"]) == ("failed", "RunInterrupted")
+
+
+def test_a_line_cut_off_by_a_kill_is_skipped(tmp_path: Path):
+    """And the next row is kept apart from it."""
+    (tmp_path / "metrics.jsonl").write_text('{"event": "round"}\n{"event": "ro')
+    assert len(list(read_metrics(tmp_path))) == 1

@@ -1,0 +1,100 @@
+"""The message contract: what goes in comes out, and nothing else goes in."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message
+from pydantic import ValidationError
+
+from server.protocol import (
+    Phase,
+    ProtocolError,
+    Refusal,
+    Schedule,
+    TrainAnswer,
+    read_answer,
+    read_request,
+    source_hash,
+    to_content,
+)
+from tests.conftest import train
+
+pytestmark = pytest.mark.usefixtures("flower_identity")
+
+
+def message(request: object) -> Message:
+    return Message(content=to_content(request), dst_node_id=1, message_type=request.kind)  # type: ignore[arg-type,attr-defined]
+
+
+def test_requests_and_answers_survive_the_wire(schedule: Schedule):
+    """Every field and every bit of the tensors."""
+    request = train(schedule, 2, 1)
+    back = read_request(message(request))
+    assert back.key() == request.key()  # type: ignore[union-attr]
+    answer = TrainAnswer("north", 1, 0, {"a": np.arange(3, dtype="f4")}, None)
+    read = read_answer(to_content(answer))
+    assert isinstance(read, TrainAnswer)
+    assert read.exact_loss is None
+    assert read.tensors["a"].tolist() == [0, 1, 2]
+    refusal = Refusal("policy", "no", "north")
+    assert read_answer(to_content(refusal)) == refusal
+
+
+@pytest.mark.parametrize("harm", ["unknown", "type", "missing", "kind"])
+def test_foreign_fields_are_refused(schedule: Schedule, harm: str):
+    """`private: false` is not a field, a round is a number, and nothing may be missing."""
+    content = to_content(train(schedule))
+    fields = dict(content["fields"])
+    if harm == "unknown":
+        fields["private"] = False
+    elif harm == "type":
+        fields["round"] = "1"
+    elif harm == "missing":
+        del fields["attempt"]
+    else:
+        fields["type"] = "Hello"
+    content["fields"] = ConfigRecord(fields)
+    with pytest.raises(ProtocolError):
+        read_request(Message(content=content, dst_node_id=1, message_type="train"))
+
+
+def test_the_key_depends_on_everything_the_answer_depends_on(schedule: Schedule):
+    """And on nothing else: an acknowledgement does not make a new request."""
+    request = train(schedule)
+    keys = {
+        request.key(),
+        replace(request, round=2).key(),
+        replace(request, attempt=1).key(),
+        replace(request, run_id="other").key(),
+        train(schedule, scale=0.5).key(),
+    }
+    assert len(keys) == 5
+    assert replace(request, acknowledged_round=7).key() == request.key()
+
+
+def test_adversarial_phases_take_one_local_step():
+    """A site's own discriminator would learn a constant; bounds of both groups join."""
+    with pytest.raises(ValidationError, match="needs local_steps: 1"):
+        Phase(name="a", rounds=1, local_steps=2, objectives={"domain_adversarial": 0.1})
+    phase = Phase(name="a", rounds=1, objectives={"domain_adversarial": 0.1, "supervised": 1},
+                  max_grad_norm=3, discriminator_max_grad_norm=4)  # fmt: skip
+    assert phase.sensitivity == 5
+
+
+def test_rounds_belong_to_phases_and_to_the_averaging_window(schedule: Schedule):
+    """Three rounds, the last half of which is averaged."""
+    assert schedule.phase_of(3).name == "supervised"
+    with pytest.raises(IndexError):
+        schedule.phase_of(4)
+    assert [schedule.averages(r) for r in (1, 2, 3)] == [False, True, True]
+
+
+def test_source_hash_notices_a_changed_file(tmp_path):
+    """Two checkouts that differ in one line differ."""
+    (tmp_path / "client").mkdir()
+    (tmp_path / "client" / "a.py").write_text("x = 1\n")
+    before = source_hash(tmp_path)
+    (tmp_path / "client" / "a.py").write_text("x = 2\n")
+    assert source_hash(tmp_path) != before
+    assert source_hash() == source_hash()

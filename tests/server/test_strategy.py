@@ -1,0 +1,113 @@
+"""Averaging, refusal of updates, checkpoints."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from server.checkpoints import load_state, save_state, write_atomically
+from server.errors import CheckpointError, UpdateRefused
+from server.protocol import TrainAnswer
+from server.strategy import State, apply, check_update
+
+A, B = "encoder.a", "stem.b"
+
+
+def state(value: float = 1.0) -> State:
+    return State(0, {A: torch.full((2,), float(value)), B: torch.zeros(3)}, {}, {})
+
+
+def update(**tensors: object) -> TrainAnswer:
+    arrays = {k.replace("__", "."): np.asarray(v, "f4") for k, v in tensors.items()}
+    return TrainAnswer("north", 1, 0, arrays)
+
+
+def test_each_tensor_is_averaged_over_the_sites_that_trained_it():
+    """Worked out by hand: weights 1 and 3 on the common tensor, one site alone on the other."""
+    updates = {
+        "north": {A: np.array([2, 2], "f4"), B: np.array([1, 1, 1], "f4")},
+        "south": {A: np.array([6, 6], "f4")},
+    }
+    after = apply(state(), updates, {"north": 1, "south": 3}, momentum=0, averages=False)
+    assert after.round == 1
+    assert after.shared[A].tolist() == [5, 5]
+    assert after.shared[B].tolist() == [1, 1, 1]
+
+
+def test_momentum_is_the_servers():
+    """FedAvgM: the second step carries half of the first."""
+    one = apply(state(0), {"n": {A: np.ones(2, "f4")}}, {"n": 1}, momentum=0.5, averages=False)
+    two = apply(one, {"n": {A: np.full(2, 2, "f4")}}, {"n": 1}, momentum=0.5, averages=False)
+    assert two.shared[A].tolist() == [2.5, 2.5]
+
+
+def test_the_final_model_is_the_mean_of_the_window():
+    """Two averaged iterates, 1 and 3, give 2; without a window the last iterate stands."""
+    one = apply(state(0), {"n": {A: np.ones(2, "f4")}}, {"n": 1}, momentum=0, averages=True)
+    two = apply(one, {"n": {A: np.full(2, 3, "f4")}}, {"n": 1}, momentum=0, averages=True)
+    assert two.final()[A].tolist() == [2, 2]
+    assert state(4).final()[A].tolist() == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "reason"),
+    [
+        ({"encoder__a": [np.nan, 1]}, "NaN or infinity"),
+        ({"encoder__a": [1, 2, 3]}, "must be float32"),
+        ({"encoder__c": [1, 2]}, "not a shared tensor"),
+        ({"output__heads__pneumonia__weight": [1, 2]}, "is local: it must never leave a site"),
+        ({"output__queries__pneumonia__tokens": [1, 2]}, "is local"),
+        ({"input__site__own__tokens": [1, 2]}, "is local"),
+        ({"encoder__a": [1e4, 1e4]}, "more than max_update_norm"),
+        ({}, "holds no tensor"),
+    ],
+)
+def test_updates_that_may_not_be_averaged(tensors: dict[str, object], reason: str):
+    """Each is refused with its reason."""
+    with pytest.raises(UpdateRefused, match=reason):
+        check_update(update(**tensors), state().shared, 1, 100.0)
+
+
+def test_a_stale_update_is_refused():
+    """Round 1's update cannot enter round 2; a good one passes."""
+    with pytest.raises(UpdateRefused, match="for round 1, not 2"):
+        check_update(update(encoder__a=[1, 2]), state().shared, 2, 100.0)
+    check_update(update(encoder__a=[1, 2]), state().shared, 1, 100.0)
+
+
+def test_a_checkpoint_comes_back_and_old_ones_go(tmp_path: Path):
+    """The newest three and the public start are kept."""
+    for number in range(6):
+        save_state(tmp_path, State(number, {A: torch.full((2,), float(number))}, {}, {}, number))
+    back = load_state(tmp_path)
+    assert back is not None
+    assert (back.round, back.averaged, back.shared[A].tolist()) == (5, 5, [5, 5])
+    assert sorted(p.name for p in tmp_path.glob("*.json")) == [
+        f"{n:06d}.json" for n in (0, 3, 4, 5)
+    ]
+    assert load_state(tmp_path / "none") is None
+
+
+def test_a_damaged_checkpoint_falls_back_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """A flipped byte is found by the checksum."""
+    save_state(tmp_path, State(1, {A: torch.ones(2)}, {}, {}))
+    save_state(tmp_path, State(2, {A: torch.ones(2)}, {}, {}))
+    file = tmp_path / "000002.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    back = load_state(tmp_path)
+    assert back is not None
+    assert back.round == 1
+    assert "checkpoint 000002 is damaged" in caplog.text
+    (tmp_path / "000001.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="no checkpoint can be read"):
+        load_state(tmp_path)
+
+
+def test_an_unwritable_folder_is_named(tmp_path: Path):
+    """A file where a folder should be."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        write_atomically(tmp_path / "file" / "x.json", b"")

@@ -1,0 +1,199 @@
+"""Bad input: one sentence that names cause and remedy, exit code 1, nothing lost."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from client.privacy.ledger import Ledger
+from client.site import Privacy
+from simulations import launcher
+from simulations.cli import main
+
+SMALL = {
+    "name": "small",
+    "pretraining": False,
+    "phases": [{"name": "supervised", "rounds": 2, "objectives": {"supervised": 1},
+                "expected_batch_size": 16}],
+    "privacy": {"epsilon": 8, "epsilon_budget": 16},
+    "sites": [{"name": "north", "data": {"source": "phantoms", "kind": "chest", "records": 64}},
+              {"name": "south", "data": {"source": "phantoms", "kind": "histology",
+                                         "records": 64}}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def scenario(tmp_path: Path):
+    def write(**changes: object) -> str:
+        file = tmp_path / "small.yaml"
+        file.write_text(yaml.safe_dump({**SMALL, **changes}))
+        return str(file)
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def _no_flower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here may get as far as starting Flower."""
+    monkeypatch.setattr(launcher, "run_flower", lambda *_: pytest.fail("Flower was started"))
+
+
+def npz_site(path: Path, **arrays: object) -> dict[str, object]:
+    rng = np.random.default_rng(0)
+    values: dict[str, object] = {}
+    for split in ("train", "val", "test"):
+        values[f"{split}_images"] = rng.integers(0, 255, (30, 28, 28), dtype=np.uint8)
+        values[f"{split}_labels"] = rng.integers(0, 2, (30, 1))
+    values.update(arrays)
+    np.savez(path, **{k: v for k, v in values.items() if v is not None})  # type: ignore[arg-type]
+    return {
+        "name": "own",
+        "data": {"source": "npz", "path": str(path)},
+        "domain": {"name": "own", "modality": "chest-xray", "anatomy": "chest", "channels": 1},
+        "task": {"name": "t", "kind": "binary-class", "classes": 2},
+    }
+
+
+def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    assert main(argv) == 1
+    captured = capsys.readouterr()
+    sentence = captured.err.strip().splitlines()[-1]
+    assert sentence.startswith("fedmedformer: ")
+    assert "Traceback" not in captured.err
+    return sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"privcy": {}}, "unknown key `privcy`. Did you mean `privacy`?"),
+        ({"privacy": {"epsilom": 3}}, "Did you mean `epsilon`?"),
+        ({"seed": "many"}, "`seed`: Input should be a valid integer"),
+        ({"preset": "tinny"}, "no model preset 'tinny'"),
+        ({"privacy": {"epsilon": 8, "epsilon_budget": 4}}, "no run could start"),
+        ({"sites": []}, "give either `sites`"),
+        ({"phases": [{"name": "a", "rounds": 1, "objectives": {"jigsaw": 1}}]}, "jigsaw"),
+        ({"sites": [{"name": "n", "data": {"source": "phantoms", "kind": "brain"}}]},
+         "no phantom kind 'brain'"),
+        ({"sites": [{"name": "n", "data": {"source": "medmnist", "dataset": "pneumonamnist"}}]},
+         "Did you mean 'pneumoniamnist'?"),
+        ({"privacy": {"delta": 0.005, "epsilon": 8}, "strict": True}, "is not below 1/(10 n)"),
+    ],
+)  # fmt: skip
+def test_a_wrong_scenario(scenario, capsys, tmp_path: Path, changes, sentence: str):
+    """Unknown keys, wrong types and impossible values."""
+    out = tmp_path / "out"
+    assert sentence in fails(capsys, "simulate", scenario(**changes), "--out", str(out))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"val_labels": None}, "holds no 'val_labels'"),
+        ({"train_images": np.full((30, 28, 28), np.nan, "f4")}, "30 of 30 records cannot be used"),
+        ({"test_images": np.zeros((0, 28, 28), "u1"), "test_labels": np.zeros((0, 1), int)},
+         "the split is empty"),
+        ({"train_labels": np.full((30, 1), 9)}, "a label outside the task"),
+        ({"train_images": np.array([{}] * 30)}, "object array, which is never unpickled"),
+        ({"train_images": np.zeros((30, 28, 28, 5), "u1")}, "declares 1 channels"),
+        ({"train_labels": np.zeros((29, 1), int)}, "30 images but 29 labels"),
+        ({"train_images": np.zeros((30, 8, 8), "u1")}, "at least 16 pixels"),
+    ],
+)  # fmt: skip
+def test_a_bad_data_file(scenario, capsys, tmp_path: Path, arrays, sentence: str):
+    """Checked before anything is trained."""
+    site = npz_site(tmp_path / "own.npz", **arrays)
+    out = tmp_path / "out"
+    assert sentence in fails(capsys, "simulate", scenario(sites=[site]), "--out", str(out))
+
+
+def test_missing_and_truncated_files(scenario, capsys, tmp_path: Path):
+    """Named with what to do."""
+    path = tmp_path / "own.npz"
+    site = npz_site(path)
+    path.write_bytes(path.read_bytes()[:3000])
+    command = ["simulate", scenario(sites=[site]), "--out", str(tmp_path / "out")]
+    assert "no readable train_labels" in fails(capsys, *command)
+    path.unlink()
+    assert "Check the path" in fails(capsys, *command, "--overwrite")
+
+
+def test_missing_medmnist_file(scenario, capsys, tmp_path: Path, monkeypatch):
+    """The download fails offline: says where the file would have to be."""
+    monkeypatch.setattr("client.data.medmnist._download", lambda *_: 1 / 0)
+    sites = [{"name": "n", "data": {"source": "medmnist", "dataset": "breastmnist"}}]
+    text = fails(capsys, "simulate", scenario(sites=sites), "--data-root", str(tmp_path),
+                 "--out", str(tmp_path / "out"))  # fmt: skip
+    assert "breastmnist.npz is missing and could not be downloaded" in text
+    assert "--data-root" in text
+
+
+def test_unknown_scenario_and_settings(capsys, scenario):
+    """The nearest name is suggested."""
+    assert "Did you mean 'quickstart'?" in fails(capsys, "simulate", "quickstrat")
+    assert "no such place" in fails(capsys, "plan", scenario(), "--set", "sites.7.name=x")
+    assert "KEY=VALUE" in fails(capsys, "plan", scenario(), "--set", "seed")
+
+
+def test_folders_are_protected(scenario, capsys, tmp_path: Path):
+    """Not ours: never touched; an earlier run: only with --overwrite; unwritable: named."""
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("years of work")
+    text = fails(capsys, "simulate", scenario(), "--out", str(foreign), "--overwrite")
+    assert "is no run" in text
+    assert (foreign / "thesis.tex").exists()
+    (tmp_path / "file").write_text("")
+    text = fails(capsys, "simulate", scenario(), "--out", str(tmp_path / "file" / "out"))
+    assert "cannot be written" in text
+    assert "--resume" not in text
+
+
+def test_more_epsilon_than_is_left(scenario, capsys, tmp_path: Path, monkeypatch):
+    """Refused before any record is read; ledger and earlier entries intact."""
+    from client.privacy.plan import solve
+    from simulations.scenario import load_scenario
+
+    file = scenario()
+    state = tmp_path / "state"
+    privacy = Privacy(epsilon=8, epsilon_budget=16, n_public=64, n_upper=64)
+    plan = solve(load_scenario(file).schedule, privacy)
+    for site in ("north", "south"):
+        with Ledger(state / site / "ledger.sqlite", privacy) as ledger:
+            ledger.reserve("a", "s", "m", plan)
+            ledger.reserve("b", "s", "m", plan)
+    monkeypatch.setattr("simulations.prepare.check", lambda _: pytest.fail("a record was read"))
+    text = fails(capsys, "simulate", file, "--out", str(tmp_path / "out"), "--state-dir",
+                 str(state))  # fmt: skip
+    assert "site north: this run would cost epsilon" in text
+    assert "are left of the lifetime budget" in text
+    with Ledger(state / "north" / "ledger.sqlite", privacy) as ledger:
+        assert 15 < ledger.spent()[0] <= 16
+
+
+def test_plan_prints_every_phase_and_reads_no_record(scenario, capsys, monkeypatch):
+    """Table and JSON say the same."""
+    monkeypatch.setattr("client.data.load.read", lambda *_: pytest.fail("a record was read"))
+    assert main(["plan", scenario(), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [r["site"] for r in rows] == ["north", "south"]
+    assert [p["name"] for p in rows[0]["phases"]] == ["supervised", "spare"]
+    assert main(["plan", scenario()]) == 0
+    assert f"{rows[0]['phases'][0]['noise_multiplier']:.3f}" in capsys.readouterr().out
+
+
+def test_list_names_the_shipped_scenarios(capsys):
+    """Each with its description."""
+    assert main(["simulate", "--list"]) == 0
+    out = capsys.readouterr().out
+    assert "quickstart" in out
+    assert "pneumonia" in out
+
+
+def test_wrong_usage_exits_with_2():
+    """As every command line does."""
+    with pytest.raises(SystemExit) as stop:
+        main(["simulate", "--no-such-option"])
+    assert stop.value.code == 2
