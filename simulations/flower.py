@@ -21,6 +21,7 @@ from server.coordinate import Run, outcome
 from server.fleet import FlowerFleet
 from server.protocol import run_folder
 from server.report.write import write_report
+from simulations.board import board
 from simulations.prepare import MARKER, Prepared, load_prepared, prepare, site_facts
 from simulations.public import start_of
 from simulations.scenario import load_scenario
@@ -41,7 +42,7 @@ def main(grid: Grid, context: Context) -> None:
         _same_scenario(folder, str(context.run_config.get("scenario-sha256", "")))
         torch.set_num_threads(2)
         fleet = FlowerFleet(grid, len(prepared.sites), ROUND_TIMEOUT)
-        run = Run(fleet, prepared.federation, folder, evaluate=True)
+        run = Run(fleet, prepared.federation, folder, evaluate=True, on_row=board(folder))
 
         def start() -> dict[str, Tensor]:
             return start_of(prepared.federation, folder, context.run_config.get("data-root"))

@@ -1,0 +1,1 @@
+"""Benchmarks; each takes `--quick` (under a minute) and `--out FILE.json`."""

@@ -1,0 +1,49 @@
+"""What every benchmark writes: name, commit, machine, rows."""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options that all benchmarks share."""
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument("--quick", action="store_true", help="a smaller run, under 60 seconds")
+    options.add_argument("--out", type=Path, help="write the result to this JSON file")
+    return options
+
+
+def write(path: Path | None, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Print the record, and write it if a path is given."""
+    record = {"name": name, "commit": _commit(), "machine": _machine(), "rows": rows}
+    text = json.dumps(record, indent=1)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    print(text)
+    return record
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cores": os.cpu_count(),
+    }

@@ -1,0 +1,185 @@
+"""What Flower costs: the same federation through Flower and as a plain loop, alternating.
+
+    python -m simulations.benchmarks.round [--quick] [--data-root DIR] [--out FILE.json]
+
+Four IID sites of PneumoniaMNIST (phantoms without --data-root), five rounds of one local epoch
+(expected batch 64, noise and clipping on), the tiny preset, no pre-training and no baselines. The
+loop asks the same guards in one process, so both sides do the same privacy work, ledger included.
+Target: wall at most 1.3 x the loop plus 8 s, peak memory at most 2 GiB (PSS).
+"""
+
+import contextlib
+import json
+import multiprocessing
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from simulations.benchmarks import record
+from simulations.scenario import Scenario
+
+SITES, RECORDS, BATCH = 4, 1177, 64
+
+
+def scenario(data_root: Path | None, *, quick: bool) -> Scenario:
+    """The federation of the benchmark."""
+    steps = 5 if quick else round(5 * RECORDS / BATCH) // 5
+    members: dict[str, Any] = {
+        "split": {"dataset": "pneumoniamnist", "sites": SITES, "method": "iid"}
+    }
+    if data_root is None:
+        members = {
+            "sites": [
+                {
+                    "name": f"site-{i + 1}",
+                    "data": {
+                        "source": "phantoms", "kind": "chest", "records": RECORDS, "seed": i,
+                    },
+                }
+                for i in range(SITES)
+            ]
+        }  # fmt: skip
+    return Scenario.model_validate(
+        {
+            "name": "round",
+            "pretraining": False,
+            "spare_rounds": 0,
+            "phases": [
+                {
+                    "name": "supervised", "rounds": 2 if quick else 5, "local_steps": steps,
+                    "objectives": {"supervised": 1}, "expected_batch_size": BATCH,
+                    "learning_rate": 0.1,
+                }
+            ],
+            **members,
+        }
+    )  # fmt: skip
+
+
+def through_flower(settings: Scenario, folder: Path, data_root: Path | None) -> None:
+    """As `fedmedformer simulate` does it."""
+    from simulations.launcher import run_config, run_flower
+    from simulations.prepare import claim_folder, prepare
+
+    claim_folder(folder, overwrite=False)
+    prepared = prepare(settings, folder, data_root=data_root, state_dir=None)
+    config = run_config(folder, data_root, None)
+    run_flower(folder, len(prepared.sites), config, lambda: None)
+
+
+def as_a_loop(settings: Scenario, folder: Path, data_root: Path | None) -> None:
+    """The same guards and the same averaging in one process with two threads."""
+    import torch
+
+    from client.simulated import simulated_guard
+    from server.coordinate import Run
+    from server.pretraining import initial_shared
+    from simulations.baselines import LocalFleet
+    from simulations.flower import finish
+    from simulations.prepare import claim_folder, prepare
+
+    torch.set_num_threads(2)
+    claim_folder(folder, overwrite=False)
+    prepared = prepare(settings, folder, data_root=data_root, state_dir=None)
+    guards = {
+        site.name: simulated_guard(folder / "sites" / site.name / "site.yaml", state, settings.seed)
+        for site, state in zip(prepared.sites, prepared.states, strict=True)
+    }
+    federation = prepared.federation
+    run = Run(LocalFleet(guards), federation, folder, evaluate=True)
+    run.execute(lambda: initial_shared(federation.model, federation.seed))
+    finish(prepared)
+
+
+WAYS: dict[str, Callable[[Scenario, Path, Path | None], None]] = {
+    "flower": through_flower,
+    "loop": as_a_loop,
+}
+
+
+def measure(way: str, settings: Scenario, data_root: Path | None) -> dict[str, Any]:
+    """Wall time and peak memory of one way, in a fresh process, imports included."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=WAYS[way], args=(settings, out, data_root))
+        began = time.monotonic()
+        process.start()
+        peak = _Peak(process.pid or 0)
+        process.join()
+        wall = time.monotonic() - began
+        peak.stop()
+        if process.exitcode != 0:
+            raise SystemExit(f"{way}: failed with code {process.exitcode}")
+        report = json.loads((out / "report.json").read_text())
+    return {
+        "way": way,
+        "wall_seconds": round(wall, 2),
+        "steady_round_seconds": round(min(report["timing"]["round_seconds"]), 2),
+        "peak_pss_mib": round(peak.pss / 2**20),
+        "processes": peak.processes,
+        "epsilon_all_rounds": max(s["epsilon"] for s in report["sites"]),
+        "test_auc": _mean_auc(report["results"]),
+    }
+
+
+def _mean_auc(results: list[dict[str, Any]]) -> float:
+    values = [r["value"] for r in results if r["metric"] == "auc" and r["split"] == "test"]
+    return round(sum(values) / len(values), 4)
+
+
+class _Peak:
+    """Samples the summed PSS of a process and everything below it, twice a second."""
+
+    def __init__(self, pid: int) -> None:
+        self.pss, self.processes = 0, 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, args=(pid,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the sampling."""
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self, pid: int) -> None:
+        while not self._done.wait(0.5):
+            total, count = 0, 0
+            with contextlib.suppress(psutil.Error):
+                root = psutil.Process(pid)
+                for process in [root, *root.children(recursive=True)]:
+                    with contextlib.suppress(psutil.Error):
+                        total += process.memory_full_info().pss
+                        count += 1
+            self.pss, self.processes = max(self.pss, total), max(self.processes, count)
+
+
+def main() -> None:
+    """Run both ways in turn and print the ratio pair by pair."""
+    options = record.parser("the cost of Flower around the same DP training")
+    options.add_argument("--data-root", type=Path, help="folder with pneumoniamnist.npz")
+    arguments = options.parse_args()
+    settings = scenario(arguments.data_root, quick=arguments.quick)
+    rows: list[dict[str, Any]] = []
+    for pair in range(1 if arguments.quick else 3):
+        both = {way: measure(way, settings, arguments.data_root) for way in WAYS}
+        flower, loop = both["flower"]["wall_seconds"], both["loop"]["wall_seconds"]
+        rows += [{"pair": pair, **both["loop"]}]
+        rows += [
+            {
+                "pair": pair,
+                **both["flower"],
+                "wall_over_loop": round(flower / loop, 3),
+                "allowed_seconds": round(1.3 * loop + 8, 2),
+            }
+        ]
+    record.write(arguments.out, "round", rows)
+
+
+if __name__ == "__main__":
+    main()
