@@ -1,0 +1,41 @@
+"""Real MedMNIST files, where there are any: FEDMEDFORMER_DATA, or ../shared/data."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from client.data.load import check, load
+from simulations.prepare import resolve_sites
+from simulations.scenario import load_scenario
+
+DATA = Path(os.environ.get("FEDMEDFORMER_DATA", Path(__file__).parents[3] / "shared" / "data"))
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not DATA.is_dir(), reason=f"no MedMNIST files in {DATA}"),
+]
+
+
+def test_every_site_of_modalities_reads_its_file():
+    """Five sets, partial copies among them: channels, classes and labels are as published."""
+    pairs = resolve_sites(load_scenario("modalities"), None, DATA)
+    assert {s.domain.stem for _, s in pairs} == {"2d-1", "2d-3"}
+    for _, site in pairs:
+        check(site)
+        records = load(site, "train")
+        assert records.valid.all()
+        assert records.labels.unique().tolist() == list(range(site.task.classes))
+        assert site.privacy.n_public == len(records)
+
+
+@pytest.mark.parametrize("method", ["iid", "dirichlet"])
+def test_pneumonia_is_divided_without_loss(method: str, tmp_path: Path):
+    """The four sites hold every training image exactly once, and all the same test images."""
+    scenario = load_scenario("pneumonia", [f"split.method={method}"])
+    sites = [s for _, s in resolve_sites(scenario, tmp_path, DATA)]
+    parts = [load(s, "train") for s in sites]
+    assert sum(len(p) for p in parts) == 4708
+    assert {len(load(s, "test")) for s in sites} == {624}
+    shares = [float(p.labels.float().mean()) for p in parts]
+    spread = max(shares) - min(shares)
+    assert spread < 0.1 if method == "iid" else spread > 0.1
