@@ -87,9 +87,10 @@ def _build(
     sites = [s for s in prepared.sites if s.name in names]
     federation = prepared.federation
     if baseline == "centralised-plain":
-        groups = _pooled(sites)
+        pools = _pool_members(sites)
         handlers: dict[str, Handler] = {
-            s.name: PlainSite(s, records, f"{federation.seed}-{s.name}") for s, records in groups
+            s.name: PlainSite(s, records, f"{federation.seed}-{s.name}", len(pools[s.name]))
+            for s, records in _pooled(sites)
         }
         federation = federation.model_copy(
             update={

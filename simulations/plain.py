@@ -95,11 +95,14 @@ class PlainSite:
         site: Data and task; several records of sites with one task may be pooled in `records`.
         records: Training records.
         seed: Seeds batches and views.
+        pooled: How many sites' records these are: the expected batch grows with them, so that a
+            pooled step sees as many images as a federated one.
     """
 
-    def __init__(self, site: Site, records: Records, seed: str) -> None:
+    def __init__(self, site: Site, records: Records, seed: str, pooled: int = 1) -> None:
         self._site = site
         self._records = records
+        self._pooled = pooled
         self._generator = torch.Generator().manual_seed(int.from_bytes(seed.encode()[-7:], "big"))
         self._state: LocalState | None = None
         self._schedule: Schedule | None = None
@@ -144,7 +147,8 @@ class PlainSite:
     ) -> PlainEngine:
         named: dict[str, Tensor] = dict(model.named_parameters())
         model.train()
-        rate = min(1.0, phase.expected_batch_size / max(1, len(self._records)))
+        batch = self._pooled * phase.expected_batch_size
+        rate = min(1.0, batch / max(1, len(self._records)))
         trained = [named[n] for n in names]
         return PlainEngine(trained, optimizer, rate, phase.max_grad_norm, self._generator)
 
