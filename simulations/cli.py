@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(parsed: argparse.Namespace) -> int:
     from medformer.errors import MedFormerError
 
+    signal.signal(signal.SIGTERM, _interrupt)  # what was started is stopped, as after Ctrl-C
+    signal.signal(signal.SIGINT, _interrupt)  # also where a shell started us with it ignored
     try:
         importlib.import_module(COMMANDS[parsed.command][0]).run(parsed)
     except MedFormerError as error:
@@ -57,6 +60,10 @@ def _run(parsed: argparse.Namespace) -> int:
         print(f"fedmedformer: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     return 0
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

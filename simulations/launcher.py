@@ -63,6 +63,7 @@ def run_flower(
     Raises:
         SimulationError: The run failed, or one of its processes died.
     """
+    folder = folder.resolve()  # Flower is started in a folder of its own
     (folder / "outcome.json").unlink(missing_ok=True)
     with superlink(folder / "flower") as flower:
         app = write_app(flower.work / "app")

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if not arguments.scenario:
         raise ConfigError("name a scenario, or use --list")
-    folder = arguments.out or Path("runs") / Path(arguments.scenario).stem
+    folder = (arguments.out or Path("runs") / Path(arguments.scenario).stem).resolve()
     _train(arguments, folder)
     rows = _baselines(folder, arguments)
     from simulations.flower import finish

@@ -44,8 +44,8 @@ class Simulation:
         self.out = out
         self.log = open(out.parent / "log.txt", "a+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "simulations.cli", "simulate", str(scenario), "--out", str(out),
-             *more],
+            [sys.executable, "-m", "simulations.cli", "simulate", str(scenario), "--out",
+             os.path.relpath(out, ROOT), *more],
             cwd=ROOT, stdout=self.log, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
@@ -148,12 +148,13 @@ def test_kill_9_in_mid_round_ends_cleanly_and_resume_finishes(simulate, victim: 
     assert (first.out / "report.html").exists()
 
 
-def test_ctrl_c_in_mid_round_ends_cleanly(simulate):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_in_mid_round_ends_cleanly(simulate, number: signal.Signals):
     """One sentence, exit 1, nothing left running, and the run can be resumed."""
     before = running_tokens()
     one = simulate()
     one.wait_for_round(1)
-    one.process.send_signal(signal.SIGINT)
+    one.process.send_signal(number)
     assert one.end() == 1, one.text()
     assert "interrupted" in one.text()
     assert "Traceback" not in one.text()
