@@ -1,0 +1,83 @@
+"""Results of a scenario over several seeds, every baseline beside it.
+
+    python -m simulations.benchmarks.scenarios pneumonia --seeds 0 1 2 --data-root DATA \\
+        --runs runs --out docs/results/pneumonia.json [--set KEY=VALUE] [--quick]
+
+Runs that are complete in `--runs` are read, not repeated; interrupted ones are resumed.
+"""
+
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from simulations.benchmarks import record
+from simulations.cli import main as fedmedformer
+
+QUICK = ["phases.0.rounds=2", "pretraining=false", "baselines=[]"]
+
+
+def run(scenario: str, seed: int, folder: Path, data_root: Path | None, settings: list[str]) -> Any:
+    """The report of one seed."""
+    if not (folder / "baselines.json").exists():
+        command = ["simulate", scenario, "--seed", str(seed), "--out", str(folder)]
+        command += ["--data-root", str(data_root)] if data_root else []
+        command += [word for setting in settings for word in ("--set", setting)]
+        command += ["--resume"] if (folder / "sites.json").exists() else []
+        if fedmedformer(command) != 0:
+            raise SystemExit(f"{scenario}, seed {seed}: failed")
+    return json.loads((folder / "report.json").read_text())
+
+
+def rows_of(reports: dict[int, Any]) -> list[dict[str, Any]]:
+    """A row a model and site, and one a model for the mean over sites: test AUC and accuracy."""
+    values: dict[tuple[str, str, str], dict[int, float]] = defaultdict(dict)
+    for seed, report in reports.items():
+        for row in report["results"]:
+            if row["split"] == "test" and row["value"] is not None:
+                values[row["model"], row["site"], row["metric"]][seed] = row["value"]
+        for model in {r["model"] for r in report["results"]}:
+            for metric in ("auc", "accuracy"):
+                sites = [v[seed] for (m, s, k), v in values.items()
+                         if m == model and k == metric and s != "mean" and seed in v]  # fmt: skip
+                values[model, "mean", metric][seed] = statistics.mean(sites)
+    return [
+        {
+            "model": model,
+            "site": site,
+            "metric": metric,
+            "mean": round(statistics.mean(by_seed.values()), 4),
+            "spread": round(statistics.stdev(by_seed.values()), 4) if len(by_seed) > 1 else None,
+            "by_seed": {str(k): round(v, 4) for k, v in sorted(by_seed.items())},
+        }
+        for (model, site, metric), by_seed in sorted(values.items())
+    ]
+
+
+def main() -> None:
+    """Run or read every seed and write the record."""
+    options = record.parser("a scenario over several seeds")
+    options.add_argument("scenario")
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options.add_argument("--data-root", type=Path)
+    options.add_argument("--runs", type=Path, default=Path("runs"))
+    options.add_argument("--set", action="append", default=[], dest="settings")
+    arguments = options.parse_args()
+    seeds = arguments.seeds[:1] if arguments.quick else arguments.seeds
+    settings = [*arguments.settings, *(QUICK if arguments.quick else [])]
+    name = f"{Path(arguments.scenario).stem}{'-quick' if arguments.quick else ''}"
+    reports = {}
+    for seed in seeds:
+        folder = arguments.runs / f"{name}-{seed}"
+        reports[seed] = run(arguments.scenario, seed, folder, arguments.data_root, settings)
+    facts = {
+        "epsilon": max(s["epsilon"] for r in reports.values() for s in r["sites"]),
+        "delta": max(s["delta"] for r in reports.values() for s in r["sites"]),
+        "source_hash": sorted({r["source_hash"] for r in reports.values()}),
+    }
+    record.write(arguments.out, name, [{**facts, **row} for row in rows_of(reports)])
+
+
+if __name__ == "__main__":
+    main()
