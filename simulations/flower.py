@@ -6,6 +6,7 @@
 
 import hashlib
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def main(grid: Grid, context: Context) -> None:
     with outcome(folder):
         prepared = _prepared(folder, context.run_config)
         _same_scenario(folder, str(context.run_config.get("scenario-sha256", "")))
-        torch.set_num_threads(2)
+        torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # actors work meanwhile
         fleet = FlowerFleet(grid, len(prepared.sites), ROUND_TIMEOUT)
         run = Run(fleet, prepared.federation, folder, evaluate=True, on_row=board(folder))
 

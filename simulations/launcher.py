@@ -95,6 +95,7 @@ def superlink(work: Path) -> Iterator[Flower]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait must not take another process's core
         "PYTHONWARNINGS": "ignore",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
