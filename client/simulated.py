@@ -9,12 +9,8 @@ from pathlib import Path
 from client.guard import Guard
 from client.privacy.ledger import Reservation
 from client.privacy.noise import NoiseSource, SeededNoise
-from client.site import load_site
+from client.site import SIMULATED_SITES, load_site
 from medformer.errors import ConfigError
-
-INDEX = "sites.json"
-"""In the run folder: {"seed": int, "sites": [{"site": site.yaml, "state": folder}, ...]}, in the
-order of partition ids."""
 
 
 def open_guard(run_folder: Path, partition: int) -> Guard:
@@ -24,9 +20,9 @@ def open_guard(run_folder: Path, partition: int) -> Guard:
         ConfigError: No such run folder or partition, or a site.yaml that is not valid.
     """
     try:
-        index = json.loads((run_folder / INDEX).read_text())
+        index = json.loads((run_folder / SIMULATED_SITES).read_text())
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{run_folder}: holds no readable {INDEX}") from error
+        raise ConfigError(f"{run_folder}: holds no readable {SIMULATED_SITES}") from error
     sites = index["sites"]
     if partition >= len(sites):
         raise ConfigError(

@@ -15,8 +15,7 @@ from client.data.load import check
 from client.data.sources import MedMnist, Npz, Phantoms
 from client.privacy.ledger import Ledger
 from client.privacy.plan import PrivacyPlan, solve
-from client.simulated import INDEX
-from client.site import Site, load_site
+from client.site import SIMULATED_SITES, Site, load_site
 from medformer.errors import ConfigError
 from server.checkpoints import write_atomically, write_json
 from server.federation import Federation, PublicSite, load_federation
@@ -102,7 +101,7 @@ def load_prepared(folder: Path) -> Prepared:
         ConfigError: Not a prepared run folder.
     """
     try:
-        index = json.loads((folder / INDEX).read_text())
+        index = json.loads((folder / SIMULATED_SITES).read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: is no run folder: start without --resume") from error
     sites = tuple(load_site(Path(place["site"])) for place in index["sites"])
@@ -228,7 +227,7 @@ def _write(
         file = (folder / "sites" / site.name / "site.yaml").resolve()
         write_atomically(file, _yaml(site.model_dump(mode="json", exclude_none=True)))
         places.append({"site": str(file), "state": str(state)})
-    write_json(folder / INDEX, {"seed": scenario.seed, "sites": places})
+    write_json(folder / SIMULATED_SITES, {"seed": scenario.seed, "sites": places})
     write_atomically(folder / "federation.json", federation.model_dump_json(indent=1).encode())
 
 

@@ -101,6 +101,12 @@ print([m for m in ('torch', 'flwr', 'opacus', 'ray', 'medmnist') if m in sys.mod
     assert run_python(code) == "[]"
 
 
+def test_launcher_and_server_do_not_load_opacus():
+    """Only who trains under DP needs it: it costs seconds and 200 MB in every process."""
+    code = "import sys, simulations.flower, simulations.launcher; print('opacus' in sys.modules)"
+    assert run_python(code) == "False"
+
+
 def test_run_config_of_pyproject_and_launcher_are_the_same():
     """Flower drops keys that are not declared."""
     import tomllib

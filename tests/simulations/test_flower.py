@@ -18,7 +18,7 @@ import psutil
 import pytest
 import yaml
 
-from client.simulated import INDEX
+from client.site import SIMULATED_SITES
 from server.coordinate import read_metrics
 from simulations import processes
 
@@ -107,7 +107,7 @@ def running_tokens() -> set[str]:
 
 def ledger(out: Path, site: str, kind: str) -> list[dict]:
     folder = {Path(p["state"]).name: p["state"]
-              for p in json.loads((out / INDEX).read_text())["sites"]}[site]  # fmt: skip
+              for p in json.loads((out / SIMULATED_SITES).read_text())["sites"]}[site]  # fmt: skip
     with sqlite3.connect(Path(folder) / "ledger.sqlite") as db:
         rows = db.execute("SELECT body FROM entries WHERE kind = ? ORDER BY seq", [kind])
         return [json.loads(body) for (body,) in rows]
