@@ -9,8 +9,9 @@ from pathlib import Path
 from client.guard import Guard
 from client.privacy.ledger import Reservation
 from client.privacy.noise import NoiseSource, SeededNoise
-from client.site import SIMULATED_SITES, load_site
+from client.site import load_site
 from medformer.errors import ConfigError
+from server.protocol import SIMULATED_SITES
 
 
 def open_guard(run_folder: Path, partition: int) -> Guard:

@@ -15,10 +15,6 @@ from medformer.config import Domain, Frozen, Name, Task
 from medformer.errors import ConfigError
 from medformer.settings import explain
 
-SIMULATED_SITES = "sites.json"
-"""In a simulated run folder: {"seed": int, "sites": [{"site": site.yaml, "state": folder}, ...]},
-in the order of partition ids."""
-
 
 class Privacy(Frozen):
     """What a site's patients are promised."""

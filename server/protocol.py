@@ -23,6 +23,10 @@ PROTOCOL_VERSION = 1
 PACKAGES = ("client", "medformer", "server", "simulations")
 INTERNAL_ERROR = "The site could not answer. Its own log says why; nothing is told to the server."
 
+SIMULATED_SITES = "sites.json"
+"""In a simulated run folder: {"seed": int, "sites": [{"site": site.yaml, "state": folder}, ...]},
+in the order of partition ids."""
+
 Tensors = dict[str, npt.NDArray[np.float32]]
 Objective = Literal["inpainting", "contrastive", "supervised", "domain_adversarial"]
 RefusalCode = Literal["budget-exhausted", "policy", "bad-request", "attempt-lost", "internal-error"]

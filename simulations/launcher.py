@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 
 from medformer.errors import MedFormerError
-from server.protocol import PACKAGES
+from server.protocol import PACKAGES, SIMULATED_SITES
 from simulations import processes
 
 log = logging.getLogger(__name__)
@@ -166,6 +166,18 @@ RUN_CONFIG: dict[str, Any] = {
 def toml(values: dict[str, Any]) -> str:
     """Flat scalars as TOML; JSON's strings and booleans are valid TOML."""
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+
+
+def count_sites(folder: Path) -> int:
+    """Sites of a prepared run folder.
+
+    Raises:
+        SimulationError: It is none.
+    """
+    try:
+        return len(json.loads((folder / SIMULATED_SITES).read_text())["sites"])
+    except (OSError, ValueError, KeyError) as error:
+        raise SimulationError(f"{folder}: is no run folder: start without --resume") from error
 
 
 def run_config(folder: Path, data_root: Path | None, state_dir: Path | None) -> dict[str, Any]:

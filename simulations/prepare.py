@@ -15,10 +15,11 @@ from client.data.load import check
 from client.data.sources import MedMnist, Npz, Phantoms
 from client.privacy.ledger import Ledger
 from client.privacy.plan import PrivacyPlan, solve
-from client.site import SIMULATED_SITES, Site, load_site
+from client.site import Site, load_site
 from medformer.errors import ConfigError
 from server.checkpoints import write_atomically, write_json
 from server.federation import Federation, PublicSite, load_federation
+from server.protocol import SIMULATED_SITES
 from simulations.partition import fingerprint, partition
 from simulations.scenario import (
     Scenario,

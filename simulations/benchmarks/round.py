@@ -10,18 +10,18 @@ Target: wall at most 1.3 x the loop plus 8 s, peak memory at most 2 GiB (PSS).
 
 import contextlib
 import json
-import multiprocessing
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from simulations.benchmarks import record
-from simulations.scenario import Scenario
+from simulations.scenario import Scenario, load_scenario
 
 SITES, RECORDS, BATCH = 4, 1177, 64
 
@@ -61,17 +61,6 @@ def scenario(data_root: Path | None, *, quick: bool) -> Scenario:
     )  # fmt: skip
 
 
-def through_flower(settings: Scenario, folder: Path, data_root: Path | None) -> None:
-    """As `fedmedformer simulate` does it."""
-    from simulations.launcher import run_config, run_flower
-    from simulations.prepare import claim_folder, prepare
-
-    claim_folder(folder, overwrite=False)
-    prepared = prepare(settings, folder, data_root=data_root, state_dir=None)
-    config = run_config(folder, data_root, None)
-    run_flower(folder, len(prepared.sites), config, lambda: None)
-
-
 def as_a_loop(settings: Scenario, folder: Path, data_root: Path | None) -> None:
     """The same guards and the same averaging in one process with two threads."""
     import torch
@@ -96,26 +85,31 @@ def as_a_loop(settings: Scenario, folder: Path, data_root: Path | None) -> None:
     finish(prepared)
 
 
-WAYS: dict[str, Callable[[Scenario, Path, Path | None], None]] = {
-    "flower": through_flower,
-    "loop": as_a_loop,
-}
+def command(way: str, file: Path, folder: Path, data_root: Path | None) -> list[str]:
+    """`fedmedformer simulate`, or this module's loop, as a process of its own."""
+    root = ["--data-root", str(data_root)] if data_root else []
+    if way == "flower":
+        words = ["simulations.cli", "simulate", str(file), "--out", str(folder), "--no-baselines"]
+    else:
+        words = ["simulations.benchmarks.round", "--loop", str(file), str(folder)]
+    return [sys.executable, "-m", *words, *root]
 
 
 def measure(way: str, settings: Scenario, data_root: Path | None) -> dict[str, Any]:
     """Wall time and peak memory of one way, in a fresh process, imports included."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        context = multiprocessing.get_context("spawn")
-        process = context.Process(target=WAYS[way], args=(settings, out, data_root))
+        out, file = Path(folder) / "run", Path(folder) / "round.yaml"
+        file.write_text(settings.model_dump_json(exclude_none=True))  # JSON is YAML
         began = time.monotonic()
-        process.start()
-        peak = _Peak(process.pid or 0)
-        process.join()
+        process = subprocess.Popen(
+            command(way, file, out, data_root), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        peak = _Peak(process.pid)
+        _, errors = process.communicate()
         wall = time.monotonic() - began
         peak.stop()
-        if process.exitcode != 0:
-            raise SystemExit(f"{way}: failed with code {process.exitcode}")
+        if process.returncode != 0:
+            raise SystemExit(f"{way}: {errors.decode()[-500:]}")
         report = json.loads((out / "report.json").read_text())
     return {
         "way": way,
@@ -163,11 +157,17 @@ def main() -> None:
     """Run both ways in turn and print the ratio pair by pair."""
     options = record.parser("the cost of Flower around the same DP training")
     options.add_argument("--data-root", type=Path, help="folder with pneumoniamnist.npz")
+    options.add_argument("--loop", nargs=2, type=Path, metavar=("SCENARIO", "OUT"),
+                         help="run the loop alone, as this benchmark does")  # fmt: skip
     arguments = options.parse_args()
+    if arguments.loop:
+        file, folder = arguments.loop
+        as_a_loop(load_scenario(str(file)), folder, arguments.data_root)
+        return
     settings = scenario(arguments.data_root, quick=arguments.quick)
     rows: list[dict[str, Any]] = []
     for pair in range(1 if arguments.quick else 3):
-        both = {way: measure(way, settings, arguments.data_root) for way in WAYS}
+        both = {way: measure(way, settings, arguments.data_root) for way in ("flower", "loop")}
         flower, loop = both["flower"]["wall_seconds"], both["loop"]["wall_seconds"]
         rows += [{"pair": pair, **both["loop"]}]
         rows += [

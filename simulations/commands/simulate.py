@@ -48,29 +48,34 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace, folder: Path) -> None:
-    from simulations.launcher import run_config, run_flower
-    from simulations.prepare import claim_folder, load_prepared, prepare
+    from simulations.fresh import in_fresh_process
+    from simulations.launcher import count_sites, run_config, run_flower
     from simulations.progress import Progress, say
+
+    if arguments.resume and _done(folder):
+        say(f"{folder}: the federated run is complete")
+        return
+    if not arguments.resume:
+        in_fresh_process(prepare_folder, arguments, folder)
+    sites = count_sites(folder)
+    say("starting Flower (about 15 s)")
+    progress = Progress(folder, sites)
+    config = run_config(folder, arguments.data_root, arguments.state_dir)
+    run_flower(folder, sites, config, progress.poll)
+
+
+def prepare_folder(arguments: argparse.Namespace, folder: Path) -> None:
+    """Read the scenario, check budgets and data, and write the run folder."""
+    from simulations.prepare import claim_folder, prepare
+    from simulations.progress import say
     from simulations.scenario import load_scenario
 
-    if arguments.resume:
-        prepared = load_prepared(folder)
-        if _done(folder):
-            say(f"{folder}: the federated run is complete")
-            return
-    else:
-        settings = list(arguments.settings)
-        settings += [f"seed={arguments.seed}"] if arguments.seed is not None else []
-        scenario = load_scenario(arguments.scenario, settings)
-        claim_folder(folder, overwrite=arguments.overwrite)
-        say(f"{scenario.name}: checking budgets and data")
-        prepared = prepare(
-            scenario, folder, data_root=arguments.data_root, state_dir=arguments.state_dir
-        )
-    say("starting Flower (about 15 s)")
-    progress = Progress(folder, len(prepared.sites))
-    config = run_config(folder, arguments.data_root, arguments.state_dir)
-    run_flower(folder, len(prepared.sites), config, progress.poll)
+    settings = list(arguments.settings)
+    settings += [f"seed={arguments.seed}"] if arguments.seed is not None else []
+    scenario = load_scenario(arguments.scenario, settings)
+    claim_folder(folder, overwrite=arguments.overwrite)
+    say(f"{scenario.name}: checking budgets and data")
+    prepare(scenario, folder, data_root=arguments.data_root, state_dir=arguments.state_dir)
 
 
 def _done(folder: Path) -> bool:

@@ -18,8 +18,8 @@ import psutil
 import pytest
 import yaml
 
-from client.site import SIMULATED_SITES
 from server.coordinate import read_metrics
+from server.protocol import SIMULATED_SITES
 from simulations import processes
 
 pytestmark = [pytest.mark.flower, pytest.mark.timeout(280)]
