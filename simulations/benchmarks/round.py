@@ -99,7 +99,7 @@ def measure(way: str, settings: Scenario, data_root: Path | None) -> dict[str, A
     """Wall time and peak memory of one way, in a fresh process, imports included."""
     with tempfile.TemporaryDirectory() as folder:
         out, file = Path(folder) / "run", Path(folder) / "round.yaml"
-        file.write_text(settings.model_dump_json(exclude_none=True))  # JSON is YAML
+        file.write_text(settings.model_dump_json())  # JSON is YAML
         began = time.monotonic()
         process = subprocess.Popen(
             command(way, file, out, data_root), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
