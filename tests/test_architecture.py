@@ -103,8 +103,18 @@ print([m for m in ('torch', 'flwr', 'opacus', 'ray', 'medmnist') if m in sys.mod
 
 def test_launcher_and_server_do_not_load_opacus():
     """Only who trains under DP needs it: it costs seconds and 200 MB in every process."""
-    code = "import sys, simulations.flower, simulations.launcher; print('opacus' in sys.modules)"
+    code = "import sys, simulations.flower; print('opacus' in sys.modules)"
     assert run_python(code) == "False"
+
+
+def test_the_waiting_launcher_does_not_load_torch():
+    """It waits for minutes beside the processes that need the memory."""
+    code = """
+import sys
+import simulations.launcher, simulations.progress, simulations.fresh, simulations.commands.simulate
+print([m for m in ('torch', 'opacus', 'medmnist', 'ray') if m in sys.modules])
+"""
+    assert run_python(code) == "[]"
 
 
 def test_run_config_of_pyproject_and_launcher_are_the_same():

@@ -26,7 +26,7 @@ from client.privacy.plan import PhasePlan
 from medformer.errors import MedFormerError
 from medformer.model import Latents
 
-PHYSICAL_BATCH = 128
+PHYSICAL_BATCH = 64
 """Rows whose per-sample gradients are in memory at once; the clipped sum does not depend on it."""
 
 SliceLosses = Callable[[slice], Tensor]

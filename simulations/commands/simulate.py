@@ -25,9 +25,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train, compare, report; prints the result table and the report's path."""
     from medformer.errors import ConfigError
-    from simulations.scenario import shipped
 
     if arguments.list:
+        from simulations.scenario import shipped
+
         for name, path in shipped().items():
             print(f"{name:<14}{_description(path)}")
         return
