@@ -41,9 +41,13 @@ def epsilon_by_round(sites: Sequence[dict[str, Any]]) -> str:
         rounds, values = zip(*points, strict=True) if points else ((), ())
         axes.plot(rounds, values, color=COLOURS[i % 8], marker=MARKERS[i % 8], markersize=4,
                   label=", ".join(names))  # fmt: skip
-    for value in sorted({round(s["epsilon"], 3) for s in taking_part}):
+    guarantees = sorted({round(s["epsilon"], 3) for s in taking_part})
+    for value in guarantees:
         axes.axhline(value, color="#0f172a", linestyle=(0, (6, 3)), linewidth=1.2)
-        axes.annotate(f"guarantee with spares: {value:.3f}", (0.01, value), va="bottom",
+    if guarantees:
+        low, high = guarantees[0], guarantees[-1]
+        text = f"{high:.3f}" if low == high else f"{low:.3f} to {high:.3f}"
+        axes.annotate(f"guarantee with spares: {text}", (0.01, high), va="bottom",
                       xycoords=("axes fraction", "data"), fontsize=9)  # fmt: skip
     axes.set_xlabel("round")
     axes.set_ylabel("epsilon so far")
