@@ -1,154 +1,147 @@
 """From a run folder to the report's content: a pure function of the files in it."""
 
 import json
-from importlib.metadata import version
+import math
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from medformer.errors import MedFormerError
-from server.coordinate import read_metrics
-from server.federation import Federation, load_federation
+from server.coordinate import CHECKPOINTS, read_metrics
+from server.federation import Federation, PublicSite, load_federation
 
 SCHEMA_VERSION = 1
 VOLATILE = ["run_id", "generated_at", "timing"]
 """Fields in which two runs with the same seed may differ."""
-UNDECLARED: dict[str, list[Any]] = {"items": [], "not_covered": [], "simulation_not_covered": []}
-PACKAGES = ("dp-accounting", "fedmedformer", "flwr", "opacus", "torch")
+PACKAGES = ("dp-accounting", "fedmedformer", "flwr", "numpy", "opacus", "safetensors", "torch")
+PHASE_FIELDS = (
+    "name",
+    "rounds",
+    "steps",
+    "sample_rate",
+    "noise_multiplier",
+    "max_grad_norm",
+    "expected_batch_size",
+)
+FACTS = (
+    "epsilon_lifetime",
+    "delta_lifetime",
+    "epsilon_budget",
+    "delta_budget",
+    "delta_warning",
+    "n_public",
+)
+"""What only the site knows: null where it keeps them to itself."""
 
 
 class ReportError(MedFormerError):
-    """The folder holds no finished run."""
+    """No report can be made of this folder."""
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run folder holds, as read."""
+
+    federation: Federation
+    run: dict[str, Any]
+    receipts: dict[str, Any]
+    summary: dict[str, Any]
+    facts: dict[str, Any]
+    release: dict[str, Any]
+    baselines: list[dict[str, Any]]
+    rounds: list[dict[str, Any]]
+    """A row a trained round and site, the latest attempt; ordered by round, then site."""
+    pretraining_seconds: float | None
+    shared_parameters: int | None
 
 
 def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any]:
     """Everything the report says.
 
     Args:
-        folder: A run folder with receipts.json and summary.json.
+        folder: A run folder with federation, run, receipts and summary.
         simulation: Exact metrics and seeded noise; otherwise neither exists.
         generated_at: ISO time.
     Raises:
-        ReportError: A file is missing or not JSON.
+        MedFormerError: A file is missing or damaged, or holds what its kind of run cannot.
     """
-    federation = load_federation(folder / "federation.json")
+    files = _load(folder)
+    try:
+        results = [{**row, "model": "federated-dp"} for row in files.summary["results"]]
+        results += files.baselines
+        training = [_training(row) for row in files.rounds]
+        if not simulation and (results or any(t["exact_loss"] is not None for t in training)):
+            raise ReportError(
+                f"{folder}: holds exact losses or metrics, which exist in simulations only: "
+                "rebuild it as a simulation"
+            )
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "generated_by": f"fedmedformer {version('fedmedformer')}",
+            "generated_at": generated_at,
+            "volatile": VOLATILE,
+            "name": files.federation.name,
+            "run_id": files.run["run_id"],
+            "source_hash": files.run["source_hash"],
+            "packages": _packages(),
+            "seed": files.federation.seed,
+            "simulation": simulation,
+            "exact_simulation": simulation,
+            "noise_source": "seeded" if simulation else "secure",
+            "unit": _joined(files, "unit"),
+            "adjacency": _joined(files, "adjacency"),
+            "model": _model(files),
+            "rounds": files.summary["rounds"],
+            "schedule": [
+                {"name": p.name, "rounds": p.rounds, "objectives": dict(p.objectives)}
+                for p in files.federation.schedule.phases
+            ],
+            "public_pretraining": (
+                files.federation.pretraining.model_dump(mode="json")
+                if files.federation.pretraining
+                else None
+            ),
+            "sites": [_site(site, files, simulation) for site in files.federation.sites],
+            "results": results,
+            "events": [_event(row) for row in files.summary["events"]],
+            "training": training,
+            "timing": {
+                "round_seconds": _seconds(files.rounds),
+                "pretraining_seconds": files.pretraining_seconds,
+            },
+        }
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ReportError(
+            f"{folder}: a file of the run lacks or misspells a field "
+            f"({type(error).__name__}: {error}): run it again with this version"
+        ) from error
+
+
+def _load(folder: Path) -> RunFiles:
+    if not folder.is_dir():
+        raise ReportError(f"{folder}: is no folder: name the folder given to simulate --out")
     run, receipts, summary = (_read(folder, n) for n in ("run", "receipts", "summary"))
-    facts = _read(folder, "site_facts", {})
-    release = _read(
-        folder, "release", {"items": [], "not_covered": [], "simulation_not_covered": []}
+    if not receipts:
+        raise ReportError(f"{folder}: no site took part, so there is nothing to report")
+    rows = list(read_metrics(folder))
+    latest = {(r["round"], r["site"]): r for r in rows if r.get("event") == "round"}
+    public = [row["seconds"] for row in rows if row.get("event") == "pretraining"]
+    return RunFiles(
+        federation=load_federation(folder / "federation.json"),
+        run=run,
+        receipts=receipts,
+        summary=summary,
+        facts=_read(folder, "site_facts", {}),
+        release=_read(folder, "release", {}),
+        baselines=_read(folder, "baselines", []),
+        rounds=[latest[key] for key in sorted(latest)],
+        pretraining_seconds=public[-1] if public else None,
+        shared_parameters=_shared_parameters(folder / CHECKPOINTS / "000000.safetensors"),
     )
-    rounds = _rounds(folder)
-    results = [{**row, "model": "federated-dp"} for row in summary["results"]]
-    results += _read(folder, "baselines", [])
-    units = {r["unit"] for r in receipts.values()}
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "generated_by": f"fedmedformer {version('fedmedformer')}",
-        "generated_at": generated_at,
-        "volatile": VOLATILE,
-        "name": federation.name,
-        "run_id": run["run_id"],
-        "source_hash": run["source_hash"],
-        "packages": {name: version(name) for name in PACKAGES},
-        "seed": federation.seed,
-        "simulation": simulation,
-        "exact_simulation": simulation,
-        "noise_source": "seeded" if simulation else "secure",
-        "unit": ", ".join(sorted(units)),
-        "adjacency": ", ".join(sorted({r["adjacency"] for r in receipts.values()})),
-        "preset": federation.model.preset,
-        "rounds": summary["rounds"],
-        "public_pretraining": (
-            federation.pretraining.model_dump(mode="json") if federation.pretraining else None
-        ),
-        "sites": [
-            _site(federation, i, receipts, facts, release, rounds, summary, simulation)
-            for i in range(len(federation.sites))
-        ],
-        "results": results,
-        "events": summary["events"],
-        "training": [
-            {k: row[k] for k in ("round", "phase", "site", "attempt", "exact_loss")}
-            for row in rounds
-        ],
-        "timing": {"round_seconds": _seconds(rounds)},
-    }
-
-
-def _site(
-    federation: Federation,
-    index: int,
-    receipts: dict[str, Any],
-    facts: dict[str, Any],
-    release: dict[str, Any],
-    rounds: list[dict[str, Any]],
-    summary: dict[str, Any],
-    simulation: bool,
-) -> dict[str, Any]:
-    site = federation.sites[index]
-    receipt = receipts.get(site.name)
-    known = facts.get(site.name, {})
-    phases = receipt["phases"] if receipt else []
-    per_round = {p["name"]: p["steps_per_round"] for p in phases}
-    mine = [row for row in rounds if row["site"] == site.name]
-    hidden = [*release["not_covered"], *(release["simulation_not_covered"] if simulation else [])]
-    return {
-        "name": site.name,
-        "modality": site.domain.modality,
-        "anatomy": site.domain.anatomy,
-        "channels": site.domain.channels,
-        "weight": site.weight,
-        "participated": receipt is not None,
-        "refusal": summary["excluded"].get(site.name),
-        "epsilon": receipt["epsilon"] if receipt else 0.0,
-        "delta": receipt["delta"] if receipt else 0.0,
-        "epsilon_budget": known.get("epsilon_budget"),
-        "delta_budget": known.get("delta_budget"),
-        "epsilon_lifetime": known.get("epsilon_lifetime"),
-        "delta_lifetime": known.get("delta_lifetime"),
-        "delta_warning": known.get("delta_warning"),
-        "n_public": known.get("n_public"),
-        "noise_multiplier": min((p["noise_multiplier"] for p in phases), default=None),
-        "sample_rate": max((p["sample_rate"] for p in phases), default=None),
-        "steps": sum(p["steps"] for p in phases),
-        "steps_trained": sum(per_round[row["phase"]] * (1 + row["attempt"]) for row in mine),
-        "max_grad_norm": max((p["max_grad_norm"] for p in phases), default=None),
-        "accountant": receipt["accountant"] if receipt else None,
-        "phases": [
-            {
-                k: p[k]
-                for k in (
-                    "name",
-                    "rounds",
-                    "steps",
-                    "sample_rate",
-                    "noise_multiplier",
-                    "max_grad_norm",
-                    "expected_batch_size",
-                )
-            }
-            for p in phases
-        ],
-        "progress": receipt["progress"] if receipt else [],
-        "released": [
-            {k: item[k] for k in ("name", "mechanism", "covered")}
-            for item in release["items"]
-            if simulation or not item["simulation_only"]
-        ],
-        "not_covered": hidden,
-    }
-
-
-def _rounds(folder: Path) -> list[dict[str, Any]]:
-    """Rows of trained rounds; the latest row of a round and site wins."""
-    latest = {
-        (row["round"], row["site"]): row for row in read_metrics(folder) if row["event"] == "round"
-    }
-    return [latest[key] for key in sorted(latest)]
-
-
-def _seconds(rounds: list[dict[str, Any]]) -> list[float]:
-    by_round = {row["round"]: row["seconds"] for row in rounds}
-    return [by_round[number] for number in sorted(by_round)]
 
 
 def _read(folder: Path, name: str, default: Any = None) -> Any:
@@ -162,3 +155,107 @@ def _read(folder: Path, name: str, default: Any = None) -> Any:
             f"{path}: missing or not JSON: {folder} holds no finished run; finish it with "
             "simulate --resume"
         ) from error
+
+
+def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]:
+    receipt = files.receipts.get(site.name)
+    phases = receipt["phases"] if receipt else []
+    known = files.facts.get(site.name, {})
+    hidden = list(files.release.get("not_covered", []))
+    hidden += files.release.get("simulation_not_covered", []) if simulation else []
+    return {
+        "name": site.name,
+        "modality": site.domain.modality,
+        "anatomy": site.domain.anatomy,
+        "channels": site.domain.channels,
+        "domain": site.domain.name,
+        "weight": site.weight,
+        "participated": receipt is not None,
+        "refusal": files.summary["excluded"].get(site.name),
+        "epsilon": receipt["epsilon"] if receipt else 0.0,
+        "delta": receipt["delta"] if receipt else 0.0,
+        **{name: known.get(name) for name in FACTS},
+        "noise_multiplier": min((p["noise_multiplier"] for p in phases), default=None),
+        "sample_rate": max((p["sample_rate"] for p in phases), default=None),
+        "steps": sum(p["steps"] for p in phases),
+        "max_grad_norm": max((p["max_grad_norm"] for p in phases), default=None),
+        "accountant": receipt["accountant"] if receipt else None,
+        "phases": [{name: p[name] for name in PHASE_FIELDS} for p in phases],
+        "progress": receipt["progress"] if receipt else [],
+        **_work(site.name, phases, files),
+        "released": [
+            {name: item[name] for name in ("name", "mechanism", "covered")}
+            for item in files.release.get("items", [])
+            if simulation or not item["simulation_only"]
+        ],
+        "not_covered": hidden,
+    }
+
+
+def _work(name: str, phases: list[dict[str, Any]], files: RunFiles) -> dict[str, int]:
+    """Rounds and steps that the site really trained, as far as the coordinator saw them.
+
+    A lost attempt and an update that the server refused took their steps all the same.
+    """
+    per_round = {p["name"]: p["steps_per_round"] for p in phases}
+    mine = {r["round"]: 1 + r["attempt"] for r in files.rounds if r["site"] == name}
+    for event in files.summary["events"]:
+        if event["site"] == name and _event(event)["kind"] == "refused-update":
+            mine.setdefault(event["round"], 1)
+    phase_of = files.federation.schedule.phase_of
+    return {
+        "rounds_trained": len(mine),
+        "rounds_repeated": sum(attempts - 1 for attempts in mine.values()),
+        "steps_trained": sum(
+            per_round[phase_of(round_).name] * attempts for round_, attempts in mine.items()
+        ),
+    }
+
+
+def _training(row: dict[str, Any]) -> dict[str, Any]:
+    loss = row["exact_loss"]
+    kept = {name: row[name] for name in ("round", "phase", "site", "attempt")}
+    return {**kept, "exact_loss": loss if loss is not None and math.isfinite(loss) else None}
+
+
+def _event(row: dict[str, Any]) -> dict[str, Any]:
+    """A refusal or refused update; what the log calls `event` is its kind."""
+    kind = row["kind"] if "kind" in row else row["event"]
+    return {"round": row["round"], "site": row["site"], "kind": kind, "text": row["text"]}
+
+
+def _joined(files: RunFiles, field: str) -> str:
+    """The one value that all receipts hold, or all of them."""
+    return ", ".join(sorted({receipt[field] for receipt in files.receipts.values()}))
+
+
+def _model(files: RunFiles) -> dict[str, Any]:
+    model: dict[str, Any] = {"preset": files.federation.model.preset}
+    if files.shared_parameters is not None:
+        model["shared_parameters"] = files.shared_parameters
+    return model
+
+
+def _shared_parameters(checkpoint: Path) -> int | None:
+    """Numbers in the shared tensors of round 0, read from the checkpoint's header."""
+    if not checkpoint.exists():
+        return None
+    with safe_open(checkpoint, framework="np") as file:
+        names = [name for name in file.keys() if name.startswith("shared/")]  # noqa: SIM118
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+
+
+def _seconds(rounds: list[dict[str, Any]]) -> list[float]:
+    by_round = {row["round"]: row["seconds"] for row in rounds}
+    return [by_round[number] for number in sorted(by_round)]
+
+
+def _packages() -> dict[str, str]:
+    """Versions that are installed where the report is made."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,75 +1,107 @@
 """The report as one HTML page."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from server.report import plots
-from server.report.template import TEMPLATE
+from server.report.numbers import rounded_up, scientific
+from server.report.template import STYLE, TEMPLATE
 
-METRICS = {"auc": "test AUC", "accuracy": "test accuracy"}
+METRICS = {"auc": "Test AUC", "accuracy": "Test accuracy"}
+
+Row = dict[str, Any]
 
 
 def render(report: dict[str, Any]) -> str:
-    """Self-contained HTML; every value is escaped, plots are inline SVG."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    columns = [m for m in plots.MODELS if any(r["model"] == m for r in report["results"])]
-    sites = report["sites"]
-    exact = any(row["exact_loss"] is not None for row in report["training"])
-    drawn = {
-        "epsilon": plots.epsilon_by_round(sites),
-        "auc": plots.auc_by_site(report["results"]) if columns else "",
-        "losses": plots.losses(report["training"]) if exact else "",
-    }
+    """Self-contained HTML without scripts.
+
+    Every value is escaped; plots are inline SVG; epsilons and deltas are rounded up, so that no
+    shown guarantee is stronger than the computed one.
+    """
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(eps=rounded_up, sci=scientific)
+    sites, results = report["sites"], report["results"]
+    columns = [m for m in plots.MODELS if any(r["model"] == m for r in results)]
+    taking_part = [s for s in sites if s["participated"]]
     return environment.from_string(TEMPLATE).render(
         r=report,
-        taking_part=[s for s in sites if s["participated"]],
-        retrained=[s for s in sites if any(t["attempt"] for t in _rows(report, s["name"]))],
-        share=_share,
-        plots=drawn,
-        released=_grouped(sites),
-        not_covered=list(dict.fromkeys(text for s in sites for text in s["not_covered"])),
+        style=Markup(STYLE),
+        taking_part=taking_part,
+        guarantees=_grouped(taking_part, lambda s: {k: s[k] for k in ("epsilon", "delta")}),
+        factor=_factor(taking_part),
+        bar=_bar,
+        mechanisms=_grouped(taking_part, lambda s: s["phases"]),
+        egress=_grouped(sites, lambda s: {k: s[k] for k in ("released", "not_covered")}),
         columns=columns,
-        tables=[(title, _table(report["results"], m, columns)) for m, title in METRICS.items()],
+        tables=[(title, _table(report, metric, columns)) for metric, title in METRICS.items()],
+        tasks={r["site"]: r["task"] for r in results},
+        plots={name: Markup(svg) for name, svg in _plots(report, columns).items()},
     )
 
 
-def _rows(report: dict[str, Any], site: str) -> list[dict[str, Any]]:
-    return [row for row in report["training"] if row["site"] == site]
+def _plots(report: dict[str, Any], columns: Sequence[str]) -> dict[str, str]:
+    """SVG by name; empty where there is nothing to draw."""
+    exact = any(row["exact_loss"] is not None for row in report["training"])
+    return {
+        "epsilon": plots.epsilon_by_round(report),
+        "auc": plots.auc_by_site(report) if columns else "",
+        "losses": plots.losses(report) if exact else "",
+    }
 
 
-def _share(site: dict[str, Any]) -> int:
-    """Per cent of the lifetime epsilon that is spent, rounded up."""
-    return min(100, -int(-100 * site["epsilon_lifetime"] // site["epsilon_budget"]))
+def _factor(sites: Iterable[Row]) -> str:
+    """The largest e^epsilon of the run, in words that a reader can take in."""
+    largest = math.exp(min(50.0, max((s["epsilon"] for s in sites), default=0.0)))
+    return f"{largest:.1f}" if largest < 100 else f"{largest:,.0f}"
 
 
-def _grouped(sites: Sequence[dict[str, Any]]) -> list[tuple[list[str], list[dict[str, Any]]]]:
-    """Sites with the same list of released items together."""
-    groups: list[tuple[list[str], list[dict[str, Any]]]] = []
+def _bar(site: Row) -> Row:
+    """Shares of the lifetime budget in per cent: earlier runs, this run; and what is left."""
+    budget, spent = site["epsilon_budget"], site["epsilon_lifetime"]
+    run = min(site["epsilon"], spent)
+    shares = {"earlier": 100 * (spent - run) / budget, "run": 100 * run / budget}
+    return {
+        **{name: f"{min(100.0, share):.2f}" for name, share in shares.items()},
+        "spent": math.ceil(100 * spent / budget - 1e-9),
+        "left": max(0.0, math.floor(1000 * (budget - spent)) / 1000),
+    }
+
+
+def _grouped(sites: Iterable[Row], part: Callable[[Row], Any]) -> list[tuple[list[str], Any]]:
+    """Names of sites with an equal part together, in the order of the sites."""
+    groups: list[tuple[list[str], Any]] = []
     for site in sites:
-        for names, items in groups:
-            if items == site["released"]:
+        value = part(site)
+        for names, known in groups:
+            if known == value:
                 names.append(site["name"])
                 break
         else:
-            groups.append(([site["name"]], site["released"]))
+            groups.append(([site["name"]], value))
     return groups
 
 
-def _table(
-    results: Sequence[dict[str, Any]], metric: str, columns: Sequence[str]
-) -> list[tuple[str, list[float | None]]]:
-    """A row a site and a last one with the means."""
+def _table(report: Row, metric: str, columns: Sequence[str]) -> Row:
+    """A row a site, and the mean of each column over the sites that have a value."""
     values = {
         (r["site"], r["model"]): r["value"]
-        for r in results
-        if r["metric"] == metric and r["split"] == "test"
+        for r in report["results"]
+        if r["metric"] == metric and r["split"] == "test" and r["value"] is not None
     }
-    names = sorted({site for site, _ in values})
-    rows = [(name, [values.get((name, c)) for c in columns]) for name in names]
-    means: list[float | None] = []
+    known_sites = {site for site, _ in values}
+    names = [s["name"] for s in report["sites"] if s["name"] in known_sites]
+    means = []
     for column in columns:
-        known = [v for n in names if (v := values.get((n, column))) is not None]
-        means.append(sum(known) / len(known) if known else None)
-    return [*rows, ("mean", means)]
+        known = [values[name, column] for name in names if (name, column) in values]
+        mean = sum(known) / len(known) if known else None
+        means.append({"value": mean, "sites": len(known)})
+    return {
+        "rows": [(name, [values.get((name, c)) for c in columns]) for name in names],
+        "means": means,
+    }

@@ -1,98 +1,201 @@
 """Plots of the report as inline SVG, the same bytes for the same report."""
 
+import html
 import io
-from collections.abc import Sequence
+import math
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from server.report.numbers import rounded_up
+
 MODELS = ("federated-dp", "local-dp", "local-plain", "federated-plain", "centralised-plain")
-COLOURS = ("#0b5fa5", "#c2410c", "#15803d", "#7e22ce", "#b45309", "#0f766e", "#be185d", "#475569")
+COLOURS = ("#0b5fa5", "#c2410c", "#0f766e", "#a21caf", "#8a6100", "#4f46a5", "#9f1239", "#475569")
 MARKERS = "osD^vP*X"
+INK, SOFT, LINE = "#0f172a", "#475569", "#e2e8f0"
+WIDTH = 9.6
+"""Inches; the page scales it."""
+LEGEND_ROW = 0.21
+"""Inches."""
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": ["sans-serif"],
+    "font.size": 10,
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "legend.frameon": False,
+    "legend.labelspacing": 0.4,
+    "lines.linewidth": 1.6,
+}
+
+Report = dict[str, Any]
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def epsilon_by_round(report: Report) -> str:
+    """Running epsilon of each site, and the guarantee as a dashed line."""
+    equal: dict[tuple[Any, ...], list[str]] = {}
+    for site in report["sites"]:  # equal plans draw one line
+        if site["participated"]:
+            points = tuple((round_, value) for round_, value in site["progress"])
+            equal.setdefault((site["epsilon"], points), []).append(site["name"])
+    labels = ["\n".join(textwrap.wrap(", ".join(names), 100)) for names in equal.values()]
+    with _plot(3.3, labels) as (figure, axes):
+        top = max((epsilon for epsilon, _ in equal), default=1.0)
+        axes.set_ylim(0, 1.08 * top)
+        heights = _apart([epsilon for epsilon, _ in equal], 0.075 * top)
+        for i, (epsilon, points) in enumerate(equal):
+            look = _look(i)
+            rounds, values = [p[0] for p in points], [p[1] for p in points]
+            axes.plot(rounds, values, markersize=4, label=labels[i], **look)
+            axes.axhline(epsilon, color=look["color"], linestyle=(0, (6, 3)), linewidth=1.3)
+            if points:
+                axes.vlines(rounds[-1], values[-1], epsilon, color=look["color"], linestyle=":")
+            axes.annotate(
+                f"guarantee {rounded_up(epsilon)}", (1.01, heights[i]), va="center",
+                xycoords=("axes fraction", "data"), color=look["color"], annotation_clip=False,
+            )  # fmt: skip
+        _mark_phases(axes, report["schedule"])
+        axes.set_xlabel("round")
+        axes.set_ylabel(f"epsilon of one {report['unit']} so far")
+        return _svg(figure, "epsilon", "Epsilon by round of each site; the guarantee dashed")
+
+
+def auc_by_site(report: Report) -> str:
+    """Test AUC of every model at every site."""
+    rows = [
+        r
+        for r in report["results"]
+        if r["split"] == "test" and r["metric"] == "auc" and r["value"] is not None
+    ]
+    sites = _in_order(report, rows)
+    models = [m for m in MODELS if any(r["model"] == m for r in rows)]
+    with _plot(0.4 + 0.55 * max(len(sites), 2), models) as (figure, axes):
+        axes.grid(False, axis="y")
+        for border in range(1, len(sites)):
+            axes.axhline(border - 0.5, color=LINE, linewidth=1)
+        for i, model in enumerate(models):
+            points = [(r["value"], sites.index(r["site"])) for r in rows if r["model"] == model]
+            offset = 0.16 * (i - (len(models) - 1) / 2)
+            axes.plot(
+                [x for x, _ in points], [y + offset for _, y in points], label=model,
+                markersize=6.5 if i == 0 else 5.5, **{**_look(i), "linestyle": "none"},
+            )  # fmt: skip
+        axes.set_yticks(range(len(sites)), [_short(name) for name in sites])
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(sites) - 0.5, -0.5)
+        lowest = min((r["value"] for r in rows), default=0.5)
+        axes.set_xlim(math.floor(10 * lowest - 0.2) / 10, 1.0)
+        axes.set_xlabel("test AUC (0.5: guessing; 1: perfect)")
+        return _svg(figure, "auc", "Test AUC of every model at every site")
+
+
+def losses(report: Report) -> str:
+    """Exact training loss of each site by round."""
+    rows = [r for r in report["training"] if r["exact_loss"] is not None]
+    names = _in_order(report, rows)
+    with _plot(2.8, names) as (figure, axes):
+        for i, site in enumerate(names):
+            label: str | None = site
+            for phase in report["schedule"]:  # no line from one kind of loss to another
+                mine = [r for r in rows if r["site"] == site and r["phase"] == phase["name"]]
+                axes.plot(
+                    [r["round"] for r in mine], [r["exact_loss"] for r in mine], label=label,
+                    markersize=3.5, **_look(i),
+                )  # fmt: skip
+                label = None
+        _mark_phases(axes, report["schedule"])
+        axes.set_xlabel("round")
+        axes.set_ylabel("mean training loss")
+        return _svg(figure, "losses", "Exact training loss of each site by round")
+
+
+@contextmanager
+def _plot(height: float, labels: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+    """A figure whose axes are `height` inches tall, with room for the legend below them."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(True, color="#e2e8f0", linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
+    lines = math.ceil(sum(1 + label.count("\n") for label in labels) / _columns(labels))
+    with mpl.rc_context(STYLE):
+        size = (WIDTH, height + 0.6 + LEGEND_ROW * lines)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        yield figure, axes
 
 
-def _svg(figure: Any) -> str:
-    import matplotlib
+def _columns(labels: Sequence[str]) -> int:
+    """Columns of a legend that fit the width."""
+    longest = max((len(label) for label in labels), default=1)
+    return max(1, min(5, 118 // (longest + 6)))
 
-    with matplotlib.rc_context({"svg.hashsalt": "fedmedformer", "svg.fonttype": "path"}):
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+
+def _look(i: int) -> dict[str, Any]:
+    """Colour, marker and dash of the i-th line: 32 different ones."""
+    return {
+        "color": COLOURS[i % 8],
+        "marker": MARKERS[(i + i // 8) % 8],
+        "linestyle": ("-", "--", "-.", ":")[i // 8 % 4],
+    }
+
+
+def _in_order(report: Report, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Sites that have a row, in the order of the report."""
+    having = {row["site"] for row in rows}
+    return [site["name"] for site in report["sites"] if site["name"] in having]
+
+
+def _short(name: str) -> str:
+    """At most 32 letters; the middle of a long name is left out, the table has it whole."""
+    return name if len(name) <= 32 else f"{name[:18]}…{name[-13:]}"
+
+
+def _apart(values: Sequence[float], gap: float) -> list[float]:
+    """Heights of labels, moved down where two would overlap."""
+    placed: dict[int, float] = {}
+    last = float("inf")
+    for i in sorted(range(len(values)), key=lambda i: -values[i]):
+        last = placed[i] = min(values[i], last - gap)
+    return [placed[i] for i in range(len(values))]
+
+
+def _mark_phases(axes: Any, schedule: Sequence[dict[str, Any]]) -> None:
+    """Thin lines between phases, and their names above the plot, on two levels if narrow."""
+    total = sum(phase["rounds"] for phase in schedule)
+    axes.set_xlim(0.5, total + 0.5)
+    narrow = any(len(p["name"]) > 110 * p["rounds"] / total for p in schedule)
+    done = 0
+    for i, phase in enumerate(schedule):
+        if done:
+            axes.axvline(done + 0.5, color="#94a3b8", linewidth=1)
+        axes.annotate(
+            phase["name"], (done + phase["rounds"] / 2 + 0.5, 1.0), ha="center", va="bottom",
+            xytext=(0, 17 if narrow and i % 2 else 4), textcoords="offset points", color=SOFT,
+            xycoords=("data", "axes fraction"), annotation_clip=False,
+        )  # fmt: skip
+        done += phase["rounds"]
+
+
+def _svg(figure: Any, name: str, label: str) -> str:
+    """Inline SVG with a text for those who cannot see it; ids are the plot's own."""
+    import matplotlib as mpl
+
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    figure.legend(loc="outside lower center", ncols=_columns(labels))
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(
+            buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
-def epsilon_by_round(sites: Sequence[dict[str, Any]]) -> str:
-    """Running epsilon of each site, and the guarantee as a dashed line."""
-    figure, axes = _figure(9, 3.6)
-    taking_part = [s for s in sites if s["participated"]]
-    lines: dict[tuple[tuple[int, float], ...], list[str]] = {}
-    for site in taking_part:  # equal plans draw one line
-        lines.setdefault(tuple(map(tuple, site["progress"])), []).append(site["name"])
-    for i, (points, names) in enumerate(lines.items()):
-        rounds, values = zip(*points, strict=True) if points else ((), ())
-        axes.plot(rounds, values, color=COLOURS[i % 8], marker=MARKERS[i % 8], markersize=4,
-                  label=", ".join(names))  # fmt: skip
-    guarantees = sorted({round(s["epsilon"], 3) for s in taking_part})
-    for value in guarantees:
-        axes.axhline(value, color="#0f172a", linestyle=(0, (6, 3)), linewidth=1.2)
-    if guarantees:
-        low, high = guarantees[0], guarantees[-1]
-        text = f"{high:.3f}" if low == high else f"{low:.3f} to {high:.3f}"
-        axes.annotate(f"guarantee with spares: {text}", (0.01, high), va="bottom",
-                      xycoords=("axes fraction", "data"), fontsize=9)  # fmt: skip
-    axes.set_xlabel("round")
-    axes.set_ylabel("epsilon so far")
-    axes.set_ylim(bottom=0)
-    axes.margins(y=0.12)
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
-    return _svg(figure)
-
-
-def auc_by_site(results: Sequence[dict[str, Any]]) -> str:
-    """Test AUC of every model at every site."""
-    rows = [r for r in results if r["split"] == "test" and r["metric"] == "auc"]
-    sites = sorted({r["site"] for r in rows})
-    models = [m for m in MODELS if any(r["model"] == m for r in rows)]
-    figure, axes = _figure(9, 0.9 + 0.55 * max(len(sites), 2))
-    for i, model in enumerate(models):
-        points = [(r["value"], sites.index(r["site"])) for r in rows
-                  if r["model"] == model and r["value"] is not None]  # fmt: skip
-        offset = 0.12 * (i - (len(models) - 1) / 2)
-        axes.plot([x for x, _ in points], [y + offset for _, y in points], MARKERS[i], label=model,
-                  color=COLOURS[i], markersize=8 if i == 0 else 6)  # fmt: skip
-    axes.set_yticks(range(len(sites)), sites)
-    axes.invert_yaxis()
-    axes.set_xlabel("test AUC")
-    axes.axvline(0.5, color="#94a3b8", linewidth=1)
-    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _svg(figure)
-
-
-def losses(training: Sequence[dict[str, Any]]) -> str:
-    """Exact training loss by round; phases have losses of their own scale."""
-    rows = [r for r in training if r["exact_loss"] is not None]
-    figure, axes = _figure(9, 3.2)
-    for i, site in enumerate(sorted({r["site"] for r in rows})):
-        mine = [r for r in rows if r["site"] == site]
-        axes.plot([r["round"] for r in mine], [r["exact_loss"] for r in mine], label=site,
-                  color=COLOURS[i % 8], marker=MARKERS[i % 8], markersize=3)  # fmt: skip
-    starts: dict[str, int] = {}
-    for row in rows:
-        starts.setdefault(row["phase"], row["round"])
-    for name, start in starts.items():
-        axes.axvline(start - 0.5, color="#94a3b8", linewidth=1)
-        axes.annotate(name, (start - 0.4, 1.0), xycoords=("data", "axes fraction"), va="bottom",
-                      fontsize=9, color="#334155")  # fmt: skip
-    axes.set_xlabel("round")
-    axes.set_ylabel("mean loss")
-    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _svg(figure)
+    text = text[text.index("<svg") :]
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label)}" ', 1)

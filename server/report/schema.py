@@ -1,130 +1,225 @@
-"""JSON Schema of report.json."""
+"""JSON Schema (draft 2020-12) of report.json: what each number is, in which unit."""
 
+import json
 from typing import Any
 
-NUMBER, TEXT, TRUTH = {"type": "number"}, {"type": "string"}, {"type": "boolean"}
-COUNT = {"type": "integer", "minimum": 0}
+Kind = dict[str, Any]
 
 
-def _maybe(kind: dict[str, Any]) -> dict[str, Any]:
+def _text(description: str) -> Kind:
+    return {"type": "string", "description": description}
+
+
+def _truth(description: str) -> Kind:
+    return {"type": "boolean", "description": description}
+
+
+def _count(description: str) -> Kind:
+    return {"type": "integer", "minimum": 0, "description": description}
+
+
+def _number(description: str, **bounds: float) -> Kind:
+    return {"type": "number", "description": description, **bounds}
+
+
+def _maybe(kind: Kind) -> Kind:
     return {**kind, "type": [kind["type"], "null"]}
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
+def _list(items: Kind, description: str) -> Kind:
+    return {"type": "array", "items": items, "description": description}
+
+
+def _object(properties: dict[str, Kind], optional: tuple[str, ...] = ()) -> Kind:
     return {
         "type": "object",
         "properties": properties,
-        "required": sorted(properties),
+        "required": sorted(set(properties) - set(optional)),
         "additionalProperties": False,
     }
 
 
-def _list(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
-
-
-def _described(kind: dict[str, Any], text: str) -> dict[str, Any]:
-    return {**kind, "description": text}
-
+SAMPLE_RATE = _number(
+    "Probability with which each unit joins a step, independently.", exclusiveMinimum=0, maximum=1
+)
+NOISE_MULTIPLIER = _number(
+    "Standard deviation of the noise divided by max_grad_norm; no unit.", exclusiveMinimum=0
+)
+MAX_GRAD_NORM = _number(
+    "L2 sensitivity of a step's clipped sum under add/remove of one unit; gradient units.",
+    exclusiveMinimum=0,
+)
 
 PHASE = _object(
     {
-        "name": _described(TEXT, "Phase of the schedule; `spare` are rounds kept for retries."),
-        "rounds": COUNT,
-        "steps": _described(COUNT, "DP steps of the phase, all rounds together."),
-        "sample_rate": {
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "maximum": 1,
-            "description": "Probability with which each unit joins a step, independently.",
-        },
-        "noise_multiplier": {
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "description": "Standard deviation of the noise over max_grad_norm.",
-        },
-        "max_grad_norm": {
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "description": "L2 sensitivity of a step's clipped sum.",
-        },
-        "expected_batch_size": _described(NUMBER, "Public divisor of the noisy sum."),
+        "name": _text("Phase of the schedule; `spare`: rounds kept for retraining a lost round."),
+        "rounds": _count("Admitted rounds of the phase."),
+        "steps": _count("Admitted DP steps of the phase, all its rounds together."),
+        "sample_rate": SAMPLE_RATE,
+        "noise_multiplier": NOISE_MULTIPLIER,
+        "max_grad_norm": MAX_GRAD_NORM,
+        "expected_batch_size": _number(
+            "Public constant that the noisy sum is divided by; units a step.", exclusiveMinimum=0
+        ),
     }
 )
 
+RELEASED = _object(
+    {
+        "name": _text("Message and field."),
+        "mechanism": _text("What makes it safe to send, or `none`."),
+        "covered": _truth("The ledger's epsilon covers it, or nothing private is in it."),
+    }
+)
+
+PROGRESS = {
+    "type": "array",
+    "prefixItems": [_count("Round."), _number("Epsilon of the planned steps up to it.", minimum=0)],
+    "items": False,
+    "minItems": 2,
+}
+
 SITE = _object(
     {
-        "name": TEXT,
-        "modality": TEXT,
-        "anatomy": TEXT,
-        "channels": COUNT,
-        "weight": _described(NUMBER, "Publicly declared weight in the average."),
-        "participated": TRUTH,
-        "refusal": _maybe(TEXT),
-        "epsilon": _described(NUMBER, "Guarantee of this run: all admitted steps, spares too."),
-        "delta": NUMBER,
-        "epsilon_budget": _described(_maybe(NUMBER), "Lifetime limit; null: kept at the site."),
-        "delta_budget": _maybe(NUMBER),
-        "epsilon_lifetime": _described(
-            _maybe(NUMBER), "All admitted runs together; null: kept at the site."
+        "name": _text("Site."),
+        "modality": _text("Kind of image, as declared."),
+        "anatomy": _text("Part of the body, as declared."),
+        "channels": _count("Channels of an image."),
+        "domain": _text("Public domain id."),
+        "weight": _number("Publicly declared weight in the average; no unit.", minimum=0),
+        "participated": _truth("Whether the site admitted the run."),
+        "refusal": _maybe(_text("Why the site did not take part.")),
+        "epsilon": _number(
+            "The guarantee: epsilon of every admitted step of this run, spare rounds included; "
+            "0 if nothing was admitted.",
+            minimum=0,
         ),
-        "delta_lifetime": _maybe(NUMBER),
-        "delta_warning": _maybe(TEXT),
-        "n_public": _maybe(COUNT),
-        "noise_multiplier": _described(_maybe(NUMBER), "Smallest over the phases."),
-        "sample_rate": _described(_maybe(NUMBER), "Largest over the phases."),
-        "steps": _described(COUNT, "Admitted steps, spares included."),
-        "steps_trained": _described(COUNT, "Steps really taken or started, retries included."),
-        "max_grad_norm": _described(_maybe(NUMBER), "Largest over the phases."),
-        "accountant": _maybe(TEXT),
-        "phases": _list(PHASE),
-        "progress": _described(
-            _list({"type": "array", "prefixItems": [COUNT, NUMBER], "items": False}),
-            "[round, epsilon up to it]: progress of the plan, not a guarantee.",
+        "delta": _number("Delta of this run.", minimum=0, exclusiveMaximum=1),
+        "epsilon_budget": _maybe(
+            _number("Most that all runs may cost; null: kept at the site.", exclusiveMinimum=0)
         ),
-        "released": _list(_object({"name": TEXT, "mechanism": TEXT, "covered": TRUTH})),
-        "not_covered": _list(TEXT),
+        "delta_budget": _maybe(_number("Same for delta; null: kept at the site.", minimum=0)),
+        "epsilon_lifetime": _maybe(
+            _number("Epsilon of all runs admitted so far; null: kept at the site.", minimum=0)
+        ),
+        "delta_lifetime": _maybe(
+            _number("Delta of all runs admitted so far; null: kept at the site.", minimum=0)
+        ),
+        "delta_warning": _maybe(_text("Delta is large for the declared number of units.")),
+        "n_public": _maybe(_count("Declared number of units; null: kept at the site.")),
+        "noise_multiplier": _maybe({**NOISE_MULTIPLIER, "description": "Smallest of the phases."}),
+        "sample_rate": _maybe({**SAMPLE_RATE, "description": "Largest of the phases."}),
+        "max_grad_norm": _maybe({**MAX_GRAD_NORM, "description": "Largest of the phases."}),
+        "steps": _count("Admitted DP steps, spare rounds included."),
+        "steps_trained": _count("DP steps really taken, repeated rounds included."),
+        "rounds_trained": _count("Different rounds that were trained."),
+        "rounds_repeated": _count("Attempts after the first, paid from the spare rounds."),
+        "accountant": _maybe(_text("Method that computed epsilon, with its version.")),
+        "phases": _list(PHASE, "Every admitted step."),
+        "progress": _list(PROGRESS, "Progress of the plan, not a guarantee."),
+        "released": _list(RELEASED, "All that may leave the site; empty: the site declared none."),
+        "not_covered": _list(_text("A gap."), "What no guarantee in this report covers."),
     }
 )
 
 RESULT = _object(
     {
-        "site": TEXT,
-        "task": TEXT,
-        "metric": {"enum": ["auc", "accuracy"]},
+        "site": _text("Site whose records were evaluated."),
+        "task": _text("Supervised task."),
+        "metric": {"enum": ["auc", "accuracy"], "description": "Between 0 and 1."},
         "split": {"enum": ["val", "test"]},
-        "value": _maybe(NUMBER),
-        "model": TEXT,
+        "value": _maybe(_number("Null if undefined.", minimum=0, maximum=1)),
+        "model": _text("federated-dp: this run. Others are baselines."),
     }
 )
 
-SCHEMA: dict[str, Any] = {
+MODEL = _object(
+    {
+        "preset": _text("Size of the Medformer."),
+        "shared_parameters": _count("Numbers in the tensors that are averaged."),
+    },
+    optional=("shared_parameters",),
+)
+
+SCHEDULED = _object(
+    {
+        "name": _text("Phase."),
+        "rounds": _count("Planned rounds, spares not counted."),
+        "objectives": {"type": "object", "additionalProperties": _number("Weight of a loss.")},
+    }
+)
+
+EVENT = _object(
+    {
+        "round": _count("0: before the first round."),
+        "site": _text("Site."),
+        "kind": {"enum": ["refusal", "refused-update"]},
+        "text": _text("Reason."),
+    }
+)
+
+TRAINING = _object(
+    {
+        "round": _count("1, 2, ..."),
+        "phase": _text("Phase of the schedule."),
+        "site": _text("Site."),
+        "attempt": _count("0, or the number of times that the round was lost before."),
+        "exact_loss": _maybe(_number("Mean training loss without noise; simulations only.")),
+    }
+)
+
+TIMING = _object(
+    {
+        "round_seconds": _list(_number("Seconds.", minimum=0), "Each trained round, in order."),
+        "pretraining_seconds": _maybe(_number("Public pre-training.", minimum=0)),
+    }
+)
+
+SCHEMA: Kind = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "FedMedformer privacy-budget report",
     **_object(
         {
             "schema_version": {"const": 1},
-            "generated_by": TEXT,
-            "generated_at": TEXT,
-            "volatile": _described(_list(TEXT), "Fields that differ between equal runs."),
-            "name": TEXT,
-            "run_id": TEXT,
-            "source_hash": TEXT,
-            "packages": {"type": "object", "additionalProperties": TEXT},
-            "seed": COUNT,
-            "simulation": TRUTH,
-            "exact_simulation": _described(TRUTH, "Results are exact: not noised, not covered."),
-            "noise_source": {"enum": ["seeded", "secure"]},
-            "unit": _described(TEXT, "Whose presence is hidden."),
-            "adjacency": TEXT,
-            "preset": TEXT,
-            "rounds": COUNT,
-            "public_pretraining": {"type": ["object", "null"]},
-            "sites": _list(SITE),
-            "results": _list(RESULT),
-            "events": _list({"type": "object"}),
-            "training": _list({"type": "object"}),
-            "timing": {"type": "object"},
+            "generated_by": _text("Program and version."),
+            "generated_at": _text("ISO 8601, UTC."),
+            "volatile": _list(_text("Field."), "Fields that differ between equal runs."),
+            "name": _text("Name of the run's scenario or consortium."),
+            "run_id": _text("Identifies the run at the sites' ledgers."),
+            "source_hash": _text("SHA-256 of the Python sources that trained."),
+            "packages": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "Versions installed where the report was made.",
+            },
+            "seed": _count("Seed of the run."),
+            "simulation": _truth("Hospitals were simulated on one machine."),
+            "exact_simulation": _truth(
+                "Results and losses are exact: neither noised nor covered by any epsilon."
+            ),
+            "noise_source": {
+                "enum": ["seeded", "secure"],
+                "description": "seeded: whoever has the seed can remove the noise.",
+            },
+            "unit": _text("Whose presence is hidden: one of these."),
+            "adjacency": _text("How two neighbouring data sets differ."),
+            "model": MODEL,
+            "rounds": _count("Trained rounds."),
+            "schedule": _list(SCHEDULED, "Phases in the order of training."),
+            "public_pretraining": {
+                "type": ["object", "null"],
+                "description": "Training on public images before round 1; costs no epsilon.",
+            },
+            "sites": _list(SITE, "Every site of the run, those that refused too."),
+            "results": _list(RESULT, "Metrics of this run and of its baselines."),
+            "events": _list(EVENT, "Refusals and refused updates."),
+            "training": _list(TRAINING, "One row a round and site."),
+            "timing": TIMING,
         }
     ),
 }
+
+
+def schema_json() -> str:
+    """The schema as it is published beside every report."""
+    return json.dumps(SCHEMA, indent=1, sort_keys=True) + "\n"

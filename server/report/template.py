@@ -1,159 +1,271 @@
-"""The page: one self-contained HTML file without scripts. A string, because only sources travel in
-an app bundle."""
+"""The page's style and text: strings, because only sources travel in an app bundle."""
+
+STYLE = """
+:root { --ink: #0f172a; --soft: #475569; --line: #d5dce6; --accent: #0b5fa5; --earlier: #64748b;
+        --good: #166534; --bad: #9a3412; --wash: #f3f6fa; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #e9eef4; color: var(--ink);
+       font: 15px/1.55 "Segoe UI", "Helvetica Neue", Arial, "Liberation Sans", sans-serif; }
+main { max-width: 1080px; margin: 24px auto; background: #fff; padding: 40px 48px 48px;
+       border: 1px solid var(--line); }
+h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere; }
+h2 { font-size: 19px; line-height: 1.3; margin: 40px 0 12px; padding-top: 16px;
+     border-top: 2px solid var(--ink); }
+h3 { font-size: 15px; margin: 22px 0 6px; overflow-wrap: anywhere; }
+sup { font-size: 75%; line-height: 0; }
+p, li { max-width: 96ch; margin: 10px 0; overflow-wrap: anywhere; } li { margin: 3px 0; }
+.soft { color: var(--soft); } .small { font-size: 13.5px; max-width: none; }
+.lead { font-size: 16.5px; }
+.note, .warn { padding: 12px 18px; margin: 16px 0; border-left: 5px solid; max-width: none; }
+.note { border-color: var(--accent); background: #eef5fc; }
+.warn { border-color: var(--bad); background: #fff4ec; }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 1px;
+         background: var(--line); border: 1px solid var(--line); margin: 20px 0; }
+.facts div { background: var(--wash); padding: 12px 16px; }
+.facts dt { color: var(--soft); font-size: 13px; }
+.facts dd { margin: 2px 0 0; font-size: 19px; font-weight: 600; line-height: 1.3; }
+.facts dd small { display: block; font-size: 13px; font-weight: 400; color: var(--soft); }
+table { border-collapse: collapse; width: 100%; margin: 12px 0 8px; font-size: 14px; }
+th, td { text-align: left; padding: 7px 12px 7px 0; border-bottom: 1px solid var(--line);
+         vertical-align: top; overflow-wrap: anywhere; }
+th:last-child, td:last-child { padding-right: 0; }
+thead th { color: var(--soft); font-weight: 600; font-size: 13px; line-height: 1.35;
+           vertical-align: bottom; border-bottom: 1.5px solid var(--soft); }
+tbody th { font-weight: 600; }
+th span, td span.soft { display: block; font-weight: 400; font-size: 13px; }
+.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+thead th { overflow-wrap: normal; } thead th.n { white-space: normal; }
+td.phase { min-width: 8em; } td.narrow { min-width: 7em; } th.gauge, td.gauge { padding-left: 12px; } .who { min-width: 11em; max-width: 18em; }
+td.item { width: 32%; } td.yesno { width: 9em; }
+tr.spare td { background: var(--wash); } tr.open td { background: #fff4ec; }
+tfoot td, tfoot th { border-top: 1.5px solid var(--ink); border-bottom: 0; font-weight: 600; }
+.bar { display: flex; min-width: 150px; height: 14px; margin: 3px 0; background: #e2e8f0;
+       border: 1px solid #94a3b8; }
+.bar i { height: 100%; } .run { background: var(--accent); } .earlier { background: var(--earlier); }
+.key { display: inline-block; width: 11px; height: 11px; border: 1px solid #94a3b8;
+       margin: 0 4px 0 12px; } .key.first { margin-left: 0; } .key.left { background: #e2e8f0; }
+.yes { color: var(--good); font-weight: 600; } .no { color: var(--bad); font-weight: 600; }
+.tag { font-size: 12px; font-weight: 600; color: var(--bad); border: 1px solid var(--bad);
+       border-radius: 3px; padding: 1px 7px; margin-left: 8px; white-space: nowrap;
+       vertical-align: 2px; }
+code { font: 13px/1.45 Consolas, "Liberation Mono", "DejaVu Sans Mono", monospace; }
+figure { margin: 16px 0 4px; } figure svg { display: block; width: 100%; height: auto; }
+figure svg text { font-family: "Segoe UI", "Helvetica Neue", Arial, "Liberation Sans",
+                  sans-serif !important; }
+figcaption { color: var(--soft); font-size: 13.5px; max-width: 106ch; margin-top: 8px; }
+@media (max-width: 800px) { main { padding: 24px 18px; margin: 0; } table { font-size: 13px; } }
+@media (max-width: 800px), print { .who { min-width: 7em; } .bar { min-width: 90px; }
+                                   th, td { padding-right: 8px; } }
+@page { size: A4; margin: 14mm; }
+@media print {
+  body { background: none; font-size: 10.5pt; print-color-adjust: exact;
+         -webkit-print-color-adjust: exact; }
+  main { border: 0; margin: 0; padding: 0; max-width: none; }
+  h2, h3 { break-after: avoid; } tr, figure, .note, .warn, .facts { break-inside: avoid; }
+  thead { display: table-header-group; } table { font-size: 9.5pt; }
+}
+"""
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Privacy-budget report: {{ r.name }}</title>
-<style>
-:root { --ink: #0f172a; --soft: #475569; --line: #cbd5e1; --paper: #ffffff; --accent: #0b5fa5;
-        --good: #166534; --bad: #9a3412; --wash: #f1f5f9; }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--wash); color: var(--ink);
-       font: 15px/1.55 "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; }
-main { max-width: 1060px; margin: 24px auto; background: var(--paper); padding: 36px 44px;
-       border: 1px solid var(--line); }
-h1 { font-size: 27px; line-height: 1.25; margin: 0 0 4px; }
-h2 { font-size: 19px; margin: 38px 0 10px; padding-top: 14px; border-top: 2px solid var(--ink); }
-p, li { max-width: 84ch; }
-.soft { color: var(--soft); }
-.lead { font-size: 16px; }
-.note { border-left: 4px solid var(--accent); background: #eff6ff; padding: 10px 16px; }
-.warn { border-left: 4px solid var(--bad); background: #fff7ed; padding: 10px 16px; }
-table { border-collapse: collapse; width: 100%; margin: 10px 0 6px; font-size: 14px; }
-th, td { text-align: left; padding: 6px 10px 6px 0; border-bottom: 1px solid var(--line);
-         vertical-align: top; overflow-wrap: anywhere; }
-th { color: var(--soft); font-weight: 600; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-tr.mean td { border-top: 2px solid var(--ink); font-weight: 600; }
-.bar { width: 150px; height: 12px; background: #e2e8f0; border-radius: 3px; overflow: hidden; }
-.bar i { display: block; height: 100%; background: var(--accent); }
-.yes { color: var(--good); font-weight: 600; } .no { color: var(--bad); font-weight: 600; }
-code { font: 13px/1.4 "DejaVu Sans Mono", Consolas, monospace; overflow-wrap: anywhere; }
-figure { margin: 14px 0 4px; } figure svg { width: 100%; height: auto; }
-figcaption { color: var(--soft); font-size: 13.5px; max-width: 90ch; }
-@media print { body { background: none; } main { border: 0; margin: 0; padding: 0; }
-               h2 { break-after: avoid; } table, figure { break-inside: avoid; } }
-</style>
+<style>{{ style }}</style>
 </head>
 <body><main>
+
+{% macro names(list) %}{{ list|join(", ") }}{% endmacro %}
+{% macro exact() %}{% if r.exact_simulation %}<span class="tag">exact, simulation only</span>{% endif %}{% endmacro %}
+
+<header>
 <h1>Privacy-budget report: {{ r.name }}</h1>
-<p class="soft">{{ r.generated_by }} · {{ r.generated_at }} · run <code>{{ r.run_id }}</code></p>
+<p class="soft small">{{ r.generated_by }}, {{ r.generated_at }}</p>
+</header>
 
-<p class="lead">{{ taking_part|length }} of {{ r.sites|length }} sites trained one shared model in
-{{ r.rounds }} rounds. No image left a site. Each site guarantees
-(&epsilon;,&nbsp;&delta;)-differential privacy for <b>one {{ r.unit }}</b>: {{ r.adjacency }}
-changes the probability of anything the site sent by at most a factor e<sup>&epsilon;</sup>, up to
-&delta;.</p>
-<p class="note"><b>A person with records at several of these sites</b> gets the sum of those sites'
-epsilons; a person with several images at one site gets less protection than one image does.</p>
 {% if r.simulation %}
-<p class="warn"><b>This is a simulation.</b> Its noise is seeded, so that it can be repeated: whoever
-has the seed can remove the noise. Losses and metrics below are exact; they would not leave a
-hospital. Baselines are trained on the same records outside the ledger.</p>
+<p class="warn"><b>This is a simulation, not a deployment.</b> All sites ran on one machine. The noise
+is seeded so that the run can be repeated: whoever has the seed can remove it. The guarantees below
+are those that the same run would give with secret noise. Losses and metrics are exact and are
+covered by no guarantee; baselines were trained on the same records outside the ledger.</p>
 {% endif %}
 
-<h2>1. Budget of each site</h2>
+<h2>1. Summary</h2>
+<p class="lead">{{ taking_part|length }} of {{ r.sites|length }} sites trained one shared model in
+{{ r.rounds }} rounds:
+{% for s in taking_part %}<b>{{ s.name }}</b> ({{ s.modality }}, {{ s.anatomy }}){{ ", " if not loop.last }}{% endfor %}.
+Images and labels stayed at the sites; section 5 lists what left them. Each site guarantees
+differential privacy for <b>one {{ r.unit }}</b>: to {{ r.adjacency }} changes the probability of
+anything that may be seen of the site's messages by at most a factor e<sup>&epsilon;</sup>, up to an
+added &delta;. The smaller &epsilon; and &delta;, the stronger the guarantee; the largest
+&epsilon; here allows a factor of {{ factor }}.</p>
+<ul class="lead">
+{% for who, g in guarantees %}
+<li><b>&epsilon;&nbsp;=&nbsp;{{ g.epsilon|eps }}, &delta;&nbsp;=&nbsp;{{ g.delta|sci }}</b> per
+{{ r.unit }} at {{ names(who) }}</li>
+{% endfor %}
+{% for s in r.sites if not s.participated %}
+<li><b>{{ s.name }} did not take part</b>: {{ s.refusal or "no reason was given" }}</li>
+{% endfor %}
+</ul>
+<p class="note"><b>A person with records at k of these sites gets the sum of the k epsilons</b> (and
+of the k deltas): one {{ r.unit }} at each of the {{ taking_part|length }} sites adds up to
+&epsilon;&nbsp;=&nbsp;{{ taking_part|sum(attribute="epsilon")|eps }},
+&delta;&nbsp;=&nbsp;{{ taking_part|sum(attribute="delta")|sci }}.
+{% if r.unit == "image" %}A person with several images at one site is protected less than one image
+is: with m images, by m times &epsilon;, and by a &delta; that grows faster than m.{% endif %}</p>
+<dl class="facts">
+<div><dt>unit of privacy</dt><dd>one {{ r.unit }}<small>{{ r.adjacency }}</small></dd></div>
+<div><dt>at one site, at most</dt>
+<dd>&epsilon; = {{ taking_part|map(attribute="epsilon")|max|eps }}<small>&delta; =
+{{ taking_part|map(attribute="delta")|max|sci }}</small></dd></div>
+<div><dt>one {{ r.unit }} at every site</dt>
+<dd>&epsilon; = {{ taking_part|sum(attribute="epsilon")|eps }}<small>&delta; =
+{{ taking_part|sum(attribute="delta")|sci }}</small></dd></div>
+<div><dt>noise</dt><dd>{{ r.noise_source }}<small>{{ "removable with the seed" if r.noise_source == "seeded" else "cryptographic generator" }}</small></dd></div>
+</dl>
+
+<h2>2. Budget of each site</h2>
 <table>
-<tr><th>site</th><th class="n">&epsilon; of this run</th><th class="n">&delta; of this run</th>
-<th class="n">&epsilon; of all runs</th><th class="n">lifetime limit</th><th>spent</th>
-<th>accountant</th></tr>
+<thead><tr><th>site</th><th class="n">&epsilon;<br>this run</th><th class="n">&epsilon;<br>all runs</th>
+<th class="n">&epsilon;<br>lifetime limit</th><th class="gauge">lifetime &epsilon;,<br>spent and left</th>
+<th class="n">&delta;<br>this run</th><th class="n">&delta;<br>all runs</th>
+<th class="n">&delta;<br>lifetime limit</th></tr></thead>
+<tbody>
 {% for s in r.sites %}
-<tr><td><b>{{ s.name }}</b><br><span class="soft">{{ s.modality }}, {{ s.anatomy }}</span></td>
-{% if s.participated %}
-<td class="n">{{ "%.3f"|format(s.epsilon) }}</td><td class="n">{{ "%.0e"|format(s.delta) }}</td>
-{% if s.epsilon_lifetime is none %}
+<tr><th class="who">{{ s.name }}<span class="soft">{{ s.modality }}, {{ s.anatomy }}</span></th>
+{% if s.participated %}<td class="n">{{ s.epsilon|eps }}</td>
+{% else %}<td class="n soft">none</td>{% endif %}
+{% if s.epsilon_lifetime is none or s.epsilon_budget is none %}
 <td colspan="3" class="soft">kept at the site</td>
-{% else %}
-<td class="n">{{ "%.3f"|format(s.epsilon_lifetime) }}</td>
-<td class="n">{{ "%.3f"|format(s.epsilon_budget) }}</td>
-<td><div class="bar"><i style="width: {{ share(s) }}%"></i></div>{{ share(s) }} %</td>
+{% else %}{% set b = bar(s) %}
+<td class="n">{{ s.epsilon_lifetime|eps }}</td><td class="n">{{ s.epsilon_budget|eps }}</td>
+<td class="gauge"><div class="bar"><i class="earlier" style="width: {{ b.earlier }}%"></i><i class="run" style="width: {{ b.run }}%"></i></div>
+<span class="soft">{{ b.spent }}&nbsp;% spent, {{ "%.3f"|format(b.left) }} left</span></td>
 {% endif %}
-<td>{{ s.accountant }}</td>
+{% if s.participated %}<td class="n">{{ s.delta|sci }}</td>
+{% else %}<td class="n soft">none</td>{% endif %}
+{% if s.delta_lifetime is none or s.delta_budget is none %}
+<td colspan="2" class="soft">kept at the site</td>
 {% else %}
-<td colspan="6"><span class="no">did not take part</span>: {{ s.refusal }}</td>
+<td class="n">{{ s.delta_lifetime|sci }}</td><td class="n">{{ s.delta_budget|sci }}</td>
 {% endif %}</tr>
-{% if s.delta_warning %}<tr><td></td><td colspan="6" class="no">{{ s.delta_warning }}</td></tr>{% endif %}
+{% if s.delta_warning %}<tr><td></td><td colspan="7"><span class="no">Warning:</span>
+{{ s.delta_warning }}</td></tr>{% endif %}
 {% endfor %}
-</table>
-<p>The whole schedule was reserved at each site before its first gradient. It is charged in full,
-also if the run stops early; nothing is handed back. Across runs, epsilons and deltas add up.</p>
+</tbody></table>
+<p class="soft small"><i class="key first earlier"></i>earlier runs<i class="key run"></i>this run
+<i class="key left"></i>left. Epsilons and deltas are rounded up, what is left is rounded down.
+Accountant:
+{% for a in taking_part|map(attribute="accountant")|unique %}{{ a }}{{ ", " if not loop.last }}{% endfor %}.</p>
+<p>Each site reserved the whole schedule before its first gradient. It is charged in full, also if
+the run stops early; nothing is handed back. Over several runs epsilons and deltas add up, whatever
+server asked for them.</p>
 
-<h2>2. Epsilon by round</h2>
-<figure>{{ plots.epsilon|safe }}<figcaption>Solid lines: progress of the plan, not a guarantee
-(sites with equal plans share a line). Dashed black line: the guarantee, which also pays for the spare rounds that are kept for
-retraining a lost round.</figcaption></figure>
+<h2>3. Epsilon by round</h2>
+<figure>{{ plots.epsilon }}<figcaption><b>Lines with markers: progress of the plan, not a
+guarantee.</b> Sites with equal plans share a line. Dashed: the guaranteed &epsilon; of the whole
+run. It lies above the last round (dotted) because spare rounds, kept for retraining a lost round,
+are charged too, used or not.</figcaption></figure>
 
-<h2>3. Mechanism</h2>
+<h2>4. Mechanism</h2>
 <p>Each step is a Poisson-subsampled Gaussian mechanism (Abadi et al. 2016): every {{ r.unit }} joins
-with probability <i>sample rate</i>, its gradient is clipped to <i>max. norm</i>, noise of standard
-deviation <i>noise multiplier</i> × <i>max. norm</i> is added to the sum, which is divided by a
-public constant.</p>
+a step with the <i>sample rate</i> as its probability; its gradient is scaled down to at most the
+<i>max. norm</i>; noise of standard deviation <i>noise multiplier</i> times <i>max. norm</i> is added
+to the sum; the sum is divided by the <i>expected batch</i>, a public constant. The phase
+<i>spare</i> may repeat any round and is charged like the costliest.</p>
 <table>
-<tr><th>site</th><th>phase</th><th class="n">rounds</th><th class="n">steps</th>
+<thead><tr><th>sites</th><th>phase</th><th class="n">rounds</th><th class="n">steps</th>
 <th class="n">sample rate</th><th class="n">noise multiplier</th><th class="n">max. norm</th>
-<th class="n">divisor</th></tr>
-{% for s in r.sites %}{% for p in s.phases %}
-<tr><td>{{ s.name if loop.first else "" }}</td><td>{{ p.name }}</td><td class="n">{{ p.rounds }}</td>
-<td class="n">{{ p.steps }}</td><td class="n">{{ "%.4f"|format(p.sample_rate) }}</td>
-<td class="n">{{ "%.3f"|format(p.noise_multiplier) }}</td>
-<td class="n">{{ "%.3f"|format(p.max_grad_norm) }}</td>
-<td class="n">{{ "%g"|format(p.expected_batch_size) }}</td></tr>
+<th class="n">expected batch</th></tr></thead>
+<tbody>
+{% for who, phases in mechanisms %}{% for p in phases %}
+<tr{% if p.name == "spare" %} class="spare"{% endif %}>{% if loop.first %}<th class="who" rowspan="{{ phases|length }}">{{ names(who) }}</th>{% endif %}
+<td class="phase">{{ p.name }}</td><td class="n">{{ p.rounds }}</td><td class="n">{{ p.steps }}</td>
+<td class="n">{{ "%.4g"|format(p.sample_rate) }}</td><td class="n">{{ "%.3f"|format(p.noise_multiplier) }}</td>
+<td class="n">{{ "%.3f"|format(p.max_grad_norm) }}</td><td class="n">{{ "%g"|format(p.expected_batch_size) }}</td></tr>
 {% endfor %}{% endfor %}
-</table>
-
-<h2>4. What left each site</h2>
-{% for names, items in released %}
-<p><b>{{ names|join(", ") }}</b></p>
-{% if items %}
-<table><tr><th>item</th><th>mechanism</th><th>covered by the ledger, or public</th></tr>
-{% for item in items %}
-<tr><td><code>{{ item.name }}</code></td><td>{{ item.mechanism }}</td>
-<td>{% if item.covered %}<span class="yes">yes</span>{% else %}<span class="no">no</span>{% endif %}
-</td></tr>
-{% endfor %}</table>
-{% else %}<p class="no">the site did not declare what may leave it</p>{% endif %}
-{% endfor %}
-<p><b>Not covered by any guarantee here:</b></p>
-<ul>{% for text in not_covered %}<li>{{ text }}</li>{% endfor %}</ul>
-
-{% if columns %}
-<h2>5. Results</h2>
-{% if r.exact_simulation %}<p class="soft">Exact values of the simulation, on the test split.</p>{% endif %}
-{% for metric, rows in tables %}
-<table><tr><th>{{ metric }}</th>{% for c in columns %}<th class="n">{{ c }}</th>{% endfor %}</tr>
-{% for name, cells in rows %}
-<tr{% if loop.last %} class="mean"{% endif %}><td>{{ name }}</td>
-{% for cell in cells %}<td class="n">{{ "-" if cell is none else "%.3f"|format(cell) }}</td>{% endfor %}
-</tr>{% endfor %}</table>
-{% endfor %}
-<figure>{{ plots.auc|safe }}<figcaption>federated-dp: this run. local-dp: each site alone, same
-epsilon. local-plain, federated-plain, centralised-plain: without privacy.</figcaption></figure>
-{% endif %}
-
-{% if plots.losses %}
-<h2>6. Training</h2>
-<figure>{{ plots.losses|safe }}<figcaption>Exact training loss (simulation only). Phases mix other
-objectives, so their losses are not comparable.</figcaption></figure>
-{% endif %}
-
-<h2>7. Refusals and lost rounds</h2>
-{% if r.events %}<table><tr><th class="n">round</th><th>site</th><th>what</th><th>why</th></tr>
-{% for e in r.events %}<tr><td class="n">{{ e.round }}</td><td>{{ e.site }}</td>
-<td>{{ e.event or e.kind }}</td><td>{{ e.text }}</td></tr>{% endfor %}</table>
-{% else %}<p>None.</p>{% endif %}
-{% for s in retrained %}<p>{{ s.name }}: {{ s.steps_trained }} steps were started, retries included,
-of {{ s.steps }} admitted.</p>{% endfor %}
-
-<h2>8. To repeat this run</h2>
+</tbody></table>
+<h3>Admitted and trained</h3>
 <table>
-<tr><td>seed</td><td>{{ r.seed }} ({{ r.noise_source }} noise)</td></tr>
-<tr><td>model</td><td>Medformer {{ r.preset }}</td></tr>
-<tr><td>public pre-training (no epsilon)</td><td>{{ r.public_pretraining or "none" }}</td></tr>
-<tr><td>sources</td><td><code>{{ r.source_hash }}</code></td></tr>
-<tr><td>packages</td><td>{% for name, v in r.packages|dictsort %}{{ name }} {{ v }}{{ ", " if not loop.last }}{% endfor %}</td></tr>
+<thead><tr><th>site</th><th class="n">steps admitted (charged)</th><th class="n">steps trained</th>
+<th class="n">rounds trained</th><th class="n">rounds repeated</th></tr></thead>
+<tbody>
+{% for s in taking_part %}
+<tr><th class="who">{{ s.name }}</th><td class="n">{{ s.steps }}</td><td class="n">{{ s.steps_trained }}</td>
+<td class="n">{{ s.rounds_trained }}</td><td class="n">{{ s.rounds_repeated }}</td></tr>
+{% endfor %}
+</tbody></table>
+
+<h2>5. What left each site, and what is not covered</h2>
+{% for who, list in egress %}
+<h3>{{ names(who) }}</h3>
+{% if list.released %}
+<table><thead><tr><th>item</th><th>mechanism</th><th>covered by the ledger, or public</th></tr></thead>
+<tbody>
+{% for item in list.released %}
+<tr{% if not item.covered %} class="open"{% endif %}><td class="item"><code>{{ item.name }}</code></td>
+<td>{{ item.mechanism }}</td>
+<td class="yesno">{% if item.covered %}<span class="yes">yes</span>{% else %}<span class="no">not covered</span>{% endif %}</td></tr>
+{% endfor %}
+</tbody></table>
+{% else %}<p class="no">The site did not declare what may leave it.</p>{% endif %}
+{% if list.not_covered %}
+<p><b>Not covered by any guarantee in this report:</b></p>
+<ul>{% for text in list.not_covered %}<li>{{ text }}</li>{% endfor %}</ul>
+{% else %}<p class="no">The site did not declare what is not covered.</p>{% endif %}
+{% endfor %}
+
+<h2>6. Results{{ exact() }}</h2>
+{% if columns %}
+{% for metric, table in tables %}
+<table><thead><tr><th>{{ metric }}</th>{% for c in columns %}<th class="n">{{ c }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for name, cells in table.rows %}
+<tr><th class="who">{{ name }}<span class="soft">{{ tasks[name] }}</span></th>
+{% for cell in cells %}<td class="n">{{ "–" if cell is none else "%.3f"|format(cell) }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+<tfoot><tr><th>mean over sites</th>
+{% for m in table.means %}<td class="n">{% if m.value is none %}–{% else %}{{ "%.3f"|format(m.value) }}{% if m.sites < table.rows|length %} <span class="soft">{{ m.sites }} of {{ table.rows|length }} sites</span>{% endif %}{% endif %}</td>{% endfor %}</tr></tfoot>
 </table>
+{% endfor %}
+<figure>{{ plots.auc }}<figcaption>On the test split of each site. <b>federated-dp</b>: this run.
+<b>local-dp</b>: each site alone, same plan and &epsilon;. <b>local-plain</b>,
+<b>federated-plain</b>, <b>centralised-plain</b> (records pooled): without privacy. All but the first
+are baselines, outside the ledger.</figcaption></figure>
+{% else %}<p>Metrics stayed at the sites.</p>{% endif %}
+
+<h2>7. Training loss{{ exact() if plots.losses }}</h2>
+{% if plots.losses %}
+<figure>{{ plots.losses }}<figcaption>Mean loss of each round, read without noise. Each phase mixes
+its own objectives, so losses of different phases do not compare.</figcaption></figure>
+{% else %}<p>No training loss left a site.</p>{% endif %}
+
+<h2>8. Refusals and refused updates</h2>
+{% if r.events %}
+<table><thead><tr><th class="n">round</th><th>site</th><th>what</th><th>why</th></tr></thead><tbody>
+{% for e in r.events %}<tr><td class="n">{{ e.round }}</td><td class="who">{{ e.site }}</td>
+<td class="narrow">{{ e.kind }}</td><td>{{ e.text }}</td></tr>{% endfor %}
+</tbody></table>
+{% else %}<p>None.</p>{% endif %}
+
+<h2>9. To repeat this run</h2>
+<table><tbody>
+<tr><th class="who">run</th><td><code>{{ r.run_id }}</code></td></tr>
+<tr><th>seed</th><td>{{ r.seed }}</td></tr>
+<tr><th>model</th><td>Medformer {{ r.model.preset }}{% if r.model.shared_parameters is defined %},
+{{ "{:,}".format(r.model.shared_parameters) }} shared parameters{% endif %}</td></tr>
+<tr><th>schedule</th><td>{% for p in r.schedule %}{{ p.name }}: {{ p.rounds }} rounds of
+{% for o, w in p.objectives|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% if not loop.last %}<br>{% endif %}{% endfor %}</td></tr>
+<tr><th>public pre-training</th><td>{% if r.public_pretraining %}{% for k, v in r.public_pretraining|dictsort %}{{ k }}:
+{% if v is mapping %}{% for o, w in v|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% else %}{{ v }}{% endif %}{{ ", " if not loop.last }}{% endfor %} (costs no epsilon){% else %}none{% endif %}</td></tr>
+<tr><th>sources, SHA-256</th><td><code>{{ r.source_hash }}</code></td></tr>
+<tr><th>packages of this report</th><td>{% for name, v in r.packages|dictsort %}{{ name }}&nbsp;{{ v }}{{ ", " if not loop.last }}{% endfor %}</td></tr>
+</tbody></table>
+<p class="soft small">The same numbers, for programs: <code>report.json</code> beside this page; its
+schema is <code>report.schema.json</code>.</p>
 </main></body></html>
 """

@@ -1,19 +1,21 @@
 """Writes report.json, its schema and report.html into a run folder."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 
 from server.checkpoints import write_atomically, write_json
-from server.report.build import build
+from server.report.build import ReportError, build
 from server.report.html import render
-from server.report.schema import SCHEMA
+from server.report.schema import SCHEMA, schema_json
 
 
 def write_report(folder: Path, *, simulation: bool = True) -> dict[str, Any]:
-    """Build, validate and write the report; may be called again when baselines were added.
+    """Build, validate and write the report; call it again when baselines were added.
 
     Args:
         folder: A run folder.
@@ -21,12 +23,29 @@ def write_report(folder: Path, *, simulation: bool = True) -> dict[str, Any]:
     Returns:
         What report.json holds.
     Raises:
-        ReportError: The folder holds no finished run.
+        MedFormerError: The folder holds no finished run, or one that cannot be reported. No file
+            was changed.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     report = build(folder, simulation=simulation, generated_at=now)
-    jsonschema.validate(report, SCHEMA)
-    write_json(folder / "report.schema.json", SCHEMA)
+    check(report)
+    page = render(report)
+    write_atomically(folder / "report.schema.json", schema_json().encode())
     write_json(folder / "report.json", report)
-    write_atomically(folder / "report.html", render(report).encode())
+    write_atomically(folder / "report.html", page.encode())
     return report
+
+
+def check(report: dict[str, Any]) -> None:
+    """Hold a report against its schema; NaN and infinity are no JSON.
+
+    Raises:
+        ReportError: Names the first field that is wrong.
+    """
+    error = best_match(Draft202012Validator(SCHEMA).iter_errors(report))
+    if error is not None:
+        raise ReportError(f"report.json would be wrong at {error.json_path}: {error.message[:200]}")
+    try:
+        json.dumps(report, allow_nan=False)
+    except ValueError as problem:
+        raise ReportError("report.json would hold a number that is not finite") from problem
