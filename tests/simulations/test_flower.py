@@ -20,7 +20,6 @@ import yaml
 
 from server.coordinate import read_metrics
 from server.protocol import SIMULATED_SITES
-from simulations import processes
 
 pytestmark = [pytest.mark.flower, pytest.mark.timeout(280)]
 ROOT = Path(__file__).parents[2]
@@ -95,14 +94,17 @@ def simulate(tmp_path: Path) -> Iterator[Callable[..., Simulation]]:
         one.log.close()
 
 
-def running_tokens() -> set[str]:
-    tokens = set()
+def left_running(out: Path) -> list[str]:
+    """Processes of this very run, whoever their parent is by now."""
+    found = []
     for process in psutil.process_iter():
         try:
-            tokens.add(process.environ().get(processes.TOKEN, ""))
+            home = process.environ().get("FLWR_HOME", "")
+            if home.startswith(str(out)) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.name())
         except psutil.Error:
             continue
-    return tokens - {""}
+    return found
 
 
 def ledger(out: Path, site: str, kind: str) -> list[dict]:
@@ -117,7 +119,6 @@ def ledger(out: Path, site: str, kind: str) -> list[dict]:
 def test_kill_9_in_mid_round_ends_cleanly_and_resume_finishes(simulate, victim: str):
     """Exit 1 within 90 s with the hint, nothing left running, the admitted schedule still on the
     ledger; then --resume re-trains the lost round from the spares and ends."""
-    before = running_tokens()
     first = simulate()
     first.wait_for_round(2)
     if victim == "ray::":
@@ -131,13 +132,13 @@ def test_kill_9_in_mid_round_ends_cleanly_and_resume_finishes(simulate, victim: 
         os.kill(first.find(victim).pid, signal.SIGKILL)
     assert first.end() == 1, first.text()
     assert "--resume" in first.text()
-    assert running_tokens() == before
+    assert left_running(first.out) == []
     reserved = [ledger(first.out, site, "reservation") for site in ("north", "south")]
     assert all(len(rows) == 1 and rows[0]["epsilon"] > 7 for rows in reserved)
 
     second = simulate("--resume")
     assert second.process.wait(timeout=200) == 0, second.text()
-    assert running_tokens() == before
+    assert left_running(first.out) == []
     assert [ledger(first.out, site, "reservation") for site in ("north", "south")] == reserved
     attempts = [ledger(first.out, site, "attempt") for site in ("north", "south")]
     assert any(row["attempt"] == 1 for rows in attempts for row in rows)
@@ -151,14 +152,13 @@ def test_kill_9_in_mid_round_ends_cleanly_and_resume_finishes(simulate, victim: 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_in_mid_round_ends_cleanly(simulate, number: signal.Signals):
     """One sentence, exit 1, nothing left running, and the run can be resumed."""
-    before = running_tokens()
     one = simulate()
     one.wait_for_round(1)
     one.process.send_signal(number)
     assert one.end() == 1, one.text()
     assert "interrupted" in one.text()
     assert "Traceback" not in one.text()
-    assert running_tokens() == before
+    assert left_running(one.out) == []
     assert list((one.out / "checkpoints").glob("*.safetensors"))
 
 
