@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -28,17 +27,20 @@ from client.privacy.refusals import AttemptLost, BadRequest, PolicyForbids, Refu
 from client.site import Site
 from client.store import Store, exclusive
 from client.training import (
+    as_torch,
     build_optimizer,
     final_state,
     initial_state,
     next_state,
     restore,
+    shared_of,
+    site_model,
     train_round,
     trained_names,
 )
 from medformer.config import ModelConfig
 from medformer.model import Medformer
-from medformer.sharing import is_local, shared_shapes
+from medformer.sharing import shared_shapes
 from server.protocol import (
     INTERNAL_ERROR,
     PROTOCOL_VERSION,
@@ -137,10 +139,8 @@ class Guard:
         store = Store(self.folder, request.run_id)
         acknowledged = request.acknowledged_round
         store.forget_answers([k for k, row in answers.items() if row["round"] <= acknowledged])
-        model = self._fresh_model(run.config)
+        model = site_model(run.config, self.site.task)
         shared = _checked(request.tensors, model)
-        if not 1 <= request.round <= run.schedule.rounds:
-            raise BadRequest(f"round {request.round} is outside 1..{run.schedule.rounds}")
 
         key = request.key()
         if key in answers:
@@ -164,12 +164,11 @@ class Guard:
         if taken != plan.steps_per_round:
             raise RuntimeError(f"{taken} steps were taken, the plan has {plan.steps_per_round}")
 
-        trained = dict(model.named_parameters())
         answer = TrainAnswer(
             site=self.site.name,
             round=request.round,
             attempt=request.attempt,
-            tensors={n: trained[n].detach().numpy().copy() for n in names if not is_local(n)},
+            tensors=shared_of(model, names),
             exact_loss=loss if self.exact else None,
         )
         averages = run.schedule.averages(request.round)
@@ -179,18 +178,12 @@ class Guard:
         ledger.record_answer(request.run_id, request.round, request.attempt, key, digest)
         return answer
 
-    def _fresh_model(self, config: ModelConfig) -> Medformer:
-        """The site's model before any training; the same at every site and start."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return Medformer(config, [self.site.task], site=True)
-
     def _evaluate(self, run: "_Run", request: Evaluate) -> EvaluateAnswer:
         if not self.exact:
             raise PolicyForbids("exact metrics exist in simulations only")
         if request.split not in ("val", "test"):
             raise BadRequest("split must be val or test")
-        model = self._fresh_model(run.config)
+        model = site_model(run.config, self.site.task)
         shared = _checked(request.tensors, model)
         state = Store(self.folder, request.run_id).get_state(run.schedule.rounds + 1)
         restore(model, shared, final_state(state or initial_state(model)))
@@ -244,4 +237,4 @@ def _checked(tensors: Tensors, model: Medformer) -> dict[str, Tensor]:
             raise BadRequest(f"{name} must be float32 of shape {shapes[name]}")
         if not np.isfinite(value).all() or float(np.abs(value).max(initial=0)) > LARGEST_WEIGHT:
             raise BadRequest(f"{name} is not finite or beyond {LARGEST_WEIGHT:g}")
-    return {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}
+    return as_torch(tensors)

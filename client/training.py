@@ -4,16 +4,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from client.data.records import Records
 from client.site import Site
+from medformer.config import ModelConfig, Task
 from medformer.images import shift_and_flip, standardise
 from medformer.model import Medformer
 from medformer.objectives import Batch, mix_losses, trained_parameters
-from medformer.sharing import is_local
-from server.protocol import Phase
+from medformer.sharing import is_local, shared_names
+from server.protocol import Phase, Tensors
 
 
 class Engine(Protocol):
@@ -40,6 +42,24 @@ class LocalState:
     """Mean of the iterates in the averaging window."""
     averaged: int = 0
     """How many iterates `average` holds."""
+
+
+def site_model(config: ModelConfig, task: Task) -> Medformer:
+    """A site's model before any training; its local tensors start the same at every site."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Medformer(config, [task], site=True)
+
+
+def as_torch(tensors: Tensors) -> dict[str, Tensor]:
+    """The server's arrays as tensors of our own."""
+    return {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}
+
+
+def shared_of(model: Medformer, names: list[str]) -> Tensors:
+    """Copies of those of `names` that may be sent."""
+    named = dict(model.named_parameters())
+    return {n: named[n].detach().numpy().copy() for n in shared_names(names)}
 
 
 def initial_state(model: Medformer) -> LocalState:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,17 +17,19 @@ from client.evaluation import evaluate
 from client.site import Site
 from client.training import (
     LocalState,
+    as_torch,
     build_optimizer,
     final_state,
     initial_state,
     next_state,
     restore,
+    shared_of,
+    site_model,
     train_round,
     trained_names,
 )
 from medformer.config import ModelConfig
 from medformer.model import Medformer
-from medformer.sharing import is_local
 from server.protocol import (
     Admit,
     AdmitAnswer,
@@ -40,7 +41,6 @@ from server.protocol import (
     Phase,
     Request,
     Schedule,
-    Tensors,
     Train,
     TrainAnswer,
     source_hash,
@@ -115,9 +115,7 @@ class PlainSite:
         if isinstance(request, Admit):
             self._schedule = Schedule.model_validate_json(request.schedule)
             config = ModelConfig.model_validate_json(request.model)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                self._model = Medformer(config, [self._site.task], site=True)
+            self._model = site_model(config, self._site.task)
             self._state = initial_state(self._model)
             return AdmitAnswer(self._site.name, json.dumps({"progress": [], "phases": []}))
         assert self._schedule is not None
@@ -130,16 +128,15 @@ class PlainSite:
     def _train(
         self, request: Train, schedule: Schedule, model: Medformer, state: LocalState
     ) -> TrainAnswer:
-        restore(model, _tensors(request.tensors), state)
+        restore(model, as_torch(request.tensors), state)
         phase = schedule.phase_of(request.round)
         names = trained_names(model, self._site, phase)
         optimizer = build_optimizer(model, names, phase, schedule.local_momentum, state)
         engine = self._engine(model, names, phase, optimizer)
         loss = train_round(model, self._site, self._records, phase, engine, self._generator)
-        named = dict(model.named_parameters())
         averages = schedule.averages(request.round)
         self._state = next_state(model, names, optimizer, state, averages=averages)
-        tensors = {n: named[n].detach().numpy().copy() for n in names if not is_local(n)}
+        tensors = shared_of(model, names)
         return TrainAnswer(self._site.name, request.round, request.attempt, tensors, loss)
 
     def _engine(
@@ -153,10 +150,6 @@ class PlainSite:
         return PlainEngine(trained, optimizer, rate, phase.max_grad_norm, self._generator)
 
     def _evaluate(self, request: Evaluate, model: Medformer, state: LocalState) -> EvaluateAnswer:
-        restore(model, _tensors(request.tensors), final_state(state))
+        restore(model, as_torch(request.tensors), final_state(state))
         rows = evaluate(model, self._site, load(self._site, request.split), request.split)
         return EvaluateAnswer(self._site.name, json.dumps(rows))
-
-
-def _tensors(tensors: Tensors) -> dict[str, Tensor]:
-    return {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}
