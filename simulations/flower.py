@@ -6,25 +6,23 @@
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
 from client.privacy import release
 from medformer.errors import ConfigError
-from server.checkpoints import write_json
-from server.coordinate import Run, outcome
+from server.checkpoints import load_state, write_json
+from server.coordinate import CHECKPOINTS, Run, outcome
 from server.fleet import FlowerFleet
 from server.protocol import run_folder
 from server.report.write import write_report
 from simulations.board import board
 from simulations.prepare import MARKER, Prepared, load_prepared, prepare, site_facts
-from simulations.public import start_of
+from simulations.public import in_background, start_of
 from simulations.scenario import load_scenario
 
 log = logging.getLogger(__name__)
@@ -41,14 +39,15 @@ def main(grid: Grid, context: Context) -> None:
     with outcome(folder):
         prepared = _prepared(folder, context.run_config)
         _same_scenario(folder, str(context.run_config.get("scenario-sha256", "")))
-        torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # actors work meanwhile
         fleet = FlowerFleet(grid, len(prepared.sites), ROUND_TIMEOUT)
         run = Run(fleet, prepared.federation, folder, evaluate=True, on_row=board(folder))
 
         def start() -> dict[str, Tensor]:
             return start_of(prepared.federation, folder, context.run_config.get("data-root"))
 
-        run.execute(start)
+        # It reads no record, so it need not wait for the sites, which take seconds to come up.
+        fresh = load_state(folder / CHECKPOINTS) is None
+        run.execute(in_background(start) if fresh else start)
         finish(prepared)
     log.info("report: %s", folder / "report.html")
 

@@ -3,8 +3,11 @@
 import json
 import logging
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from server.pretraining import PublicSet, initial_shared, phantom_sets, pretrain
 from simulations.scenario import ANATOMY
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def start_of(federation: Federation, folder: Path, data_root: Any) -> dict[str, Tensor]:
@@ -40,6 +44,24 @@ def start_of(federation: Federation, folder: Path, data_root: Any) -> dict[str, 
 
     sets = public_sets(settings, federation, Path(str(data_root)) if data_root else None)
     return pretrain(federation, settings, sets, progress)
+
+
+def in_background(work: Callable[[], T]) -> Callable[[], T]:
+    """Begin `work` in a thread that does not keep the process alive.
+
+    Returns:
+        Waits for the result and returns it, or raises what `work` raised.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future.result
 
 
 def public_sets(

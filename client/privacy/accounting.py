@@ -6,7 +6,7 @@ accountants are the independent check (tests/client/test_accounting.py).
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -36,14 +36,22 @@ def epsilon(mechanisms: Iterable[Steps], delta: float, *, interval: float = FINE
         delta: In (0, 1).
         interval: Discretisation of the privacy loss; the error grows with it, upwards only.
     """
-    composed = None
+    equal: dict[tuple[float, float], int] = {}
     for m in mechanisms:
-        if m.steps == 0:
-            continue
-        part = _loss_distribution(m.sample_rate, m.noise_multiplier, interval)
-        part = part.self_compose(m.steps)
-        composed = part if composed is None else composed.compose(part)
+        equal[m.sample_rate, m.noise_multiplier] = (
+            equal.get((m.sample_rate, m.noise_multiplier), 0) + m.steps
+        )
+    composed = None
+    for (rate, sigma), steps in equal.items():
+        if steps:
+            part = _composed(rate, sigma, steps, interval)
+            composed = part if composed is None else composed.compose(part)
     return 0.0 if composed is None else float(composed.get_epsilon_for_delta(delta))
+
+
+@lru_cache(maxsize=16)
+def _composed(sample_rate: float, noise_multiplier: float, steps: int, interval: float) -> Any:
+    return _loss_distribution(sample_rate, noise_multiplier, interval).self_compose(steps)
 
 
 @lru_cache(maxsize=64)
@@ -66,24 +74,39 @@ def solve_noise_multiplier(
         ValueError: Not reachable with a noise multiplier of at most 1,000.
     """
 
-    def fits(thousandths: int, interval: float = COARSE) -> bool:
+    def fits(thousandths: int, interval: float) -> bool:
         sigma = thousandths / 1000
         parts = [Steps(q, sigma, n) for q, n in rates_and_steps]
         return epsilon(parts, target_delta, interval=interval) <= target_epsilon
 
+    rough_grid = max(COARSE, min(0.01, target_epsilon / 800))
     high = 1000
-    while not fits(high):
+    while not fits(high, rough_grid):
         high *= 2
         if high > 1_000_000:
             raise ValueError(
                 f"epsilon {target_epsilon:g} at delta {target_delta:g} is not reachable with a "
                 "noise multiplier of at most 1000: plan fewer steps or a smaller batch"
             )
-    low = 200  # less noise than sigma = 0.2 is never planned
+    rough = _smallest(LEAST - 1, high, lambda sigma: fits(sigma, rough_grid))
+    # A finer grid gives a smaller epsilon, so `rough` fits; the answer is a little below it.
+    low, reach = rough - 2, 2
+    while low >= LEAST and fits(low, COARSE):
+        rough, reach = low, 2 * reach
+        low = rough - reach
+    return _smallest(max(low, LEAST - 1), rough, lambda sigma: fits(sigma, COARSE)) / 1000
+
+
+LEAST = 200
+"""Less noise than a multiplier of 0.2, in thousandths, is never planned."""
+
+
+def _smallest(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """Smallest number above `low` that fits, by bisection; `high` does, and so do all above."""
     while low + 1 < high:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle, high)
-    return high / 1000
+    return high
 
 
 def gaussian_epsilon(noise_multiplier: float, steps: int, delta: float) -> float:

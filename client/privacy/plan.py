@@ -6,9 +6,15 @@ read. Sampler, DP step and accountant read the same fields, so they cannot disag
 
 import json
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
-from client.privacy.accounting import ACCOUNTANT, Steps, epsilon, solve_noise_multiplier
+from client.privacy.accounting import (
+    ACCOUNTANT,
+    COARSE,
+    Steps,
+    epsilon,
+    solve_noise_multiplier,
+)
 from client.site import Privacy
 from server.protocol import Schedule
 
@@ -49,6 +55,8 @@ class PrivacyPlan:
     epsilon: float
     """The guarantee: PLD epsilon of every admitted step, spares included."""
     phases: tuple[PhasePlan, ...]
+    progress: tuple[tuple[int, float], ...]
+    """(round, epsilon of the steps up to it): progress of the plan, not a guarantee."""
     accountant: str = ACCOUNTANT
 
     @property
@@ -56,34 +64,17 @@ class PrivacyPlan:
         """Admitted steps, spares included."""
         return sum(p.steps for p in self.phases)
 
-    @cached_property
-    def progress(self) -> list[tuple[int, float]]:
-        """(round, epsilon of the steps up to it): progress of the plan, not a guarantee."""
-        planned = [p for p in self.phases if p.name != SPARE]
-        total = sum(p.rounds for p in planned)
-        wanted = {round(i * total / PROGRESS_POINTS) for i in range(1, PROGRESS_POINTS + 1)} - {0}
-        points: list[tuple[int, float]] = []
-        before: list[Steps] = []
-        done = 0
-        for phase in planned:
-            for i in range(1, phase.rounds + 1):
-                if done + i in wanted:
-                    now = [*before, phase.mechanism(i * phase.steps_per_round)]
-                    points.append((done + i, epsilon(now, self.delta, interval=1e-3)))
-            before.append(phase.mechanism())
-            done += phase.rounds
-        return points
-
     def to_json(self) -> str:
         """The receipt: public constants and the run's epsilon, nothing about records."""
-        return json.dumps({**asdict(self), "steps": self.steps, "progress": self.progress})
+        return json.dumps({**asdict(self), "steps": self.steps})
 
     @classmethod
     def from_json(cls, text: str) -> "PrivacyPlan":
         """Read back what the ledger keeps."""
         values = json.loads(text)
-        values.pop("steps"), values.pop("progress")
+        values.pop("steps")
         values["phases"] = tuple(PhasePlan(**p) for p in values["phases"])
+        values["progress"] = tuple((int(r), float(e)) for r, e in values["progress"])
         return cls(**values)
 
 
@@ -137,4 +128,21 @@ def _solve(canonical: str, privacy: Privacy) -> PrivacyPlan:
         delta=privacy.delta,
         epsilon=spent,
         phases=phases,
+        progress=_progress([p for p in phases if p.name != SPARE], privacy.delta),
     )
+
+
+def _progress(planned: list[PhasePlan], delta: float) -> tuple[tuple[int, float], ...]:
+    total = sum(p.rounds for p in planned)
+    wanted = {round(i * total / PROGRESS_POINTS) for i in range(1, PROGRESS_POINTS + 1)} - {0}
+    points: list[tuple[int, float]] = []
+    before: list[Steps] = []
+    done = 0
+    for phase in planned:
+        for i in range(1, phase.rounds + 1):
+            if done + i in wanted:
+                now = [*before, phase.mechanism(i * phase.steps_per_round)]
+                points.append((done + i, epsilon(now, delta, interval=COARSE)))
+        before.append(phase.mechanism())
+        done += phase.rounds
+    return tuple(points)
