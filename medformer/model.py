@@ -23,9 +23,8 @@ CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d
 class Latents(nn.Module):
     """Learned tokens that are the same for every image of a batch.
 
-    A module of its own, which takes the batch as input, so that a DP engine can tell its
-    per-example gradient (the output gradient itself). Pass it a detached tensor: it needs the
-    batch's size only, and a hook on an input that never gets a gradient would not fire.
+    A module of its own, which takes the batch for its size, so that a DP engine can tell its
+    per-example gradient: the output gradient itself.
     """
 
     def __init__(self, count: int, width: int, scale: float = 0.02) -> None:
@@ -180,7 +179,7 @@ class OutputAdaptformer(nn.Module):
         """(B, N, D) -> (B, T). A query of zeros, the start, is the mean of all tokens."""
         if task not in self.heads:
             raise ConfigError(f"this model has no task {task!r}; it has {list(self.heads)}")
-        query = self.queries[task](tokens.detach())
+        query = self.queries[task](tokens)
         scores = query @ self.key(tokens).transpose(1, 2) / math.sqrt(tokens.shape[-1])
         return self.heads[task]((scores.softmax(-1) @ tokens).squeeze(1))
 
@@ -211,7 +210,7 @@ class Pretext(nn.Module):
             (B, N, C * stride**rank), pixels of each patch.
         """
         count = len(place)
-        tokens = self.mask(visible.detach()).expand(-1, count, -1)
+        tokens = self.mask(visible).expand(-1, count, -1)
         tokens = tokens.scatter(1, keep[:, :, None].expand_as(visible), visible)
         return self.pixels[stem](self.norm(self.block(tokens + place)))
 

@@ -1,48 +1,33 @@
 """One differentially private step: Poisson sample, per-unit clip, Gaussian noise, public divisor.
 
-Per-sample gradients are Opacus' (GradSampleModule), its DPOptimizer adds and scales, its accountant
-interface counts the steps. B images of a drawn batch, P parameters.
+Clipped sums come from client/privacy/bookkeeping.py, Opacus' DPOptimizer accumulates, adds noise
+and scales, its accountant interface counts the steps. B images of a drawn batch, P parameters.
 Guarantee: with the plan's sample_rate q, noise_multiplier sigma and max_grad_norm C, a step is the
 Poisson-subsampled Gaussian mechanism of Abadi et al. 2016 (arXiv:1607.00133, Algorithm 1) with
 L2 sensitivity C under add/remove of one unit. Rows that are invalid or whose gradient is not finite
 contribute exactly zero.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from opacus.accountants.accountant import IAccountant
-from opacus.grad_sample import GradSampleModule, register_grad_sampler
-from opacus.optimizers import DPOptimizer
+from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGradientClipping
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from client.privacy.accounting import Steps, epsilon
+from client.privacy.bookkeeping import Book, EngineError
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import PhasePlan
-from medformer.errors import MedFormerError
-from medformer.model import Latents
 
-PHYSICAL_BATCH = 64
-"""Rows whose per-sample gradients are in memory at once; the clipped sum does not depend on it."""
+PHYSICAL_BATCH = 128
+"""Rows that go through the model at once; the clipped sum does not depend on it."""
 
 SliceLosses = Callable[[slice], Tensor]
 """Rows of the drawn batch -> their losses, one value a row, in order."""
-
-
-class EngineError(MedFormerError):
-    """The model or the objective cannot be trained with per-example clipping: a bug, not data."""
-
-
-@register_grad_sampler(Latents)
-def _latents_grad_sample(
-    layer: Latents, activations: list[Tensor], backprops: Tensor
-) -> dict[nn.Parameter, Tensor]:
-    """Every image received the same tokens, so its gradient is the output gradient itself."""
-    return {layer.tokens: backprops} if layer.tokens.requires_grad else {}
 
 
 @dataclass(frozen=True)
@@ -76,21 +61,17 @@ class StepRecord(IAccountant):
         return "fedmedformer-pld"
 
 
-class GroupClipOptimizer(DPOptimizer):
-    """Opacus' DPOptimizer with clip groups, zeroed bad rows and our noise source.
+class NoisyOptimizer(DPOptimizerFastGradientClipping):
+    """Opacus' optimizer for gradients that are clipped already, with our source of noise.
 
     Args:
-        groups: Parameters and bound of each group; the sensitivity of the sum is the root of the
-            summed squares, which must be the plan's `max_grad_norm`.
+        optimizer: Built over exactly the trained parameters.
+        plan: Noise, bound and divisor.
         noise: Where the noise comes from.
     """
 
     def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        plan: PhasePlan,
-        groups: Sequence[tuple[list[Any], float]],  # Any: Opacus adds fields to parameters
-        noise: NoiseSource,
+        self, optimizer: torch.optim.Optimizer, plan: PhasePlan, noise: NoiseSource
     ) -> None:
         super().__init__(
             optimizer,
@@ -99,24 +80,7 @@ class GroupClipOptimizer(DPOptimizer):
             expected_batch_size=plan.expected_batch_size,
             loss_reduction="mean",
         )
-        self._groups = groups
         self._noise = noise
-        self.valid = torch.ones(0, dtype=torch.bool)
-
-    def clip_and_accumulate(self) -> None:
-        """Add the clipped sum of the rows in memory to `p.summed_grad`."""
-        for parameters, bound in self._groups:
-            grads = [self._get_flat_grad_sample(p) for p in parameters]
-            squares = [g.flatten(1).square().sum(1) for g in grads]
-            norms = torch.stack(squares).sum(0).sqrt()
-            usable = norms.isfinite() & self.valid
-            factors = (bound / (norms + 1e-6)).clamp(max=1.0)
-            factors = torch.where(usable, factors, torch.zeros_like(factors))
-            for p, rows in zip(parameters, grads, strict=True):
-                if not bool(usable.all()):  # 0 * NaN is NaN: take the rows out, not down
-                    rows = torch.where(usable.view(-1, *[1] * (rows.ndim - 1)), rows, 0.0)
-                total = torch.einsum("i,i...", factors, rows)
-                p.summed_grad = total if p.summed_grad is None else p.summed_grad + total
 
     def add_noise(self) -> None:
         """Noise of standard deviation noise_multiplier * max_grad_norm on every coordinate."""
@@ -156,25 +120,21 @@ class DpEngine:
         self._trained: dict[str, Any] = {n: named[n] for g in groups for n in g.names}
         for name, parameter in named.items():
             parameter.requires_grad_(name in self._trained)
-        _refuse_unknown_owners(model)
-        self._plan = plan
+            parameter.grad = None
+        self._groups = [(g.names, g.max_grad_norm) for g in groups]
         self._noise = noise
+        self._sample_rate = plan.sample_rate
         self.record = StepRecord()
         model.train()
-        self._hooks = GradSampleModule(model, loss_reduction="sum", strict=True)
-        self._optimizer = GroupClipOptimizer(
-            optimizer,
-            plan,
-            [([self._trained[n] for n in g.names], g.max_grad_norm) for g in groups],
-            noise,
-        )
+        self._book = Book(model, self._trained)
+        self._optimizer = NoisyOptimizer(optimizer, plan, noise)
         self._optimizer.attach_step_hook(self.record.get_optimizer_hook_fn(plan.sample_rate))
 
     def __enter__(self) -> "DpEngine":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._hooks.remove_hooks()
+        self._book.close()
 
     def draw(self, count: int) -> Tensor:
         """Poisson sampling: each of `count` units with probability sample_rate, independently.
@@ -182,7 +142,7 @@ class DpEngine:
         Returns:
             Indices of the drawn units; often none at all where there are few.
         """
-        return (self._noise.uniform(count) < self._plan.sample_rate).nonzero().flatten()
+        return (self._noise.uniform(count) < self._sample_rate).nonzero().flatten()
 
     def step(self, losses: SliceLosses, valid: Tensor) -> float:
         """Take one noisy step on the drawn batch, which may be empty.
@@ -195,11 +155,11 @@ class DpEngine:
         """
         total = self.accumulate(losses, valid)
         self._optimizer.step()
-        self._optimizer.zero_grad()
+        self._optimizer.zero_grad(set_to_none=True)
         return total
 
     def accumulate(self, losses: SliceLosses, valid: Tensor) -> float:
-        """Per-sample gradients of the batch, clipped and summed but for its last slice.
+        """The batch's clipped sum, all but the last slice of it in the optimizer already.
 
         Batches larger than PHYSICAL_BATCH are taken in slices whose clipped sums are added.
         """
@@ -211,45 +171,26 @@ class DpEngine:
             if start != starts[-1]:
                 self._optimizer.signal_skip_step(True)
                 self._optimizer.step()
-                self._optimizer.zero_grad()
+                self._optimizer.zero_grad(set_to_none=True)
         return total
 
     def clipped_sum(self) -> dict[str, Tensor]:
         """After `accumulate`: the sum that the noise is added to; for tests and audits only."""
-        self._optimizer.clip_and_accumulate()
+        self._optimizer.accumulate()
         sums = {name: p.summed_grad.clone() for name, p in self._trained.items()}
-        self._optimizer.zero_grad()
+        self._optimizer.zero_grad(set_to_none=True)
         return sums
 
     def _slice(self, losses: SliceLosses, rows: slice, valid: Tensor) -> float:
         count = rows.stop - rows.start
-        self._optimizer.valid = valid
         if count == 0:
             for p in self._trained.values():
-                p.grad_sample = torch.zeros(0, *p.shape)
+                p.grad = torch.zeros_like(p)
             return 0.0
         values = losses(rows)
         if values.shape != (count,):
             raise EngineError(f"losses must be one value a row, ({count},), got {values.shape}")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            values.sum().backward()
-        for name, p in self._trained.items():
-            rows_seen = None if p.grad_sample is None else len(p.grad_sample)
-            if not isinstance(p.grad_sample, Tensor) or rows_seen != count:
-                raise EngineError(
-                    f"{name} has per-sample gradients for {rows_seen} of {count} rows: its module "
-                    "has no per-example rule, or the objective does not use it once a row"
-                )
+        values.sum().backward()
+        for name, total in self._book.clip(self._groups, valid).items():
+            self._trained[name].grad = total
         return float(torch.where(valid, values.detach(), 0.0).nan_to_num().sum())
-
-
-def _refuse_unknown_owners(model: nn.Module) -> None:
-    """Opacus falls back to functorch, silently, for modules that own parameters it doesn't know."""
-    for name, module in model.named_modules():
-        owns = any(p.requires_grad for p in module.parameters(recurse=False))
-        if owns and type(module) not in GradSampleModule.GRAD_SAMPLERS:
-            raise EngineError(
-                f"{name} ({type(module).__name__}) owns parameters and has no per-example "
-                "gradient rule: register one in client/privacy/engine.py"
-            )

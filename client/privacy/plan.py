@@ -55,7 +55,7 @@ class PrivacyPlan:
     epsilon: float
     """The guarantee: PLD epsilon of every admitted step, spares included."""
     phases: tuple[PhasePlan, ...]
-    progress: tuple[tuple[int, float], ...]
+    progress: tuple[tuple[int, float], ...] = ()
     """(round, epsilon of the steps up to it): progress of the plan, not a guarantee."""
     accountant: str = ACCOUNTANT
 

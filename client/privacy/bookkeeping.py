@@ -1,0 +1,410 @@
+"""Clipped gradient sums in one backward pass, without the per-example gradients ("book-keeping").
+
+After Bu et al. 2022 (arXiv:2210.00038). While a `Book` is open, the layers that own trained
+parameters run through autograd functions of their own. Their backward returns the gradient of the
+input only; for the parameters it books what the per-example gradients are made of, in the shorter
+of two forms:
+
+- rows: the per-example gradients themselves, (B, *shape), where they are small;
+- pairs: activation (B, T, P) and output gradient (B, T, D), whose product over T is the gradient.
+
+`Book.clip` then knows every example's norm over all layers, and one weighted product a layer takes
+the place of the ordinary weight gradient. B examples, T places (tokens, pixels), P inputs and D
+outputs of a layer. All uses of a parameter are joined before its norm is taken.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from opacus.grad_sample import GradSampleModule
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from medformer.errors import MedFormerError
+from medformer.model import Latents
+
+log = logging.getLogger(__name__)
+
+ROWS_UP_TO = 2
+"""Rows are kept where they are at most so many times as long as the pair."""
+
+
+class EngineError(MedFormerError):
+    """The model or the objective cannot be trained with per-example clipping: a bug, not data."""
+
+
+@dataclass
+class Entry:
+    """What one backward pass said about one parameter."""
+
+    rows: Tensor | None = None
+    """(B, *shape)."""
+    pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """(B, T, P) and (B, T, D) of each use of a (D, P) weight."""
+
+    def joined(self) -> "Entry":
+        """All uses as one: tokens of several pairs side by side, or everything as rows."""
+        if self.rows is None:
+            if len(self.pairs) < 2:
+                return self
+            inputs, outputs = zip(*self.pairs, strict=True)
+            return Entry(None, [(torch.cat(inputs, 1), torch.cat(outputs, 1))])
+        rows = self.rows
+        for x, g in self.pairs:
+            rows = rows + (g.transpose(1, 2) @ x).view_as(rows)
+        return Entry(rows)
+
+    @property
+    def count(self) -> int:
+        """Examples."""
+        return len(self.pairs[0][0] if self.rows is None else self.rows)
+
+    def squares(self) -> Tensor:
+        """Squared norm of each example's gradient, (B,); of a joined entry."""
+        if self.rows is not None:
+            return torch.linalg.vector_norm(self.rows.flatten(1), dim=1).square()
+        ((x, g),) = self.pairs  # the Gram matrices give the norm of the product: ghost norm
+        return ((x @ x.transpose(1, 2)) * (g @ g.transpose(1, 2))).sum((1, 2)).clamp(min=0)
+
+    def weighted(self, factors: Tensor, usable: Tensor) -> Tensor:
+        """Sum of the examples' gradients times `factors` (B,); rows that are not usable are 0."""
+        if self.rows is not None:
+            rows = self.rows.flatten(1)
+            if not bool(usable.all()):  # 0 * NaN is NaN: take the rows out, not down
+                rows = torch.where(usable[:, None], rows, 0.0)
+            return factors @ rows
+        ((x, g),) = self.pairs
+        if not bool(usable.all()):
+            x, g = (torch.where(usable[:, None, None], v, 0.0) for v in (x, g))
+        return (g * factors[:, None, None]).flatten(0, 1).T @ x.flatten(0, 1)
+
+
+class Book:
+    """Books the layers of `model` that own `trained` parameters, until it is closed.
+
+    Args:
+        model: Its layers' `forward` is replaced while the book is open.
+        trained: Name -> parameter.
+    Raises:
+        EngineError: A layer owns trained parameters and neither we nor Opacus have a rule for it.
+    """
+
+    def __init__(self, model: nn.Module, trained: Mapping[str, nn.Parameter]) -> None:
+        self._trained = dict(trained)
+        self._names = {id(p): name for name, p in trained.items()}
+        self._entries: dict[str, Entry] = {}
+        self._replaced: list[nn.Module] = []
+        self._guests: set[str] = set()
+        for name, module in model.named_modules():
+            owned = [n for p in module.parameters(recurse=False) if (n := self._names.get(id(p)))]
+            if not owned:
+                continue
+            rule = RULES.get(type(module))
+            if rule is None:
+                if type(module) not in GradSampleModule.GRAD_SAMPLERS:
+                    self.close()
+                    raise EngineError(
+                        f"{name} ({type(module).__name__}) owns parameters and has no per-example "
+                        "gradient rule: add one to client/privacy/bookkeeping.py"
+                    )
+                log.warning("%s (%s): per-sample gradients by Opacus", name, type(module).__name__)
+                rule = _by_opacus
+                self._guests.update(owned)
+            module.forward = partial(rule, self, module, module.forward)
+            self._replaced.append(module)
+
+    def close(self) -> None:
+        """Give the layers their own `forward` back."""
+        for module in self._replaced:
+            del module.forward
+        self._replaced = []
+
+    def knows(self, parameter: Tensor | None) -> bool:
+        """Whether the parameter is trained."""
+        return parameter is not None and id(parameter) in self._names
+
+    def add_rows(self, parameter: Tensor | None, rows: Callable[[], Tensor]) -> None:
+        """Book per-example gradients, (B, *shape); computed only if the parameter is trained."""
+        if parameter is not None and (name := self._names.get(id(parameter))):
+            entry = self._entries.setdefault(name, Entry())
+            entry.rows = rows() if entry.rows is None else entry.rows + rows()
+
+    def add_pair(self, weight: Tensor, x: Tensor, g: Tensor) -> None:
+        """Book activation (B, ..., P) and output gradient (B, ..., D) of a (D, P) weight."""
+        if not self.knows(weight):
+            return
+        x, g = (v.detach().reshape(len(v), -1, v.shape[-1]) for v in (x, g))
+        places, inputs, outputs = x.shape[1], x.shape[2], g.shape[2]
+        if inputs * outputs <= ROWS_UP_TO * places * (inputs + outputs):
+            self.add_rows(weight, lambda: (g.transpose(1, 2) @ x).view(len(x), *weight.shape))
+        else:
+            self._entries.setdefault(self._names[id(weight)], Entry()).pairs.append((x, g))
+
+    @torch.no_grad()
+    def clip(
+        self, groups: Sequence[tuple[Sequence[str], float]], valid: Tensor
+    ) -> dict[str, Tensor]:
+        """Clipped sum of the examples booked since the last call, and forget them.
+
+        Args:
+            groups: Names that are clipped together, and their bound C: an example's gradient g
+                counts as g * min(1, C / (|g| + 1e-6)), as in Opacus.
+            valid: (B,) bool; rows that are False, or whose gradient is not finite, count as 0.
+        Returns:
+            Name -> sum, of the parameter's shape.
+        Raises:
+            EngineError: A parameter was not used once an example, or used outside its layer.
+        """
+        entries = {name: entry.joined() for name, entry in self._entries.items()}
+        self._entries = {}
+        self._check(entries, len(valid))
+        sums: dict[str, Tensor] = {}
+        for names, bound in groups:
+            norms = torch.stack([entries[n].squares() for n in names]).sum(0).sqrt()
+            usable = norms.isfinite() & valid
+            factors = torch.where(usable, (bound / (norms + 1e-6)).clamp(max=1.0), 0.0)
+            for name in names:
+                total = entries[name].weighted(factors, usable)
+                sums[name] = total.view_as(self._trained[name])
+        return sums
+
+    def _check(self, entries: Mapping[str, Entry], count: int) -> None:
+        for name, parameter in self._trained.items():
+            seen = entries[name].count if name in entries else None
+            if seen != count:
+                raise EngineError(
+                    f"{name} has per-sample gradients for {seen} of {count} rows: its layer "
+                    "mixes rows, or the objective does not use it once a row"
+                )
+            if parameter.grad is not None and name not in self._guests:
+                raise EngineError(
+                    f"{name} is used outside its layer too, where no per-example gradient is "
+                    "taken: call the layer"
+                )
+            parameter.grad = None
+
+
+Forward = Callable[..., Tensor]
+Rule = Callable[..., Tensor]
+"""(book, layer, its own forward, *inputs) -> output."""
+
+
+class _Linear(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, book: Book) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        ctx.book = book
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (g,) = grads
+        x, weight, bias = ctx.saved_tensors
+        ctx.book.add_pair(weight, x, g)
+        ctx.book.add_rows(bias, lambda: g.reshape(len(g), -1, g.shape[-1]).sum(1))
+        return (g @ weight if ctx.needs_input_grad[0] else None), None, None, None
+
+
+def _linear(book: Book, layer: nn.Linear, own: Forward, x: Tensor) -> Tensor:
+    result: Tensor = _Linear.apply(x, layer.weight, layer.bias, book)
+    return result
+
+
+class _Conv(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, book: Book, settings: Any
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        ctx.book, ctx.settings = book, settings
+        stride, padding, dilation, groups = settings
+        zeros = [0] * len(stride)
+        return torch.convolution(x, weight, bias, stride, padding, dilation, False, zeros, groups)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (g,) = grads
+        x, weight, bias = ctx.saved_tensors
+        if ctx.book.knows(weight):
+            _book_conv(ctx.book, x, g, weight, ctx.settings)
+        ctx.book.add_rows(bias, lambda: g.flatten(2).sum(2))
+        before = None
+        if ctx.needs_input_grad[0]:
+            before = _conv_backward(g, x, weight, ctx.settings, (True, False, False))[0]
+        return before, None, None, None, None
+
+
+def _conv_backward(
+    g: Tensor, x: Tensor, weight: Tensor, settings: Any, mask: tuple[bool, bool, bool]
+) -> Any:
+    """Gradients of input, weight and bias, as `mask` asks."""
+    stride, padding, dilation, groups = settings
+    zeros = [0] * len(stride)
+    return torch.ops.aten.convolution_backward(
+        g, x, weight, None, stride, padding, dilation, False, zeros, groups, mask
+    )
+
+
+def _book_conv(book: Book, x: Tensor, g: Tensor, weight: Tensor, settings: Any) -> None:
+    """As pair of unfolded windows, or as rows: then every example is a group of one large
+    convolution. The choice, measured on CPU, depends on shapes alone: equal seeds, equal bits."""
+    stride, padding, dilation, groups = settings
+    if x.ndim == 4 and groups == 1 and g[0, 0].numel() <= UNFOLD_UP_TO:
+        windows = F.unfold(x, weight.shape[2:], dilation, padding, stride)
+        book.add_pair(weight, windows.transpose(1, 2), g.flatten(2).transpose(1, 2))
+        return
+
+    def rows() -> Tensor:
+        count = len(x)
+        merged = _conv_backward(
+            g.reshape(1, -1, *g.shape[2:]),
+            x.reshape(1, -1, *x.shape[2:]),
+            weight.expand(count, *weight.shape).flatten(0, 1),
+            (stride, padding, dilation, groups * count),
+            (False, True, False),
+        )[1]
+        return cast(Tensor, merged.view(count, *weight.shape))
+
+    book.add_rows(weight, rows)
+
+
+UNFOLD_UP_TO = 36
+"""Places of the output up to which unfolding is faster."""
+
+
+def _conv(book: Book, layer: nn.Conv2d | nn.Conv3d, own: Forward, x: Tensor) -> Tensor:
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        raise EngineError("convolutions need a padding in numbers, and zeros there")
+    settings = layer.stride, layer.padding, layer.dilation, layer.groups
+    result: Tensor = _Conv.apply(x, layer.weight, layer.bias, book, settings)
+    return result
+
+
+class _LayerNorm(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, book: Book, eps: float
+    ) -> Tensor:
+        y, mean, rstd = torch.native_layer_norm(x, weight.shape, weight, bias, eps)
+        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        ctx.book = book
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (g,) = grads
+        x, weight, bias, mean, rstd = ctx.saved_tensors
+        shape = weight.shape
+
+        def summed(values: Tensor) -> Tensor:
+            return values.reshape(len(values), -1, *shape).sum(1)
+
+        ctx.book.add_rows(weight, lambda: summed(g * ((x - mean) * rstd)))
+        ctx.book.add_rows(bias, lambda: summed(g))
+        before = None
+        if ctx.needs_input_grad[0]:
+            before = torch.ops.aten.native_layer_norm_backward(
+                g.contiguous(), x, shape, mean, rstd, weight, bias, [True, False, False]
+            )[0]
+        return before, None, None, None, None
+
+
+def _layer_norm(book: Book, layer: nn.LayerNorm, own: Forward, x: Tensor) -> Tensor:
+    result: Tensor = _LayerNorm.apply(x, layer.weight, layer.bias, book, layer.eps)
+    return result
+
+
+class _GroupNorm(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, book: Book, groups: int,
+        eps: float,
+    ) -> Tensor:  # fmt: skip
+        x = x.contiguous()
+        count, channels = x.shape[:2]
+        places = x[0, 0].numel()
+        y, mean, rstd = torch.native_group_norm(
+            x, weight, bias, count, channels, places, groups, eps
+        )
+        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        ctx.book, ctx.groups = book, groups
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        g = grads[0].contiguous()
+        x, weight, bias, mean, rstd = ctx.saved_tensors
+        count, channels = x.shape[:2]
+        each = channels // ctx.groups
+        slopes = g.flatten(2).sum(2)
+
+        def rows() -> Tensor:
+            """Sum over the places of g * (x - mean) * rstd."""
+            raw = (g * x).flatten(2).sum(2)
+            wide = [v.repeat_interleave(each, 1) for v in (mean, rstd)]
+            return (raw - slopes * wide[0]) * wide[1]
+
+        ctx.book.add_rows(weight, rows)
+        ctx.book.add_rows(bias, lambda: slopes)
+        before = None
+        if ctx.needs_input_grad[0]:
+            before = torch.ops.aten.native_group_norm_backward(
+                g, x, mean, rstd, weight, count, channels, x[0, 0].numel(), ctx.groups,
+                [True, False, False],
+            )[0]  # fmt: skip
+        return before, None, None, None, None, None
+
+
+def _group_norm(book: Book, layer: nn.GroupNorm, own: Forward, x: Tensor) -> Tensor:
+    groups, eps = layer.num_groups, layer.eps
+    result: Tensor = _GroupNorm.apply(x, layer.weight, layer.bias, book, groups, eps)
+    return result
+
+
+class _Broadcast(Function):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, count: int, book: Book) -> Tensor:
+        ctx.save_for_backward(tokens)
+        ctx.book = book
+        return tokens.expand(count, *tokens.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
+        (tokens,) = ctx.saved_tensors
+        ctx.book.add_rows(tokens, lambda: grads[0])
+        return None, None, None
+
+
+def _latents(book: Book, layer: Latents, own: Forward, batch: Tensor) -> Tensor:
+    """Every example received the same tokens, so its gradient is the output gradient itself."""
+    result: Tensor = _Broadcast.apply(layer.tokens, len(batch), book)
+    return result
+
+
+def _by_opacus(book: Book, layer: nn.Module, own: Forward, x: Tensor) -> Tensor:
+    """Opacus' rule for this kind of layer, asked when the output's gradient is known."""
+    output = own(x)
+
+    def hook(g: Tensor) -> None:
+        sampler = GradSampleModule.GRAD_SAMPLERS[type(layer)]
+        for parameter, rows in sampler(layer, [x.detach()], g).items():
+            book.add_rows(parameter, lambda rows=rows: rows)  # type: ignore[misc]
+
+    output.register_hook(hook)
+    return output
+
+
+RULES: dict[type[nn.Module], Rule] = {
+    nn.Linear: _linear,
+    nn.Conv2d: _conv,
+    nn.Conv3d: _conv,
+    nn.LayerNorm: _layer_norm,
+    nn.GroupNorm: _group_norm,
+    Latents: _latents,
+}
+"""Kinds of layer, by exact type, that are booked without Opacus."""

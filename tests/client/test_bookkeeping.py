@@ -1,0 +1,168 @@
+"""Book-keeping: the clipped sum of every kind of layer equals a one-by-one loop in float64."""
+
+import logging
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from client.privacy import bookkeeping
+from client.privacy.bookkeeping import Book, EngineError
+from medformer.model import Latents
+
+BOUND = 0.7
+
+
+class Twice(nn.Module):
+    """One layer used twice, on inputs of different lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Linear(6, 6)
+        self.norm = nn.LayerNorm(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.shared(self.norm(self.shared(x)[:, :3]))).flatten(1)
+
+
+class WithTokens(nn.Module):
+    """Tokens that are the same for all examples, joined to each example's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = Latents(2, 6, scale=1.0)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.cat([self.tokens(x), x], 1)).tanh().flatten(1)
+
+
+class Words(nn.Module):
+    """A layer that only Opacus has a rule for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(7, 5)
+        self.last = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.table((x * 100).long().abs() % 7)).flatten(1)
+
+
+CASES = {
+    "linear, flat": (nn.Sequential(nn.Linear(5, 9), nn.GELU(), nn.Linear(9, 4)), (5,)),
+    "linear, tokens": (nn.Sequential(nn.Linear(5, 4), nn.GELU(), nn.Linear(4, 4)), (6, 5)),
+    "linear, wide": (nn.Sequential(nn.Linear(40, 50), nn.Tanh(), nn.Linear(50, 40)), (2, 40)),
+    "linear, grid": (nn.Sequential(nn.Linear(5, 4, bias=False), nn.Tanh()), (3, 2, 5)),
+    "conv 2d": (nn.Sequential(nn.Conv2d(2, 4, 3, 2, 1), nn.Tanh(), nn.Conv2d(4, 3, 3)), (2, 17, 9)),
+    "conv 2d, few places": (nn.Sequential(nn.Conv2d(9, 20, 3, 2, 1), nn.Tanh()), (9, 4, 4)),
+    "conv 2d, groups": (nn.Sequential(nn.Conv2d(4, 6, 3, groups=2, dilation=2)), (4, 9, 9)),
+    "conv 3d": (nn.Sequential(nn.Conv3d(1, 4, 3, 2), nn.Tanh(), nn.Conv3d(4, 3, 2)), (1, 7, 6, 5)),
+    "layer norm": (nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 2), nn.LayerNorm((6, 2))), (6, 5)),
+    "group norm": (nn.Sequential(nn.Conv2d(1, 6, 3), nn.GroupNorm(3, 6), nn.Tanh()), (1, 6, 6)),
+    "used twice": (Twice(), (7, 6)),
+    "broadcast": (WithTokens(), (4, 6)),
+    "embedding": (Words(), (3,)),
+}  # fmt: skip
+
+
+def loss_of(model: nn.Module, x: Tensor) -> Tensor:
+    """One value an example, of a few sizes, so that some are clipped and some are not."""
+    return model(x).flatten(1).square().sum(1) * x.flatten(1)[:, 0].abs()
+
+
+def one_by_one(model: nn.Module, x: Tensor, names: list[str], bound: float) -> dict[str, Tensor]:
+    """The slow oracle, in float64."""
+    model = model.double()
+    named = dict(model.named_parameters())
+    total = {n: torch.zeros_like(named[n]) for n in names}
+    for i in range(len(x)):
+        loss = loss_of(model, x[i : i + 1].double()).sum()
+        grads = torch.autograd.grad(loss, [named[n] for n in names])
+        norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
+        for n, g in zip(names, grads, strict=True):
+            total[n] += g * min(1.0, bound / (float(norm) + 1e-6))
+    model.float()
+    return total
+
+
+def booked(model: nn.Module, x: Tensor, names: list[str], bound: float) -> dict[str, Tensor]:
+    named = dict(model.named_parameters())
+    for name, parameter in named.items():
+        parameter.requires_grad_(name in names)
+        parameter.grad = None
+    book = Book(model, {n: named[n] for n in names})
+    try:
+        loss_of(model, x).sum().backward()
+        return book.clip([(names, bound)], torch.ones(len(x), dtype=torch.bool))
+    finally:
+        book.close()
+        model.requires_grad_(True)
+
+
+@pytest.mark.parametrize("rows_up_to", [0, 2, 1e9], ids=["pairs", "default", "rows"])
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_clipped_sum_equals_a_float64_loop(
+    case: str, rows_up_to: float, monkeypatch: pytest.MonkeyPatch
+):
+    """Every kind of layer, whether pairs or rows are booked; 1e-5 relative."""
+    monkeypatch.setattr(bookkeeping, "ROWS_UP_TO", rows_up_to)
+    model, shape = CASES[case]
+    x = torch.randn(8, *shape, generator=torch.Generator().manual_seed(3))
+    names = [n for n, _ in model.named_parameters()]
+    norms = torch.stack([v.square().sum() for v in one_by_one(model, x, names, 1e9).values()])
+    bound = float(norms.sum().sqrt()) / 8  # near the mean length: some are cut, some are not
+    wanted = one_by_one(model, x, names, bound)
+    found = booked(model, x, names, bound)
+    largest = max(float(v.abs().max()) for v in wanted.values())
+    for name in names:
+        assert float((found[name] - wanted[name]).abs().max()) <= 1e-5 * largest, name
+
+
+def test_frozen_parameters_stay_out_of_the_norm_and_the_input_gradient_is_right():
+    """Only the trained are booked, but the gradient passes through all."""
+    model, shape = CASES["group norm"]
+    x = torch.randn(5, *shape, generator=torch.Generator().manual_seed(4))
+    names = ["0.weight"]
+    wanted = one_by_one(model, x, names, BOUND)["0.weight"]
+    found = booked(model, x, names, BOUND)["0.weight"]
+    assert torch.allclose(found.double(), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_layers_get_their_own_forward_back():
+    """After closing, training is ordinary again."""
+    model, shape = CASES["used twice"]
+    x = torch.randn(4, *shape)
+    booked(model, x, [n for n, _ in model.named_parameters()], BOUND)
+    loss_of(model, x).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_a_weight_used_outside_its_layer_is_refused():
+    """The part of the gradient that nobody clips would go unnoticed."""
+    layer = nn.Linear(4, 4)
+    x = torch.randn(3, 4)
+    book = Book(layer, dict(layer.named_parameters()))
+    (layer(x) @ layer.weight).square().sum(1).sum().backward()
+    with pytest.raises(EngineError, match="weight is used outside its layer"):
+        book.clip([(["weight", "bias"], BOUND)], torch.ones(3, dtype=torch.bool))
+    book.close()
+
+
+def test_rows_that_are_folded_into_one_example_are_refused():
+    """A layer that sees two rows an example has twice the rows: their norm would be halved."""
+    layer = nn.Linear(4, 4)
+    x = torch.randn(3, 2, 4)
+    book = Book(layer, dict(layer.named_parameters()))
+    layer(x.flatten(0, 1)).square().sum().backward()
+    with pytest.raises(EngineError, match="weight has per-sample gradients for 6 of 3 rows"):
+        book.clip([(["weight", "bias"], BOUND)], torch.ones(3, dtype=torch.bool))
+    book.close()
+
+
+def test_a_layer_left_to_opacus_is_named_in_the_log(caplog: pytest.LogCaptureFixture):
+    """The slower path is never taken silently."""
+    model, shape = CASES["embedding"]
+    with caplog.at_level(logging.WARNING):
+        booked(model, torch.randn(2, *shape), [n for n, _ in model.named_parameters()], BOUND)
+    assert "table (Embedding): per-sample gradients by Opacus" in caplog.text
