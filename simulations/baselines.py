@@ -10,7 +10,6 @@ Baselines are simulations: they read the same records outside the ledger, and th
 import json
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -27,6 +26,7 @@ from server.coordinate import CHECKPOINTS, Run
 from server.federation import Federation
 from server.fleet import Lost
 from server.protocol import Answer, Hello, HelloAnswer, Request, Schedule
+from simulations.fresh import worker_setup
 from simulations.plain import PlainSite
 from simulations.prepare import Prepared, load_prepared, public_sites
 from simulations.scenario import Baseline, load_scenario
@@ -159,9 +159,10 @@ def _rows(
 
 
 def run_all(folder: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Run the scenario's baselines in two processes, and write baselines.json.
+    """Run the scenario's baselines in a few processes, and write baselines.json.
 
-    What an earlier, interrupted call finished is read back.
+    What an earlier, interrupted call finished is read back. The processes are forked, so call it
+    before torch has computed anything in this one.
     """
     prepared = load_prepared(folder)
     scenario = load_scenario(str(folder / "scenario.yaml"))
@@ -169,7 +170,7 @@ def run_all(folder: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     workers = min(len(todo), os.cpu_count() or 1)
     if todo:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("fork")
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
         running = {pool.submit(run_job, folder, b, names): (b, names) for b, names in todo}
         try:
@@ -190,4 +191,4 @@ def run_all(folder: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    worker_setup()

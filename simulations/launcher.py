@@ -51,7 +51,11 @@ class Flower:
 
 
 def run_flower(
-    folder: Path, sites: int, config: dict[str, Any], progress: Callable[[], None]
+    folder: Path,
+    sites: int,
+    config: dict[str, Any],
+    progress: Callable[[], None],
+    on_done: Callable[[], None] = lambda: None,
 ) -> None:
     """Submit the prepared folder to a SuperLink of its own and wait for its outcome.
 
@@ -60,6 +64,7 @@ def run_flower(
         sites: Number of simulated nodes.
         config: Flower's run config; flat scalars, absolute paths.
         progress: Called a few times a second.
+        on_done: Called when the outcome is there, before Flower is stopped, which takes seconds.
     Raises:
         SimulationError: The run failed, or one of its processes died.
     """
@@ -73,6 +78,7 @@ def run_flower(
         except KeyboardInterrupt:
             _flwr(flower, ["stop", str(run_id)], timeout=15)
             raise
+        on_done()
         _check_outcome(flower, folder, run_id)
 
 
@@ -244,6 +250,8 @@ def _check_outcome(flower: Flower, folder: Path, run_id: int) -> None:
     if outcome["outcome"] != "done":
         hint = f" {_hint(folder)}" if outcome["kind"] == "RunInterrupted" else ""
         raise SimulationError(f"{outcome['reason']}{hint}")
+    if (worker := _simulation_process(flower.process.pid)) is not None:
+        psutil.wait_procs([worker], timeout=15)  # asking costs more than a second each time
     status = ""
     for _ in range(20):
         listed = json.loads(

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +36,17 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.scenario:
         raise ConfigError("name a scenario, or use --list")
     folder = (arguments.out or Path("runs") / Path(arguments.scenario).stem).resolve()
-    _train(arguments, folder)
-    rows = _baselines(folder, arguments)
-    from simulations.flower import finish
-    from simulations.prepare import load_prepared
+    from simulations.fresh import FreshProcess
 
-    finish(load_prepared(folder))
+    with FreshProcess() as helper:
+        _train(arguments, folder, lambda: helper.load("simulations.baselines"))
+        helper.call(compare_and_report, folder, baselines=not arguments.no_baselines)
     results = json.loads((folder / "report.json").read_text())["results"]
     print(result_table(results))
-    if rows is not None and not rows:
-        print("(no baselines were asked for)")
     print(f"report: {folder / 'report.html'}")
 
 
-def _train(arguments: argparse.Namespace, folder: Path) -> None:
+def _train(arguments: argparse.Namespace, folder: Path, on_done: Callable[[], None]) -> None:
     from simulations.fresh import in_fresh_process
     from simulations.launcher import count_sites, run_config, run_flower
     from simulations.progress import Progress, say
@@ -62,7 +60,7 @@ def _train(arguments: argparse.Namespace, folder: Path) -> None:
     say("starting Flower (about 15 s)")
     progress = Progress(folder, sites)
     config = run_config(folder, arguments.data_root, arguments.state_dir)
-    run_flower(folder, sites, config, progress.poll)
+    run_flower(folder, sites, config, progress.poll, on_done)
 
 
 def prepare_folder(arguments: argparse.Namespace, folder: Path) -> None:
@@ -84,13 +82,16 @@ def _done(folder: Path) -> bool:
     return outcome.exists() and json.loads(outcome.read_text())["outcome"] == "done"
 
 
-def _baselines(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]] | None:
+def compare_and_report(folder: Path, *, baselines: bool) -> None:
+    """What follows the federated run: the baselines, and the report again with their results."""
     from simulations.baselines import run_all
+    from simulations.flower import finish
+    from simulations.prepare import load_prepared
     from simulations.progress import say
 
-    if arguments.no_baselines:
-        return None
-    return run_all(folder, say)
+    if baselines:
+        run_all(folder, say)
+    finish(load_prepared(folder))
 
 
 def _description(path: Path) -> str:
