@@ -6,9 +6,11 @@
 
 import hashlib
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
@@ -45,6 +47,7 @@ def main(grid: Grid, context: Context) -> None:
         def start() -> dict[str, Tensor]:
             return start_of(prepared.federation, folder, context.run_config.get("data-root"))
 
+        torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the sites need the others
         # It reads no record, so it need not wait for the sites, which take seconds to come up.
         fresh = load_state(folder / CHECKPOINTS) is None
         run.execute(in_background(start) if fresh else start)
