@@ -91,7 +91,9 @@ def pretrain(
     model.load_state_dict(start, strict=False)
     model.train()
     generator = torch.Generator().manual_seed(federation.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=0.01, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=settings.steps
     )
