@@ -8,8 +8,10 @@ site's own question), and the site's own embedding (it holds what is peculiar to
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from medformer.model import Medformer
+if TYPE_CHECKING:
+    from medformer.model import Medformer
 
 LOCAL_PREFIXES = ("input.site.", "input.task.", "output.queries.", "output.heads.")
 
@@ -24,7 +26,7 @@ def shared_names(names: Iterable[str]) -> list[str]:
     return [name for name in names if not is_local(name)]
 
 
-def shared_shapes(model: Medformer) -> dict[str, tuple[int, ...]]:
+def shared_shapes(model: "Medformer") -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that sites share, in the model's order."""
     parameters = dict(model.named_parameters())
     return {name: tuple(parameters[name].shape) for name in shared_names(parameters)}

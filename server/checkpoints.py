@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load, save
+import numpy as np
+from safetensors.numpy import load, save
 
 from server.errors import CheckpointError
 from server.strategy import State
@@ -45,7 +46,7 @@ def save_state(folder: Path, state: State) -> None:
     tensors = {f"shared/{k}": v for k, v in state.shared.items()}
     tensors |= {f"momentum/{k}": v for k, v in state.momentum.items()}
     tensors |= {f"average/{k}": v for k, v in state.average.items()}
-    data = save({k: v.contiguous() for k, v in tensors.items()})
+    data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()})
     stem = f"{state.round:06d}"
     write_atomically(folder / f"{stem}.safetensors", data)
     facts = {

@@ -10,9 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from medformer.config import Domain
 from server.checkpoints import load_state, save_state, write_json
 from server.errors import FederationError, RunInterrupted, UpdateRefused
@@ -37,7 +34,7 @@ from server.strategy import State, apply, check_update
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
-Start = Callable[[], dict[str, Tensor]]
+Start = Callable[[], Tensors]
 """Makes the shared tensors of round 0: from public pre-training, or from a seed."""
 
 
@@ -139,7 +136,6 @@ class Run:
         number = state.round + 1
         phase = self.federation.schedule.phase_of(number)
         began = time.monotonic()
-        tensors: Tensors = {k: v.numpy() for k, v in state.shared.items()}
         attempts = dict.fromkeys([n for n in sorted(self.receipts) if n not in self.out], 0)
         pending, updates, losses = set(attempts), {}, {}
         while pending:
@@ -151,7 +147,7 @@ class Run:
                     round=number,
                     attempt=attempts[name],
                     acknowledged_round=state.round,
-                    tensors=tensors,
+                    tensors=state.shared,
                 )
                 for name in sorted(pending)
             }
@@ -197,9 +193,7 @@ class Run:
             raise RunInterrupted("; ".join(lost))
         return answers
 
-    def _accept(
-        self, name: str, answer: TrainAnswer, shared: Mapping[str, Tensor], number: int
-    ) -> bool:
+    def _accept(self, name: str, answer: TrainAnswer, shared: Tensors, number: int) -> bool:
         try:
             check_update(answer, shared, number, self.federation.max_update_norm)
         except UpdateRefused as error:
@@ -246,7 +240,6 @@ class Run:
         self.on_row(row)
 
     def _evaluate(self, state: State) -> list[dict[str, Any]]:
-        tensors: Tensors = {k: np.ascontiguousarray(v.numpy()) for k, v in state.final().items()}
         rows: list[dict[str, Any]] = []
         for split in ("val", "test"):
             request = Evaluate(
@@ -254,7 +247,7 @@ class Run:
                 source_hash(),
                 schedule_hash=self.federation.schedule.hash(),
                 split=split,
-                tensors=tensors,
+                tensors=state.final(),
             )
             for name, answer in self._ask(dict.fromkeys(sorted(self.receipts), request)).items():
                 if isinstance(answer, EvaluateAnswer):

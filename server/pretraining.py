@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from medformer.model import Medformer
 from medformer.objectives import Batch, mix_losses
 from medformer.sharing import is_local
 from server.federation import Federation, Pretraining
+from server.protocol import Tensors
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +62,11 @@ def phantom_domains() -> list[Domain]:
     ]
 
 
-def initial_shared(config: ModelConfig, seed: int) -> dict[str, Tensor]:
+def initial_shared(config: ModelConfig, seed: int) -> Tensors:
     """Shared tensors before any training, from the federation's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return {k: v.detach().clone() for k, v in Medformer(config).named_parameters()}
+        return _as_arrays(Medformer(config).named_parameters())
 
 
 def pretrain(
@@ -73,14 +74,14 @@ def pretrain(
     settings: Pretraining,
     sets: list[PublicSet],
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
-) -> dict[str, Tensor]:
+) -> Tensors:
     """Train the shared tensors on public images, one kind a step in turn.
 
     Args:
         sets: Public images; their heads are thrown away afterwards.
         progress: Called every 50 steps with (step, steps, loss).
     Returns:
-        Name -> tensor of everything that sites share.
+        Name -> array of everything that sites share.
     """
     start = initial_shared(federation.model, federation.seed)
     if not sets or not settings.steps:
@@ -88,7 +89,7 @@ def pretrain(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(federation.seed)
         model = Medformer(federation.model, [s.task for s in sets])
-    model.load_state_dict(start, strict=False)
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in start.items()}, strict=False)
     model.train()
     generator = torch.Generator().manual_seed(federation.seed)
     optimizer = torch.optim.AdamW(
@@ -109,7 +110,11 @@ def pretrain(
         if step % 50 == 49 or step + 1 == settings.steps:
             progress(step + 1, settings.steps, float(loss.detach()))
     log.info("pre-trained on public images in %.1f s", time.monotonic() - began)
-    return {k: v.detach().clone() for k, v in model.named_parameters() if not is_local(k)}
+    return _as_arrays((k, v) for k, v in model.named_parameters() if not is_local(k))
+
+
+def _as_arrays(named: Iterable[tuple[str, Tensor]]) -> Tensors:
+    return {k: v.detach().numpy().copy() for k, v in named}
 
 
 def _draw(public: PublicSet, size: int, generator: torch.Generator) -> Batch:

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from medformer.sharing import is_local
 from server.errors import UpdateRefused
@@ -17,20 +15,18 @@ class State:
     """The coordinator's model after a round."""
 
     round: int
-    shared: dict[str, Tensor]
-    momentum: dict[str, Tensor]
-    average: dict[str, Tensor]
+    shared: Tensors
+    momentum: Tensors
+    average: Tensors
     """Mean of the shared tensors over the rounds of the averaging window."""
     averaged: int = 0
 
-    def final(self) -> dict[str, Tensor]:
+    def final(self) -> Tensors:
         """The averaged tensors where there are any, else the last ones."""
         return self.average or self.shared
 
 
-def check_update(
-    answer: TrainAnswer, shared: Mapping[str, Tensor], round_: int, max_update_norm: float
-) -> None:
+def check_update(answer: TrainAnswer, shared: Tensors, round_: int, max_update_norm: float) -> None:
     """Refuse what may not be averaged.
 
     Raises:
@@ -54,7 +50,7 @@ def check_update(
             )
         if not np.isfinite(value).all():
             raise UpdateRefused(f"{name} holds NaN or infinity")
-        square += float(np.square(value.astype(np.float64) - shared[name].numpy()).sum())
+        square += float(np.square(value.astype(np.float64) - shared[name]).sum())
     if square**0.5 > max_update_norm:
         raise UpdateRefused(
             f"the update moves {square**0.5:.3g}, more than max_update_norm {max_update_norm:g}"
@@ -83,16 +79,16 @@ def apply(
         if not trained_by:
             continue
         total = sum(weights[site] for site in trained_by)
-        mean = torch.zeros_like(before)
+        mean = np.zeros_like(before)
         for site in trained_by:
-            mean += torch.from_numpy(np.array(updates[site][name])) * (weights[site] / total)
-        step = momentum * velocity.get(name, torch.zeros_like(before)) + (mean - before)
+            mean += updates[site][name] * np.float32(weights[site] / total)
+        step = np.float32(momentum) * velocity.get(name, np.zeros_like(before)) + (mean - before)
         velocity[name], shared[name] = step, before + step
     average, count = state.average, state.averaged
     if averages:
         count += 1
         average = {
-            k: v.clone() if count == 1 else average[k] + (v - average[k]) / count
+            k: v.copy() if count == 1 else average[k] + (v - average[k]) / np.float32(count)
             for k, v in shared.items()
         }
     return State(state.round + 1, shared, velocity, average, count)

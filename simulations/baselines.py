@@ -28,7 +28,7 @@ from server.fleet import Lost
 from server.protocol import Answer, Hello, HelloAnswer, Request, Schedule
 from simulations.fresh import worker_setup
 from simulations.plain import PlainSite
-from simulations.prepare import Prepared, load_prepared, public_sites
+from simulations.prepared import Prepared, load_prepared, public_sites
 from simulations.scenario import Baseline, load_scenario
 
 

@@ -10,9 +10,9 @@ def board(folder: Path) -> Callable[[dict[str, Any]], None]:
 
     Shown with `tensorboard --logdir RUN/tensorboard`.
     """
-    from torch.utils.tensorboard import SummaryWriter
+    from tensorboard.summary import Writer
 
-    writer = SummaryWriter(folder / "tensorboard")
+    writer = Writer(str(folder / "tensorboard"))
 
     def write(row: dict[str, Any]) -> None:
         if row["event"] != "round":

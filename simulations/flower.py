@@ -6,26 +6,22 @@
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from torch import Tensor
 
 from client.privacy import release
 from medformer.errors import ConfigError
 from server.checkpoints import load_state, write_json
 from server.coordinate import CHECKPOINTS, Run, outcome
 from server.fleet import FlowerFleet
-from server.protocol import run_folder
+from server.protocol import Tensors, run_folder
 from server.report.write import write_report
 from simulations.board import board
-from simulations.prepare import MARKER, Prepared, load_prepared, prepare, site_facts
-from simulations.public import in_background, start_of
-from simulations.scenario import load_scenario
+from simulations.fresh import FreshProcess, in_fresh_process
+from simulations.prepared import MARKER, Prepared, load_prepared, site_facts
 
 log = logging.getLogger(__name__)
 app = ServerApp()
@@ -43,14 +39,19 @@ def main(grid: Grid, context: Context) -> None:
         _same_scenario(folder, str(context.run_config.get("scenario-sha256", "")))
         fleet = FlowerFleet(grid, len(prepared.sites), ROUND_TIMEOUT)
         run = Run(fleet, prepared.federation, folder, evaluate=True, on_row=board(folder))
-
-        def start() -> dict[str, Tensor]:
-            return start_of(prepared.federation, folder, context.run_config.get("data-root"))
-
-        torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the sites need the others
-        # It reads no record, so it need not wait for the sites, which take seconds to come up.
         fresh = load_state(folder / CHECKPOINTS) is None
-        run.execute(in_background(start) if fresh else start)
+        with FreshProcess() as helper:
+            # The start reads no record, so it need not wait for the sites, which take seconds.
+            root = _path(context.run_config.get("data-root"))
+            begun = helper.begin(public_start, prepared, root) if fresh else None
+
+            def start() -> Tensors:
+                assert begun is not None
+                shared = begun()
+                helper.close()
+                return shared
+
+            run.execute(start)
         finish(prepared)
     log.info("report: %s", folder / "report.html")
 
@@ -67,14 +68,31 @@ def _prepared(folder: Path, config: Any) -> Prepared:
         return load_prepared(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).write_text("A run of fedmedformer.\n")
-    scenario = load_scenario(str(config.get("scenario-file") or "quickstart"))
-    root, state = config.get("data-root"), config.get("state-dir")
-    return prepare(
-        scenario,
-        folder,
-        data_root=Path(str(root)) if root else None,
-        state_dir=Path(str(state)) if state else None,
-    )
+    names = ("scenario-file", "data-root", "state-dir")
+    in_fresh_process(prepare_folder, folder, *(_path(config.get(n)) for n in names))
+    return load_prepared(folder)
+
+
+def prepare_folder(
+    folder: Path, scenario: Path | None, data_root: Path | None, state_dir: Path | None
+) -> None:
+    """In a helper process: write the run folder of a scenario, the quickstart if none is named."""
+    from simulations.prepare import prepare
+    from simulations.scenario import load_scenario
+
+    settings = load_scenario(str(scenario or "quickstart"))
+    prepare(settings, folder, data_root=data_root, state_dir=state_dir)
+
+
+def public_start(prepared: Prepared, data_root: Path | None) -> Tensors:
+    """In a helper process, which has torch: the shared tensors of round 0."""
+    from simulations.public import start_of
+
+    return start_of(prepared.federation, prepared.folder, data_root)
+
+
+def _path(value: Any) -> Path | None:
+    return Path(str(value)) if value else None
 
 
 def _same_scenario(folder: Path, wanted: str) -> None:

@@ -45,9 +45,17 @@ class FreshProcess:
         """Begin to import `module`, without waiting."""
         self._pool.submit(_load, module)
 
+    def begin(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
+        """Run `function` there; what is returned waits for its result, or raises its error."""
+        return self._pool.submit(function, *args, **kwargs).result
+
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `function` there; its result and its errors come back."""
-        return self._pool.submit(function, *args, **kwargs).result()
+        """Run `function` there and wait; its result and its errors come back."""
+        return self.begin(function, *args, **kwargs)()
+
+    def close(self) -> None:
+        """End it, after what it was given."""
+        self._pool.shutdown()
 
 
 def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

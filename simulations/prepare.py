@@ -1,10 +1,8 @@
 """Turns a scenario into a run folder: what the server may read, and one site.yaml a hospital."""
 
-import json
 import logging
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,13 @@ from client.data.load import check
 from client.data.sources import MedMnist, Npz, Phantoms
 from client.privacy.ledger import Ledger
 from client.privacy.plan import PrivacyPlan, solve
-from client.site import Site, load_site
+from client.site import Site
 from medformer.errors import ConfigError
 from server.checkpoints import write_atomically, write_json
-from server.federation import Federation, PublicSite, load_federation
+from server.federation import Federation
 from server.protocol import SIMULATED_SITES
 from simulations.partition import fingerprint, partition
+from simulations.prepared import MARKER, Prepared
 from simulations.scenario import (
     Scenario,
     ScenarioSite,
@@ -31,20 +30,6 @@ from simulations.scenario import (
 )
 
 log = logging.getLogger(__name__)
-
-MARKER = ".fedmedformer-run"
-"""A file that says: this folder is a run, and --overwrite may delete it."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run folder that is ready to be trained in."""
-
-    folder: Path
-    federation: Federation
-    sites: tuple[Site, ...]
-    states: tuple[Path, ...]
-    """State folder of each site."""
 
 
 def claim_folder(folder: Path, *, overwrite: bool) -> None:
@@ -93,21 +78,6 @@ def prepare(
         check(site)
     _write(scenario, folder, federation, sites, states)
     return Prepared(folder, federation, sites, states)
-
-
-def load_prepared(folder: Path) -> Prepared:
-    """Read a run folder back, for `--resume` and for the ServerApp.
-
-    Raises:
-        ConfigError: Not a prepared run folder.
-    """
-    try:
-        index = json.loads((folder / SIMULATED_SITES).read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder}: is no run folder: start without --resume") from error
-    sites = tuple(load_site(Path(place["site"])) for place in index["sites"])
-    states = tuple(Path(place["state"]) for place in index["sites"])
-    return Prepared(folder, load_federation(folder / "federation.json"), sites, states)
 
 
 def resolve_sites(
@@ -235,27 +205,3 @@ def _write(
 def _yaml(value: Any) -> bytes:
     text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
     return text.encode()
-
-
-def public_sites(federation: Federation, names: Iterable[str]) -> tuple[PublicSite, ...]:
-    """The public entries of `names`."""
-    wanted = set(names)
-    return tuple(s for s in federation.sites if s.name in wanted)
-
-
-def site_facts(prepared: Prepared) -> dict[str, dict[str, Any]]:
-    """What only the site knows and a simulation may print: lifetime totals and budgets."""
-    facts = {}
-    for site, state in zip(prepared.sites, prepared.states, strict=True):
-        with Ledger(state / "ledger.sqlite", site.privacy) as ledger:
-            epsilon, delta = ledger.spent()
-            epsilon_budget, delta_budget = ledger.budget()
-        facts[site.name] = {
-            "epsilon_lifetime": epsilon,
-            "delta_lifetime": delta,
-            "epsilon_budget": epsilon_budget,
-            "delta_budget": delta_budget,
-            "delta_warning": site.privacy.delta_warning(),
-            "n_public": site.privacy.n_public,
-        }
-    return facts

@@ -2,30 +2,30 @@
 
 import json
 import logging
+import os
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
-from threading import Thread
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from client.data import medmnist, npz
 from medformer.config import Domain, ModelConfig, Task
 from medformer.errors import ConfigError
 from server.federation import Federation, Pretraining
 from server.pretraining import PublicSet, initial_shared, phantom_sets, pretrain
+from server.protocol import Tensors
 from simulations.scenario import ANATOMY
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
-def start_of(federation: Federation, folder: Path, data_root: Any) -> dict[str, Tensor]:
-    """The shared tensors of round 0, with progress in metrics.jsonl."""
+def start_of(federation: Federation, folder: Path, data_root: Path | None) -> Tensors:
+    """The shared tensors of round 0, with progress in metrics.jsonl.
+
+    It uses half of the cores, because meanwhile the sites start.
+    """
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
     settings = federation.pretraining
     if settings is None:
         return initial_shared(federation.model, federation.seed)
@@ -42,26 +42,8 @@ def start_of(federation: Federation, folder: Path, data_root: Any) -> dict[str, 
         with open(folder / "metrics.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")
 
-    sets = public_sets(settings, federation, Path(str(data_root)) if data_root else None)
+    sets = public_sets(settings, federation, data_root)
     return pretrain(federation, settings, sets, progress)
-
-
-def in_background(work: Callable[[], T]) -> Callable[[], T]:
-    """Begin `work` in a thread that does not keep the process alive.
-
-    Returns:
-        Waits for the result and returns it, or raises what `work` raised.
-    """
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return future.result
 
 
 def public_sets(

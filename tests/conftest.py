@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -112,7 +113,7 @@ def train(
         round=round_,
         attempt=attempt,
         acknowledged_round=acknowledged,
-        tensors={k: (scale * v).numpy() for k, v in shared.items()},
+        tensors={k: np.float32(scale) * v for k, v in shared.items()},
     )
 
 

@@ -148,9 +148,18 @@ class _Peak:
                 root = psutil.Process(pid)
                 for process in [root, *root.children(recursive=True)]:
                     with contextlib.suppress(psutil.Error):
-                        total += process.memory_full_info().pss
+                        total += _pss(process.pid)
                         count += 1
             self.pss, self.processes = max(self.pss, total), max(self.processes, count)
+
+
+def _pss(pid: int) -> int:
+    """Proportional set size, bytes; the kernel's sum costs far less than psutil's list of maps."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as file:
+        for line in file:
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def main() -> None:

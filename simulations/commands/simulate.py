@@ -38,9 +38,13 @@ def run(arguments: argparse.Namespace) -> None:
     folder = (arguments.out or Path("runs") / Path(arguments.scenario).stem).resolve()
     from simulations.fresh import FreshProcess
 
+    baselines = not arguments.no_baselines
     with FreshProcess() as helper:
-        _train(arguments, folder, lambda: helper.load("simulations.baselines"))
-        helper.call(compare_and_report, folder, baselines=not arguments.no_baselines)
+        _train(
+            arguments, folder, lambda: helper.load("simulations.baselines") if baselines else None
+        )
+        if baselines or not (folder / "report.json").exists():
+            helper.call(compare_and_report, folder, baselines=baselines)
     results = json.loads((folder / "report.json").read_text())["results"]
     print(result_table(results))
     print(f"report: {folder / 'report.html'}")
@@ -86,7 +90,7 @@ def compare_and_report(folder: Path, *, baselines: bool) -> None:
     """What follows the federated run: the baselines, and the report again with their results."""
     from simulations.baselines import run_all
     from simulations.flower import finish
-    from simulations.prepare import load_prepared
+    from simulations.prepared import load_prepared
     from simulations.progress import say
 
     if baselines:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from server.checkpoints import load_state, save_state, write_atomically
 from server.errors import CheckpointError, UpdateRefused
@@ -15,7 +14,7 @@ A, B = "encoder.a", "stem.b"
 
 
 def state(value: float = 1.0) -> State:
-    return State(0, {A: torch.full((2,), float(value)), B: torch.zeros(3)}, {}, {})
+    return State(0, {A: np.full(2, value, np.float32), B: np.zeros(3, np.float32)}, {}, {})
 
 
 def update(**tensors: object) -> TrainAnswer:
@@ -79,7 +78,7 @@ def test_a_stale_update_is_refused():
 def test_a_checkpoint_comes_back_and_old_ones_go(tmp_path: Path):
     """The newest three and the public start are kept."""
     for number in range(6):
-        save_state(tmp_path, State(number, {A: torch.full((2,), float(number))}, {}, {}, number))
+        save_state(tmp_path, State(number, {A: np.full(2, number, np.float32)}, {}, {}, number))
     back = load_state(tmp_path)
     assert back is not None
     assert (back.round, back.averaged, back.shared[A].tolist()) == (5, 5, [5, 5])
@@ -91,8 +90,8 @@ def test_a_checkpoint_comes_back_and_old_ones_go(tmp_path: Path):
 
 def test_a_damaged_checkpoint_falls_back_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """A flipped byte is found by the checksum."""
-    save_state(tmp_path, State(1, {A: torch.ones(2)}, {}, {}))
-    save_state(tmp_path, State(2, {A: torch.ones(2)}, {}, {}))
+    save_state(tmp_path, State(1, {A: np.ones(2, np.float32)}, {}, {}))
+    save_state(tmp_path, State(2, {A: np.ones(2, np.float32)}, {}, {}))
     file = tmp_path / "000002.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1

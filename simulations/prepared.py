@@ -1,0 +1,66 @@
+"""A prepared run folder, as the ServerApp and the baselines read it back. Loads no torch."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from client.privacy.ledger import Ledger
+from client.site import Site, load_site
+from medformer.errors import ConfigError
+from server.federation import Federation, PublicSite, load_federation
+from server.protocol import SIMULATED_SITES
+
+MARKER = ".fedmedformer-run"
+"""A file that says: this folder is a run, and --overwrite may delete it."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run folder that is ready to be trained in."""
+
+    folder: Path
+    federation: Federation
+    sites: tuple[Site, ...]
+    states: tuple[Path, ...]
+    """State folder of each site."""
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """Read a run folder back, for `--resume` and for the ServerApp.
+
+    Raises:
+        ConfigError: Not a prepared run folder.
+    """
+    try:
+        index = json.loads((folder / SIMULATED_SITES).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: is no run folder: start without --resume") from error
+    sites = tuple(load_site(Path(place["site"])) for place in index["sites"])
+    states = tuple(Path(place["state"]) for place in index["sites"])
+    return Prepared(folder, load_federation(folder / "federation.json"), sites, states)
+
+
+def public_sites(federation: Federation, names: Iterable[str]) -> tuple[PublicSite, ...]:
+    """The public entries of `names`."""
+    wanted = set(names)
+    return tuple(s for s in federation.sites if s.name in wanted)
+
+
+def site_facts(prepared: Prepared) -> dict[str, dict[str, Any]]:
+    """What only the site knows and a simulation may print: lifetime totals and budgets."""
+    facts = {}
+    for site, state in zip(prepared.sites, prepared.states, strict=True):
+        with Ledger(state / "ledger.sqlite", site.privacy) as ledger:
+            epsilon, delta = ledger.spent()
+            epsilon_budget, delta_budget = ledger.budget()
+        facts[site.name] = {
+            "epsilon_lifetime": epsilon,
+            "delta_lifetime": delta,
+            "epsilon_budget": epsilon_budget,
+            "delta_budget": delta_budget,
+            "delta_warning": site.privacy.delta_warning(),
+            "n_public": site.privacy.n_public,
+        }
+    return facts
