@@ -58,12 +58,12 @@ def find(dataset: str, size: int, root: Path | None) -> Path:
     Raises:
         DataError: Unknown data set, or not here and not to be downloaded.
     """
-    info(dataset)
     stem = dataset if size == 28 else f"{dataset}_{size}"
     folder = Path.home() / ".medmnist" if root is None else root
     for name in (f"{stem}.npz", f"{stem}_part.npz"):
         if (folder / name).is_file():
             return folder / name
+    info(dataset)  # the package takes a second to load: not where the file is at hand
     try:
         return _download(dataset, size, folder, stem)
     except Exception as error:  # the package raises whatever its downloader raises

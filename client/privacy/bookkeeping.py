@@ -30,8 +30,9 @@ from medformer.model import Latents
 
 log = logging.getLogger(__name__)
 
-ROWS_UP_TO = 2
-"""Rows are kept where they are at most so many times as long as the pair."""
+ROWS_UP_TO = 1.0
+"""Rows are kept where they are at most so many times as long as the pair; 0.5 to 2 cost the same
+time on the tiny preset."""
 
 
 class EngineError(MedFormerError):
