@@ -15,9 +15,12 @@ from client.privacy.ledger import Ledger
 from client.privacy.plan import PrivacyPlan, solve
 from client.site import Site
 from medformer.errors import ConfigError
-from server.checkpoints import write_atomically, write_json
+from server.checkpoints import save_state, write_atomically, write_json
+from server.coordinate import CHECKPOINTS
 from server.federation import Federation
+from server.pretraining import initial_shared
 from server.protocol import SIMULATED_SITES
+from server.strategy import State
 from simulations.partition import fingerprint, partition
 from simulations.prepared import MARKER, Prepared
 from simulations.scenario import (
@@ -77,6 +80,9 @@ def prepare(
     for site in sites:
         check(site)
     _write(scenario, folder, federation, sites, states)
+    if federation.pretraining is None:  # torch is loaded here, and need not be in the server
+        start = initial_shared(federation.model, federation.seed)
+        save_state(folder / CHECKPOINTS, State(0, start, {}, {}))
     return Prepared(folder, federation, sites, states)
 
 
