@@ -56,6 +56,8 @@ def run_flower(
     config: dict[str, Any],
     progress: Callable[[], None],
     on_done: Callable[[], None] = lambda: None,
+    *,
+    actors: int | None = None,
 ) -> None:
     """Submit the prepared folder to a SuperLink of its own and wait for its outcome.
 
@@ -65,6 +67,8 @@ def run_flower(
         config: Flower's run config; flat scalars, absolute paths.
         progress: Called a few times a second.
         on_done: Called when the outcome is there, before Flower is stopped, which takes seconds.
+        actors: Processes that train at once, each with its share of the cores and 0.85 GiB; one a
+            core if left out.
     Raises:
         SimulationError: The run failed, or one of its processes died.
     """
@@ -72,7 +76,8 @@ def run_flower(
     (folder / "outcome.json").unlink(missing_ok=True)
     with superlink(folder / "flower") as flower:
         app = write_app(flower.work / "app")
-        run_id = _submit(flower, app, sites, config)
+        cores = os.cpu_count() or 1
+        run_id = _submit(flower, app, sites, config, max(1, cores // (actors or cores)))
         try:
             _wait(flower, folder, progress)
         except KeyboardInterrupt:
@@ -198,13 +203,14 @@ def run_config(folder: Path, data_root: Path | None, state_dir: Path | None) -> 
     }
 
 
-def _submit(flower: Flower, app: Path, sites: int, config: dict[str, Any]) -> int:
+def _submit(flower: Flower, app: Path, sites: int, config: dict[str, Any], cores_each: int) -> int:
     file = flower.work / "run-config.toml"
     file.write_text(toml(config))
     answer = _flwr(
         flower,
         ["run", str(app), "own", "--run-config", str(file), "--format", "json",
-         "--federation-config", f"num-supernodes={sites} client-resources-num-cpus=1"],
+         "--federation-config",
+         f"num-supernodes={sites} client-resources-num-cpus={cores_each}"],
         timeout=120,
     )  # fmt: skip
     try:

@@ -16,6 +16,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state-dir", type=Path, help="sites' ledgers, shared between runs")
     parser.add_argument("--seed", type=int, help="seed of the simulation")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
+    parser.add_argument("--actors", type=int, metavar="N",
+                        help="sites that train at once (default: a core each); 1 saves memory")  # fmt: skip
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     again.add_argument("--overwrite", action="store_true", help="replace an earlier run in --out")
@@ -35,6 +37,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if not arguments.scenario:
         raise ConfigError("name a scenario, or use --list")
+    if arguments.actors is not None and arguments.actors < 1:
+        raise ConfigError(f"--actors must be at least 1, got {arguments.actors}")
     folder = (arguments.out or Path("runs") / Path(arguments.scenario).stem).resolve()
     from simulations.fresh import FreshProcess
 
@@ -64,7 +68,7 @@ def _train(arguments: argparse.Namespace, folder: Path, on_done: Callable[[], No
     say("starting Flower (about 15 s)")
     progress = Progress(folder, sites)
     config = run_config(folder, arguments.data_root, arguments.state_dir)
-    run_flower(folder, sites, config, progress.poll, on_done)
+    run_flower(folder, sites, config, progress.poll, on_done, actors=arguments.actors)
 
 
 def prepare_folder(arguments: argparse.Namespace, folder: Path) -> None:

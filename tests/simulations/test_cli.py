@@ -37,7 +37,7 @@ def scenario(tmp_path: Path):
 @pytest.fixture(autouse=True)
 def _no_flower(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing here may get as far as starting Flower."""
-    monkeypatch.setattr(launcher, "run_flower", lambda *_: pytest.fail("Flower was started"))
+    monkeypatch.setattr(launcher, "run_flower", lambda *_, **__: pytest.fail("Flower was started"))
     monkeypatch.setattr("simulations.fresh.in_fresh_process", lambda f, *args: f(*args))
 
 
