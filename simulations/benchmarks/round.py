@@ -29,7 +29,7 @@ SITES, RECORDS, BATCH = 4, 1177, 64
 
 def scenario(data_root: Path | None, *, quick: bool) -> Scenario:
     """The federation of the benchmark."""
-    steps = 5 if quick else round(5 * RECORDS / BATCH) // 5
+    steps = 2 if quick else round(5 * RECORDS / BATCH) // 5
     members: dict[str, Any] = {
         "split": {"dataset": "pneumoniamnist", "sites": SITES, "method": "iid"}
     }
@@ -52,7 +52,7 @@ def scenario(data_root: Path | None, *, quick: bool) -> Scenario:
             "spare_rounds": 0,
             "phases": [
                 {
-                    "name": "supervised", "rounds": 2 if quick else 5, "local_steps": steps,
+                    "name": "supervised", "rounds": 1 if quick else 5, "local_steps": steps,
                     "objectives": {"supervised": 1}, "expected_batch_size": BATCH,
                     "learning_rate": 0.1,
                 }

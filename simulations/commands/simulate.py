@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="seed of the simulation")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--actors", type=int, metavar="N",
-                        help="sites that train at once (default: a core each); 1 saves memory")  # fmt: skip
+                        help="sites that train at once (default: one a core)")  # fmt: skip
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     again.add_argument("--overwrite", action="store_true", help="replace an earlier run in --out")
