@@ -2,10 +2,11 @@
 
     python -m simulations.benchmarks.round [--quick] [--data-root DIR] [--out FILE.json]
 
-Four IID sites of PneumoniaMNIST (phantoms without --data-root), five rounds of one local epoch
-(expected batch 64, noise and clipping on), the tiny preset, no pre-training and no baselines. The
-loop asks the same guards in one process, so all do the same privacy work, ledger included. Through
-Flower with one actor a core (the default) and with a single actor, which needs less memory.
+Four IID sites of PneumoniaMNIST (phantoms without --data-root or with --quick), five rounds of one
+local epoch (expected batch 64, noise and clipping on), the tiny preset, no pre-training and no
+baselines. The loop asks the same guards in one process, so all do the same privacy work, ledger
+included. Through Flower with one actor a core (the default) and with a single actor, which needs
+less memory.
 Target: wall at most 1.3 x the loop plus 8 s, peak memory at most 2 GiB (PSS).
 """
 
@@ -33,13 +34,14 @@ def scenario(data_root: Path | None, *, quick: bool) -> Scenario:
     members: dict[str, Any] = {
         "split": {"dataset": "pneumoniamnist", "sites": SITES, "method": "iid"}
     }
-    if data_root is None:
+    if data_root is None or quick:
         members = {
             "sites": [
                 {
                     "name": f"site-{i + 1}",
                     "data": {
-                        "source": "phantoms", "kind": "chest", "records": RECORDS, "seed": i,
+                        "source": "phantoms", "kind": "chest", "seed": i,
+                        "records": 200 if quick else RECORDS,
                     },
                 }
                 for i in range(SITES)
