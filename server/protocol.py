@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -310,9 +311,18 @@ def source_hash(root: Path | None = None) -> str:
     """SHA-256 of the Python sources of our packages: do both sides run the same code?
 
     Args:
-        root: Folder that holds the packages; the one this file was loaded from by default.
+        root: Folder that holds the packages; the one this file was loaded from by default, read
+            once a process, because a later change on the disk is not what runs.
     """
-    root = Path(__file__).parent.parent if root is None else root
+    return _own_source_hash() if root is None else _hash_of(root)
+
+
+@lru_cache(maxsize=1)
+def _own_source_hash() -> str:
+    return _hash_of(Path(__file__).parent.parent)
+
+
+def _hash_of(root: Path) -> str:
     digest = hashlib.sha256()
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):

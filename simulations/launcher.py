@@ -169,7 +169,6 @@ RUN_CONFIG: dict[str, Any] = {
     "out": "",
     "data-root": "",
     "state-dir": "",
-    "resume": False,
 }
 """Every key of the run config with its default, as in pyproject.toml."""
 

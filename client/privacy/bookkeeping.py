@@ -35,6 +35,10 @@ ROWS_UP_TO = 1.0
 time on the tiny preset."""
 
 
+ROUNDING = 1e-6
+"""Relative rounding error allowed for in a ghost norm, always to the safe side."""
+
+
 class EngineError(MedFormerError):
     """The model or the objective cannot be trained with per-example clipping: a bug, not data."""
 
@@ -66,11 +70,14 @@ class Entry:
         return len(self.pairs[0][0] if self.rows is None else self.rows)
 
     def squares(self) -> Tensor:
-        """Squared norm of each example's gradient, (B,); of a joined entry."""
+        """Squared norm of each example's gradient, (B,), never too small; of a joined entry."""
         if self.rows is not None:
             return torch.linalg.vector_norm(self.rows.flatten(1), dim=1).square()
         ((x, g),) = self.pairs  # the Gram matrices give the norm of the product: ghost norm
-        return ((x @ x.transpose(1, 2)) * (g @ g.transpose(1, 2))).sum((1, 2)).clamp(min=0)
+        ghost = ((x @ x.transpose(1, 2)) * (g @ g.transpose(1, 2))).sum((1, 2))
+        # Where places cancel, rounding could make it too small, and the clipping too weak.
+        longest = (x.square().sum(2) * g.square().sum(2)).sqrt().sum(1)
+        return ghost.clamp(min=0) + ROUNDING * longest.square()
 
     def weighted(self, factors: Tensor, usable: Tensor) -> Tensor:
         """Sum of the examples' gradients times `factors` (B,); rows that are not usable are 0."""

@@ -119,6 +119,24 @@ def test_clipped_sum_equals_a_float64_loop(
         assert float((found[name] - wanted[name]).abs().max()) <= 1e-5 * largest, name
 
 
+def test_places_that_cancel_do_not_weaken_the_clipping(monkeypatch: pytest.MonkeyPatch):
+    """A gradient of length 10 made of parts of 1e6: the Gram matrices alone lose it to rounding."""
+    monkeypatch.setattr(bookkeeping, "ROWS_UP_TO", 0)
+    layer = nn.Linear(8, 8, bias=False)
+    generator = torch.Generator().manual_seed(6)
+    x, push = torch.randn(20, 1, 8, generator=generator), torch.randn(20, 1, 8, generator=generator)
+    x, push = x.repeat(1, 2, 1), torch.cat([1e5 * push, -1e5 * push], 1)
+    push[:, 0] += torch.randn(20, 8, generator=generator).sign()
+    alone = []
+    for i in range(len(x)):
+        book = Book(layer, {"weight": layer.weight})
+        (layer(x[i : i + 1]) * push[i : i + 1]).sum().backward()
+        total = book.clip([(["weight"], BOUND)], torch.ones(1, dtype=torch.bool))["weight"]
+        alone.append(float(total.norm()))
+        book.close()
+    assert max(alone) <= BOUND * (1 + 1e-3)
+
+
 def test_frozen_parameters_stay_out_of_the_norm_and_the_input_gradient_is_right():
     """Only the trained are booked, but the gradient passes through all."""
     model, shape = CASES["group norm"]
