@@ -52,19 +52,18 @@ class Flower:
 
 def run_flower(
     folder: Path,
-    sites: int,
-    config: dict[str, Any],
+    config: Callable[[], dict[str, Any]],
     progress: Callable[[], None],
     on_done: Callable[[], None] = lambda: None,
     *,
     actors: int | None = None,
 ) -> None:
-    """Submit the prepared folder to a SuperLink of its own and wait for its outcome.
+    """Submit the run folder to a SuperLink of its own and wait for its outcome.
 
     Args:
         folder: The run folder.
-        sites: Number of simulated nodes.
-        config: Flower's run config; flat scalars, absolute paths.
+        config: Called while the SuperLink starts: prepares the folder if need be, and returns
+            Flower's run config; flat scalars, absolute paths.
         progress: Called a few times a second.
         on_done: Called when the outcome is there, before Flower is stopped, which takes seconds.
         actors: Processes that train at once, each with its share of the cores and 0.85 GiB; one a
@@ -75,9 +74,12 @@ def run_flower(
     folder = folder.resolve()  # Flower is started in a folder of its own
     (folder / "outcome.json").unlink(missing_ok=True)
     with superlink(folder / "flower") as flower:
+        settings = config()
         app = write_app(flower.work / "app")
         cores = os.cpu_count() or 1
-        run_id = _submit(flower, app, sites, config, max(1, cores // (actors or cores)))
+        cores_each = max(1, cores // (actors or cores))
+        wait_healthy(flower)
+        run_id = _submit(flower, app, count_sites(folder), settings, cores_each)
         try:
             _wait(flower, folder, progress)
         except KeyboardInterrupt:
@@ -89,11 +91,7 @@ def run_flower(
 
 @contextmanager
 def superlink(work: Path) -> Iterator[Flower]:
-    """Start a SuperLink in the foreground on a free port; everything it started ends with it.
-
-    Raises:
-        SimulationError: It does not come up.
-    """
+    """Start a SuperLink in the foreground on a free port; everything it started ends with it."""
     shutil.rmtree(work, ignore_errors=True)
     (work / "empty").mkdir(parents=True)
     port, control = _free_ports(2)
@@ -132,7 +130,6 @@ def superlink(work: Path) -> Iterator[Flower]:
             start_new_session=True,  # Ctrl-C comes to us, and we stop it in order
         )
         try:
-            _wait_healthy(process, port, work)
             yield Flower(token, port, process, environment, work)
         finally:
             left = processes.stop(token)
@@ -298,15 +295,20 @@ def _flwr(flower: Flower, arguments: list[str], timeout: float) -> str:
     return done.stdout if done.stdout.strip() else done.stderr
 
 
-def _wait_healthy(process: subprocess.Popen[bytes], port: int, work: Path) -> None:
+def wait_healthy(flower: Flower) -> None:
+    """Until the SuperLink answers.
+
+    Raises:
+        SimulationError: It does not come up.
+    """
     end = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < end and process.poll() is None:
+    while time.monotonic() < end and flower.process.poll() is None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+            with urllib.request.urlopen(f"http://127.0.0.1:{flower.port}/health", timeout=1):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise SimulationError(f"the SuperLink did not start; see {work}/output.log")
+    raise SimulationError(f"the SuperLink did not start; see {flower.work}/output.log")
 
 
 def _free_ports(count: int) -> list[int]:

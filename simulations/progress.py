@@ -5,18 +5,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from simulations.launcher import count_sites
+
 
 class Progress:
     """Follows metrics.jsonl and prints one line a round.
 
     Args:
         folder: The run folder.
-        sites: How many sites a round may have.
     """
 
-    def __init__(self, folder: Path, sites: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self._path = folder / "metrics.jsonl"
-        self._sites = sites
+        self._folder = folder
         self._offset = self._path.stat().st_size if self._path.exists() else 0
         self._round: list[dict[str, Any]] = []
 
@@ -40,7 +41,7 @@ class Progress:
             if self._round and self._round[0]["round"] != row["round"]:
                 self._flush()
             self._round.append(row)
-            if len(self._round) >= self._sites:
+            if len(self._round) >= count_sites(self._folder):
                 self._flush()
         else:
             say(f"round {row['round']}  {row['site']}: {row['event']}: {row['text']}")

@@ -13,8 +13,9 @@ from importlib.metadata import version
 from typing import Any
 
 ACCOUNTANT = f"PLD (dp-accounting {version('dp-accounting')})"
-FINE, COARSE = 1e-4, 1e-3
-"""Discretisation of the privacy loss: for reported values, and while searching."""
+FINE, COARSE = 5e-4, 1e-3
+"""Discretisation of the privacy loss: for reported values, and while searching. At epsilon 2 to 8
+the finer one reports 2e-6 too much, relative, and never too little."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,10 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simulations.scenario import Scenario
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -55,39 +58,58 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace, folder: Path, on_done: Callable[[], None]) -> None:
-    from simulations.fresh import in_fresh_process
+    from simulations.fresh import FreshProcess
     from simulations.launcher import count_sites, run_config, run_flower
     from simulations.progress import Progress, say
 
     if arguments.resume and _done(folder):
         say(f"{folder}: the federated run is complete")
         return
-    if not arguments.resume:
-        in_fresh_process(prepare_folder, arguments, folder)
-    sites = count_sites(folder)
-    say("starting Flower (about 15 s)")
-    progress = Progress(folder, sites)
-    config = run_config(folder, arguments.data_root, arguments.state_dir)
-    run_flower(folder, sites, config, progress.poll, on_done, actors=arguments.actors)
+    with FreshProcess() as helper:
+        if arguments.resume:
+            count_sites(folder)
+        else:
+            helper.call(claim, arguments, folder)
 
+        def config() -> dict[str, Any]:
+            if not arguments.resume:
+                helper.call(prepare_folder, arguments, folder)
+                helper.close()
+            return run_config(folder, arguments.data_root, arguments.state_dir)
 
-def prepare_folder(arguments: argparse.Namespace, folder: Path) -> None:
-    """Read the scenario, check budgets and data, and write the run folder."""
-    from simulations.prepare import claim_folder, prepare
-    from simulations.progress import say
-    from simulations.scenario import load_scenario
-
-    settings = list(arguments.settings)
-    settings += [f"seed={arguments.seed}"] if arguments.seed is not None else []
-    scenario = load_scenario(arguments.scenario, settings)
-    claim_folder(folder, overwrite=arguments.overwrite)
-    say(f"{scenario.name}: checking budgets and data")
-    prepare(scenario, folder, data_root=arguments.data_root, state_dir=arguments.state_dir)
+        progress = Progress(folder)
+        run_flower(folder, config, progress.poll, on_done, actors=arguments.actors)
 
 
 def _done(folder: Path) -> bool:
     outcome = folder / "outcome.json"
     return outcome.exists() and json.loads(outcome.read_text())["outcome"] == "done"
+
+
+def claim(arguments: argparse.Namespace, folder: Path) -> None:
+    """Read the scenario, and make the folder ours only if it is valid."""
+    from simulations.prepare import claim_folder
+    from simulations.progress import say
+
+    scenario = _scenario(arguments)
+    claim_folder(folder, overwrite=arguments.overwrite)
+    say(f"{scenario.name}: checking budgets and data, starting Flower (about 20 s)")
+
+
+def prepare_folder(arguments: argparse.Namespace, folder: Path) -> None:
+    """Check budgets and data, and write the run folder."""
+    from simulations.prepare import prepare
+
+    scenario = _scenario(arguments)
+    prepare(scenario, folder, data_root=arguments.data_root, state_dir=arguments.state_dir)
+
+
+def _scenario(arguments: argparse.Namespace) -> "Scenario":
+    from simulations.scenario import load_scenario
+
+    settings = list(arguments.settings)
+    settings += [f"seed={arguments.seed}"] if arguments.seed is not None else []
+    return load_scenario(arguments.scenario, settings)
 
 
 def compare_and_report(folder: Path, *, baselines: bool) -> None:

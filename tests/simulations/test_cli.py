@@ -1,6 +1,7 @@
 """Bad input: one sentence that names cause and remedy, exit code 1, nothing lost."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from client.privacy.ledger import Ledger
 from client.site import Privacy
 from simulations import launcher
 from simulations.cli import main
+from simulations.fresh import FreshProcess
 
 SMALL = {
     "name": "small",
@@ -36,9 +38,14 @@ def scenario(tmp_path: Path):
 
 @pytest.fixture(autouse=True)
 def _no_flower(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here may get as far as starting Flower."""
-    monkeypatch.setattr(launcher, "run_flower", lambda *_, **__: pytest.fail("Flower was started"))
-    monkeypatch.setattr("simulations.fresh.in_fresh_process", lambda f, *args: f(*args))
+    """Nothing here may get as far as submitting a run; what would be prepared is prepared here."""
+
+    def run_flower(folder: Path, config: Callable[[], object], *_: object, **__: object) -> None:
+        config()
+        pytest.fail("a run was submitted")
+
+    monkeypatch.setattr(launcher, "run_flower", run_flower)
+    monkeypatch.setattr(FreshProcess, "call", lambda _, f, *args: f(*args))
 
 
 def npz_site(path: Path, **arrays: object) -> dict[str, object]:
