@@ -26,6 +26,8 @@ from simulations.benchmarks import record
 from simulations.scenario import Scenario, load_scenario
 
 SITES, RECORDS, BATCH = 4, 1177, 64
+EVERY = 2.0
+"""Seconds between samples of the memory: one costs 10 ms a process, and Flower has fifteen."""
 
 
 def scenario(data_root: Path | None, *, quick: bool) -> Scenario:
@@ -132,7 +134,7 @@ def _mean_auc(results: list[dict[str, Any]]) -> float:
 
 
 class _Peak:
-    """Samples the summed PSS of a process and everything below it, twice a second."""
+    """Samples the summed PSS of a process and everything below it, every `EVERY` seconds."""
 
     def __init__(self, pid: int) -> None:
         self.pss, self.processes = 0, 0
@@ -146,7 +148,7 @@ class _Peak:
         self._thread.join()
 
     def _watch(self, pid: int) -> None:
-        while not self._done.wait(0.5):
+        while not self._done.wait(EVERY):
             total, count = 0, 0
             with contextlib.suppress(psutil.Error):
                 root = psutil.Process(pid)
