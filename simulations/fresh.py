@@ -77,7 +77,7 @@ def _setup() -> None:
 
 
 def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    raise SystemExit(1)  # an idle worker would print the traceback of anything else
 
 
 def _load(module: str) -> None:
