@@ -27,7 +27,7 @@ class FreshProcess:
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_setup)
+        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=worker_setup)
 
     def __enter__(self) -> "FreshProcess":
         return self
@@ -65,19 +65,11 @@ def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
 
 def worker_setup() -> None:
-    """Of workers that a fresh process starts: Ctrl-C is the parent's business."""
+    """First of all in a helper, and in workers that it starts: Ctrl-C is the parent's business, who
+    then ends them, silently; and they end when their parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _end_with_parent()
-
-
-def _setup() -> None:
-    signal.signal(signal.SIGTERM, _interrupt)  # so that it stops its own workers first
-    _end_with_parent()
-
-
-def _interrupt(*_: object) -> None:
-    raise SystemExit(1)  # an idle worker would print the traceback of anything else
 
 
 def _load(module: str) -> None:
