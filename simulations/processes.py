@@ -9,6 +9,9 @@ import psutil
 TOKEN = "FEDMEDFORMER_RUN_TOKEN"
 """Environment variable that marks the processes of one run. It configures nothing."""
 
+SCANS = 3
+"""Looks in a row that find nobody: one that is just being started has no environment yet."""
+
 
 def belonging_to(token: str) -> list[psutil.Process]:
     """Every live process of the run, whoever its parent is by now."""
@@ -27,9 +30,12 @@ def stop(token: str, *, patience: float = 5.0) -> list[int]:
         Process ids that survived even that, normally none.
     """
     _send(belonging_to(token), "terminate", patience)
-    end = time.monotonic() + 10
-    while (left := belonging_to(token)) and time.monotonic() < end:
+    end, quiet = time.monotonic() + 10, 0
+    while quiet < SCANS and time.monotonic() < end:
+        left = belonging_to(token)
+        quiet = 0 if left else quiet + 1
         _send(left, "kill", 1.0)
+        time.sleep(0.3)
     return [p.pid for p in belonging_to(token)]
 
 
