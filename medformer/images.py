@@ -1,4 +1,4 @@
-"""Images before they meet the model. B images, C channels, then height and width."""
+"""Images before they meet the model. B images, C channels, *spatial is (H, W) or (D, H, W)."""
 
 import torch
 from torch import Tensor
@@ -31,19 +31,22 @@ def standardise(images: Tensor) -> Tensor:
 def shift_and_flip(
     images: Tensor, generator: torch.Generator, *, shift: int = 2, flip: bool = False
 ) -> Tensor:
-    """Move each image by up to `shift` pixels a side and, if `flip`, mirror half of them.
+    """Move each image by up to `shift` pixels along every axis and, if `flip`, mirror half of them.
 
     Args:
-        images: (B, C, H, W). Edges are repeated, not wrapped.
-        generator: Draws one shift and one mirror an image; the draws see no pixel.
+        images: (B, C, *spatial). Edges are repeated, not wrapped.
+        generator: Draws one shift an axis and one mirror an image; the draws see no pixel.
         shift: Largest shift in pixels.
-        flip: Only where the labels are left-right invariant.
+        flip: Along the last axis; only where the labels are left-right invariant.
     """
-    count, _, height, width = images.shape
-    dy, dx = torch.randint(-shift, shift + 1, (2, count), generator=generator)
+    count, _, *spatial = images.shape
+    shifts = torch.randint(-shift, shift + 1, (len(spatial), count), generator=generator)
     mirrored = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
-    rows = (torch.arange(height) + dy[:, None]).clamp(0, height - 1)
-    columns = (torch.arange(width) + dx[:, None]).clamp(0, width - 1)
-    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    moved = images.gather(2, rows[:, None, :, None].expand_as(images))
-    return moved.gather(3, columns[:, None, None, :].expand_as(images))
+    for axis, size in enumerate(spatial):
+        places = (torch.arange(size) + shifts[axis, :, None]).clamp(0, size - 1)
+        if axis == len(spatial) - 1:
+            places = torch.where(mirrored[:, None], places.flip(1), places)
+        shape = [count, *[1] * (images.ndim - 1)]
+        shape[axis + 2] = size
+        images = images.gather(axis + 2, places.view(shape).expand_as(images))
+    return images

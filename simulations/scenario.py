@@ -181,8 +181,14 @@ ANATOMY = {
     "organamnist": ("ct", "abdomen"),
     "organcmnist": ("ct", "abdomen"),
     "organsmnist": ("ct", "abdomen"),
+    "organmnist3d": ("ct", "abdomen"),
+    "nodulemnist3d": ("ct", "lung"),
+    "adrenalmnist3d": ("ct", "adrenal"),
+    "fracturemnist3d": ("ct", "ribs"),
+    "vesselmnist3d": ("mra", "brain"),
+    "synapsemnist3d": ("electron-microscopy", "brain"),
 }
-"""Modality and anatomy of the 2D MedMNIST sets (Yang et al. 2023, table 1)."""
+"""Modality and anatomy of the MedMNIST sets (Yang et al. 2023, table 1)."""
 
 
 def describe(site: ScenarioSite) -> tuple[Domain, Task]:
@@ -206,11 +212,13 @@ def describe(site: ScenarioSite) -> tuple[Domain, Task]:
         )
     elif isinstance(site.data, MedMnist):
         facts = medmnist.info(site.data.dataset)
-        if facts.rank == 3:
-            raise ConfigError(f"site {site.name}: {facts.name} holds volumes, not offered yet")
         modality, anatomy = ANATOMY[facts.name]
         domain = domain or Domain(
-            name=site.name, modality=modality, anatomy=anatomy, channels=facts.channels
+            name=site.name,
+            modality=modality,
+            anatomy=anatomy,
+            channels=facts.channels,
+            rank=facts.rank,
         )
         task = task or facts.task
     if domain is None or task is None:

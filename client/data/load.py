@@ -99,16 +99,18 @@ def _phantoms(source: Phantoms, split: str) -> npz.Arrays:
 def _from_arrays(
     site: Site, split: str, images: npt.NDArray[np.generic], labels: npt.NDArray[np.generic]
 ) -> Records:
-    channels = site.domain.channels
+    channels, rank = site.domain.channels, site.domain.rank
     where = f"site {site.name}, {split}"
-    if images.ndim == 4 and images.shape[-1] == channels:
+    if images.ndim == rank + 2 and images.shape[-1] == channels:
         images = np.moveaxis(images, -1, 1)
-    elif images.ndim == 3 and channels == 1:
+    elif images.ndim == rank + 1 and channels == 1:
         images = images[:, None]
     else:
+        axes = ("D", "H", "W")[-rank:]
+        wanted = ", ".join(["N", *axes, *([str(channels)] if channels > 1 else [])])
         raise DataError(
-            f"{where}: images are {images.shape}, but the site declares {channels} channels: store "
-            f"(N, H, W{'' if channels == 1 else f', {channels}'})"
+            f"{where}: images are {images.shape}, but the site declares {channels}-channel {rank}D "
+            f"images: store ({wanted})"
         )
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise DataError(f"{where}: images must be uint8 or floating point, got {images.dtype}")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 from client.data.records import DataError
 from medformer.config import Task, TaskKind
@@ -15,7 +16,7 @@ class Info:
     name: str
     task: Task
     channels: int
-    rank: int
+    rank: Literal[2, 3]
     train_count: int
     """Images in the official train split."""
 

@@ -18,7 +18,7 @@ class Records:
     """N images with labels; row i is one unit of privacy."""
 
     images: Tensor
-    """(N, C, H, W), uint8 or float32; an invalid row is all zeros."""
+    """(N, C, *spatial), uint8 or float32; an invalid row is all zeros."""
     labels: Tensor
     """(N,) int64, or (N, T) for a multi-label task; an invalid row is 0."""
     valid: Tensor

@@ -10,6 +10,7 @@ from client.privacy import engine as engine_module
 from client.privacy.engine import ClipGroup, DpEngine, EngineError
 from client.privacy.noise import SecureNoise, SeededNoise
 from client.privacy.plan import PhasePlan
+from medformer.config import Domain, ModelConfig
 from medformer.images import standardise
 from medformer.model import Medformer
 from medformer.objectives import OBJECTIVES, Batch, mix_losses, trained_parameters
@@ -22,11 +23,27 @@ PLAN = PhasePlan(
 SIZE = 9
 
 
-def batch_of(count: int, seed: int = 0) -> Batch:
+VOLUMES = Domain(name="ct-c", modality="ct", anatomy="adrenal", channels=1, rank=3)
+
+
+def batch_of(count: int, seed: int = 0, domain: Domain = CHEST) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(count, 1, 28, 28, generator=generator)
+    images = torch.rand(
+        count, 1, *[28 if domain.rank == 2 else 17] * domain.rank, generator=generator
+    )
     labels = torch.randint(0, 2, (count,), generator=generator)
-    return Batch(standardise(images), labels, CHEST, OPACITY.name)
+    return Batch(standardise(images), labels, domain, OPACITY.name)
+
+
+@pytest.fixture
+def volume_model() -> Medformer:
+    """A tiny model of volumes, nothing at zero, so that gradients flow everywhere."""
+    torch.manual_seed(1)
+    model = Medformer(ModelConfig.for_domains([CHEST, VOLUMES]), [OPACITY], site=True)
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
 
 
 def draws_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,8 +62,8 @@ def draws_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "randn", same(real_randn))
 
 
-def names_of(model: Medformer, objective: str) -> list[str]:
-    return trained_parameters(model, CHEST, OPACITY.name, {objective: 1.0})
+def names_of(model: Medformer, objective: str, domain: Domain = CHEST) -> list[str]:
+    return trained_parameters(model, domain, OPACITY.name, {objective: 1.0})
 
 
 def groups_of(names: list[str]) -> list[ClipGroup]:
@@ -67,14 +84,14 @@ def clipped_sum(model: Medformer, batch: Batch, objective: str) -> dict[str, Ten
     def losses(rows: slice) -> Tensor:
         return mix_losses(model, batch[rows], {objective: 0.7}, torch.Generator())
 
-    with build(model, groups_of(names_of(model, objective))) as engine:
+    with build(model, groups_of(names_of(model, objective, batch.domain))) as engine:
         engine.accumulate(losses, torch.ones(len(batch), dtype=torch.bool))
         return engine.clipped_sum()
 
 
 def one_by_one(model: Medformer, batch: Batch, objective: str) -> dict[str, Tensor]:
     """The slow oracle: one backward pass a row, clipped by hand."""
-    names = names_of(model, objective)
+    names = names_of(model, objective, batch.domain)
     named = dict(model.named_parameters())
     total = {n: torch.zeros_like(named[n]) for n in names}
     for i in range(len(batch)):
@@ -88,14 +105,20 @@ def one_by_one(model: Medformer, batch: Batch, objective: str) -> dict[str, Tens
     return total
 
 
+@pytest.mark.parametrize("domain", [CHEST, VOLUMES], ids=["2d", "3d"])
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_clipped_sum_equals_one_by_one_gradients(
-    objective: str, model: Medformer, monkeypatch: pytest.MonkeyPatch
+    objective: str,
+    domain: Domain,
+    model: Medformer,
+    volume_model: Medformer,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     """Per-sample gradients of every objective are the gradients of every single record."""
     draws_by_row(monkeypatch)
     monkeypatch.setattr(engine_module, "PHYSICAL_BATCH", 4)  # more slices than one
-    batch = batch_of(SIZE)
+    model = model if domain is CHEST else volume_model
+    batch = batch_of(SIZE, domain=domain)
     wanted = one_by_one(model, batch, objective)
     found = clipped_sum(model, batch, objective)
     largest = max(float(v.abs().max()) for v in wanted.values())

@@ -147,3 +147,15 @@ def test_shifts_move_and_repeat_edges():
     moved = shift_and_flip(images.repeat(50, 1, 1, 1), torch.Generator(), shift=2, flip=True)
     assert set(moved.unique().tolist()) <= set(images.unique().tolist())
     assert len({tuple(m.flatten().tolist()) for m in moved}) > 10
+
+
+def test_volumes_move_along_every_axis():
+    """A bright voxel in the middle ends up at most `shift` away, and along each axis somewhere."""
+    volume = torch.zeros(60, 1, 9, 9, 9)
+    volume[:, :, 4, 4, 4] = 1
+    moved = shift_and_flip(volume, torch.Generator(), shift=2)
+    places = moved.nonzero()
+    assert len(places) == 60
+    offsets = places[:, 2:] - 4
+    assert int(offsets.abs().max()) == 2
+    assert all(len(set(offsets[:, axis].tolist())) == 5 for axis in range(3))

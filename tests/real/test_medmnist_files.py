@@ -16,10 +16,13 @@ pytestmark = [
 ]
 
 
-def test_every_site_of_modalities_reads_its_file():
-    """Five sets, partial copies among them: channels, classes and labels are as published."""
-    pairs = resolve_sites(load_scenario("modalities"), None, DATA)
-    assert {s.domain.stem for _, s in pairs} == {"2d-1", "2d-3"}
+@pytest.mark.parametrize(
+    ("scenario", "stems"), [("modalities", {"2d-1", "2d-3"}), ("volumes", {"2d-1", "3d-1"})]
+)
+def test_every_site_reads_its_file(scenario: str, stems: set[str]):
+    """Partial copies and volumes among them: channels, classes and labels are as published."""
+    pairs = resolve_sites(load_scenario(scenario), None, DATA)
+    assert {s.domain.stem for _, s in pairs} == stems
     for _, site in pairs:
         check(site)
         records = load(site, "train")

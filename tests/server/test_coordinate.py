@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from client.guard import Guard
-from client.site import Site
+from client.site import Privacy, Site
+from medformer.config import Domain, ModelConfig, Task
 from server.coordinate import Run, outcome, read_metrics
 from server.errors import FederationError, RunInterrupted
 from server.federation import Federation, PublicSite
@@ -94,6 +95,44 @@ def test_a_run_trains_every_round_and_writes_what_the_report_needs(execute, tmp_
         (s, m) for s in ("north", "south") for m in ("auc", "accuracy")
     }
     assert run.receipts["north"]["epsilon"] <= 8
+
+
+def test_volumes_and_images_train_one_encoder(
+    open_guard: Callable[..., Guard], site: Site, schedule: Schedule, tmp_path: Path
+):
+    """A 3D and a 2D site in one run under DP: each its stem, both the encoder."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_images"] = rng.integers(0, 255, (40, 17, 16, 18), dtype=np.uint8)
+        arrays[f"{split}_labels"] = np.arange(40)[:, None] % 2
+    np.savez(tmp_path / "volumes.npz", **arrays)
+    domain = Domain(name="ct", modality="ct", anatomy="adrenal", channels=1, rank=3)
+    volumes = Site(
+        name="volumes",
+        domain=domain,
+        task=Task(name="lesion", kind="binary-class", classes=2),
+        data={"source": "npz", "path": tmp_path / "volumes.npz"},  # type: ignore[arg-type]
+        privacy=Privacy(epsilon=8, n_public=40, epsilon_budget=20),
+    )
+    config = ModelConfig.for_domains([site.domain, domain])
+    federation = Federation(
+        name="test",
+        model=config,
+        schedule=schedule,
+        pretraining=None,
+        sites=tuple(PublicSite(name=s.name, domain=s.domain) for s in (site, volumes)),
+    )
+    (tmp_path / "run").mkdir()
+    start = initial_shared(config, 0)
+    fleet = LocalFleet({s.name: open_guard(s) for s in (site, volumes)})
+    run = Run(fleet, federation, tmp_path / "run", evaluate=True)
+    state = run.execute(lambda: initial_shared(config, 0))
+    changed = {k for k, v in state.shared.items() if not np.array_equal(v, start[k])}
+    for part in ("input.stems.2d-1.", "input.stems.3d-1.", "input.modality.ct.", "encoder."):
+        assert any(k.startswith(part) for k in changed), part
+    results = json.loads((tmp_path / "run" / "summary.json").read_text())["results"]
+    assert {r["site"] for r in results if r["value"] is not None} == {"north", "volumes"}
 
 
 def test_two_runs_with_one_seed_are_the_same(execute, tmp_path: Path, sites: list[Site]):
