@@ -229,7 +229,7 @@ def _wait(flower: Flower, folder: Path, progress: Callable[[], None]) -> None:
             worker = _simulation_process(flower.process.pid)
             if worker is None and time.monotonic() - began > START_TIMEOUT:
                 raise SimulationError(f"Flower did not start the run; see {flower.work}/output.log")
-        elif _ended(worker):
+        elif not processes.alive(worker):
             time.sleep(POLL)
             if not (folder / "outcome.json").exists():
                 raise SimulationError(f"the server process died in mid-run. {_hint(folder)}")
@@ -247,13 +247,6 @@ def _simulation_process(parent: int) -> psutil.Process | None:
     return None
 
 
-def _ended(process: psutil.Process) -> bool:
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def _check_outcome(flower: Flower, folder: Path, run_id: int) -> None:
     outcome = json.loads((folder / "outcome.json").read_text())
     if outcome["outcome"] != "done":
@@ -261,7 +254,7 @@ def _check_outcome(flower: Flower, folder: Path, run_id: int) -> None:
         raise SimulationError(f"{outcome['reason']}{hint}")
     worker = _simulation_process(flower.process.pid)
     end = time.monotonic() + 15
-    while worker is not None and not _ended(worker) and time.monotonic() < end:
+    while worker is not None and processes.alive(worker) and time.monotonic() < end:
         time.sleep(POLL)  # asking Flower costs more than a second each time
     status = ""
     for _ in range(20):
