@@ -21,7 +21,7 @@ from server.protocol import Tensors, run_folder
 from server.report.write import write_report
 from simulations.board import board
 from simulations.fresh import FreshProcess, in_fresh_process
-from simulations.prepared import MARKER, Prepared, load_prepared, site_facts
+from simulations.prepared import MARKER, Prepared, load_prepared, prepare_folder, site_facts
 
 log = logging.getLogger(__name__)
 app = ServerApp()
@@ -68,20 +68,10 @@ def _prepared(folder: Path, config: Any) -> Prepared:
         return load_prepared(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).write_text("A run of fedmedformer.\n")
-    names = ("scenario-file", "data-root", "state-dir")
-    in_fresh_process(prepare_folder, folder, *(_path(config.get(n)) for n in names))
+    scenario = str(config.get("scenario-file") or "quickstart")
+    roots = (_path(config.get(name)) for name in ("data-root", "state-dir"))
+    in_fresh_process(prepare_folder, folder, scenario, (), *roots)
     return load_prepared(folder)
-
-
-def prepare_folder(
-    folder: Path, scenario: Path | None, data_root: Path | None, state_dir: Path | None
-) -> None:
-    """In a helper process: write the run folder of a scenario, the quickstart if none is named."""
-    from simulations.prepare import prepare
-    from simulations.scenario import load_scenario
-
-    settings = load_scenario(str(scenario or "quickstart"))
-    prepare(settings, folder, data_root=data_root, state_dir=state_dir)
 
 
 def public_start(prepared: Prepared, data_root: Path | None) -> Tensors:

@@ -1,7 +1,10 @@
-"""A prepared run folder, as the ServerApp and the baselines read it back. Loads no torch."""
+"""A prepared run folder: written by a helper process, read back by the ServerApp and the baselines.
+
+Importing this module loads no torch.
+"""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,24 @@ class Prepared:
     sites: tuple[Site, ...]
     states: tuple[Path, ...]
     """State folder of each site."""
+
+
+def prepare_folder(
+    folder: Path,
+    scenario: str,
+    settings: Sequence[str],
+    data_root: Path | None,
+    state_dir: Path | None,
+) -> None:
+    """Read the scenario, check budgets and data, and write the run folder.
+
+    It loads torch, and is meant for a helper process.
+    """
+    from simulations.prepare import prepare
+    from simulations.scenario import load_scenario
+
+    wanted = load_scenario(scenario, settings)
+    prepare(wanted, folder, data_root=data_root, state_dir=state_dir)
 
 
 def load_prepared(folder: Path) -> Prepared:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ class Progress:
         self._folder = folder
         self._offset = self._path.stat().st_size if self._path.exists() else 0
         self._round: list[dict[str, Any]] = []
+
+    @cached_property
+    def _sites(self) -> int:
+        """How many sites a round may have; known when the folder is prepared."""
+        return count_sites(self._folder)
 
     def poll(self) -> None:
         """Print what is new."""
@@ -41,7 +47,7 @@ class Progress:
             if self._round and self._round[0]["round"] != row["round"]:
                 self._flush()
             self._round.append(row)
-            if len(self._round) >= count_sites(self._folder):
+            if len(self._round) >= self._sites:
                 self._flush()
         else:
             say(f"round {row['round']}  {row['site']}: {row['event']}: {row['text']}")

@@ -118,7 +118,8 @@ def test_the_waiting_launcher_does_not_load_torch():
     """It waits for minutes beside the processes that need the memory."""
     code = """
 import sys
-import simulations.launcher, simulations.progress, simulations.fresh, simulations.commands.simulate
+import simulations.launcher, simulations.progress, simulations.fresh, simulations.prepared
+import simulations.commands.simulate
 print([m for m in ('torch', 'opacus', 'medmnist', 'ray') if m in sys.modules])
 """
     assert run_python(code) == "[]"

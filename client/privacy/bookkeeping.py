@@ -34,7 +34,6 @@ ROWS_UP_TO = 1.0
 """Rows are kept where they are at most so many times as long as the pair; 0.5 to 2 cost the same
 time on the tiny preset."""
 
-
 ROUNDING = 1e-6
 """Relative rounding error allowed for in a ghost norm, always to the safe side."""
 

@@ -9,8 +9,7 @@ contribute exactly zero.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from opacus.accountants.accountant import IAccountant
@@ -30,8 +29,7 @@ SliceLosses = Callable[[slice], Tensor]
 """Rows of the drawn batch -> their losses, one value a row, in order."""
 
 
-@dataclass(frozen=True)
-class ClipGroup:
+class ClipGroup(NamedTuple):
     """Parameters that are clipped together."""
 
     names: tuple[str, ...]
@@ -121,7 +119,7 @@ class DpEngine:
         for name, parameter in named.items():
             parameter.requires_grad_(name in self._trained)
             parameter.grad = None
-        self._groups = [(g.names, g.max_grad_norm) for g in groups]
+        self._groups = groups
         self._noise = noise
         self._sample_rate = plan.sample_rate
         self.record = StepRecord()

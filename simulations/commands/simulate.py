@@ -4,10 +4,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from simulations.scenario import Scenario
+from typing import Any
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -60,22 +57,26 @@ def run(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace, folder: Path, on_done: Callable[[], None]) -> None:
     from simulations.fresh import FreshProcess
     from simulations.launcher import count_sites, run_config, run_flower
+    from simulations.prepared import prepare_folder
     from simulations.progress import Progress, say
 
     if arguments.resume and _done(folder):
         say(f"{folder}: the federated run is complete")
         return
+    scenario, settings = arguments.scenario, list(arguments.settings)
+    roots = (arguments.data_root, arguments.state_dir)
+    settings += [f"seed={arguments.seed}"] if arguments.seed is not None else []
     with FreshProcess() as helper:
         if arguments.resume:
-            count_sites(folder)
+            count_sites(folder)  # refuses what is no run folder, before Flower starts
         else:
-            helper.call(claim, arguments, folder)
+            helper.call(claim, folder, scenario, settings, overwrite=arguments.overwrite)
 
         def config() -> dict[str, Any]:
             if not arguments.resume:
-                helper.call(prepare_folder, arguments, folder)
-                helper.close()
-            return run_config(folder, arguments.data_root, arguments.state_dir)
+                helper.call(prepare_folder, folder, scenario, settings, *roots)
+            helper.close()
+            return run_config(folder, *roots)
 
         progress = Progress(folder)
         run_flower(folder, config, progress.poll, on_done, actors=arguments.actors)
@@ -86,30 +87,15 @@ def _done(folder: Path) -> bool:
     return outcome.exists() and json.loads(outcome.read_text())["outcome"] == "done"
 
 
-def claim(arguments: argparse.Namespace, folder: Path) -> None:
-    """Read the scenario, and make the folder ours only if it is valid."""
+def claim(folder: Path, scenario: str, settings: list[str], *, overwrite: bool) -> None:
+    """Make the folder ours, but only if the scenario is valid."""
     from simulations.prepare import claim_folder
     from simulations.progress import say
-
-    scenario = _scenario(arguments)
-    claim_folder(folder, overwrite=arguments.overwrite)
-    say(f"{scenario.name}: checking budgets and data, starting Flower (about 20 s)")
-
-
-def prepare_folder(arguments: argparse.Namespace, folder: Path) -> None:
-    """Check budgets and data, and write the run folder."""
-    from simulations.prepare import prepare
-
-    scenario = _scenario(arguments)
-    prepare(scenario, folder, data_root=arguments.data_root, state_dir=arguments.state_dir)
-
-
-def _scenario(arguments: argparse.Namespace) -> "Scenario":
     from simulations.scenario import load_scenario
 
-    settings = list(arguments.settings)
-    settings += [f"seed={arguments.seed}"] if arguments.seed is not None else []
-    return load_scenario(arguments.scenario, settings)
+    name = load_scenario(scenario, settings).name
+    claim_folder(folder, overwrite=overwrite)
+    say(f"{name}: checking budgets and data, starting Flower (about 20 s)")
 
 
 def compare_and_report(folder: Path, *, baselines: bool) -> None:

@@ -45,7 +45,7 @@ def _no_flower(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("a run was submitted")
 
     monkeypatch.setattr(launcher, "run_flower", run_flower)
-    monkeypatch.setattr(FreshProcess, "call", lambda _, f, *args: f(*args))
+    monkeypatch.setattr(FreshProcess, "call", lambda _, f, *args, **kwargs: f(*args, **kwargs))
 
 
 def npz_site(path: Path, **arrays: object) -> dict[str, object]:
