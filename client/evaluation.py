@@ -4,31 +4,36 @@ By scipy, which Opacus loads anyway, and not by `medmnist.evaluator`, which cost
 every process; a test holds the one against the other.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.stats import mannwhitneyu
+from torch import Tensor
 
 from client.data.records import Records
 from client.site import Site
+from medformer.config import UNLABELLED, Task
 from medformer.images import standardise
 from medformer.model import Medformer
-from medformer.objectives.supervised import probabilities
+from medformer.tasks import probabilities
 
 CHUNK = 256
 Labels = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 
 
-def scores(model: Medformer, site: Site, records: Records) -> torch.Tensor:
-    """Probabilities of the site's task, (N, T)."""
+def scores(model: Medformer, site: Site, records: Records, task: Task) -> Iterator[Tensor]:
+    """Probabilities of a task, (B, T) or (B, T, *spatial), chunk by chunk in the records' order."""
     model.eval()
     with torch.no_grad():
-        parts = [
-            model.predict(standardise(images), site.domain, site.task.name)
-            for images in records.images.split(CHUNK)
-        ]
-    return probabilities(torch.cat(parts), site.task)
+        for stack in records.stacks:
+            for first in range(0, len(stack), CHUNK):
+                part = stack[slice(first, first + CHUNK)]
+                images = standardise(part.images)
+                logits = model.logits(images, site.domain, task.name, part.spacing)
+                yield probabilities(logits, task)
 
 
 def auc(truth: Labels, predicted: Scores) -> float | None:
@@ -61,18 +66,61 @@ def accuracy(truth: Labels, predicted: Scores) -> float | None:
     return float((answers == truth.reshape(answers.shape)).mean())
 
 
+def dice(truth: Tensor, predicted: Tensor, classes: int) -> float | None:
+    """Mean Dice overlap of the classes but the first, over all images together.
+
+    Args:
+        truth: (M,) class of each pixel.
+        predicted: (M,) most likely class of each pixel.
+    Returns:
+        None where no pixel shows any of these classes, in truth or prediction.
+    """
+    overlaps = []
+    for kind in range(1, classes):
+        own, given = truth == kind, predicted == kind
+        size = int(own.sum() + given.sum())
+        if size:
+            overlaps.append(2 * int((own & given).sum()) / size)
+    return sum(overlaps) / len(overlaps) if overlaps else None
+
+
 def evaluate(
     model: Medformer, site: Site, records: Records, split: str
 ) -> list[dict[str, str | float | None]]:
-    """AUC and accuracy (medmnist.evaluator) of the valid records.
+    """Metrics of the valid, labelled records.
 
     Returns:
-        One {task, metric, split, value} a metric; the AUC of a split that lacks a class is None.
+        One {task, metric, split, value} a task and metric: AUC and accuracy (medmnist.evaluator),
+        or Dice and accuracy of a dense task. The AUC of a split that lacks a class is None.
     """
-    truth = records.labels[records.valid].numpy()
-    predicted = scores(model, site, records)[records.valid].numpy().astype(np.float64)
-    values = {"auc": auc(truth, predicted), "accuracy": accuracy(truth, predicted)}
-    return [
-        {"task": site.task.name, "metric": metric, "split": split, "value": value}
-        for metric, value in values.items()
-    ]
+    rows: list[dict[str, str | float | None]] = []
+    for task in site.tasks:
+        measure = _dense if task.kind == "dense" else _classes
+        for metric, value in measure(model, site, records, task).items():
+            rows.append({"task": task.name, "metric": metric, "split": split, "value": value})
+    return rows
+
+
+def _classes(model: Medformer, site: Site, records: Records, task: Task) -> dict[str, float | None]:
+    truth = records.joined(task.name)
+    known = records.valid & (truth[:, None] != UNLABELLED).flatten(1).all(1)
+    if not len(truth):
+        return {"auc": None, "accuracy": None}
+    predicted = torch.cat(list(scores(model, site, records, task)))
+    own, given = truth[known].numpy(), predicted[known].numpy().astype(np.float64)
+    return {"auc": auc(own, given), "accuracy": accuracy(own, given)}
+
+
+def _dense(model: Medformer, site: Site, records: Records, task: Task) -> dict[str, float | None]:
+    truths, answers = [], []
+    given = scores(model, site, records, task)
+    for stack in records.stacks:
+        for first in range(0, len(stack), CHUNK):
+            part = stack[slice(first, first + CHUNK)]
+            truth, answer = part.labels[task.name], next(given).argmax(1)
+            known = (truth != UNLABELLED) & part.valid.view(-1, *[1] * (truth.ndim - 1))
+            truths.append(truth[known])
+            answers.append(answer[known])
+    truth, answer = torch.cat(truths), torch.cat(answers)
+    right = float((truth == answer).float().mean()) if len(truth) else None
+    return {"dice": dice(truth, answer, task.classes), "accuracy": right}

@@ -139,7 +139,7 @@ class Guard:
         store = Store(self.folder, request.run_id)
         acknowledged = request.acknowledged_round
         store.forget_answers([k for k, row in answers.items() if row["round"] <= acknowledged])
-        model = site_model(run.config, self.site.task)
+        model = site_model(run.config, self.site.tasks)
         shared = _checked(request.tensors, model)
 
         key = request.key()
@@ -183,7 +183,7 @@ class Guard:
             raise PolicyForbids("exact metrics exist in simulations only")
         if request.split not in ("val", "test"):
             raise BadRequest("split must be val or test")
-        model = site_model(run.config, self.site.task)
+        model = site_model(run.config, self.site.tasks)
         shared = _checked(request.tensors, model)
         state = Store(self.folder, request.run_id).get_state(run.schedule.rounds + 1)
         restore(model, shared, final_state(state or initial_state(model)))

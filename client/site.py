@@ -74,11 +74,20 @@ class Site(Frozen):
 
     name: Name
     domain: Domain
-    task: Task
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    """What its heads answer; they stay at the site."""
     data: Annotated[Source, Field(discriminator="source")]
     privacy: Privacy
     flip: bool = False
     """Mirror images in training: only where labels are left-right invariant."""
+
+    @model_validator(mode="after")
+    def _distinct_tasks(self) -> "Site":
+        names = [t.name for t in self.tasks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"tasks need distinct names, got {names}")
+        return self
+
     objectives: tuple[str, ...] = (
         "contrastive",
         "domain_adversarial",

@@ -1,6 +1,6 @@
 """Local training of one round: the same code under DP at a site and plain in a baseline."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.data.records import Records
+from client.data.records import Records, Stack
 from client.site import Site
 from medformer.config import ModelConfig, Task
-from medformer.images import shift_and_flip, standardise
+from medformer.images import Move, standardise
 from medformer.model import Medformer
 from medformer.objectives import Batch, mix_losses, trained_parameters
 from medformer.sharing import is_local, shared_names
@@ -25,8 +25,8 @@ class Engine(Protocol):
         """Rows of the next batch."""
         ...
 
-    def step(self, losses: Callable[[slice], Tensor], valid: Tensor) -> float:
-        """One step; returns the sum of the losses."""
+    def step(self, losses: Callable[[slice], Tensor], valid: Tensor, parts: Sequence[int]) -> float:
+        """One step on `parts`, runs of rows of one shape; returns the sum of the losses."""
         ...
 
 
@@ -44,11 +44,11 @@ class LocalState:
     """How many iterates `average` holds."""
 
 
-def site_model(config: ModelConfig, task: Task) -> Medformer:
+def site_model(config: ModelConfig, tasks: Sequence[Task]) -> Medformer:
     """A site's model before any training; its local tensors start the same at every site."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Medformer(config, [task], site=True)
+        return Medformer(config, tasks, site=True)
 
 
 def as_torch(tensors: Tensors) -> dict[str, Tensor]:
@@ -111,24 +111,42 @@ def train_round(
     Returns:
         Mean loss of the drawn records, 0 if none was drawn. Not noised: it must not leave a site.
     """
+    dense = [t.name for t in site.tasks if t.kind == "dense"]
     total, seen = 0.0, 0
     for _ in range(phase.local_steps):
         rows = engine.draw(len(records))
-        images = shift_and_flip(records.images[rows], generator, flip=site.flip)
-        batch = Batch(standardise(images), records.labels[rows], site.domain, site.task.name)
+        drawn = list(records.take(rows))
+        batches = [_augmented(stack, site, dense, generator) for stack in drawn]
+        valid = torch.cat([stack.valid for stack in drawn]) if drawn else torch.zeros(0).bool()
 
-        def losses(part: slice, batch: Batch = batch) -> Tensor:
-            return mix_losses(model, batch[part], phase.objectives, generator)
+        def losses(part: slice, batches: list[Batch] = batches) -> Tensor:
+            return mix_losses(model, _slice(batches, part), phase.objectives, generator)
 
-        valid = records.valid[rows]
-        total += engine.step(losses, valid)
+        total += engine.step(losses, valid, [len(b) for b in batches])
         seen += int(valid.sum())
     return total / max(seen, 1)
 
 
+def _augmented(stack: Stack, site: Site, dense: Sequence[str], generator: torch.Generator) -> Batch:
+    """Images moved at random, masks along with them."""
+    move = Move.draw(len(stack), site.domain.rank, generator, flip=site.flip)
+    labels = {k: move(v) if k in dense else v for k, v in stack.labels.items()}
+    return Batch(standardise(move(stack.images)), labels, site.domain, stack.spacing)
+
+
+def _slice(batches: Sequence[Batch], part: slice) -> Batch:
+    """Rows of the whole drawn batch, all of them of one shape."""
+    start = 0
+    for batch in batches:
+        if part.start < start + len(batch):
+            return batch[part.start - start : part.stop - start]
+        start += len(batch)
+    raise IndexError(f"rows {part} are outside the batch of {start}")
+
+
 def trained_names(model: Medformer, site: Site, phase: Phase) -> list[str]:
     """Parameters that this phase trains at this site."""
-    return trained_parameters(model, site.domain, site.task.name, phase.objectives)
+    return trained_parameters(model, site.domain, [t.name for t in site.tasks], phase.objectives)
 
 
 def next_state(

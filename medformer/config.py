@@ -1,13 +1,27 @@
 """Settings of the model, validated once and frozen."""
 
+import math
 import re
 from difflib import get_close_matches
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    model_validator,
+)
 
-TaskKind = Literal["binary-class", "multi-class", "multi-label", "ordinal-regression"]
-"""The tasks of MedMNIST v2 (Yang et al. 2023, table 1)."""
+TaskKind = Literal["binary-class", "multi-class", "multi-label", "ordinal-regression", "dense"]
+"""The tasks of MedMNIST v2 (Yang et al. 2023, table 1), and a class for every pixel or voxel."""
+
+UNKNOWN = "unknown"
+"""Modality or anatomy of an image of which nobody says more; every model has an entry for it."""
+
+UNLABELLED = -1
+"""The label of a record that nobody labelled for a task: it adds nothing to that task's loss."""
 
 
 def _plain_name(name: str) -> str:
@@ -40,23 +54,55 @@ class Preset(Frozen):
     latents: int
     """Latent embeddings for each of modality, anatomy, task and site."""
     stem_widths: tuple[int, ...]
-    """Channels after each stride-2 convolution; the last is D."""
+    """Channels after each stride-2 convolution; the last is D where there is no `token_budget`."""
+    token_budget: int = 0
+    """The stem stops at its first stage, from the second on, that gives at most so many tokens; 0
+    means that it never stops early."""
+    window: int = 256
+    """Tokens up to which every token attends to every other. Of a longer sequence, each attends to
+    its neighbourhood of this many tokens and to `summaries` means of the whole."""
+    summaries: int = 64
+
+    def depth(self, domain: "Domain") -> int:
+        """Stages of the stem that these images go through; a token stands for 2**depth pixels."""
+        last = len(self.stem_widths)
+        if domain.size is None:
+            return last
+        for stage in range(2, last):
+            if math.ceil(domain.size / 2**stage) ** domain.rank <= self.token_budget:
+                return stage
+        return last
 
     @property
-    def stride(self) -> int:
-        """Pixels a side of the patch that one token stands for."""
-        return int(2 ** len(self.stem_widths))
+    def depths(self) -> range:
+        """All that `depth` may answer."""
+        last = len(self.stem_widths)
+        return range(2 if self.token_budget else last, last + 1)
 
 
 PRESETS = {
     "tiny": Preset(width=64, blocks=2, heads=4, mlp_ratio=2, latents=2, stem_widths=(16, 32, 64)),
     "small": Preset(
-        width=192, blocks=6, heads=6, mlp_ratio=4, latents=4, stem_widths=(48, 96, 192)
+        width=128,
+        blocks=4,
+        heads=4,
+        mlp_ratio=2,
+        latents=4,
+        stem_widths=(32, 64, 128, 192),
+        token_budget=256,
     ),
     "base": Preset(
-        width=384, blocks=12, heads=6, mlp_ratio=4, latents=8, stem_widths=(64, 128, 256, 384)
+        width=384,
+        blocks=12,
+        heads=6,
+        mlp_ratio=4,
+        latents=8,
+        stem_widths=(64, 128, 256, 384),
+        token_budget=256,
     ),
 }
+"""`tiny` is what trains well under DP on a CPU; `base` has the encoder of a ViT-S (Touvron et al.
+2021), whose weights it can start from (`medformer.load_vit`)."""
 
 
 def _known_preset(name: str) -> str:
@@ -80,6 +126,18 @@ class Domain(Frozen):
     channels: int = Field(ge=1, le=64)
     rank: Literal[2, 3] = 2
     """Spatial dimensions of an image."""
+    size: int | None = Field(default=None, ge=16, le=512)
+    """Typical side of the images in pixels: decides how finely they are cut into tokens, the same
+    for all images of the domain. As coarsely as the preset can if left out."""
+    spacing: tuple[PositiveFloat, ...] | None = None
+    """Distance between pixels along each axis, (H, W) or (D, H, W), in one unit, say mm; equal
+    along all axes if left out. Only its ratios matter: the finest axis counts 1 a pixel."""
+
+    @model_validator(mode="after")
+    def _a_spacing_for_every_axis(self) -> "Domain":
+        if self.spacing is not None and len(self.spacing) != self.rank:
+            raise ValueError(f"spacing needs {self.rank} numbers, one an axis, got {self.spacing}")
+        return self
 
     @property
     def stem(self) -> str:
@@ -93,19 +151,50 @@ class Task(Frozen):
     name: Name
     kind: TaskKind
     classes: int = Field(ge=2)
-    """Classes, or labels of a multi-label task."""
+    """Classes, grades of an ordinal task, or labels of a multi-label task."""
+    labels: Name = "labels"
+    """Where a source keeps this task's labels: `{split}_LABELS` of an npz file, or a column."""
+    weight: float = Field(default=1.0, gt=0, le=100)
+    """Of this task's loss among those of the site's other tasks."""
+    class_weights: tuple[PositiveFloat, ...] | None = None
+    """Weight of each class in the loss, declared by the site (a multi-label task: of each label
+    where it is present). It must not come from counting private records: see
+    `client.privacy.balance` for weights counted under DP."""
+
+    @model_validator(mode="after")
+    def _a_weight_for_every_class(self) -> "Task":
+        if self.class_weights is not None and len(self.class_weights) != self.classes:
+            raise ValueError(
+                f"task {self.name!r}: class_weights needs {self.classes} numbers, "
+                f"got {len(self.class_weights)}"
+            )
+        return self
 
     @property
     def outputs(self) -> int:
-        """Length of the head's output: one logit for a binary task."""
-        return 1 if self.kind == "binary-class" else self.classes
+        """Length of the head's output: one logit for a binary task, thresholds between grades."""
+        return {"binary-class": 1, "ordinal-regression": self.classes - 1}.get(
+            self.kind, self.classes
+        )
+
+
+def stem_kind(stem: str) -> tuple[int, int]:
+    """`2d-3` -> (2, 3): spatial dimensions and channels of what a stem reads."""
+    rank, channels = stem.split("d-")
+    return int(rank), int(channels)
+
+
+def _a_stem(name: str) -> str:
+    if not re.fullmatch(r"[23]d-[1-9][0-9]?", name):
+        raise ValueError(f"{name!r} is no stem: write 2d-CHANNELS or 3d-CHANNELS, such as 2d-1")
+    return name
 
 
 class ModelConfig(Frozen):
     """The public vocabulary of a consortium: what the shared part of the model is made of."""
 
     preset: PresetName = "tiny"
-    stems: tuple[Name, ...]
+    stems: tuple[Annotated[str, AfterValidator(_a_stem)], ...]
     modalities: tuple[Name, ...]
     anatomies: tuple[Name, ...]
     domains: tuple[Name, ...]

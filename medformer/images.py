@@ -1,9 +1,49 @@
 """Images before they meet the model. B images, C channels, *spatial is (H, W) or (D, H, W)."""
 
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from medformer.errors import ShapeError
+
+Pixels = Tensor | npt.NDArray[np.generic]
+SIDES = {2: (16, 512), 3: (16, 128)}
+"""Spatial dimensions -> smallest and largest side that the model is made for, pixels."""
+
+
+def as_images(images: Pixels) -> Tensor:
+    """Raw images as a tensor that the model can read.
+
+    Args:
+        images: (B, C, H, W) or (B, C, D, H, W), uint8 or floating point, any range, finite.
+    Raises:
+        ShapeError: Another rank, type or size, no image at all, or NaN and infinite pixels; names
+            what was expected and what came.
+    """
+    if not isinstance(images, Tensor):
+        if images.dtype.kind not in "uf":
+            raise ShapeError(f"images must be uint8 or floating point, got {images.dtype}")
+        images = torch.from_numpy(np.ascontiguousarray(images))
+    if images.ndim not in (4, 5):
+        raise ShapeError(
+            f"images must be (B, C, H, W) or (B, C, D, H, W), got {tuple(images.shape)}. "
+            "For one image, pass images[None]; for grey images without channels, images[:, None]."
+        )
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise ShapeError(f"images must be uint8 or floating point, got {images.dtype}")
+    rank = images.ndim - 2
+    least, most = SIDES[rank]
+    if not len(images) or not all(least <= n <= most for n in images.shape[2:]):
+        raise ShapeError(
+            f"{rank}D images must have {least} to {most} pixels a side and be at least one, "
+            f"got {tuple(images.shape)}. Crop or resample them first."
+        )
+    if not images.isfinite().all():
+        raise ShapeError(f"{int((~images.isfinite()).sum())} pixels are NaN or infinite")
+    return images
 
 
 def standardise(images: Tensor) -> Tensor:
@@ -28,25 +68,48 @@ def standardise(images: Tensor) -> Tensor:
     return centred / (scale + 1e-5 * (1 + values.abs().amax(dims, keepdim=True)))
 
 
+@dataclass(frozen=True)
+class Move:
+    """A shift along every axis and a mirror, one draw an image, for images and their masks."""
+
+    shifts: Tensor
+    """(rank, B) pixels."""
+    mirrored: Tensor
+    """(B,) bool, along the last axis."""
+
+    @classmethod
+    def draw(
+        cls, count: int, rank: int, generator: torch.Generator, *, shift: int = 2, flip: bool
+    ) -> "Move":
+        """Draws that see no pixel: up to `shift` pixels along each axis, mirrored half of the time
+        if `flip`."""
+        shifts = torch.randint(-shift, shift + 1, (rank, count), generator=generator)
+        mirrored = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
+        return cls(shifts, mirrored)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, ..., *spatial) moved; edges are repeated, not wrapped."""
+        first = images.ndim - len(self.shifts)
+        for axis, shift in enumerate(self.shifts, start=first):
+            size = images.shape[axis]
+            places = (torch.arange(size) + shift[:, None]).clamp(0, size - 1)
+            if axis == images.ndim - 1:
+                places = torch.where(self.mirrored[:, None], places.flip(1), places)
+            shape = [len(images), *[1] * (images.ndim - 1)]
+            shape[axis] = size
+            images = images.gather(axis, places.view(shape).expand_as(images))
+        return images
+
+
 def shift_and_flip(
     images: Tensor, generator: torch.Generator, *, shift: int = 2, flip: bool = False
 ) -> Tensor:
-    """Move each image by up to `shift` pixels along every axis and, if `flip`, mirror half of them.
+    """Move each image (B, C, *spatial) by a draw of `Move`.
 
     Args:
-        images: (B, C, *spatial). Edges are repeated, not wrapped.
         generator: Draws one shift an axis and one mirror an image; the draws see no pixel.
         shift: Largest shift in pixels.
         flip: Along the last axis; only where the labels are left-right invariant.
     """
-    count, _, *spatial = images.shape
-    shifts = torch.randint(-shift, shift + 1, (len(spatial), count), generator=generator)
-    mirrored = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
-    for axis, size in enumerate(spatial):
-        places = (torch.arange(size) + shifts[axis, :, None]).clamp(0, size - 1)
-        if axis == len(spatial) - 1:
-            places = torch.where(mirrored[:, None], places.flip(1), places)
-        shape = [count, *[1] * (images.ndim - 1)]
-        shape[axis + 2] = size
-        images = images.gather(axis + 2, places.view(shape).expand_as(images))
-    return images
+    move = Move.draw(len(images), images.ndim - 2, generator, shift=shift, flip=flip)
+    return move(images)

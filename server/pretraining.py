@@ -120,4 +120,4 @@ def _as_arrays(named: Iterable[tuple[str, Tensor]]) -> Tensors:
 def _draw(public: PublicSet, size: int, generator: torch.Generator) -> Batch:
     rows = torch.randint(len(public.images), (size,), generator=generator)
     images = shift_and_flip(public.images[rows], generator)
-    return Batch(standardise(images), public.labels[rows], public.domain, public.task.name)
+    return Batch(standardise(images), {public.task.name: public.labels[rows]}, public.domain)

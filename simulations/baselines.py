@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from client.data.load import load
-from client.data.records import Records
+from client.data.records import Records, pooled
 from client.simulated import simulated_guard
 from client.site import Site
 from server.checkpoints import load_state, write_json
@@ -113,7 +113,7 @@ def _groups(sites: list[Site]) -> list[list[Site]]:
     """Sites with the same task and kind of image."""
     groups: dict[tuple[Any, ...], list[Site]] = {}
     for site in sites:
-        key = (site.task, site.domain.stem, site.domain.modality, site.domain.anatomy)
+        key = (site.tasks, site.domain.stem, site.domain.modality, site.domain.anatomy)
         groups.setdefault(key, []).append(site)
     return list(groups.values())
 
@@ -128,12 +128,7 @@ def _pooled(sites: list[Site]) -> list[tuple[Site, Records]]:
     joined = []
     for members in _groups(sites):
         parts = [load(site, "train") for site in members]
-        records = Records(
-            torch.cat([p.images for p in parts]),
-            torch.cat([p.labels for p in parts]),
-            torch.cat([p.valid for p in parts]),
-        )
-        joined.append((members[0], records))
+        joined.append((members[0], pooled(parts)))
     return joined
 
 

@@ -5,7 +5,8 @@ imports `simulations`, and no message or file can ask for it (tests/test_archite
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -76,10 +77,12 @@ class PlainEngine:
         drawn = torch.rand(count, generator=self._generator) < self._sample_rate
         return drawn.nonzero().flatten()
 
-    def step(self, losses: Callable[[slice], Tensor], valid: Tensor) -> float:
+    def step(self, losses: Callable[[slice], Tensor], valid: Tensor, parts: Sequence[int]) -> float:
         """One ordinary step; an empty batch changes nothing."""
         self._optimizer.zero_grad()
-        values = losses(slice(0, len(valid)))[valid] if len(valid) else torch.zeros(0)
+        edges = [0, *accumulate(parts)]
+        each = [losses(slice(*edge)) for edge in pairwise(edges)]
+        values = torch.cat(each)[valid] if each else torch.zeros(0)
         if not len(values):
             return 0.0
         values.mean().backward()
@@ -115,7 +118,7 @@ class PlainSite:
         if isinstance(request, Admit):
             self._schedule = Schedule.model_validate_json(request.schedule)
             config = ModelConfig.model_validate_json(request.model)
-            self._model = site_model(config, self._site.task)
+            self._model = site_model(config, self._site.tasks)
             self._state = initial_state(self._model)
             return AdmitAnswer(self._site.name, json.dumps({"progress": [], "phases": []}))
         assert self._schedule is not None

@@ -97,7 +97,7 @@ def resolve_sites(
     members, counts = _members(scenario, folder, data_root)
     pairs = []
     for member in members:
-        domain, task = describe(member)
+        domain, tasks = describe(member)
         data = member.data
         if isinstance(data, MedMnist):
             data = data.model_copy(update={"root": _root(data, data_root)})
@@ -105,7 +105,7 @@ def resolve_sites(
         site = Site(
             name=member.name,
             domain=domain,
-            task=task,
+            tasks=tasks,
             data=data,
             privacy=privacy_of(member, scenario, count, bound),
             flip=member.flip,
@@ -171,7 +171,8 @@ def _divide(
 
 
 def _labels(path: Path, split: str) -> list[int]:
-    _, labels = npz.read(path, split)
+    _, columns = npz.read(path, split)
+    labels = columns["labels"]
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise ConfigError(f"{path}: a multi-label set cannot be divided by label: list its sites")
     values: list[int] = labels.reshape(-1).tolist()

@@ -56,7 +56,8 @@ def public_sets(
     modality, anatomy = ANATOMY.get(facts.name, ("", ""))
     domain = Domain(name="public", modality=modality, anatomy=anatomy, channels=facts.channels)
     _covered(domain, federation.model)
-    images, labels = npz.read(medmnist.find(facts.name, 28, data_root), "train")
+    images, columns = npz.read(medmnist.find(facts.name, 28, data_root), "train")
+    labels = columns["labels"]
     rows = np.random.default_rng(federation.seed).permutation(len(images))[: settings.images]
     pixels = torch.from_numpy(images[rows].astype(np.uint8))
     pixels = pixels.permute(0, 3, 1, 2) if pixels.ndim == 4 else pixels[:, None]

@@ -45,7 +45,7 @@ class ScenarioSite(Frozen):
     name: Name
     data: Annotated[Source, Field(discriminator="source")]
     domain: Domain | None = None
-    task: Task | None = None
+    tasks: tuple[Task, ...] = ()
     privacy: PrivacySettings = PrivacySettings()
     weight: float = Field(default=1.0, gt=0)
     flip: bool = False
@@ -191,25 +191,28 @@ ANATOMY = {
 """Modality and anatomy of the MedMNIST sets (Yang et al. 2023, table 1)."""
 
 
-def describe(site: ScenarioSite) -> tuple[Domain, Task]:
-    """Public domain and task of a scenario's site.
+def describe(site: ScenarioSite) -> tuple[Domain, tuple[Task, ...]]:
+    """Public domain, and tasks, of a scenario's site.
 
     Raises:
         ConfigError: They neither follow from the source nor are given.
     """
-    domain, task = site.domain, site.task
+    domain, tasks = site.domain, site.tasks
     if isinstance(site.data, Phantoms):
         if site.data.kind not in phantoms.KINDS:
             known = ", ".join(phantoms.KINDS)
             raise ConfigError(f"site {site.name}: no phantom kind {site.data.kind!r}; use {known}")
         kind = phantoms.KINDS[site.data.kind]
         domain = domain or Domain(
-            name=site.name, modality=kind.modality, anatomy=kind.anatomy, channels=kind.channels
+            name=site.name,
+            modality=kind.modality,
+            anatomy=kind.anatomy,
+            channels=kind.channels,
+            size=site.data.size,
         )
         count = len(kind.classes)
-        task = task or Task(
-            name=kind.name, kind="binary-class" if count == 2 else "multi-class", classes=count
-        )
+        sort = "binary-class" if count == 2 else "multi-class"
+        tasks = tasks or (Task(name=kind.name, kind=sort, classes=count),)
     elif isinstance(site.data, MedMnist):
         facts = medmnist.info(site.data.dataset)
         modality, anatomy = ANATOMY[facts.name]
@@ -219,11 +222,12 @@ def describe(site: ScenarioSite) -> tuple[Domain, Task]:
             anatomy=anatomy,
             channels=facts.channels,
             rank=facts.rank,
+            size=site.data.size,
         )
-        task = task or facts.task
-    if domain is None or task is None:
-        raise ConfigError(f"site {site.name}: an npz source needs `domain` and `task`")
-    return domain, task
+        tasks = tasks or (facts.task,)
+    if domain is None or not tasks:
+        raise ConfigError(f"site {site.name}: this source needs `domain` and `tasks`")
+    return domain, tasks
 
 
 def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Domain]]) -> Federation:

@@ -52,7 +52,7 @@ def site() -> Site:
     return Site(
         name="north",
         domain=CHEST,
-        task=OPACITY,
+        tasks=(OPACITY,),
         data={"source": "phantoms", "kind": "chest", "records": 64},  # type: ignore[arg-type]
         privacy=Privacy(epsilon=8, n_public=64, epsilon_budget=20),
     )

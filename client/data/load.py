@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,11 +11,11 @@ import numpy.typing as npt
 import torch
 
 from client.data import medmnist, npz
-from client.data.records import DataError, Records, empty, problems
+from client.data.records import DataError, Records, Stack, empty, problems
 from client.data.sources import MedMnist, Npz, Phantoms
 from client.site import Site
 from medformer import phantoms
-from medformer.config import Task
+from medformer.config import UNLABELLED, Domain, Task
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def load(site: Site, split: str) -> Records:
         records = read(site, split)
     except Exception as error:  # whatever a private file provokes stays here
         log.error("site %s, %s: %s; training goes on without records", site.name, split, error)
-        return empty(site.domain, site.task)
+        return empty(site.domain, site.tasks)
     for problem in problems(records, site.domain):
         log.warning("site %s, %s: %s", site.name, split, problem)
     return records
@@ -58,15 +59,16 @@ def read(site: Site, split: str) -> Records:
         DataError: Missing or corrupt file, or images that are not what the site declares.
     """
     source = site.data
+    keys = {task.labels for task in site.tasks}
     if isinstance(source, Phantoms):
-        return _from_arrays(site, split, *_phantoms(source, split))
+        return _from_arrays(site, split, *_phantoms(source, split, keys))
     path = source.path if isinstance(source, Npz) else _medmnist_path(source)
-    images, labels = npz.read(path, split)
+    images, labels = npz.read(path, split, keys)
     rows = _rows(source.indices, split)
     if rows is not None:
         if len(rows) and max(rows) >= len(images):
             raise DataError(f"{source.indices}: row {max(rows)} is outside {path}")
-        images, labels = images[rows], labels[rows]
+        images, labels = images[rows], {key: values[rows] for key, values in labels.items()}
     return _from_arrays(site, split, images, labels)
 
 
@@ -84,23 +86,49 @@ def _rows(indices: Path | None, split: str) -> list[int] | None:
         raise DataError(f"{indices}: no readable list of rows ({error})") from error
 
 
-def _phantoms(source: Phantoms, split: str) -> npz.Arrays:
+def _phantoms(source: Phantoms, split: str, keys: Iterable[str]) -> npz.Arrays:
+    if other := sorted(set(keys) - {"labels"}):
+        raise DataError(f"phantoms have `labels` only, no {other[0]!r}")
     fraction, offset = PHANTOM_SPLITS[split]
     scanner = phantoms.Scanner(**source.scanner.model_dump())
-    return phantoms.generate(
+    images, labels = phantoms.generate(
         source.kind,
         max(8, round(fraction * source.records)),
         seed=3 * source.seed + offset,
         size=source.size,
         scanner=scanner,
     )
+    return images, {"labels": labels}
 
 
 def _from_arrays(
-    site: Site, split: str, images: npt.NDArray[np.generic], labels: npt.NDArray[np.generic]
+    site: Site,
+    split: str,
+    images: npt.NDArray[np.generic],
+    labels: Mapping[str, npt.NDArray[np.generic]],
 ) -> Records:
-    channels, rank = site.domain.channels, site.domain.rank
+    """Stored arrays of one shape -> records, what cannot be used marked."""
     where = f"site {site.name}, {split}"
+    return Records((stack(site.domain, site.tasks, images, labels, where),))
+
+
+def stack(
+    domain: Domain,
+    tasks: Iterable[Task],
+    images: npt.NDArray[np.generic],
+    labels: Mapping[str, npt.NDArray[np.generic]],
+    where: str,
+) -> Stack:
+    """Check arrays of one shape against what the site declares.
+
+    Args:
+        images: (N, *spatial), or with channels last.
+        labels: Key in the source -> (N,), (N, 1), (N, T) or, dense, (N, *spatial).
+        where: Begins every message.
+    Raises:
+        DataError: Not what the site declares; says what to store instead.
+    """
+    channels, rank = domain.channels, domain.rank
     if images.ndim == rank + 2 and images.shape[-1] == channels:
         images = np.moveaxis(images, -1, 1)
     elif images.ndim == rank + 1 and channels == 1:
@@ -114,34 +142,46 @@ def _from_arrays(
         )
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise DataError(f"{where}: images must be uint8 or floating point, got {images.dtype}")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"{where}: labels must be integers, got {labels.dtype}")
     if images.dtype != np.uint8:
         images = images.astype(np.float32)
     pixels = torch.from_numpy(np.ascontiguousarray(images))
-    truth, in_range = _labels(site.task, labels, where)
-    valid = in_range & (
-        pixels.isfinite().flatten(1).all(1)
-        if pixels.is_floating_point()
-        else torch.ones(len(pixels), dtype=torch.bool)
-    )
-    shape = (-1, *[1] * (pixels.ndim - 1))
-    pixels = torch.where(valid.view(shape), pixels, torch.zeros_like(pixels))
-    truth = torch.where(valid.view(-1, *[1] * (truth.ndim - 1)), truth, torch.zeros_like(truth))
-    return Records(pixels, truth, valid)
+    valid = torch.ones(len(pixels), dtype=torch.bool)
+    if pixels.is_floating_point():
+        valid &= pixels.isfinite().flatten(1).all(1)
+    truths = {}
+    for task in tasks:
+        shape = (len(pixels), *pixels.shape[2:])
+        truths[task.name], possible = _labels(task, labels[task.labels], shape, where)
+        valid &= possible
+    return Stack(_kept(pixels, valid), {k: _kept(t, valid) for k, t in truths.items()}, valid)
+
+
+def _kept(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Rows that are not valid become zeros."""
+    rows = valid.view(-1, *[1] * (values.ndim - 1))
+    return torch.where(rows, values, torch.zeros_like(values))
 
 
 def _labels(
-    task: Task, labels: npt.NDArray[np.generic], where: str
+    task: Task, labels: npt.NDArray[np.generic], dense: tuple[int, ...], where: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Labels as the task wants them, and which rows hold possible values."""
+    where = f"{where}, task {task.name}"
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{where}: labels must be integers, got {labels.dtype}")
     truth = torch.from_numpy(np.ascontiguousarray(labels).astype(np.int64))
-    if task.kind == "multi-label":
-        if truth.ndim != 2 or truth.shape[1] != task.classes:
+    count = dense[0]
+    if task.kind == "dense":
+        if truth.shape != dense:
+            raise DataError(f"{where}: labels must be one a pixel, {dense}, got {labels.shape}")
+    elif task.kind == "multi-label":
+        if truth.shape != (count, task.classes):
             raise DataError(f"{where}: labels must be (N, {task.classes}), got {labels.shape}")
-        return truth, ((truth >= 0) & (truth <= 1)).all(1)
-    if truth.ndim == 2 and truth.shape[1] == 1:
-        truth = truth[:, 0]
-    if truth.ndim != 1:
-        raise DataError(f"{where}: labels must be (N,) or (N, 1), got {labels.shape}")
-    return truth, (truth >= 0) & (truth < task.classes)
+    else:
+        if truth.ndim == 2 and truth.shape[1] == 1:
+            truth = truth[:, 0]
+        if truth.shape != (count,):
+            raise DataError(f"{where}: labels must be (N,) or (N, 1), got {labels.shape}")
+    largest = 1 if task.kind == "multi-label" else task.classes - 1
+    possible = (truth >= UNLABELLED) & (truth <= largest)
+    return truth, possible[:, None].flatten(1).all(1)

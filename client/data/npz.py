@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy.typing as npt
 
 from client.data.records import DataError
 
-Arrays = tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]]
+Array = npt.NDArray[np.generic]
+Arrays = tuple[Array, dict[str, Array]]
+"""Images, and the labels under each key."""
 
 
 _read_header_2 = np.lib.format.read_array_header_2_0
@@ -34,8 +37,8 @@ def count(path: Path, split: str) -> int:
         ) from error
 
 
-def read(path: Path, split: str) -> Arrays:
-    """Images and labels of `split` (train, val or test), as they are stored.
+def read(path: Path, split: str, keys: Iterable[str] = ("labels",)) -> Arrays:
+    """Images of `split` (train, val or test) and its labels `{split}_KEY`, as they are stored.
 
     Raises:
         DataError: Missing or corrupt file, missing key, object array, or counts that differ.
@@ -44,13 +47,14 @@ def read(path: Path, split: str) -> Arrays:
         raise DataError(f"{path}: no such file. Check the path, or --data-root for MedMNIST files")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            missing = [k for k in (f"{split}_images", f"{split}_labels") if k not in archive]
+            names = [f"{split}_{key}" for key in ("images", *sorted(keys))]
+            missing = [name for name in names if name not in archive]
             if missing:
                 raise DataError(
                     f"{path}: holds no {missing[0]!r}; it has {sorted(archive.files)}. Store the "
                     "six MedMNIST keys {train,val,test}_{images,labels}"
                 )
-            images, labels = archive[f"{split}_images"], archive[f"{split}_labels"]
+            images, *columns = [archive[name] for name in names]
     except ValueError as error:
         if "pickle" not in str(error):
             raise DataError(f"{path}: not a readable npz file ({error})") from error
@@ -63,6 +67,7 @@ def read(path: Path, split: str) -> Arrays:
             f"{path}: not a readable npz file ({type(error).__name__}): it may be truncated; copy "
             "it again"
         ) from error
-    if len(images) != len(labels):
-        raise DataError(f"{path}: {split} has {len(images)} images but {len(labels)} labels")
-    return images, labels
+    for name, column in zip(names[1:], columns, strict=True):
+        if len(images) != len(column):
+            raise DataError(f"{path}: {split} has {len(images)} images but {len(column)} {name}")
+    return images, dict(zip(sorted(keys), columns, strict=True))

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from medformer.errors import MedFormerError
-from medformer.model import Latents
+from medformer.layers import Latents
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ L2 sensitivity C under add/remove of one unit. Rows that are invalid or whose gr
 contribute exactly zero.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -142,31 +142,34 @@ class DpEngine:
         """
         return (self._noise.uniform(count) < self._sample_rate).nonzero().flatten()
 
-    def step(self, losses: SliceLosses, valid: Tensor) -> float:
+    def step(self, losses: SliceLosses, valid: Tensor, parts: Sequence[int] | None = None) -> float:
         """Take one noisy step on the drawn batch, which may be empty.
 
         Args:
             losses: Computes the per-row losses of a slice of the batch.
             valid: (B,) bool; rows that are False contribute exactly zero.
+            parts: Lengths of runs of rows that no slice may join, because their images differ in
+                shape; one run if left out.
         Returns:
             Sum of the valid rows' losses, without noise: it must not leave the site.
         """
-        total = self.accumulate(losses, valid)
+        total = self.accumulate(losses, valid, parts)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return total
 
-    def accumulate(self, losses: SliceLosses, valid: Tensor) -> float:
+    def accumulate(
+        self, losses: SliceLosses, valid: Tensor, parts: Sequence[int] | None = None
+    ) -> float:
         """The batch's clipped sum, all but the last slice of it in the optimizer already.
 
         Batches larger than PHYSICAL_BATCH are taken in slices whose clipped sums are added.
         """
         total = 0.0
-        starts = list(range(0, len(valid), PHYSICAL_BATCH)) or [0]
-        for start in starts:
-            rows = slice(start, min(start + PHYSICAL_BATCH, len(valid)))
+        slices = list(_slices(len(valid), parts))
+        for rows in slices:
             total += self._slice(losses, rows, valid[rows])
-            if start != starts[-1]:
+            if rows is not slices[-1]:
                 self._optimizer.signal_skip_step(True)
                 self._optimizer.step()
                 self._optimizer.zero_grad(set_to_none=True)
@@ -192,3 +195,16 @@ class DpEngine:
         for name, total in self._book.clip(self._groups, valid).items():
             self._trained[name].grad = total
         return float(torch.where(valid, values.detach(), 0.0).nan_to_num().sum())
+
+
+def _slices(count: int, parts: Sequence[int] | None) -> Iterator[slice]:
+    """Runs of at most PHYSICAL_BATCH rows within the parts; one empty run if there are none."""
+    parts = [n for n in (parts if parts is not None else [count]) if n]
+    if sum(parts) != count:
+        raise EngineError(f"the parts {parts} are not the {count} rows of the batch")
+    start = 0
+    for length in parts or [0]:
+        stop = start + length
+        for first in range(start, stop, PHYSICAL_BATCH) or [start]:
+            yield slice(first, min(first + PHYSICAL_BATCH, stop))
+        start = stop

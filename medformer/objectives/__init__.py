@@ -23,15 +23,20 @@ class Batch:
     """Records of one site, as the objectives read them."""
 
     images: Tensor
-    """(B, C, H, W), standardised."""
-    labels: Tensor
-    """(B,) int64 classes, or (B, T) for a multi-label task."""
+    """(B, C, *spatial), standardised."""
+    labels: Mapping[str, Tensor]
+    """Task -> (B,) int64 classes, (B, T) of a multi-label or (B, *spatial) of a dense task."""
     domain: Domain
-    task: str
-    """Name of the supervised task."""
+    spacing: Tensor | None = None
+    """(B, rank) distance between pixels of each image; the domain's own if left out."""
 
     def __getitem__(self, rows: slice) -> "Batch":
-        return Batch(self.images[rows], self.labels[rows], self.domain, self.task)
+        return Batch(
+            self.images[rows],
+            {task: labels[rows] for task, labels in self.labels.items()},
+            self.domain,
+            None if self.spacing is None else self.spacing[rows],
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -48,15 +53,17 @@ OBJECTIVES: Mapping[str, LossPerExample] = {
     "domain_adversarial": domain_adversarial.losses,
 }
 
-_INPUT = ("input.stems.{stem}.", "input.modality.{modality}.", "input.anatomy.{anatomy}.",
-          "input.site.", "input.norm.", "input.attention.", "encoder.")  # fmt: skip
+_INPUT = ("input.stems.{stem}.exits.{depth}.", "input.modality.{modality}.",
+          "input.anatomy.{anatomy}.", "input.site.", "input.norm.", "input.attention.",
+          "encoder.")  # fmt: skip
 _OWN = {
     "inpainting": (
-        "pretext.mask.", "pretext.block.", "pretext.norm.", "pretext.pixels.{stem}.",
+        "pretext.mask.", "pretext.block.", "pretext.norm.", "pretext.pixels.{stem}-{depth}.",
     ),
     "contrastive": ("pretext.projector.",),
     "supervised": ("input.task.{task}.", "output.key.", "output.queries.{task}.",
-                   "output.heads.{task}."),
+                   "output.heads.{task}.weight", "output.heads.{task}.bias",
+                   "output.heads.{task}.{rank}d-{depth}."),
     "domain_adversarial": ("discriminator.",),
 }  # fmt: skip
 
@@ -75,16 +82,26 @@ def mix_losses(model: Medformer, batch: Batch, mix: Mix, generator: torch.Genera
     return total
 
 
-def trained_parameters(model: Medformer, domain: Domain, task: str, mix: Mix) -> list[str]:
+def trained_parameters(
+    model: Medformer, domain: Domain, tasks: Sequence[str], mix: Mix
+) -> list[str]:
     """Names of the parameters that this mix trains at a site, in the model's order.
 
     A function of the public schedule and the site's declaration, never of a record.
     """
     words = {
-        "stem": domain.stem, "modality": domain.modality, "anatomy": domain.anatomy, "task": task,
+        "stem": domain.stem, "rank": domain.rank, "modality": domain.modality,
+        "anatomy": domain.anatomy, "depth": (depth := model.preset.depth(domain)),
     }  # fmt: skip
-    prefixes = tuple(p.format(**words) for p in _prefixes(mix))
-    return [name for name, _ in model.named_parameters() if name.startswith(prefixes)]
+    stages = {f"input.stems.{domain.stem}.stages.{i}." for i in range(depth)}
+    dense = [model.tasks[t].kind == "dense" for t in tasks if t in model.tasks]
+    prefixes = stages | {
+        p.format(**words, task=task)
+        for p in _prefixes(mix)
+        for task in tasks or [""]
+        if not (p == "output.key." and all(dense))
+    }
+    return [name for name, _ in model.named_parameters() if name.startswith(tuple(prefixes))]
 
 
 def _prefixes(mix: Mix) -> Sequence[str]:

@@ -10,15 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medformer.model import Medformer
-
 if TYPE_CHECKING:
+    from medformer.model import Medformer
     from medformer.objectives import Batch
 
 TEMPERATURE = 0.2
 
 
-def losses(model: Medformer, batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
+def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
     """InfoNCE over the places of each image, (B,), averaged over both directions.
 
     The second view is mirrored along every spatial axis, so that positions alone cannot tell
@@ -27,8 +26,12 @@ def losses(model: Medformer, batch: "Batch", generator: torch.Generator, weight:
     axes = tuple(range(2, batch.images.ndim))
     first = _photometric(batch.images, generator)
     second = _photometric(batch.images, generator).flip(axes)
-    a = F.normalize(model.pretext.projector(model.encode(first, batch.domain)), dim=-1)
-    b = F.normalize(model.pretext.projector(model.encode(second, batch.domain)), dim=-1)
+    a = F.normalize(
+        model.pretext.projector(model.tokens(first, batch.domain, spacing=batch.spacing)), dim=-1
+    )
+    b = F.normalize(
+        model.pretext.projector(model.tokens(second, batch.domain, spacing=batch.spacing)), dim=-1
+    )
     similar = a @ b.flip(1).transpose(1, 2) / TEMPERATURE  # a flip of all axes reverses the tokens
     same_place = similar.diagonal(dim1=1, dim2=2)
     forward = similar.logsumexp(2) - same_place

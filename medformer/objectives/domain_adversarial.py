@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medformer.errors import ConfigError
-from medformer.model import Medformer
 
 if TYPE_CHECKING:
+    from medformer.model import Medformer
     from medformer.objectives import Batch
 
 
@@ -26,7 +26,7 @@ class _Reverse(torch.autograd.Function):
         return -ctx.strength * grads[0], None
 
 
-def losses(model: Medformer, batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
+def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
     """Cross-entropy of the domain guess for each image, (B,); `weight` is the lambda.
 
     A site sees its own domain only: used for more than one local step, its discriminator would
@@ -36,7 +36,7 @@ def losses(model: Medformer, batch: "Batch", generator: torch.Generator, weight:
         raise ConfigError(
             f"domain {batch.domain.name!r} is not on the public list {model.config.domains}"
         )
-    features = model.encode(batch.images, batch.domain).mean(1)
+    features = model.tokens(batch.images, batch.domain, spacing=batch.spacing).mean(1)
     guess = model.discriminator(_Reverse.apply(features, weight))
     own = torch.full((len(batch),), model.config.domains.index(batch.domain.name))
     return F.cross_entropy(guess, own, reduction="none")

@@ -1,57 +1,54 @@
 """Masked inpainting (He et al. 2021, arXiv:2111.06377): predict hidden patches from the others."""
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from medformer.model import Medformer, positions
+from medformer.grid import along_curve, patchify, positions
 
 if TYPE_CHECKING:
+    from medformer.model import Medformer
     from medformer.objectives import Batch
 
 MASKED = 0.6
 """Fraction of the patches that the encoder does not see."""
 
 
-def patchify(images: Tensor, patch: int) -> Tensor:
-    """(B, C, *spatial) -> (B, N, C * patch**rank); edges padded with zeros, N as in the stem."""
-    rank = images.ndim - 2
-    pads = [p for n in reversed(images.shape[2:]) for p in (0, -n % patch)]
-    images = F.pad(images, pads)
-    for axis in range(2, 2 + 2 * rank, 2):
-        images = images.unflatten(axis, (-1, patch))
-    grid, inside = range(2, 2 + 2 * rank, 2), range(3, 3 + 2 * rank, 2)
-    patches = images.permute(0, *grid, 1, *inside)
-    return patches.flatten(rank + 1).flatten(1, rank)
-
-
-def losses(model: Medformer, batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
+def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
     """Mean squared error over the hidden pixels of each image, (B,).
 
     Hidden patches are zeroed in the image before the convolutional stem, whose receptive field
     overlaps its neighbours, and their tokens are left out of the encoder.
     """
     images = batch.images
-    grid = model.grid(images.shape[2:])
-    count = len(positions(grid, 4 * len(grid)))
+    patch = model.patch(batch.domain)
+    grid = tuple(-(-n // patch) for n in images.shape[2:])
+    count = math.prod(grid)
     hidden = max(1, round(MASKED * count))
     order = torch.rand(len(images), count, generator=generator).argsort(1)
     keep = order[:, hidden:].sort(1).values
     visible = torch.zeros(len(images), count).scatter(1, keep, 1.0)
 
-    tokens = model.encode(images * _upsample(visible, grid, images), batch.domain, keep=keep)
-    place = positions(grid, tokens.shape[-1])
-    predicted = model.pretext.decode(tokens, keep, place, batch.domain.stem)
-    real = patchify(torch.ones_like(images), model.stride)  # padding is no pixel
+    shown = images * upsample(visible, grid, images)
+    tokens = model.tokens(shown, batch.domain, keep=keep, spacing=batch.spacing)
+    place = positions(grid, tokens.shape[-1], batch.spacing)
+    ranks = along_curve(grid)
+    predicted = model.pretext.decode(tokens, keep, place, ranks, pixel_kind(model, batch))
+    real = patchify(torch.ones_like(images), patch)  # padding is no pixel
     wanted = (1 - visible)[:, :, None] * real
-    errors = (predicted - patchify(images, model.stride)).square() * wanted
+    errors = (predicted - patchify(images, patch)).square() * wanted
     return weight * errors.flatten(1).sum(1) / wanted.flatten(1).sum(1).clamp(min=1)
 
 
-def _upsample(visible: Tensor, grid: tuple[int, ...], images: Tensor) -> Tensor:
-    """(B, N) 0/1 -> (B, 1, *spatial), one value a patch."""
+def pixel_kind(model: "Medformer", batch: "Batch") -> str:
+    """Which pixel decoder these images have."""
+    return f"{batch.domain.stem}-{model.preset.depth(batch.domain)}"
+
+
+def upsample(visible: Tensor, grid: tuple[int, ...], images: Tensor) -> Tensor:
+    """(B, N) -> (B, 1, *spatial), one value a patch."""
     mask = visible.unflatten(1, (1, *grid))
     for axis, (tokens, pixels) in enumerate(zip(grid, images.shape[2:], strict=True), start=2):
         patch = -(-pixels // tokens)

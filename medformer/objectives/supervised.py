@@ -1,35 +1,26 @@
-"""Supervised losses of the MedMNIST tasks (Yang et al. 2023), one value an example."""
+"""Supervised losses of the MedMNIST tasks (Yang et al. 2023) and of dense ones, one an example."""
 
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from medformer.config import Task
-from medformer.model import Medformer
+from medformer.tasks import label_losses
 
 if TYPE_CHECKING:
+    from medformer.model import Medformer
     from medformer.objectives import Batch
 
 
-def losses(model: Medformer, batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
-    """Cross-entropy of each image's label, (B,); mean over the labels of a multi-label task."""
-    logits = model.predict(batch.images, batch.domain, batch.task)
-    return weight * label_losses(logits, batch.labels, model.tasks[batch.task])
+def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
+    """Sum over the batch's tasks of each image's loss, (B,).
 
-
-def label_losses(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
-    """(B, T) logits and labels -> (B,). Ordinal grades are treated as classes, as MedMNIST does."""
-    if task.kind == "binary-class":
-        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.float(), reduction="none")
-    if task.kind == "multi-label":
-        return F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none").mean(1)
-    return F.cross_entropy(logits, labels, reduction="none")
-
-
-def probabilities(logits: Tensor, task: Task) -> Tensor:
-    """(B, T) logits -> (B, T) probabilities, as the MedMNIST evaluator wants them."""
-    if task.kind in ("binary-class", "multi-label"):
-        return logits.sigmoid()
-    return logits.softmax(1)
+    What nobody labelled (`medformer.config.UNLABELLED`) counts 0. Each task is an encoding of its
+    own, because its latent embedding changes the tokens.
+    """
+    total = torch.zeros(len(batch))
+    for name, labels in batch.labels.items():
+        task = model.tasks[name]
+        logits = model.logits(batch.images, batch.domain, name, batch.spacing)
+        total = total + task.weight * label_losses(logits, labels, task)
+    return weight * total

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from client.privacy import bookkeeping
 from client.privacy.bookkeeping import Book, EngineError
-from medformer.model import Latents
+from medformer.layers import Latents
 
 BOUND = 0.7
 

@@ -32,7 +32,7 @@ def batch_of(count: int, seed: int = 0, domain: Domain = CHEST) -> Batch:
         count, 1, *[28 if domain.rank == 2 else 17] * domain.rank, generator=generator
     )
     labels = torch.randint(0, 2, (count,), generator=generator)
-    return Batch(standardise(images), labels, domain, OPACITY.name)
+    return Batch(standardise(images), {OPACITY.name: labels}, domain)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def draws_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def names_of(model: Medformer, objective: str, domain: Domain = CHEST) -> list[str]:
-    return trained_parameters(model, domain, OPACITY.name, {objective: 1.0})
+    return trained_parameters(model, domain, [OPACITY.name], {objective: 1.0})
 
 
 def groups_of(names: list[str]) -> list[ClipGroup]:
@@ -167,7 +167,8 @@ def test_divisor_does_not_depend_on_the_drawn_batch(model: Medformer):
     def step(count: int) -> Tensor:
         fresh = Medformer(model.config, [OPACITY], site=True)
         fresh.load_state_dict(model.state_dict())
-        many = Batch(one.images.repeat(count, 1, 1, 1), one.labels.repeat(count), CHEST, "chest")
+        labels = {task: values.repeat(count) for task, values in one.labels.items()}
+        many = Batch(one.images.repeat(count, 1, 1, 1), labels, CHEST)
         before = [p.detach().clone() for p in fresh.parameters()]
         with build(fresh, groups_of(names), replace(PLAN, noise_multiplier=1e-9)) as engine:
             engine.step(
@@ -197,7 +198,7 @@ def test_bad_rows_contribute_exactly_zero(model: Medformer):
     alone = clipped_sum(model, batch[:3], "supervised")
     poisoned = batch.images.clone()
     poisoned[3] = float("nan")
-    bad = Batch(poisoned, batch.labels, CHEST, OPACITY.name)
+    bad = Batch(poisoned, batch.labels, CHEST)
 
     def losses(rows: slice) -> Tensor:
         return mix_losses(model, bad[rows], {"supervised": 0.7}, torch.Generator())

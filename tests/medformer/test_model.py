@@ -5,17 +5,17 @@ import torch
 
 from medformer.config import PRESETS, ModelConfig
 from medformer.errors import ConfigError, ShapeError
+from medformer.grid import patchify
 from medformer.images import shift_and_flip, standardise
 from medformer.model import Medformer
 from medformer.objectives import OBJECTIVES, Batch, mix_losses, trained_parameters
-from medformer.objectives.inpainting import patchify
 from medformer.sharing import is_local, shared_names, shared_shapes
 from tests.conftest import CELLS, CHEST, CONFIG, OPACITY, TISSUE
 
 
 def batch_of(size: tuple[int, int], count: int = 4) -> Batch:
     images = torch.rand(count, 1, *size, generator=torch.Generator().manual_seed(0))
-    return Batch(standardise(images), torch.arange(count) % 2, CHEST, OPACITY.name)
+    return Batch(standardise(images), {OPACITY.name: torch.arange(count) % 2}, CHEST)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (28, 28), (28, 40), (64, 64), (33, 70)])
@@ -29,7 +29,7 @@ def test_one_set_of_weights_takes_any_size(objective: str, size: tuple[int, int]
 
 def test_the_demo_images_have_sixteen_tokens(model: Medformer):
     """28 x 28 and stride 8."""
-    assert model.encode(batch_of((28, 28)).images, CHEST).shape == (4, 16, PRESETS["tiny"].width)
+    assert model.tokens(batch_of((28, 28)).images, CHEST).shape == (4, 16, PRESETS["tiny"].width)
 
 
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
@@ -38,15 +38,16 @@ def test_a_record_does_not_see_the_other_records_of_its_batch(objective: str, mo
     batch = batch_of((28, 28))
     images = batch.images.clone()
     images[1:] = torch.randn(images[1:].shape, generator=torch.Generator().manual_seed(9))
-    other = Batch(images, 1 - batch.labels, CHEST, OPACITY.name)
-    other.labels[0] = batch.labels[0]
+    labels = 1 - batch.labels[OPACITY.name]
+    labels[0] = batch.labels[OPACITY.name][0]
+    other = Batch(images, {OPACITY.name: labels}, CHEST)
 
     def first(batch: Batch) -> list[torch.Tensor]:
         generator = torch.Generator().manual_seed(3)
         model.zero_grad()
         loss = mix_losses(model, batch, {objective: 1.0}, generator)[0]
         loss.backward()
-        names = trained_parameters(model, CHEST, OPACITY.name, {objective: 1.0})
+        names = trained_parameters(model, CHEST, [OPACITY.name], {objective: 1.0})
         named = dict(model.named_parameters())
         grads = [named[n].grad for n in names]
         assert all(g is not None for g in grads)
@@ -59,13 +60,13 @@ def test_a_record_does_not_see_the_other_records_of_its_batch(objective: str, mo
 def test_hidden_patches_do_not_leak_into_the_encoder(model: Medformer):
     """Inpainting: the visible tokens are the same whatever the hidden pixels hold."""
     seen = []
-    real = model.encode
+    real = model.tokens
 
     def spy(images, domain, **more):
         seen.append(images.clone())
         return real(images, domain, **more)
 
-    model.encode = spy  # type: ignore[method-assign]
+    model.tokens = spy  # type: ignore[method-assign]
     batch = batch_of((28, 28), 1)
     mix_losses(model, batch, {"inpainting": 1.0}, torch.Generator().manual_seed(1))
     hidden = seen[0] == 0
@@ -112,7 +113,7 @@ def test_local_tensors_are_those_of_tasks_and_site():
 
 def test_a_site_trains_only_its_own_stem_and_modality(model: Medformer):
     """So that the average of a tensor is over those who know it."""
-    names = trained_parameters(model, CHEST, OPACITY.name, {"supervised": 1})
+    names = trained_parameters(model, CHEST, [OPACITY.name], {"supervised": 1})
     assert any("stems.2d-1" in n for n in names)
     assert not any("stems.2d-3" in n or "modality.histology" in n for n in names)
 
@@ -120,11 +121,11 @@ def test_a_site_trains_only_its_own_stem_and_modality(model: Medformer):
 def test_clear_errors(model: Medformer):
     """Expected and given are named."""
     with pytest.raises(ShapeError, match=r"declares 1-channel 2D images.*got \(2, 3, 28, 28\)"):
-        model.encode(torch.zeros(2, 3, 28, 28), CHEST)
+        model.tokens(torch.zeros(2, 3, 28, 28), CHEST)
     with pytest.raises(ConfigError, match="no task 'other'"):
-        model.output(torch.zeros(1, 16, 64), "other")
+        model.logits(torch.zeros(1, 1, 28, 28), CHEST, "other")
     with pytest.raises(ConfigError, match="objectives must be some of"):
-        trained_parameters(model, CHEST, "chest", {"jigsaw": 1})
+        trained_parameters(model, CHEST, ["chest"], {"jigsaw": 1})
     with pytest.raises(ShapeError, match="unsqueeze"):
         standardise(torch.zeros(1, 28, 28))
     with pytest.raises(ValueError, match="Did you mean 'tiny'"):

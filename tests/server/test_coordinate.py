@@ -111,7 +111,7 @@ def test_volumes_and_images_train_one_encoder(
     volumes = Site(
         name="volumes",
         domain=domain,
-        task=Task(name="lesion", kind="binary-class", classes=2),
+        tasks=(Task(name="lesion", kind="binary-class", classes=2),),
         data={"source": "npz", "path": tmp_path / "volumes.npz"},  # type: ignore[arg-type]
         privacy=Privacy(epsilon=8, n_public=40, epsilon_budget=20),
     )

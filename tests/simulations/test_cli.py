@@ -60,7 +60,7 @@ def npz_site(path: Path, **arrays: object) -> dict[str, object]:
         "name": "own",
         "data": {"source": "npz", "path": str(path)},
         "domain": {"name": "own", "modality": "chest-xray", "anatomy": "chest", "channels": 1},
-        "task": {"name": "t", "kind": "binary-class", "classes": 2},
+        "tasks": [{"name": "t", "kind": "binary-class", "classes": 2}],
     }
 
 
@@ -106,7 +106,7 @@ def test_a_wrong_scenario(scenario, capsys, tmp_path: Path, changes, sentence: s
         ({"train_labels": np.full((30, 1), 9)}, "a label outside the task"),
         ({"train_images": np.array([{}] * 30)}, "object array, which is never unpickled"),
         ({"train_images": np.zeros((30, 28, 28, 5), "u1")}, "1-channel 2D images: store (N, H, W)"),
-        ({"train_labels": np.zeros((29, 1), int)}, "30 images but 29 labels"),
+        ({"train_labels": np.zeros((29, 1), int)}, "30 images but 29 train_labels"),
         ({"train_images": np.zeros((30, 8, 8), "u1")}, "at least 16 pixels"),
     ],
 )  # fmt: skip

@@ -1,0 +1,208 @@
+"""The layers that Medformer is made of.
+
+Letters: B images, C channels, N tokens, L latents, D width. No layer mixes the images of a batch
+(GroupNorm and LayerNorm, never BatchNorm), so that per-example gradients exist.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from medformer.config import Preset
+
+CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class Latents(nn.Module):
+    """Learned tokens that are the same for every image of a batch.
+
+    A module of its own, which takes the batch for its size, so that a DP engine can tell its
+    per-example gradient: the output gradient itself.
+    """
+
+    def __init__(self, count: int, width: int, scale: float = 0.02) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(scale * torch.randn(count, width))
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """(B, ...) -> (B, L, D)."""
+        return self.tokens.expand(len(batch), *self.tokens.shape)
+
+
+class Stem(nn.Module):
+    """Stride-2 convolutions from pixels to tokens; grid = ceil(spatial / 2**depth)."""
+
+    def __init__(self, rank: int, channels: int, preset: Preset) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList()
+        for before, after in pairwise([channels, *preset.stem_widths]):
+            conv = CONV[rank](before, after, kernel_size=3, stride=2, padding=1)
+            self.stages.append(nn.Sequential(conv, nn.GroupNorm(8, after)))
+        self.exits = nn.ModuleDict()
+        if preset.token_budget:
+            for depth in preset.depths:
+                width = preset.stem_widths[depth - 1]
+                self.exits[str(depth)] = CONV[rank](width, preset.width, kernel_size=1)
+
+    def forward(self, images: Tensor, depth: int) -> list[Tensor]:
+        """(B, C, *spatial) -> the map after each stage, finest first; the last, (B, D, *grid),
+        holds the tokens."""
+        maps = [self.stages[0](images)]
+        for stage in list(self.stages)[1:depth]:
+            maps.append(stage(F.gelu(maps[-1])))
+        if str(depth) in self.exits:
+            maps[-1] = self.exits[str(depth)](F.gelu(maps[-1]))
+        return maps
+
+
+class Attention(nn.Module):
+    """Multi-head attention of `queries` (B, N, D) to `memory` (B, L, D)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
+        """(B, N, D), (B, L, D) -> (B, N, D)."""
+        q = self._split(self.query(queries))
+        k, v = (self._split(part) for part in self.key_value(memory).chunk(2, -1))
+        return self._join(F.scaled_dot_product_attention(q, k, v))
+
+    def in_windows(self, tokens: Tensor, window: int, summaries: int) -> Tensor:
+        """Self-attention whose time and memory grow linearly with N, (B, N, D) -> (B, N, D).
+
+        Each token attends to a window of `window` consecutive tokens around it and to `summaries`
+        means, each of an equal part of the whole sequence.
+        """
+        count = tokens.shape[1]
+        means = F.adaptive_avg_pool1d(tokens.transpose(1, 2), summaries).transpose(1, 2)
+        q = self._split(self.query(tokens))
+        k, v = (self._split(p) for p in self.key_value(torch.cat([tokens, means], 1)).chunk(2, -1))
+        whole = count - count % window
+        parts = [self._windows(q, k, v, slice(0, whole), slice(0, whole), window, count)]
+        if whole < count:  # the last queries look back, so that their window is full
+            rest, reach = slice(whole, count), slice(count - window, count)
+            parts.append(self._windows(q, k, v, rest, reach, window, count))
+        return self._join(torch.cat(parts, 2))
+
+    def _windows(
+        self, q: Tensor, k: Tensor, v: Tensor, rows: slice, reach: slice, window: int, count: int
+    ) -> Tensor:
+        """(B, heads, N, d) -> (B, heads, rows, d); the keys from `count` on are the means."""
+        number = (reach.stop - reach.start) // window
+
+        def windowed(x: Tensor, part: slice) -> Tensor:
+            """(B, heads, N, d) -> (B, number, heads, window, d)."""
+            return x[:, :, part].unflatten(2, (number, -1)).transpose(1, 2)
+
+        def keys(x: Tensor) -> Tensor:
+            means = x[:, None, :, count:].expand(-1, number, -1, -1, -1)
+            return torch.cat([windowed(x, reach), means], 3).flatten(0, 1)
+
+        attended = F.scaled_dot_product_attention(windowed(q, rows).flatten(0, 1), keys(k), keys(v))
+        return attended.unflatten(0, (-1, number)).transpose(1, 2).flatten(2, 3)
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, heads, N, D / heads)."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _join(self, attended: Tensor) -> Tensor:
+        """(B, heads, N, D / heads) -> (B, N, D)."""
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block, (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        hidden = int(preset.width * preset.mlp_ratio)
+        self.window, self.summaries = preset.window, preset.summaries
+        self.norm1 = nn.LayerNorm(preset.width)
+        self.attention = Attention(preset.width, preset.heads)
+        self.norm2 = nn.LayerNorm(preset.width)
+        self.mlp = nn.Sequential(
+            nn.Linear(preset.width, hidden), nn.GELU(), nn.Linear(hidden, preset.width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D); more tokens than a window must come along the curve."""
+        normed = self.norm1(x)
+        if x.shape[1] > self.window:
+            x = x + self.attention.in_windows(normed, self.window, self.summaries)
+        else:
+            x = x + self.attention(normed, normed)
+        return x + self.mlp(self.norm2(x))
+
+
+class Blocks(nn.ModuleList):
+    """A stack of blocks, (B, N, D) -> (B, N, D), which sorts long sequences along a curve.
+
+    With `checkpointing`, only the input of each block is kept for the backward pass and the rest
+    is computed again (Chen et al. 2016, arXiv:1604.06174): about a third more time for memory that
+    does not grow with the number of blocks.
+    """
+
+    def __init__(self, preset: Preset, count: int) -> None:
+        super().__init__([Block(preset) for _ in range(count)])
+        self.window = preset.window
+        self.checkpointing = False
+
+    def forward(self, tokens: Tensor, ranks: Tensor) -> Tensor:
+        """(B, N, D), ranks (N,) or (B, N) of the tokens along the curve -> (B, N, D)."""
+        if tokens.shape[1] <= self.window:
+            return self._run(tokens)
+        order = ranks.expand(len(tokens), -1).argsort(1)
+        back = order.argsort(1)
+        return _take(self._run(_take(tokens, order)), back)
+
+    def _run(self, tokens: Tensor) -> Tensor:
+        for block in self:
+            if self.checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, use_reentrant=False, preserve_rng_state=False)
+            else:
+                tokens = block(tokens)
+        return tokens
+
+
+def _take(tokens: Tensor, places: Tensor) -> Tensor:
+    """(B, N, D), places (B, K) -> (B, K, D)."""
+    return tokens.gather(1, places[:, :, None].expand(-1, -1, tokens.shape[-1]))
+
+
+class DenseHead(nn.Module):
+    """Logits for every pixel: tokens are refined by the stem's finer maps, as in a U-Net.
+
+    Args:
+        rank: Spatial dimensions.
+        depth: Stages of the stem, whose maps come along.
+        classes: Channels of the result.
+    """
+
+    def __init__(self, rank: int, depth: int, preset: Preset, classes: int) -> None:
+        super().__init__()
+        widths = [*preset.stem_widths[: depth - 1], preset.width]
+        pairs = list(pairwise(reversed(widths)))
+        self.merge = nn.ModuleList(
+            nn.Sequential(
+                CONV[rank](above + below, below, kernel_size=3, padding=1),
+                nn.GroupNorm(8, below),
+                nn.GELU(),
+            )
+            for above, below in pairs
+        )
+        self.out = CONV[rank](widths[0], classes, kernel_size=3, padding=1)
+
+    def forward(self, tokens: Tensor, maps: Sequence[Tensor], spatial: Sequence[int]) -> Tensor:
+        """(B, N, D) and the stem's maps -> (B, classes, *spatial)."""
+        x = tokens.transpose(1, 2).unflatten(2, maps[-1].shape[2:])
+        for merge, finer in zip(self.merge, reversed(maps[:-1]), strict=True):
+            x = merge(torch.cat([F.interpolate(x, finer.shape[2:]), finer], 1))
+        return F.interpolate(self.out(x), tuple(spatial))

@@ -1,0 +1,64 @@
+"""What the logits of a task mean: its loss for each example, and its probabilities."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medformer.config import UNLABELLED, Task
+
+
+def label_losses(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
+    """Logits and labels of one task -> (B,).
+
+    Cross-entropy for classes; its mean over labels, or pixels, for a multi-label or dense task; for
+    grades the sum of the conditional threshold losses of CORN (Shi et al. 2021, arXiv:2111.08851).
+    With class weights, each term counts the weight of its class; nothing is divided by their sum,
+    which would depend on the other images.
+
+    Args:
+        logits: (B, T), or (B, T, *spatial) of a dense task.
+        labels: (B,), (B, T) of a multi-label task, or (B, *spatial) of a dense one; `UNLABELLED`
+            where nobody knows.
+    """
+    known = labels != UNLABELLED
+    truth = labels.clamp(min=0)
+    if task.kind == "multi-label":
+        each = F.binary_cross_entropy_with_logits(
+            logits, truth.float(), _weights(task), reduction="none"
+        )  # fmt: skip
+        return _mean(each, known)
+    if task.kind == "ordinal-regression":
+        grades = torch.arange(task.classes - 1)
+        passed = (truth[:, None] > grades).float()
+        asked = truth[:, None] >= grades  # threshold k is asked of those who passed all before it
+        each = F.binary_cross_entropy_with_logits(logits, passed, reduction="none") * asked
+        loss = each.sum(1)
+    elif task.kind == "binary-class":
+        loss = F.binary_cross_entropy_with_logits(logits[:, 0], truth.float(), reduction="none")
+    else:
+        loss = F.cross_entropy(logits, truth, reduction="none")
+    weights = _weights(task)
+    if weights is not None:
+        loss = loss * weights[truth]
+    return _mean(loss[:, None].flatten(1), known[:, None].flatten(1))
+
+
+def _weights(task: Task) -> Tensor | None:
+    return None if task.class_weights is None else torch.tensor(task.class_weights)
+
+
+def _mean(each: Tensor, known: Tensor) -> Tensor:
+    """(B, M) losses -> (B,) mean over what is known; 0 where nothing is."""
+    return torch.where(known, each, 0.0).sum(1) / known.sum(1).clamp(min=1)
+
+
+def probabilities(logits: Tensor, task: Task) -> Tensor:
+    """Logits -> probabilities of the classes: (B, classes), (B, 1) for a binary task, (B, classes,
+    *spatial) for a dense one; of each label by itself for a multi-label task."""
+    if task.kind in ("binary-class", "multi-label"):
+        return logits.sigmoid()
+    if task.kind == "ordinal-regression":
+        above = logits.sigmoid().cumprod(1)  # P(grade > k)
+        edges = F.pad(F.pad(above, (1, 0), value=1.0), (0, 1))
+        return edges[:, :-1] - edges[:, 1:]
+    return logits.softmax(1)
