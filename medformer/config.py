@@ -55,6 +55,9 @@ class Preset(Frozen):
     """Latent embeddings for each of modality, anatomy, task and site."""
     stem_widths: tuple[int, ...]
     """Channels after each stride-2 convolution; the last is D where there is no `token_budget`."""
+    stem_pool: bool = False
+    """Stages convolve at full resolution, then pool: more computing, and better where data are
+    many. Without it the convolution itself has stride 2."""
     token_budget: int = 0
     """The stem stops at its first stage, from the second on, that gives at most so many tokens; 0
     means that it never stops early."""

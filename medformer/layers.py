@@ -17,6 +17,9 @@ from medformer.config import Preset
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
+POOL: dict[int, type[nn.MaxPool2d] | type[nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+
+
 class Latents(nn.Module):
     """Learned tokens that are the same for every image of a batch.
 
@@ -40,8 +43,13 @@ class Stem(nn.Module):
         super().__init__()
         self.stages = nn.ModuleList()
         for before, after in pairwise([channels, *preset.stem_widths]):
-            conv = CONV[rank](before, after, kernel_size=3, stride=2, padding=1)
-            self.stages.append(nn.Sequential(conv, nn.GroupNorm(8, after)))
+            stride = 1 if preset.stem_pool else 2
+            conv = CONV[rank](before, after, kernel_size=3, stride=stride, padding=1)
+            stage = [conv, nn.GroupNorm(8, after)]
+            if preset.stem_pool:
+                stage += [nn.GELU(), POOL[rank](2, ceil_mode=True)]
+            self.stages.append(nn.Sequential(*stage))
+        self.between = nn.Identity() if preset.stem_pool else nn.GELU()
         self.exits = nn.ModuleDict()
         if preset.token_budget:
             for depth in preset.depths:
@@ -53,9 +61,9 @@ class Stem(nn.Module):
         holds the tokens."""
         maps = [self.stages[0](images)]
         for stage in list(self.stages)[1:depth]:
-            maps.append(stage(F.gelu(maps[-1])))
+            maps.append(stage(self.between(maps[-1])))
         if str(depth) in self.exits:
-            maps[-1] = self.exits[str(depth)](F.gelu(maps[-1]))
+            maps[-1] = self.exits[str(depth)](self.between(maps[-1]))
         return maps
 
 

@@ -3,7 +3,8 @@
 After Bu et al. 2022 (arXiv:2210.00038). While a `Book` is open, the layers that own trained
 parameters run through autograd functions of their own. Their backward returns the gradient of the
 input only; for the parameters it books what the per-example gradients are made of, in the shorter
-of two forms:
+of two forms (parameters are known by identity, so they are kept as they are: what autograd saves
+may come back as a copy, as it does under activation checkpointing):
 
 - rows: the per-example gradients themselves, (B, *shape), where they are small;
 - pairs: activation (B, T, P) and output gradient (B, T, D), whose product over T is the gradient.
@@ -204,14 +205,14 @@ Rule = Callable[..., Tensor]
 class _Linear(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, book: Book) -> Tensor:
-        ctx.save_for_backward(x, weight, bias)
-        ctx.book = book
+        ctx.save_for_backward(x)
+        ctx.book, ctx.parameters = book, (weight, bias)
         return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = grads
-        x, weight, bias = ctx.saved_tensors
+        (x,), (weight, bias) = ctx.saved_tensors, ctx.parameters
         ctx.book.add_pair(weight, x, g)
         ctx.book.add_rows(bias, lambda: g.reshape(len(g), -1, g.shape[-1]).sum(1))
         return (g @ weight if ctx.needs_input_grad[0] else None), None, None, None
@@ -227,8 +228,8 @@ class _Conv(Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, book: Book, settings: Any
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, bias)
-        ctx.book, ctx.settings = book, settings
+        ctx.save_for_backward(x)
+        ctx.book, ctx.parameters, ctx.settings = book, (weight, bias), settings
         stride, padding, dilation, groups = settings
         zeros = [0] * len(stride)
         return torch.convolution(x, weight, bias, stride, padding, dilation, False, zeros, groups)
@@ -236,7 +237,7 @@ class _Conv(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = grads
-        x, weight, bias = ctx.saved_tensors
+        (x,), (weight, bias) = ctx.saved_tensors, ctx.parameters
         if ctx.book.knows(weight):
             _book_conv(ctx.book, x, g, weight, ctx.settings)
         ctx.book.add_rows(bias, lambda: g.flatten(2).sum(2))
@@ -298,14 +299,14 @@ class _LayerNorm(Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, book: Book, eps: float
     ) -> Tensor:
         y, mean, rstd = torch.native_layer_norm(x, weight.shape, weight, bias, eps)
-        ctx.save_for_backward(x, weight, bias, mean, rstd)
-        ctx.book = book
+        ctx.save_for_backward(x, mean, rstd)
+        ctx.book, ctx.parameters = book, (weight, bias)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = grads
-        x, weight, bias, mean, rstd = ctx.saved_tensors
+        (x, mean, rstd), (weight, bias) = ctx.saved_tensors, ctx.parameters
         shape = weight.shape
 
         def summed(values: Tensor) -> Tensor:
@@ -338,14 +339,14 @@ class _GroupNorm(Function):
         y, mean, rstd = torch.native_group_norm(
             x, weight, bias, count, channels, places, groups, eps
         )
-        ctx.save_for_backward(x, weight, bias, mean, rstd)
-        ctx.book, ctx.groups = book, groups
+        ctx.save_for_backward(x, mean, rstd)
+        ctx.book, ctx.parameters, ctx.groups = book, (weight, bias), groups
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         g = grads[0].contiguous()
-        x, weight, bias, mean, rstd = ctx.saved_tensors
+        (x, mean, rstd), (weight, bias) = ctx.saved_tensors, ctx.parameters
         count, channels = x.shape[:2]
         each = channels // ctx.groups
         slopes = g.flatten(2).sum(2)
@@ -376,14 +377,12 @@ def _group_norm(book: Book, layer: nn.GroupNorm, own: Forward, x: Tensor) -> Ten
 class _Broadcast(Function):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, count: int, book: Book) -> Tensor:
-        ctx.save_for_backward(tokens)
-        ctx.book = book
+        ctx.book, ctx.tokens = book, tokens
         return tokens.expand(count, *tokens.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
-        (tokens,) = ctx.saved_tensors
-        ctx.book.add_rows(tokens, lambda: grads[0])
+        ctx.book.add_rows(ctx.tokens, lambda: grads[0])
         return None, None, None
 
 

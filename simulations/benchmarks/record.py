@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from server.checkpoints import write_atomically
+
 
 def parser(description: str) -> argparse.ArgumentParser:
     """The options that all benchmarks share."""
@@ -19,16 +21,25 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def write(path: Path | None, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Print the record, and write it if a path is given."""
-    record = {"name": name, "commit": _commit(), "machine": _machine(), "rows": rows}
-    text = json.dumps(record, indent=1)
+    record = {"name": name, "commit": commit(), "machine": _machine(), "rows": rows}
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    print(text)
+        _write(path, record)
+    print(json.dumps(record, indent=1))
     return record
 
 
-def _commit() -> str:
+def save(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    """Write a record whose rows name their commits themselves."""
+    _write(path, {"name": name, "machine": _machine(), "rows": rows})
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def commit() -> str:
+    """Of the running sources, with `-dirty` where they were changed since."""
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         capture_output=True,

@@ -5,7 +5,6 @@ import torch
 
 from medformer.config import PRESETS, ModelConfig
 from medformer.errors import ConfigError, ShapeError
-from medformer.grid import patchify
 from medformer.images import shift_and_flip, standardise
 from medformer.model import Medformer
 from medformer.objectives import OBJECTIVES, Batch, mix_losses, trained_parameters
@@ -71,15 +70,6 @@ def test_hidden_patches_do_not_leak_into_the_encoder(model: Medformer):
     mix_losses(model, batch, {"inpainting": 1.0}, torch.Generator().manual_seed(1))
     hidden = seen[0] == 0
     assert 0.4 < float(hidden.float().mean()) < 0.75
-
-
-def test_patches_cover_the_image_once():
-    """Every pixel in exactly one patch, padding apart."""
-    images = torch.arange(2 * 28 * 28.0).reshape(2, 1, 28, 28) + 1
-    patches = patchify(images, 8)
-    assert patches.shape == (2, 16, 64)
-    assert patches.sum() == images.sum()
-    assert torch.equal(patches[0, 0].reshape(8, 8), images[0, 0, :8, :8])
 
 
 def test_the_reversed_gradient_confuses_the_domains(model: Medformer):

@@ -1,0 +1,44 @@
+"""`python -m simulations.benchmarks.model --data-root DATA --out docs/results/model.json`."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from simulations.benchmarks import record
+from simulations.benchmarks.model import supervised
+from simulations.benchmarks.model.jobs import Job, Results, run_all
+from simulations.benchmarks.model.sets import SETS, at_hand
+
+TABLES = {
+    "supervised": supervised.jobs,
+}
+"""Name -> jobs(sets, seeds, quick)."""
+
+
+def main() -> None:
+    """Measure what the result file lacks."""
+    options = record.parser("the model itself, without privacy; goes on where it was interrupted")
+    options.add_argument("--data-root", type=Path, help="folder of MedMNIST files")
+    options.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    options.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options.add_argument("--threads", type=int, default=1)
+    arguments = options.parse_args()
+    torch.set_num_threads(arguments.threads)
+    sets = list(at_hand(arguments.data_root, tuple(arguments.sets)))
+    if not sets:
+        options.error(f"{arguments.data_root}: holds no file of {', '.join(arguments.sets)}")
+    results = Results(arguments.out, record.commit())
+
+    def jobs() -> Iterator[Job]:
+        for seed in arguments.seeds[:1] if arguments.quick else arguments.seeds:
+            for table in arguments.tables:
+                yield from TABLES[table](sets, seed, arguments.quick)
+
+    run_all(jobs(), results, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+if __name__ == "__main__":
+    main()

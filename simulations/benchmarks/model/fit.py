@@ -1,0 +1,108 @@
+"""Plain training and scoring of a network on one set, the same for every network."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from client.evaluation import auc
+from medformer.config import Task
+from medformer.images import shift_and_flip, standardise
+from medformer.tasks import label_losses, probabilities
+from simulations.benchmarks.model.sets import MIRRORS, TURNS, DataSet, Part
+
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast; AdamW with one cycle of the learning rate."""
+
+    steps: int
+    learning_rate: float = 2e-3
+    batch_size: int = 64
+    weight_decay: float = 0.05
+
+
+def augmented(part: Part, name: str, generator: torch.Generator) -> Tensor:
+    """Images shifted, and mirrored and turned where labels allow it, then standardised."""
+    images = shift_and_flip(part.images, generator, flip=name in MIRRORS)
+    if name in TURNS:
+        turns = int(torch.randint(4, (1,), generator=generator))
+        images = torch.rot90(images, turns, (-2, -1))
+    return standardise(images)
+
+
+def descend(
+    parameters: Iterable[nn.Parameter], recipe: Recipe, loss: Callable[[int], Tensor]
+) -> float:
+    """Minimise `loss(step)`; returns the seconds that it took."""
+    weights = [p for p in parameters if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        weights, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=max(2, recipe.steps)
+    )
+    began = time.monotonic()
+    for step in range(recipe.steps):
+        optimizer.zero_grad()
+        loss(step).backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        cycle.step()
+    return time.monotonic() - began
+
+
+def fit(network: nn.Module, data: DataSet, part: Part, recipe: Recipe, seed: int) -> float:
+    """Train on `part` of a set; returns the seconds that it took."""
+    generator = torch.Generator().manual_seed(seed)
+    network.train()
+
+    def loss(step: int) -> Tensor:
+        rows = torch.randint(len(part), (min(recipe.batch_size, len(part)),), generator=generator)
+        drawn = part[rows]
+        logits = network(augmented(drawn, data.name, generator))
+        return label_losses(logits, drawn.labels, data.task).mean()
+
+    return descend(network.parameters(), recipe, loss)
+
+
+def score(network: nn.Module, task: Task, part: Part) -> float:
+    """AUC as MedMNIST defines it."""
+    network.eval()
+    with torch.no_grad():
+        logits = torch.cat([network(standardise(x)) for x in part.images.split(CHUNK)])
+    value = auc(part.labels.numpy(), probabilities(logits, task).numpy().astype(np.float64))
+    assert value is not None, "every split of these sets holds all classes"
+    return value
+
+
+def features(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Mean token of each image, (N, D), without gradients."""
+    with torch.no_grad():
+        return torch.cat([network(standardise(x)).mean(1) for x in images.split(CHUNK)])
+
+
+def probe(train: tuple[Tensor, Tensor], test: Tensor, classes: int) -> Tensor:
+    """Linear probe: logits of `test` after a ridge-regularised softmax regression on `train`."""
+    x, y = train
+    mean, sd = x.mean(0), x.std(0) + 1e-6
+    layer = nn.Linear(x.shape[1], classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=100)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(layer((x - mean) / sd), y)
+        loss = loss + 1e-3 * layer.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return layer((test - mean) / sd).detach()

@@ -1,0 +1,91 @@
+"""One measurement at a time, kept in the result file, so that an interrupted benchmark goes on."""
+
+import json
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from simulations.benchmarks import record
+
+Values = Mapping[str, float]
+"""Metric -> value."""
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """What is measured; one row of the result file a metric."""
+
+    table: str
+    dataset: str
+    model: str
+    labels: str = "100 %"
+    """Share of the training labels."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One seed of a measurement."""
+
+    key: Key
+    seed: int
+    run: Callable[[], Values]
+
+
+class Results:
+    """Rows of the result file: dataset, model, labels, metric, mean, spread, and each seed's value.
+
+    Args:
+        path: JSON file; what it holds already is not measured again. None keeps nothing.
+        commit: Of the running sources; noted at each seed.
+    """
+
+    def __init__(self, path: Path | None, commit: str) -> None:
+        self._path = path
+        self._commit = commit
+        self._rows: dict[tuple[Key, str], dict[str, Any]] = {}
+        if path is not None and path.exists():
+            for row in json.loads(path.read_text())["rows"]:
+                key = Key(row["table"], row["dataset"], row["model"], row["labels"])
+                self._rows[key, row["metric"]] = row
+
+    def has(self, job: Job) -> bool:
+        """Whether this seed was measured."""
+        return any(
+            str(job.seed) in row["by_seed"]
+            for (key, _), row in self._rows.items()
+            if key == job.key
+        )
+
+    def add(self, job: Job, values: Values) -> None:
+        """Add a seed's values and write the file."""
+        for metric, value in values.items():
+            row = self._rows.setdefault(
+                (job.key, metric), {**asdict(job.key), "metric": metric, "by_seed": {}}
+            )
+            row["by_seed"][str(job.seed)] = round(value, 4)
+            row.setdefault("commits", {})[str(job.seed)] = self._commit
+            seen = list(row["by_seed"].values())
+            row["mean"] = round(statistics.mean(seen), 4)
+            row["spread"] = round(statistics.stdev(seen), 4) if len(seen) > 1 else None
+        if self._path is not None:
+            record.save(self._path, "model", self.rows())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows, sorted."""
+        return [self._rows[k] for k in sorted(self._rows)]
+
+
+def run_all(jobs: Iterable[Job], results: Results, say: Callable[[str], None]) -> None:
+    """Measure what is missing, one job after the other."""
+    missing = [job for job in jobs if not results.has(job)]
+    for number, job in enumerate(missing, start=1):
+        values = job.run()
+        results.add(job, values)
+        shown = ", ".join(f"{metric} {value:.4g}" for metric, value in values.items())
+        key = job.key
+        say(
+            f"{number}/{len(missing)} {key.table}: {key.dataset} {key.model} {key.labels} "
+            f"seed {job.seed}: {shown}"
+        )

@@ -1,0 +1,60 @@
+"""Positions, curve and patches of grids of any rank and size."""
+
+import pytest
+import torch
+
+from medformer.grid import along_curve, patchify, positions, unpatchify
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (7, 3), (5,), (2, 3, 9), (8, 8, 8)])
+def test_the_curve_visits_every_token_once(grid: tuple[int, ...]):
+    """Ranks are a permutation."""
+    assert along_curve(grid).sort().values.tolist() == list(range(along_curve(grid).numel()))
+
+
+@pytest.mark.parametrize("grid", [(16, 16), (8, 8, 8)])
+def test_a_window_of_the_curve_is_a_patch_of_the_image(grid: tuple[int, ...]):
+    """64 consecutive tokens of a power-of-two grid fill a square of 8 x 8, a cube of 4 x 4 x 4."""
+    places = torch.stack(torch.meshgrid(*[torch.arange(n) for n in grid], indexing="ij"), -1)
+    ordered = places.flatten(0, -2)[along_curve(grid).argsort()]
+    for window in ordered.split(64):
+        sides = window.amax(0) - window.amin(0) + 1
+        assert sides.tolist() == [round(64 ** (1 / len(grid)))] * len(grid)
+
+
+def test_positions_know_the_spacing():
+    """Only ratios matter; the finest axis counts 1 a token, a coarser one more."""
+    plain = positions((4, 6), 64)
+    assert torch.equal(positions((4, 6), 64, torch.tensor([[0.7, 0.7]]))[0], plain)
+    thick = positions((4, 6), 64, torch.tensor([[1.4, 0.7]]))[0]
+    assert not torch.allclose(thick, plain)
+    assert torch.allclose(thick.view(4, 6, 64)[3], _row(2 * 1.5, 6))
+
+
+def _row(height: float, width: int) -> torch.Tensor:
+    """Positions of one row of tokens at `height` from the centre, by the formula."""
+    x = torch.arange(width) - (width - 1) / 2
+    frequencies = 100.0 ** (-torch.arange(16) / 16)
+    angles = torch.cat(
+        [(torch.full((width, 1), height)) * frequencies, x[:, None] * frequencies], 1
+    )
+    return torch.cat([angles.sin(), angles.cos()], 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "patch"), [((2, 1, 28, 28), 8), ((2, 3, 33, 70), 4), ((1, 2, 17, 20, 16), 8)]
+)
+def test_patches_cover_the_image_once_and_can_be_put_back(shape: tuple[int, ...], patch: int):
+    """Every pixel in exactly one patch, padding apart."""
+    images = torch.rand(shape) + 1
+    patches = patchify(images, patch)
+    assert torch.isclose(patches.sum(), images.sum())
+    assert torch.equal(unpatchify(patches, shape[1], shape[2:], patch), images)
+
+
+def test_patches_are_in_the_order_of_the_stem():
+    """The first patch is the first corner."""
+    images = torch.arange(2 * 28 * 28.0).reshape(2, 1, 28, 28) + 1
+    patches = patchify(images, 8)
+    assert patches.shape == (2, 16, 64)
+    assert torch.equal(patches[0, 0].reshape(8, 8), images[0, 0, :8, :8])

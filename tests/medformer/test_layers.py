@@ -1,0 +1,135 @@
+"""Attention in windows, checkpointing, stems that stop early."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from medformer.config import PRESETS, Domain, ModelConfig, Preset, Task
+from medformer.grid import along_curve
+from medformer.layers import Attention, Blocks
+from medformer.model import Medformer
+
+SMALL = Preset(
+    width=32,
+    blocks=2,
+    heads=4,
+    mlp_ratio=2,
+    latents=1,
+    stem_widths=(16, 32),
+    window=16,
+    summaries=4,
+)
+MASKS = Task(name="outline", kind="dense", classes=3)
+
+
+def by_hand(attention: Attention, tokens: Tensor, window: int, summaries: int) -> Tensor:
+    """Attention in windows, one query at a time."""
+    count = tokens.shape[1]
+    edges = [(i * count // summaries, -(-(i + 1) * count // summaries)) for i in range(summaries)]
+    means = torch.stack([tokens[:, a:b].mean(1) for a, b in edges], 1)
+    rows = []
+    for i in range(count):
+        start = i - i % window
+        if start + window > count:
+            start = count - window
+        memory = torch.cat([tokens[:, start : start + window], means], 1)
+        rows.append(attention(tokens[:, i : i + 1], memory))
+    return torch.cat(rows, 1)
+
+
+@pytest.mark.parametrize("count", [16, 17, 31, 48, 50])
+def test_attention_in_windows_is_attention_to_window_and_means(count: int):
+    """Also where the last window is not full."""
+    torch.manual_seed(0)
+    attention = Attention(32, 4)
+    tokens = torch.randn(2, count, 32)
+    fast = attention.in_windows(tokens, 16, 4)
+    assert torch.allclose(fast, by_hand(attention, tokens, 16, 4), atol=1e-5)
+
+
+def test_short_sequences_attend_to_everything():
+    """Up to a window nothing is summarised, and the order of the tokens does not matter."""
+    torch.manual_seed(0)
+    blocks = Blocks(SMALL, 2)
+    tokens = torch.randn(2, 16, 32)
+    turned = blocks(tokens.flip(1), torch.arange(16)).flip(1)
+    assert torch.allclose(blocks(tokens, torch.arange(16)), turned, atol=1e-5)
+
+
+def test_long_sequences_come_back_in_their_order():
+    """Sorting along the curve is undone: the last token's path does not show in its place."""
+    torch.manual_seed(0)
+    blocks = Blocks(SMALL, 1)
+    tokens = torch.randn(1, 36, 32)
+    ranks = along_curve((6, 6))
+    sorted_first = blocks(tokens[:, ranks.argsort()], torch.arange(36))[:, ranks]
+    assert torch.allclose(blocks(tokens, ranks), sorted_first, atol=1e-5)
+
+
+def test_memory_of_attention_grows_linearly_with_the_tokens():
+    """Twice the tokens, twice the scores: counted, because clocks and allocators are noisy."""
+    scores: list[int] = []
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scores.append(q.shape[:-1].numel() * k.shape[-2])
+        return real(q, k, v)
+
+    torch.nn.functional.scaled_dot_product_attention = spy  # type: ignore[assignment]
+    try:
+        attention = Attention(32, 4)
+        counts = []
+        for count in (256, 512, 1024):
+            scores.clear()
+            attention.in_windows(torch.randn(1, count, 32), 16, 4)
+            counts.append(sum(scores))
+    finally:
+        torch.nn.functional.scaled_dot_product_attention = real
+    assert counts == [counts[0], 2 * counts[0], 4 * counts[0]]
+
+
+def test_checkpointing_changes_memory_only():
+    """Same output, same gradients."""
+    torch.manual_seed(0)
+    blocks = Blocks(SMALL, 2)
+    tokens = torch.randn(2, 20, 32)
+    results = []
+    for on in (False, True):
+        blocks.checkpointing = on
+        blocks.zero_grad()
+        output = blocks(tokens, torch.arange(20))
+        output.square().sum().backward()
+        gradients = [p.grad.clone() for p in blocks.parameters() if p.grad is not None]
+        results.append([output.detach(), *gradients])
+    assert len(results[0]) == 1 + len(list(blocks.parameters()))
+    for plain, saved in zip(*results, strict=True):
+        assert torch.allclose(plain, saved, atol=1e-6)
+
+
+@pytest.mark.parametrize("preset", ["small", "base"])
+@pytest.mark.parametrize(
+    ("rank", "size", "tokens"), [(2, 28, 49), (2, 64, 256), (2, 224, 196), (3, 28, 64), (3, 64, 64)]
+)
+def test_small_images_are_cut_finer(preset: str, rank: int, size: int, tokens: int):
+    """The stem stops where the tokens fit the budget, so that every size gets some 50 to 250."""
+    domain = Domain(name="d", modality="m", anatomy="a", channels=1, rank=rank, size=size)
+    side = -(-size // 2 ** PRESETS[preset].depth(domain))
+    assert side**rank == tokens
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small"])
+@pytest.mark.parametrize("spatial", [(28, 28), (33, 70), (17, 20, 24)])
+def test_a_dense_task_has_a_class_for_every_pixel(preset: str, spatial: tuple[int, ...]):
+    """2D and 3D, any size, and the loss reaches tokens and stem."""
+    rank = len(spatial)
+    domain = Domain(name="d", modality="m", anatomy="a", channels=1, rank=rank, size=28)
+    torch.manual_seed(0)
+    model = Medformer(ModelConfig.for_domains([domain], preset), [MASKS])
+    for value in model.output.heads.parameters():
+        torch.nn.init.normal_(value, std=0.1)
+    logits = model.logits(torch.randn(2, 1, *spatial), domain, "outline")
+    assert logits.shape == (2, 3, *spatial)
+    logits.square().sum().backward()
+    stem = model.input.stems[domain.stem].stages[0][0]  # type: ignore[union-attr,index]
+    assert stem.weight.grad.any()
+    assert model.encoder.norm.weight.grad is not None
