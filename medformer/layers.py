@@ -54,7 +54,10 @@ class Stem(nn.Module):
         if preset.token_budget:
             for depth in preset.depths:
                 width = preset.stem_widths[depth - 1]
-                self.exits[str(depth)] = CONV[rank](width, preset.width, kernel_size=1)
+                self.exits[str(depth)] = nn.Sequential(
+                    CONV[rank](width, preset.width, kernel_size=1),
+                    nn.GroupNorm(8, preset.width),  # as long as the positions that are added
+                )
 
     def forward(self, images: Tensor, depth: int) -> list[Tensor]:
         """(B, C, *spatial) -> the map after each stage, finest first; the last, (B, D, *grid),

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from medformer.config import PRESETS, UNKNOWN, Domain, ModelConfig, Preset, Task, stem_kind
@@ -17,6 +18,7 @@ from medformer.errors import ConfigError, ShapeError
 from medformer.grid import along_curve, positions
 from medformer.images import Pixels, as_images, standardise
 from medformer.layers import Attention, Blocks, DenseHead, Latents, Stem
+from medformer.settings import explain
 from medformer.tasks import probabilities
 
 
@@ -299,15 +301,19 @@ class Medformer(nn.Module):
         self, images: Tensor, modality: str, anatomy: str, spacing: Sequence[float] | None
     ) -> Domain:
         """The domain of images that no site declares."""
-        return Domain(
-            name="these",
-            modality=modality,
-            anatomy=anatomy,
-            channels=images.shape[1],
-            rank=images.ndim - 2,  # type: ignore[arg-type]
-            size=round(math.prod(images.shape[2:]) ** (1 / (images.ndim - 2))),
-            spacing=None if spacing is None else tuple(spacing),
-        )
+        rank = images.ndim - 2
+        try:
+            return Domain(
+                name="these",
+                modality=modality,
+                anatomy=anatomy,
+                channels=images.shape[1],
+                rank=rank,  # type: ignore[arg-type]
+                size=round(math.prod(images.shape[2:]) ** (1 / rank)),
+                spacing=None if spacing is None else tuple(spacing),
+            )
+        except ValidationError as error:
+            raise ConfigError(f"these images: {explain(error, Domain)}") from error
 
     def _known(self, task: str | None) -> None:
         if task is not None and task not in self.tasks:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medformer.config import UNLABELLED, Task
+from medformer.errors import ShapeError
 
 
 def label_losses(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
@@ -20,6 +21,7 @@ def label_losses(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
         labels: (B,), (B, T) of a multi-label task, or (B, *spatial) of a dense one; `UNLABELLED`
             where nobody knows.
     """
+    _check_labels(logits, labels, task)
     known = labels != UNLABELLED
     truth = labels.clamp(min=0)
     if task.kind == "multi-label":
@@ -41,6 +43,22 @@ def label_losses(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
     if weights is not None:
         loss = loss * weights[truth]
     return _mean(loss[:, None].flatten(1), known[:, None].flatten(1))
+
+
+def _check_labels(logits: Tensor, labels: Tensor, task: Task) -> None:
+    """Raise ShapeError for labels that the task cannot have."""
+    each = {"multi-label": (task.classes,), "dense": tuple(logits.shape[2:])}.get(task.kind, ())
+    if labels.shape != (len(logits), *each):
+        raise ShapeError(
+            f"labels of {task.kind} task {task.name!r} must be {(len(logits), *each)}, "
+            f"got {tuple(labels.shape)}"
+        )
+    most = 1 if task.kind == "multi-label" else task.classes - 1
+    if len(labels) and not (int(labels.min()) >= UNLABELLED and int(labels.max()) <= most):
+        raise ShapeError(
+            f"labels of task {task.name!r} must be 0 to {most}, or {UNLABELLED} where nobody "
+            f"knows; got {int(labels.min())} to {int(labels.max())}"
+        )
 
 
 def _weights(task: Task) -> Tensor | None:

@@ -1,5 +1,6 @@
 """`python -m simulations.benchmarks.model --data-root DATA --out docs/results/model.json`."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,24 +8,30 @@ from pathlib import Path
 import torch
 
 from simulations.benchmarks import record
-from simulations.benchmarks.model import supervised
+from simulations.benchmarks.model import adaptation, joint, pretraining, speed, supervised
 from simulations.benchmarks.model.jobs import Job, Results, run_all
 from simulations.benchmarks.model.sets import SETS, at_hand
+from simulations.benchmarks.model.tables import markdown
 
 TABLES = {
     "supervised": supervised.jobs,
+    "pretraining": pretraining.jobs,
+    "adaptation": adaptation.jobs,
+    "joint": joint.jobs,
+    "speed": speed.jobs,
 }
-"""Name -> jobs(sets, seeds, quick)."""
+"""Name -> jobs(sets, seed, quick)."""
 
 
 def main() -> None:
     """Measure what the result file lacks."""
     options = record.parser("the model itself, without privacy; goes on where it was interrupted")
     options.add_argument("--data-root", type=Path, help="folder of MedMNIST files")
-    options.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    options.add_argument("--tables", nargs="*", choices=TABLES, default=list(TABLES))
     options.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--markdown", type=Path, help="write the tables to this file, from --out")
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     sets = list(at_hand(arguments.data_root, tuple(arguments.sets)))
@@ -38,6 +45,8 @@ def main() -> None:
                 yield from TABLES[table](sets, seed, arguments.quick)
 
     run_all(jobs(), results, lambda line: print(line, file=sys.stderr, flush=True))
+    if arguments.markdown:
+        arguments.markdown.write_text(markdown(json.loads(arguments.out.read_text())))
 
 
 if __name__ == "__main__":

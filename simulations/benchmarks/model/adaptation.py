@@ -1,0 +1,129 @@
+"""Table 3: a scanner that nobody has labels from (leave one site out).
+
+Three sites hold the same set, each seen through a scanner of its own. Two have labels; the third
+is where the model will be used. `unseen`: no image of it is seen before the test. `unlabelled`: its
+images, without labels, take part in the adaptation, as they would in a federation that it joins.
+The public reference of `alignment` is the validation split, seen through no scanner.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medformer.config import Domain, ModelConfig
+from medformer.images import standardise
+from medformer.model import Medformer
+from medformer.objectives import Batch, mix_losses
+from medformer.phantoms.scanner import Scanner, acquire
+from simulations.benchmarks.model.fit import Recipe, augmented, descend, score
+from simulations.benchmarks.model.jobs import Job, Key, Values
+from simulations.benchmarks.model.networks import Classifier
+from simulations.benchmarks.model.sets import DataSet, Part
+
+TABLE = "adaptation"
+PRESET = "small"
+SCANNERS = (
+    Scanner(gain=0.8, gamma=0.7, noise=0.02),
+    Scanner(gain=1.0, gamma=1.0, noise=0.1, blur=0.5),
+    Scanner(gain=0.7, gamma=1.8, noise=0.05, blur=1.0, bias_field=0.5, tint=(1.0, 0.8, 0.7)),
+)
+SETS = ("bloodmnist", "organamnist", "pneumoniamnist")
+"""Large enough to be divided in three."""
+METHODS = {
+    "none": {},
+    "domain_adversarial": {"domain_adversarial": 0.1},
+    "alignment": {"alignment": 0.1},
+}
+
+
+def seen_through(part: Part, scanner: Scanner, seed: int) -> Part:
+    """The same images, taken by another scanner."""
+    grey = part.images.shape[1] == 1
+    scenes = part.images.numpy() / 255.0
+    scenes = scenes[:, 0] if grey else np.moveaxis(scenes, 1, -1)
+    taken = acquire(np.random.default_rng(seed), scenes.astype(np.float32), scanner)
+    pixels = torch.from_numpy(np.rint(taken * 255).astype(np.uint8))
+    return Part(pixels[:, None] if grey else pixels.movedim(-1, 1).contiguous(), part.labels)
+
+
+def sites_of(data: DataSet, seed: int) -> list[tuple[Domain, Part]]:
+    """Thirds of the training images, each through a scanner and with a domain of its own."""
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
+    return [
+        (
+            data.domain.model_copy(update={"name": f"site-{i}"}),
+            seen_through(data.train[order[i :: len(SCANNERS)]], scanner, 10 * seed + i),
+        )
+        for i, scanner in enumerate(SCANNERS)
+    ]
+
+
+def adapted(
+    data: DataSet, method: str, target: int, unlabelled: bool, seed: int, steps: int
+) -> float:
+    """Test AUC at the target site."""
+    sites = sites_of(data, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = ModelConfig.for_domains([domain for domain, _ in sites], PRESET)
+        model = Medformer(config, [data.task])
+    generator = torch.Generator().manual_seed(seed)
+    labelled = [i for i in range(len(sites)) if i != target]
+    taking_part = [*labelled, *([target] if unlabelled else [])]
+    model.train()
+
+    def batch_of(site: int) -> Batch:
+        domain, part = sites[site]
+        drawn = part[torch.randint(len(part), (32,), generator=generator)]
+        images = augmented(drawn, data.name, generator)
+        return Batch(images, {data.task.name: drawn.labels}, domain)
+
+    def loss(step: int) -> Tensor:
+        mixed = METHODS[method]
+        progress = (step + 1) / steps
+        strength = 2 / (1 + np.exp(-10 * progress)) - 1  # Ganin et al. 2016, section 5.2.2
+        extra = {name: float(weight * strength) for name, weight in mixed.items()}
+        if "alignment" in mixed and step % 50 == 0:
+            model.set_reference(_means(model, data))
+        total = torch.zeros(())
+        for site in taking_part:
+            batch = batch_of(site)
+            own = {"supervised": 1.0} if site != target else {}
+            if wanted := own | extra:
+                total = total + mix_losses(model, batch, wanted, generator).mean()
+        return total / len(labelled)
+
+    descend(model.parameters(), Recipe(steps), loss)
+    domain, _ = sites[target]
+    test = seen_through(data.parts["test"], SCANNERS[target], 10 * seed + 9)
+    return score(Classifier(model, domain, data.task), data.task, test)
+
+
+def _means(model: Medformer, data: DataSet) -> Tensor:
+    """Mean token of each public image, (N, D)."""
+    with torch.no_grad():
+        images = standardise(data.parts["val"].images[:256])
+        return model.tokens(images, data.domain).mean(1)
+
+
+def jobs(sets: Sequence[DataSet], seed: int, quick: bool) -> Iterator[Job]:
+    """Every set, method and site left out; one row a set and method, its mean over the sites."""
+    steps = 10 if quick else 600
+
+    def measure(data: DataSet, method: str, unlabelled: bool) -> Values:
+        each = [
+            adapted(data, method, target, unlabelled, seed, steps)
+            for target in range(len(SCANNERS))
+        ]
+        return {"auc": sum(each) / len(each), "worst site's auc": min(each)}
+
+    for data in (s for s in sets if s.name in SETS):
+        for unlabelled in (False, True):
+            for method in METHODS:
+                if unlabelled and method == "none":
+                    continue
+                name = f"{method}, {'unlabelled' if unlabelled else 'unseen'}"
+                key = Key(TABLE, data.name, name)
+                yield Job(key, seed, lambda d=data, m=method, u=unlabelled: measure(d, m, u))

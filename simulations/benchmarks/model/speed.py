@@ -1,0 +1,183 @@
+"""Table 5: time and memory against a timm ViT of equal size, and the cost of many tokens.
+
+Equal size means as many weights and as many tokens: same width, MLP ratio and patch, and the number
+of blocks that brings the ViT's weights nearest to those that Medformer uses for one task. Times are
+medians of alternating turns in one process; memory is the peak growth of a process of its own.
+"""
+
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from medformer.config import PRESETS, Domain, ModelConfig, Task
+from medformer.layers import Blocks
+from medformer.model import Medformer
+from medformer.objectives import trained_parameters
+from simulations.benchmarks.model.jobs import Job, Key, Values
+from simulations.benchmarks.model.networks import Classifier
+from simulations.benchmarks.model.sets import DataSet
+
+TABLE = "speed"
+INPUTS = {
+    "28x28": (Domain(name="a", modality="m", anatomy="b", channels=1, size=28), 64),
+    "64x64x3": (Domain(name="a", modality="m", anatomy="b", channels=3, size=64), 32),
+    "224x224": (Domain(name="a", modality="m", anatomy="b", channels=1, size=224), 4),
+    "28x28x28": (Domain(name="a", modality="m", anatomy="b", channels=1, rank=3, size=28), 16),
+}
+"""Name -> domain and batch size."""
+TASK = Task(name="t", kind="multi-class", classes=8)
+TURNS = 15
+
+
+def medformer_of(preset: str, domain: Domain) -> tuple[nn.Module, int]:
+    """A classifier, and the number of weights that the task uses."""
+    model = Medformer(ModelConfig.for_domains([domain], preset), [TASK])
+    named = dict(model.named_parameters())
+    used = trained_parameters(model, domain, [TASK.name], {"supervised": 1.0})
+    return Classifier(model, domain, TASK), sum(named[n].numel() for n in used)
+
+
+class _Patches3d(nn.Module):
+    """timm's patch embedding for volumes: the patches of a grid, as one list of tokens."""
+
+    def __init__(self, channels: int, size: int, patch: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv3d(channels, width, patch, patch)
+        self.num_patches = (size // patch) ** 3
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> (B, N, D)."""
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+def vit_of(preset: str, domain: Domain, weights: int) -> nn.Module:
+    """A timm ViT with as many tokens and about as many weights."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    settings = PRESETS[preset]
+    patch = 2 ** settings.depth(domain)
+    size = -(-(domain.size or 0) // patch) * patch
+
+    def build(depth: int) -> nn.Module:
+        network = VisionTransformer(
+            img_size=size, patch_size=patch, in_chans=domain.channels, num_classes=8,
+            embed_dim=settings.width, depth=depth, num_heads=settings.heads,
+            mlp_ratio=settings.mlp_ratio,
+        )  # fmt: skip
+        if domain.rank == 3:
+            embed = _Patches3d(domain.channels, size, patch, settings.width)
+            network.patch_embed = embed
+            network.pos_embed = nn.Parameter(torch.zeros(1, embed.num_patches + 1, settings.width))
+        return network
+
+    def distance(network: nn.Module) -> int:
+        return abs(sum(p.numel() for p in network.parameters()) - weights)
+
+    return min((build(depth) for depth in range(1, 17)), key=distance)
+
+
+def step_of(network: nn.Module, images: Tensor) -> Callable[[], None]:
+    """A forward and backward pass."""
+
+    def step() -> None:
+        network.zero_grad()
+        network(images).square().mean().backward()
+
+    return step
+
+
+def images_of(domain: Domain, batch: int, multiple: int = 1) -> Tensor:
+    """Noise, its sides rounded up to what a ViT's patches need."""
+    side = -(-(domain.size or 0) // multiple) * multiple
+    return torch.randn(batch, domain.channels, *[side] * domain.rank)
+
+
+def compare(preset: str, name: str) -> Values:
+    """Milliseconds an image of both, in turns, and their ratio; peak memory of both in MiB."""
+    domain, batch = INPUTS[name]
+    patch = 2 ** PRESETS[preset].depth(domain)
+    ours, weights = medformer_of(preset, domain)
+    theirs = vit_of(preset, domain, weights)
+    steps = [
+        step_of(ours, images_of(domain, batch)),
+        step_of(theirs, images_of(domain, batch, patch)),
+    ]
+    times: list[list[float]] = [[], []]
+    for turn in range(TURNS + 2):
+        for which, step in enumerate(steps):
+            began = time.perf_counter()
+            step()
+            if turn > 1:
+                times[which].append(time.perf_counter() - began)
+    mine, other = (1e3 * statistics.median(t) / batch for t in times)
+    return {
+        "ms an image": mine,
+        "timm ms an image": other,
+        "time ratio": statistics.median(a / b for a, b in zip(*times, strict=True)),
+        "weights": weights,
+        "timm weights": sum(p.numel() for p in theirs.parameters()),
+        "peak MiB": peak(steps[0]),
+        "timm peak MiB": peak(steps[1]),
+    }
+
+
+def peak(step: Callable[[], None]) -> float:
+    """MiB by which a step's peak memory exceeds what its process starts with."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+
+    def child() -> None:
+        torch.set_num_threads(1)
+        before = _resident()
+        step()
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        there.send(most - before)
+
+    process = context.Process(target=child)
+    process.start()
+    there.close()
+    grown: float = here.recv()
+    process.join()
+    return grown
+
+
+def _resident() -> float:
+    """MiB of this process that are in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+def curve(tokens: int) -> Values:
+    """An encoder block of `small` on a long sequence: bounded attention against full attention."""
+    preset = PRESETS["small"]
+    full = preset.model_copy(update={"window": tokens})
+    images = torch.randn(1, tokens, preset.width, requires_grad=True)
+    ranks = torch.arange(tokens)
+    values = {}
+    for name, settings in (("bounded", preset), ("full", full)):
+        blocks = Blocks(settings, 1)
+
+        def step(blocks: Blocks = blocks) -> None:
+            blocks(images, ranks).sum().backward()
+
+        step()
+        began = time.perf_counter()
+        step()
+        values[f"{name} ms"] = 1e3 * (time.perf_counter() - began)
+        values[f"{name} peak MiB"] = peak(step)
+    return values
+
+
+def jobs(sets: Sequence[DataSet], seed: int, quick: bool) -> Iterator[Job]:
+    """Each preset on each input, and the curve; noise is enough, so `sets` are not used."""
+    for preset in ("tiny", "small"):
+        for name in list(INPUTS)[: 1 if quick else None]:
+            key = Key(TABLE, name, preset)
+            yield Job(key, seed, lambda p=preset, n=name: compare(p, n))
+    for tokens in (512, 1024) if quick else (512, 1024, 2048, 4096, 8192):
+        yield Job(Key("attention", f"{tokens} tokens", "small"), seed, lambda t=tokens: curve(t))
