@@ -10,7 +10,7 @@ import yaml
 
 from client.data import medmnist, npz
 from client.data.load import check
-from client.data.sources import MedMnist, Npz, Phantoms
+from client.data.sources import Folder, MedMnist, Npz, Phantoms, Source
 from client.privacy.ledger import Ledger
 from client.privacy.plan import PrivacyPlan, solve
 from client.site import Site
@@ -98,10 +98,9 @@ def resolve_sites(
     pairs = []
     for member in members:
         domain, tasks = describe(member)
-        data = member.data
-        if isinstance(data, MedMnist):
-            data = data.model_copy(update={"root": _root(data, data_root)})
-        count, bound = counts.get(member.name) or (_declared(data),) * 2
+        data = _located(member.data, data_root)
+        declared = member.privacy.over(scenario.privacy).get("n_public")
+        count, bound = counts.get(member.name) or (_declared(member.name, data, declared),) * 2
         site = Site(
             name=member.name,
             domain=domain,
@@ -146,7 +145,7 @@ def _members(
     if folder is not None:
         members = _divide(split, members, whole, folder, scenario.seed)
     # What a hospital would declare: an equal share as n_public, the whole set as upper bound.
-    total = _declared(whole)
+    total = _declared(split.dataset, whole, None)
     share = -(-total // split.sites)
     bound = share if split.method == "iid" else total
     return tuple(members), dict.fromkeys((m.name for m in members), (share, bound))
@@ -179,17 +178,33 @@ def _labels(path: Path, split: str) -> list[int]:
     return values
 
 
-def _declared(data: Phantoms | Npz | MedMnist) -> int:
-    """What a site declares if the scenario does not say: the size of its public file."""
+def _declared(name: str, data: Source, declared: int | None) -> int:
+    """What a site declares if the scenario does not say: the size of its public file.
+
+    Raises:
+        ConfigError: Its records are nobody's public file, and are not counted here.
+    """
+    if isinstance(data, Folder):
+        if declared:
+            return declared
+        raise ConfigError(
+            f"site {name}: a folder's pictures are not counted, because their number is private: "
+            "declare privacy.n_public, say the hundreds or thousands that the site admits to"
+        )
     if isinstance(data, Phantoms):
         return data.records
     path = data.path if isinstance(data, Npz) else medmnist.find(data.dataset, data.size, data.root)
     return max(1, npz.count(path, "train"))
 
 
-def _root(data: MedMnist, data_root: Path | None) -> Path | None:
-    root = data.root or data_root
-    return root.resolve() if root else None
+def _located(data: Source, data_root: Path | None) -> Source:
+    """The source with absolute paths: the sites' processes work in folders of their own."""
+    if isinstance(data, MedMnist):
+        root = data.root or data_root
+        return data.model_copy(update={"root": root.resolve() if root else None})
+    if isinstance(data, (Npz, Folder)):
+        return data.model_copy(update={"path": data.path.resolve()})
+    return data
 
 
 def _write(

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from client.data import medmnist
-from client.data.sources import MedMnist, Phantoms, Source
+from client.data.sources import MedMnist, Phantoms, Source, check_side
 from client.site import Privacy
 from medformer import phantoms
 from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName, Task
@@ -61,6 +61,11 @@ class Split(Frozen):
     """Dirichlet concentration of the label skew: smaller is more skewed."""
     size: int = 28
     flip: bool = False
+
+    @model_validator(mode="after")
+    def _a_published_size(self) -> "Split":
+        check_side(self.dataset, self.size)
+        return self
 
 
 class Scenario(Frozen):

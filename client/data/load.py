@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.data import medmnist, npz
+from client.data import folder, medmnist, npz
 from client.data.records import DataError, Records, Stack, empty, problems
-from client.data.sources import MedMnist, Npz, Phantoms
+from client.data.sources import Folder, MedMnist, Npz, Phantoms
 from client.site import Site
 from medformer import phantoms
 from medformer.config import UNLABELLED, Domain, Task
@@ -59,6 +59,8 @@ def read(site: Site, split: str) -> Records:
         DataError: Missing or corrupt file, or images that are not what the site declares.
     """
     source = site.data
+    if isinstance(source, Folder):
+        return folder.read(source, site.domain, site.tasks, split)
     keys = {task.labels for task in site.tasks}
     if isinstance(source, Phantoms):
         return _from_arrays(site, split, *_phantoms(source, split, keys))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from client.data.records import DataError
+from client.data.sources import check_side
 from medformer.config import Task, TaskKind
 
 
@@ -57,8 +58,12 @@ def find(dataset: str, size: int, root: Path | None) -> Path:
     A file `NAME_part.npz` in `root` serves where `NAME.npz` is missing: a partial copy.
 
     Raises:
-        DataError: Unknown data set, or not here and not to be downloaded.
+        DataError: Unknown data set or size, or not here and not to be downloaded.
     """
+    try:
+        check_side(dataset, size)
+    except ValueError as error:
+        raise DataError(str(error)) from error
     stem = dataset if size == 28 else f"{dataset}_{size}"
     folder = Path.home() / ".medmnist" if root is None else root
     for name in (f"{stem}.npz", f"{stem}_part.npz"):

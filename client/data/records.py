@@ -15,6 +15,11 @@ class DataError(MedFormerError):
     """A data file is missing, corrupt or not what the site declares."""
 
 
+class Unusable(Exception):
+    """One record cannot be used; the text says why, for the site's own eyes. It stays inside the
+    source that raised it."""
+
+
 @dataclass(frozen=True)
 class Stack:
     """Records whose images have one shape."""
@@ -47,6 +52,8 @@ class Records:
     """N images with labels, shape by shape; row i is one unit of privacy."""
 
     stacks: tuple[Stack, ...]
+    faults: tuple[str, ...] = ()
+    """`RECORD: why it cannot be used`, of a source that knows; for the site's own eyes."""
 
     def __len__(self) -> int:
         return sum(len(stack) for stack in self.stacks)
@@ -70,6 +77,49 @@ class Records:
         return torch.cat([stack.labels[task] for stack in self.stacks])
 
 
+@dataclass(frozen=True)
+class Single:
+    """One record on its way into a stack."""
+
+    image: Tensor
+    """(C, *spatial), uint8 or float32."""
+    labels: Mapping[str, Tensor]
+    """Task -> () int64, (T,) of a multi-label or (*spatial) of a dense task."""
+    spacing: Tensor | None = None
+    """(rank,)."""
+    fault: str = ""
+    """Why it cannot be used."""
+
+
+def unusable(domain: Domain, tasks: Iterable[Task], fault: str) -> Single:
+    """Zeros in the place of a record that cannot be used; nothing of it is kept."""
+    image, labels = _blank(domain, tasks)
+    spacing = None if domain.spacing is None else torch.tensor(domain.spacing)
+    return Single(image, labels, spacing, fault)
+
+
+def grouped(singles: Iterable[Single], domain: Domain, tasks: Iterable[Task]) -> Records:
+    """Records of mixed shapes as stacks, one for each shape and type of image among them."""
+    kinds: dict[tuple[str, ...], list[Single]] = {}
+    for one in singles:
+        kind = (str(tuple(one.image.shape)), str(one.image.dtype), str(one.spacing is None))
+        kinds.setdefault(kind, []).append(one)
+    if not kinds:
+        return empty(domain, tasks)
+    stacks = tuple(_stack(kinds[kind]) for kind in sorted(kinds))
+    return Records(stacks, tuple(one.fault for k in sorted(kinds) for one in kinds[k] if one.fault))
+
+
+def _stack(alike: list[Single]) -> Stack:
+    spacings = [one.spacing for one in alike if one.spacing is not None]
+    return Stack(
+        torch.stack([one.image for one in alike]),
+        {task: torch.stack([one.labels[task] for one in alike]) for task in alike[0].labels},
+        torch.tensor([not one.fault for one in alike]),
+        torch.stack(spacings) if spacings else None,
+    )
+
+
 def pooled(several: Iterable[Records]) -> Records:
     """The records of several sites of one kind as one."""
     return Records(tuple(stack for records in several for stack in records.stacks))
@@ -77,13 +127,19 @@ def pooled(several: Iterable[Records]) -> Records:
 
 def empty(domain: Domain, tasks: Iterable[Task]) -> Records:
     """No records at all: what a file that cannot be read comes to after admission."""
+    image, truths = _blank(domain, tasks)
+    labels = {task: truth[None][:0] for task, truth in truths.items()}
+    return Records((Stack(image[None][:0], labels, torch.zeros(0, dtype=torch.bool)),))
+
+
+def _blank(domain: Domain, tasks: Iterable[Task]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Zeros as image and labels of one record."""
     spatial = [domain.size or 28] * domain.rank
     labels = {}
     for task in tasks:
         each = {"multi-label": [task.classes], "dense": spatial}.get(task.kind, [])
-        labels[task.name] = torch.zeros(0, *each, dtype=torch.int64)
-    images = torch.zeros(0, domain.channels, *spatial)
-    return Records((Stack(images, labels, torch.zeros(0, dtype=torch.bool)),))
+        labels[task.name] = torch.zeros(each, dtype=torch.int64)
+    return torch.zeros(domain.channels, *spatial), labels
 
 
 def problems(records: Records, domain: Domain) -> list[str]:
@@ -93,10 +149,11 @@ def problems(records: Records, domain: Domain) -> list[str]:
         found.append("the split is empty: give the site at least one image")
     bad = int((~records.valid).sum())
     if bad:
-        first = int((~records.valid).nonzero()[0])
+        row = int((~records.valid).nonzero()[0])
+        first = f"row {row}: NaN or infinite pixels, or a label outside the task"
         found.append(
-            f"{bad} of {len(records)} records cannot be used (the first is row {first}): NaN or "
-            "infinite pixels, or a label outside the task. Repair or remove them"
+            f"{bad} of {len(records)} records cannot be used. The first is "
+            f"{records.faults[0] if records.faults else first}. Repair or remove them"
         )
     least, most = SIDES[domain.rank]
     for shape in sorted({tuple(s.images.shape[2:]) for s in records.stacks if len(s)}):

@@ -3,9 +3,24 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medformer.config import Frozen
+
+MEDMNIST_SIDES = {2: (28, 64, 128, 224), 3: (28, 64)}
+"""Spatial dimensions -> sides in which MedMNIST publishes its sets (MedMNIST+)."""
+
+
+def check_side(dataset: str, size: int) -> None:
+    """Refuse a size that MedMNIST does not publish; the package itself takes a second to load.
+
+    Raises:
+        ValueError: Names the sizes there are.
+    """
+    rank = 3 if dataset.endswith("3d") else 2
+    if size not in MEDMNIST_SIDES[rank]:
+        known = ", ".join(map(str, MEDMNIST_SIDES[rank]))
+        raise ValueError(f"MedMNIST has {dataset} with sides of {known} pixels, not {size}")
 
 
 class ScannerSettings(Frozen):
@@ -52,5 +67,47 @@ class MedMnist(Frozen):
     """Folder with the files; without it, the package's own folder, downloading what is missing."""
     indices: Path | None = None
 
+    @model_validator(mode="after")
+    def _a_published_size(self) -> "MedMnist":
+        check_side(self.dataset, self.size)
+        return self
 
-Source = Phantoms | Npz | MedMnist
+
+class Folder(Frozen):
+    """A folder of 2D pictures: with a `labels.csv`, or in folders that are named by class.
+
+    `labels.csv` has the columns `file` (below `path`) and one a task, named by the task's `labels`;
+    `patient`, `split`, `spacing_y` and `spacing_x` if wanted. Without it, class folders lie in
+    `train`, `val` and `test`, or in `path` itself.
+
+    Where nothing says a record's split, a keyed hash of its own id does (patient if there is one,
+    else file): no other record has a say in it, and none changes it by coming or going.
+    """
+
+    source: Literal["folder"]
+    path: Path
+    classes: tuple[str, ...] = ()
+    """Names of the labels 0, 1, ...: class folders, or cells of labels.csv. Class folders in
+    sorted order if left out, so that a new folder would move the labels of others: the names of
+    the folders are then part of what the site declares, and no record's."""
+    max_side: int = Field(default=512, ge=16, le=512)
+    """Pixels; a picture with a longer side is reduced to it, keeping its aspect."""
+    multiple: int = Field(default=8, ge=1, le=64)
+    """Sides are cut to a multiple of so many pixels, around the centre, so that not every picture
+    has a shape of its own: those of one shape go through the model together."""
+    val_share: float = Field(default=0.15, ge=0, lt=1)
+    """Of the records that a hash divides; what is left trains."""
+    test_share: float = Field(default=0.15, ge=0, lt=1)
+    split_key: str = Field(default="fedmedformer", min_length=1)
+    """Key of the hash. Another key is another division: keep it for the life of the record set."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "Folder":
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes must differ, got {list(self.classes)}")
+        if self.val_share + self.test_share >= 1:
+            raise ValueError("val_share and test_share leave nothing to train on")
+        return self
+
+
+Source = Phantoms | Npz | MedMnist | Folder

@@ -1,15 +1,19 @@
 """The DP step: exact clipping, bounded sensitivity, the right noise, Poisson sampling."""
 
 from dataclasses import replace
+from itertools import accumulate
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from client.privacy import engine as engine_module
 from client.privacy.engine import ClipGroup, DpEngine, EngineError
 from client.privacy.noise import SecureNoise, SeededNoise
 from client.privacy.plan import PhasePlan
+from client.training import _slice
 from medformer.config import Domain, ModelConfig
 from medformer.images import standardise
 from medformer.model import Medformer
@@ -124,6 +128,50 @@ def test_clipped_sum_equals_one_by_one_gradients(
     largest = max(float(v.abs().max()) for v in wanted.values())
     for name, value in wanted.items():
         assert float((found[name] - value).abs().max()) <= 1e-4 * largest, name
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_clipped_sum_over_mixed_shapes_is_that_of_each_record_alone(
+    objective: str, model: Medformer, monkeypatch: pytest.MonkeyPatch
+):
+    """Three shapes in one drawn batch, in slices that hold one shape each."""
+    draws_by_row(monkeypatch)
+    monkeypatch.setattr(engine_module, "PHYSICAL_BATCH", 2)
+    batches = []
+    for i, shape in enumerate([(28, 28), (24, 40), (16, 32)]):
+        images = torch.rand(4 - i, 1, *shape, generator=torch.Generator().manual_seed(i))
+        labels = {OPACITY.name: torch.arange(4 - i) % 2}
+        batches.append(Batch(standardise(images), labels, CHEST))
+    taken = []
+
+    def losses(rows: slice) -> Tensor:
+        batch = _slice(batches, rows)
+        taken.append((len(batch), tuple(batch.images.shape[2:])))
+        return mix_losses(model, batch, {objective: 0.7}, torch.Generator())
+
+    wanted: dict[str, Tensor] = {}
+    for batch in batches:
+        for name, value in one_by_one(model, batch, objective).items():
+            wanted[name] = wanted.get(name, 0) + value
+    with build(model, groups_of(names_of(model, objective))) as engine:
+        engine.accumulate(losses, torch.ones(9, dtype=torch.bool), [len(b) for b in batches])
+        found = engine.clipped_sum()
+    assert taken == [(2, (28, 28)), (2, (28, 28)), (2, (24, 40)), (1, (24, 40)), (2, (16, 32))]
+    largest = max(float(v.abs().max()) for v in wanted.values())
+    for name, value in wanted.items():
+        assert float((found[name] - value).abs().max()) <= 1e-4 * largest, name
+
+
+@given(st.lists(st.integers(0, 400), max_size=8))
+def test_slices_never_join_shapes(parts: list[int]):
+    """Together they are every row once, in order, each within one part and not too long; of an
+    empty batch there is one empty slice, so that its step is taken and counted."""
+    slices = list(engine_module._slices(sum(parts), parts))
+    assert [row for s in slices for row in range(s.start, s.stop)] == list(range(sum(parts)))
+    assert all(s.stop - s.start <= engine_module.PHYSICAL_BATCH for s in slices)
+    assert slices
+    for edge in accumulate(parts):
+        assert not any(s.start < edge < s.stop for s in slices)
 
 
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))

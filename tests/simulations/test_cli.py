@@ -24,6 +24,8 @@ SMALL = {
               {"name": "south", "data": {"source": "phantoms", "kind": "histology",
                                          "records": 64}}],
 }  # fmt: skip
+DOMAIN = {"name": "own", "modality": "chest-xray", "anatomy": "chest", "channels": 1}
+TASKS = [{"name": "t", "kind": "binary-class", "classes": 2}]
 
 
 @pytest.fixture
@@ -59,8 +61,8 @@ def npz_site(path: Path, **arrays: object) -> dict[str, object]:
     return {
         "name": "own",
         "data": {"source": "npz", "path": str(path)},
-        "domain": {"name": "own", "modality": "chest-xray", "anatomy": "chest", "channels": 1},
-        "tasks": [{"name": "t", "kind": "binary-class", "classes": 2}],
+        "domain": DOMAIN,
+        "tasks": TASKS,
     }
 
 
@@ -88,6 +90,14 @@ def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ({"sites": [{"name": "n", "data": {"source": "medmnist", "dataset": "pneumonamnist"}}]},
          "Did you mean 'pneumoniamnist'?"),
         ({"privacy": {"delta": 0.005, "epsilon": 8}, "strict": True}, "is not below 1/(10 n)"),
+        ({"sites": [{"name": "n", "data": {"source": "medmnist", "dataset": "breastmnist",
+                                           "size": 96}}]}, "sides of 28, 64, 128, 224 pixels"),
+        ({"sites": [], "split": {"dataset": "organmnist3d", "size": 128}},
+         "organmnist3d with sides of 28, 64 pixels, not 128"),
+        ({"sites": [{"name": "n", "data": {"source": "folder", "path": "."}}]},
+         "this source needs `domain` and `tasks`"),
+        ({"sites": [{"name": "n", "data": {"source": "folder", "path": "."}, "domain": DOMAIN,
+                     "tasks": TASKS}]}, "declare privacy.n_public"),
     ],
 )  # fmt: skip
 def test_a_wrong_scenario(scenario, capsys, tmp_path: Path, changes, sentence: str):
@@ -115,6 +125,23 @@ def test_a_bad_data_file(scenario, capsys, tmp_path: Path, arrays, sentence: str
     site = npz_site(tmp_path / "own.npz", **arrays)
     out = tmp_path / "out"
     assert sentence in fails(capsys, "simulate", scenario(sites=[site]), "--out", str(out))
+
+
+@pytest.mark.parametrize("source", ["npz", "folder"])
+def test_paths_reach_the_sites_as_absolute_ones(source: str, tmp_path: Path, monkeypatch):
+    """Their processes work in other folders; a folder's pictures are never counted for it."""
+    from simulations.prepare import resolve_sites
+    from simulations.scenario import load_scenario
+
+    monkeypatch.chdir(tmp_path)
+    npz_site(tmp_path / "own")
+    site = {"name": "own", "domain": DOMAIN, "tasks": TASKS, "privacy": {"n_public": 40},
+            "data": {"source": source, "path": "own.npz"}}  # fmt: skip
+    file = tmp_path / "relative.yaml"
+    file.write_text(yaml.safe_dump({**SMALL, "sites": [site]}))
+    ((_, resolved),) = resolve_sites(load_scenario(str(file)), None, None)
+    assert resolved.data.path == tmp_path / "own.npz"  # type: ignore[union-attr]
+    assert resolved.privacy.n_public == 40
 
 
 def test_missing_and_truncated_files(scenario, capsys, tmp_path: Path):

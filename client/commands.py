@@ -1,0 +1,64 @@
+"""The hospital's commands: `fedmedformer site ACTION`."""
+
+import argparse
+from pathlib import Path
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `fedmedformer site` and of its actions."""
+    parser.epilog = "example: fedmedformer site check site.yaml --json card.json"
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    check = _action(
+        actions, "check", "read a site's data and print its data card, for its own eyes"
+    )
+    check.add_argument("site", type=Path, metavar="SITE.yaml", help="what the site declares")
+    check.add_argument("--json", type=Path, metavar="FILE", help="write the card there as JSON too")
+    check.epilog = "example: fedmedformer site check site.yaml --json card.json"
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what was asked for."""
+    {"check": _check}[arguments.action](arguments)
+
+
+def _action(
+    actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, help_: str
+) -> argparse.ArgumentParser:
+    """A parser of one action, which takes --debug as the command before it does."""
+    parser = actions.add_parser(name, help=help_, description=f"{help_}.")
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        default=argparse.SUPPRESS,  # else it would undo a --debug in front of the action
+        help="show the traceback of an error",
+    )
+    return parser
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Print the card to stdout, then what is wrong to stderr.
+
+    Raises:
+        DataError: At least one split cannot be used.
+    """
+    import json
+    import sys
+    from dataclasses import asdict
+
+    from client.data.card import data_card
+    from client.data.card_text import as_text
+    from client.data.records import DataError
+    from client.site import load_site
+
+    site = load_site(arguments.site)
+    card = data_card(site)
+    print(as_text(card), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(asdict(card), indent=1))
+    for warning in card.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for split in card.splits:
+        for problem in split.problems:
+            print(f"{split.split}: {problem}", file=sys.stderr)
+    if bad := [split.split for split in card.splits if split.problems]:
+        raise DataError(f"site {site.name}: {', '.join(bad)} cannot be used yet; see above")

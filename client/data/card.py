@@ -1,0 +1,238 @@
+"""The data card: what a site's records are, counted. FOR THE SITE'S OWN EYES: it stays there.
+
+It holds exact counts, names of files and statistics without any noise. Nothing of it may be sent,
+and no training, message or declaration may be derived from it: `n_public`, class weights and the
+like are declared, or counted under DP.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+
+from client.data import folder
+from client.data.load import read
+from client.data.records import DataError, Records, problems
+from client.data.sources import Folder
+from client.site import Site
+from medformer.config import UNLABELLED, Task
+
+HEADING = "DATA CARD: exact and private. It stays at the site; send it to nobody."
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How a task's labels are spread over the valid records of a split."""
+
+    kind: str
+    of: str
+    """What is counted: records, or pixels of a dense task."""
+    classes: tuple[int, ...]
+    """Of each class; of a multi-label task, where each label is present."""
+    unlabelled: int
+    """Records that nobody labelled, pixels of a dense task."""
+
+
+@dataclass(frozen=True)
+class SplitCard:
+    """One split. Intensities are over the valid records' stored values, before standardising."""
+
+    split: str
+    count: int
+    shapes: Mapping[str, int]
+    """`HxW` or `DxHxW` -> records."""
+    types: Mapping[str, int]
+    """uint8 or float32 -> records."""
+    low: float | None
+    high: float | None
+    mean: float | None
+    sd: float | None
+    tasks: Mapping[str, Balance]
+    invalid: int
+    faults: tuple[str, ...]
+    """Which records and why, where the source knows."""
+    duplicates: int
+    """Valid records whose pixels an earlier one of the split has too."""
+    patients: int | None
+    """None where records carry no patient ids."""
+    images_a_patient: tuple[int, float, int] | None
+    """Fewest, mean, most."""
+    problems: tuple[str, ...]
+    """Why the split cannot be used; none if it can."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """All splits of a site, and what they have in common."""
+
+    heading: str
+    site: str
+    unit: str
+    splits: tuple[SplitCard, ...]
+    shared_images: Mapping[str, int]
+    """`train+test` -> different images, pixel by pixel, that both splits have."""
+    shared_patients: Mapping[str, int]
+    warnings: tuple[str, ...]
+    """What can be used but should be looked at."""
+
+
+def data_card(site: Site) -> Card:
+    """Read every split, whatever the others are like, and count."""
+    cards, prints, patients = [], {}, {}
+    for split in ("train", "val", "test"):
+        try:
+            records = read(site, split)
+            own = _patients(site, split)
+        except (DataError, OSError) as error:
+            cards.append(_unread(split, str(error)))
+            continue
+        prints[split], patients[split] = _fingerprints(records), own
+        cards.append(_split_card(site, split, records, prints[split], own))
+    images = _shared({split: set(values) for split, values in prints.items()})
+    persons = _shared({split: set(values) for split, values in patients.items()})
+    warnings = tuple(_warnings(site, cards, images, persons))
+    return Card(HEADING, site.name, site.privacy.unit, tuple(cards), images, persons, warnings)
+
+
+def _split_card(
+    site: Site, split: str, records: Records, prints: Sequence[str], patients: Sequence[str]
+) -> SplitCard:
+    low, high, mean, sd = _intensities(records)
+    each = Counter(patients).values()
+    shapes: Counter[str] = Counter()
+    types: Counter[str] = Counter()
+    for stack in records.stacks:
+        readable = int(stack.valid.sum())
+        if readable:
+            shapes["x".join(map(str, stack.images.shape[2:]))] += readable
+            types[str(stack.images.dtype).removeprefix("torch.")] += readable
+    return SplitCard(
+        split=split,
+        count=len(records),
+        shapes=dict(shapes),
+        types=dict(types),
+        low=low,
+        high=high,
+        mean=mean,
+        sd=sd,
+        tasks={task.name: _balance(records, task) for task in site.tasks},
+        invalid=int((~records.valid).sum()),
+        faults=records.faults,
+        duplicates=len(prints) - len(set(prints)),
+        patients=len(each) or None,
+        images_a_patient=(min(each), len(patients) / len(each), max(each)) if each else None,
+        problems=tuple(problems(records, site.domain)),
+    )
+
+
+def _unread(split: str, problem: str) -> SplitCard:
+    """The card of a split that cannot be read at all."""
+    return SplitCard(
+        split, 0, {}, {}, None, None, None, None, {}, 0, (), 0, None, None, (problem,)
+    )  # fmt: skip
+
+
+def _patients(site: Site, split: str) -> list[str]:
+    """Patient ids of the records that have one. They are read for this card only."""
+    if not isinstance(site.data, Folder):
+        return []
+    entries = folder.listed(site.data, site.tasks)
+    return [entry.patient for entry in entries if entry.split == split and entry.patient]
+
+
+def _intensities(records: Records) -> tuple[float, float, float, float] | tuple[None, ...]:
+    """Lowest, highest, mean and standard deviation over all values of the valid records."""
+    lows, highs, count = [], [], 0
+    total, squares = 0.0, 0.0
+    for stack in records.stacks:
+        for start in range(0, len(stack), CHUNK):
+            part = stack[slice(start, start + CHUNK)]
+            values = part.images[part.valid].double()
+            if values.numel():
+                lows.append(float(values.min()))
+                highs.append(float(values.max()))
+                count += values.numel()
+                total += float(values.sum())
+                squares += float(values.square().sum())
+    if not count:
+        return None, None, None, None
+    mean = total / count
+    return min(lows), max(highs), mean, max(0.0, squares / count - mean**2) ** 0.5
+
+
+def _balance(records: Records, task: Task) -> Balance:
+    classes = torch.zeros(task.classes, dtype=torch.int64)
+    unlabelled = 0
+    for stack in records.stacks:
+        truth = stack.labels[task.name][stack.valid]
+        if task.kind == "multi-label":
+            classes += (truth == 1).sum(0)
+            unlabelled += int((truth == UNLABELLED).all(1).sum())
+        else:
+            classes += torch.bincount(truth[truth >= 0], minlength=task.classes)
+            unlabelled += int((truth == UNLABELLED).sum())
+    of = "pixels" if task.kind == "dense" else "records"
+    return Balance(task.kind, of, tuple(classes.tolist()), unlabelled)
+
+
+def _fingerprints(records: Records) -> list[str]:
+    """SHA-256 of shape, type and pixels of every valid record."""
+    found = []
+    for stack in records.stacks:
+        kind = f"{tuple(stack.images.shape[1:])} {stack.images.dtype} ".encode()
+        for image in stack.images[stack.valid]:
+            found.append(hashlib.sha256(kind + image.numpy().tobytes()).hexdigest())
+    return found
+
+
+def _shared(sets: Mapping[str, set[str]]) -> dict[str, int]:
+    """`a+b` -> how many members two splits share, where there are any."""
+    pairs = {f"{a}+{b}": len(sets[a] & sets[b]) for a, b in combinations(sets, 2)}
+    return {pair: count for pair, count in pairs.items() if count}
+
+
+def _warnings(
+    site: Site, cards: Sequence[SplitCard], images: Mapping[str, int], persons: Mapping[str, int]
+) -> list[str]:
+    found = []
+    most = max((c.images_a_patient[2] for c in cards if c.images_a_patient), default=1)
+    if (most > 1 or persons) and site.privacy.unit == "image":
+        found.append(
+            f"patients have several images (up to {most} in one split), but the unit of privacy is "
+            "one image: a patient is protected less, by about epsilon times their images. Keep one "
+            "image a patient, or tell the patients' representatives the larger number"
+        )
+    for pair, count in persons.items():
+        found.append(f"{pair} share {count} patients: metrics on them are too good")
+    for pair, count in images.items():
+        found.append(f"{pair} share {count} identical images: metrics on them are too good")
+    for card in cards:
+        if card.duplicates:
+            found.append(
+                f"{card.split}: {card.duplicates} images repeat another one pixel by pixel; what "
+                "is promised for one image holds for one copy of it"
+            )
+    if warning := site.privacy.delta_warning():
+        found.append(warning)
+    found.extend(_class_warnings(site))
+    return found
+
+
+def _class_warnings(site: Site) -> list[str]:
+    """Class folders in sorted order: a folder that appears later would move the labels."""
+    source = site.data
+    if not isinstance(source, Folder) or source.classes or not source.path.is_dir():
+        return []
+    if (source.path / folder.TABLE).is_file():
+        return []
+    names = folder.class_folders(source)
+    found = [f"labels follow from the sorted class folders: declare `classes: {names}` in data"]
+    if len(names) != site.tasks[0].classes:
+        found.append(
+            f"{len(names)} class folders, but the task has {site.tasks[0].classes} classes"
+        )
+    return found
