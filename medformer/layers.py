@@ -45,7 +45,7 @@ class Stem(nn.Module):
         for before, after in pairwise([channels, *preset.stem_widths]):
             stride = 1 if preset.stem_pool else 2
             conv = CONV[rank](before, after, kernel_size=3, stride=stride, padding=1)
-            stage = [conv, nn.GroupNorm(8, after)]
+            stage: list[nn.Module] = [conv, nn.GroupNorm(8, after)]
             if preset.stem_pool:
                 stage += [nn.GELU(), POOL[rank](2, ceil_mode=True)]
             self.stages.append(nn.Sequential(*stage))
