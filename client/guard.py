@@ -159,7 +159,8 @@ class Guard:
         plan = run.phase_plan(phase.name)
         records = load(self.site, "train")
         with DpEngine(model, plan, _groups(names, run, request.round), optimizer, noise) as engine:
-            loss = train_round(model, self.site, records, phase, engine, noise.generator())
+            mix = run.schedule.mix(request.round)
+            loss = train_round(model, self.site, records, phase, mix, engine, noise.generator())
             taken = len(engine.record)
         if taken != plan.steps_per_round:
             raise RuntimeError(f"{taken} steps were taken, the plan has {plan.steps_per_round}")

@@ -5,7 +5,7 @@ clipping bound can be written here.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -14,6 +14,7 @@ from client.data.sources import Source
 from medformer.config import Domain, Frozen, Name, Task
 from medformer.errors import ConfigError
 from medformer.settings import explain
+from server.protocol import Objective
 
 
 class Privacy(Frozen):
@@ -88,12 +89,7 @@ class Site(Frozen):
             raise ValueError(f"tasks need distinct names, got {names}")
         return self
 
-    objectives: tuple[str, ...] = (
-        "contrastive",
-        "domain_adversarial",
-        "inpainting",
-        "supervised",
-    )
+    objectives: tuple[Objective, ...] = get_args(Objective)
     """What a consortium may ask this site to train."""
 
 

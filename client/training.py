@@ -13,7 +13,7 @@ from client.site import Site
 from medformer.config import ModelConfig, Task
 from medformer.images import Move, standardise
 from medformer.model import Medformer
-from medformer.objectives import Batch, mix_losses, trained_parameters
+from medformer.objectives import Batch, Mix, mix_losses, trained_parameters
 from medformer.sharing import is_local, shared_names
 from server.protocol import Phase, Tensors
 
@@ -98,6 +98,7 @@ def train_round(
     site: Site,
     records: Records,
     phase: Phase,
+    mix: Mix,
     engine: Engine,
     generator: torch.Generator,
 ) -> float:
@@ -106,6 +107,7 @@ def train_round(
     Args:
         model: Changed in place.
         records: The site's training records.
+        mix: Weights of the losses in this round (`Schedule.mix`).
         engine: Knows the parameters, the optimizer and how a batch is drawn.
         generator: Draws shifts, masks and views.
     Returns:
@@ -120,7 +122,7 @@ def train_round(
         valid = torch.cat([stack.valid for stack in drawn]) if drawn else torch.zeros(0).bool()
 
         def losses(part: slice, batches: list[Batch] = batches) -> Tensor:
-            return mix_losses(model, _slice(batches, part), phase.objectives, generator)
+            return mix_losses(model, _slice(batches, part), mix, generator)
 
         total += engine.step(losses, valid, [len(b) for b in batches])
         seen += int(valid.sum())

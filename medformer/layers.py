@@ -36,6 +36,15 @@ class Latents(nn.Module):
         return self.tokens.expand(len(batch), *self.tokens.shape)
 
 
+class Moments(nn.Module):
+    """Mean and variance of features, (D,), that are shared like weights and never trained."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(width), requires_grad=False)
+        self.variance = nn.Parameter(torch.ones(width), requires_grad=False)
+
+
 class Stem(nn.Module):
     """Stride-2 convolutions from pixels to tokens; grid = ceil(spatial / 2**depth)."""
 

@@ -14,10 +14,11 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from medformer.config import PRESETS, UNKNOWN, Domain, ModelConfig, Preset, Task, stem_kind
+from medformer.degrade import DEGRADATIONS
 from medformer.errors import ConfigError, ShapeError
 from medformer.grid import along_curve, positions
 from medformer.images import Pixels, as_images, standardise
-from medformer.layers import Attention, Blocks, DenseHead, Latents, Stem
+from medformer.layers import Attention, Blocks, DenseHead, Latents, Moments, Stem
 from medformer.settings import explain
 from medformer.tasks import probabilities
 
@@ -152,6 +153,14 @@ class Pretext(nn.Module):
                 pixels = channels * 2 ** (depth * rank)
                 self.pixels[f"{stem}-{depth}"] = nn.Linear(preset.width, pixels)
         self.projector = nn.Linear(preset.width, preset.width)
+        self.degradation = nn.Linear(preset.width, 2 + len(DEGRADATIONS))
+        """Logits of the kinds, none first, and the strength."""
+        ranks = sorted({stem_kind(stem)[0] for stem in config.stems})
+        self.orientation = nn.ModuleDict(
+            {f"{rank}d": nn.Linear(preset.width, rank * 2**rank) for rank in ranks}
+        )
+        self.reference = Moments(preset.width)
+        """Of the mean tokens of public images; set by the public pre-training."""
 
     def decode(
         self, visible: Tensor, keep: Tensor, place: Tensor, ranks: Tensor, kind: str
@@ -169,7 +178,12 @@ class Pretext(nn.Module):
         """
         tokens = self.mask(visible).expand(-1, len(ranks), -1)
         tokens = tokens.scatter(1, keep[:, :, None].expand_as(visible), visible)
-        return self.pixels[kind](self.norm(self.block(tokens + place, ranks)))
+        return self.paint(tokens, place, ranks, kind)
+
+    def paint(self, tokens: Tensor, place: Tensor, ranks: Tensor, kind: str) -> Tensor:
+        """Pixels of every patch, (B, N, C * patch**rank), from all tokens (B, N, D)."""
+        painted: Tensor = self.pixels[kind](self.norm(self.block(tokens + place, ranks)))
+        return painted
 
 
 class Discriminator(nn.Sequential):

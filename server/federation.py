@@ -10,7 +10,16 @@ from medformer.errors import ConfigError
 from medformer.settings import explain
 from server.protocol import Schedule
 
-PublicObjective = Literal["supervised", "inpainting", "contrastive"]
+PublicObjective = Literal[
+    "supervised",
+    "inpainting",
+    "restoration",
+    "degradation",
+    "orientation",
+    "contrastive",
+    "cross_scale",
+]
+"""What public images can teach: not to adapt to a domain, or to themselves."""
 
 
 class PublicSite(Frozen):

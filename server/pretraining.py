@@ -3,13 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from medformer import phantoms
-from medformer.config import Domain, ModelConfig, Task
+from medformer.config import UNKNOWN, Domain, ModelConfig, Task
 from medformer.images import shift_and_flip, standardise
 from medformer.model import Medformer
 from medformer.objectives import Batch, mix_losses
@@ -18,6 +18,11 @@ from server.federation import Federation, Pretraining
 from server.protocol import Tensors
 
 log = logging.getLogger(__name__)
+
+UNKNOWN_EVERY = 5
+"""In every so many turns through the sets, images are shown as of unknown modality and anatomy."""
+REFERENCE_BATCHES = 8
+"""Batches of each set that the reference moments are taken over."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,9 @@ def pretrain(
 ) -> Tensors:
     """Train the shared tensors on public images, one kind a step in turn.
 
+    Images shown as unknown train the `unknown` entries. The moments of all public images' features
+    become the reference of the alignment objective.
+
     Args:
         sets: Public images; their heads are thrown away afterwards.
         progress: Called every 50 steps with (step, steps, loss).
@@ -100,7 +108,10 @@ def pretrain(
     )
     began = time.monotonic()
     for step in range(settings.steps):
-        batch = _draw(sets[step % len(sets)], settings.batch_size, generator)
+        turn, place = divmod(step, len(sets))
+        batch = _draw(sets[place], settings.batch_size, generator)
+        if turn % UNKNOWN_EVERY == UNKNOWN_EVERY - 1:
+            batch = _anonymous(batch)
         loss = mix_losses(model, batch, settings.objectives, generator).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -109,6 +120,7 @@ def pretrain(
         schedule.step()
         if step % 50 == 49 or step + 1 == settings.steps:
             progress(step + 1, settings.steps, float(loss.detach()))
+    _set_reference(model, sets, settings.batch_size, generator)
     log.info("pre-trained on public images in %.1f s", time.monotonic() - began)
     return _as_arrays((k, v) for k, v in model.named_parameters() if not is_local(k))
 
@@ -121,3 +133,20 @@ def _draw(public: PublicSet, size: int, generator: torch.Generator) -> Batch:
     rows = torch.randint(len(public.images), (size,), generator=generator)
     images = shift_and_flip(public.images[rows], generator)
     return Batch(standardise(images), {public.task.name: public.labels[rows]}, public.domain)
+
+
+def _anonymous(batch: Batch) -> Batch:
+    """The same images, with nothing said about them."""
+    nothing = {"modality": UNKNOWN, "anatomy": UNKNOWN}
+    return replace(batch, domain=batch.domain.model_copy(update=nothing))
+
+
+@torch.no_grad()
+def _set_reference(
+    model: Medformer, sets: list[PublicSet], size: int, generator: torch.Generator
+) -> None:
+    """Mean and variance of the public images' mean tokens; every set counts the same."""
+    batches = [_draw(public, size, generator) for public in sets * REFERENCE_BATCHES]
+    features = torch.cat([model.tokens(b.images, b.domain).mean(1) for b in batches])
+    model.pretext.reference.mean.copy_(features.mean(0))
+    model.pretext.reference.variance.copy_(features.var(0, unbiased=False))

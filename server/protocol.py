@@ -9,6 +9,7 @@ exist in simulations only.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
@@ -29,7 +30,17 @@ SIMULATED_SITES = "sites.json"
 in the order of partition ids."""
 
 Tensors = dict[str, npt.NDArray[np.float32]]
-Objective = Literal["inpainting", "contrastive", "supervised", "domain_adversarial"]
+Objective = Literal[
+    "inpainting",
+    "restoration",
+    "degradation",
+    "orientation",
+    "contrastive",
+    "cross_scale",
+    "supervised",
+    "domain_adversarial",
+    "alignment",
+]
 RefusalCode = Literal["budget-exhausted", "policy", "bad-request", "attempt-lost", "internal-error"]
 
 
@@ -44,6 +55,9 @@ class Phase(BaseModel):
     """DP steps a site takes between two averagings."""
     objectives: dict[Objective, Annotated[float, Field(gt=0, le=100)]] = Field(min_length=1)
     """Weight of each loss; for domain_adversarial the lambda of the gradient reversal."""
+    lambda_schedule: Literal["constant", "ramp"] = "constant"
+    """`ramp`: the weight of domain_adversarial grows from near 0 to its full value within the
+    phase (Ganin et al. 2016, arXiv:1505.07818, section 5.2.2)."""
     learning_rate: float = Field(default=0.3, gt=0, le=10)
     expected_batch_size: int = Field(default=512, ge=1, le=65_536)
     """Mean number of units in a step; sample_rate is this over the site's declared n_public."""
@@ -60,6 +74,23 @@ class Phase(BaseModel):
                 f"own discriminator would learn a constant; got {self.local_steps}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _a_lambda_to_ramp(self) -> "Phase":
+        if self.lambda_schedule == "ramp" and "domain_adversarial" not in self.objectives:
+            raise ValueError(
+                f"phase {self.name!r}: lambda_schedule: ramp needs the objective "
+                f"domain_adversarial; got {sorted(self.objectives)}"
+            )
+        return self
+
+    def mix(self, round_: int) -> dict[Objective, float]:
+        """Weight of each loss in the phase's own round 1 .. `rounds`; never 0."""
+        weights = dict(self.objectives)
+        if self.lambda_schedule == "ramp":
+            progress = round_ / self.rounds
+            weights["domain_adversarial"] *= 2 / (1 + math.exp(-10 * progress)) - 1
+        return weights
 
     @property
     def sensitivity(self) -> float:
@@ -96,9 +127,18 @@ class Schedule(BaseModel):
 
     def phase_of(self, round_: int) -> Phase:
         """The phase of round 1 .. `rounds`."""
+        return self._place(round_)[0]
+
+    def mix(self, round_: int) -> dict[Objective, float]:
+        """Weight of each loss in round 1 .. `rounds`."""
+        phase, own = self._place(round_)
+        return phase.mix(own)
+
+    def _place(self, round_: int) -> tuple[Phase, int]:
+        """The phase of a round, and its number within that phase, from 1."""
         for phase in self.phases:
             if round_ <= phase.rounds:
-                return phase
+                return phase, round_
             round_ -= phase.rounds
         raise IndexError(f"the schedule has {self.rounds} rounds")
 

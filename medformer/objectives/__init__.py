@@ -15,7 +15,17 @@ from torch import Tensor
 from medformer.config import Domain
 from medformer.errors import ConfigError
 from medformer.model import Medformer
-from medformer.objectives import contrastive, domain_adversarial, inpainting, supervised
+from medformer.objectives import (
+    alignment,
+    contrastive,
+    cross_scale,
+    degradation,
+    domain_adversarial,
+    inpainting,
+    orientation,
+    restoration,
+    supervised,
+)
 
 
 @dataclass(frozen=True)
@@ -48,23 +58,32 @@ LossPerExample = Callable[[Medformer, Batch, torch.Generator, float], Tensor]
 
 OBJECTIVES: Mapping[str, LossPerExample] = {
     "inpainting": inpainting.losses,
+    "restoration": restoration.losses,
+    "degradation": degradation.losses,
+    "orientation": orientation.losses,
     "contrastive": contrastive.losses,
+    "cross_scale": cross_scale.losses,
     "supervised": supervised.losses,
     "domain_adversarial": domain_adversarial.losses,
+    "alignment": alignment.losses,
 }
 
 _INPUT = ("input.stems.{stem}.exits.{depth}.", "input.modality.{modality}.",
           "input.anatomy.{anatomy}.", "input.site.", "input.norm.", "input.attention.",
           "encoder.")  # fmt: skip
-_OWN = {
-    "inpainting": (
-        "pretext.mask.", "pretext.block.", "pretext.norm.", "pretext.pixels.{stem}-{depth}.",
-    ),
+_PAINTER = ("pretext.block.", "pretext.norm.", "pretext.pixels.{stem}-{depth}.")
+_OWN: Mapping[str, tuple[str, ...]] = {
+    "inpainting": ("pretext.mask.", *_PAINTER),
+    "restoration": _PAINTER,
+    "degradation": ("pretext.degradation.",),
+    "orientation": ("pretext.orientation.{rank}d.",),
     "contrastive": ("pretext.projector.",),
+    "cross_scale": ("pretext.projector.",),
     "supervised": ("input.task.{task}.", "output.key.", "output.queries.{task}.",
                    "output.heads.{task}.weight", "output.heads.{task}.bias",
                    "output.heads.{task}.{rank}d-{depth}."),
     "domain_adversarial": ("discriminator.",),
+    "alignment": (),  # its reference is public and stays as it is
 }  # fmt: skip
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from medformer.objectives import Batch
 
 TEMPERATURE = 0.2
+MOST_PLACES = 256
+"""Places of an image that are contrasted; a random choice where there are more, so that memory
+grows linearly with the tokens."""
 
 
 def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
@@ -26,17 +29,27 @@ def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weigh
     axes = tuple(range(2, batch.images.ndim))
     first = _photometric(batch.images, generator)
     second = _photometric(batch.images, generator).flip(axes)
-    a = F.normalize(
-        model.pretext.projector(model.tokens(first, batch.domain, spacing=batch.spacing)), dim=-1
-    )
-    b = F.normalize(
-        model.pretext.projector(model.tokens(second, batch.domain, spacing=batch.spacing)), dim=-1
-    )
-    similar = a @ b.flip(1).transpose(1, 2) / TEMPERATURE  # a flip of all axes reverses the tokens
+    a = model.tokens(first, batch.domain, spacing=batch.spacing)
+    b = model.tokens(second, batch.domain, spacing=batch.spacing)
+    return weight * same_places(model, a, b.flip(1), generator)  # all axes: the tokens reversed
+
+
+def same_places(
+    model: "Medformer", first: Tensor, second: Tensor, generator: torch.Generator
+) -> Tensor:
+    """InfoNCE between tokens (B, N, D) of the same N places, both directions averaged, (B,)."""
+    count, places = first.shape[:2]
+    if places > MOST_PLACES:
+        order = torch.rand(count, places, generator=generator).argsort(1)
+        chosen = order[:, :MOST_PLACES, None].expand(-1, -1, first.shape[2])
+        first, second = first.gather(1, chosen), second.gather(1, chosen)
+    a = F.normalize(model.pretext.projector(first), dim=-1)
+    b = F.normalize(model.pretext.projector(second), dim=-1)
+    similar = a @ b.transpose(1, 2) / TEMPERATURE
     same_place = similar.diagonal(dim1=1, dim2=2)
     forward = similar.logsumexp(2) - same_place
     backward = similar.logsumexp(1) - same_place
-    return weight * (forward + backward).mean(1) / 2
+    return (forward + backward).mean(1) / 2
 
 
 def _photometric(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -24,7 +24,7 @@ def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weigh
     """
     images = batch.images
     patch = model.patch(batch.domain)
-    grid = tuple(-(-n // patch) for n in images.shape[2:])
+    grid = grid_of(images, patch)
     count = math.prod(grid)
     hidden = max(1, round(MASKED * count))
     order = torch.rand(len(images), count, generator=generator).argsort(1)
@@ -40,6 +40,11 @@ def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weigh
     wanted = (1 - visible)[:, :, None] * real
     errors = (predicted - patchify(images, patch)).square() * wanted
     return weight * errors.flatten(1).sum(1) / wanted.flatten(1).sum(1).clamp(min=1)
+
+
+def grid_of(images: Tensor, patch: int) -> tuple[int, ...]:
+    """Tokens along each axis of images (B, C, *spatial)."""
+    return tuple(-(-n // patch) for n in images.shape[2:])
 
 
 def pixel_kind(model: "Medformer", batch: "Batch") -> str:

@@ -18,7 +18,7 @@ from medformer.config import Domain, ModelConfig
 from medformer.images import standardise
 from medformer.model import Medformer
 from medformer.objectives import OBJECTIVES, Batch, mix_losses, trained_parameters
-from tests.conftest import CHEST, OPACITY
+from tests.conftest import CELLS, CHEST, OPACITY
 
 PLAN = PhasePlan(
     name="p", rounds=1, steps=1, steps_per_round=1, sample_rate=0.25, noise_multiplier=1.5,
@@ -33,7 +33,7 @@ VOLUMES = Domain(name="ct-c", modality="ct", anatomy="adrenal", channels=1, rank
 def batch_of(count: int, seed: int = 0, domain: Domain = CHEST) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(
-        count, 1, *[28 if domain.rank == 2 else 17] * domain.rank, generator=generator
+        count, domain.channels, *[28 if domain.rank == 2 else 17] * domain.rank, generator=generator
     )
     labels = torch.randint(0, 2, (count,), generator=generator)
     return Batch(standardise(images), {OPACITY.name: labels}, domain)
@@ -57,7 +57,7 @@ def draws_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     def same(real):
         def draw(*shape, generator=None):
             shape = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
-            one = real(*shape[1:], generator=torch.Generator().manual_seed(5))
+            one = real(tuple(shape[1:]), generator=torch.Generator().manual_seed(5))
             return one.expand(*shape).clone()
 
         return draw
@@ -109,7 +109,7 @@ def one_by_one(model: Medformer, batch: Batch, objective: str) -> dict[str, Tens
     return total
 
 
-@pytest.mark.parametrize("domain", [CHEST, VOLUMES], ids=["2d", "3d"])
+@pytest.mark.parametrize("domain", [CHEST, CELLS, VOLUMES], ids=["2d", "2d-colour", "3d"])
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_clipped_sum_equals_one_by_one_gradients(
     objective: str,
@@ -121,7 +121,7 @@ def test_clipped_sum_equals_one_by_one_gradients(
     """Per-sample gradients of every objective are the gradients of every single record."""
     draws_by_row(monkeypatch)
     monkeypatch.setattr(engine_module, "PHYSICAL_BATCH", 4)  # more slices than one
-    model = model if domain is CHEST else volume_model
+    model = volume_model if domain is VOLUMES else model
     batch = batch_of(SIZE, domain=domain)
     wanted = one_by_one(model, batch, objective)
     found = clipped_sum(model, batch, objective)

@@ -1,5 +1,6 @@
 """The message contract: what goes in comes out, and nothing else goes in."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -80,6 +81,33 @@ def test_adversarial_phases_take_one_local_step():
     phase = Phase(name="a", rounds=1, objectives={"domain_adversarial": 0.1, "supervised": 1},
                   max_grad_norm=3, discriminator_max_grad_norm=4)  # fmt: skip
     assert phase.sensitivity == 5
+
+
+def test_a_ramped_lambda_grows_within_its_phase_and_nothing_else_does():
+    """Ganin et al. 2016: 2 / (1 + exp(-10 p)) - 1, from above 0 to the whole weight."""
+    both = {"domain_adversarial": 0.5, "supervised": 2}
+    schedule = Schedule(
+        phases=(
+            Phase(name="before", rounds=3, objectives={"domain_adversarial": 0.2}),
+            Phase(name="ramped", rounds=4, objectives=both, lambda_schedule="ramp"),
+            Phase(name="after", rounds=1, objectives=both),
+        ),
+        spare_rounds=0,
+    )  # fmt: skip
+    assert [schedule.mix(r) for r in (1, 2, 3)] == [{"domain_adversarial": 0.2}] * 3
+    ramp = [schedule.mix(r)["domain_adversarial"] for r in (4, 5, 6, 7)]
+    wanted = [0.5 * math.tanh(5 * p) for p in (0.25, 0.5, 0.75, 1)]  # the same curve
+    assert ramp == pytest.approx(wanted)
+    assert all(schedule.mix(r)["supervised"] == 2 for r in (4, 5, 6, 7, 8))
+    assert schedule.mix(8)["domain_adversarial"] == 0.5
+    with pytest.raises(IndexError, match="8 rounds"):
+        schedule.mix(9)
+
+
+def test_only_an_adversarial_phase_has_a_lambda_to_ramp():
+    """A schedule of a weight that is not there is an error."""
+    with pytest.raises(ValidationError, match="ramp needs the objective domain_adversarial"):
+        Phase(name="a", rounds=1, objectives={"supervised": 1}, lambda_schedule="ramp")
 
 
 def test_rounds_belong_to_phases_and_to_the_averaging_window(schedule: Schedule):
