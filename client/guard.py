@@ -139,7 +139,9 @@ class Guard:
         store = Store(self.folder, request.run_id)
         acknowledged = request.acknowledged_round
         store.forget_answers([k for k, row in answers.items() if row["round"] <= acknowledged])
-        model = site_model(run.config, self.site.tasks)
+        model = site_model(
+            run.config, self.site.tasks, checkpointing=self.site.activation_checkpointing
+        )
         shared = _checked(request.tensors, model)
 
         key = request.key()

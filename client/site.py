@@ -79,6 +79,8 @@ class Site(Frozen):
     """What its heads answer; they stay at the site."""
     data: Annotated[Source, Field(discriminator="source")]
     privacy: Privacy
+    activation_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, a third more time."""
     flip: bool = False
     """Mirror images in training: only where labels are left-right invariant."""
 

@@ -44,11 +44,15 @@ class LocalState:
     """How many iterates `average` holds."""
 
 
-def site_model(config: ModelConfig, tasks: Sequence[Task]) -> Medformer:
+def site_model(
+    config: ModelConfig, tasks: Sequence[Task], *, checkpointing: bool = False
+) -> Medformer:
     """A site's model before any training; its local tensors start the same at every site."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Medformer(config, tasks, site=True)
+        model = Medformer(config, tasks, site=True)
+    model.encoder.blocks.checkpointing = checkpointing
+    return model
 
 
 def as_torch(tensors: Tensors) -> dict[str, Tensor]:

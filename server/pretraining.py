@@ -37,11 +37,18 @@ class PublicSet:
     """(N,) int64."""
 
 
-def phantom_sets(config: ModelConfig, images: int, seed: int) -> list[PublicSet]:
-    """Procedural images of every kind that the model has a stem for; colour ones in grey too."""
+def phantom_sets(
+    config: ModelConfig, images: int, seed: int, size: int = 28
+) -> list[PublicSet]:
+    """Procedural images of every kind that the model has a stem for; colour ones in grey too.
+
+    Args:
+        images: Of each kind.
+        size: Their side in pixels: that of most sites, so that the same stages of a stem learn.
+    """
     sets = []
     for kind in phantoms.KINDS.values():
-        pixels, labels = phantoms.generate(kind.name, images, seed=1_000_003 + seed)
+        pixels, labels = phantoms.generate(kind.name, images, seed=1_000_003 + seed, size=size)
         tensor = torch.from_numpy(pixels)
         colour = tensor.permute(0, 3, 1, 2) if kind.channels == 3 else tensor[:, None]
         grey = colour.float().mean(1, keepdim=True).to(torch.uint8)
@@ -52,6 +59,7 @@ def phantom_sets(config: ModelConfig, images: int, seed: int) -> list[PublicSet]
                 modality=kind.modality,
                 anatomy=kind.anatomy,
                 channels=channels,
+                size=size,
             )
             if domain.stem in config.stems:
                 task = Task(name=domain.name, kind="multi-class", classes=len(kind.classes))

@@ -51,16 +51,25 @@ def public_sets(
 ) -> list[PublicSet]:
     """Phantoms, or the data set that the consortium declares public."""
     if settings.source == "phantoms":
-        return phantom_sets(federation.model, settings.images, federation.seed)
+        sides = [s.domain.size or 28 for s in federation.sites if s.domain.rank == 2]
+        usual = max(sides, key=sides.count, default=28)
+        return phantom_sets(federation.model, settings.images, federation.seed, size=usual)
     facts = medmnist.info(settings.source)
     modality, anatomy = ANATOMY.get(facts.name, ("", ""))
-    domain = Domain(name="public", modality=modality, anatomy=anatomy, channels=facts.channels)
+    domain = Domain(
+        name="public",
+        modality=modality,
+        anatomy=anatomy,
+        channels=facts.channels,
+        rank=facts.rank,
+        size=28,
+    )
     _covered(domain, federation.model)
     images, columns = npz.read(medmnist.find(facts.name, 28, data_root), "train")
     labels = columns["labels"]
     rows = np.random.default_rng(federation.seed).permutation(len(images))[: settings.images]
     pixels = torch.from_numpy(images[rows].astype(np.uint8))
-    pixels = pixels.permute(0, 3, 1, 2) if pixels.ndim == 4 else pixels[:, None]
+    pixels = pixels.movedim(-1, 1) if facts.channels > 1 else pixels[:, None]
     task = Task(name=facts.name, kind=facts.task.kind, classes=facts.task.classes)
     truth = torch.from_numpy(labels[rows].astype(np.int64))
     return [PublicSet(domain, task, pixels, truth if truth.shape[1] > 1 else truth[:, 0])]
