@@ -11,6 +11,7 @@ COMMANDS = {
     "simulate": ("simulations.commands.simulate", "train a federation of simulated hospitals"),
     "plan": ("simulations.commands.plan", "what a scenario would cost each site; reads no record"),
     "report": ("server.commands", "rebuild and name the privacy-budget report of a run folder"),
+    "model": ("medformer.commands", "look into a model file, export or extend it"),
 }
 """Name -> module with `configure(parser)` and `run(arguments) -> None`, and help."""
 
