@@ -201,6 +201,9 @@ class ModelConfig(Frozen):
     modalities: tuple[Name, ...]
     anatomies: tuple[Name, ...]
     domains: tuple[Name, ...]
+    encoder_eps: float = Field(default=1e-5, gt=0, le=1e-2)
+    """Added to the variance in the encoder's layer norms; 1e-6 where it started from a ViT of timm
+    (`medformer.load_vit`)."""
 
     @model_validator(mode="after")
     def _no_repeats(self) -> "ModelConfig":

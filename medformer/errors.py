@@ -11,3 +11,11 @@ class ConfigError(MedFormerError):
 
 class ShapeError(MedFormerError):
     """A tensor has another rank, size or type than the function was promised."""
+
+
+class ModelFileError(MedFormerError):
+    """A model file cannot be read or written, or is not what was asked for."""
+
+
+class ExportError(MedFormerError):
+    """A model cannot be exported, or what was exported answers otherwise than the model."""

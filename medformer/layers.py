@@ -33,7 +33,7 @@ class Latents(nn.Module):
 
     def forward(self, batch: Tensor) -> Tensor:
         """(B, ...) -> (B, L, D)."""
-        return self.tokens.expand(len(batch), *self.tokens.shape)
+        return self.tokens.expand(batch.shape[0], *self.tokens.shape)
 
 
 class Moments(nn.Module):
@@ -179,7 +179,7 @@ class Blocks(nn.ModuleList):
         """(B, N, D), ranks (N,) or (B, N) of the tokens along the curve -> (B, N, D)."""
         if tokens.shape[1] <= self.window:
             return self._run(tokens)
-        order = ranks.expand(len(tokens), -1).argsort(1)
+        order = ranks.expand(tokens.shape[0], -1).argsort(1)
         back = order.argsort(1)
         return _take(self._run(_take(tokens, order)), back)
 

@@ -78,7 +78,7 @@ class InputAdaptformer(nn.Module):
             spacing: (B, rank), of each image; the domain's own if left out.
         """
         if spacing is None and domain.spacing is not None:
-            spacing = torch.tensor(domain.spacing).expand(len(grid), -1)
+            spacing = torch.tensor(domain.spacing).expand(grid.shape[0], -1)
         place = positions(grid.shape[2:], self.width, spacing)
         tokens = grid.flatten(2).transpose(1, 2) + place
         memory = [self.modality[domain.modality](grid), self.anatomy[domain.anatomy](grid)]
@@ -210,6 +210,14 @@ class Medformer(nn.Module):
         self.output = OutputAdaptformer(config, tasks)
         self.pretext = Pretext(config)
         self.discriminator = Discriminator(config)
+        self.set_encoder_eps(config.encoder_eps)
+
+    def set_encoder_eps(self, eps: float) -> None:
+        """What the encoder's layer norms add to the variance; part of the model's settings."""
+        self.config = self.config.model_copy(update={"encoder_eps": eps})
+        for layer in self.encoder.modules():
+            if isinstance(layer, nn.LayerNorm):
+                layer.eps = eps
 
     def encode(
         self,
@@ -233,7 +241,7 @@ class Medformer(nn.Module):
             ShapeError, ConfigError: Wrong rank, size, type, NaN; unknown modality, anatomy, task.
         """
         pixels = as_images(images)
-        domain = self._view(pixels, modality, anatomy, spacing)
+        domain = self.view(pixels, modality, anatomy, spacing)
         self._known(task)
         return self.tokens(standardise(pixels), domain, task=task)
 
@@ -256,7 +264,7 @@ class Medformer(nn.Module):
         if task is None:
             raise ConfigError(f"say which task: this model has {list(self.tasks) or 'none'}")
         pixels = as_images(images)
-        domain = self._view(pixels, modality, anatomy, spacing)
+        domain = self.view(pixels, modality, anatomy, spacing)
         return probabilities(self.logits(standardise(pixels), domain, task), self.tasks[task])
 
     def tokens(
@@ -292,6 +300,32 @@ class Medformer(nn.Module):
             return self.output.dense(tokens, task, maps, images.shape[2:])
         return self.output(tokens, task)
 
+    def view(
+        self,
+        images: Tensor,
+        modality: str = UNKNOWN,
+        anatomy: str = UNKNOWN,
+        spacing: Sequence[float] | None = None,
+    ) -> Domain:
+        """The domain of images (B, C, *spatial) that no site declares.
+
+        Raises:
+            ConfigError: Not one positive distance an axis, or more channels than any model has.
+        """
+        rank = images.ndim - 2
+        try:
+            return Domain(
+                name="these",
+                modality=modality,
+                anatomy=anatomy,
+                channels=images.shape[1],
+                rank=rank,  # type: ignore[arg-type]
+                size=round(math.prod(images.shape[2:]) ** (1 / rank)),
+                spacing=None if spacing is None else tuple(spacing),
+            )
+        except ValidationError as error:
+            raise ConfigError(f"these images: {explain(error, Domain)}") from error
+
     def patch(self, domain: Domain) -> int:
         """Pixels a side that one token of these images stands for."""
         return int(2 ** self.preset.depth(domain))
@@ -310,24 +344,6 @@ class Medformer(nn.Module):
             tokens = tokens.gather(1, keep[:, :, None].expand(-1, -1, tokens.shape[-1]))
             ranks = ranks[keep]
         return self.encoder(tokens, ranks)
-
-    def _view(
-        self, images: Tensor, modality: str, anatomy: str, spacing: Sequence[float] | None
-    ) -> Domain:
-        """The domain of images that no site declares."""
-        rank = images.ndim - 2
-        try:
-            return Domain(
-                name="these",
-                modality=modality,
-                anatomy=anatomy,
-                channels=images.shape[1],
-                rank=rank,  # type: ignore[arg-type]
-                size=round(math.prod(images.shape[2:]) ** (1 / rank)),
-                spacing=None if spacing is None else tuple(spacing),
-            )
-        except ValidationError as error:
-            raise ConfigError(f"these images: {explain(error, Domain)}") from error
 
     def _known(self, task: str | None) -> None:
         if task is not None and task not in self.tasks:

@@ -76,7 +76,7 @@ def probabilities(logits: Tensor, task: Task) -> Tensor:
     if task.kind in ("binary-class", "multi-label"):
         return logits.sigmoid()
     if task.kind == "ordinal-regression":
-        above = logits.sigmoid().cumprod(1)  # P(grade > k)
+        above = F.logsigmoid(logits).cumsum(1).exp()  # P(grade > k); ONNX knows no cumprod
         edges = F.pad(F.pad(above, (1, 0), value=1.0), (0, 1))
         return edges[:, :-1] - edges[:, 1:]
     return logits.softmax(1)

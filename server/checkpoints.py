@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load, save
 
+from medformer.files import replace_file
 from server.errors import CheckpointError
 from server.strategy import State
 
@@ -24,14 +24,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         CheckpointError: The folder cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        replace_file(path, data)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror})") from error
 

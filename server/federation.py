@@ -56,6 +56,8 @@ class Federation(Frozen):
     model: ModelConfig
     schedule: Schedule
     pretraining: Pretraining | None
+    started_from: str = ""
+    """Another model whose shared tensors this run starts from, with that model's own promise."""
     sites: tuple[PublicSite, ...] = Field(min_length=1)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
     max_update_norm: float = Field(default=100.0, gt=0)

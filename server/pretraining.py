@@ -37,9 +37,7 @@ class PublicSet:
     """(N,) int64."""
 
 
-def phantom_sets(
-    config: ModelConfig, images: int, seed: int, size: int = 28
-) -> list[PublicSet]:
+def phantom_sets(config: ModelConfig, images: int, seed: int, size: int = 28) -> list[PublicSet]:
     """Procedural images of every kind that the model has a stem for; colour ones in grey too.
 
     Args:

@@ -12,6 +12,7 @@ COMMANDS = {
     "plan": ("simulations.commands.plan", "what a scenario would cost each site; reads no record"),
     "report": ("server.commands", "rebuild and name the privacy-budget report of a run folder"),
     "site": ("client.commands", "what a hospital does by itself, such as checking its data"),
+    "model": ("medformer.commands", "look into a model file, export or extend it"),
 }
 """Name -> module with `configure(parser)` and `run(arguments) -> None`, and help."""
 

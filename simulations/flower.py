@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import yaml
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -17,6 +18,7 @@ from medformer.errors import ConfigError
 from server.checkpoints import load_state, write_json
 from server.coordinate import CHECKPOINTS, Run, outcome
 from server.fleet import FlowerFleet
+from server.model_file import write_model
 from server.protocol import Tensors, run_folder
 from server.report.write import write_report
 from simulations.board import board
@@ -57,10 +59,12 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def finish(prepared: Prepared) -> None:
-    """Everything that follows from what is on the disk: site facts and the report."""
+    """Everything that follows from what is on the disk: site facts, the report, the model."""
     write_json(prepared.folder / "site_facts.json", site_facts(prepared))
     write_json(prepared.folder / "release.json", release.declaration())
     write_report(prepared.folder)
+    scenario = yaml.safe_load((prepared.folder / "scenario.yaml").read_text())
+    write_model(prepared.folder, description=scenario.get("description", ""), noise="seeded")
 
 
 def _prepared(folder: Path, config: Any) -> Prepared:

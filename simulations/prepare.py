@@ -18,7 +18,6 @@ from medformer.errors import ConfigError
 from server.checkpoints import save_state, write_atomically, write_json
 from server.coordinate import CHECKPOINTS
 from server.federation import Federation
-from server.pretraining import initial_shared
 from server.protocol import SIMULATED_SITES
 from server.strategy import State
 from simulations.partition import fingerprint, partition
@@ -31,6 +30,7 @@ from simulations.scenario import (
     federation_of,
     privacy_of,
 )
+from simulations.start import untrained
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,8 @@ def prepare(
     Raises:
         MedFormerError: Settings, budget or data do not allow the run; nothing was trained.
     """
+    if scenario.start is not None:
+        scenario = scenario.model_copy(update={"start": scenario.start.resolve()})
     pairs = resolve_sites(scenario, folder, data_root)
     federation = federation_of(scenario, [(member, site.domain) for member, site in pairs])
     sites = tuple(site for _, site in pairs)
@@ -81,7 +83,7 @@ def prepare(
         check(site)
     _write(scenario, folder, federation, sites, states)
     if federation.pretraining is None:  # torch is loaded here, and need not be in the server
-        start = initial_shared(federation.model, federation.seed)
+        start = untrained(federation, scenario.start)
         save_state(folder / CHECKPOINTS, State(0, start, {}, {}))
     return Prepared(folder, federation, sites, states)
 

@@ -12,10 +12,12 @@ import torch
 from client.data import medmnist, npz
 from medformer.config import Domain, ModelConfig, Task
 from medformer.errors import ConfigError
+from medformer.vocabulary import ANATOMY
 from server.federation import Federation, Pretraining
-from server.pretraining import PublicSet, initial_shared, phantom_sets, pretrain
+from server.pretraining import PublicSet, phantom_sets, pretrain
 from server.protocol import Tensors
-from simulations.scenario import ANATOMY
+from simulations.scenario import load_scenario
+from simulations.start import untrained
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ def start_of(federation: Federation, folder: Path, data_root: Path | None) -> Te
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
     settings = federation.pretraining
     if settings is None:
-        return initial_shared(federation.model, federation.seed)
+        return untrained(federation, load_scenario(str(folder / "scenario.yaml")).start)
     began = time.monotonic()
 
     def progress(step: int, steps: int, loss: float) -> None:

@@ -17,9 +17,11 @@ from medformer import phantoms
 from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName, Task
 from medformer.errors import ConfigError
 from medformer.settings import explain
+from medformer.vocabulary import ANATOMY
 from server.federation import Federation, Pretraining, PublicSite
 from server.pretraining import phantom_domains
 from server.protocol import Phase, Schedule
+from simulations.start import warm_start
 
 Baseline = Literal["local-dp", "local-plain", "federated-plain", "centralised-plain"]
 
@@ -90,6 +92,9 @@ class Scenario(Frozen):
         Pretraining | None, BeforeValidator(lambda value: None if value is False else value)
     ] = Pretraining()
     """Public pre-training; `pretraining: false` starts from random tensors."""
+    start: Path | None = None
+    """A model file whose shared tensors the run starts from, extended to this scenario's words. It
+    takes the place of public pre-training."""
     privacy: PrivacySettings = PrivacySettings()
     """Defaults of all sites."""
     strict: bool = False
@@ -97,6 +102,15 @@ class Scenario(Frozen):
     split: Split | None = None
     sites: tuple[ScenarioSite, ...] = ()
     baselines: tuple[Baseline, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_instead_of_pretraining(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or raw.get("start") is None:
+            return raw
+        if raw.get("pretraining"):
+            raise ValueError("`start` replaces public pre-training: leave `pretraining` out")
+        return {**raw, "pretraining": None}
 
     @model_validator(mode="after")
     def _sites_or_split(self) -> "Scenario":
@@ -173,29 +187,6 @@ def _override(raw: dict[str, Any], setting: str) -> None:
         raise ConfigError(f"--set {setting}: no such place in the scenario") from error
 
 
-ANATOMY = {
-    "pathmnist": ("histology", "colon"),
-    "chestmnist": ("chest-xray", "chest"),
-    "dermamnist": ("dermatoscopy", "skin"),
-    "octmnist": ("oct", "retina"),
-    "pneumoniamnist": ("chest-xray", "chest"),
-    "retinamnist": ("fundus", "retina"),
-    "breastmnist": ("ultrasound", "breast"),
-    "bloodmnist": ("microscopy", "blood"),
-    "tissuemnist": ("microscopy", "kidney"),
-    "organamnist": ("ct", "abdomen"),
-    "organcmnist": ("ct", "abdomen"),
-    "organsmnist": ("ct", "abdomen"),
-    "organmnist3d": ("ct", "abdomen"),
-    "nodulemnist3d": ("ct", "lung"),
-    "adrenalmnist3d": ("ct", "adrenal"),
-    "fracturemnist3d": ("ct", "ribs"),
-    "vesselmnist3d": ("mra", "brain"),
-    "synapsemnist3d": ("electron-microscopy", "brain"),
-}
-"""Modality and anatomy of the MedMNIST sets (Yang et al. 2023, table 1)."""
-
-
 def describe(site: ScenarioSite) -> tuple[Domain, tuple[Task, ...]]:
     """Public domain, and tasks, of a scenario's site.
 
@@ -236,7 +227,11 @@ def describe(site: ScenarioSite) -> tuple[Domain, tuple[Task, ...]]:
 
 
 def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Domain]]) -> Federation:
-    """The public part: what every site may read."""
+    """The public part: what every site may read.
+
+    Raises:
+        MedFormerError: The model file to start from cannot be used.
+    """
     domains = [domain for _, domain in sites]
     named = ModelConfig.for_domains(domains, scenario.preset)
     # Modalities that only the public pre-training shows are part of the model too, but nobody's
@@ -249,12 +244,16 @@ def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Domain]]) 
         anatomies=tuple(sorted({*named.anatomies, *(d.anatomy for d in public)})),
         domains=named.domains,
     )
+    started_from = ""
+    if scenario.start is not None:
+        vocabulary, started_from = warm_start(scenario.start, vocabulary)
     return Federation(
         name=scenario.name,
         seed=scenario.seed,
         model=vocabulary,
         schedule=scenario.schedule,
         pretraining=scenario.pretraining,
+        started_from=started_from,
         sites=tuple(PublicSite(name=s.name, domain=domain, weight=s.weight) for s, domain in sites),
         server_momentum=scenario.server_momentum,
     )

@@ -105,6 +105,7 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
                 if files.federation.pretraining
                 else None
             ),
+            "started_from": files.federation.started_from,
             "sites": [_site(site, files, simulation) for site in files.federation.sites],
             "results": results,
             "events": [_event(row) for row in files.summary["events"]],

@@ -210,6 +210,7 @@ SCHEMA: Kind = {
                 "type": ["object", "null"],
                 "description": "Training on public images before round 1; costs no epsilon.",
             },
+            "started_from": _text("Model that the run started from, with its promise; or empty."),
             "sites": _list(SITE, "Every site of the run, those that refused too."),
             "results": _list(RESULT, "Metrics of this run and of its baselines."),
             "events": _list(EVENT, "Refusals and refused updates."),

@@ -262,7 +262,8 @@ its own objectives, so losses of different phases do not compare.</figcaption></
 {% for o, w in p.objectives|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% if not loop.last %}<br>{% endif %}{% endfor %}</td></tr>
 <tr><th>public pre-training</th><td>{% if r.public_pretraining %}{% for k, v in r.public_pretraining|dictsort %}{{ k }}:
 {% if v is mapping %}{% for o, w in v|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% else %}{{ v }}{% endif %}{{ ", " if not loop.last }}{% endfor %} (costs no epsilon){% else %}none{% endif %}</td></tr>
-<tr><th>sources, SHA-256</th><td><code>{{ r.source_hash }}</code></td></tr>
+{% if r.started_from %}<tr><th>started from</th><td>{{ r.started_from }}</td></tr>
+{% endif %}<tr><th>sources, SHA-256</th><td><code>{{ r.source_hash }}</code></td></tr>
 <tr><th>packages of this report</th><td>{% for name, v in r.packages|dictsort %}{{ name }}&nbsp;{{ v }}{{ ", " if not loop.last }}{% endfor %}</td></tr>
 </tbody></table>
 <p class="soft small">The same numbers, for programs: <code>report.json</code> beside this page; its

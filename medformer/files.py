@@ -1,0 +1,166 @@
+"""A model file: safetensors, whose metadata says what model the tensors are of. Loads no torch.
+
+One key, `medformer`, holds a `Header` as JSON. Format 1. Beside FILE lies FILE.md, its card.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from medformer.card import ModelCard
+from medformer.config import Frozen, ModelConfig, Task
+from medformer.errors import ModelFileError
+from medformer.settings import explain
+
+Arrays = Mapping[str, npt.NDArray[np.float32]]
+FORMAT = 1
+KEY = "medformer"
+
+
+class Header(Frozen):
+    """What a model file says before its tensors."""
+
+    format: Literal[1] = 1
+    config: ModelConfig
+    tasks: tuple[Task, ...] = ()
+    site: bool = False
+    """Whether it holds a site's own embedding."""
+    card: ModelCard
+
+
+def write(path: Path, header: Header, tensors: Arrays) -> None:
+    """Write a model file and its card, each whole or not at all; fills in the card's facts.
+
+    Raises:
+        ModelFileError: A tensor is not finite, or the folder cannot be written.
+    """
+    _finite(path, tensors)
+    facts = {
+        "preset": header.config.preset,
+        "parameters": sum(value.size for value in tensors.values()),
+        "created_by": created_by(),
+    }
+    header = header.model_copy(update={"card": header.card.model_copy(update=facts)})
+    plain = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
+    try:
+        replace_file(path, save(plain, {KEY: header.model_dump_json()}))
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be written ({error.strerror})") from error
+    write_text(card_path(path), header.card.markdown())
+
+
+def read(path: Path) -> tuple[Header, dict[str, npt.NDArray[np.float32]]]:
+    """A model file's header and tensors.
+
+    Raises:
+        ModelFileError: Unreadable, cut off, not of our kind, or with tensors that are not float32
+            or not finite.
+    """
+    header = read_header(path)
+    with safe_open(path, framework="np") as file:
+        names = list(file.keys())
+        kinds = {name: file.get_slice(name).get_dtype() for name in names}
+        if wrong := sorted(name for name in names if kinds[name] != "F32"):
+            raise ModelFileError(f"{path}: {wrong[0]} must be float32, got {kinds[wrong[0]]}")
+        tensors = {name: file.get_tensor(name) for name in names}
+    _finite(path, tensors)
+    return header, tensors
+
+
+def read_header(path: Path) -> Header:
+    """What a model file says of itself; reads no tensor.
+
+    Raises:
+        ModelFileError: Unreadable, cut off, or not of our kind; says what to do.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except SafetensorError as error:
+        raise ModelFileError(f"{path}: {_damage(path)} ({error})") from error
+    if KEY not in metadata:
+        raise ModelFileError(
+            f"{path}: holds tensors, but no {KEY!r} metadata that says of which model: "
+            "write it with medformer.save (for the weights of a ViT: medformer.load_vit)"
+        )
+    return _parse(path, metadata[KEY])
+
+
+def card_path(path: Path) -> Path:
+    """Where the readable card of a file lies."""
+    return path.with_name(path.name + ".md")
+
+
+def created_by() -> str:
+    """Program and version."""
+    try:
+        return f"fedmedformer {version('fedmedformer')}"
+    except PackageNotFoundError:  # run from a folder of sources
+        return "fedmedformer"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text, whole or not at all.
+
+    Raises:
+        ModelFileError: The folder cannot be written.
+    """
+    try:
+        replace_file(path, text.encode())
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, whole or not at all, on the disk when it returns."""
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(partial, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _parse(path: Path, text: str) -> Header:
+    try:
+        raw: Any = json.loads(text)
+        given = raw["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{path}: its {KEY!r} metadata is not that of a model") from error
+    if given != FORMAT:
+        raise ModelFileError(
+            f"{path}: is of format {given}, this version reads format {FORMAT}: "
+            "install the version that wrote it"
+        )
+    try:
+        return Header.model_validate(raw)
+    except ValidationError as error:
+        raise ModelFileError(f"{path}: its metadata is wrong: {explain(error, Header)}") from error
+
+
+def _damage(path: Path) -> str:
+    """What a file is that does not open: after eight bytes of length, safetensors begin with {."""
+    with open(path, "rb") as file:
+        begins = file.read(9)[8:] == b"{"
+    if begins:
+        return "is cut off or damaged: copy it again"
+    return "is no safetensors file"
+
+
+def _finite(path: Path, tensors: Arrays) -> None:
+    for name, value in tensors.items():
+        if not np.isfinite(value).all():
+            count = int((~np.isfinite(value)).sum())
+            raise ModelFileError(f"{path}: {name} holds {count} numbers that are NaN or infinite")

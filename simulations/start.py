@@ -1,0 +1,61 @@
+"""The shared tensors of round 0 where nothing is trained before: random, or those of a file."""
+
+import hashlib
+from pathlib import Path
+
+from medformer.config import ModelConfig
+from medformer.errors import ConfigError, ModelFileError
+from medformer.extension import extend, extended_config, missing_words
+from medformer.files import read_header
+from medformer.library import load
+from medformer.sharing import is_local
+from server.federation import Federation
+from server.pretraining import initial_shared
+from server.protocol import Tensors
+
+
+def warm_start(file: Path, wanted: ModelConfig) -> tuple[ModelConfig, str]:
+    """The vocabulary of a run that starts from a file, and a sentence about that file.
+
+    The run keeps every word that the file knows: its final model can do what the file's could.
+
+    Raises:
+        ModelFileError: Unreadable, or no model file.
+        ConfigError: Of another preset than `wanted`, or trained without a promise.
+    """
+    header = read_header(file)
+    if header.config.preset != wanted.preset:
+        raise ConfigError(
+            f"start: {file} is of preset {header.config.preset!r}, the scenario of "
+            f"{wanted.preset!r}: set `preset: {header.config.preset}`, or start from another file"
+        )
+    if header.card.dp.kind == "none":
+        raise ConfigError(
+            f"start: the card of {file} says dp: none. What private images left in it would go to "
+            "every site unprotected: start from a model trained under DP or on public images"
+        )
+    config = extended_config(header.config, missing_words(header.config, wanted))
+    sentence = f"{header.card.name} (SHA-256 {_sha256(file)[:16]}): {header.card.dp.sentence()}"
+    if header.card.dp.kind == "federated-dp":
+        sentence += " Records that both trainings used cost the sum of both epsilons."
+    return config, sentence
+
+
+def untrained(federation: Federation, file: Path | None) -> Tensors:
+    """The shared tensors of round 0, random or from `file`.
+
+    Raises:
+        ModelFileError: The file is damaged, or another one than the federation names.
+    """
+    if file is None:
+        return initial_shared(federation.model, federation.seed)
+    if warm_start(file, federation.model) != (federation.model, federation.started_from):
+        raise ModelFileError(f"{file}: has changed since the run was prepared: use --overwrite")
+    model = load(file)
+    words = missing_words(model.config, federation.model)
+    larger = extend(model, **words, seed=federation.seed)
+    return {k: v.detach().numpy() for k, v in larger.named_parameters() if not is_local(k)}
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
