@@ -17,15 +17,17 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from client.data.load import load
+from client.data.records import Records
 from client.evaluation import evaluate
 from client.privacy import release
+from client.privacy.balance import noisy_counts, weighted
 from client.privacy.engine import ClipGroup, DpEngine
 from client.privacy.ledger import Ledger, Reservation
 from client.privacy.noise import NoiseSource
-from client.privacy.plan import PhasePlan, PrivacyPlan, solve
+from client.privacy.plan import PhasePlan, PrivacyPlan, count_sensitivity, solve
 from client.privacy.refusals import AttemptLost, BadRequest, PolicyForbids, Refused
 from client.site import Site
-from client.store import Store, exclusive
+from client.store import Store, StoreError, exclusive
 from client.training import (
     as_torch,
     build_optimizer,
@@ -38,7 +40,7 @@ from client.training import (
     train_round,
     trained_names,
 )
-from medformer.config import ModelConfig
+from medformer.config import ModelConfig, Task
 from medformer.model import Medformer
 from medformer.sharing import shared_shapes
 from server.protocol import (
@@ -67,6 +69,9 @@ LARGEST_WEIGHT = 1e4
 
 NoiseFor = Callable[[Reservation, int, int], NoiseSource]
 """(reservation, round, attempt) -> the randomness of that training, never the same twice."""
+
+CLASS_COUNT = 0
+"""In place of a round, which begin at 1: the count of the classes has a stream of its own."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +132,17 @@ class Guard:
             raise BadRequest(f"the model does not know this site's domain {domain.name}")
         standing = ledger.reservation(request.run_id)
         try:
-            plan = standing.plan if standing else solve(schedule, self.site.privacy)
+            plan = (
+                standing.plan if standing else solve(schedule, self.site.privacy, self.site.tasks)
+            )
         except ValueError as error:
             raise PolicyForbids(str(error)) from error
         kept = ledger.reserve(request.run_id, schedule.canonical(), config.model_dump_json(), plan)
         return AdmitAnswer(self.site.name, kept.plan.to_json())
 
     def _train(self, ledger: Ledger, run: "_Run", request: Train) -> TrainAnswer:
-        """Budget first, then the gradient, then the answer on the disk, then the answer."""
+        """Budget first, then the count and the gradient, then the answer on the disk, then the
+        answer."""
         answers = ledger.answers(request.run_id)
         store = Store(self.folder, request.run_id)
         acknowledged = request.acknowledged_round
@@ -152,6 +160,9 @@ class Guard:
             return kept
         ledger.start_attempt(run.reservation, request.round, request.attempt, key)
 
+        records = load(self.site, "train")
+        tasks = self._balanced(ledger, run, store, records)
+        model.tasks = {task.name: task for task in tasks}
         state = store.get_state(request.round) or initial_state(model)
         restore(model, shared, state)
         phase = run.schedule.phase_of(request.round)
@@ -159,7 +170,6 @@ class Guard:
         optimizer = build_optimizer(model, names, phase, run.schedule.local_momentum, state)
         noise = self.noise_for(run.reservation, request.round, request.attempt)
         plan = run.phase_plan(phase.name)
-        records = load(self.site, "train")
         with DpEngine(model, plan, _groups(names, run, request.round), optimizer, noise) as engine:
             mix = run.schedule.mix(request.round)
             loss = train_round(model, self.site, records, phase, mix, engine, noise.generator())
@@ -180,6 +190,31 @@ class Guard:
         digest = store.put_answer(key, answer)
         ledger.record_answer(request.run_id, request.round, request.attempt, key, digest)
         return answer
+
+    def _balanced(
+        self, ledger: Ledger, run: "_Run", store: Store, records: Records
+    ) -> tuple[Task, ...]:
+        """The site's tasks, their classes weighted if the run has paid for a count.
+
+        Counted once a run: the noisy counts are on the disk, and their hash in the ledger, before
+        anything is made of them; counts that are lost afterwards are not drawn again.
+        """
+        plan = run.reservation.plan.balance
+        if plan is None:
+            return self.site.tasks
+        if count_sensitivity(self.site.tasks) > plan.max_grad_norm * (1 + 1e-9):
+            raise RuntimeError("the site's tasks are not those of the admitted count of classes")
+        std = plan.noise_multiplier * plan.max_grad_norm
+        written = ledger.count(run.reservation.run_id)
+        if written is None and store.get_counts() is None:
+            noise = self.noise_for(run.reservation, CLASS_COUNT, 0)
+            store.put_counts(noisy_counts(records, self.site.tasks, std, noise))
+        stored = store.get_counts()
+        if stored is None or written not in (None, stored[1]):
+            raise StoreError("the run's class counts are lost: restore the site's state folder")
+        if written is None:
+            ledger.record_count(run.reservation.run_id, stored[1])
+        return weighted(self.site.tasks, stored[0], std, self.site.privacy.n_public)
 
     def _evaluate(self, run: "_Run", request: Evaluate) -> EvaluateAnswer:
         if not self.exact:

@@ -33,6 +33,10 @@ class Privacy(Frozen):
     number; a wrong value costs utility, not privacy."""
     n_upper: int | None = Field(default=None, ge=1)
     """Declared upper bound of the number of units, against which delta is checked."""
+    class_balance_noise: float | None = Field(default=None, ge=1, le=1_000)
+    """Count the classes of each classification task once a run, with Gaussian noise of this many
+    times the count's sensitivity, and weigh them in the loss (`client.privacy.balance`). The plan
+    charges the count; 20 costs little. Not counted if left out."""
     unit: Literal["image"] = "image"
     """Whose presence is hidden: one image. Where records carry patient ids, a patient's images
     would have to be one unit; that is not offered yet and the report says so."""
@@ -89,6 +93,19 @@ class Site(Frozen):
         names = [t.name for t in self.tasks]
         if len(set(names)) < len(names):
             raise ValueError(f"tasks need distinct names, got {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_source_of_class_weights(self) -> "Site":
+        if self.privacy.class_balance_noise is None:
+            return self
+        if not (counted := [t for t in self.tasks if t.kind != "dense"]):
+            raise ValueError("class_balance_noise needs a task whose classes can be counted")
+        if declared := [t.name for t in counted if t.class_weights is not None]:
+            raise ValueError(
+                f"task {declared[0]!r} declares class_weights, and class_balance_noise would count "
+                "them: leave one of the two out"
+            )
         return self
 
     objectives: tuple[Objective, ...] = get_args(Objective)

@@ -4,6 +4,7 @@ ledger.sqlite            the privacy ledger
 lock                     held while a request is answered
 runs/RUN/answers/KEY     an answer that was paid for, until the server acknowledges it
 runs/RUN/state/rN-aM     local tensors after round N, attempt M
+runs/RUN/class-counts    noisy counts of the classes, drawn once a run
 """
 
 import fcntl
@@ -11,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class Store:
             raise StoreError("a run id is 1 to 64 letters, digits or '-'")
         self._answers = folder / "runs" / run_id / "answers"
         self._states = folder / "runs" / run_id / "state"
+        self._counts = folder / "runs" / run_id / "class-counts"
 
     def put_answer(self, key: str, answer: TrainAnswer) -> str:
         """Store an answer durably; returns its SHA-256."""
@@ -96,6 +98,20 @@ class Store:
             part, _, tensor = name.partition("/")
             parts[part][tensor] = value
         return LocalState(**parts, averaged=int(head["averaged"]))
+
+    def put_counts(self, counts: Mapping[str, Sequence[float]]) -> None:
+        """Store the noisy class counts durably."""
+        _write(self._counts, json.dumps(counts, sort_keys=True).encode())
+
+    def get_counts(self) -> tuple[dict[str, list[float]], str] | None:
+        """The stored counts and their SHA-256, or None if there are none."""
+        if not self._counts.exists():
+            return None
+        try:
+            data = self._counts.read_bytes()
+            return json.loads(data), hashlib.sha256(data).hexdigest()
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self._counts}: the class counts cannot be read") from error
 
     def _state_files(self) -> list[tuple[tuple[int, int], Path]]:
         found = []

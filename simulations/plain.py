@@ -15,6 +15,8 @@ from torch import Tensor
 from client.data.load import load
 from client.data.records import Records
 from client.evaluation import evaluate
+from client.privacy.balance import histogram, weighted
+from client.privacy.plan import countable
 from client.site import Site
 from client.training import (
     LocalState,
@@ -29,7 +31,7 @@ from client.training import (
     train_round,
     trained_names,
 )
-from medformer.config import ModelConfig
+from medformer.config import ModelConfig, Task
 from medformer.model import Medformer
 from server.protocol import (
     Admit,
@@ -118,7 +120,7 @@ class PlainSite:
         if isinstance(request, Admit):
             self._schedule = Schedule.model_validate_json(request.schedule)
             config = ModelConfig.model_validate_json(request.model)
-            self._model = site_model(config, self._site.tasks)
+            self._model = site_model(config, self._tasks())
             self._state = initial_state(self._model)
             return AdmitAnswer(self._site.name, json.dumps({"progress": [], "phases": []}))
         assert self._schedule is not None
@@ -127,6 +129,14 @@ class PlainSite:
         if isinstance(request, Train):
             return self._train(request, self._schedule, self._model, self._state)
         return self._evaluate(request, self._model, self._state)
+
+    def _tasks(self) -> tuple[Task, ...]:
+        """The site's tasks; where it weighs classes by a noisy count, by the exact one."""
+        privacy, tasks = self._site.privacy, self._site.tasks
+        if privacy.class_balance_noise is None:
+            return tasks
+        counts = {t.name: histogram(self._records, t).tolist() for t in countable(tasks)}
+        return weighted(tasks, counts, 0.0, self._pooled * privacy.n_public)
 
     def _train(
         self, request: Train, schedule: Schedule, model: Medformer, state: LocalState

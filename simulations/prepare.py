@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from client.data import medmnist, npz
 from client.data.load import check
@@ -15,6 +16,7 @@ from client.privacy.ledger import Ledger
 from client.privacy.plan import PrivacyPlan, solve
 from client.site import Site
 from medformer.errors import ConfigError
+from medformer.settings import explain
 from server.checkpoints import save_state, write_atomically, write_json
 from server.coordinate import CHECKPOINTS
 from server.federation import Federation
@@ -78,7 +80,7 @@ def prepare(
     states = tuple((state_dir or folder / "sites").resolve() / site.name for site in sites)
     for site, state in zip(sites, states, strict=True):
         _check_delta(site, strict=scenario.strict)
-        check_budget(site, state, solve(scenario.schedule, site.privacy))
+        check_budget(site, state, solve(scenario.schedule, site.privacy, site.tasks))
     for site in sites:
         check(site)
     _write(scenario, folder, federation, sites, states)
@@ -103,14 +105,18 @@ def resolve_sites(
         data = _located(member.data, data_root)
         declared = member.privacy.over(scenario.privacy).get("n_public")
         count, bound = counts.get(member.name) or (_declared(member.name, data, declared),) * 2
-        site = Site(
-            name=member.name,
-            domain=domain,
-            tasks=tasks,
-            data=data,
-            privacy=privacy_of(member, scenario, count, bound),
-            flip=member.flip,
-        )
+        privacy = privacy_of(member, scenario, count, bound)
+        try:
+            site = Site(
+                name=member.name,
+                domain=domain,
+                tasks=tasks,
+                data=data,
+                privacy=privacy,
+                flip=member.flip,
+            )
+        except ValidationError as error:
+            raise ConfigError(f"site {member.name}: {explain(error, Site)}") from error
         pairs.append((member, site))
     return pairs
 

@@ -35,6 +35,7 @@ class PrivacySettings(Frozen):
     delta_budget: float | None = Field(default=None, gt=0, lt=1e-2)
     n_public: int | None = Field(default=None, ge=1)
     n_upper: int | None = Field(default=None, ge=1)
+    class_balance_noise: float | None = Field(default=None, ge=1, le=1_000)
 
     def over(self, defaults: "PrivacySettings") -> dict[str, Any]:
         """The values given here, else those given there."""

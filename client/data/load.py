@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from functools import lru_cache
 from pathlib import Path
 
@@ -88,19 +88,21 @@ def _rows(indices: Path | None, split: str) -> list[int] | None:
         raise DataError(f"{indices}: no readable list of rows ({error})") from error
 
 
-def _phantoms(source: Phantoms, split: str, keys: Iterable[str]) -> npz.Arrays:
-    if other := sorted(set(keys) - {"labels"}):
-        raise DataError(f"phantoms have `labels` only, no {other[0]!r}")
+def _phantoms(source: Phantoms, split: str, keys: Set[str]) -> npz.Arrays:
+    known = {"labels", "masks"} if phantoms.KINDS[source.kind].finding else {"labels"}
+    if other := sorted(keys - known):
+        raise DataError(
+            f"{source.kind} phantoms have no {other[0]!r}; they have {', '.join(sorted(known))}"
+        )
     fraction, offset = PHANTOM_SPLITS[split]
+    count = max(8, round(fraction * source.records))
+    where = {"seed": 3 * source.seed + offset, "size": source.size}
     scanner = phantoms.Scanner(**source.scanner.model_dump())
-    images, labels = phantoms.generate(
-        source.kind,
-        max(8, round(fraction * source.records)),
-        seed=3 * source.seed + offset,
-        size=source.size,
-        scanner=scanner,
-    )
-    return images, {"labels": labels}
+    if "masks" not in keys:
+        images, labels = phantoms.generate(source.kind, count, scanner=scanner, **where)
+        return images, {"labels": labels}
+    images, labels, masks = phantoms.outlined(source.kind, count, scanner=scanner, **where)
+    return images, {"labels": labels, "masks": masks}
 
 
 def _from_arrays(

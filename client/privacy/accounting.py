@@ -6,7 +6,7 @@ accountants are the independent check (tests/client/test_accounting.py).
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -65,19 +65,29 @@ def _loss_distribution(sample_rate: float, noise_multiplier: float, interval: fl
 
 
 def solve_noise_multiplier(
-    rates_and_steps: list[tuple[float, int]], target_epsilon: float, target_delta: float
+    rates_and_steps: list[tuple[float, int]],
+    target_epsilon: float,
+    target_delta: float,
+    fixed: Sequence[Steps] = (),
 ) -> float:
     """Smallest noise multiplier, in steps of 0.001 rounded up, that keeps within the target.
 
     Args:
         rates_and_steps: (sample_rate, steps) of everything that will be admitted.
+        fixed: What is admitted besides, with noise of its own.
     Raises:
-        ValueError: Not reachable with a noise multiplier of at most 1,000.
+        ValueError: Not reachable with a noise multiplier of at most 1,000, or `fixed` alone costs
+            more.
     """
+    if (alone := epsilon(fixed, target_delta, interval=COARSE)) > target_epsilon:
+        raise ValueError(
+            f"what has noise of its own costs epsilon {alone:.3g} of {target_epsilon:g} already: "
+            "raise class_balance_noise or epsilon"
+        )
 
     def fits(thousandths: int, interval: float) -> bool:
         sigma = thousandths / 1000
-        parts = [Steps(q, sigma, n) for q, n in rates_and_steps]
+        parts = [*fixed, *(Steps(q, sigma, n) for q, n in rates_and_steps)]
         return epsilon(parts, target_delta, interval=interval) <= target_epsilon
 
     rough_grid = max(COARSE, min(0.01, target_epsilon / 800))

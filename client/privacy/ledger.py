@@ -191,6 +191,15 @@ class Ledger:
         """Request key -> the row written when its answer was stored."""
         return {body["key"]: body for _, body in self._rows("answer", run_id)}
 
+    def record_count(self, run_id: str, sha256: str) -> None:
+        """Write down that the run's classes were counted, before the counts are used."""
+        with self._transaction():
+            self._append("class-balance", run_id, {"sha256": sha256})
+
+    def count(self, run_id: str) -> str | None:
+        """SHA-256 of the run's noisy class counts, if they were counted."""
+        return next((b["sha256"] for _, b in self._rows("class-balance", run_id)), None)
+
     def spent(self) -> tuple[float, float]:
         """Epsilon and delta of every admitted run together, under the registered rule."""
         rows = [body for _, body in self._rows("reservation")]

@@ -5,6 +5,8 @@ read. Sampler, DP step and accountant read the same fields, so they cannot disag
 """
 
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
@@ -16,9 +18,12 @@ from client.privacy.accounting import (
     solve_noise_multiplier,
 )
 from client.site import Privacy
+from medformer.config import Task
 from server.protocol import Schedule
 
 SPARE = "spare"
+BALANCE = "class-balance"
+"""The phase that counts the classes: no round, one step in which every record takes part."""
 PROGRESS_POINTS = 24
 """Running epsilons shown for a run: enough for a plot, cheap to compute."""
 
@@ -35,7 +40,7 @@ class PhasePlan:
     sample_rate: float
     noise_multiplier: float
     max_grad_norm: float
-    """L2 sensitivity of a step's clipped sum under add/remove of one unit."""
+    """L2 sensitivity of a step's clipped sum, or of the counts, under add/remove of one unit."""
     expected_batch_size: float
     """The public constant that the noisy sum is divided by."""
 
@@ -47,7 +52,8 @@ class PhasePlan:
 
 @dataclass(frozen=True)
 class PrivacyPlan:
-    """One run at one site. `phases` lists every admitted step, the spare rounds as the last."""
+    """One run at one site. `phases` lists every admitted step: the count of the classes first, if
+    there is one, the spare rounds as the last."""
 
     unit: str
     adjacency: str
@@ -64,6 +70,11 @@ class PrivacyPlan:
         """Admitted steps, spares included."""
         return sum(p.steps for p in self.phases)
 
+    @property
+    def balance(self) -> PhasePlan | None:
+        """The count of the classes, if it was admitted."""
+        return next((p for p in self.phases if p.name == BALANCE), None)
+
     def to_json(self) -> str:
         """The receipt: public constants and the run's epsilon, nothing about records."""
         return json.dumps({**asdict(self), "steps": self.steps})
@@ -78,22 +89,48 @@ class PrivacyPlan:
         return cls(**values)
 
 
-def solve(schedule: Schedule, privacy: Privacy) -> PrivacyPlan:
+def countable(tasks: Iterable[Task]) -> list[Task]:
+    """The tasks whose classes are counted: all but dense ones."""
+    return [task for task in tasks if task.kind != "dense"]
+
+
+def count_sensitivity(tasks: Iterable[Task]) -> float:
+    """L2 sensitivity of all counts together under add/remove of one image.
+
+    An image adds 1 to one count of a single-label task, and to at most T of a task of T labels.
+    """
+    squares = (t.classes if t.kind == "multi-label" else 1 for t in countable(tasks))
+    return math.sqrt(sum(squares))
+
+
+def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> PrivacyPlan:
     """Fix the noise so that the whole schedule with its spares stays within `privacy.epsilon`.
 
     The result is remembered within a process, because a simulation asks for it again and again.
-    One noise multiplier serves all phases. A spare round may repeat any round, so spares are
-    charged at the largest sample rate and step count of the schedule.
+    One noise multiplier serves all phases but the count of the classes, whose noise the site has
+    fixed. A spare round may repeat any round, so spares are charged at the largest sample rate and
+    step count of the schedule.
 
+    Args:
+        tasks: Of the site; read only where `privacy.class_balance_noise` asks for a count.
     Raises:
-        ValueError: No noise multiplier up to 1,000 suffices.
+        ValueError: No noise multiplier up to 1,000 suffices, the count alone costs more, there is
+            nothing to count, or a phase has the name of the count.
     """
-    return _solve(schedule.canonical(), privacy)
+    counted: float | None = None
+    if privacy.class_balance_noise is not None:
+        if not (classes := countable(tasks)):
+            raise ValueError("class_balance_noise is set, but there is no task to count")
+        counted = count_sensitivity(classes)
+    return _solve(schedule.canonical(), privacy, counted)
 
 
 @lru_cache(maxsize=64)
-def _solve(canonical: str, privacy: Privacy) -> PrivacyPlan:
+def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPlan:
     schedule = Schedule.model_validate_json(canonical)
+    if BALANCE in [phase.name for phase in schedule.phases]:
+        raise ValueError(f"a phase may not be named {BALANCE!r}: a site's own count is")
+    count = _count(privacy, counted)
     rows = []
     for phase in schedule.phases:
         rate = min(1.0, phase.expected_batch_size / privacy.n_public)
@@ -107,19 +144,23 @@ def _solve(canonical: str, privacy: Privacy) -> PrivacyPlan:
         [(rate, rounds * steps) for _, _, rounds, steps, rate in rows],
         privacy.epsilon,
         privacy.delta,
+        [p.mechanism() for p in count],
     )
-    phases = tuple(
-        PhasePlan(
-            name=name,
-            rounds=rounds,
-            steps=rounds * steps,
-            steps_per_round=steps,
-            sample_rate=rate,
-            noise_multiplier=sigma,
-            max_grad_norm=phase.sensitivity,
-            expected_batch_size=rate * privacy.n_public,
-        )
-        for phase, name, rounds, steps, rate in rows
+    phases = (
+        *count,
+        *(
+            PhasePlan(
+                name=name,
+                rounds=rounds,
+                steps=rounds * steps,
+                steps_per_round=steps,
+                sample_rate=rate,
+                noise_multiplier=sigma,
+                max_grad_norm=phase.sensitivity,
+                expected_batch_size=rate * privacy.n_public,
+            )
+            for phase, name, rounds, steps, rate in rows
+        ),
     )
     spent = epsilon([p.mechanism() for p in phases], privacy.delta)
     return PrivacyPlan(
@@ -130,6 +171,24 @@ def _solve(canonical: str, privacy: Privacy) -> PrivacyPlan:
         phases=phases,
         progress=_progress([p for p in phases if p.name != SPARE], privacy.delta),
     )
+
+
+def _count(privacy: Privacy, sensitivity: float | None) -> list[PhasePlan]:
+    """The count of the classes, if the site wants one: a Gaussian mechanism without sampling."""
+    if privacy.class_balance_noise is None or sensitivity is None:
+        return []
+    return [
+        PhasePlan(
+            name=BALANCE,
+            rounds=0,
+            steps=1,
+            steps_per_round=1,
+            sample_rate=1.0,
+            noise_multiplier=privacy.class_balance_noise,
+            max_grad_norm=sensitivity,
+            expected_batch_size=1.0,  # counts are not divided
+        )
+    ]
 
 
 def _progress(planned: list[PhasePlan], delta: float) -> tuple[tuple[int, float], ...]:

@@ -30,7 +30,7 @@ ITEMS = (
     Item("AdmitAnswer.site", "public: the site's name", True),
     Item(
         "AdmitAnswer.receipt",
-        "function of the public schedule, n_public and the site's epsilon; reads no record",
+        "function of the public schedule and of what the site declares; reads no record",
         True,
     ),
     Item("TrainAnswer.site", "public: the site's name", True),

@@ -1,6 +1,6 @@
 """Procedural medical-like images: offline demo data and public pre-training data."""
 
-from medformer.phantoms.catalogue import KINDS, PhantomKind, generate
+from medformer.phantoms.catalogue import KINDS, PhantomKind, generate, outlined
 from medformer.phantoms.scanner import Scanner
 
-__all__ = ["KINDS", "PhantomKind", "Scanner", "generate"]
+__all__ = ["KINDS", "PhantomKind", "Scanner", "generate", "outlined"]

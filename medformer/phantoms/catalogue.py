@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medformer.phantoms import chest, histology, ultrasound
-from medformer.phantoms.fields import Floats
+from medformer.phantoms.fields import Scene
 from medformer.phantoms.scanner import Scanner, acquire
 
 BLOCK = 32
@@ -22,7 +22,9 @@ SMALLEST, LARGEST = 16, 512
 STANDARD = Scanner()
 """The scanner used where none is named."""
 
-Render = Callable[[np.random.Generator, npt.NDArray[np.int64], int], Floats]
+Render = Callable[[np.random.Generator, npt.NDArray[np.int64], int], Scene]
+Images = npt.NDArray[np.uint8]
+Classes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,16 @@ class PhantomKind:
     """1 for grey images, 3 for colour."""
     classes: tuple[str, ...]
     """Class names; the position of a name is its label."""
+    finding: str = ""
+    """What a mask outlines; empty where the classes name no place in the image."""
 
 
 KINDS: Mapping[str, PhantomKind] = MappingProxyType(
     {
         kind.name: kind
         for kind in (
-            PhantomKind("chest", "chest-xray", "chest", 1, chest.CLASSES),
-            PhantomKind("ultrasound", "ultrasound", "breast", 1, ultrasound.CLASSES),
+            PhantomKind("chest", "chest-xray", "chest", 1, chest.CLASSES, "opacity"),
+            PhantomKind("ultrasound", "ultrasound", "breast", 1, ultrasound.CLASSES, "lesion"),
             PhantomKind("histology", "histology", "colon", 3, histology.CLASSES),
         )
     }
@@ -57,7 +61,7 @@ _RENDER: Mapping[str, Render] = MappingProxyType(
 
 def generate(
     kind: str, count: int, *, seed: int, size: int = 28, scanner: Scanner = STANDARD
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+) -> tuple[Images, Classes]:
     """Draw labelled phantom images.
 
     The same arguments give the same bytes (under one numpy version), and image i depends on
@@ -77,29 +81,59 @@ def generate(
     Raises:
         ValueError: unknown kind, negative count or seed, size out of range.
     """
+    images, labels, _ = _draw(kind, count, seed, size, scanner)
+    return images, labels
+
+
+def outlined(
+    kind: str, count: int, *, seed: int, size: int = 28, scanner: Scanner = STANDARD
+) -> tuple[Images, Classes, Classes]:
+    """Draw the images and labels of `generate`, and where each shows its finding.
+
+    Args:
+        kind: One whose `finding` is not empty.
+    Returns:
+        Images and labels, and masks: int64, (count, size, size), 1 inside the finding, else 0. They
+        depend on kind, seed and size alone: a scanner moves nothing.
+    Raises:
+        ValueError: As `generate`, or a kind without a finding.
+    """
+    images, labels, masks = _draw(kind, count, seed, size, scanner)
+    if masks is None:
+        with_masks = ", ".join(k.name for k in KINDS.values() if k.finding)
+        raise ValueError(f"{kind} phantoms have no masks; these kinds have: {with_masks}")
+    return images, labels, masks
+
+
+def _draw(
+    kind: str, count: int, seed: int, size: int, scanner: Scanner
+) -> tuple[Images, Classes, Classes | None]:
+    """Images, labels and, where the kind has a finding, masks."""
     _check(kind, count, seed, size)
     colour = (3,) if KINDS[kind].channels == 3 else ()
     images = np.empty((count, size, size, *colour), dtype=np.uint8)
     labels = np.empty(count, dtype=np.int64)
+    masks = np.empty((count, size, size), dtype=np.int64) if KINDS[kind].finding else None
     for start in range(0, count, BLOCK):
-        block_images, block_labels = _block(kind, seed, start // BLOCK, size, scanner)
+        block = _block(kind, seed, start // BLOCK, size, scanner)
         kept = min(BLOCK, count - start)
-        images[start : start + kept] = block_images[:kept]
-        labels[start : start + kept] = block_labels[:kept]
-    return images, labels
+        for whole, part in zip((images, labels, masks), block, strict=True):
+            if whole is not None and part is not None:
+                whole[start : start + kept] = part[:kept]
+    return images, labels, masks
 
 
 def _block(
     kind: str, seed: int, index: int, size: int, scanner: Scanner
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+) -> tuple[Images, Classes, npt.NDArray[np.bool_] | None]:
     """Block `index` of a seed's images, always whole: that is what makes prefixes agree."""
     labels_rng, scene_rng, scanner_rng = (
         np.random.default_rng([seed, zlib.crc32(kind.encode()), index, part]) for part in range(3)
     )
     labels = labels_rng.integers(0, len(KINDS[kind].classes), BLOCK)
-    scenes = _RENDER[kind](scene_rng, labels, size)
-    images = acquire(scanner_rng, scenes, scanner)
-    return np.rint(images * 255).astype(np.uint8), labels
+    scene = _RENDER[kind](scene_rng, labels, size)
+    images = acquire(scanner_rng, scene.intensities, scanner)
+    return np.rint(images * 255).astype(np.uint8), labels, scene.finding
 
 
 def _check(kind: str, count: int, seed: int, size: int) -> None:

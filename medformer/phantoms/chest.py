@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from medformer.phantoms.fields import (
     Floats,
+    Scene,
     draw,
     line,
     pixel_centres,
@@ -26,8 +27,9 @@ SIDES = (-1.0, 1.0)
 """Patient's right lung, then left lung, as signs of x."""
 
 
-def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -> Floats:
-    """Chest projections for `labels` (B,): intensities in [0, 1], (B, S, S), bone bright."""
+def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -> Scene:
+    """Chest projections for `labels` (B,), bone bright; the finding is the opacity as far as it
+    lies over clear lung: one behind the heart shows little, and has no mask."""
     count = len(labels)
     y, x = _body_coordinates(rng, count, size)
     lungs = _lungs(rng, y, x) * (1 - 0.85 * _heart(rng, y, x))
@@ -35,9 +37,11 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
     image = image - draw(rng, count, 0.34, 0.46) * lungs
     image = image + lungs * _lung_markings(rng, y, x)
     image = image + _spine(rng, y, x) + _ribs(rng, y, x) * (0.3 + 0.7 * lungs)
-    finding = _opacity(rng, y, x) * lungs
-    image = image + finding * (labels == 1).reshape(-1, 1, 1)
-    return cast(Floats, np.clip(image, 0, 1).astype(np.float32))
+    opaque = (labels == 1).reshape(-1, 1, 1)
+    density, extent = _opacity(rng, y, x)
+    finding = density * lungs
+    image = image + finding * opaque
+    return Scene(np.clip(image, 0, 1).astype(np.float32), opaque & (extent * lungs > 0.5))
 
 
 def _body_coordinates(rng: np.random.Generator, count: int, size: int) -> tuple[Floats, Floats]:
@@ -118,8 +122,9 @@ def _ribs(rng: np.random.Generator, y: Floats, x: Floats) -> Floats:
     return ribs + collars
 
 
-def _opacity(rng: np.random.Generator, y: Floats, x: Floats) -> Floats:
-    """A soft patchy opacity somewhere in one lung, from barely visible to dense."""
+def _opacity(rng: np.random.Generator, y: Floats, x: Floats) -> tuple[Floats, Floats]:
+    """A soft patchy opacity somewhere in one lung, from barely visible to dense; and its shape,
+    0 to 1."""
     count, size = y.shape[:2]
     side = np.where(draw(rng, count, 0, 1) < 0.5, *SIDES).astype(np.float32)
     dy, dx = rotate(
@@ -130,4 +135,4 @@ def _opacity(rng: np.random.Generator, y: Floats, x: Floats) -> Floats:
     extent = draw(rng, count, 0.055, 0.1)
     core = line(radius(dy, dx, extent, extent * draw(rng, count, 0.6, 1.0)), 1.0)
     patchy = 1 + 0.3 * smooth_field(rng, count, size, (8, 8))
-    return draw(rng, count, 0.1, 0.48) * core * patchy
+    return draw(rng, count, 0.1, 0.48) * core * patchy, core

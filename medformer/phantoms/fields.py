@@ -4,13 +4,22 @@ Letters: B images in a block, S side of an image in pixels, L lattice points alo
 Lengths are fractions of the image side, so one seed gives the same anatomy at every size.
 """
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating[Any]]
 """Real arrays; single precision in practice."""
+
+
+class Scene(NamedTuple):
+    """What is in front of the scanner."""
+
+    intensities: Floats
+    """In [0, 1], (B, S, S), or (B, S, S, 3) in colour."""
+    finding: npt.NDArray[np.bool_] | None = None
+    """(B, S, S): the pixels of what the label names; None where a label names no place."""
 
 
 def pixel_centres(size: int) -> tuple[Floats, Floats]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from medformer.phantoms.fields import (
     Floats,
+    Scene,
     draw,
     pixel_centres,
     radius,
@@ -65,8 +66,8 @@ class Gland:
     """Share of the ring's nuclei that lie in the cut."""
 
 
-def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -> Floats:
-    """Stained tissue for `labels` (B,): colours in [0, 1], (B, S, S, 3)."""
+def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -> Scene:
+    """Stained tissue for `labels` (B,), in colour; a label names the whole image, no place."""
     count = len(labels)
     has_gland = labels == 3
     direction = draw(rng, count, 0, np.pi)
@@ -83,7 +84,7 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
     haematoxylin = (0.06 * eosin + nuclei * grain) * draw(rng, count, 0.7, 1.3)
     eosin = eosin * draw(rng, count, 0.7, 1.3)
     amount = haematoxylin[..., None] * HAEMATOXYLIN + eosin[..., None] * EOSIN
-    return cast(Floats, np.exp(-amount).astype(np.float32))
+    return Scene(np.exp(-amount).astype(np.float32))
 
 
 def _draw_glands(rng: np.random.Generator, count: int) -> tuple[Gland, Gland]:

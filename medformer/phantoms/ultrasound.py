@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from medformer.phantoms.fields import (
     Floats,
+    Scene,
     blur,
     draw,
     line,
@@ -42,18 +43,20 @@ class Lesion:
     """Grey levels by which the inside is darker than its surroundings."""
 
 
-def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -> Floats:
-    """Ultrasound images for `labels` (B,): intensities in [0, 1], (B, S, S)."""
+def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -> Scene:
+    """Ultrasound scenes for `labels` (B,); the finding is the inside of the lesion."""
     count = len(labels)
     y, x = pixel_centres(size)
     present = (labels > 0).reshape(-1, 1, 1)
     lesion = _draw_lesion(rng, labels)
     level = _tissue(rng, count, y)
     level = level + _fat_lobule(rng, count, y, x)
-    level = level + present * _lesion_level(rng, lesion, y, x, labels)
+    change, inside = _lesion_level(rng, lesion, y, x, labels)
+    level = level + present * change
     level = level - draw(rng, count, 0.05, 0.3) * y
     level = level * _coupling(rng, count, x)
-    return cast(Floats, np.clip(level + _speckle(rng, count, size), 0, 1).astype(np.float32))
+    image = np.clip(level + _speckle(rng, count, size), 0, 1).astype(np.float32)
+    return Scene(image, present & (inside > 0.5))
 
 
 def _tissue(rng: np.random.Generator, count: int, y: Floats) -> Floats:
@@ -101,8 +104,9 @@ def _draw_lesion(rng: np.random.Generator, labels: npt.NDArray[np.int64]) -> Les
 
 def _lesion_level(
     rng: np.random.Generator, lesion: Lesion, y: Floats, x: Floats, labels: npt.NDArray[np.int64]
-) -> Floats:
-    """Change of level by the lesion: dark inside, bright halo, and what lies behind it."""
+) -> tuple[Floats, Floats]:
+    """Change of level by the lesion (dark inside, bright halo, what lies behind it), and how much
+    of each pixel is inside, 0 to 1."""
     count = len(labels)
     dy, dx = rotate(y - lesion.depth, x - lesion.centre, draw(rng, count, -0.25, 0.25))
     distance = radius(dy, dx, lesion.height, lesion.width)
@@ -113,7 +117,7 @@ def _lesion_level(
     column = step(0.85 * lesion.width - np.abs(x - lesion.centre), 0.06)
     enhancement, shadow = draw(rng, count, -0.02, 0.12), draw(rng, count, -0.02, 0.2)
     trail = np.where((labels == 2).reshape(-1, 1, 1), -shadow, enhancement)
-    return -lesion.contrast * inside + rim + trail * behind * column
+    return -lesion.contrast * inside + rim + trail * behind * column, inside
 
 
 def _spikes(rng: np.random.Generator, count: int, dy: Floats, dx: Floats) -> Floats:

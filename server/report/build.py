@@ -15,6 +15,8 @@ from server.coordinate import CHECKPOINTS, read_metrics
 from server.federation import Federation, PublicSite, load_federation
 
 SCHEMA_VERSION = 1
+PICTURES = "pictures.json"
+"""What `server.report.pictures` drew, if it did."""
 VOLATILE = ["run_id", "generated_at", "timing"]
 """Fields in which two runs with the same seed may differ."""
 PACKAGES = ("dp-accounting", "fedmedformer", "flwr", "numpy", "opacus", "safetensors", "torch")
@@ -52,6 +54,7 @@ class RunFiles:
     summary: dict[str, Any]
     facts: dict[str, Any]
     release: dict[str, Any]
+    pictures: list[dict[str, Any]]
     baselines: list[dict[str, Any]]
     rounds: list[dict[str, Any]]
     """A row a trained round and site, the latest attempt; ordered by round, then site."""
@@ -110,6 +113,7 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
             "results": results,
             "events": [_event(row) for row in files.summary["events"]],
             "training": training,
+            "pictures": [{k: p[k] for k in ("file", "title", "caption")} for p in files.pictures],
             "timing": {
                 "round_seconds": _seconds(files.rounds),
                 "pretraining_seconds": files.pretraining_seconds,
@@ -138,6 +142,7 @@ def _load(folder: Path) -> RunFiles:
         summary=summary,
         facts=_read(folder, "site_facts", {}),
         release=_read(folder, "release", {}),
+        pictures=_read(folder, "pictures", []),
         baselines=_read(folder, "baselines", []),
         rounds=[latest[key] for key in sorted(latest)],
         pretraining_seconds=public[-1] if public else None,
@@ -161,6 +166,7 @@ def _read(folder: Path, name: str, default: Any = None) -> Any:
 def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]:
     receipt = files.receipts.get(site.name)
     phases = receipt["phases"] if receipt else []
+    trained = [p for p in phases if p["rounds"]]  # all but the count of the classes
     known = files.facts.get(site.name, {})
     hidden = list(files.release.get("not_covered", []))
     hidden += files.release.get("simulation_not_covered", []) if simulation else []
@@ -176,10 +182,10 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
         "epsilon": receipt["epsilon"] if receipt else 0.0,
         "delta": receipt["delta"] if receipt else 0.0,
         **{name: known.get(name) for name in FACTS},
-        "noise_multiplier": min((p["noise_multiplier"] for p in phases), default=None),
-        "sample_rate": max((p["sample_rate"] for p in phases), default=None),
+        "noise_multiplier": min((p["noise_multiplier"] for p in trained), default=None),
+        "sample_rate": max((p["sample_rate"] for p in trained), default=None),
         "steps": sum(p["steps"] for p in phases),
-        "max_grad_norm": max((p["max_grad_norm"] for p in phases), default=None),
+        "max_grad_norm": max((p["max_grad_norm"] for p in trained), default=None),
         "accountant": receipt["accountant"] if receipt else None,
         "phases": [{name: p[name] for name in PHASE_FIELDS} for p in phases],
         "progress": receipt["progress"] if receipt else [],
@@ -204,12 +210,12 @@ def _work(name: str, phases: list[dict[str, Any]], files: RunFiles) -> dict[str,
         if event["site"] == name and _event(event)["kind"] == "refused-update":
             mine.setdefault(event["round"], 1)
     phase_of = files.federation.schedule.phase_of
+    counted = sum(p["steps"] for p in phases if not p["rounds"]) if mine else 0
     return {
         "rounds_trained": len(mine),
         "rounds_repeated": sum(attempts - 1 for attempts in mine.values()),
-        "steps_trained": sum(
-            per_round[phase_of(round_).name] * attempts for round_, attempts in mine.items()
-        ),
+        "steps_trained": counted
+        + sum(per_round[phase_of(round_).name] * attempts for round_, attempts in mine.items()),
     }
 
 

@@ -1,7 +1,8 @@
 """The report as one HTML page."""
 
+import base64
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -11,13 +12,22 @@ from server.report import plots
 from server.report.numbers import rounded_up, scientific
 from server.report.template import STYLE, TEMPLATE
 
-METRICS = {"auc": "Test AUC", "accuracy": "Test accuracy"}
+TABLES = (
+    ("Test AUC", "auc", False),
+    ("Test accuracy", "accuracy", False),
+    ("Test Dice overlap", "dice", True),
+    ("Test accuracy of pixels", "accuracy", True),
+)
+"""Title, metric, and whether it is of dense tasks, whose values do not compare with the others'."""
 
 Row = dict[str, Any]
 
 
-def render(report: dict[str, Any]) -> str:
+def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
     """Self-contained HTML without scripts.
+
+    Args:
+        images: PNG files by name: of those that the report lists, the ones to show.
 
     Every value is escaped; plots are inline SVG; epsilons and deltas are rounded up, so that no
     shown guarantee is stronger than the computed one.
@@ -39,8 +49,12 @@ def render(report: dict[str, Any]) -> str:
         mechanisms=_grouped(taking_part, lambda s: s["phases"]),
         egress=_grouped(sites, lambda s: {k: s[k] for k in ("released", "not_covered")}),
         columns=columns,
-        tables=[(title, _table(report, metric, columns)) for metric, title in METRICS.items()],
-        tasks={r["site"]: r["task"] for r in results},
+        tables=_tables(report, columns),
+        pictures=[
+            {**p, "data": base64.b64encode(images[p["file"]]).decode()}
+            for p in report["pictures"]
+            if p["file"] in images
+        ],
         plots={name: Markup(svg) for name, svg in _plots(report, columns).items()},
     )
 
@@ -50,7 +64,8 @@ def _plots(report: dict[str, Any], columns: Sequence[str]) -> dict[str, str]:
     exact = any(row["exact_loss"] is not None for row in report["training"])
     return {
         "epsilon": plots.epsilon_by_round(report),
-        "auc": plots.auc_by_site(report) if columns else "",
+        "auc": plots.scores_by_task(report, "auc"),
+        "dice": plots.scores_by_task(report, "dice"),
         "losses": plots.losses(report) if exact else "",
     }
 
@@ -87,21 +102,27 @@ def _grouped(sites: Iterable[Row], part: Callable[[Row], Any]) -> list[tuple[lis
     return groups
 
 
-def _table(report: Row, metric: str, columns: Sequence[str]) -> Row:
-    """A row a site, and the mean of each column over the sites that have a value."""
-    values = {
-        (r["site"], r["model"]): r["value"]
-        for r in report["results"]
-        if r["metric"] == metric and r["split"] == "test" and r["value"] is not None
-    }
-    known_sites = {site for site, _ in values}
-    names = [s["name"] for s in report["sites"] if s["name"] in known_sites]
+def _tables(report: Row, columns: Sequence[str]) -> list[tuple[str, Row]]:
+    """Title and content of those that have a row."""
+    every = [(title, _table(report, metric, dense, columns)) for title, metric, dense in TABLES]
+    return [(title, table) for title, table in every if table["rows"]]
+
+
+def _table(report: Row, metric: str, dense: bool, columns: Sequence[str]) -> Row:
+    """A row a site and task, and the mean of each column over the rows that have a value."""
+    outlines = {(r["site"], r["task"]) for r in report["results"] if r["metric"] == "dice"}
+    rows = [
+        r for r in plots.scores(report, metric) if ((r["site"], r["task"]) in outlines) == dense
+    ]
+    values = {(r["site"], r["task"], r["model"]): r["value"] for r in rows}
+    places = plots.places(report, rows)
     means = []
     for column in columns:
-        known = [values[name, column] for name in names if (name, column) in values]
+        known = [values[(*place, column)] for place in places if (*place, column) in values]
         mean = sum(known) / len(known) if known else None
-        means.append({"value": mean, "sites": len(known)})
+        means.append({"value": mean, "count": len(known)})
     return {
-        "rows": [(name, [values.get((name, c)) for c in columns]) for name in names],
+        "rows": [(*place, [values.get((*place, c)) for c in columns]) for place in places],
         "means": means,
+        "of": "sites" if len({site for site, _ in places}) == len(places) else "tasks",
     }

@@ -69,33 +69,58 @@ def epsilon_by_round(report: Report) -> str:
         return _svg(figure, "epsilon", "Epsilon by round of each site; the guarantee dashed")
 
 
-def auc_by_site(report: Report) -> str:
-    """Test AUC of every model at every site."""
-    rows = [
+SCORES = {
+    "auc": ("AUC", "test AUC (0.5: guessing; 1: perfect)"),
+    "dice": ("Dice overlap", "test Dice overlap (0: nowhere right; 1: every pixel)"),
+}
+"""Metric -> its name, and what its axis says."""
+
+
+def scores(report: Report, metric: str) -> list[Report]:
+    """Test results of one metric that have a value."""
+    return [
         r
         for r in report["results"]
-        if r["split"] == "test" and r["metric"] == "auc" and r["value"] is not None
+        if r["split"] == "test" and r["metric"] == metric and r["value"] is not None
     ]
-    sites = _in_order(report, rows)
+
+
+def places(report: Report, rows: Sequence[Report]) -> list[tuple[str, str]]:
+    """Site and task of `rows`, each once: sites in the report's order, tasks as they come."""
+    order = [site["name"] for site in report["sites"]]
+    found = dict.fromkeys((r["site"], r["task"]) for r in rows if r["site"] in order)
+    return sorted(found, key=lambda place: order.index(place[0]))
+
+
+def scores_by_task(report: Report, metric: str) -> str:
+    """A metric of every model, site and task; empty where no task has it."""
+    rows = scores(report, metric)
+    if not rows:
+        return ""
+    name, axis = SCORES[metric]
+    tasks = places(report, rows)
+    sites = [site for site, _ in tasks]
+    labels = [s if sites.count(s) == 1 else f"{s}: {task}" for s, task in tasks]
     models = [m for m in MODELS if any(r["model"] == m for r in rows)]
-    with _plot(0.4 + 0.55 * max(len(sites), 2), models) as (figure, axes):
+    with _plot(0.4 + 0.55 * max(len(tasks), 2), models) as (figure, axes):
         axes.grid(False, axis="y")
-        for border in range(1, len(sites)):
+        for border in range(1, len(tasks)):
             axes.axhline(border - 0.5, color=LINE, linewidth=1)
         for i, model in enumerate(models):
-            points = [(r["value"], sites.index(r["site"])) for r in rows if r["model"] == model]
+            mine = [r for r in rows if r["model"] == model]
+            points = [(r["value"], tasks.index((r["site"], r["task"]))) for r in mine]
             offset = 0.16 * (i - (len(models) - 1) / 2)
             axes.plot(
                 [x for x, _ in points], [y + offset for _, y in points], label=model,
                 markersize=6.5 if i == 0 else 5.5, **{**_look(i), "linestyle": "none"},
             )  # fmt: skip
-        axes.set_yticks(range(len(sites)), [_short(name) for name in sites])
+        axes.set_yticks(range(len(tasks)), [_short(label) for label in labels])
         axes.tick_params(axis="y", length=0)
-        axes.set_ylim(len(sites) - 0.5, -0.5)
-        lowest = min((r["value"] for r in rows), default=0.5)
-        axes.set_xlim(math.floor(10 * lowest - 0.2) / 10, 1.0)
-        axes.set_xlabel("test AUC (0.5: guessing; 1: perfect)")
-        return _svg(figure, "auc", "Test AUC of every model at every site")
+        axes.set_ylim(len(tasks) - 0.5, -0.5)
+        lowest = min(r["value"] for r in rows)
+        axes.set_xlim(max(-0.02, math.floor(10 * lowest - 0.2) / 10), 1.0)
+        axes.set_xlabel(axis)
+        return _svg(figure, metric, f"Test {name} of every model at every site")
 
 
 def losses(report: Report) -> str:

@@ -46,13 +46,16 @@ NOISE_MULTIPLIER = _number(
     "Standard deviation of the noise divided by max_grad_norm; no unit.", exclusiveMinimum=0
 )
 MAX_GRAD_NORM = _number(
-    "L2 sensitivity of a step's clipped sum under add/remove of one unit; gradient units.",
+    "L2 sensitivity of a step's clipped sum, or of a count, under add/remove of one unit.",
     exclusiveMinimum=0,
 )
 
 PHASE = _object(
     {
-        "name": _text("Phase of the schedule; `spare`: rounds kept for retraining a lost round."),
+        "name": _text(
+            "Phase of the schedule; `spare`: rounds kept for retraining a lost round; "
+            "`class-balance`: the site's own count of its classes, no round."
+        ),
         "rounds": _count("Admitted rounds of the phase."),
         "steps": _count("Admitted DP steps of the phase, all its rounds together."),
         "sample_rate": SAMPLE_RATE,
@@ -107,9 +110,13 @@ SITE = _object(
         ),
         "delta_warning": _maybe(_text("Delta is large for the declared number of units.")),
         "n_public": _maybe(_count("Declared number of units; null: kept at the site.")),
-        "noise_multiplier": _maybe({**NOISE_MULTIPLIER, "description": "Smallest of the phases."}),
-        "sample_rate": _maybe({**SAMPLE_RATE, "description": "Largest of the phases."}),
-        "max_grad_norm": _maybe({**MAX_GRAD_NORM, "description": "Largest of the phases."}),
+        "noise_multiplier": _maybe(
+            {**NOISE_MULTIPLIER, "description": "Smallest of the training phases."}
+        ),
+        "sample_rate": _maybe({**SAMPLE_RATE, "description": "Largest of the training phases."}),
+        "max_grad_norm": _maybe(
+            {**MAX_GRAD_NORM, "description": "Largest of the training phases."}
+        ),
         "steps": _count("Admitted DP steps, spare rounds included."),
         "steps_trained": _count("DP steps really taken, repeated rounds included."),
         "rounds_trained": _count("Different rounds that were trained."),
@@ -126,7 +133,11 @@ RESULT = _object(
     {
         "site": _text("Site whose records were evaluated."),
         "task": _text("Supervised task."),
-        "metric": {"enum": ["auc", "accuracy"], "description": "Between 0 and 1."},
+        "metric": {
+            "enum": ["auc", "accuracy", "dice"],
+            "description": "Between 0 and 1. A dense task has `dice`, the mean overlap of its "
+            "classes but the first, and the accuracy of its pixels.",
+        },
         "split": {"enum": ["val", "test"]},
         "value": _maybe(_number("Null if undefined.", minimum=0, maximum=1)),
         "model": _text("federated-dp: this run. Others are baselines."),
@@ -165,6 +176,14 @@ TRAINING = _object(
         "site": _text("Site."),
         "attempt": _count("0, or the number of times that the round was lost before."),
         "exact_loss": _maybe(_number("Mean training loss without noise; simulations only.")),
+    }
+)
+
+PICTURE = _object(
+    {
+        "file": _text("PNG in the folder `pictures` beside the report."),
+        "title": _text("What it shows."),
+        "caption": _text("How to read it."),
     }
 )
 
@@ -215,6 +234,9 @@ SCHEMA: Kind = {
             "results": _list(RESULT, "Metrics of this run and of its baselines."),
             "events": _list(EVENT, "Refusals and refused updates."),
             "training": _list(TRAINING, "One row a round and site."),
+            "pictures": _list(
+                PICTURE, "Of the final shared model, on phantom images; they show no record."
+            ),
             "timing": TIMING,
         }
     ),

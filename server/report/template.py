@@ -53,6 +53,8 @@ figure { margin: 16px 0 4px; } figure svg { display: block; width: 100%; height:
 figure svg text { font-family: "Segoe UI", "Helvetica Neue", Arial, "Liberation Sans",
                   sans-serif !important; }
 figcaption { color: var(--soft); font-size: 13.5px; max-width: 106ch; margin-top: 8px; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 8px 32px; }
+.pictures img { display: block; max-width: 100%; height: auto; }
 @media (max-width: 800px) { main { padding: 24px 18px; margin: 0; } table { font-size: 13px; } }
 @media (max-width: 800px), print { .who { min-width: 7em; } .bar { min-width: 90px; }
                                    th, td { padding-right: 8px; } }
@@ -70,7 +72,7 @@ TEMPLATE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Privacy-budget report: {{ r.name }}</title>
 <style>{{ style }}</style>
@@ -175,7 +177,10 @@ are charged too, used or not.</figcaption></figure>
 a step with the <i>sample rate</i> as its probability; its gradient is scaled down to at most the
 <i>max. norm</i>; noise of standard deviation <i>noise multiplier</i> times <i>max. norm</i> is added
 to the sum; the sum is divided by the <i>expected batch</i>, a public constant. The phase
-<i>spare</i> may repeat any round and is charged like the costliest.</p>
+<i>spare</i> may repeat any round and is charged like the costliest.
+{% if taking_part|map(attribute="phases")|sum(start=[])|selectattr("name", "equalto", "class-balance")|list %}
+<i>class-balance</i> is a site's own: it counted its classes once, before the first round, with noise
+of that standard deviation on each count, weighs its losses with them, and sent no count.{% endif %}</p>
 <table>
 <thead><tr><th>sites</th><th>phase</th><th class="n">rounds</th><th class="n">steps</th>
 <th class="n">sample rate</th><th class="n">noise multiplier</th><th class="n">max. norm</th>
@@ -223,16 +228,16 @@ to the sum; the sum is divided by the <i>expected batch</i>, a public constant. 
 {% for metric, table in tables %}
 <table><thead><tr><th>{{ metric }}</th>{% for c in columns %}<th class="n">{{ c }}</th>{% endfor %}</tr></thead>
 <tbody>
-{% for name, cells in table.rows %}
-<tr><th class="who">{{ name }}<span class="soft">{{ tasks[name] }}</span></th>
+{% for name, task, cells in table.rows %}
+<tr><th class="who">{{ name }}<span class="soft">{{ task }}</span></th>
 {% for cell in cells %}<td class="n">{{ "–" if cell is none else "%.3f"|format(cell) }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody>
-<tfoot><tr><th>mean over sites</th>
-{% for m in table.means %}<td class="n">{% if m.value is none %}–{% else %}{{ "%.3f"|format(m.value) }}{% if m.sites < table.rows|length %} <span class="soft">{{ m.sites }} of {{ table.rows|length }} sites</span>{% endif %}{% endif %}</td>{% endfor %}</tr></tfoot>
+<tfoot><tr><th>mean over {{ table.of }}</th>
+{% for m in table.means %}<td class="n">{% if m.value is none %}–{% else %}{{ "%.3f"|format(m.value) }}{% if m.count < table.rows|length %} <span class="soft">{{ m.count }} of {{ table.rows|length }} {{ table.of }}</span>{% endif %}{% endif %}</td>{% endfor %}</tr></tfoot>
 </table>
 {% endfor %}
-<figure>{{ plots.auc }}<figcaption>On the test split of each site. <b>federated-dp</b>: this run.
+<figure>{{ plots.auc }}{{ plots.dice }}<figcaption>On the test split of each site. <b>federated-dp</b>: this run.
 <b>local-dp</b>: each site alone, same plan and &epsilon;. <b>local-plain</b>,
 <b>federated-plain</b>, <b>centralised-plain</b> (records pooled): without privacy. All but the first
 are baselines, outside the ledger.</figcaption></figure>
@@ -252,7 +257,19 @@ its own objectives, so losses of different phases do not compare.</figcaption></
 </tbody></table>
 {% else %}<p>None.</p>{% endif %}
 
-<h2>9. To repeat this run</h2>
+<h2>9. What the shared model sees</h2>
+{% if pictures %}
+<p>Drawn by the server from the final shared model and from phantom images, which a program made:
+they show no patient and tell nothing about any record. All sites have this model.</p>
+<div class="pictures">
+{% for p in pictures %}
+<figure><img alt="{{ p.title }}" src="data:image/png;base64,{{ p.data }}"><figcaption><b>{{ p.title }}.</b>
+{{ p.caption }}</figcaption></figure>
+{% endfor %}
+</div>
+{% else %}<p>No pictures were drawn.</p>{% endif %}
+
+<h2>10. To repeat this run</h2>
 <table><tbody>
 <tr><th class="who">run</th><td><code>{{ r.run_id }}</code></td></tr>
 <tr><th>seed</th><td>{{ r.seed }}</td></tr>

@@ -29,11 +29,21 @@ def write_report(folder: Path, *, simulation: bool = True) -> dict[str, Any]:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     report = build(folder, simulation=simulation, generated_at=now)
     check(report)
-    page = render(report)
+    page = render(report, _images(folder, report))
     write_atomically(folder / "report.schema.json", schema_json().encode())
     write_json(folder / "report.json", report)
     write_atomically(folder / "report.html", page.encode())
     return report
+
+
+def _images(folder: Path, report: dict[str, Any]) -> dict[str, bytes]:
+    """The pictures that the report lists, as far as they lie in the folder beside it."""
+    found = {}
+    for name in (picture["file"] for picture in report["pictures"]):
+        path = folder / "pictures" / name
+        if Path(name).name == name and path.is_file():
+            found[name] = path.read_bytes()
+    return found
 
 
 def check(report: dict[str, Any]) -> None:

@@ -31,27 +31,29 @@ def run(scenario: str, seed: int, folder: Path, data_root: Path | None, settings
 
 
 def rows_of(reports: dict[int, Any]) -> list[dict[str, Any]]:
-    """A row a model and site, and one a model for the mean over sites: test AUC and accuracy."""
-    values: dict[tuple[str, str, str], dict[int, float]] = defaultdict(dict)
+    """A row a model, site, task and metric of the test split, and the mean over sites."""
+    values: dict[tuple[str, str, str, str], dict[int, float]] = defaultdict(dict)
     for seed, report in reports.items():
         for row in report["results"]:
             if row["split"] == "test" and row["value"] is not None:
-                values[row["model"], row["site"], row["metric"]][seed] = row["value"]
-        for model in {r["model"] for r in report["results"]}:
-            for metric in ("auc", "accuracy"):
-                sites = [v[seed] for (m, s, k), v in values.items()
-                         if m == model and k == metric and s != "mean" and seed in v]  # fmt: skip
-                values[model, "mean", metric][seed] = statistics.mean(sites)
+                key = row["model"], row["site"], row["task"], row["metric"]
+                values[key][seed] = row["value"]
+        for model, metric in {(r["model"], r["metric"]) for r in report["results"]}:
+            sites = [v[seed] for (m, s, _, k), v in values.items()
+                     if m == model and k == metric and s != "mean" and seed in v]  # fmt: skip
+            if sites:
+                values[model, "mean", "", metric][seed] = statistics.mean(sites)
     return [
         {
             "model": model,
             "site": site,
+            "task": task,
             "metric": metric,
             "mean": round(statistics.mean(by_seed.values()), 4),
             "spread": round(statistics.stdev(by_seed.values()), 4) if len(by_seed) > 1 else None,
             "by_seed": {str(k): round(v, 4) for k, v in sorted(by_seed.items())},
         }
-        for (model, site, metric), by_seed in sorted(values.items())
+        for (model, site, task, metric), by_seed in sorted(values.items())
     ]
 
 

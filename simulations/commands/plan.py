@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     for _, site in resolve_sites(scenario, None, arguments.data_root):
         try:
-            plan = solve(scenario.schedule, site.privacy)
+            plan = solve(scenario.schedule, site.privacy, site.tasks)
         except ValueError as error:
             raise ConfigError(f"site {site.name}: {error}") from error
         rows.append(

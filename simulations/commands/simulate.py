@@ -44,11 +44,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     baselines = not arguments.no_baselines
     with FreshProcess() as helper:
-        _train(
-            arguments, folder, lambda: helper.load("simulations.baselines") if baselines else None
-        )
-        if baselines or not (folder / "report.json").exists():
-            helper.call(compare_and_report, folder, baselines=baselines)
+        next_ = "simulations.baselines" if baselines else "server.report.pictures"
+        _train(arguments, folder, lambda: helper.load(next_))
+        helper.call(compare_and_report, folder, baselines=baselines)
     results = json.loads((folder / "report.json").read_text())["results"]
     print(result_table(results))
     print(f"report: {folder / 'report.html'}")
@@ -99,7 +97,8 @@ def claim(folder: Path, scenario: str, settings: list[str], *, overwrite: bool) 
 
 
 def compare_and_report(folder: Path, *, baselines: bool) -> None:
-    """What follows the federated run: the baselines, and the report again with their results."""
+    """What follows the federated run: the baselines, the pictures, and the report again."""
+    from server.report.pictures import draw_pictures
     from simulations.baselines import run_all
     from simulations.flower import finish
     from simulations.prepared import load_prepared
@@ -107,6 +106,7 @@ def compare_and_report(folder: Path, *, baselines: bool) -> None:
 
     if baselines:
         run_all(folder, say)
+    draw_pictures(folder)
     finish(load_prepared(folder))
 
 
@@ -120,21 +120,28 @@ MODELS = ("federated-dp", "local-dp", "local-plain", "federated-plain", "central
 
 
 def result_table(results: list[dict[str, Any]]) -> str:
-    """Test AUC and accuracy, a line a site, a column a model."""
+    """Test AUC, Dice and accuracy, a line a site and task, a column a model."""
     models = [m for m in MODELS if any(r["model"] == m for r in results)]
-    sites = sorted({r["site"] for r in results})
+    outlines = {(r["site"], r["task"]) for r in results if r["metric"] == "dice"}
+    sites = sorted({(r["site"], r["task"]) for r in results})
+    several = len({site for site, _ in sites}) < len(sites)
     lines = []
-    for metric in ("auc", "accuracy"):
-        lines.append(f"test {metric:<14}" + "".join(f"{m:>19}" for m in models))
+    for metric in ("auc", "dice", "accuracy"):
         values = {
-            (r["site"], r["model"]): r["value"]
+            (r["site"], r["task"], r["model"]): r["value"]
             for r in results
             if r["metric"] == metric and r["split"] == "test"
         }
-        for site in sites:
-            cells = [values.get((site, m)) for m in models]
-            lines.append(f"  {site:<17}" + "".join(_cell(c) for c in cells))
-        means = [_mean([values.get((s, m)) for s in sites]) for m in models]
+        # Accuracy of pixels is not accuracy of images: the report has it, in a table of its own.
+        rows = [s for s in sites if (s in outlines) == (metric == "dice")]
+        if not rows:
+            continue
+        lines.append(f"test {metric:<14}" + "".join(f"{m:>19}" for m in models))
+        for site, task in rows:
+            cells = [values.get((site, task, m)) for m in models]
+            name = f"{site} {task}" if several else site
+            lines.append(f"  {name:<17}" + "".join(_cell(c) for c in cells))
+        means = [_mean([values.get((*row, m)) for row in rows]) for m in models]
         lines.append(f"  {'mean':<17}" + "".join(_cell(c) for c in means))
     return "\n".join(lines)
 

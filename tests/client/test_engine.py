@@ -14,7 +14,7 @@ from client.privacy.engine import ClipGroup, DpEngine, EngineError
 from client.privacy.noise import SecureNoise, SeededNoise
 from client.privacy.plan import PhasePlan
 from client.training import _slice
-from medformer.config import Domain, ModelConfig
+from medformer.config import Domain, ModelConfig, Task
 from medformer.images import standardise
 from medformer.model import Medformer
 from medformer.objectives import OBJECTIVES, Batch, mix_losses, trained_parameters
@@ -67,7 +67,7 @@ def draws_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def names_of(model: Medformer, objective: str, domain: Domain = CHEST) -> list[str]:
-    return trained_parameters(model, domain, [OPACITY.name], {objective: 1.0})
+    return trained_parameters(model, domain, list(model.tasks), {objective: 1.0})
 
 
 def groups_of(names: list[str]) -> list[ClipGroup]:
@@ -125,6 +125,33 @@ def test_clipped_sum_equals_one_by_one_gradients(
     batch = batch_of(SIZE, domain=domain)
     wanted = one_by_one(model, batch, objective)
     found = clipped_sum(model, batch, objective)
+    largest = max(float(v.abs().max()) for v in wanted.values())
+    for name, value in wanted.items():
+        assert float((found[name] - value).abs().max()) <= 1e-4 * largest, name
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_clipped_sum_of_two_tasks_of_which_one_is_dense(rank: int, monkeypatch: pytest.MonkeyPatch):
+    """Two encodings a record and a head that reads the stem's maps: still one gradient a record."""
+    monkeypatch.setattr(engine_module, "PHYSICAL_BATCH", 4)
+    domain = CHEST if rank == 2 else VOLUMES
+    outline = Task(name="outline", kind="dense", classes=3, weight=2, class_weights=(0.5, 1, 2))
+    torch.manual_seed(2)
+    model = Medformer(ModelConfig.for_domains([domain]), [OPACITY, outline], site=True)
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    whole = batch_of(SIZE, domain=domain)
+    masks = torch.randint(-1, 3, whole.images[:, 0].shape, generator=torch.Generator())
+    masks[0] = -1  # nobody outlined this one
+    batch = Batch(whole.images, {**whole.labels, outline.name: masks}, domain)
+
+    wanted = one_by_one(model, batch, "supervised")
+    found = clipped_sum(model, batch, "supervised")
+    assert {n.split(".")[2] for n in wanted if n.startswith("output.heads.")} == {
+        "chest",
+        "outline",
+    }
     largest = max(float(v.abs().max()) for v in wanted.values())
     for name, value in wanted.items():
         assert float((found[name] - value).abs().max()) <= 1e-4 * largest, name

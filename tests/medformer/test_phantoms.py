@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from medformer.phantoms import KINDS, Scanner, generate
+from medformer.phantoms import KINDS, Scanner, generate, outlined
 
 ANY_KIND = pytest.mark.parametrize("kind", sorted(KINDS))
 
@@ -181,6 +181,54 @@ def test_labels_can_be_read_from_the_images(kind):
     accuracy = accuracy_of_a_plain_classifier(kind, train=1200, test=400)
 
     assert chance + 0.1 < accuracy < 0.99
+
+
+OUTLINED = pytest.mark.parametrize("kind", ["chest", "ultrasound"])
+
+
+@OUTLINED
+def test_masks_outline_the_finding_of_the_very_same_images(kind):
+    """Same bytes as without masks; no mask without a finding, and hardly a finding without: an
+    opacity behind the heart."""
+    images, labels, masks = outlined(kind, 70, seed=3, size=32, scanner=OTHER_SITE)
+    plain_images, plain_labels = generate(kind, 70, seed=3, size=32, scanner=OTHER_SITE)
+
+    assert images.tobytes() == plain_images.tobytes()
+    assert labels.tobytes() == plain_labels.tobytes()
+    assert (masks.shape, masks.dtype, set(np.unique(masks))) == ((70, 32, 32), np.int64, {0, 1})
+    shown = masks.any(axis=(1, 2))
+    assert not shown[labels == 0].any()
+    assert shown[labels > 0].mean() > (0.9 if kind == "chest" else 0.999)
+    assert masks[labels > 0].mean() < 0.2
+
+
+@OUTLINED
+def test_a_scanner_moves_no_mask_and_a_seed_moves_all(kind):
+    """Masks are of the scene."""
+    _, _, masks = outlined(kind, 40, seed=3)
+
+    np.testing.assert_array_equal(masks, outlined(kind, 40, seed=3, scanner=OTHER_SITE)[2])
+    assert (masks != outlined(kind, 40, seed=4)[2]).any()
+
+
+def test_what_a_mask_outlines_can_be_seen():
+    """Lesions are darker than the tissue around them, opacities brighter than healthy lung."""
+    images, labels, masks = outlined("ultrasound", 96, seed=1)
+    inside = [i[m == 1].mean() for i, m in zip(images, masks, strict=True) if m.any()]
+    around = [i[8:18][m[8:18] == 0].mean() for i, m in zip(images, masks, strict=True) if m.any()]
+    assert np.mean(np.array(inside) < np.array(around)) > 0.8
+
+    images, labels, masks = outlined("chest", 96, seed=1)
+    where = masks[labels == 1].any(0)
+    assert (
+        images[labels == 1][masks[labels == 1] == 1].mean() > images[labels == 0][:, where].mean()
+    )
+
+
+def test_a_kind_without_a_finding_has_no_masks():
+    """The classes of histology name the whole image."""
+    with pytest.raises(ValueError, match=r"histology phantoms have no masks.*chest, ultrasound"):
+        outlined("histology", 1, seed=0)
 
 
 def test_kinds_say_what_they_imitate():

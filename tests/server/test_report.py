@@ -21,7 +21,7 @@ from server.report.html import render
 from server.report.numbers import rounded_up, scientific
 from server.report.schema import SCHEMA, schema_json
 from server.report.write import check, write_report
-from tests.conftest import CHEST, CONFIG
+from tests.conftest import CHEST, CONFIG, OPACITY
 
 SCHEDULE = Schedule(
     phases=(
@@ -208,6 +208,62 @@ def test_baselines_that_come_later_join_the_results(folder: Path):
     assert "exact, simulation only" in text_of(folder)
 
 
+def test_several_tasks_of_a_site_have_rows_of_their_own(folder: Path):
+    """Dice is a table of its own, and accuracy of pixels is not averaged with that of images."""
+    outline = [
+        {**result("north", metric, value), "task": "outline"}
+        for metric, value in (("dice", 0.5), ("accuracy", 0.97))
+    ]
+    change(folder, "summary", lambda summary: summary["results"].extend(outline))
+    report = write_report(folder)
+    shown = text_of(folder)
+
+    assert {r["task"] for r in report["results"] if r["metric"] == "dice"} == {"outline"}
+    for row in (
+        "Test AUC federated-dp local-dp north chest 0.750 0.625 south chest 0.750 –",
+        "Test accuracy federated-dp local-dp north chest 0.750 – south chest 0.750 –",
+        "Test Dice overlap federated-dp local-dp north outline 0.500 –",
+        "Test accuracy of pixels federated-dp local-dp north outline 0.970 –",
+    ):
+        assert row in shown
+    assert "Test Dice overlap of every model" in page_of(folder)
+
+
+def test_a_count_of_classes_is_shown_as_a_phase_without_rounds(folder: Path):
+    """One more step, admitted and taken; the training's own figures stay the training's."""
+    counting = Privacy(epsilon=5, n_public=2000, class_balance_noise=20)
+    plan = json.loads(solve(SCHEDULE, counting, [OPACITY]).to_json())
+    change(folder, "receipts", lambda receipts: receipts.update(north=plan))
+    north = write_report(folder)["sites"][0]
+
+    assert north["phases"][0]["name"] == "class-balance"
+    assert (north["steps"], north["steps_trained"]) == (PLAN.steps + 1, 1 + 3 + 2 + 2)
+    assert north["sample_rate"] == PLAN.phases[0].sample_rate
+    assert "class-balance 0 1 1 20.000 1.000 1" in text_of(folder)
+    assert "sent no count" in text_of(folder)
+
+
+def test_pictures_are_embedded_and_only_those_of_the_folder(folder: Path):
+    """With their captions, escaped; a name that leads elsewhere shows nothing."""
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "one.png").write_bytes(b"picture")
+    (folder / "secret.png").write_bytes(b"secret")
+    entries = [
+        {"file": f, "title": "<b>", "caption": f"of {f}"} for f in ("one.png", "../secret.png")
+    ]
+    write(folder, "pictures", entries)
+    report = write_report(folder)
+
+    assert report["pictures"] == entries
+    assert 'src="data:image/png;base64,cGljdHVyZQ=="' in page_of(folder)
+    assert "c2VjcmV0" not in page_of(folder)
+    assert "tell nothing about any record" in text_of(folder)
+    assert "&lt;b&gt;" in page_of(folder)
+    (folder / "pictures.json").unlink()
+    assert write_report(folder)["pictures"] == []
+    assert "No pictures were drawn" in text_of(folder)
+
+
 def test_a_deployment_keeps_totals_at_the_site_and_releases_nothing_exact(folder: Path):
     """Without site facts the fields are null; items for simulations only are not listed."""
     report = write_report(as_deployment(folder), simulation=False)
@@ -260,14 +316,19 @@ def test_no_text_of_a_site_becomes_markup(folder: Path):
 
 def test_the_page_loads_nothing_and_its_ids_are_unique(folder: Path):
     """One file that can be mailed and archived."""
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "one.png").write_bytes(b"picture")
+    write(folder, "pictures", [{"file": "one.png", "title": "one", "caption": "a picture"}])
     write_report(folder)
     ids: list[str] = []
 
     class Attributes(HTMLParser):
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            assert tag not in {"script", "link", "img", "iframe", "object"}
+            assert tag not in {"script", "link", "iframe", "object"}
             for key, value in attrs:
-                assert key not in {"src", "onload", "onclick"}
+                assert key not in {"onload", "onclick"}
+                if key == "src":
+                    assert (value or "").startswith("data:image/png;base64,")
                 if key.endswith("href"):
                     assert (value or "").startswith("#")
                 if key == "id":

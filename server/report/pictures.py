@@ -1,0 +1,190 @@
+"""Pictures of what the final shared model sees, for the report.
+
+The server draws them from what it has: the shared tensors, which carry the noise that the sites'
+ledgers paid for, and phantom images that it makes itself. No record is read, so they cost nothing.
+This module loads torch: it runs in a helper process, never in the coordinator.
+
+Letters: B images, C channels, H and W pixels.
+"""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medformer import phantoms
+from medformer.config import Domain
+from medformer.images import standardise
+from medformer.model import Medformer
+from medformer.pictures import attention_map, inpainted
+from server.checkpoints import load_state, write_atomically, write_json
+from server.coordinate import CHECKPOINTS
+from server.federation import Federation, load_federation
+from server.report.build import PICTURES
+
+IMAGES = 3
+"""Images of each kind."""
+SIDE = 120
+"""Least pixels a side of a shown image."""
+GAP = 6
+"""White pixels between images."""
+SEED = 2_000_003
+"""Away from the seeds of the pre-training, so that the model has not seen these images."""
+
+Colours = npt.NDArray[np.float64]
+"""(H, W, 3), 0 to 1."""
+
+ATTENTION = (
+    "Above: three {kind} images. Below: where the encoder's mean token comes from, by attention "
+    "rollout (Abnar and Zuidema 2020); yellow most, black least, each image by itself."
+)
+INPAINTING = (
+    "Three {kind} images, a row each: the image; what the model was shown, {hidden} % hidden; "
+    "the same with what the model fills in."
+)
+
+
+def draw_pictures(folder: Path) -> list[dict[str, str]]:
+    """Draw pictures of a run's final model into its folder: pictures/*.png, then pictures.json.
+
+    One of the attention, and one of the inpainting where any phase or the public pre-training
+    trained it, for each kind of phantom that the model has a stem, modality and anatomy for.
+
+    Returns:
+        {file, title, caption} of each; empty before the first checkpoint.
+    """
+    federation = load_federation(folder / "federation.json")
+    state = load_state(folder / CHECKPOINTS)
+    if state is None:
+        return []
+    model = Medformer(federation.model)
+    model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.final().items()})
+    model.eval()
+    entries = []
+    with torch.no_grad():
+        for name, title, caption, picture in _pictures(model, federation):
+            file = f"{name}.png"
+            write_atomically(folder / "pictures" / file, _png(picture))
+            entries.append({"file": file, "title": title, "caption": caption})
+    write_json(folder / PICTURES, entries)
+    return entries
+
+
+def _pictures(model: Medformer, federation: Federation) -> Iterator[tuple[str, str, str, Colours]]:
+    """Name, title, caption and pixels of every picture."""
+    inpaints = _trains_inpainting(federation)
+    for kind in phantoms.KINDS.values():
+        domain = _domain(model, federation, kind)
+        if domain is None:
+            continue
+        images = _phantoms(kind, domain, federation.seed)
+        maps = attention_map(model, standardise(images), domain)
+        yield (
+            f"attention-{kind.name}",
+            f"Attention, {kind.name} phantoms",
+            ATTENTION.format(kind=f"{kind.name} phantom"),
+            _attention(images, maps),
+        )
+        if inpaints:
+            generator = torch.Generator().manual_seed(federation.seed)
+            seen, filled = inpainted(model, standardise(images), domain, generator)
+            yield (
+                f"inpainting-{kind.name}",
+                f"Inpainting, {kind.name} phantoms",
+                INPAINTING.format(
+                    kind=f"{kind.name} phantom", hidden=round(100 * (1 - float(seen.mean())))
+                ),
+                _inpainting(images, seen, filled),
+            )
+
+
+def _trains_inpainting(federation: Federation) -> bool:
+    mixes: list[Any] = [p.objectives for p in federation.schedule.phases]
+    mixes += [federation.pretraining.objectives] if federation.pretraining else []
+    return any("inpainting" in mix for mix in mixes)
+
+
+def _domain(model: Medformer, federation: Federation, kind: phantoms.PhantomKind) -> Domain | None:
+    """These phantoms as a domain of the model, of the size of a site's images; None if unknown."""
+    config = federation.model
+    sizes = [s.domain.size for s in federation.sites if s.domain.modality == kind.modality]
+    domain = Domain(
+        name=f"phantom-{kind.name}",
+        modality=kind.modality,
+        anatomy=kind.anatomy,
+        channels=kind.channels,
+        size=next((size for size in sizes if size), 28),
+    )
+    known = domain.stem in config.stems and kind.modality in config.modalities
+    return domain if known and kind.anatomy in config.anatomies else None
+
+
+def _phantoms(kind: phantoms.PhantomKind, domain: Domain, seed: int) -> Tensor:
+    """(B, C, H, W) uint8, each of another class where there are enough."""
+    size = min(domain.size or 28, 128)  # no more tokens than a window at the coarsest patch
+    images, labels = phantoms.generate(kind.name, 32, seed=SEED + seed, size=size)
+    order = np.argsort(labels, kind="stable")
+    spread = order[np.linspace(0, len(order) - 1, IMAGES).round().astype(int)]
+    pixels = torch.from_numpy(images[spread])
+    return pixels[:, None] if kind.channels == 1 else pixels.permute(0, 3, 1, 2)
+
+
+def _attention(images: Tensor, maps: Tensor) -> Colours:
+    """Images above, images under their heat maps below."""
+    from matplotlib import colormaps
+
+    shown = _colours(images.float() / 255)
+    size = list(shown[0].shape[:2])
+    heat = F.interpolate(maps[:, None], size, mode="bilinear")[:, 0]
+    low, high = heat.amin((1, 2), keepdim=True), heat.amax((1, 2), keepdim=True)
+    scaled = ((heat - low) / (high - low).clamp(min=1e-12)).numpy()
+    colours = [colormaps["inferno"](values)[..., :3] for values in scaled]
+    heated = [0.5 * image + 0.5 * colour for image, colour in zip(shown, colours, strict=True)]
+    return _tiles([shown, heated])
+
+
+def _inpainting(images: Tensor, seen: Tensor, filled: Tensor) -> Colours:
+    """A row an image: original, masked, filled in."""
+    pixels = images.float()
+    dims = (1, 2, 3)
+    mean, scale = pixels.mean(dims, keepdim=True), pixels.std(dims, correction=0, keepdim=True)
+    restored = torch.where(seen > 0, pixels, filled * scale + mean)
+    masked = torch.where(seen > 0, pixels, 255 * 0.62)
+    columns = [_colours((x / 255).clamp(0, 1)) for x in (pixels, masked, restored)]
+    return _tiles([list(row) for row in zip(*columns, strict=True)])
+
+
+def _colours(images: Tensor) -> list[Colours]:
+    """(B, C, H, W) in 0 to 1 -> colour images at a size to look at."""
+    factor = max(1, -(-SIDE // images.shape[-1]))
+    large = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).double()
+    return [
+        image.repeat_interleave(factor, 0).repeat_interleave(factor, 1).numpy() for image in large
+    ]
+
+
+def _tiles(rows: list[list[Colours]]) -> Colours:
+    """Images in rows, white between them."""
+    height, width = rows[0][0].shape[:2]
+    sheet = np.ones((len(rows) * (height + GAP) - GAP, len(rows[0]) * (width + GAP) - GAP, 3))
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            top, left = i * (height + GAP), j * (width + GAP)
+            sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def _png(picture: Colours) -> bytes:
+    """The same bytes for the same picture."""
+    from matplotlib.image import imsave
+
+    buffer = io.BytesIO()
+    pixels = np.rint(picture * 255).astype(np.uint8)
+    imsave(buffer, pixels, format="png", metadata={"Software": "fedmedformer"})
+    return buffer.getvalue()

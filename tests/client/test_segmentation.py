@@ -1,0 +1,95 @@
+"""A site with two tasks, one of them dense: through the guard, under DP, and in the scenario."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.data.load import check, read
+from client.data.records import DataError
+from client.guard import Guard
+from client.site import Site
+from client.store import Store
+from medformer.config import Task
+from server.coordinate import Run
+from server.federation import Federation, PublicSite
+from server.pretraining import initial_shared
+from server.protocol import Schedule
+from simulations.baselines import LocalFleet
+from simulations.commands.simulate import result_table
+from simulations.prepare import resolve_sites
+from simulations.scenario import load_scenario
+from tests.conftest import CONFIG
+
+LESION = Task(name="lesion", kind="binary-class", classes=2)
+OUTLINE = Task(name="outline", kind="dense", classes=2, labels="masks")
+
+
+@pytest.fixture
+def outlining(site: Site) -> Site:
+    return site.model_copy(update={"tasks": (LESION, OUTLINE)})
+
+
+def test_phantoms_offer_masks_beside_labels(outlining: Site):
+    """A class for every pixel; a kind without a finding says what it has."""
+    records = read(outlining, "test")
+    masks, labels = records.joined("outline"), records.joined("lesion")
+    assert masks.shape == (32, 28, 28)
+    assert not masks[labels == 0].any()
+    assert masks[labels == 1].any()
+
+    data = outlining.data.model_copy(update={"kind": "histology"})
+    with pytest.raises(DataError, match="histology phantoms have no 'masks'; they have labels"):
+        read(outlining.model_copy(update={"data": data}), "test")
+
+
+def test_a_site_trains_both_tasks_under_dp_and_keeps_both_heads(
+    open_guard: Callable[..., Guard], outlining: Site, schedule: Schedule, tmp_path: Path
+):
+    """Every round through the guard; Dice and AUC of the result."""
+    federation = Federation(
+        name="test", model=CONFIG, schedule=schedule, pretraining=None,
+        sites=(PublicSite(name="north", domain=outlining.domain),),
+    )  # fmt: skip
+    (tmp_path / "run").mkdir()
+    start = initial_shared(CONFIG, 0)
+    run = Run(LocalFleet({"north": open_guard(outlining)}), federation, tmp_path / "run", True)
+    state = run.execute(lambda: start)
+
+    assert not [name for name in state.shared if name.startswith("output.heads.")]
+    assert not np.array_equal(state.shared["output.key.weight"], start["output.key.weight"])
+    kept = Store(tmp_path / "north", run.run_id).get_state(4)
+    assert kept is not None
+    for head in ("output.heads.lesion.weight", "output.heads.outline.2d-3.out.weight"):
+        assert kept.parameters[head].any()  # both start at zero
+    rows = json.loads((tmp_path / "run" / "summary.json").read_text())["results"]
+    found = {(r["task"], r["metric"]) for r in rows if r["split"] == "test"}
+    assert found == {("lesion", "auc"), ("lesion", "accuracy"), ("outline", "dice"),
+                     ("outline", "accuracy")}  # fmt: skip
+
+
+def test_the_shipped_scenario_declares_two_tasks_a_site():
+    """And its data are what the tasks need."""
+    pairs = resolve_sites(load_scenario("segmentation"), None, None)
+    assert [[t.kind for t in site.tasks] for _, site in pairs] == [["multi-class", "dense"]] * 2
+    small = {"records": 40}
+    for _, site in pairs:
+        check(site.model_copy(update={"data": site.data.model_copy(update=small)}))
+
+
+def test_the_printed_table_has_a_line_a_task():
+    """Dice of the outlines, AUC and accuracy of the others."""
+    rows = [
+        {"site": "north", "task": task, "metric": metric, "split": "test", "value": value,
+         "model": "federated-dp"}
+        for task, metric, value in (("lesion", "auc", 0.75), ("lesion", "accuracy", 0.5),
+                                    ("outline", "dice", 0.25), ("outline", "accuracy", 0.96))
+    ]  # fmt: skip
+    lines = [" ".join(line.split()) for line in result_table(rows).splitlines()]
+    assert lines == [
+        "test auc federated-dp", "north lesion 0.750", "mean 0.750",
+        "test dice federated-dp", "north outline 0.250", "mean 0.250",
+        "test accuracy federated-dp", "north lesion 0.500", "mean 0.500",
+    ]  # fmt: skip
