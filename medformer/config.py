@@ -61,6 +61,9 @@ class Preset(Frozen):
     token_budget: int = 0
     """The stem stops at its first stage, from the second on, that gives at most so many tokens; 0
     means that it never stops early."""
+    position_scale: float = 1.0
+    """Length of the positions that are added to the tokens. Small ones leave it to the stem what a
+    place shows: images are learned sooner (docs/results.md)."""
     window: int = 256
     """Tokens up to which every token attends to every other. Of a longer sequence, each attends to
     its neighbourhood of this many tokens and to `summaries` means of the whole."""
@@ -86,13 +89,15 @@ class Preset(Frozen):
 PRESETS = {
     "tiny": Preset(width=64, blocks=2, heads=4, mlp_ratio=2, latents=2, stem_widths=(16, 32, 64)),
     "small": Preset(
-        width=128,
-        blocks=4,
+        width=96,
+        blocks=2,
         heads=4,
         mlp_ratio=2,
         latents=4,
-        stem_widths=(32, 64, 128, 192),
-        token_budget=256,
+        stem_widths=(16, 32, 64, 96),
+        stem_pool=True,
+        token_budget=64,
+        position_scale=0.2,
     ),
     "base": Preset(
         width=384,
@@ -102,9 +107,11 @@ PRESETS = {
         latents=8,
         stem_widths=(64, 128, 256, 384),
         token_budget=256,
+        position_scale=0.2,
     ),
 }
-"""`tiny` is what trains well under DP on a CPU; `base` has the encoder of a ViT-S (Touvron et al.
+"""`tiny` is what trains well under DP on a CPU; `small` reads small images finer and is what the
+tables of docs/results.md show without privacy; `base` has the encoder of a ViT-S (Touvron et al.
 2021), whose weights it can start from (`medformer.load_vit`)."""
 
 

@@ -79,7 +79,7 @@ class InputAdaptformer(nn.Module):
         """
         if spacing is None and domain.spacing is not None:
             spacing = torch.tensor(domain.spacing).expand(grid.shape[0], -1)
-        place = positions(grid.shape[2:], self.width, spacing)
+        place = self.preset.position_scale * positions(grid.shape[2:], self.width, spacing)
         tokens = grid.flatten(2).transpose(1, 2) + place
         memory = [self.modality[domain.modality](grid), self.anatomy[domain.anatomy](grid)]
         memory += [self.site["own"](grid)] if "own" in self.site else []

@@ -106,9 +106,21 @@ def test_checkpointing_changes_memory_only():
         assert torch.allclose(plain, saved, atol=1e-6)
 
 
-@pytest.mark.parametrize("preset", ["small", "base"])
 @pytest.mark.parametrize(
-    ("rank", "size", "tokens"), [(2, 28, 49), (2, 64, 256), (2, 224, 196), (3, 28, 64), (3, 64, 64)]
+    ("preset", "rank", "size", "tokens"),
+    [
+        ("tiny", 2, 28, 16),
+        ("tiny", 3, 28, 64),
+        ("small", 2, 28, 49),
+        ("small", 2, 64, 64),
+        ("small", 2, 224, 196),
+        ("small", 3, 28, 64),
+        ("small", 3, 64, 64),
+        ("base", 2, 28, 49),
+        ("base", 2, 64, 256),
+        ("base", 2, 224, 196),
+        ("base", 3, 64, 64),
+    ],
 )
 def test_small_images_are_cut_finer(preset: str, rank: int, size: int, tokens: int):
     """The stem stops where the tokens fit the budget, so that every size gets some 50 to 250."""

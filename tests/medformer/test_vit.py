@@ -126,8 +126,8 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, capsys):
 @pytest.mark.parametrize(
     ("weights", "heads", "sentence"),
     [
-        (vit_weights(128, 256, 4), 4,
-         "'tiny' needs width 64, 4 heads.*width 128, 4 heads and 4 blocks. Preset 'small' fits it"),
+        (vit_weights(96, 192, 4), 4,
+         "'tiny' needs width 64, 4 heads.*width 96, 4 heads and 4 blocks. Preset 'small' fits it"),
         (vit_weights(384, 1536, 12), None, "width 384, 6 heads.*Preset 'base' fits it"),
         (vit_weights(96, 200), None, "No preset fits it"),
         (vit_weights(), None, "4 heads .*this ViT has width 64, 1 heads"),

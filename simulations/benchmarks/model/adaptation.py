@@ -86,7 +86,7 @@ def adapted(
         strength = 2 / (1 + np.exp(-10 * progress)) - 1  # Ganin et al. 2016, section 5.2.2
         extra = {name: float(weight * strength) for name, weight in mixed.items()}
         if "alignment" in mixed and step % 50 == 0:
-            model.set_reference(_means(model, data))
+            _set_reference(model, data)
         total = torch.zeros(())
         for site in taking_part:
             batch = batch_of(site)
@@ -101,11 +101,13 @@ def adapted(
     return score(Classifier(model, domain, data.task), data.task, test)
 
 
-def _means(model: Medformer, data: DataSet) -> Tensor:
-    """Mean token of each public image, (N, D)."""
-    with torch.no_grad():
-        images = standardise(data.parts["val"].images[:256])
-        return model.tokens(images, data.domain).mean(1)
+@torch.no_grad()
+def _set_reference(model: Medformer, data: DataSet) -> None:
+    """Moments of the mean tokens of public images, as the encoder sees them now."""
+    images = standardise(data.parts["val"].images[:256])
+    features = model.tokens(images, data.domain).mean(1)
+    model.pretext.reference.mean.copy_(features.mean(0))
+    model.pretext.reference.variance.copy_(features.var(0, unbiased=False))
 
 
 def jobs(sets: Sequence[DataSet], seed: int, quick: bool) -> Iterator[Job]:

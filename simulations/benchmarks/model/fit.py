@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from client.evaluation import auc
 from medformer.config import Task
 from medformer.images import shift_and_flip, standardise
+from medformer.objectives.orientation import oriented
 from medformer.tasks import label_losses, probabilities
 from simulations.benchmarks.model.sets import MIRRORS, TURNS, DataSet, Part
 
@@ -32,8 +33,8 @@ def augmented(part: Part, name: str, generator: torch.Generator) -> Tensor:
     """Images shifted, and mirrored and turned where labels allow it, then standardised."""
     images = shift_and_flip(part.images, generator, flip=name in MIRRORS)
     if name in TURNS:
-        turns = int(torch.randint(4, (1,), generator=generator))
-        images = torch.rot90(images, turns, (-2, -1))
+        turned = torch.randint(8, (len(images),), generator=generator)
+        images = oriented(images, turned)
     return standardise(images)
 
 

@@ -1,8 +1,10 @@
 """One measurement at a time, kept in the result file, so that an interrupted benchmark goes on."""
 
+import fcntl
 import json
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +47,11 @@ class Results:
         self._path = path
         self._commit = commit
         self._rows: dict[tuple[Key, str], dict[str, Any]] = {}
-        if path is not None and path.exists():
-            for row in json.loads(path.read_text())["rows"]:
+        self._read()
+
+    def _read(self) -> None:
+        if self._path is not None and self._path.exists():
+            for row in json.loads(self._path.read_text())["rows"]:
                 key = Key(row["table"], row["dataset"], row["model"], row["labels"])
                 self._rows[key, row["metric"]] = row
 
@@ -59,7 +64,13 @@ class Results:
         )
 
     def add(self, job: Job, values: Values) -> None:
-        """Add a seed's values and write the file."""
+        """Add a seed's values and write the file, which several processes may share."""
+        with self._shared():
+            self._add(job, values)
+            if self._path is not None:
+                record.save(self._path, "model", self.rows())
+
+    def _add(self, job: Job, values: Values) -> None:
         for metric, value in values.items():
             row = self._rows.setdefault(
                 (job.key, metric), {**asdict(job.key), "metric": metric, "by_seed": {}}
@@ -69,8 +80,18 @@ class Results:
             seen = list(row["by_seed"].values())
             row["mean"] = round(statistics.mean(seen), 4)
             row["spread"] = round(statistics.stdev(seen), 4) if len(seen) > 1 else None
-        if self._path is not None:
-            record.save(self._path, "model", self.rows())
+
+    @contextmanager
+    def _shared(self) -> Iterator[None]:
+        """Alone with the file, and up to date with it."""
+        if self._path is None:
+            yield
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._read()
+            yield
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows, sorted."""
