@@ -23,7 +23,7 @@ from simulations.benchmarks.model.networks import Classifier
 from simulations.benchmarks.model.sets import DataSet, Part
 
 TABLE = "adaptation"
-PRESET = "small"
+PRESET = "tiny"
 SCANNERS = (
     Scanner(gain=0.8, gamma=0.7, noise=0.02),
     Scanner(gain=1.0, gamma=1.0, noise=0.1, blur=0.5),
@@ -112,7 +112,7 @@ def _set_reference(model: Medformer, data: DataSet) -> None:
 
 def jobs(sets: Sequence[DataSet], seed: int, quick: bool) -> Iterator[Job]:
     """Every set, method and site left out; one row a set and method, its mean over the sites."""
-    steps = 10 if quick else 600
+    steps = 10 if quick else 500
 
     def measure(data: DataSet, method: str, unlabelled: bool) -> Values:
         each = [

@@ -122,8 +122,9 @@ TABLES = (
      "Three sites, a scanner each; labels at two, test AUC at the third, mean over the site left "
      "out. `unseen`: no image of it before the test; `unlabelled`: its images take part without "
      "labels.", _by_model),
-    ("One model for all sets", "joint", "Test AUC; as many batches of each set in both.",
-     _by_model),
+    ("One model for all sets", "joint",
+     "Test AUC of one model with a head a set, trained on as many batches of each set as the "
+     "models of the first table, which know one set each.", _by_model),
     ("Time and memory against a timm ViT of equal size", "speed",
      "Forward and backward, one thread. Equal size: as many tokens and about as many weights.",
      _speed),
