@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from medformer.config import PRESETS, Domain, ModelConfig, Task
+from medformer.errors import ConfigError
 from medformer.layers import Blocks
 from medformer.model import Medformer
 from medformer.objectives import trained_parameters
@@ -57,7 +58,12 @@ class _Patches3d(nn.Module):
 
 def vit_of(preset: str, domain: Domain, weights: int) -> nn.Module:
     """A timm ViT with as many tokens and about as many weights."""
-    from timm.models.vision_transformer import VisionTransformer
+    try:
+        from timm.models.vision_transformer import VisionTransformer
+    except ImportError as error:
+        raise ConfigError("the table `speed` needs timm: pip install 'fedmedformer[bench]'") from (
+            error
+        )
 
     settings = PRESETS[preset]
     patch = 2 ** settings.depth(domain)
