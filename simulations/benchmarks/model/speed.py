@@ -6,10 +6,11 @@ medians of alternating turns in one process; memory is the peak growth of a proc
 """
 
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +98,32 @@ def step_of(network: nn.Module, images: Tensor) -> Callable[[], None]:
     return step
 
 
+def medformer_step(preset: str, name: str) -> Callable[[], None]:
+    """Of Medformer on one of `INPUTS`."""
+    domain, batch = INPUTS[name]
+    return step_of(medformer_of(preset, domain)[0], images_of(domain, batch))
+
+
+def vit_step(preset: str, name: str) -> Callable[[], None]:
+    """Of the ViT of equal size; its images are rounded up to whole patches."""
+    domain, batch = INPUTS[name]
+    network = vit_of(preset, domain, medformer_of(preset, domain)[1])
+    return step_of(network, images_of(domain, batch, 2 ** PRESETS[preset].depth(domain)))
+
+
+def block_step(tokens: int, window: int) -> Callable[[], None]:
+    """Of one encoder block of `small` on a long sequence."""
+    preset = PRESETS["small"].model_copy(update={"window": window})
+    blocks = Blocks(preset, 1)
+    images = torch.randn(1, tokens, preset.width, requires_grad=True)
+    ranks = torch.arange(tokens)
+
+    def step() -> None:
+        blocks(images, ranks).sum().backward()
+
+    return step
+
+
 def images_of(domain: Domain, batch: int, multiple: int = 1) -> Tensor:
     """Noise, its sides rounded up to what a ViT's patches need."""
     side = -(-(domain.size or 0) // multiple) * multiple
@@ -106,13 +133,9 @@ def images_of(domain: Domain, batch: int, multiple: int = 1) -> Tensor:
 def compare(preset: str, name: str) -> Values:
     """Milliseconds an image of both, in turns, and their ratio; peak memory of both in MiB."""
     domain, batch = INPUTS[name]
-    patch = 2 ** PRESETS[preset].depth(domain)
-    ours, weights = medformer_of(preset, domain)
-    theirs = vit_of(preset, domain, weights)
-    steps = [
-        step_of(ours, images_of(domain, batch)),
-        step_of(theirs, images_of(domain, batch, patch)),
-    ]
+    weights = medformer_of(preset, domain)[1]
+    theirs = sum(p.numel() for p in vit_of(preset, domain, weights).parameters())
+    steps = [medformer_step(preset, name), vit_step(preset, name)]
     times: list[list[float]] = [[], []]
     for turn in range(TURNS + 2):
         for which, step in enumerate(steps):
@@ -126,56 +149,50 @@ def compare(preset: str, name: str) -> Values:
         "timm ms an image": other,
         "time ratio": statistics.median(a / b for a, b in zip(*times, strict=True)),
         "weights": weights,
-        "timm weights": sum(p.numel() for p in theirs.parameters()),
-        "peak MiB": peak(steps[0]),
-        "timm peak MiB": peak(steps[1]),
+        "timm weights": theirs,
+        "peak MiB": peak(partial(medformer_step, preset, name)),
+        "timm peak MiB": peak(partial(vit_step, preset, name)),
     }
 
 
-def peak(step: Callable[[], None]) -> float:
-    """MiB by which a step's peak memory exceeds what its process starts with."""
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe()
-
-    def child() -> None:
-        torch.set_num_threads(1)
-        before = _resident()
-        step()
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        there.send(most - before)
-
-    process = context.Process(target=child)
-    process.start()
-    there.close()
-    grown: float = here.recv()
-    process.join()
+def peak(make: Callable[[], Callable[[], None]]) -> float:
+    """MiB by which a step's peak memory exceeds what its fresh process starts the step with."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        grown: float = pool.apply(_grown, (make,))
     return grown
 
 
-def _resident() -> float:
-    """MiB of this process that are in memory."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+def _grown(make: Callable[[], Callable[[], None]]) -> float:
+    """In the fresh process."""
+    torch.set_num_threads(1)
+    step = make()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _memory("VmHWM")
+    step()
+    return _memory("VmHWM") - before
+
+
+def _memory(field: str) -> float:
+    """A line of /proc/self/status in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith(field)]
+    return int(line.split()[1]) / 1024
 
 
 def curve(tokens: int) -> Values:
     """An encoder block of `small` on a long sequence: bounded attention against full attention."""
-    preset = PRESETS["small"]
-    full = preset.model_copy(update={"window": tokens})
-    images = torch.randn(1, tokens, preset.width, requires_grad=True)
-    ranks = torch.arange(tokens)
     values = {}
-    for name, settings in (("bounded", preset), ("full", full)):
-        blocks = Blocks(settings, 1)
-
-        def step(blocks: Blocks = blocks) -> None:
-            blocks(images, ranks).sum().backward()
-
+    for name, window in (("bounded", PRESETS["small"].window), ("full", tokens)):
+        step = block_step(tokens, window)
         step()
-        began = time.perf_counter()
-        step()
-        values[f"{name} ms"] = 1e3 * (time.perf_counter() - began)
-        values[f"{name} peak MiB"] = peak(step)
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            step()
+            times.append(1e3 * (time.perf_counter() - began))
+        values[f"{name} ms"] = statistics.median(times)
+        values[f"{name} peak MiB"] = peak(partial(block_step, tokens, window))
     return values
 
 
