@@ -12,9 +12,9 @@ HEAD = """# The model itself, without privacy
 
 Written by `python -m simulations.benchmarks.model --data-root DATA --out docs/results/model.json
 --markdown docs/results.md` from [model.json](results/model.json), which names the commit of every
-value. Mean over the seeds that were run, standard deviation in brackets. 28-pixel MedMNIST files;
-where a file holds a part of the official training images only, the set is marked *part*. CPU, one
-thread. Settings were chosen on validation AUC; test AUC was read at the end.
+value. Mean over the seeds that were run, standard deviation in brackets where there are several.
+28-pixel MedMNIST files, CPU, one thread. Published values are of the official training sets; a file
+that holds a part of them is not to be held against them. Settings were chosen on validation AUC.
 """
 
 
