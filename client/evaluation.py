@@ -12,7 +12,7 @@ import torch
 from scipy.stats import mannwhitneyu
 from torch import Tensor
 
-from client.data.records import Records
+from client.data.records import Records, Stack
 from client.site import Site
 from medformer.config import UNLABELLED, Task
 from medformer.images import standardise
@@ -24,8 +24,11 @@ Labels = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 
 
-def scores(model: Medformer, site: Site, records: Records, task: Task) -> Iterator[Tensor]:
-    """Probabilities of a task, (B, T) or (B, T, *spatial), chunk by chunk in the records' order."""
+def scores(
+    model: Medformer, site: Site, records: Records, task: Task
+) -> Iterator[tuple[Stack, Tensor]]:
+    """The records in chunks, in their order, each with the probabilities of a task, (B, T) or
+    (B, T, *spatial)."""
     model.eval()
     with torch.no_grad():
         for stack in records.stacks:
@@ -33,7 +36,7 @@ def scores(model: Medformer, site: Site, records: Records, task: Task) -> Iterat
                 part = stack[slice(first, first + CHUNK)]
                 images = standardise(part.images)
                 logits = model.logits(images, site.domain, task.name, part.spacing)
-                yield probabilities(logits, task)
+                yield part, probabilities(logits, task)
 
 
 def auc(truth: Labels, predicted: Scores) -> float | None:
@@ -106,21 +109,18 @@ def _classes(model: Medformer, site: Site, records: Records, task: Task) -> dict
     known = records.valid & (truth[:, None] != UNLABELLED).flatten(1).all(1)
     if not len(truth):
         return {"auc": None, "accuracy": None}
-    predicted = torch.cat(list(scores(model, site, records, task)))
+    predicted = torch.cat([given for _, given in scores(model, site, records, task)])
     own, given = truth[known].numpy(), predicted[known].numpy().astype(np.float64)
     return {"auc": auc(own, given), "accuracy": accuracy(own, given)}
 
 
 def _dense(model: Medformer, site: Site, records: Records, task: Task) -> dict[str, float | None]:
     truths, answers = [], []
-    given = scores(model, site, records, task)
-    for stack in records.stacks:
-        for first in range(0, len(stack), CHUNK):
-            part = stack[slice(first, first + CHUNK)]
-            truth, answer = part.labels[task.name], next(given).argmax(1)
-            known = (truth != UNLABELLED) & part.valid.view(-1, *[1] * (truth.ndim - 1))
-            truths.append(truth[known])
-            answers.append(answer[known])
+    for part, given in scores(model, site, records, task):
+        truth = part.labels[task.name]
+        known = (truth != UNLABELLED) & part.valid.view(-1, *[1] * (truth.ndim - 1))
+        truths.append(truth[known])
+        answers.append(given.argmax(1)[known])
     truth, answer = torch.cat(truths), torch.cat(answers)
     right = float((truth == answer).float().mean()) if len(truth) else None
     return {"dice": dice(truth, answer, task.classes), "accuracy": right}

@@ -12,6 +12,7 @@ from client.data.records import Records, Stack
 from client.site import Site
 from medformer.config import ModelConfig, Task
 from medformer.images import Move, standardise
+from medformer.library import seeded
 from medformer.model import Medformer
 from medformer.objectives import Batch, Mix, mix_losses, trained_parameters
 from medformer.sharing import is_local, shared_names
@@ -48,9 +49,7 @@ def site_model(
     config: ModelConfig, tasks: Sequence[Task], *, checkpointing: bool = False
 ) -> Medformer:
     """A site's model before any training; its local tensors start the same at every site."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Medformer(config, tasks, site=True)
+    model = seeded(config, tasks, site=True, seed=0)
     model.encoder.blocks.checkpointing = checkpointing
     return model
 

@@ -44,6 +44,12 @@ class Moments(nn.Module):
         self.mean = nn.Parameter(torch.zeros(width), requires_grad=False)
         self.variance = nn.Parameter(torch.ones(width), requires_grad=False)
 
+    @torch.no_grad()
+    def take(self, features: Tensor) -> None:
+        """Become the moments of these features, (N, D)."""
+        self.mean.copy_(features.mean(0))
+        self.variance.copy_(features.var(0, unbiased=False))
+
 
 class Stem(nn.Module):
     """Stride-2 convolutions from pixels to tokens; grid = ceil(spatial / 2**depth)."""

@@ -35,8 +35,8 @@ class InputAdaptformer(nn.Module):
             return nn.ModuleDict({n: Latents(preset.latents, preset.width) for n in names})
 
         self.stems = nn.ModuleDict({name: Stem(*stem_kind(name), preset) for name in config.stems})
-        self.modality = latents({UNKNOWN: 0} | dict.fromkeys(config.modalities))
-        self.anatomy = latents({UNKNOWN: 0} | dict.fromkeys(config.anatomies))
+        self.modality = latents(dict.fromkeys((UNKNOWN, *config.modalities)))
+        self.anatomy = latents(dict.fromkeys((UNKNOWN, *config.anatomies)))
         self.task = latents(t.name for t in tasks)
         self.site = latents(["own"] if site else [])
         self.norm = nn.LayerNorm(preset.width)
@@ -49,15 +49,14 @@ class InputAdaptformer(nn.Module):
         Raises:
             ShapeError, ConfigError: The images are not what `domain` declares, or are unknown.
         """
-        for known, name in (
-            (self.stems, domain.stem),
-            (self.modality, domain.modality),
-            (self.anatomy, domain.anatomy),
+        for kind, known, name in (
+            ("stem", self.stems, domain.stem),
+            ("modality", self.modality, domain.modality),
+            ("anatomy", self.anatomy, domain.anatomy),
         ):
             if name not in known:
-                kind = {id(self.stems): "stem", id(self.modality): "modality"}.get(id(known))
                 raise ConfigError(
-                    f"this model knows no {kind or 'anatomy'} {name!r}; it knows "
+                    f"this model knows no {kind} {name!r}; it knows "
                     f"{', '.join(known)}. Add it with medformer.extend"
                 )
         if images.ndim != domain.rank + 2 or images.shape[1] != domain.channels:

@@ -70,7 +70,7 @@ def inpainted(
     batch = Batch(images, {}, domain)
     patches, visible = inpainting.guess(model, batch, generator)
     spatial, patch = images.shape[2:], model.patch(domain)
-    grid = tuple(-(-n // patch) for n in spatial)
+    grid = inpainting.grid_of(images, patch)
     seen = inpainting.upsample(visible, grid, patch, spatial)
     predicted = unpatchify(patches, domain.channels, spatial, patch)
     return seen, torch.where(seen > 0, images, predicted)

@@ -1,25 +1,14 @@
 """What a coordinator knows of a consortium: public facts only."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
 from medformer.config import Domain, Frozen, ModelConfig, Name
 from medformer.errors import ConfigError
 from medformer.settings import explain
-from server.protocol import Schedule
-
-PublicObjective = Literal[
-    "supervised",
-    "inpainting",
-    "restoration",
-    "degradation",
-    "orientation",
-    "contrastive",
-    "cross_scale",
-]
-"""What public images can teach: not to adapt to a domain, or to themselves."""
+from server.protocol import PublicObjective, Schedule
 
 
 class PublicSite(Frozen):

@@ -11,6 +11,7 @@ from torch import Tensor
 from medformer import phantoms
 from medformer.config import UNKNOWN, Domain, ModelConfig, Task
 from medformer.images import shift_and_flip, standardise
+from medformer.library import seeded
 from medformer.model import Medformer
 from medformer.objectives import Batch, mix_losses
 from medformer.sharing import is_local
@@ -75,9 +76,7 @@ def phantom_domains() -> list[Domain]:
 
 def initial_shared(config: ModelConfig, seed: int) -> Tensors:
     """Shared tensors before any training, from the federation's seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _as_arrays(Medformer(config).named_parameters())
+    return _as_arrays(seeded(config, (), site=False, seed=seed).named_parameters())
 
 
 def pretrain(
@@ -100,9 +99,8 @@ def pretrain(
     start = initial_shared(federation.model, federation.seed)
     if not sets or not settings.steps:
         return start
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(federation.seed)
-        model = Medformer(federation.model, [s.task for s in sets])
+    tasks = [s.task for s in sets]
+    model = seeded(federation.model, tasks, site=False, seed=federation.seed)
     model.load_state_dict({k: torch.from_numpy(v) for k, v in start.items()}, strict=False)
     model.train()
     generator = torch.Generator().manual_seed(federation.seed)
@@ -154,5 +152,4 @@ def _set_reference(
     """Mean and variance of the public images' mean tokens; every set counts the same."""
     batches = [_draw(public, size, generator) for public in sets * REFERENCE_BATCHES]
     features = torch.cat([model.tokens(b.images, b.domain).mean(1) for b in batches])
-    model.pretext.reference.mean.copy_(features.mean(0))
-    model.pretext.reference.variance.copy_(features.var(0, unbiased=False))
+    model.pretext.reference.take(features)

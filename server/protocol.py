@@ -30,7 +30,7 @@ SIMULATED_SITES = "sites.json"
 in the order of partition ids."""
 
 Tensors = dict[str, npt.NDArray[np.float32]]
-Objective = Literal[
+PublicObjective = Literal[
     "inpainting",
     "restoration",
     "degradation",
@@ -38,10 +38,18 @@ Objective = Literal[
     "contrastive",
     "cross_scale",
     "supervised",
-    "domain_adversarial",
-    "alignment",
 ]
+"""What public images can teach: not to adapt to a domain, or to themselves."""
+Objective = Literal[PublicObjective, "domain_adversarial", "alignment"]
 RefusalCode = Literal["budget-exhausted", "policy", "bad-request", "attempt-lost", "internal-error"]
+
+
+def ramp(progress: float) -> float:
+    """Strength of the adaptation after this part of the training, (0, 1] -> (0, 1).
+
+    Source: Ganin et al. 2016, arXiv:1505.07818, section 5.2.2.
+    """
+    return 2 / (1 + math.exp(-10 * progress)) - 1
 
 
 class Phase(BaseModel):
@@ -88,8 +96,7 @@ class Phase(BaseModel):
         """Weight of each loss in the phase's own round 1 .. `rounds`; never 0."""
         weights = dict(self.objectives)
         if self.lambda_schedule == "ramp":
-            progress = round_ / self.rounds
-            weights["domain_adversarial"] *= 2 / (1 + math.exp(-10 * progress)) - 1
+            weights["domain_adversarial"] *= ramp(round_ / self.rounds)
         return weights
 
     @property

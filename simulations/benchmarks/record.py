@@ -34,7 +34,6 @@ def save(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
 
 

@@ -15,8 +15,7 @@ from medformer.objectives import OBJECTIVES, Batch, mix_losses, trained_paramete
 from medformer.objectives.contrastive import MOST_PLACES, same_places
 from medformer.objectives.cross_scale import POOL
 from medformer.objectives.orientation import oriented
-from server.federation import PublicObjective
-from server.protocol import Objective
+from server.protocol import Objective, PublicObjective
 
 TASK = Task(name="answer", kind="binary-class", classes=2)
 

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from medformer.config import Domain, ModelConfig
 from medformer.images import standardise
+from medformer.library import seeded
 from medformer.model import Medformer
 from medformer.objectives import Batch, mix_losses
 from medformer.phantoms.scanner import Scanner, acquire
+from server.protocol import ramp
 from simulations.benchmarks.model.fit import Recipe, augmented, descend, score
 from simulations.benchmarks.model.jobs import Job, Key, Values
 from simulations.benchmarks.model.networks import Classifier
@@ -65,10 +67,8 @@ def adapted(
 ) -> float:
     """Test AUC at the target site."""
     sites = sites_of(data, seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        config = ModelConfig.for_domains([domain for domain, _ in sites], PRESET)
-        model = Medformer(config, [data.task])
+    config = ModelConfig.for_domains([domain for domain, _ in sites], PRESET)
+    model = seeded(config, [data.task], site=False, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     labelled = [i for i in range(len(sites)) if i != target]
     taking_part = [*labelled, *([target] if unlabelled else [])]
@@ -82,9 +82,8 @@ def adapted(
 
     def loss(step: int) -> Tensor:
         mixed = METHODS[method]
-        progress = (step + 1) / steps
-        strength = 2 / (1 + np.exp(-10 * progress)) - 1  # Ganin et al. 2016, section 5.2.2
-        extra = {name: float(weight * strength) for name, weight in mixed.items()}
+        strength = ramp((step + 1) / steps)
+        extra = {name: weight * strength for name, weight in mixed.items()}
         if "alignment" in mixed and step % 50 == 0:
             _set_reference(model, data)
         total = torch.zeros(())
@@ -106,8 +105,7 @@ def _set_reference(model: Medformer, data: DataSet) -> None:
     """Moments of the mean tokens of public images, as the encoder sees them now."""
     images = standardise(data.parts["val"].images[:256])
     features = model.tokens(images, data.domain).mean(1)
-    model.pretext.reference.mean.copy_(features.mean(0))
-    model.pretext.reference.variance.copy_(features.var(0, unbiased=False))
+    model.pretext.reference.take(features)
 
 
 def jobs(sets: Sequence[DataSet], seed: int, quick: bool) -> Iterator[Job]:

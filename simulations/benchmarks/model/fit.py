@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from client.evaluation import auc
@@ -81,29 +80,3 @@ def score(network: nn.Module, task: Task, part: Part) -> float:
     value = auc(part.labels.numpy(), probabilities(logits, task).numpy().astype(np.float64))
     assert value is not None, "every split of these sets holds all classes"
     return value
-
-
-def features(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Mean token of each image, (N, D), without gradients."""
-    with torch.no_grad():
-        return torch.cat([network(standardise(x)).mean(1) for x in images.split(CHUNK)])
-
-
-def probe(train: tuple[Tensor, Tensor], test: Tensor, classes: int) -> Tensor:
-    """Linear probe: logits of `test` after a ridge-regularised softmax regression on `train`."""
-    x, y = train
-    mean, sd = x.mean(0), x.std(0) + 1e-6
-    layer = nn.Linear(x.shape[1], classes)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=100)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(layer((x - mean) / sd), y)
-        loss = loss + 1e-3 * layer.weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return layer((test - mean) / sd).detach()

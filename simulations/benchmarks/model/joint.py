@@ -10,6 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from medformer.library import seeded
 from medformer.model import Medformer
 from medformer.tasks import label_losses
 from simulations.benchmarks.model import supervised
@@ -25,9 +26,7 @@ PRESETS = ("tiny",)
 
 def train_all(sets: Sequence[DataSet], preset: str, seed: int, quick: bool) -> Medformer:
     """One model with a head a set; batches of the sets in random order."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Medformer(vocabulary(sets, preset), [s.task for s in sets])
+    model = seeded(vocabulary(sets, preset), [s.task for s in sets], site=False, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     recipes = [supervised.recipe(f"medformer-{preset}", s, quick) for s in sets]
     counts = torch.tensor([r.steps for r in recipes])

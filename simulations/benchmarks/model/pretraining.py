@@ -7,14 +7,16 @@ weights. Each pretext task alone is the ablation.
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from medformer.config import ModelConfig
-from medformer.model import Medformer
-from medformer.objectives import OBJECTIVES, Batch, mix_losses
+from medformer.library import seeded
+from medformer.objectives import Batch, mix_losses
 from medformer.sharing import is_local
+from server.protocol import PublicObjective
 from simulations.benchmarks.model.fit import Recipe, augmented, descend, fit, score
 from simulations.benchmarks.model.jobs import Job, Key, Values
 from simulations.benchmarks.model.networks import Classifier
@@ -23,7 +25,7 @@ from simulations.benchmarks.model.sets import DataSet
 TABLE = "pretraining"
 PRESET = "tiny"
 """What sites train under DP."""
-PRETEXT = tuple(sorted(set(OBJECTIVES) - {"supervised", "domain_adversarial", "alignment"}))
+PRETEXT = tuple(sorted(set(get_args(PublicObjective)) - {"supervised"}))
 COMBINED = {"degradation": 1.0, "orientation": 1.0}
 """The two that helped most by themselves."""
 SHARES = {"1 %": 0.01, "10 %": 0.1, "100 %": 1.0}
@@ -41,9 +43,7 @@ def vocabulary(sets: Sequence[DataSet], preset: str = PRESET) -> ModelConfig:
 
 def pretrain(sets: Sequence[DataSet], mix: Mix, seed: int, steps: int, preset: str) -> Weights:
     """Shared weights after `steps` batches of unlabelled images, one set after the other."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Medformer(vocabulary(sets, preset))
+    model = seeded(vocabulary(sets, preset), (), site=False, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     model.train()
 
@@ -62,9 +62,7 @@ def finetuned(
     sets: Sequence[DataSet], data: DataSet, start: Weights, share: float, seed: int, quick: bool
 ) -> float:
     """Test AUC after fine-tuning everything on a share of a set's labels."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Medformer(vocabulary(sets), [data.task])
+    model = seeded(vocabulary(sets), [data.task], site=False, seed=seed)
     model.load_state_dict(start, strict=False)
     network = Classifier(model, data.domain, data.task)
     part = data.labelled(share, seed)
