@@ -10,7 +10,6 @@ runs/RUN/class-counts    noisy counts of the classes, drawn once a run
 import fcntl
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from client.training import LocalState
 from medformer.errors import MedFormerError
+from medformer.files import replace_file
 from server.protocol import TrainAnswer, metadata
 
 KEPT_ROUNDS = 3
@@ -53,7 +53,7 @@ class Store:
         head = metadata(answer)
         tensors = {k: torch.from_numpy(v) for k, v in answer.tensors.items()}
         data = save(tensors, {"answer": json.dumps(head)})
-        _write(self._answers / key, data)
+        replace_file(self._answers / key, data)
         return hashlib.sha256(data).hexdigest()
 
     def get_answer(self, key: str, sha256: str) -> TrainAnswer | None:
@@ -79,7 +79,7 @@ class Store:
         tensors |= {f"momentum/{k}": v for k, v in state.momentum.items()}
         tensors |= {f"average/{k}": v for k, v in state.average.items()}
         head = {"averaged": str(state.averaged), "dp": "all training steps"}
-        _write(self._states / f"r{round_:06d}-a{attempt:03d}", save(tensors, head))
+        replace_file(self._states / f"r{round_:06d}-a{attempt:03d}", save(tensors, head))
         for old, path in self._state_files():
             if old[0] <= round_ - KEPT_ROUNDS:
                 path.unlink()
@@ -101,7 +101,7 @@ class Store:
 
     def put_counts(self, counts: Mapping[str, Sequence[float]]) -> None:
         """Store the noisy class counts durably."""
-        _write(self._counts, json.dumps(counts, sort_keys=True).encode())
+        replace_file(self._counts, json.dumps(counts, sort_keys=True).encode())
 
     def get_counts(self) -> tuple[dict[str, list[float]], str] | None:
         """The stored counts and their SHA-256, or None if there are none."""
@@ -132,22 +132,6 @@ def exclusive(folder: Path) -> Iterator[None]:
     with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, and on the disk when it returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
