@@ -55,15 +55,19 @@ class Preset(Frozen):
     """Latent embeddings for each of modality, anatomy, task and site."""
     stem_widths: tuple[int, ...]
     """Channels after each stride-2 convolution; the last is D where there is no `token_budget`."""
-    stem_pool: bool = False
-    """Stages convolve at full resolution, then pool: more computing, and better where data are
-    many. Without it the convolution itself has stride 2."""
+    pool_finest: bool = False
+    """Images that stop at the first depth have stages of their own, which convolve at full
+    resolution and then pool: better, and affordable there (docs/results.md). All others have
+    convolutions with stride 2."""
     token_budget: int = 0
     """The stem stops at its first stage, from the second on, that gives at most so many tokens; 0
     means that it never stops early."""
     position_scale: float = 1.0
     """Length of the positions that are added to the tokens. Small ones leave it to the stem what a
     place shows: images are learned sooner (docs/results.md)."""
+    residual_scale: float = 1.0
+    """Factor of what each block adds to its input. A small one lets a large learning rate train
+    the stem without disturbing the blocks (docs/results.md)."""
     window: int = 256
     """Tokens up to which every token attends to every other. Of a longer sequence, each attends to
     its neighbourhood of this many tokens and to `summaries` means of the whole."""
@@ -95,9 +99,10 @@ PRESETS = {
         mlp_ratio=2,
         latents=4,
         stem_widths=(16, 32, 64, 96),
-        stem_pool=True,
+        pool_finest=True,
         token_budget=64,
         position_scale=0.2,
+        residual_scale=0.1,
     ),
     "base": Preset(
         width=384,

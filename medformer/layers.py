@@ -52,36 +52,44 @@ class Moments(nn.Module):
 
 
 class Stem(nn.Module):
-    """Stride-2 convolutions from pixels to tokens; grid = ceil(spatial / 2**depth)."""
+    """Convolutions from pixels to tokens; each stage halves: grid = ceil(spatial / 2**depth).
+
+    Of a preset with a `token_budget`, images of any size share the strided stages, and each depth
+    at which they may stop has an exit of its own.
+    """
 
     def __init__(self, rank: int, channels: int, preset: Preset) -> None:
         super().__init__()
-        self.stages = nn.ModuleList()
-        for before, after in pairwise([channels, *preset.stem_widths]):
-            stride = 1 if preset.stem_pool else 2
-            conv = CONV[rank](before, after, kernel_size=3, stride=stride, padding=1)
-            stage: list[nn.Module] = [conv, nn.GroupNorm(8, after)]
-            if preset.stem_pool:
-                stage += [nn.GELU(), POOL[rank](2, ceil_mode=True)]
-            self.stages.append(nn.Sequential(*stage))
-        self.between = nn.Identity() if preset.stem_pool else nn.GELU()
+        pairs = list(pairwise([channels, *preset.stem_widths]))
+        first = preset.depths[0]
+
+        def stage(before: int, after: int, pool: bool) -> nn.Sequential:
+            conv = CONV[rank](before, after, 3, stride=1 if pool else 2, padding=1)
+            halved = [conv, POOL[rank](2, ceil_mode=True)] if pool else [conv]
+            return nn.Sequential(*halved, nn.GroupNorm(8, after))
+
+        self.stages = nn.ModuleList(stage(*pair, pool=False) for pair in pairs)
+        fine = pairs[:first] if preset.pool_finest else []
+        self.fine = nn.ModuleList(stage(*pair, pool=True) for pair in fine)
+        self.activation = nn.GELU()
         self.exits = nn.ModuleDict()
         if preset.token_budget:
             for depth in preset.depths:
-                width = preset.stem_widths[depth - 1]
                 self.exits[str(depth)] = nn.Sequential(
-                    CONV[rank](width, preset.width, kernel_size=1),
+                    CONV[rank](preset.stem_widths[depth - 1], preset.width, kernel_size=1),
                     nn.GroupNorm(8, preset.width),  # as long as the positions that are added
+                    nn.GELU(),
                 )
 
     def forward(self, images: Tensor, depth: int) -> list[Tensor]:
         """(B, C, *spatial) -> the map after each stage, finest first; the last, (B, D, *grid),
         holds the tokens."""
-        maps = [self.stages[0](images)]
-        for stage in list(self.stages)[1:depth]:
-            maps.append(stage(self.between(maps[-1])))
+        stages = list(self.fine if depth == len(self.fine) else self.stages)
+        maps = [stages[0](images)]
+        for stage in stages[1:depth]:
+            maps.append(stage(self.activation(maps[-1])))
         if str(depth) in self.exits:
-            maps[-1] = self.exits[str(depth)](self.between(maps[-1]))
+            maps[-1] = self.exits[str(depth)](self.activation(maps[-1]))
         return maps
 
 
@@ -151,6 +159,7 @@ class Block(nn.Module):
         super().__init__()
         hidden = int(preset.width * preset.mlp_ratio)
         self.window, self.summaries = preset.window, preset.summaries
+        self.scale = preset.residual_scale
         self.norm1 = nn.LayerNorm(preset.width)
         self.attention = Attention(preset.width, preset.heads)
         self.norm2 = nn.LayerNorm(preset.width)
@@ -162,10 +171,11 @@ class Block(nn.Module):
         """(B, N, D) -> (B, N, D); more tokens than a window must come along the curve."""
         normed = self.norm1(x)
         if x.shape[1] > self.window:
-            x = x + self.attention.in_windows(normed, self.window, self.summaries)
+            attended = self.attention.in_windows(normed, self.window, self.summaries)
         else:
-            x = x + self.attention(normed, normed)
-        return x + self.mlp(self.norm2(x))
+            attended = self.attention(normed, normed)
+        x = x.add(attended, alpha=self.scale)
+        return x.add(self.mlp(self.norm2(x)), alpha=self.scale)
 
 
 class Blocks(nn.ModuleList):

@@ -29,7 +29,8 @@ def load_vit(model: Medformer, source: Source, *, heads: int | None = None) -> M
     """Overwrite the encoder of `model` with the blocks of a ViT; nothing changes if it is refused.
 
     The encoder then computes what the ViT's blocks and last norm compute, for up to `window`
-    tokens; LayerScale (Touvron et al. 2021, arXiv:2103.17239) is folded into the weights.
+    tokens; LayerScale (Touvron et al. 2021, arXiv:2103.17239) is folded into the weights, and so
+    is the preset's `residual_scale`.
 
     Args:
         model: Changed in place; `base` has the sizes of vit_small_patch16_224.
@@ -46,7 +47,7 @@ def load_vit(model: Medformer, source: Source, *, heads: int | None = None) -> M
     _fits(model, vit, heads)
     tensors: dict[str, Tensor] = {}
     for number in range(model.preset.blocks):
-        tensors |= _block(vit, number)
+        tensors |= _block(vit, number, model.preset.residual_scale)
     tensors |= {"norm.weight": _get(vit, "norm.weight"), "norm.bias": _get(vit, "norm.bias")}
     own = model.encoder.state_dict()
     for name, value in tensors.items():
@@ -146,8 +147,8 @@ def _sizes(vit: Mapping[str, Tensor], heads: int | None) -> tuple[int, int, int]
     return width, len(numbers), heads or max(1, width // HEAD_WIDTH)
 
 
-def _block(vit: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
-    """One block of the ViT under our names."""
+def _block(vit: Mapping[str, Tensor], number: int, residual_scale: float) -> dict[str, Tensor]:
+    """One block of the ViT under our names; its LayerScale and our scale become part of it."""
 
     def take(name: str) -> Tensor:
         return _get(vit, f"blocks.{number}.{name}")
@@ -165,10 +166,9 @@ def _block(vit: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
     for theirs, ours in pairs:
         made |= {f"{ours}.{part}": take(f"{theirs}.{part}") for part in ("weight", "bias")}
     for scale, ours in (("ls1", "attention.out"), ("ls2", "mlp.2")):
-        gamma = vit.get(f"blocks.{number}.{scale}.gamma")
-        if gamma is not None:
-            made[f"{ours}.weight"] = gamma[:, None] * made[f"{ours}.weight"]
-            made[f"{ours}.bias"] = gamma * made[f"{ours}.bias"]
+        gamma = vit.get(f"blocks.{number}.{scale}.gamma", torch.ones(width)) / residual_scale
+        made[f"{ours}.weight"] = gamma[:, None] * made[f"{ours}.weight"]
+        made[f"{ours}.bias"] = gamma * made[f"{ours}.bias"]
     return {f"blocks.{number}.{name}": value for name, value in made.items()}
 
 

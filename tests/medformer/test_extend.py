@@ -131,8 +131,10 @@ def test_words_that_cannot_be_added(model: Medformer, words, sentence: str):
 @pytest.mark.parametrize(("new", "source"), [("2d-2", "2d-1"), ("2d-4", "2d-3"), ("3d-3", "3d-1")])
 def test_the_stem_with_the_nearest_number_of_channels_is_the_start(new: str, source: str):
     """The smaller of two that are equally near; never one of another rank."""
-    larger = medformer.extend(medformer.build(), stems=[new])
-    later = "input.stems.{}.stages.1.0.weight"
-    assert torch.equal(
-        larger.get_parameter(later.format(new)), larger.get_parameter(later.format(source))
-    )
+    larger = medformer.extend(medformer.build("small"), stems=[new]).requires_grad_(False)
+    for part in ("stages", "fine"):
+        first, later = (f"input.stems.{{}}.{part}.{i}.0.weight" for i in (0, 1))
+        made, origin = (larger.get_parameter(later.format(s)) for s in (new, source))
+        assert torch.equal(made, origin)
+        made, origin = (larger.get_parameter(first.format(s)) for s in (new, source))
+        assert torch.allclose(made.sum(1), origin.sum(1), atol=1e-6)

@@ -8,6 +8,7 @@ from medformer.config import PRESETS, Domain, ModelConfig, Preset, Task
 from medformer.grid import along_curve
 from medformer.layers import Attention, Blocks
 from medformer.model import Medformer
+from medformer.objectives import trained_parameters
 
 SMALL = Preset(
     width=32,
@@ -129,6 +130,23 @@ def test_small_images_are_cut_finer(preset: str, rank: int, size: int, tokens: i
     assert side**rank == tokens
 
 
+@pytest.mark.parametrize(("rank", "size"), [(2, 28), (2, 64), (2, 224), (3, 16), (3, 28)])
+def test_only_what_an_image_goes_through_is_trained(rank: int, size: int):
+    """The finest images of `small` have stages of their own, the others share theirs."""
+    domain = Domain(name="d", modality="m", anatomy="a", channels=1, rank=rank, size=size)
+    task = Task(name="t", kind="multi-class", classes=3)
+    model = Medformer(ModelConfig.for_domains([domain], "small"), [task])
+    torch.nn.init.normal_(model.output.heads["t"].weight)
+    torch.nn.init.normal_(model.input.attention.out.weight)
+    images = torch.randn(2, 1, *[min(size, 40)] * rank)
+    model.logits(images, domain, "t").square().sum().backward()
+    reached = [name for name, p in model.named_parameters() if p.grad is not None]
+    assert reached == trained_parameters(model, domain, ["t"], {"supervised": 1.0})
+    fine = [name for name in reached if ".fine." in name]
+    assert bool(fine) == (PRESETS["small"].depth(domain) == 2)
+    assert bool(fine) != any(".stages." in name for name in reached)
+
+
 @pytest.mark.parametrize("preset", ["tiny", "small"])
 @pytest.mark.parametrize("spatial", [(28, 28), (33, 70), (17, 20, 24)])
 def test_a_dense_task_has_a_class_for_every_pixel(preset: str, spatial: tuple[int, ...]):
@@ -142,6 +160,7 @@ def test_a_dense_task_has_a_class_for_every_pixel(preset: str, spatial: tuple[in
     logits = model.logits(torch.randn(2, 1, *spatial), domain, "outline")
     assert logits.shape == (2, 3, *spatial)
     logits.square().sum().backward()
-    stem = model.input.stems[domain.stem].stages[0][0]  # type: ignore[union-attr,index]
-    assert stem.weight.grad.any()
+    stem = model.input.stems[domain.stem]
+    used = stem.fine if PRESETS[preset].depth(domain) == 2 else stem.stages  # type: ignore[union-attr]
+    assert used[0][0].weight.grad.any()  # type: ignore[index]
     assert model.encoder.norm.weight.grad is not None

@@ -63,13 +63,15 @@ def encoded(model: Medformer, tokens: Tensor) -> Tensor:
         return model.encoder(tokens, torch.arange(tokens.shape[1]))
 
 
+@pytest.mark.parametrize(("preset", "width"), [("tiny", 64), ("small", 96)])
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("size", [1.0, 1e-2])
-def test_the_encoder_agrees_with_the_vit(scaled: bool, size: float):
-    """To 1e-5, with LayerScale too, and on small tokens, where the norms' epsilon shows."""
-    weights = vit_weights(blocks=3, scaled=scaled)
-    model = medformer.load_vit(medformer.build(**WORDS), weights, heads=4)
-    tokens = size * torch.randn(2, 9, 64, generator=torch.Generator().manual_seed(1))
+def test_the_encoder_agrees_with_the_vit(preset: str, width: int, scaled: bool, size: float):
+    """To 1e-5, with LayerScale and the preset's own scale, and on small tokens, where the norms'
+    epsilon shows."""
+    weights = vit_weights(width, 2 * width, blocks=3, scaled=scaled)
+    model = medformer.load_vit(medformer.build(preset, **WORDS), weights, heads=4)
+    tokens = size * torch.randn(2, 9, width, generator=torch.Generator().manual_seed(1))
     expected = vit_encoder(weights, tokens, heads=4, blocks=2)
     assert torch.allclose(encoded(model, tokens), expected, atol=1e-5)
 
