@@ -23,7 +23,7 @@ RESNET_SHARE = 0.3
 """Of these for the ResNet, which takes many times as long an image, and longer in all."""
 
 LEARNING_RATE = {
-    "medformer-small": 2e-3,
+    "medformer-small": 5e-3,
     "medformer-tiny": 1.5e-3,
     "cnn": 5e-3,
     "resnet18": 1e-3,
