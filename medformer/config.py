@@ -57,17 +57,17 @@ class Preset(Frozen):
     """Channels after each stride-2 convolution; the last is D where there is no `token_budget`."""
     pool_finest: bool = False
     """Images that stop at the first depth have stages of their own, which convolve at full
-    resolution and then pool: better, and affordable there (docs/results.md). All others have
+    resolution and then pool: better, and affordable there (CHANGELOG.md). All others have
     convolutions with stride 2."""
     token_budget: int = 0
     """The stem stops at its first stage, from the second on, that gives at most so many tokens; 0
     means that it never stops early."""
     position_scale: float = 1.0
     """Length of the positions that are added to the tokens. Small ones leave it to the stem what a
-    place shows: images are learned sooner (docs/results.md)."""
+    place shows: images are learned sooner (CHANGELOG.md)."""
     residual_scale: float = 1.0
     """Factor of what each block adds to its input. A small one lets a large learning rate train
-    the stem without disturbing the blocks (docs/results.md)."""
+    the stem without disturbing the blocks (CHANGELOG.md)."""
     window: int = 256
     """Tokens up to which every token attends to every other. Of a longer sequence, each attends to
     its neighbourhood of this many tokens and to `summaries` means of the whole."""
