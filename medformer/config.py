@@ -54,7 +54,7 @@ class Preset(Frozen):
     latents: int
     """Latent embeddings for each of modality, anatomy, task and site."""
     stem_widths: tuple[int, ...]
-    """Channels after each stride-2 convolution; the last is D where there is no `token_budget`."""
+    """Channels after each stage; the last is D where there is no `token_budget`."""
     pool_finest: bool = False
     """Images that stop at the first depth have stages of their own, which convolve at full
     resolution and then pool: better, and affordable there (CHANGELOG.md). All others have
@@ -82,6 +82,10 @@ class Preset(Frozen):
             if math.ceil(domain.size / 2**stage) ** domain.rank <= self.token_budget:
                 return stage
         return last
+
+    def pools(self, depth: int) -> bool:
+        """Whether images of this depth go through the pooling stages."""
+        return self.pool_finest and depth == self.depths[0]
 
     @property
     def depths(self) -> range:

@@ -60,8 +60,8 @@ class Stem(nn.Module):
 
     def __init__(self, rank: int, channels: int, preset: Preset) -> None:
         super().__init__()
+        self.preset = preset
         pairs = list(pairwise([channels, *preset.stem_widths]))
-        first = preset.depths[0]
 
         def stage(before: int, after: int, pool: bool) -> nn.Sequential:
             conv = CONV[rank](before, after, 3, stride=1 if pool else 2, padding=1)
@@ -69,7 +69,7 @@ class Stem(nn.Module):
             return nn.Sequential(*halved, nn.GroupNorm(8, after))
 
         self.stages = nn.ModuleList(stage(*pair, pool=False) for pair in pairs)
-        fine = pairs[:first] if preset.pool_finest else []
+        fine = pairs[: preset.depths[0]] if preset.pool_finest else []
         self.fine = nn.ModuleList(stage(*pair, pool=True) for pair in fine)
         self.activation = nn.GELU()
         self.exits = nn.ModuleDict()
@@ -84,7 +84,7 @@ class Stem(nn.Module):
     def forward(self, images: Tensor, depth: int) -> list[Tensor]:
         """(B, C, *spatial) -> the map after each stage, finest first; the last, (B, D, *grid),
         holds the tokens."""
-        stages = list(self.fine if depth == len(self.fine) else self.stages)
+        stages = list(self.fine if self.preset.pools(depth) else self.stages)
         maps = [stages[0](images)]
         for stage in stages[1:depth]:
             maps.append(stage(self.activation(maps[-1])))

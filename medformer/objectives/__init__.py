@@ -112,9 +112,8 @@ def trained_parameters(
         "stem": domain.stem, "rank": domain.rank, "modality": domain.modality,
         "anatomy": domain.anatomy, "depth": (depth := model.preset.depth(domain)),
     }  # fmt: skip
-    fine = model.preset.pool_finest and depth == model.preset.depths[0]
-    part = f"input.stems.{domain.stem}.{'fine' if fine else 'stages'}."
-    stages = {f"{part}{i}." for i in range(depth)}
+    part = "fine" if model.preset.pools(depth) else "stages"
+    stages = {f"input.stems.{domain.stem}.{part}.{i}." for i in range(depth)}
     dense = [model.tasks[t].kind == "dense" for t in tasks if t in model.tasks]
     prefixes = stages | {
         p.format(**words, task=task)
