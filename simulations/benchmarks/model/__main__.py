@@ -29,6 +29,7 @@ def main() -> None:
     options.add_argument("--data-root", type=Path, help="folder of MedMNIST files")
     options.add_argument("--tables", nargs="*", choices=TABLES, default=list(TABLES))
     options.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    options.add_argument("--models", nargs="+", help="these rows only, as the column `model` says")
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--markdown", type=Path, help="write the tables to this file, from --out")
@@ -42,7 +43,9 @@ def main() -> None:
     def jobs() -> Iterator[Job]:
         for seed in arguments.seeds[:1] if arguments.quick else arguments.seeds:
             for table in arguments.tables:
-                yield from TABLES[table](sets, seed, arguments.quick)
+                for job in TABLES[table](sets, seed, arguments.quick):
+                    if not arguments.models or job.key.model in arguments.models:
+                        yield job
 
     run_all(jobs(), results, lambda line: print(line, file=sys.stderr, flush=True))
     if arguments.markdown:
