@@ -29,6 +29,11 @@ CENTRE = 0.05
 MOST_GAMMA = 3.0
 """Exponent of the contrast at strength 1, or its inverse."""
 
+MOST_TINT = 1.0
+"""Standard deviation of the logarithm of a channel's gain at strength 1."""
+MOST_RESCAN = 0.6
+"""Largest strength of each fault of another scanner."""
+
 Degradation = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 
@@ -104,6 +109,15 @@ def contrast(images: Tensor, strength: Tensor, generator: torch.Generator) -> Te
     return floor + span * ((images - floor) / span).pow(_each(gamma, images))
 
 
+def tint(images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
+    """Each channel with a gain of its own, as of another stain or white balance; the darkest value
+    stays. Nothing happens to grey images once they are standardised."""
+    gains = torch.randn(images.shape[:2], generator=generator)
+    factor = (MOST_TINT * strength[:, None] * gains).exp()
+    floor = _least(images)
+    return (images - floor) * factor.view(*factor.shape, *[1] * (images.ndim - 2)) + floor
+
+
 DEGRADATIONS: Mapping[str, Degradation] = {
     "noise": noise,
     "rician": rician,
@@ -128,6 +142,19 @@ def degrade(images: Tensor, kinds: Tensor, strength: Tensor, generator: torch.Ge
         if len(rows):
             result[rows] = function(images[rows], strength[rows], generator)
     return result
+
+
+def rescan(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image as another scanner might have recorded it, (B, C, *spatial) -> the same.
+
+    Tint, contrast, bias field, blur and noise, each with even chances and any strength up to
+    `MOST_RESCAN`: domain randomisation (Tobin et al. 2017, arXiv:1703.06907) over acquisitions.
+    """
+    for fault in (tint, contrast, bias, blur, noise):
+        strength = torch.rand(len(images), generator=generator)
+        coin = torch.rand(len(images), generator=generator)
+        images = fault(images, MOST_RESCAN * strength * (coin < 0.5), generator)
+    return images
 
 
 def _each(values: Tensor, images: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ PublicObjective = Literal[
     "contrastive",
     "cross_scale",
     "supervised",
+    "rescanned",
 ]
 """What public images can teach: not to adapt to a domain, or to themselves."""
 Objective = Literal[PublicObjective, "domain_adversarial", "alignment"]

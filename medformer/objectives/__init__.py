@@ -23,6 +23,7 @@ from medformer.objectives import (
     domain_adversarial,
     inpainting,
     orientation,
+    rescanned,
     restoration,
     supervised,
 )
@@ -64,6 +65,7 @@ OBJECTIVES: Mapping[str, LossPerExample] = {
     "contrastive": contrastive.losses,
     "cross_scale": cross_scale.losses,
     "supervised": supervised.losses,
+    "rescanned": rescanned.losses,
     "domain_adversarial": domain_adversarial.losses,
     "alignment": alignment.losses,
 }
@@ -72,6 +74,9 @@ _INPUT = ("input.stems.{stem}.exits.{depth}.", "input.modality.{modality}.",
           "input.anatomy.{anatomy}.", "input.site.", "input.norm.", "input.attention.",
           "encoder.")  # fmt: skip
 _PAINTER = ("pretext.block.", "pretext.norm.", "pretext.pixels.{stem}-{depth}.")
+_LABELS = ("input.task.{task}.", "output.key.", "output.queries.{task}.",
+           "output.heads.{task}.weight", "output.heads.{task}.bias",
+           "output.heads.{task}.{rank}d-{depth}.")  # fmt: skip
 _OWN: Mapping[str, tuple[str, ...]] = {
     "inpainting": ("pretext.mask.", *_PAINTER),
     "restoration": _PAINTER,
@@ -79,9 +84,8 @@ _OWN: Mapping[str, tuple[str, ...]] = {
     "orientation": ("pretext.orientation.{rank}d.",),
     "contrastive": ("pretext.projector.",),
     "cross_scale": ("pretext.projector.",),
-    "supervised": ("input.task.{task}.", "output.key.", "output.queries.{task}.",
-                   "output.heads.{task}.weight", "output.heads.{task}.bias",
-                   "output.heads.{task}.{rank}d-{depth}."),
+    "supervised": _LABELS,
+    "rescanned": _LABELS,
     "domain_adversarial": ("discriminator.",),
     "alignment": (),  # its reference is public and stays as it is
 }  # fmt: skip

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from medformer.degrade import DEGRADATIONS, blur, degrade, undersampling
+from medformer.degrade import DEGRADATIONS, blur, degrade, rescan, tint, undersampling
 
 SHAPES = [(5, 1, 28, 28), (4, 3, 33, 21), (3, 1, 17, 20, 19)]
 
@@ -108,3 +108,26 @@ def test_a_constant_image_stays_finite():
     """No range and no contrast to divide by."""
     for name in DEGRADATIONS:
         assert put(name, torch.zeros(2, 1, 16, 16), 1.0).isfinite().all(), name
+
+
+def test_tint_gives_every_channel_a_gain_of_its_own_and_keeps_the_darkest_value():
+    """Ratios of the distances from the darkest value are the same all over a channel."""
+    images = images_of((4, 3, 28, 28))
+    out = tint(images, torch.tensor([0.0, 0.5, 1.0, 1.0]), torch.Generator().manual_seed(1))
+    floor = images.flatten(1).amin(1).view(-1, 1, 1, 1)
+    gains = ((out - floor) / (images - floor).clamp(min=1e-9)).flatten(2).median(2).values
+    assert torch.allclose(out, floor + gains[:, :, None, None] * (images - floor), atol=1e-4)
+    assert torch.allclose(gains[0], torch.ones(3))
+    assert gains[1:].std(1).min() > 0.05
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_image_is_rescanned_by_its_own_pixels_and_draws_alone(shape):
+    """The first image stays as it was when all others change; most images change, some do not."""
+    images, others = images_of(shape), images_of(shape, seed=1) * 9 + 3
+    others[0] = images[0]
+    one, other = (rescan(x, torch.Generator().manual_seed(7)) for x in (images, others))
+    assert torch.equal(one[0], other[0])
+    many = images_of((1, *shape[1:])).expand(200, *shape[1:])
+    changed = (rescan(many, torch.Generator().manual_seed(1)) - many).flatten(1).abs().amax(1)
+    assert 0.9 <= float((changed > 1e-3).float().mean()) < 1

@@ -25,7 +25,7 @@ from simulations.benchmarks.model.sets import DataSet
 TABLE = "pretraining"
 PRESET = "tiny"
 """What sites train under DP."""
-PRETEXT = tuple(sorted(set(get_args(PublicObjective)) - {"supervised"}))
+PRETEXT = tuple(sorted(set(get_args(PublicObjective)) - {"supervised", "rescanned"}))
 COMBINED = {"degradation": 1.0, "orientation": 1.0}
 """The two that helped most by themselves."""
 SHARES = {"1 %": 0.01, "10 %": 0.1, "100 %": 1.0}
