@@ -55,10 +55,10 @@ class Preset(Frozen):
     """Latent embeddings for each of modality, anatomy, task and site."""
     stem_widths: tuple[int, ...]
     """Channels after each stage; the last is D where there is no `token_budget`."""
-    pool_finest: bool = False
-    """Images that stop at the first depth have stages of their own, which convolve at full
-    resolution and then pool: better, and affordable there (CHANGELOG.md). All others have
-    convolutions with stride 2."""
+    own_ends: bool = False
+    """The finest and the coarsest images have stages of their own. The finest convolve at full
+    resolution and then pool: better, and affordable there (CHANGELOG.md). The coarsest begin with
+    one convolution of stride 4, because two of stride 2 would cost more than all that follows."""
     token_budget: int = 0
     """The stem stops at its first stage, from the second on, that gives at most so many tokens; 0
     means that it never stops early."""
@@ -83,9 +83,13 @@ class Preset(Frozen):
                 return stage
         return last
 
-    def pools(self, depth: int) -> bool:
-        """Whether images of this depth go through the pooling stages."""
-        return self.pool_finest and depth == self.depths[0]
+    def stages(self, depth: int) -> list[str]:
+        """Names of the stem's stages that images of this depth go through, in their order."""
+        if self.own_ends and depth == self.depths[0]:
+            return [f"fine.{i}" for i in range(depth)]
+        if self.own_ends and depth == self.depths[-1]:
+            return ["coarse.0", *(f"stages.{i}" for i in range(2, depth))]
+        return [f"stages.{i}" for i in range(depth)]
 
     @property
     def depths(self) -> range:
@@ -103,7 +107,7 @@ PRESETS = {
         mlp_ratio=2,
         latents=4,
         stem_widths=(16, 32, 64, 96),
-        pool_finest=True,
+        own_ends=True,
         token_budget=64,
         position_scale=0.2,
         residual_scale=0.1,

@@ -104,7 +104,7 @@ def _stem(tensors: Mapping[str, Tensor], source: str, stem: str) -> dict[str, Te
     for name, value in tensors.items():
         if name.startswith(f"input.stems.{source}."):
             new = name.replace(f"input.stems.{source}.", f"input.stems.{stem}.", 1)
-            first = name.endswith((".stages.0.0.weight", ".fine.0.0.weight"))
+            first = name.endswith((".stages.0.0.weight", ".fine.0.0.weight", ".coarse.0.0.weight"))
             made[new] = _spread(value, after) * (before / after) if first else value.clone()
         elif name.startswith(f"pretext.pixels.{source}-"):
             new = name.replace(f"pretext.pixels.{source}-", f"pretext.pixels.{stem}-", 1)

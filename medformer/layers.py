@@ -52,31 +52,37 @@ class Moments(nn.Module):
 
 
 class Stem(nn.Module):
-    """Convolutions from pixels to tokens; each stage halves: grid = ceil(spatial / 2**depth).
+    """Convolutions from pixels to tokens: grid = ceil(spatial / 2**depth).
 
-    Of a preset with a `token_budget`, images of any size share the strided stages, and each depth
-    at which they may stop has an exit of its own.
+    Each stage halves the grid, but for `coarse`, which takes the place of the first two. Of a
+    preset with a `token_budget`, images of several depths share stages, and each depth at which
+    they may stop has an exit of its own.
     """
 
     def __init__(self, rank: int, channels: int, preset: Preset) -> None:
         super().__init__()
         self.preset = preset
+        conv = CONV[rank]
         pairs = list(pairwise([channels, *preset.stem_widths]))
 
         def stage(before: int, after: int, pool: bool) -> nn.Sequential:
-            conv = CONV[rank](before, after, 3, stride=1 if pool else 2, padding=1)
-            halved = [conv, POOL[rank](2, ceil_mode=True)] if pool else [conv]
+            first = conv(before, after, 3, stride=1 if pool else 2, padding=1)
+            halved = [first, POOL[rank](2, ceil_mode=True)] if pool else [first]
             return nn.Sequential(*halved, nn.GroupNorm(8, after))
 
         self.stages = nn.ModuleList(stage(*pair, pool=False) for pair in pairs)
-        fine = pairs[: preset.depths[0]] if preset.pool_finest else []
-        self.fine = nn.ModuleList(stage(*pair, pool=True) for pair in fine)
+        self.fine, self.coarse = nn.ModuleList(), nn.ModuleList()
+        if preset.own_ends:
+            self.fine.extend(stage(*pair, pool=True) for pair in pairs[: preset.depths[0]])
+            after = preset.stem_widths[1]
+            overlapping = conv(channels, after, 7, stride=4, padding=3)
+            self.coarse.append(nn.Sequential(overlapping, nn.GroupNorm(8, after)))
         self.activation = nn.GELU()
         self.exits = nn.ModuleDict()
         if preset.token_budget:
             for depth in preset.depths:
                 self.exits[str(depth)] = nn.Sequential(
-                    CONV[rank](preset.stem_widths[depth - 1], preset.width, kernel_size=1),
+                    conv(preset.stem_widths[depth - 1], preset.width, kernel_size=1),
                     nn.GroupNorm(8, preset.width),  # as long as the positions that are added
                     nn.GELU(),
                 )
@@ -84,9 +90,9 @@ class Stem(nn.Module):
     def forward(self, images: Tensor, depth: int) -> list[Tensor]:
         """(B, C, *spatial) -> the map after each stage, finest first; the last, (B, D, *grid),
         holds the tokens."""
-        stages = list(self.fine if self.preset.pools(depth) else self.stages)
-        maps = [stages[0](images)]
-        for stage in stages[1:depth]:
+        first, *rest = (self.get_submodule(name) for name in self.preset.stages(depth))
+        maps = [first(images)]
+        for stage in rest:
             maps.append(stage(self.activation(maps[-1])))
         if str(depth) in self.exits:
             maps[-1] = self.exits[str(depth)](self.activation(maps[-1]))
@@ -224,7 +230,8 @@ class DenseHead(nn.Module):
 
     def __init__(self, rank: int, depth: int, preset: Preset, classes: int) -> None:
         super().__init__()
-        widths = [*preset.stem_widths[: depth - 1], preset.width]
+        maps = len(preset.stages(depth))
+        widths = [*preset.stem_widths[depth - maps : depth - 1], preset.width]
         pairs = list(pairwise(reversed(widths)))
         self.merge = nn.ModuleList(
             nn.Sequential(

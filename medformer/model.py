@@ -129,11 +129,16 @@ class OutputAdaptformer(nn.Module):
         return self.heads[task]((scores.softmax(-1) @ tokens).squeeze(1))
 
     def dense(
-        self, tokens: Tensor, task: str, maps: Sequence[Tensor], spatial: Sequence[int]
+        self,
+        tokens: Tensor,
+        task: str,
+        maps: Sequence[Tensor],
+        depth: int,
+        spatial: Sequence[int],
     ) -> Tensor:
-        """(B, N, D) and the stem's maps -> (B, T, *spatial)."""
+        """(B, N, D) and the maps of a stem of this depth -> (B, T, *spatial)."""
         heads: nn.ModuleDict = self.heads[task]  # type: ignore[assignment]
-        return heads[f"{len(spatial)}d-{len(maps)}"](tokens, maps, spatial)
+        return heads[f"{len(spatial)}d-{depth}"](tokens, maps, spatial)
 
 
 class Pretext(nn.Module):
@@ -296,7 +301,8 @@ class Medformer(nn.Module):
         maps = self.input.maps(images, domain)
         tokens = self._encode(maps, domain, task, None, spacing)
         if self.tasks[task].kind == "dense":
-            return self.output.dense(tokens, task, maps, images.shape[2:])
+            depth = self.preset.depth(domain)
+            return self.output.dense(tokens, task, maps, depth, images.shape[2:])
         return self.output(tokens, task)
 
     def view(

@@ -116,8 +116,7 @@ def trained_parameters(
         "stem": domain.stem, "rank": domain.rank, "modality": domain.modality,
         "anatomy": domain.anatomy, "depth": (depth := model.preset.depth(domain)),
     }  # fmt: skip
-    part = "fine" if model.preset.pools(depth) else "stages"
-    stages = {f"input.stems.{domain.stem}.{part}.{i}." for i in range(depth)}
+    stages = {f"input.stems.{domain.stem}.{stage}." for stage in model.preset.stages(depth)}
     dense = [model.tasks[t].kind == "dense" for t in tasks if t in model.tasks]
     prefixes = stages | {
         p.format(**words, task=task)

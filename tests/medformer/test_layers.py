@@ -132,7 +132,7 @@ def test_small_images_are_cut_finer(preset: str, rank: int, size: int, tokens: i
 
 @pytest.mark.parametrize(("rank", "size"), [(2, 28), (2, 64), (2, 224), (3, 16), (3, 28)])
 def test_only_what_an_image_goes_through_is_trained(rank: int, size: int):
-    """The finest images of `small` have stages of their own, the others share theirs."""
+    """The finest and coarsest images of `small` have stages of their own."""
     domain = Domain(name="d", modality="m", anatomy="a", channels=1, rank=rank, size=size)
     task = Task(name="t", kind="multi-class", classes=3)
     model = Medformer(ModelConfig.for_domains([domain], "small"), [task])
@@ -142,17 +142,20 @@ def test_only_what_an_image_goes_through_is_trained(rank: int, size: int):
     model.logits(images, domain, "t").square().sum().backward()
     reached = [name for name, p in model.named_parameters() if p.grad is not None]
     assert reached == trained_parameters(model, domain, ["t"], {"supervised": 1.0})
-    fine = [name for name in reached if ".fine." in name]
-    assert bool(fine) == (PRESETS["small"].depth(domain) == 2)
-    assert bool(fine) != any(".stages." in name for name in reached)
+    depth = PRESETS["small"].depth(domain)
+    assert any(".fine." in name for name in reached) == (depth == 2)
+    assert any(".coarse." in name for name in reached) == (depth == 4)
+    assert any(".stages.0." in name for name in reached) == (depth == 3)
 
 
 @pytest.mark.parametrize("preset", ["tiny", "small"])
-@pytest.mark.parametrize("spatial", [(28, 28), (33, 70), (17, 20, 24)])
-def test_a_dense_task_has_a_class_for_every_pixel(preset: str, spatial: tuple[int, ...]):
+@pytest.mark.parametrize(
+    ("spatial", "size"), [((28, 28), 28), ((33, 70), 28), ((130, 97), 128), ((17, 20, 24), 28)]
+)
+def test_a_dense_task_has_a_class_for_every_pixel(preset: str, spatial: tuple[int, ...], size: int):
     """2D and 3D, any size, and the loss reaches tokens and stem."""
     rank = len(spatial)
-    domain = Domain(name="d", modality="m", anatomy="a", channels=1, rank=rank, size=28)
+    domain = Domain(name="d", modality="m", anatomy="a", channels=1, rank=rank, size=size)
     torch.manual_seed(0)
     model = Medformer(ModelConfig.for_domains([domain], preset), [MASKS])
     for value in model.output.heads.parameters():
@@ -161,6 +164,6 @@ def test_a_dense_task_has_a_class_for_every_pixel(preset: str, spatial: tuple[in
     assert logits.shape == (2, 3, *spatial)
     logits.square().sum().backward()
     stem = model.input.stems[domain.stem]
-    used = stem.fine if PRESETS[preset].depth(domain) == 2 else stem.stages  # type: ignore[union-attr]
-    assert used[0][0].weight.grad.any()  # type: ignore[index]
+    used = PRESETS[preset].stages(PRESETS[preset].depth(domain))
+    assert stem.get_submodule(used[0])[0].weight.grad.any()  # type: ignore[index]
     assert model.encoder.norm.weight.grad is not None

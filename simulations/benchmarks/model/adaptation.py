@@ -6,7 +6,7 @@ images, without labels, take part in the adaptation, as they would in a federati
 The public reference of `alignment` is the validation split, seen through no scanner.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -33,11 +33,16 @@ SCANNERS = (
 )
 SETS = ("bloodmnist", "organamnist", "pneumoniamnist")
 """Large enough to be divided in three."""
-METHODS = {
-    "none": {},
-    "domain_adversarial": {"domain_adversarial": 0.1},
-    "alignment": {"alignment": 0.1},
+METHODS: Mapping[str, Mapping[str, float]] = {
+    "none": {"supervised": 1.0},
+    "domain_adversarial": {"supervised": 1.0, "domain_adversarial": 0.1},
+    "alignment": {"supervised": 1.0, "alignment": 0.1},
+    "rescanned": {"rescanned": 1.0},
+    "rescanned + domain_adversarial": {"rescanned": 1.0, "domain_adversarial": 0.1},
 }
+"""Name -> weights of the objectives. Those that need labels are trained at labelled sites only, the
+others grow along `ramp`."""
+LABELLED = {"supervised", "rescanned"}
 
 
 def seen_through(part: Part, scanner: Scanner, seed: int) -> Part:
@@ -83,15 +88,14 @@ def adapted(
     def loss(step: int) -> Tensor:
         mixed = METHODS[method]
         strength = ramp((step + 1) / steps)
-        extra = {name: weight * strength for name, weight in mixed.items()}
-        if "alignment" in mixed and step % 50 == 0:
+        own = {name: mixed[name] for name in mixed if name in LABELLED}
+        extra = {name: strength * mixed[name] for name in mixed if name not in LABELLED}
+        if "alignment" in extra and step % 50 == 0:
             _set_reference(model, data)
         total = torch.zeros(())
         for site in taking_part:
-            batch = batch_of(site)
-            own = {"supervised": 1.0} if site != target else {}
-            if wanted := own | extra:
-                total = total + mix_losses(model, batch, wanted, generator).mean()
+            wanted = extra if site == target else own | extra
+            total = total + mix_losses(model, batch_of(site), wanted, generator).mean()
         return total / len(labelled)
 
     descend(model.parameters(), Recipe(steps), loss)
@@ -122,7 +126,7 @@ def jobs(sets: Sequence[DataSet], seed: int, quick: bool) -> Iterator[Job]:
     for data in (s for s in sets if s.name in SETS):
         for unlabelled in (False, True):
             for method in METHODS:
-                if unlabelled and method == "none":
+                if unlabelled and set(METHODS[method]) <= LABELLED:
                     continue
                 name = f"{method}, {'unlabelled' if unlabelled else 'unseen'}"
                 key = Key(TABLE, data.name, name)

@@ -121,7 +121,9 @@ TABLES = (
     ("An unseen scanner", "adaptation",
      "Three sites, a scanner each; labels at two, test AUC at the third, mean over the site left "
      "out. `unseen`: no image of it before the test; `unlabelled`: its images take part without "
-     "labels.", _by_model),
+     "labels. `rescanned` trains on images whose acquisition is drawn anew in every step: tint, "
+     "contrast, bias field, blur and noise, which are also what the three scanners differ by, with "
+     "other laws and strengths.", _by_model),
     ("One model for all sets", "joint",
      "Test AUC of one model with a head a set, trained on as many batches of each set as the "
      "models of the first table, which know one set each.", _by_model),
