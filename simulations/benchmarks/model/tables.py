@@ -120,8 +120,8 @@ TABLES = (
      _pretraining),
     ("An unseen scanner", "adaptation",
      "Three sites, a scanner each; labels at two, test AUC at the third, mean over the site left "
-     "out. `unseen`: no image of it before the test; `unlabelled`: its images take part without "
-     "labels. `rescanned` trains on images whose acquisition is drawn anew in every step: tint, "
+     "out. `domain_adversarial` and `alignment` see its images, without labels; the others see "
+     "none. `rescanned` trains on images whose acquisition is drawn anew in every step: tint, "
      "contrast, bias field, blur and noise, which are also what the three scanners differ by, with "
      "other laws and strengths.", _by_model),
     ("One model for all sets", "joint",
