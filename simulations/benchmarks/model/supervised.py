@@ -18,24 +18,30 @@ IMAGES = {
     "organamnist": 120_000,
     "adrenalmnist3d": 25_000,
 }
-"""Images that a network is trained on, repetitions counted: the same for all but the ResNet."""
-RESNET_SHARE = 0.3
-"""Of these for the ResNet, which takes many times as long an image, and longer in all."""
+"""Images that a network is trained on, repetitions counted: the same for all but the following."""
+SHARE = {("resnet18", 2): 0.3, ("resnet18", 3): 0.3, ("medformer-small", 3): 3.0}
+"""Of these: fewer for the ResNet, which takes many times as long an image, and longer in all; more
+for `small` on volumes, where the CNN, at full resolution, takes five times as long an image."""
 
 LEARNING_RATE = {
-    "medformer-small": 5e-3,
-    "medformer-tiny": 1.5e-3,
-    "cnn": 5e-3,
-    "resnet18": 1e-3,
+    ("medformer-small", 2): 5e-3,
+    ("medformer-small", 3): 1.5e-3,
+    ("medformer-tiny", 2): 1.5e-3,
+    ("medformer-tiny", 3): 1.5e-3,
+    ("cnn", 2): 5e-3,
+    ("cnn", 3): 5e-3,
+    ("resnet18", 2): 1e-3,
+    ("resnet18", 3): 1e-3,
 }
-"""Chosen on the validation AUC of BloodMNIST, BreastMNIST and AdrenalMNIST3D."""
+"""Of a network on images or volumes; chosen on the validation AUC of BloodMNIST, BreastMNIST and
+AdrenalMNIST3D."""
 
 
 def recipe(network: str, data: DataSet, quick: bool) -> Recipe:
     """How a network is trained on a set; a quick run only shows that it works."""
-    share = RESNET_SHARE if network == "resnet18" else 1.0
-    steps = 3 if quick else round(share * IMAGES[data.name] / 64)
-    return Recipe(steps, LEARNING_RATE[network])
+    kind = network, data.domain.rank
+    steps = 3 if quick else round(SHARE.get(kind, 1.0) * IMAGES[data.name] / 64)
+    return Recipe(steps, LEARNING_RATE[kind])
 
 
 def measure(network: str, data: DataSet, seed: int, quick: bool) -> Values:
