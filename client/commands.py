@@ -14,11 +14,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check.add_argument("site", type=Path, metavar="SITE.yaml", help="what the site declares")
     check.add_argument("--json", type=Path, metavar="FILE", help="write the card there as JSON too")
     check.epilog = "example: fedmedformer site check site.yaml --json card.json"
+    ledger = _action(actions, "ledger", "what the site's privacy has cost so far; reads no record")
+    ledger.epilog = "example: fedmedformer site ledger export STATE --out ledger.jsonl"
+    verbs = ledger.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, help_ in (
+        ("show", "budget, what is left of it, and every run"),
+        ("verify", "recompute the hash chain, of the ledger or of an export"),
+        ("export", "write all rows as JSON lines"),
+    ):
+        one = _action(verbs, verb, help_)
+        one.add_argument(
+            "state", type=Path, metavar="STATE", help="the site's state folder, or a ledger file"
+        )
+        if verb == "export":
+            one.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what was asked for."""
-    {"check": _check}[arguments.action](arguments)
+    {"check": _check, "ledger": _ledger}[arguments.action](arguments)
 
 
 def _action(
@@ -62,3 +76,22 @@ def _check(arguments: argparse.Namespace) -> None:
             print(f"{split.split}: {problem}", file=sys.stderr)
     if bad := [split.split for split in card.splits if split.problems]:
         raise DataError(f"site {site.name}: {', '.join(bad)} cannot be used yet; see above")
+
+
+def _ledger(arguments: argparse.Namespace) -> None:
+    """Show, verify or export.
+
+    Raises:
+        LedgerError: There is none, or its chain is broken.
+    """
+    from client.privacy import ledger_file
+
+    rows = ledger_file.read(arguments.state)
+    if arguments.verb == "show":
+        print(ledger_file.as_text(rows))
+    elif arguments.verb == "export":
+        ledger_file.export(rows, arguments.out)
+        print(f"{len(rows)} rows: {arguments.out}")
+    else:
+        newest = f", newest {rows[-1].hash}" if rows else ""
+        print(f"{len(rows)} rows, chain intact{newest}")

@@ -83,6 +83,9 @@ class Site(Frozen):
     """What its heads answer; they stay at the site."""
     data: Annotated[Source, Field(discriminator="source")]
     privacy: Privacy
+    ledger_anchor: Path | None = None
+    """A file that keeps the newest row of the ledger, where a backup of the state folder does not
+    reach. With it, a ledger that was put back from an old copy is refused."""
     activation_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, a third more time."""
     flip: bool = False

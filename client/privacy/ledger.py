@@ -4,22 +4,26 @@ One SQLite file a site, for the life of its record set: new runs, new servers an
 onto it. Append-only (triggers refuse UPDATE and DELETE), each row chained to the one before by
 SHA-256, every commit synced to the disk. Budget is written before the first gradient and never
 handed back.
+
+A file cannot tell that it is an old copy of itself. With an `anchor`, a small file outside the
+state folder, each row is written there first, then to the ledger: a ledger that lacks more than
+this last row was put back from a backup and is refused, one that lacks just this row gets it.
 """
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from client.privacy.chain import LedgerError, Row, checked
 from client.privacy.plan import SPARE, PrivacyPlan
 from client.privacy.refusals import AttemptLost, BadRequest, BudgetExhausted
 from client.site import Privacy
-from medformer.errors import MedFormerError
+from medformer.files import replace_file
 
 RULE = "basic"
 """Across runs: epsilons and deltas add up, also when later runs are chosen after seeing earlier
@@ -41,10 +45,6 @@ CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON entries
 CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON entries
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 """
-
-
-class LedgerError(MedFormerError):
-    """The ledger cannot be read or written, or was changed: nothing may be trained."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,15 @@ class Ledger:
     Args:
         path: The SQLite file.
         privacy: Budget and rule are registered once; later ones may lower, never raise it.
+        anchor: Keeps the newest row, where a backup of the state folder does not reach.
     Raises:
-        LedgerError: Unreadable, unwritable, changed by hand, or registered for a smaller budget.
+        LedgerError: Unreadable, unwritable, changed by hand, older than its anchor, or registered
+            for a smaller budget.
     """
 
-    def __init__(self, path: Path, privacy: Privacy) -> None:
+    def __init__(self, path: Path, privacy: Privacy, anchor: Path | None = None) -> None:
         self._path = path
+        self._anchor = anchor
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
@@ -95,6 +98,7 @@ class Ledger:
                 "restore the newest copy or repair the disk"
             ) from error
         self.verify()
+        self._catch_up()
         self._register(privacy)
 
     def close(self) -> None:
@@ -216,18 +220,44 @@ class Ledger:
         Raises:
             LedgerError: Names the first row that does not fit.
         """
-        previous = ""
+        for _ in checked(self.rows(), str(self._path)):
+            pass
+
+    def rows(self) -> list[Row]:
+        """All entries, unchecked."""
         try:
             rows = self._db.execute("SELECT * FROM entries ORDER BY seq").fetchall()
         except sqlite3.Error as error:
             raise LedgerError(f"{self._path}: the ledger cannot be read ({error})") from error
-        for number, (seq, *fields, before, digest) in enumerate(rows, start=1):
-            if seq != number or before != previous or digest != _digest(seq, *fields, before):
+        return [Row(*row) for row in rows]
+
+    def _catch_up(self) -> None:
+        """Hold the ledger against its anchor; append the row that a crash left there only."""
+        if self._anchor is None:
+            return
+        with self._transaction():
+            newest = read_anchor(self._anchor)
+            last = self._last()
+            if newest is None:
+                if last is not None and any(True for _ in self._rows("anchor")):
+                    raise LedgerError(
+                        f"{self._anchor}: the ledger's anchor is missing, so nobody can tell "
+                        f"whether {self._path} is an old copy. Restore the anchor"
+                    )
+                self._append("anchor", "", {})
+            elif last is None or last.seq < newest.seq:
+                if newest.previous != (last.hash if last else ""):
+                    raise LedgerError(
+                        f"{self._path}: the ledger ends with row {last.seq if last else 0}, its "
+                        f"anchor {self._anchor} with row {newest.seq}: an old copy was put back. "
+                        "Budget was spent since then; restore the newest copy"
+                    )
+                self._insert(newest)
+            elif newest != self._row(newest.seq):
                 raise LedgerError(
-                    f"{self._path}: row {number} of the ledger was changed or is missing. Nothing "
-                    "is trained on a ledger that cannot be trusted: restore the newest copy"
+                    f"{self._path}: row {newest.seq} of the ledger is not the one that its anchor "
+                    f"{self._anchor} holds. Nothing is trained on it: restore the newest copy"
                 )
-            previous = digest
 
     def _register(self, privacy: Privacy) -> None:
         epsilon, delta = privacy.lifetime_epsilon, privacy.lifetime_delta
@@ -281,11 +311,22 @@ class Ledger:
             yield seq, json.loads(body)
 
     def _append(self, kind: str, run_id: str, body: dict[str, Any]) -> None:
-        last = self._db.execute("SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1")
-        seq, previous = last.fetchone() or (0, "")
-        time = datetime.now(UTC).isoformat(timespec="seconds")
-        row = (seq + 1, time, kind, run_id, json.dumps(body, sort_keys=True), previous)
-        self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, _digest(*row)))
+        """The only way in: one row a transaction, to the anchor first."""
+        row = Row.after(self._last(), _now(), kind, run_id, json.dumps(body, sort_keys=True))
+        if self._anchor is not None:
+            write_anchor(self._anchor, row)
+        self._insert(row)
+
+    def _insert(self, row: Row) -> None:
+        self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(row))
+
+    def _last(self) -> Row | None:
+        found = self._db.execute("SELECT * FROM entries ORDER BY seq DESC LIMIT 1").fetchone()
+        return Row(*found) if found else None
+
+    def _row(self, seq: int) -> Row | None:
+        found = self._db.execute("SELECT * FROM entries WHERE seq = ?", [seq]).fetchone()
+        return Row(*found) if found else None
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -298,12 +339,34 @@ class Ledger:
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise LedgerError(
                 f"{self._path}: the ledger cannot be written ({error}). Nothing is trained "
                 "without it: free or repair the disk"
             ) from error
 
 
-def _digest(*row: object) -> str:
-    return hashlib.sha256(json.dumps(row).encode()).hexdigest()
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_anchor(path: Path, row: Row) -> None:
+    """Keep the newest row, durably."""
+    replace_file(path, json.dumps(asdict(row)).encode())
+
+
+def read_anchor(path: Path) -> Row | None:
+    """The newest row that was written, or None if there is no such file.
+
+    Raises:
+        LedgerError: Unreadable or damaged.
+    """
+    try:
+        row = Row(**json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise LedgerError(f"{path}: the ledger's anchor cannot be read ({error})") from error
+    if not row.fits:
+        raise LedgerError(f"{path}: the ledger's anchor was changed. Restore it")
+    return row

@@ -1,0 +1,106 @@
+"""A ledger as its hospital reads it: opened read-only, checked, shown, exported as JSON lines."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+
+from client.privacy.chain import FILE, LedgerError, Row, checked
+from client.privacy.plan import SPARE, PrivacyPlan
+from medformer.files import replace_file
+
+
+def read(path: Path) -> list[Row]:
+    """All rows of a ledger or of an export, after their chain was checked; nothing is written.
+
+    Args:
+        path: A state folder, its ledger, or a file of JSON lines.
+    Raises:
+        LedgerError: Not there, unreadable, or changed; names the first row that does not fit.
+    """
+    path = path / FILE if path.is_dir() else path
+    if not path.is_file():
+        raise LedgerError(f"{path}: there is no ledger here. Give a site's state folder")
+    try:
+        with open(path, "rb") as file:
+            binary = file.read(15) == b"SQLite format 3"
+        rows = _from_sqlite(path) if binary else _from_lines(path)
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read ({error.strerror})") from error
+    return list(checked(rows, str(path)))
+
+
+def export(rows: Sequence[Row], path: Path) -> None:
+    """Write one JSON object a row, which `read` takes back.
+
+    Raises:
+        LedgerError: Cannot be written; then nothing is.
+    """
+    lines = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
+    try:
+        replace_file(path, lines.encode())
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """Budget, what is left of it, a line a run, and the hash that the next row will name."""
+    cohorts = [row.values for row in rows if row.kind == "cohort"]
+    runs = [row for row in rows if row.kind == "reservation"]
+    if not cohorts:
+        raise LedgerError("this ledger registers no budget: it is not complete")
+    budget = min(c["epsilon_budget"] for c in cohorts), min(c["delta_budget"] for c in cohorts)
+    spent = [sum(row.values[key] for row in runs) for key in ("epsilon", "delta")]
+    lines = [
+        f"unit: one {cohorts[0]['unit']}; rule across runs: {cohorts[0]['rule']}",
+        f"epsilon: {spent[0]:.3f} of {budget[0]:g} spent, {max(0, budget[0] - spent[0]):.3f} left",
+        f"delta: {spent[1]:.3g} of {budget[1]:g} spent, {max(0, budget[1] - spent[1]):.3g} left",
+        "",
+        f"{'admitted':<26}{'epsilon':>9}{'delta':>9}{'rounds':>8}{'trained':>9}{'spares':>8}  run",
+    ]
+    for row in runs:
+        plan = PrivacyPlan.from_json(row.values["plan"])
+        attempts = [r.values for r in rows if r.kind == "attempt" and r.run_id == row.run_id]
+        trained = len({a["round"] for a in attempts})
+        rounds, spares = (
+            sum(p.rounds for p in plan.phases if (p.name == SPARE) is spare)
+            for spare in (False, True)
+        )
+        used = sum(a["attempt"] > 0 for a in attempts)
+        lines.append(
+            f"{row.time:<26}{plan.epsilon:>9.3f}{plan.delta:>9.2g}{rounds:>8}{trained:>9}"
+            f"{f'{used}/{spares}':>8}  {row.run_id}"
+        )
+    lines += [""] + [
+        f"the clock went back before row {after.seq}: {before.time} to {after.time}"
+        for before, after in pairwise(rows)
+        if after.time < before.time
+    ]
+    lines.append(f"rows: {len(rows)}, chain intact; newest hash {rows[-1].hash}")
+    return "\n".join(lines)
+
+
+def _from_sqlite(path: Path) -> list[Row]:
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            problems = [text for (text,) in db.execute("PRAGMA integrity_check(1)")]
+            if problems != ["ok"]:
+                raise LedgerError(f"{path}: the file is damaged ({problems[0]}). Restore it")
+            return [Row(*row) for row in db.execute("SELECT * FROM entries ORDER BY seq")]
+    except (sqlite3.Error, TypeError) as error:
+        raise LedgerError(f"{path}: the ledger cannot be read ({error})") from error
+
+
+def _from_lines(path: Path) -> list[Row]:
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            rows.append(Row(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise LedgerError(
+                f"{path}: line {number} is no row of a ledger ({type(error).__name__})"
+            ) from error
+    return rows

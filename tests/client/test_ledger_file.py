@@ -1,0 +1,172 @@
+"""The hospital's view of its ledger, and what it finds: flipped bits, old copies, lost anchors."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from client.privacy.chain import FILE, LedgerError
+from client.privacy.ledger import Ledger, read_anchor
+from client.privacy.ledger_file import as_text, read
+from client.site import Privacy
+from simulations.cli import main
+from tests.client.test_ledger import PRIVACY, plan
+
+
+def used(state: Path, runs: int = 1, anchor: Path | None = None) -> Path:
+    """A state folder whose ledger holds some runs, one round of each trained twice."""
+    privacy = Privacy(epsilon=3, epsilon_budget=100, n_public=100)
+    with Ledger(state / FILE, privacy, anchor) as ledger:
+        for i in range(runs):
+            if ledger.reservation(f"run-{i}"):
+                continue
+            standing = ledger.reserve(f"run-{i}", "s", "m", plan())
+            ledger.start_attempt(standing, 1, 0, f"first-{i}")
+            ledger.start_attempt(standing, 1, 1, f"second-{i}")
+    return state
+
+
+def test_a_ledger_shows_budget_runs_and_spares(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Every figure follows from the rows."""
+    assert main(["site", "ledger", "show", str(used(tmp_path, runs=2))]) == 0
+    text = capsys.readouterr().out
+    assert "epsilon: 6.000 of 100 spent, 94.000 left" in text
+    assert "unit: one image; rule across runs: basic" in text
+    lines = [line.split() for line in text.splitlines() if line.endswith(("run-0", "run-1"))]
+    assert [line[1:] for line in lines] == [
+        ["3.000", "1e-05", "4", "1", "1/1", "run-0"],
+        ["3.000", "1e-05", "4", "1", "1/1", "run-1"],
+    ]
+
+
+def test_an_export_holds_every_row_and_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Anybody can check the chain with the export alone; a changed line is named."""
+    state, lines = used(tmp_path / "state"), tmp_path / "ledger.jsonl"
+    assert main(["site", "ledger", "export", str(state), "--out", str(lines)]) == 0
+    assert read(lines) == read(state)
+    assert main(["site", "ledger", "verify", str(lines)]) == 0
+    assert f"newest {read(state)[-1].hash}" in capsys.readouterr().out
+
+    rows = lines.read_text().splitlines()
+    row = json.loads(rows[1])
+    row["body"] = row["body"].replace('"epsilon": 3.0', '"epsilon": 0.1')
+    lines.write_text("\n".join([rows[0], json.dumps(row), *rows[2:]]))
+    assert main(["site", "ledger", "verify", str(lines)]) == 1
+    assert "row 2 of the ledger was changed" in capsys.readouterr().err
+    lines.write_text("\n".join([rows[0], "{}"]))
+    with pytest.raises(LedgerError, match="line 2 is no row of a ledger"):
+        read(lines)
+
+
+def test_reading_needs_a_ledger_and_writes_nothing(tmp_path: Path):
+    """No file appears where there was none, none changes where there is one."""
+    with pytest.raises(LedgerError, match="there is no ledger here"):
+        read(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    state = used(tmp_path / "state")
+    before = (state / FILE).read_bytes()
+    read(state)
+    assert (state / FILE).read_bytes() == before
+
+
+def test_a_clock_that_went_back_is_shown_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Rows are chained by number and hash; times are for people."""
+    used(tmp_path)
+    later = "2020-01-01T00:00:00+00:00"
+    monkeypatch.setattr("client.privacy.ledger._now", lambda: later)
+    with Ledger(tmp_path / FILE, PRIVACY.model_copy(update={"epsilon_budget": 100.0})) as ledger:
+        ledger.reserve("later", "s", "m", plan())
+    rows = read(tmp_path)
+    assert f"the clock went back before row {len(rows)}" in as_text(rows)
+
+
+def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path: Path):
+    """Anywhere in the file; a bit that no row depends on may go unnoticed."""
+    state = used(tmp_path / "state", runs=6)
+    whole, rows = (state / FILE).read_bytes(), read(state)
+    draw, found = random.Random(0), 0
+    for i in range(300):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        changed = bytearray(whole)
+        place = draw.randrange(8 * len(whole))
+        changed[place // 8] ^= 1 << place % 8
+        (folder / FILE).write_bytes(changed)
+        try:
+            assert read(folder) == rows, place
+            with Ledger(folder / FILE, PRIVACY.model_copy(update={"epsilon_budget": 100.0})) as one:
+                assert one.rows() == rows, place
+        except LedgerError:
+            found += 1
+        shutil.rmtree(folder)
+    assert found > 60, "most of the file is text of rows"
+
+
+def test_an_old_copy_is_refused(tmp_path: Path):
+    """Budget was spent since the backup: the anchor remembers."""
+    anchor = tmp_path / "elsewhere" / "anchor"
+    state = used(tmp_path / "state", 1, anchor)
+    shutil.copytree(state, tmp_path / "backup")
+    used(state, 2, anchor)
+    shutil.rmtree(state)
+    shutil.copytree(tmp_path / "backup", state)
+    with pytest.raises(LedgerError, match="an old copy was put back"):
+        used(state, 1, anchor)
+    shutil.rmtree(state)
+    with pytest.raises(LedgerError, match=r"ends with row 0.*an old copy was put back"):
+        used(state, 1, anchor)
+
+
+def test_a_row_that_only_the_anchor_holds_is_spent(tmp_path: Path):
+    """A crash between anchor and ledger, or a copy that lacks just the last row."""
+    anchor, state = tmp_path / "anchor", tmp_path / "state"
+    privacy = Privacy(epsilon=3, epsilon_budget=100, n_public=100)
+    Ledger(state / FILE, privacy, anchor).close()
+    shutil.copytree(state, tmp_path / "backup")
+    with Ledger(state / FILE, privacy, anchor) as ledger:
+        ledger.reserve("one", "s", "m", plan())
+    with Ledger(tmp_path / "backup" / FILE, privacy, anchor) as copy:
+        assert copy.spent()[0] == 3.0
+
+
+def test_a_lost_or_changed_anchor_stops_everything(tmp_path: Path):
+    """Nobody can tell any more whether the ledger is an old copy."""
+    anchor = tmp_path / "anchor"
+    state = used(tmp_path / "state", 1, anchor)
+    text = anchor.read_text()
+    anchor.write_text(text.replace('"seq": ', '"seq": 1'))
+    with pytest.raises(LedgerError, match="anchor was changed"):
+        used(state, 1, anchor)
+    anchor.write_text("{")
+    with pytest.raises(LedgerError, match="anchor cannot be read"):
+        used(state, 1, anchor)
+    anchor.unlink()
+    with pytest.raises(LedgerError, match="anchor is missing"):
+        used(state, 1, anchor)
+    anchor.write_text(text)
+    with Ledger(state / FILE, Privacy(epsilon=3, epsilon_budget=100, n_public=100), anchor):
+        assert read_anchor(anchor) == read(state)[-1]
+
+
+def test_an_anchor_that_cannot_be_written_admits_nothing(tmp_path: Path):
+    """The budget is refused before the ledger changes."""
+    anchor = tmp_path / "anchor"
+    state = used(tmp_path / "state", 1, anchor)
+    anchor.with_name("anchor.partial").mkdir()  # even root cannot write there
+    with pytest.raises(LedgerError, match="cannot be written"):
+        used(state, 2, anchor)
+    assert "run-1" not in {row.run_id for row in read(state)}
+
+
+def test_an_anchor_begins_at_any_row(tmp_path: Path):
+    """A site may add one later."""
+    state = used(tmp_path / "state")
+    anchor = tmp_path / "anchor"
+    Ledger(state / FILE, Privacy(epsilon=3, epsilon_budget=100, n_public=100), anchor).close()
+    newest = read_anchor(anchor)
+    assert newest is not None
+    assert newest.kind == "anchor"
