@@ -69,6 +69,22 @@ class Entry:
         """Examples."""
         return len(self.pairs[0][0] if self.rows is None else self.rows)
 
+    def of_units(self, units: "Units") -> "Entry":
+        """Mean gradient of each unit's rows in place of each row's; of a joined entry.
+
+        The rows of a unit become places side by side, so that their cross terms are in its norm.
+        """
+        if self.rows is not None:
+            shares = units.shares.view(-1, *[1] * (self.rows.ndim - 1))
+            rows = torch.where(shares > 0, shares * self.rows, 0.0)  # 0 * NaN is NaN
+            total = rows.new_zeros(units.count, *rows.shape[1:])
+            return Entry(total.index_add_(0, units.index, rows))
+        ((x, g),) = self.pairs
+        shares = units.shares[:, None, None]
+        x = torch.where(shares > 0, x, 0.0)
+        g = torch.where(shares > 0, shares * g, 0.0)
+        return Entry(None, [(units.side_by_side(x), units.side_by_side(g))])
+
     def squares(self) -> Tensor:
         """Squared norm of each example's gradient, (B,), never too small; of a joined entry."""
         if self.rows is not None:
@@ -90,6 +106,36 @@ class Entry:
         if not bool(usable.all()):
             x, g = (torch.where(usable[:, None, None], v, 0.0) for v in (x, g))
         return (g * factors[:, None, None]).flatten(0, 1).T @ x.flatten(0, 1)
+
+
+class Units:
+    """Which rows of a batch belong together and are clipped together: a patient's images, or the
+    views of an image.
+
+    Args:
+        index: (B,) int64, each row's unit, from 0 without gaps.
+        valid: (B,) bool; other rows are no part of their unit's mean. A unit that has no valid row
+            counts as 0.
+    """
+
+    def __init__(self, index: Tensor, valid: Tensor) -> None:
+        self.index = index
+        sizes = torch.bincount(index)
+        self.count = len(sizes)
+        known = torch.zeros(self.count).index_add_(0, index, valid.float())
+        self.valid = known > 0
+        self.shares = torch.where(valid, 1 / known.clamp(min=1)[index], 0.0)
+        """(B,) part of each row in its unit's mean."""
+        order = index.argsort(stable=True)
+        starts = (sizes.cumsum(0) - sizes)[index[order]]
+        self._slot = torch.empty_like(index).scatter_(0, order, torch.arange(len(index)) - starts)
+        self._most = int(sizes.max())
+
+    def side_by_side(self, rows: Tensor) -> Tensor:
+        """(B, T, P) -> (units, most rows of a unit * T, P), zeros where a unit has fewer rows."""
+        wide = rows.new_zeros(self.count, self._most, *rows.shape[1:])
+        wide[self.index, self._slot] = rows
+        return wide.flatten(1, 2)
 
 
 class Book:
@@ -155,14 +201,20 @@ class Book:
 
     @torch.no_grad()
     def clip(
-        self, groups: Sequence[tuple[Sequence[str], float]], valid: Tensor
+        self,
+        groups: Sequence[tuple[Sequence[str], float]],
+        valid: Tensor,
+        units: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Clipped sum of the examples booked since the last call, and forget them.
+        """Clipped sum of the units booked since the last call, and forget them.
 
         Args:
-            groups: Names that are clipped together, and their bound C: an example's gradient g
-                counts as g * min(1, C / (|g| + 1e-6)), as in Opacus.
-            valid: (B,) bool; rows that are False, or whose gradient is not finite, count as 0.
+            groups: Names that are clipped together, and their bound C: a unit's gradient g counts
+                as g * min(1, C / (|g| + 1e-6)), as in Opacus.
+            valid: (B,) bool; rows that are False count as 0, and so do units whose gradient is not
+                finite.
+            units: (B,) int64, each row's unit, from 0 without gaps; a unit's gradient is the mean
+                over its valid rows. Each row is a unit if left out.
         Returns:
             Name -> sum, of the parameter's shape.
         Raises:
@@ -171,6 +223,10 @@ class Book:
         entries = {name: entry.joined() for name, entry in self._entries.items()}
         self._entries = {}
         self._check(entries, len(valid))
+        if units is not None:
+            whole = Units(units, valid)
+            entries = {name: entry.of_units(whole) for name, entry in entries.items()}
+            valid = whole.valid
         sums: dict[str, Tensor] = {}
         for names, bound in groups:
             norms = torch.stack([entries[n].squares() for n in names]).sum(0).sqrt()

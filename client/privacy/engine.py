@@ -9,6 +9,7 @@ contribute exactly zero.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -142,7 +143,13 @@ class DpEngine:
         """
         return (self._noise.uniform(count) < self._sample_rate).nonzero().flatten()
 
-    def step(self, losses: SliceLosses, valid: Tensor, parts: Sequence[int] | None = None) -> float:
+    def step(
+        self,
+        losses: SliceLosses,
+        valid: Tensor,
+        parts: Sequence[int] | None = None,
+        units: Tensor | None = None,
+    ) -> float:
         """Take one noisy step on the drawn batch, which may be empty.
 
         Args:
@@ -150,25 +157,33 @@ class DpEngine:
             valid: (B,) bool; rows that are False contribute exactly zero.
             parts: Lengths of runs of rows that no slice may join, because their images differ in
                 shape; one run if left out.
+            units: (B,) int64, ascending: the unit of each row. A unit's rows are averaged before
+                the clip, and lie in one part. Each row is a unit if left out.
         Returns:
             Sum of the valid rows' losses, without noise: it must not leave the site.
         """
-        total = self.accumulate(losses, valid, parts)
+        total = self.accumulate(losses, valid, parts, units)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return total
 
     def accumulate(
-        self, losses: SliceLosses, valid: Tensor, parts: Sequence[int] | None = None
+        self,
+        losses: SliceLosses,
+        valid: Tensor,
+        parts: Sequence[int] | None = None,
+        units: Tensor | None = None,
     ) -> float:
         """The batch's clipped sum, all but the last slice of it in the optimizer already.
 
-        Batches larger than PHYSICAL_BATCH are taken in slices whose clipped sums are added.
+        Batches larger than PHYSICAL_BATCH are taken in slices whose clipped sums are added. No
+        slice ends within a unit.
         """
         total = 0.0
-        slices = list(_slices(len(valid), parts))
+        slices = list(_slices(len(valid), parts, units))
         for rows in slices:
-            total += self._slice(losses, rows, valid[rows])
+            own = None if units is None else units[rows].unique(return_inverse=True)[1]
+            total += self._slice(losses, rows, valid[rows], own)
             if rows is not slices[-1]:
                 self._optimizer.signal_skip_step(True)
                 self._optimizer.step()
@@ -182,7 +197,9 @@ class DpEngine:
         self._optimizer.zero_grad(set_to_none=True)
         return sums
 
-    def _slice(self, losses: SliceLosses, rows: slice, valid: Tensor) -> float:
+    def _slice(
+        self, losses: SliceLosses, rows: slice, valid: Tensor, units: Tensor | None
+    ) -> float:
         count = rows.stop - rows.start
         if count == 0:
             for p in self._trained.values():
@@ -192,19 +209,40 @@ class DpEngine:
         if values.shape != (count,):
             raise EngineError(f"losses must be one value a row, ({count},), got {values.shape}")
         values.sum().backward()
-        for name, total in self._book.clip(self._groups, valid).items():
+        for name, total in self._book.clip(self._groups, valid, units).items():
             self._trained[name].grad = total
         return float(torch.where(valid, values.detach(), 0.0).nan_to_num().sum())
 
 
-def _slices(count: int, parts: Sequence[int] | None) -> Iterator[slice]:
-    """Runs of at most PHYSICAL_BATCH rows within the parts; one empty run if there are none."""
+def _slices(
+    count: int, parts: Sequence[int] | None, units: Tensor | None = None
+) -> Iterator[slice]:
+    """Runs of at most PHYSICAL_BATCH rows within the parts, or of one unit that is larger; one
+    empty run if there are no rows."""
     parts = [n for n in (parts if parts is not None else [count]) if n]
     if sum(parts) != count:
         raise EngineError(f"the parts {parts} are not the {count} rows of the batch")
-    start = 0
-    for length in parts or [0]:
-        stop = start + length
-        for first in range(start, stop, PHYSICAL_BATCH) or [start]:
-            yield slice(first, min(first + PHYSICAL_BATCH, stop))
-        start = stop
+    ends = _unit_ends(count, units)
+    stops = set(accumulate(parts))
+    if torn := stops - set(ends):
+        raise EngineError(f"a part ends at row {min(torn)}, within a unit")
+    start, reach = 0, 0
+    for end in ends:
+        if end - start > PHYSICAL_BATCH and reach > start:
+            yield slice(start, reach)
+            start = reach
+        reach = end
+        if end in stops:
+            yield slice(start, end)
+            start = end
+    if not count:
+        yield slice(0, 0)
+
+
+def _unit_ends(count: int, units: Tensor | None) -> Sequence[int]:
+    """The rows after which another unit begins, the last among them."""
+    if units is None:
+        return range(1, count + 1)
+    if units.shape != (count,) or bool((units.diff() < 0).any()):
+        raise EngineError(f"units must be ({count},) and ascend, got {tuple(units.shape)}")
+    return [*(units.diff().nonzero().flatten() + 1).tolist(), *([count] if count else [])]

@@ -86,7 +86,14 @@ def one_by_one(model: nn.Module, x: Tensor, names: list[str], bound: float) -> d
     return total
 
 
-def booked(model: nn.Module, x: Tensor, names: list[str], bound: float) -> dict[str, Tensor]:
+def booked(
+    model: nn.Module,
+    x: Tensor,
+    names: list[str],
+    bound: float,
+    units: Tensor | None = None,
+    valid: Tensor | None = None,
+) -> dict[str, Tensor]:
     named = dict(model.named_parameters())
     for name, parameter in named.items():
         parameter.requires_grad_(name in names)
@@ -94,7 +101,8 @@ def booked(model: nn.Module, x: Tensor, names: list[str], bound: float) -> dict[
     book = Book(model, {n: named[n] for n in names})
     try:
         loss_of(model, x).sum().backward()
-        return book.clip([(names, bound)], torch.ones(len(x), dtype=torch.bool))
+        valid = torch.ones(len(x), dtype=torch.bool) if valid is None else valid
+        return book.clip([(names, bound)], valid, units)
     finally:
         book.close()
         model.requires_grad_(True)
@@ -117,6 +125,71 @@ def test_clipped_sum_equals_a_float64_loop(
     largest = max(float(v.abs().max()) for v in wanted.values())
     for name in names:
         assert float((found[name] - wanted[name]).abs().max()) <= 1e-5 * largest, name
+
+
+PATIENTS = {
+    "1 to 4 images": [1, 3, 4, 1, 2],
+    "four views of each": [4, 4, 4],
+    "one image each": [1] * 6,
+}
+
+
+@pytest.mark.parametrize("rows_up_to", [0, 1e9], ids=["pairs", "rows"])
+@pytest.mark.parametrize("sizes", PATIENTS.values(), ids=PATIENTS)
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_units_are_averaged_before_the_clip(
+    case: str, sizes: list[int], rows_up_to: float, monkeypatch: pytest.MonkeyPatch
+):
+    """A unit counts as the mean gradient of its valid rows, cross terms in its norm; 1e-5 relative.
+
+    One row of the first unit of several is invalid, and a unit of invalid rows alone counts 0.
+    """
+    monkeypatch.setattr(bookkeeping, "ROWS_UP_TO", rows_up_to)
+    model, shape = CASES[case]
+    units = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    x = torch.randn(len(units), *shape, generator=torch.Generator().manual_seed(3))
+    valid = torch.ones(len(x), dtype=torch.bool)
+    valid[sizes[0]] = sizes[1] == 1  # the second unit loses a row, unless it has only this
+    valid[units == len(sizes) - 1] = False
+    names = [n for n, _ in model.named_parameters()]
+
+    def by_hand(bound: float) -> dict[str, Tensor]:
+        model.double()
+        named = dict(model.named_parameters())
+        total = {n: torch.zeros_like(named[n]) for n in names}
+        for unit in range(len(sizes)):
+            own = x[(units == unit) & valid].double()
+            if not len(own):
+                continue
+            mean = sum(loss_of(model, row[None]).sum() for row in own) / len(own)
+            grads = torch.autograd.grad(mean, [named[n] for n in names])  # type: ignore[arg-type]
+            norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
+            for n, g in zip(names, grads, strict=True):
+                total[n] += g * min(1.0, bound / (float(norm) + 1e-6))
+        model.float()
+        return total
+
+    norms = torch.stack([v.square().sum() for v in by_hand(1e9).values()])
+    bound = float(norms.sum().sqrt()) / len(sizes)
+    wanted = by_hand(bound)
+    found = booked(model, x, names, bound, units, valid)
+    largest = max(float(v.abs().max()) for v in wanted.values())
+    for name in names:
+        assert float((found[name] - wanted[name]).abs().max()) <= 1e-5 * largest, name
+
+
+def test_a_row_without_a_finite_gradient_takes_its_unit_out_and_no_other():
+    """Not the row alone: then the mean would tell how many rows were good."""
+    model, shape = CASES["linear, tokens"]
+    units = torch.tensor([0, 0, 1, 1, 2])
+    x = torch.randn(5, *shape, generator=torch.Generator().manual_seed(3))
+    names = [n for n, _ in model.named_parameters()]
+    rest = torch.tensor([0, 1, 4])
+    wanted = booked(model, x[rest], names, BOUND, torch.tensor([0, 0, 1]))
+    x[3] = float("nan")
+    found = booked(model, x, names, BOUND, units)
+    for name in names:
+        assert torch.allclose(found[name], wanted[name], atol=1e-6), name
 
 
 def test_places_that_cancel_do_not_weaken_the_clipping(monkeypatch: pytest.MonkeyPatch):

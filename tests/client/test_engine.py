@@ -217,6 +217,50 @@ def test_one_unit_moves_the_clipped_sum_by_at_most_the_bound(
     assert moved > 0
 
 
+def sum_of_units(
+    model: Medformer, batch: Batch, units: Tensor, parts: list[int] | None = None
+) -> dict[str, Tensor]:
+    def losses(rows: slice) -> Tensor:
+        return mix_losses(model, batch[rows], {"supervised": 60.0}, torch.Generator())
+
+    with build(model, groups_of(names_of(model, "supervised"))) as engine:
+        engine.accumulate(losses, torch.ones(len(batch), dtype=torch.bool), parts, units)
+        return engine.clipped_sum()
+
+
+@pytest.mark.parametrize("physical", [2, 4, 128])
+def test_a_whole_patient_moves_the_clipped_sum_by_at_most_the_bound(
+    physical: int, model: Medformer, monkeypatch: pytest.MonkeyPatch
+):
+    """However many images it has; slices end between patients, whatever their size."""
+    monkeypatch.setattr(engine_module, "PHYSICAL_BATCH", physical)
+    batch = batch_of(9)
+    units = torch.tensor([3, 3, 3, 5, 7, 7, 8, 8, 8])
+    whole = sum_of_units(model, batch, units)
+    for unit in (3, 5, 7, 8):
+        kept = (units != unit).nonzero().flatten()
+        labels = {task: values[kept] for task, values in batch.labels.items()}
+        without = sum_of_units(model, Batch(batch.images[kept], labels, CHEST), units[kept])
+        moved = sum(float((whole[n] - without[n]).double().square().sum()) for n in whole) ** 0.5
+        assert 0.5 * PLAN.max_grad_norm < moved <= PLAN.max_grad_norm * (1 + 1e-3), unit
+    apart = sum_of_units(model, batch, torch.arange(9))
+    assert any(not torch.allclose(apart[n], whole[n], atol=1e-3) for n in whole)
+
+
+def test_no_slice_ends_within_a_unit(monkeypatch: pytest.MonkeyPatch):
+    """Nor may a part, for a unit's rows go through the model together."""
+    monkeypatch.setattr(engine_module, "PHYSICAL_BATCH", 4)
+    units = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 3])
+    slices = [(s.start, s.stop) for s in engine_module._slices(11, [5, 6], units)]
+    assert slices == [(0, 3), (3, 5), (5, 10), (10, 11)]
+    assert [(s.start, s.stop) for s in engine_module._slices(6, None)] == [(0, 4), (4, 6)]
+    assert [(s.start, s.stop) for s in engine_module._slices(0, None)] == [(0, 0)]
+    with pytest.raises(EngineError, match="ends at row 4, within a unit"):
+        list(engine_module._slices(11, [4, 7], units))
+    with pytest.raises(EngineError, match="ascend"):
+        list(engine_module._slices(2, None, torch.tensor([1, 0])))
+
+
 def test_noise_has_the_planned_standard_deviation_and_the_public_divisor(model: Medformer):
     """An empty batch still gets noise_multiplier * max_grad_norm, over expected_batch_size."""
     names = names_of(model, "supervised")
