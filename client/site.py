@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from client.data.sources import Source
+from client.data.sources import Folder, Source
 from medformer.config import Domain, Frozen, Name, Task
 from medformer.errors import ConfigError
 from medformer.settings import explain
@@ -37,9 +37,12 @@ class Privacy(Frozen):
     """Count the classes of each classification task once a run, with Gaussian noise of this many
     times the count's sensitivity, and weigh them in the loss (`client.privacy.balance`). The plan
     charges the count; 20 costs little. Not counted if left out."""
-    unit: Literal["image"] = "image"
-    """Whose presence is hidden: one image. Where records carry patient ids, a patient's images
-    would have to be one unit; that is not offered yet and the report says so."""
+    unit: Literal["image", "patient"] = "image"
+    """Whose presence is hidden: one image, or all images of one patient, where the source says
+    whose each image is. `n_public` counts these units."""
+    images_per_step: int = Field(default=4, ge=1, le=64)
+    """Images of a patient that take part in one step, at most; their gradients are averaged before
+    the clip. More make a patient's gradient less noisy, and the step longer."""
 
     @model_validator(mode="after")
     def _budget_covers_a_run(self) -> "Privacy":
@@ -96,6 +99,22 @@ class Site(Frozen):
         names = [t.name for t in self.tasks]
         if len(set(names)) < len(names):
             raise ValueError(f"tasks need distinct names, got {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _patients_are_known(self) -> "Site":
+        if self.privacy.unit != "patient":
+            return self
+        if not isinstance(self.data, Folder):
+            raise ValueError(
+                f"unit: patient needs to know whose each image is, and {self.data.source} does not "
+                "say it. Use a folder with a labels.csv that has the column `patient`"
+            )
+        if self.privacy.class_balance_noise is not None:
+            raise ValueError(
+                "class_balance_noise counts images, of which a patient may have any number: its "
+                "noise hides one image. Leave it out, or declare class_weights"
+            )
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from client.data.records import Records, Stack
+from client.data.units import Units
 from client.site import Site
 from medformer.config import ModelConfig, Task
 from medformer.images import Move, standardise
@@ -23,10 +24,16 @@ class Engine(Protocol):
     """Draws a batch and takes a step on it: `DpEngine`, or the plain one of the baselines."""
 
     def draw(self, count: int) -> Tensor:
-        """Rows of the next batch."""
+        """Units of the next batch."""
         ...
 
-    def step(self, losses: Callable[[slice], Tensor], valid: Tensor, parts: Sequence[int]) -> float:
+    def step(
+        self,
+        losses: Callable[[slice], Tensor],
+        valid: Tensor,
+        parts: Sequence[int],
+        units: Tensor | None,
+    ) -> float:
         """One step on `parts`, runs of rows of one shape; returns the sum of the losses."""
         ...
 
@@ -117,9 +124,11 @@ def train_round(
         Mean loss of the drawn records, 0 if none was drawn. Not noised: it must not leave a site.
     """
     dense = [t.name for t in site.tasks if t.kind == "dense"]
+    privacy = site.privacy
+    whole = Units(records, by_patient=privacy.unit == "patient", most=privacy.images_per_step)
     total, seen = 0.0, 0
     for _ in range(phase.local_steps):
-        rows = engine.draw(len(records))
+        rows, units = whole.rows(engine.draw(len(whole)), generator)
         drawn = list(records.take(rows))
         batches = [_augmented(stack, site, dense, generator) for stack in drawn]
         valid = torch.cat([stack.valid for stack in drawn]) if drawn else torch.zeros(0).bool()
@@ -127,7 +136,7 @@ def train_round(
         def losses(part: slice, batches: list[Batch] = batches) -> Tensor:
             return mix_losses(model, _slice(batches, part), mix, generator)
 
-        total += engine.step(losses, valid, [len(b) for b in batches])
+        total += engine.step(losses, valid, [len(b) for b in batches], units)
         seen += int(valid.sum())
     return total / max(seen, 1)
 

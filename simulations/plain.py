@@ -75,12 +75,18 @@ class PlainEngine:
         self._generator = generator
 
     def draw(self, count: int) -> Tensor:
-        """Rows of the next batch."""
+        """Units of the next batch."""
         drawn = torch.rand(count, generator=self._generator) < self._sample_rate
         return drawn.nonzero().flatten()
 
-    def step(self, losses: Callable[[slice], Tensor], valid: Tensor, parts: Sequence[int]) -> float:
-        """One ordinary step; an empty batch changes nothing."""
+    def step(
+        self,
+        losses: Callable[[slice], Tensor],
+        valid: Tensor,
+        parts: Sequence[int],
+        units: Tensor | None,
+    ) -> float:
+        """One ordinary step, every image for itself; an empty batch changes nothing."""
         self._optimizer.zero_grad()
         edges = [0, *accumulate(parts)]
         each = [losses(slice(*edge)) for edge in pairwise(edges)]

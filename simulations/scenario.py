@@ -36,6 +36,8 @@ class PrivacySettings(Frozen):
     n_public: int | None = Field(default=None, ge=1)
     n_upper: int | None = Field(default=None, ge=1)
     class_balance_noise: float | None = Field(default=None, ge=1, le=1_000)
+    unit: Literal["image", "patient"] | None = None
+    images_per_step: int | None = Field(default=None, ge=1, le=64)
 
     def over(self, defaults: "PrivacySettings") -> dict[str, Any]:
         """The values given here, else those given there."""

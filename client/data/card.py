@@ -203,8 +203,8 @@ def _warnings(
     if (most > 1 or persons) and site.privacy.unit == "image":
         found.append(
             f"patients have several images (up to {most} in one split), but the unit of privacy is "
-            "one image: a patient is protected less, by about epsilon times their images. Keep one "
-            "image a patient, or tell the patients' representatives the larger number"
+            "one image: a patient is protected less, by about epsilon times their images. Set "
+            "privacy.unit to patient, or tell the patients' representatives the larger number"
         )
     for pair, count in persons.items():
         found.append(f"{pair} share {count} patients: metrics on them are too good")

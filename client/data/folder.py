@@ -9,7 +9,7 @@ import hmac
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -60,7 +60,10 @@ def read(source: Folder, domain: Domain, tasks: Sequence[Task], split: str) -> R
     if not own:
         kinds = " ".join(sorted(pictures.SUFFIXES))
         raise DataError(f"{source.path}: the split {split} is empty: no file among {kinds}")
-    return grouped((_single(entry, source, domain, tasks) for entry in own), domain, tasks)
+    singles = (
+        replace(_single(entry, source, domain, tasks), patient=entry.patient) for entry in own
+    )
+    return grouped(singles, domain, tasks)
 
 
 def listed(source: Folder, tasks: Sequence[Task]) -> list[Entry]:

@@ -11,7 +11,14 @@ import numpy.typing as npt
 import torch
 
 from client.data import folder, medmnist, npz
-from client.data.records import DataError, Records, Stack, empty, problems
+from client.data.records import (
+    DataError,
+    Records,
+    Stack,
+    empty,
+    of_known_patients,
+    problems,
+)
 from client.data.sources import Folder, MedMnist, Npz, Phantoms
 from client.site import Site
 from medformer import phantoms
@@ -60,7 +67,8 @@ def read(site: Site, split: str) -> Records:
     """
     source = site.data
     if isinstance(source, Folder):
-        return folder.read(source, site.domain, site.tasks, split)
+        records = folder.read(source, site.domain, site.tasks, split)
+        return of_known_patients(records) if site.privacy.unit == "patient" else records
     keys = {task.labels for task in site.tasks}
     if isinstance(source, Phantoms):
         return _from_arrays(site, split, *_phantoms(source, split, keys))

@@ -1,7 +1,7 @@
 """The records of one site and split, however they are stored."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -49,17 +49,20 @@ class Stack:
 
 @dataclass(frozen=True)
 class Records:
-    """N images with labels, shape by shape; row i is one unit of privacy."""
+    """N images with labels, shape by shape."""
 
     stacks: tuple[Stack, ...]
     faults: tuple[str, ...] = ()
     """`RECORD: why it cannot be used`, of a source that knows; for the site's own eyes."""
+    patients: tuple[str, ...] = ()
+    """Whose image each row is, "" where nobody knows; no entries where the source never says."""
 
     def __len__(self) -> int:
         return sum(len(stack) for stack in self.stacks)
 
     def take(self, rows: Tensor) -> Iterator[Stack]:
-        """The records of these rows (ascending), a stack for every shape among them."""
+        """The records of these rows, a stack for every shape among them; in the order given if the
+        rows come shape by shape."""
         start = 0
         for stack in self.stacks:
             own = rows[(rows >= start) & (rows < start + len(stack))] - start
@@ -89,6 +92,8 @@ class Single:
     """(rank,)."""
     fault: str = ""
     """Why it cannot be used."""
+    patient: str = ""
+    """Whose it is."""
 
 
 def unusable(domain: Domain, tasks: Iterable[Task], fault: str) -> Single:
@@ -107,7 +112,9 @@ def grouped(singles: Iterable[Single], domain: Domain, tasks: Iterable[Task]) ->
     if not kinds:
         return empty(domain, tasks)
     stacks = tuple(_stack(kinds[kind]) for kind in sorted(kinds))
-    return Records(stacks, tuple(one.fault for k in sorted(kinds) for one in kinds[k] if one.fault))
+    ordered = [one for kind in sorted(kinds) for one in kinds[kind]]
+    faults = tuple(one.fault for one in ordered if one.fault)
+    return Records(stacks, faults, tuple(one.patient for one in ordered))
 
 
 def _stack(alike: list[Single]) -> Stack:
@@ -120,8 +127,25 @@ def _stack(alike: list[Single]) -> Stack:
     )
 
 
+def of_known_patients(records: Records) -> Records:
+    """The same records; those of which nobody knows whose they are cannot be used, because their
+    patient may have others."""
+    known = torch.tensor([bool(patient) for patient in records.patients], dtype=torch.bool)
+    if not records.patients:
+        known = torch.zeros(len(records), dtype=torch.bool)
+    stacks = []
+    for stack, own in zip(
+        records.stacks, known.split([len(s) for s in records.stacks]), strict=True
+    ):
+        stacks.append(replace(stack, valid=stack.valid & own))
+    unknown = int((~known).sum())
+    faults = (f"{unknown} images without a patient id",) if unknown else ()
+    patients = records.patients or ("",) * len(records)
+    return Records(tuple(stacks), faults + records.faults, patients)
+
+
 def pooled(several: Iterable[Records]) -> Records:
-    """The records of several sites of one kind as one."""
+    """The records of several sites of one kind as one; whose they are is not kept."""
     return Records(tuple(stack for records in several for stack in records.stacks))
 
 

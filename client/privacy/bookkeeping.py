@@ -69,7 +69,7 @@ class Entry:
         """Examples."""
         return len(self.pairs[0][0] if self.rows is None else self.rows)
 
-    def of_units(self, units: "Units") -> "Entry":
+    def of_units(self, units: "Grouping") -> "Entry":
         """Mean gradient of each unit's rows in place of each row's; of a joined entry.
 
         The rows of a unit become places side by side, so that their cross terms are in its norm.
@@ -108,7 +108,7 @@ class Entry:
         return (g * factors[:, None, None]).flatten(0, 1).T @ x.flatten(0, 1)
 
 
-class Units:
+class Grouping:
     """Which rows of a batch belong together and are clipped together: a patient's images, or the
     views of an image.
 
@@ -224,7 +224,7 @@ class Book:
         self._entries = {}
         self._check(entries, len(valid))
         if units is not None:
-            whole = Units(units, valid)
+            whole = Grouping(units, valid)
             entries = {name: entry.of_units(whole) for name, entry in entries.items()}
             valid = whole.valid
         sums: dict[str, Tensor] = {}
