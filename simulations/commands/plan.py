@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Solve the noise for every site and print it."""
     import dataclasses
 
-    from client.privacy.plan import solve
+    from client.privacy.plan import costs, solve
     from medformer.errors import ConfigError
     from simulations.prepare import resolve_sites
     from simulations.scenario import load_scenario
@@ -39,7 +39,10 @@ def run(arguments: argparse.Namespace) -> None:
                 "delta": plan.delta,
                 "epsilon_budget": site.privacy.lifetime_epsilon,
                 "n_public": site.privacy.n_public,
-                "phases": [dataclasses.asdict(p) for p in plan.phases],
+                "phases": [
+                    dataclasses.asdict(phase) | dataclasses.asdict(cost)
+                    for phase, cost in zip(plan.phases, costs(plan), strict=True)
+                ],
                 "warning": site.privacy.delta_warning(),
             }
         )
@@ -49,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """One block a site, one line a phase."""
+    """One block a site, one line a phase; `of a round`: epsilon that one more would add."""
     lines = []
     for row in rows:
         lines.append(
@@ -59,13 +62,17 @@ def table(rows: list[dict[str, Any]]) -> str:
         )
         lines.append(
             f"  {'phase':<18}{'rounds':>7}{'steps':>7}{'sample_rate':>13}"
-            f"{'noise_multiplier':>18}{'max_grad_norm':>15}"
+            f"{'noise_multiplier':>18}{'max_grad_norm':>15}{'signal/noise':>14}"
+            f"{'epsilon alone':>15}{'of a round':>12}"
         )
-        lines += [
-            f"  {p['name']:<18}{p['rounds']:>7}{p['steps']:>7}{p['sample_rate']:>13.4f}"
-            f"{p['noise_multiplier']:>18.3f}{p['max_grad_norm']:>15.3f}"
-            for p in row["phases"]
-        ]
+        for p in row["phases"]:
+            more = p["epsilon_of_a_round"]
+            lines.append(
+                f"  {p['name']:<18}{p['rounds']:>7}{p['steps']:>7}{p['sample_rate']:>13.4f}"
+                f"{p['noise_multiplier']:>18.3f}{p['max_grad_norm']:>15.3f}"
+                f"{p['signal_to_noise']:>14.1f}{p['epsilon_alone']:>15.3f}"
+                f"{'-' if more is None else f'{more:+.3f}':>12}"
+            )
         if row["warning"]:
             lines.append(f"  warning: {row['warning']}")
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from client.privacy.accounting import (
     gaussian_epsilon,
     solve_noise_multiplier,
 )
-from client.privacy.plan import SPARE, solve
+from client.privacy.plan import SPARE, costs, solve
 from client.site import Privacy
 from server.protocol import Phase, Schedule
 
@@ -93,3 +93,25 @@ def test_epsilon_of_a_run_is_not_that_of_one_round():
     run = epsilon([Steps(0.2, 1.2, 50)], DELTA)
     one_round = epsilon([Steps(0.2, 1.2, 2)], DELTA)
     assert run > 3 * one_round
+
+
+def test_the_price_of_a_phase_and_of_one_more_round():
+    """Recomputed by hand: each phase alone, and the plan with one round more of it."""
+    schedule = Schedule(
+        phases=(
+            Phase(name="a", rounds=4, local_steps=3, objectives={"inpainting": 1},
+                  expected_batch_size=20),
+            Phase(name="b", rounds=5, objectives={"supervised": 1}, expected_batch_size=60),
+        ),
+        spare_rounds=2,
+    )  # fmt: skip
+    plan = solve(schedule, Privacy(epsilon=4, n_public=200))
+    found = costs(plan)
+    assert [cost.name for cost in found] == ["a", "b", SPARE]
+    sigma = plan.phases[0].noise_multiplier
+    more = [Steps(0.1, sigma, 15), Steps(0.3, sigma, 11)]
+    price = found[0].epsilon_of_a_round
+    assert price == pytest.approx(epsilon(more, DELTA) - plan.epsilon, rel=1e-3)
+    assert found[1].epsilon_alone == pytest.approx(epsilon([Steps(0.3, sigma, 5)], DELTA), rel=1e-3)
+    assert sum(cost.epsilon_alone for cost in found) > plan.epsilon
+    assert found[1].signal_to_noise == pytest.approx(60 / sigma)

@@ -72,6 +72,25 @@ def test_every_field_of_every_answer_is_on_the_release_list():
         release.check(exact, exact=False)
 
 
+def test_the_number_of_records_shows_nowhere(open_guard: Open, site: Site, schedule: Schedule):
+    """Half as many records as declared, or twice as many: the same receipt, to the last digit, and
+    answers of the same fields, shapes and types."""
+    seen = []
+    for count in (32, 64, 128):
+        data = {"source": "phantoms", "kind": "chest", "records": count}
+        named = site.model_copy(update={"name": f"of-{count}"}).model_dump()
+        guard = open_guard(Site.model_validate({**named, "data": data}))
+        assert len(load(guard.site, "train")) == count
+        receipt = guard.handle(admit(schedule))
+        assert isinstance(receipt, AdmitAnswer)
+        answer = guard.handle(train(schedule))
+        assert isinstance(answer, TrainAnswer)
+        shapes = {name: (value.shape, value.dtype) for name, value in answer.tensors.items()}
+        filled = {f.name for f in fields(answer) if getattr(answer, f.name) is not None}
+        seen.append((receipt.receipt, shapes, filled))
+    assert seen[0] == seen[1] == seen[2]
+
+
 def test_training_before_admission_is_refused(open_guard: Open, site: Site, schedule: Schedule):
     """The schedule comes first."""
     answer = open_guard(site).handle(train(schedule))

@@ -215,6 +215,9 @@ def test_plan_prints_every_phase_and_reads_no_record(scenario, capsys, monkeypat
     rows = json.loads(capsys.readouterr().out)
     assert [r["site"] for r in rows] == ["north", "south"]
     assert [p["name"] for p in rows[0]["phases"]] == ["supervised", "spare"]
+    first = rows[0]["phases"][0]
+    assert first["epsilon_of_a_round"] > 0
+    assert first["epsilon_alone"] < rows[0]["epsilon"]
     assert main(["plan", scenario()]) == 0
     assert f"{rows[0]['phases'][0]['noise_multiplier']:.3f}" in capsys.readouterr().out
 
