@@ -1,0 +1,229 @@
+"""What the DP step costs: against a plain step, and against the modes of Opacus.
+
+    python -m simulations.benchmarks.dp_step [--quick] [--out FILE.json]
+
+One optimizer step on a batch of noise, one thread, `tiny` and `small`, noise included in all DP
+methods. Methods take turns in one process; a ratio is the median over the turns of CPU time over
+the plain step of the same turn. Memory is the growth of the peak in a process of its own.
+Target: book-keeping at most 1.30 times the plain step's time (median of the cases) and 1.3 times
+its memory.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from opacus.grad_sample import GradSampleModule, register_grad_sampler
+from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import (
+    GradSampleModuleFastGradientClipping,
+)
+from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
+from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+from torch import Tensor, nn
+
+from client.privacy.engine import ClipGroup, DpEngine
+from client.privacy.noise import SeededNoise
+from client.privacy.plan import PhasePlan
+from medformer.config import Domain, ModelConfig, Task
+from medformer.layers import Latents
+from medformer.model import Medformer
+from medformer.objectives import Batch, mix_losses, trained_parameters
+from simulations.benchmarks import record
+from simulations.benchmarks.model.speed import peak
+
+TASK = Task(name="t", kind="multi-class", classes=8)
+KINDS = {
+    "28x28": {"channels": 1, "size": 28},
+    "64x64x3": {"channels": 3, "size": 64},
+    "28x28x28": {"channels": 1, "size": 28, "rank": 3},
+}
+OBJECTIVES = ("supervised", "inpainting")
+BOUND, SIGMA, LEARNING_RATE = 1.0, 1.0, 1e-6
+TURNS = 11
+
+Step = Callable[[], None]
+
+
+class Case:
+    """A model, a batch of noise, and what is asked of them."""
+
+    def __init__(self, preset: str, objective: str, kind: str, batch: int) -> None:
+        self.name = f"{preset} {objective} {kind}"
+        self.size = batch
+        self.domain = Domain(name="d", modality="m", anatomy="a", **KINDS[kind])  # type: ignore[arg-type]
+        torch.manual_seed(0)
+        config = ModelConfig.for_domains([self.domain], preset)
+        self.model = Medformer(config, [TASK], site=True)
+        for parameter in self.model.parameters():
+            if not parameter.any():
+                nn.init.normal_(parameter, std=0.02)  # heads at zero would send no gradient back
+        self.mix = {objective: 1.0}
+        self.names = trained_parameters(self.model, self.domain, [TASK.name], self.mix)
+        named = dict(self.model.named_parameters())
+        for name, parameter in named.items():
+            parameter.requires_grad_(name in self.names)
+        self.trained = [named[n] for n in self.names]
+        shape = [batch, self.domain.channels, *[self.domain.size or 0] * self.domain.rank]
+        labels = {TASK.name: torch.randint(8, (batch,))}
+        self.batch = Batch(torch.randn(shape), labels, self.domain)
+        self.generator = torch.Generator().manual_seed(0)
+
+    def losses(self, rows: slice = slice(None)) -> Tensor:
+        """(B,)."""
+        return mix_losses(self.model, self.batch[rows], self.mix, self.generator)
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The same for all methods."""
+        return torch.optim.SGD(self.trained, lr=LEARNING_RATE, momentum=0.9)
+
+
+def plain(case: Case) -> Step:
+    """Mean loss, gradient, step."""
+    optimizer = case.optimizer()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        case.losses().mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def book_keeping(case: Case) -> Step:
+    """Ours."""
+    plan = PhasePlan("p", 1, 1, 1, 0.1, SIGMA, BOUND, float(case.size))
+    groups = [ClipGroup(tuple(case.names), BOUND)]
+    engine = DpEngine(case.model, plan, groups, case.optimizer(), SeededNoise(0))
+    valid = torch.ones(case.size, dtype=torch.bool)
+
+    def step() -> None:
+        engine.step(case.losses, valid)
+
+    return step
+
+
+def _settings(case: Case) -> dict[str, Any]:
+    return {
+        "noise_multiplier": SIGMA,
+        "max_grad_norm": BOUND,
+        "expected_batch_size": case.size,
+        "loss_reduction": "sum",
+    }
+
+
+def opacus_hooks(case: Case, *, functorch: bool = False) -> Step:
+    """Per-sample gradients, kept."""
+    _teach_opacus(case.model)
+    GradSampleModule(case.model, loss_reduction="sum", force_functorch=functorch)
+    optimizer = DPOptimizer(case.optimizer(), **_settings(case))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        case.losses().sum().backward()
+        optimizer.step()
+
+    return step
+
+
+def opacus_ghost(case: Case) -> Step:
+    """Norms first, then a second backward pass."""
+    _teach_opacus(case.model)
+    module = GradSampleModuleFastGradientClipping(
+        case.model, loss_reduction="sum", max_grad_norm=BOUND, use_ghost_clipping=True
+    )
+    optimizer = DPOptimizerFastGradientClipping(case.optimizer(), **_settings(case))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        DPTensorFastGradientClipping(module, optimizer, case.losses(), "sum").backward()
+        optimizer.step()
+
+    return step
+
+
+def _teach_opacus(model: nn.Module) -> None:
+    """Its hooks know no `Latents`, and never fire where no gradient goes back to the input."""
+
+    def sampler(layer: Latents, _: list[Tensor], grads: Tensor) -> dict[nn.Parameter, Tensor]:
+        return {layer.tokens: grads}
+
+    register_grad_sampler(Latents)(sampler)
+    for layer in model.modules():
+        if isinstance(layer, Latents):
+            layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].detach(),))
+
+
+METHODS: dict[str, Callable[[Case], Step]] = {
+    "plain": plain,
+    "book-keeping": book_keeping,
+    "opacus hooks": opacus_hooks,
+    "opacus functorch": partial(opacus_hooks, functorch=True),
+    "opacus ghost": opacus_ghost,
+}
+
+
+def cases(quick: bool) -> Iterator[tuple[str, str, str, int]]:
+    """Preset, objective, images, batch."""
+    for preset in ("tiny",) if quick else ("tiny", "small"):
+        for objective in OBJECTIVES:
+            for kind in list(KINDS)[: 1 if quick else None]:
+                for batch in (64,) if quick else (64, 256):
+                    yield preset, objective, kind, batch
+
+
+def measure(case: tuple[str, str, str, int], turns: int) -> list[dict[str, Any]]:
+    """A row a method that works on this case; the others say why not."""
+    rows: list[dict[str, Any]] = []
+    steps: dict[str, Step] = {}
+    for name, method in METHODS.items():
+        step = method(Case(*case))
+        try:
+            step()
+        except Exception as error:
+            rows.append({"method": name, "failed": f"{type(error).__name__}: {error}"[:200]})
+            continue
+        steps[name] = step
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(turns):
+        for name, step in steps.items():
+            began = time.process_time()
+            step()
+            times[name].append(time.process_time() - began)
+    base = peak(partial(_fresh, "plain", case))
+    for name in steps:
+        pairs = zip(times[name], times["plain"], strict=True)
+        memory = peak(partial(_fresh, name, case))
+        rows.append(
+            {
+                "method": name,
+                "ms": round(1e3 * statistics.median(times[name]), 2),
+                "time_ratio": round(statistics.median(a / b for a, b in pairs), 3),
+                "peak_mib": round(memory, 1),
+                "memory_ratio": round(memory / base, 3),
+            }
+        )
+    return [{"case": " ".join(case[:3]), "batch": case[3], **row} for row in rows]
+
+
+def _fresh(method: str, case: tuple[str, str, str, int]) -> Step:
+    return METHODS[method](Case(*case))
+
+
+def main() -> None:
+    """Measure every case and write the rows."""
+    arguments = record.parser("the DP step against a plain one and against Opacus").parse_args()
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    for case in cases(arguments.quick):
+        rows += measure(case, 3 if arguments.quick else TURNS)
+        for row in rows[-len(METHODS) :]:
+            print(row, file=sys.stderr, flush=True)
+    record.write(arguments.out, "dp_step", rows)
+
+
+if __name__ == "__main__":
+    main()
