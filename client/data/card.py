@@ -86,7 +86,7 @@ def data_card(site: Site) -> Card:
     for split in ("train", "val", "test"):
         try:
             records = read(site, split)
-            own = _patients(site, split)
+            own = [patient for patient in records.patients if patient]
         except (DataError, OSError) as error:
             cards.append(_unread(split, str(error)))
             continue
@@ -134,14 +134,6 @@ def _unread(split: str, problem: str) -> SplitCard:
     return SplitCard(
         split, 0, {}, {}, None, None, None, None, {}, 0, (), 0, None, None, (problem,)
     )  # fmt: skip
-
-
-def _patients(site: Site, split: str) -> list[str]:
-    """Patient ids of the records that have one. They are read for this card only."""
-    if not isinstance(site.data, Folder):
-        return []
-    entries = folder.listed(site.data, site.tasks)
-    return [entry.patient for entry in entries if entry.split == split and entry.patient]
 
 
 def _intensities(records: Records) -> tuple[float, float, float, float] | tuple[None, ...]:
