@@ -21,7 +21,6 @@ from client.data.records import Records
 from client.evaluation import evaluate
 from client.privacy import release
 from client.privacy.balance import noisy_counts, weighted
-from client.privacy.chain import FILE
 from client.privacy.engine import ClipGroup, DpEngine
 from client.privacy.ledger import Ledger, Reservation
 from client.privacy.noise import NoiseSource
@@ -110,7 +109,7 @@ class Guard:
             raise BadRequest(f"this site speaks protocol version {PROTOCOL_VERSION}")
         if request.source_hash != source_hash():
             raise BadRequest("this site has other sources installed than the server")
-        with Ledger(self.folder / FILE, self.site.privacy, self.site.ledger_anchor) as ledger:
+        with Ledger.of(self.site, self.folder) as ledger:
             if isinstance(request, Admit):
                 return self._admit(ledger, request)
             run = _Run.open(ledger, request)

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from client.data import medmnist, npz
 from client.data.load import check
 from client.data.sources import Folder, MedMnist, Npz, Phantoms, Source
-from client.privacy.chain import FILE
 from client.privacy.ledger import Ledger
 from client.privacy.plan import PrivacyPlan, solve
 from client.site import Site
@@ -128,7 +127,7 @@ def check_budget(site: Site, state: Path, plan: PrivacyPlan) -> None:
     Raises:
         BudgetExhausted: The lifetime budget does not cover the plan.
     """
-    with Ledger(state / FILE, site.privacy) as ledger:
+    with Ledger.of(site, state) as ledger:
         ledger.check_budget(plan, site.name)
 
 

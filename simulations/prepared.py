@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client.privacy.chain import FILE
 from client.privacy.ledger import Ledger
 from client.site import Site, load_site
 from medformer.errors import ConfigError
@@ -74,7 +73,7 @@ def site_facts(prepared: Prepared) -> dict[str, dict[str, Any]]:
     """What only the site knows and a simulation may print: lifetime totals and budgets."""
     facts = {}
     for site, state in zip(prepared.sites, prepared.states, strict=True):
-        with Ledger(state / FILE, site.privacy) as ledger:
+        with Ledger.of(site, state) as ledger:
             epsilon, delta = ledger.spent()
             epsilon_budget, delta_budget = ledger.budget()
         facts[site.name] = {

@@ -130,23 +130,22 @@ def _stack(alike: list[Single]) -> Stack:
 def of_known_patients(records: Records) -> Records:
     """The same records; those of which nobody knows whose they are cannot be used, because their
     patient may have others."""
-    known = torch.tensor([bool(patient) for patient in records.patients], dtype=torch.bool)
-    if not records.patients:
-        known = torch.zeros(len(records), dtype=torch.bool)
-    stacks = []
-    for stack, own in zip(
-        records.stacks, known.split([len(s) for s in records.stacks]), strict=True
-    ):
-        stacks.append(replace(stack, valid=stack.valid & own))
+    known = torch.tensor([bool(patient) for patient in records.patients])
+    parts = known.split([len(stack) for stack in records.stacks])
+    pairs = zip(records.stacks, parts, strict=True)
+    stacks = tuple(replace(stack, valid=stack.valid & own) for stack, own in pairs)
     unknown = int((~known).sum())
     faults = (f"{unknown} images without a patient id",) if unknown else ()
-    patients = records.patients or ("",) * len(records)
-    return Records(tuple(stacks), faults + records.faults, patients)
+    return Records(stacks, faults + records.faults, records.patients)
 
 
 def pooled(several: Iterable[Records]) -> Records:
-    """The records of several sites of one kind as one; whose they are is not kept."""
-    return Records(tuple(stack for records in several for stack in records.stacks))
+    """The records of several sites of one kind as one; patients of two sites are never the same."""
+    several = list(several)
+    return Records(
+        tuple(stack for records in several for stack in records.stacks),
+        patients=tuple(f"{i} {p}" for i, records in enumerate(several) for p in records.patients),
+    )
 
 
 def empty(domain: Domain, tasks: Iterable[Task]) -> Records:

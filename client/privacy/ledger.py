@@ -19,10 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from client.privacy.chain import LedgerError, Row, checked
-from client.privacy.plan import SPARE, PrivacyPlan
+from client.privacy.chain import FILE, LedgerError, Row, checked
+from client.privacy.plan import PrivacyPlan
 from client.privacy.refusals import AttemptLost, BadRequest, BudgetExhausted
-from client.site import Privacy
+from client.site import Privacy, Site
 from medformer.files import replace_file
 
 RULE = "basic"
@@ -63,12 +63,12 @@ class Reservation:
     @property
     def rounds(self) -> int:
         """Planned rounds."""
-        return sum(p.rounds for p in self.plan.phases if p.name != SPARE)
+        return self.plan.rounds
 
     @property
     def spare_rounds(self) -> int:
         """Rounds that may be trained again."""
-        return sum(p.rounds for p in self.plan.phases if p.name == SPARE)
+        return self.plan.spare_rounds
 
 
 class Ledger:
@@ -100,6 +100,11 @@ class Ledger:
         self.verify()
         self._catch_up()
         self._register(privacy)
+
+    @classmethod
+    def of(cls, site: Site, folder: Path) -> "Ledger":
+        """Open the ledger in a site's state folder, with the site's anchor."""
+        return cls(folder / FILE, site.privacy, site.ledger_anchor)
 
     def close(self) -> None:
         """Release the file."""
@@ -239,7 +244,7 @@ class Ledger:
             newest = read_anchor(self._anchor)
             last = self._last()
             if newest is None:
-                if last is not None and any(True for _ in self._rows("anchor")):
+                if any(self._rows("anchor")):
                     raise LedgerError(
                         f"{self._anchor}: the ledger's anchor is missing, so nobody can tell "
                         f"whether {self._path} is an old copy. Restore the anchor"

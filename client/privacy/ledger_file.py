@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from client.privacy.chain import FILE, LedgerError, Row, checked
-from client.privacy.plan import SPARE, PrivacyPlan
+from client.privacy.plan import PrivacyPlan
 from medformer.files import replace_file
 
 
@@ -65,14 +65,10 @@ def as_text(rows: Sequence[Row]) -> str:
         plan = PrivacyPlan.from_json(row.values["plan"])
         attempts = [r.values for r in rows if r.kind == "attempt" and r.run_id == row.run_id]
         trained = len({a["round"] for a in attempts})
-        rounds, spares = (
-            sum(p.rounds for p in plan.phases if (p.name == SPARE) is spare)
-            for spare in (False, True)
-        )
         used = sum(a["attempt"] > 0 for a in attempts)
         lines.append(
-            f"{row.time:<26}{plan.epsilon:>9.3f}{plan.delta:>9.2g}{rounds:>8}{trained:>9}"
-            f"{f'{used}/{spares}':>8}  {row.run_id}"
+            f"{row.time:<26}{plan.epsilon:>9.3f}{plan.delta:>9.2g}{plan.rounds:>8}{trained:>9}"
+            f"{f'{used}/{plan.spare_rounds}':>8}  {row.run_id}"
         )
     lines += [""] + [
         f"the clock went back before row {after.seq}: {before.time} to {after.time}"

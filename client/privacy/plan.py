@@ -71,6 +71,16 @@ class PrivacyPlan:
         return sum(p.steps for p in self.phases)
 
     @property
+    def rounds(self) -> int:
+        """Planned rounds."""
+        return sum(p.rounds for p in self.phases if p.name != SPARE)
+
+    @property
+    def spare_rounds(self) -> int:
+        """Rounds that may be trained again."""
+        return sum(p.rounds for p in self.phases if p.name == SPARE)
+
+    @property
     def balance(self) -> PhasePlan | None:
         """The count of the classes, if it was admitted."""
         return next((p for p in self.phases if p.name == BALANCE), None)

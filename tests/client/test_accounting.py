@@ -21,6 +21,15 @@ CASES = [
     [Steps(0.02, 0.8, 500)],
 ]
 
+TWO_PHASES = Schedule(
+    phases=(
+        Phase(name="a", rounds=4, local_steps=3, objectives={"inpainting": 1},
+              expected_batch_size=20),
+        Phase(name="b", rounds=5, objectives={"supervised": 1}, expected_batch_size=60),
+    ),
+    spare_rounds=2,
+)  # fmt: skip
+
 
 def history(steps: list[Steps]) -> list[tuple[float, float, int]]:
     return [(s.noise_multiplier, s.sample_rate, s.steps) for s in steps]
@@ -67,15 +76,7 @@ def test_solved_noise_is_the_smallest_that_fits():
 
 def test_a_plan_lists_and_charges_every_step_spares_at_the_highest_price():
     """The reported epsilon recomputes from q, sigma and steps of the plan's own phases."""
-    schedule = Schedule(
-        phases=(
-            Phase(name="a", rounds=4, local_steps=3, objectives={"inpainting": 1},
-                  expected_batch_size=20),
-            Phase(name="b", rounds=5, objectives={"supervised": 1}, expected_batch_size=60),
-        ),
-        spare_rounds=2,
-    )  # fmt: skip
-    plan = solve(schedule, Privacy(epsilon=4, n_public=200))
+    plan = solve(TWO_PHASES, Privacy(epsilon=4, n_public=200))
     assert [(p.name, p.steps, p.sample_rate) for p in plan.phases] == [
         ("a", 12, 0.1), ("b", 5, 0.3), (SPARE, 6, 0.3),
     ]  # fmt: skip
@@ -97,15 +98,7 @@ def test_epsilon_of_a_run_is_not_that_of_one_round():
 
 def test_the_price_of_a_phase_and_of_one_more_round():
     """Recomputed by hand: each phase alone, and the plan with one round more of it."""
-    schedule = Schedule(
-        phases=(
-            Phase(name="a", rounds=4, local_steps=3, objectives={"inpainting": 1},
-                  expected_batch_size=20),
-            Phase(name="b", rounds=5, objectives={"supervised": 1}, expected_batch_size=60),
-        ),
-        spare_rounds=2,
-    )  # fmt: skip
-    plan = solve(schedule, Privacy(epsilon=4, n_public=200))
+    plan = solve(TWO_PHASES, Privacy(epsilon=4, n_public=200))
     found = costs(plan)
     assert [cost.name for cost in found] == ["a", "b", SPARE]
     sigma = plan.phases[0].noise_multiplier

@@ -142,7 +142,7 @@ def test_units_are_averaged_before_the_clip(
 ):
     """A unit counts as the mean gradient of its valid rows, cross terms in its norm; 1e-5 relative.
 
-    One row of the first unit of several is invalid, and a unit of invalid rows alone counts 0.
+    A row of the second unit is invalid, and a unit of invalid rows alone counts 0.
     """
     monkeypatch.setattr(bookkeeping, "ROWS_UP_TO", rows_up_to)
     model, shape = CASES[case]

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from client.data.load import check, load, read
-from client.data.records import DataError, Records, Stack
+from client.data.records import DataError, Records, Stack, pooled
 from client.data.units import Units
 from client.guard import Guard
 from client.privacy.engine import DpEngine
@@ -79,6 +79,13 @@ def test_without_patients_each_image_is_a_unit():
     assert len(units) == 3
     assert rows is drawn
     assert index is None
+
+
+def test_pooled_sites_keep_their_patients_apart():
+    """A baseline on all sites' data draws patients too; `a` of one site is not `a` of another."""
+    both = pooled([records_of([["a", "a", "b"]]), records_of([["a"]])])
+    assert len(both.patients) == len(both) == 4
+    assert len(Units(both, by_patient=True, most=2)) == 3
 
 
 def test_nobody_drawn_is_an_empty_batch():
