@@ -28,7 +28,7 @@ SCENARIO = {
     "name": "kill",
     "pretraining": False,
     "spare_rounds": 2,
-    "phases": [{"name": "supervised", "rounds": 6, "local_steps": 12,
+    "phases": [{"name": "supervised", "rounds": 6, "local_steps": 24,
                 "objectives": {"supervised": 1}, "expected_batch_size": 96}],
     "privacy": {"epsilon": 8},
     "sites": [{"name": n, "data": {"source": "phantoms", "kind": "chest", "records": 128}}
@@ -49,12 +49,20 @@ class Simulation:
         )  # fmt: skip
 
     def wait_for_round(self, number: int) -> None:
-        """Until round `number` is done, so that the next one is running."""
-        while not any(r["event"] == "round" and r["round"] >= number
-                      for r in read_metrics(self.out)):  # fmt: skip
+        """Until the server has ended round `number` and a site has written on its ledger that it
+        trains a later one: from here on, that round is lost when a process dies."""
+
+        def ended() -> int:
+            return max((r["round"] for r in read_metrics(self.out) if r["event"] == "round"),
+                       default=0)  # fmt: skip
+
+        def claimed() -> int:
+            rows = (row for site in ("north", "south") for row in ledger(self.out, site, "attempt"))
+            return max((row["round"] for row in rows), default=0)
+
+        while (done := ended()) < number or claimed() <= done:
             assert self.process.poll() is None, self.text()
-            time.sleep(0.1)
-        time.sleep(0.4)
+            time.sleep(0.02)
 
     def find(self, wanted: str) -> psutil.Process:
         """The process of this simulation whose command line holds `wanted`."""
