@@ -204,7 +204,7 @@ class Guard:
             return self.site.tasks
         if count_sensitivity(self.site.tasks) > plan.max_grad_norm * (1 + 1e-9):
             raise RuntimeError("the site's tasks are not those of the admitted count of classes")
-        std = plan.noise_multiplier * plan.max_grad_norm
+        std = plan.noise_std
         written = ledger.count(run.reservation.run_id)
         if written is None and store.get_counts() is None:
             noise = self.noise_for(run.reservation, CLASS_COUNT, 0)

@@ -105,6 +105,7 @@ def superlink(work: Path) -> Iterator[Flower]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait must not take another process's core
+        **processes.KEEP_MEMORY,
         "PYTHONWARNINGS": "ignore",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }

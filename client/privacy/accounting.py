@@ -81,7 +81,7 @@ def solve_noise_multiplier(
     """
     if (alone := epsilon(fixed, target_delta, interval=COARSE)) > target_epsilon:
         raise ValueError(
-            f"what has noise of its own costs epsilon {alone:.3g} of {target_epsilon:g} already: "
+            f"what has noise of its own costs epsilon {alone:.3g} of {target_epsilon:.4g} already: "
             "raise class_balance_noise or epsilon"
         )
 
@@ -96,7 +96,7 @@ def solve_noise_multiplier(
         high *= 2
         if high > 1_000_000:
             raise ValueError(
-                f"epsilon {target_epsilon:g} at delta {target_delta:g} is not reachable with a "
+                f"epsilon {target_epsilon:.4g} at delta {target_delta:g} is not reachable with a "
                 "noise multiplier of at most 1000: plan fewer steps or a smaller batch"
             )
     rough = _smallest(LEAST - 1, high, lambda sigma: fits(sigma, rough_grid))

@@ -38,14 +38,14 @@ def noisy_counts(
     """Count the classes of every countable task, with noise.
 
     Args:
-        std: Standard deviation of the noise on each count: the plan's noise multiplier times
-            `sensitivity(tasks)`. Then the counts of all tasks together are one Gaussian mechanism.
+        std: Standard deviation of the noise on each count: `PhasePlan.noise_std`. The counts of one
+            task after the other together are one Gaussian mechanism.
         noise: Used for nothing else.
     """
     counts = {}
     for task in countable(tasks):
         exact = histogram(records, task)
-        counts[task.name] = (exact + std * noise.normal(exact.shape).double()).tolist()
+        counts[task.name] = noise.noised(exact, std).tolist()
     return counts
 
 

@@ -15,6 +15,7 @@ outputs of a layer. All uses of a parameter are joined before its norm is taken.
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,6 +35,10 @@ log = logging.getLogger(__name__)
 ROWS_UP_TO = 1.0
 """Rows are kept where they are at most so many times as long as the pair; 0.5 to 2 cost the same
 time on the tiny preset."""
+
+SHORT = 2048
+"""Rows of up to so many values are joined to one table: copying them costs less than the many
+small products it saves."""
 
 ROUNDING = 1e-6
 """Relative rounding error allowed for in a ghost norm, always to the safe side."""
@@ -90,22 +95,60 @@ class Entry:
         if self.rows is not None:
             return torch.linalg.vector_norm(self.rows.flatten(1), dim=1).square()
         ((x, g),) = self.pairs  # the Gram matrices give the norm of the product: ghost norm
-        ghost = ((x @ x.transpose(1, 2)) * (g @ g.transpose(1, 2))).sum((1, 2))
+        grams = x @ x.transpose(1, 2), g @ g.transpose(1, 2)
+        ghost = torch.linalg.vecdot(*(gram.flatten(1) for gram in grams))
         # Where places cancel, rounding could make it too small, and the clipping too weak.
-        longest = (x.square().sum(2) * g.square().sum(2)).sqrt().sum(1)
+        lengths = [gram.diagonal(dim1=1, dim2=2) for gram in grams]
+        longest = (lengths[0] * lengths[1]).sqrt().sum(1)
         return ghost.clamp(min=0) + ROUNDING * longest.square()
 
-    def weighted(self, factors: Tensor, usable: Tensor) -> Tensor:
-        """Sum of the examples' gradients times `factors` (B,); rows that are not usable are 0."""
+    def weighted(self, factors: Tensor) -> Tensor:
+        """Sum of the examples' gradients times `factors` (B,); of a joined entry."""
         if self.rows is not None:
-            rows = self.rows.flatten(1)
-            if not bool(usable.all()):  # 0 * NaN is NaN: take the rows out, not down
-                rows = torch.where(usable[:, None], rows, 0.0)
-            return factors @ rows
+            return factors @ self.rows.flatten(1)
         ((x, g),) = self.pairs
+        narrow, wide = (g, x) if g.shape[2] <= x.shape[2] else (x, g)
+        scaled = (narrow * factors[:, None, None]).flatten(0, 1)
+        return scaled.T @ x.flatten(0, 1) if narrow is g else wide.flatten(0, 1).T @ scaled
+
+    def without(self, usable: Tensor) -> "Entry":
+        """The same, with zeros for the examples that are not `usable` (B,): 0 * NaN is NaN."""
+        if self.rows is not None:
+            usable = usable.view(-1, *[1] * (self.rows.ndim - 1))
+            return Entry(torch.where(usable, self.rows, 0.0))
+        kept = usable[:, None, None]
+        return Entry(None, [tuple(torch.where(kept, v, 0.0) for v in p) for p in self.pairs])  # type: ignore[misc]
+
+
+class Table:
+    """The short rows of several parameters side by side, so that one product serves them all."""
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self._widths = {}
+        parts = []
+        for name, entry in entries.items():
+            if entry.rows is not None and entry.rows[0].numel() <= SHORT:
+                parts.append(entry.rows.flatten(1))
+                self._widths[name] = parts[-1].shape[1]
+        self._joined = Entry(torch.cat(parts, 1)) if parts else None
+        self._others = {n: e for n, e in entries.items() if n not in self._widths}
+
+    def squares(self) -> Tensor:
+        """Squared norm of each example's whole gradient, (B,)."""
+        entries = [*([self._joined] if self._joined else []), *self._others.values()]
+        return torch.stack([entry.squares() for entry in entries]).sum(0)
+
+    def weighted(self, factors: Tensor, usable: Tensor) -> dict[str, Tensor]:
+        """Name -> sum of the examples' gradients times `factors` (B,), flat or as a matrix."""
+        joined, others = self._joined, self._others
         if not bool(usable.all()):
-            x, g = (torch.where(usable[:, None, None], v, 0.0) for v in (x, g))
-        return (g * factors[:, None, None]).flatten(0, 1).T @ x.flatten(0, 1)
+            joined = joined.without(usable) if joined else None
+            others = {name: entry.without(usable) for name, entry in others.items()}
+        sums = {name: entry.weighted(factors) for name, entry in others.items()}
+        if joined:
+            split = joined.weighted(factors).split(list(self._widths.values()))
+            sums.update(zip(self._widths, split, strict=True))
+        return sums
 
 
 class Grouping:
@@ -229,11 +272,11 @@ class Book:
             valid = whole.valid
         sums: dict[str, Tensor] = {}
         for names, bound in groups:
-            norms = torch.stack([entries[n].squares() for n in names]).sum(0).sqrt()
+            table = Table({n: entries[n] for n in names})
+            norms = table.squares().sqrt()
             usable = norms.isfinite() & valid
             factors = torch.where(usable, (bound / (norms + 1e-6)).clamp(max=1.0), 0.0)
-            for name in names:
-                total = entries[name].weighted(factors, usable)
+            for name, total in table.weighted(factors, usable).items():
                 sums[name] = total.view_as(self._trained[name])
         return sums
 
@@ -315,12 +358,22 @@ def _conv_backward(
 
 
 def _book_conv(book: Book, x: Tensor, g: Tensor, weight: Tensor, settings: Any) -> None:
-    """As pair of unfolded windows, or as rows: then every example is a group of one large
-    convolution. The choice, measured on CPU, depends on shapes alone: equal seeds, equal bits."""
+    """As pair of windows and output gradients, or as rows: then every example is a group of one
+    large convolution. The choice, measured on CPU, depends on shapes alone: equal seeds, equal
+    bits."""
     stride, padding, dilation, groups = settings
-    if x.ndim == 4 and groups == 1 and g[0, 0].numel() <= UNFOLD_UP_TO:
-        windows = F.unfold(x, weight.shape[2:], dilation, padding, stride)
-        book.add_pair(weight, windows.transpose(1, 2), g.flatten(2).transpose(1, 2))
+    kernel, places = weight.shape[2:], g[0, 0].numel()
+    if groups == 1 and max(kernel) == max(stride) == 1 and max(padding) == 0:
+        book.add_pair(weight, _columns(x), _columns(g))
+        return
+    if x.ndim == 4 and groups == 1 and (places <= UNFOLD_UP_TO or x.shape[1] <= FEW_CHANNELS):
+        if x.shape[1] <= FEW_CHANNELS and max(dilation) == 1:
+            wide = F.pad(x, [padding[1]] * 2 + [padding[0]] * 2)
+            seen = wide.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1])
+            windows = seen.permute(0, 1, 4, 5, 2, 3).reshape(len(x), -1, places)
+        else:
+            windows = F.unfold(x, kernel, dilation, padding, stride)
+        book.add_pair(weight, windows.transpose(1, 2), _columns(g))
         return
 
     def rows() -> Tensor:
@@ -337,8 +390,15 @@ def _book_conv(book: Book, x: Tensor, g: Tensor, weight: Tensor, settings: Any) 
     book.add_rows(weight, rows)
 
 
+def _columns(x: Tensor) -> Tensor:
+    """(B, C, *spatial) -> (B, places, C), without a copy."""
+    return x.flatten(2).transpose(1, 2)
+
+
 UNFOLD_UP_TO = 36
 """Places of the output up to which unfolding is faster."""
+FEW_CHANNELS = 4
+"""Channels of an image up to which windows that are cut out of it are faster."""
 
 
 def _conv(book: Book, layer: nn.Conv2d | nn.Conv3d, own: Forward, x: Tensor) -> Tensor:
@@ -364,12 +424,17 @@ class _LayerNorm(Function):
         (g,) = grads
         (x, mean, rstd), (weight, bias) = ctx.saved_tensors, ctx.parameters
         shape = weight.shape
-
-        def summed(values: Tensor) -> Tensor:
-            return values.reshape(len(values), -1, *shape).sum(1)
-
-        ctx.book.add_rows(weight, lambda: summed(g * ((x - mean) * rstd)))
-        ctx.book.add_rows(bias, lambda: summed(g))
+        width, count = math.prod(shape), len(x)
+        if ctx.book.knows(weight) or ctx.book.knows(bias):
+            # The sum over the places of g * (x - mean) * rstd, and of g, in two small products.
+            each, scale = g.reshape(count, -1, width), rstd.reshape(count, 1, -1)
+            shift = torch.cat([mean.reshape(count, 1, -1) * scale, torch.ones_like(scale)], 1)
+            moved, slopes = (shift @ each).unbind(1)
+            ctx.book.add_rows(
+                weight,
+                lambda: ((scale @ (each * x.reshape(each.shape)))[:, 0] - moved).view(-1, *shape),
+            )
+            ctx.book.add_rows(bias, lambda: slopes.view(-1, *shape))
         before = None
         if ctx.needs_input_grad[0]:
             before = torch.ops.aten.native_layer_norm_backward(

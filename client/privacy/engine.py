@@ -4,10 +4,12 @@ Clipped sums come from client/privacy/bookkeeping.py, Opacus' DPOptimizer accumu
 and scales, its accountant interface counts the steps. B images of a drawn batch, P parameters.
 Guarantee: with the plan's sample_rate q, noise_multiplier sigma and max_grad_norm C, a step is the
 Poisson-subsampled Gaussian mechanism of Abadi et al. 2016 (arXiv:1607.00133, Algorithm 1) with
-L2 sensitivity C under add/remove of one unit. Rows that are invalid or whose gradient is not finite
-contribute exactly zero.
+L2 sensitivity C under add/remove of one unit, and a little more for arithmetic
+(`PhasePlan.sensitivity`). Rows that are invalid or whose gradient is not finite contribute exactly
+zero.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -20,11 +22,12 @@ from torch import Tensor, nn
 
 from client.privacy.accounting import Steps, epsilon
 from client.privacy.bookkeeping import Book, EngineError
+from client.privacy.discrete import grid
 from client.privacy.noise import NoiseSource
-from client.privacy.plan import PhasePlan
+from client.privacy.plan import ALLOWANCE, PhasePlan
 
 PHYSICAL_BATCH = 128
-"""Rows that go through the model at once; the clipped sum does not depend on it."""
+"""Rows that go through the model at once, unless the engine is told otherwise."""
 
 SliceLosses = Callable[[slice], Tensor]
 """Rows of the drawn batch -> their losses, one value a row, in order."""
@@ -79,13 +82,42 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):
             expected_batch_size=plan.expected_batch_size,
             loss_reduction="mean",
         )
+        self._std = plan.noise_std
         self._noise = noise
+        self._sizes = [p.numel() for p in self.params]
+        self._total: Tensor | None = None
+
+    def accumulate(self) -> None:
+        """Add the clipped sums of a slice to those of the slices before, in float64."""
+        part = torch.cat([p.grad.flatten() for p in self.params]).double()
+        self._total = part if self._total is None else self._total.add_(part)
 
     def add_noise(self) -> None:
-        """Noise of standard deviation noise_multiplier * max_grad_norm on every coordinate."""
-        std = self.noise_multiplier * self.max_grad_norm
-        for p in self.params:
-            p.grad = (p.summed_grad + std * self._noise.normal(p.summed_grad.shape)).view_as(p)
+        """Round to the grid, and add noise of the plan's standard deviation to every coordinate."""
+        self._total = self._noise.noised(self.total(), self._std)
+
+    def scale_grad(self) -> None:
+        """Divide by the public expected batch size; the result becomes the gradient."""
+        released = (self.total() / self.expected_batch_size).to(self.params[0].dtype)
+        for p, part in self.by_parameter(released):
+            p.grad = part
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Forget the gradients, and the total unless the step was skipped."""
+        super().zero_grad(set_to_none)
+        if not self._is_last_step_skipped:
+            self._total = None
+
+    def by_parameter(self, flat: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Each parameter with its part of (P,) values, in its shape."""
+        for p, part in zip(self.params, flat.split(self._sizes), strict=True):
+            yield p, part.view_as(p)
+
+    def total(self) -> Tensor:
+        """(P,) float64: clipped sum of the slices so far, in the order of the parameters."""
+        if self._total is None:
+            raise EngineError("no batch was accumulated")
+        return self._total
 
 
 class DpEngine:
@@ -97,9 +129,11 @@ class DpEngine:
         groups: All trained parameters; their bounds join to the plan's `max_grad_norm`.
         optimizer: Built over exactly these parameters.
         noise: Randomness of this round.
+        physical_batch: Rows that go through the model at once; fewer need less memory, and the
+            clipped sum does not depend on it.
     Raises:
-        EngineError: BatchNorm or another module that mixes examples or has no per-example rule, or
-            bounds that do not join to the plan's.
+        EngineError: BatchNorm or another module that mixes examples or has no per-example rule,
+            bounds that do not join to the plan's, or more parameters than the grid allows.
     """
 
     def __init__(
@@ -109,6 +143,7 @@ class DpEngine:
         groups: Sequence[ClipGroup],
         optimizer: torch.optim.Optimizer,
         noise: NoiseSource,
+        physical_batch: int | None = None,
     ) -> None:
         joined = sum(g.max_grad_norm**2 for g in groups) ** 0.5
         if abs(joined - plan.max_grad_norm) > 1e-9 * plan.max_grad_norm:
@@ -120,6 +155,13 @@ class DpEngine:
         for name, parameter in named.items():
             parameter.requires_grad_(name in self._trained)
             parameter.grad = None
+        count = sum(p.numel() for p in self._trained.values())
+        if math.sqrt(count) * grid(plan.noise_std) > ALLOWANCE / 2 * plan.max_grad_norm:
+            raise EngineError(
+                f"rounding {count} coordinates to a grid for noise multiplier "
+                f"{plan.noise_multiplier} moves the sum by more than the sensitivity allows for"
+            )
+        self._physical_batch = physical_batch or PHYSICAL_BATCH
         self._groups = groups
         self._noise = noise
         self._sample_rate = plan.sample_rate
@@ -176,11 +218,11 @@ class DpEngine:
     ) -> float:
         """The batch's clipped sum, all but the last slice of it in the optimizer already.
 
-        Batches larger than PHYSICAL_BATCH are taken in slices whose clipped sums are added. No
+        Batches larger than the physical batch are taken in slices whose clipped sums are added. No
         slice ends within a unit.
         """
         total = 0.0
-        slices = list(_slices(len(valid), parts, units))
+        slices = list(_slices(len(valid), self._physical_batch, parts, units))
         for rows in slices:
             own = None if units is None else units[rows].unique(return_inverse=True)[1]
             total += self._slice(losses, rows, valid[rows], own)
@@ -193,9 +235,10 @@ class DpEngine:
     def clipped_sum(self) -> dict[str, Tensor]:
         """After `accumulate`: the sum that the noise is added to; for tests and audits only."""
         self._optimizer.accumulate()
-        sums = {name: p.summed_grad.clone() for name, p in self._trained.items()}
+        sums = self._optimizer.by_parameter(self._optimizer.total())
         self._optimizer.zero_grad(set_to_none=True)
-        return sums
+        found = {id(p): total for p, total in sums}
+        return {name: found[id(p)] for name, p in self._trained.items()}
 
     def _slice(
         self, losses: SliceLosses, rows: slice, valid: Tensor, units: Tensor | None
@@ -215,9 +258,9 @@ class DpEngine:
 
 
 def _slices(
-    count: int, parts: Sequence[int] | None, units: Tensor | None = None
+    count: int, most: int, parts: Sequence[int] | None, units: Tensor | None = None
 ) -> Iterator[slice]:
-    """Runs of at most PHYSICAL_BATCH rows within the parts, or of one unit that is larger; one
+    """Runs of at most `most` rows within the parts, or of one unit that is larger; one
     empty run if there are no rows."""
     parts = [n for n in (parts if parts is not None else [count]) if n]
     if sum(parts) != count:
@@ -228,7 +271,7 @@ def _slices(
         raise EngineError(f"a part ends at row {min(torn)}, within a unit")
     start, reach = 0, 0
     for end in ends:
-        if end - start > PHYSICAL_BATCH and reach > start:
+        if end - start > most and reach > start:
             yield slice(start, reach)
             start = reach
         reach = end

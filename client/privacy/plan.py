@@ -24,6 +24,13 @@ from server.protocol import Schedule
 SPARE = "spare"
 BALANCE = "class-balance"
 """The phase that counts the classes: no round, one step in which every record takes part."""
+ALLOWANCE = 2.0**-10
+"""Part of the bound by which arithmetic may move a sum further than exact numbers would: half of
+it for the rounding to a grid (client/privacy/discrete.py), half for float32 gradients, in which
+adding a unit changes the last bits of the others' (measured in tests/client/test_arithmetic.py)."""
+ARITHMETIC_EPSILON = 1e-6
+"""Added to the epsilon of a plan: the noise is discrete, the accounting that of the continuous
+Gaussian. Enough for a million steps (docs/privacy.md)."""
 PROGRESS_POINTS = 24
 """Running epsilons shown for a run: enough for a plot, cheap to compute."""
 
@@ -40,9 +47,19 @@ class PhasePlan:
     sample_rate: float
     noise_multiplier: float
     max_grad_norm: float
-    """L2 sensitivity of a step's clipped sum, or of the counts, under add/remove of one unit."""
+    """Bound of a unit's gradient, or of what it adds to the counts, in L2 norm."""
     expected_batch_size: float
     """The public constant that the noisy sum is divided by."""
+
+    @property
+    def sensitivity(self) -> float:
+        """Of a step's clipped sum as it is released, in L2 norm, under add/remove of one unit."""
+        return self.max_grad_norm * (1 + ALLOWANCE)
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise on each coordinate of the sum."""
+        return self.noise_multiplier * self.sensitivity
 
     def mechanism(self, steps: int | None = None) -> Steps:
         """What the accountant composes: the whole phase, or its first `steps` steps."""
@@ -152,7 +169,7 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
 
     sigma = solve_noise_multiplier(
         [(rate, rounds * steps) for _, _, rounds, steps, rate in rows],
-        privacy.epsilon,
+        privacy.epsilon - ARITHMETIC_EPSILON,
         privacy.delta,
         [p.mechanism() for p in count],
     )
@@ -172,7 +189,7 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
             for phase, name, rounds, steps, rate in rows
         ),
     )
-    spent = epsilon([p.mechanism() for p in phases], privacy.delta)
+    spent = epsilon([p.mechanism() for p in phases], privacy.delta) + ARITHMETIC_EPSILON
     return PrivacyPlan(
         unit=privacy.unit,
         adjacency=f"add or remove one {privacy.unit}",

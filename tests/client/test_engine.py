@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import accumulate
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from client.privacy import engine as engine_module
 from client.privacy.engine import ClipGroup, DpEngine, EngineError
-from client.privacy.noise import SecureNoise, SeededNoise
+from client.privacy.noise import NoiseSource, SecureNoise, SeededNoise
 from client.privacy.plan import PhasePlan
 from client.training import _slice
 from medformer.config import Domain, ModelConfig, Task
@@ -193,9 +194,9 @@ def test_clipped_sum_over_mixed_shapes_is_that_of_each_record_alone(
 def test_slices_never_join_shapes(parts: list[int]):
     """Together they are every row once, in order, each within one part and not too long; of an
     empty batch there is one empty slice, so that its step is taken and counted."""
-    slices = list(engine_module._slices(sum(parts), parts))
+    slices = list(engine_module._slices(sum(parts), 4, parts))
     assert [row for s in slices for row in range(s.start, s.stop)] == list(range(sum(parts)))
-    assert all(s.stop - s.start <= engine_module.PHYSICAL_BATCH for s in slices)
+    assert all(s.stop - s.start <= 4 for s in slices)
     assert slices
     for edge in accumulate(parts):
         assert not any(s.start < edge < s.stop for s in slices)
@@ -247,18 +248,17 @@ def test_a_whole_patient_moves_the_clipped_sum_by_at_most_the_bound(
     assert any(not torch.allclose(apart[n], whole[n], atol=1e-3) for n in whole)
 
 
-def test_no_slice_ends_within_a_unit(monkeypatch: pytest.MonkeyPatch):
+def test_no_slice_ends_within_a_unit():
     """Nor may a part, for a unit's rows go through the model together."""
-    monkeypatch.setattr(engine_module, "PHYSICAL_BATCH", 4)
     units = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 3])
-    slices = [(s.start, s.stop) for s in engine_module._slices(11, [5, 6], units)]
+    slices = [(s.start, s.stop) for s in engine_module._slices(11, 4, [5, 6], units)]
     assert slices == [(0, 3), (3, 5), (5, 10), (10, 11)]
-    assert [(s.start, s.stop) for s in engine_module._slices(6, None)] == [(0, 4), (4, 6)]
-    assert [(s.start, s.stop) for s in engine_module._slices(0, None)] == [(0, 0)]
+    assert [(s.start, s.stop) for s in engine_module._slices(6, 4, None)] == [(0, 4), (4, 6)]
+    assert [(s.start, s.stop) for s in engine_module._slices(0, 4, None)] == [(0, 0)]
     with pytest.raises(EngineError, match="ends at row 4, within a unit"):
-        list(engine_module._slices(11, [4, 7], units))
+        list(engine_module._slices(11, 4, [4, 7], units))
     with pytest.raises(EngineError, match="ascend"):
-        list(engine_module._slices(2, None, torch.tensor([1, 0])))
+        list(engine_module._slices(2, 4, None, torch.tensor([1, 0])))
 
 
 def test_noise_has_the_planned_standard_deviation_and_the_public_divisor(model: Medformer):
@@ -289,7 +289,7 @@ def test_divisor_does_not_depend_on_the_drawn_batch(model: Medformer):
         labels = {task: values.repeat(count) for task, values in one.labels.items()}
         many = Batch(one.images.repeat(count, 1, 1, 1), labels, CHEST)
         before = [p.detach().clone() for p in fresh.parameters()]
-        with build(fresh, groups_of(names), replace(PLAN, noise_multiplier=1e-9)) as engine:
+        with build(fresh, groups_of(names), replace(PLAN, noise_multiplier=1e-5)) as engine:
             engine.step(
                 lambda rows: mix_losses(fresh, many[rows], {"supervised": 1}, torch.Generator()),
                 torch.ones(count, dtype=torch.bool),
@@ -297,7 +297,7 @@ def test_divisor_does_not_depend_on_the_drawn_batch(model: Medformer):
         pairs = zip(before, fresh.parameters(), strict=True)
         return torch.cat([(b - a.detach()).flatten() for b, a in pairs])
 
-    assert torch.allclose(step(30), 10 * step(3), rtol=1e-3, atol=1e-6)
+    assert torch.allclose(step(30), 10 * step(3), rtol=1e-3, atol=5e-5)
 
 
 def test_sampling_is_poisson(model: Medformer):
@@ -367,9 +367,9 @@ def test_bounds_must_join_to_the_plan(model: Medformer):
 
 
 @pytest.mark.parametrize("source", [SeededNoise("a", 1), SecureNoise()])
-def test_noise_sources_are_standard_normal_and_uniform(source: SeededNoise | SecureNoise):
+def test_noise_sources_are_normal_and_uniform(source: NoiseSource):
     """Mean, variance, fourth moment; uniforms fill [0, 1)."""
-    values = source.normal(torch.Size([200, 1000])).double()
+    values = source.noised(torch.zeros(200_000), 0.7) / 0.7
     assert float(values.mean()) == pytest.approx(0, abs=0.01)
     assert float(values.var()) == pytest.approx(1, abs=0.02)
     assert float(values.pow(4).mean()) == pytest.approx(3, abs=0.1)
@@ -381,8 +381,8 @@ def test_noise_sources_are_standard_normal_and_uniform(source: SeededNoise | Sec
 
 def test_seeded_streams_differ_in_every_part():
     """Another site, ledger row, round or attempt: other noise. The same: the same."""
-    base = SeededNoise(7, "north", 2, 3, 0).normal(torch.Size([50]))
-    assert torch.equal(base, SeededNoise(7, "north", 2, 3, 0).normal(torch.Size([50])))
+    base = SeededNoise(7, "north", 2, 3, 0).words(50)
+    assert np.array_equal(base, SeededNoise(7, "north", 2, 3, 0).words(50))
     for parts in [(8, "north", 2, 3, 0), (7, "south", 2, 3, 0), (7, "north", 3, 3, 0),
                   (7, "north", 2, 4, 0), (7, "north", 2, 3, 1)]:  # fmt: skip
-        assert not torch.equal(base, SeededNoise(*parts).normal(torch.Size([50])))
+        assert not np.array_equal(base, SeededNoise(*parts).words(50))
