@@ -76,7 +76,9 @@ def site_facts(prepared: Prepared) -> dict[str, dict[str, Any]]:
         with Ledger.of(site, state) as ledger:
             epsilon, delta = ledger.spent()
             epsilon_budget, delta_budget = ledger.budget()
+            rule = ledger.rule
         facts[site.name] = {
+            "rule": rule,
             "epsilon_lifetime": epsilon,
             "delta_lifetime": delta,
             "epsilon_budget": epsilon_budget,

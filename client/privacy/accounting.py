@@ -99,20 +99,20 @@ def solve_noise_multiplier(
                 f"epsilon {target_epsilon:g} at delta {target_delta:g} is not reachable with a "
                 "noise multiplier of at most 1000: plan fewer steps or a smaller batch"
             )
-    rough = _smallest(LEAST - 1, high, lambda sigma: fits(sigma, rough_grid))
+    rough = smallest(LEAST - 1, high, lambda sigma: fits(sigma, rough_grid))
     # A finer grid gives a smaller epsilon, so `rough` fits; the answer is a little below it.
     low, reach = rough - 2, 2
     while low >= LEAST and fits(low, COARSE):
         rough, reach = low, 2 * reach
         low = rough - reach
-    return _smallest(max(low, LEAST - 1), rough, lambda sigma: fits(sigma, COARSE)) / 1000
+    return smallest(max(low, LEAST - 1), rough, lambda sigma: fits(sigma, COARSE)) / 1000
 
 
 LEAST = 200
 """Less noise than a multiplier of 0.2, in thousandths, is never planned."""
 
 
-def _smallest(low: int, high: int, fits: Callable[[int], bool]) -> int:
+def smallest(low: int, high: int, fits: Callable[[int], bool]) -> int:
     """Smallest number above `low` that fits, by bisection; `high` does, and so do all above."""
     while low + 1 < high:
         middle = (low + high) // 2

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from client.privacy.chain import FILE, LedgerError, Row, checked
+from client.privacy.composition import Budget
 from client.privacy.plan import PrivacyPlan
 from medformer.files import replace_file
 
@@ -52,10 +53,11 @@ def as_text(rows: Sequence[Row]) -> str:
     runs = [row for row in rows if row.kind == "reservation"]
     if not cohorts:
         raise LedgerError("this ledger registers no budget: it is not complete")
-    budget = min(c["epsilon_budget"] for c in cohorts), min(c["delta_budget"] for c in cohorts)
-    spent = [sum(row.values[key] for row in runs) for key in ("epsilon", "delta")]
+    registered = Budget.registered(cohorts)
+    budget = registered.epsilon, registered.delta
+    spent = registered.spent(registered.total(row.values for row in runs))
     lines = [
-        f"unit: one {cohorts[0]['unit']}; rule across runs: {cohorts[0]['rule']}",
+        f"unit: one {cohorts[0]['unit']}; rule across runs: {registered.rule}",
         f"epsilon: {spent[0]:.3f} of {budget[0]:g} spent, {max(0, budget[0] - spent[0]):.3f} left",
         f"delta: {spent[1]:.3g} of {budget[1]:g} spent, {max(0, budget[1] - spent[1]):.3g} left",
         "",

@@ -17,6 +17,7 @@ from client.privacy.accounting import (
     epsilon,
     solve_noise_multiplier,
 )
+from client.privacy.composition import enough_noise
 from client.site import Privacy
 from medformer.config import Task
 from server.protocol import Schedule
@@ -114,7 +115,8 @@ def count_sensitivity(tasks: Iterable[Task]) -> float:
 
 
 def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> PrivacyPlan:
-    """Fix the noise so that the whole schedule with its spares stays within `privacy.epsilon`.
+    """Fix the noise so that the whole schedule with its spares stays within `privacy.epsilon`, and
+    within the lifetime budget if it were the only run.
 
     The result is remembered within a process, because a simulation asks for it again and again.
     One noise multiplier serves all phases but the count of the classes, whose noise the site has
@@ -150,12 +152,10 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
         longest = max(row[3] for row in rows)
         rows.append((costliest[0], SPARE, schedule.spare_rounds, longest, costliest[4]))
 
-    sigma = solve_noise_multiplier(
-        [(rate, rounds * steps) for _, _, rounds, steps, rate in rows],
-        privacy.epsilon,
-        privacy.delta,
-        [p.mechanism() for p in count],
-    )
+    parts = [(rate, rounds * steps) for _, _, rounds, steps, rate in rows]
+    fixed = [p.mechanism() for p in count]
+    sigma = solve_noise_multiplier(parts, privacy.epsilon, privacy.delta, fixed)
+    sigma = enough_noise(privacy, sigma, parts, fixed)
     phases = (
         *count,
         *(

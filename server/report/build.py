@@ -30,6 +30,7 @@ PHASE_FIELDS = (
     "expected_batch_size",
 )
 FACTS = (
+    "rule",
     "epsilon_lifetime",
     "delta_lifetime",
     "epsilon_budget",

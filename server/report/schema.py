@@ -98,6 +98,12 @@ SITE = _object(
             minimum=0,
         ),
         "delta": _number("Delta of this run.", minimum=0, exclusiveMaximum=1),
+        "rule": {
+            "enum": ["basic", "rdp", None],
+            "description": "How the costs of several runs add up, fixed when the site registered "
+            "its records: basic: epsilons and deltas are summed; rdp: a Renyi filter of one fixed "
+            "order; null: kept at the site.",
+        },
         "epsilon_budget": _maybe(
             _number("Most that all runs may cost; null: kept at the site.", exclusiveMinimum=0)
         ),

@@ -163,8 +163,11 @@ is: with m images, by m times &epsilon;, and by a &delta; that grows faster than
 Accountant:
 {% for a in taking_part|map(attribute="accountant")|unique %}{{ a }}{{ ", " if not loop.last }}{% endfor %}.</p>
 <p>Each site reserved the whole schedule before its first gradient. It is charged in full, also if
-the run stops early; nothing is handed back. Over several runs epsilons and deltas add up, whatever
-server asked for them.</p>
+the run stops early; nothing is handed back. Over several runs, whatever server asked for them,
+epsilons and deltas add up{% if r.sites|selectattr("rule", "equalto", "rdp")|list %}; at
+{{ names(r.sites|selectattr("rule", "equalto", "rdp")|map(attribute="name")) }} it is the runs'
+R&eacute;nyi divergence of one order, fixed before the first run, that adds up (Feldman and Zrnic
+2021), and &epsilon; and &delta; of all runs follow from the sum{% endif %}.</p>
 
 <h2>3. Epsilon by round</h2>
 <figure>{{ plots.epsilon }}<figcaption><b>Lines with markers: progress of the plan, not a

@@ -74,8 +74,9 @@ def write_run(folder: Path, run_id: str = "abc", seconds: float = 0.5) -> Path:
     write(folder, "run", {"run_id": run_id, "source_hash": "0" * 64})
     write(folder, "receipts", {name: json.loads(PLAN.to_json()) for name in ("north", "south")})
     write(folder, "release", release.declaration())
-    facts = {"epsilon_lifetime": 8.25, "delta_lifetime": 2e-5, "epsilon_budget": 10.0,
-             "delta_budget": 4e-5, "delta_warning": None, "n_public": 2000}  # fmt: skip
+    facts = {"rule": "basic", "epsilon_lifetime": 8.25, "delta_lifetime": 2e-5,
+             "epsilon_budget": 10.0, "delta_budget": 4e-5, "delta_warning": None,
+             "n_public": 2000}  # fmt: skip
     write(folder, "site_facts", dict.fromkeys(("north", "south", "west"), facts))
     summary = {
         "run_id": run_id,
