@@ -37,6 +37,21 @@ def epsilon(mechanisms: Iterable[Steps], delta: float, *, interval: float = FINE
         delta: In (0, 1).
         interval: Discretisation of the privacy loss; the error grows with it, upwards only.
     """
+    return epsilons(mechanisms, [delta], interval=interval)[0]
+
+
+def epsilons(
+    mechanisms: Iterable[Steps], deltas: Iterable[float], *, interval: float = FINE
+) -> list[float]:
+    """The same at several deltas, from one composition: all of these pairs hold at once.
+
+    Args:
+        mechanisms: All steps, in any order; the schedule was fixed before the first.
+        deltas: Each in (0, 1).
+        interval: Discretisation of the privacy loss; the error grows with it, upwards only.
+    Returns:
+        An epsilon for each delta; infinity where delta is below what the discretisation cut off.
+    """
     equal: dict[tuple[float, float], int] = {}
     for m in mechanisms:
         equal[m.sample_rate, m.noise_multiplier] = (
@@ -47,7 +62,9 @@ def epsilon(mechanisms: Iterable[Steps], delta: float, *, interval: float = FINE
         if steps:
             part = _composed(rate, sigma, steps, interval)
             composed = part if composed is None else composed.compose(part)
-    return 0.0 if composed is None else float(composed.get_epsilon_for_delta(delta))
+    if composed is None:
+        return [0.0 for _ in deltas]
+    return [float(composed.get_epsilon_for_delta(delta)) for delta in deltas]
 
 
 @lru_cache(maxsize=16)

@@ -15,6 +15,7 @@ from client.privacy.accounting import (
     COARSE,
     Steps,
     epsilon,
+    epsilons,
     solve_noise_multiplier,
 )
 from client.privacy.composition import enough_noise
@@ -27,6 +28,10 @@ BALANCE = "class-balance"
 """The phase that counts the classes: no round, one step in which every record takes part."""
 PROGRESS_POINTS = 24
 """Running epsilons shown for a run: enough for a plot, cheap to compute."""
+
+
+CURVE = tuple(10.0 ** (-i / 2) for i in range(4, 21))
+"""Deltas of the privacy curve: 1e-2 to 1e-10, two a decade."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class PrivacyPlan:
     phases: tuple[PhasePlan, ...]
     progress: tuple[tuple[int, float], ...] = ()
     """(round, epsilon of the steps up to it): progress of the plan, not a guarantee."""
+    curve: tuple[tuple[float, float], ...] = ()
+    """(delta, epsilon) of every admitted step: each pair is guaranteed, all of them at once."""
     accountant: str = ACCOUNTANT
 
     @property
@@ -97,6 +104,7 @@ class PrivacyPlan:
         values.pop("steps")
         values["phases"] = tuple(PhasePlan(**p) for p in values["phases"])
         values["progress"] = tuple((int(r), float(e)) for r, e in values["progress"])
+        values["curve"] = tuple((float(d), float(e)) for d, e in values.get("curve", ()))
         return cls(**values)
 
 
@@ -172,7 +180,7 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
             for phase, name, rounds, steps, rate in rows
         ),
     )
-    spent = epsilon([p.mechanism() for p in phases], privacy.delta)
+    spent, *others = epsilons([p.mechanism() for p in phases], [privacy.delta, *CURVE])
     return PrivacyPlan(
         unit=privacy.unit,
         adjacency=f"add or remove one {privacy.unit}",
@@ -180,6 +188,7 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
         epsilon=spent,
         phases=phases,
         progress=_progress([p for p in phases if p.name != SPARE], privacy.delta),
+        curve=tuple((d, e) for d, e in zip(CURVE, others, strict=True) if math.isfinite(e)),
     )
 
 

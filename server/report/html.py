@@ -64,6 +64,7 @@ def _plots(report: dict[str, Any], columns: Sequence[str]) -> dict[str, str]:
     exact = any(row["exact_loss"] is not None for row in report["training"])
     return {
         "epsilon": plots.epsilon_by_round(report),
+        "curve": plots.privacy_curve(report),
         "auc": plots.scores_by_task(report, "auc"),
         "dice": plots.scores_by_task(report, "dice"),
         "losses": plots.losses(report) if exact else "",

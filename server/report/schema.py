@@ -82,6 +82,16 @@ PROGRESS = {
     "minItems": 2,
 }
 
+CURVE = {
+    "type": "array",
+    "prefixItems": [
+        _number("Delta.", exclusiveMinimum=0, exclusiveMaximum=1),
+        _number("Epsilon of every admitted step at this delta.", minimum=0),
+    ],
+    "items": False,
+    "minItems": 2,
+}
+
 SITE = _object(
     {
         "name": _text("Site."),
@@ -130,6 +140,7 @@ SITE = _object(
         "accountant": _maybe(_text("Method that computed epsilon, with its version.")),
         "phases": _list(PHASE, "Every admitted step."),
         "progress": _list(PROGRESS, "Progress of the plan, not a guarantee."),
+        "curve": _list(CURVE, "Privacy curve of this run: every pair is guaranteed, all at once."),
         "released": _list(RELEASED, "All that may leave the site; empty: the site declared none."),
         "not_covered": _list(_text("A gap."), "What no guarantee in this report covers."),
     }

@@ -175,6 +175,13 @@ guarantee.</b> Sites with equal plans share a line. Dashed: the guaranteed &epsi
 run. It lies above the last round (dotted) because spare rounds, kept for retraining a lost round,
 are charged too, used or not.</figcaption></figure>
 
+{% if plots.curve %}
+<h3>Epsilon at other deltas</h3>
+<figure>{{ plots.curve }}<figcaption>Every point of a line is a guarantee of the whole run, and all
+points hold at once: a smaller &delta; goes with a larger &epsilon;. Large marker: the pair that the
+site's budget is charged with. Computed from the plan alone.</figcaption></figure>
+{% endif %}
+
 <h2>4. Mechanism</h2>
 <p>Each step is a Poisson-subsampled Gaussian mechanism (Abadi et al. 2016): every {{ r.unit }} joins
 a step with the <i>sample rate</i> as its probability; its gradient is scaled down to at most the

@@ -124,6 +124,19 @@ def text_of(folder: Path) -> str:
     return " ".join(unescape(" ".join(texts)).split())
 
 
+def test_the_privacy_curve_is_the_plans_and_drawn(folder: Path):
+    """In a deployment's report too; a run of before it has none."""
+    write_report(as_deployment(folder), simulation=False)
+    north, _, west = json.loads((folder / "report.json").read_text())["sites"]
+    assert north["curve"] == [list(pair) for pair in PLAN.curve]
+    assert west["curve"] == []
+    assert "Every point of a line is a guarantee of the whole run" in text_of(folder)
+    assert "Epsilon of each site's run at every delta" in unescape(page_of(folder))
+    change(folder, "receipts", lambda r: [one.pop("curve") for one in r.values()])
+    write_report(folder, simulation=False)
+    assert "Epsilon at other deltas" not in text_of(folder)
+
+
 def test_epsilon_is_the_receipts_and_lifetime_the_ledgers(folder: Path):
     """The guaranteed number is that of the admitted schedule; totals come from the site."""
     north = write_report(folder)["sites"][0]
