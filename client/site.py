@@ -16,6 +16,9 @@ from medformer.errors import ConfigError
 from medformer.settings import explain
 from server.protocol import Objective
 
+Rule = Literal["basic", "rdp"]
+"""How the costs of several runs add up: `client.privacy.composition`."""
+
 
 class Privacy(Frozen):
     """What a site's patients are promised."""
@@ -28,6 +31,9 @@ class Privacy(Frozen):
     """Most that all runs together may cost; one run's worth if left out."""
     delta_budget: float | None = Field(default=None, gt=0, lt=1e-2)
     """Same for delta; in proportion to epsilon_budget if left out."""
+    rule: Rule = "basic"
+    """How runs add up: their epsilons and deltas (`basic`), or their Renyi divergence (`rdp`),
+    which lets more small runs into the same budget. Fixed when the ledger begins."""
     n_public: int = Field(ge=1)
     """Declared number of units. Sampling rate and divisor follow from it, never from the true
     number; a wrong value costs utility, not privacy."""

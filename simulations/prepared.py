@@ -76,11 +76,14 @@ def site_facts(prepared: Prepared) -> dict[str, dict[str, Any]]:
         with Ledger.of(site, state) as ledger:
             epsilon, delta = ledger.spent()
             epsilon_budget, delta_budget = ledger.budget()
+            rule, used = ledger.rule, ledger.used()
         facts[site.name] = {
+            "rule": rule,
             "epsilon_lifetime": epsilon,
             "delta_lifetime": delta,
             "epsilon_budget": epsilon_budget,
             "delta_budget": delta_budget,
+            "budget_used": used,
             "delta_warning": site.privacy.delta_warning(),
             "n_public": site.privacy.n_public,
         }

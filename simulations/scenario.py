@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from client.data import medmnist
 from client.data.sources import MedMnist, Phantoms, Source, check_side
-from client.site import Privacy
+from client.site import Privacy, Rule
 from medformer import phantoms
 from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName, Task
 from medformer.errors import ConfigError
@@ -33,6 +33,7 @@ class PrivacySettings(Frozen):
     delta: float | None = Field(default=None, gt=0, lt=1e-2)
     epsilon_budget: float | None = Field(default=None, gt=0)
     delta_budget: float | None = Field(default=None, gt=0, lt=1e-2)
+    rule: Rule | None = None
     n_public: int | None = Field(default=None, ge=1)
     n_upper: int | None = Field(default=None, ge=1)
     class_balance_noise: float | None = Field(default=None, ge=1, le=1_000)

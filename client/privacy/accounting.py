@@ -17,6 +17,10 @@ FINE, COARSE = 5e-4, 1e-3
 """Discretisation of the privacy loss: for reported values, and while searching. At epsilon 2 to 8
 the finer one reports 2e-6 too much, relative, and never too little."""
 
+ARITHMETIC_EPSILON = 1e-6
+"""Added to the epsilon of a plan: the noise is discrete, the accounting that of the continuous
+Gaussian. Enough for a million steps (docs/privacy.md)."""
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -37,6 +41,21 @@ def epsilon(mechanisms: Iterable[Steps], delta: float, *, interval: float = FINE
         delta: In (0, 1).
         interval: Discretisation of the privacy loss; the error grows with it, upwards only.
     """
+    return epsilons(mechanisms, [delta], interval=interval)[0]
+
+
+def epsilons(
+    mechanisms: Iterable[Steps], deltas: Iterable[float], *, interval: float = FINE
+) -> list[float]:
+    """The same at several deltas, from one composition: all of these pairs hold at once.
+
+    Args:
+        mechanisms: All steps, in any order; the schedule was fixed before the first.
+        deltas: Each in (0, 1).
+        interval: Discretisation of the privacy loss; the error grows with it, upwards only.
+    Returns:
+        An epsilon for each delta; infinity where delta is below what the discretisation cut off.
+    """
     equal: dict[tuple[float, float], int] = {}
     for m in mechanisms:
         equal[m.sample_rate, m.noise_multiplier] = (
@@ -47,7 +66,9 @@ def epsilon(mechanisms: Iterable[Steps], delta: float, *, interval: float = FINE
         if steps:
             part = _composed(rate, sigma, steps, interval)
             composed = part if composed is None else composed.compose(part)
-    return 0.0 if composed is None else float(composed.get_epsilon_for_delta(delta))
+    if composed is None:
+        return [0.0 for _ in deltas]
+    return [float(composed.get_epsilon_for_delta(delta)) for delta in deltas]
 
 
 @lru_cache(maxsize=16)
@@ -99,20 +120,20 @@ def solve_noise_multiplier(
                 f"epsilon {target_epsilon:.4g} at delta {target_delta:g} is not reachable with a "
                 "noise multiplier of at most 1000: plan fewer steps or a smaller batch"
             )
-    rough = _smallest(LEAST - 1, high, lambda sigma: fits(sigma, rough_grid))
+    rough = smallest(LEAST - 1, high, lambda sigma: fits(sigma, rough_grid))
     # A finer grid gives a smaller epsilon, so `rough` fits; the answer is a little below it.
     low, reach = rough - 2, 2
     while low >= LEAST and fits(low, COARSE):
         rough, reach = low, 2 * reach
         low = rough - reach
-    return _smallest(max(low, LEAST - 1), rough, lambda sigma: fits(sigma, COARSE)) / 1000
+    return smallest(max(low, LEAST - 1), rough, lambda sigma: fits(sigma, COARSE)) / 1000
 
 
 LEAST = 200
 """Less noise than a multiplier of 0.2, in thousandths, is never planned."""
 
 
-def _smallest(low: int, high: int, fits: Callable[[int], bool]) -> int:
+def smallest(low: int, high: int, fits: Callable[[int], bool]) -> int:
     """Smallest number above `low` that fits, by bisection; `high` does, and so do all above."""
     while low + 1 < high:
         middle = (low + high) // 2

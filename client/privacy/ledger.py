@@ -20,14 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from client.privacy.chain import FILE, LedgerError, Row, checked
+from client.privacy.composition import Budget, Cost
 from client.privacy.plan import PrivacyPlan
 from client.privacy.refusals import AttemptLost, BadRequest, BudgetExhausted
-from client.site import Privacy, Site
+from client.site import Privacy, Rule, Site
 from medformer.files import replace_file
-
-RULE = "basic"
-"""Across runs: epsilons and deltas add up, also when later runs are chosen after seeing earlier
-ones (Rogers et al. 2016, arXiv:1605.08294)."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -135,8 +132,7 @@ class Ledger:
             body = {
                 "schedule": schedule,
                 "model": model,
-                "epsilon": plan.epsilon,
-                "delta": plan.delta,
+                **self._cost(plan).values(),
                 "plan": plan.to_json(),
             }
             self._append("reservation", run_id, body)
@@ -211,13 +207,30 @@ class Ledger:
 
     def spent(self) -> tuple[float, float]:
         """Epsilon and delta of every admitted run together, under the registered rule."""
-        rows = [body for _, body in self._rows("reservation")]
-        return sum(b["epsilon"] for b in rows), sum(b["delta"] for b in rows)
+        return self._budget.spent(self._total())
+
+    def used(self) -> float:
+        """Part of the budget that no later run can have, 0 to 1."""
+        return self._budget.used(self._total())
 
     def budget(self) -> tuple[float, float]:
         """Epsilon and delta that all runs together may cost: the smallest ever registered."""
-        rows = [body for _, body in self._rows("cohort")]
-        return min(b["epsilon_budget"] for b in rows), min(b["delta_budget"] for b in rows)
+        return self._budget.epsilon, self._budget.delta
+
+    @property
+    def rule(self) -> Rule:
+        """How runs add up, since the records were registered."""
+        return self._budget.rule
+
+    @property
+    def _budget(self) -> Budget:
+        return Budget.registered([body for _, body in self._rows("cohort")])
+
+    def _total(self) -> Cost:
+        return self._budget.total(body for _, body in self._rows("reservation"))
+
+    def _cost(self, plan: PrivacyPlan) -> Cost:
+        return self._budget.cost(plan.epsilon, plan.delta, [p.mechanism() for p in plan.phases])
 
     def verify(self) -> None:
         """Recompute the hash chain.
@@ -278,12 +291,17 @@ class Ledger:
                 )
             if any(b["unit"] != privacy.unit for b in rows):
                 raise LedgerError(f"{self._path}: registered for unit {rows[0]['unit']!r}")
-            body = {
-                "unit": privacy.unit,
-                "rule": RULE,
-                "epsilon_budget": epsilon,
-                "delta_budget": delta,
-            }
+            if rows and (rule := Budget.registered(rows).rule) != privacy.rule:
+                raise LedgerError(
+                    f"{self._path}: registered with the rule {rule!r}, asked for {privacy.rule!r}: "
+                    f"how runs add up is fixed for the life of these records. Set privacy.rule: "
+                    f"{rule}"
+                )
+            try:
+                budget = Budget.of(privacy, rows[0].get("order") if rows else None)
+            except ValueError as error:
+                raise LedgerError(f"{self._path}: {error}") from error
+            body = {"unit": privacy.unit, **budget.values()}
             if body not in rows:
                 self._append("cohort", "", body)
 
@@ -295,18 +313,15 @@ class Ledger:
         Raises:
             BudgetExhausted: It does not; nothing is written.
         """
-        epsilon, delta = self.spent()
-        epsilon_budget, delta_budget = self.budget()
-        if epsilon + plan.epsilon > epsilon_budget or delta + plan.delta > delta_budget * (
-            1 + 1e-9
-        ):
-            who = f"site {site}: " if site else ""
-            raise BudgetExhausted(
-                f"{who}this run would cost epsilon {plan.epsilon:.3f}, delta {plan.delta:g}; "
-                f"{max(0.0, epsilon_budget - epsilon):.3f} and "
-                f"{max(0.0, delta_budget - delta):g} are left of the lifetime budget. "
-                "Plan a cheaper run; spent budget does not come back"
-            )
+        budget, total, cost = self._budget, self._total(), self._cost(plan)
+        if budget.fits(total + cost):
+            return
+        who = f"site {site}: " if site else ""
+        raise BudgetExhausted(
+            f"{who}this run would cost epsilon {plan.epsilon:.3f}, delta {plan.delta:g}; "
+            f"{budget.left(total, cost)} of the lifetime budget. "
+            "Plan a cheaper run; spent budget does not come back"
+        )
 
     def _rows(self, kind: str, run_id: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
         query, args = "SELECT seq, body FROM entries WHERE kind = ?", [kind]

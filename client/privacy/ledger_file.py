@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from client.privacy.chain import FILE, LedgerError, Row, checked
+from client.privacy.composition import Budget, Cost
 from client.privacy.plan import PrivacyPlan
 from medformer.files import replace_file
 
@@ -52,12 +53,11 @@ def as_text(rows: Sequence[Row]) -> str:
     runs = [row for row in rows if row.kind == "reservation"]
     if not cohorts:
         raise LedgerError("this ledger registers no budget: it is not complete")
-    budget = min(c["epsilon_budget"] for c in cohorts), min(c["delta_budget"] for c in cohorts)
-    spent = [sum(row.values[key] for row in runs) for key in ("epsilon", "delta")]
+    registered = Budget.registered(cohorts)
+    total = registered.total(row.values for row in runs)
     lines = [
-        f"unit: one {cohorts[0]['unit']}; rule across runs: {cohorts[0]['rule']}",
-        f"epsilon: {spent[0]:.3f} of {budget[0]:g} spent, {max(0, budget[0] - spent[0]):.3f} left",
-        f"delta: {spent[1]:.3g} of {budget[1]:g} spent, {max(0, budget[1] - spent[1]):.3g} left",
+        f"unit: one {cohorts[0]['unit']}; rule across runs: {registered.rule}",
+        *_budget_lines(registered, total),
         "",
         f"{'admitted':<26}{'epsilon':>9}{'delta':>9}{'rounds':>8}{'trained':>9}{'spares':>8}  run",
     ]
@@ -77,6 +77,23 @@ def as_text(rows: Sequence[Row]) -> str:
     ]
     lines.append(f"rows: {len(rows)}, chain intact; newest hash {rows[-1].hash}")
     return "\n".join(lines)
+
+
+def _budget_lines(budget: Budget, total: Cost) -> list[str]:
+    """What all runs together are promised to cost, and what later ones may."""
+    epsilon, delta = budget.spent(total)
+    if budget.rule == "rdp":
+        return [
+            f"all runs together, however chosen: epsilon {epsilon:.3f}, delta {delta:.3g}; "
+            f"{100 * budget.used(total):.1f} % of the divergence of order {budget.order} used"
+        ]
+    return [
+        f"{name}: {spent:{digits}} of {limit:g} spent, {max(0, limit - spent):{digits}} left"
+        for name, spent, limit, digits in (
+            ("epsilon", epsilon, budget.epsilon, ".3f"),
+            ("delta", delta, budget.delta, ".3g"),
+        )
+    ]
 
 
 def _from_sqlite(path: Path) -> list[Row]:

@@ -12,11 +12,14 @@ from functools import lru_cache
 
 from client.privacy.accounting import (
     ACCOUNTANT,
+    ARITHMETIC_EPSILON,
     COARSE,
     Steps,
     epsilon,
+    epsilons,
     solve_noise_multiplier,
 )
+from client.privacy.composition import enough_noise
 from client.site import Privacy
 from medformer.config import Task
 from server.protocol import Schedule
@@ -28,11 +31,10 @@ ALLOWANCE = 2.0**-10
 """Part of the bound by which arithmetic may move a sum further than exact numbers would: half of
 it for the rounding to a grid (client/privacy/discrete.py), half for float32 gradients, in which
 adding a unit changes the last bits of the others' (measured in tests/client/test_arithmetic.py)."""
-ARITHMETIC_EPSILON = 1e-6
-"""Added to the epsilon of a plan: the noise is discrete, the accounting that of the continuous
-Gaussian. Enough for a million steps (docs/privacy.md)."""
 PROGRESS_POINTS = 24
 """Running epsilons shown for a run: enough for a plot, cheap to compute."""
+CURVE = tuple(10.0 ** (-i / 2) for i in range(4, 21))
+"""Deltas of the privacy curve: 1e-2 to 1e-10, two a decade."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class PrivacyPlan:
     phases: tuple[PhasePlan, ...]
     progress: tuple[tuple[int, float], ...] = ()
     """(round, epsilon of the steps up to it): progress of the plan, not a guarantee."""
+    curve: tuple[tuple[float, float], ...] = ()
+    """(delta, epsilon) of every admitted step: each pair is guaranteed, all of them at once."""
     accountant: str = ACCOUNTANT
 
     @property
@@ -113,6 +117,7 @@ class PrivacyPlan:
         values.pop("steps")
         values["phases"] = tuple(PhasePlan(**p) for p in values["phases"])
         values["progress"] = tuple((int(r), float(e)) for r, e in values["progress"])
+        values["curve"] = tuple((float(d), float(e)) for d, e in values.get("curve", ()))
         return cls(**values)
 
 
@@ -131,7 +136,8 @@ def count_sensitivity(tasks: Iterable[Task]) -> float:
 
 
 def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> PrivacyPlan:
-    """Fix the noise so that the whole schedule with its spares stays within `privacy.epsilon`.
+    """Fix the noise so that the whole schedule with its spares stays within `privacy.epsilon`, and
+    within the lifetime budget if it were the only run.
 
     The result is remembered within a process, because a simulation asks for it again and again.
     One noise multiplier serves all phases but the count of the classes, whose noise the site has
@@ -167,12 +173,11 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
         longest = max(row[3] for row in rows)
         rows.append((costliest[0], SPARE, schedule.spare_rounds, longest, costliest[4]))
 
-    sigma = solve_noise_multiplier(
-        [(rate, rounds * steps) for _, _, rounds, steps, rate in rows],
-        privacy.epsilon - ARITHMETIC_EPSILON,
-        privacy.delta,
-        [p.mechanism() for p in count],
-    )
+    parts = [(rate, rounds * steps) for _, _, rounds, steps, rate in rows]
+    fixed = [p.mechanism() for p in count]
+    target = privacy.epsilon - ARITHMETIC_EPSILON
+    sigma = solve_noise_multiplier(parts, target, privacy.delta, fixed)
+    sigma = enough_noise(privacy, sigma, parts, fixed)
     phases = (
         *count,
         *(
@@ -189,7 +194,10 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
             for phase, name, rounds, steps, rate in rows
         ),
     )
-    spent = epsilon([p.mechanism() for p in phases], privacy.delta) + ARITHMETIC_EPSILON
+    mechanisms = [p.mechanism() for p in phases]
+    spent, *others = [
+        value + ARITHMETIC_EPSILON for value in epsilons(mechanisms, [privacy.delta, *CURVE])
+    ]
     return PrivacyPlan(
         unit=privacy.unit,
         adjacency=f"add or remove one {privacy.unit}",
@@ -197,6 +205,7 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
         epsilon=spent,
         phases=phases,
         progress=_progress([p for p in phases if p.name != SPARE], privacy.delta),
+        curve=tuple((d, e) for d, e in zip(CURVE, others, strict=True) if math.isfinite(e)),
     )
 
 

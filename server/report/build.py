@@ -30,10 +30,12 @@ PHASE_FIELDS = (
     "expected_batch_size",
 )
 FACTS = (
+    "rule",
     "epsilon_lifetime",
     "delta_lifetime",
     "epsilon_budget",
     "delta_budget",
+    "budget_used",
     "delta_warning",
     "n_public",
 )
@@ -189,6 +191,7 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
         "accountant": receipt["accountant"] if receipt else None,
         "phases": [{name: p[name] for name in PHASE_FIELDS} for p in phases],
         "progress": receipt["progress"] if receipt else [],
+        "curve": receipt.get("curve", []) if receipt else [],
         **_work(site.name, phases, files),
         "released": [
             {name: item[name] for name in ("name", "mechanism", "covered")}

@@ -64,6 +64,7 @@ def _plots(report: dict[str, Any], columns: Sequence[str]) -> dict[str, str]:
     exact = any(row["exact_loss"] is not None for row in report["training"])
     return {
         "epsilon": plots.epsilon_by_round(report),
+        "curve": plots.privacy_curve(report),
         "auc": plots.scores_by_task(report, "auc"),
         "dice": plots.scores_by_task(report, "dice"),
         "losses": plots.losses(report) if exact else "",
@@ -77,14 +78,21 @@ def _factor(sites: Iterable[Row]) -> str:
 
 
 def _bar(site: Row) -> Row:
-    """Shares of the lifetime budget in per cent: earlier runs, this run; and what is left."""
+    """Shares of the lifetime budget in per cent: earlier runs, this run; and what is left.
+
+    A Renyi filter is filled by all runs together: no share of its own for this run.
+    """
+    if site["rule"] == "rdp":
+        used = math.ceil(100 * site["budget_used"] - 1e-9)
+        return {"earlier": used, "run": 0, "words": f"{used}\u00a0% of the filter used"}
     budget, spent = site["epsilon_budget"], site["epsilon_lifetime"]
     run = min(site["epsilon"], spent)
     shares = {"earlier": 100 * (spent - run) / budget, "run": 100 * run / budget}
+    left = max(0.0, math.floor(1000 * (budget - spent)) / 1000)
+    percent = math.ceil(100 * spent / budget - 1e-9)
     return {
         **{name: f"{min(100.0, share):.2f}" for name, share in shares.items()},
-        "spent": math.ceil(100 * spent / budget - 1e-9),
-        "left": max(0.0, math.floor(1000 * (budget - spent)) / 1000),
+        "words": f"{percent}\u00a0% spent, {left:.3f} left",
     }
 
 

@@ -69,6 +69,28 @@ def epsilon_by_round(report: Report) -> str:
         return _svg(figure, "epsilon", "Epsilon by round of each site; the guarantee dashed")
 
 
+def privacy_curve(report: Report) -> str:
+    """Epsilon of each site's run at every delta; empty where no receipt holds the curve."""
+    equal: dict[tuple[Any, ...], list[str]] = {}
+    for site in report["sites"]:  # equal plans draw one line
+        if points := tuple((delta, value) for delta, value in site["curve"]):
+            equal.setdefault((points, site["delta"], site["epsilon"]), []).append(site["name"])
+    if not equal:
+        return ""
+    labels = ["\n".join(textwrap.wrap(", ".join(names), 100)) for names in equal.values()]
+    with _plot(2.6, labels) as (figure, axes):
+        axes.set_xscale("log")
+        for i, (points, delta, epsilon) in enumerate(equal):
+            look = _look(i)
+            deltas, values = [p[0] for p in points], [p[1] for p in points]
+            axes.plot(deltas, values, markersize=3, label=labels[i], **look)
+            axes.plot([delta], [epsilon], markersize=9, **{**look, "linestyle": "none"})
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("delta")
+        axes.set_ylabel(f"epsilon of one {report['unit']}")
+        return _svg(figure, "curve", "Epsilon of each site's run at every delta")
+
+
 SCORES = {
     "auc": ("AUC", "test AUC (0.5: guessing; 1: perfect)"),
     "dice": ("Dice overlap", "test Dice overlap (0: nowhere right; 1: every pixel)"),

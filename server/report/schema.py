@@ -82,6 +82,16 @@ PROGRESS = {
     "minItems": 2,
 }
 
+CURVE = {
+    "type": "array",
+    "prefixItems": [
+        _number("Delta.", exclusiveMinimum=0, exclusiveMaximum=1),
+        _number("Epsilon of every admitted step at this delta.", minimum=0),
+    ],
+    "items": False,
+    "minItems": 2,
+}
+
 SITE = _object(
     {
         "name": _text("Site."),
@@ -98,15 +108,32 @@ SITE = _object(
             minimum=0,
         ),
         "delta": _number("Delta of this run.", minimum=0, exclusiveMaximum=1),
+        "rule": {
+            "enum": ["basic", "rdp", None],
+            "description": "How the costs of several runs add up, fixed when the site registered "
+            "its records: basic: epsilons and deltas are summed; rdp: a Renyi filter of one fixed "
+            "order; null: kept at the site.",
+        },
         "epsilon_budget": _maybe(
             _number("Most that all runs may cost; null: kept at the site.", exclusiveMinimum=0)
         ),
         "delta_budget": _maybe(_number("Same for delta; null: kept at the site.", minimum=0)),
         "epsilon_lifetime": _maybe(
-            _number("Epsilon of all runs admitted so far; null: kept at the site.", minimum=0)
+            _number(
+                "Epsilon of all runs admitted so far, under rdp the budget; null: kept at the "
+                "site.",
+                minimum=0,
+            )
         ),
         "delta_lifetime": _maybe(
             _number("Delta of all runs admitted so far; null: kept at the site.", minimum=0)
+        ),
+        "budget_used": _maybe(
+            _number(
+                "Part of the lifetime budget that no later run can have; null: kept at the site.",
+                minimum=0,
+                maximum=1,
+            )
         ),
         "delta_warning": _maybe(_text("Delta is large for the declared number of units.")),
         "n_public": _maybe(_count("Declared number of units; null: kept at the site.")),
@@ -124,6 +151,7 @@ SITE = _object(
         "accountant": _maybe(_text("Method that computed epsilon, with its version.")),
         "phases": _list(PHASE, "Every admitted step."),
         "progress": _list(PROGRESS, "Progress of the plan, not a guarantee."),
+        "curve": _list(CURVE, "Privacy curve of this run: every pair is guaranteed, all at once."),
         "released": _list(RELEASED, "All that may leave the site; empty: the site declared none."),
         "not_covered": _list(_text("A gap."), "What no guarantee in this report covers."),
     }

@@ -145,7 +145,7 @@ is: with m images, by m times &epsilon;, and by a &delta; that grows faster than
 {% else %}{% set b = bar(s) %}
 <td class="n">{{ s.epsilon_lifetime|eps }}</td><td class="n">{{ s.epsilon_budget|eps }}</td>
 <td class="gauge"><div class="bar"><i class="earlier" style="width: {{ b.earlier }}%"></i><i class="run" style="width: {{ b.run }}%"></i></div>
-<span class="soft">{{ b.spent }}&nbsp;% spent, {{ "%.3f"|format(b.left) }} left</span></td>
+<span class="soft">{{ b.words }}</span></td>
 {% endif %}
 {% if s.participated %}<td class="n">{{ s.delta|sci }}</td>
 {% else %}<td class="n soft">none</td>{% endif %}
@@ -163,14 +163,24 @@ is: with m images, by m times &epsilon;, and by a &delta; that grows faster than
 Accountant:
 {% for a in taking_part|map(attribute="accountant")|unique %}{{ a }}{{ ", " if not loop.last }}{% endfor %}.</p>
 <p>Each site reserved the whole schedule before its first gradient. It is charged in full, also if
-the run stops early; nothing is handed back. Over several runs epsilons and deltas add up, whatever
-server asked for them.</p>
+the run stops early; nothing is handed back. Over several runs, whatever server asked for them,
+epsilons and deltas add up{% if r.sites|selectattr("rule", "equalto", "rdp")|list %}; at
+{{ names(r.sites|selectattr("rule", "equalto", "rdp")|map(attribute="name")) }} it is the runs'
+R&eacute;nyi divergence of one order, fixed before the first run, that adds up (Feldman and Zrnic
+2021); what holds for all runs together is then the lifetime limit, however few they are{% endif %}.</p>
 
 <h2>3. Epsilon by round</h2>
 <figure>{{ plots.epsilon }}<figcaption><b>Lines with markers: progress of the plan, not a
 guarantee.</b> Sites with equal plans share a line. Dashed: the guaranteed &epsilon; of the whole
 run. It lies above the last round (dotted) because spare rounds, kept for retraining a lost round,
 are charged too, used or not.</figcaption></figure>
+
+{% if plots.curve %}
+<h3>Epsilon at other deltas</h3>
+<figure>{{ plots.curve }}<figcaption>Every point of a line is a guarantee of the whole run, and all
+points hold at once: a smaller &delta; goes with a larger &epsilon;. Large marker: the pair that the
+site's budget is charged with. Computed from the plan alone.</figcaption></figure>
+{% endif %}
 
 <h2>4. Mechanism</h2>
 <p>Each step is a Poisson-subsampled Gaussian mechanism (Abadi et al. 2016): every {{ r.unit }} joins

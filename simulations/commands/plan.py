@@ -2,8 +2,12 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
+
+SHOWN = range(-9, -3)
+"""Powers of ten: deltas whose epsilon the table shows; JSON holds more."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "delta": plan.delta,
                 "epsilon_budget": site.privacy.lifetime_epsilon,
                 "n_public": site.privacy.n_public,
+                "curve": plan.curve,
                 "phases": [
                     dataclasses.asdict(phase) | dataclasses.asdict(cost)
                     for phase, cost in zip(plan.phases, costs(plan), strict=True)
@@ -52,7 +57,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """One block a site, one line a phase; `of a round`: epsilon that one more would add."""
+    """One block a site, one line a phase; `of a round`: epsilon that one more would add.
+
+    The epsilons at other deltas are of the whole admitted run; all hold at once.
+    """
     lines = []
     for row in rows:
         lines.append(
@@ -73,6 +81,8 @@ def table(rows: list[dict[str, Any]]) -> str:
                 f"{p['signal_to_noise']:>14.1f}{p['epsilon_alone']:>15.3f}"
                 f"{'-' if more is None else f'{more:+.3f}':>12}"
             )
+        others = [(d, e) for d, e in row["curve"] if round(math.log10(d), 6) in SHOWN]
+        lines.append(f"  epsilon at delta {', '.join(f'{d:.0e}: {e:.3f}' for d, e in others)}")
         if row["warning"]:
             lines.append(f"  warning: {row['warning']}")
     return "\n".join(lines)

@@ -1,15 +1,21 @@
 """Epsilon: three independent accountants and a closed form agree."""
 
+import json
+from dataclasses import replace
+
 import pytest
 from opacus.accountants import PRVAccountant, RDPAccountant
 
+from client.privacy import accounting
 from client.privacy.accounting import (
+    ARITHMETIC_EPSILON,
     Steps,
     epsilon,
+    epsilons,
     gaussian_epsilon,
     solve_noise_multiplier,
 )
-from client.privacy.plan import ARITHMETIC_EPSILON, SPARE, costs, solve
+from client.privacy.plan import CURVE, SPARE, PrivacyPlan, costs, solve
 from client.site import Privacy
 from server.protocol import Phase, Schedule
 
@@ -56,6 +62,43 @@ def test_unsubsampled_gaussian_agrees_with_its_closed_form(sigma: float, steps: 
     """Balle and Wang 2018, to 1e-4."""
     ours = epsilon([Steps(1.0, sigma, steps)], DELTA)
     assert ours == pytest.approx(gaussian_epsilon(sigma, steps, DELTA), rel=1e-4)
+
+
+@pytest.mark.parametrize("delta", [1e-3, 1e-6, 1e-9])
+def test_the_privacy_curve_of_a_gaussian_is_its_closed_form(delta: float):
+    """At every delta, from one composition."""
+    curve = epsilons([Steps(1.0, 2.0, 1)], [1e-4, delta])
+    assert curve[1] == pytest.approx(gaussian_epsilon(2.0, 1, delta), rel=1e-4)
+
+
+def test_a_plan_holds_its_privacy_curve_from_one_composition(monkeypatch: pytest.MonkeyPatch):
+    """The pairs are what each delta alone would give, and fall with delta; the steps are composed
+    once for all of them, and not at all when a ledger's plan is read."""
+    compositions: list[object] = []
+    real = accounting.epsilons
+
+    def counted(*args, **kwargs):  # type: ignore[no-untyped-def]
+        compositions.append(args)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr("client.privacy.plan.epsilons", counted)
+    plan = solve(TWO_PHASES, Privacy(epsilon=4.5, n_public=200))
+    assert PrivacyPlan.from_json(plan.to_json()) == plan
+    assert len(compositions) == 1
+    assert [d for d, _ in plan.curve] == list(CURVE)
+    assert [e for _, e in plan.curve] == sorted(e for _, e in plan.curve)
+    assert dict(plan.curve)[1e-5] == plan.epsilon
+    parts = [p.mechanism() for p in plan.phases]
+    for delta, value in plan.curve[::4]:
+        assert value == epsilon(parts, delta) + ARITHMETIC_EPSILON
+
+
+def test_a_plan_of_before_the_curve_is_read():
+    """Ledgers outlive versions."""
+    plan = solve(TWO_PHASES, Privacy(epsilon=4.5, n_public=200))
+    values = json.loads(plan.to_json())
+    del values["curve"]
+    assert PrivacyPlan.from_json(json.dumps(values)) == replace(plan, curve=())
 
 
 def test_epsilon_grows_with_steps_and_rate_and_falls_with_noise():

@@ -74,8 +74,9 @@ def write_run(folder: Path, run_id: str = "abc", seconds: float = 0.5) -> Path:
     write(folder, "run", {"run_id": run_id, "source_hash": "0" * 64})
     write(folder, "receipts", {name: json.loads(PLAN.to_json()) for name in ("north", "south")})
     write(folder, "release", release.declaration())
-    facts = {"epsilon_lifetime": 8.25, "delta_lifetime": 2e-5, "epsilon_budget": 10.0,
-             "delta_budget": 4e-5, "delta_warning": None, "n_public": 2000}  # fmt: skip
+    facts = {"rule": "basic", "epsilon_lifetime": 8.25, "delta_lifetime": 2e-5,
+             "epsilon_budget": 10.0, "delta_budget": 4e-5, "budget_used": 0.825,
+             "delta_warning": None, "n_public": 2000}  # fmt: skip
     write(folder, "site_facts", dict.fromkeys(("north", "south", "west"), facts))
     summary = {
         "run_id": run_id,
@@ -121,6 +122,19 @@ def text_of(folder: Path) -> str:
 
     Texts().feed(page_of(folder))
     return " ".join(unescape(" ".join(texts)).split())
+
+
+def test_the_privacy_curve_is_the_plans_and_drawn(folder: Path):
+    """In a deployment's report too; a run of before it has none."""
+    write_report(as_deployment(folder), simulation=False)
+    north, _, west = json.loads((folder / "report.json").read_text())["sites"]
+    assert north["curve"] == [list(pair) for pair in PLAN.curve]
+    assert west["curve"] == []
+    assert "Every point of a line is a guarantee of the whole run" in text_of(folder)
+    assert "Epsilon of each site's run at every delta" in unescape(page_of(folder))
+    change(folder, "receipts", lambda r: [one.pop("curve") for one in r.values()])
+    write_report(folder, simulation=False)
+    assert "Epsilon at other deltas" not in text_of(folder)
 
 
 def test_epsilon_is_the_receipts_and_lifetime_the_ledgers(folder: Path):

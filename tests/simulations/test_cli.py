@@ -1,6 +1,7 @@
 """Bad input: one sentence that names cause and remedy, exit code 1, nothing lost."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -219,7 +220,12 @@ def test_plan_prints_every_phase_and_reads_no_record(scenario, capsys, monkeypat
     assert first["epsilon_of_a_round"] > 0
     assert first["epsilon_alone"] < rows[0]["epsilon"]
     assert main(["plan", scenario()]) == 0
-    assert f"{rows[0]['phases'][0]['noise_multiplier']:.3f}" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert f"{rows[0]['phases'][0]['noise_multiplier']:.3f}" in table
+    at = {round(math.log10(delta), 3): epsilon for delta, epsilon in rows[0]["curve"]}
+    assert at[-5] == pytest.approx(rows[0]["epsilon"], rel=1e-9)
+    for power in range(-9, -3):
+        assert f"1e-0{-power}: {at[power]:.3f}" in table
 
 
 def test_list_names_the_shipped_scenarios(capsys):
