@@ -21,7 +21,7 @@ from client.data.records import Records
 from client.evaluation import evaluate
 from client.privacy import release
 from client.privacy.balance import noisy_counts, weighted
-from client.privacy.engine import ClipGroup, DpEngine
+from client.privacy.engine import DpEngine, clip_groups
 from client.privacy.ledger import Ledger, Reservation
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import PhasePlan, PrivacyPlan, count_sensitivity, solve
@@ -170,7 +170,7 @@ class Guard:
         optimizer = build_optimizer(model, names, phase, run.schedule.local_momentum, state)
         noise = self.noise_for(run.reservation, request.round, request.attempt)
         plan = run.phase_plan(phase.name)
-        with DpEngine(model, plan, _groups(names, run, request.round), optimizer, noise) as engine:
+        with DpEngine(model, plan, clip_groups(names, phase), optimizer, noise) as engine:
             mix = run.schedule.mix(request.round)
             loss = train_round(model, self.site, records, phase, mix, engine, noise.generator())
             taken = len(engine.record)
@@ -250,19 +250,6 @@ class _Run:
     def phase_plan(self, name: str) -> PhasePlan:
         plan: PrivacyPlan = self.reservation.plan
         return next(p for p in plan.phases if p.name == name)
-
-
-def _groups(names: list[str], run: _Run, round_: int) -> list[ClipGroup]:
-    """What is clipped together: everything, or model and discriminator apart."""
-    phase = run.schedule.phase_of(round_)
-    if "domain_adversarial" not in phase.objectives:
-        return [ClipGroup(tuple(names), phase.max_grad_norm)]
-    judge = tuple(n for n in names if n.startswith("discriminator."))
-    rest = tuple(n for n in names if n not in judge)
-    return [
-        ClipGroup(rest, phase.max_grad_norm),
-        ClipGroup(judge, phase.discriminator_max_grad_norm),
-    ]
 
 
 def _checked(tensors: Tensors, model: Medformer) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from client.privacy.bookkeeping import Book, EngineError
 from client.privacy.discrete import grid
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import ALLOWANCE, PhasePlan
+from server.protocol import Phase
 
 PHYSICAL_BATCH = 128
 """Rows that go through the model at once, unless the engine is told otherwise."""
@@ -255,6 +256,18 @@ class DpEngine:
         for name, total in self._book.clip(self._groups, valid, units).items():
             self._trained[name].grad = total
         return float(torch.where(valid, values.detach(), 0.0).nan_to_num().sum())
+
+
+def clip_groups(names: list[str], phase: Phase) -> list[ClipGroup]:
+    """What is clipped together: everything, or model and discriminator apart."""
+    if "domain_adversarial" not in phase.objectives:
+        return [ClipGroup(tuple(names), phase.max_grad_norm)]
+    judge = tuple(n for n in names if n.startswith("discriminator."))
+    rest = tuple(n for n in names if n not in judge)
+    return [
+        ClipGroup(rest, phase.max_grad_norm),
+        ClipGroup(judge, phase.discriminator_max_grad_norm),
+    ]
 
 
 def _slices(

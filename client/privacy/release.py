@@ -56,7 +56,8 @@ NOT_COVERED = (
     "rollback of the ledger by the site's own administrator",
     "overlap of public pre-training data with private records",
     "a person with records at k sites: that person's epsilon is the sum over those sites",
-    "floating-point arithmetic of the noise: idealised, low bits can leak (Mironov 2012)",
+    "rounding of float32 gradients before the clipped sum: within an allowance of the sensitivity "
+    "that is measured, not proven; sum, noise and release are exact",
 )
 SIMULATION_NOT_COVERED = (
     "noise_source is seeded: whoever has the seed can remove the noise",

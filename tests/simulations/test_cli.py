@@ -228,6 +228,28 @@ def test_plan_prints_every_phase_and_reads_no_record(scenario, capsys, monkeypat
         assert f"1e-0{-power}: {at[power]:.3f}" in table
 
 
+def test_audit_writes_a_report_a_site_and_fails_when_a_claim_is_refuted(
+    scenario, capsys, tmp_path: Path, monkeypatch
+):
+    """Seeded here; noise that is left out is found, and the exit code says so."""
+    arguments = ["audit", scenario(), "--canaries", "1000", "--seed", "3", "--out", str(tmp_path)]
+    assert main([*arguments, "--site", "north"]) == 0
+    assert [f.name for f in sorted(tmp_path.glob("audit*"))] == [
+        "audit-north.json",
+        "audit.schema.json",
+    ]
+    assert json.loads((tmp_path / "audit-north.json").read_text())["passed"] is True
+    assert "epsilon is at least" in capsys.readouterr().out
+    assert main([*arguments, "--site", "nowhere"]) == 1
+    assert "no site 'nowhere'; the sites are" in capsys.readouterr().err
+    assert main([*arguments[:3], "999"]) == 1
+    assert "at least 1000 canaries" in capsys.readouterr().err
+    monkeypatch.setattr("client.privacy.noise.NoiseSource.noised", lambda _, total, std: total)
+    assert main([*arguments, "--site", "north"]) == 1
+    assert "do not use this installation" in capsys.readouterr().err
+    assert json.loads((tmp_path / "audit-north.json").read_text())["passed"] is False
+
+
 def test_list_names_the_shipped_scenarios(capsys):
     """Each with its description."""
     assert main(["simulate", "--list"]) == 0
