@@ -190,7 +190,16 @@ class CanaryEngine:
         """For each step, (m,) what was subtracted from the coordinates."""
 
     def draw(self, count: int) -> Tensor:
-        """The engine's own draw, over canaries and phantoms alike."""
+        """The engine's own draw, over canaries and phantoms alike.
+
+        Raises:
+            AuditError: The training takes something else for a unit than the plan does.
+        """
+        if count != len(self._whose):
+            raise AuditError(
+                f"the training draws among {count} units, of which there are {len(self._whose)}: "
+                "it does not know the unit of privacy"
+            )
         self._drawn = self._engine.draw(count)
         self.joined.append(torch.zeros(count, dtype=torch.bool).index_fill(0, self._drawn, True))
         return self._drawn
