@@ -28,6 +28,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         )
         if verb == "export":
             one.add_argument("--out", type=Path, required=True, metavar="FILE")
+        if verb == "verify":
+            one.add_argument(
+                "--report",
+                type=Path,
+                metavar="FILE",
+                help="report.json of a run: the ledger must hold the row that it names",
+            )
+            one.add_argument("--site", metavar="NAME", help="this site's name in the report")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -82,11 +90,13 @@ def _ledger(arguments: argparse.Namespace) -> None:
     """Show, verify or export.
 
     Raises:
-        LedgerError: There is none, or its chain is broken.
+        LedgerError: There is none, its chain is broken, or it is older than a report.
     """
     from client.privacy import ledger_file
 
     rows = ledger_file.read(arguments.state)
+    if arguments.verb == "verify" and arguments.report:
+        ledger_file.held_against(rows, arguments.report, arguments.site)
     if arguments.verb == "show":
         print(ledger_file.as_text(rows))
     elif arguments.verb == "export":

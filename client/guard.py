@@ -25,7 +25,13 @@ from client.privacy.engine import DpEngine, clip_groups
 from client.privacy.ledger import Ledger, Reservation
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import PhasePlan, PrivacyPlan, count_sensitivity, solve
-from client.privacy.refusals import AttemptLost, BadRequest, PolicyForbids, Refused
+from client.privacy.refusals import (
+    AttemptLost,
+    BadRequest,
+    LedgerRolledBack,
+    PolicyForbids,
+    Refused,
+)
 from client.site import Site
 from client.store import Store, StoreError, exclusive
 from client.training import (
@@ -114,6 +120,11 @@ class Guard:
                 return self._admit(ledger, request)
             run = _Run.open(ledger, request)
             if isinstance(request, Train):
+                if request.ledger_hash and not ledger.holds(request.ledger_hash):
+                    raise LedgerRolledBack(
+                        "this site's ledger lacks a row that the server was told of: an old copy "
+                        "was put back, and budget was spent since then. Restore the newest copy"
+                    )
                 return self._train(ledger, run, request)
             return self._evaluate(run, request)
 
@@ -138,7 +149,7 @@ class Guard:
         except ValueError as error:
             raise PolicyForbids(str(error)) from error
         kept = ledger.reserve(request.run_id, schedule.canonical(), config.model_dump_json(), plan)
-        return AdmitAnswer(self.site.name, kept.plan.to_json())
+        return AdmitAnswer(self.site.name, kept.plan.to_json(), kept.hash)
 
     def _train(self, ledger: Ledger, run: "_Run", request: Train) -> TrainAnswer:
         """Budget first, then the count and the gradient, then the answer on the disk, then the
@@ -158,7 +169,7 @@ class Guard:
             if kept is None:
                 raise AttemptLost("this answer was acknowledged and deleted: ask for a new attempt")
             return kept
-        ledger.start_attempt(run.reservation, request.round, request.attempt, key)
+        row = ledger.start_attempt(run.reservation, request.round, request.attempt, key)
 
         records = load(self.site, "train")
         tasks = self._balanced(ledger, run, store, records)
@@ -183,6 +194,7 @@ class Guard:
             attempt=request.attempt,
             tensors=shared_of(model, names),
             exact_loss=loss if self.exact else None,
+            ledger_hash=row,
         )
         averages = run.schedule.averages(request.round)
         after = next_state(model, names, optimizer, state, averages=averages)

@@ -34,6 +34,7 @@ from server.strategy import State, apply, check_update
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
+LEDGERS = "ledgers.json"
 Start = Callable[[], Tensors]
 """Makes the shared tensors of round 0: from public pre-training, or from a seed."""
 
@@ -57,6 +58,8 @@ class Run:
     """Told every row of metrics.jsonl, for example to draw it."""
     run_id: str = ""
     receipts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ledgers: dict[str, str] = field(default_factory=dict)
+    """Site -> hash of the newest row of its ledger that it told of; kept in ledgers.json."""
     out: dict[str, str] = field(default_factory=dict)
     """Sites that are no longer asked, and why."""
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -91,6 +94,8 @@ class Run:
             _end_last_line(self.folder / "metrics.jsonl")
             known = json.loads(path.read_text())
             self.run_id = known["run_id"]
+            if (told := self.folder / LEDGERS).exists():
+                self.ledgers = json.loads(told.read_text())
             if known["source_hash"] != source_hash():
                 raise FederationError(
                     f"{path}: this run was started with other sources; resume it with those, or "
@@ -124,9 +129,11 @@ class Run:
         for name, answer in self._ask({s.name: request for s in self.federation.sites}).items():
             if isinstance(answer, AdmitAnswer):
                 self.receipts[name] = json.loads(answer.receipt)
+                self.ledgers.setdefault(name, answer.ledger_hash)
             elif isinstance(answer, Refusal):
                 self._exclude(name, answer, 0)
         write_json(self.folder / "receipts.json", self.receipts)
+        write_json(self.folder / LEDGERS, self.ledgers)
         if not self.receipts:
             reasons = "; ".join(f"{name}: {why}" for name, why in sorted(self.out.items()))
             raise FederationError(f"no site takes part: {reasons}")
@@ -148,6 +155,7 @@ class Run:
                     attempt=attempts[name],
                     acknowledged_round=state.round,
                     tensors=state.shared,
+                    ledger_hash=self.ledgers[name],
                 )
                 for name in sorted(pending)
             }
@@ -157,11 +165,15 @@ class Run:
                     continue
                 pending.discard(name)
                 if isinstance(answer, TrainAnswer):
+                    self.ledgers[name] = answer.ledger_hash
                     if self._accept(name, answer, state.shared, number):
                         updates[name] = answer.tensors
                         losses[name] = answer.exact_loss
+                elif isinstance(answer, Refusal) and answer.code == "ledger-rolled-back":
+                    self._exclude(name, answer, number)
                 elif isinstance(answer, Refusal):
                     self._note(number, name, "refusal", f"{answer.code}: {answer.reason}")
+        write_json(self.folder / LEDGERS, self.ledgers)
         if not updates:
             raise RunInterrupted(f"no site gave an update for round {number}")
         seconds = time.monotonic() - began

@@ -42,7 +42,14 @@ PublicObjective = Literal[
 ]
 """What public images can teach: not to adapt to a domain, or to themselves."""
 Objective = Literal[PublicObjective, "domain_adversarial", "alignment"]
-RefusalCode = Literal["budget-exhausted", "policy", "bad-request", "attempt-lost", "internal-error"]
+RefusalCode = Literal[
+    "budget-exhausted",
+    "policy",
+    "bad-request",
+    "attempt-lost",
+    "ledger-rolled-back",
+    "internal-error",
+]
 
 
 def ramp(progress: float) -> float:
@@ -203,6 +210,9 @@ class Train(_Signed):
     acknowledged_round: int
     """The server's last durable checkpoint: kept answers up to it may go."""
     tensors: Tensors
+    ledger_hash: str = ""
+    """The newest row of the site's ledger that the server was told of: a ledger without it was put
+    back from an old copy."""
 
     def key(self) -> str:
         """SHA-256 of what the answer depends on: same key, same answer bytes, no new budget."""
@@ -244,6 +254,8 @@ class AdmitAnswer:
     receipt: str
     """`client.privacy.plan.PrivacyPlan` as JSON: epsilon, delta, unit, phases. No lifetime total,
     no record count."""
+    ledger_hash: str = ""
+    """Hash of the reservation's row in the site's ledger, which chains all rows before it."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +268,8 @@ class TrainAnswer:
     tensors: Tensors
     exact_loss: float | None = None
     """Simulations only: mean training loss of the round, without noise."""
+    ledger_hash: str = ""
+    """Hash of the attempt's row in the site's ledger, which chains all rows before it."""
 
 
 @dataclass(frozen=True)

@@ -154,16 +154,24 @@ MUTATIONS = (
     Mutation(
         "budget reserved after the training",
         "client/guard.py",
-        """        ledger.start_attempt(run.reservation, request.round, request.attempt, key)
+        """        row = ledger.start_attempt(run.reservation, request.round, request.attempt, key)
 
         records""",
-        """        records""",
+        """        row = ""
+
+        records""",
     ),
     Mutation(
         "a lost round trained again at no cost",
         "client/privacy/ledger.py",
         "if attempt > 0 and spares_used >= reservation.spare_rounds:",
         "if attempt > 0 and spares_used > 1000:",
+    ),
+    Mutation(
+        "a ledger put back from an old copy trained on",
+        "client/guard.py",
+        "if request.ledger_hash and not ledger.holds(request.ledger_hash):",
+        "if request.ledger_hash and not ledger:",
     ),
     Mutation(
         "patients drawn and clipped as images",

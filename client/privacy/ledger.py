@@ -50,6 +50,8 @@ class Reservation:
 
     row: int
     """Ledger row; seeds of simulated noise derive from it, so no two runs share any."""
+    hash: str
+    """Of that row, and so of all rows before it: what a server is told."""
     run_id: str
     schedule: str
     """`server.protocol.Schedule` as canonical JSON."""
@@ -143,8 +145,11 @@ class Ledger:
     def reservation(self, run_id: str) -> Reservation | None:
         """The run's reservation, if it was admitted here."""
         for seq, body in self._rows("reservation", run_id):
+            row = self._row(seq)
+            assert row is not None
             return Reservation(
                 row=seq,
+                hash=row.hash,
                 run_id=run_id,
                 schedule=body["schedule"],
                 model=body["model"],
@@ -152,11 +157,13 @@ class Ledger:
             )
         return None
 
-    def start_attempt(self, reservation: Reservation, round_: int, attempt: int, key: str) -> None:
+    def start_attempt(self, reservation: Reservation, round_: int, attempt: int, key: str) -> str:
         """Write down that a round is about to be trained, before its first gradient.
 
         Attempt 0 uses the round's own reservation; any further attempt uses up a spare round.
 
+        Returns:
+            Hash of the row.
         Raises:
             AttemptLost: This very attempt was started before and left no answer.
             BadRequest: Not the next attempt, another request under the same number, or a round
@@ -184,7 +191,11 @@ class Ledger:
                     "cannot be trained again"
                 )
             body = {"round": round_, "attempt": attempt, "key": key}
-            self._append("attempt", reservation.run_id, body)
+            return self._append("attempt", reservation.run_id, body).hash
+
+    def holds(self, hash_: str) -> bool:
+        """Whether a row that a server was told of is here; every row before it then is too."""
+        return bool(self._db.execute("SELECT 1 FROM entries WHERE hash = ?", [hash_]).fetchone())
 
     def record_answer(self, run_id: str, round_: int, attempt: int, key: str, sha256: str) -> None:
         """Write down that an answer lies on the disk, before it is sent."""
@@ -330,12 +341,13 @@ class Ledger:
         for seq, body in self._db.execute(query + " ORDER BY seq", args).fetchall():
             yield seq, json.loads(body)
 
-    def _append(self, kind: str, run_id: str, body: dict[str, Any]) -> None:
+    def _append(self, kind: str, run_id: str, body: dict[str, Any]) -> Row:
         """The only way in: one row a transaction, to the anchor first."""
         row = Row.after(self._last(), _now(), kind, run_id, json.dumps(body, sort_keys=True))
         if self._anchor is not None:
             write_anchor(self._anchor, row)
         self._insert(row)
+        return row
 
     def _insert(self, row: Row) -> None:
         self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(row))

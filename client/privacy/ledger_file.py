@@ -47,6 +47,30 @@ def export(rows: Sequence[Row], path: Path) -> None:
         raise LedgerError(f"{path}: cannot be written ({error.strerror})") from error
 
 
+def held_against(rows: Sequence[Row], report: Path, site: str | None) -> None:
+    """See whether a ledger still holds the row that a server was told of.
+
+    Args:
+        report: report.json of a run.
+        site: Name in the report; may be left out where there is one site.
+    Raises:
+        LedgerError: The row is missing: an old copy was put back. Or the report names none.
+    """
+    try:
+        told: dict[str, str] = json.loads(report.read_bytes())["ledger_hashes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LedgerError(f"{report}: is no report of a run ({type(error).__name__})") from error
+    name = site or (next(iter(told)) if len(told) == 1 else "")
+    if name not in told:
+        known = ", ".join(sorted(told)) or "none"
+        raise LedgerError(f"{report}: name one of its sites with --site; they are: {known}")
+    if not any(row.hash == told[name] for row in rows):
+        raise LedgerError(
+            f"this ledger of {len(rows)} rows lacks the row {told[name]} that site {name} told the "
+            f"server of, says {report}: an old copy was put back. Restore the newest copy"
+        )
+
+
 def as_text(rows: Sequence[Row]) -> str:
     """Budget, what is left of it, a line a run, and the hash that the next row will name."""
     cohorts = [row.values for row in rows if row.kind == "cohort"]

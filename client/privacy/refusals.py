@@ -28,6 +28,12 @@ class BadRequest(Refused):
     code: RefusalCode = "bad-request"
 
 
+class LedgerRolledBack(Refused):
+    """The site's ledger lacks a row that the server was told of."""
+
+    code: RefusalCode = "ledger-rolled-back"
+
+
 class AttemptLost(Refused):
     """This attempt was started and left no answer: ask with the next attempt number."""
 

@@ -22,6 +22,10 @@ class Item:
     simulation_only: bool = False
 
 
+LEDGER_HASH = (
+    "hash of a ledger row and all before it: requests, plans, the site's clock, and hashes of what "
+    "carries noise"
+)
 ITEMS = (
     Item("HelloAnswer.site", "public: the site's name", True),
     Item("HelloAnswer.domain", "public: modality, anatomy and channels as declared", True),
@@ -33,6 +37,7 @@ ITEMS = (
         "function of the public schedule and of what the site declares; reads no record",
         True,
     ),
+    Item("AdmitAnswer.ledger_hash", LEDGER_HASH, True),
     Item("TrainAnswer.site", "public: the site's name", True),
     Item("TrainAnswer.round", "echo of the request", True),
     Item("TrainAnswer.attempt", "echo of the request", True),
@@ -41,6 +46,7 @@ ITEMS = (
         "Poisson-subsampled Gaussian (DP-SGD), admitted in the ledger; shared tensors only",
         True,
     ),
+    Item("TrainAnswer.ledger_hash", LEDGER_HASH, True),
     Item("TrainAnswer.exact_loss", "none: exact training loss", False, simulation_only=True),
     Item("EvaluateAnswer.site", "public: the site's name", True),
     Item("EvaluateAnswer.exact_metrics", "none: exact metrics", False, simulation_only=True),

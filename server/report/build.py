@@ -11,13 +11,13 @@ from typing import Any
 from safetensors import safe_open
 
 from medformer.errors import MedFormerError
-from server.coordinate import CHECKPOINTS, read_metrics
+from server.coordinate import CHECKPOINTS, LEDGERS, read_metrics
 from server.federation import Federation, PublicSite, load_federation
 
 SCHEMA_VERSION = 1
 PICTURES = "pictures.json"
 """What `server.report.pictures` drew, if it did."""
-VOLATILE = ["run_id", "generated_at", "timing"]
+VOLATILE = ["run_id", "generated_at", "ledger_hashes", "timing"]
 """Fields in which two runs with the same seed may differ."""
 PACKAGES = ("dp-accounting", "fedmedformer", "flwr", "numpy", "opacus", "safetensors", "torch")
 PHASE_FIELDS = (
@@ -53,6 +53,7 @@ class RunFiles:
     federation: Federation
     run: dict[str, Any]
     receipts: dict[str, Any]
+    ledgers: dict[str, str]
     summary: dict[str, Any]
     facts: dict[str, Any]
     release: dict[str, Any]
@@ -92,6 +93,7 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
             "name": files.federation.name,
             "run_id": files.run["run_id"],
             "source_hash": files.run["source_hash"],
+            "ledger_hashes": files.ledgers,
             "packages": _packages(),
             "seed": files.federation.seed,
             "simulation": simulation,
@@ -141,6 +143,7 @@ def _load(folder: Path) -> RunFiles:
         federation=load_federation(folder / "federation.json"),
         run=run,
         receipts=receipts,
+        ledgers=_read(folder, LEDGERS.removesuffix(".json"), {}),
         summary=summary,
         facts=_read(folder, "site_facts", {}),
         release=_read(folder, "release", {}),

@@ -234,6 +234,11 @@ SCHEMA: Kind = {
             "name": _text("Name of the run's scenario or consortium."),
             "run_id": _text("Identifies the run at the sites' ledgers."),
             "source_hash": _text("SHA-256 of the Python sources that trained."),
+            "ledger_hashes": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "Site: newest row of its ledger that the server was told of.",
+            },
             "packages": {
                 "type": "object",
                 "additionalProperties": {"type": "string"},

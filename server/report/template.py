@@ -291,7 +291,10 @@ they show no patient and tell nothing about any record. All sites have this mode
 {% if v is mapping %}{% for o, w in v|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% else %}{{ v }}{% endif %}{{ ", " if not loop.last }}{% endfor %} (costs no epsilon){% else %}none{% endif %}</td></tr>
 {% if r.started_from %}<tr><th>started from</th><td>{{ r.started_from }}</td></tr>
 {% endif %}<tr><th>sources, SHA-256</th><td><code>{{ r.source_hash }}</code></td></tr>
-<tr><th>packages of this report</th><td>{% for name, v in r.packages|dictsort %}{{ name }}&nbsp;{{ v }}{{ ", " if not loop.last }}{% endfor %}</td></tr>
+{% if r.ledger_hashes %}<tr><th>newest ledger rows told</th><td>{% for name, h in r.ledger_hashes|dictsort %}{{ name }}
+<code>{{ h[:16] }}</code>{{ ", " if not loop.last }}{% endfor %}; a site checks that its ledger still holds its own with
+<code>fedmedformer site ledger verify STATE --report report.json --site NAME</code></td></tr>
+{% endif %}<tr><th>packages of this report</th><td>{% for name, v in r.packages|dictsort %}{{ name }}&nbsp;{{ v }}{{ ", " if not loop.last }}{% endfor %}</td></tr>
 </tbody></table>
 <p class="soft small">The same numbers, for programs: <code>report.json</code> beside this page; its
 schema is <code>report.schema.json</code>.</p>

@@ -302,6 +302,7 @@ def test_no_message_depends_on_the_labels_but_through_the_noisy_tensors(
         guard = open_guard(counting.model_copy(update={"name": name}))
         return guard.handle(admit(schedule)), guard.handle(train(schedule))
 
+    monkeypatch.setattr("client.privacy.ledger._now", lambda: "2026-01-01T00:00:00+00:00")
     receipt, answer = answers("balanced")
     monkeypatch.setattr("client.privacy.balance.histogram", lambda *_: torch.tensor([64.0, 0.0]))
     other_receipt, other_answer = answers("skewed")
@@ -310,4 +311,5 @@ def test_no_message_depends_on_the_labels_but_through_the_noisy_tensors(
     assert isinstance(other_answer, TrainAnswer)
     assert replace(receipt, site="skewed") == other_receipt
     assert set(answer.tensors) == set(other_answer.tensors)
-    assert set(metadata(answer)) == {"site", "round", "attempt", "exact_loss"}
+    assert set(metadata(answer)) == {"site", "round", "attempt", "exact_loss", "ledger_hash"}
+    assert answer.ledger_hash == other_answer.ledger_hash

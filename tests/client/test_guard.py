@@ -9,7 +9,7 @@ import pytest
 
 from client.data.load import load
 from client.guard import Guard
-from client.privacy import release
+from client.privacy import ledger_file, release
 from client.privacy.refusals import PolicyForbids
 from client.site import Site
 from medformer.sharing import is_local
@@ -89,6 +89,34 @@ def test_the_number_of_records_shows_nowhere(open_guard: Open, site: Site, sched
         filled = {f.name for f in fields(answer) if getattr(answer, f.name) is not None}
         seen.append((receipt.receipt, shapes, filled))
     assert seen[0] == seen[1] == seen[2]
+
+
+def test_a_ledger_that_was_put_back_is_found_by_what_the_server_was_told(
+    open_guard: Open, site: Site, schedule: Schedule
+):
+    """A copy of after the admission, put back after a round: refused, and nothing is trained. The
+    hash is of a row on the ledger, the same for the same request, and no part of its key."""
+    guard = open_guard(site)
+    receipt = guard.handle(admit(schedule))
+    assert isinstance(receipt, AdmitAnswer)
+    assert guard.handle(admit(schedule)) == receipt
+    ledger = guard.folder / "ledger.sqlite"
+    copy = ledger.read_bytes()
+    first = guard.handle(replace(train(schedule), ledger_hash=receipt.ledger_hash))
+    assert isinstance(first, TrainAnswer)
+    again = replace(train(schedule), ledger_hash=first.ledger_hash)
+    assert guard.handle(again).ledger_hash == first.ledger_hash  # type: ignore[union-attr]
+    hashes = [row.hash for row in ledger_file.read(guard.folder)]
+    assert hashes.index(receipt.ledger_hash) < hashes.index(first.ledger_hash)
+
+    for leftover in guard.folder.glob("ledger.sqlite*"):
+        leftover.unlink()
+    ledger.write_bytes(copy)
+    second = guard.handle(replace(train(schedule, 2), ledger_hash=first.ledger_hash))
+    assert isinstance(second, Refusal)
+    assert second.code == "ledger-rolled-back"
+    assert "an old copy was put back" in second.reason
+    assert len(ledger_file.read(guard.folder)) == hashes.index(first.ledger_hash)
 
 
 def test_training_before_admission_is_refused(open_guard: Open, site: Site, schedule: Schedule):

@@ -9,7 +9,7 @@ import pytest
 
 from client.privacy.chain import FILE, LedgerError
 from client.privacy.ledger import Ledger, read_anchor
-from client.privacy.ledger_file import as_text, read
+from client.privacy.ledger_file import as_text, export, read
 from client.site import Privacy
 from simulations.cli import main
 from tests.client.test_ledger import PRIVACY, plan
@@ -58,6 +58,28 @@ def test_an_export_holds_every_row_and_verifies(tmp_path: Path, capsys: pytest.C
     lines.write_text("\n".join([rows[0], "{}"]))
     with pytest.raises(LedgerError, match="line 2 is no row of a ledger"):
         read(lines)
+
+
+def test_a_report_finds_a_ledger_that_is_older_than_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """What the server was told is in the report: without the site's own anchor."""
+    state, report = used(tmp_path / "state", runs=2), tmp_path / "report.json"
+    rows = read(state)
+    report.write_text(json.dumps({"ledger_hashes": {"north": rows[3].hash, "south": "0" * 64}}))
+    command = ["site", "ledger", "verify", str(state), "--report", str(report)]
+    assert main([*command, "--site", "north"]) == 0
+    assert main([*command, "--site", "south"]) == 1
+    assert "lacks the row 0000" in capsys.readouterr().err
+    assert main(command) == 1
+    assert "with --site; they are: north, south" in capsys.readouterr().err
+    old = tmp_path / "old.jsonl"
+    export(rows[:3], old)
+    assert main(["site", "ledger", "verify", str(old), *command[4:], "--site", "north"]) == 1
+    assert "ledger of 3 rows lacks the row" in capsys.readouterr().err
+    report.write_text("{}")
+    assert main([*command, "--site", "north"]) == 1
+    assert "is no report of a run" in capsys.readouterr().err
 
 
 def test_reading_needs_a_ledger_and_writes_nothing(tmp_path: Path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from client.guard import Guard
+from client.privacy import ledger_file
 from client.site import Privacy, Site
 from medformer.config import Domain, ModelConfig, Task
 from server.coordinate import Run, outcome, read_metrics
@@ -217,6 +218,31 @@ def test_a_refusal_ends_that_sites_part_not_the_run(execute):
     run, state = execute(refuse)
     assert state.round == 3
     assert run.out == {"south": "policy: not here"}
+
+
+def test_a_site_that_puts_an_old_ledger_back_is_out_of_the_run(execute, tmp_path: Path):
+    """The server says what it was told; the others go on, and the report names the rows."""
+    north = tmp_path / "north"
+    kept: dict[str, bytes] = {}
+
+    def rollback(name: str, request: Request, answer: Answer) -> Answer:
+        if name == "north" and isinstance(request, Train):
+            if request.round == 1:
+                kept.update({f.name: f.read_bytes() for f in north.glob("ledger.sqlite*")})
+            if request.round == 2 and kept:
+                for file in north.glob("ledger.sqlite*"):
+                    file.unlink()
+                for file_name, data in kept.items():
+                    (north / file_name).write_bytes(data)
+        return answer
+
+    run, state = execute(rollback)
+    assert state.round == 3
+    assert "an old copy was put back" in run.out["north"]
+    assert set(run.ledgers) == {"north", "south"}
+    assert json.loads((tmp_path / "run" / "ledgers.json").read_text()) == run.ledgers
+    assert run.ledgers["south"] in [row.hash for row in ledger_file.read(tmp_path / "south")]
+    assert run.ledgers["north"] not in [row.hash for row in ledger_file.read(north)]
 
 
 def test_sites_that_all_refuse_are_named(execute):
