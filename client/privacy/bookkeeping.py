@@ -40,8 +40,9 @@ SHORT = 2048
 """Rows of up to so many values are joined to one table: copying them costs less than the many
 small products it saves."""
 
-ROUNDING = 1e-6
-"""Relative rounding error allowed for in a ghost norm, always to the safe side."""
+ROUNDING = 9.0
+"""Relative rounding error allowed for in a ghost norm, always to the safe side, in units of the
+number format's own: 1e-6 for float32."""
 
 
 class EngineError(MedFormerError):
@@ -100,7 +101,7 @@ class Entry:
         # Where places cancel, rounding could make it too small, and the clipping too weak.
         lengths = [gram.diagonal(dim1=1, dim2=2) for gram in grams]
         longest = (lengths[0] * lengths[1]).sqrt().sum(1)
-        return ghost.clamp(min=0) + ROUNDING * longest.square()
+        return ghost.clamp(min=0) + ROUNDING * torch.finfo(ghost.dtype).eps * longest.square()
 
     def weighted(self, factors: Tensor) -> Tensor:
         """Sum of the examples' gradients times `factors` (B,); of a joined entry."""

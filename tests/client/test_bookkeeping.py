@@ -1,9 +1,12 @@
 """Book-keeping: the clipped sum of every kind of layer equals a one-by-one loop in float64."""
 
+import copy
 import logging
 
 import pytest
 import torch
+from opacus.grad_sample import GradSampleModule
+from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
 from client.privacy import bookkeeping
@@ -125,6 +128,43 @@ def test_clipped_sum_equals_a_float64_loop(
     largest = max(float(v.abs().max()) for v in wanted.values())
     for name in names:
         assert float((found[name] - wanted[name]).abs().max()) <= 1e-5 * largest, name
+
+
+@pytest.mark.parametrize("rows_up_to", [0, 1e9], ids=["pairs", "rows"])
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_in_float64_the_clipped_sum_is_that_of_opacus_to_ten_digits(
+    case: str, rows_up_to: float, monkeypatch: pytest.MonkeyPatch
+):
+    """Its per-sample gradients by hooks, its flat clipping; float32 to 1e-5."""
+    monkeypatch.setattr(bookkeeping, "ROWS_UP_TO", rows_up_to)
+    model, shape = copy.deepcopy(CASES[case])
+    x = torch.randn(8, *shape, generator=torch.Generator().manual_seed(4))
+    names = [n for n, _ in model.named_parameters()]
+    bound = 0.05
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
+        model, x = model.to(dtype), x.to(dtype)
+        wanted = by_opacus(model, x, bound)
+        found = booked(model, x, names, bound)
+        largest = max(float(v.abs().max()) for v in wanted.values())
+        for name in names:
+            worst = float((found[name] - wanted[name]).abs().max())
+            assert worst <= tolerance * largest, (name, dtype, worst / largest)
+
+
+def by_opacus(model: nn.Module, x: Tensor, bound: float) -> dict[str, Tensor]:
+    """Clipped sum of GradSampleModule and DPOptimizer, without noise."""
+    hooked = GradSampleModule(copy.deepcopy(model), loss_reduction="sum", strict=False)
+    optimizer = DPOptimizer(
+        torch.optim.SGD(hooked.parameters(), lr=1.0),
+        noise_multiplier=0.0,
+        max_grad_norm=bound,
+        expected_batch_size=1,
+        loss_reduction="sum",
+    )
+    loss_of(hooked, x).sum().backward()
+    optimizer.clip_and_accumulate()
+    named = hooked._module.named_parameters()
+    return {name: p.summed_grad.detach() for name, p in named}
 
 
 PATIENTS = {

@@ -1,0 +1,138 @@
+"""Ways in which claims of others were wrong, each tried here: docs/privacy.md, "Known attacks"."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from client.guard import Guard
+from client.privacy import release
+from client.privacy.engine import DpEngine, EngineError
+from client.privacy.ledger import Ledger
+from client.privacy.noise import SeededNoise
+from client.privacy.plan import solve
+from client.site import Privacy, Site
+from client.training import site_model
+from medformer.model import Medformer
+from medformer.objectives import mix_losses
+from server.protocol import Admit, AdmitAnswer, Phase, Schedule, TrainAnswer
+from tests.client.test_engine import PLAN, batch_of, build, groups_of, names_of
+from tests.conftest import CONFIG, OPACITY, admit, train
+
+Open = Callable[..., Guard]
+
+
+def test_the_divisor_is_no_function_of_the_records(
+    open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+):
+    """With all gradients at zero and the same noise, sites with 32 and with 128 records send the
+    same bytes: a divisor from the data would show (arXiv:2605.15648)."""
+    monkeypatch.setattr(
+        "client.training.mix_losses", lambda model, batch, *_: _no_loss(model, batch)
+    )
+    monkeypatch.setattr(
+        "client.simulated.SeededNoise", lambda *parts: SeededNoise("same", *parts[3:])
+    )
+    monkeypatch.setattr(  # the draw, which takes a number a record, leaves the noise's bits alone
+        "client.privacy.noise.NoiseSource.uniform",
+        lambda _, count: torch.rand(count, dtype=torch.float64),
+    )
+    sent = []
+    for count in (32, 128):
+        data = {"source": "phantoms", "kind": "chest", "records": count}
+        values = {**site.model_dump(), "name": f"of-{count}", "data": data}
+        guard = open_guard(Site.model_validate(values))
+        assert isinstance(guard.handle(admit(schedule)), AdmitAnswer)
+        answer = guard.handle(train(schedule))
+        assert isinstance(answer, TrainAnswer)
+        sent.append({name: value.tobytes() for name, value in answer.tensors.items()})
+    assert sent[0] == sent[1]
+
+
+def _no_loss(model: Medformer, batch) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    """The real losses, times zero."""
+    return 0.0 * mix_losses(model, batch, {"supervised": 1.0}, torch.Generator())
+
+
+def test_the_reported_epsilon_is_the_runs_not_a_rounds_and_survives_new_engines(
+    open_guard: Open, site: Site, schedule: Schedule
+):
+    """Every round has a new engine, whose own count starts at nothing; the receipt knows all rounds
+    before the first, and the ledger charges a second run on top."""
+    guard = open_guard(site)
+    receipts = []
+    for run_id in ("run-1", "run-2"):
+        answer = guard.handle(admit(schedule, run_id))
+        assert isinstance(answer, AdmitAnswer)
+        receipts.append(answer.receipt)
+        for number in (1, 2, 3):
+            assert isinstance(open_guard(site).handle(train(schedule, number, run_id=run_id)),
+                              TrainAnswer)  # fmt: skip
+    plan = solve(schedule, site.privacy, site.tasks)
+    one_round = solve(schedule.model_copy(update={"phases": (
+        schedule.phases[0].model_copy(update={"rounds": 1}),), "spare_rounds": 0}),
+        site.privacy, site.tasks)  # fmt: skip
+    assert receipts == [plan.to_json()] * 2
+    assert plan.steps == 8 > one_round.steps
+    with Ledger.of(site, guard.folder) as ledger:
+        assert ledger.spent()[0] == 2 * plan.epsilon
+
+
+def test_a_server_cannot_choose_noise_or_its_seed(site: Site, schedule: Schedule):
+    """No request has a field for it, and a schedule that brings one is no schedule."""
+    fields = set(Admit.__dataclass_fields__) | set(Phase.model_fields) | set(Schedule.model_fields)
+    assert not [f for f in fields if "seed" in f or "noise" in f or "sigma" in f]
+    for extra in ({"seed": 1}, {"noise_multiplier": 0.1}):
+        with pytest.raises(ValueError, match="Extra inputs are not permitted"):
+            Schedule.model_validate(schedule.model_dump() | extra)
+
+
+def test_sensitivity_cannot_be_set_apart_from_the_clipping(model: Medformer):
+    """What clips, what scales the noise and what the plan says are one bound: noise grows with it,
+    epsilon does not move, and an engine with another bound is not built."""
+    phase = Phase(name="a", rounds=3, objectives={"supervised": 1}, expected_batch_size=16)
+    privacy = Privacy(epsilon=8, n_public=64, epsilon_budget=8)
+    plans = [
+        solve(Schedule(phases=(phase.model_copy(update={"max_grad_norm": c}),), spare_rounds=0),
+              privacy)
+        for c in (0.5, 5.0)
+    ]  # fmt: skip
+    assert plans[0].epsilon == plans[1].epsilon
+    assert plans[1].phases[0].noise_std == pytest.approx(10 * plans[0].phases[0].noise_std)
+    names = names_of(model, "supervised")
+    with pytest.raises(EngineError, match="the plan says"):
+        build(model, groups_of(names), replace(PLAN, max_grad_norm=2 * PLAN.max_grad_norm))
+
+
+def test_no_buffer_learns_from_records(model: Medformer):
+    """The model has none that a forward pass changes, and layers that do are refused."""
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    model.train()
+    mix_losses(model, batch_of(8), {"supervised": 1.0}, torch.Generator()).sum().backward()
+    for name, value in model.named_buffers():
+        assert torch.equal(value, before[name]), name
+    normed = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    optimizer = torch.optim.SGD(normed.parameters(), lr=1.0)
+    names = [n for n, _ in normed.named_parameters()]
+    with pytest.raises(EngineError, match="cannot be trained per example"):
+        DpEngine(normed, PLAN, groups_of(names), optimizer, SeededNoise(0))
+
+
+def test_initial_weights_know_no_label(site: Site):
+    """A site's model before its first round is a function of public constants; an initial bias from
+    label counts would publish them."""
+    one = site_model(CONFIG, [OPACITY]).state_dict()
+    other_data = {"source": "phantoms", "kind": "chest", "records": 999, "seed": 5}
+    other = Site.model_validate({**site.model_dump(), "data": other_data})
+    for name, value in site_model(CONFIG, other.tasks).state_dict().items():
+        assert torch.equal(value, one[name]), name
+    assert not np.any(one["output.heads.chest.bias"].numpy())
+
+
+def test_choices_made_by_looking_at_records_are_listed_as_not_covered():
+    """Nobody can see them from here."""
+    assert any("hyper-parameters" in gap for gap in release.NOT_COVERED)
+    assert any("overlap" in gap for gap in release.NOT_COVERED)
