@@ -129,6 +129,7 @@ def train_round(
     total, seen = 0.0, 0
     for _ in range(phase.local_steps):
         rows, units = whole.rows(engine.draw(len(whole)), generator)
+        rows, units = seen_often(rows, units, phase.views)
         drawn = list(records.take(rows))
         batches = [_augmented(stack, site, dense, generator) for stack in drawn]
         valid = torch.cat([stack.valid for stack in drawn]) if drawn else torch.zeros(0).bool()
@@ -139,6 +140,22 @@ def train_round(
         total += engine.step(losses, valid, [len(b) for b in batches], units)
         seen += int(valid.sum())
     return total / max(seen, 1)
+
+
+def seen_often(rows: Tensor, units: Tensor | None, views: int) -> tuple[Tensor, Tensor | None]:
+    """Each row as often as it is viewed, the views of a unit side by side.
+
+    Args:
+        rows: (B,).
+        units: (B,) the unit of each row; None if each row is one.
+        views: K >= 1.
+    Returns:
+        (K * B,) rows and their units; what was given if K is 1.
+    """
+    if views == 1:
+        return rows, units
+    units = torch.arange(len(rows)) if units is None else units
+    return rows.repeat_interleave(views), units.repeat_interleave(views)
 
 
 def _augmented(stack: Stack, site: Site, dense: Sequence[str], generator: torch.Generator) -> Batch:

@@ -77,6 +77,9 @@ class Phase(BaseModel):
     learning_rate: float = Field(default=0.3, gt=0, le=10)
     expected_batch_size: int = Field(default=512, ge=1, le=65_536)
     """Mean number of units in a step; sample_rate is this over the site's declared n_public."""
+    views: int = Field(default=1, ge=1, le=64)
+    """Augmented views of each drawn image. The mean of their gradients is clipped: they cost time
+    and no epsilon (De et al. 2022, arXiv:2204.13650, "augmentation multiplicity")."""
     max_grad_norm: float = Field(default=1.0, gt=0, le=1_000)
     """Largest L2 norm of one unit's gradient (model part in domain-adversarial phases)."""
     discriminator_max_grad_norm: float = Field(default=1.0, gt=0, le=1_000)

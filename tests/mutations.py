@@ -180,6 +180,12 @@ MUTATIONS = (
         "by_patient=False",
     ),
     Mutation(
+        "each view of an image clipped as a unit of its own",
+        "client/training.py",
+        "return rows.repeat_interleave(views), units.repeat_interleave(views)",
+        "return rows.repeat_interleave(views), None",
+    ),
+    Mutation(
         "norms of a patient's images summed instead of the norm of their mean",
         "client/privacy/bookkeeping.py",
         """            whole = Grouping(units, valid)

@@ -13,7 +13,9 @@ from client.data.records import DataError, Records, Stack, pooled
 from client.data.units import Units
 from client.guard import Guard
 from client.privacy.engine import DpEngine
+from client.privacy.plan import solve
 from client.site import Privacy, Site
+from medformer.objectives import mix_losses
 from server.protocol import AdmitAnswer, Schedule, TrainAnswer
 from tests.client.pictures import draw, folder_site
 from tests.conftest import admit, train
@@ -127,6 +129,45 @@ def test_a_site_by_patient_trains_and_says_so(
     assert set(counted) == {20}
     assert max(map(max, sizes)) == 3
     assert min(map(min, sizes)) == 1
+
+
+@pytest.mark.parametrize("unit", ["image", "patient"])
+def test_views_of_an_image_are_one_unit_and_cost_nothing(
+    tmp_path: Path, open_guard: Open, schedule: Schedule, monkeypatch: pytest.MonkeyPatch, unit: str
+):
+    """Each drawn image comes three times, moved otherwise each time; the receipt stays the same."""
+    phase = schedule.phases[0].model_copy(update={"views": 3})
+    seen = schedule.model_copy(update={"phases": (phase,)})
+    site = patients_site(tmp_path, {f"p{i}": 2 for i in range(20)})
+    if unit == "image":
+        site = site.model_copy(update={"privacy": Privacy(epsilon=8, n_public=40)})
+    assert solve(seen, site.privacy) == solve(schedule, site.privacy)
+    drawn, sizes, images = [], [], []
+    real_draw, real_step = DpEngine.draw, DpEngine.step
+
+    def draw_(self: DpEngine, count: int) -> torch.Tensor:
+        drawn.append(len(chosen := real_draw(self, count)))
+        return chosen
+
+    def step_(self, losses, valid, parts=None, units=None):  # type: ignore[no-untyped-def]
+        sizes.append(torch.bincount(units).tolist())
+        return real_step(self, losses, valid, parts, units)
+
+    def mix(model, batch, *rest):  # type: ignore[no-untyped-def]
+        images.append(batch.images)
+        return mix_losses(model, batch, *rest)
+
+    monkeypatch.setattr(DpEngine, "draw", draw_)
+    monkeypatch.setattr(DpEngine, "step", step_)
+    monkeypatch.setattr("client.training.mix_losses", mix)
+    guard = open_guard(site)
+    assert isinstance(guard.handle(admit(seen)), AdmitAnswer)
+    assert isinstance(guard.handle(train(seen)), TrainAnswer)
+    assert [len(units) for units in sizes] == drawn
+    each = 3 if unit == "image" else 6
+    assert {n for units in sizes for n in units} == {each}
+    first, second, third = images[0][:3]
+    assert not torch.equal(first, second) or not torch.equal(second, third)
 
 
 def test_another_patient_changes_nothing_for_those_who_are_there():
