@@ -178,3 +178,39 @@ def test_kill_9_forgets_no_admitted_run(tmp_path: Path, milliseconds: int):
         reported = 1 + sum(1 for line in writer.stdout if line.endswith("\n"))
     with Ledger(path, Privacy(epsilon=1, epsilon_budget=1e6, n_public=100)) as ledger:
         assert ledger.spent()[0] >= reported
+
+
+def test_a_full_disk_admits_nothing_and_loses_nothing(tmp_path: Path):
+    """SQLite's own answer to a full disk; what was written before stands, and after making room
+    the next run goes on top of it."""
+    roomy = Privacy(epsilon=3, epsilon_budget=3_000, delta_budget=9e-3, n_public=100)
+    with Ledger(tmp_path / "l", roomy) as ledger:
+        ledger.reserve("run-0", "s", "m", plan(0.001))
+        (pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
+        ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+        admitted = 1
+        full = pytest.raises(LedgerError, match=r"cannot be written.*full.*free or repair the disk")
+        with full:
+            while True:
+                ledger.reserve(f"run-{admitted}", "s" * 500, "m", plan(0.001))
+                admitted += 1
+        assert ledger.spent()[0] == pytest.approx(0.001 * admitted)
+    with Ledger(tmp_path / "l", roomy) as again:
+        assert again.spent()[0] == pytest.approx(0.001 * admitted)
+        again.reserve("after", "s", "m", plan(0.001))
+
+
+def test_a_read_only_ledger_admits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A file system that was mounted read-only after an error, for example."""
+    Ledger(tmp_path / "l", PRIVACY).close()
+    real = sqlite3.connect
+
+    def read_only(path: Path, **settings: object) -> sqlite3.Connection:
+        return real(f"file:{path}?mode=ro", uri=True, **settings)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(sqlite3, "connect", read_only)
+    with pytest.raises(LedgerError, match="readonly"), Ledger(tmp_path / "l", PRIVACY) as ledger:
+        ledger.reserve("run-1", "s", "m", plan(1.0))
+    monkeypatch.undo()
+    with Ledger(tmp_path / "l", PRIVACY) as again:
+        assert again.spent() == (0, 0)
