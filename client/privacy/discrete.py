@@ -14,6 +14,8 @@ sigma, so that the accounting of the continuous Gaussian holds (docs/privacy.md)
 
 import bisect
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal, localcontext
 from functools import lru_cache
 from typing import Protocol
@@ -22,6 +24,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+accept: Callable[..., int] | None = None
+"""The compiled part, client/privacy/_discrete.c, where there was a compiler."""
+with suppress(ImportError):
+    from client.privacy._discrete import accept
 
 Words = NDArray[np.uint64]
 
@@ -79,23 +86,31 @@ class DiscreteGaussian:
         self._guide = np.where(first == last, first << LOW_BITS, -1)
 
     def draw(self, count: int, bits: Bits) -> NDArray[np.int64]:
-        """(count,) independent integers."""
+        """(count,) independent integers, the same with and without the compiled part."""
         done = np.empty(count, dtype=np.int64)
         filled = 0
         while filled < count:
-            values = self._accepted(min(count - filled, CHUNK), bits)
-            done[filled : filled + len(values)] = values
-            filled += len(values)
+            rest = done[filled:][:CHUNK]
+            words = bits.words(2 * len(rest))
+            written = -1
+            if accept is not None:
+                shifts = HIGH_BITS, GUIDE_BITS, LOW_BITS
+                written = accept(words, rest, self._guide, self._high, *shifts, self._inverse, SURE)
+            if written < 0:  # no compiler, or a draw that needs exact arithmetic
+                values = self._accepted(words, bits)
+                written = len(values)
+                rest[:written] = values
+            filled += written
         return done
 
-    def _accepted(self, count: int, bits: Bits) -> NDArray[np.int64]:
-        """At most `count` integers: about one in a hundred is rejected.
+    def _accepted(self, words: Words, bits: Bits) -> NDArray[np.int64]:
+        """At most half as many integers as words: about one in a hundred is rejected.
 
         Of the first word, the lowest bit is the sign, the next are the place in the bin, the rest
         choose the bin. The second word is uniform: the value is kept if it is below the height of
         the density over that of the bin, exp(-exponent), which is at least 1 - exponent.
         """
-        choice, coin = bits.words(2 * count).reshape(2, count)
+        choice, coin = words.reshape(2, -1)
         start = self._starts((choice >> np.uint64(64 - HIGH_BITS)).view(np.int64), bits)
         low = (choice >> np.uint64(1) & np.uint64(2**LOW_BITS - 1)).view(np.int64)
         value = start + low

@@ -59,7 +59,7 @@ _BY_NAME = {item.name: item for item in ITEMS}
 NOT_COVERED = (
     "timing and size of answers",
     "hyper-parameters that somebody chose after looking at private data",
-    "rollback of the ledger by the site's own administrator",
+    "rollback of ledger, anchor and reports together by the site's own administrator",
     "overlap of public pre-training data with private records",
     "a person with records at k sites: that person's epsilon is the sum over those sites",
     "rounding of float32 gradients before the clipped sum: within an allowance of the sensitivity "

@@ -27,6 +27,7 @@ from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 from torch import Tensor, nn
 
+from client.privacy import discrete
 from client.privacy.engine import ClipGroup, DpEngine
 from client.privacy.noise import SecureNoise
 from client.privacy.plan import PhasePlan
@@ -98,8 +99,9 @@ def plain(case: Case) -> Step:
     return step
 
 
-def book_keeping(case: Case, *, physical_batch: int | None = None) -> Step:
-    """Ours, the whole batch at once or in micro-batches."""
+def book_keeping(case: Case, *, physical_batch: int | None = None, compiled: bool = False) -> Step:
+    """Ours, the whole batch at once or in micro-batches; noise drawn in numpy or compiled."""
+    accept = discrete.accept if compiled else None
     plan = PhasePlan("p", 1, 1, 1, 0.1, SIGMA, BOUND, float(case.size))
     groups = [ClipGroup(tuple(case.names), BOUND)]
     rows = physical_batch or case.size
@@ -107,7 +109,9 @@ def book_keeping(case: Case, *, physical_batch: int | None = None) -> Step:
     valid = torch.ones(case.size, dtype=torch.bool)
 
     def step() -> None:
+        discrete.accept, before = accept, discrete.accept
         engine.step(case.losses, valid)
+        discrete.accept = before
 
     return step
 
@@ -167,6 +171,7 @@ MICRO_BATCHES = f"book-keeping, {MICRO} rows at once"
 METHODS: dict[str, Callable[[Case], Step]] = {
     "plain": plain,
     "book-keeping": book_keeping,
+    "book-keeping, compiled noise": partial(book_keeping, compiled=True),
     MICRO_BATCHES: partial(book_keeping, physical_batch=MICRO),
     "opacus hooks": opacus_hooks,
     "opacus functorch": partial(opacus_hooks, functorch=True),

@@ -96,15 +96,15 @@ def test_a_value_is_kept_with_exactly_its_probability(sampler: DiscreteGaussian,
         for beyond, kept in ((-2, True), (2, False)):
             first, second = coin_for(height, beyond)
             bits = Given(choice, first, second)
-            drawn = sampler._accepted(1, bits).tolist()
+            drawn = sampler._accepted(bits.words(2), bits).tolist()
             assert drawn == ([-value if negative else value] if kept else [])
             assert bits.left == []
 
 
 def test_zero_is_drawn_with_one_sign_only(sampler: DiscreteGaussian):
     """Else it would be twice as likely as the density says."""
-    assert sampler._accepted(1, Given(0, 2**63)).tolist() == [0]
-    assert sampler._accepted(1, Given(1, 2**63)).tolist() == []
+    assert sampler._accepted(Given(0, 2**63).words(2), Given()).tolist() == [0]
+    assert sampler._accepted(Given(1, 2**63).words(2), Given()).tolist() == []
 
 
 @pytest.mark.parametrize("std", [1e-5, 0.3, 1.0, 7.7, 4096.0])
@@ -137,3 +137,39 @@ def test_the_tables_hold_nearly_all_of_the_density():
         reach = len(bins) * 2**LOW_BITS / sigma
         assert stats.norm.logsf(reach) / math.log(2) < -126
         assert bins[-1] == 2 ** (discrete.HIGH_BITS + 64)
+
+
+compiled = pytest.mark.skipif(discrete.accept is None, reason="installed without a compiler")
+
+
+@compiled
+@pytest.mark.parametrize("sigma", [2.0**30, SIGMA, 2.0**31])
+def test_the_compiled_part_draws_the_same(sigma: float, monkeypatch: pytest.MonkeyPatch):
+    """Value by value, from the same bits."""
+    sampler = DiscreteGaussian(sigma)
+    fast = sampler.draw(1_000_000, SeededNoise("same"))
+    monkeypatch.setattr(discrete, "accept", None)
+    assert np.array_equal(fast, sampler.draw(1_000_000, SeededNoise("same")))
+
+
+@compiled
+def test_the_compiled_part_leaves_close_comparisons_to_exact_arithmetic(sampler: DiscreteGaussian):
+    """A bin's end, and a height: either makes the whole chunk go the slow way, with more bits."""
+    end = int(exact_ends(845)[30] * 2**HIGH_BITS)
+    on_an_end = [end << 64 - HIGH_BITS, 2**63]
+    with localcontext(prec=60):
+        height = (-Decimal(((3 << LOW_BITS) + 9) ** 2 - (3 << LOW_BITS) ** 2)
+                  / (2 * Decimal(SIGMA) ** 2)).exp()  # fmt: skip
+        inside = int((exact_ends(845)[3] + exact_ends(845)[2]) / 2 * 2**HIGH_BITS)
+    close = [inside << 64 - HIGH_BITS | 9 << 1, coin_for(height, 2)[0]]
+    sure = [inside << 64 - HIGH_BITS | 9 << 1, 2**63]  # a uniform value of 0
+    assert discrete.accept is not None
+    for words, written in ((on_an_end, -1), (close, -1), (sure, 1)):
+        found = np.empty(1, dtype=np.int64)
+        settings = HIGH_BITS, discrete.GUIDE_BITS, LOW_BITS, sampler._inverse, discrete.SURE
+        given = np.array(words, dtype=np.uint64)
+        assert discrete.accept(given, found, sampler._guide, sampler._high, *settings) == written
+    bits = Given(*on_an_end, 2**64 - 1)
+    assert sampler.draw(1, bits).tolist() == [31 << LOW_BITS]
+    with pytest.raises(ValueError, match="sizes of words"):
+        discrete.accept(given, found[:0], sampler._guide, sampler._high, *settings)
