@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -56,6 +57,9 @@ def _run(parsed: argparse.Namespace) -> int:
         return 1
     except KeyboardInterrupt:
         print("fedmedformer: interrupted; what was finished is kept", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         if parsed.debug:

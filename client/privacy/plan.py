@@ -219,6 +219,8 @@ class PhaseCost:
     epsilon_of_a_round: float | None
     """What all steps would cost more with one more round of this phase, at the same noise; None of
     a phase that has no rounds."""
+    saved_by_a_round: float | None
+    """What they would cost less with one round less."""
     signal_to_noise: float
     """Length of a step's clipped sum, if all drawn gradients are as long as the bound and point the
     same way, over the standard deviation of the noise in that direction."""
@@ -242,6 +244,7 @@ def costs(plan: PrivacyPlan) -> tuple[PhaseCost, ...]:
             name=p.name,
             epsilon_alone=epsilon([p.mechanism()], plan.delta, interval=COARSE),
             epsilon_of_a_round=total(i, 1) - now if p.rounds else None,
+            saved_by_a_round=now - total(i, -1) if p.rounds else None,
             signal_to_noise=p.expected_batch_size / p.noise_multiplier,
         )
         for i, p in enumerate(plan.phases)

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """One block a site, one line a phase; `of a round`: epsilon that one more would add.
+    """One block a site, one line a phase; `a round`: epsilon with one more and with one less.
 
     The epsilons at other deltas are of the whole admitted run; all hold at once.
     """
@@ -71,15 +71,15 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"  {'phase':<18}{'rounds':>7}{'steps':>7}{'sample_rate':>13}"
             f"{'noise_multiplier':>18}{'max_grad_norm':>15}{'signal/noise':>14}"
-            f"{'epsilon alone':>15}{'of a round':>12}"
+            f"{'epsilon alone':>15}{'a round':>16}"
         )
         for p in row["phases"]:
-            more = p["epsilon_of_a_round"]
+            more, less = p["epsilon_of_a_round"], p["saved_by_a_round"]
             lines.append(
                 f"  {p['name']:<18}{p['rounds']:>7}{p['steps']:>7}{p['sample_rate']:>13.4f}"
                 f"{p['noise_multiplier']:>18.3f}{p['max_grad_norm']:>15.3f}"
                 f"{p['signal_to_noise']:>14.1f}{p['epsilon_alone']:>15.3f}"
-                f"{'-' if more is None else f'{more:+.3f}':>12}"
+                f"{'-' if more is None else f'{more:+.3f} {-less:+.3f}':>16}"
             )
         others = [(d, e) for d, e in row["curve"] if round(math.log10(d), 6) in SHOWN]
         lines.append(f"  epsilon at delta {', '.join(f'{d:.0e}: {e:.3f}' for d, e in others)}")

@@ -140,7 +140,7 @@ def test_epsilon_of_a_run_is_not_that_of_one_round():
 
 
 def test_the_price_of_a_phase_and_of_one_more_round():
-    """Recomputed by hand: each phase alone, and the plan with one round more of it."""
+    """Recomputed by hand: each phase alone, and the plan with one round more or less of it."""
     plan = solve(TWO_PHASES, Privacy(epsilon=4, n_public=200))
     found = costs(plan)
     assert [cost.name for cost in found] == ["a", "b", SPARE]
@@ -148,6 +148,8 @@ def test_the_price_of_a_phase_and_of_one_more_round():
     more = [Steps(0.1, sigma, 15), Steps(0.3, sigma, 11)]
     price = found[0].epsilon_of_a_round
     assert price == pytest.approx(epsilon(more, DELTA) - plan.epsilon, rel=1e-3)
+    fewer = epsilon([Steps(0.1, sigma, 9), Steps(0.3, sigma, 11)], DELTA)
+    assert found[0].saved_by_a_round == pytest.approx(plan.epsilon - fewer, rel=1e-3)
     assert found[1].epsilon_alone == pytest.approx(epsilon([Steps(0.3, sigma, 5)], DELTA), rel=1e-3)
     assert sum(cost.epsilon_alone for cost in found) > plan.epsilon
     assert found[1].signal_to_noise == pytest.approx(60 / sigma)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -248,6 +250,17 @@ def test_audit_writes_a_report_a_site_and_fails_when_a_claim_is_refuted(
     assert main([*arguments, "--site", "north"]) == 1
     assert "do not use this installation" in capsys.readouterr().err
     assert json.loads((tmp_path / "audit-north.json").read_text())["passed"] is False
+
+
+def test_a_reader_that_has_seen_enough_gets_no_error():
+    """`fedmedformer plan quickstart | head -1`."""
+    command = [sys.executable, "-m", "simulations.cli", "plan", "quickstart"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_list_names_the_shipped_scenarios(capsys):
