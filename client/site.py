@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from client.data.sources import Folder, Source
+from client.data.sources import Listed, Source
 from medformer.config import Domain, Frozen, Name, Task
 from medformer.errors import ConfigError
 from medformer.settings import explain
@@ -111,10 +111,10 @@ class Site(Frozen):
     def _patients_are_known(self) -> "Site":
         if self.privacy.unit != "patient":
             return self
-        if not isinstance(self.data, Folder):
+        if not isinstance(self.data, Listed):
             raise ValueError(
                 f"unit: patient needs to know whose each image is, and {self.data.source} does not "
-                "say it. Use a folder with a labels.csv that has the column `patient`"
+                "say it. Use a source with a labels.csv that has the column `patient`, or dicom"
             )
         if self.privacy.class_balance_noise is not None:
             raise ValueError(

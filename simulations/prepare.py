@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from client.data import medmnist, npz
 from client.data.load import check
-from client.data.sources import Folder, MedMnist, Npz, Phantoms, Source
+from client.data.sources import Listed, MedMnist, Npz, Phantoms, Source
 from client.privacy.ledger import Ledger
 from client.privacy.plan import PrivacyPlan, solve
 from client.site import Site
@@ -192,11 +192,11 @@ def _declared(name: str, data: Source, declared: int | None) -> int:
     Raises:
         ConfigError: Its records are nobody's public file, and are not counted here.
     """
-    if isinstance(data, Folder):
+    if isinstance(data, Listed):
         if declared:
             return declared
         raise ConfigError(
-            f"site {name}: a folder's pictures are not counted, because their number is private: "
+            f"site {name}: a folder's records are not counted, because their number is private: "
             "declare privacy.n_public, say the hundreds or thousands that the site admits to"
         )
     if isinstance(data, Phantoms):
@@ -210,7 +210,7 @@ def _located(data: Source, data_root: Path | None) -> Source:
     if isinstance(data, MedMnist):
         root = data.root or data_root
         return data.model_copy(update={"root": root.resolve() if root else None})
-    if isinstance(data, (Npz, Folder)):
+    if isinstance(data, (Npz, Listed)):
         return data.model_copy(update={"path": data.path.resolve()})
     return data
 

@@ -17,6 +17,7 @@ from client.data import folder
 from client.data.load import read
 from client.data.records import DataError, Records, problems
 from client.data.sources import Folder
+from client.data.table import TABLE
 from client.site import Site
 from medformer.config import UNLABELLED, Task
 
@@ -219,7 +220,7 @@ def _class_warnings(site: Site) -> list[str]:
     source = site.data
     if not isinstance(source, Folder) or source.classes or not source.path.is_dir():
         return []
-    if (source.path / folder.TABLE).is_file():
+    if (source.path / TABLE).is_file():
         return []
     names = folder.class_folders(source)
     found = [f"labels follow from the sorted class folders: declare `classes: {names}` in data"]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.data import folder, medmnist, npz
+from client.data import folder, medical, medmnist, npz
 from client.data.records import (
     DataError,
     Records,
@@ -19,7 +19,7 @@ from client.data.records import (
     of_known_patients,
     problems,
 )
-from client.data.sources import Folder, MedMnist, Npz, Phantoms
+from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms
 from client.site import Site
 from medformer import phantoms
 from medformer.config import UNLABELLED, Domain, Task
@@ -66,8 +66,9 @@ def read(site: Site, split: str) -> Records:
         DataError: Missing or corrupt file, or images that are not what the site declares.
     """
     source = site.data
-    if isinstance(source, Folder):
-        records = folder.read(source, site.domain, site.tasks, split)
+    if isinstance(source, Listed):
+        reader = folder.read if isinstance(source, Folder) else medical.read
+        records = reader(source, site.domain, site.tasks, split)  # type: ignore[arg-type]
         return of_known_patients(records) if site.privacy.unit == "patient" else records
     keys = {task.labels for task in site.tasks}
     if isinstance(source, Phantoms):

@@ -73,28 +73,19 @@ class MedMnist(Frozen):
         return self
 
 
-class Folder(Frozen):
-    """A folder of 2D pictures: with a `labels.csv`, or in folders that are named by class.
+class Listed(Frozen):
+    """Records in a folder, of which `labels.csv` there says what they are.
 
-    `labels.csv` has the columns `file` (below `path`) and one a task, named by the task's `labels`;
-    `patient`, `split`, `spacing_y` and `spacing_x` if wanted. Without it, class folders lie in
-    `train`, `val` and `test`, or in `path` itself.
+    It has the columns `file` (below `path`) and one a task, named by the task's `labels`;
+    `patient`, `split`, `spacing_y` and `spacing_x` if wanted.
 
     Where nothing says a record's split, a keyed hash of its own id does (patient if there is one,
     else file): no other record has a say in it, and none changes it by coming or going.
     """
 
-    source: Literal["folder"]
     path: Path
     classes: tuple[str, ...] = ()
-    """Names of the labels 0, 1, ...: class folders, or cells of labels.csv. Class folders in
-    sorted order if left out, so that a new folder would move the labels of others: the names of
-    the folders are then part of what the site declares, and no record's."""
-    max_side: int = Field(default=512, ge=16, le=512)
-    """Pixels; a picture with a longer side is reduced to it, keeping its aspect."""
-    multiple: int = Field(default=8, ge=1, le=64)
-    """Sides are cut to a multiple of so many pixels, around the centre, so that not every picture
-    has a shape of its own: those of one shape go through the model together."""
+    """Names of the labels 0, 1, ...: cells of labels.csv, or class folders."""
     val_share: float = Field(default=0.15, ge=0, lt=1)
     """Of the records that a hash divides; what is left trains."""
     test_share: float = Field(default=0.15, ge=0, lt=1)
@@ -102,7 +93,7 @@ class Folder(Frozen):
     """Key of the hash. Another key is another division: keep it for the life of the record set."""
 
     @model_validator(mode="after")
-    def _sensible(self) -> "Folder":
+    def _sensible(self) -> "Listed":
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes must differ, got {list(self.classes)}")
         if self.val_share + self.test_share >= 1:
@@ -110,4 +101,54 @@ class Folder(Frozen):
         return self
 
 
-Source = Phantoms | Npz | MedMnist | Folder
+class Folder(Listed):
+    """A folder of 2D pictures: with a `labels.csv`, or in folders that are named by class.
+
+    Without a table, class folders lie in `train`, `val` and `test`, or in `path` itself. They count
+    in sorted order where `classes` is left out, so that a new folder would move the labels of
+    others: the names of the folders are then part of what the site declares, and no record's.
+    """
+
+    source: Literal["folder"]
+    max_side: int = Field(default=512, ge=16, le=512)
+    """Pixels; a picture with a longer side is reduced to it, keeping its aspect."""
+    multiple: int = Field(default=8, ge=1, le=64)
+    """Sides are cut to a multiple of so many pixels, around the centre, so that not every picture
+    has a shape of its own: those of one shape go through the model together."""
+
+
+Window = Literal["file", "full"] | tuple[float, float]
+"""Values from black to white: the file's own first window where it has one, the whole range, or
+these two, in the units of the file (CT: Hounsfield)."""
+
+
+class Volumetric(Listed):
+    """What sources of 2D and 3D medical files have in common; `labels.csv` is needed."""
+
+    window: Window = "full"
+    max_side: int = Field(default=128, ge=16, le=512)
+    """Pixels or voxels; what has a longer side is reduced to it, keeping its aspect."""
+    multiple: int = Field(default=8, ge=1, le=64)
+    """Sides are cut to a multiple of so many, around the centre; a shorter side stays."""
+
+
+class Dicom(Volumetric):
+    """DICOM files: in `file`, one file, or for 3D sites the folder of a series.
+
+    Where the table names no patient, the file's PatientID does.
+    """
+
+    source: Literal["dicom"]
+    window: Window = "file"
+
+
+class Nifti(Volumetric):
+    """NIfTI files, turned to RAS: axes run to the right, to the front, to the head.
+
+    `file` may name a volume of four dimensions as `scan.nii.gz:3`, the number counting from 0.
+    """
+
+    source: Literal["nifti"]
+
+
+Source = Phantoms | Npz | MedMnist | Folder | Dicom | Nifti

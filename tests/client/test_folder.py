@@ -14,6 +14,7 @@ from client.data import folder
 from client.data.load import check, load, read
 from client.data.records import DataError, Records
 from client.data.sources import Folder
+from client.data.table import hashed_split
 from client.guard import Guard
 from client.site import Site
 from medformer.config import UNLABELLED, Domain, Task
@@ -80,8 +81,8 @@ ids = st.lists(st.text("abc/.0123", min_size=1, max_size=8), unique=True, max_si
 def test_adding_records_changes_no_other_records_split(before: list[str], more: list[str]):
     """A record's split is a function of its own id and the key; together the splits are all."""
     source = Folder(source="folder", path=Path(), val_share=0.3, test_share=0.3)
-    alone = {record: folder.hashed_split(source, record) for record in before}
-    together = {record: folder.hashed_split(source, record) for record in [*more, *before]}
+    alone = {record: hashed_split(source, record) for record in before}
+    together = {record: hashed_split(source, record) for record in [*more, *before]}
     assert all(together[record] == split for record, split in alone.items())
     assert set(together.values()) <= {"train", "val", "test"}
 
@@ -124,10 +125,10 @@ def test_shares_hold_and_the_key_decides():
     source = Folder(source="folder", path=Path(), val_share=0.1, test_share=0.25)
     other = source.model_copy(update={"split_key": "another"})
     names = [f"{i}.png" for i in range(4000)]
-    found = [folder.hashed_split(source, name) for name in names]
+    found = [hashed_split(source, name) for name in names]
     assert found.count("test") == pytest.approx(1000, abs=120)
     assert found.count("val") == pytest.approx(400, abs=80)
-    assert found != [folder.hashed_split(other, name) for name in names]
+    assert found != [hashed_split(other, name) for name in names]
 
 
 def test_a_table_answers_several_tasks(tmp_path: Path):

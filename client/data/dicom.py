@@ -1,0 +1,351 @@
+"""DICOM files and series -> images. Every function sees one record alone.
+
+pydicom reads and decodes; what values mean is done here: rescaling (PS3.3, C.11.1, C.7.6.16.2.9),
+windows (C.11.2), inverted grey (C.7.6.3.1.2), order of slices (C.7.6.2). F frames, H, W pixels.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from client.data.records import Unusable
+from client.data.sources import Window
+from medformer.config import Domain
+
+LARGEST = 2**30
+"""Bytes of a file, and of its decoded pixels."""
+LARGEST_DEFLATED = 2**19
+"""Bytes of a deflated file, which may come to a thousand times as many."""
+MOST_FILES = 2_048
+UNEVEN = 0.05
+"""Part of their distance by which slices may lie off their places."""
+LUMA = (0.299, 0.587, 0.114)
+"""Grey of red, green and blue: ITU-R 601-2, as Pillow has it."""
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One record's pixels, and what its header says of them."""
+
+    image: Tensor
+    """(C, *spatial): uint8 in colour, else float32 in [0, 1], white is 1."""
+    spacing: Tensor | None
+    """(rank,) millimetres."""
+    patient: str
+    burned_in: bool
+    """Whether the file says that names or dates are painted into its pixels."""
+
+
+def scan(path: Path, domain: Domain, window: Window) -> Scan:
+    """A file, or for volumes the folder of a series.
+
+    Raises:
+        Unusable: No such file, no DICOM, no pixels, too large, several frames where the site
+            declares 2D images, slices that do not make one volume, or a compression that no
+            installed decoder reads.
+    """
+    with _quiet():
+        if path.is_dir():
+            if domain.rank != 3:
+                raise Unusable("is a folder, but the site declares 2D images: name a file")
+            return _series(path, domain, window)
+        header = _header(path)
+        frames, colour = _frames(header)
+        if domain.rank == 2 and len(frames) != 1:
+            raise Unusable(f"has {len(frames)} frames, but the site declares 2D images")
+        order = [0]
+        spacing: tuple[float, ...] | None = _pixel_spacing(header)
+        if domain.rank == 3:
+            if len(frames) == 1:
+                raise Unusable("has one frame, but the site declares volumes: name its folder")
+            order, apart = _frame_order(header, len(frames))
+            spacing = (apart, *spacing) if apart and spacing else None
+        values = frames[order]
+        if not colour:
+            values = _shown([values], [header], window)
+        return _scan(values, colour, header, spacing, domain)
+
+
+def _series(folder: Path, domain: Domain, window: Window) -> Scan:
+    """The files of one series as a volume, sorted along the normal of their planes."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    files = [p for p in files if p.name != "DICOMDIR"]
+    if not 1 < len(files) <= MOST_FILES:
+        raise Unusable(f"its folder holds {len(files)} files; a series has 2 to {MOST_FILES}")
+    headers = [_header(path) for path in files]
+    if len(found := {str(h.get("SeriesInstanceUID", "")) for h in headers}) > 1:
+        raise Unusable(f"its folder holds {len(found)} series: one folder a series")
+    if len(patients := {str(h.get("PatientID", "")).strip() for h in headers}) > 1:
+        raise Unusable(f"its folder holds files of {len(patients)} patients")
+    sizes = {(h.get("Rows"), h.get("Columns"), str(h.get("PixelSpacing", ""))) for h in headers}
+    if len(sizes) > 1:
+        raise Unusable("its slices differ in rows, columns or pixel spacing")
+    if sum(_decoded_bytes(h) for h in headers) > LARGEST:
+        raise Unusable(f"its slices come to more than {LARGEST >> 20} MiB")
+    planes = [_plane(h.get("ImagePositionPatient"), h.get("ImageOrientationPatient"))
+              for h in headers]  # fmt: skip
+    order, apart = _sorted(planes, "slice")
+    headers = [headers[i] for i in order]
+    decoded = [_frames(h) for h in headers]
+    if any(len(frames) != 1 or colour for frames, colour in decoded):
+        raise Unusable("its slices must be grey images of one frame")
+    values = _shown([frames for frames, _ in decoded], headers, window)
+    in_plane = _pixel_spacing(headers[0])
+    spacing = (apart, *in_plane) if in_plane else None
+    return _scan(values, False, headers[0], spacing, domain)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Whatever a file provokes is said once, as the reason why it cannot be used."""
+    log = logging.getLogger("pydicom")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _header(path: Path) -> Any:
+    """The dataset of a file, its pixels not decoded yet."""
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+    from pydicom.filereader import read_file_meta_info
+
+    if not path.is_file():
+        raise Unusable("no such file")
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise Unusable(f"{path.name} has more than {LARGEST >> 20} MiB")
+    try:
+        syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+        if syntax is not None and syntax.is_deflated and size > LARGEST_DEFLATED:
+            raise Unusable(f"{path.name} is deflated and large: store it inflated")
+        return dcmread(path)
+    except InvalidDicomError as error:
+        raise Unusable(f"{path.name} is no DICOM file: it lacks the header") from error
+
+
+def _decoded_bytes(header: Any) -> int:
+    """Of all frames, before any is decoded.
+
+    Raises:
+        Unusable: The header names no pixels, or impossible numbers.
+    """
+    if "PixelData" not in header:
+        kinds = [k for k in ("FloatPixelData", "DoubleFloatPixelData") if k in header]
+        what = kinds[0] if kinds else "no pixels"
+        raise Unusable(f"holds {what} ({header.get('Modality', 'no modality')})")
+    try:
+        numbers = [
+            int(header.get(name) or least)
+            for name, least in (("Rows", 0), ("Columns", 0), ("NumberOfFrames", 1),
+                                ("SamplesPerPixel", 1), ("BitsAllocated", 0))
+        ]  # fmt: skip
+    except (TypeError, ValueError) as error:
+        raise Unusable(f"its header is damaged ({error})") from error
+    rows, columns, frames, samples, bits = numbers
+    if min(numbers) < 1 or samples > 4 or bits > 64:
+        raise Unusable(f"its header names {rows} x {columns} pixels, {frames} frames, {bits} bits")
+    return rows * columns * frames * samples * max(1, bits // 8)
+
+
+def _frames(header: Any) -> tuple[Array, bool]:
+    """(F, H, W) stored values, or (F, H, W, 3) uint8 red, green and blue; and whether in colour."""
+    from pydicom.pixels import apply_color_lut
+
+    if _decoded_bytes(header) > LARGEST:
+        raise Unusable(f"its pixels come to more than {LARGEST >> 20} MiB")
+    shown = str(header.get("PhotometricInterpretation", ""))
+    try:
+        values = header.pixel_array  # YBR becomes RGB
+        if shown == "PALETTE COLOR":
+            values = apply_color_lut(values, header)
+    except Exception as error:
+        raise Unusable(f"its pixels cannot be decoded ({type(error).__name__}: {error})") from error
+    colour = shown == "PALETTE COLOR" or int(header.SamplesPerPixel) > 1
+    frames = int(header.get("NumberOfFrames") or 1)
+    values = values.reshape(frames, *values.shape[-3 if colour else -2 :])
+    if not colour:
+        return values, False
+    if values.shape[-1] < 3:
+        raise Unusable(f"has {values.shape[-1]} samples a pixel; grey or colour are understood")
+    bits = 8 * values.dtype.itemsize if shown == "PALETTE COLOR" else int(header.BitsStored)
+    return (values[..., :3] >> max(0, bits - 8)).astype(np.uint8), True
+
+
+def _shown(stacks: Sequence[Array], headers: Sequence[Any], window: Window) -> Array:
+    """Stored values of (F, H, W) stacks as one of float32 in [0, 1], white 1."""
+    values = np.concatenate(
+        [_rescaled(stack, header) for stack, header in zip(stacks, headers, strict=True)]
+    )
+    if not np.isfinite(values).all():
+        raise Unusable("its rescaled values are not finite")
+    first = headers[0]
+    seen: Array | None = None
+    if isinstance(window, tuple):
+        seen = _between(values, *window)
+    elif window == "file":
+        seen = _windowed(values, first)
+    if seen is None:
+        seen = _between(values, float(values.min()), float(values.max()))
+    inverted = str(first.get("PhotometricInterpretation", "")) == "MONOCHROME1"
+    return (1 - seen if inverted else seen).astype(np.float32)
+
+
+def _rescaled(values: Array, header: Any) -> Array:
+    """float64, in the units of the modality: by a table, or slope and intercept, also a frame's."""
+    from pydicom.pixels import apply_modality_lut
+
+    own = [_group(header, i, "PixelValueTransformationSequence") for i in range(len(values))]
+    if any(group is not None for group in own):
+        slopes = [float(group.get("RescaleSlope", 1)) if group else 1.0 for group in own]
+        intercepts = [float(group.get("RescaleIntercept", 0)) if group else 0.0 for group in own]
+        shape = (-1, 1, 1)
+        return values * np.reshape(slopes, shape) + np.reshape(intercepts, shape)
+    return np.asarray(apply_modality_lut(values, header), dtype=np.float64)
+
+
+def _between(values: Array, low: float, high: float) -> Array:
+    return np.clip((values - low) / max(high - low, 1e-12), 0.0, 1.0)
+
+
+def _windowed(values: Array, header: Any) -> Array | None:
+    """By the file's first window or table; None if it has none."""
+    from pydicom.pixels import apply_voi
+
+    if header.get("VOILUTSequence"):
+        table = header.VOILUTSequence[0].LUTDescriptor
+        seen = apply_voi(np.rint(values).astype(np.int64), header, index=0)
+        return np.asarray(seen, dtype=np.float64) / (2.0 ** int(table[2]) - 1)
+    holder = header if header.get("WindowCenter") is not None else None
+    holder = holder or _group(header, 0, "FrameVOILUTSequence")
+    if holder is None or holder.get("WindowCenter") is None or holder.get("WindowWidth") is None:
+        return None
+    centre, width = _first(holder.WindowCenter), _first(holder.WindowWidth)
+    kind = str(holder.get("VOILUTFunction", "") or "LINEAR").upper()
+    if kind == "SIGMOID" and width > 0:
+        return 1 / (1 + np.exp(-4 * (values - centre) / width))
+    if kind == "LINEAR_EXACT" and width > 0:
+        return _between(values, centre - width / 2, centre + width / 2)
+    if kind == "LINEAR" and width >= 1:
+        return _between(values, centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
+    raise Unusable(f"its window is impossible: {kind} {centre:g} +- {width:g}")
+
+
+def _first(value: Any) -> float:
+    """Of several windows, the first."""
+    try:
+        return float(value)
+    except TypeError:
+        return float(value[0])
+
+
+def _group(header: Any, frame: int, name: str) -> Any:
+    """A functional group of an enhanced multi-frame image: the frame's own, else the shared one."""
+    per_frame = header.get("PerFrameFunctionalGroupsSequence")
+    for groups in ((per_frame or [])[frame : frame + 1], header.get(
+        "SharedFunctionalGroupsSequence") or []):  # fmt: skip
+        for group in groups:
+            if group.get(name):
+                return group.get(name)[0]
+    return None
+
+
+def _pixel_spacing(header: Any) -> tuple[float, float] | None:
+    """Millimetres between rows and between columns."""
+    measures = _group(header, 0, "PixelMeasuresSequence")
+    for holder, name in ((header, "PixelSpacing"), (measures, "PixelSpacing"),
+                         (header, "ImagerPixelSpacing")):  # fmt: skip
+        if holder is not None and holder.get(name):
+            rows, columns = (float(v) for v in holder.get(name))
+            if rows > 0 and columns > 0:
+                return rows, columns
+    return None
+
+
+def _plane(position: Any, orientation: Any) -> tuple[Array, float]:
+    """Normal of a plane, and its place along it.
+
+    Raises:
+        Unusable: The file does not say where it lies.
+    """
+    if position is None or orientation is None:
+        raise Unusable("does not say where its planes lie: ImagePositionPatient is missing")
+    axes = np.array([float(v) for v in orientation]).reshape(2, 3)
+    normal = np.cross(*axes)
+    if not 0.9 < np.linalg.norm(normal) < 1.1:
+        raise Unusable("its image orientation is impossible")
+    return normal, float(normal @ np.array([float(v) for v in position]))
+
+
+def _sorted(planes: Sequence[tuple[Array, float]], what: str) -> tuple[list[int], float]:
+    """Order along the normal, and the distance between neighbours.
+
+    Raises:
+        Unusable: They are not parallel, two lie at one place, or their distances differ.
+    """
+    normals = np.stack([normal for normal, _ in planes])
+    if np.abs(normals - normals[0]).max() > 1e-2:
+        raise Unusable(f"its {what}s are not parallel")
+    places = np.array([place for _, place in planes])
+    order = np.argsort(places, kind="stable")
+    gaps = np.diff(places[order])
+    apart = float(np.median(gaps))
+    if apart <= 0 or gaps.min() < (1 - UNEVEN) * apart - 1e-3:
+        raise Unusable(f"several {what}s lie at one place: one folder or file a volume")
+    if gaps.max() > (1 + UNEVEN) * apart + 1e-3:
+        raise Unusable(f"{what}s are missing: neighbours are {apart:g} to {gaps.max():g} mm apart")
+    return order.tolist(), apart
+
+
+def _frame_order(header: Any, count: int) -> tuple[list[int], float | None]:
+    """Of the frames of one file: along their normal where they say it, else as they are stored."""
+    places = [_group(header, i, "PlanePositionSequence") for i in range(count)]
+    turns = [_group(header, i, "PlaneOrientationSequence") for i in range(count)]
+    if any(p is None for p in places) or any(t is None for t in turns):
+        offsets = header.get("GridFrameOffsetVector")  # of a dose
+        if offsets is not None and len(offsets) == count:
+            return _sorted([(np.array([0.0, 0, 1]), float(v)) for v in offsets], "frame")
+        apart = header.get("SpacingBetweenSlices") or header.get("SliceThickness")
+        return list(range(count)), float(apart) if apart else None
+    planes = [_plane(p.get("ImagePositionPatient"), t.get("ImageOrientationPatient"))
+              for p, t in zip(places, turns, strict=True)]  # fmt: skip
+    return _sorted(planes, "frame")
+
+
+def _scan(
+    values: Array, colour: bool, header: Any, spacing: tuple[float, ...] | None, domain: Domain
+) -> Scan:
+    """(F, H, W) or (F, H, W, 3) as the site's channels and rank."""
+    image = torch.from_numpy(np.ascontiguousarray(values))
+    if colour:
+        image = image.movedim(-1, 0)
+        if domain.channels == 1:
+            grey = (image.float() * torch.tensor(LUMA).view(3, 1, 1, 1)).sum(0, keepdim=True)
+            image = grey.round().to(torch.uint8)
+    else:
+        image = image[None]
+    image = image.expand(domain.channels, *image.shape[1:])
+    if domain.rank == 2:
+        image = image[:, 0]
+    return Scan(
+        image=image.contiguous(),
+        spacing=torch.tensor(spacing) if spacing else None,
+        patient=str(header.get("PatientID", "") or "").strip(),
+        burned_in=str(header.get("BurnedInAnnotation", "")).upper() == "YES",
+    )

@@ -1,0 +1,90 @@
+"""Reads DICOM and NIfTI files that a labels.csv lists."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from client.data import dicom, nifti
+from client.data.records import DataError, Records, Single, Unusable
+from client.data.sources import Dicom, Nifti
+from client.data.table import TABLE, Entry, from_table, records, spacing_of, truth
+from client.data.volumes import fitted, fitted_mask
+from medformer.config import UNLABELLED, Domain, Task
+
+Medical = Dicom | Nifti
+PACKAGES = {"dicom": ("pydicom", "dicom"), "nifti": ("nibabel", "nifti")}
+"""Source -> package that reads it, and the extra that installs it."""
+
+
+def read(source: Medical, domain: Domain, tasks: Sequence[Task], split: str) -> Records:
+    """One split's records, shape by shape.
+
+    Raises:
+        DataError: No such folder or table, nothing in the split, a missing package, or a domain
+            that such files cannot fill. One bad record is never an error: it becomes zeros that are
+            not valid, and `Records.faults` names it.
+    """
+    _check(source, domain, tasks)
+    listed = from_table(source, sorted({task.labels for task in tasks}))
+    own = [entry for entry in listed if entry.split == split]
+    if not own:
+        raise DataError(f"{source.path / TABLE}: the split {split} is empty")
+    return records(own, domain, tasks, lambda entry: _opened(entry, source, domain, tasks))
+
+
+def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
+    package, extra = PACKAGES[source.source]
+    try:
+        __import__(package)
+    except ImportError as error:
+        raise DataError(
+            f"{source.source} files need the package {package}: pip install 'fedmedformer[{extra}]'"
+        ) from error
+    if not source.path.is_dir():
+        raise DataError(f"{source.path}: no such folder. Check data.path in site.yaml")
+    if not (source.path / TABLE).is_file():
+        raise DataError(
+            f"{source.path}: has no {TABLE}. Write one there: a column `file`, and a column a task "
+            "named by its `labels`"
+        )
+    if domain.channels not in (1, 3) or (domain.rank == 3 and domain.channels != 1):
+        raise DataError(
+            f"{source.source} files give 2D images of 1 or 3 channels and volumes of 1, but the "
+            f"site declares {domain.channels}-channel {domain.rank}D images"
+        )
+    if source.source == "dicom" and any(task.kind == "dense" for task in tasks):
+        raise DataError("masks are read from nifti and folder sources, not from dicom")
+
+
+def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]) -> Single:
+    path = source.path / entry.file
+    if not path.resolve().is_relative_to(source.path.resolve()):
+        raise Unusable("lies outside of data.path")
+    patient = ""
+    spacing: Tensor | None
+    if isinstance(source, Dicom):
+        scan = dicom.scan(path, domain, source.window)
+        image, spacing, patient = scan.image, scan.spacing, scan.patient
+    else:
+        image, spacing = nifti.image(path, domain, source.window)
+    if domain.rank == 2 and (named := spacing_of(entry)):
+        spacing = torch.tensor(named)
+    if spacing is None and domain.spacing is not None:
+        spacing = torch.tensor(domain.spacing)
+    shape = image.shape[1:]
+    image, spacing = fitted(image, spacing, source.max_side, source.multiple)
+
+    def masked(cell: str, where: str) -> Tensor:
+        if not cell:
+            return torch.full(image.shape[1:], UNLABELLED)
+        try:
+            values = nifti.mask(source.path / cell, domain)
+        except Unusable as error:
+            raise Unusable(f"{where}, mask {cell}: {error}") from error
+        if values.shape != shape:
+            raise Unusable(f"{where}: mask {cell} is {tuple(values.shape)}, not {tuple(shape)}")
+        return fitted_mask(values, source.max_side, source.multiple)
+
+    labels = {task.name: truth(task, entry.cells[task.labels], source, masked) for task in tasks}
+    return Single(image, labels, spacing, patient=patient)
