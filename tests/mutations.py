@@ -13,9 +13,10 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from simulations.benchmarks import record
 
@@ -252,7 +253,22 @@ def mutated(mutation: Mutation, source: str) -> str:
     return source.replace(mutation.old, mutation.new)
 
 
-def run(mutation: Mutation, folder: Path) -> dict[str, object]:
+def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What docs/privacy.md shows of the result, in the order of `MUTATIONS`."""
+    by_name = {row["mutation"]: row for row in rows}
+    lines = ["| mutation | audit | tests |", "|---|---|---|"]
+    for mutation in MUTATIONS:
+        row = by_name[mutation.name]
+        audit = (row["audit"] or "-").partition(": ")[2] or row["audit"] or "-"
+        told = audit.removesuffix(": do not use this installation")
+        told = told.removeprefix("this is not the mechanism of the plan ").strip("()")
+        first = row["tests"][0].replace("::", " `", 1) + "`" if row["tests"] else "-"
+        more = f" and {len(row['tests']) - 1} more" if len(row["tests"]) > 1 else ""
+        lines.append(f"| {mutation.name} | {told} | {first}{more} |")
+    return "\n".join(lines)
+
+
+def run(mutation: Mutation, folder: Path) -> dict[str, Any]:
     """What notices the mutation, in a copy of the sources that becomes `folder`."""
     _copy(folder)
     file = folder / mutation.file

@@ -224,6 +224,24 @@ def measure(case: tuple[str, str, str, int], turns: int) -> list[dict[str, Any]]
     return [{"case": " ".join(case[:3]), "batch": case[3], **row} for row in rows]
 
 
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """Time over the plain step's, with memory in brackets, a line a case and batch."""
+    methods = [name for name in METHODS if name != "plain"]
+    lines = [f"| case | batch | {' | '.join(methods)} |", "|---" * (len(methods) + 2) + "|"]
+    by_case: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        by_case.setdefault((row["case"], row["batch"]), {})[row["method"]] = row
+    for (case, batch), found in by_case.items():
+        cells = [
+            f"{found[m]['time_ratio']:.2f} ({found[m]['memory_ratio']:.2f})"
+            if "time_ratio" in found.get(m, {})
+            else "fails"
+            for m in methods
+        ]
+        lines.append(f"| {case} | {batch} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _fresh(method: str, case: tuple[str, str, str, int]) -> Step:
     return METHODS[method](Case(*case))
 
