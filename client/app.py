@@ -1,11 +1,13 @@
 """Flower ClientApp: hands a message to the site's guard and returns the guard's answer.
 
 It sees no record and decides nothing, because a consortium's bundle is code that somebody else
-wrote. It imports flwr and server/protocol.py only; the guard is loaded at the first message.
+wrote. It imports flwr and server/protocol.py only; the way to the guard is loaded at the first
+message.
 """
 
 import importlib
 import logging
+from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, Message
@@ -25,9 +27,12 @@ app = ClientApp()
 
 
 def connect(context: Context) -> Any:
-    """The site's guard: in process, for simulations."""
+    """The site's guard: behind its socket, or in process for simulations."""
+    if "guard-socket" in context.node_config:
+        rpc = importlib.import_module("client.guard_rpc.channel")
+        return rpc.GuardChannel(Path(str(context.node_config["guard-socket"])))
     if "partition-id" not in context.node_config:
-        raise ProtocolError("this node has no partition id: only simulations are offered yet")
+        raise ProtocolError("this node has neither a guard-socket nor a partition id")
     folder = run_folder(context.run_config, context.run_id)
     simulated = importlib.import_module("client.simulated")
     return simulated.open_guard(folder, int(context.node_config["partition-id"]))

@@ -1,0 +1,1 @@
+"""The guard as a service of its own: gRPC on a Unix socket, typed messages, one door."""

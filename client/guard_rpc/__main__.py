@@ -1,0 +1,68 @@
+"""`python -I -m client.guard_rpc`: the guard of one site, as the hospital runs it.
+
+-I keeps the working folder, the user's own packages and PYTHONPATH out: the bundle of a consortium
+has packages of the same names.
+"""
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+
+def main() -> int:
+    """Serve until a signal comes.
+
+    Returns:
+        0 after SIGTERM or SIGINT, 1 if the guard cannot be served.
+    """
+    parser = argparse.ArgumentParser(prog="python -I -m client.guard_rpc")
+    parser.add_argument("--site", type=Path, required=True, metavar="SITE.yaml")
+    parser.add_argument("--state", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--socket", type=Path, required=True, metavar="PATH")
+    parser.add_argument(
+        "--user", type=int, action="append", default=[], metavar="UID", help="of the relay"
+    )
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    from medformer.errors import MedFormerError
+
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    try:
+        _serve(arguments, stopped)
+    except MedFormerError as error:
+        print(f"guard: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _serve(arguments: argparse.Namespace, stopped: threading.Event) -> None:
+    import client
+    from client.data.load import load
+    from client.guard import Guard
+    from client.guard_rpc.server import GuardService, ServiceError, only_ours
+    from client.privacy.noise import SecureNoise
+    from client.site import load_site
+
+    own = Path(str(client.__file__))
+    if not own.resolve().is_relative_to(Path(sys.prefix).resolve()):
+        raise ServiceError(
+            f"{own.parent}: the guard runs installed code only, and this lies outside of "
+            f"{sys.prefix}: pip install fedmedformer into an environment of the guard's own"
+        )
+    only_ours(own)
+    only_ours(arguments.site)
+    site = load_site(arguments.site)
+    guard = Guard(site, arguments.state, lambda *_: SecureNoise())
+    with GuardService(guard, arguments.socket, arguments.user):
+        load(site, "train")  # warm before the first round
+        logging.info("guard of site %s: serving at %s", site.name, arguments.socket)
+        stopped.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

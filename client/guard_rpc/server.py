@@ -1,0 +1,134 @@
+"""Serves one site's guard: gRPC on a Unix socket behind a door, with a health service."""
+
+import logging
+import os
+import stat
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from client.guard import Guard
+from client.guard_rpc import guard_pb2 as pb
+from client.guard_rpc.door import Door
+from client.guard_rpc.messages import (
+    LARGEST_MESSAGE,
+    SERVICE,
+    answer_to_proto,
+    request_from_proto,
+)
+from medformer.errors import MedFormerError
+from server.protocol import ProtocolError, Refusal
+
+log = logging.getLogger(__name__)
+
+INNER = "guard.sock"
+"""Socket in the site's state folder, which nobody else can enter."""
+WORKERS = 4
+"""Requests wait for each other at the state folder's lock; health checks do not."""
+
+
+class ServiceError(MedFormerError):
+    """The guard cannot be served as it is set up."""
+
+
+class GuardService:
+    """Serves from the constructor on, until it is closed.
+
+    Args:
+        guard: Answers; its state folder becomes 0700.
+        socket: Where relays connect.
+        users: User ids of relays.
+    Raises:
+        ServiceError: A folder cannot be used, or others can write to it.
+    """
+
+    def __init__(self, guard: Guard, socket: Path, users: Collection[int] = ()) -> None:
+        self._guard = guard
+        self._health = health.HealthServicer()
+        try:
+            guard.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            guard.folder.chmod(0o700)
+            inner = guard.folder.resolve() / INNER
+            inner.unlink(missing_ok=True)
+            self._server = self._listening(inner)
+            try:
+                self._door = Door(socket, inner, users)
+            except OSError:
+                self._server.stop(None).wait()
+                raise
+        except OSError as error:
+            raise ServiceError(f"{error.filename or socket}: {error.strerror}") from error
+        for name in ("", SERVICE):
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def close(self, grace: float = 30) -> None:
+        """Let what is being answered finish, for so many seconds."""
+        for name in ("", SERVICE):
+            self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._door.close()
+        self._server.stop(grace).wait()
+
+    def __enter__(self) -> "GuardService":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _listening(self, inner: Path) -> grpc.Server:
+        server = grpc.server(
+            ThreadPoolExecutor(WORKERS, thread_name_prefix="guard"),
+            options=(
+                ("grpc.max_receive_message_length", LARGEST_MESSAGE),
+                ("grpc.max_send_message_length", LARGEST_MESSAGE),
+                ("grpc.so_reuseport", 0),
+            ),
+            maximum_concurrent_rpcs=2 * WORKERS,
+        )
+        handle = grpc.unary_unary_rpc_method_handler(
+            self._handle,
+            request_deserializer=pb.Request.FromString,
+            response_serializer=pb.Answer.SerializeToString,
+        )
+        methods = grpc.method_handlers_generic_handler(SERVICE, {"Handle": handle})
+        server.add_generic_rpc_handlers((methods,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if not server.add_insecure_port(f"unix:{inner}"):
+            raise ServiceError(f"{inner}: cannot listen there")
+        server.start()
+        return server
+
+    def _handle(self, message: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            request = request_from_proto(message)
+        except ProtocolError as error:
+            log.warning("refused a message: %s", error)
+            site = self._guard.site.name
+            return answer_to_proto(
+                Refusal("bad-request", "the message is not of this protocol", site)
+            )
+        return answer_to_proto(self._guard.handle(request))
+
+
+def only_ours(path: Path) -> None:
+    """See that nobody but this user and root can change a file or folder, or what leads to it.
+
+    Raises:
+        ServiceError: Names what others can write.
+    """
+    for place in (path.resolve(), *path.resolve().parents):
+        found = place.stat()
+        sticky_root = found.st_uid == 0 and found.st_mode & stat.S_ISVTX
+        if found.st_uid not in (0, os.getuid()):
+            raise ServiceError(f"{place}: belongs to another user")
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky_root:
+            raise ServiceError(f"{place}: others can write there (chmod go-w)")
