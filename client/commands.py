@@ -37,10 +37,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
             )
             one.add_argument("--site", metavar="NAME", help="this site's name in the report")
 
+    approve = _action(actions, "approve", "say yes to a run that waits; reads no record")
+    approve.add_argument("site", type=Path, metavar="SITE.yaml", help="what the site declares")
+    approve.add_argument("state", type=Path, metavar="STATE", help="the site's state folder")
+    approve.add_argument("run", nargs="?", metavar="RUN", help="which; all that wait if left out")
+    approve.add_argument("--yes", action="store_true", help="approve RUN instead of showing it")
+    approve.epilog = "example: fedmedformer site approve site.yaml state 5d0c... --yes"
+
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what was asked for."""
-    {"check": _check, "ledger": _ledger}[arguments.action](arguments)
+    {"check": _check, "ledger": _ledger, "approve": _approve}[arguments.action](arguments)
 
 
 def _action(
@@ -105,3 +112,42 @@ def _ledger(arguments: argparse.Namespace) -> None:
     else:
         newest = f", newest {rows[-1].hash}" if rows else ""
         print(f"{len(rows)} rows, chain intact{newest}")
+
+
+def _approve(arguments: argparse.Namespace) -> None:
+    """Show what waits, in plain words, or say yes to one run.
+
+    Raises:
+        LedgerError: The ledger cannot be used.
+        BadRequest: No such run waits.
+    """
+    import getpass
+
+    from client.policy import summary
+    from client.privacy.ledger import Ledger
+    from client.privacy.plan import solve
+    from client.privacy.refusals import BadRequest
+    from client.site import load_site
+    from server.protocol import Schedule
+
+    site = load_site(arguments.site)
+    with Ledger.of(site, arguments.state) as ledger:
+        if arguments.yes:
+            ledger.approve(arguments.run or "", getpass.getuser())
+            print(f"approved: {arguments.run}. The server asks again by itself")
+            return
+        waiting = ledger.waiting()
+        if arguments.run and arguments.run not in waiting:
+            known = ", ".join(sorted(waiting)) or "none"
+            raise BadRequest(f"the run {arguments.run!r} does not wait; waiting: {known}")
+        for run_id in [arguments.run] if arguments.run else sorted(waiting):
+            schedule = Schedule.model_validate_json(waiting[run_id][0])
+            plan = solve(schedule, site.privacy, site.tasks)
+            print(f"run {run_id}")
+            print(summary(site, schedule, plan, ledger.spent()[0], ledger.budget()[0]))
+            print(
+                f"To say yes: fedmedformer site approve {arguments.site} {arguments.state} "
+                f"{run_id} --yes"
+            )
+        if not waiting:
+            print("no run waits for approval")

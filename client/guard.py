@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from client.data.load import load
 from client.data.records import Records
 from client.evaluation import evaluate
+from client.policy import Policy
 from client.privacy import release
 from client.privacy.balance import noisy_counts, weighted
 from client.privacy.engine import DpEngine, clip_groups
@@ -26,6 +28,7 @@ from client.privacy.ledger import Ledger, Reservation
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import PhasePlan, PrivacyPlan, count_sensitivity, solve
 from client.privacy.refusals import (
+    ApprovalPending,
     AttemptLost,
     BadRequest,
     LedgerRolledBack,
@@ -89,12 +92,14 @@ class Guard:
         folder: The site's state folder.
         noise_for: Source of sampling, views and noise.
         exact: True in simulations only: exact losses and metrics may be told.
+        policy: What the hospital allows; without one, only simulations may do anything.
     """
 
     site: Site
     folder: Path
     noise_for: NoiseFor
     exact: bool = False
+    policy: Policy | None = None
 
     def handle(self, request: Request) -> Answer:
         """Answer, or refuse with a fixed text; what went wrong inside is told to the log only."""
@@ -148,12 +153,33 @@ class Guard:
             )
         except ValueError as error:
             raise PolicyForbids(str(error)) from error
-        kept = ledger.reserve(request.run_id, schedule.canonical(), config.model_dump_json(), plan)
+        model = config.model_dump_json()
+        if standing is None:
+            self._allowed(ledger, request.run_id, schedule, model, plan)
+        kept = ledger.reserve(request.run_id, schedule.canonical(), model, plan)
         return AdmitAnswer(self.site.name, kept.plan.to_json(), kept.hash)
+
+    def _allowed(
+        self, ledger: Ledger, run_id: str, schedule: Schedule, model: str, plan: PrivacyPlan
+    ) -> None:
+        """The hospital's policy, then its budget, then somebody's yes where the policy wants it."""
+        if self.policy is None:
+            if self.exact:
+                return
+            raise PolicyForbids("this site has no policy.yaml, and so allows nothing")
+        self.policy.check(self.site, schedule, plan)
+        ledger.check_budget(plan)
+        if self.policy.approval == "automatic":
+            return
+        if not ledger.approved(run_id, schedule.canonical(), model):
+            ledger.ask(run_id, schedule.canonical(), model)
+            raise ApprovalPending("somebody at this site has to approve the run first")
 
     def _train(self, ledger: Ledger, run: "_Run", request: Train) -> TrainAnswer:
         """Budget first, then the count and the gradient, then the answer on the disk, then the
         answer."""
+        if self.policy is not None:
+            self.policy.check_time(datetime.now())
         answers = ledger.answers(request.run_id)
         store = Store(self.folder, request.run_id)
         acknowledged = request.acknowledged_round

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 LEDGERS = "ledgers.json"
+APPROVAL_POLL = 10.0
+"""Seconds between two questions whether a site has approved the run."""
 Start = Callable[[], Tensors]
 """Makes the shared tensors of round 0: from public pre-training, or from a seed."""
 
@@ -54,6 +56,8 @@ class Run:
     federation: Federation
     folder: Path
     evaluate: bool = False
+    approval_wait: float = 0
+    """Seconds to wait for sites at which somebody has to say yes to the run."""
     on_row: Callable[[dict[str, Any]], None] = lambda row: None
     """Told every row of metrics.jsonl, for example to draw it."""
     run_id: str = ""
@@ -126,12 +130,23 @@ class Run:
             schedule=self.federation.schedule.canonical(),
             model=self.federation.model.model_dump_json(),
         )
-        for name, answer in self._ask({s.name: request for s in self.federation.sites}).items():
-            if isinstance(answer, AdmitAnswer):
-                self.receipts[name] = json.loads(answer.receipt)
-                self.ledgers.setdefault(name, answer.ledger_hash)
-            elif isinstance(answer, Refusal):
-                self._exclude(name, answer, 0)
+        pending = [site.name for site in self.federation.sites]
+        end = time.monotonic() + self.approval_wait
+        while pending:
+            answers, pending = self._ask(dict.fromkeys(pending, request)), []
+            for name, answer in answers.items():
+                if isinstance(answer, AdmitAnswer):
+                    self.receipts[name] = json.loads(answer.receipt)
+                    self.ledgers.setdefault(name, answer.ledger_hash)
+                elif isinstance(answer, Refusal):
+                    waits = answer.code == "approval-pending" and time.monotonic() < end
+                    if waits:
+                        pending.append(name)
+                    else:
+                        self._exclude(name, answer, 0)
+            if pending:
+                log.warning("waiting for approval at %s", ", ".join(pending))
+                time.sleep(APPROVAL_POLL)
         write_json(self.folder / "receipts.json", self.receipts)
         write_json(self.folder / LEDGERS, self.ledgers)
         if not self.receipts:

@@ -45,6 +45,7 @@ Objective = Literal[PublicObjective, "domain_adversarial", "alignment"]
 RefusalCode = Literal[
     "budget-exhausted",
     "policy",
+    "approval-pending",
     "bad-request",
     "attempt-lost",
     "ledger-rolled-back",

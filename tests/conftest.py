@@ -4,18 +4,20 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 from client.guard import Guard
+from client.policy import Policy
 from client.simulated import simulated_guard
 from client.site import Privacy, Site
 from medformer.config import Domain, ModelConfig, Task
 from medformer.model import Medformer
 from server.pretraining import initial_shared
-from server.protocol import Admit, Phase, Schedule, Train, source_hash
+from server.protocol import Admit, Objective, Phase, Schedule, Train, source_hash
 
 torch.set_num_threads(1)
 logging.getLogger("client.guard").setLevel(logging.CRITICAL)
@@ -24,6 +26,15 @@ CHEST = Domain(name="chest-a", modality="chest-xray", anatomy="chest", channels=
 CELLS = Domain(name="cells-b", modality="histology", anatomy="colon", channels=3)
 OPACITY = Task(name="chest", kind="binary-class", classes=2)
 TISSUE = Task(name="histology", kind="multi-class", classes=4)
+OPEN = Policy(
+    objectives=get_args(Objective),
+    max_epsilon_per_run=50,
+    min_noise_multiplier=0.2,
+    max_expected_share=1,
+    accept_unit_image=True,
+    approval="automatic",
+)
+"""Allows what these tests do, as a hospital may."""
 CONFIG = ModelConfig.for_domains([CHEST, CELLS])
 
 

@@ -20,6 +20,7 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(prog="python -I -m client.guard_rpc")
     parser.add_argument("--site", type=Path, required=True, metavar="SITE.yaml")
+    parser.add_argument("--policy", type=Path, required=True, metavar="POLICY.yaml")
     parser.add_argument("--state", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--socket", type=Path, required=True, metavar="PATH")
     parser.add_argument(
@@ -45,6 +46,7 @@ def _serve(arguments: argparse.Namespace, stopped: threading.Event) -> None:
     from client.data.load import load
     from client.guard import Guard
     from client.guard_rpc.server import GuardService, ServiceError, only_ours
+    from client.policy import load_policy
     from client.privacy.noise import SecureNoise
     from client.site import load_site
 
@@ -56,8 +58,9 @@ def _serve(arguments: argparse.Namespace, stopped: threading.Event) -> None:
         )
     only_ours(own)
     only_ours(arguments.site)
-    site = load_site(arguments.site)
-    guard = Guard(site, arguments.state, lambda *_: SecureNoise())
+    only_ours(arguments.policy)
+    site, policy = load_site(arguments.site), load_policy(arguments.policy)
+    guard = Guard(site, arguments.state, lambda *_: SecureNoise(), policy=policy)
     with GuardService(guard, arguments.socket, arguments.user):
         load(site, "train")  # warm before the first round
         logging.info("guard of site %s: serving at %s", site.name, arguments.socket)

@@ -22,6 +22,12 @@ class PolicyForbids(Refused):
     code: RefusalCode = "policy"
 
 
+class ApprovalPending(Refused):
+    """Somebody at the hospital has to say yes to this run first."""
+
+    code: RefusalCode = "approval-pending"
+
+
 class BadRequest(Refused):
     """The request contradicts the protocol, the schedule or an earlier request."""
 

@@ -22,7 +22,7 @@ from server.protocol import (
 )
 from tests.client.pictures import draw
 from tests.client.test_units import patients_site
-from tests.conftest import admit, train
+from tests.conftest import OPEN, admit, train
 
 CANARIES = ("CANARY-PATIENT", "train-0-0.png", "labels.csv", "CANARY-FOLDER")
 """What only the site knows: a patient, a file, a table, where they lie."""
@@ -34,7 +34,7 @@ def conversation(root: Path, schedule: Schedule) -> list[Answer]:
     folder.mkdir()
     site = patients_site(folder, {"CANARY-PATIENT": 3, **{f"p{i}": 2 for i in range(20)}})
     draw(folder / "train-1-0.png", 1).write_bytes(b"no picture at all: CANARY-PATIENT")
-    guard = Guard(site, root / "state", lambda *_: SecureNoise(), exact=False)
+    guard = Guard(site, root / "state", lambda *_: SecureNoise(), policy=OPEN)
     hello = Hello("run-1", source_hash())
     evaluation = Evaluate(
         "run-1", source_hash(), schedule_hash=schedule.hash(), split="test",

@@ -39,7 +39,7 @@ from server.protocol import (
     TrainAnswer,
     source_hash,
 )
-from tests.conftest import admit, train
+from tests.conftest import OPEN, admit, train
 from tests.test_architecture import run_python
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="becoming another user 
 @pytest.fixture
 def guard(site: Site, tmp_path: Path) -> Guard:
     """Of a deployment: secure noise, nothing exact."""
-    return Guard(site, tmp_path / "state", lambda *_: SecureNoise())
+    return Guard(site, tmp_path / "state", lambda *_: SecureNoise(), policy=OPEN)
 
 
 def test_every_field_of_the_protocol_survives_the_wire(schedule: Schedule):
@@ -232,6 +232,7 @@ def test_code_that_others_can_write_is_not_run(tmp_path: Path):
 def test_the_guard_refuses_to_run_code_that_is_not_installed(site: Site, tmp_path: Path):
     """Here: the checkout. Nothing of the site is touched."""
     command = [sys.executable, "-m", "client.guard_rpc", "--site", str(tmp_path / "site.yaml"),
+               "--policy", str(tmp_path / "policy.yaml"),
                "--state", str(tmp_path / "state"), "--socket", str(tmp_path / "s")]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 1

@@ -18,6 +18,7 @@ from server.federation import Federation, PublicSite
 from server.fleet import Lost
 from server.pretraining import initial_shared
 from server.protocol import (
+    Admit,
     Answer,
     Hello,
     HelloAnswer,
@@ -74,9 +75,9 @@ def execute(
     folder = tmp_path / "run"
     folder.mkdir()
 
-    def execute_(harm: Harm = untouched) -> tuple[Run, State]:
+    def execute_(harm: Harm = untouched, **settings: float) -> tuple[Run, State]:
         fleet = HarmedFleet({s.name: open_guard(s) for s in sites}, harm)
-        run = Run(fleet, federation, folder, evaluate=True)
+        run = Run(fleet, federation, folder, evaluate=True, **settings)
         return run, run.execute(lambda: initial_shared(CONFIG, 0))
 
     return execute_
@@ -243,6 +244,29 @@ def test_a_site_that_puts_an_old_ledger_back_is_out_of_the_run(execute, tmp_path
     assert json.loads((tmp_path / "run" / "ledgers.json").read_text()) == run.ledgers
     assert run.ledgers["south"] in [row.hash for row in ledger_file.read(tmp_path / "south")]
     assert run.ledgers["north"] not in [row.hash for row in ledger_file.read(north)]
+
+
+@pytest.mark.parametrize(("patience", "joins"), [(60, True), (0, False)])
+def test_a_site_whose_people_have_to_say_yes_is_waited_for(
+    execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float, joins: bool
+):
+    """As long as the coordinator has patience; the others are asked once."""
+    monkeypatch.setattr("server.coordinate.APPROVAL_POLL", 0.01)
+    asked: list[str] = []
+
+    def slow(name: str, request: Request, answer: Answer) -> Answer:
+        if isinstance(request, Admit):
+            asked.append(name)
+            if name == "south" and asked.count("south") < 4:
+                return Refusal("approval-pending", "somebody has to approve", "south")
+        return answer
+
+    run, state = execute(slow, approval_wait=patience)
+    assert state.round == 3
+    assert asked.count("north") == 1
+    assert asked.count("south") == (4 if joins else 1)
+    assert ("south" in run.receipts) == joins
+    assert ("south" in run.out) != joins
 
 
 def test_sites_that_all_refuse_are_named(execute):

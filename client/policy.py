@@ -1,0 +1,141 @@
+"""policy.yaml: what a hospital lets a consortium compute. Without one, a deployed site refuses.
+
+It is the hospital's own, beside its site.yaml: that says what there is, policy.yaml what may be
+done with it. Everything here is checked when a run is admitted, before any record is read.
+"""
+
+import re
+from datetime import datetime, time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError
+
+from client.privacy.plan import PrivacyPlan
+from client.privacy.refusals import PolicyForbids
+from client.site import Site
+from medformer.config import Frozen
+from medformer.errors import ConfigError
+from medformer.settings import explain
+from server.protocol import Objective, Schedule
+
+
+def _hours(text: str) -> str:
+    """`20:00-06:00`."""
+    _span(text)
+    return text
+
+
+WORDS = {
+    "supervised": "learn the site's tasks from its labels",
+    "rescanned": "learn the tasks from images as other scanners might take them",
+    "domain_adversarial": "make images of all sites look alike to the model",
+    "alignment": "make features resemble those of public images",
+}
+"""What objectives do, for those who say yes or no."""
+
+Hours = Annotated[str, AfterValidator(_hours)]
+
+
+class Policy(Frozen):
+    """What is allowed; everything else is refused with a reason that a server may know."""
+
+    objectives: tuple[Objective, ...] = Field(min_length=1)
+    """What may be trained."""
+    max_epsilon_per_run: float = Field(gt=0, le=50)
+    min_noise_multiplier: float = Field(default=0.5, ge=0.2)
+    """Least noise of any phase, whatever epsilon it comes to."""
+    max_rounds: int = Field(default=1_000, ge=1)
+    """Planned rounds and spares of a run."""
+    max_expected_share: float = Field(default=0.5, gt=0, le=1)
+    """Largest sample rate: the part of the records that a step may draw on average."""
+    accept_unit_image: bool = False
+    """Whether runs may protect single images, not patients: right where each patient has one."""
+    hours: tuple[Hours, ...] = ()
+    """Local times at which rounds are trained, as `20:00-06:00`; always if left out."""
+    approval: Literal["manual", "automatic"] = "manual"
+    """Whether somebody at the hospital has to say yes to each run (`fedmedformer site approve`)."""
+
+    def check(self, site: Site, schedule: Schedule, plan: PrivacyPlan) -> None:
+        """Whether a run is within the policy; a function of public constants.
+
+        Raises:
+            PolicyForbids: Names the first rule that it breaks.
+        """
+        asked = {name for phase in schedule.phases for name in phase.objectives}
+        if site.privacy.unit == "image" and not self.accept_unit_image:
+            raise PolicyForbids(
+                "this site's policy protects patients, its site.yaml says unit: image: set "
+                "unit: patient, or accept_unit_image where each patient has one image"
+            )
+        if forbidden := sorted(asked - set(self.objectives)):
+            raise PolicyForbids(f"this site's policy does not allow the objective {forbidden[0]}")
+        rounds = schedule.rounds + schedule.spare_rounds
+        noise = min(p.noise_multiplier for p in plan.phases)
+        share = max(p.sample_rate for p in plan.phases if p.rounds)
+        for name, value, limit, within in (
+            ("epsilon of the run", plan.epsilon, self.max_epsilon_per_run,
+             plan.epsilon <= self.max_epsilon_per_run),
+            ("noise multiplier", noise, self.min_noise_multiplier,
+             noise >= self.min_noise_multiplier),
+            ("number of rounds with spares", rounds, self.max_rounds, rounds <= self.max_rounds),
+            ("sample rate", share, self.max_expected_share, share <= self.max_expected_share),
+        ):  # fmt: skip
+            if not within:
+                raise PolicyForbids(
+                    f"the {name}, {value:.4g}, is beyond this site's policy ({limit:g})"
+                )
+
+    def check_time(self, now: datetime) -> None:
+        """Whether rounds are trained now.
+
+        Raises:
+            PolicyForbids: Says when they are.
+        """
+        if self.hours and not any(_within(now.time(), *_span(text)) for text in self.hours):
+            raise PolicyForbids(f"this site trains at {', '.join(self.hours)}, local time")
+
+
+def load_policy(path: Path) -> Policy:
+    """Read and check a policy.yaml.
+
+    Raises:
+        ConfigError: Missing, not YAML, unknown key, wrong type or value.
+    """
+    try:
+        raw: Any = yaml.safe_load(path.read_text())
+        return Policy.model_validate(raw)
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({type(error).__name__})") from error
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, Policy)}") from error
+
+
+def summary(site: Site, schedule: Schedule, plan: PrivacyPlan, spent: float, budget: float) -> str:
+    """What a run would compute and cost, in words for those who say yes or no."""
+    spares = f" and {schedule.spare_rounds} in reserve" if schedule.spare_rounds else ""
+    lines = [f"Train a shared model at {site.name} in {schedule.rounds} rounds{spares}:"]
+    for phase in schedule.phases:
+        does = [WORDS.get(o, f"learn from the images alone ({o})") for o in phase.objectives]
+        lines.append(f"  {phase.name}: {phase.rounds} rounds: {'; '.join(does)}")
+    lines += [
+        f"It costs epsilon {plan.epsilon:.3f}, delta {plan.delta:g}, for every {plan.unit}, in "
+        "full, also if the run stops early.",
+        f"Spent before: epsilon {spent:.3f} of {budget:g}.",
+        "What leaves the site: shared model weights with noise, the site's public name and kind of "
+        "image, and these numbers. No image, label, count or metric does.",
+    ]
+    return "\n".join(lines)
+
+
+def _span(text: str) -> tuple[time, time]:
+    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", text):
+        raise ValueError(f"must be as 20:00-06:00, got {text!r}")
+    first, last = text.split("-")
+    return time.fromisoformat(first), time.fromisoformat(last)
+
+
+def _within(now: time, first: time, last: time) -> bool:
+    """From `first` to before `last`, past midnight if it has to be."""
+    return first <= now < last if first < last else now >= first or now < last

@@ -1,0 +1,168 @@
+"""policy.yaml: absent means refuse; every rule refuses a run that breaks it; somebody says yes."""
+
+import re
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from client.guard import Guard
+from client.policy import Policy, load_policy
+from client.privacy.ledger import MOST_WAITING
+from client.privacy.noise import SecureNoise
+from client.privacy.plan import solve
+from client.privacy.refusals import PolicyForbids
+from client.site import Privacy, Site
+from medformer.errors import ConfigError
+from server.protocol import Admit, AdmitAnswer, Answer, Refusal, Schedule, TrainAnswer
+from simulations.cli import main
+from tests.conftest import OPEN, admit, ledger_rows, train, write_site
+
+
+def guarded(site: Site, folder: Path, policy: Policy | None) -> Guard:
+    return Guard(site, folder, lambda *_: SecureNoise(), policy=policy)
+
+
+def refused(answer: Answer, code: str = "policy") -> str:
+    assert isinstance(answer, Refusal), answer
+    assert answer.code == code, answer
+    return answer.reason
+
+
+def test_without_a_policy_a_deployed_site_allows_nothing(
+    site: Site, schedule: Schedule, tmp_path: Path
+):
+    """And nothing is on its ledger but the registration of its budget."""
+    guard = guarded(site, tmp_path, None)
+    assert "has no policy.yaml" in refused(guard.handle(admit(schedule)))
+    assert {row["kind"] for row in ledger_rows(tmp_path)} == {"cohort"}
+    assert isinstance(guarded(site, tmp_path, OPEN).handle(admit(schedule)), AdmitAnswer)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"objectives": ("inpainting",)}, "does not allow the objective supervised"),
+        ({"max_epsilon_per_run": 5}, "epsilon of the run, 7.*, is beyond .* policy \\(5\\)"),
+        ({"min_noise_multiplier": 9}, "noise multiplier, .* is beyond"),
+        ({"max_rounds": 3}, "number of rounds with spares, 4, is beyond"),
+        ({"max_expected_share": 0.2}, "sample rate, 0.25, is beyond"),
+        ({"accept_unit_image": False}, "protects patients, its site.yaml says unit: image"),
+    ],
+)
+def test_each_rule_refuses_a_run_that_breaks_it(
+    changes: dict[str, object], reason: str, site: Site, schedule: Schedule, tmp_path: Path
+):
+    """Before any record is read, and nothing is reserved."""
+    guard = guarded(site, tmp_path, OPEN.model_copy(update=changes))
+    said = refused(guard.handle(admit(schedule)))
+    assert re.search(reason, said), said
+    assert {row["kind"] for row in ledger_rows(tmp_path)} == {"cohort"}
+
+
+def test_a_run_waits_until_somebody_says_yes(
+    site: Site, schedule: Schedule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """It is asked for once, shown in plain words, approved as it was asked, and on the ledger."""
+    state = tmp_path / "state"
+    file = write_site(site, tmp_path)
+    policy = OPEN.model_copy(update={"approval": "manual"})
+    guard = guarded(site, state, policy)
+    for _ in range(2):
+        refused(guard.handle(admit(schedule)), "approval-pending")
+    refused(guard.handle(train(schedule)), "bad-request")
+    other = schedule.model_copy(update={"spare_rounds": 2})
+    refused(guard.handle(admit(other)), "bad-request")
+
+    command = ["site", "approve", str(file), str(state)]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "run run-1" in text
+    assert "3 rounds and 1 in reserve" in text
+    assert "learn the site's tasks from its labels" in text
+    assert f"It costs epsilon {solve(schedule, site.privacy).epsilon:.3f}" in text
+    assert main([*command, "run-9", "--yes"]) == 1
+    assert "does not wait for approval; waiting: run-1" in capsys.readouterr().err
+    assert main([*command, "run-1", "--yes"]) == 0
+    assert isinstance(guard.handle(admit(schedule)), AdmitAnswer)
+    assert isinstance(guard.handle(train(schedule)), TrainAnswer)
+    assert [row["kind"] for row in ledger_rows(state)][:4] == [
+        "cohort", "asked", "approval", "reservation",
+    ]  # fmt: skip
+    assert main(command) == 0
+    assert "no run waits" in capsys.readouterr().out
+
+
+def test_a_run_that_the_budget_does_not_cover_is_not_even_asked_for(
+    site: Site, schedule: Schedule, tmp_path: Path
+):
+    """Nobody says yes to what cannot be."""
+    privacy = Privacy(epsilon=8, n_public=64, epsilon_budget=8)
+    policy = OPEN.model_copy(update={"approval": "manual"})
+    small = site.model_copy(update={"privacy": privacy})
+    assert isinstance(guarded(small, tmp_path, OPEN).handle(admit(schedule)), AdmitAnswer)
+    asked = guarded(small, tmp_path, policy).handle(admit(schedule, "run-2"))
+    refused(asked, "budget-exhausted")
+    assert "asked" not in {row["kind"] for row in ledger_rows(tmp_path)}
+
+
+def test_a_server_cannot_fill_the_disk_with_requests(
+    site: Site, schedule: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """So many runs may wait, and no more."""
+    monkeypatch.setattr("client.privacy.ledger.MOST_WAITING", 3)
+    guard = guarded(site, tmp_path, OPEN.model_copy(update={"approval": "manual"}))
+    codes = []
+    for i in range(6):
+        answer = guard.handle(admit(schedule, f"run-{i}"))
+        assert isinstance(answer, Refusal)
+        codes.append(answer.code)
+    assert codes == ["approval-pending"] * 3 + ["bad-request"] * 3
+    assert MOST_WAITING == 100
+
+
+def test_hours_may_pass_midnight():
+    """From the first minute to before the last."""
+    policy = OPEN.model_copy(update={"hours": ("20:00-06:00", "12:00-13:00")})
+    for clock, open_ in (("20:00", True), ("23:59", True), ("05:59", True), ("06:00", False),
+                         ("12:30", True), ("13:00", False)):  # fmt: skip
+        now = datetime.fromisoformat(f"2026-01-01T{clock}")
+        if open_:
+            policy.check_time(now)
+        else:
+            with pytest.raises(PolicyForbids, match="trains at 20:00-06:00, 12:00-13:00"):
+                policy.check_time(now)
+
+
+def test_out_of_hours_no_round_is_trained(site: Site, schedule: Schedule, tmp_path: Path):
+    """The run is admitted and its rounds are refused, without an attempt on the ledger."""
+    closed = OPEN.model_copy(update={"hours": (_closed_now(),)})
+    guard = guarded(site, tmp_path, closed)
+    assert isinstance(guard.handle(admit(schedule)), AdmitAnswer)
+    refused(guard.handle(train(schedule)))
+    assert "attempt" not in {row["kind"] for row in ledger_rows(tmp_path)}
+
+
+def _closed_now() -> str:
+    hour = (datetime.now().hour + 12) % 24
+    return f"{hour:02d}:00-{(hour + 1) % 24:02d}:00"
+
+
+def test_a_policy_that_cannot_be_read_is_named(tmp_path: Path):
+    """Unknown keys with a suggestion, impossible hours, a missing file."""
+    file = tmp_path / "policy.yaml"
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_policy(file)
+    file.write_text("objectives: [supervised]\nmax_epsilon_per_rum: 8\n")
+    with pytest.raises(ConfigError, match=r"Did you mean `max_epsilon_per_run`"):
+        load_policy(file)
+    file.write_text("objectives: [supervised]\nmax_epsilon_per_run: 8\nhours: ['25:00-26:00']\n")
+    with pytest.raises(ConfigError, match="20:00-06:00"):
+        load_policy(file)
+    file.write_text("objectives: [supervised]\nmax_epsilon_per_run: 8\n")
+    assert load_policy(file).approval == "manual"
+
+
+def test_no_request_brings_a_policy():
+    """The hospital's file alone decides."""
+    assert not [f for f in Admit.__dataclass_fields__ if "policy" in f]
