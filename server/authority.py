@@ -1,0 +1,238 @@
+"""Keys and certificates of a consortium, and what is wrong with one that does not work.
+
+Elliptic curves: P-256 for TLS, P-384 for nodes, as Flower's SuperNode authentication wants it. A
+private key is written once, 0600, where it is used: a hospital's at the hospital.
+"""
+
+import ipaddress
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from medformer.errors import MedFormerError
+
+AUTHORITY_DAYS = 3_650
+SKEW = timedelta(minutes=5)
+"""Certificates begin a little before they are made: clocks differ."""
+
+
+class AuthorityError(MedFormerError):
+    """A key or certificate cannot be made, read or used; says what to do."""
+
+
+def new_node_key(private: Path, public: Path) -> str:
+    """Make a node's key pair, in OpenSSH format as Flower reads it.
+
+    Returns:
+        Its fingerprint, to be compared by telephone.
+    Raises:
+        AuthorityError: There is a key already, or it cannot be written.
+    """
+    key = ec.generate_private_key(ec.SECP384R1())
+    write_private(private, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    text = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    public.write_bytes(text + b"\n")
+    return fingerprint(text.decode())
+
+
+def fingerprint(public: str) -> str:
+    """Short name of a public key in OpenSSH format: SHA-256 in groups of four.
+
+    Raises:
+        AuthorityError: No P-384 key.
+    """
+    try:
+        key = serialization.load_ssh_public_key(public.encode())
+    except ValueError as error:
+        raise AuthorityError(f"is no public key ({error})") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
+        raise AuthorityError("a node's key must be ECDSA on the curve P-384")
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    text = digest.finalize().hex()[:32]
+    return " ".join(text[i : i + 4] for i in range(0, 32, 4))
+
+
+def new_authority(key: Path, certificate: Path, name: str) -> None:
+    """Make the consortium's own certificate authority, good for ten years.
+
+    Raises:
+        AuthorityError: There is a key already, or it cannot be written.
+    """
+    private = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name} authority")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SKEW)
+        .not_valid_after(now + timedelta(days=AUTHORITY_DAYS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs=True), critical=True)
+        .add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False
+        )
+        .sign(private, hashes.SHA256())
+    )
+    write_private(key, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    certificate.write_bytes(made.public_bytes(Encoding.PEM))
+
+
+def new_server_certificate(
+    authority: tuple[Path, Path], key: Path, certificate: Path, hosts: Sequence[str], days: int
+) -> None:
+    """Make the server's key and certificate; replaces those that are there.
+
+    Args:
+        authority: Its key and certificate.
+        hosts: Names and addresses that hospitals may dial.
+    Raises:
+        AuthorityError: The authority cannot be read, or something cannot be written.
+    """
+    signer, issuer = _authority(*authority)
+    private = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])]))
+        .issuer_name(issuer.subject)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SKEW)
+        .not_valid_after(min(now + timedelta(days=days), issuer.not_valid_after_utc))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([_host(h) for h in hosts]), critical=False)
+        .add_extension(_usage(signs=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+        .sign(signer, hashes.SHA256())
+    )
+    key.unlink(missing_ok=True)
+    write_private(key, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    certificate.write_bytes(made.public_bytes(Encoding.PEM))
+
+
+def check_server_certificate(
+    certificate: bytes, authority: bytes, host: str, now: datetime | None = None
+) -> None:
+    """Whether a server's certificate is what a hospital expects, and if not, why.
+
+    Args:
+        certificate: PEM, as the server showed it.
+        authority: PEM, as the start-up kit holds it.
+        host: What was dialled.
+    Raises:
+        AuthorityError: One sentence with a remedy: a foreign authority, a wrong name, expired, not
+            valid yet (or this machine's clock is off).
+    """
+    try:
+        shown = x509.load_pem_x509_certificate(certificate)
+        known = x509.load_pem_x509_certificate(authority)
+    except ValueError as error:
+        raise AuthorityError(f"a certificate cannot be read ({error})") from error
+    try:
+        shown.verify_directly_issued_by(known)
+    except (InvalidSignature, ValueError, TypeError) as error:
+        raise AuthorityError(
+            f"the server's certificate was made by {shown.issuer.rfc4514_string()!r}, not by this "
+            "consortium's authority: use the newest start-up kit, or somebody listens in between"
+        ) from error
+    now = now or datetime.now(UTC)
+    if now > shown.not_valid_after_utc:
+        raise AuthorityError(
+            f"the server's certificate ended on {shown.not_valid_after_utc:%Y-%m-%d}: the "
+            "coordinator renews it with `fedmedformer consortium provision --rotate server`"
+        )
+    if now < shown.not_valid_before_utc:
+        raise AuthorityError(
+            f"the server's certificate begins on {shown.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, "
+            f"and this machine's clock says {now:%Y-%m-%d %H:%M}: set the clock (NTP)"
+        )
+    names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    if _host(host) not in list(names):
+        known_hosts = ", ".join(str(n.value) for n in names)
+        raise AuthorityError(
+            f"the server's certificate is for {known_hosts}, but {host} was dialled: dial one of "
+            "them, or add the host to consortium.yaml and provision again"
+        )
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a private key that only this user can read.
+
+    Raises:
+        AuthorityError: There is one already, or it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+    except FileExistsError as error:
+        raise AuthorityError(f"{path}: there is a key already, and it is not replaced") from error
+    except OSError as error:
+        raise AuthorityError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def check_private(path: Path) -> None:
+    """Whether only its owner can read a private key.
+
+    Raises:
+        AuthorityError: Missing, or others can read it.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise AuthorityError(f"{path}: {error.strerror}") from error
+    if mode & 0o077:
+        raise AuthorityError(f"{path}: others can read this key (chmod 600 {path})")
+
+
+def _authority(key: Path, certificate: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    try:
+        private = serialization.load_pem_private_key(key.read_bytes(), None)
+        made = x509.load_pem_x509_certificate(certificate.read_bytes())
+    except (OSError, ValueError, TypeError) as error:
+        raise AuthorityError(f"{key}: the authority cannot be read ({error})") from error
+    if not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise AuthorityError(f"{key}: is no elliptic-curve key")
+    return private, made
+
+
+def _host(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,0 +1,134 @@
+"""Keys and certificates: real TLS with them works, and each common mistake has its sentence."""
+
+import socket
+import ssl
+import stat
+import threading
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_ssh_private_key,
+)
+
+from server.authority import (
+    AuthorityError,
+    check_private,
+    check_server_certificate,
+    fingerprint,
+    new_authority,
+    new_node_key,
+    new_server_certificate,
+)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """An authority and a server certificate for localhost and 127.0.0.1."""
+    new_authority(tmp_path / "ca.key", tmp_path / "ca.crt", "test")
+    server(tmp_path)
+    return tmp_path
+
+
+def server(folder: Path, hosts: tuple[str, ...] = ("localhost", "127.0.0.1")) -> None:
+    pair = folder / "ca.key", folder / "ca.crt"
+    new_server_certificate(pair, folder / "server.key", folder / "server.crt", hosts, 30)
+
+
+def shaken(folder: Path, host: str, authority: Path) -> str:
+    """A real TLS handshake on loopback; what the client says."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.crt", folder / "server.key")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with listening.accept()[0] as raw, suppress(OSError):
+                context.wrap_socket(raw, server_side=True).close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        trust = ssl.create_default_context(cafile=str(authority))
+        try:
+            with (
+                socket.create_connection(listening.getsockname()) as raw,
+                trust.wrap_socket(raw, server_hostname=host) as done,
+            ):
+                return str(done.version())
+        except ssl.SSLError as error:
+            return str(error)
+        finally:
+            thread.join()
+
+
+def test_tls_works_with_them_and_with_no_other_authority(made: Path, tmp_path: Path):
+    """By name and by address; a foreign authority's client hangs up."""
+    assert shaken(made, "localhost", made / "ca.crt") == "TLSv1.3"
+    assert shaken(made, "127.0.0.1", made / "ca.crt") == "TLSv1.3"
+    new_authority(tmp_path / "other.key", tmp_path / "other.crt", "other")
+    assert "CERTIFICATE_VERIFY_FAILED" in shaken(made, "localhost", tmp_path / "other.crt")
+    assert "Hostname mismatch" in shaken(made, "example.org", made / "ca.crt")
+
+
+def test_each_mistake_has_its_sentence(made: Path, tmp_path: Path):
+    """Wrong authority, wrong name, expired, clock off, no certificate."""
+    shown, known = (made / "server.crt").read_bytes(), (made / "ca.crt").read_bytes()
+    check_server_certificate(shown, known, "localhost")
+    check_server_certificate(shown, known, "127.0.0.1")
+    new_authority(tmp_path / "other.key", tmp_path / "other.crt", "test")  # of the same name
+    other = (tmp_path / "other.crt").read_bytes()
+    now = datetime.now(UTC)
+    for authority, host, clock, reason in (
+        (other, "localhost", now, "not by this consortium's authority"),
+        (known, "example.org", now, r"is for localhost, 127\.0\.0\.1, but example\.org was"),
+        (known, "localhost", now + timedelta(days=31), "ended on .*--rotate server"),
+        (known, "localhost", now - timedelta(days=1), r"this machine's clock says .* \(NTP\)"),
+        (b"nothing", "localhost", now, "cannot be read"),
+    ):
+        with pytest.raises(AuthorityError, match=reason):
+            check_server_certificate(shown, authority, host, clock)
+
+
+def test_a_renewed_certificate_replaces_the_old_one(made: Path):
+    """The authority stays, so that no hospital has to do anything."""
+    before = (made / "server.crt").read_bytes()
+    server(made, ("localhost", "fl.example.org"))
+    assert (made / "server.crt").read_bytes() != before
+    check_server_certificate(
+        (made / "server.crt").read_bytes(), (made / "ca.crt").read_bytes(), "fl.example.org"
+    )
+    (made / "ca.key").write_text("damaged")
+    with pytest.raises(AuthorityError, match="the authority cannot be read"):
+        server(made)
+
+
+def test_private_keys_are_for_their_owner_and_never_replaced(made: Path):
+    """0600 from the first byte on."""
+    for name in ("ca.key", "server.key"):
+        assert stat.S_IMODE((made / name).stat().st_mode) == 0o600
+        check_private(made / name)
+    with pytest.raises(AuthorityError, match="is not replaced"):
+        new_authority(made / "ca.key", made / "ca.crt", "test")
+    (made / "ca.key").chmod(0o644)
+    with pytest.raises(AuthorityError, match="others can read this key"):
+        check_private(made / "ca.key")
+    with pytest.raises(AuthorityError, match="No such file"):
+        check_private(made / "none.key")
+
+
+def test_a_node_key_is_one_that_flower_reads(tmp_path: Path):
+    """OpenSSH, P-384; the fingerprint is of the public key alone."""
+    told = new_node_key(tmp_path / "node.key", tmp_path / "node.pub")
+    key = load_ssh_private_key((tmp_path / "node.key").read_bytes(), None)
+    assert key.curve.name == "secp384r1"  # type: ignore[union-attr]
+    assert fingerprint((tmp_path / "node.pub").read_text()) == told
+    assert stat.S_IMODE((tmp_path / "node.key").stat().st_mode) == 0o600
+    other = ed25519.Ed25519PrivateKey.generate().public_key()
+    text = other.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    for public, reason in (("ssh-rsa nothing", "is no public key"), (text, "P-384")):
+        with pytest.raises(AuthorityError, match=reason):
+            fingerprint(public)
