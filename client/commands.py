@@ -8,6 +8,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fedmedformer site` and of its actions."""
     parser.epilog = "example: fedmedformer site check site.yaml --json card.json"
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    begin = _action(actions, "init", "make a site's key, a request to join, and drafts to edit")
+    begin.add_argument("folder", type=Path, metavar="FOLDER", help="of the site; made if missing")
+    begin.add_argument("--name", required=True, help="of the site, as the consortium will know it")
+    begin.epilog = "example: fedmedformer site init north --name north"
     check = _action(
         actions, "check", "read a site's data and print its data card, for its own eyes"
     )
@@ -47,7 +51,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what was asked for."""
-    {"check": _check, "ledger": _ledger, "approve": _approve}[arguments.action](arguments)
+    every = {"init": _init, "check": _check, "ledger": _ledger, "approve": _approve}
+    every[arguments.action](arguments)
 
 
 def _action(
@@ -62,6 +67,16 @@ def _action(
         help="show the traceback of an error",
     )
     return parser
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    """Say what to do with what was made."""
+    from client.joining import REQUEST, init
+
+    told = init(arguments.folder, arguments.name)
+    print(f"fingerprint of this site's key: {told}")
+    print(f"Send {arguments.folder / REQUEST} to the consortium, and read them the fingerprint by")
+    print(f"telephone. Edit site.yaml and policy.yaml in {arguments.folder}.")
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -169,3 +169,21 @@ def _finite(path: Path, tensors: Arrays) -> None:
         if not np.isfinite(value).all():
             count = int((~np.isfinite(value)).sum())
             raise ModelFileError(f"{path}: {name} holds {count} numbers that are NaN or infinite")
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a private key that only this user can read, in a folder that only this user can enter.
+
+    Raises:
+        FileExistsError: There is something already; it is not replaced.
+        OSError: It cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+
+
+def is_secret(path: Path) -> bool:
+    """Whether a file is there and nobody but its owner can read it."""
+    return path.is_file() and not path.stat().st_mode & 0o077

@@ -1,11 +1,9 @@
 """Keys and certificates of a consortium, and what is wrong with one that does not work.
 
-Elliptic curves: P-256 for TLS, P-384 for nodes, as Flower's SuperNode authentication wants it. A
-private key is written once, 0600, where it is used: a hospital's at the hospital.
+Elliptic curves on P-256. A private key is written once, 0600, where it is used.
 """
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,11 +16,11 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from medformer.errors import MedFormerError
+from medformer.files import write_secret
 
 AUTHORITY_DAYS = 3_650
 SKEW = timedelta(minutes=5)
@@ -31,39 +29,6 @@ SKEW = timedelta(minutes=5)
 
 class AuthorityError(MedFormerError):
     """A key or certificate cannot be made, read or used; says what to do."""
-
-
-def new_node_key(private: Path, public: Path) -> str:
-    """Make a node's key pair, in OpenSSH format as Flower reads it.
-
-    Returns:
-        Its fingerprint, to be compared by telephone.
-    Raises:
-        AuthorityError: There is a key already, or it cannot be written.
-    """
-    key = ec.generate_private_key(ec.SECP384R1())
-    write_private(private, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-    text = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    public.write_bytes(text + b"\n")
-    return fingerprint(text.decode())
-
-
-def fingerprint(public: str) -> str:
-    """Short name of a public key in OpenSSH format: SHA-256 in groups of four.
-
-    Raises:
-        AuthorityError: No P-384 key.
-    """
-    try:
-        key = serialization.load_ssh_public_key(public.encode())
-    except ValueError as error:
-        raise AuthorityError(f"is no public key ({error})") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
-        raise AuthorityError("a node's key must be ECDSA on the curve P-384")
-    digest = hashes.Hash(hashes.SHA256())
-    digest.update(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
-    text = digest.finalize().hex()[:32]
-    return " ".join(text[i : i + 4] for i in range(0, 32, 4))
 
 
 def new_authority(key: Path, certificate: Path, name: str) -> None:
@@ -90,7 +55,7 @@ def new_authority(key: Path, certificate: Path, name: str) -> None:
         )
         .sign(private, hashes.SHA256())
     )
-    write_private(key, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    _write(key, private)
     certificate.write_bytes(made.public_bytes(Encoding.PEM))
 
 
@@ -126,7 +91,7 @@ def new_server_certificate(
         .sign(signer, hashes.SHA256())
     )
     key.unlink(missing_ok=True)
-    write_private(key, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    _write(key, private)
     certificate.write_bytes(made.public_bytes(Encoding.PEM))
 
 
@@ -175,35 +140,13 @@ def check_server_certificate(
         )
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a private key that only this user can read.
-
-    Raises:
-        AuthorityError: There is one already, or it cannot be written.
-    """
+def _write(path: Path, private: ec.EllipticCurvePrivateKey) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        write_secret(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     except FileExistsError as error:
         raise AuthorityError(f"{path}: there is a key already, and it is not replaced") from error
     except OSError as error:
         raise AuthorityError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def check_private(path: Path) -> None:
-    """Whether only its owner can read a private key.
-
-    Raises:
-        AuthorityError: Missing, or others can read it.
-    """
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise AuthorityError(f"{path}: {error.strerror}") from error
-    if mode & 0o077:
-        raise AuthorityError(f"{path}: others can read this key (chmod 600 {path})")
 
 
 def _authority(key: Path, certificate: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:

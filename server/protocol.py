@@ -175,6 +175,38 @@ class Schedule(BaseModel):
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
 
+class JoinRequest(BaseModel):
+    """request.json: what a hospital sends to be invited; nothing in it is secret."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
+    public_key: str = Field(max_length=1_000)
+    """OpenSSH, ECDSA P-384, as Flower's SuperNode authentication wants it."""
+
+
+def fingerprint(public_key: str) -> str:
+    """Short name of a node's public key, to be read out: half a SHA-256 in groups of four.
+
+    Raises:
+        ValueError: No public key in OpenSSH format on the curve P-384.
+    """
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    try:
+        key = serialization.load_ssh_public_key(public_key.encode())
+    except ValueError as error:
+        raise ValueError(f"is no public key ({error})") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
+        raise ValueError("is no ECDSA key on the curve P-384")
+    encoded = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    text = hashlib.sha256(encoded).hexdigest()[:32]
+    return " ".join(text[i : i + 4] for i in range(0, 32, 4))
+
+
 @dataclass(frozen=True)
 class _Signed:
     """What every request says first."""

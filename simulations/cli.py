@@ -14,6 +14,7 @@ COMMANDS = {
     "audit": ("simulations.commands.audit", "try to refute a site's epsilon with canaries"),
     "report": ("server.commands", "rebuild and name the privacy-budget report of a run folder"),
     "site": ("client.commands", "what a hospital does by itself, such as checking its data"),
+    "consortium": ("server.consortium", "invite hospitals: certificates and start-up kits"),
     "model": ("medformer.commands", "look into a model file, export or extend it"),
 }
 """Name -> module with `configure(parser)` and `run(arguments) -> None`, and help."""

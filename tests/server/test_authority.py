@@ -9,20 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_ssh_private_key,
-)
 
+from medformer.files import is_secret
 from server.authority import (
     AuthorityError,
-    check_private,
     check_server_certificate,
-    fingerprint,
     new_authority,
-    new_node_key,
     new_server_certificate,
 )
 
@@ -110,25 +102,9 @@ def test_private_keys_are_for_their_owner_and_never_replaced(made: Path):
     """0600 from the first byte on."""
     for name in ("ca.key", "server.key"):
         assert stat.S_IMODE((made / name).stat().st_mode) == 0o600
-        check_private(made / name)
+        assert is_secret(made / name)
     with pytest.raises(AuthorityError, match="is not replaced"):
         new_authority(made / "ca.key", made / "ca.crt", "test")
-    (made / "ca.key").chmod(0o644)
-    with pytest.raises(AuthorityError, match="others can read this key"):
-        check_private(made / "ca.key")
-    with pytest.raises(AuthorityError, match="No such file"):
-        check_private(made / "none.key")
-
-
-def test_a_node_key_is_one_that_flower_reads(tmp_path: Path):
-    """OpenSSH, P-384; the fingerprint is of the public key alone."""
-    told = new_node_key(tmp_path / "node.key", tmp_path / "node.pub")
-    key = load_ssh_private_key((tmp_path / "node.key").read_bytes(), None)
-    assert key.curve.name == "secp384r1"  # type: ignore[union-attr]
-    assert fingerprint((tmp_path / "node.pub").read_text()) == told
-    assert stat.S_IMODE((tmp_path / "node.key").stat().st_mode) == 0o600
-    other = ed25519.Ed25519PrivateKey.generate().public_key()
-    text = other.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    for public, reason in (("ssh-rsa nothing", "is no public key"), (text, "P-384")):
-        with pytest.raises(AuthorityError, match=reason):
-            fingerprint(public)
+    (made / "ca.key").chmod(0o640)
+    assert not is_secret(made / "ca.key")
+    assert not is_secret(made / "none.key")

@@ -1,0 +1,85 @@
+"""What a hospital does first: make a key, ask to join, write down what there is and is allowed."""
+
+import json
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from medformer.errors import ConfigError
+from medformer.files import write_secret
+from server.protocol import JoinRequest, fingerprint
+
+KEY, PUBLIC, REQUEST = "node.key", "node.pub", "request.json"
+SITE = """\
+# What there is at this site. `fedmedformer site check` reads everything and prints a data card.
+name: {name}
+
+# Public: kind of image as the consortium calls it. Others see this.
+domain: {{name: {name}, modality: chest-xray, anatomy: chest, channels: 1, size: 224}}
+
+# What is to be learned from the labels; stays here.
+tasks:
+  - {{name: finding, kind: binary-class, classes: 2, labels: finding}}
+
+# Where the records are: dicom, nifti, folder, npz, medmnist or phantoms. `records/labels.csv` has
+# the columns file and finding, and patient if the files do not say it.
+data: {{source: dicom, path: records}}
+
+privacy:
+  unit: patient
+  epsilon: 3            # of one run
+  epsilon_budget: 9     # of all runs together, for ever
+  delta: 1.0e-6
+  n_public: 1000        # patients, roughly, as you would tell anybody; never counted from the data
+"""
+POLICY = """\
+# What the consortium may compute here. What is not in this file is refused.
+objectives: [inpainting, contrastive, supervised]
+max_epsilon_per_run: 3
+min_noise_multiplier: 0.5
+max_rounds: 400
+# accept_unit_image: true        # only where each patient has one image
+# hours: ["20:00-06:00"]         # local time; always if left out
+approval: manual                 # somebody here says yes to each run: fedmedformer site approve
+"""
+
+
+def init(folder: Path, name: str) -> str:
+    """Make a site's folder: its key, its request, and drafts of site.yaml and policy.yaml.
+
+    Returns:
+        Fingerprint of the key, to be read to the consortium by telephone.
+    Raises:
+        ConfigError: There is a key already, the name is impossible, or nothing can be written.
+    """
+    key = ec.generate_private_key(ec.SECP384R1())
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    try:
+        request = JoinRequest(site=name, public_key=public)
+    except ValueError as error:
+        raise ConfigError(
+            f"the name {name!r} is impossible: small letters, digits and '-', at most 40"
+        ) from error
+    try:
+        write_secret(
+            folder / KEY, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        )
+        (folder / PUBLIC).write_text(public + "\n")
+        (folder / REQUEST).write_text(json.dumps(request.model_dump(), indent=1) + "\n")
+        for file, text in (("site.yaml", SITE), ("policy.yaml", POLICY)):
+            if not (folder / file).exists():
+                (folder / file).write_text(text.format(name=name))
+    except FileExistsError as error:
+        raise ConfigError(
+            f"{folder / KEY}: this site has a key already. For a new one move it away, and tell "
+            "the consortium its new fingerprint"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: cannot be written ({error.strerror})") from error
+    return fingerprint(public)
