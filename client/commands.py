@@ -18,6 +18,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check.add_argument("site", type=Path, metavar="SITE.yaml", help="what the site declares")
     check.add_argument("--json", type=Path, metavar="FILE", help="write the card there as JSON too")
     check.epilog = "example: fedmedformer site check site.yaml --json card.json"
+    for name, help_ in (
+        ("up", "run the site's guard and node until they are stopped"),
+        ("status", "whether guard and node serve"),
+        ("down", "stop a node that is up"),
+    ):
+        one = _action(actions, name, help_)
+        one.add_argument("folder", type=Path, metavar="FOLDER", help="as site init made it")
+        one.epilog = f"example: fedmedformer site {name} north"
+        if name == "up":
+            one.add_argument(
+                "--health-port", type=int, default=9194, help="of the node (%(default)s)"
+            )
     ledger = _action(actions, "ledger", "what the site's privacy has cost so far; reads no record")
     ledger.epilog = "example: fedmedformer site ledger export STATE --out ledger.jsonl"
     verbs = ledger.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -51,7 +63,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what was asked for."""
-    every = {"init": _init, "check": _check, "ledger": _ledger, "approve": _approve}
+    every = {
+        "init": _init,
+        "check": _check,
+        "up": _node,
+        "status": _node,
+        "down": _node,
+        "ledger": _ledger,
+        "approve": _approve,
+    }
     every[arguments.action](arguments)
 
 
@@ -77,6 +97,26 @@ def _init(arguments: argparse.Namespace) -> None:
     print(f"fingerprint of this site's key: {told}")
     print(f"Send {arguments.folder / REQUEST} to the consortium, and read them the fingerprint by")
     print(f"telephone. Edit site.yaml and policy.yaml in {arguments.folder}.")
+
+
+def _node(arguments: argparse.Namespace) -> None:
+    """Start, ask or stop.
+
+    Raises:
+        NodeError: It is up, is not, or does not serve.
+    """
+    from client import node
+
+    if arguments.action == "up":
+        node.up(arguments.folder, arguments.health_port)
+    elif arguments.action == "down":
+        node.down(arguments.folder)
+    else:
+        found = node.status(arguments.folder)
+        for name, state in found.items():
+            print(f"{name}: {state}")
+        if bad := [name for name, state in found.items() if state != "serving"]:
+            raise node.NodeError(f"{arguments.folder}: {', '.join(bad)} is not serving")
 
 
 def _check(arguments: argparse.Namespace) -> None:
