@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -111,8 +112,16 @@ class Node:
             "--auth-supernode-private-key", str(folder / "node.key"),
             "--node-config", f'guard-socket="{self.socket.absolute()}"',
             "--health-server-address", f"127.0.0.1:{health_port}",
+            "--port", str(_free_port()),
         ]  # fmt: skip
         return {"guard": guard, "supernode": supernode}
+
+
+def _free_port() -> int:
+    """For the SuperNode's own talk with the relays that it starts, on this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port: int = one.getsockname()[1]
+        return port
 
 
 class Supervisor:

@@ -52,20 +52,24 @@ class FlowerFleet:
         grid: Flower's.
         wanted: Number of sites in the federation.
         timeout: Seconds to wait for the answers to one round.
+        nodes_wait: Seconds to wait for the nodes.
     Raises:
         FederationError: Fewer nodes than sites.
     """
 
-    def __init__(self, grid: Grid, wanted: int, timeout: float) -> None:
+    def __init__(
+        self, grid: Grid, wanted: int, timeout: float, nodes_wait: float = NODES_WAIT
+    ) -> None:
         self._grid = grid
         self._timeout = timeout
         self._nodes: dict[str, int] = {}
-        end = time.monotonic() + NODES_WAIT
+        end = time.monotonic() + nodes_wait
         while len(found := sorted(grid.get_node_ids())) < wanted:
             if time.monotonic() > end:
                 raise FederationError(
-                    f"{len(found)} nodes for {wanted} sites: start with "
-                    f"--federation-config 'num-supernodes={wanted} client-resources-num-cpus=1'"
+                    f"{len(found)} nodes for {wanted} sites: start every site's node, or a "
+                    f"simulation with --federation-config 'num-supernodes={wanted} "
+                    "client-resources-num-cpus=1'"
                 )
             time.sleep(0.2)
         self._found = found

@@ -17,6 +17,8 @@ from client.privacy import release
 from medformer.errors import ConfigError
 from server.checkpoints import load_state, write_json
 from server.coordinate import CHECKPOINTS, Run, outcome
+from server.deployment import FEDERATION, deploy
+from server.federation import Federation, load_federation
 from server.fleet import FlowerFleet
 from server.model_file import write_model
 from server.protocol import Tensors, run_folder
@@ -36,6 +38,9 @@ ROUND_TIMEOUT = 3600.0
 def main(grid: Grid, context: Context) -> None:
     """One run, whose outcome is in outcome.json and nowhere else: Flower reports success anyway."""
     folder = run_folder(context.run_config, context.run_id)
+    if context.run_config.get("deployment"):
+        _deploy(grid, folder, float(context.run_config["approval-wait"]))
+        return
     with outcome(folder):
         prepared = _prepared(folder, context.run_config)
         _same_scenario(folder, str(context.run_config.get("scenario-sha256", "")))
@@ -56,6 +61,27 @@ def main(grid: Grid, context: Context) -> None:
             run.execute(start)
         finish(prepared)
     log.info("report: %s", folder / "report.html")
+
+
+def _deploy(grid: Grid, folder: Path, approval_wait: float) -> None:
+    """Real hospitals: they have their own guards, and nothing exact is asked for."""
+    with FreshProcess() as helper:
+
+        def start() -> Tensors:
+            federation = load_federation(folder / FEDERATION)
+            return helper.call(start_of_federation, federation, folder)
+
+        deploy(grid, folder, start, release.declaration(), approval_wait)
+
+
+def start_of_federation(federation: Federation, folder: Path) -> Tensors:
+    """In a helper process, which has torch: public pre-training, or random tensors."""
+    from server.pretraining import initial_shared
+    from simulations.public import start_of
+
+    if federation.pretraining is None:
+        return initial_shared(federation.model, federation.seed)
+    return start_of(federation, folder, None)
 
 
 def finish(prepared: Prepared) -> None:

@@ -167,6 +167,8 @@ RUN_CONFIG: dict[str, Any] = {
     "out": "",
     "data-root": "",
     "state-dir": "",
+    "deployment": False,
+    "approval-wait": 0.0,
 }
 """Every key of the run config with its default, as in pyproject.toml."""
 

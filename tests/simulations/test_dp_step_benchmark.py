@@ -1,5 +1,8 @@
 """The benchmark of the DP step: every method takes a step, and all clip to the same sum."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -34,3 +37,10 @@ def test_methods_compute_the_same_step(objective: str, monkeypatch: pytest.Monke
     length = float(moved["opacus hooks"].norm())
     for name, steps in moved.items():
         assert float((steps - moved["opacus hooks"]).norm()) < 1e-5 * length, name
+
+
+def test_the_table_of_the_documentation_is_the_result():
+    """As `as_table` writes it."""
+    docs = Path(__file__).parents[2] / "docs"
+    rows = json.loads((docs / "results" / "dp_step.json").read_text())["rows"]
+    assert dp_step.as_table(rows) in (docs / "privacy.md").read_text()

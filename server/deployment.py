@@ -1,0 +1,48 @@
+"""One run over real hospitals: no exact value, secure noise, people who have to say yes first."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from server.checkpoints import write_json
+from server.coordinate import Run, outcome
+from server.federation import load_federation
+from server.fleet import FlowerFleet
+from server.model_file import write_model
+from server.protocol import Tensors
+from server.report.write import write_report
+
+FEDERATION = "federation.json"
+"""What a deployment's run folder begins with."""
+ROUND_TIMEOUT = 3_600.0
+NODES_WAIT = 120.0
+"""Seconds to wait for the hospitals' nodes to dial in."""
+
+
+def deploy(
+    grid: Any,
+    folder: Path,
+    start: Callable[[], Tensors],
+    release: Mapping[str, Any],
+    approval_wait: float,
+) -> None:
+    """Train, and write report and model; goes on from the last checkpoint if there is one.
+
+    Args:
+        grid: Flower's.
+        folder: The run folder, with federation.json in it.
+        start: Makes the shared tensors of round 0.
+        release: What may leave a site, as the code that all sites run declares it.
+        approval_wait: Seconds to wait for the sites' people to say yes.
+    Raises:
+        MedFormerError: The run cannot start, or was interrupted; outcome.json says why.
+    """
+    with outcome(folder):
+        federation = load_federation(folder / FEDERATION)
+        fleet = FlowerFleet(grid, len(federation.sites), ROUND_TIMEOUT, nodes_wait=NODES_WAIT)
+        Run(fleet, federation, folder, approval_wait=approval_wait).execute(start)
+        write_json(folder / "release.json", dict(release))
+        write_report(folder, simulation=False)
+        settings = json.loads((folder / FEDERATION).read_text())
+        write_model(folder, description=f"Trained by {settings['name']}.", noise="secure")

@@ -1,0 +1,41 @@
+"""The mutations that docs/privacy.md shows are still those of these sources, and one is run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.mutations import MUTATIONS, ROOT, Mutation, as_table, mutated, run
+
+RESULT = ROOT / "docs" / "results" / "mutations.json"
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
+def test_every_mutation_changes_the_sources_and_was_caught(mutation: Mutation):
+    """What it replaces is there once, and the table holds it as caught."""
+    source = (ROOT / mutation.file).read_text()
+    compile(mutated(mutation, source), mutation.file, "exec")
+    rows = {row["mutation"]: row for row in json.loads(RESULT.read_text())["rows"]}
+    assert rows[mutation.name]["caught"] is True
+    assert rows[mutation.name]["audit"] or rows[mutation.name]["tests"]
+
+
+def test_the_table_of_the_documentation_is_the_result():
+    """As `as_table` writes it."""
+    rows = json.loads(RESULT.read_text())["rows"]
+    assert as_table(rows) in (ROOT / "docs" / "privacy.md").read_text()
+
+
+def test_a_mutation_that_is_no_longer_there_is_named():
+    """The table would rot otherwise."""
+    with pytest.raises(ValueError, match="no longer holds"):
+        mutated(Mutation("n", "f", "x", "y"), "xx")
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(1200)
+def test_a_mutation_is_caught_by_the_audit_and_by_tests(tmp_path: Path):
+    """And harmless changes by neither would take the whole suite: seen by CI on every commit."""
+    row = run(next(m for m in MUTATIONS if m.name == "half the noise"), tmp_path)
+    assert "standard deviation of the noise" in str(row["audit"])
+    assert row["tests"]
