@@ -15,7 +15,8 @@ from client.privacy.ledger import Ledger
 from client.privacy.noise import SeededNoise
 from client.privacy.plan import solve
 from client.site import Privacy, Site
-from client.training import site_model
+from client.store import Store
+from client.training import initial_state, site_model
 from medformer.model import Medformer
 from medformer.objectives import mix_losses
 from server.protocol import Admit, AdmitAnswer, Phase, Schedule, TrainAnswer
@@ -136,3 +137,59 @@ def test_choices_made_by_looking_at_records_are_listed_as_not_covered():
     """Nobody can see them from here."""
     assert any("hyper-parameters" in gap for gap in release.NOT_COVERED)
     assert any("overlap" in gap for gap in release.NOT_COVERED)
+
+
+def test_local_heads_carry_the_same_noise_as_what_is_sent(
+    open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+):
+    """A head without noise would leak through the encoder's gradients of the next step. With all
+    gradients at zero the change is noise alone: two steps, at momentum 0 for what is shared and
+    0.9 for what stays."""
+    monkeypatch.setattr(
+        "client.training.mix_losses", lambda model, batch, *_: _no_loss(model, batch)
+    )
+    guard = open_guard(site)
+    assert isinstance(guard.handle(admit(schedule)), AdmitAnswer)
+    request = train(schedule)
+    answer = guard.handle(request)
+    assert isinstance(answer, TrainAnswer)
+    plan = solve(schedule, site.privacy, site.tasks).phases[0]
+    each = schedule.phases[0].learning_rate * plan.noise_std / plan.expected_batch_size
+    shared = [answer.tensors[k] - request.tensors[k] for k in answer.tensors]
+    moved = np.concatenate([change.ravel() for change in shared])
+    assert moved.std() == pytest.approx(2**0.5 * each, rel=0.02)
+    kept = Store(guard.folder, "run-1").get_state(2)
+    assert kept is not None
+    before = initial_state(site_model(CONFIG, site.tasks)).parameters
+    changes = {k: (v - before[k]).numpy().ravel() for k, v in kept.parameters.items()}
+    trained = {k: v for k, v in changes.items() if v.any()}
+    assert "output.heads.chest.weight" in trained
+    assert np.concatenate(list(trained.values())).std() == pytest.approx(
+        (1.9**2 + 1) ** 0.5 * each, rel=0.15
+    )
+
+
+def test_two_clipping_groups_have_the_noise_of_both(
+    open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+):
+    """Model and discriminator are clipped apart: one record moves the sum by up to the root of the
+    sum of both bounds' squares, and the noise is a multiple of that."""
+    phase = Phase(
+        name="adaptation", rounds=1, objectives={"supervised": 1, "domain_adversarial": 0.1},
+        expected_batch_size=16, learning_rate=0.1, max_grad_norm=3, discriminator_max_grad_norm=4,
+    )  # fmt: skip
+    both = schedule.model_copy(update={"phases": (phase,)})
+    monkeypatch.setattr(
+        "client.training.mix_losses",
+        lambda model, batch, mix, generator: 0 * mix_losses(model, batch, mix, generator),
+    )
+    guard = open_guard(site)
+    assert isinstance(guard.handle(admit(both)), AdmitAnswer)
+    request = train(both)
+    answer = guard.handle(request)
+    assert isinstance(answer, TrainAnswer), answer
+    plan = solve(both, site.privacy, site.tasks).phases[0]
+    assert plan.max_grad_norm == 5
+    each = phase.learning_rate * 5 * plan.noise_multiplier / plan.expected_batch_size
+    moved = [(answer.tensors[k] - request.tensors[k]).ravel() for k in answer.tensors]
+    assert np.concatenate(moved).std() == pytest.approx(each, rel=0.02)
