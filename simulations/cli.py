@@ -51,6 +51,7 @@ def _run(parsed: argparse.Namespace) -> int:
     signal.signal(signal.SIGINT, _interrupt)  # also where a shell started us with it ignored
     try:
         importlib.import_module(COMMANDS[parsed.command][0]).run(parsed)
+        sys.stdout.flush()  # a closed pipe is noticed here, not when Python ends
     except MedFormerError as error:
         if parsed.debug:
             raise
