@@ -19,7 +19,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     make.add_argument(
         "--rotate", choices=["server"], help="make a new server certificate of the same authority"
     )
-    for action in (begin, make):
+    serve = actions.add_parser("up", help="run the SuperLink until it is stopped")
+    serve.add_argument("folder", type=Path, metavar="FOLDER", help="provisioned")
+    submit = actions.add_parser("submit", help="begin a run, or go on with an interrupted one")
+    submit.add_argument("folder", type=Path, metavar="FOLDER", help="whose SuperLink is up")
+    submit.add_argument("run", type=Path, metavar="RUN.yaml", help="what is to be trained")
+    submit.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
+    status = actions.add_parser("status", help="nodes and runs")
+    status.add_argument("folder", type=Path, metavar="FOLDER", help="whose SuperLink is up")
+    stop = actions.add_parser("stop", help="stop a run; what is trained stays")
+    stop.add_argument("folder", type=Path, metavar="FOLDER", help="whose SuperLink is up")
+    stop.add_argument("run", metavar="RUN_ID", help="Flower's id, as submit printed it")
+    for action in (begin, make, serve, submit, status, stop):
         action.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
 
 
@@ -34,7 +45,26 @@ def run(arguments: argparse.Namespace) -> None:
             f"{arguments.folder}"
         )
         return
+    if arguments.action in ("up", "submit", "status", "stop"):
+        _superlink(arguments)
+        return
     done = provision(arguments.folder, rotate_server=arguments.rotate == "server")
     print(f"kits: {', '.join(done.kits)}, in {arguments.folder / 'kits'}")
     for name in done.missing:
         print(f"waiting for the request of {name}: {arguments.folder / 'requests' / name}.json")
+
+
+def _superlink(arguments: argparse.Namespace) -> None:
+    from server.superlink import SuperLink
+
+    own = SuperLink(arguments.folder)
+    if arguments.action == "up":
+        own.up()
+    elif arguments.action == "submit":
+        print(f"run {own.submit(arguments.run, arguments.out)}: {arguments.out}")
+    elif arguments.action == "status":
+        print(own.flwr(["supernode", "list", "own"]).strip())
+        print(own.flwr(["list", "own"]).strip())
+    else:
+        own.flwr(["stop", arguments.run, "own"])
+        print(f"run {arguments.run} is stopped; submit it again to go on from its last round")

@@ -62,6 +62,8 @@ class Consortium(Frozen):
     hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")], ...] = Field(
         min_length=1
     )
+    listen: str = "0.0.0.0"
+    """Address of this machine that the server listens at."""
     port: int = Field(default=9092, ge=1, le=65_535)
     certificate_days: int = Field(default=365, ge=1, le=825)
     sites: dict[Name, Fingerprint] = Field(default_factory=dict)
@@ -133,10 +135,10 @@ def provision(folder: Path, *, rotate_server: bool = False) -> Provisioned:
     server.mkdir(parents=True, exist_ok=True, mode=0o700)
     known = _hosts_of(server)
     if rotate_server or known != consortium.hosts:
-        new_server_certificate(
-            authority, server / "server.key", server / "server.crt", consortium.hosts,
-            consortium.certificate_days,
-        )  # fmt: skip
+        # Flower's own processes at the server dial the loopback address, over TLS as well.
+        hosts = tuple(dict.fromkeys((*consortium.hosts, "localhost", "127.0.0.1")))
+        files = server / "server.key", server / "server.crt"
+        new_server_certificate(authority, *files, hosts, consortium.certificate_days)
         replace_file(server / "hosts.json", json.dumps(consortium.hosts).encode())
     _mirror(server / "nodes", {f"{n}.pub": r.public_key + "\n" for n, r in requests.items()})
     replace_file(server / "ca.crt", authority[1].read_bytes())

@@ -129,7 +129,7 @@ def test_run_config_of_pyproject_and_launcher_are_the_same():
     """Flower drops keys that are not declared."""
     import tomllib
 
-    from simulations.launcher import RUN_CONFIG
+    from server.bundle import RUN_CONFIG
 
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
     assert declared == RUN_CONFIG

@@ -172,7 +172,8 @@ def test_ctrl_c_in_mid_round_ends_cleanly(simulate, number: signal.Signals):
 
 def test_bare_flwr_run_works_and_too_few_nodes_are_named(tmp_path: Path):
     """`flwr run .` without the option has 2 nodes for 4 sites: a sentence names the option."""
-    from simulations.launcher import _flwr, superlink, wait_healthy, write_app
+    from server.bundle import write_app
+    from simulations.launcher import _flwr, superlink, wait_healthy
 
     with superlink(tmp_path / "flower") as flower:
         wait_healthy(flower)

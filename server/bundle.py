@@ -1,0 +1,47 @@
+"""The app bundle that Flower carries to the nodes, and the run config that goes with it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from server.protocol import PACKAGES
+
+
+def write_app(folder: Path) -> Path:
+    """The app bundle: the packages as they are installed, and a pyproject of its own.
+
+    Returns:
+        `folder`, ready for `flwr run`.
+    """
+    root = Path(__file__).parent.parent
+    for package in PACKAGES:
+        shutil.copytree(
+            root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    (folder / "pyproject.toml").write_text(
+        '[project]\nname = "fedmedformer"\nversion = "0.1.0"\nlicense = "Apache-2.0"\n'
+        "dependencies = []\n\n"
+        '[tool.flwr.app]\npublisher = "fedmedformer"\n'
+        f"fab-include = {json.dumps([f'{p}/**' for p in PACKAGES])}\n\n"
+        '[tool.flwr.app.components]\nserverapp = "simulations.flower:app"\n'
+        'clientapp = "client.app:app"\n\n[tool.flwr.app.config]\n' + toml(RUN_CONFIG)
+    )
+    return folder
+
+
+RUN_CONFIG: dict[str, Any] = {
+    "scenario-file": "",
+    "scenario-sha256": "",
+    "out": "",
+    "data-root": "",
+    "state-dir": "",
+    "deployment": False,
+    "approval-wait": 0.0,
+}
+"""Every key of the run config with its default, as in pyproject.toml."""
+
+
+def toml(values: dict[str, Any]) -> str:
+    """Flat scalars as TOML; JSON's strings and booleans are valid TOML."""
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())

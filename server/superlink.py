@@ -1,0 +1,325 @@
+"""`fedmedformer consortium up|submit|status|stop`: a consortium's SuperLink and its runs.
+
+The SuperLink speaks HTTPS with the certificate of the server's kit, keeps its state on the disk and
+lets in the nodes whose keys are in that kit, and no others. Everything else is in the consortium's
+folder: state.db, nodes.json (name -> node id and key), runs.
+"""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName
+from medformer.errors import ConfigError, MedFormerError
+from medformer.files import is_secret, replace_file
+from medformer.settings import explain
+from server.bundle import RUN_CONFIG, toml, write_app
+from server.deployment import FEDERATION
+from server.federation import Federation, Pretraining, PublicSite
+from server.protocol import Phase, Schedule
+from server.provision import Consortium, load
+
+log = logging.getLogger(__name__)
+
+START_SECONDS = 60.0
+HEALTH = "127.0.0.1:9095"
+"""Flower's health service has no TLS: this machine only."""
+
+
+class SuperLinkError(MedFormerError):
+    """The SuperLink cannot be started or asked; says what to do."""
+
+
+class RunFile(Frozen):
+    """run.yaml: what a consortium has agreed to train."""
+
+    name: Name
+    preset: PresetName = "tiny"
+    seed: int = Field(default=0, ge=0)
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    spare_rounds: int = Field(default=1, ge=0)
+    local_momentum: float = Field(default=0.9, ge=0, lt=1)
+    server_momentum: float = Field(default=0.9, ge=0, lt=1)
+    pretraining: Pretraining | None = None
+    sites: dict[Name, Domain] = Field(min_length=1)
+    """Members that take part, and the kind of image that each declares."""
+    approval_hours: float = Field(default=48, ge=0, le=1_000)
+    """Hours to wait for the sites' people to say yes."""
+
+    def federation(self) -> Federation:
+        """As all sites may read it."""
+        domains = list(self.sites.values())
+        return Federation(
+            name=self.name,
+            seed=self.seed,
+            model=ModelConfig.for_domains(domains, self.preset),
+            schedule=Schedule(
+                phases=self.phases,
+                spare_rounds=self.spare_rounds,
+                local_momentum=self.local_momentum,
+            ),
+            pretraining=self.pretraining,
+            sites=tuple(PublicSite(name=n, domain=d) for n, d in self.sites.items()),
+            server_momentum=self.server_momentum,
+        )
+
+
+def load_run(path: Path) -> RunFile:
+    """Read and check a run.yaml.
+
+    Raises:
+        ConfigError: Missing, not YAML, unknown key, wrong type or value.
+    """
+    try:
+        raw: Any = yaml.safe_load(path.read_text())
+        return RunFile.model_validate(raw)
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({type(error).__name__})") from error
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, RunFile)}") from error
+
+
+@dataclass(frozen=True)
+class SuperLink:
+    """A consortium's folder, as `provision` leaves it."""
+
+    folder: Path
+
+    def up(self) -> None:
+        """Serve until SIGTERM or SIGINT; nodes are let in and out as the kit says.
+
+        Raises:
+            SuperLinkError: It does not start, or dies.
+            ConfigError: The folder is not provisioned.
+        """
+        consortium = self._ready()
+        home = self.folder / "flower"
+        (home / "empty").mkdir(parents=True, exist_ok=True)
+        self._connect(consortium)
+        with open(self.folder / "superlink.log", "ab") as out:
+            process = subprocess.Popen(
+                self.command(consortium), cwd=home / "empty", env=self._environment(),
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+            )  # fmt: skip
+        stopped = False
+
+        def stop(*_: object) -> None:
+            nonlocal stopped
+            stopped = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        try:
+            self._wait(process)
+            self.admit_nodes()
+            log.info("serving at %s:%d", consortium.hosts[0], consortium.port)
+            while not stopped:
+                if process.poll() is not None:
+                    raise SuperLinkError(
+                        f"the SuperLink ended with {process.returncode}; see "
+                        f"{self.folder / 'superlink.log'}. Start it again: its state is on the disk"
+                    )
+                time.sleep(0.3)
+        finally:
+            _end(process)
+
+    def command(self, consortium: Consortium) -> list[str]:
+        """Flower's command line."""
+        kit = (self.folder / "kits" / "server").absolute()
+        return [
+            str(Path(sys.executable).parent / "flower-superlink"),
+            "--ssl-certfile", str(kit / "server.crt"),
+            "--ssl-keyfile", str(kit / "server.key"),
+            "--ssl-ca-certfile", str(kit / "ca.crt"),
+            "--enable-supernode-auth",
+            "--database", str((self.folder / "state.db").absolute()),
+            "--host", consortium.listen, "--port", str(consortium.port),
+            "--isolation", "subprocess",
+            "--health-server-address", HEALTH,
+            "--disable-runtime-dependency-installation",
+        ]  # fmt: skip
+
+    def admit_nodes(self) -> None:
+        """Register the keys of the server's kit, and unregister what is there no more.
+
+        Raises:
+            SuperLinkError: Flower does not take a key.
+        """
+        known = self.nodes()
+        wanted = {f.stem: f for f in sorted((self.folder / "kits/server/nodes").glob("*.pub"))}
+        for name, entry in list(known.items()):
+            if name not in wanted or wanted[name].read_text() != entry["public_key"]:
+                self.flwr(["supernode", "unregister", str(entry["node_id"]), "own"])
+                del known[name]
+                self._note(known)
+        for name, file in wanted.items():
+            if name not in known:
+                answer = self.flwr(
+                    ["supernode", "register", str(file), "own", "--name", name, "--format", "json"]
+                )
+                known[name] = {"node_id": _node_id(answer), "public_key": file.read_text()}
+                self._note(known)
+
+    def nodes(self) -> dict[str, dict[str, str]]:
+        """Member -> node id and public key, of those that are let in."""
+        try:
+            known: dict[str, dict[str, str]] = json.loads((self.folder / "nodes.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+        return known
+
+    def submit(self, file: Path, out: Path) -> str:
+        """Begin a run, or go on with one that was interrupted, whose folder is there.
+
+        Returns:
+            Flower's id of it.
+        Raises:
+            ConfigError: run.yaml cannot be used, or the folder is of another run.
+            SuperLinkError: The SuperLink is not up.
+        """
+        run, consortium = load_run(file), self._ready()
+        if strangers := sorted(set(run.sites) - set(consortium.sites)):
+            raise ConfigError(f"{file}: {strangers[0]} is no member of {consortium.name}")
+        text = run.federation().model_dump_json()
+        federation = out / FEDERATION
+        if federation.exists() and federation.read_text() != text:
+            raise ConfigError(f"{out}: holds another run; choose another folder")
+        out.mkdir(parents=True, exist_ok=True)
+        replace_file(federation, text.encode())
+        (out / "outcome.json").unlink(missing_ok=True)
+        app = write_app(_emptied(self.folder / "flower" / "app"))
+        config = self.folder / "flower" / "run-config.toml"
+        values = {
+            **RUN_CONFIG,
+            "out": str(out.absolute()),
+            "deployment": True,
+            "approval-wait": 3_600.0 * run.approval_hours,
+        }
+        config.write_text(toml(values))
+        answer = self.flwr(
+            ["run", str(app), "own", "--run-config", str(config), "--format", "json"]
+        )
+        return str(_parsed(answer)["run-id"])
+
+    def flwr(self, arguments: Sequence[str]) -> str:
+        """Ask Flower's own command.
+
+        Raises:
+            SuperLinkError: It says no, or is not up.
+        """
+        done = subprocess.run(
+            [str(Path(sys.executable).parent / "flwr"), *arguments],
+            env=self._environment(), capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            said = (done.stdout + done.stderr).strip().splitlines()
+            raise SuperLinkError(
+                f"flwr {arguments[0]} failed: {said[-1] if said else 'no word'}. Is the SuperLink "
+                f"up (fedmedformer consortium up {self.folder})?"
+            )
+        return done.stdout
+
+    def _ready(self) -> Consortium:
+        key = self.folder / "kits" / "server" / "server.key"
+        if not is_secret(key):
+            raise ConfigError(
+                f"{key}: is missing, or others can read it: fedmedformer consortium provision "
+                f"{self.folder}"
+            )
+        return load(self.folder)
+
+    def _connect(self, consortium: Consortium) -> None:
+        """How Flower's command reaches this SuperLink."""
+        authority = (self.folder / "kits" / "server" / "ca.crt").absolute()
+        local = next((h for h in ("localhost", "127.0.0.1") if h in consortium.hosts), None)
+        text = (
+            '[superlink]\ndefault = "own"\n\n[superlink.own]\n'
+            f'address = "{local or consortium.hosts[0]}:{consortium.port}"\n'
+            f'root-certificates = "{authority}"\n'
+        )
+        replace_file(self.folder / "flower" / "config.toml", text.encode())
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "FLWR_HOME": str((self.folder / "flower").absolute()),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        }
+
+    def _wait(self, process: "subprocess.Popen[bytes]") -> None:
+        end = time.monotonic() + START_SECONDS
+        while not healthy():
+            if process.poll() is not None or time.monotonic() > end:
+                raise SuperLinkError(
+                    f"the SuperLink does not start; see {self.folder / 'superlink.log'} (is the "
+                    "port taken?)"
+                )
+            time.sleep(0.3)
+
+    def _note(self, known: dict[str, dict[str, str]]) -> None:
+        replace_file(self.folder / "nodes.json", json.dumps(known, indent=1).encode())
+
+
+def healthy() -> bool:
+    """Whether a SuperLink serves on this machine."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with grpc.insecure_channel(HEALTH, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=2
+            )
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _parsed(answer: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(answer[answer.index("{") :])
+    except ValueError as error:
+        raise SuperLinkError(f"Flower's answer cannot be read: {answer.strip()[-200:]}") from error
+    return found
+
+
+def _node_id(answer: str) -> str:
+    found = _parsed(answer)
+    for key in ("node-id", "node_id", "id"):
+        if key in found:
+            return str(found[key])
+    raise SuperLinkError(f"Flower's answer names no node: {answer.strip()[-200:]}")
+
+
+def _emptied(folder: Path) -> Path:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """SIGTERM, and SIGKILL after a while; what it started goes with it."""
+    for number, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(timeout=patience)
+        except subprocess.TimeoutExpired:
+            continue
