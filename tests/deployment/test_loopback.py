@@ -113,7 +113,7 @@ def waited(condition: Callable[[], bool], seconds: float, what: str) -> None:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package in an environment of its own, as the guard demands; dependencies are borrowed."""
     folder = tmp_path_factory.mktemp("installed")
-    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps"]
     subprocess.run([*wheel, "-w", str(folder), str(ROOT)], check=True, capture_output=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
     python = folder / "venv" / "bin" / "python"
