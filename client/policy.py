@@ -7,17 +7,15 @@ done with it. Everything here is checked when a run is admitted, before any reco
 import re
 from datetime import datetime, time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from client.privacy.plan import PrivacyPlan
 from client.privacy.refusals import PolicyForbids
 from client.site import Site
 from medformer.config import Frozen
-from medformer.errors import ConfigError
-from medformer.settings import explain
+from medformer.settings import read_yaml
 from server.protocol import Objective, Schedule
 
 
@@ -103,13 +101,7 @@ def load_policy(path: Path) -> Policy:
     Raises:
         ConfigError: Missing, not YAML, unknown key, wrong type or value.
     """
-    try:
-        raw: Any = yaml.safe_load(path.read_text())
-        return Policy.model_validate(raw)
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML ({type(error).__name__})") from error
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, Policy)}") from error
+    return read_yaml(path, Policy)
 
 
 def summary(site: Site, schedule: Schedule, plan: PrivacyPlan, spent: float, budget: float) -> str:

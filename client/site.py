@@ -5,15 +5,13 @@ clipping bound can be written here.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from client.data.sources import Listed, Source
 from medformer.config import Domain, Frozen, Name, Task
-from medformer.errors import ConfigError
-from medformer.settings import explain
+from medformer.settings import read_yaml
 from server.protocol import Objective
 
 Rule = Literal["basic", "rdp"]
@@ -146,10 +144,4 @@ def load_site(path: Path) -> Site:
     Raises:
         ConfigError: Unreadable, not YAML, unknown key, wrong type or value.
     """
-    try:
-        raw: Any = yaml.safe_load(path.read_text())
-        return Site.model_validate(raw)
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML ({type(error).__name__})") from error
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, Site)}") from error
+    return read_yaml(path, Site)

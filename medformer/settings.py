@@ -3,9 +3,29 @@
 import typing
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ValidationError
+
+from medformer.errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_yaml(path: Path, model: type[M]) -> M:
+    """Read and check a file of settings.
+
+    Raises:
+        ConfigError: Missing, not YAML, unknown key, wrong type or value.
+    """
+    try:
+        return model.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        if isinstance(error, ValidationError):
+            raise ConfigError(f"{path}: {explain(error, model)}") from error
+        raise ConfigError(f"{path}: cannot be read as YAML ({type(error).__name__})") from error
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

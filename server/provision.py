@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from medformer.config import Frozen, Name
 from medformer.errors import ConfigError
 from medformer.files import replace_file
-from medformer.settings import explain
+from medformer.settings import explain, read_yaml
 from server.authority import new_authority, new_server_certificate
 from server.protocol import JoinRequest, fingerprint
 
@@ -88,7 +88,10 @@ def init(folder: Path, name: str, hosts: tuple[str, ...]) -> Path:
     if file.exists():
         raise ConfigError(f"{file}: is there already; edit it, then run provision")
     text = TEMPLATE.format(name=name, hosts=", ".join(hosts))
-    _parsed(yaml.safe_load(text), file)
+    try:
+        Consortium.model_validate(yaml.safe_load(text))
+    except ValidationError as error:
+        raise ConfigError(f"{file}: {explain(error, Consortium)}") from error
     (folder / "requests").mkdir(parents=True, exist_ok=True)
     file.write_text(text)
     return file
@@ -100,11 +103,7 @@ def load(folder: Path) -> Consortium:
     Raises:
         ConfigError: Missing, not YAML, unknown key, wrong type or value.
     """
-    file = folder / FILE
-    try:
-        return _parsed(yaml.safe_load(file.read_text()), file)
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: cannot be read as YAML ({type(error).__name__})") from error
+    return read_yaml(folder / FILE, Consortium)
 
 
 def provision(folder: Path, *, rotate_server: bool = False) -> Provisioned:
@@ -149,13 +148,6 @@ def provision(folder: Path, *, rotate_server: bool = False) -> Provisioned:
         _site_kit(kits / name, consortium, name, authority[1].read_bytes())
     missing = tuple(name for name in consortium.sites if name not in requests)
     return Provisioned(("server", *requests), missing)
-
-
-def _parsed(raw: Any, file: Path) -> Consortium:
-    try:
-        return Consortium.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(f"{file}: {explain(error, Consortium)}") from error
 
 
 def _request(folder: Path, name: str, told: str) -> JoinRequest | None:

@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName
 from medformer.errors import ConfigError, MedFormerError
 from medformer.files import is_secret, replace_file
-from medformer.settings import explain
+from medformer.settings import read_yaml
 from server.bundle import RUN_CONFIG, toml, write_app
 from server.deployment import FEDERATION
 from server.federation import Federation, Pretraining, PublicSite
@@ -81,13 +80,7 @@ def load_run(path: Path) -> RunFile:
     Raises:
         ConfigError: Missing, not YAML, unknown key, wrong type or value.
     """
-    try:
-        raw: Any = yaml.safe_load(path.read_text())
-        return RunFile.model_validate(raw)
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML ({type(error).__name__})") from error
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, RunFile)}") from error
+    return read_yaml(path, RunFile)
 
 
 @dataclass(frozen=True)
