@@ -42,7 +42,7 @@ phases: [{name: supervised, rounds: 3, objectives: {supervised: 1.0}, expected_b
 sites:
 """
 
-pytestmark = [pytest.mark.flower, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.flower, pytest.mark.timeout(900)]
 
 
 def free_port() -> int:
@@ -190,7 +190,7 @@ def test_three_sites_train_under_secure_noise_and_the_report_says_so(consortium:
     """Three rounds; nothing exact in any file; each ledger has the run and its rounds."""
     folder, out = consortium.folder, consortium.folder / "run-1"
     consortium.command("server", "consortium", "submit", "lungs", "run.yaml", "--out", str(out))
-    waited((out / "outcome.json").exists, 150, "no outcome")
+    waited((out / "outcome.json").exists, 240, "no outcome")
     assert json.loads((out / "outcome.json").read_text())["outcome"] == "done"
     report = json.loads((out / "report.json").read_text())
     jsonschema.validate(report, json.loads((out / "report.schema.json").read_text()))
@@ -243,7 +243,7 @@ def test_a_guard_that_is_killed_in_mid_run_costs_a_spare_at_most(consortium: Con
     facts = json.loads((folder / "south" / "run" / "node.json").read_text())
     os.kill(facts["processes"]["guard"], signal.SIGKILL)
     for _ in range(3):
-        waited((out / "outcome.json").exists, 150, "no outcome")
+        waited((out / "outcome.json").exists, 240, "no outcome")
         outcome = json.loads((out / "outcome.json").read_text())
         if outcome["outcome"] == "done":
             break
