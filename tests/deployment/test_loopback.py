@@ -14,11 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import jsonschema
-import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -165,12 +165,13 @@ def consortium(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield own
     finally:
         for process in own.processes.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        _, left = psutil.wait_procs([psutil.Process(p.pid) for p in own.processes.values()
-                                        if p.poll() is None], timeout=60)  # fmt: skip
-        for one in left:
-            one.kill()
+            process.send_signal(signal.SIGTERM)
+        for process in own.processes.values():
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def _nodes(folder: Path) -> dict[str, object]:
@@ -182,7 +183,7 @@ def _nodes(folder: Path) -> dict[str, object]:
 
 
 def ledger(folder: Path, name: str) -> list[str]:
-    with sqlite3.connect(folder / name / "state" / "ledger.sqlite") as db:
+    with closing(sqlite3.connect(folder / name / "state" / "ledger.sqlite")) as db:
         return [kind for (kind,) in db.execute("SELECT kind FROM entries ORDER BY seq")]
 
 
