@@ -181,7 +181,6 @@ def _approve(arguments: argparse.Namespace) -> None:
     from client.policy import summary
     from client.privacy.ledger import Ledger
     from client.privacy.plan import solve
-    from client.privacy.refusals import BadRequest
     from client.site import load_site
     from server.protocol import Schedule
 
@@ -191,12 +190,9 @@ def _approve(arguments: argparse.Namespace) -> None:
             ledger.approve(arguments.run or "", getpass.getuser())
             print(f"approved: {arguments.run}. The server asks again by itself")
             return
-        waiting = ledger.waiting()
-        if arguments.run and arguments.run not in waiting:
-            known = ", ".join(sorted(waiting)) or "none"
-            raise BadRequest(f"the run {arguments.run!r} does not wait; waiting: {known}")
-        for run_id in [arguments.run] if arguments.run else sorted(waiting):
-            schedule = Schedule.model_validate_json(waiting[run_id][0])
+        waiting = ledger.waiting(arguments.run)
+        for run_id, (text, _) in sorted(waiting.items()):
+            schedule = Schedule.model_validate_json(text)
             plan = solve(schedule, site.privacy, site.tasks)
             print(f"run {run_id}")
             print(summary(site, schedule, plan, ledger.spent()[0], ledger.budget()[0]))

@@ -22,6 +22,7 @@ from typing import Any
 
 from medformer.errors import ConfigError, MedFormerError
 from medformer.files import is_secret, replace_file
+from server.protocol import FLOWER_SWITCHES
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ class Supervisor:
         with open(self._logs / f"{name}.log", "ab") as out:
             self._running[name] = subprocess.Popen(
                 self._commands[name], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                start_new_session=True, env=_environment(),
+                start_new_session=True, env={**os.environ, **FLOWER_SWITCHES},
             )  # fmt: skip
 
     def _end(self) -> None:
@@ -195,16 +196,6 @@ class Supervisor:
             while time.monotonic() < end and any(p.poll() is None for p in self._running.values()):
                 time.sleep(0.05)
         self._running = {}
-
-
-def _environment() -> dict[str, str]:
-    """Flower's own switches: no telemetry, no update check, nothing installed at run time."""
-    return {
-        **os.environ,
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    }
 
 
 def up(folder: Path, health_port: int) -> None:

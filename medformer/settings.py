@@ -22,9 +22,9 @@ def read_yaml(path: Path, model: type[M]) -> M:
     """
     try:
         return model.model_validate(yaml.safe_load(path.read_text()))
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, model)}") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
-        if isinstance(error, ValidationError):
-            raise ConfigError(f"{path}: {explain(error, model)}") from error
         raise ConfigError(f"{path}: cannot be read as YAML ({type(error).__name__})") from error
 
 

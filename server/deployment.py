@@ -1,13 +1,12 @@
 """One run over real hospitals: no exact value, secure noise, people who have to say yes first."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from server.checkpoints import write_json
 from server.coordinate import Run, outcome
-from server.federation import load_federation
+from server.federation import Federation, load_federation
 from server.fleet import FlowerFleet
 from server.model_file import write_model
 from server.protocol import Tensors
@@ -16,6 +15,7 @@ from server.report.write import write_report
 FEDERATION = "federation.json"
 """What a deployment's run folder begins with."""
 ROUND_TIMEOUT = 3_600.0
+"""Seconds to wait for a round; a process that died is noticed long before."""
 NODES_WAIT = 120.0
 """Seconds to wait for the hospitals' nodes to dial in."""
 
@@ -23,7 +23,7 @@ NODES_WAIT = 120.0
 def deploy(
     grid: Any,
     folder: Path,
-    start: Callable[[], Tensors],
+    start: Callable[[Federation], Tensors],
     release: Mapping[str, Any],
     approval_wait: float,
 ) -> None:
@@ -41,8 +41,8 @@ def deploy(
     with outcome(folder):
         federation = load_federation(folder / FEDERATION)
         fleet = FlowerFleet(grid, len(federation.sites), ROUND_TIMEOUT, nodes_wait=NODES_WAIT)
-        Run(fleet, federation, folder, approval_wait=approval_wait).execute(start)
+        run = Run(fleet, federation, folder, approval_wait=approval_wait)
+        run.execute(lambda: start(federation))
         write_json(folder / "release.json", dict(release))
         write_report(folder, simulation=False)
-        settings = json.loads((folder / FEDERATION).read_text())
-        write_model(folder, description=f"Trained by {settings['name']}.", noise="secure")
+        write_model(folder, description=f"Trained by {federation.name}.", noise="secure")

@@ -22,6 +22,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PROTOCOL_VERSION = 1
+NAME = r"^[a-z0-9][a-z0-9-]{0,39}$"
+"""Of phases and sites: it becomes part of file names and certificates."""
+FLOWER_SWITCHES = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+}
+"""Environment of Flower's processes: nothing is reported, asked for or installed at run time."""
 PACKAGES = ("client", "medformer", "server", "simulations")
 INTERNAL_ERROR = "The site could not answer. Its own log says why; nothing is told to the server."
 
@@ -66,7 +74,7 @@ class Phase(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
+    name: str = Field(pattern=NAME)
     rounds: int = Field(ge=1, le=10_000)
     local_steps: int = Field(default=1, ge=1, le=1_000)
     """DP steps a site takes between two averagings."""
@@ -180,7 +188,7 @@ class JoinRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    site: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
+    site: str = Field(pattern=NAME)
     public_key: str = Field(max_length=1_000)
     """OpenSSH, ECDSA P-384, as Flower's SuperNode authentication wants it."""
 
@@ -203,8 +211,12 @@ def fingerprint(public_key: str) -> str:
     encoded = key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    text = hashlib.sha256(encoded).hexdigest()[:32]
-    return " ".join(text[i : i + 4] for i in range(0, 32, 4))
+    return grouped(hashlib.sha256(encoded).hexdigest()[:32])
+
+
+def grouped(digits: str) -> str:
+    """The digits of a fingerprint in groups of four, as they are read out."""
+    return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from medformer.errors import ConfigError
 from medformer.files import replace_file
 from medformer.settings import explain, read_yaml
 from server.authority import new_authority, new_server_certificate
-from server.protocol import JoinRequest, fingerprint
+from server.protocol import JoinRequest, fingerprint, grouped
 
 FILE = "consortium.yaml"
 KIT = "kit.json"
@@ -49,7 +49,7 @@ def _spaced(text: str) -> str:
     plain = "".join(text.split()).lower()
     if len(plain) != 32 or not set(plain) <= set("0123456789abcdef"):
         raise ValueError(f"a fingerprint has 32 digits 0-9 a-f, got {text!r}")
-    return " ".join(plain[i : i + 4] for i in range(0, 32, 4))
+    return grouped(plain)
 
 
 Fingerprint = Annotated[str, AfterValidator(_spaced)]

@@ -8,6 +8,7 @@ folder: state.db, nodes.json (name -> node id and key), runs.
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from medformer.settings import read_yaml
 from server.bundle import RUN_CONFIG, toml, write_app
 from server.deployment import FEDERATION
 from server.federation import Federation, Pretraining, PublicSite
-from server.protocol import Phase, Schedule
+from server.protocol import FLOWER_SWITCHES, Phase, Schedule
 from server.provision import Consortium, load
 
 log = logging.getLogger(__name__)
@@ -191,7 +192,9 @@ class SuperLink:
         out.mkdir(parents=True, exist_ok=True)
         replace_file(federation, text.encode())
         (out / "outcome.json").unlink(missing_ok=True)
-        app = write_app(_emptied(self.folder / "flower" / "app"))
+        app = self.folder / "flower" / "app"
+        shutil.rmtree(app, ignore_errors=True)
+        write_app(app)
         config = self.folder / "flower" / "run-config.toml"
         values = {
             **RUN_CONFIG,
@@ -248,9 +251,7 @@ class SuperLink:
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "FLWR_HOME": str((self.folder / "flower").absolute()),
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            **FLOWER_SWITCHES,
         }
 
     def _wait(self, process: "subprocess.Popen[bytes]") -> None:
@@ -296,13 +297,6 @@ def _node_id(answer: str) -> str:
         if key in found:
             return str(found[key])
     raise SuperLinkError(f"Flower's answer names no node: {answer.strip()[-200:]}")
-
-
-def _emptied(folder: Path) -> Path:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -17,8 +17,8 @@ from client.privacy import release
 from medformer.errors import ConfigError
 from server.checkpoints import load_state, write_json
 from server.coordinate import CHECKPOINTS, Run, outcome
-from server.deployment import FEDERATION, deploy
-from server.federation import Federation, load_federation
+from server.deployment import ROUND_TIMEOUT, deploy
+from server.federation import Federation
 from server.fleet import FlowerFleet
 from server.model_file import write_model
 from server.protocol import Tensors, run_folder
@@ -29,9 +29,6 @@ from simulations.prepared import MARKER, Prepared, load_prepared, prepare_folder
 
 log = logging.getLogger(__name__)
 app = ServerApp()
-
-ROUND_TIMEOUT = 3600.0
-"""Seconds to wait for a round; a dead worker is noticed long before."""
 
 
 @app.main()
@@ -67,8 +64,7 @@ def _deploy(grid: Grid, folder: Path, approval_wait: float) -> None:
     """Real hospitals: they have their own guards, and nothing exact is asked for."""
     with FreshProcess() as helper:
 
-        def start() -> Tensors:
-            federation = load_federation(folder / FEDERATION)
+        def start(federation: Federation) -> Tensors:
             return helper.call(start_of_federation, federation, folder)
 
         deploy(grid, folder, start, release.declaration(), approval_wait)

@@ -27,7 +27,7 @@ import psutil
 
 from medformer.errors import MedFormerError
 from server.bundle import toml, write_app
-from server.protocol import SIMULATED_SITES
+from server.protocol import FLOWER_SWITCHES, SIMULATED_SITES
 from simulations import processes
 
 log = logging.getLogger(__name__)
@@ -101,9 +101,7 @@ def superlink(work: Path) -> Iterator[Flower]:
         **os.environ,
         processes.TOKEN: token,
         "FLWR_HOME": str((work / "home").resolve()),
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_TELEMETRY_ENABLED": "0",
+        **FLOWER_SWITCHES,
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait must not take another process's core
         **processes.KEEP_MEMORY,

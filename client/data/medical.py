@@ -13,8 +13,8 @@ from client.data.volumes import fitted, fitted_mask
 from medformer.config import UNLABELLED, Domain, Task
 
 Medical = Dicom | Nifti
-PACKAGES = {"dicom": ("pydicom", "dicom"), "nifti": ("nibabel", "nifti")}
-"""Source -> package that reads it, and the extra that installs it."""
+PACKAGES = {"dicom": "pydicom", "nifti": "nibabel"}
+"""Source, which is also the name of the extra that installs it -> package that reads it."""
 
 
 def read(source: Medical, domain: Domain, tasks: Sequence[Task], split: str) -> Records:
@@ -34,12 +34,13 @@ def read(source: Medical, domain: Domain, tasks: Sequence[Task], split: str) -> 
 
 
 def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
-    package, extra = PACKAGES[source.source]
+    package = PACKAGES[source.source]
     try:
         __import__(package)
     except ImportError as error:
         raise DataError(
-            f"{source.source} files need the package {package}: pip install 'fedmedformer[{extra}]'"
+            f"{source.source} files need the package {package}: "
+            f"pip install 'fedmedformer[{source.source}]'"
         ) from error
     if not source.path.is_dir():
         raise DataError(f"{source.path}: no such folder. Check data.path in site.yaml")

@@ -100,9 +100,8 @@ def _volume(name: Path, domain: Domain) -> tuple[npt.NDArray[np.float32], Tensor
 def _three(file: Any, number: int | None) -> Any:
     """The file with three dimensions, nothing of it read yet where it has one volume."""
     if number is not None:
-        return file.slicer[:, :, :, number : number + 1].__class__(
-            np.asarray(file.dataobj[..., number]).reshape(file.shape[:3]), file.affine
-        )
+        chosen = np.asarray(file.dataobj[..., number]).reshape(file.shape[:3])
+        return file.__class__(chosen, file.affine)
     if len(file.shape) == 3:
         return file
     shape = (*file.shape, 1)[:3] if len(file.shape) < 3 else file.shape[:3]

@@ -1,24 +1,19 @@
 """The relay's end of the socket: asks a site's guard, and loads nothing that learns."""
 
 from pathlib import Path
-from types import TracebackType
 
 import grpc
 
 from client.guard_rpc import guard_pb2 as pb
 from client.guard_rpc.messages import (
-    LARGEST_MESSAGE,
     METHOD,
+    SIZES,
     answer_from_proto,
     request_to_proto,
 )
 from server.protocol import Answer, Refusal, Request
 
-OPTIONS = (
-    ("grpc.max_send_message_length", LARGEST_MESSAGE),
-    ("grpc.max_receive_message_length", LARGEST_MESSAGE),
-    ("grpc.enable_http_proxy", 0),
-)
+OPTIONS = (*SIZES, ("grpc.enable_http_proxy", 0))
 
 
 class GuardChannel:
@@ -59,12 +54,7 @@ class GuardChannel:
     def __enter__(self) -> "GuardChannel":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

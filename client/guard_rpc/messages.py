@@ -27,6 +27,10 @@ SERVICE = "fedmedformer.guard.v1.Guard"
 METHOD = f"/{SERVICE}/Handle"
 LARGEST_MESSAGE = 64 * 2**20
 """Bytes; gRPC refuses what is larger before it is read."""
+SIZES = (
+    ("grpc.max_send_message_length", LARGEST_MESSAGE),
+    ("grpc.max_receive_message_length", LARGEST_MESSAGE),
+)
 MOST_TENSORS = 4_096
 
 _REQUESTS: dict[str, type[Any]] = {

@@ -6,7 +6,6 @@ import stat
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import grpc
@@ -16,8 +15,8 @@ from client.guard import Guard
 from client.guard_rpc import guard_pb2 as pb
 from client.guard_rpc.door import Door
 from client.guard_rpc.messages import (
-    LARGEST_MESSAGE,
     SERVICE,
+    SIZES,
     answer_to_proto,
     request_from_proto,
 )
@@ -76,22 +75,13 @@ class GuardService:
     def __enter__(self) -> "GuardService":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _listening(self, inner: Path) -> grpc.Server:
         server = grpc.server(
             ThreadPoolExecutor(WORKERS, thread_name_prefix="guard"),
-            options=(
-                ("grpc.max_receive_message_length", LARGEST_MESSAGE),
-                ("grpc.max_send_message_length", LARGEST_MESSAGE),
-                ("grpc.so_reuseport", 0),
-            ),
+            options=(*SIZES, ("grpc.so_reuseport", 0)),
             maximum_concurrent_rpcs=2 * WORKERS,
         )
         handle = grpc.unary_unary_rpc_method_handler(

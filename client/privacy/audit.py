@@ -200,8 +200,6 @@ class Verdict:
     """Of the number that proved most; both were fixed beforehand."""
     correct: int
     epsilon_lower_bound: float
-    tried: tuple[int, ...]
-    """All numbers of guesses that the confidence is shared among."""
 
 
 def judge(
@@ -219,12 +217,12 @@ def judge(
         tried: Even numbers of guesses, fixed before the scores were seen.
     """
     each = 1 - (1 - confidence) / len(tried)
-    best = Verdict(tried[0], 0, -1.0, tuple(tried))
+    best = Verdict(tried[0], 0, -1.0)
     for guesses in tried:
         correct = count_correct(scores, included, guesses)
         bound = epsilon_lower_bound(len(scores), guesses, correct, delta, each)
         if bound > best.epsilon_lower_bound:
-            best = Verdict(guesses, correct, bound, tuple(tried))
+            best = Verdict(guesses, correct, bound)
     return best
 
 

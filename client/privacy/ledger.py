@@ -167,22 +167,36 @@ class Ledger:
             BadRequest: The run asked before with another schedule, or too many wait already.
         """
         with self._transaction():
-            asked = {run: body for run, body in self._asked()}
-            if run_id in asked:
-                if (asked[run_id]["schedule"], asked[run_id]["model"]) != (schedule, model):
+            for _, asked in self._rows("asked", run_id):
+                if (asked["schedule"], asked["model"]) != (schedule, model):
                     raise BadRequest("this run has asked with another schedule or model")
                 return
-            if len(asked) - len(list(self._rows("approval"))) >= MOST_WAITING:
+            if len(self.waiting()) >= MOST_WAITING:
                 raise BadRequest("too many runs wait for this site's approval")
             self._append("asked", run_id, {"schedule": schedule, "model": model})
 
-    def waiting(self) -> dict[str, tuple[str, str]]:
-        """Run -> schedule and model, of the runs that nobody has said yes to."""
-        return {
-            run: (body["schedule"], body["model"])
-            for run, body in self._asked()
-            if not any(self._rows("approval", run))
-        }
+    def waiting(self, run_id: str | None = None) -> dict[str, tuple[str, str]]:
+        """Run -> schedule and model, of the runs that nobody has said yes to.
+
+        Args:
+            run_id: Only this one.
+        Raises:
+            BadRequest: This one does not wait.
+        """
+        query = (
+            "SELECT run_id, body FROM entries WHERE kind = 'asked' AND run_id NOT IN "
+            "(SELECT run_id FROM entries WHERE kind = 'approval') ORDER BY seq"
+        )
+        found = {}
+        for run, text in self._db.execute(query).fetchall():
+            body = json.loads(text)
+            found[run] = (body["schedule"], body["model"])
+        if run_id is None:
+            return found
+        if run_id not in found:
+            known = ", ".join(sorted(found)) or "none"
+            raise BadRequest(f"the run {run_id!r} does not wait for approval; waiting: {known}")
+        return {run_id: found[run_id]}
 
     def approve(self, run_id: str, who: str) -> None:
         """Write down that somebody said yes to a run as it asked.
@@ -191,21 +205,13 @@ class Ledger:
             BadRequest: No such run waits.
         """
         with self._transaction():
-            if run_id not in self.waiting():
-                known = ", ".join(sorted(self.waiting())) or "none"
-                raise BadRequest(f"the run {run_id!r} does not wait for approval; waiting: {known}")
+            self.waiting(run_id)
             self._append("approval", run_id, {"who": who})
 
     def approved(self, run_id: str, schedule: str, model: str) -> bool:
         """Whether somebody said yes to this run with this very schedule and model."""
-        asked = dict(self._asked()).get(run_id)
-        same = asked is not None and (asked["schedule"], asked["model"]) == (schedule, model)
-        return same and any(self._rows("approval", run_id))
-
-    def _asked(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        query = "SELECT run_id, body FROM entries WHERE kind = 'asked' ORDER BY seq"
-        for run, body in self._db.execute(query).fetchall():
-            yield run, json.loads(body)
+        asked = [(b["schedule"], b["model"]) for _, b in self._rows("asked", run_id)]
+        return (schedule, model) in asked and any(self._rows("approval", run_id))
 
     def start_attempt(self, reservation: Reservation, round_: int, attempt: int, key: str) -> str:
         """Write down that a round is about to be trained, before its first gradient.
