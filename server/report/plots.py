@@ -80,6 +80,7 @@ def privacy_curve(report: Report) -> str:
     labels = ["\n".join(textwrap.wrap(", ".join(names), 100)) for names in equal.values()]
     with _plot(2.6, labels) as (figure, axes):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:.0e}")  # the plots read no TeX
         for i, (points, delta, epsilon) in enumerate(equal):
             look = _look(i)
             deltas, values = [p[0] for p in points], [p[1] for p in points]
