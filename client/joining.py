@@ -40,6 +40,7 @@ privacy:
 """
 POLICY = """\
 # What the consortium may compute here. What is not in this file is refused.
+# signer: ""                     # fingerprint of the consortium's signing key, by telephone
 objectives: [inpainting, contrastive, supervised]
 max_epsilon_per_run: 3
 min_noise_multiplier: 0.5

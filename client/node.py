@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from client.kit import read_kit, verify_kit
 from medformer.errors import ConfigError, MedFormerError
 from medformer.files import is_secret, replace_file
 from server.protocol import FLOWER_SWITCHES
@@ -62,16 +63,7 @@ class Node:
         Raises:
             ConfigError: There is no kit, or it is not one of this site.
         """
-        file = self.folder / "kit" / "kit.json"
-        try:
-            kit: dict[str, Any] = json.loads(file.read_bytes())
-            hosts = [str(host) for host in kit["hosts"]]
-            return {**kit, "hosts": hosts, "port": int(kit["port"]), "site": str(kit["site"])}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{file}: is no start-up kit ({type(error).__name__}): unpack the kit that the "
-                f"consortium sent as {self.folder / 'kit'}"
-            ) from error
+        return read_kit(self.folder / "kit")
 
     def check(self) -> None:
         """Whether everything that `up` needs is there.
@@ -84,9 +76,10 @@ class Node:
 
         kit = self.kit()
         site = load_site(self.folder / "site.yaml")
-        load_policy(self.folder / "policy.yaml")
+        policy = load_policy(self.folder / "policy.yaml")
         if kit["site"] != site.name:
             raise ConfigError(f"the kit is of the site {kit['site']!r}, site.yaml of {site.name!r}")
+        verify_kit(self.folder / "kit", policy.signer)
         if not is_secret(self.folder / "node.key"):
             raise ConfigError(
                 f"{self.folder / 'node.key'}: is missing, or others can read it (chmod 600)"
@@ -110,6 +103,7 @@ class Node:
             str(Path(sys.executable).parent / "flower-supernode"),
             "--superlink", f"{kit['hosts'][0]}:{kit['port']}",
             "--root-certificates", str(folder / "kit" / "ca.crt"),
+            "--trusted-entities", str(folder / "kit" / "trusted.yaml"),
             "--auth-supernode-private-key", str(folder / "node.key"),
             "--node-config", f'guard-socket="{self.socket.absolute()}"',
             "--health-server-address", f"127.0.0.1:{health_port}",

@@ -16,7 +16,7 @@ from client.privacy.refusals import PolicyForbids
 from client.site import Site
 from medformer.config import Frozen
 from medformer.settings import read_yaml
-from server.protocol import Objective, Schedule
+from server.protocol import Objective, Schedule, spaced
 
 
 def _hours(text: str) -> str:
@@ -34,11 +34,15 @@ WORDS = {
 """What objectives do, for those who say yes or no."""
 
 Hours = Annotated[str, AfterValidator(_hours)]
+Fingerprint = Annotated[str, AfterValidator(spaced)]
 
 
 class Policy(Frozen):
     """What is allowed; everything else is refused with a reason that a server may know."""
 
+    signer: Fingerprint | None = None
+    """Whose bundles and start-up kit this site trusts: the fingerprint that the consortium read out
+    by telephone. Without it the site's node does not start."""
     objectives: tuple[Objective, ...] = Field(min_length=1)
     """What may be trained."""
     max_epsilon_per_run: float = Field(gt=0, le=50)

@@ -7,6 +7,11 @@ from typing import Any
 
 from server.protocol import PACKAGES
 
+PUBLISHER = NAME = "fedmedformer"
+VERSION = "0.1.0"
+APP_ID = f"@{PUBLISHER}/{NAME}"
+"""What Flower calls the bundle."""
+
 
 def write_app(folder: Path) -> Path:
     """The app bundle: the packages as they are installed, and a pyproject of its own.
@@ -20,9 +25,9 @@ def write_app(folder: Path) -> Path:
             root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
         )
     (folder / "pyproject.toml").write_text(
-        '[project]\nname = "fedmedformer"\nversion = "0.1.0"\nlicense = "Apache-2.0"\n'
+        f'[project]\nname = "{NAME}"\nversion = "{VERSION}"\nlicense = "Apache-2.0"\n'
         "dependencies = []\n\n"
-        '[tool.flwr.app]\npublisher = "fedmedformer"\n'
+        f'[tool.flwr.app]\npublisher = "{PUBLISHER}"\n'
         f"fab-include = {json.dumps([f'{p}/**' for p in PACKAGES])}\n\n"
         '[tool.flwr.app.components]\nserverapp = "simulations.flower:app"\n'
         'clientapp = "client.app:app"\n\n[tool.flwr.app.config]\n' + toml(RUN_CONFIG)

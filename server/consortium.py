@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     done = provision(arguments.folder, rotate_server=arguments.rotate == "server")
     print(f"kits: {', '.join(done.kits)}, in {arguments.folder / 'kits'}")
+    print(f"fingerprint of the signing key, for each policy.yaml: {done.signer}")
     for name in done.missing:
         print(f"waiting for the request of {name}: {arguments.folder / 'requests' / name}.json")
 

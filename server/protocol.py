@@ -193,25 +193,54 @@ class JoinRequest(BaseModel):
     """OpenSSH, ECDSA P-384, as Flower's SuperNode authentication wants it."""
 
 
-def fingerprint(public_key: str) -> str:
-    """Short name of a node's public key, to be read out: half a SHA-256 in groups of four.
+def fingerprint(public_key: str, kind: Literal["node", "signer"] = "node") -> str:
+    """Short name of a public key, to be read out: half a SHA-256 in groups of four.
 
+    Args:
+        public_key: In OpenSSH format.
+        kind: A node's key is an ECDSA key on the curve P-384, a signer's an Ed25519 key.
     Raises:
-        ValueError: No public key in OpenSSH format on the curve P-384.
+        ValueError: It is no such key.
     """
     from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
     try:
         key = serialization.load_ssh_public_key(public_key.encode())
     except ValueError as error:
         raise ValueError(f"is no public key ({error})") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
+    if kind == "signer":
+        if not isinstance(key, ed25519.Ed25519PublicKey):
+            raise ValueError("is no Ed25519 key")
+    elif not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
         raise ValueError("is no ECDSA key on the curve P-384")
     encoded = key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return grouped(hashlib.sha256(encoded).hexdigest()[:32])
+
+
+def key_id(signer: str) -> str:
+    """Name of a signer's public key in the nodes' lists of those that they trust."""
+    return f"fpk_{fingerprint(signer, 'signer').replace(' ', '')}"
+
+
+def kit_statement(facts: bytes, authority: bytes) -> bytes:
+    """What a signer signs of a start-up kit: its kit.json and its ca.crt."""
+    parts = (hashlib.sha256(part).hexdigest() for part in (facts, authority))
+    return "\n".join(("fedmedformer start-up kit", *parts)).encode()
+
+
+def spaced(text: str) -> str:
+    """A fingerprint however it was typed.
+
+    Raises:
+        ValueError: Not 32 hexadecimal digits.
+    """
+    plain = "".join(text.split()).lower()
+    if len(plain) != 32 or not set(plain) <= set("0123456789abcdef"):
+        raise ValueError(f"a fingerprint has 32 digits 0-9 a-f, got {text!r}")
+    return grouped(plain)
 
 
 def grouped(digits: str) -> str:

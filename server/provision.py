@@ -19,10 +19,13 @@ from medformer.errors import ConfigError
 from medformer.files import replace_file
 from medformer.settings import explain, read_yaml
 from server.authority import new_authority, new_server_certificate
-from server.protocol import JoinRequest, fingerprint, grouped
+from server.hub import new_signer, sign_kit, signer_of
+from server.protocol import JoinRequest, fingerprint, key_id, spaced
 
 FILE = "consortium.yaml"
 KIT = "kit.json"
+SIGNER = Path("authority") / "bundle.key"
+"""Signs the app bundle; nodes run no other."""
 TEMPLATE = """\
 # What this consortium is. `fedmedformer consortium provision` reads it.
 name: {name}
@@ -44,15 +47,7 @@ sites: {{}}
 """
 
 
-def _spaced(text: str) -> str:
-    """A fingerprint however it was typed."""
-    plain = "".join(text.split()).lower()
-    if len(plain) != 32 or not set(plain) <= set("0123456789abcdef"):
-        raise ValueError(f"a fingerprint has 32 digits 0-9 a-f, got {text!r}")
-    return grouped(plain)
-
-
-Fingerprint = Annotated[str, AfterValidator(_spaced)]
+Fingerprint = Annotated[str, AfterValidator(spaced)]
 
 
 class Consortium(Frozen):
@@ -65,6 +60,8 @@ class Consortium(Frozen):
     listen: str = "0.0.0.0"
     """Address of this machine that the server listens at."""
     port: int = Field(default=9092, ge=1, le=65_535)
+    health_port: int = Field(default=9095, ge=1, le=65_535)
+    """Of the SuperLink's health service, on this machine only."""
     certificate_days: int = Field(default=365, ge=1, le=825)
     sites: dict[Name, Fingerprint] = Field(default_factory=dict)
 
@@ -76,6 +73,8 @@ class Provisioned:
     kits: tuple[str, ...]
     missing: tuple[str, ...]
     """Members whose request has not come yet."""
+    signer: str
+    """Fingerprint of the signing key, for the hospitals' policy.yaml."""
 
 
 def init(folder: Path, name: str, hosts: tuple[str, ...]) -> Path:
@@ -124,6 +123,9 @@ def provision(folder: Path, *, rotate_server: bool = False) -> Provisioned:
     if not authority[0].exists():
         authority[0].parent.mkdir(mode=0o700, exist_ok=True)
         new_authority(*authority, consortium.name)
+    if not (folder / SIGNER).exists():
+        new_signer(folder / SIGNER)
+    signer = signer_of(folder / SIGNER)
     requests = {
         name: request
         for name, told in consortium.sites.items()
@@ -145,9 +147,9 @@ def provision(folder: Path, *, rotate_server: bool = False) -> Provisioned:
         if old.name != "server" and old.name not in requests:
             shutil.rmtree(old)
     for name in requests:
-        _site_kit(kits / name, consortium, name, authority[1].read_bytes())
+        _site_kit(kits / name, consortium, name, authority[1].read_bytes(), folder / SIGNER)
     missing = tuple(name for name in consortium.sites if name not in requests)
-    return Provisioned(("server", *requests), missing)
+    return Provisioned(("server", *requests), missing, fingerprint(signer, "signer"))
 
 
 def _request(folder: Path, name: str, told: str) -> JoinRequest | None:
@@ -195,7 +197,7 @@ def _mirror(folder: Path, files: Mapping[str, str]) -> None:
             replace_file(folder / name, text.encode())
 
 
-def _site_kit(folder: Path, consortium: Consortium, name: str, authority: bytes) -> None:
+def _site_kit(folder: Path, consortium: Consortium, name: str, authority: bytes, key: Path) -> None:
     """What a hospital needs of the consortium; nothing in it is secret."""
     folder.mkdir(exist_ok=True)
     facts = {
@@ -204,9 +206,13 @@ def _site_kit(folder: Path, consortium: Consortium, name: str, authority: bytes)
         "hosts": consortium.hosts,
         "port": consortium.port,
     }
+    signer = signer_of(key)
+    text = json.dumps(facts, indent=1) + "\n"
     files = {
-        KIT: json.dumps(facts, indent=1) + "\n",
+        KIT: text,
+        "kit.sig": sign_kit(text.encode(), authority, key) + "\n",
         "ca.crt": authority.decode(),
+        "trusted.yaml": f'{key_id(signer)}: "{signer}"\n',
         "README.md": README.format(name=name, consortium=consortium.name),
     }
     _mirror(folder, files)

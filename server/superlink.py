@@ -1,8 +1,10 @@
 """`fedmedformer consortium up|submit|status|stop`: a consortium's SuperLink and its runs.
 
-The SuperLink speaks HTTPS with the certificate of the server's kit, keeps its state on the disk and
-lets in the nodes whose keys are in that kit, and no others. Everything else is in the consortium's
-folder: state.db, nodes.json (name -> node id and key), runs.
+The SuperLink keeps its state on the disk and lets in the nodes whose keys are in the server's kit,
+and no others. It listens on the loopback address; nodes reach it through the gateway, which speaks
+HTTPS with the certificate of the server's kit. Runs are begun from this machine, by whoever can
+reach that address there. In the consortium's folder: state.db, nodes.json (name -> node id and
+key), flower/ (Flower's home, the signed bundle).
 """
 
 import json
@@ -10,6 +12,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,18 +26,21 @@ from pydantic import Field
 from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName
 from medformer.errors import ConfigError, MedFormerError
 from medformer.files import is_secret, replace_file
+from medformer.processes import end, start
 from medformer.settings import read_yaml
-from server.bundle import RUN_CONFIG, toml, write_app
+from server.bundle import APP_ID, RUN_CONFIG, VERSION, toml, write_app
 from server.deployment import FEDERATION
 from server.federation import Federation, Pretraining, PublicSite
-from server.protocol import FLOWER_SWITCHES, Phase, Schedule
-from server.provision import Consortium, load
+from server.gateway import gateway
+from server.hub import hub, sign, signer_of
+from server.protocol import FLOWER_SWITCHES, Phase, Schedule, key_id
+from server.provision import SIGNER, Consortium, load
+from server.serving import Serving
 
 log = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
-HEALTH = "127.0.0.1:9095"
-"""Flower's health service has no TLS: this machine only."""
+NO_PROXY = (("grpc.enable_http_proxy", 0),)
 
 
 class SuperLinkError(MedFormerError):
@@ -95,17 +101,12 @@ class SuperLink:
 
         Raises:
             SuperLinkError: It does not start, or dies.
+            ServingError: The port is taken.
             ConfigError: The folder is not provisioned.
         """
         consortium = self._ready()
         home = self.folder / "flower"
         (home / "empty").mkdir(parents=True, exist_ok=True)
-        self._connect(consortium)
-        with open(self.folder / "superlink.log", "ab") as out:
-            process = subprocess.Popen(
-                self.command(consortium), cwd=home / "empty", env=self._environment(),
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-            )  # fmt: skip
         stopped = False
 
         def stop(*_: object) -> None:
@@ -114,9 +115,29 @@ class SuperLink:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
+        inner = _free_port()
+        self._connect(inner)
+        apps = Serving(hub(home / "hub"), "127.0.0.1")
+        environment = {
+            **self._environment(),
+            "FLWR_SUPERGRID_API_URL": f"http://127.0.0.1:{apps.port}",
+            "no_proxy": "127.0.0.1,localhost",
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+        process = start(
+            self.command(consortium, inner), self.folder / "superlink.log", environment,
+            cwd=home / "empty",
+        )  # fmt: skip
+        door = None
         try:
-            self._wait(process)
+            self._wait(process, consortium)
             self.admit_nodes()
+            door = Serving(
+                gateway(f"https://127.0.0.1:{inner}", str(self.kit / "ca.crt")),
+                consortium.listen,
+                consortium.port,
+                tls=(self.kit / "server.crt", self.kit / "server.key"),
+            )
             log.info("serving at %s:%d", consortium.hosts[0], consortium.port)
             while not stopped:
                 if process.poll() is not None:
@@ -124,13 +145,17 @@ class SuperLink:
                         f"the SuperLink ended with {process.returncode}; see "
                         f"{self.folder / 'superlink.log'}. Start it again: its state is on the disk"
                     )
+                if not (door.serves and apps.serves):
+                    raise SuperLinkError("the server's own door has ended; start it again")
                 time.sleep(0.3)
         finally:
-            _end(process)
+            for serving in filter(None, (door, apps)):
+                serving.close()
+            end([process])
 
-    def command(self, consortium: Consortium) -> list[str]:
-        """Flower's command line."""
-        kit = (self.folder / "kits" / "server").absolute()
+    def command(self, consortium: Consortium, inner: int) -> list[str]:
+        """Flower's command line; the SuperLink itself listens on the loopback address only."""
+        kit = self.kit
         return [
             str(Path(sys.executable).parent / "flower-superlink"),
             "--ssl-certfile", str(kit / "server.crt"),
@@ -138,11 +163,16 @@ class SuperLink:
             "--ssl-ca-certfile", str(kit / "ca.crt"),
             "--enable-supernode-auth",
             "--database", str((self.folder / "state.db").absolute()),
-            "--host", consortium.listen, "--port", str(consortium.port),
+            "--host", "127.0.0.1", "--port", str(inner),
             "--isolation", "subprocess",
-            "--health-server-address", HEALTH,
+            "--health-server-address", f"127.0.0.1:{consortium.health_port}",
             "--disable-runtime-dependency-installation",
         ]  # fmt: skip
+
+    @property
+    def kit(self) -> Path:
+        """The server's."""
+        return (self.folder / "kits" / "server").absolute()
 
     def admit_nodes(self) -> None:
         """Register the keys of the server's kit, and unregister what is there no more.
@@ -192,9 +222,7 @@ class SuperLink:
         out.mkdir(parents=True, exist_ok=True)
         replace_file(federation, text.encode())
         (out / "outcome.json").unlink(missing_ok=True)
-        app = self.folder / "flower" / "app"
-        shutil.rmtree(app, ignore_errors=True)
-        write_app(app)
+        self._sign()
         config = self.folder / "flower" / "run-config.toml"
         values = {
             **RUN_CONFIG,
@@ -203,12 +231,27 @@ class SuperLink:
             "approval-wait": 3_600.0 * run.approval_hours,
         }
         config.write_text(toml(values))
-        answer = self.flwr(
-            ["run", str(app), "own", "--run-config", str(config), "--format", "json"]
-        )
+        app = f"{APP_ID}=={VERSION}"
+        answer = self.flwr(["run", app, "own", "--run-config", str(config), "--format", "json"])
         return str(_parsed(answer)["run-id"])
 
-    def flwr(self, arguments: Sequence[str]) -> str:
+    def _sign(self) -> None:
+        """Make the bundle of what is installed here, and sign it.
+
+        Raises:
+            AuthorityError: The signing key is not there.
+        """
+        home = (self.folder / "flower").absolute()
+        for old in (home / "app", home / "build"):
+            shutil.rmtree(old, ignore_errors=True)
+        write_app(home / "app")
+        (home / "build").mkdir()
+        self.flwr(["build", "--app", str(home / "app")], cwd=home / "build")
+        (bundle,) = (home / "build").glob("*.fab")
+        key = self.folder / SIGNER
+        sign(home / "hub", bundle.read_bytes(), key, key_id(signer_of(key)))
+
+    def flwr(self, arguments: Sequence[str], cwd: Path | None = None) -> str:
         """Ask Flower's own command.
 
         Raises:
@@ -217,6 +260,7 @@ class SuperLink:
         done = subprocess.run(
             [str(Path(sys.executable).parent / "flwr"), *arguments],
             env=self._environment(), capture_output=True, text=True, timeout=120, check=False,
+            cwd=cwd,
         )  # fmt: skip
         if done.returncode:
             said = (done.stdout + done.stderr).strip().splitlines()
@@ -235,14 +279,12 @@ class SuperLink:
             )
         return load(self.folder)
 
-    def _connect(self, consortium: Consortium) -> None:
-        """How Flower's command reaches this SuperLink."""
-        authority = (self.folder / "kits" / "server" / "ca.crt").absolute()
-        local = next((h for h in ("localhost", "127.0.0.1") if h in consortium.hosts), None)
+    def _connect(self, inner: int) -> None:
+        """How Flower's command reaches this SuperLink: on this machine only."""
         text = (
             '[superlink]\ndefault = "own"\n\n[superlink.own]\n'
-            f'address = "{local or consortium.hosts[0]}:{consortium.port}"\n'
-            f'root-certificates = "{authority}"\n'
+            f'address = "127.0.0.1:{inner}"\n'
+            f'root-certificates = "{self.kit / "ca.crt"}"\n'
         )
         replace_file(self.folder / "flower" / "config.toml", text.encode())
 
@@ -254,10 +296,10 @@ class SuperLink:
             **FLOWER_SWITCHES,
         }
 
-    def _wait(self, process: "subprocess.Popen[bytes]") -> None:
-        end = time.monotonic() + START_SECONDS
-        while not healthy():
-            if process.poll() is not None or time.monotonic() > end:
+    def _wait(self, process: "subprocess.Popen[bytes]", consortium: Consortium) -> None:
+        until = time.monotonic() + START_SECONDS
+        while not healthy(consortium.health_port):
+            if process.poll() is not None or time.monotonic() > until:
                 raise SuperLinkError(
                     f"the SuperLink does not start; see {self.folder / 'superlink.log'} (is the "
                     "port taken?)"
@@ -268,12 +310,12 @@ class SuperLink:
         replace_file(self.folder / "nodes.json", json.dumps(known, indent=1).encode())
 
 
-def healthy() -> bool:
-    """Whether a SuperLink serves on this machine."""
+def healthy(port: int) -> bool:
+    """Whether a SuperLink serves on this machine; its health service has no TLS."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    with grpc.insecure_channel(HEALTH, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=NO_PROXY) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=2
@@ -299,14 +341,6 @@ def _node_id(answer: str) -> str:
     raise SuperLinkError(f"Flower's answer names no node: {answer.strip()[-200:]}")
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """SIGTERM, and SIGKILL after a while; what it started goes with it."""
-    for number, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            return
-        try:
-            process.wait(timeout=patience)
-        except subprocess.TimeoutExpired:
-            continue
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return int(one.getsockname()[1])

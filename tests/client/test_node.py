@@ -15,6 +15,8 @@ from client import node
 from client.joining import init
 from client.node import Node, NodeError, Supervisor
 from medformer.errors import ConfigError
+from server.hub import new_signer, sign_kit, signer_of
+from server.protocol import fingerprint, key_id
 from simulations.cli import main
 
 
@@ -23,11 +25,27 @@ def folder(tmp_path: Path) -> Path:
     """A site that has its kit and is ready."""
     folder = tmp_path / "north"
     init(folder, "north")
-    (folder / "kit").mkdir()
-    kit = {"consortium": "lungs", "site": "north", "hosts": ["localhost"], "port": 9092}
-    (folder / "kit" / "kit.json").write_text(json.dumps(kit))
-    (folder / "kit" / "ca.crt").write_text("")
+    joined(folder)
     return folder
+
+
+def joined(folder: Path, signer: str = "bundle.key", **facts: object) -> None:
+    """A kit as the consortium makes it, and its signer's fingerprint in policy.yaml."""
+    key = folder.parent / signer
+    if not key.exists():
+        new_signer(key)
+    (folder / "kit").mkdir(exist_ok=True)
+    known = {"consortium": "lungs", "site": "north", "hosts": ["localhost"], "port": 9092, **facts}
+    text, authority = json.dumps(known), b"certificate"
+    (folder / "kit" / "kit.json").write_text(text)
+    (folder / "kit" / "ca.crt").write_bytes(authority)
+    (folder / "kit" / "kit.sig").write_text(sign_kit(text.encode(), authority, key))
+    public = signer_of(key)
+    (folder / "kit" / "trusted.yaml").write_text(f'{key_id(public)}: "{public}"')
+    policy = (folder / "policy.yaml").read_text().splitlines()
+    told = fingerprint(public, "signer")
+    policy = [line for line in policy if "signer" not in line] + [f'signer: "{told}"']
+    (folder / "policy.yaml").write_text("\n".join(policy))
 
 
 def waited(condition, seconds: float = 20) -> bool:  # type: ignore[no-untyped-def]
@@ -60,6 +78,15 @@ def test_the_command_lines_hold_no_secret_and_point_at_the_kit(folder: Path):
         (lambda f: (f / "kit" / "kit.json").write_text(
             (f / "kit" / "kit.json").read_text().replace("north", "south")),
          "the kit is of the site 'south', site.yaml of 'north'"),
+        (lambda f: (f / "kit" / "ca.crt").write_text("other"), "was changed after the consortium"),
+        (lambda f: (f / "kit" / "kit.sig").unlink(), "was changed after the consortium"),
+        (lambda f: (f / "kit" / "kit.json").write_text(
+            (f / "kit" / "kit.json").read_text().replace("9092", "9093")), "was changed after"),
+        (lambda f: joined(f, port=9093) or (f / "kit" / "kit.sig").write_text("AAAA"),
+         "was changed after"),
+        (lambda f: (f / "kit" / "trusted.yaml").write_text("a: b\nc: d"), "one signing key"),
+        (lambda f: (f / "policy.yaml").write_text("objectives: [supervised]\n"
+         "max_epsilon_per_run: 3\n"), "names no signer"),
         (lambda f: (f / "site.yaml").write_text("nam: x"), "Did you mean `name`"),
         (lambda f: (f / "policy.yaml").unlink(), "policy.yaml: cannot be read"),
         (lambda f: (f / "node.key").chmod(0o644), "others can read it"),
@@ -73,6 +100,15 @@ def test_what_is_missing_is_named_before_anything_starts(folder: Path, harm, rea
     with pytest.raises(ConfigError, match=reason):
         node.up(folder, 9194)
     assert not (folder / "run").exists()
+
+
+def test_a_kit_of_somebody_else_is_refused(folder: Path):
+    """A whole kit with another authority and signer, put in place of the consortium's."""
+    policy = (folder / "policy.yaml").read_text()
+    joined(folder, "other.key")
+    (folder / "policy.yaml").write_text(policy)
+    with pytest.raises(ConfigError, match="somebody else's kit"):
+        Node(folder).check()
 
 
 def test_a_process_that_ends_is_started_again_and_all_end_together(

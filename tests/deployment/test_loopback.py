@@ -31,6 +31,7 @@ data: {{source: phantoms, kind: chest, records: 120, seed: {seed}}}
 privacy: {{epsilon: 8, delta: 1.0e-5, epsilon_budget: 20, n_public: 120}}
 """
 POLICY = """
+signer: "{signer}"
 objectives: [supervised]
 max_epsilon_per_run: 8
 accept_unit_image: true
@@ -142,14 +143,15 @@ def consortium(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         said = own.command(name, "site", "init", name, "--name", name)
         told[name] = re.findall(r"key: (.*)", said)[0]
         (folder / name / "site.yaml").write_text(SITE.format(name=name, seed=seed))
-        (folder / name / "policy.yaml").write_text(POLICY)
         request = (folder / name / "request.json").read_bytes()
         (folder / "lungs" / "requests" / f"{name}.json").write_bytes(request)
     file = folder / "lungs" / "consortium.yaml"
     text = file.read_text().replace("sites: {}", f"sites: {json.dumps(told)}")
     file.write_text(text.replace("port: 9092", f"port: {own.port}\nlisten: 127.0.0.1"))
-    own.command("server", "consortium", "provision", "lungs")
+    said = own.command("server", "consortium", "provision", "lungs")
+    signer = re.findall(r"signing key.*: (.*)", said)[0]
     for name in SITES:
+        (folder / name / "policy.yaml").write_text(POLICY.format(signer=signer))
         subprocess.run(["cp", "-r", str(folder / "lungs" / "kits" / name),
                         str(folder / name / "kit")], check=True)  # fmt: skip
     run = RUN + "".join(

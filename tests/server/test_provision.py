@@ -62,7 +62,7 @@ def test_from_an_empty_folder_to_kits(folder: Path):
     assert sorted(f.name for f in (server / "nodes").iterdir()) == ["north.pub", "south.pub"]
     secrets = [f for f in folder.rglob("*") if f.is_file() and b"PRIVATE KEY" in f.read_bytes()]
     assert sorted(str(f.relative_to(folder)) for f in secrets) == [
-        "authority/ca.key", "kits/server/server.key",
+        "authority/bundle.key", "authority/ca.key", "kits/server/server.key",
     ]  # fmt: skip
     for secret in secrets:
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600

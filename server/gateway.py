@@ -1,0 +1,96 @@
+"""The one door of a consortium's server to the outside: what a registered node needs, no more.
+
+Flower's SuperLink answers all its interfaces at one port: beside the Fleet API, whose callers it
+authenticates by their keys, the Control API (start a run, register a node) and the Runtime API,
+which ask nobody who they are. So the SuperLink listens on the loopback address, and only the Fleet
+API and the health page are passed on from outside. An allow list: what a later Flower adds stays
+shut.
+"""
+
+import re
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.datastructures import Address
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+OPEN = re.compile(r"/v1/fleet/[a-z-]+")
+"""Paths to which a POST is passed on."""
+LARGEST_BODY = 256 * 2**20
+"""Bytes of a request: as much as Flower's own limit of a message would let through."""
+CONNECTIONS = 256
+HOP_BY_HOP = {
+    "connection", "host", "keep-alive", "proxy-authenticate", "proxy-authorization", "te",
+    "trailer", "transfer-encoding", "upgrade",
+}  # fmt: skip
+"""RFC 9110, section 7.6.1: of one connection, not of the message."""
+NOT_PASSED = HOP_BY_HOP | {"forwarded", "x-forwarded-for", "x-forwarded-proto"}
+"""A caller may not say where it comes from; the gateway does."""
+UNKNOWN = Address("unknown", 0)
+
+
+class _TooLarge(Exception):
+    """A body beyond `LARGEST_BODY`."""
+
+
+def gateway(inner: str, authority: str) -> ASGIApp:
+    """An ASGI application that passes on what nodes may ask.
+
+    Args:
+        inner: URL of the SuperLink.
+        authority: File of the certificates that the SuperLink's is held against.
+    """
+    client = httpx.AsyncClient(
+        base_url=inner,
+        verify=ssl.create_default_context(cafile=authority),
+        trust_env=False,
+        timeout=httpx.Timeout(60, connect=5),
+        limits=httpx.Limits(max_connections=CONNECTIONS),
+    )
+
+    async def handle(request: Request) -> Response:
+        path = request.url.path
+        health = request.method == "GET" and path == "/health"
+        if not health and not (request.method == "POST" and OPEN.fullmatch(path)):
+            return PlainTextResponse("not found", 404)
+        headers = [(k, v) for k, v in request.headers.raw if k.decode("latin-1") not in NOT_PASSED]
+        headers.append((b"x-forwarded-for", (request.client or UNKNOWN).host.encode()))
+        asked = client.build_request(request.method, path, headers=headers, content=_body(request))
+        try:
+            answer = await client.send(asked, stream=True)
+        except _TooLarge:
+            return PlainTextResponse("too large", 413)
+        except httpx.HTTPError:
+            return PlainTextResponse("the SuperLink does not answer", 503)
+        done = BackgroundTask(answer.aclose)
+        response = StreamingResponse(answer.aiter_raw(), answer.status_code, background=done)
+        response.raw_headers = [
+            (k.lower(), v)
+            for k, v in answer.headers.raw
+            if k.lower().decode("latin-1") not in HOP_BY_HOP
+        ]
+        return response
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with client:
+            yield
+
+    routes = [Route("/{path:path}", handle, methods=["GET", "POST"])]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    taken = 0
+    async for part in request.stream():
+        taken += len(part)
+        if taken > LARGEST_BODY:
+            raise _TooLarge
+        yield part

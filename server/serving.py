@@ -1,0 +1,81 @@
+"""An ASGI application served by a thread of this process."""
+
+import socket
+import threading
+import time
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from medformer.errors import MedFormerError
+
+START_SECONDS = 15.0
+
+
+class ServingError(MedFormerError):
+    """The address cannot be listened at."""
+
+
+class Serving:
+    """Serves from the constructor to `close`.
+
+    Args:
+        app: What answers.
+        host, port: Where it listens; port 0 takes a free one.
+        tls: Files of certificate and key; without them it speaks plain HTTP.
+        connections: More at a time are turned away.
+    Raises:
+        ServingError: The address is taken, or is not this machine's.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int = 0,
+        *,
+        tls: tuple[Path, Path] | None = None,
+        connections: int = 256,
+    ) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            listening = socket.create_server((host, port), family=family)
+        except OSError as error:
+            raise ServingError(
+                f"{host}:{port}: cannot listen there ({error.strerror or error})"
+            ) from error
+        self.port: int = listening.getsockname()[1]
+        config = uvicorn.Config(
+            app,
+            ssl_certfile=tls and tls[0],
+            ssl_keyfile=tls and tls[1],
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            loop="asyncio",
+            ws="none",
+            limit_concurrency=connections,
+            timeout_graceful_shutdown=5,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listening]}, daemon=True
+        )
+        self._thread.start()
+        end = time.monotonic() + START_SECONDS
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > end:
+                raise ServingError(f"{host}:{self.port}: does not start; is the certificate whole?")
+            time.sleep(0.02)
+
+    @property
+    def serves(self) -> bool:
+        """Whether it still answers."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """Stop, after what is being answered."""
+        self._server.should_exit = True
+        self._thread.join(10)
