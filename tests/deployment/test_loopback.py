@@ -6,6 +6,7 @@ One SuperLink and three sites, each a guard and a SuperNode with a HOME of its o
 import json
 import os
 import re
+import shutil
 import signal
 import site
 import socket
@@ -13,6 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,6 +22,14 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from starlette.applications import Starlette
+
+from server.authority import new_server_certificate
+from server.bundle import APP_ID, RUN_CONFIG, VERSION, toml, write_app
+from server.hub import new_signer, sign, signer_of
+from server.protocol import key_id
+from server.serving import Serving
+from server.superlink import load_run
 
 ROOT = Path(__file__).parents[2]
 SITES = ("north", "south", "west")
@@ -85,11 +95,11 @@ class Consortium:
     def site_up(self, name: str) -> None:
         self.start(name, "site", "up", name, "--health-port", str(free_port()))
 
-    def node(self, key: Path, authority: Path, folder: Path) -> str:
+    def node(self, key: Path, authority: Path, folder: Path, port: int | None = None) -> str:
         """What a SuperNode with this key and authority says in so many seconds; it goes on trying,
         as nodes do whose server is away."""
         with subprocess.Popen(
-            [str(self.bin / "flower-supernode"), "--superlink", f"localhost:{self.port}",
+            [str(self.bin / "flower-supernode"), "--superlink", f"localhost:{port or self.port}",
              "--root-certificates", str(authority), "--auth-supernode-private-key", str(key),
              "--port", str(free_port())],
             cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -98,6 +108,31 @@ class Consortium:
             time.sleep(12)
             os.killpg(process.pid, signal.SIGKILL)
             return str(process.communicate()[0])
+
+    def flwr(self, *arguments: str, port: int | None = None) -> "subprocess.CompletedProcess[str]":
+        """Flower's own command, as the coordinator's machine has it, or dialling another port."""
+        home = self.folder / "lungs" / "flower"
+        if port is not None:
+            text = (home / "config.toml").read_text()
+            home = self.folder / "elsewhere"
+            home.mkdir(exist_ok=True)
+            (home / "config.toml").write_text(
+                re.sub(r'"127.0.0.1:\d+"', f'"localhost:{port}"', text)
+            )
+        return subprocess.run(
+            [str(self.bin / "flwr"), *arguments], cwd=self.folder, capture_output=True, text=True,
+            timeout=120, env={**self.environment("server"), "FLWR_HOME": str(home)},
+        )  # fmt: skip
+
+    def built(self, app: str) -> bytes:
+        """The bundle of an app."""
+        folder = self.folder / "built"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        subprocess.run([str(self.bin / "flwr"), "build", "--app", app], cwd=folder, check=True,
+                       capture_output=True, env=self.environment("server"))  # fmt: skip
+        (found,) = folder.glob("*.fab")
+        return found.read_bytes()
 
     def status(self) -> str:
         return self.command("server", "consortium", "status", "lungs")
@@ -185,7 +220,10 @@ def _nodes(folder: Path) -> dict[str, object]:
 
 
 def ledger(folder: Path, name: str) -> list[str]:
-    with closing(sqlite3.connect(folder / name / "state" / "ledger.sqlite")) as db:
+    file = folder / name / "state" / "ledger.sqlite"
+    if not file.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
         return [kind for (kind,) in db.execute("SELECT kind FROM entries ORDER BY seq")]
 
 
@@ -234,6 +272,73 @@ def test_an_unknown_key_a_foreign_authority_and_plain_http_are_refused(consortiu
             answer = b""
     assert b"200" not in answer
     assert consortium.status().count("online") == before
+
+
+def test_from_outside_nobody_can_start_a_run_or_register_a_node(
+    consortium: Consortium, tmp_path: Path
+):
+    """At the port that hospitals dial there is no Control API; on the server's machine there is."""
+    consortium.command("stranger", "site", "init", "guest", "--name", "guest")
+    key = str(consortium.folder / "guest" / "node.pub")
+    app = str(write_app(tmp_path / "app"))
+    assert consortium.flwr("list", "own").returncode == 0
+    for arguments in (("list", "own"), ("supernode", "register", key, "own"), ("run", app, "own")):
+        done = consortium.flwr(*arguments, port=consortium.port)
+        assert done.returncode != 0, (arguments, done.stdout)
+    assert "guest" not in consortium.status()
+
+
+def test_an_expired_certificate_is_refused_by_the_node(consortium: Consortium, tmp_path: Path):
+    """It says so, and goes on trying."""
+    folder = consortium.folder
+    authority = folder / "lungs" / "authority" / "ca.key", folder / "lungs" / "authority" / "ca.crt"
+    files = tmp_path / "server.key", tmp_path / "server.crt"
+    new_server_certificate(authority, *files, ["localhost"], 0)
+    door = Serving(Starlette(), "127.0.0.1", tls=(files[1], files[0]))
+    try:
+        said = consortium.node(folder / "north" / "node.key", authority[1], tmp_path, door.port)
+    finally:
+        door.close()
+    assert "certificate has expired" in said, said
+
+
+@pytest.mark.parametrize("how", ["unsigned", "tampered", "another key"])
+def test_a_bundle_that_the_consortium_did_not_sign_is_not_run(
+    consortium: Consortium, tmp_path: Path, how: str
+):
+    """By no site: no question of it reaches a guard, and no ledger gets a row."""
+    folder, home = consortium.folder, consortium.folder / "lungs" / "flower"
+    before = {name: ledger(folder, name) for name in SITES}
+    out = folder / f"run-{how.replace(' ', '-')}"
+    key = folder / "lungs" / "authority" / "bundle.key"
+    own = key.read_bytes()
+    if how == "another key":
+        key.unlink()
+        new_signer(key)
+        consortium.command("server", "consortium", "submit", "lungs", "run.yaml", "--out", str(out))
+    else:  # what a submit does, but for the signature
+        app = str(write_app(tmp_path / "app"))
+        if how == "tampered":
+            sign(home / "hub", consortium.built(app), key, key_id(signer_of(key)))
+            with zipfile.ZipFile(home / "hub" / "app.fab", "a") as file:
+                file.writestr("client/extra.py", "print('somebody else wrote this')\n")
+            app = f"{APP_ID}=={VERSION}"
+        out.mkdir()
+        (out / "federation.json").write_text(
+            load_run(folder / "run.yaml").federation().model_dump_json()
+        )
+        config = tmp_path / "run-config.toml"
+        config.write_text(toml({**RUN_CONFIG, "out": str(out), "deployment": True}))
+        done = consortium.flwr("run", app, "own", "--run-config", str(config))
+        assert done.returncode == 0, done.stdout + done.stderr
+    key.write_bytes(own)
+    waited((out / "outcome.json").exists, 240, "no outcome")
+    outcome = json.loads((out / "outcome.json").read_text())
+    assert outcome["outcome"] == "failed", outcome
+    assert "did not answer hello" in outcome["reason"], outcome
+    assert {name: ledger(folder, name) for name in SITES} == before
+    said = (folder / "north" / "logs" / "supernode.log").read_text()
+    assert "could not be verified" in said or "could not verify the FAB" in said
 
 
 def test_a_guard_that_is_killed_in_mid_run_costs_a_spare_at_most(consortium: Consortium):
