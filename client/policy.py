@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from client.privacy.plan import PrivacyPlan
-from client.privacy.refusals import PolicyForbids
+from client.privacy.refusals import ClosedNow, PolicyForbids
 from client.site import Site
 from medformer.config import Frozen
 from medformer.settings import read_yaml
@@ -93,10 +93,10 @@ class Policy(Frozen):
         """Whether rounds are trained now.
 
         Raises:
-            PolicyForbids: Says when they are.
+            ClosedNow: Says when they are.
         """
         if self.hours and not any(_within(now.time(), *_span(text)) for text in self.hours):
-            raise PolicyForbids(f"this site trains at {', '.join(self.hours)}, local time")
+            raise ClosedNow(f"this site trains at {', '.join(self.hours)}, local time")
 
 
 def load_policy(path: Path) -> Policy:

@@ -53,6 +53,7 @@ Objective = Literal[PublicObjective, "domain_adversarial", "alignment"]
 RefusalCode = Literal[
     "budget-exhausted",
     "policy",
+    "closed-now",
     "approval-pending",
     "bad-request",
     "attempt-lost",

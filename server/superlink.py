@@ -61,7 +61,12 @@ class RunFile(Frozen):
     sites: dict[Name, Domain] = Field(min_length=1)
     """Members that take part, and the kind of image that each declares."""
     approval_hours: float = Field(default=48, ge=0, le=1_000)
-    """Hours to wait for the sites' people to say yes."""
+    """Hours to wait for the sites' people to say yes, and for the hours at which they train."""
+    quorum: int | None = Field(default=None, ge=1)
+    """Updates that make a round; more than half of the sites if left out. The others may be late,
+    away, or join later."""
+    round_minutes: float = Field(default=60, gt=0, le=10_000)
+    """In which a round has to find its quorum; else the run stops, to be submitted again."""
 
     def federation(self) -> Federation:
         """As all sites may read it."""
@@ -78,6 +83,7 @@ class RunFile(Frozen):
             pretraining=self.pretraining,
             sites=tuple(PublicSite(name=n, domain=d) for n, d in self.sites.items()),
             server_momentum=self.server_momentum,
+            quorum=self.quorum or len(self.sites) // 2 + 1,
         )
 
 
@@ -229,6 +235,7 @@ class SuperLink:
             "out": str(out.absolute()),
             "deployment": True,
             "approval-wait": 3_600.0 * run.approval_hours,
+            "round-deadline": 60.0 * run.round_minutes,
         }
         config.write_text(toml(values))
         app = f"{APP_ID}=={VERSION}"

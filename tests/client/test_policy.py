@@ -11,7 +11,7 @@ from client.policy import Policy, load_policy
 from client.privacy.ledger import MOST_WAITING
 from client.privacy.noise import SecureNoise
 from client.privacy.plan import solve
-from client.privacy.refusals import PolicyForbids
+from client.privacy.refusals import ClosedNow
 from client.site import Privacy, Site
 from medformer.errors import ConfigError
 from server.protocol import Admit, AdmitAnswer, Answer, Refusal, Schedule, TrainAnswer
@@ -130,7 +130,7 @@ def test_hours_may_pass_midnight():
         if open_:
             policy.check_time(now)
         else:
-            with pytest.raises(PolicyForbids, match="trains at 20:00-06:00, 12:00-13:00"):
+            with pytest.raises(ClosedNow, match="trains at 20:00-06:00, 12:00-13:00"):
                 policy.check_time(now)
 
 
@@ -139,7 +139,7 @@ def test_out_of_hours_no_round_is_trained(site: Site, schedule: Schedule, tmp_pa
     closed = OPEN.model_copy(update={"hours": (_closed_now(),)})
     guard = guarded(site, tmp_path, closed)
     assert isinstance(guard.handle(admit(schedule)), AdmitAnswer)
-    refused(guard.handle(train(schedule)))
+    refused(guard.handle(train(schedule)), "closed-now")
     assert "attempt" not in {row["kind"] for row in ledger_rows(tmp_path)}
 
 
