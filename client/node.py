@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,13 @@ from typing import Any
 from client.kit import read_kit, verify_kit
 from medformer.errors import ConfigError, MedFormerError
 from medformer.files import is_secret, replace_file
+from medformer.processes import PATIENCE, end, start
 from server.protocol import FLOWER_SWITCHES
 
 log = logging.getLogger(__name__)
 
 LONGEST_SOCKET = 100
 """Characters: the kernel takes 107 bytes."""
-PATIENCE = 15.0
-"""Seconds that a process has to end after SIGTERM."""
 BACKOFF = (1.0, 2.0, 5.0, 15.0, 60.0)
 """Seconds before a process that ended is started again, longer each time."""
 SETTLED = 300.0
@@ -173,22 +171,12 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         self._starts[name] += 1
-        self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(self._logs / f"{name}.log", "ab") as out:
-            self._running[name] = subprocess.Popen(
-                self._commands[name], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                start_new_session=True, env={**os.environ, **FLOWER_SWITCHES},
-            )  # fmt: skip
+        self._running[name] = start(
+            self._commands[name], self._logs / f"{name}.log", {**os.environ, **FLOWER_SWITCHES}
+        )
 
     def _end(self) -> None:
-        """SIGTERM to each and its children, then SIGKILL to what is left of them."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for process in self._running.values():
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-            end = time.monotonic() + PATIENCE
-            while time.monotonic() < end and any(p.poll() is None for p in self._running.values()):
-                time.sleep(0.05)
+        end(self._running.values())
         self._running = {}
 
 
@@ -238,9 +226,9 @@ def down(folder: Path) -> None:
     if (facts := running(folder)) is None:
         raise NodeError(f"{folder}: this node is not up")
     os.kill(facts["pid"], signal.SIGTERM)
-    end = time.monotonic() + 3 * PATIENCE
+    until = time.monotonic() + 3 * PATIENCE
     while running(folder) is not None:
-        if time.monotonic() > end:
+        if time.monotonic() > until:
             raise NodeError(f"{folder}: process {facts['pid']} does not end; see the logs")
         time.sleep(0.1)
 

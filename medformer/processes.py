@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+PATIENCE = 15.0
+"""Seconds that a process has to end after SIGTERM."""
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -34,7 +36,7 @@ def start(
         )  # fmt: skip
 
 
-def end(processes: Iterable["subprocess.Popen[bytes]"], patience: float = 15.0) -> None:
+def end(processes: Iterable["subprocess.Popen[bytes]"], patience: float = PATIENCE) -> None:
     """SIGTERM to each group, and SIGKILL to what is left of it after so many seconds."""
     mine = list(processes)
     for number in (signal.SIGTERM, signal.SIGKILL):

@@ -40,6 +40,8 @@ from server.serving import Serving
 log = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
+SUBMITTED = "submitted.json"
+"""In a run folder: Flower's id of the newest submission."""
 NO_PROXY = (("grpc.enable_http_proxy", 0),)
 
 
@@ -226,6 +228,7 @@ class SuperLink:
         if federation.exists() and federation.read_text() != text:
             raise ConfigError(f"{out}: holds another run; choose another folder")
         out.mkdir(parents=True, exist_ok=True)
+        self._stop_earlier(out)
         replace_file(federation, text.encode())
         (out / "outcome.json").unlink(missing_ok=True)
         self._sign()
@@ -240,7 +243,20 @@ class SuperLink:
         config.write_text(toml(values))
         app = f"{APP_ID}=={VERSION}"
         answer = self.flwr(["run", app, "own", "--run-config", str(config), "--format", "json"])
-        return str(_parsed(answer)["run-id"])
+        run_id = str(_parsed(answer)["run-id"])
+        replace_file(out / SUBMITTED, json.dumps({"flower_run_id": run_id}).encode())
+        return run_id
+
+    def _stop_earlier(self, out: Path) -> None:
+        """End what an earlier submission of the same run has left at the SuperLink."""
+        try:
+            earlier = str(json.loads((out / SUBMITTED).read_bytes())["flower_run_id"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        try:
+            self.flwr(["stop", earlier, "own"])
+        except SuperLinkError as error:
+            log.info("run %s needs no end: %s", earlier, error)
 
     def _sign(self) -> None:
         """Make the bundle of what is installed here, and sign it.

@@ -17,7 +17,7 @@ from client.privacy import release
 from medformer.errors import ConfigError
 from server.checkpoints import load_state, write_json
 from server.coordinate import CHECKPOINTS, Run, outcome
-from server.deployment import ROUND_TIMEOUT, deploy
+from server.deployment import deploy
 from server.federation import Federation
 from server.fleet import FlowerFleet
 from server.model_file import write_model
@@ -28,6 +28,8 @@ from simulations.fresh import FreshProcess, in_fresh_process
 from simulations.prepared import MARKER, Prepared, load_prepared, prepare_folder, site_facts
 
 log = logging.getLogger(__name__)
+ROUND_TIMEOUT = 3_600.0
+"""Seconds to wait for a round; a process that died is noticed long before."""
 app = ServerApp()
 
 
