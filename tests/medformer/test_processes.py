@@ -39,9 +39,9 @@ def alive(pid: int) -> bool:
 def test_what_does_not_want_to_end_is_killed_with_its_children(tmp_path: Path):
     """After its patience; the log goes on where it was."""
     log = tmp_path / "logs" / "one.log"
-    for _ in range(2):
+    for turn in (1, 2):
         process = start([sys.executable, "-c", STUBBORN], log, os.environ)
-        waited(log, "ready")
+        waited(log, "ready\n" * turn)
         group = [p.pid for p in psutil.Process(process.pid).children()] + [process.pid]
         end([process], patience=0.5)
         assert process.returncode == -signal.SIGKILL
