@@ -36,6 +36,13 @@ def alive(pid: int) -> bool:
         return False
 
 
+def gone(pids: list[int]) -> None:
+    until = time.monotonic() + 10
+    while left := [pid for pid in pids if alive(pid)]:
+        assert time.monotonic() < until, left
+        time.sleep(0.05)
+
+
 def test_what_does_not_want_to_end_is_killed_with_its_children(tmp_path: Path):
     """After its patience; the log goes on where it was."""
     log = tmp_path / "logs" / "one.log"
@@ -45,7 +52,7 @@ def test_what_does_not_want_to_end_is_killed_with_its_children(tmp_path: Path):
         group = [p.pid for p in psutil.Process(process.pid).children()] + [process.pid]
         end([process], patience=0.5)
         assert process.returncode == -signal.SIGKILL
-        assert not [pid for pid in group if alive(pid)]
+        gone(group)
     assert log.read_text() == "ready\n" * 2
 
 
@@ -68,7 +75,4 @@ time.sleep(99)
     assert alive(child)
     parent.kill()
     parent.wait()
-    until = time.monotonic() + 10
-    while alive(child):
-        assert time.monotonic() < until, "the child lives on"
-        time.sleep(0.05)
+    gone([child])
