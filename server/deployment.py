@@ -1,17 +1,14 @@
 """One run over real hospitals: no exact value, secure noise, people who have to say yes first."""
 
-import fcntl
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from server.checkpoints import write_json
 from server.coordinate import Run, outcome
-from server.errors import RunInterrupted
 from server.federation import Federation, load_federation
 from server.fleet import FlowerFleet
+from server.following import alone
 from server.model_file import write_model
 from server.protocol import Tensors
 from server.report.write import write_report
@@ -20,30 +17,6 @@ FEDERATION = "federation.json"
 """What a deployment's run folder begins with."""
 NODES_WAIT = 120.0
 """Seconds to wait for the hospitals' nodes to dial in."""
-LOCK_WAIT = 60.0
-"""Seconds for the process of an earlier submission of the same run to end."""
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Nobody else works in a run folder meanwhile: the process of an earlier submission may live.
-
-    Raises:
-        RunInterrupted: Another process is at work there, and does not end.
-    """
-    with open(folder / ".lock", "w") as file:
-        end = time.monotonic() + LOCK_WAIT
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() > end:
-                    raise RunInterrupted(
-                        f"{folder}: another process is at work on this run; stop it first"
-                    ) from error
-                time.sleep(0.5)
-        yield
 
 
 def deploy(
