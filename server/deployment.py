@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from medformer.processes import end_with_parent
 from server.checkpoints import write_json
 from server.coordinate import Run, outcome
 from server.federation import Federation, load_federation
@@ -39,6 +40,7 @@ def deploy(
     Raises:
         MedFormerError: The run cannot start, or was interrupted; outcome.json says why.
     """
+    end_with_parent()
     with alone(folder), outcome(folder):
         federation = load_federation(folder / FEDERATION)
         fleet = FlowerFleet(

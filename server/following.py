@@ -143,7 +143,8 @@ def _outcome(folder: Path) -> dict[str, Any] | None:
 def _line(row: dict[str, Any]) -> str:
     where = f"round {row['round']}"
     if row["event"] == "round":
-        epsilon = row["epsilon_progress"]
+        epsilon, rounds = row["epsilon_progress"], row["rounds"]
         spent = f"  epsilon so far {epsilon:.2f}" if epsilon is not None else ""
-        return f"{where}/{row['rounds']} {row['phase']}  {row['site']}{spent}  ({row['seconds']:.1f} s)"
+        took = f"({row['seconds']:.1f} s)"
+        return f"{where}/{rounds} {row['phase']}  {row['site']}{spent}  {took}"
     return f"{where}  {row['site']}: {row['event']}: {row['text']}"

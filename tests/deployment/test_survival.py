@@ -29,12 +29,12 @@ sites:
   south: {{name: south, modality: chest-xray, anatomy: chest, channels: 1}}
   west: {{name: west, modality: chest-xray, anatomy: chest, channels: 1}}
 """
-SERVER = ("consortium", "superlink", "superexec", "serverapp")
-SITE = ("site", "guard", "supernode", "superexec", "clientapp")
+SERVER = ("consortium", "superlink", "executor", "serverapp")
+SITE = ("site", "guard", "supernode", "executor", "clientapp")
 WORDS = {
     "superlink": "flower-superlink",
     "supernode": "flower-supernode",
-    "superexec": "flower-superexec",
+    "executor": "flower-superexec",
     "serverapp": "flwr-serverapp",
     "clientapp": "flwr-clientapp",
     "guard": "client.guard_rpc",
