@@ -77,7 +77,7 @@ class Reader:
                     stderr=out,
                     env=self._environment,
                     start_new_session=True,
-                )  # fmt: skip
+                )
             )
 
     def stop(self) -> None:
@@ -119,7 +119,7 @@ class Reader:
 
 
 @pytest.fixture
-def reader(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:  # noqa: F811
+def reader(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     folder = tmp_path_factory.mktemp("t")
     folder.chmod(0o755)
     one = Reader(folder, installed)

@@ -7,11 +7,11 @@ import torch
 
 pytest.importorskip("pydicom")
 
-from client.data.load import check, read  # noqa: E402
-from client.site import Privacy, Site  # noqa: E402
-from medformer import phantoms  # noqa: E402
-from medformer.config import Domain, Task  # noqa: E402
-from simulations.phantom_dicom import main  # noqa: E402
+from client.data.load import check, read
+from client.site import Privacy, Site
+from medformer import phantoms
+from medformer.config import Domain, Task
+from simulations.phantom_dicom import main
 
 
 def test_a_site_reads_the_phantoms_pixel_by_pixel(tmp_path: Path, capsys: pytest.CaptureFixture):
