@@ -56,6 +56,9 @@ class Records:
     """`RECORD: why it cannot be used`, of a source that knows; for the site's own eyes."""
     patients: tuple[str, ...] = ()
     """Whose image each row is, "" where nobody knows; no entries where the source never says."""
+    withdrawn: tuple[str, ...] = ()
+    """Of each record that was left out, the name on the list of the withdrawn that it is known by;
+    for the site's own eyes."""
 
     def __len__(self) -> int:
         return sum(len(stack) for stack in self.stacks)
@@ -136,7 +139,7 @@ def of_known_patients(records: Records) -> Records:
     stacks = tuple(replace(stack, valid=stack.valid & own) for stack, own in pairs)
     unknown = int((~known).sum())
     faults = (f"{unknown} images without a patient id",) if unknown else ()
-    return Records(stacks, faults + records.faults, records.patients)
+    return replace(records, stacks=stacks, faults=faults + records.faults)
 
 
 def pooled(several: Iterable[Records]) -> Records:

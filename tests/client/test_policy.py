@@ -9,6 +9,7 @@ import pytest
 from client.guard import Guard
 from client.policy import Policy, load_policy
 from client.privacy.ledger import MOST_WAITING
+from client.privacy.meaning import most_found, percent
 from client.privacy.noise import SecureNoise
 from client.privacy.plan import solve
 from client.privacy.refusals import ClosedNow
@@ -80,7 +81,9 @@ def test_a_run_waits_until_somebody_says_yes(
     assert "run run-1" in text
     assert "3 rounds and 1 in reserve" in text
     assert "learn the site's tasks from its labels" in text
-    assert f"It costs epsilon {solve(schedule, site.privacy).epsilon:.3f}" in text
+    plan = solve(schedule, site.privacy)
+    assert f"It costs epsilon {plan.epsilon:.3f}" in text
+    assert f"finds at most {percent(most_found(plan.epsilon, plan.delta, 0.01))} of those" in text
     assert main([*command, "run-9", "--yes"]) == 1
     assert "does not wait for approval; waiting: run-1" in capsys.readouterr().err
     assert main([*command, "run-1", "--yes"]) == 0
