@@ -31,13 +31,13 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 # The tools have an environment of their own: what they need is nothing that we depend on.
-$(AUDIT)/.installed: tools/audit.lock
+$(AUDIT)/.installed: .ci/audit.lock
 	$(PYTHON) -m venv $(AUDIT)
-	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tools/audit.lock
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r .ci/audit.lock
 	touch $@
 
 audit: $(STAMP) $(AUDIT)/.installed
-	$(BIN)/python -m tools.audit --tools $(AUDIT)/bin --python $(BIN)/python --out build
+	$(BIN)/python .ci/audit.py --tools $(AUDIT)/bin --python $(BIN)/python --out build
 
 clean:
 	rm -rf $(VENV) $(AUDIT) build *.egg-info

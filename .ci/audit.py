@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tools", type=Path, required=True, help="bin folder of the two tools")
     parser.add_argument("--python", type=Path, default=Path(sys.executable), help="what is audited")
     parser.add_argument("--lock", type=Path, default=ROOT / "requirements.lock")
-    parser.add_argument("--allowed", type=Path, default=ROOT / "tools" / "audit.toml")
+    parser.add_argument("--allowed", type=Path, default=ROOT / ".ci" / "audit.toml")
     parser.add_argument("--out", type=Path, default=ROOT / "build")
     arguments = parser.parse_args(argv)
     problems: list[str] = []
