@@ -272,7 +272,8 @@ class SuperLink:
         config.write_text(toml(values))
         app = f"{APP_ID}=={VERSION}"
         answer = self.flwr(["run", app, "own", "--run-config", str(config), "--format", "json"])
-        run_id = str(_parsed(answer)["run-id"])
+        if not (run_id := str(_parsed(answer).get("run-id") or "")):
+            raise SuperLinkError(f"Flower did not take the run: {answer.strip()[-200:]}")
         replace_file(out / SUBMITTED, json.dumps({"flower_run_id": run_id}).encode())
         return run_id
 
