@@ -1,0 +1,75 @@
+"""Calibration of a head's logits on the validation split. N images, T outputs of a task.
+
+Temperature scaling with a bias for each output (Guo et al. 2017, arXiv:1706.04599; the bias after
+Platt 1999 and Alexandari et al. 2020, arXiv:1901.06852, because declared class weights shift what a
+head says of each class). It is folded into the head, so that whoever reads the file, `predict` of
+the library and exports too, gets calibrated probabilities.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from medformer.config import Frozen, Task
+from medformer.model import Medformer
+from medformer.tasks import label_losses
+
+PRIOR = 1.0
+"""Standard deviation of log temperature and biases before any image is seen: a few images, or
+classes that are told apart perfectly, cannot drive them to infinity."""
+STEPS = 200
+
+
+class Calibration(Frozen):
+    """Calibrated logits are `logits / temperature + bias`."""
+
+    temperature: float = Field(default=1.0, gt=0)
+    bias: tuple[float, ...]
+    """One an output."""
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """(N, T) -> (N, T)."""
+        return logits / self.temperature + torch.tensor(self.bias, dtype=logits.dtype)
+
+    def undone(self, logits: Tensor) -> Tensor:
+        """What the head would say without it, (N, T) -> (N, T)."""
+        return (logits - torch.tensor(self.bias, dtype=logits.dtype)) * self.temperature
+
+
+def unweighted(task: Task) -> Task:
+    """The task with a loss that is a negative log-likelihood: no class counts more."""
+    return task.model_copy(update={"class_weights": None})
+
+
+def fit(logits: Tensor, labels: Tensor, task: Task) -> Calibration:
+    """The most likely temperature and biases, under a normal prior around 1 and 0.
+
+    Args:
+        logits: (N, T) of a task that is not dense.
+        labels: (N,) or (N, T); an image that nobody labelled adds nothing.
+    """
+    plain = unweighted(task)
+    scale = float(task.classes) if task.kind == "multi-label" else 1.0  # a mean over labels
+    free = torch.zeros(1 + logits.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([free], max_iter=STEPS, line_search_fn="strong_wolfe")
+    values = logits.detach().double()
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        likelihood = scale * label_losses(values * (-free[0]).exp() + free[1:], labels, plain).sum()
+        loss = likelihood + (free / PRIOR).square().sum() / 2
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    found = free.detach()
+    return Calibration(temperature=float(found[0].exp()), bias=tuple(found[1:].tolist()))
+
+
+def fold(model: Medformer, task: str, calibration: Calibration) -> None:
+    """Change the head so that it answers with calibrated logits."""
+    head = model.output.heads[task]
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        head.weight /= calibration.temperature
+        head.bias.copy_(calibration(head.bias))
