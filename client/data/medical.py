@@ -34,7 +34,12 @@ def read(source: Medical, domain: Domain, tasks: Sequence[Task], split: str) -> 
     return records(own, domain, tasks, lambda entry: _opened(entry, source, domain, tasks))
 
 
-def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
+def needed(source: Medical) -> None:
+    """Refuse where the package that reads such files is missing.
+
+    Raises:
+        DataError: Says how to install it.
+    """
     package = PACKAGES[source.source]
     try:
         __import__(package)
@@ -43,6 +48,10 @@ def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
             f"{source.source} files need the package {package}: "
             f"pip install 'fedmedformer[{source.source}]'"
         ) from error
+
+
+def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
+    needed(source)
     if not source.path.is_dir():
         raise DataError(f"{source.path}: no such folder. Check data.path in site.yaml")
     if not (source.path / TABLE).is_file():

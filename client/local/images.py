@@ -82,7 +82,7 @@ def _kind(path: Path, site: Site) -> str:
 
 
 def opened(path: Path, site: Site) -> Iterator[Opened]:
-    """A file's images: one, or the rows of an npz file. Whatever a file provokes becomes a fault."""
+    """A file's images: one, or the rows of an npz file. What a file provokes becomes a fault."""
     shown = str(path)
     try:
         if (kind := "dicom" if path.is_dir() else _kind(path, site)) == "npz":

@@ -66,8 +66,8 @@ def answered_tasks(site: Site) -> list[Task]:
     tasks = [task for task in site.tasks if task.kind != "dense"]
     if not tasks:
         raise LocalError(
-            f"site {site.name}: all tasks are dense, one answer a pixel, which a table cannot hold: "
-            "use medformer.load(MODEL).predict for masks"
+            f"site {site.name}: all tasks are dense: one answer a pixel, which no table "
+            "holds. Use medformer.load(MODEL).predict for masks"
         )
     return tasks
 
@@ -136,14 +136,14 @@ def _answers(local: LocalModel, site: Site, chunk: Sequence[Opened]) -> Iterator
         spacings = [s for i in rows if (s := chunk[i].spacing) is not None]
         spacing = torch.stack(spacings) if spacings else None
         for i, answer in zip(rows, _batch(local, site, images, spacing), strict=True):
-            made[i] = Answer(chunk[i].file, **answer)
+            made[i] = Answer(chunk[i].file, *answer)
     yield from (made[i] for i in range(len(chunk)))
 
 
 def _batch(
     local: LocalModel, site: Site, images: Tensor, spacing: Tensor | None
-) -> list[dict[str, object]]:
-    """(B, C, *spatial) -> what is answered for each."""
+) -> list[tuple[dict[str, list[float]], str]]:
+    """(B, C, *spatial) -> probabilities of each, or none and the reason why."""
     model, domain, limit = local.model, site.domain, local.fitted.limit
     distances = local.novelty.distances(features(model, domain, images, spacing)).tolist()
     given = {}
@@ -151,12 +151,11 @@ def _batch(
         for task in answered_tasks(site):
             logits = model.logits(standardise(images), domain, task.name, spacing)
             given[task.name] = per_class(probabilities(logits, task), task).tolist()
-    return [
-        {"probabilities": {name: values[i] for name, values in given.items()}}
-        if distance <= limit
-        else {
-            "reason": "unlike the images that the model was fitted to: at "
-            f"{distance / limit:.2f} times the largest distance that it answers"
-        }
-        for i, distance in enumerate(distances)
-    ]
+    answers: list[tuple[dict[str, list[float]], str]] = []
+    for i, distance in enumerate(distances):
+        if distance <= limit:  # false where it is NaN
+            answers.append(({name: values[i] for name, values in given.items()}, ""))
+        else:
+            times = f"{distance / limit:.2f} times the largest distance that it answers"
+            answers.append(({}, f"unlike the images that the model was fitted to: at {times}"))
+    return answers

@@ -92,7 +92,9 @@ def make_folder(folder: Path) -> None:
         LocalError: There is something in it already, or it cannot be written.
     """
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (
+            not folder.is_dir() or {p.name for p in folder.iterdir()} - {ASIDE_MARK}
+        ):
             raise LocalError(f"{folder}: is not empty: choose a new folder for each model")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
