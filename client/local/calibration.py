@@ -1,9 +1,9 @@
 """Calibration of a head's logits on the validation split. N images, T outputs of a task.
 
-Temperature scaling with a bias for each output (Guo et al. 2017, arXiv:1706.04599; the bias after
-Platt 1999 and Alexandari et al. 2020, arXiv:1901.06852, because declared class weights shift what a
-head says of each class). It is folded into the head, so that whoever reads the file, `predict` of
-the library and exports too, gets calibrated probabilities.
+Temperature scaling (Guo et al. 2017, arXiv:1706.04599); where a site declares class weights, which
+shift what a head says of each class, with a bias for each output too (Platt 1999; Alexandari et al.
+2020, arXiv:1901.06852). It is folded into the head, so that whoever reads the file, also the library
+and exports, gets calibrated probabilities.
 """
 
 import torch
@@ -25,7 +25,7 @@ class Calibration(Frozen):
 
     temperature: float = Field(default=1.0, gt=0)
     bias: tuple[float, ...]
-    """One an output."""
+    """One an output; zeros without class weights."""
 
     def __call__(self, logits: Tensor) -> Tensor:
         """(N, T) -> (N, T)."""
@@ -50,20 +50,28 @@ def fit(logits: Tensor, labels: Tensor, task: Task) -> Calibration:
     """
     plain = unweighted(task)
     scale = float(task.classes) if task.kind == "multi-label" else 1.0  # a mean over labels
-    free = torch.zeros(1 + logits.shape[1], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([free], max_iter=STEPS, line_search_fn="strong_wolfe")
+    biases = 0 if task.class_weights is None else logits.shape[1]
+    free = torch.zeros(1 + biases, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [free], max_iter=STEPS, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
     values = logits.detach().double()
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        likelihood = scale * label_losses(values * (-free[0]).exp() + free[1:], labels, plain).sum()
+        scaled = values * (-free[0]).exp()
+        scaled = scaled + free[1:] if biases else scaled
+        likelihood = scale * label_losses(scaled, labels, plain).sum()
         loss = likelihood + (free / PRIOR).square().sum() / 2
         loss.backward()
         return loss
 
     optimizer.step(closure)
     found = free.detach()
-    return Calibration(temperature=float(found[0].exp()), bias=tuple(found[1:].tolist()))
+    return Calibration(
+        temperature=float(found[0].exp()),
+        bias=tuple(found[1:].tolist()) if biases else (0.0,) * logits.shape[1],
+    )
 
 
 def fold(model: Medformer, task: str, calibration: Calibration) -> None:

@@ -30,7 +30,7 @@ def configure(action: Action) -> None:
     tune.add_argument("--epochs", type=int, default=30, help="at most (%(default)s)")
     tune.add_argument("--batch", type=int, default=32, help="images a step (%(default)s)")
     tune.add_argument("--learning-rate", type=float, metavar="RATE",
-                      help="of AdamW (heads 0.003, whole model 0.001)")  # fmt: skip
+                      help="of AdamW (heads 0.01, whole model 0.001)")  # fmt: skip
     tune.add_argument("--abstain", type=float, default=0.05, metavar="SHARE",
                       help="of good images that may get no answer (%(default)s)")  # fmt: skip
     tune.add_argument("--seed", type=int, default=0, help="of heads and batches (%(default)s)")

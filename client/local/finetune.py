@@ -47,7 +47,7 @@ class Settings(Frozen):
     """Epochs without a better validation loss after which it ends."""
     batch: int = Field(default=32, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)
-    """Of AdamW; 3e-3 for heads, 1e-3 for the whole model if left out."""
+    """Of AdamW; 1e-2 for heads, 1e-3 for the whole model if left out."""
     seed: int = Field(default=0, ge=0)
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """Share of images like the validation images that the model may abstain on."""
@@ -55,7 +55,7 @@ class Settings(Frozen):
     @property
     def rate(self) -> float:
         """The learning rate."""
-        return self.learning_rate or (1e-3 if self.whole else 3e-3)
+        return self.learning_rate or (1e-3 if self.whole else 1e-2)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Novelty:
         self.limit = limit
 
     def distances(self, values: Tensor) -> Tensor:
-        """(B, F) -> (B,), 1 on average over the images that it was fitted to."""
+        """(B, F) -> (B,); of the images that it was fitted to 1 on average, less if few."""
         off = (values - self.centre) / self.scale
         squares = ((off @ self.precision) * off).sum(1) / len(self.centre)
         return squares.clamp(min=0).sqrt()
