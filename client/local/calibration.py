@@ -2,12 +2,15 @@
 
 Temperature scaling (Guo et al. 2017, arXiv:1706.04599); where a site declares class weights, which
 shift what a head says of each class, with a bias for each output too (Platt 1999; Alexandari et al.
-2020, arXiv:1901.06852). It is folded into the head, so that whoever reads the file, also the library
-and exports, gets calibrated probabilities.
+2020, arXiv:1901.06852). It is folded into the head: whoever reads the file, also by the library or
+an export, gets calibrated probabilities.
 """
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field
+from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from medformer.config import Frozen, Task
@@ -17,7 +20,6 @@ from medformer.tasks import label_losses
 PRIOR = 1.0
 """Standard deviation of log temperature and biases before any image is seen: a few images, or
 classes that are told apart perfectly, cannot drive them to infinity."""
-STEPS = 200
 
 
 class Calibration(Frozen):
@@ -51,25 +53,20 @@ def fit(logits: Tensor, labels: Tensor, task: Task) -> Calibration:
     plain = unweighted(task)
     scale = float(task.classes) if task.kind == "multi-label" else 1.0  # a mean over labels
     biases = 0 if task.class_weights is None else logits.shape[1]
-    free = torch.zeros(1 + biases, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [free], max_iter=STEPS, tolerance_change=1e-12, line_search_fn="strong_wolfe"
-    )
     values = logits.detach().double()
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
+    def loss(point: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        free = torch.tensor(point, requires_grad=True)
         scaled = values * (-free[0]).exp()
         scaled = scaled + free[1:] if biases else scaled
         likelihood = scale * label_losses(scaled, labels, plain).sum()
-        loss = likelihood + (free / PRIOR).square().sum() / 2
-        loss.backward()
-        return loss
+        total = likelihood + (free / PRIOR).square().sum() / 2
+        (slope,) = torch.autograd.grad(total, free)
+        return float(total.detach()), slope.numpy()
 
-    optimizer.step(closure)
-    found = free.detach()
+    found = minimize(loss, np.zeros(1 + biases), jac=True, method="BFGS", options={"gtol": 1e-4}).x
     return Calibration(
-        temperature=float(found[0].exp()),
+        temperature=float(np.exp(found[0])),
         bias=tuple(found[1:].tolist()) if biases else (0.0,) * logits.shape[1],
     )
 
