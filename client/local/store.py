@@ -123,6 +123,11 @@ def save(folder: Path, local: LocalModel, start: Path, settings: str) -> Path:
             "--non-private only.",
             f"Abstains on images unlike its training images; about {100 * fitted.alpha:g} % of "
             "images that are like them are refused too.",
+            *(
+                f"Answers {100 * (1 - share):.0f} % of public {kind} phantoms, which are of another "
+                "modality."
+                for kind, share in fitted.strangers.items()
+            ),
         ),
     )
     header = Header(config=model.config, tasks=fitted.tasks, site=True, card=card)

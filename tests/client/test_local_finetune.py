@@ -114,6 +114,8 @@ def test_what_is_written_is_read_again(made: tuple[Path, LocalModel]):
     card = read_header(path).card
     assert card.dp.kind == "none"
     assert "federated-dp, epsilon 3" in card.started_from
+    for kind in ("chest", "ultrasound"):
+        assert any(f"public {kind} phantoms" in line for line in card.limits)
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     for file in path.parent.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
