@@ -1,6 +1,7 @@
 """Reads DICOM and NIfTI files that a labels.csv lists."""
 
 from collections.abc import Sequence, Set
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -41,7 +42,12 @@ def read(
     )
 
 
-def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
+def needed(source: Medical) -> None:
+    """Refuse where the package that reads such files is missing.
+
+    Raises:
+        DataError: Says how to install it.
+    """
     package = PACKAGES[source.source]
     try:
         __import__(package)
@@ -50,6 +56,10 @@ def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
             f"{source.source} files need the package {package}: "
             f"pip install 'fedmedformer[{source.source}]'"
         ) from error
+
+
+def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
+    needed(source)
     if not source.path.is_dir():
         raise DataError(f"{source.path}: no such folder. Check data.path in site.yaml")
     if not (source.path / TABLE).is_file():
@@ -66,10 +76,19 @@ def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
         raise DataError("masks are read from nifti and folder sources, not from dicom")
 
 
-def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]) -> Single:
-    path = source.path / entry.file
-    if not path.resolve().is_relative_to(source.path.resolve()):
-        raise Unusable("lies outside of data.path")
+def opened(
+    path: Path, source: Medical, domain: Domain, named: tuple[float, float] | None = None
+) -> tuple[Tensor, Tensor | None, torch.Size, str]:
+    """A file, or a series' folder, as the site trains on it.
+
+    Args:
+        named: Spacing that counts more than what the file says.
+    Returns:
+        The image (C, *spatial), its spacing (rank,), its *spatial before it was fitted, and whose
+        it is.
+    Raises:
+        Unusable: It cannot be read, or is not what the site declares.
+    """
     patient = ""
     spacing: Tensor | None
     if isinstance(source, Dicom):
@@ -77,12 +96,19 @@ def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]
         image, spacing, patient = scan.image, scan.spacing, scan.patient
     else:
         image, spacing = nifti.image(path, domain, source.window)
-    if domain.rank == 2 and (named := spacing_of(entry)):
-        spacing = torch.tensor(named)
-    if spacing is None and domain.spacing is not None:
-        spacing = torch.tensor(domain.spacing)
-    shape = image.shape[1:]
+    if named is not None or (spacing is None and domain.spacing is not None):
+        spacing = torch.tensor(named or domain.spacing)
+    before = image.shape[1:]
     image, spacing = fitted(image, spacing, source.max_side, source.multiple)
+    return image, spacing, before, patient
+
+
+def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]) -> Single:
+    path = source.path / entry.file
+    if not path.resolve().is_relative_to(source.path.resolve()):
+        raise Unusable("lies outside of data.path")
+    named = spacing_of(entry) if domain.rank == 2 else None
+    image, spacing, shape, patient = opened(path, source, domain, named)
 
     def masked(cell: str, where: str) -> Tensor:
         if not cell:
