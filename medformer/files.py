@@ -122,11 +122,18 @@ def write_text(path: Path, text: str) -> None:
         raise ModelFileError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, whole or not at all, on the disk when it returns."""
+def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Replace `path` by `data`, whole or not at all, on the disk when it returns.
+
+    Args:
+        mode: Who may read and write it, less what the umask takes away.
+    """
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(partial, "wb") as file:
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(handle, "wb") as file:
+        if mode & 0o077 == 0:
+            os.fchmod(handle, mode)  # a crash may have left the file there before
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -20,8 +20,9 @@ from client.guard_rpc.messages import (
     answer_to_proto,
     request_from_proto,
 )
+from client.privacy.refusals import BadRequest
 from medformer.errors import MedFormerError
-from server.protocol import ProtocolError, Refusal
+from server.protocol import ProtocolError
 
 log = logging.getLogger(__name__)
 
@@ -102,10 +103,8 @@ class GuardService:
             request = request_from_proto(message)
         except ProtocolError as error:
             log.warning("refused a message: %s", error)
-            site = self._guard.site.name
-            return answer_to_proto(
-                Refusal("bad-request", "the message is not of this protocol", site)
-            )
+            no = BadRequest("the message is not of this protocol")
+            return answer_to_proto(self._guard.refuse("unknown", "", no))
         return answer_to_proto(self._guard.handle(request))
 
 

@@ -39,7 +39,7 @@ from server.protocol import (
     TrainAnswer,
     source_hash,
 )
-from tests.conftest import OPEN, admit, train
+from tests.conftest import OPEN, admit, ledger_rows, train
 from tests.test_architecture import run_python
 
 ROOT = Path(__file__).parents[2]
@@ -134,9 +134,13 @@ def test_a_run_through_the_socket(guard: Guard, schedule: Schedule, tmp_path: Pa
             assert checked.status == health_pb2.HealthCheckResponse.SERVING
             raw = plain.unary_unary(METHOD, response_deserializer=pb.Answer.FromString)
             assert raw(b"", timeout=10).refusal.code == "bad-request"
-            with pytest.raises(grpc.RpcError) as refused:
+            refused = ledger_rows(guard.folder)[-1]
+            assert (refused["kind"], refused["request"], refused["run_id"]) == (
+                "refusal", "unknown", "",
+            )  # fmt: skip
+            with pytest.raises(grpc.RpcError) as large:
                 raw(bytes(70 * 2**20), timeout=30)
-            assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert large.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
             with pytest.raises(grpc.RpcError):
                 raw(b"\xff\xff\xff not protobuf", timeout=10)
         assert isinstance(channel.handle(Hello("run-1", source_hash())), HelloAnswer)
