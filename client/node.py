@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from client.kit import read_kit, verify_kit
+from client.permissions import private_folder, private_key, private_state
 from medformer.errors import ConfigError, MedFormerError
-from medformer.files import is_secret, replace_file
+from medformer.files import replace_file
 from server.protocol import FLOWER_SWITCHES
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,11 @@ class Node:
         return self.folder / "run" / "guard.sock"
 
     @property
+    def state(self) -> Path:
+        """The guard's own: ledger, answers, local tensors."""
+        return self.folder / "state"
+
+    @property
     def facts(self) -> Path:
         """Process ids and addresses of a node that is up."""
         return self.folder / "run" / "node.json"
@@ -70,6 +76,7 @@ class Node:
 
         Raises:
             ConfigError: Names the first that is not, and what to do.
+            ExposedError: Others can reach what is the site's own.
         """
         from client.policy import load_policy
         from client.site import load_site
@@ -80,12 +87,9 @@ class Node:
         if kit["site"] != site.name:
             raise ConfigError(f"the kit is of the site {kit['site']!r}, site.yaml of {site.name!r}")
         verify_kit(self.folder / "kit", policy.signer)
-        if not is_secret(self.folder / "node.key"):
-            raise ConfigError(
-                f"{self.folder / 'node.key'}: is missing, or others can read it (chmod 600)"
-            )
-        if self.folder.stat().st_mode & 0o077:
-            raise ConfigError(f"{self.folder}: others can enter it (chmod 700)")
+        private_key(self.folder / "node.key")
+        private_folder(self.folder)
+        private_state(self.state, site.ledger_anchor)
         if len(str(self.socket.absolute())) > LONGEST_SOCKET:
             raise ConfigError(f"{self.socket}: is too long for a socket; use a shorter path")
 
@@ -96,7 +100,7 @@ class Node:
             sys.executable, "-I", "-m", "client.guard_rpc",
             "--site", str(folder / "site.yaml"),
             "--policy", str(folder / "policy.yaml"),
-            "--state", str(folder / "state"),
+            "--state", str(self.state.absolute()),
             "--socket", str(self.socket.absolute()),
         ]  # fmt: skip
         supernode = [
@@ -197,6 +201,7 @@ def up(folder: Path, health_port: int) -> None:
 
     Raises:
         ConfigError: Something is missing or wrong.
+        ExposedError: Others can reach what is the site's own.
         NodeError: The node is up already.
     """
     node = Node(folder)
