@@ -20,6 +20,7 @@ from client.data.records import (
     problems,
 )
 from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms
+from client.data.stamp import stamp
 from client.site import Site
 from medformer import phantoms
 from medformer.config import UNLABELLED, Domain, Task
@@ -42,13 +43,35 @@ def check(site: Site) -> None:
             raise DataError(f"site {site.name}, {split}: {found[0]}")
 
 
-@lru_cache(maxsize=16)
+_stamps: dict[Site, str] = {}
+"""Site -> what its files were like when what is kept warm was read."""
+
+
 def load(site: Site, split: str) -> Records:
-    """Records for training: never raises because of a record or a file.
+    """Records for training, kept warm: never raises because of a record or a file.
 
     A file that cannot be read gives no records; a bad record is marked invalid. What is wrong goes
     to the site's own log only, because an error that depends on a record would tell of it.
+
+    The files' names, sizes and times are looked at in every call; when they change, nothing that
+    was read before stays in memory.
     """
+    seen = stamp(site.data)
+    if _stamps.get(site, seen) != seen:
+        log.warning("site %s: its data changed on the disk and are read again", site.name)
+        forget()
+    _stamps[site] = seen
+    return _loaded(site, split)
+
+
+def forget() -> None:
+    """Keep nothing warm: the next call of `load` reads the files."""
+    _loaded.cache_clear()
+    _stamps.clear()
+
+
+@lru_cache(maxsize=16)
+def _loaded(site: Site, split: str) -> Records:
     try:
         records = read(site, split)
     except Exception as error:  # whatever a private file provokes stays here
@@ -75,7 +98,7 @@ def read(site: Site, split: str) -> Records:
         return _from_arrays(site, split, *_phantoms(source, split, keys))
     path = source.path if isinstance(source, Npz) else _medmnist_path(source)
     images, labels = npz.read(path, split, keys)
-    rows = _rows(source.indices, split)
+    rows = chosen_rows(source.indices, split)
     if rows is not None:
         if len(rows) and max(rows) >= len(images):
             raise DataError(f"{source.indices}: row {max(rows)} is outside {path}")
@@ -87,7 +110,12 @@ def _medmnist_path(source: MedMnist) -> Path:
     return medmnist.find(source.dataset, source.size, source.root)
 
 
-def _rows(indices: Path | None, split: str) -> list[int] | None:
+def chosen_rows(indices: Path | None, split: str) -> list[int] | None:
+    """A site's own rows of a split; None where all are.
+
+    Raises:
+        DataError: The list cannot be read.
+    """
     if indices is None:
         return None
     try:

@@ -18,7 +18,7 @@ from pydicom.sequence import Sequence  # noqa: E402
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid  # noqa: E402
 
 from client.data import dicom  # noqa: E402
-from client.data.load import check, load  # noqa: E402
+from client.data.load import check, forget, load  # noqa: E402
 from client.data.records import Unusable  # noqa: E402
 from client.data.sources import Dicom  # noqa: E402
 from client.site import Privacy, Site  # noqa: E402
@@ -352,9 +352,9 @@ def test_a_site_of_dicom_files_trains_by_patient(tmp_path: Path):
     assert records.patients == ("P0", "P0", "P1", "P1", "P2", "P2")
     assert records.stacks[0].images.shape == (6, 1, 16, 24)
     assert records.stacks[0].spacing is not None
-    load.cache_clear()
+    forget()
     (tmp_path / "train-0.dcm").write_bytes(b"no DICOM at all")
     spoiled = load(site, "train")
-    load.cache_clear()
+    forget()
     assert int(spoiled.valid.sum()) == 5
     assert any("train-0.dcm" in fault for fault in spoiled.faults)

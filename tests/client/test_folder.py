@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from client.data import folder
-from client.data.load import check, load, read
+from client.data.load import check, forget, load, read
 from client.data.records import DataError, Records
 from client.data.sources import Folder
 from client.data.table import hashed_split
@@ -281,7 +281,7 @@ def _two_good_and(tmp_path: Path, line: str) -> Path:
 def _marked(site: Site, sentence: str) -> None:
     """The record is zeros and not valid, the others are as ever, and the site can read why."""
     records = load(site, "train")
-    load.cache_clear()
+    forget()
     assert len(records) == 3
     assert int(records.valid.sum()) == 2
     for stack in records.stacks:
@@ -399,7 +399,7 @@ def test_a_site_of_three_shapes_trains_through_the_guard(
         request = Evaluate("run-1", source_hash(), schedule_hash=schedule.hash(), split="test",
                            tensors=train(schedule).tensors)  # fmt: skip
         assert isinstance(guard.handle(request), EvaluateAnswer)
-        load.cache_clear()
+        forget()
         return answers
 
     clean, bad = conversation("clean", broken=False), conversation("bad", broken=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.data.load import load
+from client.data.load import forget, load
 from client.guard import Guard
 from client.privacy import ledger_file, release
 from client.privacy.refusals import PolicyForbids
@@ -268,7 +268,7 @@ def test_a_poisoned_record_changes_no_field_of_any_message(
         guard = open_guard(_npz_site(site.model_copy(update={"name": name}), path))
         answers = [guard.handle(admit(schedule)), *(guard.handle(train(schedule, r))
                                                     for r in (1, 2, 3))]  # fmt: skip
-        load.cache_clear()
+        forget()
         return answers
 
     clean, bad = conversation("clean", ""), conversation("bad", poison)

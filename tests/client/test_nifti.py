@@ -11,7 +11,7 @@ nib = pytest.importorskip("nibabel")
 from nibabel.testing import data_path  # noqa: E402
 
 from client.data import nifti  # noqa: E402
-from client.data.load import check, load  # noqa: E402
+from client.data.load import check, forget, load  # noqa: E402
 from client.data.records import Unusable  # noqa: E402
 from client.data.sources import Nifti  # noqa: E402
 from client.data.volumes import fitted, fitted_mask  # noqa: E402
@@ -156,7 +156,7 @@ def test_a_site_of_nifti_volumes_with_masks(tmp_path: Path):
         privacy=Privacy(epsilon=8, n_public=4, unit="patient"),
     )
     records = load(site, "train")
-    load.cache_clear()
+    forget()
     assert [bool(v) for v in records.valid] == [True, True, True, False]
     assert "mask train3-mask.nii.gz is (20, 24, 24), not (24, 24, 24)" in records.faults[0]
     stack = records.stacks[0]
