@@ -16,6 +16,13 @@ Medical = Dicom | Nifti
 PACKAGES = {"dicom": "pydicom", "nifti": "nibabel"}
 """Source, which is also the name of the extra that installs it -> package that reads it."""
 
+NOTES = {
+    "yes": "say that names or dates are painted into their pixels",
+    "unknown": "are ultrasound or secondary captures, and do not say whether names or dates are "
+    "painted into their pixels",
+}
+"""What files of a kind do, for people."""
+
 
 def read(source: Medical, domain: Domain, tasks: Sequence[Task], split: str) -> Records:
     """One split's records, shape by shape.
@@ -62,11 +69,13 @@ def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]
     path = source.path / entry.file
     if not path.resolve().is_relative_to(source.path.resolve()):
         raise Unusable("lies outside of data.path")
-    patient = ""
+    patient, note = "", None
     spacing: Tensor | None
     if isinstance(source, Dicom):
         scan = dicom.scan(path, domain, source.window)
         image, spacing, patient = scan.image, scan.spacing, scan.patient
+        if scan.burned_in in NOTES:
+            note = (entry.file, NOTES[scan.burned_in])
     else:
         image, spacing = nifti.image(path, domain, source.window)
     if domain.rank == 2 and (named := spacing_of(entry)):
@@ -88,4 +97,4 @@ def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]
         return fitted_mask(values, source.max_side, source.multiple)
 
     labels = {task.name: truth(task, entry.cells[task.labels], source, masked) for task in tasks}
-    return Single(image, labels, spacing, patient=patient)
+    return Single(image, labels, spacing, patient=patient, note=note)

@@ -56,6 +56,8 @@ class Records:
     """`RECORD: why it cannot be used`, of a source that knows; for the site's own eyes."""
     patients: tuple[str, ...] = ()
     """Whose image each row is, "" where nobody knows; no entries where the source never says."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """Record, and what to look at in it though it can be used; for the site's own eyes."""
 
     def __len__(self) -> int:
         return sum(len(stack) for stack in self.stacks)
@@ -94,6 +96,8 @@ class Single:
     """Why it cannot be used."""
     patient: str = ""
     """Whose it is."""
+    note: tuple[str, str] | None = None
+    """Its name, and what to look at."""
 
 
 def unusable(domain: Domain, tasks: Iterable[Task], fault: str) -> Single:
@@ -114,7 +118,8 @@ def grouped(singles: Iterable[Single], domain: Domain, tasks: Iterable[Task]) ->
     stacks = tuple(_stack(kinds[kind]) for kind in sorted(kinds))
     ordered = [one for kind in sorted(kinds) for one in kinds[kind]]
     faults = tuple(one.fault for one in ordered if one.fault)
-    return Records(stacks, faults, tuple(one.patient for one in ordered))
+    notes = tuple(one.note for one in ordered if one.note)
+    return Records(stacks, faults, tuple(one.patient for one in ordered), notes=notes)
 
 
 def _stack(alike: list[Single]) -> Stack:
@@ -136,7 +141,7 @@ def of_known_patients(records: Records) -> Records:
     stacks = tuple(replace(stack, valid=stack.valid & own) for stack, own in pairs)
     unknown = int((~known).sum())
     faults = (f"{unknown} images without a patient id",) if unknown else ()
-    return Records(stacks, faults + records.faults, records.patients)
+    return replace(records, stacks=stacks, faults=faults + records.faults)
 
 
 def pooled(several: Iterable[Records]) -> Records:
