@@ -6,18 +6,26 @@ from pathlib import Path
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fedmedformer site` and of its actions."""
-    parser.epilog = "example: fedmedformer site check site.yaml --json card.json"
+    parser.epilog = "example: fedmedformer site check north"
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     begin = _action(actions, "init", "make a site's key, a request to join, and drafts to edit")
     begin.add_argument("folder", type=Path, metavar="FOLDER", help="of the site; made if missing")
     begin.add_argument("--name", required=True, help="of the site, as the consortium will know it")
     begin.epilog = "example: fedmedformer site init north --name north"
     check = _action(
-        actions, "check", "read a site's data and print its data card, for its own eyes"
+        actions, "check", "read a site's data, print its data card, and see that site up will work"
     )
-    check.add_argument("site", type=Path, metavar="SITE.yaml", help="what the site declares")
-    check.add_argument("--json", type=Path, metavar="FILE", help="write the card there as JSON too")
-    check.epilog = "example: fedmedformer site check site.yaml --json card.json"
+    check.add_argument(
+        "site", type=Path, metavar="SITE", help="its site.yaml, or the folder as site init made it"
+    )
+    check.add_argument(
+        "--json", type=Path, metavar="FILE", help="write all of it there as JSON too"
+    )
+    check.add_argument(
+        "--state", type=Path, metavar="FOLDER", help="of the guard, if it is elsewhere"
+    )
+    check.add_argument("--offline", action="store_true", help="do not dial the consortium")
+    check.epilog = "example: fedmedformer site check north --json check.json"
     for name, help_ in (
         ("up", "run the site's guard and node until they are stopped"),
         ("status", "whether guard and node serve"),
@@ -120,32 +128,37 @@ def _node(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Print the card to stdout, then what is wrong to stderr.
+    """Print the card, then a line a check.
 
     Raises:
-        DataError: At least one split cannot be used.
+        ConfigError: At least one of them has to be mended; or site.yaml cannot be read.
     """
     import json
-    import sys
     from dataclasses import asdict
 
+    from client.checks import Check, Place, every
     from client.data.card import data_card
     from client.data.card_text import as_text
-    from client.data.records import DataError
     from client.site import load_site
+    from client.terminal import printable
+    from medformer.errors import ConfigError
+    from medformer.files import replace_file
 
-    site = load_site(arguments.site)
+    given: Path = arguments.site
+    file = given / "site.yaml" if given.is_dir() else given
+    site = load_site(file)
     card = data_card(site)
-    print(as_text(card), flush=True)
+    print(*map(printable, as_text(card).split("\n")), sep="\n", end="\n\n", flush=True)
+    lines: list[Check] = []
+    place = Place(site, card, file.parent, arguments.state or file.parent / "state")
+    for line in every(place, offline=arguments.offline):
+        lines.append(line)
+        print(f"{line.state:<5}{line.name:<9}{printable(line.text)}", flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps(asdict(card), indent=1))
-    for warning in card.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    for split in card.splits:
-        for problem in split.problems:
-            print(f"{split.split}: {problem}", file=sys.stderr)
-    if bad := [split.split for split in card.splits if split.problems]:
-        raise DataError(f"site {site.name}: {', '.join(bad)} cannot be used yet; see above")
+        found = {"card": asdict(card), "checks": [asdict(line) for line in lines]}
+        replace_file(arguments.json, json.dumps(found, indent=1).encode(), mode=0o600)
+    if bad := sorted({line.name for line in lines if line.state == "FIX"}):
+        raise ConfigError(f"site {site.name}: {', '.join(bad)}: see FIX above")
 
 
 def _ledger(arguments: argparse.Namespace) -> None:

@@ -59,7 +59,7 @@ def private_folder(folder: Path) -> None:
         raise ExposedError(f"{folder}: is no folder")
     found = folder.stat()
     if found.st_uid != os.getuid():
-        raise ExposedError(f"{folder}: belongs to another user (chown)")
+        raise ExposedError(f"{folder}: belongs to another user: run this as its owner, or chown it")
     if found.st_mode & OTHERS:
         raise ExposedError(f"{folder}: others can enter it (chmod 700)")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from client.privacy.chain import FILE, LedgerError, Row, checked
 from client.privacy.composition import Budget, Cost
 from client.privacy.plan import PrivacyPlan
+from client.terminal import printable
 from medformer.files import replace_file
 
 
@@ -132,7 +133,7 @@ def _refusal_lines(rows: Sequence[Row]) -> list[str]:
     lines = ["", f"{'refused since':<26}{'times':>9}  {'request':<10}{'code':<19}run: reason"]
     for (run_id, code), (first, row) in found.items():
         body = row.values
-        reason = body["reason"].encode("unicode_escape").decode()  # some quote a request
+        reason = printable(body["reason"])  # some quote a request
         times = f"{body['count']}+" if body["count"] > 1 else "1"
         lines.append(
             f"{first:<26}{times:>9}  {body['request']:<10}{code:<19}{run_id or 'others'}: {reason}"
