@@ -20,13 +20,7 @@ from client.guard_rpc.messages import LARGEST_MESSAGE
 from client.joining import KEY, REQUEST, known_by
 from client.kit import AUTHORITY, read_kit, verify_kit
 from client.node import Node
-from client.permissions import (
-    installed_code,
-    only_ours,
-    private_folder,
-    private_key,
-    private_state,
-)
+from client.permissions import installed_code, only_ours, private_key
 from client.policy import load_policy
 from client.privacy import ledger_file
 from client.privacy.anchor import held_by_anchor
@@ -63,7 +57,11 @@ class Place:
     card: Card
     folder: Path
     """Of site.yaml; as `site init` makes it, or with that file alone."""
-    state: Path
+
+    @property
+    def state(self) -> Path:
+        """Of the guard; there after its first start, or the first check."""
+        return Node(self.folder).state
 
     @property
     def begun(self) -> bool:
@@ -223,8 +221,7 @@ def _key(place: Place) -> Lines:
 
 
 def _files(place: Place) -> Lines:
-    private_folder(place.folder)
-    private_state(place.state, place.site.ledger_anchor)
+    Node(place.folder).private(place.site)
     for name in ("site.yaml", "policy.yaml"):
         if (place.folder / name).exists():
             only_ours(place.folder / name)

@@ -21,9 +21,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--json", type=Path, metavar="FILE", help="write all of it there as JSON too"
     )
-    check.add_argument(
-        "--state", type=Path, metavar="FOLDER", help="of the guard, if it is elsewhere"
-    )
     check.add_argument("--offline", action="store_true", help="do not dial the consortium")
     check.epilog = "example: fedmedformer site check north --json check.json"
     for name, help_ in (
@@ -150,7 +147,7 @@ def _check(arguments: argparse.Namespace) -> None:
     card = data_card(site)
     print(*map(printable, as_text(card).split("\n")), sep="\n", end="\n\n", flush=True)
     lines: list[Check] = []
-    place = Place(site, card, file.parent, arguments.state or file.parent / "state")
+    place = Place(site, card, file.parent)
     for line in every(place, offline=arguments.offline):
         lines.append(line)
         print(f"{line.state:<5}{line.name:<9}{printable(line.text)}", flush=True)

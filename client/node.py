@@ -22,6 +22,7 @@ from typing import Any
 
 from client.kit import read_kit, verify_kit
 from client.permissions import private_folder, private_key, private_state
+from client.site import Site, load_site
 from medformer.errors import ConfigError, MedFormerError
 from medformer.files import replace_file
 from server.protocol import FLOWER_SWITCHES
@@ -79,7 +80,6 @@ class Node:
             ExposedError: Others can reach what is the site's own.
         """
         from client.policy import load_policy
-        from client.site import load_site
 
         kit = self.kit()
         site = load_site(self.folder / "site.yaml")
@@ -88,10 +88,18 @@ class Node:
             raise ConfigError(f"the kit is of the site {kit['site']!r}, site.yaml of {site.name!r}")
         verify_kit(self.folder / "kit", policy.signer)
         private_key(self.folder / "node.key")
-        private_folder(self.folder)
-        private_state(self.state, site.ledger_anchor)
+        self.private(site)
         if len(str(self.socket.absolute())) > LONGEST_SOCKET:
             raise ConfigError(f"{self.socket}: is too long for a socket; use a shorter path")
+
+    def private(self, site: Site) -> None:
+        """See that nobody else can reach the site's folder, or the guard's own in it.
+
+        Raises:
+            ExposedError: Names what others can reach.
+        """
+        private_folder(self.folder)
+        private_state(self.state, site.ledger_anchor)
 
     def commands(self, health_port: int) -> dict[str, list[str]]:
         """Name -> command line of each process; no secret is in one."""

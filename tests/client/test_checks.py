@@ -72,7 +72,7 @@ def north(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def looked(folder: Path, *, offline: bool = True) -> list[Check]:
     site = load_site(folder / "site.yaml")
-    place = Place(site, data_card(site), folder, folder / "state")
+    place = Place(site, data_card(site), folder)
     return list(every(place, offline=offline))
 
 
