@@ -1,13 +1,15 @@
-# demo: run the quickstart.  test: the test suite.  Both set up .venv by themselves.
+# demo: run the quickstart.  test: the test suite.  audit: dependencies, their licences and holes.
+# Each sets up what it needs by itself.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+AUDIT := .venv-audit
 
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo test test-heavy lint clean
+.PHONY: demo test test-heavy lint audit clean
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -28,5 +30,14 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The tools have an environment of their own: what they need is nothing that we depend on.
+$(AUDIT)/.installed: .ci/audit.lock
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r .ci/audit.lock
+	touch $@
+
+audit: $(STAMP) $(AUDIT)/.installed
+	$(BIN)/python .ci/audit.py --tools $(AUDIT)/bin --python $(BIN)/python --out build
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(AUDIT) build *.egg-info

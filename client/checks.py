@@ -222,9 +222,10 @@ def _key(place: Place) -> Lines:
 
 def _files(place: Place) -> Lines:
     Node(place.folder).private(place.site)
-    for name in ("site.yaml", "policy.yaml"):
-        if (place.folder / name).exists():
-            only_ours(place.folder / name)
+    read = (place.folder / "site.yaml", place.folder / "policy.yaml", place.site.withdrawn)
+    for file in read:
+        if file is not None and file.exists():
+            only_ours(file)
     yield Check("files", "OK", f"nobody else can enter {place.folder}")
 
 

@@ -32,6 +32,7 @@ tasks:
 # Where the records are: dicom, nifti, folder, npz, medmnist or phantoms. `records/labels.csv` has
 # the columns file and finding, and patient if the files do not say it.
 data: {{source: dicom, path: records}}
+# withdrawn: /srv/north/withdrawn.txt  # patients to leave out from the next round on, an id a line
 
 privacy:
   unit: patient

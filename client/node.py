@@ -8,14 +8,11 @@ that counts is in the state folder.
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,19 +21,14 @@ from client.kit import read_kit, verify_kit
 from client.permissions import private_folder, private_key, private_state
 from client.site import Site, load_site
 from medformer.errors import ConfigError, MedFormerError
-from medformer.files import replace_file
+from medformer.files import replace_file, write_secret
+from medformer.processes import PATIENCE, Supervisor
 from server.protocol import FLOWER_SWITCHES
 
 log = logging.getLogger(__name__)
 
 LONGEST_SOCKET = 100
 """Characters: the kernel takes 107 bytes."""
-PATIENCE = 15.0
-"""Seconds that a process has to end after SIGTERM."""
-BACKOFF = (1.0, 2.0, 5.0, 15.0, 60.0)
-"""Seconds before a process that ended is started again, longer each time."""
-SETTLED = 300.0
-"""Seconds after which a process counts as well again."""
 
 
 class NodeError(MedFormerError):
@@ -58,6 +50,11 @@ class Node:
     def state(self) -> Path:
         """The guard's own: ledger, answers, local tensors."""
         return self.folder / "state"
+
+    @property
+    def secret(self) -> Path:
+        """What SuperNode and executor know each other by; another one at every start."""
+        return self.folder / "run" / "executor.secret"
 
     @property
     def facts(self) -> Path:
@@ -102,8 +99,14 @@ class Node:
         private_state(self.state, site.ledger_anchor)
 
     def commands(self, health_port: int) -> dict[str, list[str]]:
-        """Name -> command line of each process; no secret is in one."""
+        """Name -> command line of each process; no secret is in one.
+
+        What starts the relays is a process of its own, so that it is started again when it ends: a
+        SuperNode would not notice. The two share a secret, which other users cannot read.
+        """
         kit, folder = self.kit(), self.folder.absolute()
+        tools, port = Path(sys.executable).parent, _free_port()
+        secret = ["--superexec-auth-secret-file", str(self.secret.absolute())]
         guard = [
             sys.executable, "-I", "-m", "client.guard_rpc",
             "--site", str(folder / "site.yaml"),
@@ -112,16 +115,20 @@ class Node:
             "--socket", str(self.socket.absolute()),
         ]  # fmt: skip
         supernode = [
-            str(Path(sys.executable).parent / "flower-supernode"),
+            str(tools / "flower-supernode"),
             "--superlink", f"{kit['hosts'][0]}:{kit['port']}",
             "--root-certificates", str(folder / "kit" / "ca.crt"),
             "--trusted-entities", str(folder / "kit" / "trusted.yaml"),
             "--auth-supernode-private-key", str(folder / "node.key"),
             "--node-config", f'guard-socket="{self.socket.absolute()}"',
             "--health-server-address", f"127.0.0.1:{health_port}",
-            "--port", str(_free_port()),
+            "--port", str(port), "--isolation", "process", *secret,
         ]  # fmt: skip
-        return {"guard": guard, "supernode": supernode}
+        executor = [
+            str(tools / "flower-superexec"), "--insecure",
+            "--runtime-api-address", f"127.0.0.1:{port}", *secret,
+        ]  # fmt: skip
+        return {"guard": guard, "supernode": supernode, "executor": executor}
 
 
 def _free_port() -> int:
@@ -129,79 +136,6 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as one:
         port: int = one.getsockname()[1]
         return port
-
-
-class Supervisor:
-    """Keeps processes running until it is stopped.
-
-    Args:
-        commands: Name -> command line.
-        logs: Folder of their logs.
-    """
-
-    def __init__(self, commands: Mapping[str, Sequence[str]], logs: Path) -> None:
-        self._commands = commands
-        self._logs = logs
-        self._stopped = threading.Event()
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._starts = dict.fromkeys(commands, 0)
-
-    @property
-    def pids(self) -> dict[str, int]:
-        """Of the processes that run."""
-        return {name: process.pid for name, process in self._running.items()}
-
-    def stop(self) -> None:
-        """Ask `run` to end; from a signal handler or another thread."""
-        self._stopped.set()
-
-    def run(self, on_change: Any = lambda supervisor: None) -> None:
-        """Start everything, start again what ends, and on `stop` end everything.
-
-        Args:
-            on_change: Called with the supervisor whenever a process was started.
-        """
-        due = dict.fromkeys(self._commands, 0.0)
-        began: dict[str, float] = {}
-        try:
-            while not self._stopped.is_set():
-                now = time.monotonic()
-                for name in [n for n, p in self._running.items() if p.poll() is not None]:
-                    code = self._running.pop(name).returncode
-                    if now - began[name] > SETTLED:
-                        self._starts[name] = 1
-                    wait = BACKOFF[min(self._starts[name], len(BACKOFF)) - 1]
-                    due[name] = now + wait
-                    file = self._logs / f"{name}.log"
-                    log.warning("%s ended with %d: again in %g s; see %s", name, code, wait, file)
-                for name in self._commands:
-                    if name not in self._running and now >= due[name]:
-                        self._start(name)
-                        began[name] = now
-                        on_change(self)
-                self._stopped.wait(0.2)
-        finally:
-            self._end()
-
-    def _start(self, name: str) -> None:
-        self._starts[name] += 1
-        self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(self._logs / f"{name}.log", "ab") as out:
-            self._running[name] = subprocess.Popen(
-                self._commands[name], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                start_new_session=True, env={**os.environ, **FLOWER_SWITCHES},
-            )  # fmt: skip
-
-    def _end(self) -> None:
-        """SIGTERM to each and its children, then SIGKILL to what is left of them."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for process in self._running.values():
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-            end = time.monotonic() + PATIENCE
-            while time.monotonic() < end and any(p.poll() is None for p in self._running.values()):
-                time.sleep(0.05)
-        self._running = {}
 
 
 def up(folder: Path, health_port: int) -> None:
@@ -217,7 +151,11 @@ def up(folder: Path, health_port: int) -> None:
     if (known := running(folder)) is not None:
         raise NodeError(f"{folder}: this node is up already (process {known['pid']})")
     node.facts.parent.mkdir(exist_ok=True, mode=0o700)
-    supervisor = Supervisor(node.commands(health_port), folder / "logs")
+    node.secret.unlink(missing_ok=True)
+    write_secret(node.secret, secrets.token_bytes(32))
+    commands = node.commands(health_port)
+    options = {name: {"env": {**os.environ, **FLOWER_SWITCHES}} for name in commands}
+    supervisor = Supervisor(commands, folder / "logs", options)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
 
@@ -251,9 +189,9 @@ def down(folder: Path) -> None:
     if (facts := running(folder)) is None:
         raise NodeError(f"{folder}: this node is not up")
     os.kill(facts["pid"], signal.SIGTERM)
-    end = time.monotonic() + 3 * PATIENCE
+    until = time.monotonic() + 3 * PATIENCE
     while running(folder) is not None:
-        if time.monotonic() > end:
+        if time.monotonic() > until:
             raise NodeError(f"{folder}: process {facts['pid']} does not end; see the logs")
         time.sleep(0.1)
 

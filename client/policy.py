@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from client.privacy.meaning import most_found, percent
 from client.privacy.plan import PrivacyPlan
-from client.privacy.refusals import PolicyForbids
+from client.privacy.refusals import ClosedNow, PolicyForbids
 from client.site import Site
 from medformer.config import Frozen
 from medformer.settings import read_yaml
@@ -93,10 +94,10 @@ class Policy(Frozen):
         """Whether rounds are trained now.
 
         Raises:
-            PolicyForbids: Says when they are.
+            ClosedNow: Says when they are.
         """
         if self.hours and not any(_within(now.time(), *_span(text)) for text in self.hours):
-            raise PolicyForbids(f"this site trains at {', '.join(self.hours)}, local time")
+            raise ClosedNow(f"this site trains at {', '.join(self.hours)}, local time")
 
 
 def load_policy(path: Path) -> Policy:
@@ -110,6 +111,7 @@ def load_policy(path: Path) -> Policy:
 
 def summary(site: Site, schedule: Schedule, plan: PrivacyPlan, spent: float, budget: float) -> str:
     """What a run would compute and cost, in words for those who say yes or no."""
+    total = min(budget, spent + plan.epsilon)
     spares = f" and {schedule.spare_rounds} in reserve" if schedule.spare_rounds else ""
     lines = [f"Train a shared model at {site.name} in {schedule.rounds} rounds{spares}:"]
     for phase in schedule.phases:
@@ -119,6 +121,9 @@ def summary(site: Site, schedule: Schedule, plan: PrivacyPlan, spent: float, bud
         f"It costs epsilon {plan.epsilon:.3f}, delta {plan.delta:g}, for every {plan.unit}, in "
         "full, also if the run stops early.",
         f"Spent before: epsilon {spent:.3f} of {budget:g}.",
+        f"In words: who suspects 1 % of those {plan.unit}s that were not used finds at most "
+        f"{percent(most_found(plan.epsilon, plan.delta, 0.01))} of those that were; with all runs "
+        f"so far, at most {percent(most_found(total, site.privacy.lifetime_delta, 0.01))}.",
         "What leaves the site: shared model weights with noise, the site's public name and kind of "
         "image, and these numbers. No image, label, count or metric does.",
     ]

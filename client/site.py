@@ -90,6 +90,9 @@ class Site(Frozen):
     """What its heads answer; they stay at the site."""
     data: Annotated[Source, Field(discriminator="source")]
     privacy: Privacy
+    withdrawn: Path | None = None
+    """A text file of patient ids, files or `SPLIT:ROW`, one a line, that are left out from the next
+    round on (`client.data.withdrawn`). A list that cannot be read leaves out everything."""
     ledger_anchor: Path | None = None
     """A file that keeps the newest row of the ledger, where a backup of the state folder does not
     reach. With it, a ledger that was put back from an old copy is refused."""

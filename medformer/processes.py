@@ -1,17 +1,27 @@
 """Child processes that end with whoever started them."""
 
 import ctypes
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+log = logging.getLogger(__name__)
+
+PATIENCE = 15.0
+"""Seconds that a process has to end after SIGTERM."""
 PR_SET_PDEATHSIG = 1
+BACKOFF = (1.0, 2.0, 5.0, 15.0, 60.0)
+"""Seconds before a process that ended is started again, longer each time."""
+SETTLED = 300.0
+"""Seconds after which a process counts as well again."""
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -34,7 +44,7 @@ def start(
         )  # fmt: skip
 
 
-def end(processes: Iterable["subprocess.Popen[bytes]"], patience: float = 15.0) -> None:
+def end(processes: Iterable["subprocess.Popen[bytes]"], patience: float = PATIENCE) -> None:
     """SIGTERM to each group, and SIGKILL to what is left of it after so many seconds."""
     mine = list(processes)
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -46,7 +56,98 @@ def end(processes: Iterable["subprocess.Popen[bytes]"], patience: float = 15.0) 
             time.sleep(0.05)
 
 
+def end_with_parent() -> None:
+    """From now on this process ends at once when the one that started it is gone.
+
+    For a process that somebody else's code has started: without its parent it would hold locks and
+    wait for answers that never come.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        log.error("the process that started this one is gone")
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _end_with_parent() -> None:
     """Runs between fork and exec: no lock may be taken here, so that libc is loaded before."""
     if _LIBC is not None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Supervisor:
+    """Keeps processes running until it is stopped.
+
+    Args:
+        commands: Name -> command line.
+        logs: Folder of their logs.
+        options: Name -> further arguments of `subprocess.Popen`, `env` among them.
+    """
+
+    def __init__(
+        self,
+        commands: Mapping[str, Sequence[str]],
+        logs: Path,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._commands = commands
+        self._logs = logs
+        self._options = options or {name: {"env": os.environ} for name in commands}
+        self._stopped = threading.Event()
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._starts = dict.fromkeys(commands, 0)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Of the processes that run."""
+        return {name: process.pid for name, process in self._running.items()}
+
+    def stop(self) -> None:
+        """Ask `run` to end; from a signal handler or another thread."""
+        self._stopped.set()
+
+    def run(
+        self,
+        on_change: Callable[["Supervisor"], None] = lambda supervisor: None,
+        on_tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Start everything, start again what ends, and on `stop` end everything.
+
+        Args:
+            on_change: Called with the supervisor whenever a process was started.
+            on_tick: Called several times a second; what it raises ends everything.
+        """
+        due = dict.fromkeys(self._commands, 0.0)
+        began: dict[str, float] = {}
+        try:
+            while not self._stopped.is_set():
+                now = time.monotonic()
+                for name in [n for n, p in self._running.items() if p.poll() is not None]:
+                    code = self._running[name].returncode
+                    end([self._running.pop(name)], patience=0)  # what is left of its group
+                    if now - began[name] > SETTLED:
+                        self._starts[name] = 1
+                    wait = BACKOFF[min(self._starts[name], len(BACKOFF)) - 1]
+                    due[name] = now + wait
+                    file = self._logs / f"{name}.log"
+                    log.warning("%s ended with %d: again in %g s; see %s", name, code, wait, file)
+                for name in self._commands:
+                    if name not in self._running and now >= due[name]:
+                        self._start(name)
+                        began[name] = now
+                        on_change(self)
+                on_tick()
+                self._stopped.wait(0.2)
+        finally:
+            end(self._running.values())
+            self._running = {}
+
+    def _start(self, name: str) -> None:
+        self._starts[name] += 1
+        more = dict(self._options[name])
+        file, environment = self._logs / f"{name}.log", more.pop("env")
+        self._running[name] = start(self._commands[name], file, environment, **more)

@@ -1,6 +1,7 @@
 """The coordinator's commands: `fedmedformer consortium ACTION`."""
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -25,6 +26,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     submit.add_argument("folder", type=Path, metavar="FOLDER", help="whose SuperLink is up")
     submit.add_argument("run", type=Path, metavar="RUN.yaml", help="what is to be trained")
     submit.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
+    submit.add_argument(
+        "--follow", action="store_true", help="show the rounds until the run has ended"
+    )
+    submit.add_argument(
+        "--retries",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --follow: submit an interrupted run again, up to N times in a row",
+    )
     status = actions.add_parser("status", help="nodes and runs")
     status.add_argument("folder", type=Path, metavar="FOLDER", help="whose SuperLink is up")
     stop = actions.add_parser("stop", help="stop a run; what is trained stays")
@@ -61,6 +72,15 @@ def _superlink(arguments: argparse.Namespace) -> None:
     own = SuperLink(arguments.folder)
     if arguments.action == "up":
         own.up()
+    elif arguments.action == "submit" and arguments.follow:
+        from server.following import follow
+
+        def show(line: str) -> None:
+            print(line, file=sys.stderr, flush=True)
+
+        out = arguments.out
+        follow(out, lambda: own.submit(arguments.run, out), arguments.retries, show)
+        print(f"report: {out / 'report.html'}")
     elif arguments.action == "submit":
         print(f"run {own.submit(arguments.run, arguments.out)}: {arguments.out}")
     elif arguments.action == "status":

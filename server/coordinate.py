@@ -13,7 +13,7 @@ from typing import Any
 from medformer.config import Domain
 from server.checkpoints import load_state, save_state, write_json
 from server.errors import FederationError, RunInterrupted, UpdateRefused
-from server.federation import Federation
+from server.federation import Federation, PublicSite
 from server.fleet import Fleet, Lost
 from server.protocol import (
     Admit,
@@ -22,6 +22,7 @@ from server.protocol import (
     Evaluate,
     EvaluateAnswer,
     Hello,
+    HelloAnswer,
     Refusal,
     Request,
     Tensors,
@@ -37,6 +38,11 @@ CHECKPOINTS = "checkpoints"
 LEDGERS = "ledgers.json"
 APPROVAL_POLL = 10.0
 """Seconds between two questions whether a site has approved the run."""
+RETRY_PAUSE = 5.0
+"""Seconds before a site that was lost is asked again in the same round."""
+FINAL = ("budget-exhausted", "ledger-rolled-back")
+"""Refusals after which a site is asked no more in this run."""
+EVENTS = ("refusal", "refused-update", "absent", "joined")
 Start = Callable[[], Tensors]
 """Makes the shared tensors of round 0: from public pre-training, or from a seed."""
 
@@ -57,7 +63,10 @@ class Run:
     folder: Path
     evaluate: bool = False
     approval_wait: float = 0
-    """Seconds to wait for sites at which somebody has to say yes to the run."""
+    """Seconds to wait for sites at which somebody has to say yes to the run, or that train at
+    certain hours only."""
+    deadline: float = 3_600.0
+    """Seconds in which a round has to find its quorum, if the federation has one."""
     on_row: Callable[[dict[str, Any]], None] = lambda row: None
     """Told every row of metrics.jsonl, for example to draw it."""
     run_id: str = ""
@@ -67,7 +76,9 @@ class Run:
     out: dict[str, str] = field(default_factory=dict)
     """Sites that are no longer asked, and why."""
     events: list[dict[str, Any]] = field(default_factory=list)
-    """Refusals and refused updates, for the report."""
+    """Refusals, refused updates, absences and late joins, for the report."""
+    _present: set[str] = field(default_factory=set)
+    """Sites whose node has said who it is."""
 
     def execute(self, start: Start) -> State:
         """Train all rounds, from the last checkpoint if there is one.
@@ -113,68 +124,105 @@ class Run:
         answers = self.fleet.hello(Hello(self.run_id, source_hash()))
         for site in self.federation.sites:
             answer = answers.get(site.name)
-            if answer is None:
+            if answer is not None:
+                self._identified(site, answer)
+            elif self.federation.quorum is None:
                 raise FederationError(f"no node serves the site {site.name!r}")
-            if answer.source_hash != source_hash():
-                raise FederationError(
-                    f"site {site.name!r} runs other sources than the server: install the same "
-                    "version everywhere, and start the SuperLink in an empty folder"
-                )
-            if Domain.model_validate_json(answer.domain) != site.domain:
-                raise FederationError(f"site {site.name!r} declares another domain: {answer}")
+
+    def _identified(self, site: PublicSite, answer: HelloAnswer) -> None:
+        """Whether a node's site is the one that the federation knows.
+
+        Raises:
+            FederationError: Other sources, or another domain.
+        """
+        if answer.source_hash != source_hash():
+            raise FederationError(
+                f"site {site.name!r} runs other sources than the server: install the same "
+                "version everywhere, and start the SuperLink in an empty folder"
+            )
+        if Domain.model_validate_json(answer.domain) != site.domain:
+            raise FederationError(f"site {site.name!r} declares another domain: {answer}")
+        self._present.add(site.name)
 
     def _admit(self) -> None:
+        pending = [name for name in self._names if name in self._present]
+        end = time.monotonic() + self.approval_wait
+        while True:
+            late = time.monotonic() >= end
+            can_join = self.federation.quorum is not None
+            pending = self._ask_to_admit(pending, 0, waits=can_join or not late)
+            if late or not pending:
+                break
+            log.warning("waiting for approval at %s", ", ".join(pending))
+            time.sleep(APPROVAL_POLL)
+        missing = [name for name in self._names if name not in self.receipts]
+        if len(self.receipts) < (self.federation.quorum or 1):
+            reasons = (f"{name}: {self.out.get(name, 'is not there')}" for name in missing)
+            what = "no site takes" if not self.receipts else "too few sites take"
+            raise FederationError(f"{what} part: {'; '.join(reasons)}")
+
+    def _ask_to_admit(self, names: list[str], number: int, *, waits: bool) -> list[str]:
+        """Have sites reserve the whole run; those that wait for somebody's yes are returned."""
         request = Admit(
             self.run_id,
             source_hash(),
             schedule=self.federation.schedule.canonical(),
             model=self.federation.model.model_dump_json(),
         )
-        pending = [site.name for site in self.federation.sites]
-        end = time.monotonic() + self.approval_wait
-        while pending:
-            answers, pending = self._ask(dict.fromkeys(pending, request)), []
-            for name, answer in answers.items():
-                if isinstance(answer, AdmitAnswer):
-                    self.receipts[name] = json.loads(answer.receipt)
-                    self.ledgers.setdefault(name, answer.ledger_hash)
-                elif isinstance(answer, Refusal):
-                    waits = answer.code == "approval-pending" and time.monotonic() < end
-                    if waits:
-                        pending.append(name)
-                    else:
-                        self._exclude(name, answer, 0)
-            if pending:
-                log.warning("waiting for approval at %s", ", ".join(pending))
-                time.sleep(APPROVAL_POLL)
+        pending = []
+        for name, answer in self._ask(dict.fromkeys(names, request), number).items():
+            if isinstance(answer, AdmitAnswer):
+                self.receipts[name] = json.loads(answer.receipt)
+                self.ledgers.setdefault(name, answer.ledger_hash)
+                if number:
+                    self._note(number, name, "joined", "takes part from this round on")
+            elif isinstance(answer, Refusal) and answer.code == "approval-pending" and waits:
+                pending.append(name)
+            elif isinstance(answer, Refusal):
+                self._exclude(name, answer, number)
         write_json(self.folder / "receipts.json", self.receipts)
         write_json(self.folder / LEDGERS, self.ledgers)
-        if not self.receipts:
-            reasons = "; ".join(f"{name}: {why}" for name, why in sorted(self.out.items()))
-            raise FederationError(f"no site takes part: {reasons}")
+        return pending
+
+    def _join(self, number: int) -> None:
+        """Let sites in that were not there, or not ready, when the run began."""
+        if self.federation.quorum is None:
+            return
+        missing = [s for s in self.federation.sites if s.name not in {*self.receipts, *self.out}]
+        if not missing:
+            return
+        answers = self.fleet.hello(Hello(self.run_id, source_hash()))
+        for site in missing:
+            if (answer := answers.get(site.name)) is None:
+                continue
+            try:
+                self._identified(site, answer)
+            except FederationError as error:
+                self._exclude(site.name, Refusal("bad-request", str(error), site.name), number)
+        names = [site.name for site in missing if site.name in self._present - set(self.out)]
+        self._ask_to_admit(names, number, waits=True)
 
     def _round(self, state: State) -> State:
-        """One round; a site whose attempt was lost before is asked for its next one."""
+        """One round; a site whose attempt was lost before is asked for its next one.
+
+        Raises:
+            RunInterrupted: Too few updates.
+        """
         number = state.round + 1
+        self._join(number)
         phase = self.federation.schedule.phase_of(number)
         began = time.monotonic()
+        end = began + self.deadline
+        quorum = self.federation.quorum or 1
         attempts = dict.fromkeys([n for n in sorted(self.receipts) if n not in self.out], 0)
-        pending, updates, losses = set(attempts), {}, {}
+        pending, updates, losses, asked_again = set(attempts), {}, {}, False
         while pending:
-            requests: dict[str, Request] = {
-                name: Train(
-                    self.run_id,
-                    source_hash(),
-                    schedule_hash=self.federation.schedule.hash(),
-                    round=number,
-                    attempt=attempts[name],
-                    acknowledged_round=state.round,
-                    tensors=state.shared,
-                    ledger_hash=self.ledgers[name],
-                )
-                for name in sorted(pending)
-            }
-            for name, answer in self._ask(requests).items():
+            away: dict[str, str] = {}
+            for name, answer in self._ask(
+                {name: self._train(state, name, attempts[name]) for name in sorted(pending)},
+                number,
+                away,
+            ).items():
                 if isinstance(answer, Refusal) and answer.code == "attempt-lost":
                     attempts[name] += 1
                     continue
@@ -184,13 +232,27 @@ class Run:
                     if self._accept(name, answer, state.shared, number):
                         updates[name] = answer.tensors
                         losses[name] = answer.exact_loss
-                elif isinstance(answer, Refusal) and answer.code == "ledger-rolled-back":
+                elif isinstance(answer, Refusal) and answer.code in FINAL:
                     self._exclude(name, answer, number)
+                elif isinstance(answer, Refusal) and answer.code == "closed-now":
+                    away[name] = f"{answer.code}: {answer.reason}"
+                    end = max(end, began + self.approval_wait)
                 elif isinstance(answer, Refusal):
                     self._note(number, name, "refusal", f"{answer.code}: {answer.reason}")
+            pending -= set(away)
+            if away and not pending:
+                # A process that died is there again at once: with a quorum, one more question.
+                if time.monotonic() > end or (asked_again and len(updates) >= quorum):
+                    for name, why in sorted(away.items()):
+                        self._note(number, name, "absent", why)
+                    break
+                asked_again, pending = True, set(away)
+                time.sleep(RETRY_PAUSE)
         write_json(self.folder / LEDGERS, self.ledgers)
-        if not updates:
-            raise RunInterrupted(f"no site gave an update for round {number}")
+        if len(updates) < quorum:
+            raise RunInterrupted(
+                f"{len(updates)} sites gave an update for round {number}, {quorum} have to"
+            )
         seconds = time.monotonic() - began
         self._log_round(number, phase.name, attempts, losses, seconds)
         return apply(
@@ -201,23 +263,48 @@ class Run:
             averages=self.federation.schedule.averages(number),
         )
 
-    def _ask(self, requests: Mapping[str, Request]) -> dict[str, Answer]:
+    def _train(self, state: State, name: str, attempt: int) -> Train:
+        return Train(
+            self.run_id,
+            source_hash(),
+            schedule_hash=self.federation.schedule.hash(),
+            round=state.round + 1,
+            attempt=attempt,
+            acknowledged_round=state.round,
+            tensors=state.shared,
+            ledger_hash=self.ledgers[name],
+        )
+
+    @property
+    def _names(self) -> list[str]:
+        return [site.name for site in self.federation.sites]
+
+    def _ask(
+        self, requests: Mapping[str, Request], number: int = 0, away: dict[str, str] | None = None
+    ) -> dict[str, Answer]:
         """Answers by site name, in that order.
 
+        Args:
+            away: Where a quorum is enough, sites without an answer are put here with the reason.
         Raises:
-            RunInterrupted: A site is gone, or cannot say what went wrong.
+            RunInterrupted: Without a quorum: a site is gone, or cannot say what went wrong.
         """
         answers: dict[str, Answer] = {}
-        lost = []
-        for name, answer in sorted(self.fleet.ask(requests).items()):
+        lost: dict[str, str] = {}
+        for name, answer in sorted(self.fleet.ask(requests).items() if requests else ()):
             if isinstance(answer, Lost) or (
                 isinstance(answer, Refusal) and answer.code == "internal-error"
             ):
-                lost.append(f"{name}: {answer.reason}")
+                lost[name] = answer.reason
             else:
                 answers[name] = answer
-        if lost:
-            raise RunInterrupted("; ".join(lost))
+        if lost and self.federation.quorum is None:
+            raise RunInterrupted("; ".join(f"{name}: {why}" for name, why in lost.items()))
+        if away is not None:
+            away.update(lost)
+        else:
+            for name, why in lost.items():
+                self._note(number, name, "absent", why)
         return answers
 
     def _accept(self, name: str, answer: TrainAnswer, shared: Tensors, number: int) -> bool:
@@ -300,7 +387,7 @@ def _end_last_line(path: Path) -> None:
 
 def _events_of(folder: Path) -> list[dict[str, Any]]:
     """Every refusal of the run, also those before a resume."""
-    return [row for row in read_metrics(folder) if row["event"] in ("refusal", "refused-update")]
+    return [row for row in read_metrics(folder) if row["event"] in EVENTS]
 
 
 def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:

@@ -4,18 +4,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from medformer.processes import end_with_parent
 from server.checkpoints import write_json
 from server.coordinate import Run, outcome
 from server.federation import Federation, load_federation
 from server.fleet import FlowerFleet
+from server.following import alone
 from server.model_file import write_model
 from server.protocol import Tensors
 from server.report.write import write_report
 
 FEDERATION = "federation.json"
 """What a deployment's run folder begins with."""
-ROUND_TIMEOUT = 3_600.0
-"""Seconds to wait for a round; a process that died is noticed long before."""
 NODES_WAIT = 120.0
 """Seconds to wait for the hospitals' nodes to dial in."""
 
@@ -26,6 +26,7 @@ def deploy(
     start: Callable[[Federation], Tensors],
     release: Mapping[str, Any],
     approval_wait: float,
+    deadline: float,
 ) -> None:
     """Train, and write report and model; goes on from the last checkpoint if there is one.
 
@@ -34,14 +35,22 @@ def deploy(
         folder: The run folder, with federation.json in it.
         start: Makes the shared tensors of round 0.
         release: What may leave a site, as the code that all sites run declares it.
-        approval_wait: Seconds to wait for the sites' people to say yes.
+        approval_wait: Seconds to wait for the sites' people to say yes, and for their hours.
+        deadline: Seconds in which a round has to find its quorum.
     Raises:
         MedFormerError: The run cannot start, or was interrupted; outcome.json says why.
     """
-    with outcome(folder):
+    end_with_parent()
+    with alone(folder), outcome(folder):
         federation = load_federation(folder / FEDERATION)
-        fleet = FlowerFleet(grid, len(federation.sites), ROUND_TIMEOUT, nodes_wait=NODES_WAIT)
-        run = Run(fleet, federation, folder, approval_wait=approval_wait)
+        fleet = FlowerFleet(
+            grid,
+            len(federation.sites),
+            deadline,
+            nodes_wait=NODES_WAIT,
+            quorum=federation.quorum,
+        )
+        run = Run(fleet, federation, folder, approval_wait=approval_wait, deadline=deadline)
         run.execute(lambda: start(federation))
         write_json(folder / "release.json", dict(release))
         write_report(folder, simulation=False)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from medformer.config import Domain, Frozen, ModelConfig, Name
 from medformer.errors import ConfigError
@@ -51,6 +51,15 @@ class Federation(Frozen):
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
     max_update_norm: float = Field(default=100.0, gt=0)
     """An update that moves the shared tensors further than this (L2) is refused."""
+    quorum: int | None = Field(default=None, ge=1)
+    """Updates that make a round; the others may be late, lost, or join later. Without one, as in
+    simulations, a site that is lost interrupts the run."""
+
+    @model_validator(mode="after")
+    def _quorum_can_be_reached(self) -> "Federation":
+        if self.quorum is not None and self.quorum > len(self.sites):
+            raise ValueError(f"a quorum of {self.quorum} needs as many sites: {len(self.sites)}")
+        return self
 
 
 def load_federation(path: Path) -> Federation:

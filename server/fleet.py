@@ -24,6 +24,11 @@ log = logging.getLogger(__name__)
 
 NODES_WAIT = 10.0
 """Seconds to wait for the nodes of a simulation."""
+HELLO_WAIT = 120.0
+"""Seconds to wait for a node that says who it is: its first question starts a process."""
+GRACE = 60.0
+POLL = 0.2
+"""Seconds between two looks for answers."""
 
 
 @dataclass(frozen=True)
@@ -51,64 +56,105 @@ class FlowerFleet:
     Args:
         grid: Flower's.
         wanted: Number of sites in the federation.
-        timeout: Seconds to wait for the answers to one round.
+        timeout: Seconds to wait for the answers to one round; a node that comes back later finds
+            no question any more.
         nodes_wait: Seconds to wait for the nodes.
+        quorum: Sites that are enough to go on with. Without one all have to answer.
+        grace: Seconds that the others get once a quorum has answered.
     Raises:
-        FederationError: Fewer nodes than sites.
+        FederationError: Fewer nodes than sites, or than a quorum.
     """
 
     def __init__(
-        self, grid: Grid, wanted: int, timeout: float, nodes_wait: float = NODES_WAIT
+        self,
+        grid: Grid,
+        wanted: int,
+        timeout: float,
+        nodes_wait: float = NODES_WAIT,
+        *,
+        quorum: int | None = None,
+        grace: float = GRACE,
     ) -> None:
         self._grid = grid
         self._timeout = timeout
+        self._quorum = quorum
+        self._grace = grace
         self._nodes: dict[str, int] = {}
+        self._strangers: set[int] = set()
         end = time.monotonic() + nodes_wait
-        while len(found := sorted(grid.get_node_ids())) < wanted:
+        while len(found := list(grid.get_node_ids())) < wanted:
             if time.monotonic() > end:
+                if quorum is not None and len(found) >= quorum:
+                    return
                 raise FederationError(
-                    f"{len(found)} nodes for {wanted} sites: start every site's node, or a "
-                    f"simulation with --federation-config 'num-supernodes={wanted} "
+                    f"{len(found)} nodes for {quorum or wanted} sites: start every site's node, or "
+                    f"a simulation with --federation-config 'num-supernodes={wanted} "
                     "client-resources-num-cpus=1'"
                 )
             time.sleep(0.2)
-        self._found = found
 
     def hello(self, request: Hello) -> dict[str, HelloAnswer]:
-        """Ask every node; nodes without a site are left alone from then on.
+        """Ask every node that was not asked before; nodes without a site are left alone then.
 
         Raises:
-            FederationError: Two nodes claim one name, or a node does not answer.
+            FederationError: Two nodes claim one name, or, where all have to, one does not answer.
         """
+        known = self._strangers | set(self._nodes.values())
+        new = sorted(set(self._grid.get_node_ids()) - known)
         answers: dict[str, HelloAnswer] = {}
-        for node, answer in self._send({node: request for node in self._found}).items():
+        for node, answer in self._send({node: request for node in new}, HELLO_WAIT).items():
             if isinstance(answer, Lost):
-                raise FederationError(f"a node did not answer hello: {answer.reason}")
+                if self._quorum is None:
+                    raise FederationError(f"a node did not answer hello: {answer.reason}")
+                log.warning("node %d did not answer hello: %s", node, answer.reason)
+                continue
             if not isinstance(answer, HelloAnswer):
                 log.warning("node %d serves no site: %s", node, answer)
+                self._strangers.add(node)
                 continue
-            if answer.site in answers:
+            if answer.site in self._nodes:
                 raise FederationError(f"two nodes say that they are {answer.site!r}")
             answers[answer.site] = answer
             self._nodes[answer.site] = node
         return answers
 
     def ask(self, requests: Mapping[str, Request]) -> dict[str, Answer | Lost]:
-        """Send each named site its request and wait for all answers."""
-        by_node = self._send({self._nodes[site]: r for site, r in requests.items()})
-        return {site: by_node[self._nodes[site]] for site in requests}
+        """Send each named site its request and wait for the answers; not for nodes that are away,
+        where a quorum is enough."""
+        away: set[str] = set()
+        if self._quorum is not None:
+            online = set(self._grid.get_node_ids())
+            away = {site for site in requests if self._nodes.get(site) not in online}
+        by_node = self._send(
+            {self._nodes[site]: r for site, r in requests.items() if site not in away},
+            self._timeout,
+        )
+        lost = Lost("its node is not there")
+        return {site: lost if site in away else by_node[self._nodes[site]] for site in requests}
 
-    def _send(self, requests: Mapping[int, Request]) -> dict[int, Answer | Lost]:
+    def _send(self, requests: Mapping[int, Request], timeout: float) -> dict[int, Answer | Lost]:
+        """Answers of all, or of a quorum and of those that follow it within the grace."""
+        answers: dict[int, Answer | Lost] = {}
+        if not requests:
+            return answers
         messages = [
-            Message(content=to_content(r), dst_node_id=node, message_type=r.kind)
+            Message(content=to_content(r), dst_node_id=node, message_type=r.kind, ttl=timeout)
             for node, r in requests.items()
         ]
-        answers: dict[int, Answer | Lost] = {
-            node: Lost(f"no answer within {self._timeout:g} s") for node in requests
-        }
-        for reply in self._grid.send_and_receive(messages, timeout=self._timeout):
-            answers[reply.metadata.src_node_id] = _read(reply)
-        return answers
+        waiting = {i for i in self._grid.push_messages(messages) if i}
+        end = time.monotonic() + timeout
+        enough = False
+        while waiting and time.monotonic() < end:
+            for reply in self._grid.pull_messages(waiting):
+                waiting.discard(reply.metadata.reply_to_message_id)
+                answers[reply.metadata.src_node_id] = _read(reply)
+            good = sum(not isinstance(answer, Lost) for answer in answers.values())
+            if not enough and self._quorum is not None and good >= self._quorum:
+                enough, end = True, min(end, time.monotonic() + self._grace)
+            if waiting:
+                time.sleep(POLL)
+        late = Lost("no answer in time")
+        return {node: answers.get(node, late) for node in requests}
 
 
 def _read(reply: Message) -> Answer | Lost:

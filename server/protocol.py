@@ -28,8 +28,10 @@ FLOWER_SWITCHES = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
 }
-"""Environment of Flower's processes: nothing is reported, asked for or installed at run time."""
+"""Environment of Flower's processes: nothing is reported, asked for or installed at run time, and
+tasks start when they come, not up to a second later."""
 PACKAGES = ("client", "medformer", "server", "simulations")
 INTERNAL_ERROR = "The site could not answer. Its own log says why; nothing is told to the server."
 
@@ -53,6 +55,7 @@ Objective = Literal[PublicObjective, "domain_adversarial", "alignment"]
 RefusalCode = Literal[
     "budget-exhausted",
     "policy",
+    "closed-now",
     "approval-pending",
     "bad-request",
     "attempt-lost",

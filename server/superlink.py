@@ -10,6 +10,7 @@ key), flower/ (Flower's home, the signed bundle).
 import json
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -25,8 +26,8 @@ from pydantic import Field
 
 from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName
 from medformer.errors import ConfigError, MedFormerError
-from medformer.files import is_secret, replace_file
-from medformer.processes import end, start
+from medformer.files import is_secret, replace_file, write_secret
+from medformer.processes import Supervisor
 from medformer.settings import read_yaml
 from server.bundle import APP_ID, RUN_CONFIG, VERSION, toml, write_app
 from server.deployment import FEDERATION
@@ -40,6 +41,8 @@ from server.serving import Serving
 log = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
+SUBMITTED = "submitted.json"
+"""In a run folder: Flower's id of the newest submission."""
 NO_PROXY = (("grpc.enable_http_proxy", 0),)
 
 
@@ -61,7 +64,12 @@ class RunFile(Frozen):
     sites: dict[Name, Domain] = Field(min_length=1)
     """Members that take part, and the kind of image that each declares."""
     approval_hours: float = Field(default=48, ge=0, le=1_000)
-    """Hours to wait for the sites' people to say yes."""
+    """Hours to wait for the sites' people to say yes, and for the hours at which they train."""
+    quorum: int | None = Field(default=None, ge=1)
+    """Updates that make a round; more than half of the sites if left out. The others may be late,
+    away, or join later."""
+    round_minutes: float = Field(default=60, gt=0, le=10_000)
+    """In which a round has to find its quorum; else the run stops, to be submitted again."""
 
     def federation(self) -> Federation:
         """As all sites may read it."""
@@ -78,6 +86,7 @@ class RunFile(Frozen):
             pretraining=self.pretraining,
             sites=tuple(PublicSite(name=n, domain=d) for n, d in self.sites.items()),
             server_momentum=self.server_momentum,
+            quorum=self.quorum or len(self.sites) // 2 + 1,
         )
 
 
@@ -107,67 +116,95 @@ class SuperLink:
         consortium = self._ready()
         home = self.folder / "flower"
         (home / "empty").mkdir(parents=True, exist_ok=True)
-        stopped = False
-
-        def stop(*_: object) -> None:
-            nonlocal stopped
-            stopped = True
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
-        inner = _free_port()
+        inner = self._inner_port()
         self._connect(inner)
         apps = Serving(hub(home / "hub"), "127.0.0.1")
-        environment = {
-            **self._environment(),
-            "FLWR_SUPERGRID_API_URL": f"http://127.0.0.1:{apps.port}",
-            "no_proxy": "127.0.0.1,localhost",
-            "NO_PROXY": "127.0.0.1,localhost",
-        }
-        process = start(
-            self.command(consortium, inner), self.folder / "superlink.log", environment,
-            cwd=home / "empty",
-        )  # fmt: skip
+        tls = self.kit / "server.crt", self.kit / "server.key"
+        passed_on = gateway(f"https://127.0.0.1:{inner}", str(self.kit / "ca.crt"))
         door = None
         try:
-            self._wait(process, consortium)
-            self.admit_nodes()
-            door = Serving(
-                gateway(f"https://127.0.0.1:{inner}", str(self.kit / "ca.crt")),
-                consortium.listen,
-                consortium.port,
-                tls=(self.kit / "server.crt", self.kit / "server.key"),
-            )
-            log.info("serving at %s:%d", consortium.hosts[0], consortium.port)
-            while not stopped:
-                if process.poll() is not None:
-                    raise SuperLinkError(
-                        f"the SuperLink ended with {process.returncode}; see "
-                        f"{self.folder / 'superlink.log'}. Start it again: its state is on the disk"
-                    )
-                if not (door.serves and apps.serves):
-                    raise SuperLinkError("the server's own door has ended; start it again")
-                time.sleep(0.3)
+            door = Serving(passed_on, consortium.listen, consortium.port, tls=tls)
+            self._supervise(consortium, inner, apps, door)
         finally:
             for serving in filter(None, (door, apps)):
                 serving.close()
-            end([process])
 
-    def command(self, consortium: Consortium, inner: int) -> list[str]:
-        """Flower's command line; the SuperLink itself listens on the loopback address only."""
+    def _supervise(self, consortium: Consortium, inner: int, apps: Serving, door: Serving) -> None:
+        """Keep Flower's processes running until a signal comes."""
+        here = {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
+        hub_url = f"http://127.0.0.1:{apps.port}"
+        environment = {**self._environment(), **here, "FLWR_SUPERGRID_API_URL": hub_url}
+        self.secret.unlink(missing_ok=True)
+        write_secret(self.secret, secrets.token_bytes(32))
+        commands = self.commands(consortium, inner)
+        options = {"env": environment, "cwd": self.folder / "flower" / "empty"}
+        supervisor = Supervisor(commands, self.folder / "logs", dict.fromkeys(commands, options))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: supervisor.stop())
+        began, open_ = time.monotonic(), False
+
+        def look() -> None:
+            nonlocal open_
+            if not (door.serves and apps.serves):
+                raise SuperLinkError("the server's own door has ended; start it again")
+            if open_:
+                return
+            if healthy(consortium.health_port):
+                self.admit_nodes()
+                open_ = True
+                log.info("serving at %s:%d", consortium.hosts[0], consortium.port)
+            elif time.monotonic() - began > START_SECONDS:
+                raise SuperLinkError(
+                    f"the SuperLink does not start; see {self.folder / 'logs' / 'superlink.log'}"
+                )
+
+        supervisor.run(on_tick=look)
+
+    def commands(self, consortium: Consortium, inner: int) -> dict[str, list[str]]:
+        """Flower's command lines; the SuperLink itself listens on the loopback address only.
+
+        What starts the ServerApps is a process of its own, so that it is started again when it
+        ends: a SuperLink would not notice.
+        """
         kit = self.kit
-        return [
-            str(Path(sys.executable).parent / "flower-superlink"),
+        tools = Path(sys.executable).parent
+        secret = ["--superexec-auth-secret-file", str(self.secret.absolute())]
+        superlink = [
+            str(tools / "flower-superlink"),
             "--ssl-certfile", str(kit / "server.crt"),
             "--ssl-keyfile", str(kit / "server.key"),
             "--ssl-ca-certfile", str(kit / "ca.crt"),
             "--enable-supernode-auth",
             "--database", str((self.folder / "state.db").absolute()),
             "--host", "127.0.0.1", "--port", str(inner),
-            "--isolation", "subprocess",
+            "--isolation", "process", *secret,
             "--health-server-address", f"127.0.0.1:{consortium.health_port}",
             "--disable-runtime-dependency-installation",
         ]  # fmt: skip
+        executor = [
+            str(tools / "flower-superexec"),
+            "--root-certificates", str(kit / "ca.crt"),
+            "--runtime-api-address", f"127.0.0.1:{inner}", *secret,
+        ]  # fmt: skip
+        return {"superlink": superlink, "executor": executor}
+
+    @property
+    def secret(self) -> Path:
+        """What SuperLink and executor know each other by; another one at every start."""
+        return self.folder / "flower" / "executor.secret"
+
+    def _inner_port(self) -> int:
+        """The SuperLink's own: the same at every start, so that who dials it finds it again."""
+        file = self.folder / "flower" / "port"
+        try:
+            port = int(file.read_text())
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except (OSError, ValueError):
+            with socket.create_server(("127.0.0.1", 0)) as one:
+                port = int(one.getsockname()[1])
+            replace_file(file, str(port).encode())
+            return port
 
     @property
     def kit(self) -> Path:
@@ -220,6 +257,7 @@ class SuperLink:
         if federation.exists() and federation.read_text() != text:
             raise ConfigError(f"{out}: holds another run; choose another folder")
         out.mkdir(parents=True, exist_ok=True)
+        self._stop_earlier(out)
         replace_file(federation, text.encode())
         (out / "outcome.json").unlink(missing_ok=True)
         self._sign()
@@ -229,11 +267,26 @@ class SuperLink:
             "out": str(out.absolute()),
             "deployment": True,
             "approval-wait": 3_600.0 * run.approval_hours,
+            "round-deadline": 60.0 * run.round_minutes,
         }
         config.write_text(toml(values))
         app = f"{APP_ID}=={VERSION}"
         answer = self.flwr(["run", app, "own", "--run-config", str(config), "--format", "json"])
-        return str(_parsed(answer)["run-id"])
+        if not (run_id := str(_parsed(answer).get("run-id") or "")):
+            raise SuperLinkError(f"Flower did not take the run: {answer.strip()[-200:]}")
+        replace_file(out / SUBMITTED, json.dumps({"flower_run_id": run_id}).encode())
+        return run_id
+
+    def _stop_earlier(self, out: Path) -> None:
+        """End what an earlier submission of the same run has left at the SuperLink."""
+        try:
+            earlier = str(json.loads((out / SUBMITTED).read_bytes())["flower_run_id"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        try:
+            self.flwr(["stop", earlier, "own"])
+        except SuperLinkError as error:
+            log.info("run %s needs no end: %s", earlier, error)
 
     def _sign(self) -> None:
         """Make the bundle of what is installed here, and sign it.
@@ -296,16 +349,6 @@ class SuperLink:
             **FLOWER_SWITCHES,
         }
 
-    def _wait(self, process: "subprocess.Popen[bytes]", consortium: Consortium) -> None:
-        until = time.monotonic() + START_SECONDS
-        while not healthy(consortium.health_port):
-            if process.poll() is not None or time.monotonic() > until:
-                raise SuperLinkError(
-                    f"the SuperLink does not start; see {self.folder / 'superlink.log'} (is the "
-                    "port taken?)"
-                )
-            time.sleep(0.3)
-
     def _note(self, known: dict[str, dict[str, str]]) -> None:
         replace_file(self.folder / "nodes.json", json.dumps(known, indent=1).encode())
 
@@ -339,8 +382,3 @@ def _node_id(answer: str) -> str:
         if key in found:
             return str(found[key])
     raise SuperLinkError(f"Flower's answer names no node: {answer.strip()[-200:]}")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])

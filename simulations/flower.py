@@ -17,7 +17,7 @@ from client.privacy import release
 from medformer.errors import ConfigError
 from server.checkpoints import load_state, write_json
 from server.coordinate import CHECKPOINTS, Run, outcome
-from server.deployment import ROUND_TIMEOUT, deploy
+from server.deployment import deploy
 from server.federation import Federation
 from server.fleet import FlowerFleet
 from server.model_file import write_model
@@ -28,6 +28,8 @@ from simulations.fresh import FreshProcess, in_fresh_process
 from simulations.prepared import MARKER, Prepared, load_prepared, prepare_folder, site_facts
 
 log = logging.getLogger(__name__)
+ROUND_TIMEOUT = 3_600.0
+"""Seconds to wait for a round; a process that died is noticed long before."""
 app = ServerApp()
 
 
@@ -36,7 +38,8 @@ def main(grid: Grid, context: Context) -> None:
     """One run, whose outcome is in outcome.json and nowhere else: Flower reports success anyway."""
     folder = run_folder(context.run_config, context.run_id)
     if context.run_config.get("deployment"):
-        _deploy(grid, folder, float(context.run_config["approval-wait"]))
+        waits = (float(context.run_config[key]) for key in ("approval-wait", "round-deadline"))
+        _deploy(grid, folder, *waits)
         return
     with outcome(folder):
         prepared = _prepared(folder, context.run_config)
@@ -60,14 +63,14 @@ def main(grid: Grid, context: Context) -> None:
     log.info("report: %s", folder / "report.html")
 
 
-def _deploy(grid: Grid, folder: Path, approval_wait: float) -> None:
+def _deploy(grid: Grid, folder: Path, approval_wait: float, deadline: float) -> None:
     """Real hospitals: they have their own guards, and nothing exact is asked for."""
     with FreshProcess() as helper:
 
         def start(federation: Federation) -> Tensors:
             return helper.call(start_of_federation, federation, folder)
 
-        deploy(grid, folder, start, release.declaration(), approval_wait)
+        deploy(grid, folder, start, release.declaration(), approval_wait, deadline)
 
 
 def start_of_federation(federation: Federation, folder: Path) -> Tensors:

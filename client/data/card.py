@@ -7,13 +7,13 @@ like are declared, or counted under DP.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import combinations
 
 import torch
 
-from client.data import folder
+from client.data import folder, withdrawn
 from client.data.load import read
 from client.data.records import DataError, Records, problems
 from client.data.sources import Folder
@@ -54,6 +54,8 @@ class SplitCard:
     sd: float | None
     tasks: Mapping[str, Balance]
     invalid: int
+    withdrawn: int
+    """Records that were left out because of the site's list; in no other number."""
     faults: tuple[str, ...]
     """Which records and why, where the source knows."""
     notes: Mapping[str, tuple[int, str]]
@@ -86,6 +88,7 @@ class Card:
 def data_card(site: Site) -> Card:
     """Read every split, whatever the others are like, and count."""
     cards, prints, patients = [], {}, {}
+    left_out: set[str] = set()
     for split in ("train", "val", "test"):
         try:
             records = read(site, split)
@@ -94,11 +97,27 @@ def data_card(site: Site) -> Card:
             cards.append(_unread(split, str(error)))
             continue
         prints[split], patients[split] = _fingerprints(records), own
+        left_out |= set(records.withdrawn)
         cards.append(_split_card(site, split, records, prints[split], own))
     images = _shared({split: set(values) for split, values in prints.items()})
     persons = _shared({split: set(values) for split, values in patients.items()})
-    warnings = tuple(_warnings(site, cards, images, persons))
+    warnings = (*_warnings(site, cards, images, persons), *_unknown(site, left_out))
     return Card(HEADING, site.name, site.privacy.unit, tuple(cards), images, persons, warnings)
+
+
+def _unknown(site: Site, left_out: Set[str]) -> list[str]:
+    """Names on the list of the withdrawn that no record is known by: a typing error keeps a
+    person's records in the training."""
+    try:
+        unknown = sorted(withdrawn.names(site.withdrawn) - left_out)
+    except DataError:
+        return []  # every split says so
+    if not unknown:
+        return []
+    return [
+        f"{site.withdrawn}: {len(unknown)} names, {unknown[0]!r} the first, are no patient id and "
+        "no file of any record: deleted before, or misspelt, and then still trained on"
+    ]
 
 
 def _split_card(
@@ -124,6 +143,7 @@ def _split_card(
         sd=sd,
         tasks={task.name: _balance(records, task) for task in site.tasks},
         invalid=int((~records.valid).sum()),
+        withdrawn=len(records.withdrawn),
         faults=records.faults,
         notes=_counted(records.notes),
         duplicates=len(prints) - len(set(prints)),
@@ -144,7 +164,7 @@ def _counted(notes: Sequence[tuple[str, str]]) -> dict[str, tuple[int, str]]:
 def _unread(split: str, problem: str) -> SplitCard:
     """The card of a split that cannot be read at all."""
     return SplitCard(
-        split, 0, {}, {}, None, None, None, None, {}, 0, (), {}, 0, None, None, (problem,)
+        split, 0, {}, {}, None, None, None, None, {}, 0, 0, (), {}, 0, None, None, (problem,)
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ def _rows(card: Card) -> list[Row]:
         ("", *(c.split for c in splits)),
         ("records", *(str(c.count) for c in splits)),
         ("invalid", *(str(c.invalid) for c in splits)),
+        ("withdrawn", *(str(c.withdrawn) for c in splits)),
         ("types", *(_counts(c.types) for c in splits)),
     ]
     for i, shape in enumerate(_keys([c.shapes for c in splits])):

@@ -4,7 +4,7 @@ What becomes of a record (its split, its shape, its label, whether it can be use
 that record alone and of what the site declares, so that adding one changes no other. H, W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,13 @@ from client.data.table import (
 from medformer.config import UNLABELLED, Domain, Task
 
 
-def read(source: Folder, domain: Domain, tasks: Sequence[Task], split: str) -> Records:
+def read(
+    source: Folder,
+    domain: Domain,
+    tasks: Sequence[Task],
+    split: str,
+    withdrawn: Set[str] = frozenset(),
+) -> Records:
     """One split's pictures and labels, shape by shape.
 
     Raises:
@@ -45,7 +51,9 @@ def read(source: Folder, domain: Domain, tasks: Sequence[Task], split: str) -> R
     if not own:
         kinds = " ".join(sorted(pictures.SUFFIXES))
         raise DataError(f"{source.path}: the split {split} is empty: no file among {kinds}")
-    return records(own, domain, tasks, lambda entry: _opened(entry, source, domain, tasks))
+    return records(
+        own, domain, tasks, lambda entry: _opened(entry, source, domain, tasks), withdrawn
+    )
 
 
 def listed(source: Folder, tasks: Sequence[Task]) -> list[Entry]:

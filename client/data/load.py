@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.data import folder, medical, medmnist, npz
+from client.data import folder, medical, medmnist, npz, withdrawn
 from client.data.records import (
     DataError,
     Records,
@@ -43,8 +43,8 @@ def check(site: Site) -> None:
             raise DataError(f"site {site.name}, {split}: {found[0]}")
 
 
-_stamps: dict[Site, str] = {}
-"""Site -> what its files were like when what is kept warm was read."""
+_seen: dict[Site, object] = {}
+"""Site -> list and files, as they were when what is kept warm was read."""
 
 
 def load(site: Site, split: str) -> Records:
@@ -53,27 +53,33 @@ def load(site: Site, split: str) -> Records:
     A file that cannot be read gives no records; a bad record is marked invalid. What is wrong goes
     to the site's own log only, because an error that depends on a record would tell of it.
 
-    The files' names, sizes and times are looked at in every call; when they change, nothing that
-    was read before stays in memory.
+    The list of the withdrawn, and the files' names, sizes and times, are looked at in every call;
+    when one changes, nothing that was read before stays in memory.
     """
-    seen = stamp(site.data)
-    if _stamps.get(site, seen) != seen:
+    try:
+        left_out = withdrawn.names(site.withdrawn)
+    except DataError as error:
+        log.error("site %s, %s: %s; training goes on without records", site.name, split, error)
+        forget()
+        return empty(site.domain, site.tasks)
+    seen = left_out, stamp(site.data)
+    if _seen.get(site, seen) != seen:
         log.warning("site %s: its data changed on the disk and are read again", site.name)
         forget()
-    _stamps[site] = seen
-    return _loaded(site, split)
+    _seen[site] = seen
+    return _loaded(site, split, left_out)
 
 
 def forget() -> None:
     """Keep nothing warm: the next call of `load` reads the files."""
     _loaded.cache_clear()
-    _stamps.clear()
+    _seen.clear()
 
 
 @lru_cache(maxsize=16)
-def _loaded(site: Site, split: str) -> Records:
+def _loaded(site: Site, split: str, left_out: Set[str]) -> Records:
     try:
-        records = read(site, split)
+        records = read(site, split, left_out)
     except Exception as error:  # whatever a private file provokes stays here
         log.error("site %s, %s: %s; training goes on without records", site.name, split, error)
         return empty(site.domain, site.tasks)
@@ -82,28 +88,34 @@ def _loaded(site: Site, split: str) -> Records:
     return records
 
 
-def read(site: Site, split: str) -> Records:
-    """Read one split of a site's source.
+def read(site: Site, split: str, left_out: Set[str] | None = None) -> Records:
+    """Read one split of a site's source, but those who withdrew.
 
+    Args:
+        left_out: Names of them, if somebody has read the site's list already.
     Raises:
-        DataError: Missing or corrupt file, or images that are not what the site declares.
+        DataError: Missing or corrupt file, a list of the withdrawn that cannot be read, or images
+            that are not what the site declares.
     """
+    left_out = withdrawn.names(site.withdrawn) if left_out is None else left_out
     source = site.data
     if isinstance(source, Listed):
         reader = folder.read if isinstance(source, Folder) else medical.read
-        records = reader(source, site.domain, site.tasks, split)  # type: ignore[arg-type]
+        records = reader(source, site.domain, site.tasks, split, left_out)  # type: ignore[arg-type]
         return of_known_patients(records) if site.privacy.unit == "patient" else records
     keys = {task.labels for task in site.tasks}
     if isinstance(source, Phantoms):
-        return _from_arrays(site, split, *_phantoms(source, split, keys))
+        images, labels = _phantoms(source, split, keys)
+        return _from_arrays(site, split, images, labels, range(len(images)), left_out)
     path = source.path if isinstance(source, Npz) else _medmnist_path(source)
     images, labels = npz.read(path, split, keys)
-    rows = chosen_rows(source.indices, split)
-    if rows is not None:
+    rows: Sequence[int] = range(len(images))
+    if (own := chosen_rows(source.indices, split)) is not None:
+        rows = own
         if len(rows) and max(rows) >= len(images):
             raise DataError(f"{source.indices}: row {max(rows)} is outside {path}")
         images, labels = images[rows], {key: values[rows] for key, values in labels.items()}
-    return _from_arrays(site, split, images, labels)
+    return _from_arrays(site, split, images, labels, rows, left_out)
 
 
 def _medmnist_path(source: MedMnist) -> Path:
@@ -147,10 +159,21 @@ def _from_arrays(
     split: str,
     images: npt.NDArray[np.generic],
     labels: Mapping[str, npt.NDArray[np.generic]],
+    rows: Sequence[int],
+    left_out: Set[str],
 ) -> Records:
-    """Stored arrays of one shape -> records, what cannot be used marked."""
+    """Stored arrays of one shape -> records, what cannot be used marked, `left_out` gone.
+
+    Args:
+        rows: Number of each in its file.
+    """
     where = f"site {site.name}, {split}"
-    return Records((stack(site.domain, site.tasks, images, labels, where),))
+    every = stack(site.domain, site.tasks, images, labels, where)
+    if not left_out:
+        return Records((every,))
+    gone = [f"{split}:{row}" in left_out for row in rows]
+    known = tuple(f"{split}:{row}" for row, out in zip(rows, gone, strict=True) if out)
+    return Records((every[~torch.tensor(gone, dtype=torch.bool)],), withdrawn=known)
 
 
 def stack(

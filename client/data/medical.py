@@ -1,6 +1,6 @@
 """Reads DICOM and NIfTI files that a labels.csv lists."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import torch
 from torch import Tensor
@@ -24,7 +24,13 @@ NOTES = {
 """What files of a kind do, for people."""
 
 
-def read(source: Medical, domain: Domain, tasks: Sequence[Task], split: str) -> Records:
+def read(
+    source: Medical,
+    domain: Domain,
+    tasks: Sequence[Task],
+    split: str,
+    withdrawn: Set[str] = frozenset(),
+) -> Records:
     """One split's records, shape by shape.
 
     Raises:
@@ -37,7 +43,9 @@ def read(source: Medical, domain: Domain, tasks: Sequence[Task], split: str) -> 
     own = [entry for entry in listed if entry.split == split]
     if not own:
         raise DataError(f"{source.path / TABLE}: the split {split} is empty")
-    return records(own, domain, tasks, lambda entry: _opened(entry, source, domain, tasks))
+    return records(
+        own, domain, tasks, lambda entry: _opened(entry, source, domain, tasks), withdrawn
+    )
 
 
 def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:

@@ -58,6 +58,9 @@ class Records:
     """Whose image each row is, "" where nobody knows; no entries where the source never says."""
     notes: tuple[tuple[str, str], ...] = ()
     """Record, and what to look at in it though it can be used; for the site's own eyes."""
+    withdrawn: tuple[str, ...] = ()
+    """Of each record that was left out, the name on the list of the withdrawn that it is known by;
+    for the site's own eyes."""
 
     def __len__(self) -> int:
         return sum(len(stack) for stack in self.stacks)

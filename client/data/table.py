@@ -8,7 +8,7 @@ import csv
 import hmac
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -45,17 +45,26 @@ def records(
     domain: Domain,
     tasks: Sequence[Task],
     opened: Callable[[Entry], Single],
+    withdrawn: Set[str] = frozenset(),
 ) -> Records:
     """Open every record, whatever the others are like; those that cannot be used become zeros.
 
     Args:
         opened: Reads one; its patient counts where the entry names none.
+        withdrawn: Files and patients that are left out: by the table before they are opened, and
+            by what their file says of itself.
     """
-    singles = []
+    singles, left_out = [], []
     for entry in entries:
+        if known := {entry.file, entry.patient} & withdrawn:
+            left_out.append(min(known))
+            continue
         one = _single(entry, domain, tasks, opened)
+        if one.patient in withdrawn:
+            left_out.append(one.patient)
+            continue
         singles.append(replace(one, patient=entry.patient or one.patient))
-    return grouped(singles, domain, tasks)
+    return replace(grouped(singles, domain, tasks), withdrawn=tuple(left_out))
 
 
 def hashed_split(source: Listed, record: str) -> str:

@@ -44,6 +44,7 @@ def main() -> int:
 def _serve(arguments: argparse.Namespace, stopped: threading.Event) -> None:
     import client
     from client.data.load import load
+    from client.data.withdrawn import names
     from client.guard import Guard
     from client.guard_rpc.server import GuardService
     from client.joining import KEY
@@ -58,6 +59,9 @@ def _serve(arguments: argparse.Namespace, stopped: threading.Event) -> None:
     if (key := arguments.site.parent / KEY).exists():
         private_key(key)
     site, policy = load_site(arguments.site), load_policy(arguments.policy)
+    if site.withdrawn is not None:
+        names(site.withdrawn)  # said at the start, not in the first round
+        only_ours(site.withdrawn)
     guard = Guard(site, arguments.state, lambda *_: SecureNoise(), policy=policy)
     with GuardService(guard, arguments.socket, arguments.user):
         load(site, "train")  # warm before the first round

@@ -22,6 +22,12 @@ class PolicyForbids(Refused):
     code: RefusalCode = "policy"
 
 
+class ClosedNow(Refused):
+    """The site trains at other hours: ask again later."""
+
+    code: RefusalCode = "closed-now"
+
+
 class ApprovalPending(Refused):
     """Somebody at the hospital has to say yes to this run first."""
 

@@ -168,6 +168,8 @@ HARMS: list[tuple[str, Harm, str, str]] = [
      "files", "others can read it"),
     ("a policy for everybody", lambda f: (f / "policy.yaml").chmod(0o666), "files",
      "others can write there"),
+    ("a list of the withdrawn for everybody", lambda f: listed(f).chmod(0o646), "files",
+     "gone.txt: others can write there"),
     ("a kit of another site", lambda f: edited(f / "kit/kit.json", "north", "south"),
      "kit", "is of the site 'south', site.yaml of 'north'"),
     ("a changed kit", lambda f: edited(f / "kit/kit.json", "localhost", "evil"), "kit",
@@ -176,6 +178,14 @@ HARMS: list[tuple[str, Harm, str, str]] = [
      "names no signer"),
     ("half a kit", lambda f: (f / "kit/kit.json").unlink(), "kit", "is no start-up kit"),
 ]  # fmt: skip
+
+
+def listed(folder: Path) -> Path:
+    """A list of one patient who withdrew, in site.yaml."""
+    file = folder / "gone.txt"
+    file.write_text("p1\n")
+    edited(folder / "site.yaml", "name: north\n", f"name: north\nwithdrawn: {file}\n")
+    return file
 
 
 def damaged(file: Path) -> None:

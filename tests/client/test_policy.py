@@ -9,9 +9,10 @@ import pytest
 from client.guard import Guard
 from client.policy import Policy, load_policy
 from client.privacy.ledger import MOST_WAITING
+from client.privacy.meaning import most_found, percent
 from client.privacy.noise import SecureNoise
 from client.privacy.plan import solve
-from client.privacy.refusals import PolicyForbids
+from client.privacy.refusals import ClosedNow
 from client.site import Privacy, Site
 from medformer.errors import ConfigError
 from server.protocol import Admit, AdmitAnswer, Answer, Refusal, Schedule, TrainAnswer
@@ -80,7 +81,9 @@ def test_a_run_waits_until_somebody_says_yes(
     assert "run run-1" in text
     assert "3 rounds and 1 in reserve" in text
     assert "learn the site's tasks from its labels" in text
-    assert f"It costs epsilon {solve(schedule, site.privacy).epsilon:.3f}" in text
+    plan = solve(schedule, site.privacy)
+    assert f"It costs epsilon {plan.epsilon:.3f}" in text
+    assert f"finds at most {percent(most_found(plan.epsilon, plan.delta, 0.01))} of those" in text
     assert main([*command, "run-9", "--yes"]) == 1
     assert "does not wait for approval; waiting: run-1" in capsys.readouterr().err
     assert main([*command, "run-1", "--yes"]) == 0
@@ -130,7 +133,7 @@ def test_hours_may_pass_midnight():
         if open_:
             policy.check_time(now)
         else:
-            with pytest.raises(PolicyForbids, match="trains at 20:00-06:00, 12:00-13:00"):
+            with pytest.raises(ClosedNow, match="trains at 20:00-06:00, 12:00-13:00"):
                 policy.check_time(now)
 
 
@@ -139,7 +142,7 @@ def test_out_of_hours_no_round_is_trained(site: Site, schedule: Schedule, tmp_pa
     closed = OPEN.model_copy(update={"hours": (_closed_now(),)})
     guard = guarded(site, tmp_path, closed)
     assert isinstance(guard.handle(admit(schedule)), AdmitAnswer)
-    refused(guard.handle(train(schedule)))
+    refused(guard.handle(train(schedule)), "closed-now")
     assert "attempt" not in {row["kind"] for row in ledger_rows(tmp_path)}
 
 

@@ -23,6 +23,7 @@ from server.protocol import (
     Hello,
     HelloAnswer,
     Refusal,
+    RefusalCode,
     Request,
     Schedule,
     Train,
@@ -75,9 +76,12 @@ def execute(
     folder = tmp_path / "run"
     folder.mkdir()
 
-    def execute_(harm: Harm = untouched, **settings: float) -> tuple[Run, State]:
+    def execute_(
+        harm: Harm = untouched, quorum: int | None = None, **settings: float
+    ) -> tuple[Run, State]:
         fleet = HarmedFleet({s.name: open_guard(s) for s in sites}, harm)
-        run = Run(fleet, federation, folder, evaluate=True, **settings)
+        chosen = federation.model_copy(update={"quorum": quorum})
+        run = Run(fleet, chosen, folder, evaluate=True, **settings)
         return run, run.execute(lambda: initial_shared(CONFIG, 0))
 
     return execute_
@@ -267,6 +271,140 @@ def test_a_site_whose_people_have_to_say_yes_is_waited_for(
     assert asked.count("south") == (4 if joins else 1)
     assert ("south" in run.receipts) == joins
     assert ("south" in run.out) != joins
+
+
+def refused(code: RefusalCode, name: str) -> Refusal:
+    return Refusal(code, "no", name)
+
+
+def attempts(folder: Path) -> list[tuple[int, int]]:
+    rows = ledger_rows(folder)
+    return [(r["round"], r["attempt"]) for r in rows if r["kind"] == "attempt"]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.coordinate.RETRY_PAUSE", 0.01)
+    monkeypatch.setattr("server.coordinate.APPROVAL_POLL", 0.01)
+
+
+def test_a_quorum_goes_on_without_a_site_that_is_lost(execute, tmp_path: Path, quick: None):
+    """It is asked once more, is absent in that round and back in the next, at no further cost."""
+    asked: list[int] = []
+
+    def lose(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        if name == "south" and isinstance(request, Train):
+            asked.append(request.round)
+            return Lost("killed") if request.round == 2 else answer
+        return answer
+
+    run, state = execute(lose, quorum=1)
+    assert state.round == 3
+    assert asked == [1, 2, 2, 3]
+    assert [(e["round"], e["site"], e["kind"], e["text"]) for e in run.events] == [
+        (2, "south", "absent", "killed")
+    ]
+    rows = [r for r in read_metrics(tmp_path / "run") if r["event"] == "round"]
+    assert [r["round"] for r in rows if r["site"] == "south"] == [1, 3]
+    assert attempts(tmp_path / "south") == [(1, 0), (2, 0), (3, 0)]
+
+
+def test_a_process_that_dies_once_is_asked_again_within_the_round(
+    execute, tmp_path: Path, quick: None
+):
+    """Its answer was on the disk: the same bytes, free."""
+    lost: list[int] = []
+
+    def lose(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        if name == "south" and isinstance(request, Train) and request.round not in lost:
+            lost.append(request.round)
+            return Lost("killed")
+        return answer
+
+    run, state = execute(lose, quorum=2)
+    assert (state.round, lost, run.events) == (3, [1, 2, 3], [])
+    assert attempts(tmp_path / "south") == [(1, 0), (2, 0), (3, 0)]
+
+
+def test_too_few_for_a_quorum_interrupt_the_run_at_the_deadline(
+    execute, tmp_path: Path, quick: None
+):
+    """Both have to; after the deadline the checkpoint of the round before stands, and submitting
+    the run again ends it."""
+
+    def lose(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        lost = isinstance(request, Train) and request.round == 2 and name == "south"
+        return Lost("no power") if lost else answer
+
+    with pytest.raises(RunInterrupted, match="1 sites gave an update for round 2, 2 have to"):
+        execute(lose, quorum=2, deadline=0.2)
+    _, state = execute(quorum=2)
+    assert state.round == 3
+    assert attempts(tmp_path / "north") == [(1, 0), (2, 0), (3, 0)]
+
+
+def test_a_site_that_was_away_joins_later_and_reserves_the_whole_run(
+    execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+):
+    """Its node dials in after round 1. What it reserves does not depend on when."""
+    original = LocalFleet.hello
+    calls: list[int] = []
+
+    def hello(self: LocalFleet, request: Hello) -> dict[str, HelloAnswer]:
+        calls.append(1)
+        found = original(self, request)
+        return {n: a for n, a in found.items() if n == "north" or len(calls) > 2}
+
+    monkeypatch.setattr(LocalFleet, "hello", hello)
+    run, state = execute(quorum=1)
+    assert state.round == 3
+    assert attempts(tmp_path / "south") == [(2, 0), (3, 0)]
+    assert [(e["round"], e["site"], e["kind"]) for e in run.events] == [(2, "south", "joined")]
+    assert run.receipts["south"]["epsilon"] == run.receipts["north"]["epsilon"]
+    assert len(calls) == 3
+
+
+def test_fewer_sites_than_the_quorum_do_not_begin(execute, monkeypatch: pytest.MonkeyPatch):
+    """Nothing is trained; those who are missing are named."""
+    original = LocalFleet.hello
+    monkeypatch.setattr(LocalFleet, "hello", lambda self, r: {"north": original(self, r)["north"]})
+    with pytest.raises(FederationError, match="too few sites take part: south: is not there"):
+        execute(quorum=2)
+
+
+def test_a_spent_site_is_out_and_a_closed_one_is_waited_for(execute, tmp_path: Path, quick: None):
+    """`budget-exhausted` in a round ends the site's part; `closed-now` is asked until it opens."""
+    asked: list[str] = []
+
+    def refuse(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        if isinstance(request, Train) and name == "south" and request.round == 1:
+            asked.append(name)
+            return answer if len(asked) > 3 else refused("closed-now", name)
+        if isinstance(request, Train) and name == "south" and request.round == 2:
+            return refused("budget-exhausted", name)
+        return answer
+
+    run, state = execute(refuse, quorum=1, approval_wait=60)
+    assert state.round == 3
+    assert run.out == {"south": "budget-exhausted: no"}
+    assert len(asked) == 2  # a quorum had answered, so that it was asked once more, not waited for
+    asked.clear()
+
+
+def test_a_round_without_a_quorum_waits_until_a_closed_site_opens(
+    execute, tmp_path: Path, quick: None
+):
+    """Both are needed: the round takes as long as it takes, within the patience of the run."""
+    asked: list[str] = []
+
+    def refuse(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        if isinstance(request, Train) and name == "south" and request.round == 1:
+            asked.append(name)
+            return answer if len(asked) > 5 else refused("closed-now", name)
+        return answer
+
+    run, state = execute(refuse, quorum=2, approval_wait=60, deadline=0)
+    assert (state.round, len(asked), run.events) == (3, 6, [])
 
 
 def test_sites_that_all_refuse_are_named(execute):

@@ -1,0 +1,215 @@
+"""A consortium on this machine as it will run: an installed package, real processes, TLS, keys.
+
+One SuperLink and three sites, each a guard and a SuperNode with a HOME of its own.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import site
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SITES = ("north", "south", "west")
+SITE = """
+name: {name}
+domain: {{name: {name}, modality: chest-xray, anatomy: chest, channels: 1}}
+tasks: [{{name: finding, kind: binary-class, classes: 2}}]
+data: {{source: phantoms, kind: chest, records: 120, seed: {seed}}}
+privacy: {{epsilon: 8, delta: 1.0e-5, epsilon_budget: 400, n_public: 120}}
+"""
+POLICY = """
+signer: "{signer}"
+objectives: [supervised]
+max_epsilon_per_run: 8
+accept_unit_image: true
+approval: automatic
+"""
+RUN = """
+name: lungs-1
+phases: [{name: supervised, rounds: 3, objectives: {supervised: 1.0}, expected_batch_size: 32}]
+sites:
+"""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return int(one.getsockname()[1])
+
+
+@dataclass
+class Consortium:
+    """Folders of everybody, and the commands of an installation of its own."""
+
+    folder: Path
+    bin: Path
+    port: int
+    processes: dict[str, "subprocess.Popen[bytes]"]
+
+    def environment(self, who: str) -> dict[str, str]:
+        home = self.folder / f"home-{who}"
+        home.mkdir(exist_ok=True)
+        path = f"{self.bin}{os.pathsep}/usr/bin{os.pathsep}/bin"
+        return {"PATH": path, "HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0",
+                "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}  # fmt: skip
+
+    def command(self, who: str, *arguments: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [str(self.bin / "fedmedformer"), *arguments], cwd=self.folder, capture_output=True,
+            text=True, timeout=180, env=self.environment(who),
+        )  # fmt: skip
+        assert done.returncode == code, (arguments, done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
+    def start(self, who: str, *arguments: str) -> None:
+        with open(self.folder / f"{who}.log", "ab") as out:
+            self.processes[who] = subprocess.Popen(
+                [str(self.bin / "fedmedformer"), *arguments], cwd=self.folder, stdout=out,
+                stderr=out, start_new_session=True, env=self.environment(who),
+            )  # fmt: skip
+
+    def site_up(self, name: str) -> None:
+        self.start(name, "site", "up", name, "--health-port", str(free_port()))
+
+    def node(self, key: Path, authority: Path, folder: Path, port: int | None = None) -> str:
+        """What a SuperNode with this key and authority says in so many seconds; it goes on trying,
+        as nodes do whose server is away."""
+        with subprocess.Popen(
+            [str(self.bin / "flower-supernode"), "--superlink", f"localhost:{port or self.port}",
+             "--root-certificates", str(authority), "--auth-supernode-private-key", str(key),
+             "--port", str(free_port())],
+            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=self.environment("stranger"), start_new_session=True,
+        ) as process:  # fmt: skip
+            time.sleep(12)
+            os.killpg(process.pid, signal.SIGKILL)
+            return str(process.communicate()[0])
+
+    def flwr(self, *arguments: str, port: int | None = None) -> "subprocess.CompletedProcess[str]":
+        """Flower's own command, as the coordinator's machine has it, or dialling another port."""
+        home = self.folder / "lungs" / "flower"
+        if port is not None:
+            text = (home / "config.toml").read_text()
+            home = self.folder / "elsewhere"
+            home.mkdir(exist_ok=True)
+            (home / "config.toml").write_text(
+                re.sub(r'"127.0.0.1:\d+"', f'"localhost:{port}"', text)
+            )
+        return subprocess.run(
+            [str(self.bin / "flwr"), *arguments], cwd=self.folder, capture_output=True, text=True,
+            timeout=120, env={**self.environment("server"), "FLWR_HOME": str(home)},
+        )  # fmt: skip
+
+    def built(self, app: str) -> bytes:
+        """The bundle of an app."""
+        folder = self.folder / "built"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        subprocess.run([str(self.bin / "flwr"), "build", "--app", app], cwd=folder, check=True,
+                       capture_output=True, env=self.environment("server"))  # fmt: skip
+        (found,) = folder.glob("*.fab")
+        return found.read_bytes()
+
+    def status(self) -> str:
+        return self.command("server", "consortium", "status", "lungs")
+
+
+def waited(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.3)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package in an environment of its own, as the guard demands; dependencies are borrowed."""
+    folder = tmp_path_factory.mktemp("installed")
+    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps"]
+    subprocess.run([*wheel, "-w", str(folder), str(ROOT)], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+    python = folder / "venv" / "bin" / "python"
+    (found,) = folder.glob("*.whl")
+    install = [str(python), "-m", "pip", "install", "-q", "--no-deps", str(found)]
+    subprocess.run(install, check=True, capture_output=True)
+    packages = next((folder / "venv" / "lib").glob("python3*/site-packages"))
+    (packages / "zz-borrowed.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+    own = Path(sys.executable).parent
+    for tool in (*own.glob("flwr*"), *own.glob("flower-*")):
+        text = re.sub(r"^#!.*", f"#!{python}", tool.read_text(), count=1)
+        (python.parent / tool.name).write_text(text)
+        (python.parent / tool.name).chmod(0o755)
+    return python.parent
+
+
+@pytest.fixture(scope="session")
+def consortium(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
+    """Provisioned with the commands that people type; server and sites are up."""
+    folder = tmp_path_factory.mktemp("c")
+    folder.chmod(0o755)
+    own = Consortium(folder, installed, free_port(), {})
+    own.command("server", "consortium", "init", "lungs", "--name", "lungs", "--host", "localhost")
+    told = {}
+    for seed, name in enumerate(SITES):
+        said = own.command(name, "site", "init", name, "--name", name)
+        told[name] = re.findall(r"key: (.*)", said)[0]
+        (folder / name / "site.yaml").write_text(SITE.format(name=name, seed=seed))
+        request = (folder / name / "request.json").read_bytes()
+        (folder / "lungs" / "requests" / f"{name}.json").write_bytes(request)
+    file = folder / "lungs" / "consortium.yaml"
+    text = file.read_text().replace("sites: {}", f"sites: {json.dumps(told)}")
+    file.write_text(text.replace("port: 9092", f"port: {own.port}\nlisten: 127.0.0.1"))
+    said = own.command("server", "consortium", "provision", "lungs")
+    signer = re.findall(r"signing key.*: (.*)", said)[0]
+    for name in SITES:
+        (folder / name / "policy.yaml").write_text(POLICY.format(signer=signer))
+        subprocess.run(["cp", "-r", str(folder / "lungs" / "kits" / name),
+                        str(folder / name / "kit")], check=True)  # fmt: skip
+    run = RUN + "".join(
+        f"  {n}: {{name: {n}, modality: chest-xray, anatomy: chest, channels: 1}}\n" for n in SITES
+    )
+    (folder / "run.yaml").write_text(run)
+    try:
+        own.start("server", "consortium", "up", "lungs")
+        waited(lambda: len(_nodes(folder)) == len(SITES), 90, (folder / "server.log").read_text())
+        for name in SITES:
+            own.site_up(name)
+        waited(lambda: own.status().count("online") == len(SITES), 90, "the nodes did not dial in")
+        yield own
+    finally:
+        for process in own.processes.values():
+            process.send_signal(signal.SIGTERM)
+        for process in own.processes.values():
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _nodes(folder: Path) -> dict[str, object]:
+    try:
+        found: dict[str, object] = json.loads((folder / "lungs" / "nodes.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def ledger(folder: Path, name: str) -> list[str]:
+    file = folder / name / "state" / "ledger.sqlite"
+    if not file.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
+        return [kind for (kind,) in db.execute("SELECT kind FROM entries ORDER BY seq")]

@@ -1,0 +1,159 @@
+"""kill -9 of every process of a consortium, at seeded moments: the run ends, the ledgers are right.
+
+A supervisor of the machine (systemd, say) is played by the test: it starts again what was started
+by hand. Everything else is the product's.
+"""
+
+import json
+import random
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from client.privacy import ledger_file
+from server.coordinate import read_metrics
+from tests.deployment.conftest import SITES, Consortium, waited
+
+SEED = 20_261_125
+RUN = """
+name: {name}
+phases: [{{name: supervised, rounds: 4, objectives: {{supervised: 1.0}}, expected_batch_size: 32}}]
+spare_rounds: 40
+quorum: 2
+sites:
+  north: {{name: north, modality: chest-xray, anatomy: chest, channels: 1}}
+  south: {{name: south, modality: chest-xray, anatomy: chest, channels: 1}}
+  west: {{name: west, modality: chest-xray, anatomy: chest, channels: 1}}
+"""
+SERVER = ("consortium", "superlink", "executor", "serverapp")
+SITE = ("site", "guard", "supernode", "executor", "clientapp")
+WORDS = {
+    "superlink": "flower-superlink",
+    "supernode": "flower-supernode",
+    "executor": "flower-superexec",
+    "serverapp": "flwr-serverapp",
+    "clientapp": "flwr-clientapp",
+    "guard": "client.guard_rpc",
+}
+
+pytestmark = [pytest.mark.flower]
+
+
+def victims(number: int) -> list[tuple[str, str]]:
+    """(who started it, what) for so many kills: every kind in turn, in a seeded order."""
+    rng = random.Random(SEED)
+    kinds = [("server", what) for what in SERVER] + [("site", what) for what in SITE]
+    chosen: list[tuple[str, str]] = []
+    while len(chosen) < number:
+        turn = [(rng.choice(SITES) if who == "site" else who, what) for who, what in kinds]
+        chosen += rng.sample(turn, len(turn))
+    return chosen[:number]
+
+
+def found(own: Consortium, who: str, what: str) -> psutil.Process | None:
+    """The process, if it is there now."""
+    top = psutil.Process(own.processes[who].pid)
+    if what in ("consortium", "site"):
+        return top
+    try:
+        for child in top.children(recursive=True):
+            if any(WORDS[what] in word for word in child.cmdline()[:5]):
+                return child
+    except psutil.Error:
+        pass
+    return None
+
+
+def revive(own: Consortium) -> None:
+    """What the machine's own supervisor does."""
+    if own.processes["server"].poll() is not None:
+        own.start("server", "consortium", "up", "lungs")
+    for name in SITES:
+        if own.processes[name].poll() is not None:
+            own.site_up(name)
+
+
+def check_ledger(folder: Path, runs: dict[str, Path]) -> Counter[str]:
+    """The chain is whole, every run was reserved once, and every answer that a server has was paid
+    for by an attempt of its own, within the rounds and spares that were reserved."""
+    rows = ledger_file.read(folder / "state")
+    kinds = Counter(row.kind for row in rows)
+    by_run = {run_id: [r for r in rows if r.run_id == run_id] for run_id in runs}
+    for run_id, out in runs.items():
+        reservations = [r for r in by_run[run_id] if r.kind == "reservation"]
+        assert len(reservations) == 1
+        started = [(r.body["round"], r.body["attempt"]) for r in by_run[run_id]
+                   if r.kind == "attempt"]  # fmt: skip
+        assert len(started) == len(set(started))
+        for round_ in {number for number, _ in started}:
+            attempts = sorted(a for number, a in started if number == round_)
+            assert attempts == list(range(len(attempts)))
+        assert sum(attempt > 0 for _, attempt in started) <= 40
+        order = [(r.kind, r.body["round"], r.body["attempt"]) for r in by_run[run_id]
+                 if r.kind in ("attempt", "answer")]  # fmt: skip
+        for kind, round_, attempt in order:
+            if kind == "answer":
+                assert order.index(("attempt", round_, attempt)) < order.index(
+                    ("answer", round_, attempt)
+                )
+        told = {(r["round"], r["attempt"]) for r in read_metrics(out)
+                if r["event"] == "round" and r["site"] == folder.name}  # fmt: skip
+        answers = {(round_, attempt) for kind, round_, attempt in order if kind == "answer"}
+        assert told <= answers, (folder.name, run_id, told - answers)
+    return kinds
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param(20, marks=pytest.mark.timeout(1_200)),
+        pytest.param(200, marks=[pytest.mark.heavy, pytest.mark.timeout(14_400)]),
+    ],
+)
+def test_kill_9_of_every_process(consortium: Consortium, kills: int):
+    """Runs follow each other until all kills are done; each ends, and each ledger has all of it."""
+    own, folder = consortium, consortium.folder
+    rng = random.Random(SEED + 1)
+    outs: list[Path] = []
+    follower: subprocess.Popen[bytes] | None = None
+    waiting = victims(kills)
+    done: Counter[str] = Counter()
+    due = time.monotonic() + rng.uniform(4, 20)
+    since = time.monotonic()
+    while waiting or follower is not None:
+        revive(own)
+        if follower is not None and follower.poll() is not None:
+            said = (folder / "follower.log").read_text()[-3_000:]
+            assert follower.returncode == 0, said
+            follower = None
+        if follower is None and waiting:
+            out = folder / f"survival-{kills}-{len(outs)}"
+            outs.append(out)
+            (folder / "survival.yaml").write_text(RUN.format(name=f"survival-{len(outs)}"))
+            own.start("follower", "consortium", "submit", "lungs", "survival.yaml", "--out",
+                      str(out), "--follow", "--retries", "20")  # fmt: skip
+            follower = own.processes.pop("follower")
+        if waiting and time.monotonic() > due:
+            victim = found(own, *waiting[0])
+            if victim is not None:
+                victim.kill()
+                who, what = waiting.pop(0)
+                done[f"{'server' if who == 'server' else 'site'} {what}"] += 1
+                due = time.monotonic() + rng.uniform(4, 20)
+                since = time.monotonic()
+            assert time.monotonic() - since < 240, (waiting[0], (folder / "server.log").read_text())
+        time.sleep(0.02)
+    runs = {json.loads((out / "run.json").read_text())["run_id"]: out for out in outs}
+    for out in outs:
+        assert json.loads((out / "outcome.json").read_text())["outcome"] == "done"
+        report = json.loads((out / "report.json").read_text())
+        assert all(site["epsilon"] <= 8 for site in report["sites"])
+    for name in SITES:
+        print(name, dict(check_ledger(folder / name, runs)))
+    print("killed:", dict(done))
+    assert set(done) == {f"server {w}" for w in SERVER} | {f"site {w}" for w in SITE}
+    waited(lambda: own.status().count("online") == len(SITES), 120, "a node did not come back")

@@ -1,0 +1,149 @@
+"""Sites behind a Flower grid: who is asked, who is waited for, and for how long."""
+
+import time
+from collections.abc import Callable, Iterable
+
+import pytest
+from flwr.app import Message
+from flwr.supercore.task_identity import TaskIdentity
+
+from server.errors import FederationError
+from server.fleet import FlowerFleet, Lost
+from server.protocol import Evaluate, Hello, HelloAnswer, Refusal, read_request, to_content
+
+HELLO = Hello("run", "0" * 64)
+Answers = Callable[[int, Message], Message | None]
+
+
+class FakeGrid:
+    """Nodes by id; each answers by a function, after so many seconds, or never."""
+
+    def __init__(self, nodes: dict[int, str], slow: dict[int, float] | None = None) -> None:
+        self.nodes = nodes
+        self.slow = slow or {}
+        self.asked: list[tuple[int, str]] = []
+        self.pushed: list[Message] = []
+        self._due: dict[str, tuple[float, Message]] = {}
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        ids = []
+        for number, message in enumerate(messages):
+            node = message.metadata.dst_node_id
+            name = f"{len(self.pushed)}-{number}"
+            message.metadata.__dict__["_message_id"] = name
+            self.pushed.append(message)
+            self.asked.append((node, message.metadata.message_type))
+            request = read_request(message)
+            site = self.nodes[node]
+            answer: HelloAnswer | Refusal = Refusal("policy", "no", site)
+            if isinstance(request, Hello) and site:
+                answer = HelloAnswer(site, "{}", "0" * 64)
+            reply = Message(to_content(answer), reply_to=message)
+            reply.metadata.__dict__["_src_node_id"] = node
+            reply.metadata.__dict__["_reply_to_message_id"] = name
+            self._due[name] = (time.monotonic() + self.slow.get(node, 0), reply)
+            ids.append(name)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        now = time.monotonic()
+        due = [i for i in message_ids if self._due[i][0] <= now]
+        return [self._due.pop(i)[1] for i in due]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.fleet.POLL", 0.01)
+    for name in ("_run_id", "_task_id", "_node_id"):  # as in a ServerApp's process
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+
+def fleet(grid: FakeGrid, timeout: float = 5, **settings: float) -> FlowerFleet:
+    return FlowerFleet(grid, 3, timeout, 0.05, **settings)  # type: ignore[arg-type]
+
+
+def question(run: str = "run") -> Evaluate:
+    return Evaluate(run, "0" * 64, schedule_hash="0" * 64, split="val", tensors={})
+
+
+def ask(fleet_: FlowerFleet, *sites: str) -> dict[str, object]:
+    return dict(fleet_.ask({site: question() for site in sites}))
+
+
+def test_all_are_asked_and_waited_for():
+    """Whatever the order of their ids; a node without a site is left alone from then on."""
+    grid = FakeGrid({7: "south", 3: "north", 5: "west", 9: ""})
+    grid.slow = {3: 0.2}
+    own = fleet(grid)
+    assert set(own.hello(HELLO)) == {"north", "south"} | {"west"}
+    answers = ask(own, "north", "south", "west")
+    assert all(isinstance(a, Refusal) for a in answers.values())
+    assert own.hello(HELLO) == {}
+    assert [node for node, _ in grid.asked].count(9) == 1
+
+
+def test_too_few_nodes_are_an_error_that_says_what_to_do():
+    """In a simulation: the option; in a deployment a quorum of nodes is enough."""
+    with pytest.raises(FederationError, match=r"2 nodes for 3 sites.*num-supernodes=3"):
+        fleet(FakeGrid({1: "north", 2: "south"}))
+    with pytest.raises(FederationError, match="1 nodes for 2 sites"):
+        fleet(FakeGrid({1: "north"}), quorum=2)
+    assert set(fleet(FakeGrid({1: "north", 2: "south"}), quorum=2).hello(HELLO)) == {
+        "north",
+        "south",
+    }
+
+
+def test_once_a_quorum_has_answered_the_others_get_the_grace_and_no_more():
+    """0.1 s here; the slow one is late, not the round."""
+    grid = FakeGrid({1: "north", 2: "south", 3: "west"})
+    own = fleet(grid, quorum=2, grace=0.1)
+    own.hello(HELLO)
+    grid.slow = {3: 60}
+    began = time.monotonic()
+    answers = ask(own, "north", "south", "west")
+    assert time.monotonic() - began < 2
+    assert answers["west"] == Lost("no answer in time")
+    assert isinstance(answers["north"], Refusal)
+    grid.slow = {3: 0.05}
+    assert isinstance(ask(own, "north", "south", "west")["west"], Refusal)
+
+
+def test_without_a_quorum_the_timeout_decides_and_the_question_dies_with_it():
+    """A node that comes back later finds no question: it would pay for an answer nobody reads."""
+    grid = FakeGrid({1: "north", 2: "south", 3: "west"})
+    own = fleet(grid, timeout=0.3)
+    own.hello(HELLO)
+    grid.slow = {3: 60}
+    assert ask(own, "north", "south", "west")["west"] == Lost("no answer in time")
+    assert {m.metadata.ttl for m in grid.pushed[3:]} == {0.3}
+
+
+def test_a_node_that_is_away_is_not_asked_and_one_that_comes_is_found():
+    """Its question would wait for it and start it on a round that is over."""
+    grid = FakeGrid({1: "north", 2: "south", 3: "west"})
+    own = fleet(grid, quorum=2)
+    own.hello(HELLO)
+    del grid.nodes[3]
+    grid.asked.clear()
+    assert ask(own, "north", "west")["west"] == Lost("its node is not there")
+    assert ask(own, "nobody")["nobody"] == Lost("its node is not there")
+    assert [node for node, _ in grid.asked] == [1]
+    grid.nodes |= {3: "west", 4: "east"}
+    assert set(own.hello(HELLO)) == {"east"}
+    assert isinstance(ask(own, "west")["west"], Refusal)
+
+
+def test_two_nodes_of_one_name_are_refused():
+    """At once, or when the second one comes later."""
+    with pytest.raises(FederationError, match="two nodes say that they are 'north'"):
+        fleet(FakeGrid({1: "north", 2: "north", 3: "west"})).hello(HELLO)
+    grid = FakeGrid({1: "north", 2: "south", 3: "west"})
+    own = fleet(grid)
+    own.hello(HELLO)
+    grid.nodes[4] = "south"
+    with pytest.raises(FederationError, match="two nodes say that they are 'south'"):
+        own.hello(HELLO)

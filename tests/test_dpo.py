@@ -1,0 +1,122 @@
+"""docs/dpo.md says what the code does: lists and tables are the code's, what it names exists.
+
+`python -m tests.test_dpo` writes the lists and tables again.
+"""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from client.privacy import meaning, release
+from simulations import cli
+
+ROOT = Path(__file__).parents[1]
+DPO = ROOT / "docs" / "dpo.md"
+TEXT = DPO.read_text()
+CODE = re.findall(r"`([^`\n]+)`", TEXT)
+
+
+def released() -> str:
+    lines = ["| item | what it is | covered | simulations only |", "|---|---|---|---|"]
+    for item in release.ITEMS:
+        covered, only = ("yes" if flag else "no" for flag in (item.covered, item.simulation_only))
+        lines.append(f"| {item.name} | {item.mechanism} | {covered} | {only} |")
+    return "\n".join(lines)
+
+
+def not_covered() -> str:
+    return "\n".join(f"- {gap}" for gap in release.NOT_COVERED)
+
+
+BLOCKS = {"released": released, "meaning": meaning.table, "not-covered": not_covered}
+
+
+def block(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- {name}: [^\n]* -->\n)(.*?)(<!-- /{name} -->)", re.DOTALL)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_lists_and_tables_are_those_of_the_code(name: str):
+    """What leaves a site, what epsilon means, what nothing covers: all of it, in the same words."""
+    (found,) = block(name).findall(TEXT)
+    assert found[1] == BLOCKS[name]() + "\n", "python -m tests.test_dpo writes it again"
+
+
+def test_every_test_that_it_names_exists():
+    """A claim points at what fails when it is false."""
+    defined = set()
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        defined |= set(re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE))
+    named = {code for code in CODE if re.fullmatch(r"test_\w+", code)}
+    assert len(named) > 30
+    assert named <= defined, named - defined
+
+
+def test_every_file_that_it_names_and_every_link_exists():
+    """Of the repository; links are relative to docs/."""
+    files = {
+        code for code in CODE if re.fullmatch(r"(client|server|medformer|tests)/[\w/.]+", code)
+    }
+    assert len(files) > 8
+    assert not [file for file in files if not (ROOT / file).exists()]
+    links = re.findall(r"\]\(([^)#]+)", TEXT)
+    assert links
+    assert not [link for link in links if not (DPO.parent / link).exists()]
+
+
+def test_every_command_that_it_names_is_understood(monkeypatch: pytest.MonkeyPatch):
+    """Parsed as written, down to the last option; nothing is run."""
+    monkeypatch.setattr(cli, "_run", lambda _: 0)
+    commands = [code for code in CODE if code.startswith("fedmedformer ")]
+    assert {"ledger show", "ledger verify", "ledger export"} <= {
+        " ".join(command.split()[2:4]) for command in commands
+    }
+    for command in commands:
+        if command != "fedmedformer audit":
+            assert cli.main(shlex.split(command)[1:]) == 0, command
+    for action in {
+        code for code in CODE if re.fullmatch(r"site [a-z]+( [a-z]+)?( --report)?", code)
+    }:
+        with pytest.raises(SystemExit) as end:
+            cli.main([*action.removesuffix(" --report").split(), "--help"])
+        assert end.value.code == 0, action
+    make = (ROOT / "Makefile").read_text()
+    for target in {code.removeprefix("make ") for code in CODE if code.startswith("make ")}:
+        assert re.search(rf"^{target}:", make, re.MULTILINE), target
+
+
+def test_every_key_that_it_names_is_one_of_the_settings():
+    """`key:` of site.yaml, and names of policy and privacy."""
+    from client.policy import Policy
+    from client.site import Privacy, Site
+
+    known = {*Site.model_fields, *Privacy.model_fields, *Policy.model_fields}
+    keys = {"withdrawn", "ledger_anchor", "name", "epsilon_budget", "delta_budget", "objectives",
+            "max_expected_share", "accept_unit_image", "n_public"}  # fmt: skip
+    assert {key for key in keys if key in TEXT} == keys
+    assert keys <= known
+
+
+def test_the_hospital_finds_what_it_has_to_fill_in():
+    """All in one form, which can be searched for; Article 35(7) is complete."""
+    assert len(re.findall(r"`\[hospital: [^`\]]+\]`", TEXT)) > 30
+    assert TEXT.count("[hospital:") == len(re.findall(r"`\[hospital: [^`]*\]`", TEXT))
+    headings = re.findall(r"^## \d\. (.*)", TEXT, re.MULTILINE)
+    for part in ("The processing", "Necessity and proportionality", "Risks to persons"):
+        assert any(part in heading for heading in headings), part
+
+
+def test_the_figures_in_its_words_are_those_of_the_table():
+    """At epsilon 1, about 3 in a hundred; from 6 on next to nothing is excluded, below it is."""
+    assert 0.025 < meaning.most_found(1, meaning.DELTA, 0.01) < 0.035
+    assert meaning.most_found(3, meaning.DELTA, 0.01) < 0.25
+    assert meaning.most_found(6, meaning.DELTA, 0.01) > 0.99
+
+
+if __name__ == "__main__":
+    text = TEXT
+    for name, made in BLOCKS.items():
+        text = block(name).sub(lambda found, made=made: f"{found[1]}{made()}\n{found[3]}", text)
+    DPO.write_text(text)
