@@ -163,6 +163,11 @@ def _records(place: Place) -> Lines:
 def _budget(place: Place) -> Lines:
     file, privacy = place.state / FILE, place.site.privacy
     rows = ledger_file.read(file) if file.exists() else []
+    if not rows and (place.state / "runs").exists():
+        raise ConfigError(
+            f"{file}: is missing or empty, but this site has trained: budget was spent that nobody "
+            "knows of. Restore the newest copy"
+        )
     if place.site.ledger_anchor is not None:
         held_by_anchor(rows, place.site.ledger_anchor, file)
     cohorts = [row.values for row in rows if row.kind == "cohort"]

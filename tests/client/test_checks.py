@@ -153,6 +153,8 @@ HARMS: list[tuple[str, Harm, str, str]] = [
     ("a damaged ledger", lambda f: spent(f, 1) or damaged(f / "state" / "ledger.sqlite"),
      "budget", "cannot be read|is damaged"),
     ("a ledger that is gone", lambda f: anchored(f), "budget", "an old copy was put back"),
+    ("a ledger that is gone without an anchor", lambda f: (f / "state/runs").mkdir(parents=True)
+     or (f / "state").chmod(0o700), "budget", "this site has trained"),
     ("a key for everybody", lambda f: (f / "node.key").chmod(0o640), "key", "chmod 600"),
     ("no key", lambda f: (f / "node.key").unlink(), "key", "is missing"),
     ("something that is no key", lambda f: (f / "node.key").write_text("x"), "key",
