@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from client.local import commands as local
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fedmedformer site` and of its actions."""
@@ -64,6 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     approve.add_argument("run", nargs="?", metavar="RUN", help="which; all that wait if left out")
     approve.add_argument("--yes", action="store_true", help="approve RUN instead of showing it")
     approve.epilog = "example: fedmedformer site approve site.yaml state 5d0c... --yes"
+    local.configure(lambda name, help_: _action(actions, name, help_))
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -76,6 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
         "down": _node,
         "ledger": _ledger,
         "approve": _approve,
+        **dict.fromkeys(local.NAMES, local.run),
     }
     every[arguments.action](arguments)
 

@@ -23,9 +23,11 @@ from torch import Tensor
 from client.privacy.chain import RUN_ID
 from client.training import LocalState
 from medformer.errors import MedFormerError
-from medformer.files import replace_file
+from medformer.files import KEY, replace_file
 from server.protocol import TrainAnswer, metadata
 
+ASIDE_MARK = "DP-NONE.txt"
+"""Lies in a folder of what a hospital made for itself without privacy; a state folder has none."""
 KEPT_ROUNDS = 3
 """Local states kept, so that a server can go back to an earlier checkpoint."""
 
@@ -125,6 +127,11 @@ class Store:
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold the site's state folder: one process at a time answers for a site."""
+    if (folder / ASIDE_MARK).exists():
+        raise StoreError(
+            f"{folder}: holds what `site finetune` made without privacy, and no state: a guard "
+            "needs a folder of its own"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = open(folder / "lock", "w")  # noqa: SIM115
@@ -137,5 +144,10 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safe_open(path, framework="pt") as file:
-        names = list(file.keys())
-        return {k: file.get_tensor(k) for k in names}, file.metadata() or {}
+        metadata = file.metadata() or {}
+        if KEY in metadata:
+            raise StoreError(
+                f"{path}: is a model file, which may have been trained without privacy; a guard "
+                "goes on from its own tensors alone. Restore the state folder from a backup"
+            )
+        return {k: file.get_tensor(k) for k in file.keys()}, metadata  # noqa: SIM118

@@ -131,7 +131,7 @@ def train_round(
         rows, units = whole.rows(engine.draw(len(whole)), generator)
         rows, units = seen_often(rows, units, phase.views)
         drawn = list(records.take(rows))
-        batches = [_augmented(stack, site, dense, generator) for stack in drawn]
+        batches = [augmented(stack, site, dense, generator) for stack in drawn]
         valid = torch.cat([stack.valid for stack in drawn]) if drawn else torch.zeros(0).bool()
 
         def losses(part: slice, batches: list[Batch] = batches) -> Tensor:
@@ -158,7 +158,7 @@ def seen_often(rows: Tensor, units: Tensor | None, views: int) -> tuple[Tensor, 
     return rows.repeat_interleave(views), units.repeat_interleave(views)
 
 
-def _augmented(stack: Stack, site: Site, dense: Sequence[str], generator: torch.Generator) -> Batch:
+def augmented(stack: Stack, site: Site, dense: Sequence[str], generator: torch.Generator) -> Batch:
     """Images moved at random, masks along with them."""
     move = Move.draw(len(stack), site.domain.rank, generator, flip=site.flip)
     labels = {k: move(v) if k in dense else v for k, v in stack.labels.items()}

@@ -1,11 +1,14 @@
 """A model file: safetensors, whose metadata says what model the tensors are of. Loads no torch.
 
-One key, `medformer`, holds a `Header` as JSON. Format 1. Beside FILE lies FILE.md, its card.
+One key, `medformer`, holds a `Header` as JSON. Format 1. Beside FILE lies FILE.md, its card. What
+a hospital fitted for its own use lies aside: tensors `aside.*` and the key `medformer.aside`, which
+are no part of the model.
 """
 
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +27,7 @@ from medformer.settings import explain
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 FORMAT = 1
 KEY = "medformer"
+ASIDE, ASIDE_KEY = "aside.", "medformer.aside"
 
 
 class Header(Frozen):
@@ -37,7 +41,16 @@ class Header(Frozen):
     card: ModelCard
 
 
-def write(path: Path, header: Header, tensors: Arrays) -> None:
+@dataclass(frozen=True)
+class Aside:
+    """What lies in a model file beside the model."""
+
+    text: str
+    """As its writer wrote it, and alone understands it."""
+    arrays: Arrays
+
+
+def write(path: Path, header: Header, tensors: Arrays, aside: Aside | None = None) -> None:
     """Write a model file and its card, each whole or not at all; fills in the card's facts.
 
     Raises:
@@ -51,8 +64,13 @@ def write(path: Path, header: Header, tensors: Arrays) -> None:
     }
     header = header.model_copy(update={"card": header.card.model_copy(update=facts)})
     plain = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
+    metadata = {KEY: header.model_dump_json()}
+    if aside is not None:
+        _finite(path, aside.arrays)
+        plain |= {ASIDE + k: np.ascontiguousarray(v, np.float32) for k, v in aside.arrays.items()}
+        metadata[ASIDE_KEY] = aside.text
     try:
-        replace_file(path, save(plain, {KEY: header.model_dump_json()}))
+        replace_file(path, save(plain, metadata))
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be written ({error.strerror})") from error
     write_text(card_path(path), header.card.markdown())
@@ -66,14 +84,52 @@ def read(path: Path) -> tuple[Header, dict[str, npt.NDArray[np.float32]]]:
             or not finite.
     """
     header = read_header(path)
+    return header, _tensors(path, aside=False)
+
+
+def read_aside(path: Path) -> Aside | None:
+    """What lies aside in a model file, or None.
+
+    Raises:
+        ModelFileError: As `read`.
+    """
+    read_header(path)
     with safe_open(path, framework="np") as file:
-        names = list(file.keys())
+        text = (file.metadata() or {}).get(ASIDE_KEY)
+    if text is None:
+        return None
+    return Aside(text, {k.removeprefix(ASIDE): v for k, v in _tensors(path, aside=True).items()})
+
+
+def read_start(path: Path) -> Header:
+    """What a file says of itself, if training may start from it.
+
+    Raises:
+        ModelFileError: As `read_header`, or private images may be recoverable from it: its card
+            says dp: none, or it holds what a hospital fitted to its own records.
+    """
+    header = read_header(path)
+    with safe_open(path, framework="np") as file:
+        private = ASIDE_KEY in (file.metadata() or {})
+    if private or header.card.dp.kind == "none":
+        says = "says dp: none" if header.card.dp.kind == "none" else "hides what it was fitted to"
+        raise ModelFileError(
+            f"{path}: its card {says}: private images may be recoverable from it, and whatever is "
+            "trained from it would carry them on. Start from a model that was trained under DP or "
+            "on public images, such as the model.safetensors of a run"
+        )
+    return header
+
+
+def _tensors(path: Path, *, aside: bool) -> dict[str, npt.NDArray[np.float32]]:
+    with safe_open(path, framework="np") as file:
+        names = [name for name in file.keys() if name.startswith(ASIDE) == aside]  # noqa: SIM118
         kinds = {name: file.get_slice(name).get_dtype() for name in names}
         if wrong := sorted(name for name in names if kinds[name] != "F32"):
             raise ModelFileError(f"{path}: {wrong[0]} must be float32, got {kinds[wrong[0]]}")
         tensors = {name: file.get_tensor(name) for name in names}
     _finite(path, tensors)
-    return header, tensors
+    return tensors
 
 
 def read_header(path: Path) -> Header:
@@ -126,14 +182,12 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Replace `path` by `data`, whole or not at all, on the disk when it returns.
 
     Args:
-        mode: Who may read and write it, less what the umask takes away.
+        mode: Permissions, less the umask; 0o600 for what only this user may read.
     """
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(handle, "wb") as file:
-        if mode & 0o077 == 0:
-            os.fchmod(handle, mode)  # a crash may have left the file there before
+    partial.unlink(missing_ok=True)  # of a process that died, perhaps with other permissions
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 PATIENCE = 15.0
 """Seconds that a process has to end after SIGTERM."""
 PR_SET_PDEATHSIG = 1
-BACKOFF = (1.0, 2.0, 5.0, 15.0, 60.0)
+BACKOFF = (1.0, 2.0, 5.0, 10.0, 20.0)
 """Seconds before a process that ended is started again, longer each time."""
 SETTLED = 300.0
 """Seconds after which a process counts as well again."""

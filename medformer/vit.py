@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from medformer.config import PRESETS
 from medformer.errors import ConfigError
+from medformer.files import KEY
 from medformer.model import Medformer
 
 VIT_EPS = 1e-6
@@ -71,9 +72,18 @@ def _state_dict(source: Source) -> Mapping[str, Tensor]:
         return _from_timm(str(source))
     try:
         if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                ours = KEY in (file.metadata() or {})
+            if ours:
+                raise ConfigError(
+                    f"{path}: is a Medformer, not a ViT: read it with medformer.load, or start a "
+                    "run from it with `start:`, which refuses what was trained without privacy"
+                )
             return load_file(path)
         loaded: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
         return loaded
+    except ConfigError:
+        raise
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:

@@ -44,6 +44,7 @@ RUN_CONFIG: dict[str, Any] = {
     "deployment": False,
     "approval-wait": 0.0,
     "round-deadline": 3_600.0,
+    "round-grace": 60.0,
 }
 """Every key of the run config with its default, as in pyproject.toml."""
 

@@ -170,7 +170,9 @@ class Run:
             model=self.federation.model.model_dump_json(),
         )
         pending = []
-        for name, answer in self._ask(dict.fromkeys(names, request), number).items():
+        enough = None if self.federation.quorum is None else 0 if number else self.federation.quorum
+        answers = self._ask(dict.fromkeys(names, request), number, enough=enough)
+        for name, answer in answers.items():
             if isinstance(answer, AdmitAnswer):
                 self.receipts[name] = json.loads(answer.receipt)
                 self.ledgers.setdefault(name, answer.ledger_hash)
@@ -215,13 +217,16 @@ class Run:
         end = began + self.deadline
         quorum = self.federation.quorum or 1
         attempts = dict.fromkeys([n for n in sorted(self.receipts) if n not in self.out], 0)
-        pending, updates, losses, asked_again = set(attempts), {}, {}, False
+        pending, asked_again = set(attempts), False
+        updates: dict[str, Tensors] = {}
+        losses: dict[str, float | None] = {}
         while pending:
             away: dict[str, str] = {}
             for name, answer in self._ask(
                 {name: self._train(state, name, attempts[name]) for name in sorted(pending)},
                 number,
                 away,
+                None if self.federation.quorum is None else max(0, quorum - len(updates)),
             ).items():
                 if isinstance(answer, Refusal) and answer.code == "attempt-lost":
                     attempts[name] += 1
@@ -280,18 +285,23 @@ class Run:
         return [site.name for site in self.federation.sites]
 
     def _ask(
-        self, requests: Mapping[str, Request], number: int = 0, away: dict[str, str] | None = None
+        self,
+        requests: Mapping[str, Request],
+        number: int = 0,
+        away: dict[str, str] | None = None,
+        enough: int | None = None,
     ) -> dict[str, Answer]:
         """Answers by site name, in that order.
 
         Args:
+            enough: Answers after which the others need not be waited for much longer.
             away: Where a quorum is enough, sites without an answer are put here with the reason.
         Raises:
             RunInterrupted: Without a quorum: a site is gone, or cannot say what went wrong.
         """
         answers: dict[str, Answer] = {}
         lost: dict[str, str] = {}
-        for name, answer in sorted(self.fleet.ask(requests).items() if requests else ()):
+        for name, answer in sorted(self.fleet.ask(requests, enough).items() if requests else ()):
             if isinstance(answer, Lost) or (
                 isinstance(answer, Refusal) and answer.code == "internal-error"
             ):

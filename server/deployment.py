@@ -27,6 +27,7 @@ def deploy(
     release: Mapping[str, Any],
     approval_wait: float,
     deadline: float,
+    grace: float,
 ) -> None:
     """Train, and write report and model; goes on from the last checkpoint if there is one.
 
@@ -37,6 +38,7 @@ def deploy(
         release: What may leave a site, as the code that all sites run declares it.
         approval_wait: Seconds to wait for the sites' people to say yes, and for their hours.
         deadline: Seconds in which a round has to find its quorum.
+        grace: Seconds that the other sites have from then on.
     Raises:
         MedFormerError: The run cannot start, or was interrupted; outcome.json says why.
     """
@@ -49,6 +51,7 @@ def deploy(
             deadline,
             nodes_wait=NODES_WAIT,
             quorum=federation.quorum,
+            grace=grace,
         )
         run = Run(fleet, federation, folder, approval_wait=approval_wait, deadline=deadline)
         run.execute(lambda: start(federation))

@@ -45,8 +45,14 @@ class Fleet(Protocol):
         """Ask everybody who they are."""
         ...
 
-    def ask(self, requests: Mapping[str, Request]) -> dict[str, Answer | Lost]:
-        """Send each named site its request and wait for all answers."""
+    def ask(
+        self, requests: Mapping[str, Request], enough: int | None = None
+    ) -> dict[str, Answer | Lost]:
+        """Send each named site its request and wait for all answers.
+
+        Args:
+            enough: After so many answers the others need not be waited for much longer.
+        """
         ...
 
 
@@ -59,8 +65,8 @@ class FlowerFleet:
         timeout: Seconds to wait for the answers to one round; a node that comes back later finds
             no question any more.
         nodes_wait: Seconds to wait for the nodes.
-        quorum: Sites that are enough to go on with. Without one all have to answer.
-        grace: Seconds that the others get once a quorum has answered.
+        quorum: Sites that are enough to go on with. Without one all have to be there.
+        grace: Seconds that the others get once enough have answered.
     Raises:
         FederationError: Fewer nodes than sites, or than a quorum.
     """
@@ -118,7 +124,9 @@ class FlowerFleet:
             self._nodes[answer.site] = node
         return answers
 
-    def ask(self, requests: Mapping[str, Request]) -> dict[str, Answer | Lost]:
+    def ask(
+        self, requests: Mapping[str, Request], enough: int | None = None
+    ) -> dict[str, Answer | Lost]:
         """Send each named site its request and wait for the answers; not for nodes that are away,
         where a quorum is enough."""
         away: set[str] = set()
@@ -128,12 +136,15 @@ class FlowerFleet:
         by_node = self._send(
             {self._nodes[site]: r for site, r in requests.items() if site not in away},
             self._timeout,
+            enough,
         )
         lost = Lost("its node is not there")
         return {site: lost if site in away else by_node[self._nodes[site]] for site in requests}
 
-    def _send(self, requests: Mapping[int, Request], timeout: float) -> dict[int, Answer | Lost]:
-        """Answers of all, or of a quorum and of those that follow it within the grace."""
+    def _send(
+        self, requests: Mapping[int, Request], timeout: float, enough: int | None = None
+    ) -> dict[int, Answer | Lost]:
+        """Answers of all, or of enough and of those that follow them within the grace."""
         answers: dict[int, Answer | Lost] = {}
         if not requests:
             return answers
@@ -143,14 +154,14 @@ class FlowerFleet:
         ]
         waiting = {i for i in self._grid.push_messages(messages) if i}
         end = time.monotonic() + timeout
-        enough = False
+        graceful = False
         while waiting and time.monotonic() < end:
             for reply in self._grid.pull_messages(waiting):
                 waiting.discard(reply.metadata.reply_to_message_id)
                 answers[reply.metadata.src_node_id] = _read(reply)
             good = sum(not isinstance(answer, Lost) for answer in answers.values())
-            if not enough and self._quorum is not None and good >= self._quorum:
-                enough, end = True, min(end, time.monotonic() + self._grace)
+            if not graceful and enough is not None and good >= enough:
+                graceful, end = True, min(end, time.monotonic() + self._grace)
             if waiting:
                 time.sleep(POLL)
         late = Lost("no answer in time")

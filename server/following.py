@@ -19,7 +19,7 @@ LOCK = ".lock"
 """In a run folder; held by the process that works there."""
 LOCK_WAIT = 60.0
 """Seconds for the process of an earlier submission of the same run to end."""
-START_SECONDS = 180.0
+START_SECONDS = 60.0
 """From a submission until its process is at work."""
 PAUSE = 5.0
 """Seconds before a run is submitted again."""

@@ -70,6 +70,8 @@ class RunFile(Frozen):
     away, or join later."""
     round_minutes: float = Field(default=60, gt=0, le=10_000)
     """In which a round has to find its quorum; else the run stops, to be submitted again."""
+    grace_seconds: float = Field(default=60, ge=0, le=100_000)
+    """That the other sites have once a quorum has answered."""
 
     def federation(self) -> Federation:
         """As all sites may read it."""
@@ -268,6 +270,7 @@ class SuperLink:
             "deployment": True,
             "approval-wait": 3_600.0 * run.approval_hours,
             "round-deadline": 60.0 * run.round_minutes,
+            "round-grace": run.grace_seconds,
         }
         config.write_text(toml(values))
         app = f"{APP_ID}=={VERSION}"

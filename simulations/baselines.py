@@ -51,7 +51,9 @@ class LocalFleet:
         answers = {name: handler.handle(request) for name, handler in self._handlers.items()}
         return {name: a for name, a in answers.items() if isinstance(a, HelloAnswer)}
 
-    def ask(self, requests: Mapping[str, Request]) -> dict[str, Answer | Lost]:
+    def ask(
+        self, requests: Mapping[str, Request], enough: int | None = None
+    ) -> dict[str, Answer | Lost]:
         """Send each named site its request."""
         return {name: self._handlers[name].handle(r) for name, r in requests.items()}
 

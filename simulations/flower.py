@@ -6,6 +6,7 @@
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def main(grid: Grid, context: Context) -> None:
     """One run, whose outcome is in outcome.json and nowhere else: Flower reports success anyway."""
     folder = run_folder(context.run_config, context.run_id)
     if context.run_config.get("deployment"):
-        waits = (float(context.run_config[key]) for key in ("approval-wait", "round-deadline"))
-        _deploy(grid, folder, *waits)
+        keys = ("approval-wait", "round-deadline", "round-grace")
+        _deploy(grid, folder, [float(context.run_config[key]) for key in keys])
         return
     with outcome(folder):
         prepared = _prepared(folder, context.run_config)
@@ -63,14 +64,14 @@ def main(grid: Grid, context: Context) -> None:
     log.info("report: %s", folder / "report.html")
 
 
-def _deploy(grid: Grid, folder: Path, approval_wait: float, deadline: float) -> None:
+def _deploy(grid: Grid, folder: Path, waits: Sequence[float]) -> None:
     """Real hospitals: they have their own guards, and nothing exact is asked for."""
     with FreshProcess() as helper:
 
         def start(federation: Federation) -> Tensors:
             return helper.call(start_of_federation, federation, folder)
 
-        deploy(grid, folder, start, release.declaration(), approval_wait, deadline)
+        deploy(grid, folder, start, release.declaration(), *waits)
 
 
 def start_of_federation(federation: Federation, folder: Path) -> Tensors:

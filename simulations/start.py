@@ -6,7 +6,7 @@ from pathlib import Path
 from medformer.config import ModelConfig
 from medformer.errors import ConfigError, ModelFileError
 from medformer.extension import extend, extended_config, missing_words
-from medformer.files import read_header
+from medformer.files import read_start
 from medformer.library import load
 from medformer.sharing import is_local
 from server.federation import Federation
@@ -20,19 +20,14 @@ def warm_start(file: Path, wanted: ModelConfig) -> tuple[ModelConfig, str]:
     The run keeps every word that the file knows: its final model can do what the file's could.
 
     Raises:
-        ModelFileError: Unreadable, or no model file.
-        ConfigError: Of another preset than `wanted`, or trained without a promise.
+        ModelFileError: Unreadable, no model file, or trained without a promise.
+        ConfigError: Of another preset than `wanted`.
     """
-    header = read_header(file)
+    header = read_start(file)
     if header.config.preset != wanted.preset:
         raise ConfigError(
             f"start: {file} is of preset {header.config.preset!r}, the scenario of "
             f"{wanted.preset!r}: set `preset: {header.config.preset}`, or start from another file"
-        )
-    if header.card.dp.kind == "none":
-        raise ConfigError(
-            f"start: the card of {file} says dp: none. What private images left in it would go to "
-            "every site unprotected: start from a model trained under DP or on public images"
         )
     config = extended_config(header.config, missing_words(header.config, wanted))
     sentence = f"{header.card.name} (SHA-256 {_sha256(file)[:16]}): {header.card.dp.sentence()}"

@@ -81,6 +81,18 @@ print(sorted(m for m in sys.modules if 'plain' in m and m.split('.')[0] in ours)
     assert run_python(code) == "[]"
 
 
+def test_the_guard_cannot_reach_what_trains_without_privacy():
+    """client.local is a hospital's own use of a model: only its commands know it."""
+    for package in OURS:
+        for path in (ROOT / package).rglob("*.py"):
+            where = path.relative_to(ROOT)
+            if where.parts[:2] == ("client", "local") or where == Path("client/commands.py"):
+                continue
+            assert not [n for n in imports(path) if n.startswith("client.local")], where
+    loaded = "import sys, client.guard, client.guard_rpc.server, client.app; print([m for m in "
+    assert run_python(loaded + "sys.modules if m.startswith('client.local')])") == "[]"
+
+
 def test_a_deployed_guard_cannot_reach_a_seed():
     """client.simulated, which knows seeds, is loaded by the relay's simulation path alone."""
     for path in (ROOT / "client").rglob("*.py"):

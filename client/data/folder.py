@@ -106,13 +106,24 @@ def _from_class_folders(source: Folder, key: str) -> list[Entry]:
     return found
 
 
-def _opened(entry: Entry, source: Folder, domain: Domain, tasks: Sequence[Task]) -> Single:
-    picture = pictures.picture(source.path / entry.file, domain.channels)
+def fitted_to(picture: Image.Image, source: Folder, domain: Domain) -> tuple[Tensor, Tensor]:
+    """A picture as (C, H, W), and how much farther apart its pixels lie than the file's, (2,).
+
+    Raises:
+        Unusable: Too small, or pixels that are not finite.
+    """
     pixels = np.array(pictures.fitted(picture, source.max_side, source.multiple))
     image = torch.from_numpy(pixels)
     image = image.movedim(-1, 0) if image.ndim == 3 else image.expand(domain.channels, -1, -1)
     if image.is_floating_point() and not image.isfinite().all():
         raise Unusable("NaN or infinite pixels")
+    stretch = torch.tensor(pictures.stretch(picture.size, source.max_side))
+    return image.contiguous(), stretch
+
+
+def _opened(entry: Entry, source: Folder, domain: Domain, tasks: Sequence[Task]) -> Single:
+    picture = pictures.picture(source.path / entry.file, domain.channels)
+    image, stretch = fitted_to(picture, source, domain)
     labels = {
         task.name: truth(
             task,
@@ -122,10 +133,9 @@ def _opened(entry: Entry, source: Folder, domain: Domain, tasks: Sequence[Task])
         )
         for task in tasks
     }
-    stretch = torch.tensor(pictures.stretch(picture.size, source.max_side))
     known = spacing_of(entry) or domain.spacing
     spacing = None if known is None else torch.tensor(known) * stretch
-    return Single(image.contiguous(), labels, spacing)
+    return Single(image, labels, spacing)
 
 
 def _mask(cell: str, source: Folder, picture: Image.Image, where: str) -> Tensor:

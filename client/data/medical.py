@@ -1,6 +1,7 @@
 """Reads DICOM and NIfTI files that a labels.csv lists."""
 
 from collections.abc import Sequence, Set
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -48,7 +49,12 @@ def read(
     )
 
 
-def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
+def needed(source: Medical) -> None:
+    """Refuse where the package that reads such files is missing.
+
+    Raises:
+        DataError: Says how to install it.
+    """
     package = PACKAGES[source.source]
     try:
         __import__(package)
@@ -57,6 +63,10 @@ def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
             f"{source.source} files need the package {package}: "
             f"pip install 'fedmedformer[{source.source}]'"
         ) from error
+
+
+def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
+    needed(source)
     if not source.path.is_dir():
         raise DataError(f"{source.path}: no such folder. Check data.path in site.yaml")
     if not (source.path / TABLE).is_file():
@@ -73,25 +83,40 @@ def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
         raise DataError("masks are read from nifti and folder sources, not from dicom")
 
 
-def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]) -> Single:
-    path = source.path / entry.file
-    if not path.resolve().is_relative_to(source.path.resolve()):
-        raise Unusable("lies outside of data.path")
-    patient, note = "", None
+def opened(
+    path: Path, source: Medical, domain: Domain, named: tuple[float, float] | None = None
+) -> tuple[Tensor, Tensor | None, torch.Size, str, str]:
+    """A file, or a series' folder, as the site trains on it.
+
+    Args:
+        named: Spacing that counts more than what the file says.
+    Returns:
+        The image (C, *spatial), its spacing (rank,), its *spatial before it was fitted, whose it
+        is, and what to look at in it.
+    Raises:
+        Unusable: It cannot be read, or is not what the site declares.
+    """
+    patient, note = "", ""
     spacing: Tensor | None
     if isinstance(source, Dicom):
         scan = dicom.scan(path, domain, source.window)
         image, spacing, patient = scan.image, scan.spacing, scan.patient
-        if scan.burned_in in NOTES:
-            note = (entry.file, NOTES[scan.burned_in])
+        note = NOTES.get(scan.burned_in, "")
     else:
         image, spacing = nifti.image(path, domain, source.window)
-    if domain.rank == 2 and (named := spacing_of(entry)):
-        spacing = torch.tensor(named)
-    if spacing is None and domain.spacing is not None:
-        spacing = torch.tensor(domain.spacing)
-    shape = image.shape[1:]
+    if named is not None or (spacing is None and domain.spacing is not None):
+        spacing = torch.tensor(named or domain.spacing)
+    before = image.shape[1:]
     image, spacing = fitted(image, spacing, source.max_side, source.multiple)
+    return image, spacing, before, patient, note
+
+
+def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]) -> Single:
+    path = source.path / entry.file
+    if not path.resolve().is_relative_to(source.path.resolve()):
+        raise Unusable("lies outside of data.path")
+    named = spacing_of(entry) if domain.rank == 2 else None
+    image, spacing, shape, patient, note = opened(path, source, domain, named)
 
     def masked(cell: str, where: str) -> Tensor:
         if not cell:
@@ -105,4 +130,6 @@ def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]
         return fitted_mask(values, source.max_side, source.multiple)
 
     labels = {task.name: truth(task, entry.cells[task.labels], source, masked) for task in tasks}
-    return Single(image, labels, spacing, patient=patient, note=note)
+    return Single(
+        image, labels, spacing, patient=patient, note=(entry.file, note) if note else None
+    )

@@ -8,9 +8,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from medformer.pages import STYLE
 from server.report import plots
 from server.report.numbers import rounded_up, scientific
-from server.report.template import STYLE, TEMPLATE
+from server.report.template import TEMPLATE
 
 TABLES = (
     ("Test AUC", "auc", False),

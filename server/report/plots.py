@@ -1,42 +1,20 @@
 """Plots of the report as inline SVG, the same bytes for the same report."""
 
-import html
-import io
 import math
-import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from medformer.pages import COLOURS, LINE, PLOTS, SOFT, inline
 from server.report.numbers import rounded_up
 
 MODELS = ("federated-dp", "local-dp", "local-plain", "federated-plain", "centralised-plain")
-COLOURS = ("#0b5fa5", "#c2410c", "#0f766e", "#a21caf", "#8a6100", "#4f46a5", "#9f1239", "#475569")
 MARKERS = "osD^vP*X"
-INK, SOFT, LINE = "#0f172a", "#475569", "#e2e8f0"
 WIDTH = 9.6
 """Inches; the page scales it."""
 LEGEND_ROW = 0.21
 """Inches."""
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": ["sans-serif"],
-    "font.size": 10,
-    "text.parse_math": False,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": SOFT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": LINE,
-    "legend.frameon": False,
-    "legend.labelspacing": 0.4,
-    "lines.linewidth": 1.6,
-}
-
 Report = dict[str, Any]
 
 
@@ -173,7 +151,7 @@ def _plot(height: float, labels: Sequence[str]) -> Iterator[tuple[Any, Any]]:
     from matplotlib.figure import Figure
 
     lines = math.ceil(sum(1 + label.count("\n") for label in labels) / _columns(labels))
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(PLOTS):
         size = (WIDTH, height + 0.6 + LEGEND_ROW * lines)
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
@@ -233,17 +211,7 @@ def _mark_phases(axes: Any, schedule: Sequence[dict[str, Any]]) -> None:
 
 
 def _svg(figure: Any, name: str, label: str) -> str:
-    """Inline SVG with a text for those who cannot see it; ids are the plot's own."""
-    import matplotlib as mpl
-
+    """Inline SVG with the legend below."""
     labels = figure.axes[0].get_legend_handles_labels()[1]
     figure.legend(loc="outside lower center", ncols=_columns(labels))
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(
-            buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label)}" ', 1)
+    return inline(figure, name, label)

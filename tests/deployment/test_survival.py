@@ -24,6 +24,7 @@ name: {name}
 phases: [{{name: supervised, rounds: 4, objectives: {{supervised: 1.0}}, expected_batch_size: 32}}]
 spare_rounds: 40
 quorum: 2
+grace_seconds: 10
 sites:
   north: {{name: north, modality: chest-xray, anatomy: chest, channels: 1}}
   south: {{name: south, modality: chest-xray, anatomy: chest, channels: 1}}

@@ -44,11 +44,13 @@ class HarmedFleet(LocalFleet):
         self.harm = harm
         self.sent: list[Request] = []
 
-    def ask(self, requests: Mapping[str, Request]) -> dict[str, Answer | Lost]:
+    def ask(
+        self, requests: Mapping[str, Request], enough: int | None = None
+    ) -> dict[str, Answer | Lost]:
         self.sent += requests.values()
         return {
             name: answer if isinstance(answer, Lost) else self.harm(name, requests[name], answer)
-            for name, answer in super().ask(requests).items()
+            for name, answer in super().ask(requests, enough).items()
         }
 
 

@@ -104,12 +104,14 @@ def test_once_a_quorum_has_answered_the_others_get_the_grace_and_no_more():
     own.hello(HELLO)
     grid.slow = {3: 60}
     began = time.monotonic()
-    answers = ask(own, "north", "south", "west")
+    answers = own.ask({site: question() for site in ("north", "south", "west")}, 2)
     assert time.monotonic() - began < 2
     assert answers["west"] == Lost("no answer in time")
     assert isinstance(answers["north"], Refusal)
+    assert own.ask({"west": question()}, 0) == {"west": Lost("no answer in time")}
+    assert time.monotonic() - began < 3
     grid.slow = {3: 0.05}
-    assert isinstance(ask(own, "north", "south", "west")["west"], Refusal)
+    assert isinstance(own.ask({"west": question()}, 0)["west"], Refusal)
 
 
 def test_without_a_quorum_the_timeout_decides_and_the_question_dies_with_it():

@@ -1,0 +1,142 @@
+"""Confidence intervals by resampling units: patients where they are known, else images.
+
+R resamples, N images. A resample is a weight for every image, so that every measure here is a
+function of weights (R, N) -> (R,), NaN where it is not defined. Percentile intervals (Efron and
+Tibshirani 1993, chapter 13); whole units are drawn, because images of one patient are not
+independent (Field and Welsh 2007).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+from medformer.config import Frozen
+
+Array = npt.NDArray[np.float64]
+Measure = Callable[[Array], Array]
+CHUNK = 4_000_000
+"""Weights that are in memory at once."""
+DEFINED = 0.9
+"""Share of resamples in which a measure must be defined, or there is no interval."""
+LEVEL = 0.95
+
+
+class Interval(Frozen):
+    """A measure and its 95 % confidence interval; None where it is not defined."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class Bootstrap:
+    """The same resamples for every measure.
+
+    Args:
+        units: (N,) whose each image is.
+        count: R.
+        seed: Of the draws.
+    """
+
+    def __init__(self, units: Sequence[str], count: int, seed: int) -> None:
+        self.names, self._unit = np.unique(np.array(units, dtype=str), return_inverse=True)
+        self._count, self._seed = count, seed
+
+    def weights(self) -> Iterator[Array]:
+        """(R', N) how often each image was drawn, chunk by chunk."""
+        rng = np.random.default_rng(self._seed)
+        units, images = len(self.names), len(self._unit)
+        most = max(1, CHUNK // max(images, 1))
+        for first in range(0, self._count, most):
+            rows = min(most, self._count - first)
+            drawn = rng.multinomial(units, np.full(units, 1 / units), size=rows)
+            yield drawn[:, self._unit].astype(np.float64)
+
+    def values(self, measure: Measure) -> Array:
+        """(R,)."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.concatenate([measure(weights) for weights in self.weights()])
+
+    def interval(self, measure: Measure) -> Interval:
+        """The measure of all images, and its interval."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = float(measure(np.ones((1, len(self._unit))))[0])
+        if not np.isfinite(value):
+            return Interval(value=None)
+        values = self.values(measure)
+        values = values[np.isfinite(values)]
+        if len(values) < DEFINED * self._count:
+            return Interval(value=value)
+        low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Interval(value=value, low=float(low), high=float(high))
+
+    def share(self, hits: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> Interval:
+        """Share of `hits` among the images of `among`, both (N,).
+
+        Where it is 0 or 1, no resample differs: the interval is then the exact binomial one for as
+        many trials as there are units (Clopper and Pearson 1934).
+        """
+        found = self.interval(share(hits, among))
+        if found.value not in (0.0, 1.0):
+            return found
+        units = len(np.unique(self._unit[among]))
+        exact = binomtest(round(found.value * units), units).proportion_ci(LEVEL, "exact")
+        return Interval(value=found.value, low=float(exact.low), high=float(exact.high))
+
+
+def share(hits: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> Measure:
+    """Weighted share of `hits` among `among`, both (N,)."""
+    both, whole = (hits & among).astype(np.float64), among.astype(np.float64)
+    return lambda weights: (weights @ both) / (weights @ whole)
+
+
+def mean(values: Array) -> Measure:
+    """Weighted mean of (N,)."""
+    return lambda weights: (weights @ values) / weights.sum(1)
+
+
+def mean_of(measures: Sequence[Measure]) -> Measure:
+    """Mean of several measures; not defined where one is not."""
+    return lambda weights: np.mean([measure(weights) for measure in measures], axis=0)
+
+
+class Ranking:
+    """ROC curve of scores against a yes or no, ties counted half.
+
+    Args:
+        positive: (N,) the truth.
+        scores: (N,) the higher, the likelier.
+    """
+
+    def __init__(self, positive: npt.NDArray[np.bool_], scores: Array) -> None:
+        self._order = np.argsort(scores, kind="stable")
+        self._positive = positive[self._order].astype(np.float64)
+        ordered = scores[self._order]
+        self._starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+
+    def auc(self, weights: Array) -> Array:
+        """Area under the curve: how often a positive is scored above a negative."""
+        yes, no = self._tied(weights)
+        below = no.cumsum(1) - no
+        pairs = yes.sum(1) * no.sum(1)
+        return (yes * (below + no / 2)).sum(1) / np.where(pairs > 0, pairs, np.nan)
+
+    def curve(self, weights: Array, grid: Array) -> Array:
+        """True-positive rate at each false-positive rate of `grid`, (R, len(grid)); between two
+        points of the curve as on the line that joins them."""
+        yes, no = (part[:, ::-1].cumsum(1) for part in self._tied(weights))
+        rates = np.full((len(weights), len(grid)), np.nan)
+        for i, (hits, alarms) in enumerate(zip(yes, no, strict=True)):
+            if hits[-1] > 0 and alarms[-1] > 0:
+                x, y = np.r_[0.0, alarms / alarms[-1]], np.r_[0.0, hits / hits[-1]]
+                last = np.r_[x[1:] != x[:-1], True]  # of a vertical step, its top
+                rates[i] = np.interp(grid, x[last], y[last])
+        return rates
+
+    def _tied(self, weights: Array) -> tuple[Array, Array]:
+        """Weight of positives and of negatives at each distinct score, ascending."""
+        ordered = weights[:, self._order]
+        yes = np.add.reduceat(ordered * self._positive, self._starts, axis=1)
+        return yes, np.add.reduceat(ordered * (1 - self._positive), self._starts, axis=1)

@@ -1,0 +1,125 @@
+"""What a finetuned model does on a split of its own site: read from records, WITHOUT privacy."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from client.data import folder
+from client.data.load import read
+from client.data.records import Records
+from client.data.sources import Folder, Listed
+from client.data.table import TABLE
+from client.evaluation import CHUNK
+from client.local.bootstrap import Bootstrap
+from client.local.finetune import answers
+from client.local.measures import classified, outlined, overlaps
+from client.local.novelty import features
+from client.local.results import Evaluation, Split, TaskResult
+from client.local.store import LocalError, LocalModel, origin
+from client.site import Site
+from medformer.config import UNLABELLED, Task
+
+
+def evaluate(
+    local: LocalModel,
+    file: Path,
+    site: Site,
+    split: Split,
+    resamples: int,
+    seed: int,
+    told: Callable[[str], None],
+) -> Evaluation:
+    """Measure a model on a split.
+
+    Args:
+        file: Where the model was read from.
+        resamples: Of the intervals.
+        told: Is told what is being done.
+    Raises:
+        DataError: The split cannot be read.
+        LocalError: Nothing in it can be used.
+    """
+    records = read(site, split)
+    valid = records.valid
+    if not valid.any():
+        raise LocalError(f"site {site.name}: the split {split} has no usable image")
+    told(f"{int(valid.sum())} images of the split {split}")
+    known = bool(records.patients) and all(records.patients)
+    units = list(records.patients) if known else [str(i) for i in range(len(records))]
+    units = [unit for unit, use in zip(units, valid.tolist(), strict=True) if use]
+    everyone = Bootstrap(units, resamples, seed)
+    far = novel(local, site, records)
+    results = []
+    for task in site.tasks:
+        told(f"task {task.name}: {resamples} resamples")
+        results.append(_result(local, site, records, task, units, resamples, seed))
+    return Evaluation(
+        site=site.name,
+        split=split,
+        model=origin(file),
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        images=int(valid.sum()),
+        unusable=int((~valid).sum()),
+        unit="patient" if known else "image",
+        units=len(everyone.names),
+        resamples=resamples,
+        abstained=everyone.share(far, np.ones_like(far)),
+        strangers=local.fitted.strangers,
+        tasks=tuple(results),
+    )
+
+
+def novel(local: LocalModel, site: Site, records: Records) -> npt.NDArray[np.bool_]:
+    """Which of the valid records the model abstains on."""
+    found = []
+    for stack in records.stacks:
+        usable = stack[stack.valid]
+        for first in range(0, len(usable), CHUNK):
+            part = usable[slice(first, first + CHUNK)]
+            values = features(local.model, site.domain, part.images, part.spacing)
+            found.append(local.novelty.distances(values) > local.fitted.limit)
+    return torch.cat(found).numpy()
+
+
+def class_names(site: Site, task: Task) -> list[str]:
+    """As the site calls them, else numbers."""
+    data = site.data
+    names: list[str] = []
+    if isinstance(data, Listed):
+        names = list(data.classes)
+    if isinstance(data, Folder) and not names and not (data.path / TABLE).exists():
+        names = folder.class_folders(data)
+    fits = len(names) == task.classes and task.kind != "multi-label"
+    return names if fits else [str(i) for i in range(task.classes)]
+
+
+def _result(
+    local: LocalModel,
+    site: Site,
+    records: Records,
+    task: Task,
+    units: list[str],
+    resamples: int,
+    seed: int,
+) -> TaskResult:
+    """One task, over the images that somebody labelled for it."""
+    model, names = local.model, class_names(site, task)
+    pairs = answers(model, site, records, task.name)
+    if task.kind == "dense":
+        counts = torch.cat([overlaps(*pair, task.classes) for pair in pairs])
+        labelled = counts[:, 1].sum(1) > 0
+    else:
+        logits, labels = (torch.cat(part) for part in zip(*pairs, strict=True))
+        labelled = (labels != UNLABELLED).view(len(labels), -1).all(1)
+    if not labelled.any():
+        raise LocalError(f"site {site.name}, task {task.name}: nobody labelled an image")
+    own = [unit for unit, use in zip(units, labelled.tolist(), strict=True) if use]
+    bootstrap = Bootstrap(own, resamples, seed)
+    if task.kind == "dense":
+        return outlined(task, names, counts[labelled], bootstrap)
+    calibration = local.fitted.calibration[task.name]
+    return classified(task, names, logits[labelled], labels[labelled], calibration, bootstrap)

@@ -1,0 +1,231 @@
+"""Measures of one task on a split, with intervals. N labelled images, K classes, T outputs."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from client.local.bootstrap import (
+    Array,
+    Bootstrap,
+    Interval,
+    Measure,
+    Ranking,
+    mean,
+    mean_of,
+    share,
+)
+from client.local.calibration import Calibration
+from client.local.results import Bin, ClassRow, Curve, TaskResult
+from medformer.config import UNLABELLED, Task
+from medformer.tasks import probabilities
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+BINS = 10
+GRID = np.linspace(0, 1, 101)
+
+
+def classified(
+    task: Task,
+    names: list[str],
+    logits: Tensor,
+    labels: Tensor,
+    calibration: Calibration,
+    bootstrap: Bootstrap,
+) -> TaskResult:
+    """A task of one answer, or one a label, for each image.
+
+    Args:
+        names: Of the classes.
+        logits: (N, T), calibrated.
+        labels: (N,) or (N, T), all known.
+        calibration: What is folded into the logits.
+        bootstrap: Draws the N images.
+    """
+    truth = labels.numpy()
+    given = per_class(probabilities(logits, task), task)
+    before = per_class(probabilities(calibration.undone(logits), task), task)
+    if task.kind == "multi-label":
+        columns, answered = truth == 1, given > 0.5
+        right = mean((columns == answered).mean(1))
+    else:
+        kinds, answer = np.arange(task.classes), given.argmax(1)
+        columns, answered = truth[:, None] == kinds, answer[:, None] == kinds
+        right = mean((truth == answer).astype(np.float64))
+    shown = range(1, 2) if task.kind == "binary-class" else range(task.classes)
+    rankings = {k: Ranking(columns[:, k], given[:, k]) for k in shown}
+    measures = {
+        "auc": bootstrap.interval(mean_of([r.auc for r in rankings.values()])),
+        "accuracy": bootstrap.interval(right),
+        "brier": bootstrap.interval(mean(_brier(given, columns, task))),
+    }
+    if task.kind != "multi-label":
+        hits = [share(answered[:, k], columns[:, k]) for k in range(task.classes)]
+        measures["balanced accuracy"] = bootstrap.interval(mean_of(hits))
+    if task.kind == "ordinal-regression":
+        distance = np.abs(truth - answer).astype(np.float64)
+        measures["mean distance of grades"] = bootstrap.interval(mean(distance))
+        measures["weighted kappa"] = bootstrap.interval(_kappa(truth, answer, task.classes))
+    classes = [
+        _row(bootstrap, names[k], columns[:, k], answered[:, k], rankings.get(k))
+        for k in range(task.classes)
+    ]
+    confusion = () if task.kind == "multi-label" else _confusion(truth, answer, task.classes)
+    stated, correct = _stated(given, columns, task)
+    return TaskResult(
+        name=task.name,
+        kind=task.kind,
+        images=len(truth),
+        measures=measures,
+        classes=tuple(classes),
+        confusion=confusion,
+        reliability=_bins(bootstrap, stated, correct),
+        calibration_error=calibration_error(stated, correct),
+        calibration_error_before=calibration_error(*_stated(before, columns, task)),
+    )
+
+
+def per_class(given: Tensor, task: Task) -> Array:
+    """(N, T) probabilities -> (N, K) float64; a binary task gets its second column."""
+    found = given.double()
+    if task.kind == "binary-class":
+        found = torch.cat([1 - found, found], 1)
+    return found.numpy()
+
+
+def _brier(given: Array, columns: Bools, task: Task) -> Array:
+    """(N,) squared error of the probabilities, from 0 to 1 (Brier 1950, halved for classes)."""
+    squares = (given - columns) ** 2
+    return squares.mean(1) if task.kind == "multi-label" else squares.sum(1) / 2
+
+
+def _stated(given: Array, columns: Bools, task: Task) -> tuple[Array, Bools]:
+    """Stated probabilities and whether they came true, (N, M): of the finding of a binary task, of
+    the likeliest class, of each label."""
+    if task.kind == "multi-label":
+        return given, columns
+    if task.kind == "binary-class":
+        return given[:, 1:], columns[:, 1:]
+    top = given.argmax(1)[:, None]
+    return np.take_along_axis(given, top, 1), np.take_along_axis(columns, top, 1)
+
+
+def _edges(stated: Array) -> Ints:
+    return np.minimum((stated * BINS).astype(np.int64), BINS - 1)
+
+
+def calibration_error(stated: Array, correct: Bools) -> float:
+    """Mean distance between stated and observed probability, over bins, by how many answers each
+    has. (N, M) each."""
+    place, gap = _edges(stated), correct - stated
+    return float(sum(abs(gap[place == b].sum()) for b in range(BINS)) / gap.size)
+
+
+def _bins(bootstrap: Bootstrap, stated: Array, correct: Bools) -> tuple[Bin, ...]:
+    place, found = _edges(stated), []
+    for b in range(BINS):
+        inside = place == b
+        if not inside.any():
+            continue
+        hits, whole = (inside & correct).sum(1).astype(float), inside.sum(1).astype(float)
+
+        def observed(weights: Array, hits: Array = hits, whole: Array = whole) -> Array:
+            return (weights @ hits) / (weights @ whole)
+
+        many = inside.shape[1] > 1
+        interval = (
+            bootstrap.interval(observed)
+            if many
+            else bootstrap.share((inside & correct)[:, 0], inside[:, 0])
+        )
+        found.append(
+            Bin(stated=float(stated[inside].mean()), observed=interval, count=int(inside.sum()))
+        )
+    return tuple(found)
+
+
+def _row(
+    bootstrap: Bootstrap, name: str, own: Bools, answered: Bools, ranking: Ranking | None
+) -> ClassRow:
+    measures = {
+        "sensitivity": bootstrap.share(answered, own),
+        "specificity": bootstrap.share(~answered, ~own),
+        "positive predictive value": bootstrap.share(own, answered),
+    }
+    roc = None
+    if ranking is not None:
+        measures = {"auc": bootstrap.interval(ranking.auc), **measures}
+        roc = _roc(bootstrap, ranking, len(own)) if measures["auc"].value is not None else None
+    return ClassRow(name=name, count=int(own.sum()), measures=measures, roc=roc)
+
+
+def _roc(bootstrap: Bootstrap, ranking: Ranking, images: int) -> Curve:
+    whole = ranking.curve(np.ones((1, images)), GRID)[0]
+    drawn = np.concatenate([ranking.curve(w, GRID) for w in bootstrap.weights()])
+    drawn = drawn[np.isfinite(drawn).all(1)]
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0) if len(drawn) else (whole, whole)
+    return Curve(tpr=tuple(whole.tolist()), low=tuple(low.tolist()), high=tuple(high.tolist()))
+
+
+def _confusion(truth: Ints, answer: Ints, classes: int) -> tuple[tuple[int, ...], ...]:
+    counts = np.bincount(truth * classes + answer, minlength=classes**2)
+    return tuple(tuple(row) for row in counts.reshape(classes, classes).tolist())
+
+
+def _kappa(truth: Ints, answer: Ints, classes: int) -> Measure:
+    """Quadratically weighted kappa (Cohen 1968)."""
+    own, given = np.eye(classes)[truth], np.eye(classes)[answer]
+    grades = np.arange(classes, dtype=np.float64)
+    cost = (grades[:, None] - grades) ** 2
+    apart = (truth - answer).astype(np.float64) ** 2
+
+    def measure(weights: Array) -> Array:
+        rows, columns = weights @ own, weights @ given
+        chance = np.einsum("ri,ij,rj->r", rows, cost, columns) / weights.sum(1)
+        return 1 - (weights @ apart) / np.where(chance > 0, chance, np.nan)
+
+    return measure
+
+
+def overlaps(logits: Tensor, truth: Tensor, classes: int) -> Tensor:
+    """(N, T, *spatial) and (N, *spatial) -> (N, 3, K) labelled pixels of each image and class: in
+    both, in the truth, in the answer."""
+    known, answer = (truth != UNLABELLED)[:, None], logits.argmax(1)
+    kinds = torch.arange(classes).view(1, -1, *[1] * (truth.ndim - 1))
+    own = (truth[:, None] == kinds) & known
+    given = (answer[:, None] == kinds) & known
+    return torch.stack([x.flatten(2).sum(2) for x in (own & given, own, given)], 1)
+
+
+def outlined(task: Task, names: list[str], counts: Tensor, bootstrap: Bootstrap) -> TaskResult:
+    """A dense task: Dice of the classes but the first, over all images together, as the
+    federation's.
+
+    Args:
+        counts: (N, 3, K) of `overlaps`.
+    """
+    both, own, given = counts.double().numpy().transpose(1, 0, 2)
+
+    def overlap(k: int) -> Measure:
+        return lambda w: 2 * (w @ both[:, k]) / (w @ (own[:, k] + given[:, k]))
+
+    rows = [
+        ClassRow(
+            name=names[k],
+            count=int(own[:, k].sum()),
+            measures={"dice": bootstrap.interval(overlap(k))},
+        )
+        for k in range(1, task.classes)
+    ]
+    present = [k for k in range(1, task.classes) if (own + given)[:, k].any()]
+    measures = {
+        "dice": bootstrap.interval(mean_of([overlap(k) for k in present]))
+        if present
+        else Interval(value=None),
+        "accuracy": bootstrap.interval(lambda w: (w @ both.sum(1)) / (w @ own.sum(1))),
+    }
+    images = int((own.sum(1) > 0).sum())
+    return TaskResult(
+        name=task.name, kind=task.kind, images=images, measures=measures, classes=tuple(rows)
+    )

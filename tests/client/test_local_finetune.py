@@ -1,0 +1,300 @@
+"""`site finetune`: what is trained, which epoch is kept, and who refuses what it leaves."""
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+import medformer
+from client.data.load import read
+from client.guard import Guard
+from client.local import store
+from client.local.calibration import unweighted
+from client.local.finetune import Epoch, Settings, answers, finetune
+from client.local.store import LocalError, LocalModel
+from client.site import Site
+from client.store import Store
+from medformer.card import Promise
+from medformer.config import Task
+from medformer.errors import ConfigError, ModelFileError
+from medformer.files import ASIDE_KEY, KEY, read_header
+from medformer.sharing import is_local
+from medformer.tasks import label_losses, probabilities
+from server.protocol import Refusal, Schedule, TrainAnswer
+from server.superlink import load_run
+from simulations.cli import main
+from simulations.start import warm_start
+from tests.client.local import LEARNS, OUTLINE, outlining_site, shared_file, small_site, tuned
+from tests.conftest import CELLS, CONFIG, TISSUE, admit, train, write_site
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LocalModel]:
+    """A finetuned file and its model."""
+    return tuned(tmp_path_factory.mktemp("made"), small_site())
+
+
+def run_finetune(site: Site, seed: int = 0, **settings: object) -> tuple[LocalModel, list[Epoch]]:
+    epochs: list[Epoch] = []
+    start = medformer.build("tiny")
+    chosen = Settings(seed=seed, **{"epochs": 3, **settings})  # type: ignore[arg-type]
+    return finetune(start, site, chosen, epochs.append)[0], epochs
+
+
+def same(a: LocalModel, b: LocalModel) -> bool:
+    one, other = a.model.state_dict(), b.model.state_dict()
+    return all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_the_kept_epoch_is_the_one_with_the_least_validation_loss():
+    """Here a later one is worse."""
+    site = small_site()
+    local, epochs = run_finetune(site, **LEARNS)
+    least = min(e.val_loss for e in epochs)
+    assert least < epochs[-1].val_loss
+    assert [e for e in epochs if e.best][-1].val_loss == least
+    pairs = answers(local.model, site, read(site, "val"), "histology")
+    logits, labels = (torch.cat(part) for part in zip(*pairs, strict=True))
+    uncalibrated = local.fitted.calibration["histology"].undone(logits)
+    assert float(label_losses(uncalibrated, labels, TISSUE).mean()) == pytest.approx(least, 1e-4)
+
+
+def test_without_whole_the_shared_part_stays_bit_for_bit():
+    """And with it the encoder changes too; the pretext parts never do."""
+    start = medformer.build("tiny").state_dict()
+    heads, whole = (
+        run_finetune(small_site(), **{**LEARNS, "whole": w})[0].model.state_dict()
+        for w in (False, True)
+    )
+    assert all(torch.equal(heads[k], start[k]) for k in start if not is_local(k))
+    assert not torch.equal(whole["encoder.norm.weight"], start["encoder.norm.weight"])
+    assert torch.equal(whole["pretext.norm.weight"], start["pretext.norm.weight"])
+    for model in (heads, whole):
+        assert model["output.heads.histology.weight"].any()
+
+
+def test_a_seed_is_repeatable_and_another_is_another():
+    """Of heads, batches and shifts."""
+    first, again, other = (run_finetune(small_site(), seed, **LEARNS)[0] for seed in (1, 1, 2))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_the_file_answers_calibrated_wherever_it_is_read(made: tuple[Path, LocalModel]):
+    """The calibration is folded into the head, so that the library and exports have it too."""
+    path, local = made
+    site = small_site()
+    stack = read(site, "test").stacks[0]
+    (logits, _), *_ = answers(local.model, site, read(site, "test"), "histology")
+    scale = local.fitted.calibration["histology"]
+    assert scale.temperature != 1
+    wanted = probabilities(scale(scale.undone(logits)), TISSUE)
+    words = {"modality": CELLS.modality, "anatomy": CELLS.anatomy}
+    given = medformer.load(path).predict(stack.images, "histology", **words)
+    assert torch.allclose(given, wanted, atol=1e-5)
+    uncalibrated = probabilities(scale.undone(logits), TISSUE)
+    assert not torch.allclose(given, uncalibrated, atol=1e-3)
+
+
+def test_what_is_written_is_read_again(made: tuple[Path, LocalModel]):
+    """Weights, calibration and the limit of what is answered; to this user alone."""
+    path, local = made
+    again = store.open_local(path, small_site())
+    assert same(local, again)
+    assert again.fitted == local.fitted
+    values = torch.randn(5, len(local.novelty.centre), dtype=torch.float64)
+    distances = local.novelty.distances(values)
+    assert torch.allclose(again.novelty.distances(values), distances, rtol=1e-9)
+    card = read_header(path).card
+    assert card.dp.kind == "none"
+    assert "federated-dp, epsilon 3" in card.started_from
+    for kind in ("chest", "ultrasound"):
+        assert any(f"public {kind} phantoms" in line for line in card.limits)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    for file in path.parent.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    assert "must not leave the site" in (path.parent / "DP-NONE.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"name": "south"}, "site"),
+        ({"domain": CELLS.model_copy(update={"modality": "ct"})}, "domain"),
+        ({"tasks": (Task(name="histology", kind="ordinal-regression", classes=4),)}, "tasks"),
+    ],
+)
+def test_a_file_of_another_site_or_task_is_not_used(made, change: dict[str, object], what: str):
+    """Its abstention and calibration would mean nothing."""
+    site = small_site().model_copy(update=change)
+    with pytest.raises(LocalError, match=f"another {what} than"):
+        store.open_local(made[0], site)
+
+
+def test_a_shared_model_is_no_finetuned_one(tmp_path: Path):
+    """It has no head for the site's tasks."""
+    file = shared_file(tmp_path / "m.safetensors")
+    with pytest.raises(LocalError, match="run it first"):
+        store.open_local(file, small_site())
+
+
+def test_the_model_must_know_the_sites_kind_of_image(tmp_path: Path):
+    """And the sentence says how to teach it."""
+    model = medformer.build(modalities=["ct"], anatomies=["histology"], stems=["2d-1"])
+    file = tmp_path / "m.safetensors"
+    medformer.save(model, file, medformer.ModelCard(name="m", dp=Promise(kind="public")))
+    with pytest.raises(ConfigError, match=r"model extend .* --modality histology"):
+        store.shared_start(file, small_site())
+
+
+def test_every_kind_of_task_can_be_trained(tmp_path: Path):
+    """Several at once; a dense one has no calibration."""
+    lesion = Task(name="lesion", kind="multi-class", classes=3)
+    grade = Task(name="grade", kind="ordinal-regression", classes=3)
+    local, _ = run_finetune(outlining_site(lesion, OUTLINE, grade), epochs=1)
+    assert set(local.fitted.calibration) == {"lesion", "grade"}
+
+
+def test_the_epoch_is_chosen_without_the_declared_weights_of_classes():
+    """They make a loss that is no likelihood, which calibration needs."""
+    task = TISSUE.model_copy(update={"class_weights": (1.0, 9.0, 1.0, 1.0)})
+    logits, labels = torch.tensor([[0.3, 0, 0, 0], [0.3, 0, 0, 0]]), torch.tensor([0, 1])
+    assert label_losses(logits, labels, task)[1] > 5 * label_losses(logits, labels, TISSUE)[1]
+    assert torch.equal(
+        label_losses(logits, labels, unweighted(task)), label_losses(logits, labels, TISSUE)
+    )
+
+
+# Who refuses such a file.
+
+
+def test_no_training_starts_from_it(made: tuple[Path, LocalModel], tmp_path: Path):
+    """No run, no other finetuning."""
+    with pytest.raises(ModelFileError, match="says dp: none"):
+        warm_start(made[0], CONFIG)
+    with pytest.raises(ModelFileError, match="says dp: none"):
+        store.shared_start(made[0], small_site())
+    scenario = tmp_path / "s.yaml"
+    scenario.write_text(json.dumps({"name": "s", "start": str(made[0]), "phases": [
+        {"name": "a", "rounds": 1, "objectives": {"supervised": 1}, "expected_batch_size": 8}],
+        "sites": [{"name": "n", "data": {"source": "phantoms", "kind": "chest", "records": 32}}],
+    }))  # fmt: skip
+    assert main(["simulate", str(scenario), "--out", str(tmp_path / "run")]) == 1
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_run_between_hospitals_cannot_name_a_file_to_start_from(tmp_path: Path):
+    """run.yaml has no such key."""
+    file = tmp_path / "run.yaml"
+    file.write_text(f"start: {tmp_path / 'm.safetensors'}\n")
+    with pytest.raises(ConfigError, match="unknown key `start`"):
+        load_run(file)
+
+
+def test_a_card_that_was_edited_does_not_help(made: tuple[Path, LocalModel], tmp_path: Path):
+    """What lies aside tells what the file is."""
+    file = tmp_path / "edited.safetensors"
+    with safe_open(made[0], framework="np") as source:
+        metadata = source.metadata()
+        tensors = {k: source.get_tensor(k) for k in source.keys()}  # noqa: SIM118
+    assert ASIDE_KEY in metadata
+    header = read_header(made[0])
+    card = header.card.model_copy(update={"dp": Promise(kind="public")})
+    metadata[KEY] = header.model_copy(update={"card": card}).model_dump_json()
+    save_file(tensors, file, metadata)
+    with pytest.raises(ModelFileError, match="hides what it was fitted to"):
+        warm_start(file, CONFIG)
+
+
+def test_no_encoder_starts_from_it_by_the_way_of_vits(made: tuple[Path, LocalModel]):
+    """load_vit reads safetensors files too."""
+    with pytest.raises(ConfigError, match="is a Medformer, not a ViT"):
+        medformer.load_vit(medformer.build("base"), made[0])
+
+
+def test_an_export_wants_to_be_told_that_it_is_not_private(made, tmp_path: Path, capsys):
+    """With --non-private it is written, card and all."""
+    out = tmp_path / "x.safetensors"
+    command = ["model", "export", str(made[0]), "--out", str(out), "--stem", "2d-3",
+               "--task", "histology"]  # fmt: skip
+    assert main(command) == 1
+    assert "says dp: none" in (error := capsys.readouterr().err)
+    assert "--non-private" in error
+    assert not out.exists()
+    assert main([*command, "--non-private"]) == 0
+    assert read_header(out).card.dp.kind == "none"
+
+
+def test_a_guard_does_not_go_on_from_it(
+    made, open_guard: Callable[..., Guard], site: Site, schedule: Schedule
+):
+    """Put in the place of the site's own tensors, it ends the round: nothing is sent."""
+    guard = open_guard(site)
+    guard.handle(admit(schedule))
+    assert isinstance(guard.handle(train(schedule, 1)), TrainAnswer)
+    (kept,) = (guard.folder / "runs" / "run-1" / "state").iterdir()
+    kept.write_bytes(made[0].read_bytes())
+    with pytest.raises(medformer.MedFormerError, match="may have been trained without privacy"):
+        Store(guard.folder, "run-1").get_state(2)
+    refusal = guard.handle(train(schedule, 2))
+    assert isinstance(refusal, Refusal)
+    assert refusal.code == "internal-error"
+
+
+def test_a_guard_has_no_state_in_such_a_folder(made, site: Site, schedule: Schedule):
+    """Nor writes anything there."""
+    before = sorted(made[0].parent.iterdir())
+    guard = Guard(site, made[0].parent, lambda *_: None, exact=True)  # type: ignore[arg-type, return-value]
+    refusal = guard.handle(admit(schedule))
+    assert isinstance(refusal, Refusal)
+    assert refusal.code == "internal-error"
+    assert sorted(made[0].parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("where", ["state", "state/deep", "elsewhere/runs/x", "records/x"])
+def test_it_is_never_written_among_state_or_records(tmp_path: Path, where: str, capsys):
+    """Whether the state folder is there already, beside site.yaml, or anywhere with a ledger."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "ledger.sqlite").write_text("")
+    (tmp_path / "records").mkdir()
+    data = {"source": "folder", "path": tmp_path / "records"}
+    site = write_site(small_site(data=data), tmp_path)
+    model = shared_file(tmp_path / "m.safetensors")
+    before = sorted(tmp_path.rglob("*"))
+    command = ["site", "finetune", str(site), str(model), "-o", str(tmp_path / where)]
+    assert main(command) == 1
+    assert "choose another place" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_command_says_what_it_does(tmp_path: Path, capsys):
+    """Progress on stderr, the result on stdout; a folder with a model in it is not used again."""
+    site = write_site(small_site(), tmp_path)
+    model, out = shared_file(tmp_path / "m.safetensors"), tmp_path / "own"
+    command = ["site", "finetune", str(site), str(model), "-o", str(out), "--epochs", "2"]
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{out / 'model.safetensors'}: dp: none, stays at north\n"
+    assert "epoch 1/2: train loss" in captured.err
+    assert main(command) == 1
+    assert "choose a new folder" in capsys.readouterr().err
+    assert main([*command[:-1], "0"]) == 1
+    assert "`epochs`" in capsys.readouterr().err
+
+
+def test_a_split_without_labels_is_refused(tmp_path: Path):
+    """Nothing could be learned or chosen by."""
+    images = np.zeros((20, 28, 28, 3), np.uint8)
+    labels = np.zeros((20, 1), np.int64)
+    arrays = {f"{s}_images": images for s in ("train", "val", "test")}
+    arrays |= {f"{s}_labels": labels - (s == "val") for s in ("train", "val", "test")}
+    np.savez(tmp_path / "a.npz", **arrays)
+    site = small_site(data={"source": "npz", "path": tmp_path / "a.npz"})
+    with pytest.raises(LocalError, match="the split val has no usable labelled image"):
+        run_finetune(site)
