@@ -19,6 +19,7 @@ from client.data.medical import PACKAGES
 from client.guard_rpc.messages import LARGEST_MESSAGE
 from client.joining import KEY, REQUEST, known_by
 from client.kit import AUTHORITY, read_kit, verify_kit
+from client.launch import separation
 from client.node import Node
 from client.permissions import installed_code, only_ours, private_key
 from client.policy import load_policy
@@ -28,6 +29,7 @@ from client.privacy.chain import FILE
 from client.privacy.composition import Budget, Cost
 from client.privacy.ledger import registrable
 from client.site import Site
+from client.users import users_of
 from medformer.errors import ConfigError, MedFormerError
 
 NAMED = 5
@@ -54,7 +56,6 @@ class Place:
     """What is checked."""
 
     site: Site
-    card: Card
     folder: Path
     """Of site.yaml; as `site init` makes it, or with that file alone."""
 
@@ -77,31 +78,42 @@ class Place:
 Lines = Iterator[Check]
 
 
-def every(place: Place, *, offline: bool = False) -> Lines:
-    """All checks that such a folder can pass, one after the other.
+def at_start(place: Place) -> list[Check]:
+    """What whoever starts the node looks at: as root, where guard and node are two users."""
+    found: list[Check] = []
+    if place.begun:
+        for name, look in (("users", _users), ("key", _key), ("files", _files)):
+            found += _told(name, look, place)
+    if place.kitted:
+        found += _told("start", _start, place)
+    return found
+
+
+def every(place: Place, card: Card, first: Sequence[Check], *, offline: bool = False) -> Lines:
+    """All checks that such a folder can pass, one after the other; as the guard's user.
 
     Args:
+        card: Of its records.
+        first: From `at_start`.
         offline: Dial nobody.
     """
-    looks: list[tuple[str, Callable[[Place], Lines]]] = [("data", _data), ("packages", _packages)]
+    looks: list[tuple[str, Callable[[Place], Lines]]] = [("packages", _packages)]
     if place.begun or place.state.exists():
         looks += [("records", _records), ("budget", _budget)]
     if place.begun or (place.folder / "policy.yaml").exists():
         looks.append(("policy", _policy))
     if place.begun:
-        looks += [("key", _key), ("files", _files), ("code", _code), ("disk", _disk)]
-        looks.append(("kit", _kit))
+        looks += [("files", _settings), ("code", _code), ("disk", _disk), ("kit", _kit)]
+    if place.kitted and not offline:
+        looks.append(("server", _server))
     bad = False
-    for name, look in looks:
-        for line in _told(name, look, place):
+    begun = [line for line in first if line.name != "start"]
+    for lines in (_data(card), begun, *(_told(name, look, place) for name, look in looks)):
+        for line in lines:
             bad |= line.state == "FIX"
             yield line
-    if not place.kitted:
-        return
-    if not offline:
-        yield from _told("server", _server, place)
     if not bad:  # else its first word would be one of those above
-        yield from _told("start", _start, place)
+        yield from (line for line in first if line.name == "start")
 
 
 def _told(name: str, look: Callable[[Place], Lines], place: Place) -> Lines:
@@ -114,8 +126,8 @@ def _told(name: str, look: Callable[[Place], Lines], place: Place) -> Lines:
         yield Check(name, "FIX", f"{error.filename}: {error.strerror}")
 
 
-def _data(place: Place) -> Lines:
-    for split in place.card.splits:
+def _data(card: Card) -> Lines:
+    for split in card.splits:
         if not split.problems:
             patients = f", {split.patients} patients" if split.patients is not None else ""
             yield Check("data", "OK", f"{split.split}: {split.count} records{patients}")
@@ -123,7 +135,7 @@ def _data(place: Place) -> Lines:
             more = split.faults[1:NAMED] if split.faults and split.faults[0] in problem else ()
             also = f". Others: {_some(more, len(split.faults) - 1)}" if more else ""
             yield Check("data", "FIX", f"{split.split}: {problem}{also}")
-    for warning in place.card.warnings:
+    for warning in card.warnings:
         yield Check("data", "NOTE", warning)
 
 
@@ -225,13 +237,23 @@ def _key(place: Place) -> Lines:
     yield Check("key", "OK", f"fingerprint {known_by(place.folder)}")
 
 
+def _users(place: Place) -> Lines:
+    two = users_of(place.folder) is not None
+    yield Check("users", "OK" if two else "NOTE", separation(place.folder))
+
+
 def _files(place: Place) -> Lines:
     Node(place.folder).private(place.site)
+    yield Check("files", "OK", f"nobody else can enter {place.folder}")
+
+
+def _settings(place: Place) -> Lines:
+    """What the guard reads, and does not start where others can write it."""
     read = (place.folder / "site.yaml", place.folder / "policy.yaml", place.site.withdrawn)
     for file in read:
         if file is not None and file.exists():
             only_ours(file)
-    yield Check("files", "OK", f"nobody else can enter {place.folder}")
+    yield from ()
 
 
 def _code(place: Place) -> Lines:

@@ -1,6 +1,7 @@
 """The hospital's commands: `fedmedformer site ACTION`."""
 
 import argparse
+import os
 from pathlib import Path
 
 from client.local import commands as local
@@ -12,8 +13,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     begin = _action(actions, "init", "make a site's key, a request to join, and drafts to edit")
     begin.add_argument("folder", type=Path, metavar="FOLDER", help="of the site; made if missing")
-    begin.add_argument("--name", required=True, help="of the site, as the consortium will know it")
+    begin.add_argument("--name", help="of the site, as the consortium will know it")
+    begin.add_argument(
+        "--kit",
+        type=Path,
+        metavar="KIT.zip",
+        help="unpack the consortium's kit into a site's folder",
+    )
     begin.epilog = "example: fedmedformer site init north --name north"
+    install = _action(
+        actions, "install", "as root: two users for guard and node, units, containers, a script"
+    )
+    install.add_argument("folder", type=Path, metavar="FOLDER", help="as site init made it")
+    install.add_argument(
+        "--guard-user",
+        default="fedmedformer-guard",
+        metavar="USER",
+        help="name or number of the owner of records and ledger (%(default)s)",
+    )
+    install.add_argument(
+        "--node-user",
+        default="fedmedformer-node",
+        metavar="USER",
+        help="name or number of the user of the consortium's code (%(default)s)",
+    )
+    install.epilog = "example: fedmedformer site install /srv/north"
     check = _action(
         actions, "check", "read a site's data, print its data card, and see that site up will work"
     )
@@ -33,9 +57,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
         one = _action(actions, name, help_)
         one.add_argument("folder", type=Path, metavar="FOLDER", help="as site init made it")
         one.epilog = f"example: fedmedformer site {name} north"
-        if name == "up":
+        if name != "down":
             one.add_argument(
-                "--health-port", type=int, default=9194, help="of the node (%(default)s)"
+                "--health-port", type=int, help="of the node, on this machine only (9194)"
+            )
+        if name == "up":
+            _one_user(one)
+        if name == "status":
+            one.add_argument("--only", choices=["guard", "node"], help="ask this one only")
+            one.add_argument(
+                "--wait", type=float, default=0, metavar="SECONDS", help="until all serve"
+            )
+    for name, help_ in (
+        ("guard", "be the site's guard, for a service manager that starts it"),
+        ("node", "be the site's node, for a service manager that starts it"),
+    ):
+        one = _action(actions, name, help_)
+        one.add_argument("folder", type=Path, metavar="FOLDER", help="as site install left it")
+        one.epilog = f"example: fedmedformer site {name} /srv/north"
+        _one_user(one)
+        if name == "node":
+            one.add_argument("--health-port", type=int, help="on this machine only (9194)")
+            one.add_argument(
+                "--check", action="store_true", help="look at everything, start nothing"
             )
     ledger = _action(actions, "ledger", "what the site's privacy has cost so far; reads no record")
     ledger.epilog = "example: fedmedformer site ledger export STATE --out ledger.jsonl"
@@ -74,6 +118,9 @@ def run(arguments: argparse.Namespace) -> None:
     every = {
         "init": _init,
         "check": _check,
+        "install": _install,
+        "guard": _become,
+        "node": _become,
         "up": _node,
         "status": _node,
         "down": _node,
@@ -98,14 +145,66 @@ def _action(
     return parser
 
 
-def _init(arguments: argparse.Namespace) -> None:
-    """Say what to do with what was made."""
-    from client.joining import REQUEST, init
+def _one_user(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--one-user", action="store_true", help="run the consortium's code as root all the same"
+    )
 
+
+def _init(arguments: argparse.Namespace) -> None:
+    """Say what to do with what was made.
+
+    Raises:
+        ConfigError: Neither name nor kit is given, or one of them is impossible.
+    """
+    from client.joining import REQUEST, init, join
+    from medformer.errors import ConfigError
+
+    if arguments.kit is not None and arguments.name is None:
+        print(f"the kit is in {arguments.folder / 'kit'}. Next:")
+        print(join(arguments.folder, arguments.kit))
+        return
+    if arguments.name is None or arguments.kit is not None:
+        raise ConfigError("site init: give --name to begin, or --kit when the consortium sent it")
     told = init(arguments.folder, arguments.name)
     print(f"fingerprint of this site's key: {told}")
     print(f"Send {arguments.folder / REQUEST} to the consortium, and read them the fingerprint by")
     print(f"telephone. Edit site.yaml and policy.yaml in {arguments.folder}.")
+
+
+def _install(arguments: argparse.Namespace) -> None:
+    """Say what was written, and what is next."""
+    from client.service import GUARD_UNIT, NODE_UNIT, install
+    from client.users import User, Users
+
+    users = Users(User.named(arguments.guard_user), User.named(arguments.node_user))
+    for file in install(arguments.folder, users):
+        print(file)
+    units = " ".join(
+        str(arguments.folder.absolute() / "service" / u) for u in (GUARD_UNIT, NODE_UNIT)
+    )
+    print(f"Next: fedmedformer site up {arguments.folder}, or systemctl enable --now {units}")
+
+
+def _become(arguments: argparse.Namespace) -> None:
+    """Turn into guard or SuperNode.
+
+    Raises:
+        ConfigError: Something is missing or wrong.
+        LaunchError: This user must not be it.
+    """
+    from client.launch import become_guard, refuse_root
+    from client.node import HEALTH_PORT, Node, node_alone
+
+    node = Node(arguments.folder)
+    if arguments.action == "node" and arguments.check:
+        node.check()
+    elif arguments.action == "node":
+        port = arguments.health_port or HEALTH_PORT
+        node_alone(arguments.folder, port, one_user=arguments.one_user)
+    else:
+        refuse_root(arguments.folder, one_user=arguments.one_user)
+        become_guard(arguments.folder, node.guard())
 
 
 def _node(arguments: argparse.Namespace) -> None:
@@ -114,14 +213,19 @@ def _node(arguments: argparse.Namespace) -> None:
     Raises:
         NodeError: It is up, is not, or does not serve.
     """
-    from client import node
+    from client import health, node
+    from client.launch import act_as_guard
 
     if arguments.action == "up":
-        node.up(arguments.folder, arguments.health_port)
+        port = arguments.health_port or node.HEALTH_PORT
+        node.up(arguments.folder, port, one_user=arguments.one_user)
     elif arguments.action == "down":
         node.down(arguments.folder)
     else:
-        found = node.status(arguments.folder)
+        act_as_guard(arguments.folder)  # root is no caller that the guard knows
+        found = health.status(
+            arguments.folder, arguments.health_port, arguments.only, arguments.wait
+        )
         for name, state in found.items():
             print(f"{name}: {state}")
         if bad := [name for name, state in found.items() if state != "serving"]:
@@ -137,9 +241,10 @@ def _check(arguments: argparse.Namespace) -> None:
     import json
     from dataclasses import asdict
 
-    from client.checks import Check, Place, every
+    from client.checks import Check, Place, at_start, every
     from client.data.card import data_card
     from client.data.card_text import as_text
+    from client.launch import act_as_guard
     from client.site import load_site
     from client.terminal import printable
     from medformer.errors import ConfigError
@@ -148,16 +253,19 @@ def _check(arguments: argparse.Namespace) -> None:
     given: Path = arguments.site
     file = given / "site.yaml" if given.is_dir() else given
     site = load_site(file)
-    card = data_card(site)
-    print(*map(printable, as_text(card).split("\n")), sep="\n", end="\n\n", flush=True)
-    lines: list[Check] = []
-    place = Place(site, card, file.parent)
-    for line in every(place, offline=arguments.offline):
-        lines.append(line)
-        print(f"{line.state:<5}{line.name:<9}{printable(line.text)}", flush=True)
-    if arguments.json:
-        found = {"card": asdict(card), "checks": [asdict(line) for line in lines]}
-        replace_file(arguments.json, json.dumps(found, indent=1).encode(), mode=0o600)
+    place = Place(site, file.parent)
+    first = at_start(place)
+    if arguments.json:  # whose folder may be closed to the guard's user
+        replace_file(arguments.json, b"", mode=0o600)
+    with open(arguments.json or os.devnull, "w") as out:
+        act_as_guard(file.parent)
+        card = data_card(site)
+        print(*map(printable, as_text(card).split("\n")), sep="\n", end="\n\n", flush=True)
+        lines: list[Check] = []
+        for line in every(place, card, first, offline=arguments.offline):
+            lines.append(line)
+            print(f"{line.state:<5}{line.name:<9}{printable(line.text)}", flush=True)
+        json.dump({"card": asdict(card), "checks": [asdict(c) for c in lines]}, out, indent=1)
     if bad := sorted({line.name for line in lines if line.state == "FIX"}):
         raise ConfigError(f"site {site.name}: {', '.join(bad)}: see FIX above")
 
@@ -168,8 +276,11 @@ def _ledger(arguments: argparse.Namespace) -> None:
     Raises:
         LedgerError: There is none, its chain is broken, or it is older than a report.
     """
+    from client.launch import act_as_guard
     from client.privacy import ledger_file
 
+    if arguments.verb != "export":  # whose file may lie anywhere
+        act_as_guard(arguments.state.parent)
     rows = ledger_file.read(arguments.state)
     if arguments.verb == "verify" and arguments.report:
         ledger_file.held_against(rows, arguments.report, arguments.site)
@@ -192,16 +303,19 @@ def _approve(arguments: argparse.Namespace) -> None:
     """
     import getpass
 
+    from client.launch import act_as_guard
     from client.policy import summary
     from client.privacy.ledger import Ledger
     from client.privacy.plan import solve
     from client.site import load_site
     from server.protocol import Schedule
 
+    who = getpass.getuser()
     site = load_site(arguments.site)
+    act_as_guard(arguments.site.parent)
     with Ledger.of(site, arguments.state) as ledger:
         if arguments.yes:
-            ledger.approve(arguments.run or "", getpass.getuser())
+            ledger.approve(arguments.run or "", who)
             print(f"approved: {arguments.run}. The server asks again by itself")
             return
         waiting = ledger.waiting(arguments.run)

@@ -13,6 +13,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
+from client.kit import signer_in, unpack
+from client.policy import load_policy
+from client.site import load_site
+from client.users import separate, users_of
 from medformer.errors import ConfigError
 from medformer.files import write_secret
 from server.protocol import JoinRequest, fingerprint
@@ -57,6 +61,8 @@ approval: manual                 # somebody here says yes to each run: fedmedfor
 def init(folder: Path, name: str) -> str:
     """Make a site's folder: its key, its request, and drafts of site.yaml and policy.yaml.
 
+    A folder of two users stays one: the new key is the node's.
+
     Returns:
         Fingerprint of the key, to be read to the consortium by telephone.
     Raises:
@@ -86,6 +92,8 @@ def init(folder: Path, name: str) -> str:
         ) from error
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be written ({error.strerror})") from error
+    if (users := users_of(folder)) is not None:
+        separate(folder, users)
     return fingerprint(public)
 
 
@@ -115,3 +123,24 @@ def known_by(folder: Path) -> str:
                 f"Restore both, or move {KEY} away and run fedmedformer site init again"
             )
     return told
+
+
+def join(folder: Path, kit: Path) -> str:
+    """Unpack the consortium's kit into a site's folder.
+
+    Returns:
+        What is to be done next, in a sentence.
+    Raises:
+        ConfigError: `site init` was not here yet, or the kit is not this site's.
+    """
+    site = load_site(folder / "site.yaml")
+    signer = load_policy(folder / "policy.yaml").signer
+    unpack(kit, folder / "kit", site.name, signer)
+    if (users := users_of(folder)) is not None:
+        separate(folder, users, site)
+    if signer is None:
+        return (
+            f'write `signer: "{signer_in(folder / "kit")}"` into {folder / "policy.yaml"} if the '
+            "consortium reads the same to you by telephone"
+        )
+    return f"fedmedformer site check {folder / 'site.yaml'}"

@@ -1,4 +1,4 @@
-"""`fedmedformer site up`: a hospital's two processes, guard and SuperNode, kept running.
+"""`fedmedformer site up`: a hospital's guard and SuperNode, kept running.
 
 The SuperNode dials out to the consortium and starts the relay of the bundle, which asks the guard
 through its socket. Both are started again when they end; nothing is lost with them, because all
@@ -8,27 +8,38 @@ that counts is in the state folder.
 import json
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from client.kit import read_kit, verify_kit
+from client.launch import (
+    LaunchError,
+    act_as_node,
+    new_secret,
+    options,
+    refuse_root,
+    separation,
+)
 from client.permissions import private_folder, private_key, private_state
 from client.site import Site, load_site
+from client.users import check_layout, users_of
 from medformer.errors import ConfigError, MedFormerError
-from medformer.files import replace_file, write_secret
+from medformer.files import replace_file
 from medformer.processes import PATIENCE, Supervisor
-from server.protocol import FLOWER_SWITCHES
 
 log = logging.getLogger(__name__)
 
 LONGEST_SOCKET = 100
 """Characters: the kernel takes 107 bytes."""
+HEALTH_PORT = 9194
+"""Of the SuperNode's health service, on this machine only."""
 
 
 class NodeError(MedFormerError):
@@ -44,7 +55,7 @@ class Node:
     @property
     def socket(self) -> Path:
         """Where the guard listens."""
-        return self.folder / "run" / "guard.sock"
+        return self.folder / "run" / "guard" / "guard.sock"
 
     @property
     def state(self) -> Path:
@@ -54,7 +65,7 @@ class Node:
     @property
     def secret(self) -> Path:
         """What SuperNode and executor know each other by; another one at every start."""
-        return self.folder / "run" / "executor.secret"
+        return self.folder / "flower" / "executor.secret"
 
     @property
     def facts(self) -> Path:
@@ -90,16 +101,34 @@ class Node:
             raise ConfigError(f"{self.socket}: is too long for a socket; use a shorter path")
 
     def private(self, site: Site) -> None:
-        """See that nobody else can reach the site's folder, or the guard's own in it.
+        """See that nobody else can reach the site's folder, and the node's user no more than it
+        has to, where guard and node are two.
 
         Raises:
+            ConfigError: The layout of two users is another one.
             ExposedError: Names what others can reach.
         """
+        if (users := users_of(self.folder)) is not None:
+            check_layout(self.folder, users, site)
+            return
         private_folder(self.folder)
         private_state(self.state, site.ledger_anchor)
 
-    def commands(self, health_port: int) -> dict[str, list[str]]:
-        """Name -> command line of each process; no secret is in one.
+    def guard(self) -> list[str]:
+        """Command line of the guard; where there are two users, the node's may ask it."""
+        folder = self.folder.absolute()
+        users = users_of(folder)
+        return [
+            sys.executable, "-I", "-m", "client.guard_rpc",
+            "--site", str(folder / "site.yaml"),
+            "--policy", str(folder / "policy.yaml"),
+            "--state", str(self.state.absolute()),
+            "--socket", str(self.socket.absolute()),
+            *(["--user", str(users.node.uid)] if users else []),
+        ]  # fmt: skip
+
+    def flower(self, health_port: int) -> dict[str, list[str]]:
+        """Name -> command line of each of Flower's processes.
 
         What starts the relays is a process of its own, so that it is started again when it ends: a
         SuperNode would not notice. The two share a secret, which other users cannot read.
@@ -107,13 +136,6 @@ class Node:
         kit, folder = self.kit(), self.folder.absolute()
         tools, port = Path(sys.executable).parent, _free_port()
         secret = ["--superexec-auth-secret-file", str(self.secret.absolute())]
-        guard = [
-            sys.executable, "-I", "-m", "client.guard_rpc",
-            "--site", str(folder / "site.yaml"),
-            "--policy", str(folder / "policy.yaml"),
-            "--state", str(self.state.absolute()),
-            "--socket", str(self.socket.absolute()),
-        ]  # fmt: skip
         supernode = [
             str(tools / "flower-supernode"),
             "--superlink", f"{kit['hosts'][0]}:{kit['port']}",
@@ -128,7 +150,11 @@ class Node:
             str(tools / "flower-superexec"), "--insecure",
             "--runtime-api-address", f"127.0.0.1:{port}", *secret,
         ]  # fmt: skip
-        return {"guard": guard, "supernode": supernode, "executor": executor}
+        return {"supernode": supernode, "executor": executor}
+
+    def commands(self, health_port: int) -> dict[str, list[str]]:
+        """Name -> command line of each process; no secret is in one."""
+        return {"guard": self.guard(), **self.flower(health_port)}
 
 
 def _free_port() -> int:
@@ -138,42 +164,74 @@ def _free_port() -> int:
         return port
 
 
-def up(folder: Path, health_port: int) -> None:
-    """Run a site's node until SIGTERM or SIGINT.
+def up(folder: Path, health_port: int = HEALTH_PORT, *, one_user: bool = False) -> None:
+    """Run a site's node until SIGTERM or SIGINT, as two users if its folder is of two.
 
+    Args:
+        one_user: Whether root insists on running all of it as root.
     Raises:
         ConfigError: Something is missing or wrong.
         ExposedError: Others can reach what is the site's own.
+        LaunchError: The consortium's code would run as root, or this is not root and has to be.
         NodeError: The node is up already.
     """
     node = Node(folder)
+    refuse_root(folder, one_user=one_user)
+    if users_of(folder) and os.geteuid() != 0:
+        raise LaunchError(f"{folder}: guard and node are two users here: start it as root")
     node.check()
     if (known := running(folder)) is not None:
         raise NodeError(f"{folder}: this node is up already (process {known['pid']})")
-    node.facts.parent.mkdir(exist_ok=True, mode=0o700)
-    node.secret.unlink(missing_ok=True)
-    write_secret(node.secret, secrets.token_bytes(32))
+    log.warning("%s", separation(folder))
+    for place in (node.socket.parent, node.secret.parent):
+        place.mkdir(exist_ok=True, parents=True, mode=0o700)
     commands = node.commands(health_port)
-    options = {name: {"env": {**os.environ, **FLOWER_SWITCHES}} for name in commands}
-    supervisor = Supervisor(commands, folder / "logs", options)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: supervisor.stop())
 
     def note(changed: Supervisor) -> None:
         facts = {"pid": os.getpid(), "processes": changed.pids, "health_port": health_port}
         replace_file(node.facts, json.dumps(facts).encode())
 
     try:
-        supervisor.run(note)
+        _supervise(node, commands, folder / "logs", note)
     finally:
         node.facts.unlink(missing_ok=True)
+
+
+def node_alone(folder: Path, health_port: int = HEALTH_PORT, *, one_user: bool = False) -> None:
+    """Run Flower's processes as the node's user until SIGTERM or SIGINT; for service managers.
+
+    Raises:
+        ConfigError: There is no kit.
+        LaunchError: This is neither the node's user nor root.
+    """
+    refuse_root(folder, one_user=one_user)
+    act_as_node(folder)
+    node = Node(folder)
+    node.secret.parent.mkdir(exist_ok=True, mode=0o700)
+    _supervise(node, node.flower(health_port), node.secret.parent / "logs", lambda _: None)
+
+
+def _supervise(
+    node: Node,
+    commands: dict[str, list[str]],
+    logs: Path,
+    note: Callable[[Supervisor], None],
+) -> None:
+    users = users_of(node.folder)
+    new_secret(node.secret, users)
+    how = {name: options(name, node.folder, users) for name in commands}
+    supervisor = Supervisor(commands, logs, how)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.stop())
+    supervisor.run(note)
 
 
 def running(folder: Path) -> dict[str, Any] | None:
     """Facts of a node that is up, None if it is not."""
     try:
         facts: dict[str, Any] = json.loads(Node(folder).facts.read_bytes())
-        os.kill(facts["pid"], 0)
+        with suppress(PermissionError):  # it is somebody else's, and runs
+            os.kill(facts["pid"], 0)
         started = Path(f"/proc/{facts['pid']}/cmdline").read_bytes()
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -194,31 +252,3 @@ def down(folder: Path) -> None:
         if time.monotonic() > until:
             raise NodeError(f"{folder}: process {facts['pid']} does not end; see the logs")
         time.sleep(0.1)
-
-
-def status(folder: Path) -> dict[str, str]:
-    """Process -> `serving`, or what is wrong; asks the health services.
-
-    Raises:
-        NodeError: The node is not up.
-    """
-    import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-    if (facts := running(folder)) is None:
-        raise NodeError(f"{folder}: this node is not up: fedmedformer site up {folder}")
-    found = {}
-    for name, address in (
-        ("guard", f"unix:{Node(folder).socket.absolute()}"),
-        ("supernode", f"127.0.0.1:{facts['health_port']}"),
-    ):
-        with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
-            try:
-                answer = health_pb2_grpc.HealthStub(channel).Check(
-                    health_pb2.HealthCheckRequest(), timeout=5
-                )
-                serving = answer.status == health_pb2.HealthCheckResponse.SERVING
-                found[name] = "serving" if serving else "not serving"
-            except grpc.RpcError as error:
-                found[name] = f"does not answer ({error.code().name}): see logs/{name}.log"
-    return found

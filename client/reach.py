@@ -16,7 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from cryptography import x509
 
-from client.certificate import check_certificate
+from medformer.certificate import check_certificate
 from medformer.errors import MedFormerError
 
 PATIENCE = 5.0

@@ -142,9 +142,19 @@ class Site(Frozen):
 
 
 def load_site(path: Path) -> Site:
-    """Read and check a site.yaml.
+    """Read and check a site.yaml. Relative paths in it begin at its own folder.
 
     Raises:
         ConfigError: Unreadable, not YAML, unknown key, wrong type or value.
     """
-    return read_yaml(path, Site)
+    site = read_yaml(path, Site)
+    home = path.absolute().parent
+    data = site.data.model_copy(update={n: home / p for n, p in paths_in(site.data).items()})
+    own = {name: home / p for name, p in paths_in(site).items()}
+    return site.model_copy(update={"data": data, **own})
+
+
+def paths_in(part: Frozen) -> dict[str, Path]:
+    """Field -> files and folders that a part of site.yaml names."""
+    values = {name: getattr(part, name) for name in type(part).model_fields}
+    return {name: value for name, value in values.items() if isinstance(value, Path)}

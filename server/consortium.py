@@ -17,9 +17,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     make = actions.add_parser("provision", help="make authority, certificate and start-up kits")
     make.add_argument("folder", type=Path, metavar="FOLDER", help="with consortium.yaml")
-    make.add_argument(
-        "--rotate", choices=["server"], help="make a new server certificate of the same authority"
+    one = make.add_mutually_exclusive_group()
+    one.add_argument(
+        "--rotate",
+        metavar="NODE",
+        help="a member whose key is new; or `server`: a new certificate of the same authority",
     )
+    one.add_argument("--revoke", metavar="NODE", help="turn a member away, for good")
     serve = actions.add_parser("up", help="run the SuperLink until it is stopped")
     serve.add_argument("folder", type=Path, metavar="FOLDER", help="provisioned")
     submit = actions.add_parser("submit", help="begin a run, or go on with an interrupted one")
@@ -38,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     status = actions.add_parser("status", help="nodes and runs")
     status.add_argument("folder", type=Path, metavar="FOLDER", help="whose SuperLink is up")
+    status.add_argument("--health", action="store_true", help="only whether it serves")
     stop = actions.add_parser("stop", help="stop a run; what is trained stays")
     stop.add_argument("folder", type=Path, metavar="FOLDER", help="whose SuperLink is up")
     stop.add_argument("run", metavar="RUN_ID", help="Flower's id, as submit printed it")
@@ -47,7 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Do what was asked for, and say what is next."""
-    from server.provision import init, provision
+    from server.members import revoke
+    from server.provision import FILE, init, provision
 
     if arguments.action == "init":
         file = init(arguments.folder, arguments.name, tuple(arguments.host))
@@ -59,8 +65,15 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.action in ("up", "submit", "status", "stop"):
         _superlink(arguments)
         return
-    done = provision(arguments.folder, rotate_server=arguments.rotate == "server")
+    if arguments.revoke:
+        told = revoke(arguments.folder, arguments.revoke)
+        print(f"revoked: {arguments.revoke}, key {told}. A SuperLink that is up turns it away now;")
+        print(f"take it out of {arguments.folder / FILE}, too")
+        return
+    done = provision(arguments.folder, rotate=arguments.rotate)
     print(f"kits: {', '.join(done.kits)}, in {arguments.folder / 'kits'}")
+    for name in done.revoked:
+        print(f"{name}: its key was revoked, and is not let in; take it out of {FILE}")
     print(f"fingerprint of the signing key, for each policy.yaml: {done.signer}")
     for name in done.missing:
         print(f"waiting for the request of {name}: {arguments.folder / 'requests' / name}.json")
@@ -84,6 +97,10 @@ def _superlink(arguments: argparse.Namespace) -> None:
     elif arguments.action == "submit":
         print(f"run {own.submit(arguments.run, arguments.out)}: {arguments.out}")
     elif arguments.action == "status":
+        own.check_health()
+        print("superlink: serving")
+        if arguments.health:
+            return
         print(own.flwr(["supernode", "list", "own"]).strip())
         print(own.flwr(["list", "own"]).strip())
     else:

@@ -5,25 +5,25 @@ consortium.yaml, read out by telephone. No kit holds a private key but the serve
 """
 
 import json
-import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from medformer import certificate as certificates
 from medformer.config import Frozen, Name
 from medformer.errors import ConfigError
 from medformer.files import replace_file
 from medformer.settings import explain, read_yaml
+from server import members
 from server.authority import new_authority, new_server_certificate
-from server.hub import new_signer, sign_kit, signer_of
-from server.protocol import JoinRequest, fingerprint, key_id, spaced
+from server.hub import new_signer, signer_of
+from server.kits import mirror, replace_if_other, server_files, site_kit
+from server.protocol import fingerprint, spaced
 
 FILE = "consortium.yaml"
-KIT = "kit.json"
 SIGNER = Path("authority") / "bundle.key"
 """Signs the app bundle; nodes run no other."""
 TEMPLATE = """\
@@ -65,6 +65,12 @@ class Consortium(Frozen):
     certificate_days: int = Field(default=365, ge=1, le=825)
     sites: dict[Name, Fingerprint] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _no_site_is_the_server(self) -> "Consortium":
+        if "server" in self.sites:
+            raise ValueError("a site cannot be called 'server', which is the server's kit")
+        return self
+
 
 @dataclass(frozen=True)
 class Provisioned:
@@ -73,6 +79,8 @@ class Provisioned:
     kits: tuple[str, ...]
     missing: tuple[str, ...]
     """Members whose request has not come yet."""
+    revoked: tuple[str, ...]
+    """Members in consortium.yaml whose key was revoked."""
     signer: str
     """Fingerprint of the signing key, for the hospitals' policy.yaml."""
 
@@ -105,75 +113,91 @@ def load(folder: Path) -> Consortium:
     return read_yaml(folder / FILE, Consortium)
 
 
-def provision(folder: Path, *, rotate_server: bool = False) -> Provisioned:
+def provision(folder: Path, *, rotate: str | None = None) -> Provisioned:
     """Make what is missing: authority, server certificate, a kit a member whose request is here.
 
-    Kits of those who are no members any more are deleted, and their keys leave the server's kit:
-    that is how a node is revoked, and a changed fingerprint with a new request how its key is
-    rotated. Other kits keep every byte.
+    Kits of those who are no members any more are deleted, and their keys leave the server's kit.
+    Other kits keep every byte. A key that was revoked stays out, whatever consortium.yaml says.
 
     Args:
-        rotate_server: A new server key and certificate, of the same authority.
+        rotate: `server`, a new server key and certificate of the same authority; or a member, whose
+            new key takes the place of its old one while nothing of the others is looked at.
     Raises:
         ConfigError: consortium.yaml cannot be used, or a request is not the member's.
-        AuthorityError: A key or certificate cannot be made.
+        AuthorityError: A key or certificate cannot be made, or the server's is of no use.
     """
     consortium = load(folder)
     authority = folder / "authority" / "ca.key", folder / "authority" / "ca.crt"
+    kits = folder / "kits"
+    server = kits / "server"
+    if rotate not in (None, "server"):
+        members.rotate(folder, rotate, consortium.sites)
+        _site_kit(folder, consortium, rotate)
+        return Provisioned((rotate,), (), (), _told_signer(folder))
     if not authority[0].exists():
         authority[0].parent.mkdir(mode=0o700, exist_ok=True)
         new_authority(*authority, consortium.name)
     if not (folder / SIGNER).exists():
         new_signer(folder / SIGNER)
-    signer = signer_of(folder / SIGNER)
+    out = members.revoked(folder)
     requests = {
         name: request
         for name, told in consortium.sites.items()
-        if (request := _request(folder, name, told)) is not None
+        if told not in out and (request := members.request_of(folder, name, told)) is not None
     }
-    kits = folder / "kits"
-    server = kits / "server"
     server.mkdir(parents=True, exist_ok=True, mode=0o700)
     known = _hosts_of(server)
-    if rotate_server or known != consortium.hosts:
+    if rotate == "server" or known != consortium.hosts:
         # Flower's own processes at the server dial the loopback address, over TLS as well.
         hosts = tuple(dict.fromkeys((*consortium.hosts, "localhost", "127.0.0.1")))
         files = server / "server.key", server / "server.crt"
         new_server_certificate(authority, *files, hosts, consortium.certificate_days)
         replace_file(server / "hosts.json", json.dumps(consortium.hosts).encode())
-    _mirror(server / "nodes", {f"{n}.pub": r.public_key + "\n" for n, r in requests.items()})
+    check_certificate(folder, consortium)
+    mirror(server / "nodes", {f"{n}.pub": r.public_key + "\n" for n, r in requests.items()})
     replace_file(server / "ca.crt", authority[1].read_bytes())
+    running = server_files(folder, consortium.name, consortium.port, consortium.health_port)
+    for name, text in running.items():
+        replace_if_other(server / name, text.encode())
+    (server / "up").chmod(0o755)
     for old in kits.iterdir():
-        if old.name != "server" and old.name not in requests:
-            shutil.rmtree(old)
+        if (name := old.name.removesuffix(".zip")) != "server" and name not in requests:
+            members.drop_kit(kits, name)
     for name in requests:
-        _site_kit(kits / name, consortium, name, authority[1].read_bytes(), folder / SIGNER)
-    missing = tuple(name for name in consortium.sites if name not in requests)
-    return Provisioned(("server", *requests), missing, fingerprint(signer, "signer"))
+        _site_kit(folder, consortium, name)
+    return Provisioned(
+        kits=("server", *requests),
+        missing=tuple(n for n, t in consortium.sites.items() if n not in requests and t not in out),
+        revoked=tuple(n for n, t in consortium.sites.items() if t in out),
+        signer=_told_signer(folder),
+    )
 
 
-def _request(folder: Path, name: str, told: str) -> JoinRequest | None:
-    """A member's request, if it has come and is the member's own."""
-    file = folder / "requests" / f"{name}.json"
-    if not file.exists():
-        return None
-    try:
-        request = JoinRequest.model_validate_json(file.read_bytes())
-        shown = fingerprint(request.public_key)
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
-    except ValidationError as error:
-        raise ConfigError(f"{file}: {explain(error, JoinRequest)}") from error
-    except ValueError as error:
-        raise ConfigError(f"{file}: its public_key {error}") from error
-    if request.site != name:
-        raise ConfigError(f"{file}: is a request of the site {request.site!r}, not of {name!r}")
-    if shown != told:
-        raise ConfigError(
-            f"{file}: its key has the fingerprint {shown}, {FILE} says {told}: somebody else's "
-            "key, or a typing error. Ask the hospital again by telephone"
-        )
-    return request
+def check_certificate(folder: Path, consortium: Consortium) -> None:
+    """Whether hospitals will believe the server.
+
+    Raises:
+        CertificateError: It has ended, is of another authority, or of other names.
+    """
+    certificate = (folder / "kits" / "server" / "server.crt").read_bytes()
+    authority = (folder / "authority" / "ca.crt").read_bytes()
+    for host in consortium.hosts:
+        certificates.check_certificate(certificate, authority, host)
+
+
+def _told_signer(folder: Path) -> str:
+    return fingerprint(signer_of(folder / SIGNER), "signer")
+
+
+def _site_kit(folder: Path, consortium: Consortium, name: str) -> None:
+    facts = {
+        "consortium": consortium.name,
+        "site": name,
+        "hosts": consortium.hosts,
+        "port": consortium.port,
+    }
+    authority = (folder / "authority" / "ca.crt").read_bytes()
+    site_kit(folder / "kits", name, facts, authority, folder / SIGNER)
 
 
 def _hosts_of(server: Path) -> tuple[str, ...] | None:
@@ -184,48 +208,3 @@ def _hosts_of(server: Path) -> tuple[str, ...] | None:
         return None
     there = (server / "server.crt").exists() and (server / "server.key").exists()
     return tuple(names) if there else None
-
-
-def _mirror(folder: Path, files: Mapping[str, str]) -> None:
-    """Exactly these files in a folder."""
-    folder.mkdir(exist_ok=True)
-    for old in folder.iterdir():
-        if old.name not in files:
-            old.unlink()
-    for name, text in files.items():
-        if not (folder / name).exists() or (folder / name).read_text() != text:
-            replace_file(folder / name, text.encode())
-
-
-def _site_kit(folder: Path, consortium: Consortium, name: str, authority: bytes, key: Path) -> None:
-    """What a hospital needs of the consortium; nothing in it is secret."""
-    folder.mkdir(exist_ok=True)
-    facts = {
-        "consortium": consortium.name,
-        "site": name,
-        "hosts": consortium.hosts,
-        "port": consortium.port,
-    }
-    signer = signer_of(key)
-    text = json.dumps(facts, indent=1) + "\n"
-    files = {
-        KIT: text,
-        "kit.sig": sign_kit(text.encode(), authority, key) + "\n",
-        "ca.crt": authority.decode(),
-        "trusted.yaml": f'{key_id(signer)}: "{signer}"\n',
-        "README.md": README.format(name=name, consortium=consortium.name),
-    }
-    _mirror(folder, files)
-
-
-README = """\
-# {name} in the consortium {consortium}
-
-This folder tells the hospital's node how to reach the consortium. It holds no secret.
-
-1. Put it beside your own site.yaml and policy.yaml, as `kit`.
-2. `fedmedformer site check site.yaml` reads your data and prints a data card for your own eyes.
-3. `fedmedformer site up` starts the guard and the node.
-
-`ca.crt` is the consortium's authority: your node talks to nobody whose certificate it has not made.
-"""

@@ -29,18 +29,21 @@ from medformer.errors import ConfigError, MedFormerError
 from medformer.files import is_secret, replace_file, write_secret
 from medformer.processes import Supervisor
 from medformer.settings import read_yaml
+from server.admission import Admission
 from server.bundle import APP_ID, RUN_CONFIG, VERSION, toml, write_app
 from server.deployment import FEDERATION
 from server.federation import Federation, Pretraining, PublicSite
 from server.gateway import gateway
 from server.hub import hub, sign, signer_of
 from server.protocol import FLOWER_SWITCHES, Phase, Schedule, key_id
-from server.provision import SIGNER, Consortium, load
+from server.provision import SIGNER, Consortium, check_certificate, load
 from server.serving import Serving
 
 log = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
+FOLLOW_SECONDS = 2.0
+"""Between looks at the keys in the server's kit, while it is up."""
 SUBMITTED = "submitted.json"
 """In a run folder: Flower's id of the newest submission."""
 NO_PROXY = (("grpc.enable_http_proxy", 0),)
@@ -116,6 +119,7 @@ class SuperLink:
             ConfigError: The folder is not provisioned.
         """
         consortium = self._ready()
+        check_certificate(self.folder, consortium)
         home = self.folder / "flower"
         (home / "empty").mkdir(parents=True, exist_ok=True)
         inner = self._inner_port()
@@ -143,16 +147,20 @@ class SuperLink:
         supervisor = Supervisor(commands, self.folder / "logs", dict.fromkeys(commands, options))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: supervisor.stop())
-        began, open_ = time.monotonic(), False
+        began, open_, due = time.monotonic(), False, 0.0
+        nodes = Admission(self.folder, self.flwr)
 
         def look() -> None:
-            nonlocal open_
+            nonlocal open_, due
             if not (door.serves and apps.serves):
                 raise SuperLinkError("the server's own door has ended; start it again")
             if open_:
+                if time.monotonic() > due:
+                    nodes.follow()
+                    due = time.monotonic() + FOLLOW_SECONDS
                 return
             if healthy(consortium.health_port):
-                self.admit_nodes()
+                nodes.update(nodes.wanted())
                 open_ = True
                 log.info("serving at %s:%d", consortium.hosts[0], consortium.port)
             elif time.monotonic() - began > START_SECONDS:
@@ -212,35 +220,6 @@ class SuperLink:
     def kit(self) -> Path:
         """The server's."""
         return (self.folder / "kits" / "server").absolute()
-
-    def admit_nodes(self) -> None:
-        """Register the keys of the server's kit, and unregister what is there no more.
-
-        Raises:
-            SuperLinkError: Flower does not take a key.
-        """
-        known = self.nodes()
-        wanted = {f.stem: f for f in sorted((self.folder / "kits/server/nodes").glob("*.pub"))}
-        for name, entry in list(known.items()):
-            if name not in wanted or wanted[name].read_text() != entry["public_key"]:
-                self.flwr(["supernode", "unregister", str(entry["node_id"]), "own"])
-                del known[name]
-                self._note(known)
-        for name, file in wanted.items():
-            if name not in known:
-                answer = self.flwr(
-                    ["supernode", "register", str(file), "own", "--name", name, "--format", "json"]
-                )
-                known[name] = {"node_id": _node_id(answer), "public_key": file.read_text()}
-                self._note(known)
-
-    def nodes(self) -> dict[str, dict[str, str]]:
-        """Member -> node id and public key, of those that are let in."""
-        try:
-            known: dict[str, dict[str, str]] = json.loads((self.folder / "nodes.json").read_bytes())
-        except FileNotFoundError:
-            return {}
-        return known
 
     def submit(self, file: Path, out: Path) -> str:
         """Begin a run, or go on with one that was interrupted, whose folder is there.
@@ -326,6 +305,19 @@ class SuperLink:
             )
         return done.stdout
 
+    def check_health(self) -> None:
+        """Ask its health service, as units and containers do.
+
+        Raises:
+            SuperLinkError: It does not serve.
+        """
+        port = load(self.folder).health_port
+        if not healthy(port):
+            raise SuperLinkError(
+                f"the SuperLink does not serve (health at 127.0.0.1:{port}): fedmedformer "
+                f"consortium up {self.folder}"
+            )
+
     def _ready(self) -> Consortium:
         key = self.folder / "kits" / "server" / "server.key"
         if not is_secret(key):
@@ -352,9 +344,6 @@ class SuperLink:
             **FLOWER_SWITCHES,
         }
 
-    def _note(self, known: dict[str, dict[str, str]]) -> None:
-        replace_file(self.folder / "nodes.json", json.dumps(known, indent=1).encode())
-
 
 def healthy(port: int) -> bool:
     """Whether a SuperLink serves on this machine; its health service has no TLS."""
@@ -377,11 +366,3 @@ def _parsed(answer: str) -> dict[str, Any]:
     except ValueError as error:
         raise SuperLinkError(f"Flower's answer cannot be read: {answer.strip()[-200:]}") from error
     return found
-
-
-def _node_id(answer: str) -> str:
-    found = _parsed(answer)
-    for key in ("node-id", "node_id", "id"):
-        if key in found:
-            return str(found[key])
-    raise SuperLinkError(f"Flower's answer names no node: {answer.strip()[-200:]}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from client import checks
-from client.checks import Check, Place, every
+from client.checks import Check, Place, at_start, every
 from client.data.card import data_card
 from client.joining import init
 from client.node import Node
@@ -72,8 +72,8 @@ def north(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def looked(folder: Path, *, offline: bool = True) -> list[Check]:
     site = load_site(folder / "site.yaml")
-    place = Place(site, data_card(site), folder)
-    return list(every(place, offline=offline))
+    place = Place(site, folder)
+    return list(every(place, data_card(site), at_start(place), offline=offline))
 
 
 def edited(file: Path, old: str, new: str) -> None:
@@ -89,12 +89,14 @@ def spent(folder: Path, runs: int) -> None:
 
 
 def test_a_site_that_is_ready_is_told_so_and_up_agrees(north: Path):
-    """Every line OK, in their order; nothing but the manifest is written."""
+    """Every line OK, in their order, and that there is one user; nothing but the manifest is
+    written."""
     before = {p for p in north.rglob("*")}
     found = looked(north)
-    assert {line.state for line in found} == {"OK"}, found
+    assert [line.name for line in found if line.state != "OK"] == ["users"], found
     assert list(dict.fromkeys(line.name for line in found)) == [
-        "data", "records", "budget", "policy", "key", "files", "code", "disk", "kit", "start",
+        "data", "users", "key", "files", "records", "budget", "policy", "code", "disk", "kit",
+        "start",
     ]  # fmt: skip
     Node(north).check()
     made = {p for p in north.rglob("*")} - before
@@ -273,7 +275,7 @@ def test_what_changed_since_the_last_check_is_told(north: Path):
 def test_patients_in_two_splits_and_weak_units_are_noted(north: Path):
     """It works, and somebody should know."""
     edited(north.parent / "records" / "labels.csv", "p4", "p0")
-    (line,) = [line for line in looked(north) if line.state == "NOTE"]
+    (line, _) = [line for line in looked(north) if line.state == "NOTE"]
     assert "train+val share 1 patients" in line.text
 
 
@@ -281,7 +283,9 @@ def test_before_the_kit_has_come(north: Path):
     """Everything else is checked; it is noted what is waited for, and nobody is dialled."""
     shutil.rmtree(north / "kit")
     found = looked(north, offline=False)
-    (line,) = [line for line in found if line.state != "OK"]
+    users, line = [line for line in found if line.state != "OK"]
+    assert (users.state, users.name) == ("NOTE", "users")
+    assert "run as one user" in users.text
     assert (line.state, line.name) == ("NOTE", "kit")
     assert "request.json to the consortium" in line.text
     assert not {"server", "tls", "clock", "start"} & {line.name for line in found}

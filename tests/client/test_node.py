@@ -112,7 +112,7 @@ def test_what_is_missing_is_named_before_anything_starts(folder: Path, harm, rea
     """With what to do about it."""
     harm(folder)
     with pytest.raises((ConfigError, ExposedError), match=reason):
-        node.up(folder, 9194)
+        node.up(folder, 9194, one_user=True)
     assert not (folder / "run").exists()
 
 

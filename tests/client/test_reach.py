@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from client import reach
-from client.certificate import CertificateError
 from client.reach import UnreachableError, dial, greet, off
+from medformer.certificate import CertificateError
 from server import authority
 from tests.client.tls import answering, certified, proxying
 

@@ -68,6 +68,8 @@ class Reader:
         line = self._filled_in(line)
         if "site up" in line and "--health-port" not in line:
             line += f" --health-port {free_port()}"  # the default may be somebody else's here
+        if "site up" in line and os.getuid() == 0:
+            line += " --one-user"
         with open(self.folder / "started.log", "ab") as out:
             self.processes.append(
                 subprocess.Popen(
@@ -103,7 +105,7 @@ class Reader:
 
     def _noted(self, line: str, said: str) -> str:
         self.typed.append(line)
-        if made := re.match(r"fedmedformer site init (\w+)", line):
+        if made := re.match(r"fedmedformer site init (\w+) --name", line):
             (told,) = re.findall(r"fingerprint of this site's key: (.*)", said)
             self._known[f"FINGERPRINT-OF-{made[1].upper()}"] = told
         if signer := re.search(r"fingerprint of the signing key.*: (.*)", said):

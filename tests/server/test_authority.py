@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from client.certificate import check_certificate
+from medformer.certificate import check_certificate
 from medformer.files import is_secret
 from server.authority import (
     AuthorityError,

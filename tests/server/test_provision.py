@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from client.certificate import check_certificate
 from client.joining import init as site_init
+from medformer.certificate import check_certificate
 from medformer.errors import ConfigError
-from server.provision import KIT, init, load, provision
+from server.kits import KIT
+from server.provision import init, load, provision
 
 
 def joining(folder: Path, name: str) -> str:
@@ -94,7 +95,7 @@ def test_the_servers_certificate_is_rotated_or_gets_another_host(folder: Path):
     provision(folder)
     server, north = folder / "kits" / "server", bytes_of(folder / "kits" / "north")
     first = (server / "server.crt").read_bytes()
-    provision(folder, rotate_server=True)
+    provision(folder, rotate="server")
     second = (server / "server.crt").read_bytes()
     assert second != first
     assert bytes_of(folder / "kits" / "north") == north

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client.certificate import CertificateError, check_certificate
+from medformer.certificate import CertificateError, check_certificate
 from server.authority import new_authority, new_server_certificate
 
 
