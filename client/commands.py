@@ -1,6 +1,7 @@
 """The hospital's commands: `fedmedformer site ACTION`."""
 
 import argparse
+import os
 from pathlib import Path
 
 from client.local import commands as local
@@ -8,7 +9,7 @@ from client.local import commands as local
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fedmedformer site` and of its actions."""
-    parser.epilog = "example: fedmedformer site check site.yaml --json card.json"
+    parser.epilog = "example: fedmedformer site check north"
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     begin = _action(actions, "init", "make a site's key, a request to join, and drafts to edit")
     begin.add_argument("folder", type=Path, metavar="FOLDER", help="of the site; made if missing")
@@ -38,11 +39,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     install.epilog = "example: fedmedformer site install /srv/north"
     check = _action(
-        actions, "check", "read a site's data and print its data card, for its own eyes"
+        actions, "check", "read a site's data, print its data card, and see that site up will work"
     )
-    check.add_argument("site", type=Path, metavar="SITE.yaml", help="what the site declares")
-    check.add_argument("--json", type=Path, metavar="FILE", help="write the card there as JSON too")
-    check.epilog = "example: fedmedformer site check site.yaml --json card.json"
+    check.add_argument(
+        "site", type=Path, metavar="SITE", help="its site.yaml, or the folder as site init made it"
+    )
+    check.add_argument(
+        "--json", type=Path, metavar="FILE", help="write all of it there as JSON too"
+    )
+    check.add_argument("--offline", action="store_true", help="do not dial the consortium")
+    check.epilog = "example: fedmedformer site check north --json check.json"
     for name, help_ in (
         ("up", "run the site's guard and node until they are stopped"),
         ("status", "whether guard and node serve"),
@@ -227,34 +233,41 @@ def _node(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Print the card to stdout, then what is wrong to stderr.
+    """Print the card, then a line a check.
 
     Raises:
-        DataError: At least one split cannot be used.
+        ConfigError: At least one of them has to be mended; or site.yaml cannot be read.
     """
     import json
-    import sys
     from dataclasses import asdict
 
+    from client.checks import Check, Place, at_start, every
     from client.data.card import data_card
     from client.data.card_text import as_text
-    from client.data.records import DataError
-    from client.launch import separation
+    from client.launch import act_as_guard
     from client.site import load_site
+    from client.terminal import printable
+    from medformer.errors import ConfigError
+    from medformer.files import replace_file
 
-    site = load_site(arguments.site)
-    print(f"note: {separation(arguments.site.parent)}", file=sys.stderr)
-    card = data_card(site)
-    print(as_text(card), flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(asdict(card), indent=1))
-    for warning in card.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    for split in card.splits:
-        for problem in split.problems:
-            print(f"{split.split}: {problem}", file=sys.stderr)
-    if bad := [split.split for split in card.splits if split.problems]:
-        raise DataError(f"site {site.name}: {', '.join(bad)} cannot be used yet; see above")
+    given: Path = arguments.site
+    file = given / "site.yaml" if given.is_dir() else given
+    site = load_site(file)
+    place = Place(site, file.parent)
+    first = at_start(place)
+    if arguments.json:  # whose folder may be closed to the guard's user
+        replace_file(arguments.json, b"", mode=0o600)
+    with open(arguments.json or os.devnull, "w") as out:
+        act_as_guard(file.parent)
+        card = data_card(site)
+        print(*map(printable, as_text(card).split("\n")), sep="\n", end="\n\n", flush=True)
+        lines: list[Check] = []
+        for line in every(place, card, first, offline=arguments.offline):
+            lines.append(line)
+            print(f"{line.state:<5}{line.name:<9}{printable(line.text)}", flush=True)
+        json.dump({"card": asdict(card), "checks": [asdict(c) for c in lines]}, out, indent=1)
+    if bad := sorted({line.name for line in lines if line.state == "FIX"}):
+        raise ConfigError(f"site {site.name}: {', '.join(bad)}: see FIX above")
 
 
 def _ledger(arguments: argparse.Namespace) -> None:

@@ -107,11 +107,27 @@ class Guard:
             with exclusive(self.folder):
                 return release.check(self._answer(request), exact=self.exact)
         except Refused as no:
-            log.warning("site %s refuses: %s: %s", self.site.name, no.code, no)
-            return Refusal(no.code, str(no), self.site.name)
+            return self.refuse(type(request).__name__.lower(), request.run_id, no)
         except Exception:
             log.exception("site %s cannot answer", self.site.name)
             return Refusal("internal-error", INTERNAL_ERROR, self.site.name)
+
+    def refuse(self, request: str, run_id: str, no: Refused) -> Refusal:
+        """A typed no, told to the site's log and written to its ledger.
+
+        The answer is the same where the ledger cannot be written. An internal error is told to the
+        log only: it may come from a record, and the server learns the hash of every row.
+
+        Args:
+            request: Kind of what is refused.
+        """
+        log.warning("site %s refuses: %s: %.300s", self.site.name, no.code, no)
+        try:
+            with exclusive(self.folder), Ledger.of(self.site, self.folder) as ledger:
+                ledger.note_refusal(request, run_id, no.code, str(no))
+        except Exception:
+            log.exception("site %s: this refusal is not on the ledger", self.site.name)
+        return Refusal(no.code, str(no), self.site.name)
 
     def _answer(self, request: Request) -> Answer:
         if isinstance(request, Hello):

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_ssh_private_key,
 )
 
 from client.kit import signer_in, unpack
@@ -93,6 +95,34 @@ def init(folder: Path, name: str) -> str:
     if (users := users_of(folder)) is not None:
         separate(folder, users)
     return fingerprint(public)
+
+
+def known_by(folder: Path) -> str:
+    """Fingerprint of a site's key, if what the consortium was sent is of it.
+
+    Raises:
+        ConfigError: The key cannot be read, or the public files are of another one.
+    """
+    file = folder / KEY
+    try:
+        key = load_ssh_private_key(file.read_bytes(), None)
+        own = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+        told = fingerprint(own)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError(
+            f"{file}: is no key of a node ({error}): restore it, or move it away and run "
+            "fedmedformer site init again"
+        ) from error
+    for name in (PUBLIC, REQUEST):
+        other = folder / name
+        if not other.exists() or own not in other.read_text(errors="replace"):
+            raise ConfigError(
+                f"{other}: is missing, or not of {KEY}: the consortium may know another key. "
+                f"Restore both, or move {KEY} away and run fedmedformer site init again"
+            )
+    return told
 
 
 def join(folder: Path, kit: Path) -> str:

@@ -27,9 +27,11 @@ from client.launch import (
     refuse_root,
     separation,
 )
+from client.permissions import private_folder, private_key, private_state
+from client.site import Site, load_site
 from client.users import check_layout, users_of
 from medformer.errors import ConfigError, MedFormerError
-from medformer.files import is_secret, replace_file
+from medformer.files import replace_file
 from medformer.processes import PATIENCE, Supervisor
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,11 @@ class Node:
         return self.folder / "run" / "guard" / "guard.sock"
 
     @property
+    def state(self) -> Path:
+        """The guard's own: ledger, answers, local tensors."""
+        return self.folder / "state"
+
+    @property
     def secret(self) -> Path:
         """What SuperNode and executor know each other by; another one at every start."""
         return self.folder / "flower" / "executor.secret"
@@ -78,9 +85,9 @@ class Node:
 
         Raises:
             ConfigError: Names the first that is not, and what to do.
+            ExposedError: Others can reach what is the site's own.
         """
         from client.policy import load_policy
-        from client.site import load_site
 
         kit = self.kit()
         site = load_site(self.folder / "site.yaml")
@@ -88,16 +95,24 @@ class Node:
         if kit["site"] != site.name:
             raise ConfigError(f"the kit is of the site {kit['site']!r}, site.yaml of {site.name!r}")
         verify_kit(self.folder / "kit", policy.signer)
-        if not is_secret(self.folder / "node.key"):
-            raise ConfigError(
-                f"{self.folder / 'node.key'}: is missing, or others can read it (chmod 600)"
-            )
-        if (users := users_of(self.folder)) is not None:
-            check_layout(self.folder, users, site)
-        elif self.folder.stat().st_mode & 0o077:
-            raise ConfigError(f"{self.folder}: others can enter it (chmod 700)")
+        private_key(self.folder / "node.key")
+        self.private(site)
         if len(str(self.socket.absolute())) > LONGEST_SOCKET:
             raise ConfigError(f"{self.socket}: is too long for a socket; use a shorter path")
+
+    def private(self, site: Site) -> None:
+        """See that nobody else can reach the site's folder, and the node's user no more than it
+        has to, where guard and node are two.
+
+        Raises:
+            ConfigError: The layout of two users is another one.
+            ExposedError: Names what others can reach.
+        """
+        if (users := users_of(self.folder)) is not None:
+            check_layout(self.folder, users, site)
+            return
+        private_folder(self.folder)
+        private_state(self.state, site.ledger_anchor)
 
     def guard(self) -> list[str]:
         """Command line of the guard; where there are two users, the node's may ask it."""
@@ -107,7 +122,7 @@ class Node:
             sys.executable, "-I", "-m", "client.guard_rpc",
             "--site", str(folder / "site.yaml"),
             "--policy", str(folder / "policy.yaml"),
-            "--state", str(folder / "state"),
+            "--state", str(self.state.absolute()),
             "--socket", str(self.socket.absolute()),
             *(["--user", str(users.node.uid)] if users else []),
         ]  # fmt: skip
@@ -156,6 +171,7 @@ def up(folder: Path, health_port: int = HEALTH_PORT, *, one_user: bool = False) 
         one_user: Whether root insists on running all of it as root.
     Raises:
         ConfigError: Something is missing or wrong.
+        ExposedError: Others can reach what is the site's own.
         LaunchError: The consortium's code would run as root, or this is not root and has to be.
         NodeError: The node is up already.
     """

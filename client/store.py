@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from client.privacy.chain import RUN_ID
 from client.training import LocalState
 from medformer.errors import MedFormerError
 from medformer.files import KEY, replace_file
@@ -44,7 +45,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, run_id: str) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", run_id):
+        if not RUN_ID.fullmatch(run_id):
             raise StoreError("a run id is 1 to 64 letters, digits or '-'")
         self._answers = folder / "runs" / run_id / "answers"
         self._states = folder / "runs" / run_id / "state"
@@ -132,7 +133,7 @@ def exclusive(folder: Path) -> Iterator[None]:
             "needs a folder of its own"
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = open(folder / "lock", "w")  # noqa: SIM115
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written ({error}): choose another folder") from error

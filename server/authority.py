@@ -1,4 +1,4 @@
-"""Keys and certificates of a consortium, and what is wrong with one that does not work.
+"""Keys and certificates of a consortium.
 
 Elliptic curves on P-256. A private key is written once, 0600, where it is used.
 """
@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -93,51 +92,6 @@ def new_server_certificate(
     key.unlink(missing_ok=True)
     _write(key, private)
     certificate.write_bytes(made.public_bytes(Encoding.PEM))
-
-
-def check_server_certificate(
-    certificate: bytes, authority: bytes, host: str, now: datetime | None = None
-) -> None:
-    """Whether a server's certificate is what a hospital expects, and if not, why.
-
-    Args:
-        certificate: PEM, as the server showed it.
-        authority: PEM, as the start-up kit holds it.
-        host: What was dialled.
-    Raises:
-        AuthorityError: One sentence with a remedy: a foreign authority, a wrong name, expired, not
-            valid yet (or this machine's clock is off).
-    """
-    try:
-        shown = x509.load_pem_x509_certificate(certificate)
-        known = x509.load_pem_x509_certificate(authority)
-    except ValueError as error:
-        raise AuthorityError(f"a certificate cannot be read ({error})") from error
-    try:
-        shown.verify_directly_issued_by(known)
-    except (InvalidSignature, ValueError, TypeError) as error:
-        raise AuthorityError(
-            f"the server's certificate was made by {shown.issuer.rfc4514_string()!r}, not by this "
-            "consortium's authority: use the newest start-up kit, or somebody listens in between"
-        ) from error
-    now = now or datetime.now(UTC)
-    if now > shown.not_valid_after_utc:
-        raise AuthorityError(
-            f"the server's certificate ended on {shown.not_valid_after_utc:%Y-%m-%d}: the "
-            "coordinator renews it with `fedmedformer consortium provision --rotate server`"
-        )
-    if now < shown.not_valid_before_utc:
-        raise AuthorityError(
-            f"the server's certificate begins on {shown.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, "
-            f"and this machine's clock says {now:%Y-%m-%d %H:%M}: set the clock (NTP)"
-        )
-    names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    if _host(host) not in list(names):
-        known_hosts = ", ".join(str(n.value) for n in names)
-        raise AuthorityError(
-            f"the server's certificate is for {known_hosts}, but {host} was dialled: dial one of "
-            "them, or add the host to consortium.yaml and provision again"
-        )
 
 
 def _write(path: Path, private: ec.EllipticCurvePrivateKey) -> None:

@@ -12,12 +12,13 @@ from typing import Annotated
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from medformer import certificate as certificates
 from medformer.config import Frozen, Name
 from medformer.errors import ConfigError
 from medformer.files import replace_file
 from medformer.settings import explain, read_yaml
 from server import members
-from server.authority import check_server_certificate, new_authority, new_server_certificate
+from server.authority import new_authority, new_server_certificate
 from server.hub import new_signer, signer_of
 from server.kits import mirror, replace_if_other, server_files, site_kit
 from server.protocol import fingerprint, spaced
@@ -176,12 +177,12 @@ def check_certificate(folder: Path, consortium: Consortium) -> None:
     """Whether hospitals will believe the server.
 
     Raises:
-        AuthorityError: Its certificate has ended, is of another authority, or of other names.
+        CertificateError: It has ended, is of another authority, or of other names.
     """
     certificate = (folder / "kits" / "server" / "server.crt").read_bytes()
     authority = (folder / "authority" / "ca.crt").read_bytes()
     for host in consortium.hosts:
-        check_server_certificate(certificate, authority, host)
+        certificates.check_certificate(certificate, authority, host)
 
 
 def _told_signer(folder: Path) -> str:

@@ -58,6 +58,8 @@ class SplitCard:
     """Records that were left out because of the site's list; in no other number."""
     faults: tuple[str, ...]
     """Which records and why, where the source knows."""
+    notes: Mapping[str, tuple[int, str]]
+    """What to look at, though it can be used -> how many records, and the first of them."""
     duplicates: int
     """Valid records whose pixels an earlier one of the split has too."""
     patients: int | None
@@ -143,6 +145,7 @@ def _split_card(
         invalid=int((~records.valid).sum()),
         withdrawn=len(records.withdrawn),
         faults=records.faults,
+        notes=_counted(records.notes),
         duplicates=len(prints) - len(set(prints)),
         patients=len(each) or None,
         images_a_patient=(min(each), len(patients) / len(each), max(each)) if each else None,
@@ -150,10 +153,18 @@ def _split_card(
     )
 
 
+def _counted(notes: Sequence[tuple[str, str]]) -> dict[str, tuple[int, str]]:
+    found: dict[str, tuple[int, str]] = {}
+    for record, what in notes:
+        count, first = found.get(what, (0, record))
+        found[what] = (count + 1, first)
+    return found
+
+
 def _unread(split: str, problem: str) -> SplitCard:
     """The card of a split that cannot be read at all."""
     return SplitCard(
-        split, 0, {}, {}, None, None, None, None, {}, 0, 0, (), 0, None, None, (problem,)
+        split, 0, {}, {}, None, None, None, None, {}, 0, 0, (), {}, 0, None, None, (problem,)
     )  # fmt: skip
 
 
@@ -224,6 +235,11 @@ def _warnings(
     for pair, count in images.items():
         found.append(f"{pair} share {count} identical images: metrics on them are too good")
     for card in cards:
+        for what, (count, first) in card.notes.items():
+            found.append(
+                f"{card.split}: {count} files {what}; the first is {first}. Look at them, and mask "
+                "what identifies a patient before anything is trained"
+            )
         if card.duplicates:
             found.append(
                 f"{card.split}: {card.duplicates} images repeat another one pixel by pixel; what "

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,16 @@ UNEVEN = 0.05
 LUMA = (0.299, 0.587, 0.114)
 """Grey of red, green and blue: ITU-R 601-2, as Pillow has it."""
 
+OFTEN_BURNED_IN = (
+    "1.2.840.10008.5.1.4.1.1.7",  # secondary captures
+    "1.2.840.10008.5.1.4.1.1.3",  # ultrasound of several frames
+    "1.2.840.10008.5.1.4.1.1.6",  # ultrasound
+    "1.2.840.10008.5.1.4.1.1.77.1.1",  # endoscopy and the like, in visible light
+)
+"""SOP classes, and what begins with them and a dot (PS3.4, B.5)."""
+
 Array = npt.NDArray[Any]
+BurnedIn = Literal["yes", "no", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +52,9 @@ class Scan:
     spacing: Tensor | None
     """(rank,) millimetres."""
     patient: str
-    burned_in: bool
-    """Whether the file says that names or dates are painted into its pixels."""
+    burned_in: BurnedIn
+    """Whether names or dates are painted into its pixels, as the file says; `unknown` where it does
+    not and where they often are: ultrasound, secondary captures."""
 
 
 def scan(path: Path, domain: Domain, window: Window) -> Scan:
@@ -74,7 +84,7 @@ def scan(path: Path, domain: Domain, window: Window) -> Scan:
         values = frames[order]
         if not colour:
             values = _shown([values], [header], window)
-        return _scan(values, colour, header, spacing, domain)
+        return _scan(values, colour, [header], spacing, domain)
 
 
 def _series(folder: Path, domain: Domain, window: Window) -> Scan:
@@ -103,7 +113,7 @@ def _series(folder: Path, domain: Domain, window: Window) -> Scan:
     values = _shown([frames for frames, _ in decoded], headers, window)
     in_plane = _pixel_spacing(headers[0])
     spacing = (apart, *in_plane) if in_plane else None
-    return _scan(values, False, headers[0], spacing, domain)
+    return _scan(values, False, headers, spacing, domain)
 
 
 @contextmanager
@@ -329,7 +339,11 @@ def _frame_order(header: Any, count: int) -> tuple[list[int], float | None]:
 
 
 def _scan(
-    values: Array, colour: bool, header: Any, spacing: tuple[float, ...] | None, domain: Domain
+    values: Array,
+    colour: bool,
+    headers: Sequence[Any],
+    spacing: tuple[float, ...] | None,
+    domain: Domain,
 ) -> Scan:
     """(F, H, W) or (F, H, W, 3) as the site's channels and rank."""
     image = torch.from_numpy(np.ascontiguousarray(values))
@@ -346,6 +360,21 @@ def _scan(
     return Scan(
         image=image.contiguous(),
         spacing=torch.tensor(spacing) if spacing else None,
-        patient=str(header.get("PatientID", "") or "").strip(),
-        burned_in=str(header.get("BurnedInAnnotation", "")).upper() == "YES",
+        patient=str(headers[0].get("PatientID", "") or "").strip(),
+        burned_in=_burned_in(headers),
     )
+
+
+def _burned_in(headers: Sequence[Any]) -> BurnedIn:
+    """The worst that any file of a record says (PS3.3, C.7.6.1.1.5)."""
+    said = [str(h.get("BurnedInAnnotation", "") or "").strip().upper() for h in headers]
+    if "YES" in said:
+        return "yes"
+    for header, word in zip(headers, said, strict=True):
+        kind = str(header.get("SOPClassUID", ""))
+        if word != "NO" and (
+            str(header.get("Modality", "")) in ("US", "IVUS")
+            or any(kind == one or kind.startswith(f"{one}.") for one in OFTEN_BURNED_IN)
+        ):
+            return "unknown"
+    return "no"

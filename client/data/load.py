@@ -1,6 +1,5 @@
 """From a site's declaration to its Records: strictly for people, silently for training."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -20,8 +19,8 @@ from client.data.records import (
     of_known_patients,
     problems,
 )
-from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms, Source
-from client.data.table import TABLE
+from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms
+from client.data.stamp import stamp
 from client.site import Site
 from medformer import phantoms
 from medformer.config import UNLABELLED, Domain, Task
@@ -44,8 +43,8 @@ def check(site: Site) -> None:
             raise DataError(f"site {site.name}, {split}: {found[0]}")
 
 
-_lists: dict[Site, object] = {}
-"""Site -> the list and the table by which what is kept warm was read."""
+_seen: dict[Site, object] = {}
+"""Site -> list and files, as they were when what is kept warm was read."""
 
 
 def load(site: Site, split: str) -> Records:
@@ -54,8 +53,8 @@ def load(site: Site, split: str) -> Records:
     A file that cannot be read gives no records; a bad record is marked invalid. What is wrong goes
     to the site's own log only, because an error that depends on a record would tell of it.
 
-    The list of the withdrawn and labels.csv are looked at in every call; when one changes, nothing
-    that was read before stays in memory.
+    The list of the withdrawn, and the files' names, sizes and times, are looked at in every call;
+    when one changes, nothing that was read before stays in memory.
     """
     try:
         left_out = withdrawn.names(site.withdrawn)
@@ -63,26 +62,18 @@ def load(site: Site, split: str) -> Records:
         log.error("site %s, %s: %s; training goes on without records", site.name, split, error)
         forget()
         return empty(site.domain, site.tasks)
-    lists = left_out, _table(site.data)
-    if _lists.get(site, lists) != lists:
+    seen = left_out, stamp(site.data)
+    if _seen.get(site, seen) != seen:
+        log.warning("site %s: its data changed on the disk and are read again", site.name)
         forget()
-    _lists[site] = lists
+    _seen[site] = seen
     return _loaded(site, split, left_out)
 
 
 def forget() -> None:
     """Keep nothing warm: the next call of `load` reads the files."""
     _loaded.cache_clear()
-
-
-def _table(source: Source) -> bytes:
-    """Hash of the source's labels.csv, if it has one that can be read."""
-    if not isinstance(source, Listed):
-        return b""
-    try:
-        return hashlib.sha256((source.path / TABLE).read_bytes()).digest()
-    except OSError:
-        return b""
+    _seen.clear()
 
 
 @lru_cache(maxsize=16)
@@ -119,7 +110,7 @@ def read(site: Site, split: str, left_out: Set[str] | None = None) -> Records:
     path = source.path if isinstance(source, Npz) else _medmnist_path(source)
     images, labels = npz.read(path, split, keys)
     rows: Sequence[int] = range(len(images))
-    if (own := _rows(source.indices, split)) is not None:
+    if (own := chosen_rows(source.indices, split)) is not None:
         rows = own
         if len(rows) and max(rows) >= len(images):
             raise DataError(f"{source.indices}: row {max(rows)} is outside {path}")
@@ -131,7 +122,12 @@ def _medmnist_path(source: MedMnist) -> Path:
     return medmnist.find(source.dataset, source.size, source.root)
 
 
-def _rows(indices: Path | None, split: str) -> list[int] | None:
+def chosen_rows(indices: Path | None, split: str) -> list[int] | None:
+    """A site's own rows of a split; None where all are.
+
+    Raises:
+        DataError: The list cannot be read.
+    """
     if indices is None:
         return None
     try:

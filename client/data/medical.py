@@ -17,6 +17,13 @@ Medical = Dicom | Nifti
 PACKAGES = {"dicom": "pydicom", "nifti": "nibabel"}
 """Source, which is also the name of the extra that installs it -> package that reads it."""
 
+NOTES = {
+    "yes": "say that names or dates are painted into their pixels",
+    "unknown": "are ultrasound or secondary captures, and do not say whether names or dates are "
+    "painted into their pixels",
+}
+"""What files of a kind do, for people."""
+
 
 def read(
     source: Medical,
@@ -78,29 +85,30 @@ def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
 
 def opened(
     path: Path, source: Medical, domain: Domain, named: tuple[float, float] | None = None
-) -> tuple[Tensor, Tensor | None, torch.Size, str]:
+) -> tuple[Tensor, Tensor | None, torch.Size, str, str]:
     """A file, or a series' folder, as the site trains on it.
 
     Args:
         named: Spacing that counts more than what the file says.
     Returns:
-        The image (C, *spatial), its spacing (rank,), its *spatial before it was fitted, and whose
-        it is.
+        The image (C, *spatial), its spacing (rank,), its *spatial before it was fitted, whose it
+        is, and what to look at in it.
     Raises:
         Unusable: It cannot be read, or is not what the site declares.
     """
-    patient = ""
+    patient, note = "", ""
     spacing: Tensor | None
     if isinstance(source, Dicom):
         scan = dicom.scan(path, domain, source.window)
         image, spacing, patient = scan.image, scan.spacing, scan.patient
+        note = NOTES.get(scan.burned_in, "")
     else:
         image, spacing = nifti.image(path, domain, source.window)
     if named is not None or (spacing is None and domain.spacing is not None):
         spacing = torch.tensor(named or domain.spacing)
     before = image.shape[1:]
     image, spacing = fitted(image, spacing, source.max_side, source.multiple)
-    return image, spacing, before, patient
+    return image, spacing, before, patient, note
 
 
 def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]) -> Single:
@@ -108,7 +116,7 @@ def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]
     if not path.resolve().is_relative_to(source.path.resolve()):
         raise Unusable("lies outside of data.path")
     named = spacing_of(entry) if domain.rank == 2 else None
-    image, spacing, shape, patient = opened(path, source, domain, named)
+    image, spacing, shape, patient, note = opened(path, source, domain, named)
 
     def masked(cell: str, where: str) -> Tensor:
         if not cell:
@@ -122,4 +130,6 @@ def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]
         return fitted_mask(values, source.max_side, source.multiple)
 
     labels = {task.name: truth(task, entry.cells[task.labels], source, masked) for task in tasks}
-    return Single(image, labels, spacing, patient=patient)
+    return Single(
+        image, labels, spacing, patient=patient, note=(entry.file, note) if note else None
+    )

@@ -64,11 +64,9 @@ def find(dataset: str, size: int, root: Path | None) -> Path:
         check_side(dataset, size)
     except ValueError as error:
         raise DataError(str(error)) from error
-    stem = dataset if size == 28 else f"{dataset}_{size}"
-    folder = Path.home() / ".medmnist" if root is None else root
-    for name in (f"{stem}.npz", f"{stem}_part.npz"):
-        if (folder / name).is_file():
-            return folder / name
+    if (known := present(dataset, size, root)) is not None:
+        return known
+    stem, folder = _stem(dataset, size), _folder(root)
     info(dataset)  # the package takes a second to load: not where the file is at hand
     try:
         return _download(dataset, size, folder, stem)
@@ -77,6 +75,20 @@ def find(dataset: str, size: int, root: Path | None) -> Path:
             f"{folder / stem}.npz is missing and could not be downloaded "
             f"({type(error).__name__}). Put the file there, or name its folder with --data-root"
         ) from error
+
+
+def present(dataset: str, size: int, root: Path | None) -> Path | None:
+    """Path of the data set's file if it is here; nothing is downloaded."""
+    names = (f"{_stem(dataset, size)}.npz", f"{_stem(dataset, size)}_part.npz")
+    return next((f for name in names if (f := _folder(root) / name).is_file()), None)
+
+
+def _stem(dataset: str, size: int) -> str:
+    return dataset if size == 28 else f"{dataset}_{size}"
+
+
+def _folder(root: Path | None) -> Path:
+    return Path.home() / ".medmnist" if root is None else root
 
 
 def _download(dataset: str, size: int, folder: Path, stem: str) -> Path:

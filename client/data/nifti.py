@@ -55,7 +55,7 @@ def _volume(name: Path, domain: Domain) -> tuple[npt.NDArray[np.float32], Tensor
     """(*spatial) scaled values, axes in RAS order from last to first, and their spacing."""
     import nibabel as nib
 
-    path, number = _numbered(name)
+    path, number = numbered(name)
     if not path.is_file():
         raise Unusable("no such file")
     if path.stat().st_size > LARGEST:
@@ -108,7 +108,7 @@ def _three(file: Any, number: int | None) -> Any:
     return file.__class__(np.asarray(file.dataobj).reshape(shape), file.affine)
 
 
-def _numbered(name: Path) -> tuple[Path, int | None]:
+def numbered(name: Path) -> tuple[Path, int | None]:
     """`scan.nii.gz:3` -> the file and 3."""
     found = re.fullmatch(r"(.+\.nii(?:\.gz)?):(\d{1,6})", name.name)
     return (name.with_name(found[1]), int(found[2])) if found else (name, None)

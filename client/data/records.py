@@ -56,6 +56,8 @@ class Records:
     """`RECORD: why it cannot be used`, of a source that knows; for the site's own eyes."""
     patients: tuple[str, ...] = ()
     """Whose image each row is, "" where nobody knows; no entries where the source never says."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """Record, and what to look at in it though it can be used; for the site's own eyes."""
     withdrawn: tuple[str, ...] = ()
     """Of each record that was left out, the name on the list of the withdrawn that it is known by;
     for the site's own eyes."""
@@ -97,6 +99,8 @@ class Single:
     """Why it cannot be used."""
     patient: str = ""
     """Whose it is."""
+    note: tuple[str, str] | None = None
+    """Its name, and what to look at."""
 
 
 def unusable(domain: Domain, tasks: Iterable[Task], fault: str) -> Single:
@@ -117,7 +121,8 @@ def grouped(singles: Iterable[Single], domain: Domain, tasks: Iterable[Task]) ->
     stacks = tuple(_stack(kinds[kind]) for kind in sorted(kinds))
     ordered = [one for kind in sorted(kinds) for one in kinds[kind]]
     faults = tuple(one.fault for one in ordered if one.fault)
-    return Records(stacks, faults, tuple(one.patient for one in ordered))
+    notes = tuple(one.note for one in ordered if one.note)
+    return Records(stacks, faults, tuple(one.patient for one in ordered), notes=notes)
 
 
 def _stack(alike: list[Single]) -> Stack:

@@ -46,20 +46,18 @@ def _serve(arguments: argparse.Namespace, stopped: threading.Event) -> None:
     from client.data.load import load
     from client.data.withdrawn import names
     from client.guard import Guard
-    from client.guard_rpc.server import GuardService, ServiceError, only_ours
+    from client.guard_rpc.server import GuardService
+    from client.joining import KEY
+    from client.permissions import installed_code, only_ours, private_key
     from client.policy import load_policy
     from client.privacy.noise import SecureNoise
     from client.site import load_site
 
-    own = Path(str(client.__file__))
-    if not own.resolve().is_relative_to(Path(sys.prefix).resolve()):
-        raise ServiceError(
-            f"{own.parent}: the guard runs installed code only, and this lies outside of "
-            f"{sys.prefix}: pip install fedmedformer into an environment of the guard's own"
-        )
-    only_ours(own)
+    installed_code(Path(str(client.__file__)).parent)
     only_ours(arguments.site)
     only_ours(arguments.policy)
+    if (key := arguments.site.parent / KEY).exists():
+        private_key(key)
     site, policy = load_site(arguments.site), load_policy(arguments.policy)
     if site.withdrawn is not None:
         names(site.withdrawn)  # said at the start, not in the first round

@@ -1,8 +1,6 @@
 """Serves one site's guard: gRPC on a Unix socket behind a door, with a health service."""
 
 import logging
-import os
-import stat
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +18,10 @@ from client.guard_rpc.messages import (
     answer_to_proto,
     request_from_proto,
 )
+from client.permissions import private_state
+from client.privacy.refusals import BadRequest
 from medformer.errors import MedFormerError
-from server.protocol import ProtocolError, Refusal
+from server.protocol import ProtocolError
 
 log = logging.getLogger(__name__)
 
@@ -39,19 +39,20 @@ class GuardService:
     """Serves from the constructor on, until it is closed.
 
     Args:
-        guard: Answers; its state folder becomes 0700.
+        guard: Answers; its state folder is made 0700 if it is not there yet.
         socket: Where relays connect.
         users: User ids of relays.
     Raises:
-        ServiceError: A folder cannot be used, or others can write to it.
+        ServiceError: A folder cannot be used.
+        ExposedError: Others can enter the state folder, or read ledger or anchor.
     """
 
     def __init__(self, guard: Guard, socket: Path, users: Collection[int] = ()) -> None:
         self._guard = guard
         self._health = health.HealthServicer()
+        private_state(guard.folder, guard.site.ledger_anchor)
         try:
             guard.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            guard.folder.chmod(0o700)
             inner = guard.folder.resolve() / INNER
             inner.unlink(missing_ok=True)
             self._server = self._listening(inner)
@@ -102,23 +103,6 @@ class GuardService:
             request = request_from_proto(message)
         except ProtocolError as error:
             log.warning("refused a message: %s", error)
-            site = self._guard.site.name
-            return answer_to_proto(
-                Refusal("bad-request", "the message is not of this protocol", site)
-            )
+            no = BadRequest("the message is not of this protocol")
+            return answer_to_proto(self._guard.refuse("unknown", "", no))
         return answer_to_proto(self._guard.handle(request))
-
-
-def only_ours(path: Path) -> None:
-    """See that nobody but this user and root can change a file or folder, or what leads to it.
-
-    Raises:
-        ServiceError: Names what others can write.
-    """
-    for place in (path.resolve(), *path.resolve().parents):
-        found = place.stat()
-        sticky_root = found.st_uid == 0 and found.st_mode & stat.S_ISVTX
-        if found.st_uid not in (0, os.getuid()):
-            raise ServiceError(f"{place}: belongs to another user")
-        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky_root:
-            raise ServiceError(f"{place}: others can write there (chmod go-w)")

@@ -110,7 +110,7 @@ def _image(path: Path, kind: str, site: Site) -> tuple[Tensor, Tensor | None]:
         raise Unusable("is no PNG, JPEG, BMP, TIFF, DICOM, NIfTI or npz file by its name")
     source = _as(Dicom, site) if kind == "dicom" else _as(Nifti, site)
     medical.needed(source)
-    image, spacing, _, _ = medical.opened(path, source, domain)
+    image, spacing, *_ = medical.opened(path, source, domain)
     return _sized(image), spacing
 
 

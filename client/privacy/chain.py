@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from medformer.errors import MedFormerError
 
 FILE = "ledger.sqlite"
 """Name of the ledger in a site's state folder."""
+RUN_ID = re.compile("[A-Za-z0-9-]{1,64}")
+"""It becomes the name of a folder, and is shown on terminals."""
 
 
 class LedgerError(MedFormerError):

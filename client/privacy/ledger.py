@@ -11,20 +11,21 @@ this last row was put back from a backup and is refused, one that lacks just thi
 """
 
 import json
+import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from client.privacy.chain import FILE, LedgerError, Row, checked
+from client.privacy.anchor import held_by_anchor, write_anchor
+from client.privacy.chain import FILE, RUN_ID, LedgerError, Row, checked
 from client.privacy.composition import Budget, Cost
 from client.privacy.plan import PrivacyPlan
 from client.privacy.refusals import AttemptLost, BadRequest, BudgetExhausted
 from client.site import Privacy, Rule, Site
-from medformer.files import replace_file
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -37,6 +38,12 @@ CREATE TABLE IF NOT EXISTS entries (
     hash TEXT NOT NULL UNIQUE
 );
 CREATE INDEX IF NOT EXISTS by_run ON entries (kind, run_id);
+CREATE TABLE IF NOT EXISTS refusals (
+    run_id TEXT NOT NULL,
+    code TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (run_id, code)
+);
 CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON entries
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON entries
@@ -45,6 +52,10 @@ CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON entries
 
 MOST_WAITING = 100
 """Runs that may wait for approval: a server cannot fill the disk with requests."""
+MOST_REFUSED = 200
+"""Pairs of run and code whose refusals are counted apart; all later runs are counted as one."""
+LONGEST_REASON = 300
+"""Characters of a refusal's reason that are kept: some quote the request."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,8 @@ class Ledger:
         self._path = path
         self._anchor = anchor
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's own files follow it
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
@@ -272,6 +284,31 @@ class Ledger:
         """SHA-256 of the run's noisy class counts, if they were counted."""
         return next((b["sha256"] for _, b in self._rows("class-balance", run_id)), None)
 
+    def note_refusal(self, request: str, run_id: str, code: str, reason: str) -> None:
+        """Write down that a request was refused; a function of requests, never of a record.
+
+        What is refused for one run with one code is counted, and a row is written whenever the
+        count has doubled: 1, 2, 4 and so on. However often a server asks and whatever it calls its
+        runs, rows grow with the logarithm of that, and it cannot fill the disk.
+
+        Args:
+            request: Its kind.
+            run_id: Kept if it is one.
+        """
+        run_id = run_id if RUN_ID.fullmatch(run_id) else ""
+        with self._transaction():
+            counts = {
+                (run, about): count
+                for run, about, count in self._db.execute("SELECT * FROM refusals").fetchall()
+            }
+            if len(counts) >= MOST_REFUSED and (run_id, code) not in counts:
+                run_id = ""
+            count = counts.get((run_id, code), 0) + 1
+            self._db.execute("REPLACE INTO refusals VALUES (?, ?, ?)", [run_id, code, count])
+            if count & (count - 1) == 0:
+                body = {"request": request, "code": code, "count": count}
+                self._append("refusal", run_id, {**body, "reason": reason[:LONGEST_REASON]})
+
     def spent(self) -> tuple[float, float]:
         """Epsilon and delta of every admitted run together, under the registered rule."""
         return self._budget.spent(self._total())
@@ -321,53 +358,17 @@ class Ledger:
         if self._anchor is None:
             return
         with self._transaction():
-            newest = read_anchor(self._anchor)
-            last = self._last()
-            if newest is None:
-                if any(self._rows("anchor")):
-                    raise LedgerError(
-                        f"{self._anchor}: the ledger's anchor is missing, so nobody can tell "
-                        f"whether {self._path} is an old copy. Restore the anchor"
-                    )
+            rows = self.rows()
+            missing = held_by_anchor(rows, self._anchor, self._path)
+            if missing is not None:
+                self._insert(missing)
+            elif not self._anchor.exists():
                 self._append("anchor", "", {})
-            elif last is None or last.seq < newest.seq:
-                if newest.previous != (last.hash if last else ""):
-                    raise LedgerError(
-                        f"{self._path}: the ledger ends with row {last.seq if last else 0}, its "
-                        f"anchor {self._anchor} with row {newest.seq}: an old copy was put back. "
-                        "Budget was spent since then; restore the newest copy"
-                    )
-                self._insert(newest)
-            elif newest != self._row(newest.seq):
-                raise LedgerError(
-                    f"{self._path}: row {newest.seq} of the ledger is not the one that its anchor "
-                    f"{self._anchor} holds. Nothing is trained on it: restore the newest copy"
-                )
 
     def _register(self, privacy: Privacy) -> None:
-        epsilon, delta = privacy.lifetime_epsilon, privacy.lifetime_delta
         with self._transaction():
             rows = [body for _, body in self._rows("cohort")]
-            if rows and (
-                epsilon > min(b["epsilon_budget"] for b in rows)
-                or delta > min(b["delta_budget"] for b in rows) * (1 + 1e-12)
-            ):
-                raise LedgerError(
-                    f"{self._path}: a budget of epsilon {epsilon:g}, delta {delta:g} is larger "
-                    "than the one registered for these records: a budget can be lowered, not raised"
-                )
-            if any(b["unit"] != privacy.unit for b in rows):
-                raise LedgerError(f"{self._path}: registered for unit {rows[0]['unit']!r}")
-            if rows and (rule := Budget.registered(rows).rule) != privacy.rule:
-                raise LedgerError(
-                    f"{self._path}: registered with the rule {rule!r}, asked for {privacy.rule!r}: "
-                    f"how runs add up is fixed for the life of these records. Set privacy.rule: "
-                    f"{rule}"
-                )
-            try:
-                budget = Budget.of(privacy, rows[0].get("order") if rows else None)
-            except ValueError as error:
-                raise LedgerError(f"{self._path}: {error}") from error
+            budget = registrable(rows, privacy, self._path)
             body = {"unit": privacy.unit, **budget.values()}
             if body not in rows:
                 self._append("cohort", "", body)
@@ -435,27 +436,37 @@ class Ledger:
             ) from error
 
 
+def registrable(rows: Sequence[Mapping[str, Any]], privacy: Privacy, path: Path) -> Budget:
+    """The budget of a site.yaml, if the ledger that stands may be used with it.
+
+    Args:
+        rows: Bodies of the ledger's registrations.
+        path: Of the ledger, for the errors.
+    Raises:
+        LedgerError: It would raise the budget, or change unit or rule.
+    """
+    epsilon, delta = privacy.lifetime_epsilon, privacy.lifetime_delta
+    if rows and (
+        epsilon > min(b["epsilon_budget"] for b in rows)
+        or delta > min(b["delta_budget"] for b in rows) * (1 + 1e-12)
+    ):
+        raise LedgerError(
+            f"{path}: a budget of epsilon {epsilon:g}, delta {delta:g} is larger "
+            "than the one registered for these records: a budget can be lowered, not raised"
+        )
+    if any(b["unit"] != privacy.unit for b in rows):
+        raise LedgerError(f"{path}: registered for unit {rows[0]['unit']!r}")
+    if rows and (rule := Budget.registered(rows).rule) != privacy.rule:
+        raise LedgerError(
+            f"{path}: registered with the rule {rule!r}, asked for {privacy.rule!r}: "
+            f"how runs add up is fixed for the life of these records. Set privacy.rule: "
+            f"{rule}"
+        )
+    try:
+        return Budget.of(privacy, rows[0].get("order") if rows else None)
+    except ValueError as error:
+        raise LedgerError(f"{path}: {error}") from error
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def write_anchor(path: Path, row: Row) -> None:
-    """Keep the newest row, durably."""
-    replace_file(path, json.dumps(asdict(row)).encode())
-
-
-def read_anchor(path: Path) -> Row | None:
-    """The newest row that was written, or None if there is no such file.
-
-    Raises:
-        LedgerError: Unreadable or damaged.
-    """
-    try:
-        row = Row(**json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise LedgerError(f"{path}: the ledger's anchor cannot be read ({error})") from error
-    if not row.fits:
-        raise LedgerError(f"{path}: the ledger's anchor was changed. Restore it")
-    return row

@@ -11,6 +11,7 @@ from pathlib import Path
 from client.privacy.chain import FILE, LedgerError, Row, checked
 from client.privacy.composition import Budget, Cost
 from client.privacy.plan import PrivacyPlan
+from client.terminal import printable
 from medformer.files import replace_file
 
 
@@ -94,7 +95,7 @@ def as_text(rows: Sequence[Row]) -> str:
             f"{row.time:<26}{plan.epsilon:>9.3f}{plan.delta:>9.2g}{plan.rounds:>8}{trained:>9}"
             f"{f'{used}/{plan.spare_rounds}':>8}  {row.run_id}"
         )
-    lines += [""] + [
+    lines += [*_refusal_lines(rows), ""] + [
         f"the clock went back before row {after.seq}: {before.time} to {after.time}"
         for before, after in pairwise(rows)
         if after.time < before.time
@@ -118,6 +119,26 @@ def _budget_lines(budget: Budget, total: Cost) -> list[str]:
             ("delta", delta, budget.delta, ".3g"),
         )
     ]
+
+
+def _refusal_lines(rows: Sequence[Row]) -> list[str]:
+    """A line a run and code: when it was refused first, how often at least, and why last."""
+    found: dict[tuple[str, str], tuple[str, Row]] = {}
+    for row in rows:
+        if row.kind == "refusal":
+            key = row.run_id, row.values["code"]
+            found[key] = (found[key][0] if key in found else row.time, row)
+    if not found:
+        return []
+    lines = ["", f"{'refused since':<26}{'times':>9}  {'request':<10}{'code':<19}run: reason"]
+    for (run_id, code), (first, row) in found.items():
+        body = row.values
+        reason = printable(body["reason"])  # some quote a request
+        times = f"{body['count']}+" if body["count"] > 1 else "1"
+        lines.append(
+            f"{first:<26}{times:>9}  {body['request']:<10}{code:<19}{run_id or 'others'}: {reason}"
+        )
+    return lines
 
 
 def _from_sqlite(path: Path) -> list[Row]:

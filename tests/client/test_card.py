@@ -1,6 +1,7 @@
 """The data card counts what a site has, and `fedmedformer site check` prints it."""
 
 import json
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -104,28 +105,33 @@ def test_the_card_says_that_it_stays(clinic: Site):
 def test_site_check_prints_everything_and_fails_where_a_split_does(
     clinic: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """Card on stdout and as JSON, problems on stderr, exit code 1; a split without any record
-    hides no other."""
+    """Card, then a line a check; both as JSON for the owner alone; exit code 1 if one says FIX; a
+    split without any record hides no other."""
     file = write_site(clinic, tmp_path / "site")
     assert main(["site", "check", str(file), "--json", str(tmp_path / "card.json")]) == 1
     out, err = capsys.readouterr()
     assert out.splitlines()[0] == HEADING
     assert "32x48: 1" in out
     assert "first invalid of train: broken.png: is no PNG" in out
-    assert "train: 1 of 4 records cannot be used. The first is broken.png" in err
-    assert "warning: train+test share 1 identical images" in err
-    assert err.splitlines()[-1] == "fedmedformer: site folder: train cannot be used yet; see above"
+    assert "FIX  data     train: 1 of 4 records cannot be used. The first is broken.png" in out
+    assert "OK   data     val: 1 records, 1 patients\n" in out
+    assert "NOTE data     train+test share 1 identical images" in out
+    assert err == "fedmedformer: site folder: data: see FIX above\n"
+    assert stat.S_IMODE((tmp_path / "card.json").stat().st_mode) == 0o600
     stored = json.loads((tmp_path / "card.json").read_text())
-    assert next(iter(stored)) == "heading"
-    assert [s["count"] for s in stored["splits"]] == [4, 1, 2]
+    assert next(iter(stored["card"])) == "heading"
+    assert [s["count"] for s in stored["card"]["splits"]] == [4, 1, 2]
+    lines = [f"{c['state']:<5}{c['name']:<9}{c['text']}" for c in stored["checks"]]
+    assert out.endswith("\n\n" + "\n".join(lines) + "\n")
 
     table = clinic.data.path / "labels.csv"  # type: ignore[union-attr]
     table.write_text("\n".join(line for line in table.read_text().split("\n") if "val" not in line))
     assert main(["site", "check", str(file)]) == 1
     out, err = capsys.readouterr()
     assert "32x48: 1" in out
-    assert "the split val is empty" in err
-    assert "train, val cannot be used yet" in err
+    assert "FIX  data     train: " in out
+    assert "FIX  data     val: " in out
+    assert "the split val is empty" in out
 
 
 def test_site_check_succeeds(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -133,7 +139,10 @@ def test_site_check_succeeds(site: Site, tmp_path: Path, capsys: pytest.CaptureF
     assert main(["site", "check", str(write_site(site, tmp_path))]) == 0
     out, err = capsys.readouterr()
     assert "28x28: 64" in out
-    assert "patients have several" not in err
+    assert err == ""
+    assert "patients have several" not in out
+    assert [line.split()[:2] for line in out.splitlines()[-3:]] == [["OK", "data"]] * 3
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "site.yaml"]
 
 
 def test_site_check_of_a_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

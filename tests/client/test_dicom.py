@@ -15,9 +15,17 @@ from pydicom.data import get_testdata_file  # noqa: E402
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
 from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing  # noqa: E402
 from pydicom.sequence import Sequence  # noqa: E402
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid  # noqa: E402
+from pydicom.uid import (  # noqa: E402
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+    generate_uid,
+)
 
 from client.data import dicom  # noqa: E402
+from client.data.card import data_card  # noqa: E402
 from client.data.load import check, forget, load  # noqa: E402
 from client.data.records import Unusable  # noqa: E402
 from client.data.sources import Dicom  # noqa: E402
@@ -311,12 +319,67 @@ def test_windows_inversion_and_burned_in_names(series: Callable[..., Path]):
                               atol=2e-4)  # fmt: skip
     header = slice_of(0, 700, PhotometricInterpretation="MONOCHROME1", BurnedInAnnotation="YES")
     inverted = dicom.scan(series([header], "inverted") / "000", GREY, "full")
-    assert inverted.burned_in
+    assert inverted.burned_in == "yes"
     assert inverted.image[0, 0, 0] == 1.0
     assert inverted.image[0, 9, 9] == 0.0
     header = slice_of(0, 700, WindowCenter=1, WindowWidth=0)
     with pytest.raises(Unusable, match="its window is impossible"):
         dicom.scan(series([header], "impossible") / "000", GREY, "file")
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ([{"BurnedInAnnotation": "NO"}, {"BurnedInAnnotation": "YES "}], "yes"),
+        ([{}, {}], "no"),
+        ([{"BurnedInAnnotation": "NO", "Modality": "US"}], "no"),
+        ([{"Modality": "US"}], "unknown"),
+        ([{"Modality": "CT", "SOPClassUID": SecondaryCaptureImageStorage}], "unknown"),
+        ([{"SOPClassUID": MultiFrameTrueColorSecondaryCaptureImageStorage}], "unknown"),
+        ([{"SOPClassUID": SegmentationStorage}], "no"),
+        ([{}, {"Modality": "US", "BurnedInAnnotation": ""}], "unknown"),
+    ],
+)
+def test_what_files_say_of_burned_in_names(headers: list[dict[str, str]], said: str):
+    """The worst of a series; nothing said counts where names are often painted in."""
+    datasets = []
+    for values in headers:
+        one = Dataset()
+        for name, value in values.items():
+            setattr(one, name, value)
+        datasets.append(one)
+    assert dicom._burned_in(datasets) == said
+
+
+def test_burned_in_names_are_counted_on_the_card(series: Callable[..., Path], tmp_path: Path):
+    """Each split's own, with the first file; the records are used."""
+    folder = tmp_path / "d"
+    folder.mkdir()
+    rows = ["file,labels,split,patient"]
+    for i, (split, values) in enumerate((
+        ("train", {"BurnedInAnnotation": "YES"}), ("train", {"BurnedInAnnotation": "YES"}),
+        ("train", {"Modality": "US"}), ("train", {}), ("val", {}), ("test", {"Modality": "US"}),
+    )):  # fmt: skip
+        made = series([slice_of(0, 700 + i, **values)], f"b{i}")
+        (folder / f"{i}.dcm").write_bytes((made / "000").read_bytes())
+        rows.append(f"{i}.dcm,{i % 2},{split},p{i}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    site = Site(
+        name="north", domain=GREY, privacy=Privacy(n_public=64),
+        tasks=(Task(name="t", kind="binary-class", classes=2),),
+        data=Dicom(source="dicom", path=folder),
+    )  # fmt: skip
+    card = data_card(site)
+    assert [c.invalid for c in card.splits] == [0, 0, 0], card
+    painted = [w for w in card.warnings if "painted" in w]
+    assert [w.split(";")[0] for w in painted] == [
+        "train: 2 files say that names or dates are painted into their pixels",
+        "train: 1 files are ultrasound or secondary captures, and do not say whether names or "
+        "dates are painted into their pixels",
+        "test: 1 files are ultrasound or secondary captures, and do not say whether names or "
+        "dates are painted into their pixels",
+    ]
+    assert "the first is 0.dcm" in painted[0]
 
 
 def test_pixels_are_counted_before_they_are_decoded(series: Callable[..., Path]):

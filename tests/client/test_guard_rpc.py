@@ -25,7 +25,8 @@ from client.guard_rpc.messages import (
     request_from_proto,
     request_to_proto,
 )
-from client.guard_rpc.server import GuardService, ServiceError, only_ours
+from client.guard_rpc.server import GuardService, ServiceError
+from client.permissions import ExposedError
 from client.privacy.noise import SecureNoise
 from client.site import Site
 from server.protocol import (
@@ -39,7 +40,7 @@ from server.protocol import (
     TrainAnswer,
     source_hash,
 )
-from tests.conftest import OPEN, admit, train
+from tests.conftest import OPEN, admit, ledger_rows, train
 from tests.test_architecture import run_python
 
 ROOT = Path(__file__).parents[2]
@@ -134,9 +135,13 @@ def test_a_run_through_the_socket(guard: Guard, schedule: Schedule, tmp_path: Pa
             assert checked.status == health_pb2.HealthCheckResponse.SERVING
             raw = plain.unary_unary(METHOD, response_deserializer=pb.Answer.FromString)
             assert raw(b"", timeout=10).refusal.code == "bad-request"
-            with pytest.raises(grpc.RpcError) as refused:
+            refused = ledger_rows(guard.folder)[-1]
+            assert (refused["kind"], refused["request"], refused["run_id"]) == (
+                "refusal", "unknown", "",
+            )  # fmt: skip
+            with pytest.raises(grpc.RpcError) as large:
                 raw(bytes(70 * 2**20), timeout=30)
-            assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert large.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
             with pytest.raises(grpc.RpcError):
                 raw(b"\xff\xff\xff not protobuf", timeout=10)
         assert isinstance(channel.handle(Hello("run-1", source_hash())), HelloAnswer)
@@ -215,18 +220,14 @@ def test_another_user_is_turned_away_before_a_byte_is_read(
         assert done.stdout.strip() == "HelloAnswer", done
 
 
-def test_code_that_others_can_write_is_not_run(tmp_path: Path):
-    """Files and every folder above them; /tmp's sticky bit is no such folder."""
-    file = tmp_path / "code.py"
-    file.write_text("")
-    only_ours(file)
-    file.chmod(0o666)
-    with pytest.raises(ServiceError, match=r"code\.py: others can write there"):
-        only_ours(file)
-    file.chmod(0o644)
-    tmp_path.chmod(0o777)
-    with pytest.raises(ServiceError, match="others can write there"):
-        only_ours(file)
+def test_a_state_folder_that_others_can_reach_is_not_served(guard: Guard, tmp_path: Path):
+    """Whoever was in there may have read or planted something: said, not silently repaired."""
+    guard.folder.mkdir(mode=0o755)
+    with pytest.raises(ExposedError, match=r"state: others can enter it \(chmod 700\)"):
+        GuardService(guard, tmp_path / "door.sock")
+    guard.folder.chmod(0o700)
+    with GuardService(guard, tmp_path / "door.sock"):
+        guard.handle(Hello("run-1", source_hash()))
 
 
 def test_the_guard_refuses_to_run_code_that_is_not_installed(site: Site, tmp_path: Path):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from client.privacy.anchor import read_anchor
 from client.privacy.chain import FILE, LedgerError
-from client.privacy.ledger import Ledger, read_anchor
+from client.privacy.ledger import Ledger
 from client.privacy.ledger_file import as_text, export, read
 from client.site import Privacy
 from simulations.cli import main

@@ -14,6 +14,7 @@ import pytest
 from client import node
 from client.joining import init
 from client.node import Node, NodeError
+from client.permissions import ExposedError
 from medformer import processes
 from medformer.errors import ConfigError
 from medformer.processes import Supervisor
@@ -29,6 +30,12 @@ def folder(tmp_path: Path) -> Path:
     init(folder, "north")
     joined(folder)
     return folder
+
+
+def opened(file: Path) -> Path:
+    file.write_text("")
+    file.chmod(0o644)
+    return file
 
 
 def joined(folder: Path, signer: str = "bundle.key", **facts: object) -> None:
@@ -94,12 +101,17 @@ def test_the_command_lines_hold_no_secret_and_point_at_the_kit(folder: Path):
         (lambda f: (f / "node.key").chmod(0o644), "others can read it"),
         (lambda f: (f / "node.key").unlink(), "is missing"),
         (lambda f: f.chmod(0o755), "others can enter it"),
+        (lambda f: (f / "state").mkdir(mode=0o750), "state: others can enter it"),
+        (lambda f: (f / "state").mkdir(mode=0o700) or opened(f / "state" / "ledger.sqlite"),
+         "ledger.sqlite: others can read it"),
+        (lambda f: (f / "site.yaml").write_text((f / "site.yaml").read_text()
+         + f"ledger_anchor: {opened(f.parent / 'anchor')}"), "anchor: others can read it"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named_before_anything_starts(folder: Path, harm, reason: str):
     """With what to do about it."""
     harm(folder)
-    with pytest.raises(ConfigError, match=reason):
+    with pytest.raises((ConfigError, ExposedError), match=reason):
         node.up(folder, 9194, one_user=True)
     assert not (folder / "run").exists()
 

@@ -33,10 +33,10 @@ def refused(answer: Answer, code: str = "policy") -> str:
 def test_without_a_policy_a_deployed_site_allows_nothing(
     site: Site, schedule: Schedule, tmp_path: Path
 ):
-    """And nothing is on its ledger but the registration of its budget."""
+    """And nothing is on its ledger but the registration of its budget, and the refusal."""
     guard = guarded(site, tmp_path, None)
     assert "has no policy.yaml" in refused(guard.handle(admit(schedule)))
-    assert {row["kind"] for row in ledger_rows(tmp_path)} == {"cohort"}
+    assert {row["kind"] for row in ledger_rows(tmp_path)} == {"cohort", "refusal"}
     assert isinstance(guarded(site, tmp_path, OPEN).handle(admit(schedule)), AdmitAnswer)
 
 
@@ -58,7 +58,7 @@ def test_each_rule_refuses_a_run_that_breaks_it(
     guard = guarded(site, tmp_path, OPEN.model_copy(update=changes))
     said = refused(guard.handle(admit(schedule)))
     assert re.search(reason, said), said
-    assert {row["kind"] for row in ledger_rows(tmp_path)} == {"cohort"}
+    assert {row["kind"] for row in ledger_rows(tmp_path)} == {"cohort", "refusal"}
 
 
 def test_a_run_waits_until_somebody_says_yes(
@@ -89,7 +89,7 @@ def test_a_run_waits_until_somebody_says_yes(
     assert main([*command, "run-1", "--yes"]) == 0
     assert isinstance(guard.handle(admit(schedule)), AdmitAnswer)
     assert isinstance(guard.handle(train(schedule)), TrainAnswer)
-    assert [row["kind"] for row in ledger_rows(state)][:4] == [
+    assert [row["kind"] for row in ledger_rows(state) if row["kind"] != "refusal"][:4] == [
         "cohort", "asked", "approval", "reservation",
     ]  # fmt: skip
     assert main(command) == 0

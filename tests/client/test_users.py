@@ -3,6 +3,7 @@ give it something does not start."""
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -425,6 +426,44 @@ def test_what_root_types_writes_as_the_guard(folder: Path):
     assert said == "no run waits for approval"
     owners = {f.stat().st_uid for f in (folder / "state").iterdir()}
     assert owners == {TWO.guard.uid}
+
+
+@needs_root
+def test_roots_check_reads_records_as_the_guard(folder: Path):
+    """Key and layout as root, the rest as the user who will train: what it may not read is found
+    now, and nothing of root's is left in the guard's folder."""
+    (folder / "state" / "ledger.sqlite").unlink()
+    (folder / "records" / "labels.csv").write_text(
+        "file,labels,patient,split\n"
+        "train/ill/patient.png,1,p0,train\n"
+        "train/ill/closed.png,1,p1,train\n"
+    )
+    shutil.copy(
+        ROOT / "tests" / "client" / "test_users.py", folder / "records/train/ill/closed.png"
+    )
+    for place in (folder / "records").rglob("*"):
+        os.chown(place, 0, TWO.guard.gid)
+        place.chmod(0o750 if place.is_dir() else 0o640)
+    (folder / "records/train/ill/closed.png").chmod(0o600)
+    code = "import sys, encodings.utf_8_sig, client.checks, client.data.card, PIL.Image\n"
+    code += "from simulations.cli import main\n"
+    code += "PIL.Image.init(); sys.exit(main(sys.argv[1:]))"  # this Python may be closed to others
+    done = subprocess.run(
+        [PYTHON, "-c", code, "site", "check", str(folder), "--offline", "--json",
+         str(folder / "check.json")],
+        capture_output=True, text=True, cwd=ROOT, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done
+    assert (folder / "check.json").stat().st_size, done
+    found = json.loads((folder / "check.json").read_text())
+    told = {line["name"]: (line["state"], line["text"]) for line in found["checks"]}
+    assert told["users"][0] == "OK"
+    assert told["key"][0] == "OK"
+    assert "PermissionError" in "".join(line["text"] for line in found["checks"])
+    assert (folder / "check.json").stat().st_mode & 0o777 == 0o600
+    assert {f.stat().st_uid for f in (folder / "state").iterdir()} == {TWO.guard.uid}
+    assert (folder / "state" / "manifest.json").exists()
 
 
 def test_two_users_are_two():

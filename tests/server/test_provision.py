@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from client.joining import init as site_init
+from medformer.certificate import check_certificate
 from medformer.errors import ConfigError
-from server.authority import check_server_certificate
 from server.kits import KIT
 from server.provision import init, load, provision
 
@@ -57,7 +57,7 @@ def test_from_an_empty_folder_to_kits(folder: Path):
         "consortium": "lungs", "site": "north", "hosts": ["localhost", "127.0.0.1"], "port": 9092,
     }  # fmt: skip
     server = folder / "kits" / "server"
-    check_server_certificate(
+    check_certificate(
         (server / "server.crt").read_bytes(), (kit / "ca.crt").read_bytes(), "localhost"
     )
     assert sorted(f.name for f in (server / "nodes").iterdir()) == ["north.pub", "south.pub"]
@@ -103,7 +103,7 @@ def test_the_servers_certificate_is_rotated_or_gets_another_host(folder: Path):
     file.write_text(file.read_text().replace("[localhost,", "[fl.example.org,"))
     provision(folder)
     third = (server / "server.crt").read_bytes()
-    check_server_certificate(third, (server / "ca.crt").read_bytes(), "fl.example.org")
+    check_certificate(third, (server / "ca.crt").read_bytes(), "fl.example.org")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,68 @@
+"""What is wrong with a certificate that a server shows, in words for those who can mend it."""
+
+import ipaddress
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from medformer.errors import MedFormerError
+
+
+class CertificateError(MedFormerError):
+    """A server's certificate is not what a hospital expects; says what to do."""
+
+
+def check_certificate(
+    certificate: bytes, authority: bytes, host: str, now: datetime | None = None
+) -> None:
+    """Whether a server's certificate is what a hospital expects, and if not, why.
+
+    Args:
+        certificate: PEM, as the server showed it.
+        authority: PEM, as the start-up kit holds it.
+        host: What was dialled.
+    Raises:
+        CertificateError: One sentence with a remedy: a foreign authority, a wrong name, expired,
+            not valid yet (or this machine's clock is off).
+    """
+    try:
+        shown = x509.load_pem_x509_certificate(certificate)
+        known = x509.load_pem_x509_certificate(authority)
+    except ValueError as error:
+        raise CertificateError(f"a certificate cannot be read ({error})") from error
+    try:
+        shown.verify_directly_issued_by(known)
+    except (InvalidSignature, ValueError, TypeError) as error:
+        raise CertificateError(
+            f"the server's certificate was made by {shown.issuer.rfc4514_string()!r}, not by this "
+            "consortium's authority: use the newest start-up kit, or somebody listens in between"
+        ) from error
+    now = now or datetime.now(UTC)
+    if now > shown.not_valid_after_utc:
+        raise CertificateError(
+            f"the server's certificate ended on {shown.not_valid_after_utc:%Y-%m-%d}: the "
+            "coordinator renews it with `fedmedformer consortium provision --rotate server`"
+        )
+    if now < shown.not_valid_before_utc:
+        raise CertificateError(
+            f"the server's certificate begins on {shown.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, "
+            f"and this machine's clock says {now:%Y-%m-%d %H:%M}: set the clock (NTP)"
+        )
+    try:
+        names = list(shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except x509.ExtensionNotFound:
+        names = []
+    if _name(host) not in names:
+        known_hosts = ", ".join(str(n.value) for n in names) or "nobody"
+        raise CertificateError(
+            f"the server's certificate is for {known_hosts}, but {host} was dialled: dial one of "
+            "them, or add the host to consortium.yaml and provision again"
+        )
+
+
+def _name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
