@@ -26,17 +26,18 @@ def label_losses(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
     truth = labels.clamp(min=0)
     if task.kind == "multi-label":
         each = F.binary_cross_entropy_with_logits(
-            logits, truth.float(), _weights(task), reduction="none"
+            logits, truth.to(logits.dtype), _weights(task), reduction="none"
         )  # fmt: skip
         return _mean(each, known)
     if task.kind == "ordinal-regression":
         grades = torch.arange(task.classes - 1)
-        passed = (truth[:, None] > grades).float()
+        passed = (truth[:, None] > grades).to(logits.dtype)
         asked = truth[:, None] >= grades  # threshold k is asked of those who passed all before it
         each = F.binary_cross_entropy_with_logits(logits, passed, reduction="none") * asked
         loss = each.sum(1)
     elif task.kind == "binary-class":
-        loss = F.binary_cross_entropy_with_logits(logits[:, 0], truth.float(), reduction="none")
+        found = truth.to(logits.dtype)
+        loss = F.binary_cross_entropy_with_logits(logits[:, 0], found, reduction="none")
     else:
         loss = F.cross_entropy(logits, truth, reduction="none")
     weights = _weights(task)

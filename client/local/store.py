@@ -124,8 +124,7 @@ def save(folder: Path, local: LocalModel, start: Path, settings: str) -> Path:
             f"Abstains on images unlike its training images; about {100 * fitted.alpha:g} % of "
             "images that are like them are refused too.",
             *(
-                f"Answers {100 * (1 - share):.0f} % of public {kind} phantoms, which are of "
-                "another modality."
+                f"Answers {100 * (1 - share):.0f} % of public {kind} phantoms, of another modality."
                 for kind, share in fitted.strangers.items()
             ),
         ),

@@ -16,7 +16,7 @@ from client.data.load import read
 from client.guard import Guard
 from client.local import store
 from client.local.calibration import unweighted
-from client.local.finetune import Epoch, Settings, answers, finetune
+from client.local.finetune import Epoch, Settings, answers, finetune, with_heads
 from client.local.store import LocalError, LocalModel
 from client.site import Site
 from client.store import Store
@@ -84,6 +84,18 @@ def test_a_seed_is_repeatable_and_another_is_another():
     first, again, other = (run_finetune(small_site(), seed, **LEARNS)[0] for seed in (1, 1, 2))
     assert same(first, again)
     assert not same(first, other)
+
+
+def test_a_seed_is_that_of_the_heads_and_that_of_the_batches(monkeypatch: pytest.MonkeyPatch):
+    """Each by itself."""
+    site, start = small_site(), medformer.build("tiny")
+    one, other = (with_heads(start, site, seed).state_dict() for seed in (1, 2))
+    assert not all(torch.equal(one[k], other[k]) for k in one if is_local(k))
+    monkeypatch.setattr(
+        "client.local.finetune.with_heads", lambda start, site, _: with_heads(start, site, 0)
+    )
+    first, second = (run_finetune(site, seed, **LEARNS)[0] for seed in (1, 2))
+    assert not same(first, second)
 
 
 def test_the_file_answers_calibrated_wherever_it_is_read(made: tuple[Path, LocalModel]):

@@ -204,6 +204,23 @@ def test_a_dicom_file_is_read_as_in_training(tmp_path: Path):
     assert pydicom.dcmread(tmp_path / "ct.dcm").Rows == 128
 
 
+def test_the_sites_own_window_and_fit_count_for_every_kind_of_file(tmp_path: Path):
+    """Of a DICOM file its window; of a picture at such a site its largest side."""
+    data = pytest.importorskip("pydicom.data")
+    (tmp_path / "ct.dcm").write_bytes(Path(data.get_testdata_file("CT_small.dcm")).read_bytes())
+    site = listed_site(tmp_path, "dicom", "ct.dcm", 2)
+    windowed = site.model_copy(
+        update={"data": site.data.model_copy(update={"window": (-50.0, 250.0)})}
+    )
+    (plain,), (seen,) = (opened(tmp_path / "ct.dcm", s) for s in (site, windowed))
+    assert torch.equal(seen.image, read(windowed, "test").stacks[0].images[0])
+    assert not torch.equal(seen.image, plain.image)
+    (picture,) = opened(draw(tmp_path / "a.png", 1, (120, 90)), site)
+    assert picture.image.shape == (1, 40, 24)
+    (stored,) = opened(tmp_path / "a.png", small_site().model_copy(update={"domain": CHEST}))
+    assert stored.image.shape == (1, 120, 90)
+
+
 def test_a_folder_of_slices_is_one_volume_of_a_site_of_volumes(tmp_path: Path):
     """And one line; single files beside it stay files."""
     site = listed_site(tmp_path, "dicom", "series", 3)
