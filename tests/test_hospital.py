@@ -36,8 +36,9 @@ def test_every_command_is_understood(monkeypatch: pytest.MonkeyPatch):
     assert len(commands) > 12
     for command in commands:
         assert cli.main(command) == 0, command
-    typed = dict.fromkeys(c[1] for c in commands if c[0] == "site" and c[2].startswith("north"))
-    assert list(typed)[:4] == ["init", "check", "up", "approve"]
+    typed = [c[1] for c in commands if c[0] == "site" and c[2].startswith("north")]
+    before_the_run = list(dict.fromkeys(typed))[:3]  # init again when the kit has come
+    assert before_the_run == ["init", "check", "up"]
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -17,7 +17,7 @@ import pytest
 
 from client import node, users
 from client.joining import init
-from client.launch import LaunchError, environment, options
+from client.launch import LaunchError, environment, new_secret, options
 from client.node import Node
 from client.site import load_site
 from client.users import User, Users, check_layout, separate, users_of
@@ -416,6 +416,21 @@ def test_a_link_in_the_folder_is_not_followed(folder: Path, tmp_path: Path):
     (folder / "policy.yaml").symlink_to(other)
     with pytest.raises(ConfigError, match="is a link"):
         separate(folder, TWO)
+
+
+@needs_root
+def test_the_secret_of_flowers_processes_is_the_nodes_and_follows_no_link(
+    folder: Path, tmp_path: Path
+):
+    """Root makes it in a folder of the node's, who may have put something there."""
+    other, secret = tmp_path / "shadow", Node(folder).secret
+    other.write_text("root's")
+    secret.symlink_to(other)
+    new_secret(secret, TWO)
+    assert (other.read_text(), other.stat().st_uid) == ("root's", 0)
+    found = secret.lstat()
+    assert stat.S_ISREG(found.st_mode)
+    assert (found.st_uid, stat.S_IMODE(found.st_mode), found.st_size) == (60_002, 0o600, 32)
 
 
 @needs_root

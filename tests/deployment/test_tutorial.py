@@ -18,9 +18,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from tests.deployment.test_loopback import ROOT, free_port, installed
-
-__all__ = ["installed"]
+from tests.deployment.conftest import ROOT, free_port
 
 TEXT = (ROOT / "docs" / "hospital.md").read_text()
 BLOCK = re.compile(r"(?:^`([\w./-]+)`[^\n]*:\n\n)?^```(\w+(?: \w+)?)\n(.*?)^```$", re.M | re.S)

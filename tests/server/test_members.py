@@ -139,6 +139,8 @@ def test_a_kit_as_zip_has_the_bytes_of_the_folder_and_always_the_same(folder: Pa
     """No secret, no program: the five files that a hospital unpacks."""
     with zipfile.ZipFile(folder / "kits" / "north.zip") as archive:
         held = {name: archive.read(name) for name in archive.namelist()}
+        dates = {entry.date_time for entry in archive.infolist()}
+    assert dates == {(1980, 1, 1, 0, 0, 0)}
     assert set(held) == set(FILES)
     assert held == {f.name: f.read_bytes() for f in (folder / "kits" / "north").iterdir()}
     assert not [data for data in held.values() if b"PRIVATE" in data or b"#!" in data]
