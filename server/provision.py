@@ -124,7 +124,8 @@ def provision(folder: Path, *, rotate: str | None = None) -> Provisioned:
             new key takes the place of its old one while nothing of the others is looked at.
     Raises:
         ConfigError: consortium.yaml cannot be used, or a request is not the member's.
-        AuthorityError: A key or certificate cannot be made, or the server's is of no use.
+        AuthorityError: A key or certificate cannot be made.
+        CertificateError: The server's has ended, or is of another authority.
     """
     consortium = load(folder)
     authority = folder / "authority" / "ca.key", folder / "authority" / "ca.crt"

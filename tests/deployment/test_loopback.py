@@ -131,7 +131,7 @@ def test_a_bundle_that_the_consortium_did_not_sign_is_not_run(
     waited((out / "outcome.json").exists, 240, "no outcome")
     outcome = json.loads((out / "outcome.json").read_text())
     assert outcome["outcome"] == "failed", outcome
-    assert "did not answer hello" in outcome["reason"], outcome
+    assert "no site takes part" in outcome["reason"], outcome
     assert {name: ledger(folder, name) for name in SITES} == before
     said = (folder / "north" / "logs" / "supernode.log").read_text()
     assert "could not be verified" in said or "could not verify the FAB" in said

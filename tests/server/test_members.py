@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from client.kit import FILES
+from medformer.certificate import CertificateError
 from medformer.errors import ConfigError, MedFormerError
 from server.admission import Admission
-from server.authority import AuthorityError, new_authority, new_server_certificate
+from server.authority import new_authority, new_server_certificate
 from server.kits import zipped
 from server.members import REVOKED, revoke, revoked
 from server.provision import init, provision
@@ -122,7 +123,7 @@ def test_a_server_certificate_of_no_use_is_noticed_before_the_hospitals_do(folde
             authority, server / "server.key", server / "server.crt", ["localhost"], days
         )
         for act in (lambda: provision(folder), lambda: SuperLink(folder).up()):
-            with pytest.raises(AuthorityError, match=reason):
+            with pytest.raises(CertificateError, match=reason):
                 act()
     provision(folder, rotate="server")
     provision(folder)
