@@ -67,7 +67,7 @@ class Node:
             kit: dict[str, Any] = json.loads(file.read_bytes())
             hosts = [str(host) for host in kit["hosts"]]
             return {**kit, "hosts": hosts, "port": int(kit["port"]), "site": str(kit["site"])}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConfigError(
                 f"{file}: is no start-up kit ({type(error).__name__}): unpack the kit that the "
                 f"consortium sent as {self.folder / 'kit'}"

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 LEDGERS = "ledgers.json"
+EVENTS = ("refusal", "refused-update", "checkpoint-damaged")
+"""Of metrics.jsonl, which the report tells."""
 APPROVAL_POLL = 10.0
 """Seconds between two questions whether a site has approved the run."""
 Start = Callable[[], Tensors]
@@ -80,7 +82,7 @@ class Run:
         self._hello()
         self._admit()
         checkpoints = self.folder / CHECKPOINTS
-        state = load_state(checkpoints)
+        state = load_state(checkpoints, on_damage=self._damaged)
         if state is None:
             state = State(0, start(), {}, {})
             save_state(checkpoints, state)
@@ -90,6 +92,10 @@ class Run:
         results = self._evaluate(state) if self.evaluate else []
         self._write_summary(state, results)
         return state
+
+    def _damaged(self, number: int) -> None:
+        text = f"the checkpoint of round {number} is damaged: training goes on from the one before"
+        self._append({"event": "checkpoint-damaged", "round": number, "site": "", "text": text})
 
     def _identify(self) -> None:
         """A run id of its own, kept across `--resume`."""
@@ -300,7 +306,7 @@ def _end_last_line(path: Path) -> None:
 
 def _events_of(folder: Path) -> list[dict[str, Any]]:
     """Every refusal of the run, also those before a resume."""
-    return [row for row in read_metrics(folder) if row["event"] in ("refusal", "refused-update")]
+    return [row for row in read_metrics(folder) if row["event"] in EVENTS]
 
 
 def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,7 @@ from client.data.table import (
     Entry,
     from_table,
     hashed_split,
+    inside,
     records,
     spacing_of,
     truth,
@@ -99,7 +100,8 @@ def _from_class_folders(source: Folder, key: str) -> list[Entry]:
 
 
 def _opened(entry: Entry, source: Folder, domain: Domain, tasks: Sequence[Task]) -> Single:
-    picture = pictures.picture(source.path / entry.file, domain.channels)
+    file = inside(source.path, entry.file)
+    picture = pictures.picture(file, domain.channels)
     pixels = np.array(pictures.fitted(picture, source.max_side, source.multiple))
     image = torch.from_numpy(pixels)
     image = image.movedim(-1, 0) if image.ndim == 3 else image.expand(domain.channels, -1, -1)
@@ -117,14 +119,14 @@ def _opened(entry: Entry, source: Folder, domain: Domain, tasks: Sequence[Task])
     stretch = torch.tensor(pictures.stretch(picture.size, source.max_side))
     known = spacing_of(entry) or domain.spacing
     spacing = None if known is None else torch.tensor(known) * stretch
-    return Single(image.contiguous(), labels, spacing)
+    return Single(image.contiguous(), labels, spacing, file=str(file))
 
 
 def _mask(cell: str, source: Folder, picture: Image.Image, where: str) -> Tensor:
     mask = Image.new("I", picture.size, UNLABELLED)
     if cell:
         try:
-            mask = pictures.mask(source.path / cell)
+            mask = pictures.mask(inside(source.path, cell))
         except Unusable as error:
             raise Unusable(f"{where}, mask {cell}: {error}") from error
     if mask.size != picture.size:

@@ -8,7 +8,7 @@ from torch import Tensor
 from client.data import dicom, nifti
 from client.data.records import DataError, Records, Single, Unusable
 from client.data.sources import Dicom, Nifti
-from client.data.table import TABLE, Entry, from_table, records, spacing_of, truth
+from client.data.table import TABLE, Entry, from_table, inside, records, spacing_of, truth
 from client.data.volumes import fitted, fitted_mask
 from medformer.config import UNLABELLED, Domain, Task
 
@@ -59,16 +59,15 @@ def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
 
 
 def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]) -> Single:
-    path = source.path / entry.file
-    if not path.resolve().is_relative_to(source.path.resolve()):
-        raise Unusable("lies outside of data.path")
-    patient = ""
+    path = inside(source.path, entry.file)
+    largest, patient, file = source.max_mib << 20, "", str(path)
     spacing: Tensor | None
     if isinstance(source, Dicom):
-        scan = dicom.scan(path, domain, source.window)
+        scan = dicom.scan(path, domain, source.window, largest)
         image, spacing, patient = scan.image, scan.spacing, scan.patient
     else:
-        image, spacing = nifti.image(path, domain, source.window)
+        image, spacing = nifti.image(path, domain, source.window, largest)
+        file = nifti.identity(path)
     if domain.rank == 2 and (named := spacing_of(entry)):
         spacing = torch.tensor(named)
     if spacing is None and domain.spacing is not None:
@@ -80,7 +79,7 @@ def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]
         if not cell:
             return torch.full(image.shape[1:], UNLABELLED)
         try:
-            values = nifti.mask(source.path / cell, domain)
+            values = nifti.mask(inside(source.path, cell), domain, largest)
         except Unusable as error:
             raise Unusable(f"{where}, mask {cell}: {error}") from error
         if values.shape != shape:
@@ -88,4 +87,4 @@ def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]
         return fitted_mask(values, source.max_side, source.multiple)
 
     labels = {task.name: truth(task, entry.cells[task.labels], source, masked) for task in tasks}
-    return Single(image, labels, spacing, patient=patient)
+    return Single(image, labels, spacing, patient=patient, file=file)

@@ -13,53 +13,61 @@ import torch
 from torch import Tensor
 
 from client.data.records import Unusable
-from client.data.sources import Window
+from client.data.sources import LARGEST, Window
 from medformer.config import Domain
 
-LARGEST = 2**30
-"""Bytes of a file, and of its voxels as float32."""
+Values = npt.NDArray[np.float32]
+MOST_UNPACKED = 2**33
+"""Bytes that a zipped file may come to, of which one volume of a series is kept."""
 
 
-def image(name: Path, domain: Domain, window: Window) -> tuple[Tensor, Tensor]:
+def image(
+    name: Path, domain: Domain, window: Window, largest: int = LARGEST
+) -> tuple[Tensor, Tensor]:
     """A file as (1, *spatial) float32 in [0, 1], and its spacing, (rank,) millimetres.
 
     Args:
         name: The file, or `file:3` for the fourth volume of one with four dimensions.
+        largest: Bytes of the file, and of the voxels as they are stored and as float32. What says
+            that it has more is refused before it is unpacked.
     Raises:
         Unusable: No such file, no NIfTI, damaged, too large, or another number of dimensions.
     """
-    values, spacing = _volume(name, domain)
-    if not np.isfinite(values).all():
+    values, spacing = _volume(name, domain, largest)
+    low, high = float(values.min()), float(values.max())  # NaN if there is one
+    if not np.isfinite((low, high)).all():
         raise Unusable("NaN or infinite voxels")
-    low, high = float(values.min()), float(values.max())
     if isinstance(window, tuple):
         low, high = window
-    seen = np.clip((values - low) / max(high - low, 1e-12), 0.0, 1.0).astype(np.float32)
-    pixels = torch.from_numpy(np.ascontiguousarray(seen))[None]
+    for slab in values:  # float64 never exists of the whole
+        slab[...] = np.clip((slab.astype(np.float64) - low) / max(high - low, 1e-12), 0.0, 1.0)
+    pixels = torch.from_numpy(np.ascontiguousarray(values))[None]
     return pixels.expand(domain.channels, *pixels.shape[1:]).contiguous(), spacing
 
 
-def mask(name: Path, domain: Domain) -> Tensor:
+def mask(name: Path, domain: Domain, largest: int = LARGEST) -> Tensor:
     """A file's classes, (*spatial) int64, turned as `image` turns.
 
     Raises:
         Unusable: As `image`, or a value that is no whole number.
     """
-    values, _ = _volume(name, domain)
-    if not np.array_equal(values, np.rint(values)):
+    values, _ = _volume(name, domain, largest // 2)  # as int64
+    if not all(np.array_equal(slab, np.rint(slab)) for slab in values):
         raise Unusable("a mask must hold whole numbers")
+    if not -(2**31) <= float(values.min()) <= float(values.max()) < 2**31:
+        raise Unusable("a mask must hold small whole numbers")
     return torch.from_numpy(values.astype(np.int64))
 
 
-def _volume(name: Path, domain: Domain) -> tuple[npt.NDArray[np.float32], Tensor]:
+def _volume(name: Path, domain: Domain, largest: int) -> tuple[Values, Tensor]:
     """(*spatial) scaled values, axes in RAS order from last to first, and their spacing."""
     import nibabel as nib
 
     path, number = _numbered(name)
     if not path.is_file():
         raise Unusable("no such file")
-    if path.stat().st_size > LARGEST:
-        raise Unusable(f"has more than {LARGEST >> 20} MiB")
+    if path.stat().st_size > (largest if number is None else MOST_UNPACKED):
+        raise Unusable(_too_large(f"has {path.stat().st_size >> 20} MiB", largest))
     try:
         file: Any = nib.load(path)
     except Exception as error:
@@ -67,8 +75,12 @@ def _volume(name: Path, domain: Domain) -> tuple[npt.NDArray[np.float32], Tensor
     if not isinstance(file, nib.Nifti1Image):  # NIfTI-2 is a subclass
         raise Unusable(f"is no NIfTI file but {type(file).__name__}")
     shape = tuple(int(n) for n in file.shape)
-    if min(shape, default=0) < 1 or int(np.prod(shape, dtype=object)) * 4 > LARGEST:
-        raise Unusable(f"has {shape} voxels: more than {LARGEST >> 20} MiB, or none")
+    each = max(4, file.get_data_dtype().itemsize)
+    whole = each * int(np.prod(shape, dtype=object))
+    if min(shape, default=0) < 1:
+        raise Unusable(f"has {shape} voxels, which is none")
+    if (whole if number is None else whole // shape[-1]) > largest or whole > MOST_UNPACKED:
+        raise Unusable(_too_large(f"has {shape} voxels", largest))
     if file.get_data_dtype().kind not in "iuf":
         raise Unusable(f"its voxels are {file.get_data_dtype()}, not numbers")
     while len(shape) > 3 and shape[-1] == 1:
@@ -81,7 +93,7 @@ def _volume(name: Path, domain: Domain) -> tuple[npt.NDArray[np.float32], Tensor
         raise Unusable(f"holds {shape[3]} volumes, counted from 0; asked for {number}")
     try:
         turned = nib.as_closest_canonical(_three(file, number))
-        values = np.asarray(turned.dataobj, dtype=np.float32)
+        values = np.asarray(turned.dataobj)
     except Exception as error:
         raise Unusable(f"its voxels cannot be read ({type(error).__name__}: {error})") from error
     spacing = torch.tensor([float(v) for v in turned.header.get_zooms()[:3]]).flip(0)
@@ -98,14 +110,41 @@ def _volume(name: Path, domain: Domain) -> tuple[npt.NDArray[np.float32], Tensor
 
 
 def _three(file: Any, number: int | None) -> Any:
-    """The file with three dimensions, nothing of it read yet where it has one volume."""
-    if number is not None:
-        chosen = np.asarray(file.dataobj[..., number]).reshape(file.shape[:3])
-        return file.__class__(chosen, file.affine)
-    if len(file.shape) == 3:
-        return file
+    """The file with three dimensions, its voxels in memory as float32."""
     shape = (*file.shape, 1)[:3] if len(file.shape) < 3 else file.shape[:3]
-    return file.__class__(np.asarray(file.dataobj).reshape(shape), file.affine)
+    values = _scaled(file, number).reshape(shape, order="F")
+    if number is None and len(file.shape) == 3:
+        return file.__class__(values, file.affine, file.header)
+    return file.__class__(values, file.affine)
+
+
+def _scaled(file: Any, number: int | None) -> Values:
+    """Voxels times slope plus intercept, slab by slab: nibabel makes float64 of the whole."""
+    from nibabel.arrayproxy import ArrayProxy
+
+    proxy = file.dataobj
+    stored = ArrayProxy(proxy.file_like, (proxy.shape, proxy.dtype, proxy.offset))
+    voxels = np.asarray(stored if number is None else stored[..., number])
+    scaled = np.empty(voxels.shape, np.float32, order="F")
+    slope, intercept = float(proxy.slope), float(proxy.inter)
+    with np.errstate(all="ignore"):
+        for k in range(voxels.shape[-1]):
+            slab = voxels[..., k]
+            plain = (slope, intercept) == (1.0, 0.0)
+            scaled[..., k] = slab if plain else slab.astype(np.float64) * slope + intercept
+    return scaled
+
+
+def _too_large(what: str, largest: int) -> str:
+    return (
+        f"{what}, more than {largest >> 20} MiB as 32-bit numbers: raise data.max_mib if that is "
+        "as it should be"
+    )
+
+
+def identity(name: Path) -> str:
+    """The same text for the same volume, however its number is written."""
+    return str(_numbered(name))
 
 
 def _numbered(name: Path) -> tuple[Path, int | None]:

@@ -12,6 +12,10 @@ FILE = "ledger.sqlite"
 """Name of the ledger in a site's state folder."""
 
 
+TYPES = (int, str, str, str, str, str)
+"""Of a row's fields, its hash left out."""
+
+
 class LedgerError(MedFormerError):
     """The ledger cannot be read or written, or was changed: nothing may be trained."""
 
@@ -44,6 +48,8 @@ class Row:
     def fits(self) -> bool:
         """Whether its hash is that of its own fields."""
         *fields, digest = asdict(self).values()
+        if any(type(field) is not kind for field, kind in zip(fields, TYPES, strict=True)):
+            return False
         return bool(digest == _digest(*fields))
 
     @property
