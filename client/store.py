@@ -23,7 +23,7 @@ from torch import Tensor
 from client.training import LocalState
 from medformer.errors import MedFormerError
 from medformer.files import replace_file
-from server.protocol import TrainAnswer, metadata
+from server.protocol import RUN_ID, TrainAnswer, metadata
 
 KEPT_ROUNDS = 3
 """Local states kept, so that a server can go back to an earlier checkpoint."""
@@ -42,7 +42,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, run_id: str) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", run_id):
+        if not re.fullmatch(RUN_ID, run_id):
             raise StoreError("a run id is 1 to 64 letters, digits or '-'")
         self._answers = folder / "runs" / run_id / "answers"
         self._states = folder / "runs" / run_id / "state"

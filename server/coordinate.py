@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from medformer.config import Domain
+from medformer.errors import one_line
 from server.checkpoints import load_state, save_state, write_json
 from server.errors import FederationError, RunInterrupted, UpdateRefused
 from server.federation import Federation
@@ -22,6 +25,7 @@ from server.protocol import (
     Evaluate,
     EvaluateAnswer,
     Hello,
+    ProtocolError,
     Refusal,
     Request,
     Tensors,
@@ -29,6 +33,7 @@ from server.protocol import (
     TrainAnswer,
     source_hash,
 )
+from server.receipt import read_receipt
 from server.strategy import State, apply, check_update
 
 log = logging.getLogger(__name__)
@@ -60,6 +65,8 @@ class Run:
     evaluate: bool = False
     approval_wait: float = 0
     """Seconds to wait for sites at which somebody has to say yes to the run."""
+    receipt_of: Callable[[str], dict[str, Any]] = read_receipt
+    """Reads what a site says that the run costs; baselines, which promise nothing, have another."""
     on_row: Callable[[dict[str, Any]], None] = lambda row: None
     """Told every row of metrics.jsonl, for example to draw it."""
     run_id: str = ""
@@ -126,8 +133,10 @@ class Run:
                     f"site {site.name!r} runs other sources than the server: install the same "
                     "version everywhere, and start the SuperLink in an empty folder"
                 )
-            if Domain.model_validate_json(answer.domain) != site.domain:
-                raise FederationError(f"site {site.name!r} declares another domain: {answer}")
+            if _domain(answer.domain) != site.domain:
+                raise FederationError(
+                    f"site {site.name!r} declares another domain: {answer!r:.500}"
+                )
 
     def _admit(self) -> None:
         request = Admit(
@@ -142,7 +151,11 @@ class Run:
             answers, pending = self._ask(dict.fromkeys(pending, request)), []
             for name, answer in answers.items():
                 if isinstance(answer, AdmitAnswer):
-                    self.receipts[name] = json.loads(answer.receipt)
+                    try:
+                        self.receipts[name] = self.receipt_of(answer.receipt)
+                    except ProtocolError as error:
+                        self._exclude(name, Refusal("bad-request", f"{error}", name), 0)
+                        continue
                     self.ledgers.setdefault(name, answer.ledger_hash)
                 elif isinstance(answer, Refusal):
                     waits = answer.code == "approval-pending" and time.monotonic() < end
@@ -187,7 +200,7 @@ class Run:
                 pending.discard(name)
                 if isinstance(answer, TrainAnswer):
                     self.ledgers[name] = answer.ledger_hash
-                    if self._accept(name, answer, state.shared, number):
+                    if self._accept(name, answer, state.shared, number, attempts[name]):
                         updates[name] = answer.tensors
                         losses[name] = answer.exact_loss
                 elif isinstance(answer, Refusal) and answer.code == "ledger-rolled-back":
@@ -226,9 +239,12 @@ class Run:
             raise RunInterrupted("; ".join(lost))
         return answers
 
-    def _accept(self, name: str, answer: TrainAnswer, shared: Tensors, number: int) -> bool:
+    def _accept(
+        self, name: str, answer: TrainAnswer, shared: Tensors, number: int, attempt: int
+    ) -> bool:
+        limit = self.federation.max_update_norm
         try:
-            check_update(answer, shared, number, self.federation.max_update_norm)
+            check_update(answer, shared, limit, site=name, round_=number, attempt=attempt)
         except UpdateRefused as error:
             self._note(number, name, "refused-update", str(error))
             return False
@@ -239,6 +255,7 @@ class Run:
         self._note(number, name, "refusal", self.out[name])
 
     def _note(self, number: int, name: str, kind: str, text: str) -> None:
+        text = one_line(text)
         log.warning("round %d, site %s: %s: %s", number, name, kind, text)
         self.events.append({"round": number, "site": name, "kind": kind, "text": text})
         self._append({"event": kind, "round": number, "site": name, "text": text})
@@ -296,6 +313,14 @@ class Run:
             "results": results,
         }
         write_json(self.folder / "summary.json", summary)
+
+
+def _domain(text: str) -> Domain | None:
+    """None if it is not one."""
+    try:
+        return Domain.model_validate_json(text)
+    except ValidationError:
+        return None
 
 
 def _end_last_line(path: Path) -> None:

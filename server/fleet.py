@@ -15,6 +15,7 @@ from server.protocol import (
     Hello,
     HelloAnswer,
     ProtocolError,
+    Refusal,
     Request,
     read_answer,
     to_content,
@@ -28,7 +29,7 @@ NODES_WAIT = 10.0
 
 @dataclass(frozen=True)
 class Lost:
-    """No answer: the process behind a site died, or it answered something unreadable."""
+    """No answer: the process behind a site died."""
 
     reason: str
 
@@ -117,4 +118,4 @@ def _read(reply: Message) -> Answer | Lost:
     try:
         return read_answer(reply.content)
     except ProtocolError as error:
-        return Lost(f"unreadable answer: {error}")
+        return Refusal("bad-request", f"its answer is not of this protocol: {error}")

@@ -22,6 +22,10 @@ def update(**tensors: object) -> TrainAnswer:
     return TrainAnswer("north", 1, 0, arrays)
 
 
+def check(answer: TrainAnswer, site: str = "north", round_: int = 1, attempt: int = 0) -> None:
+    check_update(answer, state().shared, 100.0, site=site, round_=round_, attempt=attempt)
+
+
 def test_each_tensor_is_averaged_over_the_sites_that_trained_it():
     """Worked out by hand: weights 1 and 3 on the common tensor, one site alone on the other."""
     updates = {
@@ -65,14 +69,22 @@ def test_the_final_model_is_the_mean_of_the_window():
 def test_updates_that_may_not_be_averaged(tensors: dict[str, object], reason: str):
     """Each is refused with its reason."""
     with pytest.raises(UpdateRefused, match=reason):
-        check_update(update(**tensors), state().shared, 1, 100.0)
+        check(update(**tensors))
 
 
 def test_a_stale_update_is_refused():
     """Round 1's update cannot enter round 2; a good one passes."""
     with pytest.raises(UpdateRefused, match="for round 1, not 2"):
-        check_update(update(encoder__a=[1, 2]), state().shared, 2, 100.0)
-    check_update(update(encoder__a=[1, 2]), state().shared, 1, 100.0)
+        check(update(encoder__a=[1, 2]), round_=2)
+    check(update(encoder__a=[1, 2]))
+
+
+def test_an_update_of_another_site_or_attempt_is_refused():
+    """Nobody speaks for another site, and no lost attempt comes back as a later one."""
+    with pytest.raises(UpdateRefused, match="says that it is of 'north'"):
+        check(update(encoder__a=[1, 2]), site="south")
+    with pytest.raises(UpdateRefused, match="of attempt 0, not 1"):
+        check(update(encoder__a=[1, 2]), attempt=1)
 
 
 def test_a_checkpoint_comes_back_and_old_ones_go(tmp_path: Path):
