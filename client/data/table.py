@@ -165,7 +165,12 @@ def _single(
     try:
         if entry.fault:
             raise Unusable(entry.fault)
-        return opened(entry)
+        one = opened(entry)
+        if one.spacing is not None and not bool((one.spacing.isfinite() & (one.spacing > 0)).all()):
+            raise Unusable(
+                f"the distances between its pixels are impossible: {one.spacing.tolist()}"
+            )
+        return one
     except Unusable as error:
         what = str(error)
     except Exception as error:

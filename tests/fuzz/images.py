@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -334,7 +335,8 @@ def npy(header: str, body: bytes = b"", version: tuple[int, int] = (1, 0)) -> by
 def archive(members: Sequence[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     """A zip file of these members, repeats and odd names included."""
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", method, compresslevel=1) as file:
+    with warnings.catch_warnings(), zipfile.ZipFile(out, "w", method, compresslevel=1) as file:
+        warnings.simplefilter("ignore")  # of repeats
         for name, data in members:
             file.writestr(zipfile.ZipInfo(name), data, method)
     return out.getvalue()

@@ -1,5 +1,6 @@
 """Averaging, refusal of updates, checkpoints."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,26 @@ def test_a_damaged_checkpoint_falls_back_loudly(tmp_path: Path, caplog: pytest.L
     (tmp_path / "000001.safetensors").unlink()
     with pytest.raises(CheckpointError, match="no checkpoint can be read"):
         load_state(tmp_path)
+
+
+@pytest.mark.parametrize("harm", ["averaged", "round", "list", "deep", "foreign"])
+def test_what_a_checkpoint_says_of_itself_is_checksummed_too(tmp_path: Path, harm: str):
+    """Not its tensors alone: a wrong count of averaged rounds would spoil the final model."""
+    for number in (1, 2):
+        save_state(tmp_path, State(number, {A: np.ones(2, np.float32)}, {}, {}, number))
+    file = tmp_path / "000002.json"
+    facts = json.loads(file.read_text())
+    file.write_text({
+        "averaged": json.dumps({**facts, "averaged": 1}),
+        "round": (tmp_path / "000001.json").read_text(),
+        "list": "[]",
+        "deep": "[" * 100_000,
+        "foreign": json.dumps({**facts, "sha256": None}),
+    }[harm])  # fmt: skip
+    passed: list[int] = []
+    back = load_state(tmp_path, on_damage=passed.append)
+    assert back is not None
+    assert (back.round, back.averaged, passed) == (1, 1, [2])
 
 
 def test_an_unwritable_folder_is_named(tmp_path: Path):
