@@ -40,6 +40,8 @@ def main() -> None:
         try:
             pixels = np.ascontiguousarray(dcmread(path).pixel_array)
             answer = {"shape": pixels.shape, "dtype": pixels.dtype.str}
+        except MemoryError:
+            answer = {"error": f"decoding wants more than {MOST_MEMORY >> 20} MiB"}
         except Exception as error:  # whatever the decoders raise
             answer = {"error": f"{type(error).__name__}: {error}"}
         _write(answers, json.dumps(answer).encode())

@@ -3,7 +3,9 @@
 After the turn the axes of a volume (D, H, W) run to the head, to the front and to the right.
 """
 
+import gzip
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,10 @@ from client.data.sources import LARGEST, Window
 from medformer.config import Domain
 
 Values = npt.NDArray[np.float32]
+HEADERS = {348: (108, "f"), 540: (168, "q")}
+"""Size of a header, NIfTI-1 or NIfTI-2 -> where and how it says at which byte its voxels begin."""
+MOST_EXTENSIONS = 2**24
+"""Bytes before the first voxel: some programs write their history there."""
 MOST_UNPACKED = 2**33
 """Bytes that a zipped file may come to, of which one volume of a series is kept."""
 
@@ -69,7 +75,10 @@ def _volume(name: Path, domain: Domain, largest: int) -> tuple[Values, Tensor]:
     if path.stat().st_size > (largest if number is None else MOST_UNPACKED):
         raise Unusable(_too_large(f"has {path.stat().st_size >> 20} MiB", largest))
     try:
+        _header_fits(path)
         file: Any = nib.load(path)
+    except Unusable:
+        raise
     except Exception as error:
         raise Unusable(f"is no NIfTI file ({type(error).__name__}: {error})") from error
     if not isinstance(file, nib.Nifti1Image):  # NIfTI-2 is a subclass
@@ -107,6 +116,22 @@ def _volume(name: Path, domain: Domain, largest: int) -> tuple[Values, Tensor]:
         raise Unusable(f"is a volume of {values.shape}, but the site declares 2D images")
     rest = [axis for axis in range(3) if axis != thin[0]]
     return values.squeeze(thin[0]), spacing[rest]
+
+
+def _header_fits(path: Path) -> None:
+    """Before nibabel reads all up to the first voxel, which is as much as a header claims."""
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if zipped else open(path, "rb") as file:
+        head = file.read(max(HEADERS))
+    for order in "<>":
+        place = HEADERS.get(struct.unpack_from(f"{order}i", head)[0])
+        if place is not None:
+            begins = struct.unpack_from(order + place[1], head, place[0])[0]
+            if begins <= MOST_EXTENSIONS:
+                return
+            raise Unusable(f"says that its voxels begin at byte {begins:g}")
+    raise Unusable("is no NIfTI file: its header has no size that there is")
 
 
 def _three(file: Any, number: int | None) -> Any:

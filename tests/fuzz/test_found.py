@@ -5,6 +5,7 @@ import json
 import os
 import sqlite3
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,20 @@ def test_a_decoder_that_dies_costs_one_record(tmp_path: Path, monkeypatch: pytes
         decoder.close()
 
 
+def test_a_length_that_lies_asks_for_no_memory(tmp_path: Path):
+    """Four gigabytes of a file of four bytes are four bytes."""
+    from client.data.dicom import _Clipped
+
+    (tmp_path / "a").write_bytes(b"abcd")
+    tracemalloc.start()
+    with _Clipped(tmp_path / "a") as file:
+        assert file.read(2**32) == b"abcd"
+        assert file.read() == b""
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
 def test_the_file_that_aborts_gdcm(tmp_path: Path):
     """A case that ends a decoding process; this one goes on."""
     from random import Random
@@ -199,6 +214,20 @@ def test_a_zipped_volume_is_counted_before_it_is_unpacked(tmp_path: Path):
     with pytest.raises(Unusable, match=r"more than 0 MiB .*raise data\.max_mib"):
         nifti.image(tmp_path / "a.nii.gz", VOLUME, "full", 2**19)
     assert nifti.image(tmp_path / "a.nii.gz", VOLUME, "full")[0].shape == (1, 64, 64, 64)
+
+
+@pytest.mark.parametrize("begins", [1e9, float("nan")])
+def test_voxels_that_begin_far_off(tmp_path: Path, begins: float):
+    """nibabel reads, and unzips, whatever lies before them."""
+    nib = pytest.importorskip("nibabel")
+    from client.data import nifti
+    from tests.fuzz.images import VOLUME
+
+    data = bytearray(nib.Nifti1Image(np.zeros((16, 16, 16), np.uint8), np.eye(4)).to_bytes())
+    struct.pack_into("<f", data, 108, begins)
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(bytes(data)))
+    with pytest.raises(Unusable, match="its voxels begin at byte"):
+        nifti.image(tmp_path / "a.nii.gz", VOLUME, "full")
 
 
 def test_voxels_from_one_end_of_float32_to_the_other(tmp_path: Path):

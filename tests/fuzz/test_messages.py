@@ -46,8 +46,9 @@ from tests.fuzz.messages import (
 
 pytestmark = pytest.mark.usefixtures("flower_identity")
 
-UPDATES = 1_000
-REQUESTS = 1_000
+SEEDS = pytest.mark.parametrize(
+    "first", [0, *(pytest.param(1_000 * n, marks=pytest.mark.heavy) for n in range(1, 10))]
+)
 
 
 def judged(content: RecordDict, shared: Tensors) -> TrainAnswer | str:
@@ -74,8 +75,9 @@ def no_more_than(most: int) -> Iterator[None]:
     assert peak < most
 
 
-def test_hostile_updates():
-    """A thousand: each is refused by a typed error, or is what was asked for and small."""
+@SEEDS
+def test_a_thousand_hostile_updates(first: int):
+    """Each is refused by a typed error, or is what was asked for and small."""
     rng = np.random.default_rng(0)
     shared = {
         "encoder.a": rng.normal(size=(8, 4)).astype(np.float32),
@@ -84,7 +86,7 @@ def test_hostile_updates():
     }
     of = Round("north", 3, 1, shared)
     seen = Counter[str]()
-    for seed in range(UPDATES):
+    for seed in range(first, first + 1_000):
         content = update(Random(seed), of)
         with in_time(), no_more_than(2**22):
             answer = judged(content, shared)
@@ -96,16 +98,17 @@ def test_hostile_updates():
     assert min(seen["averaged"], seen["ProtocolError"], seen["UpdateRefused"]) > 50, seen
 
 
-def test_hostile_requests(site: Site, schedule: Schedule, tmp_path: Path):
-    """A thousand to one guard: what is admitted and trained is what may be, each once; the ledger
+@SEEDS
+def test_a_thousand_hostile_requests(site: Site, schedule: Schedule, tmp_path: Path, first: int):
+    """To one guard: what is admitted and trained is what may be, each once; the ledger
     then has paid for exactly that, and its chain holds."""
     logging.getLogger("client.guard").setLevel(logging.CRITICAL)
-    private = Privacy(epsilon=8, n_public=64, epsilon_budget=20)
+    private = Privacy(epsilon=2, n_public=64, epsilon_budget=20)
     site = site.model_copy(update={"privacy": private})
     folder = tmp_path / "state"
     guard = Guard(site, folder, lambda *_: SecureNoise(), policy=OPEN)
     good: dict[str, Request] = {"hello": Hello("run-1", source_hash())}
-    for run in ("run-1", "run-2", "run-3"):
+    for run in [f"run-{i}" for i in range(1, 13)]:  # two more than the budget has room for
         good[f"admit {run}"] = admit(schedule, run)
         for round_, attempt in ((1, 0), (1, 1), (2, 0), (3, 0)):
             good[f"train {run} {round_} {attempt}"] = train(schedule, round_, attempt, run_id=run)
@@ -115,8 +118,8 @@ def test_hostile_requests(site: Site, schedule: Schedule, tmp_path: Path):
     )
     judge = Judge(good, {name: value.shape for name, value in some.tensors.items()})
     plans, seen = {}, Counter[str]()
-    for seed in range(REQUESTS):
-        with in_time(20 if seed < 200 else 5):  # the first trainings load Opacus
+    for seed in range(first, first + 1_000):
+        with in_time(20 if seed < first + 200 else 5):  # the first trainings load Opacus
             try:
                 asked = request(Random(seed), good)
             except Unreadable:
@@ -152,4 +155,4 @@ def test_hostile_requests(site: Site, schedule: Schedule, tmp_path: Path):
     assert attempts == set(judge.answers)
     assert {r["run_id"] for r in rows if r["kind"] == "reservation"} == set(plans)
     assert len(judge.answers) >= 4
-    assert min(seen["bad-request"], seen["unreadable"], seen["HelloAnswer"]) > 20, seen
+    assert min(seen["bad-request"], seen["unreadable"], seen["TrainAnswer"]) > 20, seen
