@@ -19,8 +19,9 @@ from client.data.sources import LARGEST, Window
 from medformer.config import Domain
 
 Values = npt.NDArray[np.float32]
-HEADERS = {348: (108, "f"), 540: (168, "q")}
-"""Size of a header, NIfTI-1 or NIfTI-2 -> where and how it says at which byte its voxels begin."""
+HEADERS = {348: (108, "f", 40, "h"), 540: (168, "q", 16, "q")}
+"""Size of a header, NIfTI-1 or NIfTI-2 -> where and how it says at which byte its voxels begin, and
+how many dimensions it has."""
 MOST_EXTENSIONS = 2**24
 """Bytes before the first voxel: some programs write their history there."""
 MOST_UNPACKED = 2**33
@@ -123,14 +124,28 @@ def _header_fits(path: Path) -> None:
     with open(path, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
     with gzip.open(path) if zipped else open(path, "rb") as file:
-        head = file.read(max(HEADERS))
-    for order in "<>":
-        place = HEADERS.get(struct.unpack_from(f"{order}i", head)[0])
-        if place is not None:
-            begins = struct.unpack_from(order + place[1], head, place[0])[0]
-            if begins <= MOST_EXTENSIONS:
-                return
+        head = file.read(max(HEADERS) + 4)
+        order, size = _order(head)
+        begins = struct.unpack_from(order + HEADERS[size][1], head, HEADERS[size][0])[0]
+        if not 0 <= begins <= MOST_EXTENSIONS:
             raise Unusable(f"says that its voxels begin at byte {begins:g}")
+        place = size + 4
+        while head[size : size + 1] != b"\0" and place + 16 <= begins:
+            file.seek(place)
+            (length,) = struct.unpack(order + "i", file.read(4))
+            if not 8 <= length <= begins - place:
+                raise Unusable(f"says that its extension has {length} bytes")
+            place += length
+
+
+def _order(head: bytes) -> tuple[str, int]:
+    """`<` or `>`, and the size of the header: by what nibabel looks at, and the standard."""
+    for order in "<>":
+        (size,) = struct.unpack_from(f"{order}i", head)
+        if size in HEADERS:
+            place, code = HEADERS[size][2:]
+            if 1 <= struct.unpack_from(order + code, head, place)[0] <= 7:
+                return order, size
     raise Unusable("is no NIfTI file: its header has no size that there is")
 
 

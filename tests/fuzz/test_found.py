@@ -230,6 +230,24 @@ def test_voxels_that_begin_far_off(tmp_path: Path, begins: float):
         nifti.image(tmp_path / "a.nii.gz", VOLUME, "full")
 
 
+@pytest.mark.parametrize("length", [2**31 - 1, 0, -9])
+def test_an_extension_is_no_longer_than_there_is_room(tmp_path: Path, length: int):
+    """nibabel reads, and unzips, as much as it says; a real one is passed over."""
+    nib = pytest.importorskip("nibabel")
+    from client.data import nifti
+    from tests.fuzz.images import VOLUME
+
+    made = nib.Nifti1Image(np.zeros((16, 16, 16), np.uint8), np.eye(4))
+    made.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"x" * 50))
+    data = bytearray(made.to_bytes())
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(bytes(data)))
+    assert nifti.image(tmp_path / "a.nii.gz", VOLUME, "full")[0].shape == (1, 16, 16, 16)
+    struct.pack_into("<i", data, 352, length)
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(bytes(data)))
+    with pytest.raises(Unusable, match=f"its extension has {length} bytes"):
+        nifti.image(tmp_path / "a.nii.gz", VOLUME, "full")
+
+
 def test_voxels_from_one_end_of_float32_to_the_other(tmp_path: Path):
     """Their range is no float32: the image still lies in [0, 1]."""
     nib = pytest.importorskip("nibabel")
