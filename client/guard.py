@@ -8,6 +8,7 @@ There is no way to ask it for training without differential privacy.
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -55,6 +56,7 @@ from medformer.sharing import shared_shapes
 from server.protocol import (
     INTERNAL_ERROR,
     PROTOCOL_VERSION,
+    RUN_ID,
     Admit,
     AdmitAnswer,
     Answer,
@@ -136,6 +138,8 @@ class Guard:
             raise BadRequest(f"this site speaks protocol version {PROTOCOL_VERSION}")
         if request.source_hash != source_hash():
             raise BadRequest("this site has other sources installed than the server")
+        if not re.fullmatch(RUN_ID, request.run_id):
+            raise BadRequest("a run id is 1 to 64 letters, digits or '-'")
         with Ledger.of(self.site, self.folder) as ledger:
             if isinstance(request, Admit):
                 return self._admit(ledger, request)

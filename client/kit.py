@@ -12,12 +12,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import yaml
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from medformer.errors import ConfigError
+from medformer.settings import load_yaml
 from server.protocol import fingerprint, kit_statement
 
 FACTS, SIGNATURE, AUTHORITY, TRUSTED = "kit.json", "kit.sig", "ca.crt", "trusted.yaml"
@@ -39,7 +39,7 @@ def read_kit(folder: Path) -> dict[str, Any]:
         if not hosts:
             raise ValueError("no host")
         return {**kit, "hosts": hosts, "port": int(kit["port"]), "site": str(kit["site"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{file}: is no start-up kit ({type(error).__name__}): unpack the kit that the "
             f"consortium sent as {folder}"
@@ -148,12 +148,12 @@ def _parts(file: Path) -> dict[str, bytes]:
 def _signer(file: Path) -> tuple[str, Ed25519PublicKey]:
     """Fingerprint and key that a kit names."""
     try:
-        listed = yaml.safe_load(file.read_bytes())
+        listed = load_yaml(file)
         ((_, key),) = listed.items()
         shown = fingerprint(key, "signer")
         public = load_ssh_public_key(key.encode())
         assert isinstance(public, Ed25519PublicKey)  # or it has no fingerprint
-    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
+    except (ConfigError, ValueError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"{file}: does not name one signing key ({type(error).__name__}); ask the consortium "
             "for the kit again"

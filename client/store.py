@@ -20,11 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from client.privacy.chain import RUN_ID
 from client.training import LocalState
 from medformer.errors import MedFormerError
 from medformer.files import KEY, replace_file
-from server.protocol import TrainAnswer, metadata
+from server.protocol import RUN_ID, TrainAnswer, metadata
 
 ASIDE_MARK = "DP-NONE.txt"
 """Lies in a folder of what a hospital made for itself without privacy; a state folder has none."""
@@ -45,7 +44,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, run_id: str) -> None:
-        if not RUN_ID.fullmatch(run_id):
+        if not re.fullmatch(RUN_ID, run_id):
             raise StoreError("a run id is 1 to 64 letters, digits or '-'")
         self._answers = folder / "runs" / run_id / "answers"
         self._states = folder / "runs" / run_id / "state"

@@ -20,6 +20,9 @@ TaskKind = Literal["binary-class", "multi-class", "multi-label", "ordinal-regres
 UNKNOWN = "unknown"
 """Modality or anatomy of an image of which nobody says more; every model has an entry for it."""
 
+MOST_WORDS = 1_024
+"""Of one kind in a vocabulary; each has embeddings, made before a file's tensors are looked at."""
+
 UNLABELLED = -1
 """The label of a record that nobody labelled for a task: it adds nothing to that task's loss."""
 
@@ -38,9 +41,9 @@ Name = Annotated[str, AfterValidator(_plain_name)]
 
 
 class Frozen(BaseModel):
-    """Base of all settings: immutable, and unknown keys are errors."""
+    """Base of all settings: immutable; unknown keys and infinite numbers are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Preset(Frozen):
@@ -173,7 +176,7 @@ class Task(Frozen):
 
     name: Name
     kind: TaskKind
-    classes: int = Field(ge=2)
+    classes: int = Field(ge=2, le=10_000)
     """Classes, grades of an ordinal task, or labels of a multi-label task."""
     labels: Name = "labels"
     """Where a source keeps this task's labels: `{split}_LABELS` of an npz file, or a column."""
@@ -217,10 +220,10 @@ class ModelConfig(Frozen):
     """The public vocabulary of a consortium: what the shared part of the model is made of."""
 
     preset: PresetName = "tiny"
-    stems: tuple[Annotated[str, AfterValidator(_a_stem)], ...]
-    modalities: tuple[Name, ...]
-    anatomies: tuple[Name, ...]
-    domains: tuple[Name, ...]
+    stems: tuple[Annotated[str, AfterValidator(_a_stem)], ...] = Field(max_length=MOST_WORDS)
+    modalities: tuple[Name, ...] = Field(max_length=MOST_WORDS)
+    anatomies: tuple[Name, ...] = Field(max_length=MOST_WORDS)
+    domains: tuple[Name, ...] = Field(max_length=MOST_WORDS)
     encoder_eps: float = Field(default=1e-5, gt=0, le=1e-2)
     """Added to the variance in the encoder's layer norms; 1e-6 where it started from a ViT of timm
     (`medformer.load_vit`)."""

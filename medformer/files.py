@@ -28,6 +28,8 @@ Arrays = Mapping[str, npt.NDArray[np.float32]]
 FORMAT = 1
 KEY = "medformer"
 ASIDE, ASIDE_KEY = "aside.", "medformer.aside"
+LARGEST_HEADER = 2**22
+"""Bytes in which a file lists its tensors and says what model they are of."""
 
 
 class Header(Frozen):
@@ -139,6 +141,7 @@ def read_header(path: Path) -> Header:
         ModelFileError: Unreadable, cut off, or not of our kind; says what to do.
     """
     try:
+        _small_header(path)
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
     except OSError as error:
@@ -199,11 +202,19 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
         os.close(folder)
 
 
+def _small_header(path: Path) -> None:
+    """Before it is parsed: eight bytes in front say how long it is."""
+    with open(path, "rb") as file:
+        said = int.from_bytes(file.read(8), "little")
+    if LARGEST_HEADER < said <= path.stat().st_size:
+        raise ModelFileError(f"{path}: its header has {said} bytes: no model's has so many")
+
+
 def _parse(path: Path, text: str) -> Header:
     try:
         raw: Any = json.loads(text)
         given = raw["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{path}: its {KEY!r} metadata is not that of a model") from error
     if given != FORMAT:
         raise ModelFileError(

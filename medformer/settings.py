@@ -1,4 +1,4 @@
-"""Turns a validation error of pydantic into one sentence with a suggestion."""
+"""Reads files of settings: YAML within limits, and one sentence with a suggestion for an error."""
 
 import typing
 from collections.abc import Iterable
@@ -13,6 +13,87 @@ from medformer.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
 
+LARGEST = 2**18
+"""Bytes of a file of settings."""
+DEEPEST = 24
+"""Levels of lists and mappings."""
+MOST_VALUES = 20_000
+"""Values of a file, each counted as often as aliases repeat it."""
+LONGEST_NUMBER = 64
+"""Characters."""
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe one; it also refuses a key that stands twice, and what is deep or repeated
+    without end."""
+
+    depth = 0
+    values = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise yaml.YAMLError(f"lists and mappings of more than {DEEPEST} levels")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            self._count(node, 0)
+        return node
+
+    def _count(self, node: yaml.Node, depth: int) -> None:
+        self.values += 1
+        if self.values > MOST_VALUES or depth > DEEPEST:
+            raise yaml.YAMLError("values that repeat each other without end")
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                    raise yaml.YAMLError(f"the key {key.value!r} stands twice in one mapping")
+                seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+                self._count(key, depth + 1)
+                self._count(value, depth + 1)
+        elif isinstance(node, yaml.SequenceNode):
+            for value in node.value:
+                self._count(value, depth + 1)
+        elif node.tag in NUMBERS and len(node.value) > LONGEST_NUMBER:
+            raise yaml.YAMLError(f"a number of {len(node.value)} characters")
+
+
+def parse_yaml(text: str) -> Any:
+    """What a text of YAML says: plain values only, each key once, within limits.
+
+    Raises:
+        ConfigError: No such YAML.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except Exception as error:  # PyYAML raises KeyError and more at tags that do not fit
+        said = "" if isinstance(error, (KeyError, IndexError, AttributeError)) else f": {error}"
+        raise ConfigError(f"cannot be read as YAML ({type(error).__name__}{said})") from error
+
+
+def load_yaml(path: Path) -> Any:
+    """What a file of settings says, unchecked.
+
+    Raises:
+        ConfigError: Missing, larger than settings are, or not YAML.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise ConfigError(f"it has more than {LARGEST >> 10} KiB")
+        return parse_yaml(data.decode())
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({type(error).__name__})") from error
+
 
 def read_yaml(path: Path, model: type[M]) -> M:
     """Read and check a file of settings.
@@ -20,12 +101,11 @@ def read_yaml(path: Path, model: type[M]) -> M:
     Raises:
         ConfigError: Missing, not YAML, unknown key, wrong type or value.
     """
+    raw = load_yaml(path)
     try:
-        return model.model_validate(yaml.safe_load(path.read_text()))
+        return model.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, model)}") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML ({type(error).__name__})") from error
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -46,7 +126,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"`{where}` is missing."
     message = first["msg"].removeprefix("Value error, ")
     given = first.get("input")
-    shown = f", got {given!r}" if isinstance(given, (str, int, float, bool)) else ""
+    shown = f", got {given!r:.200}" if isinstance(given, (str, int, float, bool)) else ""
     return f"`{where}`: {message}{shown if repr(given) not in message else ''}."
 
 

@@ -4,10 +4,12 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from medformer.files import replace_file
@@ -16,6 +18,7 @@ from server.strategy import State
 
 log = logging.getLogger(__name__)
 KEEP = 3
+PARTS = ("shared", "momentum", "average")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -37,16 +40,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def save_state(folder: Path, state: State) -> None:
     """Write a checkpoint: NNNNNN.safetensors, then NNNNNN.json, which makes it count."""
-    tensors = {f"shared/{k}": v for k, v in state.shared.items()}
-    tensors |= {f"momentum/{k}": v for k, v in state.momentum.items()}
-    tensors |= {f"average/{k}": v for k, v in state.average.items()}
+    tensors = {f"{part}/{k}": v for part in PARTS for k, v in getattr(state, part).items()}
     data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()})
     stem = f"{state.round:06d}"
     write_atomically(folder / f"{stem}.safetensors", data)
     facts = {
         "round": state.round,
         "averaged": state.averaged,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": _digest(state.round, state.averaged, data),
     }
     write_json(folder / f"{stem}.json", facts)
     for old in _rounds(folder)[:-KEEP]:
@@ -55,11 +56,17 @@ def save_state(folder: Path, state: State) -> None:
             (folder / f"{old:06d}.safetensors").unlink(missing_ok=True)
 
 
-def load_state(folder: Path, round_: int | None = None) -> State | None:
+def load_state(
+    folder: Path,
+    round_: int | None = None,
+    on_damage: Callable[[int], None] = lambda number: None,
+) -> State | None:
     """The newest readable checkpoint (or that of `round_`), None if there is none at all.
 
     A damaged one is named in the log and the one before it is taken.
 
+    Args:
+        on_damage: Told the round of each damaged one that was passed over.
     Raises:
         CheckpointError: There are checkpoints, but none can be read.
     """
@@ -69,6 +76,7 @@ def load_state(folder: Path, round_: int | None = None) -> State | None:
         if state is not None:
             return state
         log.error("%s: checkpoint %06d is damaged; taking the one before", folder, number)
+        on_damage(number)
     if rounds:
         raise CheckpointError(f"{folder}: no checkpoint can be read; start again with --overwrite")
     return None
@@ -79,15 +87,23 @@ def _rounds(folder: Path) -> list[int]:
 
 
 def _read(folder: Path, number: int) -> State | None:
+    """None if it is not, byte by byte, what was written."""
     try:
         facts = json.loads((folder / f"{number:06d}.json").read_text())
         data = (folder / f"{number:06d}.safetensors").read_bytes()
-    except (OSError, ValueError):
+        averaged = facts["averaged"]
+        if type(averaged) is not int or facts["sha256"] != _digest(number, averaged, data):
+            return None
+        tensors = load(data)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
         return None
-    if hashlib.sha256(data).hexdigest() != facts.get("sha256"):
-        return None
-    parts: dict[str, dict[str, Any]] = {"shared": {}, "momentum": {}, "average": {}}
-    for name, value in load(data).items():
+    parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+    for name, value in tensors.items():
         part, _, tensor = name.partition("/")
         parts[part][tensor] = value
-    return State(round=facts["round"], averaged=facts["averaged"], **parts)
+    return State(round=number, averaged=averaged, **parts)
+
+
+def _digest(round_: int, averaged: int, data: bytes) -> str:
+    """SHA-256 of everything that a checkpoint says, the file names left out."""
+    return hashlib.sha256(f"{round_} {averaged}\n".encode() + data).hexdigest()

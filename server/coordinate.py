@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from medformer.config import Domain
+from medformer.errors import one_line
 from server.checkpoints import load_state, save_state, write_json
 from server.errors import FederationError, RunInterrupted, UpdateRefused
 from server.federation import Federation, PublicSite
@@ -23,6 +26,7 @@ from server.protocol import (
     EvaluateAnswer,
     Hello,
     HelloAnswer,
+    ProtocolError,
     Refusal,
     Request,
     Tensors,
@@ -30,19 +34,22 @@ from server.protocol import (
     TrainAnswer,
     source_hash,
 )
+from server.receipt import read_receipt
 from server.strategy import State, apply, check_update
 
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 LEDGERS = "ledgers.json"
+EVENTS = ("refusal", "refused-update", "absent", "joined", "checkpoint-damaged")
+"""Of metrics.jsonl, which the report tells."""
 APPROVAL_POLL = 10.0
 """Seconds between two questions whether a site has approved the run."""
 RETRY_PAUSE = 5.0
 """Seconds before a site that was lost is asked again in the same round."""
 FINAL = ("budget-exhausted", "ledger-rolled-back")
 """Refusals after which a site is asked no more in this run."""
-EVENTS = ("refusal", "refused-update", "absent", "joined")
+
 Start = Callable[[], Tensors]
 """Makes the shared tensors of round 0: from public pre-training, or from a seed."""
 
@@ -67,6 +74,8 @@ class Run:
     certain hours only."""
     deadline: float = 3_600.0
     """Seconds in which a round has to find its quorum, if the federation has one."""
+    receipt_of: Callable[[str], dict[str, Any]] = read_receipt
+    """Reads what a site says that the run costs; baselines, which promise nothing, have another."""
     on_row: Callable[[dict[str, Any]], None] = lambda row: None
     """Told every row of metrics.jsonl, for example to draw it."""
     run_id: str = ""
@@ -91,7 +100,7 @@ class Run:
         self._hello()
         self._admit()
         checkpoints = self.folder / CHECKPOINTS
-        state = load_state(checkpoints)
+        state = load_state(checkpoints, on_damage=self._damaged)
         if state is None:
             state = State(0, start(), {}, {})
             save_state(checkpoints, state)
@@ -101,6 +110,10 @@ class Run:
         results = self._evaluate(state) if self.evaluate else []
         self._write_summary(state, results)
         return state
+
+    def _damaged(self, number: int) -> None:
+        text = f"the checkpoint of round {number} is damaged: training goes on from the one before"
+        self._append({"event": "checkpoint-damaged", "round": number, "site": "", "text": text})
 
     def _identify(self) -> None:
         """A run id of its own, kept across `--resume`."""
@@ -140,8 +153,8 @@ class Run:
                 f"site {site.name!r} runs other sources than the server: install the same "
                 "version everywhere, and start the SuperLink in an empty folder"
             )
-        if Domain.model_validate_json(answer.domain) != site.domain:
-            raise FederationError(f"site {site.name!r} declares another domain: {answer}")
+        if _domain(answer.domain) != site.domain:
+            raise FederationError(f"site {site.name!r} declares another domain: {answer!r:.500}")
         self._present.add(site.name)
 
     def _admit(self) -> None:
@@ -174,7 +187,11 @@ class Run:
         answers = self._ask(dict.fromkeys(names, request), number, enough=enough)
         for name, answer in answers.items():
             if isinstance(answer, AdmitAnswer):
-                self.receipts[name] = json.loads(answer.receipt)
+                try:
+                    self.receipts[name] = self.receipt_of(answer.receipt)
+                except ProtocolError as error:
+                    self._exclude(name, Refusal("bad-request", f"{error}", name), number)
+                    continue
                 self.ledgers.setdefault(name, answer.ledger_hash)
                 if number:
                     self._note(number, name, "joined", "takes part from this round on")
@@ -234,7 +251,7 @@ class Run:
                 pending.discard(name)
                 if isinstance(answer, TrainAnswer):
                     self.ledgers[name] = answer.ledger_hash
-                    if self._accept(name, answer, state.shared, number):
+                    if self._accept(name, answer, state.shared, number, attempts[name]):
                         updates[name] = answer.tensors
                         losses[name] = answer.exact_loss
                 elif isinstance(answer, Refusal) and answer.code in FINAL:
@@ -317,9 +334,12 @@ class Run:
                 self._note(number, name, "absent", why)
         return answers
 
-    def _accept(self, name: str, answer: TrainAnswer, shared: Tensors, number: int) -> bool:
+    def _accept(
+        self, name: str, answer: TrainAnswer, shared: Tensors, number: int, attempt: int
+    ) -> bool:
+        limit = self.federation.max_update_norm
         try:
-            check_update(answer, shared, number, self.federation.max_update_norm)
+            check_update(answer, shared, limit, site=name, round_=number, attempt=attempt)
         except UpdateRefused as error:
             self._note(number, name, "refused-update", str(error))
             return False
@@ -330,6 +350,7 @@ class Run:
         self._note(number, name, "refusal", self.out[name])
 
     def _note(self, number: int, name: str, kind: str, text: str) -> None:
+        text = one_line(text)
         log.warning("round %d, site %s: %s: %s", number, name, kind, text)
         self.events.append({"round": number, "site": name, "kind": kind, "text": text})
         self._append({"event": kind, "round": number, "site": name, "text": text})
@@ -387,6 +408,14 @@ class Run:
             "results": results,
         }
         write_json(self.folder / "summary.json", summary)
+
+
+def _domain(text: str) -> Domain | None:
+    """None if it is not one."""
+    try:
+        return Domain.model_validate_json(text)
+    except ValidationError:
+        return None
 
 
 def _end_last_line(path: Path) -> None:

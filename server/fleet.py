@@ -15,6 +15,7 @@ from server.protocol import (
     Hello,
     HelloAnswer,
     ProtocolError,
+    Refusal,
     Request,
     read_answer,
     to_content,
@@ -33,7 +34,7 @@ POLL = 0.2
 
 @dataclass(frozen=True)
 class Lost:
-    """No answer: the process behind a site died, or it answered something unreadable."""
+    """No answer: the process behind a site died."""
 
     reason: str
 
@@ -174,4 +175,4 @@ def _read(reply: Message) -> Answer | Lost:
     try:
         return read_answer(reply.content)
     except ProtocolError as error:
-        return Lost(f"unreadable answer: {error}")
+        return Refusal("bad-request", f"its answer is not of this protocol: {error}")

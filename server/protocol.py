@@ -8,13 +8,14 @@ exist in simulations only.
 """
 
 import hashlib
+import io
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,15 @@ FLOWER_SWITCHES = {
 }
 """Environment of Flower's processes: nothing is reported, asked for or installed at run time, and
 tasks start when they come, not up to a second later."""
+RUN_ID = r"[A-Za-z0-9-]{1,64}"
+"""It becomes part of file names at the sites."""
+MOST_TENSORS = 4_096
+MOST_VALUES = 2**28
+"""Of all tensors of a message together."""
+LONGEST = 2**20
+"""Characters of a schedule, a receipt, or what else is JSON."""
+LONGEST_TEXT = 4_096
+"""Characters of any other text."""
 PACKAGES = ("client", "medformer", "server", "simulations")
 INTERNAL_ERROR = "The site could not answer. Its own log says why; nothing is told to the server."
 
@@ -75,7 +85,7 @@ def ramp(progress: float) -> float:
 class Phase(BaseModel):
     """Rounds that share one mix of objectives."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(pattern=NAME)
     rounds: int = Field(ge=1, le=10_000)
@@ -133,10 +143,10 @@ class Phase(BaseModel):
 class Schedule(BaseModel):
     """Everything that will be computed on private records: fixed before the first gradient."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    phases: tuple[Phase, ...] = Field(min_length=1)
-    spare_rounds: int = Field(ge=0)
+    phases: tuple[Phase, ...] = Field(min_length=1, max_length=64)
+    spare_rounds: int = Field(ge=0, le=10_000)
     """Rounds that may be trained again after a loss; admitted and paid for with the rest."""
     local_momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of the parameters that stay at the site; the shared ones have it at the server."""
@@ -189,7 +199,7 @@ class Schedule(BaseModel):
 class JoinRequest(BaseModel):
     """request.json: what a hospital sends to be invited; nothing in it is secret."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     site: str = Field(pattern=NAME)
     public_key: str = Field(max_length=1_000)
@@ -404,7 +414,9 @@ def read_request(message: Message) -> Request:
     """
     kind = _REQUESTS.get(message.metadata.message_type)
     if kind is None:
-        raise ProtocolError(f"unknown message type {message.metadata.message_type!r}")
+        raise ProtocolError(f"unknown message type {message.metadata.message_type!r:.80}")
+    if message.has_error():
+        raise ProtocolError("the message holds an error of Flower's")
     return _unpack(message.content, kind)
 
 
@@ -414,30 +426,80 @@ def read_answer(content: RecordDict) -> Answer:
     Raises:
         ProtocolError: Unknown type, or missing, unknown or mistyped fields.
     """
-    name = str(content["fields"].get("type", "")) if "fields" in content else ""
-    kind = _ANSWERS.get(name)
+    said = content.get("fields")
+    name = said.get("type", "") if isinstance(said, ConfigRecord) else ""
+    kind = _ANSWERS.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise ProtocolError(f"unknown answer type {name!r}")
+        raise ProtocolError(f"unknown answer type {name!r:.80}")
     return _unpack(content, kind)
 
 
 def _unpack(content: RecordDict, kind: type[Any]) -> Any:
-    values: dict[str, Any] = dict(content["fields"]) if "fields" in content else {}
-    if values.pop("type", None) != kind.__name__:
+    if foreign := sorted(set(content) - {"fields", "tensors"}):
+        raise ProtocolError(f"{kind.__name__} has no part {foreign[0]!r:.80}")
+    said = content.get("fields")
+    if not isinstance(said, ConfigRecord):
+        raise ProtocolError(f"the message does not hold a {kind.__name__}")
+    values: dict[str, Any] = dict(said)
+    if values.pop("type", None) != kind.__name__ or "tensors" in values:
         raise ProtocolError(f"the message does not hold a {kind.__name__}")
     if "tensors" in content:
-        values["tensors"] = {k: v.numpy() for k, v in content["tensors"].items()}
+        values["tensors"] = _arrays(content["tensors"])
     known = {f.name: f for f in fields(kind)}
     if unknown := sorted(set(values) - set(known)):
-        raise ProtocolError(f"{kind.__name__} has no field {unknown[0]!r}")
-    for name, item in known.items():
-        wanted = {"int": int, "str": str, "RefusalCode": str}.get(_type_name(item.type))
-        if wanted and name in values and type(values[name]) is not wanted:
-            raise ProtocolError(f"{kind.__name__}.{name} must be {_type_name(item.type)}")
+        raise ProtocolError(f"{kind.__name__} has no field {unknown[0]!r:.80}")
+    for name, value in values.items():
+        if name != "tensors" and not _possible(value, name, known[name].type):
+            raise ProtocolError(f"{kind.__name__}.{name} must be {_type_name(known[name].type)}")
     try:
         return kind(**values)
     except TypeError as error:
         raise ProtocolError(f"{kind.__name__}: a field is missing") from error
+
+
+def _possible(value: Any, name: str, wanted: Any) -> bool:
+    """Whether a field may have this value, whatever it means."""
+    if wanted is int:
+        return type(value) is int and 0 <= value < 2**31
+    if wanted is RefusalCode:
+        return value in get_args(RefusalCode)
+    if wanted is str:
+        json_ = name in ("schedule", "model", "receipt", "domain", "exact_metrics")
+        return type(value) is str and len(value) <= (LONGEST if json_ else LONGEST_TEXT)
+    return type(value) is float and math.isfinite(value)
+
+
+def _arrays(record: Any) -> Tensors:
+    if not isinstance(record, ArrayRecord) or len(record) > MOST_TENSORS:
+        raise ProtocolError(f"tensors must be at most {MOST_TENSORS} arrays")
+    tensors: Tensors = {}
+    left = MOST_VALUES
+    for name, array in record.items():
+        try:
+            tensors[name] = _array(array, left)
+        except Exception as error:  # the header of an npy file is parsed as Python's literals
+            raise ProtocolError(
+                f"tensor {name!r:.80}: no float32 array of npy ({error})"
+            ) from error
+        left -= tensors[name].size
+    return tensors
+
+
+def _array(array: Array, most: int) -> npt.NDArray[np.float32]:
+    """Flower's array, if it is what `to_content` writes. Nothing is allocated that is not there."""
+    if array.stype != "numpy.ndarray":
+        raise ValueError("it is serialised in another way")
+    file = io.BytesIO(array.data)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("it is of another version")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype != np.dtype("<f4") or len(shape) > 8 or any(type(n) is not int for n in shape):
+        raise ValueError(f"it holds {dtype}")
+    count = math.prod(shape)
+    if min(shape, default=1) < 0 or count > most or len(array.data) - file.tell() != 4 * count:
+        raise ValueError("it has not the size that it says")
+    flat = np.frombuffer(array.data, "<f4", offset=file.tell()).astype(np.float32)
+    return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def _type_name(annotation: Any) -> str:

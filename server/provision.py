@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from medformer import certificate as certificates
 from medformer.config import Frozen, Name
 from medformer.errors import ConfigError
 from medformer.files import replace_file
-from medformer.settings import explain, read_yaml
+from medformer.settings import explain, parse_yaml, read_yaml
 from server import members
 from server.authority import new_authority, new_server_certificate
 from server.hub import new_signer, signer_of
@@ -96,7 +95,7 @@ def init(folder: Path, name: str, hosts: tuple[str, ...]) -> Path:
         raise ConfigError(f"{file}: is there already; edit it, then run provision")
     text = TEMPLATE.format(name=name, hosts=", ".join(hosts))
     try:
-        Consortium.model_validate(yaml.safe_load(text))
+        Consortium.model_validate(parse_yaml(text))
     except ValidationError as error:
         raise ConfigError(f"{file}: {explain(error, Consortium)}") from error
     (folder / "requests").mkdir(parents=True, exist_ok=True)

@@ -26,15 +26,32 @@ class State:
         return self.average or self.shared
 
 
-def check_update(answer: TrainAnswer, shared: Tensors, round_: int, max_update_norm: float) -> None:
+def check_update(
+    answer: TrainAnswer,
+    shared: Tensors,
+    max_update_norm: float,
+    *,
+    site: str,
+    round_: int,
+    attempt: int,
+) -> None:
     """Refuse what may not be averaged.
 
+    Args:
+        shared: What the round began with.
+        site: Who was asked.
+        round_: For which round.
+        attempt: For which attempt.
     Raises:
-        UpdateRefused: Another round, a tensor that is local or unknown, a wrong shape or type, NaN
-            or infinity, nothing at all, or a step longer than `max_update_norm`.
+        UpdateRefused: Another site, round or attempt, a tensor that is local or unknown, a wrong
+            shape or type, NaN or infinity, nothing at all, or a step longer than `max_update_norm`.
     """
     if answer.round != round_:
         raise UpdateRefused(f"the update is for round {answer.round}, not {round_}")
+    if answer.site != site:
+        raise UpdateRefused(f"the update says that it is of {answer.site!r:.80}")
+    if answer.attempt != attempt:
+        raise UpdateRefused(f"the update is of attempt {answer.attempt}, not {attempt}")
     if not answer.tensors:
         raise UpdateRefused("the update holds no tensor")
     square = 0.0
@@ -51,7 +68,7 @@ def check_update(answer: TrainAnswer, shared: Tensors, round_: int, max_update_n
         if not np.isfinite(value).all():
             raise UpdateRefused(f"{name} holds NaN or infinity")
         square += float(np.square(value.astype(np.float64) - shared[name]).sum())
-    if square**0.5 > max_update_norm:
+    if not square**0.5 <= max_update_norm:
         raise UpdateRefused(
             f"the update moves {square**0.5:.3g}, more than max_update_norm {max_update_norm:g}"
         )

@@ -79,7 +79,10 @@ def run_job(folder: Path, baseline: Baseline, names: list[str]) -> list[dict[str
         handlers, federation = _build(baseline, prepared, names, place)
         start = load_state(folder / CHECKPOINTS, 0)
         assert start is not None
-        Run(LocalFleet(handlers), federation, place, evaluate=True).execute(lambda: start.shared)
+        run = Run(LocalFleet(handlers), federation, place, evaluate=True)
+        if "plain" in baseline:
+            run.receipt_of = json.loads  # of nothing: these promise nothing
+        run.execute(lambda: start.shared)
     return list(_rows(done, baseline, prepared, names))
 
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from client.privacy import release
 from medformer.errors import ConfigError
+from medformer.settings import load_yaml
 from server.checkpoints import load_state, write_json
 from server.coordinate import CHECKPOINTS, Run, outcome
 from server.deployment import deploy
@@ -89,7 +89,7 @@ def finish(prepared: Prepared) -> None:
     write_json(prepared.folder / "site_facts.json", site_facts(prepared))
     write_json(prepared.folder / "release.json", release.declaration())
     write_report(prepared.folder)
-    scenario = yaml.safe_load((prepared.folder / "scenario.yaml").read_text())
+    scenario = load_yaml(prepared.folder / "scenario.yaml")
     write_model(prepared.folder, description=scenario.get("description", ""), noise="seeded")
 
 

@@ -7,7 +7,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from client.data import medmnist
@@ -16,7 +15,7 @@ from client.site import Privacy, Rule
 from medformer import phantoms
 from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName, Task
 from medformer.errors import ConfigError
-from medformer.settings import explain
+from medformer.settings import explain, load_yaml, parse_yaml
 from medformer.vocabulary import ANATOMY
 from server.federation import Federation, Pretraining, PublicSite
 from server.pretraining import phantom_domains
@@ -163,10 +162,7 @@ def load_scenario(name_or_file: str, settings: Sequence[str] = ()) -> Scenario:
                 f"that ends in .yaml.{hint}"
             )
         path = shipped()[name_or_file]
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
+    raw = load_yaml(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must hold keys and values, got {type(raw).__name__}")
     for setting in settings:
@@ -186,8 +182,8 @@ def _override(raw: dict[str, Any], setting: str) -> None:
     try:
         for part in parents:
             place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
-        place[int(last) if isinstance(place, list) else last] = yaml.safe_load(text)
-    except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError) as error:
+        place[int(last) if isinstance(place, list) else last] = parse_yaml(text)
+    except (ValueError, IndexError, TypeError, AttributeError, ConfigError) as error:
         raise ConfigError(f"--set {setting}: no such place in the scenario") from error
 
 

@@ -51,6 +51,64 @@ def test_protocol_imports_nothing_of_ours():
     assert not {n for n in names if n.split(".")[0] in OURS}
 
 
+def hazards(source: str) -> list[str]:
+    """What runs code out of data, in a module: unpicklers, unsafe YAML, `eval` and a shell."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names]
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            roots = {name.split(".")[0] for name in names}
+            found += sorted(roots & {"pickle", "cPickle", "_pickle", "dill", "joblib", "marshal",
+                                     "shelve", "cloudpickle"})  # fmt: skip
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        if name == "torch.load" and given.get("weights_only") != "True":
+            found.append("torch.load without weights_only")
+        if given.get("allow_pickle", "False") != "False":
+            found.append(f"{name} with allow_pickle")
+        if name.endswith(("np.load", "numpy.load")) and "allow_pickle" not in given:
+            found.append("np.load that does not say allow_pickle=False")
+        if name.startswith("yaml.") and "load" in name and name != "yaml.load":
+            found.append(f"{name}, which has no limits: medformer.settings.parse_yaml")
+        if name == "yaml.load" and [ast.unparse(a) for a in node.args[1:]] != ["_Loader"]:
+            found.append("yaml.load with another loader than that of medformer.settings")
+        if name in ("eval", "exec", "os.system", "os.popen") or given.get("shell") == "True":
+            found.append(name)
+    return found
+
+
+def test_nothing_runs_code_out_of_data():
+    """No unpickler, unsafe YAML, eval or shell in what is shipped; PyYAML with our limits only."""
+    for package in sorted(OURS):
+        for path in (ROOT / package).rglob("*.py"):
+            assert not hazards(path.read_text()), path.relative_to(ROOT)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import torch; torch.load(f)",
+        "import torch; torch.load(f, weights_only=False)",
+        "import numpy as np; np.load(f)",
+        "import numpy as np; np.load(f, allow_pickle=True)",
+        "np.lib.format.read_array(f, allow_pickle=yes)",
+        "import yaml; yaml.load(t, yaml.Loader)",
+        "import yaml; yaml.unsafe_load(t)",
+        "import yaml; yaml.safe_load(t)",
+        "eval(t)",
+        "import subprocess; subprocess.run(t, shell=True)",
+    ],
+)
+def test_each_hazard_would_be_seen(source: str):
+    """The test before this one is not blind."""
+    assert hazards(source)
+
+
 def run_python(code: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120

@@ -4,6 +4,7 @@ pydicom reads and decodes; what values mean is done here: rescaling (PS3.3, C.11
 windows (C.11.2), inverted grey (C.7.6.3.1.2), order of slices (C.7.6.2). F frames, H, W pixels.
 """
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,14 +18,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from client.data.decoding import decoder
 from client.data.records import Unusable
-from client.data.sources import Window
+from client.data.sources import LARGEST, Window
 from medformer.config import Domain
 
-LARGEST = 2**30
-"""Bytes of a file, and of its decoded pixels."""
-LARGEST_DEFLATED = 2**19
+LARGEST_DEFLATED = 2**17
 """Bytes of a deflated file, which may come to a thousand times as many."""
+BLOCK = 2**20
+"""Pixels that are rescaled at once."""
+NATIVE = frozenset({
+    "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99",
+})  # fmt: skip
+"""Transfer syntaxes whose pixels are not compressed: only these are read in this process."""
 MOST_FILES = 2_048
 UNEVEN = 0.05
 """Part of their distance by which slices may lie off their places."""
@@ -57,9 +63,12 @@ class Scan:
     not and where they often are: ultrasound, secondary captures."""
 
 
-def scan(path: Path, domain: Domain, window: Window) -> Scan:
+def scan(path: Path, domain: Domain, window: Window, largest: int = LARGEST) -> Scan:
     """A file, or for volumes the folder of a series.
 
+    Args:
+        largest: Bytes of a file, and of its pixels as they are stored and as 32-bit numbers. What
+            says that it has more is refused before it is decoded.
     Raises:
         Unusable: No such file, no DICOM, no pixels, too large, several frames where the site
             declares 2D images, slices that do not make one volume, or a compression that no
@@ -69,9 +78,9 @@ def scan(path: Path, domain: Domain, window: Window) -> Scan:
         if path.is_dir():
             if domain.rank != 3:
                 raise Unusable("is a folder, but the site declares 2D images: name a file")
-            return _series(path, domain, window)
-        header = _header(path)
-        frames, colour = _frames(header)
+            return _series(path, domain, window, largest)
+        header = _header(path, largest)
+        frames, colour = _frames(path, header, largest)
         if domain.rank == 2 and len(frames) != 1:
             raise Unusable(f"has {len(frames)} frames, but the site declares 2D images")
         order = [0]
@@ -87,13 +96,15 @@ def scan(path: Path, domain: Domain, window: Window) -> Scan:
         return _scan(values, colour, [header], spacing, domain)
 
 
-def _series(folder: Path, domain: Domain, window: Window) -> Scan:
+def _series(folder: Path, domain: Domain, window: Window, largest: int) -> Scan:
     """The files of one series as a volume, sorted along the normal of their planes."""
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     files = [p for p in files if p.name != "DICOMDIR"]
     if not 1 < len(files) <= MOST_FILES:
         raise Unusable(f"its folder holds {len(files)} files; a series has 2 to {MOST_FILES}")
-    headers = [_header(path) for path in files]
+    if sum(path.stat().st_size for path in files) > largest:
+        raise Unusable(_too_large("its files come", largest))
+    headers = [_header(path, largest) for path in files]
     if len(found := {str(h.get("SeriesInstanceUID", "")) for h in headers}) > 1:
         raise Unusable(f"its folder holds {len(found)} series: one folder a series")
     if len(patients := {str(h.get("PatientID", "")).strip() for h in headers}) > 1:
@@ -101,13 +112,13 @@ def _series(folder: Path, domain: Domain, window: Window) -> Scan:
     sizes = {(h.get("Rows"), h.get("Columns"), str(h.get("PixelSpacing", ""))) for h in headers}
     if len(sizes) > 1:
         raise Unusable("its slices differ in rows, columns or pixel spacing")
-    if sum(_decoded_bytes(h) for h in headers) > LARGEST:
-        raise Unusable(f"its slices come to more than {LARGEST >> 20} MiB")
+    if sum(_decoded_bytes(h) for h in headers) > largest:
+        raise Unusable(_too_large("its slices come", largest))
     planes = [_plane(h.get("ImagePositionPatient"), h.get("ImageOrientationPatient"))
               for h in headers]  # fmt: skip
     order, apart = _sorted(planes, "slice")
-    headers = [headers[i] for i in order]
-    decoded = [_frames(h) for h in headers]
+    files, headers = [files[i] for i in order], [headers[i] for i in order]
+    decoded = [_frames(f, h, largest) for f, h in zip(files, headers, strict=True)]
     if any(len(frames) != 1 or colour for frames, colour in decoded):
         raise Unusable("its slices must be grey images of one frame")
     values = _shown([frames for frames, _ in decoded], headers, window)
@@ -125,12 +136,25 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield
+            with np.errstate(all="ignore"):
+                yield
     finally:
         log.setLevel(level)
 
 
-def _header(path: Path) -> Any:
+class _Clipped(io.BufferedReader):
+    """Gives what there is: a length that lies asks for no more memory than the file has bytes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(str(path)))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def _header(path: Path, largest: int) -> Any:
     """The dataset of a file, its pixels not decoded yet."""
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
@@ -139,19 +163,26 @@ def _header(path: Path) -> Any:
     if not path.is_file():
         raise Unusable("no such file")
     size = path.stat().st_size
-    if size > LARGEST:
-        raise Unusable(f"{path.name} has more than {LARGEST >> 20} MiB")
+    if size > largest:
+        raise Unusable(_too_large(f"{path.name} comes", largest))
     try:
         syntax = read_file_meta_info(path).get("TransferSyntaxUID")
         if syntax is not None and syntax.is_deflated and size > LARGEST_DEFLATED:
             raise Unusable(f"{path.name} is deflated and large: store it inflated")
-        return dcmread(path)
+        with _Clipped(path) as file:
+            return dcmread(file)
     except InvalidDicomError as error:
         raise Unusable(f"{path.name} is no DICOM file: it lacks the header") from error
+    except (RecursionError, MemoryError) as error:
+        raise Unusable(f"{path.name} has impossible lengths, or sequences without end") from error
+
+
+def _too_large(what: str, largest: int) -> str:
+    return f"{what} to more than {largest >> 20} MiB: raise data.max_mib if that is as it should be"
 
 
 def _decoded_bytes(header: Any) -> int:
-    """Of all frames, before any is decoded.
+    """Of all frames, before any is decoded; of a value, four at least: it becomes a float32.
 
     Raises:
         Unusable: The header names no pixels, or impossible numbers.
@@ -171,20 +202,26 @@ def _decoded_bytes(header: Any) -> int:
     rows, columns, frames, samples, bits = numbers
     if min(numbers) < 1 or samples > 4 or bits > 64:
         raise Unusable(f"its header names {rows} x {columns} pixels, {frames} frames, {bits} bits")
-    return rows * columns * frames * samples * max(1, bits // 8)
+    return rows * columns * frames * samples * max(4, bits // 8)
 
 
-def _frames(header: Any) -> tuple[Array, bool]:
+def _frames(path: Path, header: Any, largest: int) -> tuple[Array, bool]:
     """(F, H, W) stored values, or (F, H, W, 3) uint8 red, green and blue; and whether in colour."""
     from pydicom.pixels import apply_color_lut
 
-    if _decoded_bytes(header) > LARGEST:
-        raise Unusable(f"its pixels come to more than {LARGEST >> 20} MiB")
+    if _decoded_bytes(header) > largest:
+        raise Unusable(_too_large("its pixels come", largest))
     shown = str(header.get("PhotometricInterpretation", ""))
+    syntax = header.file_meta.get("TransferSyntaxUID")
     try:
-        values = header.pixel_array  # YBR becomes RGB
+        if syntax is None or syntax in NATIVE:
+            values = header.pixel_array  # YBR becomes RGB
+        else:
+            values = decoder().decode(path, largest)
         if shown == "PALETTE COLOR":
             values = apply_color_lut(values, header)
+    except Unusable:
+        raise
     except Exception as error:
         raise Unusable(f"its pixels cannot be decoded ({type(error).__name__}: {error})") from error
     colour = shown == "PALETTE COLOR" or int(header.SamplesPerPixel) > 1
@@ -199,39 +236,62 @@ def _frames(header: Any) -> tuple[Array, bool]:
 
 
 def _shown(stacks: Sequence[Array], headers: Sequence[Any], window: Window) -> Array:
-    """Stored values of (F, H, W) stacks as one of float32 in [0, 1], white 1."""
-    values = np.concatenate(
-        [_rescaled(stack, header) for stack, header in zip(stacks, headers, strict=True)]
-    )
-    if not np.isfinite(values).all():
-        raise Unusable("its rescaled values are not finite")
+    """Stored values of (F, H, W) stacks as one of float32 in [0, 1], white 1.
+
+    Block by block, so that float64 never exists of the whole.
+    """
     first = headers[0]
-    seen: Array | None = None
-    if isinstance(window, tuple):
-        seen = _between(values, *window)
-    elif window == "file":
-        seen = _windowed(values, first)
-    if seen is None:
-        seen = _between(values, float(values.min()), float(values.max()))
+    low, high = np.inf, -np.inf
+    for _, values in _rescaled(stacks, headers):
+        if not np.isfinite(values).all():
+            raise Unusable("its rescaled values are not finite")
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
     inverted = str(first.get("PhotometricInterpretation", "")) == "MONOCHROME1"
-    return (1 - seen if inverted else seen).astype(np.float32)
+    shown = np.empty((sum(map(len, stacks)), *stacks[0].shape[1:]), np.float32)
+    for (frame, rows), values in _rescaled(stacks, headers):
+        seen: Array | None = None
+        if isinstance(window, tuple):
+            seen = _between(values, *window)
+        elif window == "file":
+            seen = _windowed(values, first)
+        if seen is None:
+            seen = _between(values, low, high)
+        if not np.isfinite(seen).all():
+            raise Unusable("its window gives values that are not finite")
+        shown[frame, rows] = 1 - seen if inverted else seen
+    return shown
 
 
-def _rescaled(values: Array, header: Any) -> Array:
-    """float64, in the units of the modality: by a table, or slope and intercept, also a frame's."""
+def _rescaled(
+    stacks: Sequence[Array], headers: Sequence[Any]
+) -> Iterator[tuple[tuple[int, slice], Array]]:
+    """Frame and rows, and their values, (h, W) float64 in the units of the modality: by a table, or
+    slope and intercept, also a frame's."""
     from pydicom.pixels import apply_modality_lut
 
-    own = [_group(header, i, "PixelValueTransformationSequence") for i in range(len(values))]
-    if any(group is not None for group in own):
-        slopes = [float(group.get("RescaleSlope", 1)) if group else 1.0 for group in own]
-        intercepts = [float(group.get("RescaleIntercept", 0)) if group else 0.0 for group in own]
-        shape = (-1, 1, 1)
-        return values * np.reshape(slopes, shape) + np.reshape(intercepts, shape)
-    return np.asarray(apply_modality_lut(values, header), dtype=np.float64)
+    number = 0
+    for stack, header in zip(stacks, headers, strict=True):
+        name = "PixelValueTransformationSequence"
+        own = [_group(header, i, name) for i in range(len(stack))]
+        for frame, group in zip(stack, own, strict=True):
+            height = max(1, BLOCK // max(1, frame.shape[1]))
+            for top in range(0, len(frame), height):
+                rows = slice(top, top + height)
+                if all(one is None for one in own):
+                    values = np.asarray(apply_modality_lut(frame[rows], header), np.float64)
+                else:
+                    slope = float(group.get("RescaleSlope", 1)) if group else 1.0
+                    intercept = float(group.get("RescaleIntercept", 0)) if group else 0.0
+                    values = frame[rows] * np.float64(slope) + intercept
+                yield (number, rows), values
+            number += 1
 
 
 def _between(values: Array, low: float, high: float) -> Array:
-    return np.clip((values - low) / max(high - low, 1e-12), 0.0, 1.0)
+    span = high - low
+    if not np.isfinite(span):
+        raise Unusable(f"its values range from {low:g} to {high:g}")
+    return np.clip((values - low) / max(span, 1e-12), 0.0, 1.0)
 
 
 def _windowed(values: Array, header: Any) -> Array | None:
@@ -350,8 +410,10 @@ def _scan(
     if colour:
         image = image.movedim(-1, 0)
         if domain.channels == 1:
-            grey = (image.float() * torch.tensor(LUMA).view(3, 1, 1, 1)).sum(0, keepdim=True)
-            image = grey.round().to(torch.uint8)
+            grey = image[0].float() * LUMA[0]
+            for part, weight in zip(image[1:], LUMA[1:], strict=True):
+                grey += part * weight
+            image = grey.round().to(torch.uint8)[None]
     else:
         image = image[None]
     image = image.expand(domain.channels, *image.shape[1:])

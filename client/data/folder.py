@@ -21,6 +21,7 @@ from client.data.table import (
     Entry,
     from_table,
     hashed_split,
+    inside,
     records,
     spacing_of,
     truth,
@@ -122,7 +123,8 @@ def fitted_to(picture: Image.Image, source: Folder, domain: Domain) -> tuple[Ten
 
 
 def _opened(entry: Entry, source: Folder, domain: Domain, tasks: Sequence[Task]) -> Single:
-    picture = pictures.picture(source.path / entry.file, domain.channels)
+    file = inside(source.path, entry.file)
+    picture = pictures.picture(file, domain.channels)
     image, stretch = fitted_to(picture, source, domain)
     labels = {
         task.name: truth(
@@ -135,14 +137,14 @@ def _opened(entry: Entry, source: Folder, domain: Domain, tasks: Sequence[Task])
     }
     known = spacing_of(entry) or domain.spacing
     spacing = None if known is None else torch.tensor(known) * stretch
-    return Single(image, labels, spacing)
+    return Single(image, labels, spacing, file=str(file))
 
 
 def _mask(cell: str, source: Folder, picture: Image.Image, where: str) -> Tensor:
     mask = Image.new("I", picture.size, UNLABELLED)
     if cell:
         try:
-            mask = pictures.mask(source.path / cell)
+            mask = pictures.mask(inside(source.path, cell))
         except Unusable as error:
             raise Unusable(f"{where}, mask {cell}: {error}") from error
     if mask.size != picture.size:

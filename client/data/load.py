@@ -16,6 +16,7 @@ from client.data.records import (
     Records,
     Stack,
     empty,
+    listed_once,
     of_known_patients,
     problems,
 )
@@ -102,7 +103,8 @@ def read(site: Site, split: str, left_out: Set[str] | None = None) -> Records:
     if isinstance(source, Listed):
         reader = folder.read if isinstance(source, Folder) else medical.read
         records = reader(source, site.domain, site.tasks, split, left_out)  # type: ignore[arg-type]
-        return of_known_patients(records) if site.privacy.unit == "patient" else records
+        by_patient = site.privacy.unit == "patient"
+        return of_known_patients(records) if by_patient else listed_once(records)
     keys = {task.labels for task in site.tasks}
     if isinstance(source, Phantoms):
         images, labels = _phantoms(source, split, keys)
@@ -112,8 +114,8 @@ def read(site: Site, split: str, left_out: Set[str] | None = None) -> Records:
     rows: Sequence[int] = range(len(images))
     if (own := chosen_rows(source.indices, split)) is not None:
         rows = own
-        if len(rows) and max(rows) >= len(images):
-            raise DataError(f"{source.indices}: row {max(rows)} is outside {path}")
+        if len(rows) and not 0 <= min(rows) <= max(rows) < len(images):
+            raise DataError(f"{source.indices}: {split} names rows outside {path}")
         images, labels = images[rows], {key: values[rows] for key, values in labels.items()}
     return _from_arrays(site, split, images, labels, rows, left_out)
 
@@ -131,10 +133,19 @@ def chosen_rows(indices: Path | None, split: str) -> list[int] | None:
     if indices is None:
         return None
     try:
-        rows: list[int] | None = json.loads(indices.read_text()).get(split)
-        return rows
-    except (OSError, ValueError) as error:
+        named = json.loads(indices.read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{indices}: no readable list of rows ({error})") from error
+    if not isinstance(named, dict):
+        raise DataError(f'{indices}: must hold {{"train": [0, 1, ...], ...}}')
+    rows = named.get(split)
+    if rows is None and split not in named:
+        return None
+    if not isinstance(rows, list) or any(type(row) is not int for row in rows):
+        raise DataError(f"{indices}: {split} must be a list of whole numbers")
+    if len(set(rows)) < len(rows):
+        raise DataError(f"{indices}: {split} names a row twice: one image would count as two")
+    return rows
 
 
 def _phantoms(source: Phantoms, split: str, keys: Set[str]) -> npz.Arrays:
@@ -223,7 +234,7 @@ def stack(
 def _kept(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Rows that are not valid become zeros."""
     rows = valid.view(-1, *[1] * (values.ndim - 1))
-    return torch.where(rows, values, torch.zeros_like(values))
+    return values if valid.all() else torch.where(rows, values, torch.zeros((), dtype=values.dtype))
 
 
 def _labels(

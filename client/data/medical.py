@@ -9,7 +9,7 @@ from torch import Tensor
 from client.data import dicom, nifti
 from client.data.records import DataError, Records, Single, Unusable
 from client.data.sources import Dicom, Nifti
-from client.data.table import TABLE, Entry, from_table, records, spacing_of, truth
+from client.data.table import TABLE, Entry, from_table, inside, records, spacing_of, truth
 from client.data.volumes import fitted, fitted_mask
 from medformer.config import UNLABELLED, Domain, Task
 
@@ -96,14 +96,14 @@ def opened(
     Raises:
         Unusable: It cannot be read, or is not what the site declares.
     """
-    patient, note = "", ""
+    largest, patient, note = source.max_mib << 20, "", ""
     spacing: Tensor | None
     if isinstance(source, Dicom):
-        scan = dicom.scan(path, domain, source.window)
+        scan = dicom.scan(path, domain, source.window, largest)
         image, spacing, patient = scan.image, scan.spacing, scan.patient
         note = NOTES.get(scan.burned_in, "")
     else:
-        image, spacing = nifti.image(path, domain, source.window)
+        image, spacing = nifti.image(path, domain, source.window, largest)
     if named is not None or (spacing is None and domain.spacing is not None):
         spacing = torch.tensor(named or domain.spacing)
     before = image.shape[1:]
@@ -112,9 +112,7 @@ def opened(
 
 
 def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]) -> Single:
-    path = source.path / entry.file
-    if not path.resolve().is_relative_to(source.path.resolve()):
-        raise Unusable("lies outside of data.path")
+    path = inside(source.path, entry.file)
     named = spacing_of(entry) if domain.rank == 2 else None
     image, spacing, shape, patient, note = opened(path, source, domain, named)
 
@@ -122,7 +120,7 @@ def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]
         if not cell:
             return torch.full(image.shape[1:], UNLABELLED)
         try:
-            values = nifti.mask(source.path / cell, domain)
+            values = nifti.mask(inside(source.path, cell), domain, source.max_mib << 20)
         except Unusable as error:
             raise Unusable(f"{where}, mask {cell}: {error}") from error
         if values.shape != shape:
@@ -130,6 +128,6 @@ def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]
         return fitted_mask(values, source.max_side, source.multiple)
 
     labels = {task.name: truth(task, entry.cells[task.labels], source, masked) for task in tasks}
-    return Single(
-        image, labels, spacing, patient=patient, note=(entry.file, note) if note else None
-    )
+    file = str(path) if isinstance(source, Dicom) else nifti.identity(path)
+    told = (entry.file, note) if note else None
+    return Single(image, labels, spacing, patient=patient, file=file, note=told)

@@ -1,9 +1,15 @@
-"""Reads one split of an npz file in the MedMNIST layout, never unpickling anything."""
+"""Reads one split of an npz file in the MedMNIST layout, never unpickling anything.
 
+What the file says of its arrays is held against the zip directory, and against its own size,
+before an array is made.
+"""
+
+import lzma
 import zipfile
 import zlib
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +19,16 @@ from client.data.records import DataError
 Array = npt.NDArray[np.generic]
 Arrays = tuple[Array, dict[str, Array]]
 """Images, and the labels under each key."""
-
-
-_read_header_2 = np.lib.format.read_array_header_2_0
+MOST_MEMBERS = 1_024
+PLAIN = 2**26
+"""Bytes of a split that may come out of a file however small it is."""
+EXPANSION = 100
+"""Beyond that, how many times the stored bytes: images compress less, bombs a thousandfold."""
+DAMAGE = (
+    OSError, EOFError, KeyError, ValueError, RuntimeError, OverflowError, zipfile.BadZipFile,
+    zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""What zipfile and the decompressors raise at damage, encryption and methods they do not know."""
 
 
 def count(path: Path, split: str) -> int:
@@ -26,11 +39,9 @@ def count(path: Path, split: str) -> int:
     """
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{split}_labels.npy") as member:
-            version = np.lib.format.read_magic(member)
-            one = version == (1, 0)
-            read_header = np.lib.format.read_array_header_1_0 if one else _read_header_2
-            return int(read_header(member)[0][0])
-    except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
+            shape, _ = _header(member)
+            return shape[0]
+    except (*DAMAGE, IndexError, MemoryError) as error:
         raise DataError(
             f"{path}: no readable {split}_labels in an npz file ({type(error).__name__}). Check "
             "the path, or --data-root for MedMNIST files"
@@ -41,33 +52,96 @@ def read(path: Path, split: str, keys: Iterable[str] = ("labels",)) -> Arrays:
     """Images of `split` (train, val or test) and its labels `{split}_KEY`, as they are stored.
 
     Raises:
-        DataError: Missing or corrupt file, missing key, object array, or counts that differ.
+        DataError: Missing or corrupt file, missing key, object array, counts that differ, or
+            arrays that are not what they say; nothing is unpacked then.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file. Check the path, or --data-root for MedMNIST files")
+    names = [f"{split}_{key}" for key in ("images", *sorted(keys))]
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            names = [f"{split}_{key}" for key in ("images", *sorted(keys))]
-            missing = [name for name in names if name not in archive]
-            if missing:
-                raise DataError(
-                    f"{path}: holds no {missing[0]!r}; it has {sorted(archive.files)}. Store the "
-                    "six MedMNIST keys {train,val,test}_{images,labels}"
-                )
-            images, *columns = [archive[name] for name in names]
-    except ValueError as error:
-        if "pickle" not in str(error):
-            raise DataError(f"{path}: not a readable npz file ({error})") from error
+        with zipfile.ZipFile(path) as archive:
+            _check_directory(path, archive, names)
+            members = [archive.getinfo(f"{name}.npy") for name in names]
+            _check_sizes(path, archive, members)
+            images, *columns = [_array(archive, member) for member in members]
+    except DAMAGE as error:
         raise DataError(
-            f"{path}: {split} holds an object array, which is never unpickled. Store numbers: one "
-            "uint8 or float array of equal-sized images"
-        ) from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
-        raise DataError(
-            f"{path}: not a readable npz file ({type(error).__name__}): it may be truncated; copy "
-            "it again"
+            f"{path}: not a readable npz file ({type(error).__name__}: {error}): it may be "
+            "truncated; copy it again"
         ) from error
     for name, column in zip(names[1:], columns, strict=True):
         if len(images) != len(column):
             raise DataError(f"{path}: {split} has {len(images)} images but {len(column)} {name}")
     return images, dict(zip(sorted(keys), columns, strict=True))
+
+
+def _check_directory(path: Path, archive: zipfile.ZipFile, wanted: Sequence[str]) -> None:
+    found = archive.namelist()
+    if len(found) > MOST_MEMBERS:
+        raise DataError(f"{path}: lists {len(found)} arrays; at most {MOST_MEMBERS} are read")
+    if len(set(found)) < len(found):
+        raise DataError(f"{path}: lists an array twice, so that nobody can say which one counts")
+    for name in found:
+        parts = (*PurePosixPath(name).parts, *PureWindowsPath(name).parts)
+        if ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor:
+            raise DataError(f"{path}: lists {name!r}, a name that leads out of its folder")
+    if missing := [name for name in wanted if f"{name}.npy" not in found]:
+        has = sorted(name.removesuffix(".npy") for name in found)
+        raise DataError(
+            f"{path}: holds no {missing[0]!r}; it has {has}. Store the six MedMNIST keys "
+            "{train,val,test}_{images,labels}"
+        )
+
+
+def _check_sizes(path: Path, archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo]) -> None:
+    """What the arrays say of their sizes, what the directory says, and what the file can hold."""
+    for member in members:
+        with archive.open(member) as file:
+            shape, dtype = _header(file)
+            begins = file.tell()
+        if dtype.hasobject:
+            raise DataError(
+                f"{path}: {member.filename} holds an object array, which is never unpickled. Store "
+                "numbers: one uint8 or float array of equal-sized images"
+            )
+        said = begins + dtype.itemsize * int(np.prod(shape, dtype=object))
+        if said != member.file_size:
+            raise DataError(
+                f"{path}: {member.filename} says that it has {said} bytes, the archive says "
+                f"{member.file_size}: it is damaged"
+            )
+    whole = sum(member.file_size for member in members)
+    stored = sum(member.compress_size for member in members)
+    if stored > path.stat().st_size or whole > max(PLAIN, EXPANSION * stored):
+        raise DataError(
+            f"{path}: {stored} bytes would come to {whole >> 20} MiB (a decompression bomb?): "
+            "store it with less compression"
+        )
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    with archive.open(member) as file:
+        array: Array = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Shape and type of an npy file; read no further.
+
+    Raises:
+        ValueError: It is none, or says something impossible.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"version {version} of npy is not known")
+    one = version == (1, 0)
+    reader = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
+    try:
+        shape, _, dtype = reader(file)
+    except Exception as error:  # it parses Python's literals: SyntaxError, TokenError, ...
+        raise ValueError("its header cannot be read") from error
+    if any(type(side) is not int or side < 0 for side in shape) or len(shape) > 8:
+        raise ValueError(f"an array cannot have the shape {shape}")
+    if dtype.itemsize < 1:
+        raise ValueError(f"an array cannot be of {dtype}")
+    return shape, dtype

@@ -1,13 +1,15 @@
 """The records of one site and split, however they are stored."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from medformer.config import Domain, Task
-from medformer.errors import MedFormerError
+from medformer.errors import MedFormerError, one_line
 from medformer.images import SIDES
 
 
@@ -61,6 +63,8 @@ class Records:
     withdrawn: tuple[str, ...] = ()
     """Of each record that was left out, the name on the list of the withdrawn that it is known by;
     for the site's own eyes."""
+    files: tuple[str, ...] = ()
+    """Which file each row is of, "" of one that cannot be used; no entries where rows have none."""
 
     def __len__(self) -> int:
         return sum(len(stack) for stack in self.stacks)
@@ -101,6 +105,8 @@ class Single:
     """Whose it is."""
     note: tuple[str, str] | None = None
     """Its name, and what to look at."""
+    file: str = ""
+    """The same for the same file, however a table calls it."""
 
 
 def unusable(domain: Domain, tasks: Iterable[Task], fault: str) -> Single:
@@ -122,7 +128,8 @@ def grouped(singles: Iterable[Single], domain: Domain, tasks: Iterable[Task]) ->
     ordered = [one for kind in sorted(kinds) for one in kinds[kind]]
     faults = tuple(one.fault for one in ordered if one.fault)
     notes = tuple(one.note for one in ordered if one.note)
-    return Records(stacks, faults, tuple(one.patient for one in ordered), notes=notes)
+    patients, files = tuple(one.patient for one in ordered), tuple(one.file for one in ordered)
+    return Records(stacks, faults, patients, files=files, notes=notes)
 
 
 def _stack(alike: list[Single]) -> Stack:
@@ -139,12 +146,40 @@ def of_known_patients(records: Records) -> Records:
     """The same records; those of which nobody knows whose they are cannot be used, because their
     patient may have others."""
     known = torch.tensor([bool(patient) for patient in records.patients])
-    parts = known.split([len(stack) for stack in records.stacks])
-    pairs = zip(records.stacks, parts, strict=True)
-    stacks = tuple(replace(stack, valid=stack.valid & own) for stack, own in pairs)
     unknown = int((~known).sum())
-    faults = (f"{unknown} images without a patient id",) if unknown else ()
-    return replace(records, stacks=stacks, faults=faults + records.faults)
+    return _only(records, known, f"{unknown} images without a patient id" if unknown else "")
+
+
+def listed_once(records: Records) -> Records:
+    """The same records; those of a file that is listed more than once cannot be used, because one
+    image would count as several.
+
+    None of them, not even the first: a row that comes or goes then changes what one row
+    contributes, and no other row takes its place.
+    """
+    times = Counter(records.files)
+    once = torch.tensor([not file or times[file] == 1 for file in records.files], dtype=torch.bool)
+    names = sorted(Path(file).name for file, count in times.items() if file and count > 1)
+    if not names:
+        return records
+    return _only(records, once, one_line(f"{names[0]}: its file is listed more than once", 300))
+
+
+def _only(records: Records, usable: Tensor, fault: str) -> Records:
+    """The same rows; those that are not `usable` become zeros that do not count."""
+    parts = usable.split([len(stack) for stack in records.stacks])
+    stacks = []
+    for stack, own in zip(records.stacks, parts, strict=True):
+        if own.all():
+            stacks.append(stack)
+            continue
+        labels = {task: value.clone() for task, value in stack.labels.items()}
+        images = stack.images.clone()
+        for value in (images, *labels.values()):
+            value[~own] = 0
+        stacks.append(replace(stack, images=images, labels=labels, valid=stack.valid & own))
+    faults = (fault,) if fault else ()
+    return replace(records, stacks=tuple(stacks), faults=faults + records.faults)
 
 
 def pooled(several: Iterable[Records]) -> Records:

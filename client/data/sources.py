@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 
 from medformer.config import Frozen
 
+LARGEST = 2**28
+"""Bytes of a DICOM or NIfTI file, and of its values as 32-bit numbers, where a site says no more:
+a volume of 512 x 512 x 256. Reading takes up to three times as much memory."""
 MEDMNIST_SIDES = {2: (28, 64, 128, 224), 3: (28, 64)}
 """Spatial dimensions -> sides in which MedMNIST publishes its sets (MedMNIST+)."""
 
@@ -130,6 +133,9 @@ class Volumetric(Listed):
     """Pixels or voxels; what has a longer side is reduced to it, keeping its aspect."""
     multiple: int = Field(default=8, ge=1, le=64)
     """Sides are cut to a multiple of so many, around the centre; a shorter side stays."""
+    max_mib: int = Field(default=LARGEST >> 20, ge=1, le=4_096)
+    """MiB of a record's file, and of its values as 32-bit numbers. What says that it has more
+    cannot be used, and is not unpacked; reading takes up to three times as much memory."""
 
 
 class Dicom(Volumetric):

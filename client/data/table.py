@@ -19,8 +19,11 @@ from torch import Tensor
 from client.data.records import DataError, Records, Single, Unusable, grouped, unusable
 from client.data.sources import Listed
 from medformer.config import UNLABELLED, Domain, Task
+from medformer.errors import one_line
 
 TABLE = "labels.csv"
+LARGEST_TABLE = 2**26
+"""Bytes."""
 SPLITS = ("train", "val", "test")
 OPTIONAL = ("patient", "split", "spacing_y", "spacing_x")
 
@@ -79,6 +82,12 @@ def hashed_split(source: Listed, record: str) -> str:
 def from_table(source: Listed, keys: Sequence[str]) -> list[Entry]:
     """Line by line, so that a broken line spoils no other."""
     table = source.path / TABLE
+    try:
+        inside(source.path, TABLE)
+    except Unusable as error:
+        raise DataError(f"{table}: {error}") from error
+    if table.stat().st_size > LARGEST_TABLE:
+        raise DataError(f"{table}: has more than {LARGEST_TABLE >> 20} MiB")
     if numbers := [name for name in source.classes if name.isdecimal()]:
         raise DataError(
             f"{table}: the class {numbers[0]!r} could be a label as well: leave `classes` out and "
@@ -87,13 +96,33 @@ def from_table(source: Listed, keys: Sequence[str]) -> list[Entry]:
     text = table.read_bytes().decode("utf-8-sig", errors="replace")
     first, *lines = [line.rstrip("\r") for line in text.split("\n")]
     delimiter = ";" if ";" in first and "," not in first else ","
-    header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    try:
+        header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    except csv.Error as error:
+        raise DataError(f"{table}: its first line names no columns ({error})") from error
     _check_header(table, header, keys)
     return [
         _from_line(source, header, line, delimiter, number, keys)
         for number, line in enumerate(lines, start=2)
         if line.strip()
     ]
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file or folder that a table names, links resolved; what is in it lies inside too.
+
+    Raises:
+        Unusable: It lies elsewhere: `..`, an absolute name, or a link that leads out.
+    """
+    top = folder.resolve()
+    try:
+        path = (folder / name).resolve()
+        within = [path, *((child.resolve() for child in path.iterdir()) if path.is_dir() else ())]
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, links in a circle
+        raise Unusable(f"is no name of a file ({type(error).__name__})") from error
+    if not all(one.is_relative_to(top) for one in within):
+        raise Unusable("lies outside of data.path, or leads there")
+    return path
 
 
 def _check_header(table: Path, header: Sequence[str], keys: Sequence[str]) -> None:
@@ -145,12 +174,17 @@ def _single(
     try:
         if entry.fault:
             raise Unusable(entry.fault)
-        return opened(entry)
+        one = opened(entry)
+        if one.spacing is not None and not bool((one.spacing.isfinite() & (one.spacing > 0)).all()):
+            raise Unusable(
+                f"the distances between its pixels are impossible: {one.spacing.tolist()}"
+            )
+        return one
     except Unusable as error:
-        return unusable(domain, tasks, f"{entry.file}: {error}")
+        what = str(error)
     except Exception as error:
         what = f"cannot be read ({type(error).__name__}: {error})"
-        return unusable(domain, tasks, f"{entry.file}: {what}")
+    return unusable(domain, tasks, one_line(f"{one_line(entry.file, 200)}: {what}", 500))
 
 
 def truth(task: Task, cell: str, source: Listed, masked: Callable[[str, str], Tensor]) -> Tensor:

@@ -1,5 +1,6 @@
 """server/protocol.py as typed protobuf, and back. Imports no learning library."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
@@ -8,6 +9,8 @@ import numpy as np
 
 from client.guard_rpc import guard_pb2 as pb
 from server.protocol import (
+    LONGEST_TEXT,
+    MOST_TENSORS,
     Admit,
     AdmitAnswer,
     Answer,
@@ -31,7 +34,6 @@ SIZES = (
     ("grpc.max_send_message_length", LARGEST_MESSAGE),
     ("grpc.max_receive_message_length", LARGEST_MESSAGE),
 )
-MOST_TENSORS = 4_096
 
 _REQUESTS: dict[str, type[Any]] = {
     "hello": Hello, "admit": Admit, "train": Train, "evaluate": Evaluate,
@@ -122,11 +124,13 @@ def _tensors(messages: Any) -> Tensors:
         raise ProtocolError(f"{len(messages)} tensors; at most {MOST_TENSORS} are read")
     tensors: Tensors = {}
     for one in messages:
-        count = 1
-        for side in one.shape:
-            count *= side
-        if one.name in tensors or len(one.shape) > 8 or 4 * count != len(one.values):
-            raise ProtocolError(f"tensor {one.name[:80]!r} comes twice, or is not of its shape")
+        if one.name in tensors or len(one.name) > LONGEST_TEXT or len(one.shape) > 8:
+            raise ProtocolError(f"tensor {one.name[:80]!r} comes twice, or is none")
+        if 4 * math.prod(one.shape) != len(one.values):
+            raise ProtocolError(f"tensor {one.name[:80]!r} is not of its shape")
         flat = np.frombuffer(one.values, dtype="<f4").astype(np.float32)
-        tensors[one.name] = flat.reshape(tuple(one.shape))
+        try:
+            tensors[one.name] = flat.reshape(tuple(one.shape))
+        except ValueError as error:  # no value at all, and sides whose product overflows
+            raise ProtocolError(f"tensor {one.name[:80]!r} has an impossible shape") from error
     return tensors

@@ -24,7 +24,7 @@ def read_anchor(path: Path) -> Row | None:
         row = Row(**json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise LedgerError(f"{path}: the ledger's anchor cannot be read ({error})") from error
     if not row.fits:
         raise LedgerError(f"{path}: the ledger's anchor was changed. Restore it")

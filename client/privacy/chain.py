@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,8 +10,9 @@ from medformer.errors import MedFormerError
 
 FILE = "ledger.sqlite"
 """Name of the ledger in a site's state folder."""
-RUN_ID = re.compile("[A-Za-z0-9-]{1,64}")
-"""It becomes the name of a folder, and is shown on terminals."""
+
+TYPES = (int, str, str, str, str, str)
+"""Of a row's fields, its hash left out."""
 
 
 class LedgerError(MedFormerError):
@@ -47,6 +47,8 @@ class Row:
     def fits(self) -> bool:
         """Whether its hash is that of its own fields."""
         *fields, digest = asdict(self).values()
+        if any(type(field) is not kind for field, kind in zip(fields, TYPES, strict=True)):
+            return False
         return bool(digest == _digest(*fields))
 
     @property

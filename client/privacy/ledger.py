@@ -12,6 +12,7 @@ this last row was put back from a backup and is refused, one that lacks just thi
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from client.privacy.anchor import held_by_anchor, write_anchor
-from client.privacy.chain import FILE, RUN_ID, LedgerError, Row, checked
+from client.privacy.chain import FILE, LedgerError, Row, checked
 from client.privacy.composition import Budget, Cost
 from client.privacy.plan import PrivacyPlan
 from client.privacy.refusals import AttemptLost, BadRequest, BudgetExhausted
 from client.site import Privacy, Rule, Site
+from server.protocol import RUN_ID
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -91,12 +93,15 @@ class Ledger:
         path: The SQLite file.
         privacy: Budget and rule are registered once; later ones may lower, never raise it.
         anchor: Keeps the newest row, where a backup of the state folder does not reach.
+        begun: Something was trained before: a ledger without a row was lost.
     Raises:
         LedgerError: Unreadable, unwritable, changed by hand, older than its anchor, or registered
             for a smaller budget.
     """
 
-    def __init__(self, path: Path, privacy: Privacy, anchor: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, privacy: Privacy, anchor: Path | None = None, *, begun: bool = False
+    ) -> None:
         self._path = path
         self._anchor = anchor
         try:
@@ -106,19 +111,37 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
+            problems = [text for (text,) in self._db.execute("PRAGMA integrity_check(1)")]
+            if problems != ["ok"]:  # an index that lost a row would hide what it cost
+                raise sqlite3.DatabaseError(problems[0])
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(
                 f"{path}: the ledger cannot be opened ({error}). Nothing is trained without it: "
                 "restore the newest copy or repair the disk"
             ) from error
-        self.verify()
-        self._catch_up()
-        self._register(privacy)
+        try:
+            self.verify()
+            if begun and anchor is None and self._last() is None:
+                raise LedgerError(
+                    f"{path}: the ledger is missing or empty, but this site has trained: budget "
+                    "was spent that nobody knows of. Restore the newest copy"
+                )
+            self._catch_up()
+            self._register(privacy)
+        except LedgerError:
+            self._db.close()
+            raise
 
     @classmethod
     def of(cls, site: Site, folder: Path) -> "Ledger":
-        """Open the ledger in a site's state folder, with the site's anchor."""
-        return cls(folder / FILE, site.privacy, site.ledger_anchor)
+        """Open the ledger in a site's state folder, with the site's anchor.
+
+        Raises:
+            LedgerError: As the constructor; or nothing is in it although the site has trained.
+        """
+        return cls(
+            folder / FILE, site.privacy, site.ledger_anchor, begun=(folder / "runs").exists()
+        )
 
     def close(self) -> None:
         """Release the file."""
@@ -295,7 +318,7 @@ class Ledger:
             request: Its kind.
             run_id: Kept if it is one.
         """
-        run_id = run_id if RUN_ID.fullmatch(run_id) else ""
+        run_id = run_id if re.fullmatch(RUN_ID, run_id) else ""
         with self._transaction():
             counts = {
                 (run, about): count

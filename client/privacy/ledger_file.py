@@ -58,8 +58,8 @@ def held_against(rows: Sequence[Row], report: Path, site: str | None) -> None:
         LedgerError: The row is missing: an old copy was put back. Or the report names none.
     """
     try:
-        told: dict[str, str] = json.loads(report.read_bytes())["ledger_hashes"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        told: dict[str, str] = dict(json.loads(report.read_bytes())["ledger_hashes"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise LedgerError(f"{report}: is no report of a run ({type(error).__name__})") from error
     name = site or (next(iter(told)) if len(told) == 1 else "")
     if name not in told:
@@ -157,7 +157,7 @@ def _from_lines(path: Path) -> list[Row]:
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             rows.append(Row(**json.loads(line)))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise LedgerError(
                 f"{path}: line {number} is no row of a ledger ({type(error).__name__})"
             ) from error

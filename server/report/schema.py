@@ -191,8 +191,8 @@ SCHEDULED = _object(
 EVENT = _object(
     {
         "round": _count("0: before the first round."),
-        "site": _text("Site."),
-        "kind": {"enum": ["refusal", "refused-update", "absent", "joined"]},
+        "site": _text("Site; empty where the server itself is meant."),
+        "kind": {"enum": ["refusal", "refused-update", "absent", "joined", "checkpoint-damaged"]},
         "text": _text("Reason."),
     }
 )
@@ -265,7 +265,9 @@ SCHEMA: Kind = {
             "started_from": _text("Model that the run started from, with its promise; or empty."),
             "sites": _list(SITE, "Every site of the run, those that refused too."),
             "results": _list(RESULT, "Metrics of this run and of its baselines."),
-            "events": _list(EVENT, "Refusals, refused updates, absences and late joins."),
+            "events": _list(
+                EVENT, "Refusals, refused updates, absences, late joins, damaged checkpoints."
+            ),
             "training": _list(TRAINING, "One row a round and site."),
             "pictures": _list(
                 PICTURE, "Of the final shared model, on phantom images; they show no record."

@@ -191,7 +191,7 @@ are baselines, outside the ledger.</figcaption></figure>
 its own objectives, so losses of different phases do not compare.</figcaption></figure>
 {% else %}<p>No training loss left a site.</p>{% endif %}
 
-<h2>8. Refusals, refused updates, absences, late joins</h2>
+<h2>8. Refusals, refused updates, absences, late joins, damaged checkpoints</h2>
 {% if r.events %}
 <table><thead><tr><th class="n">round</th><th>site</th><th>what</th><th>why</th></tr></thead><tbody>
 {% for e in r.events %}<tr><td class="n">{{ e.round }}</td><td class="who">{{ e.site }}</td>

@@ -111,9 +111,9 @@ def compare_and_report(folder: Path, *, baselines: bool) -> None:
 
 
 def _description(path: Path) -> str:
-    import yaml
+    from medformer.settings import load_yaml
 
-    return str(yaml.safe_load(path.read_text()).get("description", ""))
+    return str(load_yaml(path).get("description", ""))
 
 
 MODELS = ("federated-dp", "local-dp", "local-plain", "federated-plain", "centralised-plain")

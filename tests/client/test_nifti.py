@@ -101,7 +101,7 @@ def test_what_cannot_be_used_is_named(tmp_path: Path):
         ("text.nii", "is no NIfTI file"),
         ("short.nii", "cannot be read"),
         ("short.nii.gz", "cannot be read"),
-        ("huge.nii", "more than 1024 MiB"),
+        ("huge.nii", "more than 256 MiB"),
         ("none.nii", "no such file"),
         ("whole.nii:0", "of which none can be chosen"),
     ):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from client.guard import Guard
 from client.privacy import ledger_file
@@ -16,9 +17,11 @@ from server.coordinate import Run, outcome, read_metrics
 from server.errors import FederationError, RunInterrupted
 from server.federation import Federation, PublicSite
 from server.fleet import Lost
+from server.fleet import _read as read_reply
 from server.pretraining import initial_shared
 from server.protocol import (
     Admit,
+    AdmitAnswer,
     Answer,
     Hello,
     HelloAnswer,
@@ -448,3 +451,61 @@ def test_a_line_cut_off_by_a_kill_is_skipped(tmp_path: Path):
     """And the next row is kept apart from it."""
     (tmp_path / "metrics.jsonl").write_text('{"event": "round"}\n{"event": "ro')
     assert len(list(read_metrics(tmp_path))) == 1
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_written_down(execute, tmp_path: Path):
+    """The newest is cut off: resuming trains its round again, from kept answers that cost nothing
+    more, ends with the same model, and says so in metrics.jsonl and the summary."""
+    _, before = execute()
+    folder = tmp_path / "run"
+    newest = folder / "checkpoints" / "000003.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-8])
+    spent = [r for r in ledger_rows(tmp_path / "north") if r["kind"] == "attempt"]
+    _, after = execute()
+    assert all(np.array_equal(before.shared[k], after.shared[k]) for k in before.shared)
+    notes = [r for r in read_metrics(folder) if r["event"] == "checkpoint-damaged"]
+    assert [(r["round"], r["site"]) for r in notes] == [(3, "")]
+    assert "goes on from the one before" in notes[0]["text"]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [e["event"] for e in summary["events"]] == ["checkpoint-damaged"]
+    assert [r for r in ledger_rows(tmp_path / "north") if r["kind"] == "attempt"] == spent
+
+
+@pytest.mark.parametrize("receipt", ["", "[", '{"epsilon": 1}', "null"])
+def test_a_site_without_a_readable_receipt_takes_no_part(execute, receipt: str):
+    """The other trains on: nobody can stop a run by answering nonsense."""
+
+    def harm(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        spoilt = name == "south" and isinstance(answer, AdmitAnswer)
+        return replace(answer, receipt=receipt) if spoilt else answer
+
+    run, state = execute(harm)
+    assert state.round == 3
+    assert set(run.receipts) == {"north"}
+    assert run.out["south"] == "bad-request: it is no receipt of a plan"
+
+
+def test_an_update_in_another_sites_name_is_refused(execute):
+    """Or of another attempt."""
+
+    def harm(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        if name != "south" or not isinstance(answer, TrainAnswer):
+            return answer
+        return replace(answer, **({"site": "north"} if answer.round == 1 else {"attempt": 7}))
+
+    run, _ = execute(harm)
+    texts = [e["text"] for e in run.events if e["kind"] == "refused-update"]
+    assert texts == [
+        "the update says that it is of 'north'",
+        *2 * ["the update is of attempt 7, not 0"],
+    ]
+
+
+@pytest.mark.usefixtures("flower_identity")
+def test_an_answer_that_cannot_be_read_is_a_refusal():
+    """Of that site, whatever is wrong with it; a process that failed is lost."""
+    request = Message(content=RecordDict(), dst_node_id=1, message_type="train")
+    unreadable = read_reply(Message(RecordDict({"x": ConfigRecord()}), reply_to=request))
+    assert isinstance(unreadable, Refusal)
+    assert "not of this protocol" in unreadable.reason
+    assert isinstance(read_reply(Message(Error(1, "x"), reply_to=request)), Lost)

@@ -1,5 +1,6 @@
 """Averaging, refusal of updates, checkpoints."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,10 @@ def state(value: float = 1.0) -> State:
 def update(**tensors: object) -> TrainAnswer:
     arrays = {k.replace("__", "."): np.asarray(v, "f4") for k, v in tensors.items()}
     return TrainAnswer("north", 1, 0, arrays)
+
+
+def check(answer: TrainAnswer, site: str = "north", round_: int = 1, attempt: int = 0) -> None:
+    check_update(answer, state().shared, 100.0, site=site, round_=round_, attempt=attempt)
 
 
 def test_each_tensor_is_averaged_over_the_sites_that_trained_it():
@@ -65,14 +70,22 @@ def test_the_final_model_is_the_mean_of_the_window():
 def test_updates_that_may_not_be_averaged(tensors: dict[str, object], reason: str):
     """Each is refused with its reason."""
     with pytest.raises(UpdateRefused, match=reason):
-        check_update(update(**tensors), state().shared, 1, 100.0)
+        check(update(**tensors))
 
 
 def test_a_stale_update_is_refused():
     """Round 1's update cannot enter round 2; a good one passes."""
     with pytest.raises(UpdateRefused, match="for round 1, not 2"):
-        check_update(update(encoder__a=[1, 2]), state().shared, 2, 100.0)
-    check_update(update(encoder__a=[1, 2]), state().shared, 1, 100.0)
+        check(update(encoder__a=[1, 2]), round_=2)
+    check(update(encoder__a=[1, 2]))
+
+
+def test_an_update_of_another_site_or_attempt_is_refused():
+    """Nobody speaks for another site, and no lost attempt comes back as a later one."""
+    with pytest.raises(UpdateRefused, match="says that it is of 'north'"):
+        check(update(encoder__a=[1, 2]), site="south")
+    with pytest.raises(UpdateRefused, match="of attempt 0, not 1"):
+        check(update(encoder__a=[1, 2]), attempt=1)
 
 
 def test_a_checkpoint_comes_back_and_old_ones_go(tmp_path: Path):
@@ -103,6 +116,26 @@ def test_a_damaged_checkpoint_falls_back_loudly(tmp_path: Path, caplog: pytest.L
     (tmp_path / "000001.safetensors").unlink()
     with pytest.raises(CheckpointError, match="no checkpoint can be read"):
         load_state(tmp_path)
+
+
+@pytest.mark.parametrize("harm", ["averaged", "round", "list", "deep", "foreign"])
+def test_what_a_checkpoint_says_of_itself_is_checksummed_too(tmp_path: Path, harm: str):
+    """Not its tensors alone: a wrong count of averaged rounds would spoil the final model."""
+    for number in (1, 2):
+        save_state(tmp_path, State(number, {A: np.ones(2, np.float32)}, {}, {}, number))
+    file = tmp_path / "000002.json"
+    facts = json.loads(file.read_text())
+    file.write_text({
+        "averaged": json.dumps({**facts, "averaged": 1}),
+        "round": (tmp_path / "000001.json").read_text(),
+        "list": "[]",
+        "deep": "[" * 100_000,
+        "foreign": json.dumps({**facts, "sha256": None}),
+    }[harm])  # fmt: skip
+    passed: list[int] = []
+    back = load_state(tmp_path, on_damage=passed.append)
+    assert back is not None
+    assert (back.round, back.averaged, passed) == (1, 1, [2])
 
 
 def test_an_unwritable_folder_is_named(tmp_path: Path):

@@ -1,0 +1,46 @@
+"""What a hostile file may cost: processor time and memory of the process that reads it."""
+
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+SECONDS = 5
+"""Of processor time a case, so that a busy machine hangs nothing."""
+MEMORY = 2**30
+"""Bytes of the whole process, its libraries included."""
+
+
+class Hang(BaseException):
+    """A case took too long. No Exception: readers catch those."""
+
+
+def cap_memory() -> None:
+    """From now on the process may grow to `MEMORY` and no further."""
+    sizes = Path("/proc/self/statm").read_text().split()
+    virtual, resident = (int(size) * resource.getpagesize() for size in sizes[:2])
+    most = virtual + MEMORY - resident
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def peak_memory() -> int:
+    """Bytes that were resident at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextmanager
+def in_time(seconds: float = SECONDS) -> Iterator[None]:
+    """Raises `Hang` in the block when its time is over."""
+
+    def over(number: int, frame: FrameType | None) -> None:
+        raise Hang(f"more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGPROF, over)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
