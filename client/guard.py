@@ -55,6 +55,7 @@ from medformer.model import Medformer
 from medformer.sharing import shared_shapes
 from server.protocol import (
     INTERNAL_ERROR,
+    LONGEST,
     PROTOCOL_VERSION,
     RUN_ID,
     Admit,
@@ -155,6 +156,8 @@ class Guard:
 
     def _admit(self, ledger: Ledger, request: Admit) -> AdmitAnswer:
         """Reserve the whole schedule; no record is read."""
+        if max(len(request.schedule), len(request.model)) > LONGEST:
+            raise BadRequest("the schedule or the model is too long")
         try:
             schedule = Schedule.model_validate_json(request.schedule)
             config = ModelConfig.model_validate_json(request.model)
@@ -314,7 +317,7 @@ def _checked(tensors: Tensors, model: Medformer) -> dict[str, Tensor]:
     """The server's tensors, if they are exactly the shared ones and harmless."""
     shapes = shared_shapes(model)
     if wrong := sorted(set(tensors) ^ set(shapes)):
-        raise BadRequest(f"the tensors must be exactly the shared ones; {wrong[0]!r} is not")
+        raise BadRequest(f"the tensors must be exactly the shared ones; {wrong[0]!r:.80} is not")
     for name, value in tensors.items():
         if value.dtype != np.float32 or tuple(value.shape) != shapes[name]:
             raise BadRequest(f"{name} must be float32 of shape {shapes[name]}")

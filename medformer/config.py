@@ -220,10 +220,12 @@ class ModelConfig(Frozen):
     """The public vocabulary of a consortium: what the shared part of the model is made of."""
 
     preset: PresetName = "tiny"
-    stems: tuple[Annotated[str, AfterValidator(_a_stem)], ...] = Field(max_length=MOST_WORDS)
-    modalities: tuple[Name, ...] = Field(max_length=MOST_WORDS)
-    anatomies: tuple[Name, ...] = Field(max_length=MOST_WORDS)
-    domains: tuple[Name, ...] = Field(max_length=MOST_WORDS)
+    stems: tuple[Annotated[str, AfterValidator(_a_stem)], ...] = Field(
+        max_length=MOST_WORDS, fail_fast=True
+    )
+    modalities: tuple[Name, ...] = Field(max_length=MOST_WORDS, fail_fast=True)
+    anatomies: tuple[Name, ...] = Field(max_length=MOST_WORDS, fail_fast=True)
+    domains: tuple[Name, ...] = Field(max_length=MOST_WORDS, fail_fast=True)
     encoder_eps: float = Field(default=1e-5, gt=0, le=1e-2)
     """Added to the variance in the encoder's layer norms; 1e-6 where it started from a ViT of timm
     (`medformer.load_vit`)."""

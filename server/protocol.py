@@ -145,7 +145,7 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    phases: tuple[Phase, ...] = Field(min_length=1, max_length=64)
+    phases: tuple[Phase, ...] = Field(min_length=1, max_length=64, fail_fast=True)
     spare_rounds: int = Field(ge=0, le=10_000)
     """Rounds that may be trained again after a loss; admitted and paid for with the rest."""
     local_momentum: float = Field(default=0.9, ge=0, lt=1)

@@ -31,13 +31,13 @@ class _Receipt(_Strict):
     adjacency: str = Field(max_length=200)
     delta: Share
     epsilon: Positive
-    phases: list[_Phase] = Field(min_length=1, max_length=1_000)
+    phases: list[_Phase] = Field(min_length=1, max_length=1_000, fail_fast=True)
     progress: list[Annotated[list[Any], Field(min_length=2, max_length=2)]] = Field(
-        max_length=10_000
+        max_length=10_000, fail_fast=True
     )
     curve: list[
         Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
-    ] = Field(max_length=1_000)
+    ] = Field(max_length=1_000, fail_fast=True)
     accountant: str = Field(max_length=200)
     steps: Count
 

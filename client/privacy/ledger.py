@@ -114,7 +114,7 @@ class Ledger:
             problems = [text for (text,) in self._db.execute("PRAGMA integrity_check(1)")]
             if problems != ["ok"]:  # an index that lost a row would hide what it cost
                 raise sqlite3.DatabaseError(problems[0])
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, UnicodeError) as error:  # it names damage by its bytes
             raise LedgerError(
                 f"{path}: the ledger cannot be opened ({error}). Nothing is trained without it: "
                 "restore the newest copy or repair the disk"
@@ -372,7 +372,7 @@ class Ledger:
         """All entries, unchecked."""
         try:
             rows = self._db.execute("SELECT * FROM entries ORDER BY seq").fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:
             raise LedgerError(f"{self._path}: the ledger cannot be read ({error})") from error
         return [Row(*row) for row in rows]
 

@@ -148,7 +148,7 @@ def _from_sqlite(path: Path) -> list[Row]:
             if problems != ["ok"]:
                 raise LedgerError(f"{path}: the file is damaged ({problems[0]}). Restore it")
             return [Row(*row) for row in db.execute("SELECT * FROM entries ORDER BY seq")]
-    except (sqlite3.Error, TypeError) as error:
+    except (sqlite3.Error, TypeError, UnicodeError) as error:
         raise LedgerError(f"{path}: the ledger cannot be read ({error})") from error
 
 
