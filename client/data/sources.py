@@ -133,7 +133,7 @@ class Volumetric(Listed):
     """Pixels or voxels; what has a longer side is reduced to it, keeping its aspect."""
     multiple: int = Field(default=8, ge=1, le=64)
     """Sides are cut to a multiple of so many, around the centre; a shorter side stays."""
-    max_mib: int = Field(default=LARGEST >> 20, ge=1, le=4_096)
+    max_mib: int = Field(default=1_024, ge=1, le=4_096)
     """MiB of a record's file, and of its values as 32-bit numbers. What says that it has more
     cannot be used, and is not unpacked; reading takes up to three times as much memory."""
 

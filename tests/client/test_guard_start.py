@@ -19,7 +19,7 @@ def test_a_list_of_the_withdrawn_that_is_missing_or_anybodys_stops_the_start(
 ):
     """At the start it is said aloud; in a round it could only leave out everybody."""
     monkeypatch.setattr(sys, "prefix", str(Path(__file__).parents[2]))
-    monkeypatch.setattr("client.guard_rpc.server.only_ours", lambda path: seen.append(path))
+    monkeypatch.setattr("client.permissions.only_ours", lambda path: seen.append(path))
     seen: list[Path] = []
     file = tmp_path / "withdrawn.txt"
     own = write_site(site.model_copy(update={"withdrawn": file}), tmp_path)
@@ -40,6 +40,6 @@ def test_a_list_of_the_withdrawn_that_is_missing_or_anybodys_stops_the_start(
         if path == file:
             raise ServiceError("others can write there")
 
-    monkeypatch.setattr("client.guard_rpc.server.only_ours", refuse)
+    monkeypatch.setattr("client.permissions.only_ours", refuse)
     with pytest.raises(ServiceError, match="others can write there"):
         _serve(arguments, stopped)
