@@ -160,7 +160,6 @@ class SuperLink:
                     due = time.monotonic() + FOLLOW_SECONDS
                 return
             if healthy(consortium.health_port):
-                nodes.update(nodes.wanted())
                 open_ = True
                 log.info("serving at %s:%d", consortium.hosts[0], consortium.port)
             elif time.monotonic() - began > START_SECONDS:
