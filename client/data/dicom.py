@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,10 +97,34 @@ def scan(path: Path, domain: Domain, window: Window, largest: int = LARGEST) -> 
         return _scan(values, colour, [header], spacing, domain)
 
 
+def patient_of(path: Path, largest: int = LARGEST) -> str:
+    """PatientID of a file, or of a series' first file, its pixels not read; "" where there is none,
+    or where the file cannot be read."""
+    try:
+        if path.is_dir():
+            path = _files(path)[0]
+        found = path.stat()
+        return _patient(path, found.st_mtime_ns, found.st_size, largest)
+    except Exception:  # what is wrong with a file is told when it is read
+        return ""
+
+
+@lru_cache(maxsize=2**17)
+def _patient(path: Path, changed: int, size: int, largest: int) -> str:
+    """By time of change and size too, because each split asks for all files."""
+    with _quiet():
+        header = _header(path, largest, only=["PatientID"])
+    return str(header.get("PatientID", "") or "").strip()
+
+
+def _files(folder: Path) -> list[Path]:
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return [p for p in files if p.name != "DICOMDIR"]
+
+
 def _series(folder: Path, domain: Domain, window: Window, largest: int) -> Scan:
     """The files of one series as a volume, sorted along the normal of their planes."""
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    files = [p for p in files if p.name != "DICOMDIR"]
+    files = _files(folder)
     if not 1 < len(files) <= MOST_FILES:
         raise Unusable(f"its folder holds {len(files)} files; a series has 2 to {MOST_FILES}")
     if sum(path.stat().st_size for path in files) > largest:
@@ -154,8 +179,8 @@ class _Clipped(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
-def _header(path: Path, largest: int) -> Any:
-    """The dataset of a file, its pixels not decoded yet."""
+def _header(path: Path, largest: int, only: list[str] | None = None) -> Any:
+    """The dataset of a file, its pixels not decoded yet; or `only` some of it, without pixels."""
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_file_meta_info
@@ -170,7 +195,7 @@ def _header(path: Path, largest: int) -> Any:
         if syntax is not None and syntax.is_deflated and size > LARGEST_DEFLATED:
             raise Unusable(f"{path.name} is deflated and large: store it inflated")
         with _Clipped(path) as file:
-            return dcmread(file)
+            return dcmread(file, stop_before_pixels=only is not None, specific_tags=only)
     except InvalidDicomError as error:
         raise Unusable(f"{path.name} is no DICOM file: it lacks the header") from error
     except (RecursionError, MemoryError) as error:

@@ -1,6 +1,7 @@
 """Reads DICOM and NIfTI files that a labels.csv lists."""
 
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,7 +10,16 @@ from torch import Tensor
 from client.data import dicom, nifti
 from client.data.records import DataError, Records, Single, Unusable
 from client.data.sources import Dicom, Nifti
-from client.data.table import TABLE, Entry, from_table, inside, records, spacing_of, truth
+from client.data.table import (
+    TABLE,
+    Entry,
+    from_table,
+    hashed_split,
+    inside,
+    records,
+    spacing_of,
+    truth,
+)
 from client.data.volumes import fitted, fitted_mask
 from medformer.config import UNLABELLED, Domain, Task
 
@@ -41,12 +51,24 @@ def read(
     """
     _check(source, domain, tasks)
     listed = from_table(source, sorted({task.labels for task in tasks}))
-    own = [entry for entry in listed if entry.split == split]
+    own = [entry for entry in (_placed(e, source) for e in listed) if entry.split == split]
     if not own:
         raise DataError(f"{source.path / TABLE}: the split {split} is empty")
     return records(
         own, domain, tasks, lambda entry: _opened(entry, source, domain, tasks), withdrawn
     )
+
+
+def _placed(entry: Entry, source: Medical) -> Entry:
+    """A record of which the table names neither patient nor split goes where its patient goes: all
+    images of one are in one split, each a function of the patient's own id."""
+    if not isinstance(source, Dicom) or entry.patient or entry.placed or entry.fault:
+        return entry
+    try:
+        patient = dicom.patient_of(inside(source.path, entry.file), source.max_mib << 20)
+    except Unusable:
+        return entry
+    return replace(entry, split=hashed_split(source, patient)) if patient else entry
 
 
 def needed(source: Medical) -> None:

@@ -41,6 +41,8 @@ class Entry:
     spacing: tuple[str, str] = ("", "")
     """Along H and W."""
     fault: str = ""
+    placed: bool = False
+    """Whether the table itself says the split."""
 
 
 def records(
@@ -160,11 +162,11 @@ def _from_line(
     fault = "" if row["file"] else "names no file"
     if split and split not in SPLITS:
         fault = f"its split must be one of {', '.join(SPLITS)} or empty, got {split!r}"
-    if split not in SPLITS:
+    if not (placed := split in SPLITS):
         split = hashed_split(source, patient or row["file"] or line)
     spacing = (row.get("spacing_y", ""), row.get("spacing_x", ""))
     cells = {key: row[key] for key in keys}
-    return Entry(row["file"] or place, split, cells, patient, spacing, fault)
+    return Entry(row["file"] or place, split, cells, patient, spacing, fault, placed)
 
 
 def _single(

@@ -421,3 +421,39 @@ def test_a_site_of_dicom_files_trains_by_patient(tmp_path: Path):
     forget()
     assert int(spoiled.valid.sum()) == 5
     assert any("train-0.dcm" in fault for fault in spoiled.faults)
+
+
+def test_all_images_of_a_patient_are_in_one_split(tmp_path: Path):
+    """By PatientID, where the table says neither patient nor split; also of a new patient, who
+    moves nobody. The table's own word counts more."""
+    site = Site(
+        name="north",
+        domain=GREY,
+        tasks=(Task(name="t", kind="binary-class", classes=2),),
+        data=Dicom(source="dicom", path=tmp_path),
+        privacy=Privacy(epsilon=8, n_public=30, unit="patient"),
+    )
+
+    def splits(patients: int) -> dict[str, set[str]]:
+        lines = ["file,labels"]
+        for i in range(3 * patients):
+            header = slice_of(0, 300 + i, PatientID=f"P{i % patients:02d}-of-{patients // 40}")
+            header.save_as(tmp_path / f"{i}.dcm", enforce_file_format=True)
+            lines.append(f"{i}.dcm,{i % 2}")
+        (tmp_path / "labels.csv").write_text("\n".join(lines))
+        forget()
+        found: dict[str, set[str]] = {}
+        for split in ("train", "val", "test"):
+            for patient in load(site, split).patients:
+                found.setdefault(patient, set()).add(split)
+        return found
+
+    before, after = splits(30), splits(33)
+    assert len(before) == 30
+    assert {len(where) for where in after.values()} == {1}
+    assert {where for both in after.values() for where in both} == {"train", "val", "test"}
+    assert all(after[patient] == where for patient, where in before.items())
+    (tmp_path / "labels.csv").write_text("file,labels,split\n0.dcm,0,train\n33.dcm,0,val\n")
+    forget()
+    assert load(site, "train").patients == load(site, "val").patients
+    forget()
