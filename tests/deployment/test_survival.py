@@ -125,7 +125,7 @@ def test_kill_9_of_every_process(consortium: Consortium, kills: int):
     follower: subprocess.Popen[bytes] | None = None
     waiting = victims(kills)
     done: Counter[str] = Counter()
-    due = time.monotonic() + rng.uniform(2, 11)
+    due = time.monotonic() + rng.uniform(3, 14)
     since = time.monotonic()
     while waiting or follower is not None:
         revive(own)
@@ -148,7 +148,7 @@ def test_kill_9_of_every_process(consortium: Consortium, kills: int):
                 victim.kill()
                 who, what = waiting.pop(0)
                 done[f"{'server' if who == 'server' else 'site'} {what}"] += 1
-                due = time.monotonic() + rng.uniform(2, 11)
+                due = time.monotonic() + rng.uniform(3, 14)
                 since = time.monotonic()
             assert time.monotonic() - since < 240, (waiting[0], (folder / "server.log").read_text())
         time.sleep(0.02)
