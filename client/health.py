@@ -3,14 +3,8 @@
 import time
 from pathlib import Path
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from client.node import HEALTH_PORT, Node, NodeError, running
-
-NO_PROXY = (("grpc.enable_http_proxy", 0),)
-"""Both are on this machine: gRPC would ask a proxy of the environment for 127.0.0.1, too."""
-SERVING, SILENT = "serving", "does not answer"
+from medformer.health import SERVING, SILENT, ask
 
 
 def status(
@@ -36,7 +30,7 @@ def status(
         if only is not None:
             kept = "guard" if only == "guard" else "supernode"
             asked = {kept: asked[kept]}
-        found = {name: _ask(address, name) for name, address in asked.items()}
+        found = {name: _ask(address) for name, address in asked.items()}
         if all(said == SERVING for said in found.values()):
             return found
         if time.monotonic() >= until:
@@ -47,12 +41,6 @@ def status(
     return found
 
 
-def _ask(address: str, name: str) -> str:
-    with grpc.insecure_channel(address, options=NO_PROXY) as channel:
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=5
-            )
-        except grpc.RpcError as error:
-            return f"{SILENT} ({error.code().name}): see its log"
-    return SERVING if answer.status == health_pb2.HealthCheckResponse.SERVING else "not serving"
+def _ask(address: str) -> str:
+    said = ask(address, timeout=5)
+    return f"{said}: see its log" if said.startswith(SILENT) else said

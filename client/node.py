@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from client.site import Site, load_site
 from client.users import check_layout, users_of
 from medformer.errors import ConfigError, MedFormerError
 from medformer.files import replace_file
-from medformer.processes import PATIENCE, Supervisor
+from medformer.processes import PATIENCE, Supervisor, free_port
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +133,7 @@ class Node:
         SuperNode would not notice. The two share a secret, which other users cannot read.
         """
         kit, folder = self.kit(), self.folder.absolute()
-        tools, port = Path(sys.executable).parent, _free_port()
+        tools, port = Path(sys.executable).parent, free_port()
         secret = ["--superexec-auth-secret-file", str(self.secret.absolute())]
         supernode = [
             str(tools / "flower-supernode"),
@@ -155,13 +154,6 @@ class Node:
     def commands(self, health_port: int) -> dict[str, list[str]]:
         """Name -> command line of each process; no secret is in one."""
         return {"guard": self.guard(), **self.flower(health_port)}
-
-
-def _free_port() -> int:
-    """For the SuperNode's own talk with the relays that it starts, on this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port: int = one.getsockname()[1]
-        return port
 
 
 def up(folder: Path, health_port: int = HEALTH_PORT, *, one_user: bool = False) -> None:

@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -54,6 +55,13 @@ def end(processes: Iterable["subprocess.Popen[bytes]"], patience: float = PATIEN
         until = time.monotonic() + patience
         while time.monotonic() < until and any(process.poll() is None for process in mine):
             time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens at now."""
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port: int = one.getsockname()[1]
+        return port
 
 
 def end_with_parent() -> None:

@@ -27,7 +27,7 @@ from pydantic import Field
 from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName
 from medformer.errors import ConfigError, MedFormerError
 from medformer.files import is_secret, replace_file, write_secret
-from medformer.processes import Supervisor
+from medformer.processes import Supervisor, free_port
 from medformer.settings import read_yaml
 from server.admission import Admission
 from server.bundle import APP_ID, RUN_CONFIG, VERSION, toml, write_app
@@ -46,7 +46,6 @@ FOLLOW_SECONDS = 2.0
 """Between looks at the keys in the server's kit, while it is up."""
 SUBMITTED = "submitted.json"
 """In a run folder: Flower's id of the newest submission."""
-NO_PROXY = (("grpc.enable_http_proxy", 0),)
 
 
 class SuperLinkError(MedFormerError):
@@ -210,8 +209,7 @@ class SuperLink:
             with socket.create_server(("127.0.0.1", port)):
                 return port
         except (OSError, ValueError):
-            with socket.create_server(("127.0.0.1", 0)) as one:
-                port = int(one.getsockname()[1])
+            port = free_port()
             replace_file(file, str(port).encode())
             return port
 
@@ -346,17 +344,9 @@ class SuperLink:
 
 def healthy(port: int) -> bool:
     """Whether a SuperLink serves on this machine; its health service has no TLS."""
-    import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    from medformer.health import SERVING, ask
 
-    with grpc.insecure_channel(f"127.0.0.1:{port}", options=NO_PROXY) as channel:
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=2
-            )
-        except grpc.RpcError:
-            return False
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+    return ask(f"127.0.0.1:{port}", timeout=2) == SERVING
 
 
 def _parsed(answer: str) -> dict[str, Any]:
