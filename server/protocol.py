@@ -8,7 +8,6 @@ exist in simulations only.
 """
 
 import hashlib
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -21,8 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 NAME = r"^[a-z0-9][a-z0-9-]{0,39}$"
 """Of phases and sites: it becomes part of file names and certificates."""
 FLOWER_SWITCHES = {
@@ -40,6 +41,9 @@ MOST_VALUES = 2**28
 """Of all tensors of a message together."""
 LONGEST = 2**20
 """Characters of a schedule, a receipt, or what else is JSON."""
+PACKED = "safetensors"
+"""How all tensors of a message travel: as one file of safetensors in one array of Flower's, which
+carries every array as an object of its own through four processes."""
 LONGEST_TEXT = 4_096
 """Characters of any other text."""
 PACKAGES = ("client", "medformer", "server", "simulations")
@@ -393,17 +397,23 @@ class ProtocolError(Exception):
 
 
 def to_content(part: Request | Answer) -> RecordDict:
-    """Pack a request or an answer; tensors as float32 arrays, the rest as scalars."""
+    """Pack a request or an answer; tensors as one file of safetensors, the rest as scalars."""
     config: dict[str, Any] = {"type": type(part).__name__}
     content: dict[str, ArrayRecord | ConfigRecord] = {}
     for item in fields(part):
         value = getattr(part, item.name)
         if item.name == "tensors":
-            content["tensors"] = ArrayRecord({k: Array(np.asarray(v)) for k, v in value.items()})
+            content["tensors"] = ArrayRecord({PACKED: packed(value)})
         elif value is not None:
             config[item.name] = value
     content["fields"] = ConfigRecord(config)
     return RecordDict(content)
+
+
+def packed(tensors: Mapping[str, npt.NDArray[Any]]) -> Array:
+    """All of them in one array of Flower's."""
+    data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()})
+    return Array("uint8", (len(data),), PACKED, data)
 
 
 def read_request(message: Message) -> Request:
@@ -470,36 +480,30 @@ def _possible(value: Any, name: str, wanted: Any) -> bool:
 
 
 def _arrays(record: Any) -> Tensors:
-    if not isinstance(record, ArrayRecord) or len(record) > MOST_TENSORS:
-        raise ProtocolError(f"tensors must be at most {MOST_TENSORS} arrays")
-    tensors: Tensors = {}
-    left = MOST_VALUES
-    for name, array in record.items():
-        try:
-            tensors[name] = _array(array, left)
-        except Exception as error:  # the header of an npy file is parsed as Python's literals
-            raise ProtocolError(
-                f"tensor {name!r:.80}: no float32 array of npy ({error})"
-            ) from error
-        left -= tensors[name].size
-    return tensors
+    """What `packed` made. Nothing is allocated that is not there."""
+    one = record.get(PACKED) if isinstance(record, ArrayRecord) and len(record) == 1 else None
+    if one is None or one.stype != PACKED:
+        raise ProtocolError(f"tensors must be one array, {PACKED!r}")
+    if int.from_bytes(one.data[:8], "little") > LONGEST:
+        raise ProtocolError(f"tensors: their names and shapes are longer than {LONGEST} bytes")
+    if len(one.data) > LONGEST + 8 + 4 * MOST_VALUES:
+        raise ProtocolError(f"tensors: more than {MOST_VALUES} values")
+    try:
+        parts = deserialize(one.data)  # type: ignore[no-untyped-call]
+        if len(parts) > MOST_TENSORS:
+            raise ValueError(f"{len(parts)} tensors, at most {MOST_TENSORS}")
+        return {name: _array(name, part) for name, part in parts}
+    except (SafetensorError, ValueError, OverflowError) as error:
+        raise ProtocolError(f"tensors: no float32 safetensors ({error})") from error
 
 
-def _array(array: Array, most: int) -> npt.NDArray[np.float32]:
-    """Flower's array, if it is what `to_content` writes. Nothing is allocated that is not there."""
-    if array.stype != "numpy.ndarray":
-        raise ValueError("it is serialised in another way")
-    file = io.BytesIO(array.data)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("it is of another version")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype != np.dtype("<f4") or len(shape) > 8 or any(type(n) is not int for n in shape):
-        raise ValueError(f"it holds {dtype}")
-    count = math.prod(shape)
-    if min(shape, default=1) < 0 or count > most or len(array.data) - file.tell() != 4 * count:
-        raise ValueError("it has not the size that it says")
-    flat = np.frombuffer(array.data, "<f4", offset=file.tell()).astype(np.float32)
-    return flat.reshape(shape, order="F" if fortran else "C")
+def _array(name: str, part: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    """A tensor of safetensors, which has counted that its values are as many as its shape says."""
+    if part["dtype"] != "F32" or len(part["shape"]) > 8:
+        raise ValueError(
+            f"{name!r:.80} is {part['dtype']} in {len(part['shape'])} dimensions; at most 8"
+        )
+    return np.frombuffer(part["data"], "<f4").astype(np.float32).reshape(part["shape"])
 
 
 def _type_name(annotation: Any) -> str:

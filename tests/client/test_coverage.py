@@ -1,5 +1,6 @@
 """Every byte that a site sends: decoded again, each field must be on the list of what may leave."""
 
+import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -72,11 +73,16 @@ def test_every_byte_that_leaves_a_site_is_on_the_list(tmp_path: Path, schedule: 
             else:
                 assert isinstance(answer, TrainAnswer)
                 assert listed[f"{kind}.tensors"].covered
-                arrays = item.array_record.items
-                assert sorted(a.key for a in arrays) == sorted(answer.tensors)
-                for array in arrays:
-                    assert not is_local(array.key)
-                    assert array.value.dtype == "float32"
+                (array,) = item.array_record.items
+                length = int.from_bytes(array.value.data[:8], "little")
+                header = json.loads(array.value.data[8 : 8 + length])
+                assert set(header) == set(answer.tensors)
+                for name, said in header.items():
+                    assert not is_local(name)
+                    assert set(said) == {"dtype", "shape", "data_offsets"}
+                    assert said["dtype"] == "F32"
+                values = sum(value.size for value in answer.tensors.values())
+                assert len(array.value.data) == 8 + length + 4 * values
     assert kinds == {"HelloAnswer", "AdmitAnswer", "TrainAnswer", "Refusal"}
 
 

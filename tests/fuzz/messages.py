@@ -3,6 +3,7 @@
 Each case is made with the judgement of what may come of it, by rules written here a second time.
 """
 
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -12,10 +13,13 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from safetensors.numpy import load, save
 
 from client.guard_rpc import guard_pb2 as pb
 from client.guard_rpc.messages import request_from_proto, request_to_proto
 from server.protocol import (
+    PACKED,
+    PROTOCOL_VERSION,
     Admit,
     Evaluate,
     Hello,
@@ -89,54 +93,67 @@ def _harm_answer(content: RecordDict, rng: Random) -> None:
     if rng.random() < 0.35 or not isinstance(arrays, ArrayRecord) or not arrays:
         _harm_fields(content, rng)
         return
-    name = rng.choice(sorted(arrays))
     try:
-        harmed = _harmed(dict(arrays), name, rng)
-    except Exception:  # it was harmed before, beyond what numpy reads
+        harmed = _harmed(arrays, rng)
+    except Exception:  # it was harmed before, beyond what safetensors reads
         return
-    content["tensors"] = ArrayRecord(harmed)
+    content["tensors"] = harmed
 
 
-def _harmed(arrays: dict[str, Array], name: str, rng: Random) -> dict[str, Array]:
-    one = arrays[name]
-    how = rng.randrange(12)
+def _harmed(record: ArrayRecord, rng: Random) -> ArrayRecord:
+    """The file of tensors, or what is said about it, spoiled."""
+    key, one = next(iter(record.items()))
+    how = rng.randrange(14)
     if how < 3:  # whatever the bytes say
-        data = spoiled(one.data, rng)
-        arrays[name] = Array(one.dtype, one.shape, one.stype, data)
-    elif how == 3:
-        shape = rng.choice(((2**40,), (-1, 4), (0, 2**62), (2**31, 2**31, 2**31), (1,) * 64))
-        head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
-        text = head.ljust(117).encode() + b"\n"
-        data = b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + bytes(16)
-        arrays[name] = Array(one.dtype, one.shape, one.stype, data)
-    elif how == 4:
-        kind = rng.choice(("f8", "f2", "i4", "c8", "?", "U3", ">f4"))
-        value = np.ones(one.shape, np.float32).astype(kind)
-        arrays[name] = Array(value)
-    elif how == 5:
-        arrays[name] = Array(one.dtype, one.shape, rng.choice(("torch", "pickle", "")), one.data)
-    elif how in (6, 7):
-        value = np.array(one.numpy())
+        return _as_sent(spoiled(one.data, rng))
+    if how == 3:
+        return _as_sent(_lying(rng))
+    if how == 4:
+        stype = rng.choice(("torch", "pickle", "numpy.ndarray", ""))
+        return ArrayRecord({key: Array(one.dtype, one.shape, stype, one.data)})
+    if how == 5:
+        several = {key: one, rng.choice(("more", "", "../x")): one}
+        return ArrayRecord(rng.choice((several, {}, {"x": one}, {"a": Array(np.ones(3))})))
+    tensors = load(one.data)
+    name = rng.choice(sorted(tensors))
+    value = tensors[name].copy()
+    if how == 6:
+        kind = rng.choice(("f8", "f2", "i4", "?", "u1"))
+        tensors[name] = np.ones(value.shape, np.float32).astype(kind)
+    elif how in (7, 8):
         value.flat[rng.randrange(value.size)] = rng.choice(FLOATS)
-        arrays[name] = Array(value)
-    elif how == 8:
-        value = np.array(one.numpy())
-        changed = rng.choice((value[None], value.ravel()[:-1], value.T.copy(), value[:0]))
-        arrays[name] = Array(changed)
+        tensors[name] = value
     elif how == 9:
-        arrays[name] = Array(one.numpy() * np.float32(rng.choice((10, 1e3, 1e20))))
+        changed = (value[None], value.ravel()[:-1], value.T.copy(), value[:0])
+        tensors[name] = rng.choice(changed)
     elif how == 10:
+        tensors[name] = value * np.float32(rng.choice((10, 1e3, 1e20)))
+    elif how == 11:
         foreign = ("output.heads.x.weight", "input.site.own.tokens", "encoder.no", "", "x" * 9_000)
-        arrays[rng.choice(foreign)] = one
+        tensors[rng.choice(foreign)] = value
+    elif how == 12:
+        tensors.update({f"{name}.{i}": value[:0] for i in range(5_000)})
     else:
-        value = np.empty(4, object)
-        value[:] = [print] * 4
-        import io
-
         out = io.BytesIO()
-        np.save(out, value, allow_pickle=True)
-        arrays[name] = Array(one.dtype, one.shape, one.stype, out.getvalue())
-    return arrays
+        np.save(out, np.array([print] * 4, object), allow_pickle=True)
+        return ArrayRecord({key: Array(one.dtype, one.shape, "numpy.ndarray", out.getvalue())})
+    return _as_sent(save(tensors))
+
+
+def _as_sent(data: bytes) -> ArrayRecord:
+    return ArrayRecord({PACKED: Array("uint8", (len(data),), PACKED, data)})
+
+
+def _lying(rng: Random) -> bytes:
+    """A file of safetensors whose header says what is not there."""
+    shape = rng.choice(([2**40], [-1, 4], [0, 2**63], [2**31] * 3, [1] * 64, [2**70], [], "x"))
+    places = rng.choice(([0, 16], [0, 2**62], [16, 0], [8, 24], [0], "x"))
+    kind = rng.choice(("F32", "F32", "F4", "F64", "BOOL", "x"))
+    head = json.dumps({"a": {"dtype": kind, "shape": shape, "data_offsets": places}}).encode()
+    if rng.random() < 0.2:
+        head = rng.choice((b"[" * 100_000, b'{"a":' * 50_000, b"{}", b"", b"null"))
+    length = rng.choice((len(head), len(head), len(head), 2**63, 2**32, 0))
+    return length.to_bytes(8, "little") + head + bytes(16)
 
 
 def _harm_fields(content: RecordDict, rng: Random) -> None:
@@ -209,7 +226,7 @@ def _changed(asked: Request, rng: Random) -> Request:
         elif kind == 1:
             asked = replace(asked, source_hash=rng.choice((source_hash(), "", "0" * 64)))
         elif kind == 2:
-            asked = replace(asked, protocol_version=rng.choice((0, 1, 2, 2**31)))
+            asked = replace(asked, protocol_version=rng.choice((0, 1, 2, 3, 2**31)))
         elif isinstance(asked, Admit):
             field = rng.choice(("schedule", "schedule", "model"))
             asked = replace(asked, **{field: _json(getattr(asked, field), rng)})
@@ -395,7 +412,7 @@ class Judge:
     def _ours(self, asked: Request) -> bool:
         plain = bool(asked.run_id) and asked.run_id.isascii()
         return (
-            asked.protocol_version == 1
+            asked.protocol_version == PROTOCOL_VERSION
             and asked.source_hash == source_hash()
             and plain
             and len(asked.run_id) <= 64

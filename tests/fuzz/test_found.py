@@ -390,30 +390,50 @@ def answered(**arrays: Array) -> RecordDict:
     return content
 
 
-def test_an_array_is_what_its_bytes_are():
+def safetensors(header: object, body: bytes = bytes(16), length: int | None = None) -> bytes:
+    """A file of safetensors with any header."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return (len(text) if length is None else length).to_bytes(8, "little") + text + body
+
+
+def test_tensors_are_what_their_bytes_are():
     """No unpickling, no other type, and no more memory than bytes have come."""
-    whole = {"descr": "'<f4'", "fortran_order": "False", "shape": "(2, 2)"}
+    whole = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
 
-    def made(body: bytes = bytes(16), stype: str = "numpy.ndarray", **changes: str) -> Array:
-        head = ", ".join(f"'{k}': {v}" for k, v in {**whole, **changes}.items())
-        return Array("float32", (2, 2), stype, npy(f"{{{head}, }}", body))
+    def made(body: bytes = bytes(16), **changes: object) -> Array:
+        return sent(safetensors({"a": {**whole, **changes}}, body))
 
-    good = read_answer(answered(a=made(fortran_order="True")))
+    def sent(data: bytes, stype: str = "safetensors") -> Array:
+        return Array("uint8", (len(data),), stype, data)
+
+    good = read_answer(answered(safetensors=made()))
     assert isinstance(good, TrainAnswer)
     assert good.tensors["a"].shape == (2, 2)
+    two = {"a": whole, "b": whole}
+    many = {f"a{i}": {**whole, "shape": [0], "data_offsets": [0, 0]} for i in range(5_000)}
     for bad in (
-        made(shape="(1000000, 1000000)"),
-        made(shape="(-2, -2)"),
-        made(shape="(0, 99999999999999999999)", body=b""),
-        made(descr="'|O'"),
-        made(descr="'<f8'", body=bytes(32)),
+        made(shape=[1_000_000, 1_000_000]),
+        made(shape=[-2, -2]),
+        made(shape=[0, 2**63], data_offsets=[0, 0], body=b""),
+        made(shape=[1] * 9, data_offsets=[0, 4], body=bytes(4)),
+        made(dtype="F64", data_offsets=[0, 32], body=bytes(32)),
+        made(dtype="F4", shape=[2, 16]),
         made(body=bytes(15)),
         made(body=bytes(17)),
-        made(stype="pickle"),
-        Array("float32", (2, 2), "numpy.ndarray", b"\x80\x04N."),
+        sent(safetensors(two)),
+        sent(safetensors(many, b"")),
+        sent(safetensors(b"{", length=2**63)),
+        sent(safetensors(b" " * 2**21)),
+        sent(safetensors(b"[" * 10_000)),
+        sent(b"\x80\x04N."),
+        sent(b""),
+        sent(safetensors({"a": whole}), "pickle"),
     ):
-        with pytest.raises(ProtocolError, match="no float32 array of npy"):
-            read_answer(answered(a=bad))
+        with pytest.raises(ProtocolError, match=r"^tensors"):
+            read_answer(answered(safetensors=bad))
+    for several in ({}, {"a": made()}, {"safetensors": made(), "a": made()}):
+        with pytest.raises(ProtocolError, match="must be one array"):
+            read_answer(answered(**several))
 
 
 def test_values_that_no_field_may_have():
