@@ -31,7 +31,7 @@ from client.site import Site, load_site
 from client.users import check_layout, users_of
 from medformer.errors import ConfigError, MedFormerError
 from medformer.files import replace_file
-from medformer.processes import PATIENCE, Supervisor, free_port
+from medformer.processes import PATIENCE, Supervisor, free_port, is_taken
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def up(folder: Path, health_port: int = HEALTH_PORT, *, one_user: bool = False) 
         ConfigError: Something is missing or wrong.
         ExposedError: Others can reach what is the site's own.
         LaunchError: The consortium's code would run as root, or this is not root and has to be.
-        NodeError: The node is up already.
+        NodeError: The node is up already, or its health port is taken.
     """
     node = Node(folder)
     refuse_root(folder, one_user=one_user)
@@ -184,7 +184,7 @@ def up(folder: Path, health_port: int = HEALTH_PORT, *, one_user: bool = False) 
         replace_file(node.facts, json.dumps(facts).encode())
 
     try:
-        _supervise(node, commands, folder / "logs", note)
+        _supervise(node, health_port, commands, folder / "logs", note)
     finally:
         node.facts.unlink(missing_ok=True)
 
@@ -195,20 +195,28 @@ def node_alone(folder: Path, health_port: int = HEALTH_PORT, *, one_user: bool =
     Raises:
         ConfigError: There is no kit.
         LaunchError: This is neither the node's user nor root.
+        NodeError: The health port is taken.
     """
     refuse_root(folder, one_user=one_user)
     act_as_node(folder)
     node = Node(folder)
     node.secret.parent.mkdir(exist_ok=True, mode=0o700)
-    _supervise(node, node.flower(health_port), node.secret.parent / "logs", lambda _: None)
+    logs = node.secret.parent / "logs"
+    _supervise(node, health_port, node.flower(health_port), logs, lambda _: None)
 
 
 def _supervise(
     node: Node,
+    health_port: int,
     commands: dict[str, list[str]],
     logs: Path,
     note: Callable[[Supervisor], None],
 ) -> None:
+    if is_taken(health_port):
+        raise NodeError(
+            f"port {health_port} of this machine is taken, perhaps by another site's node: choose "
+            "another with --health-port"
+        )
     users = users_of(node.folder)
     new_secret(node.secret, users)
     how = {name: options(name, node.folder, users) for name in commands}

@@ -64,6 +64,25 @@ def free_port() -> int:
         return port
 
 
+def is_taken(port: int, patience: float = PATIENCE) -> bool:
+    """Whether somebody listens at a port of the loopback address, and goes on to.
+
+    gRPC shares a port with whoever has it already: a question would be answered by one of the two.
+
+    Args:
+        patience: Seconds in which a process that is about to end may do so.
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return False
+        except OSError:
+            if time.monotonic() > until:
+                return True
+        time.sleep(0.2)
+
+
 def end_with_parent() -> None:
     """From now on this process ends at once when the one that started it is gone.
 

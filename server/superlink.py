@@ -27,7 +27,7 @@ from pydantic import Field
 from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName
 from medformer.errors import ConfigError, MedFormerError
 from medformer.files import is_secret, replace_file, write_secret
-from medformer.processes import Supervisor, free_port
+from medformer.processes import Supervisor, free_port, is_taken
 from medformer.settings import read_yaml
 from server.admission import Admission
 from server.bundle import APP_ID, RUN_CONFIG, VERSION, toml, write_app
@@ -36,7 +36,7 @@ from server.federation import Federation, Pretraining, PublicSite
 from server.gateway import gateway
 from server.hub import hub, sign, signer_of
 from server.protocol import FLOWER_SWITCHES, Phase, Schedule, key_id
-from server.provision import SIGNER, Consortium, check_certificate, load
+from server.provision import FILE, SIGNER, Consortium, check_certificate, load
 from server.serving import Serving
 
 log = logging.getLogger(__name__)
@@ -113,12 +113,18 @@ class SuperLink:
         """Serve until SIGTERM or SIGINT; nodes are let in and out as the kit says.
 
         Raises:
-            SuperLinkError: It does not start, or dies.
+            SuperLinkError: It does not start, or dies, or its health port is taken.
             ServingError: The port is taken.
             ConfigError: The folder is not provisioned.
         """
         consortium = self._ready()
         check_certificate(self.folder, consortium)
+        if is_taken(consortium.health_port):
+            raise SuperLinkError(
+                f"port {consortium.health_port} of this machine is taken, perhaps by another "
+                f"consortium's server: give another health_port in {self.folder / FILE}, and "
+                "provision again"
+            )
         home = self.folder / "flower"
         (home / "empty").mkdir(parents=True, exist_ok=True)
         inner = self._inner_port()

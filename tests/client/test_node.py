@@ -3,11 +3,14 @@
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
 
@@ -188,3 +191,29 @@ def test_a_node_that_is_not_up_is_said_to_be_down(folder: Path, capsys: pytest.C
     assert node.running(folder) is None
     with pytest.raises(NodeError, match="not up"):
         node.down(folder)
+
+
+def test_a_port_that_is_taken_is_said_before_anything_starts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """gRPC would share it, and two nodes would answer for each other."""
+    monkeypatch.setattr(node.is_taken, "__defaults__", (0.0,))
+    monkeypatch.setattr(Node, "check", lambda _: None)
+    started: list[object] = []
+    monkeypatch.setattr(node, "Supervisor", lambda *known: started.append(known))
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with pytest.raises(NodeError, match=f"port {port} .* is taken.*--health-port"):
+        node.up(folder, port, one_user=True)
+    server.stop(None).wait()
+    assert not started
+
+
+def test_a_port_is_waited_for_while_who_has_it_ends():
+    """After a kill the children end a moment later than their parent."""
+    server = socket.create_server(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+    assert processes.is_taken(port, 0.3)
+    threading.Timer(0.5, server.close).start()
+    assert not processes.is_taken(port, 20)

@@ -170,7 +170,8 @@ def consortium(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         (folder / "lungs" / "requests" / f"{name}.json").write_bytes(request)
     file = folder / "lungs" / "consortium.yaml"
     text = file.read_text().replace("sites: {}", f"sites: {json.dumps(told)}")
-    file.write_text(text.replace("port: 9092", f"port: {own.port}\nlisten: 127.0.0.1"))
+    ports = f"port: {own.port}\nlisten: 127.0.0.1\nhealth_port: {free_port()}"
+    file.write_text(text.replace("port: 9092", ports))
     said = own.command("server", "consortium", "provision", "lungs")
     signer = re.findall(r"signing key.*: (.*)", said)[0]
     for name in SITES:

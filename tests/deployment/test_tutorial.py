@@ -44,6 +44,8 @@ class Reader:
 
     def write(self, name: str, text: str) -> None:
         (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if name == "lungs/consortium.yaml":
+            text += f"health_port: {free_port()}\n"  # the default may be somebody else's here
         (self.folder / name).write_text(self._filled_in(text))
 
     def type(self, line: str) -> str:
@@ -65,7 +67,7 @@ class Reader:
         self.typed.append(line)
         line = self._filled_in(line)
         if "site up" in line and "--health-port" not in line:
-            line += f" --health-port {free_port()}"  # the default may be somebody else's here
+            line += f" --health-port {free_port()}"
         if "site up" in line and os.getuid() == 0:
             line += " --one-user"
         with open(self.folder / "started.log", "ab") as out:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import zipfile
 from pathlib import Path
@@ -15,8 +16,8 @@ from server.admission import Admission
 from server.authority import new_authority, new_server_certificate
 from server.kits import zipped
 from server.members import REVOKED, revoke, revoked
-from server.provision import init, provision
-from server.superlink import SuperLink
+from server.provision import FILE, init, provision
+from server.superlink import SuperLink, SuperLinkError
 from simulations.cli import main
 from tests.server.test_provision import bytes_of, joining, members
 
@@ -127,6 +128,20 @@ def test_a_server_certificate_of_no_use_is_noticed_before_the_hospitals_do(folde
                 act()
     provision(folder, rotate="server")
     provision(folder)
+
+
+def test_two_consortia_on_one_machine_need_two_health_ports(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Else one would take the other's answers for its own."""
+    monkeypatch.setattr("medformer.processes.is_taken.__defaults__", (0.0,))
+    monkeypatch.setattr(SuperLink, "_supervise", lambda *_: pytest.fail("it has started"))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with open(folder / FILE, "a") as file:
+            file.write(f"health_port: {port}\n")
+        with pytest.raises(SuperLinkError, match=f"port {port} .* is taken.* health_port in"):
+            SuperLink(folder).up()
 
 
 def test_a_site_cannot_be_called_server(folder: Path):
