@@ -1,0 +1,50 @@
+"""`python -m simulations.benchmarks.utility --data-root DATA --out docs/results/utility.json`."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from simulations.benchmarks import record
+from simulations.benchmarks.utility.recipe import DEFAULT, Recipe
+from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER
+from simulations.benchmarks.utility.trials import Place, Results, Trial, run_all
+
+SETS = ("pneumoniamnist", "breastmnist", "bloodmnist", "organamnist", "pathmnist")
+
+
+def main() -> None:
+    """Measure what the result file lacks."""
+    options = record.parser("utility under DP; goes on where it was interrupted")
+    options.add_argument("--data-root", type=Path, help="folder of MedMNIST files")
+    options.add_argument("--sets", nargs="+", default=list(SETS), help="any MedMNIST sets in it")
+    options.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    options.add_argument("--recipes", nargs="+", default=[DEFAULT], metavar="'KEY=VALUE ...'")
+    options.add_argument("--epsilons", type=float, nargs="+", default=[8.0, 3.0, 1.0])
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    options.add_argument("--test", action="store_true", help="read the test split, once at the end")
+    options.add_argument("--cache", type=Path, default=Path("runs/utility"))
+    options.add_argument("--workers", type=int, default=2)
+    arguments = options.parse_args()
+    for recipe in arguments.recipes:
+        Recipe.parse(recipe)
+    place = Place(arguments.data_root, arguments.cache, arguments.test)
+    results = Results(arguments.out)
+    for line in run_all(list(trials(arguments)), place, results, arguments.workers):
+        print(line, file=sys.stderr, flush=True)
+
+
+def trials(arguments: argparse.Namespace) -> Iterator[Trial]:
+    """All combinations that were asked for, seed by seed."""
+    for seed in arguments.seeds:
+        for setting in arguments.settings:
+            sets = [TOGETHER] if setting.startswith(TOGETHER) else arguments.sets
+            epsilons = arguments.epsilons if SETTINGS[setting].private else [None]
+            for dataset in sets:
+                for recipe in arguments.recipes:
+                    for epsilon in epsilons:
+                        yield Trial(dataset, setting, recipe, epsilon, seed)
+
+
+if __name__ == "__main__":
+    main()

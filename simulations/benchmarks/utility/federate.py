@@ -1,0 +1,127 @@
+"""Trains the sites of a group in this process: the product's steps, noise and averaging, without
+messages and ledgers, because the records are public (tests hold it against real guards)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from client.data.load import load
+from client.data.records import Records
+from client.privacy.engine import DpEngine, clip_groups
+from client.privacy.noise import SeededNoise
+from client.privacy.plan import PrivacyPlan, solve
+from client.site import Site
+from client.training import (
+    LocalState,
+    as_torch,
+    build_optimizer,
+    final_state,
+    initial_state,
+    next_state,
+    restore,
+    shared_of,
+    site_model,
+    train_round,
+    trained_names,
+)
+from medformer.model import Medformer
+from server.protocol import Schedule, Tensors
+from server.strategy import State, apply
+from simulations.benchmarks.utility.settings import Group
+from simulations.plain import PlainEngine
+
+
+@dataclass
+class Member:
+    """One site of a group, between two rounds."""
+
+    site: Site
+    records: Records
+    model: Medformer
+    state: LocalState
+    plan: PrivacyPlan | None
+    """None trains without privacy."""
+
+    def round(self, shared: Tensors, schedule: Schedule, number: int, seed: str) -> Tensors:
+        """The shared tensors after one round of this site's steps."""
+        model, phase = self.model, schedule.phase_of(number)
+        restore(model, as_torch(shared), self.state)
+        names = trained_names(model, self.site, phase)
+        optimizer = build_optimizer(model, names, phase, schedule.local_momentum, self.state)
+        noise = SeededNoise(seed, self.site.name, number)
+        generator = noise.generator()
+        mix = schedule.mix(number)
+        if self.plan is None:
+            model.train()
+            named = dict(model.named_parameters())
+            trained: list[Tensor] = [named[n] for n in names]
+            rate = min(1.0, phase.expected_batch_size / max(1, len(self.records)))
+            plain = PlainEngine(trained, optimizer, rate, phase.max_grad_norm, generator)
+            train_round(model, self.site, self.records, phase, mix, plain, generator)
+        else:
+            plan = next(p for p in self.plan.phases if p.name == phase.name)
+            groups = clip_groups(names, phase)
+            with DpEngine(model, plan, groups, optimizer, noise) as engine:
+                train_round(model, self.site, self.records, phase, mix, engine, generator)
+        averages = schedule.averages(number)
+        self.state = next_state(model, names, optimizer, self.state, averages=averages)
+        return shared_of(model, names)
+
+
+def train(
+    group: Group,
+    start: Tensors,
+    seed: str,
+    *,
+    private: bool,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[str, Medformer]:
+    """Train a group from round 1 to the last.
+
+    Args:
+        start: Shared tensors before round 1.
+        seed: Of batches, views and noise.
+        progress: Called after every round.
+    Returns:
+        Name -> the site's final model: averaged shared tensors and its own.
+    """
+    federation = group.federation
+    schedule = federation.schedule
+    members = {}
+    for site in group.sites:
+        model = site_model(federation.model, site.tasks)
+        plan = solve(schedule, site.privacy, site.tasks) if private else None
+        members[site.name] = Member(site, load(site, "train"), model, initial_state(model), plan)
+    weights = {s.name: s.weight for s in federation.sites}
+    state = State(0, start, {}, {})
+    for number in range(1, schedule.rounds + 1):
+        updates = {
+            name: member.round(state.shared, schedule, number, seed)
+            for name, member in members.items()
+        }
+        state = apply(
+            state,
+            updates,
+            weights,
+            momentum=federation.server_momentum,
+            averages=schedule.averages(number),
+        )
+        progress(number, schedule.rounds)
+    return _final(members, state.final())
+
+
+def _final(members: Mapping[str, Member], shared: Tensors) -> dict[str, Medformer]:
+    models = {}
+    for name, member in members.items():
+        restore(member.model, as_torch(shared), final_state(member.state))
+        for parameter in member.model.parameters():
+            parameter.requires_grad_(False)
+        models[name] = member.model
+    return models
+
+
+def one_thread() -> None:
+    """Trials run side by side, a core each."""
+    torch.set_num_threads(1)

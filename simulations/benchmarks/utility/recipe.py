@@ -1,0 +1,102 @@
+"""How a model is trained, as one line of text: `learning_rate=0.5 views=4 model.latents=4`.
+
+What a line leaves out is as the product's scenarios have it by default.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from medformer.config import PRESETS, Frozen, Preset, PresetName
+from medformer.errors import ConfigError
+from medformer.settings import explain, parse_yaml
+from server.federation import Pretraining
+from server.protocol import Objective, Phase
+
+DEFAULT = "default"
+
+
+class Recipe(Frozen):
+    """Everything about a training but its data, its epsilon and its seed."""
+
+    preset: PresetName = "tiny"
+    model: dict[str, Any] = Field(default={})
+    """Sizes of the preset that are other than the preset's own."""
+    steps: int = Field(default=100, ge=1)
+    """DP steps of a site, all rounds together."""
+    local_steps: int = Field(default=1, ge=1)
+    """Steps between two averagings, where there are several sites."""
+    expected_batch_size: int = Field(default=512, ge=1)
+    """Of a site; no more than its records."""
+    learning_rate: float = Field(default=0.3, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    views: int = Field(default=1, ge=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """At the server for what is shared, at the site for what is not."""
+    average_last: float = Field(default=0.3, ge=0, le=1)
+    objectives: dict[Objective, float] = Field(default={"supervised": 1.0})
+    spare_rounds: int = Field(default=1, ge=0)
+    pretraining: Pretraining | None = Pretraining(
+        images=3_000, steps=1_200, objectives={"supervised": 1.0}
+    )
+
+    @classmethod
+    def parse(cls, line: str) -> "Recipe":
+        """Read a line; `default` alone changes nothing.
+
+        Raises:
+            ConfigError: Unknown key, wrong type or value.
+        """
+        values: dict[str, Any] = {}
+        for word in line.split() if line != DEFAULT else []:
+            key, separator, text = word.partition("=")
+            *parents, last = key.split(".")
+            place = values
+            for parent in parents:
+                inherited = {"pretraining": cls().pretraining}.get(parent)
+                start = inherited.model_dump() if inherited else {}
+                place = place.setdefault(parent, start)
+            if not separator:
+                raise ConfigError(f"recipe {line!r}: write KEY=VALUE, not {word!r}")
+            place[last] = parse_yaml(text)
+        if values.get("pretraining") is False:
+            values["pretraining"] = None
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"recipe {line!r}: {explain(error, cls)}") from error
+
+    def phase(self, steps_a_round: int) -> Phase:
+        """All steps, as one phase of a schedule."""
+        return Phase(
+            name="training",
+            rounds=-(-self.steps // steps_a_round),
+            local_steps=steps_a_round,
+            objectives=self.objectives,
+            learning_rate=self.learning_rate,
+            expected_batch_size=self.expected_batch_size,
+            views=self.views,
+            max_grad_norm=self.max_grad_norm,
+        )
+
+    def named_preset(self) -> str:
+        """The preset, or one with the recipe's own sizes, known in this process from now on."""
+        if not self.model:
+            return self.preset
+        name = f"{self.preset} {json.dumps(self.model, sort_keys=True)}"
+        PRESETS.setdefault(name, changed(PRESETS[self.preset], self.model))
+        return name
+
+
+def changed(preset: Preset, sizes: Mapping[str, Any]) -> Preset:
+    """A preset with other sizes.
+
+    Raises:
+        ConfigError: Unknown size, or of a wrong type.
+    """
+    try:
+        return Preset.model_validate({**preset.model_dump(), **sizes})
+    except ValidationError as error:
+        raise ConfigError(f"recipe: model: {explain(error, Preset)}") from error

@@ -1,0 +1,114 @@
+"""Who trains together: one site with all records, or four with a quarter each, or five kinds of
+image; with or without DP."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.site import Site
+from server.federation import Federation
+from simulations.benchmarks.utility.recipe import Recipe
+from simulations.prepare import resolve_sites
+from simulations.scenario import PrivacySettings, Scenario, ScenarioSite, Split, federation_of
+
+SITES = 4
+SKEW = 0.3
+"""Concentration of the Dirichlet division by label."""
+DELTA = 1e-5
+MODALITIES = ("pneumoniamnist", "breastmnist", "bloodmnist", "organamnist", "pathmnist")
+TOGETHER = "modalities"
+"""In the place of a data set: all five at once."""
+MIRRORED = ("breastmnist", "bloodmnist", "pathmnist", "adrenalmnist3d")
+"""Sets whose labels do not depend on left and right."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A way to share the records of a data set among sites, and to train them."""
+
+    private: bool
+    divided: str | None = None
+    """`iid` or `dirichlet`, over four sites; None is one site."""
+    together: bool = True
+    """Sites average their shared tensors; else each trains for itself."""
+
+
+SETTINGS = {
+    "central-dp": Setting(private=True),
+    "local-dp": Setting(private=True, divided="iid", together=False),
+    "federated-dp": Setting(private=True, divided="iid"),
+    "local-dp-skew": Setting(private=True, divided="dirichlet", together=False),
+    "federated-dp-skew": Setting(private=True, divided="dirichlet"),
+    "modalities-dp": Setting(private=True),
+    "central-plain": Setting(private=False),
+    "local-plain": Setting(private=False, divided="iid", together=False),
+    "federated-plain": Setting(private=False, divided="iid"),
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sites that train together."""
+
+    federation: Federation
+    sites: tuple[Site, ...]
+
+
+def groups(
+    dataset: str,
+    setting: Setting,
+    recipe: Recipe,
+    epsilon: float | None,
+    seed: int,
+    *,
+    data_root: Path | None,
+    folder: Path,
+) -> list[Group]:
+    """The federations of a trial: one, or one a site where each trains alone.
+
+    Args:
+        folder: Where the rows of divided sets are written.
+    """
+    alone = setting.divided is None and dataset != TOGETHER
+    steps_a_round = 1 if alone or not setting.together else recipe.local_steps
+    phase = recipe.phase(steps_a_round)
+    names = MODALITIES if dataset == TOGETHER else (dataset,)
+    split = None
+    if setting.divided is not None:
+        split = Split(
+            dataset=dataset, sites=SITES, method=setting.divided, alpha=SKEW,
+            flip=dataset in MIRRORED,
+        )  # type: ignore[arg-type]  # fmt: skip
+    scenario = Scenario(
+        name="utility",
+        seed=seed,
+        preset=recipe.named_preset(),
+        phases=(phase,),
+        spare_rounds=recipe.spare_rounds,
+        server_momentum=recipe.momentum,
+        local_momentum=recipe.momentum,
+        average_last=recipe.average_last,
+        pretraining=recipe.pretraining,
+        privacy=PrivacySettings(epsilon=epsilon or 8.0, delta=DELTA),
+        split=split,
+        sites=() if split else tuple(_site(name) for name in names),
+    )
+    pairs = resolve_sites(scenario, folder, data_root)
+    federation = federation_of(scenario, [(member, site.domain) for member, site in pairs])
+    sites = tuple(site for _, site in pairs)
+    if setting.together:
+        return [Group(federation, sites)]
+    return [Group(_of(federation, [site]), (site,)) for site in sites]
+
+
+def _site(dataset: str) -> ScenarioSite:
+    source = {"source": "medmnist", "dataset": dataset}
+    return ScenarioSite.model_validate(
+        {"name": dataset, "data": source, "flip": dataset in MIRRORED}
+    )
+
+
+def _of(federation: Federation, sites: Sequence[Site]) -> Federation:
+    names = {site.name for site in sites}
+    own = tuple(s for s in federation.sites if s.name in names)
+    return federation.model_copy(update={"sites": own})

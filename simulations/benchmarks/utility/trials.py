@@ -1,0 +1,198 @@
+"""One combination of data set, setting, recipe, epsilon and seed: trained, scored, written down."""
+
+import fcntl
+import hashlib
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simulations.benchmarks import record
+
+Row = dict[str, Any]
+Scores = Mapping[str, npt.NDArray[np.float32]]
+"""Site -> (N, T) probabilities for the test images, in the order of the file."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is measured."""
+
+    dataset: str
+    """A MedMNIST set, or `modalities`."""
+    setting: str
+    recipe: str
+    epsilon: float | None
+    """At each site; None without privacy."""
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Names the file of its scores."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where trials read and write."""
+
+    data_root: Path | None
+    cache: Path
+    """Public starts, and scores of test images."""
+    test: bool
+    """Read the test split; the choice of recipes does not."""
+
+
+def run(trial: Trial, place: Place) -> list[Row]:
+    """Train and score: a row a data set of the trial."""
+    from client.data.load import forget, load
+    from client.evaluation import evaluate, scores
+    from simulations.benchmarks.utility.federate import one_thread, train
+    from simulations.benchmarks.utility.recipe import Recipe
+    from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER, groups
+    from simulations.benchmarks.utility.start import start
+
+    one_thread()
+    began = time.monotonic()
+    recipe, setting = Recipe.parse(trial.recipe), SETTINGS[trial.setting]
+    found: dict[str, list[Row]] = {}
+    answers: dict[str, npt.NDArray[np.float32]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        together = groups(
+            trial.dataset, setting, recipe, trial.epsilon, trial.seed,
+            data_root=place.data_root, folder=Path(folder),
+        )  # fmt: skip
+        for number, group in enumerate(together):
+            shared = start(group.federation, place.data_root, place.cache)
+            seed = f"{trial.setting} {trial.seed} {number}"
+            models = train(group, shared, seed, private=setting.private)
+            for site in group.sites:
+                model = models[site.name]
+                splits = ("val", "test") if place.test else ("val",)
+                for split in splits:
+                    rows = evaluate(model, site, load(site, split), split)
+                    found.setdefault(site.name, []).extend(rows)
+                if place.test:
+                    whole = scores(model, site, load(site, "test"), site.tasks[0])
+                    parts = [given.numpy() for _, given in whole]
+                    answers[site.name] = np.concatenate(parts).astype(np.float32)
+        forget()
+    seconds = round(time.monotonic() - began, 1)
+    if answers:
+        _keep(place.cache / f"scores-{trial.key}.npz", answers)
+    if trial.dataset == TOGETHER:
+        return [_row(trial, {name: found[name]}, seconds, name) for name in sorted(found)]
+    return [_row(trial, found, seconds, trial.dataset)]
+
+
+def _row(trial: Trial, found: Mapping[str, list[Row]], seconds: float, dataset: str) -> Row:
+    def mean(split: str, metric: str) -> float | None:
+        values = [
+            r["value"] for rows in found.values() for r in rows
+            if (r["split"], r["metric"]) == (split, metric) and r["value"] is not None
+        ]  # fmt: skip
+        return round(statistics.mean(values), 5) if values else None
+
+    sites = {
+        name: next(r["value"] for r in rows if (r["split"], r["metric"]) == ("test", "auc"))
+        for name, rows in found.items()
+        if any(r["split"] == "test" for r in rows)
+    }
+    return {
+        **asdict(trial),
+        "dataset": dataset,
+        "trial": trial.dataset,
+        "auc": mean("test", "auc"),
+        "accuracy": mean("test", "accuracy"),
+        "validation_auc": mean("val", "auc"),
+        "auc_by_site": {k: None if v is None else round(v, 5) for k, v in sorted(sites.items())},
+        "seconds": seconds,
+        "commit": record.commit(),
+    }
+
+
+def _keep(file: Path, answers: Scores) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".part.npz")
+    np.savez_compressed(unfinished, allow_pickle=False, **answers)
+    unfinished.replace(file)
+
+
+class Results:
+    """The rows of one JSON file, which several processes may extend.
+
+    Args:
+        path: Its rows are not measured again. None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.rows: list[Row] = _read(path)
+
+    def has(self, trial: Trial, *, test: bool) -> bool:
+        """Whether it was measured, on the test split if `test`."""
+        return any(_is(row, trial) and (row["auc"] is not None or not test) for row in self.rows)
+
+    def add(self, trial: Trial, rows: Iterable[Row]) -> None:
+        """Put a trial's rows in the place of older ones."""
+        with self._alone():
+            kept = [row for row in self.rows if not _is(row, trial)]
+            self.rows = sorted([*kept, *rows], key=_order)
+            if self._path is not None:
+                record.save(self._path, "utility", self.rows)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._path is None:
+            yield
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.rows = _read(self._path)
+            yield
+
+
+def _read(path: Path | None) -> list[Row]:
+    if path is None or not path.exists():
+        return []
+    rows: list[Row] = json.loads(path.read_text())["rows"]
+    return rows
+
+
+def _is(row: Row, trial: Trial) -> bool:
+    known = (row["trial"], row["setting"], row["recipe"], row["epsilon"], row["seed"])
+    return known == (trial.dataset, trial.setting, trial.recipe, trial.epsilon, trial.seed)
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    epsilon = row["epsilon"] if row["epsilon"] is not None else float("inf")
+    return row["dataset"], row["trial"], row["setting"], row["recipe"], epsilon, row["seed"]
+
+
+def run_all(trials: Sequence[Trial], place: Place, results: Results, workers: int) -> Iterator[str]:
+    """Measure what is missing, several at once; a line for each that is done."""
+    missing = [t for t in dict.fromkeys(trials) if not results.has(t, test=place.test)]
+    if not missing:
+        return
+    with ProcessPoolExecutor(min(workers, len(missing)), max_tasks_per_child=8) as pool:
+        running = {pool.submit(run, trial, place): trial for trial in missing}
+        for number, job in enumerate(as_completed(running), start=1):
+            trial, rows = running[job], job.result()
+            results.add(trial, rows)
+            said = ", ".join(f"{r['dataset']} {r['validation_auc']:.4f}" for r in rows)
+            epsilon = "plain" if trial.epsilon is None else f"epsilon {trial.epsilon:g}"
+            yield (
+                f"{number}/{len(missing)} {trial.setting}, {epsilon}, seed {trial.seed}, "
+                f"{trial.recipe}: validation AUC {said} ({rows[0]['seconds']:.0f} s)"
+            )

@@ -1,0 +1,106 @@
+"""The utility benchmark: the product's own training, and no look at the test split too early."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.guard import Guard
+from client.privacy.noise import SeededNoise
+from medformer.config import PRESETS
+from medformer.errors import ConfigError
+from server.coordinate import Run
+from server.pretraining import initial_shared
+from simulations.baselines import LocalFleet
+from simulations.benchmarks.utility import __main__ as command
+from simulations.benchmarks.utility.federate import train
+from simulations.benchmarks.utility.recipe import Recipe
+from simulations.benchmarks.utility.settings import SETTINGS, groups
+
+RECIPE = "steps=3 expected_batch_size=16 pretraining=false spare_rounds=0"
+
+
+@pytest.fixture
+def data_root(tmp_path: Path) -> Path:
+    """A file in the layout of MedMNIST whose classes can be told apart; it has no test split."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 160), ("val", 96)):
+        labels = rng.integers(0, 2, (count, 1), dtype=np.uint8)
+        images = rng.integers(0, 120, (count, 28, 28), dtype=np.uint8)
+        images[:, 8:20, 8:20] += (labels[:, :, None] * 120).astype(np.uint8)
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+    folder = tmp_path / "data"
+    folder.mkdir()
+    np.savez(folder / "breastmnist.npz", **arrays)
+    return folder
+
+
+def run(data_root: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> list[dict[str, object]]:
+    out = data_root.parent / "utility.json"
+    arguments = ["utility", "--data-root", str(data_root), "--out", str(out), "--workers", "1"]
+    arguments += ["--cache", str(data_root.parent / "cache"), "--sets", "breastmnist"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--epsilons", "8", "--recipes", RECIPE, *more])
+    command.main()
+    rows: list[dict[str, object]] = json.loads(out.read_text())["rows"]
+    return rows
+
+
+def test_a_recipe_is_chosen_without_the_test_split(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The file has none; a second call has nothing left to do."""
+    wanted = ("--settings", "central-dp", "local-dp", "--seeds", "0")
+    rows = run(data_root, monkeypatch, *wanted)
+    assert [(r["setting"], r["auc"]) for r in rows] == [("central-dp", None), ("local-dp", None)]
+    assert all(isinstance(r["validation_auc"], float) for r in rows)
+    assert "2/2" in capsys.readouterr().err
+    assert run(data_root, monkeypatch, *wanted) == rows
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:The specified min_partition_size")
+@pytest.mark.parametrize("setting", ["federated-dp", "federated-dp-skew"])
+def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, setting: str):
+    """Bit for bit, over plan, sampling, noise, local heads, momentum, averaging and final model."""
+    recipe = Recipe.parse(f"{RECIPE} local_steps=2 views=2")
+    (group,) = groups(
+        "breastmnist", SETTINGS[setting], recipe, 8.0, 0, data_root=data_root, folder=tmp_path
+    )
+    start = initial_shared(group.federation.model, 0)
+    models = train(group, start, "s", private=True)
+
+    def guard(name: str) -> Guard:
+        (site,) = (s for s in group.sites if s.name == name)
+        return Guard(site, tmp_path / name, lambda _, n, __: SeededNoise("s", name, n), exact=True)
+
+    guards = {site.name: guard(site.name) for site in group.sites}
+    folder = tmp_path / "run"
+    folder.mkdir()
+    final = Run(LocalFleet(guards), group.federation, folder).execute(lambda: start).final()
+    for model in models.values():
+        named = dict(model.named_parameters())
+        for name, value in final.items():
+            assert np.array_equal(named[name].numpy(), value), name
+    moved = [k for k, v in final.items() if not np.array_equal(v, start[k])]
+    assert len(moved) > 20
+
+
+def test_a_recipe_is_read_from_a_line():
+    """What it leaves out stays as it is; what it says is checked."""
+    recipe = Recipe.parse("views=4 model.residual_scale=0.1 pretraining.steps=7")
+    assert (recipe.views, recipe.steps) == (4, Recipe().steps)
+    assert recipe.pretraining is not None
+    assert Recipe().pretraining is not None
+    assert recipe.pretraining.steps == 7
+    assert recipe.pretraining.images == Recipe().pretraining.images  # type: ignore[union-attr]
+    assert PRESETS[recipe.named_preset()].residual_scale == 0.1
+    assert Recipe.parse("default") == Recipe()
+    assert Recipe.parse("pretraining=false").pretraining is None
+    for line in ("view=4", "views", "views=0", "pretraining.step=1"):
+        with pytest.raises(ConfigError, match="recipe"):
+            Recipe.parse(line)
+    with pytest.raises(ConfigError, match="model"):
+        Recipe.parse("model.depth=4").named_preset()
