@@ -169,10 +169,14 @@ class Run:
             log.warning("waiting for approval at %s", ", ".join(pending))
             time.sleep(APPROVAL_POLL)
         missing = [name for name in self._names if name not in self.receipts]
-        if len(self.receipts) < (self.federation.quorum or 1):
+        needed = self.federation.quorum or 1
+        if len(self.receipts) < needed:
             reasons = (f"{name}: {self.out.get(name, 'is not there')}" for name in missing)
             what = "no site takes" if not self.receipts else "too few sites take"
-            raise FederationError(f"{what} part: {'; '.join(reasons)}")
+            text = f"{what} part: {'; '.join(reasons)}"
+            if len(self._names) - len(self.out) < needed:
+                raise FederationError(text)
+            raise RunInterrupted(text)  # those that are not there may come back
 
     def _ask_to_admit(self, names: list[str], number: int, *, waits: bool) -> list[str]:
         """Have sites reserve the whole run; those that wait for somebody's yes are returned."""

@@ -9,7 +9,7 @@ from typing import Protocol
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from server.errors import FederationError
+from server.errors import FederationError, RunInterrupted
 from server.protocol import (
     Answer,
     Hello,
@@ -69,7 +69,8 @@ class FlowerFleet:
         quorum: Sites that are enough to go on with. Without one all have to be there.
         grace: Seconds that the others get once enough have answered.
     Raises:
-        FederationError: Fewer nodes than sites, or than a quorum.
+        FederationError: Fewer nodes than sites.
+        RunInterrupted: Fewer nodes than a quorum.
     """
 
     def __init__(
@@ -93,9 +94,11 @@ class FlowerFleet:
             if time.monotonic() > end:
                 if quorum is not None and len(found) >= quorum:
                     return
+                count = f"{len(found)} nodes for {quorum or wanted} sites: start every site's node"
+                if quorum is not None:
+                    raise RunInterrupted(count)
                 raise FederationError(
-                    f"{len(found)} nodes for {quorum or wanted} sites: start every site's node, or "
-                    f"a simulation with --federation-config 'num-supernodes={wanted} "
+                    f"{count}, or a simulation with --federation-config 'num-supernodes={wanted} "
                     "client-resources-num-cpus=1'"
                 )
             time.sleep(0.2)

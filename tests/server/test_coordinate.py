@@ -370,11 +370,22 @@ def test_a_site_that_was_away_joins_later_and_reserves_the_whole_run(
 
 
 def test_fewer_sites_than_the_quorum_do_not_begin(execute, monkeypatch: pytest.MonkeyPatch):
-    """Nothing is trained; those who are missing are named."""
+    """Nothing is trained; those who are missing are named, and the run may be submitted again: a
+    site that was killed at its hello is there a moment later."""
     original = LocalFleet.hello
     monkeypatch.setattr(LocalFleet, "hello", lambda self, r: {"north": original(self, r)["north"]})
-    with pytest.raises(FederationError, match="too few sites take part: south: is not there"):
+    with pytest.raises(RunInterrupted, match="too few sites take part: south: is not there"):
         execute(quorum=2)
+
+
+def test_a_quorum_that_refusals_make_impossible_ends_the_run(execute):
+    """To submit it again would not help."""
+
+    def refuse(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        return refused("budget-exhausted", name) if name == "south" else answer
+
+    with pytest.raises(FederationError, match="too few sites take part: south: budget-exhausted"):
+        execute(refuse, quorum=2)
 
 
 def test_a_spent_site_is_out_and_a_closed_one_is_waited_for(execute, tmp_path: Path, quick: None):

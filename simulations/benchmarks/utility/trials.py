@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import multiprocessing
 import statistics
 import tempfile
 import time
@@ -185,7 +186,8 @@ def run_all(trials: Sequence[Trial], place: Place, results: Results, workers: in
     missing = [t for t in dict.fromkeys(trials) if not results.has(t, test=place.test)]
     if not missing:
         return
-    with ProcessPoolExecutor(min(workers, len(missing)), max_tasks_per_child=8) as pool:
+    context = multiprocessing.get_context("spawn")  # torch has computed in this process, perhaps
+    with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
         running = {pool.submit(run, trial, place): trial for trial in missing}
         for number, job in enumerate(as_completed(running), start=1):
             trial, rows = running[job], job.result()
