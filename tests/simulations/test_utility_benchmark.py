@@ -70,7 +70,7 @@ def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, settin
         "breastmnist", SETTINGS[setting], recipe, 8.0, 0, data_root=data_root, folder=tmp_path
     )
     start = initial_shared(group.federation.model, 0)
-    models = train(group, start, "s", private=True)
+    models = train(group, recipe, start, "s", private=True)
 
     def guard(name: str) -> Guard:
         (site,) = (s for s in group.sites if s.name == name)
@@ -83,7 +83,7 @@ def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, settin
     for model in models.values():
         named = dict(model.named_parameters())
         for name, value in final.items():
-            assert np.array_equal(named[name].numpy(), value), name
+            assert np.array_equal(named[name].detach().numpy(), value), name
     moved = [k for k, v in final.items() if not np.array_equal(v, start[k])]
     assert len(moved) > 20
 

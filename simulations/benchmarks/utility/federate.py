@@ -1,7 +1,7 @@
 """Trains the sites of a group in this process: the product's steps, noise and averaging, without
 messages and ledgers, because the records are public (tests hold it against real guards)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +29,7 @@ from client.training import (
 from medformer.model import Medformer
 from server.protocol import Schedule, Tensors
 from server.strategy import State, apply
+from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings import Group
 from simulations.plain import PlainEngine
 
@@ -69,9 +70,22 @@ class Member:
         self.state = next_state(model, names, optimizer, self.state, averages=averages)
         return shared_of(model, names)
 
+    def weight(self, power: float) -> float:
+        """In the average: the less noise the site adds to its gradient, the more."""
+        if self.plan is None:
+            return 1.0
+        phase = self.plan.phases[-1]
+        return float((phase.noise_std / phase.expected_batch_size) ** -power)
+
+    def final(self, shared: Tensors) -> Medformer:
+        """The site's model for use: averaged shared tensors and its own."""
+        restore(self.model, as_torch(shared), final_state(self.state))
+        return self.model
+
 
 def train(
     group: Group,
+    recipe: Recipe,
     start: Tensors,
     seed: str,
     *,
@@ -94,32 +108,30 @@ def train(
         model = site_model(federation.model, site.tasks)
         plan = solve(schedule, site.privacy, site.tasks) if private else None
         members[site.name] = Member(site, load(site, "train"), model, initial_state(model), plan)
-    weights = {s.name: s.weight for s in federation.sites}
-    state = State(0, start, {}, {})
+    weights = {name: member.weight(recipe.noise_weights) for name, member in members.items()}
+    together = round((1 - recipe.alone_last) * schedule.rounds)
+    states = {"": State(0, start, {}, {})}
     for number in range(1, schedule.rounds + 1):
-        updates = {
-            name: member.round(state.shared, schedule, number, seed)
-            for name, member in members.items()
-        }
-        state = apply(
-            state,
-            updates,
-            weights,
-            momentum=federation.server_momentum,
-            averages=schedule.averages(number),
-        )
+        if number == together + 1:
+            states = dict.fromkeys(members, states[""])
+        for owner, state in states.items():
+            updates = {
+                name: member.round(state.shared, schedule, number, seed)
+                for name, member in members.items()
+                if owner in ("", name)
+            }
+            states[owner] = apply(
+                state,
+                updates,
+                weights,
+                momentum=federation.server_momentum,
+                averages=schedule.averages(number),
+            )
         progress(number, schedule.rounds)
-    return _final(members, state.final())
-
-
-def _final(members: Mapping[str, Member], shared: Tensors) -> dict[str, Medformer]:
-    models = {}
-    for name, member in members.items():
-        restore(member.model, as_torch(shared), final_state(member.state))
-        for parameter in member.model.parameters():
-            parameter.requires_grad_(False)
-        models[name] = member.model
-    return models
+    return {
+        name: member.final(states[name if name in states else ""].final())
+        for name, member in members.items()
+    }
 
 
 def one_thread() -> None:

@@ -36,6 +36,10 @@ class Recipe(Frozen):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """At the server for what is shared, at the site for what is not."""
     average_last: float = Field(default=0.3, ge=0, le=1)
+    noise_weights: float = Field(default=0, ge=0, le=2)
+    """Weight of a site in the average: its declared noise to minus this power; 0 is equal."""
+    alone_last: float = Field(default=0, ge=0, lt=1)
+    """Part of the rounds, the last ones, in which every site goes on with a copy of its own."""
     objectives: dict[Objective, float] = Field(default={"supervised": 1.0})
     spare_rounds: int = Field(default=1, ge=0)
     pretraining: Pretraining | None = Pretraining(

@@ -76,7 +76,7 @@ def run(trial: Trial, place: Place) -> list[Row]:
         for number, group in enumerate(together):
             shared = start(group.federation, place.data_root, place.cache)
             seed = f"{trial.setting} {trial.seed} {number}"
-            models = train(group, shared, seed, private=setting.private)
+            models = train(group, recipe, shared, seed, private=setting.private)
             for site in group.sites:
                 model = models[site.name]
                 splits = ("val", "test") if place.test else ("val",)
