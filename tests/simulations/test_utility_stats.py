@@ -1,0 +1,72 @@
+"""Intervals of the utility benchmark: AUC as elsewhere, and an interval that can say no."""
+
+import numpy as np
+import pytest
+
+from client.evaluation import auc
+from simulations.benchmarks.utility.stats import difference, weighted_auc
+
+
+def answers(classes: int, skill: float, seed: int = 0, count: int = 300):  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(seed)
+    truth = np.random.default_rng(99).integers(0, classes, count)
+    columns = 1 if classes == 2 else classes
+    own = truth[:, None] == (np.arange(columns) if columns > 1 else 1)
+    return truth, np.round(skill * own + rng.normal(0, 1, (count, columns)), 1)  # with ties
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_a_resample_has_the_auc_of_its_images(classes: int):
+    """Weights are images drawn several times or not at all, as if they were written out."""
+    truth, scores = answers(classes, 1.0)
+    drawn = np.random.default_rng(1).integers(0, len(truth), (4, len(truth)))
+    weights = np.stack([np.bincount(d, minlength=len(truth)) for d in drawn]).astype(float)
+    expected = [auc(truth[d], scores[d]) for d in drawn]
+    assert weighted_auc(truth, scores, weights) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_verdict_is_what_the_interval_allows():
+    """Better by much: gain; the same: no worse with many seeds; worse by much: loss."""
+    truth, _ = answers(5, 0)
+    weak = {s: answers(5, 0.8, s)[1] for s in range(8)}
+    strong = {s: answers(5, 1.6, 100 + s)[1] for s in range(8)}
+    gain = difference(truth, strong, weak, resamples=300)
+    assert gain.verdict == "gain"
+    assert gain.lower < gain.mean < gain.upper
+    assert gain.pairs == 8
+    assert difference(truth, weak, strong, resamples=300).verdict == "loss"
+    same = difference(truth, strong, strong, resamples=300)
+    assert (same.mean, same.verdict) == (0.0, "no worse")
+    few = {s: answers(2, 0.3, s, 40)[1] for s in range(2)}
+    other = {s: answers(2, 0.3, 50 + s, 40)[1] for s in range(2)}
+    assert difference(answers(2, 0, count=40)[0], few, other).verdict == "unresolved"
+
+
+def test_seeds_are_paired():
+    """What one side lacks does not count, and no seed in common is an error."""
+    truth, scores = answers(2, 1.0)
+    assert difference(truth, {0: scores, 1: scores}, {1: scores}, resamples=10).pairs == 1
+    with pytest.raises(ValueError, match="no seed in common"):
+        difference(truth, {0: scores}, {1: scores})
+
+
+def test_an_interval_covers_the_true_difference_about_as_often_as_it_says():
+    """Seeds and test images both vary: the interval holds the difference of two large tests."""
+    true = None
+    held = 0
+    for trial in range(60):
+        rng = np.random.default_rng(trial)
+        size = 20_000 if true is None else 150
+        truth = rng.integers(0, 2, size)
+        shared = rng.normal(0, 1, size)
+
+        def side(skill: float, rng=rng, truth=truth, shared=shared):  # type: ignore[no-untyped-def]
+            return {s: (skill * truth + shared + rng.normal(0, 0.5, len(truth)))[:, None]
+                    for s in range(5)}  # fmt: skip
+
+        found = difference(truth, side(1.2), side(0.9), resamples=200 if true is not None else 4)
+        if true is None:
+            true = found.mean
+            continue
+        held += found.lower <= true <= found.upper
+    assert held >= 48
