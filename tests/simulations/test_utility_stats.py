@@ -28,8 +28,8 @@ def test_a_resample_has_the_auc_of_its_images(classes: int):
 def test_a_verdict_is_what_the_interval_allows():
     """Better by much: gain; the same: no worse with many seeds; worse by much: loss."""
     truth, _ = answers(5, 0)
-    weak = {s: answers(5, 0.8, s)[1] for s in range(8)}
-    strong = {s: answers(5, 1.6, 100 + s)[1] for s in range(8)}
+    weak = {s: [answers(5, 0.8, s)[1]] for s in range(8)}
+    strong = {s: [answers(5, 1.6, 100 + s)[1]] for s in range(8)}
     gain = difference(truth, strong, weak, resamples=300)
     assert gain.verdict == "gain"
     assert gain.lower < gain.mean < gain.upper
@@ -37,17 +37,20 @@ def test_a_verdict_is_what_the_interval_allows():
     assert difference(truth, weak, strong, resamples=300).verdict == "loss"
     same = difference(truth, strong, strong, resamples=300)
     assert (same.mean, same.verdict) == (0.0, "no worse")
-    few = {s: answers(2, 0.3, s, 40)[1] for s in range(2)}
-    other = {s: answers(2, 0.3, 50 + s, 40)[1] for s in range(2)}
+    few = {s: [answers(2, 0.3, s, 40)[1]] for s in range(2)}
+    other = {s: [answers(2, 0.3, 50 + s, 40)[1]] for s in range(2)}
     assert difference(answers(2, 0, count=40)[0], few, other).verdict == "unresolved"
 
 
 def test_seeds_are_paired():
     """What one side lacks does not count, and no seed in common is an error."""
     truth, scores = answers(2, 1.0)
-    assert difference(truth, {0: scores, 1: scores}, {1: scores}, resamples=10).pairs == 1
+    own, none = [scores], [0 * scores]
+    assert difference(truth, {0: own, 1: own}, {1: own}, resamples=10).pairs == 1
+    half = difference(truth, {0: [scores, 0 * scores]}, {0: none}, resamples=10).mean
+    assert half == pytest.approx(difference(truth, {0: own}, {0: none}, resamples=10).mean / 2)
     with pytest.raises(ValueError, match="no seed in common"):
-        difference(truth, {0: scores}, {1: scores})
+        difference(truth, {0: own}, {1: own})
 
 
 def test_an_interval_covers_the_true_difference_about_as_often_as_it_says():
@@ -61,7 +64,7 @@ def test_an_interval_covers_the_true_difference_about_as_often_as_it_says():
         shared = rng.normal(0, 1, size)
 
         def side(skill: float, rng=rng, truth=truth, shared=shared):  # type: ignore[no-untyped-def]
-            return {s: (skill * truth + shared + rng.normal(0, 0.5, len(truth)))[:, None]
+            return {s: [(skill * truth + shared + rng.normal(0, 0.5, len(truth)))[:, None]]
                     for s in range(5)}  # fmt: skip
 
         found = difference(truth, side(1.2), side(0.9), resamples=200 if true is not None else 4)

@@ -1,6 +1,6 @@
 """Paired differences of AUC with a bootstrap interval over seeds and test images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,10 +62,14 @@ def _binary(positive: npt.NDArray[np.bool_], scores: Floats, weights: Floats) ->
         return np.asarray(won / (wins.sum(1) * rivals.sum(1)))
 
 
+Answers = Mapping[int, Sequence[Floats]]
+"""Seed -> (N, T) probabilities of each site's model, whose AUCs are averaged."""
+
+
 def difference(
     truth: Truth,
-    ours: Mapping[int, Floats],
-    theirs: Mapping[int, Floats],
+    ours: Answers,
+    theirs: Answers,
     *,
     resamples: int = RESAMPLES,
 ) -> Difference:
@@ -73,7 +77,7 @@ def difference(
 
     Args:
         truth: (N,) classes of the test images.
-        ours: Seed -> (N, T) probabilities; only seeds that both have count.
+        ours: Only seeds that both have count.
     Raises:
         ValueError: No seed in common.
     """
@@ -83,21 +87,19 @@ def difference(
     rng = np.random.default_rng(0)
     count = len(truth)
     whole = np.ones((1, count))
-    gaps = np.array(
-        [
-            weighted_auc(truth, ours[s], whole)[0] - weighted_auc(truth, theirs[s], whole)[0]
-            for s in seeds
-        ]
-    )
+    gaps = [_mean(truth, ours[s], whole)[0] - _mean(truth, theirs[s], whole)[0] for s in seeds]
     drawn = []
     for first in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - first)
         images = rng.multinomial(count, np.full(count, 1 / count), size=size).astype(float)
         each = np.stack(
-            [weighted_auc(truth, ours[s], images) - weighted_auc(truth, theirs[s], images)
-             for s in seeds]
-        )  # fmt: skip
+            [_mean(truth, ours[s], images) - _mean(truth, theirs[s], images) for s in seeds]
+        )
         picked = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=size)
         drawn.append((each.T * picked).sum(1) / len(seeds))
     lower, upper = np.nanquantile(np.concatenate(drawn), [0.025, 0.975])
-    return Difference(float(gaps.mean()), float(lower), float(upper), len(seeds))
+    return Difference(float(np.mean(gaps)), float(lower), float(upper), len(seeds))
+
+
+def _mean(truth: Truth, sites: Sequence[Floats], weights: Floats) -> Floats:
+    return np.asarray(np.mean([weighted_auc(truth, s, weights) for s in sites], axis=0))

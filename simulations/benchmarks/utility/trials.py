@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simulations.benchmarks import record
+from simulations.benchmarks.utility.recipe import Recipe
 
 Row = dict[str, Any]
 Scores = Mapping[str, npt.NDArray[np.float32]]
@@ -32,14 +33,20 @@ class Trial:
     """A MedMNIST set, or `modalities`."""
     setting: str
     recipe: str
+    """A line as `Recipe.parse` reads it; an earlier result counts where it means the same."""
     epsilon: float | None
     """At each site; None without privacy."""
     seed: int
 
     @property
+    def meaning(self) -> dict[str, Any]:
+        """What the recipe comes to: the product's defaults may change."""
+        return Recipe.parse(self.recipe).model_dump(mode="json")
+
+    @property
     def key(self) -> str:
         """Names the file of its scores."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps({**asdict(self), "recipe": self.meaning}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -59,7 +66,6 @@ def run(trial: Trial, place: Place) -> list[Row]:
     from client.data.load import forget, load
     from client.evaluation import evaluate, scores
     from simulations.benchmarks.utility.federate import one_thread, train
-    from simulations.benchmarks.utility.recipe import Recipe
     from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER, groups
     from simulations.benchmarks.utility.start import start
 
@@ -113,6 +119,7 @@ def _row(trial: Trial, found: Mapping[str, list[Row]], seconds: float, dataset: 
         **asdict(trial),
         "dataset": dataset,
         "trial": trial.dataset,
+        "meaning": trial.meaning,
         "auc": mean("test", "auc"),
         "accuracy": mean("test", "accuracy"),
         "validation_auc": mean("val", "auc"),
@@ -172,8 +179,9 @@ def _read(path: Path | None) -> list[Row]:
 
 
 def _is(row: Row, trial: Trial) -> bool:
-    known = (row["trial"], row["setting"], row["recipe"], row["epsilon"], row["seed"])
-    return known == (trial.dataset, trial.setting, trial.recipe, trial.epsilon, trial.seed)
+    known = (row["trial"], row["setting"], row["epsilon"], row["seed"])
+    wanted = (trial.dataset, trial.setting, trial.epsilon, trial.seed)
+    return bool(known == wanted and row["meaning"] == trial.meaning)
 
 
 def _order(row: Row) -> tuple[Any, ...]:
