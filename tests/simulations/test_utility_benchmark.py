@@ -88,6 +88,30 @@ def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, settin
     assert len(moved) > 20
 
 
+def test_scores_of_the_test_split_are_compared_seed_by_seed(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With the split at the end, and the differences in a file."""
+    with np.load(data_root / "breastmnist.npz") as file:
+        arrays = dict(file) | {f"test_{k}": file[f"val_{k}"] for k in ("images", "labels")}
+    np.savez(data_root / "breastmnist.npz", **arrays)
+    out = data_root.parent / "differences.json"
+    wanted = ("--settings", "central-dp", "federated-dp", "local-dp", "central-plain")
+    rows = run(
+        data_root, monkeypatch, *wanted, "--seeds", "0", "1", "--test", "--compare", str(out)
+    )
+    assert len(rows) == 8
+    auc = {(r["setting"], r["seed"]): r["auc"] for r in rows}
+    found = {(r["ours"], r["theirs"]): r for r in json.loads(out.read_text())["rows"]}
+    assert set(found) == {("central-dp", "central-plain"), ("federated-dp", "local-dp"),
+                          ("federated-dp", "central-dp")}  # fmt: skip
+    for (ours, theirs), row in found.items():
+        gaps = [auc[ours, s] - auc[theirs, s] for s in (0, 1)]  # type: ignore[operator]
+        assert row["mean"] == pytest.approx(np.mean(gaps), abs=2e-4)
+        assert row["lower"] <= row["upper"]
+        assert row["pairs"] == 2
+
+
 def test_a_recipe_is_read_from_a_line():
     """What it leaves out stays as it is; what it says is checked."""
     recipe = Recipe.parse("views=4 model.residual_scale=0.1 pretraining.steps=7")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from simulations.benchmarks import record
+from simulations.benchmarks.utility.compare import compare
 from simulations.benchmarks.utility.recipe import DEFAULT, Recipe
 from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER
 from simulations.benchmarks.utility.trials import Place, Results, Trial, run_all
@@ -23,6 +24,7 @@ def main() -> None:
     options.add_argument("--epsilons", type=float, nargs="+", default=[8.0, 3.0, 1.0])
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     options.add_argument("--test", action="store_true", help="read the test split, once at the end")
+    options.add_argument("--compare", type=Path, help="then write paired differences to this file")
     options.add_argument("--cache", type=Path, default=Path("runs/utility"))
     options.add_argument("--workers", type=int, default=2)
     arguments = options.parse_args()
@@ -32,6 +34,10 @@ def main() -> None:
     results = Results(arguments.out)
     for line in run_all(list(trials(arguments)), place, results, arguments.workers):
         print(line, file=sys.stderr, flush=True)
+    if arguments.compare:
+        own = [row for recipe in arguments.recipes
+               for row in compare(results.rows, recipe, place.cache, place.data_root)]  # fmt: skip
+        record.save(arguments.compare, "utility differences", own)
 
 
 def trials(arguments: argparse.Namespace) -> Iterator[Trial]:

@@ -30,7 +30,7 @@ from medformer.model import Medformer
 from server.protocol import Schedule, Tensors
 from server.strategy import State, apply
 from simulations.benchmarks.utility.recipe import Recipe
-from simulations.benchmarks.utility.settings import Group
+from simulations.benchmarks.utility.settings import Group, weight
 from simulations.plain import PlainEngine
 
 
@@ -70,13 +70,6 @@ class Member:
         self.state = next_state(model, names, optimizer, self.state, averages=averages)
         return shared_of(model, names)
 
-    def weight(self, power: float) -> float:
-        """In the average: the less noise the site adds to its gradient, the more."""
-        if self.plan is None:
-            return 1.0
-        phase = self.plan.phases[-1]
-        return float((phase.noise_std / phase.expected_batch_size) ** -power)
-
     def final(self, shared: Tensors) -> Medformer:
         """The site's model for use: averaged shared tensors and its own."""
         restore(self.model, as_torch(shared), final_state(self.state))
@@ -108,7 +101,10 @@ def train(
         model = site_model(federation.model, site.tasks)
         plan = solve(schedule, site.privacy, site.tasks) if private else None
         members[site.name] = Member(site, load(site, "train"), model, initial_state(model), plan)
-    weights = {name: member.weight(recipe.noise_weights) for name, member in members.items()}
+    weights = {
+        name: 1.0 if member.plan is None else weight(member.plan, recipe.noise_weights)
+        for name, member in members.items()
+    }
     together = round((1 - recipe.alone_last) * schedule.rounds)
     states = {"": State(0, start, {}, {})}
     for number in range(1, schedule.rounds + 1):

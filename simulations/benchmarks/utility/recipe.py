@@ -31,6 +31,9 @@ class Recipe(Frozen):
     expected_batch_size: int = Field(default=512, ge=1)
     """Of a site; no more than its records."""
     learning_rate: float = Field(default=0.3, gt=0)
+    noise_step: float | None = Field(default=None, gt=0)
+    """If given, the learning rate under DP is what makes one step's noise move each weight by this
+    standard deviation (momentum not counted): the more noise, the smaller."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     views: int = Field(default=1, ge=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -72,14 +75,21 @@ class Recipe(Frozen):
         except ValidationError as error:
             raise ConfigError(f"recipe {line!r}: {explain(error, cls)}") from error
 
-    def phase(self, steps_a_round: int) -> Phase:
-        """All steps, as one phase of a schedule."""
+    def phase(self, steps_a_round: int, noise: float | None = None) -> Phase:
+        """All steps, as one phase of a schedule.
+
+        Args:
+            noise: Standard deviation of the noise on the averaged gradient, if it is known.
+        """
+        rate = self.learning_rate
+        if self.noise_step is not None and noise is not None:
+            rate = min(10.0, self.noise_step / noise)
         return Phase(
             name="training",
             rounds=-(-self.steps // steps_a_round),
             local_steps=steps_a_round,
             objectives=self.objectives,
-            learning_rate=self.learning_rate,
+            learning_rate=rate,
             expected_batch_size=self.expected_batch_size,
             views=self.views,
             max_grad_norm=self.max_grad_norm,

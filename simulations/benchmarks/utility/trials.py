@@ -50,6 +50,12 @@ class Trial:
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def scores_file(row: Mapping[str, Any], cache: Path) -> Path:
+    """Where the scores of a row's trial are."""
+    facts = [row[k] for k in ("trial", "setting", "recipe", "epsilon", "seed")]
+    return cache / f"scores-{Trial(*facts).key}.npz"
+
+
 @dataclass(frozen=True)
 class Place:
     """Where trials read and write."""
@@ -96,7 +102,7 @@ def run(trial: Trial, place: Place) -> list[Row]:
         forget()
     seconds = round(time.monotonic() - began, 1)
     if answers:
-        _keep(place.cache / f"scores-{trial.key}.npz", answers)
+        _keep(scores_file({**asdict(trial), "trial": trial.dataset}, place.cache), answers)
     if trial.dataset == TOGETHER:
         return [_row(trial, {name: found[name]}, seconds, name) for name in sorted(found)]
     return [_row(trial, found, seconds, trial.dataset)]
