@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.data.load import load
+from client.evaluation import evaluate
 from client.guard import Guard
 from client.privacy.noise import SeededNoise
 from medformer.config import PRESETS
@@ -110,6 +112,22 @@ def test_scores_of_the_test_split_are_compared_seed_by_seed(
         assert row["mean"] == pytest.approx(np.mean(gaps), abs=2e-4)
         assert row["lower"] <= row["upper"]
         assert row["pairs"] == 2
+
+
+def test_the_ceiling_learns_and_needs_no_privacy(data_root: Path, tmp_path: Path):
+    """The images can be told apart; the same optimizer is refused under DP."""
+    recipe = Recipe.parse(
+        "optimizer=adamw steps=60 expected_batch_size=32 learning_rate=0.003 pretraining=false"
+    )
+    where = {"data_root": data_root, "folder": tmp_path}
+    (group,) = groups("breastmnist", SETTINGS["central-plain"], recipe, None, 0, **where)  # type: ignore[arg-type]
+    start = initial_shared(group.federation.model, 0)
+    (model,) = train(group, recipe, start, "s", private=False).values()
+    rows = evaluate(model, group.sites[0], load(group.sites[0], "val"), "val")
+    assert rows[0]["metric"] == "auc"
+    assert float(rows[0]["value"] or 0) > 0.9
+    with pytest.raises(ConfigError, match="without privacy"):
+        train(group, recipe, start, "s", private=True)
 
 
 def test_a_recipe_is_read_from_a_line():

@@ -5,7 +5,7 @@ What a line leaves out is as the product's scenarios have it by default.
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -36,6 +36,8 @@ class Recipe(Frozen):
     standard deviation (momentum not counted): the more noise, the smaller."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     views: int = Field(default=1, ge=1)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """`adamw`: with one cycle of the learning rate; for a site that trains alone, without DP."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """At the server for what is shared, at the site for what is not."""
     average_last: float = Field(default=0.3, ge=0, le=1)
