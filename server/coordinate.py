@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 LEDGERS = "ledgers.json"
+RECEIPTS = "receipts.json"
+"""Site -> what it says that the run costs its patients."""
 EVENTS = ("refusal", "refused-update", "absent", "joined", "checkpoint-damaged")
 """Of metrics.jsonl, which the report tells."""
 APPROVAL_POLL = 10.0
@@ -86,6 +88,9 @@ class Run:
     """Sites that are no longer asked, and why."""
     events: list[dict[str, Any]] = field(default_factory=list)
     """Refusals, refused updates, absences and late joins, for the report."""
+    _earlier: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Receipts of earlier submissions of this run: what was reserved stays reserved, also at a site
+    that is away now, and the report has to tell it."""
     _present: set[str] = field(default_factory=set)
     """Sites whose node has said who it is."""
 
@@ -124,6 +129,8 @@ class Run:
             self.run_id = known["run_id"]
             if (told := self.folder / LEDGERS).exists():
                 self.ledgers = json.loads(told.read_text())
+            if (receipts := self.folder / RECEIPTS).exists():
+                self._earlier = json.loads(receipts.read_text())
             if known["source_hash"] != source_hash():
                 raise FederationError(
                     f"{path}: this run was started with other sources; resume it with those, or "
@@ -203,7 +210,7 @@ class Run:
                 pending.append(name)
             elif isinstance(answer, Refusal):
                 self._exclude(name, answer, number)
-        write_json(self.folder / "receipts.json", self.receipts)
+        write_json(self.folder / RECEIPTS, {**self._earlier, **self.receipts})
         write_json(self.folder / LEDGERS, self.ledgers)
         return pending
 

@@ -13,6 +13,7 @@ from client.guard import Guard
 from client.privacy import ledger_file
 from client.site import Privacy, Site
 from medformer.config import Domain, ModelConfig, Task
+from server.checkpoints import write_json
 from server.coordinate import Run, outcome, read_metrics
 from server.errors import FederationError, RunInterrupted
 from server.federation import Federation, PublicSite
@@ -32,6 +33,7 @@ from server.protocol import (
     Train,
     TrainAnswer,
 )
+from server.report.build import build
 from server.strategy import State
 from simulations.baselines import LocalFleet
 from tests.conftest import CONFIG, ledger_rows
@@ -367,6 +369,31 @@ def test_a_site_that_was_away_joins_later_and_reserves_the_whole_run(
     assert [(e["round"], e["site"], e["kind"]) for e in run.events] == [(2, "south", "joined")]
     assert run.receipts["south"]["epsilon"] == run.receipts["north"]["epsilon"]
     assert len(calls) == 3
+
+
+def test_a_site_that_is_away_after_a_resume_stays_in_the_receipts(
+    execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It trained round 1 and then died: what its patients were charged is still told."""
+    folder = tmp_path / "run"
+    with pytest.raises(RunInterrupted):
+        execute(lambda name, r, a: Lost("killed") if _is_round(r, 2) else a, quorum=2, deadline=0.2)
+    before = json.loads((folder / "receipts.json").read_text())
+    original = LocalFleet.hello
+    monkeypatch.setattr(LocalFleet, "hello", lambda self, r: {"north": original(self, r)["north"]})
+    run, state = execute(quorum=1)
+    assert state.round == 3
+    assert set(run.receipts) == {"north"}
+    assert json.loads((folder / "receipts.json").read_text()) == before
+    write_json(folder / "federation.json", run.federation.model_dump(mode="json"))
+    report = build(folder, simulation=True, generated_at="now")
+    told = {s["name"]: (s["participated"], s["rounds_trained"]) for s in report["sites"]}
+    assert told == {"north": (True, 3), "south": (True, 1)}
+    assert all(s["epsilon"] == before[s["name"]]["epsilon"] for s in report["sites"])
+
+
+def _is_round(request: Request, number: int) -> bool:
+    return isinstance(request, Train) and request.round == number
 
 
 def test_fewer_sites_than_the_quorum_do_not_begin(execute, monkeypatch: pytest.MonkeyPatch):
