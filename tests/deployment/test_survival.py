@@ -114,7 +114,7 @@ def check_ledger(folder: Path, runs: dict[str, Path]) -> Counter[str]:
     ("kills", "longest"),
     [
         pytest.param(20, 14, marks=pytest.mark.timeout(1_200)),
-        pytest.param(200, 27, marks=[pytest.mark.heavy, pytest.mark.timeout(14_400)]),
+        pytest.param(200, 18, marks=[pytest.mark.heavy, pytest.mark.timeout(14_400)]),
     ],
 )
 def test_kill_9_of_every_process(consortium: Consortium, kills: int, longest: float):
