@@ -30,7 +30,7 @@ from client.privacy.audit import (
 )
 from client.privacy.engine import ClipGroup, DpEngine, clip_groups
 from client.privacy.noise import NoiseSource
-from client.privacy.plan import SPARE, PhasePlan, PrivacyPlan, solve
+from client.privacy.plan import SPARE, PhasePlan, PrivacyPlan, learning_rate, solve
 from client.site import Site
 from client.training import (
     build_optimizer,
@@ -333,7 +333,8 @@ def _train(
     state = initial_state(model)
     for number, (phase, mix, plan) in enumerate(played, start=1):
         names = trained_names(model, setup.site, phase)
-        optimizer = build_optimizer(model, names, phase, setup.schedule.local_momentum, state)
+        rate = learning_rate(phase, plan)
+        optimizer = build_optimizer(model, names, rate, setup.schedule.local_momentum, state)
         optimizer.add_param_group({"params": [whole.coordinates.tokens], "momentum": 0.0})
         noise = noise_for(number)
         with DpEngine(whole, plan, _groups(names, phase), optimizer, noise) as engine:
@@ -341,7 +342,7 @@ def _train(
             train_round(model, setup.site, records, phase, mix, audited, noise.generator())
             if len(engine.record) != plan.steps_per_round:
                 raise RuntimeError(f"{len(engine.record)} steps, not {plan.steps_per_round}")
-        unit = plan.expected_batch_size / (phase.learning_rate * plan.max_grad_norm)
+        unit = plan.expected_batch_size / (rate * plan.max_grad_norm)
         released += [unit * update for update in audited.updates]
         joined += audited.joined
         seen += [_seen(phase, plan)] * plan.steps_per_round

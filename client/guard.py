@@ -27,7 +27,7 @@ from client.privacy.balance import noisy_counts, weighted
 from client.privacy.engine import DpEngine, clip_groups
 from client.privacy.ledger import Ledger, Reservation
 from client.privacy.noise import NoiseSource
-from client.privacy.plan import PhasePlan, PrivacyPlan, count_sensitivity, solve
+from client.privacy.plan import PhasePlan, PrivacyPlan, count_sensitivity, learning_rate, solve
 from client.privacy.refusals import (
     ApprovalPending,
     AttemptLost,
@@ -227,9 +227,10 @@ class Guard:
         restore(model, shared, state)
         phase = run.schedule.phase_of(request.round)
         names = trained_names(model, self.site, phase)
-        optimizer = build_optimizer(model, names, phase, run.schedule.local_momentum, state)
-        noise = self.noise_for(run.reservation, request.round, request.attempt)
         plan = run.phase_plan(phase.name)
+        rate = learning_rate(phase, plan)
+        optimizer = build_optimizer(model, names, rate, run.schedule.local_momentum, state)
+        noise = self.noise_for(run.reservation, request.round, request.attempt)
         with DpEngine(model, plan, clip_groups(names, phase), optimizer, noise) as engine:
             mix = run.schedule.mix(request.round)
             loss = train_round(model, self.site, records, phase, mix, engine, noise.generator())

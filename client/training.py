@@ -84,7 +84,7 @@ def restore(model: Medformer, shared: Mapping[str, Tensor], state: LocalState) -
 
 
 def build_optimizer(
-    model: Medformer, names: list[str], phase: Phase, momentum: float, state: LocalState
+    model: Medformer, names: list[str], learning_rate: float, momentum: float, state: LocalState
 ) -> torch.optim.SGD:
     """SGD over `names`: shared tensors without momentum (the server has it), local ones with."""
     named = dict(model.named_parameters())
@@ -95,7 +95,7 @@ def build_optimizer(
             {"params": [named[n] for n in shared], "momentum": 0.0},
             {"params": [named[n] for n in local], "momentum": momentum},
         ],
-        lr=phase.learning_rate,
+        lr=learning_rate,
     )
     for name in local:
         if name in state.momentum:

@@ -293,6 +293,7 @@ class Run:
             updates,
             {s.name: s.weight for s in self.federation.sites},
             momentum=self.federation.server_momentum,
+            learning_rate=self.federation.server_learning_rate,
             averages=self.federation.schedule.averages(number),
         )
 

@@ -1,7 +1,7 @@
 """What a coordinator knows of a consortium: public facts only."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -9,6 +9,11 @@ from medformer.config import Domain, Frozen, ModelConfig, Name
 from medformer.errors import ConfigError
 from medformer.settings import explain
 from server.protocol import PublicObjective, Schedule
+
+ServerRate = Annotated[float, Field(gt=0, le=10)] | Literal["sqrt-sites"]
+"""Factor of the averaged update (FedOpt, Reddi et al. 2021, arXiv:2003.00295). `sqrt-sites`: the
+root of the number of sites that trained a tensor, so that a step comes with as much noise as one of
+a site alone, and with more signal."""
 
 
 class PublicSite(Frozen):
@@ -49,6 +54,7 @@ class Federation(Frozen):
     """Another model whose shared tensors this run starts from, with that model's own promise."""
     sites: tuple[PublicSite, ...] = Field(min_length=1)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
+    server_learning_rate: ServerRate = 1.0
     max_update_norm: float = Field(default=100.0, gt=0)
     """An update that moves the shared tensors further than this (L2) is refused."""
     quorum: int | None = Field(default=None, ge=1)

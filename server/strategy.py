@@ -7,6 +7,7 @@ import numpy as np
 
 from medformer.sharing import is_local
 from server.errors import UpdateRefused
+from server.federation import ServerRate
 from server.protocol import Tensors, TrainAnswer
 
 
@@ -81,6 +82,7 @@ def apply(
     *,
     momentum: float,
     averages: bool,
+    learning_rate: ServerRate = 1.0,
 ) -> State:
     """The state after averaging one round (FedAvgM, Hsu et al. 2019, arXiv:1909.06335).
 
@@ -88,6 +90,8 @@ def apply(
         updates: Site name -> its checked tensors; summed in the order of names, because the order
             of float additions decides whether a run can be repeated.
         weights: Site name -> publicly declared weight.
+        learning_rate: Factor of the averaged update; `sqrt-sites`: the root of the number of sites
+            that trained a tensor.
         averages: Whether this iterate belongs to the final average.
     """
     shared, velocity = dict(state.shared), dict(state.momentum)
@@ -99,7 +103,9 @@ def apply(
         mean = np.zeros_like(before)
         for site in trained_by:
             mean += updates[site][name] * np.float32(weights[site] / total)
-        step = np.float32(momentum) * velocity.get(name, np.zeros_like(before)) + (mean - before)
+        rate = len(trained_by) ** 0.5 if learning_rate == "sqrt-sites" else learning_rate
+        step = np.float32(rate) * (mean - before)
+        step += np.float32(momentum) * velocity.get(name, np.zeros_like(before))
         velocity[name], shared[name] = step, before + step
     average, count = state.average, state.averaged
     if averages:

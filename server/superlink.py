@@ -32,7 +32,7 @@ from medformer.settings import read_yaml
 from server.admission import Admission
 from server.bundle import APP_ID, RUN_CONFIG, VERSION, toml, write_app
 from server.deployment import FEDERATION
-from server.federation import Federation, Pretraining, PublicSite
+from server.federation import Federation, Pretraining, PublicSite, ServerRate
 from server.gateway import gateway
 from server.hub import hub, sign, signer_of
 from server.protocol import FLOWER_SWITCHES, Phase, Schedule, key_id
@@ -62,6 +62,7 @@ class RunFile(Frozen):
     spare_rounds: int = Field(default=1, ge=0)
     local_momentum: float = Field(default=0.9, ge=0, lt=1)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
+    server_learning_rate: ServerRate = 1.0
     pretraining: Pretraining | None = None
     sites: dict[Name, Domain] = Field(min_length=1)
     """Members that take part, and the kind of image that each declares."""
@@ -90,6 +91,7 @@ class RunFile(Frozen):
             pretraining=self.pretraining,
             sites=tuple(PublicSite(name=n, domain=d) for n, d in self.sites.items()),
             server_momentum=self.server_momentum,
+            server_learning_rate=self.server_learning_rate,
             quorum=self.quorum or len(self.sites) // 2 + 1,
         )
 

@@ -150,7 +150,9 @@ class PlainSite:
         restore(model, as_torch(request.tensors), state)
         phase = schedule.phase_of(request.round)
         names = trained_names(model, self._site, phase)
-        optimizer = build_optimizer(model, names, phase, schedule.local_momentum, state)
+        optimizer = build_optimizer(
+            model, names, phase.learning_rate, schedule.local_momentum, state
+        )
         engine = self._engine(model, names, phase, optimizer)
         mix = schedule.mix(request.round)
         loss = train_round(model, self._site, self._records, phase, mix, engine, self._generator)

@@ -17,7 +17,7 @@ from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName, Task
 from medformer.errors import ConfigError
 from medformer.settings import explain, load_yaml, parse_yaml
 from medformer.vocabulary import ANATOMY
-from server.federation import Federation, Pretraining, PublicSite
+from server.federation import Federation, Pretraining, PublicSite, ServerRate
 from server.pretraining import phantom_domains
 from server.protocol import Phase, Schedule
 from simulations.start import warm_start
@@ -89,6 +89,7 @@ class Scenario(Frozen):
     spare_rounds: int | None = Field(default=None, ge=0)
     """Rounds that may be trained again; a tenth of all, at least one, if left out."""
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
+    server_learning_rate: ServerRate = 1.0
     local_momentum: float = Field(default=0.9, ge=0, lt=1)
     average_last: float = Field(default=0.3, ge=0, le=1)
     pretraining: Annotated[
@@ -256,6 +257,7 @@ def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Domain]]) 
         started_from=started_from,
         sites=tuple(PublicSite(name=s.name, domain=domain, weight=s.weight) for s, domain in sites),
         server_momentum=scenario.server_momentum,
+        server_learning_rate=scenario.server_learning_rate,
     )
 
 

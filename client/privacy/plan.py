@@ -22,7 +22,7 @@ from client.privacy.accounting import (
 from client.privacy.composition import enough_noise
 from client.site import Privacy
 from medformer.config import Task
-from server.protocol import Schedule
+from server.protocol import Phase, Schedule
 
 SPARE = "spare"
 BALANCE = "class-balance"
@@ -31,6 +31,7 @@ ALLOWANCE = 2.0**-10
 """Part of the bound by which arithmetic may move a sum further than exact numbers would: half of
 it for the rounding to a grid (client/privacy/discrete.py), half for float32 gradients, in which
 adding a unit changes the last bits of the others' (measured in tests/client/test_arithmetic.py)."""
+LARGEST_RATE = 10.0
 PROGRESS_POINTS = 24
 """Running epsilons shown for a run: enough for a plot, cheap to compute."""
 CURVE = tuple(10.0 ** (-i / 2) for i in range(4, 21))
@@ -57,6 +58,11 @@ class PhasePlan:
     def sensitivity(self) -> float:
         """Of a step's clipped sum as it is released, in L2 norm, under add/remove of one unit."""
         return self.max_grad_norm * (1 + ALLOWANCE)
+
+    @property
+    def gradient_noise(self) -> float:
+        """Standard deviation of the noise on each coordinate of the averaged gradient."""
+        return self.noise_std / self.expected_batch_size
 
     @property
     def noise_std(self) -> float:
@@ -119,6 +125,17 @@ class PrivacyPlan:
         values["progress"] = tuple((int(r), float(e)) for r, e in values["progress"])
         values["curve"] = tuple((float(d), float(e)) for d, e in values.get("curve", ()))
         return cls(**values)
+
+
+def learning_rate(phase: Phase, plan: PhasePlan) -> float:
+    """A site's learning rate: the phase's, or what its `noise_step` comes to under this noise.
+
+    A function of public constants. In the log of experiments (docs/experiments.md) the best rates
+    over data sets and epsilons have this step in common.
+    """
+    if phase.noise_step is None:
+        return phase.learning_rate
+    return min(LARGEST_RATE, phase.noise_step / plan.gradient_noise)
 
 
 def countable(tasks: Iterable[Task]) -> list[Task]:

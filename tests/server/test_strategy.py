@@ -46,6 +46,21 @@ def test_momentum_is_the_servers():
     assert two.shared[A].tolist() == [2.5, 2.5]
 
 
+def test_the_averaged_update_has_a_learning_rate():
+    """A number, or the root of how many sites trained the tensor."""
+    updates = {n: {A: np.full(2, 3, "f4")} for n in ("a", "b", "c", "d")}
+    updates["a"][B] = np.ones(3, "f4")
+    weights = dict.fromkeys(updates, 1.0)
+
+    def after(rate: object) -> dict[str, list[float]]:
+        found = apply(state(), updates, weights, momentum=0, averages=False, learning_rate=rate)  # type: ignore[arg-type]
+        return {k: v.tolist() for k, v in found.shared.items()}
+
+    assert after(1.0) == {A: [3, 3], B: [1, 1, 1]}
+    assert after(0.5) == {A: [2, 2], B: [0.5, 0.5, 0.5]}
+    assert after("sqrt-sites") == {A: [5, 5], B: [1, 1, 1]}
+
+
 def test_the_final_model_is_the_mean_of_the_window():
     """Two averaged iterates, 1 and 3, give 2; without a window the last iterate stands."""
     one = apply(state(0), {"n": {A: np.ones(2, "f4")}}, {"n": 1}, momentum=0, averages=True)

@@ -67,7 +67,9 @@ def test_a_recipe_is_chosen_without_the_test_split(
 @pytest.mark.parametrize("setting", ["federated-dp", "federated-dp-skew"])
 def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, setting: str):
     """Bit for bit, over plan, sampling, noise, local heads, momentum, averaging and final model."""
-    recipe = Recipe.parse(f"{RECIPE} local_steps=2 views=2")
+    recipe = Recipe.parse(
+        f"{RECIPE} local_steps=2 views=2 noise_step=0.002 server_learning_rate=sqrt-sites"
+    )
     (group,) = groups(
         "breastmnist", SETTINGS[setting], recipe, 8.0, 0, data_root=data_root, folder=tmp_path
     )

@@ -12,7 +12,7 @@ from client.data.load import load
 from client.data.records import Records
 from client.privacy.engine import DpEngine, clip_groups
 from client.privacy.noise import SeededNoise
-from client.privacy.plan import PrivacyPlan, solve
+from client.privacy.plan import PrivacyPlan, learning_rate, solve
 from client.site import Site
 from client.training import (
     LocalState,
@@ -52,11 +52,13 @@ class Member:
         model, phase = self.model, schedule.phase_of(number)
         restore(model, as_torch(shared), self.state)
         names = trained_names(model, self.site, phase)
-        optimizer = build_optimizer(model, names, phase, schedule.local_momentum, self.state)
+        plan = self.plan and next(p for p in self.plan.phases if p.name == phase.name)
+        rate = phase.learning_rate if plan is None else learning_rate(phase, plan)
+        optimizer = build_optimizer(model, names, rate, schedule.local_momentum, self.state)
         noise = SeededNoise(seed, self.site.name, number)
         generator = noise.generator()
         mix = schedule.mix(number)
-        if self.plan is None:
+        if plan is None:
             model.train()
             named = dict(model.named_parameters())
             trained: list[Tensor] = [named[n] for n in names]
@@ -64,7 +66,6 @@ class Member:
             plain = PlainEngine(trained, optimizer, rate, phase.max_grad_norm, generator)
             train_round(model, self.site, self.records, phase, mix, plain, generator)
         else:
-            plan = next(p for p in self.plan.phases if p.name == phase.name)
             groups = clip_groups(names, phase)
             with DpEngine(model, plan, groups, optimizer, noise) as engine:
                 train_round(model, self.site, self.records, phase, mix, engine, generator)
@@ -129,6 +130,7 @@ def train(
                 updates,
                 weights,
                 momentum=federation.server_momentum,
+                learning_rate=federation.server_learning_rate,
                 averages=schedule.averages(number),
             )
         progress(number, schedule.rounds)

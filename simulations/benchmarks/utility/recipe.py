@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from medformer.config import PRESETS, Frozen, Preset, PresetName
 from medformer.errors import ConfigError
 from medformer.settings import explain, parse_yaml
-from server.federation import Pretraining
+from server.federation import Pretraining, ServerRate
 from server.protocol import Objective, Phase
 
 DEFAULT = "default"
@@ -32,8 +32,7 @@ class Recipe(Frozen):
     """Of a site; no more than its records."""
     learning_rate: float = Field(default=0.3, gt=0)
     noise_step: float | None = Field(default=None, gt=0)
-    """If given, the learning rate under DP is what makes one step's noise move each weight by this
-    standard deviation (momentum not counted): the more noise, the smaller."""
+    server_learning_rate: ServerRate = 1.0
     max_grad_norm: float = Field(default=1.0, gt=0)
     views: int = Field(default=1, ge=1)
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -77,21 +76,15 @@ class Recipe(Frozen):
         except ValidationError as error:
             raise ConfigError(f"recipe {line!r}: {explain(error, cls)}") from error
 
-    def phase(self, steps_a_round: int, noise: float | None = None) -> Phase:
-        """All steps, as one phase of a schedule.
-
-        Args:
-            noise: Standard deviation of the noise on the averaged gradient, if it is known.
-        """
-        rate = self.learning_rate
-        if self.noise_step is not None and noise is not None:
-            rate = min(10.0, self.noise_step / noise)
+    def phase(self, steps_a_round: int) -> Phase:
+        """All steps, as one phase of a schedule."""
         return Phase(
             name="training",
             rounds=-(-self.steps // steps_a_round),
             local_steps=steps_a_round,
             objectives=self.objectives,
-            learning_rate=rate,
+            learning_rate=self.learning_rate,
+            noise_step=self.noise_step,
             expected_batch_size=self.expected_batch_size,
             views=self.views,
             max_grad_norm=self.max_grad_norm,

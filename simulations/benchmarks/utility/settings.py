@@ -1,15 +1,13 @@
 """Who trains together: one site with all records, or four with a quarter each, or five kinds of
 image; with or without DP."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.privacy.plan import PrivacyPlan, solve
+from client.privacy.plan import PrivacyPlan
 from client.site import Site
 from server.federation import Federation
-from server.protocol import Schedule
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.prepare import resolve_sites
 from simulations.scenario import PrivacySettings, Scenario, ScenarioSite, Split, federation_of
@@ -89,6 +87,7 @@ def groups(
         phases=(phase,),
         spare_rounds=recipe.spare_rounds,
         server_momentum=recipe.momentum,
+        server_learning_rate=recipe.server_learning_rate,
         local_momentum=recipe.momentum,
         average_last=recipe.average_last,
         pretraining=recipe.pretraining,
@@ -99,28 +98,14 @@ def groups(
     pairs = resolve_sites(scenario, folder, data_root)
     federation = federation_of(scenario, [(member, site.domain) for member, site in pairs])
     sites = tuple(site for _, site in pairs)
-    apart = [sites] if setting.together else [(site,) for site in sites]
-    found = []
-    for own in apart:
-        noise = averaged_noise(recipe, scenario.schedule, own) if setting.private else None
-        phases = (recipe.phase(steps_a_round, noise),)
-        schedule = scenario.schedule.model_copy(update={"phases": phases})
-        public = _of(federation, own).model_copy(update={"schedule": schedule})
-        found.append(Group(public, own))
-    return found
+    if setting.together:
+        return [Group(federation, sites)]
+    return [Group(_of(federation, [site]), (site,)) for site in sites]
 
 
 def weight(plan: PrivacyPlan, power: float) -> float:
     """Of a site in the average: its declared noise to minus this power."""
-    return float((plan.phases[-1].noise_std / plan.phases[-1].expected_batch_size) ** -power)
-
-
-def averaged_noise(recipe: Recipe, schedule: Schedule, sites: Sequence[Site]) -> float:
-    """Standard deviation of the noise on each coordinate of the sites' averaged gradient."""
-    plans = [solve(schedule, site.privacy, site.tasks) for site in sites]
-    weights = [weight(plan, recipe.noise_weights) for plan in plans]
-    squares = ((w / weight(p, 1)) ** 2 for w, p in zip(weights, plans, strict=True))
-    return math.sqrt(sum(squares)) / sum(weights)
+    return float(plan.phases[-1].gradient_noise ** -power)
 
 
 def _site(dataset: str) -> ScenarioSite:

@@ -1,0 +1,33 @@
+"""A learning rate that follows the declared noise."""
+
+import numpy as np
+import pytest
+
+from client.privacy.plan import LARGEST_RATE, PhasePlan, learning_rate, solve
+from client.site import Privacy
+from server.protocol import Phase, Schedule
+
+PLAIN = Phase(name="p", rounds=20, objectives={"supervised": 1.0}, expected_batch_size=64)
+FOLLOWS = PLAIN.model_copy(update={"noise_step": 0.002})
+
+
+def plan_of(phase: Phase, epsilon: float, n_public: int) -> PhasePlan:
+    schedule = Schedule(phases=(phase,), spare_rounds=0)
+    return solve(schedule, Privacy(epsilon=epsilon, n_public=n_public)).phases[0]
+
+
+@pytest.mark.parametrize(("epsilon", "n_public"), [(1, 500), (8, 500), (8, 5_000)])
+def test_the_noise_of_a_step_moves_a_weight_by_what_the_phase_says(epsilon: float, n_public: int):
+    """Whatever epsilon and records; it changes neither noise nor epsilon."""
+    plan = plan_of(FOLLOWS, epsilon, n_public)
+    assert plan == plan_of(PLAIN, epsilon, n_public)
+    drawn = np.random.default_rng(0).normal(0, plan.noise_std, 100_000)
+    moved = learning_rate(FOLLOWS, plan) * drawn / plan.expected_batch_size
+    assert moved.std() == pytest.approx(0.002, rel=0.02)
+
+
+def test_without_it_the_rate_is_the_phases_and_there_is_a_largest_one():
+    """Almost no noise does not mean an endless step."""
+    assert learning_rate(PLAIN, plan_of(PLAIN, 8, 500)) == PLAIN.learning_rate
+    far = FOLLOWS.model_copy(update={"noise_step": 1.0})
+    assert learning_rate(far, plan_of(far, 100, 50_000)) == LARGEST_RATE
