@@ -10,7 +10,7 @@ from typing import Any, Literal
 from medformer.card import NO_DEVICE, ModelCard, Promise
 from medformer.files import Header, write
 from server.checkpoints import load_state
-from server.coordinate import CHECKPOINTS
+from server.coordinate import CHECKPOINTS, RECEIPTS
 from server.errors import CheckpointError
 from server.federation import Federation, PublicSite, load_federation
 
@@ -27,7 +27,7 @@ def write_model(folder: Path, *, description: str, noise: Literal["seeded", "sec
         MedFormerError: No checkpoint can be read, or the model cannot be written.
     """
     federation = load_federation(folder / "federation.json")
-    receipts = json.loads((folder / "receipts.json").read_text())
+    receipts = json.loads((folder / RECEIPTS).read_text())
     state = load_state(folder / CHECKPOINTS)
     if state is None:
         raise CheckpointError(f"{folder}: holds no checkpoint, so there is no model to write")

@@ -407,14 +407,14 @@ def to_content(part: Request | Answer) -> RecordDict:
     for item in fields(part):
         value = getattr(part, item.name)
         if item.name == "tensors":
-            content["tensors"] = ArrayRecord({PACKED: packed(value)})
+            content["tensors"] = ArrayRecord({PACKED: _packed(value)})
         elif value is not None:
             config[item.name] = value
     content["fields"] = ConfigRecord(config)
     return RecordDict(content)
 
 
-def packed(tensors: Mapping[str, npt.NDArray[Any]]) -> Array:
+def _packed(tensors: Mapping[str, npt.NDArray[Any]]) -> Array:
     """All of them in one array of Flower's."""
     data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()})
     return Array("uint8", (len(data),), PACKED, data)
@@ -484,7 +484,7 @@ def _possible(value: Any, name: str, wanted: Any) -> bool:
 
 
 def _arrays(record: Any) -> Tensors:
-    """What `packed` made. Nothing is allocated that is not there."""
+    """What `_packed` made. Nothing is allocated that is not there."""
     one = record.get(PACKED) if isinstance(record, ArrayRecord) and len(record) == 1 else None
     if one is None or one.stype != PACKED:
         raise ProtocolError(f"tensors must be one array, {PACKED!r}")
@@ -505,7 +505,8 @@ def _array(name: str, part: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     """A tensor of safetensors, which has counted that its values are as many as its shape says."""
     if part["dtype"] != "F32" or len(part["shape"]) > 8:
         raise ValueError(
-            f"{name!r:.80} is {part['dtype']} in {len(part['shape'])} dimensions; at most 8"
+            f"{name!r:.80} must be F32 in at most 8 dimensions, is {part['dtype']} in "
+            f"{len(part['shape'])}"
         )
     return np.frombuffer(part["data"], "<f4").astype(np.float32).reshape(part["shape"])
 

@@ -13,7 +13,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -214,12 +213,12 @@ class SuperLink:
         file = self.folder / "flower" / "port"
         try:
             port = int(file.read_text())
-            with socket.create_server(("127.0.0.1", port)):
-                return port
         except (OSError, ValueError):
+            port = 0
+        if not port or is_taken(port, patience=0):
             port = free_port()
             replace_file(file, str(port).encode())
-            return port
+        return port
 
     @property
     def kit(self) -> Path:

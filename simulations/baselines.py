@@ -8,14 +8,10 @@ Baselines are simulations: they read the same records outside the ledger, and th
 """
 
 import json
-import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
-
-import torch
 
 from client.data.load import load
 from client.data.records import Records, pooled
@@ -26,8 +22,8 @@ from server.coordinate import CHECKPOINTS, Run
 from server.federation import Federation
 from server.fleet import Lost
 from server.protocol import Answer, Hello, HelloAnswer, Request, Schedule
-from simulations.fresh import worker_setup
 from simulations.plain import PlainSite
+from simulations.pool import each_done
 from simulations.prepared import Prepared, load_prepared, public_sites
 from simulations.scenario import Baseline, load_scenario
 
@@ -168,27 +164,12 @@ def run_all(folder: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
     scenario = load_scenario(str(folder / "scenario.yaml"))
     todo = [(b, names) for b in scenario.baselines for names in jobs(b, prepared)]
     rows: list[dict[str, Any]] = []
-    workers = min(len(todo), os.cpu_count() or 1)
-    if todo:
-        context = multiprocessing.get_context("fork")
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
-        running = {pool.submit(run_job, folder, b, names): (b, names) for b, names in todo}
-        try:
-            for number, job in enumerate(as_completed(running), start=1):
-                baseline, names = running[job]
-                rows += job.result()
-                say(f"baseline {number}/{len(todo)}: {baseline} {', '.join(names)}")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
-        pool.shutdown()
+    work = [(folder, baseline, names) for baseline, names in todo]
+    with closing(each_done(run_job, work, method="fork")) as done:
+        for number, (place, found) in enumerate(done, start=1):
+            baseline, names = todo[place]
+            rows += found
+            say(f"baseline {number}/{len(todo)}: {baseline} {', '.join(names)}")
     rows.sort(key=lambda r: (r["model"], r["site"], r["split"], r["metric"]))
     write_json(folder / "baselines.json", rows)
     return rows
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    worker_setup()

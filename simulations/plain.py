@@ -7,7 +7,6 @@ imports `simulations`, and no message or file can ask for it (tests/test_archite
 import json
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,6 +72,23 @@ class PlainEngine:
         self._sample_rate = sample_rate
         self._max_grad_norm = max_grad_norm
         self._generator = generator
+
+    @classmethod
+    def over(
+        cls,
+        model: Medformer,
+        names: Sequence[str],
+        optimizer: torch.optim.Optimizer,
+        phase: Phase,
+        records: int,
+        generator: torch.Generator,
+        pooled: int = 1,
+    ) -> "PlainEngine":
+        """For a phase's batches of so many records, those of `pooled` sites joined."""
+        model.train()
+        named = dict(model.named_parameters())
+        rate = min(1.0, pooled * phase.expected_batch_size / max(1, records))
+        return cls([named[n] for n in names], optimizer, rate, phase.max_grad_norm, generator)
 
     def draw(self, count: int) -> Tensor:
         """Units of the next batch."""
@@ -153,23 +169,15 @@ class PlainSite:
         optimizer = build_optimizer(
             model, names, phase.learning_rate, schedule.local_momentum, state
         )
-        engine = self._engine(model, names, phase, optimizer)
+        engine = PlainEngine.over(
+            model, names, optimizer, phase, len(self._records), self._generator, self._pooled
+        )
         mix = schedule.mix(request.round)
         loss = train_round(model, self._site, self._records, phase, mix, engine, self._generator)
         averages = schedule.averages(request.round)
         self._state = next_state(model, names, optimizer, state, averages=averages)
         tensors = shared_of(model, names)
         return TrainAnswer(self._site.name, request.round, request.attempt, tensors, loss)
-
-    def _engine(
-        self, model: Medformer, names: list[str], phase: Phase, optimizer: Any
-    ) -> PlainEngine:
-        named: dict[str, Tensor] = dict(model.named_parameters())
-        model.train()
-        batch = self._pooled * phase.expected_batch_size
-        rate = min(1.0, batch / max(1, len(self._records)))
-        trained = [named[n] for n in names]
-        return PlainEngine(trained, optimizer, rate, phase.max_grad_norm, self._generator)
 
     def _evaluate(self, request: Evaluate, model: Medformer, state: LocalState) -> EvaluateAnswer:
         restore(model, as_torch(request.tensors), final_state(state))

@@ -32,6 +32,7 @@ ALLOWANCE = 2.0**-10
 it for the rounding to a grid (client/privacy/discrete.py), half for float32 gradients, in which
 adding a unit changes the last bits of the others' (measured in tests/client/test_arithmetic.py)."""
 LARGEST_RATE = 10.0
+"""A learning rate that follows the noise goes no further, as none that a schedule names does."""
 PROGRESS_POINTS = 24
 """Running epsilons shown for a run: enough for a plot, cheap to compute."""
 CURVE = tuple(10.0 ** (-i / 2) for i in range(4, 21))

@@ -1,10 +1,13 @@
 """What every benchmark writes: name, commit, machine, rows."""
 
 import argparse
+import fcntl
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,15 @@ def save(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
 
 def _write(path: Path, record: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Alone with a file that several processes write; inside, read it again first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def commit() -> str:

@@ -1,6 +1,5 @@
 """One measurement at a time, kept in the result file, so that an interrupted benchmark goes on."""
 
-import fcntl
 import json
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -87,9 +86,7 @@ class Results:
         if self._path is None:
             yield
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._path.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with record.alone(self._path):
             self._read()
             yield
 

@@ -8,17 +8,15 @@ from pathlib import Path
 from simulations.benchmarks import record
 from simulations.benchmarks.utility.compare import compare
 from simulations.benchmarks.utility.recipe import DEFAULT, Recipe
-from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER
+from simulations.benchmarks.utility.settings import MODALITIES, SETTINGS, TOGETHER
 from simulations.benchmarks.utility.trials import Place, Results, Trial, run_all
-
-SETS = ("pneumoniamnist", "breastmnist", "bloodmnist", "organamnist", "pathmnist")
 
 
 def main() -> None:
     """Measure what the result file lacks."""
     options = record.parser("utility under DP; goes on where it was interrupted")
     options.add_argument("--data-root", type=Path, help="folder of MedMNIST files")
-    options.add_argument("--sets", nargs="+", default=list(SETS), help="any MedMNIST sets in it")
+    options.add_argument("--sets", nargs="+", default=list(MODALITIES), help="MedMNIST sets in it")
     options.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     options.add_argument("--recipes", nargs="+", default=[DEFAULT], metavar="'KEY=VALUE ...'")
     options.add_argument("--epsilons", type=float, nargs="+", default=[8.0, 3.0, 1.0])

@@ -1,7 +1,7 @@
 """Trains the sites of a group in this process: the product's steps, noise and averaging, without
 messages and ledgers, because the records are public (tests hold it against real guards)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from medformer.model import Medformer
 from server.protocol import Schedule, Tensors
 from server.strategy import State, apply
 from simulations.benchmarks.utility.recipe import Recipe
-from simulations.benchmarks.utility.settings import Group, weight
+from simulations.benchmarks.utility.settings import Group
 from simulations.plain import PlainEngine
 
 
@@ -52,18 +52,16 @@ class Member:
         model, phase = self.model, schedule.phase_of(number)
         restore(model, as_torch(shared), self.state)
         names = trained_names(model, self.site, phase)
-        plan = self.plan and next(p for p in self.plan.phases if p.name == phase.name)
+        phases = {} if self.plan is None else {p.name: p for p in self.plan.phases}
+        plan = phases.get(phase.name)
         rate = phase.learning_rate if plan is None else learning_rate(phase, plan)
         optimizer = build_optimizer(model, names, rate, schedule.local_momentum, self.state)
         noise = SeededNoise(seed, self.site.name, number)
         generator = noise.generator()
         mix = schedule.mix(number)
         if plan is None:
-            model.train()
-            named = dict(model.named_parameters())
-            trained: list[Tensor] = [named[n] for n in names]
-            rate = min(1.0, phase.expected_batch_size / max(1, len(self.records)))
-            plain = PlainEngine(trained, optimizer, rate, phase.max_grad_norm, generator)
+            count = len(self.records)
+            plain = PlainEngine.over(model, names, optimizer, phase, count, generator)
             train_round(model, self.site, self.records, phase, mix, plain, generator)
         else:
             groups = clip_groups(names, phase)
@@ -86,14 +84,12 @@ def train(
     seed: str,
     *,
     private: bool,
-    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> dict[str, Medformer]:
     """Train a group from round 1 to the last.
 
     Args:
         start: Shared tensors before round 1.
         seed: Of batches, views and noise.
-        progress: Called after every round.
     Returns:
         Name -> the site's final model: averaged shared tensors and its own.
     Raises:
@@ -133,11 +129,15 @@ def train(
                 learning_rate=federation.server_learning_rate,
                 averages=schedule.averages(number),
             )
-        progress(number, schedule.rounds)
     return {
         name: member.final(states[name if name in states else ""].final())
         for name, member in members.items()
     }
+
+
+def weight(plan: PrivacyPlan, power: float) -> float:
+    """Of a site in the average: its declared noise to minus this power."""
+    return float(plan.phases[-1].gradient_noise ** -power)
 
 
 class OneCycle(torch.optim.AdamW):
@@ -166,18 +166,10 @@ def ceiling(group: Group, recipe: Recipe, start: Tensors, seed: str) -> Medforme
     restore(model, as_torch(start), initial_state(model))
     names, generator = trained_names(model, site, phase), SeededNoise(seed, site.name).generator()
     named = dict(model.named_parameters())
-    trained: list[Tensor] = [named[n] for n in names]
-    optimizer = OneCycle(trained, recipe.learning_rate, recipe.steps)
-    rate = min(1.0, recipe.expected_batch_size / max(1, len(records)))
-    engine = PlainEngine(trained, optimizer, rate, recipe.max_grad_norm, generator)
-    model.train()
+    optimizer = OneCycle([named[n] for n in names], recipe.learning_rate, recipe.steps)
+    engine = PlainEngine.over(model, names, optimizer, phase, len(records), generator)
     one_step = phase.model_copy(update={"local_steps": 1})
     for number in range(recipe.steps):
         mix = federation.schedule.mix(min(number + 1, federation.schedule.rounds))
         train_round(model, site, records, one_step, mix, engine, generator)
     return model
-
-
-def one_thread() -> None:
-    """Trials run side by side, a core each."""
-    torch.set_num_threads(1)

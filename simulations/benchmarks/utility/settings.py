@@ -4,10 +4,11 @@ image; with or without DP."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from client.privacy.plan import PrivacyPlan
 from client.site import Site
 from server.federation import Federation
+from simulations.benchmarks.model.sets import MIRRORS
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.prepare import resolve_sites
 from simulations.scenario import PrivacySettings, Scenario, ScenarioSite, Split, federation_of
@@ -19,8 +20,6 @@ DELTA = 1e-5
 MODALITIES = ("pneumoniamnist", "breastmnist", "bloodmnist", "organamnist", "pathmnist")
 TOGETHER = "modalities"
 """In the place of a data set: all five at once."""
-MIRRORED = ("breastmnist", "bloodmnist", "pathmnist", "adrenalmnist3d")
-"""Sets whose labels do not depend on left and right."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,8 @@ class Setting:
     """A way to share the records of a data set among sites, and to train them."""
 
     private: bool
-    divided: str | None = None
-    """`iid` or `dirichlet`, over four sites; None is one site."""
+    divided: Literal["iid", "dirichlet"] | None = None
+    """Over four sites; None is one site."""
     together: bool = True
     """Sites average their shared tensors; else each trains for itself."""
 
@@ -78,8 +77,8 @@ def groups(
     if setting.divided is not None:
         split = Split(
             dataset=dataset, sites=SITES, method=setting.divided, alpha=SKEW,
-            flip=dataset in MIRRORED,
-        )  # type: ignore[arg-type]  # fmt: skip
+            flip=dataset in MIRRORS,
+        )  # fmt: skip
     scenario = Scenario(
         name="utility",
         seed=seed,
@@ -103,15 +102,10 @@ def groups(
     return [Group(_of(federation, [site]), (site,)) for site in sites]
 
 
-def weight(plan: PrivacyPlan, power: float) -> float:
-    """Of a site in the average: its declared noise to minus this power."""
-    return float(plan.phases[-1].gradient_noise ** -power)
-
-
 def _site(dataset: str) -> ScenarioSite:
     source = {"source": "medmnist", "dataset": dataset}
     return ScenarioSite.model_validate(
-        {"name": dataset, "data": source, "flip": dataset in MIRRORED}
+        {"name": dataset, "data": source, "flip": dataset in MIRRORS}
     )
 
 

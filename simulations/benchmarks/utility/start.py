@@ -2,17 +2,17 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
+from medformer.files import replace_file
 from server.federation import Federation
 from server.pretraining import initial_shared, pretrain
 from server.protocol import Tensors
+from simulations.benchmarks import record
 from simulations.public import public_sets
 
 _ROOT = Path(__file__).parents[3]
@@ -26,26 +26,18 @@ def start(federation: Federation, data_root: Path | None, cache: Path) -> Tensor
         return initial_shared(federation.model, federation.seed)
     facts = {
         "model": federation.model.model_dump(mode="json"),
-        "sizes": federation.model.preset,
         "settings": settings.model_dump(mode="json"),
         "seed": federation.seed,
         "sources": _sources(),
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
     file = cache / f"start-{key}.safetensors"
-    if not file.exists():
-        made = pretrain(federation, settings, public_sets(settings, federation, data_root))
-        _save(file, made)
-    return {name: np.asarray(value) for name, value in load_file(file).items()}
-
-
-def _save(file: Path, tensors: Tensors) -> None:
-    """Whole or not at all: trials run side by side."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent)
-    os.close(handle)
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, name)
-    os.replace(name, file)
+    with record.alone(file):  # trials run side by side: one makes it, the others wait
+        if not file.exists():
+            made = pretrain(federation, settings, public_sets(settings, federation, data_root))
+            replace_file(file, save({k: np.ascontiguousarray(v) for k, v in made.items()}))
+    tensors: Tensors = load_file(file)
+    return tensors
 
 
 @lru_cache(maxsize=1)

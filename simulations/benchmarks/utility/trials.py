@@ -1,15 +1,13 @@
 """One combination of data set, setting, recipe, epsilon and seed: trained, scored, written down."""
 
-import fcntl
 import hashlib
+import io
 import json
-import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medformer.files import replace_file
 from simulations.benchmarks import record
 from simulations.benchmarks.utility.recipe import Recipe
+from simulations.pool import each_done
 
 Row = dict[str, Any]
 Scores = Mapping[str, npt.NDArray[np.float32]]
@@ -43,17 +43,12 @@ class Trial:
         """What the recipe comes to: the product's defaults may change."""
         return Recipe.parse(self.recipe).model_dump(mode="json")
 
-    @property
-    def key(self) -> str:
-        """Names the file of its scores."""
-        text = json.dumps({**asdict(self), "recipe": self.meaning}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:24]
 
-
-def scores_file(row: Mapping[str, Any], cache: Path) -> Path:
-    """Where the scores of a row's trial are."""
-    facts = [row[k] for k in ("trial", "setting", "recipe", "epsilon", "seed")]
-    return cache / f"scores-{Trial(*facts).key}.npz"
+def scores_file(row: Row, cache: Path) -> Path:
+    """Where the scores of a row's trial are, by what its recipe meant then."""
+    facts = {name: row[name] for name in ("trial", "setting", "meaning", "epsilon", "seed")}
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    return cache / f"scores-{key}.npz"
 
 
 @dataclass(frozen=True)
@@ -71,11 +66,10 @@ def run(trial: Trial, place: Place) -> list[Row]:
     """Train and score: a row a data set of the trial."""
     from client.data.load import forget, load
     from client.evaluation import evaluate, scores
-    from simulations.benchmarks.utility.federate import one_thread, train
+    from simulations.benchmarks.utility.federate import train
     from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER, groups
     from simulations.benchmarks.utility.start import start
 
-    one_thread()
     began = time.monotonic()
     recipe, setting = Recipe.parse(trial.recipe), SETTINGS[trial.setting]
     found: dict[str, list[Row]] = {}
@@ -93,19 +87,20 @@ def run(trial: Trial, place: Place) -> list[Row]:
                 model = models[site.name]
                 splits = ("val", "test") if place.test else ("val",)
                 for split in splits:
-                    rows = evaluate(model, site, load(site, split), split)
-                    found.setdefault(site.name, []).extend(rows)
+                    metrics = evaluate(model, site, load(site, split), split)
+                    found.setdefault(site.name, []).extend(metrics)
                 if place.test:
                     whole = scores(model, site, load(site, "test"), site.tasks[0])
                     parts = [given.numpy() for _, given in whole]
                     answers[site.name] = np.concatenate(parts).astype(np.float32)
         forget()
     seconds = round(time.monotonic() - began, 1)
+    apart = {name: {name: found[name]} for name in sorted(found)}
+    by_set = apart if trial.dataset == TOGETHER else {trial.dataset: found}
+    rows = [_row(trial, own, seconds, dataset) for dataset, own in by_set.items()]
     if answers:
-        _keep(scores_file({**asdict(trial), "trial": trial.dataset}, place.cache), answers)
-    if trial.dataset == TOGETHER:
-        return [_row(trial, {name: found[name]}, seconds, name) for name in sorted(found)]
-    return [_row(trial, found, seconds, trial.dataset)]
+        _keep(scores_file(rows[0], place.cache), answers)
+    return rows
 
 
 def _row(trial: Trial, found: Mapping[str, list[Row]], seconds: float, dataset: str) -> Row:
@@ -136,10 +131,9 @@ def _row(trial: Trial, found: Mapping[str, list[Row]], seconds: float, dataset: 
 
 
 def _keep(file: Path, answers: Scores) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".part.npz")
-    np.savez_compressed(unfinished, allow_pickle=False, **answers)
-    unfinished.replace(file)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, allow_pickle=False, **answers)
+    replace_file(file, packed.getvalue())
 
 
 class Results:
@@ -170,9 +164,7 @@ class Results:
         if self._path is None:
             yield
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._path.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with record.alone(self._path):
             self.rows = _read(self._path)
             yield
 
@@ -198,13 +190,11 @@ def _order(row: Row) -> tuple[Any, ...]:
 def run_all(trials: Sequence[Trial], place: Place, results: Results, workers: int) -> Iterator[str]:
     """Measure what is missing, several at once; a line for each that is done."""
     missing = [t for t in dict.fromkeys(trials) if not results.has(t, test=place.test)]
-    if not missing:
-        return
-    context = multiprocessing.get_context("spawn")  # torch has computed in this process, perhaps
-    with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
-        running = {pool.submit(run, trial, place): trial for trial in missing}
-        for number, job in enumerate(as_completed(running), start=1):
-            trial, rows = running[job], job.result()
+    # torch has computed in this process, perhaps: no fork
+    work = [(trial, place) for trial in missing]
+    with closing(each_done(run, work, method="spawn", workers=workers)) as done:
+        for number, (which, rows) in enumerate(done, start=1):
+            trial = missing[which]
             results.add(trial, rows)
             said = ", ".join(f"{r['dataset']} {r['validation_auc']:.4f}" for r in rows)
             epsilon = "plain" if trial.epsilon is None else f"epsilon {trial.epsilon:g}"
