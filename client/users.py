@@ -228,11 +228,12 @@ def _try(folder: Path, users: Users, site: Site) -> None:
     guard = [*users.guard.groups(), users.node.gid]
     node = users.node.groups()
     for user, groups in ((users.guard, guard), (users.node, node)):
-        if _fails(user, groups, "test", "-x", sys.executable):
-            raise ConfigError(
-                f"{sys.prefix}: {user.name} cannot run what is installed there: install "
-                "fedmedformer where all users may read, say in /opt"
-            )
+        for code, need in _code().items():
+            if _fails(user, groups, "test", need, code):
+                raise ConfigError(
+                    f"{code}: {user.name} cannot {'run' if need == '-x' else 'read'} what is "
+                    "installed there: install fedmedformer where all users may read, say in /opt"
+                )
         if not _fails(user, groups, "test", "-w", sys.prefix):
             raise ConfigError(f"{sys.prefix}: {user.name} can change what is installed there")
     anchor = site.ledger_anchor
@@ -250,6 +251,11 @@ def _try(folder: Path, users: Users, site: Site) -> None:
             said := _said(users.guard, guard, *find)
         ):
             raise ConfigError(f"{said}: {users.guard.name} cannot read it (chgrp, chmod g+r)")
+
+
+def _code() -> dict[str, str]:
+    """Where this Python takes its code from, and what its user must be able to do there."""
+    return {sys.executable: "-x", **{p: "-r" for p in sys.path if os.path.exists(p)}}
 
 
 def _fails(user: User, groups: list[int], *command: str) -> str:

@@ -72,7 +72,7 @@ def folder(one: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (one / "run" / "guard").mkdir(parents=True)
     (one / "run" / "guard" / "guard.sock").write_bytes(b"")
     separate(one, TWO, load_site(one / "site.yaml"))
-    monkeypatch.setattr(users.sys, "executable", "/bin/sh")  # that of the tests may be closed
+    monkeypatch.setattr(users, "_code", lambda: {"/bin/sh": "-x"})  # that of the tests is closed
     return one
 
 
@@ -220,9 +220,26 @@ def test_records_elsewhere_are_tried_as_either_user(
         check_layout(folder, TWO, site)
 
 
+@needs_root
+def test_an_installation_closed_to_either_user_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Guard and node would fail at their first import, again and again."""
+    monkeypatch.undo()
+    site, packages = load_site(folder / "site.yaml"), tmp_path / "home" / "packages"
+    packages.mkdir(parents=True)
+    monkeypatch.setattr(sys, "executable", "/bin/sh")
+    monkeypatch.setattr(sys, "path", [str(packages)])
+    check_layout(folder, TWO, site)
+    packages.parent.chmod(0o700)
+    with pytest.raises(ConfigError, match="packages: 60001 cannot read what is installed there"):
+        check_layout(folder, TWO, site)
+
+
 GUARD = """
 import sys, threading
 from pathlib import Path
+from grpc import _server  # which grpc loads late, when this user may not read it any more
 sys.path.insert(0, {root!r})
 from client.guard import Guard
 from client.guard_rpc.server import GuardService
@@ -383,7 +400,7 @@ def test_site_install_with_numbers_in_place_of_users(
     one: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """Lays the folder out, writes what starts it, and keeps what was there."""
-    monkeypatch.setattr(users.sys, "executable", "/bin/sh")
+    monkeypatch.setattr(users, "_code", lambda: {"/bin/sh": "-x"})
     before = (one / "node.key").read_bytes()
     again = ["site", "install", str(one), "--guard-user", "60001", "--node-user", "60002"]
     for _ in range(2):

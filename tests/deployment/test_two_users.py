@@ -31,6 +31,7 @@ from tests.deployment.conftest import (
 
 pytestmark = [
     pytest.mark.flower,
+    pytest.mark.heavy,  # a minute and a half, and what users are on a machine is its own
     pytest.mark.timeout(600),
     pytest.mark.skipif(os.getuid() != 0, reason="two users need root"),
 ]
@@ -44,6 +45,20 @@ def open_python() -> Path:
         if done.returncode == 0:
             return found
     pytest.skip(f"no {version} that other users can run")
+
+
+def open_packages(folder: Path) -> list[str]:
+    """The dependencies where other users may read them: as they lie, or linked into a folder."""
+    places = site.getsitepackages()
+    if all(subprocess.run(["test", "-r", p], user=TWO.node.uid).returncode == 0 for p in places):
+        return places
+    links = [folder / f"borrowed-{number}" for number in range(len(places))]
+    try:
+        for place, link in zip(places, links, strict=True):
+            shutil.copytree(place, link, copy_function=os.link)
+    except shutil.Error as error:  # another disk
+        pytest.skip(f"dependencies that other users cannot read: {error.args[0][0][2]}")
+    return [str(link) for link in links]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +76,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
         packages = next((venv / "lib").glob("python3*/site-packages"))
         with zipfile.ZipFile(next(built.glob("*.whl"))) as archive:
             archive.extractall(packages)
-        (packages / "zz-borrowed.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+        (packages / "zz-borrowed.pth").write_text("\n".join(open_packages(folder)) + "\n")
         here = Path(sys.executable).parent
         for tool in (*here.glob("flwr*"), *here.glob("flower-*"), here / "fedmedformer"):
             text = re.sub(r"^#!.*", f"#!{venv / 'bin' / 'python'}", tool.read_text(), count=1)
@@ -112,7 +127,7 @@ def test_a_round_with_guard_and_node_as_two_users(own: Consortium):
     (folder / "run.yaml").write_text(run)
     own.start("server", "consortium", "up", "lungs")
     own.start("north", "site", "up", "north", "--health-port", health)
-    waited(lambda: _online(own) == 1, 120, "the node did not dial in")
+    _dialled_in(own)
 
     facts = json.loads((folder / "north" / "run" / "node.json").read_text())["processes"]
     users = {name: psutil.Process(pid).uids().effective for name, pid in facts.items()}
@@ -136,12 +151,22 @@ def test_a_round_with_guard_and_node_as_two_users(own: Consortium):
     probe = ("site", "status", north, "--health-port", health, "--wait", "60")
     said = own.command("north", *probe)
     assert said.splitlines()[:2] == ["guard: serving", "supernode: serving"]
-    waited(lambda: _online(own) == 1, 120, "the node did not dial in again")
+    _dialled_in(own)
     assert hostile(folder / "north") == []
 
     own.command("server", "consortium", "provision", "lungs", "--revoke", "north")
     waited(lambda: _online(own) == 0, 60, "the node was not turned away")
     assert json.loads((folder / "lungs" / "nodes.json").read_text()) == {}
+
+
+def _dialled_in(own: Consortium) -> None:
+    """Or what the processes wrote until then."""
+    try:
+        waited(lambda: _online(own) == 1, 120, "")
+    except AssertionError:
+        logs = [*own.folder.glob("*.log"), *own.folder.glob("*/logs/*.log")]
+        told = "\n".join(f"{f}:\n{f.read_text(errors='replace')[-1500:]}" for f in logs)
+        pytest.fail(f"the node did not dial in\n{told}")
 
 
 def _online(own: Consortium) -> int:
