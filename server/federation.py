@@ -33,6 +33,8 @@ class Pretraining(Frozen):
     """`phantoms`, or the name of a MedMNIST data set that the consortium declares public."""
     images: int = Field(default=4_000, ge=64, le=1_000_000)
     """Images of each phantom kind, or at most so many of the data set."""
+    patterns: int = Field(default=0, ge=0, le=1_000_000)
+    """Beside the phantoms: so many images of shapes and textures that imitate nothing."""
     steps: int = Field(default=300, ge=0, le=1_000_000)
     batch_size: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=1.5e-3, gt=0)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -38,32 +38,43 @@ class PublicSet:
     """(N,) int64."""
 
 
-def phantom_sets(config: ModelConfig, images: int, seed: int, size: int = 28) -> list[PublicSet]:
+def phantom_sets(
+    config: ModelConfig, images: int, seed: int, size: int = 28, *, patterns: int = 0
+) -> list[PublicSet]:
     """Procedural images of every kind that the model has a stem for; colour ones in grey too.
 
     Args:
         images: Of each kind.
         size: Their side in pixels: that of most sites, so that the same stages of a stem learn.
+        patterns: Images that imitate no kind, shown as of unknown modality and anatomy.
     """
-    sets = []
-    for kind in phantoms.KINDS.values():
-        pixels, labels = phantoms.generate(kind.name, images, seed=1_000_003 + seed, size=size)
-        tensor = torch.from_numpy(pixels)
-        colour = tensor.permute(0, 3, 1, 2) if kind.channels == 3 else tensor[:, None]
-        grey = colour.float().mean(1, keepdim=True).to(torch.uint8)
-        for variant in [colour, grey] if kind.channels == 3 else [colour]:
-            channels = variant.shape[1]
-            domain = Domain(
-                name=f"phantom-{kind.name}-{channels}",
-                modality=kind.modality,
-                anatomy=kind.anatomy,
-                channels=channels,
-                size=size,
-            )
-            if domain.stem in config.stems:
-                task = Task(name=domain.name, kind="multi-class", classes=len(kind.classes))
-                sets.append(PublicSet(domain, task, variant, torch.from_numpy(labels)))
-    return sets
+    kinds = [(kind, images) for kind in phantoms.KINDS.values()]
+    if patterns:
+        kinds.append((phantoms.PATTERNS, patterns))
+    return [
+        found
+        for kind, count in kinds
+        for found in _sets_of(kind, count, seed, size)
+        if found.domain.stem in config.stems
+    ]
+
+
+def _sets_of(kind: phantoms.PhantomKind, count: int, seed: int, size: int) -> Iterator[PublicSet]:
+    pixels, labels = phantoms.generate(kind.name, count, seed=1_000_003 + seed, size=size)
+    tensor = torch.from_numpy(pixels)
+    colour = tensor.permute(0, 3, 1, 2) if kind.channels == 3 else tensor[:, None]
+    grey = colour.float().mean(1, keepdim=True).to(torch.uint8)
+    for variant in [colour, grey] if kind.channels == 3 else [colour]:
+        channels = variant.shape[1]
+        domain = Domain(
+            name=f"phantom-{kind.name}-{channels}",
+            modality=kind.modality or UNKNOWN,
+            anatomy=kind.anatomy or UNKNOWN,
+            channels=channels,
+            size=size,
+        )
+        task = Task(name=domain.name, kind="multi-class", classes=len(kind.classes))
+        yield PublicSet(domain, task, variant, torch.from_numpy(labels))
 
 
 def phantom_domains() -> list[Domain]:

@@ -55,7 +55,9 @@ def public_sets(
     if settings.source == "phantoms":
         sides = [s.domain.size or 28 for s in federation.sites if s.domain.rank == 2]
         usual = max(sides, key=sides.count, default=28)
-        return phantom_sets(federation.model, settings.images, federation.seed, size=usual)
+        return phantom_sets(
+            federation.model, settings.images, federation.seed, usual, patterns=settings.patterns
+        )
     facts = medmnist.info(settings.source)
     modality, anatomy = ANATOMY.get(facts.name, ("", ""))
     domain = Domain(

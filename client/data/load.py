@@ -149,6 +149,8 @@ def chosen_rows(indices: Path | None, split: str) -> list[int] | None:
 
 
 def _phantoms(source: Phantoms, split: str, keys: Set[str]) -> npz.Arrays:
+    if source.kind not in phantoms.KINDS:
+        raise DataError(f"no phantoms {source.kind!r}; there are {', '.join(phantoms.KINDS)}")
     known = {"labels", "masks"} if phantoms.KINDS[source.kind].finding else {"labels"}
     if other := sorted(keys - known):
         raise DataError(

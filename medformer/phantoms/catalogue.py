@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from medformer.phantoms import chest, histology, ultrasound
+from medformer.phantoms import chest, histology, patterns, ultrasound
 from medformer.phantoms.fields import Scene
 from medformer.phantoms.scanner import Scanner, acquire
 
@@ -54,9 +54,18 @@ KINDS: Mapping[str, PhantomKind] = MappingProxyType(
 )
 """Every kind of phantom, by name."""
 
+PATTERNS = PhantomKind("patterns", "", "", 3, patterns.CLASSES)
+"""Images of nothing, for public pre-training; no site has such images."""
+
 _RENDER: Mapping[str, Render] = MappingProxyType(
-    {"chest": chest.render, "ultrasound": ultrasound.render, "histology": histology.render}
+    {
+        "chest": chest.render,
+        "ultrasound": ultrasound.render,
+        "histology": histology.render,
+        PATTERNS.name: patterns.render,
+    }
 )
+_KINDS: Mapping[str, PhantomKind] = MappingProxyType({**KINDS, PATTERNS.name: PATTERNS})
 
 
 def generate(
@@ -70,14 +79,14 @@ def generate(
     equally likely.
 
     Args:
-        kind: A key of `KINDS`.
+        kind: A key of `KINDS`, or `patterns`.
         count: Number of images, >= 0.
         seed: >= 0. Different seeds give unrelated images.
         size: Side of an image, 16 to 512 pixels.
         scanner: The site's acquisition settings.
     Returns:
         images: uint8, (count, size, size) for grey kinds, (count, size, size, 3) for colour.
-        labels: int64, (count,), positions in `KINDS[kind].classes`.
+        labels: int64, (count,), positions in the kind's `classes`.
     Raises:
         ValueError: unknown kind, negative count or seed, size out of range.
     """
@@ -110,10 +119,10 @@ def _draw(
 ) -> tuple[Images, Classes, Classes | None]:
     """Images, labels and, where the kind has a finding, masks."""
     _check(kind, count, seed, size)
-    colour = (3,) if KINDS[kind].channels == 3 else ()
+    colour = (3,) if _KINDS[kind].channels == 3 else ()
     images = np.empty((count, size, size, *colour), dtype=np.uint8)
     labels = np.empty(count, dtype=np.int64)
-    masks = np.empty((count, size, size), dtype=np.int64) if KINDS[kind].finding else None
+    masks = np.empty((count, size, size), dtype=np.int64) if _KINDS[kind].finding else None
     for start in range(0, count, BLOCK):
         block = _block(kind, seed, start // BLOCK, size, scanner)
         kept = min(BLOCK, count - start)
@@ -130,7 +139,7 @@ def _block(
     labels_rng, scene_rng, scanner_rng = (
         np.random.default_rng([seed, zlib.crc32(kind.encode()), index, part]) for part in range(3)
     )
-    labels = labels_rng.integers(0, len(KINDS[kind].classes), BLOCK)
+    labels = labels_rng.integers(0, len(_KINDS[kind].classes), BLOCK)
     scene = _RENDER[kind](scene_rng, labels, size)
     images = acquire(scanner_rng, scene.intensities, scanner)
     return np.rint(images * 255).astype(np.uint8), labels, scene.finding
@@ -138,7 +147,7 @@ def _block(
 
 def _check(kind: str, count: int, seed: int, size: int) -> None:
     """Raise ValueError for arguments `generate` cannot serve."""
-    if kind not in KINDS:
+    if kind not in _KINDS:
         near = get_close_matches(kind, KINDS, n=1, cutoff=0)
         raise ValueError(
             f"unknown phantom kind {kind!r}; the kinds are {', '.join(KINDS)}. "

@@ -40,6 +40,9 @@ def test_phantoms_offer_masks_beside_labels(outlining: Site):
     assert not masks[labels == 0].any()
     assert masks[labels == 1].any()
 
+    data = outlining.data.model_copy(update={"kind": "chess"})
+    with pytest.raises(DataError, match="no phantoms 'chess'; there are chest, ultrasound"):
+        read(outlining.model_copy(update={"data": data}), "test")
     data = outlining.data.model_copy(update={"kind": "histology"})
     with pytest.raises(DataError, match="histology phantoms have no 'masks'; they have labels"):
         read(outlining.model_copy(update={"data": data}), "test")

@@ -44,6 +44,19 @@ def test_unknown_entries_learn_in_every_fifth_turn_only(federation: Federation, 
     assert not moved("input.modality.histology.tokens", after)
 
 
+def test_patterns_are_shown_as_of_unknown_kind_in_grey_and_in_colour(federation: Federation):
+    """Only where a model has the stem; they train what every kind of image uses."""
+    sets = phantom_sets(CONFIG, 64, seed=0, patterns=96)
+    shown = [s for s in sets if s.domain.modality == "unknown"]
+    assert {s.domain.channels for s in shown} == {s.domain.channels for s in sets}
+    assert all((len(s.images), s.domain.anatomy) == (96, "unknown") for s in shown)
+    assert all(s.task.classes == 64 for s in shown)
+    settings = Pretraining(steps=3, batch_size=8, objectives={"orientation": 1.0})
+    after = pretrain(federation, settings, shown)
+    assert moved("input.modality.unknown.tokens", after)
+    assert not moved("input.modality.chest-xray.tokens", after)
+
+
 def test_the_reference_holds_the_moments_of_public_features(federation: Federation):
     """Close to mean and variance over all public images, by the model that is handed on."""
     after = trained(federation, 3)

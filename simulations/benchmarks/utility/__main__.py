@@ -11,6 +11,15 @@ from simulations.benchmarks.utility.recipe import DEFAULT, Recipe
 from simulations.benchmarks.utility.settings import MODALITIES, SETTINGS, TOGETHER
 from simulations.benchmarks.utility.trials import Place, Results, Trial, run_all
 
+QUICK = {
+    "sets": ["breastmnist"],
+    "settings": ["central-dp", "local-dp", "federated-dp", "central-plain"],
+    "recipes": ["steps=10 noise_step=.001 expected_batch_size=64 pretraining=false"],
+    "epsilons": [8.0],
+    "seeds": [0],
+}
+"""What `--quick` measures where nothing else is asked for: that everything runs, not how well."""
+
 
 def main() -> None:
     """Measure what the result file lacks."""
@@ -25,6 +34,8 @@ def main() -> None:
     options.add_argument("--compare", type=Path, help="then write paired differences to this file")
     options.add_argument("--cache", type=Path, default=Path("runs/utility"))
     options.add_argument("--workers", type=int, default=2)
+    if options.parse_known_args()[0].quick:
+        options.set_defaults(**QUICK)
     arguments = options.parse_args()
     for recipe in arguments.recipes:
         Recipe.parse(recipe)
