@@ -38,6 +38,8 @@ class Pretraining(Frozen):
     steps: int = Field(default=300, ge=0, le=1_000_000)
     batch_size: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=1.5e-3, gt=0)
+    seed: int = Field(default=0, ge=0)
+    """Of images and training: federations with the same settings start from the same tensors."""
     objectives: dict[PublicObjective, Annotated[float, Field(gt=0)]] = Field(
         default={"supervised": 1.0, "inpainting": 0.5}, min_length=1
     )
@@ -48,7 +50,7 @@ class Federation(Frozen):
 
     name: Name
     seed: int = Field(default=0, ge=0)
-    """Seeds the start of the shared tensors and the public pre-training."""
+    """Seeds the shared tensors that public pre-training does not make."""
     model: ModelConfig
     schedule: Schedule
     pretraining: Pretraining | None

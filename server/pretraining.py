@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 UNKNOWN_EVERY = 5
 """In every so many turns through the sets, images are shown as of unknown modality and anatomy."""
+NAMED = ("modality", "anatomy")
+"""Parts of the input adapter that have an entry for each name and one for `unknown`."""
 REFERENCE_BATCHES = 8
 """Batches of each set that the reference moments are taken over."""
 
@@ -96,10 +98,7 @@ def pretrain(
     sets: list[PublicSet],
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> Tensors:
-    """Train the shared tensors on public images, one kind a step in turn.
-
-    Images shown as unknown train the `unknown` entries. The moments of all public images' features
-    become the reference of the alignment objective.
+    """The shared tensors of a federation after training on public images.
 
     Args:
         sets: Public images; their heads are thrown away afterwards.
@@ -110,11 +109,31 @@ def pretrain(
     start = initial_shared(federation.model, federation.seed)
     if not sets or not settings.steps:
         return start
-    tasks = [s.task for s in sets]
-    model = seeded(federation.model, tasks, site=False, seed=federation.seed)
-    model.load_state_dict({k: torch.from_numpy(v) for k, v in start.items()}, strict=False)
+    return carried_over(train_public(federation.model, settings, sets, progress), start)
+
+
+def train_public(
+    sized: ModelConfig,
+    settings: Pretraining,
+    sets: list[PublicSet],
+    progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+) -> Tensors:
+    """Train on public images, one kind a step in turn.
+
+    What is trained knows the names of the public images alone, so that it is the same for every
+    federation. Images shown as unknown train the `unknown` entries. The moments of all public
+    images' features become the reference of the alignment objective.
+
+    Args:
+        sized: Whose preset is trained.
+    Returns:
+        Name -> array, for `carried_over`.
+    """
+    config = ModelConfig.for_domains([s.domain for s in sets], sized.preset)
+    config = config.model_copy(update={"encoder_eps": sized.encoder_eps})
+    model = seeded(config, [s.task for s in sets], site=False, seed=settings.seed)
     model.train()
-    generator = torch.Generator().manual_seed(federation.seed)
+    generator = torch.Generator().manual_seed(settings.seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=0.01, fused=True
     )
@@ -138,6 +157,22 @@ def pretrain(
     _set_reference(model, sets, settings.batch_size, generator)
     log.info("pre-trained on public images in %.1f s", time.monotonic() - began)
     return _as_arrays((k, v) for k, v in model.named_parameters() if not is_local(k))
+
+
+def carried_over(trained: Tensors, start: Tensors) -> Tensors:
+    """The start of a federation with the public tensors of its names and shapes in it.
+
+    A modality or an anatomy that they do not have starts as the unknown one.
+    """
+    found = dict(start)
+    for name, own in start.items():
+        group, field, *rest = name.split(".")
+        known = name
+        if group == "input" and field in NAMED and name not in trained:
+            known = ".".join([group, field, UNKNOWN, *rest[1:]])
+        if known in trained and trained[known].shape == own.shape:
+            found[name] = trained[known]
+    return found
 
 
 def _as_arrays(named: Iterable[tuple[str, Tensor]]) -> Tensors:

@@ -53,10 +53,9 @@ def public_sets(
 ) -> list[PublicSet]:
     """Phantoms, or the data set that the consortium declares public."""
     if settings.source == "phantoms":
-        sides = [s.domain.size or 28 for s in federation.sites if s.domain.rank == 2]
-        usual = max(sides, key=sides.count, default=28)
+        size = usual_size(federation)
         return phantom_sets(
-            federation.model, settings.images, federation.seed, usual, patterns=settings.patterns
+            federation.model, settings.images, settings.seed, size, patterns=settings.patterns
         )
     facts = medmnist.info(settings.source)
     modality, anatomy = ANATOMY.get(facts.name, ("", ""))
@@ -71,12 +70,18 @@ def public_sets(
     _covered(domain, federation.model)
     images, columns = npz.read(medmnist.find(facts.name, 28, data_root), "train")
     labels = columns["labels"]
-    rows = np.random.default_rng(federation.seed).permutation(len(images))[: settings.images]
+    rows = np.random.default_rng(settings.seed).permutation(len(images))[: settings.images]
     pixels = torch.from_numpy(images[rows].astype(np.uint8))
     pixels = pixels.movedim(-1, 1) if facts.channels > 1 else pixels[:, None]
     task = Task(name=facts.name, kind=facts.task.kind, classes=facts.task.classes)
     truth = torch.from_numpy(labels[rows].astype(np.int64))
     return [PublicSet(domain, task, pixels, truth if truth.shape[1] > 1 else truth[:, 0])]
+
+
+def usual_size(federation: Federation) -> int:
+    """Side of most sites' 2D images, pixels."""
+    sides = [s.domain.size or 28 for s in federation.sites if s.domain.rank == 2]
+    return max(sides, key=sides.count, default=28)
 
 
 def _covered(domain: Domain, model: ModelConfig) -> None:

@@ -181,8 +181,10 @@ def as_nobody(code: str) -> "subprocess.CompletedProcess[str]":
     """Run Python as another user, with the packages of this one."""
     become = f"import os; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
     # imports first: nobody may not be able to read this checkout
-    first = "import sys, socket, grpc; from client.guard_rpc.channel import GuardChannel\n"
-    first += "from server.protocol import Hello\n"
+    first = "import sys, socket\nfrom grpc import _channel\n"
+    first += (
+        "from client.guard_rpc.channel import GuardChannel\nfrom server.protocol import Hello\n"
+    )
     return subprocess.run(
         [sys.executable, "-c", first + become + textwrap.dedent(code)],
         capture_output=True, text=True, cwd=ROOT, timeout=120,

@@ -78,7 +78,7 @@ def folder(one: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def as_user(user: int, groups: list[int], code: str, first: str = "") -> dict[str, str]:
     """What a process of another user prints as JSON; it imports before it becomes that user."""
-    first += "import os, json, socket\nfrom pathlib import Path\n"
+    first += "import os, json, socket\nfrom grpc import _channel\nfrom pathlib import Path\n"
     become = f"os.setgroups({groups})\nos.setgid({user})\nos.setuid({user})\n"
     done = subprocess.run(
         [PYTHON, "-c", first + become + textwrap.dedent(code)],

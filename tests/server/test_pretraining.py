@@ -6,7 +6,7 @@ import torch
 
 from medformer.images import standardise
 from medformer.model import Medformer
-from server.federation import Federation, Pretraining, PublicSite
+from server.federation import Federation, Pretraining, PublicObjective, PublicSite
 from server.pretraining import UNKNOWN_EVERY, initial_shared, phantom_sets, pretrain
 from server.protocol import Schedule, Tensors
 from tests.conftest import CHEST, CONFIG
@@ -29,19 +29,44 @@ def trained(federation: Federation, steps: int) -> Tensors:
     return pretrain(federation, settings, sets)
 
 
-def moved(name: str, after: Tensors) -> bool:
-    return not np.array_equal(after[name], initial_shared(CONFIG, 0)[name])
+def moved(name: str, before: Tensors, after: Tensors) -> bool:
+    return not np.array_equal(before[name], after[name])
 
 
 @pytest.mark.parametrize("entry", ["input.modality.unknown", "input.anatomy.unknown"])
 def test_unknown_entries_learn_in_every_fifth_turn_only(federation: Federation, entry: str):
-    """Up to there they are what the seed made them; the named ones learn in the others."""
+    """The named ones learn in the others."""
+    first = trained(federation, 1)
     before = trained(federation, UNKNOWN_EVERY - 1)
     after = trained(federation, UNKNOWN_EVERY)
-    assert not moved(f"{entry}.tokens", before)
-    assert moved(f"{entry}.tokens", after)
-    assert moved("input.modality.chest-xray.tokens", before)
-    assert not moved("input.modality.histology.tokens", after)
+    assert not moved(f"{entry}.tokens", first, before)
+    assert moved(f"{entry}.tokens", before, after)
+    assert moved("input.modality.chest-xray.tokens", first, before)
+
+
+def test_what_no_public_image_shows_starts_as_unknown(federation: Federation):
+    """A modality, an anatomy; a stem is what the federation's seed makes it."""
+    after = trained(federation, UNKNOWN_EVERY)
+    for field, unseen in (("modality", "histology"), ("anatomy", "colon")):
+        name = f"input.{field}.{unseen}.tokens"
+        assert name in after
+        assert not moved(name, {name: after[f"input.{field}.unknown.tokens"]}, after)
+    stem = "input.stems.2d-3.stages.0.0.weight"
+    assert not moved(stem, initial_shared(CONFIG, 0), after)
+    assert moved(stem.replace("2d-3", "2d-1"), initial_shared(CONFIG, 0), after)
+    assert {k: v.shape for k, v in after.items()} == {
+        k: v.shape for k, v in initial_shared(CONFIG, 0).items()
+    }
+
+
+def test_federations_with_other_sites_start_from_the_same_tensors(federation: Federation):
+    """So that one public start serves them all, whatever their names and seeds are."""
+    more = CONFIG.model_copy(update={"modalities": (*CONFIG.modalities, "mri"), "domains": ("a",)})
+    other = federation.model_copy(update={"model": more, "seed": 7})
+    one, two = trained(federation, 2), trained(other, 2)
+    shown = [k for k in one if one[k].shape == two[k].shape and "2d-3" not in k]
+    assert len(shown) > 50
+    assert not [k for k in shown if moved(k, one, two)]
 
 
 def test_patterns_are_shown_as_of_unknown_kind_in_grey_and_in_colour(federation: Federation):
@@ -51,10 +76,10 @@ def test_patterns_are_shown_as_of_unknown_kind_in_grey_and_in_colour(federation:
     assert {s.domain.channels for s in shown} == {s.domain.channels for s in sets}
     assert all((len(s.images), s.domain.anatomy) == (96, "unknown") for s in shown)
     assert all(s.task.classes == 64 for s in shown)
-    settings = Pretraining(steps=3, batch_size=8, objectives={"orientation": 1.0})
-    after = pretrain(federation, settings, shown)
-    assert moved("input.modality.unknown.tokens", after)
-    assert not moved("input.modality.chest-xray.tokens", after)
+    mix: dict[PublicObjective, float] = {"orientation": 1.0}
+    settings = [Pretraining(steps=n, batch_size=8, objectives=mix) for n in (1, 4)]
+    first, after = (pretrain(federation, one, shown) for one in settings)
+    assert moved("input.modality.unknown.tokens", first, after)
 
 
 def test_the_reference_holds_the_moments_of_public_features(federation: Federation):
