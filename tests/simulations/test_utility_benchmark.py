@@ -3,9 +3,11 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from opacus.accountants import PRVAccountant
 
 from client.data.load import load
 from client.evaluation import evaluate
@@ -17,6 +19,7 @@ from server.coordinate import Run
 from server.pretraining import initial_shared
 from simulations.baselines import LocalFleet
 from simulations.benchmarks.utility import __main__ as command
+from simulations.benchmarks.utility.example import client_of, train_example
 from simulations.benchmarks.utility.federate import train
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings import SETTINGS, groups
@@ -130,6 +133,26 @@ def test_the_ceiling_learns_and_needs_no_privacy(data_root: Path, tmp_path: Path
     assert float(rows[0]["value"] or 0) > 0.9
     with pytest.raises(ConfigError, match="without privacy"):
         train(group, recipe, start, "s", private=True)
+
+
+def test_the_opacus_example_counts_all_rounds_and_learns(data_root: Path, tmp_path: Path):
+    """Its noise is that of three rounds, not of one; with little noise the classes are found."""
+    recipe = Recipe.parse("steps=15 expected_batch_size=8 learning_rate=0.1")
+    where = {"data_root": data_root, "folder": tmp_path}
+    (group,) = groups("breastmnist", SETTINGS["flower-opacus"], recipe, 8.0, 0, **where)  # type: ignore[arg-type]
+    site = group.sites[0]
+    noise = {n: client_of(site, recipe, n, seed=0).noise_multiplier for n in (1, 3)}
+    batches = -(-site.privacy.n_public // 8)
+    for rounds in (1, 3):
+        accountant = PRVAccountant()
+        accountant.history = [(noise[3], 1 / batches, rounds * batches)]
+        spent = accountant.get_epsilon(delta=site.privacy.delta)
+        assert (7.8 < spent <= 8.05) == (rounds == 3)
+    assert noise[1] < noise[3]
+    (easy,) = groups("breastmnist", SETTINGS["flower-opacus"], recipe, 30.0, 0, **where)  # type: ignore[arg-type]
+    models = train_example(easy, recipe.model_copy(update={"steps": 150}), seed=0)
+    model: Any = models[site.name]
+    assert float(evaluate(model, site, load(site, "val"), "val")[0]["value"] or 0) > 0.9
 
 
 def test_a_recipe_is_read_from_a_line():

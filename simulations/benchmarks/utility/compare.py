@@ -34,6 +34,7 @@ QUESTIONS = (
     Question("federated-dp-skew", "local-dp-skew", at_every_site=True),
     Question("modalities-dp", "central-dp"),
     Question("federated-plain", "local-plain"),
+    Question("federated-dp", "flower-opacus"),
 )
 
 

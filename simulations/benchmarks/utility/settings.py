@@ -31,6 +31,8 @@ class Setting:
     """Over four sites; None is one site."""
     together: bool = True
     """Sites average their shared tensors; else each trains for itself."""
+    example: bool = False
+    """Not ours: the network and the loop of Flower's Opacus example."""
 
 
 SETTINGS = {
@@ -40,6 +42,7 @@ SETTINGS = {
     "local-dp-skew": Setting(private=True, divided="dirichlet", together=False),
     "federated-dp-skew": Setting(private=True, divided="dirichlet"),
     "modalities-dp": Setting(private=True),
+    "flower-opacus": Setting(private=True, divided="iid", example=True),
     "central-plain": Setting(private=False),
     "local-plain": Setting(private=False, divided="iid", together=False),
     "federated-plain": Setting(private=False, divided="iid"),

@@ -66,6 +66,7 @@ def run(trial: Trial, place: Place) -> list[Row]:
     """Train and score: a row a data set of the trial."""
     from client.data.load import forget, load
     from client.evaluation import evaluate, scores
+    from simulations.benchmarks.utility.example import train_example
     from simulations.benchmarks.utility.federate import train
     from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER, groups
     from simulations.benchmarks.utility.start import start
@@ -80,11 +81,15 @@ def run(trial: Trial, place: Place) -> list[Row]:
             data_root=place.data_root, folder=Path(folder),
         )  # fmt: skip
         for number, group in enumerate(together):
-            shared = start(group.federation, place.data_root, place.cache)
-            seed = f"{trial.setting} {trial.seed} {number}"
-            models = train(group, recipe, shared, seed, private=setting.private)
+            models: Mapping[str, Any]
+            if setting.example:
+                models = train_example(group, recipe, trial.seed)
+            else:
+                shared = start(group.federation, place.data_root, place.cache)
+                seed = f"{trial.setting} {trial.seed} {number}"
+                models = train(group, recipe, shared, seed, private=setting.private)
             for site in group.sites:
-                model = models[site.name]
+                model: Any = models[site.name]
                 splits = ("val", "test") if place.test else ("val",)
                 for split in splits:
                     metrics = evaluate(model, site, load(site, split), split)
