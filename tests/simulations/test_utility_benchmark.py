@@ -103,11 +103,17 @@ def test_scores_of_the_test_split_are_compared_seed_by_seed(
         arrays = dict(file) | {f"test_{k}": file[f"val_{k}"] for k in ("images", "labels")}
     np.savez(data_root / "breastmnist.npz", **arrays)
     out = data_root.parent / "differences.json"
-    wanted = ("--settings", "central-dp", "federated-dp", "local-dp", "central-plain")
-    rows = run(
-        data_root, monkeypatch, *wanted, "--seeds", "0", "1", "--test", "--compare", str(out)
-    )
+    wanted: tuple[str, ...] = ("--settings", "central-dp", "federated-dp", "local-dp")
+    wanted += ("central-plain",)
+    page = data_root.parent / "page.md"
+    wanted += ("--seeds", "0", "1", "--test", "--compare", str(out), "--markdown", str(page))
+    rows = run(data_root, monkeypatch, *wanted)
     assert len(rows) == 8
+    assert {r["tuning"] for r in rows} == {"not-covered"}
+    ours = [float(r["auc"]) for r in rows if r["setting"] == "central-dp"]  # type: ignore[arg-type]
+    mean, spread = f"{np.mean(ours):.3f}"[1:], f"{np.std(ours, ddof=1):.3f}"[1:]
+    assert f"| central-dp | `{RECIPE}` | {mean} ({spread}) | – | 2 |" in page.read_text()
+    assert "| federated-dp – local-dp | mean |" in page.read_text()
     auc = {(r["setting"], r["seed"]): r["auc"] for r in rows}
     found = {(r["ours"], r["theirs"]): r for r in json.loads(out.read_text())["rows"]}
     assert set(found) == {("central-dp", "central-plain"), ("federated-dp", "local-dp"),

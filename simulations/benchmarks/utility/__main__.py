@@ -8,8 +8,9 @@ from pathlib import Path
 from simulations.benchmarks import record
 from simulations.benchmarks.utility.compare import compare
 from simulations.benchmarks.utility.recipe import DEFAULT, Recipe
-from simulations.benchmarks.utility.settings import MODALITIES, SETTINGS, TOGETHER
-from simulations.benchmarks.utility.trials import Place, Results, Trial, run_all
+from simulations.benchmarks.utility.settings import DELTA, MODALITIES, SETTINGS, TOGETHER
+from simulations.benchmarks.utility.tables import markdown
+from simulations.benchmarks.utility.trials import Place, Results, Row, Trial, run_all
 
 QUICK = {
     "sets": ["breastmnist"],
@@ -32,6 +33,7 @@ def main() -> None:
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     options.add_argument("--test", action="store_true", help="read the test split, once at the end")
     options.add_argument("--compare", type=Path, help="then write paired differences to this file")
+    options.add_argument("--markdown", type=Path, help="write tables of --out and --compare to it")
     options.add_argument("--cache", type=Path, default=Path("runs/utility"))
     options.add_argument("--workers", type=int, default=2)
     if options.parse_known_args()[0].quick:
@@ -43,10 +45,13 @@ def main() -> None:
     results = Results(arguments.out)
     for line in run_all(list(trials(arguments)), place, results, arguments.workers):
         print(line, file=sys.stderr, flush=True)
+    own: list[Row] = []
     if arguments.compare:
         own = [row for recipe in arguments.recipes
                for row in compare(results.rows, recipe, place.cache, place.data_root)]  # fmt: skip
         record.save(arguments.compare, "utility differences", own)
+    if arguments.markdown:
+        arguments.markdown.write_text(markdown(results.rows, own, DELTA))
 
 
 def trials(arguments: argparse.Namespace) -> Iterator[Trial]:

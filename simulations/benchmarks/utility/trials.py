@@ -18,6 +18,7 @@ import numpy.typing as npt
 from medformer.files import replace_file
 from simulations.benchmarks import record
 from simulations.benchmarks.utility.recipe import Recipe
+from simulations.benchmarks.utility.settings import TUNED_ON
 from simulations.pool import each_done
 
 Row = dict[str, Any]
@@ -125,6 +126,7 @@ def _row(trial: Trial, found: Mapping[str, list[Row]], seconds: float, dataset: 
         **asdict(trial),
         "dataset": dataset,
         "trial": trial.dataset,
+        "tuning": "not-covered" if dataset in TUNED_ON else "public",
         "meaning": trial.meaning,
         "auc": mean("test", "auc"),
         "accuracy": mean("test", "accuracy"),

@@ -1,0 +1,84 @@
+"""The tables of utility.json and of the file of differences: no figure is written by hand."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from simulations.benchmarks.model.tables import distinct, grid
+from simulations.benchmarks.utility.settings import SETTINGS
+
+Row = Mapping[str, Any]
+
+HEAD = """# Utility under differential privacy
+
+Written by `python -m simulations.benchmarks.utility --data-root DATA --out
+docs/results/utility.json --markdown FILE` from [utility.json](results/utility.json), whose rows name
+recipe, seed and commit. AUC of the {split} images, mean over seeds, standard deviation over seeds in
+brackets. Delta is {delta:g}; `plain` is the ceiling without privacy. The choice of a recipe by the
+validation images of a set is not covered by its epsilon where `tuning` says so.
+"""
+NOTE = """Of test AUC, seeds paired, with the middle 95 % of resamples of seeds and test images.
+`gain`: the lower end is above 0; `no worse`: above -0.02."""
+
+
+def markdown(rows: Sequence[Row], differences: Sequence[Row], delta: float) -> str:
+    """The whole page: test AUC if every row has it, else validation AUC."""
+    tested = all(row["auc"] is not None for row in rows)
+    metric = "auc" if tested else "validation_auc"
+    hours = sum({_trial(row): row["seconds"] for row in rows}.values()) / 3600
+    commits = ", ".join(f"`{c}`" for c in sorted({row["commit"] for row in rows}))
+    parts = [
+        HEAD.format(split="test" if tested else "validation", delta=delta),
+        f"Commits: {commits}. One core for {hours:.1f} hours.\n",
+    ]
+    for dataset in sorted({row["dataset"] for row in rows}):
+        own = [row for row in rows if row["dataset"] == dataset]
+        parts.append(f"## {dataset}\n\nTuning: {own[0]['tuning']}.\n\n{_table(own, metric)}\n")
+    if differences:
+        parts.append(f"## Differences\n\n{NOTE}\n\n{_differences(differences)}\n")
+    return "\n".join(parts)
+
+
+def _trial(row: Row) -> tuple[Any, ...]:
+    """What was trained once, whatever the number of its rows."""
+    return row["trial"], row["setting"], row["recipe"], row["epsilon"], row["seed"]
+
+
+def _table(rows: Sequence[Row], metric: str) -> str:
+    """A line a setting and recipe, a column an epsilon."""
+    epsilons = sorted({r["epsilon"] for r in rows if r["epsilon"] is not None}, reverse=True)
+    columns = [*epsilons, None]
+    names = [s for s in SETTINGS if any(r["setting"] == s for r in rows)]
+    body = []
+    for setting in names:
+        own = [r for r in rows if r["setting"] == setting]
+        for recipe in distinct(own, "recipe"):
+            of = [r for r in own if r["recipe"] == recipe]
+            cells = [
+                _value([r[metric] for r in of if r["epsilon"] == e and r[metric] is not None])
+                for e in columns
+            ]
+            seeds = len({r["seed"] for r in of})
+            body.append([setting, f"`{recipe}`", *cells, str(seeds)])
+    heads = [*(f"epsilon {e:g}" for e in epsilons), "plain"]
+    return grid(["setting", "recipe", *heads, "seeds"], body)
+
+
+def _value(found: Iterable[float]) -> str:
+    values = list(found)
+    if not values:
+        return "–"
+    spread = f" ({statistics.stdev(values):.3f})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}".replace("0.", ".")
+
+
+def _differences(rows: Sequence[Row]) -> str:
+    body = [
+        [
+            row["dataset"], f"{row['epsilon']:g}", f"{row['ours']} – {row['theirs']}", row["site"],
+            f"{row['mean']:+.3f}", f"{row['lower']:+.3f} to {row['upper']:+.3f}",
+            str(row["pairs"]), row["verdict"],
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return grid(["set", "epsilon", "settings", "site", "mean", "95 %", "seeds", "verdict"], body)
