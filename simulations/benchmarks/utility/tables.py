@@ -12,10 +12,10 @@ Row = Mapping[str, Any]
 HEAD = """# Utility under differential privacy
 
 Written by `python -m simulations.benchmarks.utility --data-root DATA --out
-docs/results/utility.json --markdown FILE` from [utility.json](results/utility.json), whose rows name
-recipe, seed and commit. AUC of the {split} images, mean over seeds, standard deviation over seeds in
-brackets. Delta is {delta:g}; `plain` is the ceiling without privacy. The choice of a recipe by the
-validation images of a set is not covered by its epsilon where `tuning` says so.
+docs/results/utility.json --markdown FILE` from [utility.json](results/utility.json), whose rows
+name recipe, seed and commit. AUC of the {split} images, mean over seeds, standard deviation over
+seeds in brackets. Delta is {delta:g}; `plain` is the ceiling without privacy. The choice of a
+recipe by the validation images of a set is not covered by its epsilon where `tuning` says so.
 """
 NOTE = """Of test AUC, seeds paired, with the middle 95 % of resamples of seeds and test images.
 `gain`: the lower end is above 0; `no worse`: above -0.02."""
