@@ -125,6 +125,20 @@ def test_scores_of_the_test_split_are_compared_seed_by_seed(
         assert row["pairs"] == 2
 
 
+def test_rows_of_earlier_defaults_are_kept_and_not_shown(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The same line meant something else then: its values are no further seeds."""
+    page = data_root.parent / "page.md"
+    wanted = ("--settings", "central-dp", "--seeds", "0", "--markdown", str(page))
+    (row,) = run(data_root, monkeypatch, *wanted)
+    shown, out = page.read_text(), data_root.parent / "utility.json"
+    old = {**row, "meaning": {"steps": 7}, "validation_auc": 0.111}
+    out.write_text(json.dumps({"rows": [row, old]}))
+    assert run(data_root, monkeypatch, *wanted) == [row, old]
+    assert page.read_text() == shown
+
+
 def test_the_ceiling_learns_and_needs_no_privacy(data_root: Path, tmp_path: Path):
     """The images can be told apart; the same optimizer is refused under DP."""
     recipe = Recipe.parse(

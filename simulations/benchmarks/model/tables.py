@@ -34,9 +34,14 @@ def value(rows: Rows, metric: str, **wanted: str) -> str:
     """`mean (spread)` of one row, or a dash."""
     for row in rows:
         if row["metric"] == metric and all(row[k] == v for k, v in wanted.items()):
-            spread = f" ({row['spread']:.3f})" if row["spread"] is not None else ""
-            return f"{row['mean']:.3f}{spread}".replace("0.", ".")
+            return shown(row["mean"], row["spread"])
     return "–"
+
+
+def shown(mean: float, spread: float | None) -> str:
+    """`.950 (.012)`, without a bracket where there is no spread."""
+    bracket = f" ({spread:.3f})" if spread is not None else ""
+    return f"{mean:.3f}{bracket}".replace("0.", ".")
 
 
 def number(rows: Rows, metric: str, digits: int, **wanted: str) -> str:

@@ -47,11 +47,11 @@ def main() -> None:
         print(line, file=sys.stderr, flush=True)
     own: list[Row] = []
     if arguments.compare:
-        own = [row for recipe in arguments.recipes
-               for row in compare(results.rows, recipe, place.cache, place.data_root)]  # fmt: skip
+        for recipe in arguments.recipes:
+            own += compare(results.current, recipe, place.cache, place.data_root)
         record.save(arguments.compare, "utility differences", own)
     if arguments.markdown:
-        arguments.markdown.write_text(markdown(results.rows, own, DELTA))
+        arguments.markdown.write_text(markdown(results.current, own, DELTA))
 
 
 def trials(arguments: argparse.Namespace) -> Iterator[Trial]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from client.data.load import load
+from client.privacy.noise import SeededNoise
 from client.site import Site
 from medformer.config import Domain
 from medformer.errors import ConfigError
@@ -23,9 +24,6 @@ from medformer.images import standardise
 from medformer.tasks import label_losses
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings import Group
-
-OUTPUTS = {"binary-class": 1}
-"""Of a task; as many as it has classes in all other kinds."""
 
 
 class SmallNet(nn.Module):
@@ -69,7 +67,6 @@ class Client:
 
     def fit(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """One epoch from these weights, with an optimizer and a privacy engine of its own."""
-        warnings.filterwarnings("ignore", module="opacus|torch.nn")  # secure_mode, input gradients
         net = SmallNet(*shape_of(self.site))
         net.load_state_dict(weights)
         rate, momentum = self.recipe.learning_rate, self.recipe.momentum
@@ -96,7 +93,7 @@ def shape_of(site: Site) -> tuple[int, int]:
     (task,) = site.tasks
     if site.domain.rank != 2 or task.kind == "dense":
         raise ConfigError(f"{site.name}: the Opacus example classifies 2D images")
-    return site.domain.channels, OUTPUTS.get(task.kind, task.classes)
+    return site.domain.channels, task.outputs
 
 
 def train_example(group: Group, recipe: Recipe, seed: int) -> dict[str, SmallNet]:
@@ -108,6 +105,7 @@ def train_example(group: Group, recipe: Recipe, seed: int) -> dict[str, SmallNet
     Returns:
         Name -> the network after the last round, the same for all.
     """
+    warnings.filterwarnings("ignore", module="opacus|torch.nn")  # secure_mode, input gradients
     torch.manual_seed(seed)  # the first weights, and Opacus's batches
     records = max(site.privacy.n_public for site in group.sites)
     rounds = max(1, round(recipe.steps * recipe.expected_batch_size / records))
@@ -137,7 +135,7 @@ def client_of(site: Site, recipe: Recipe, rounds: int, seed: int) -> Client:
     noise_multiplier = _noise_multiplier(
         site.privacy.epsilon, site.privacy.delta, 1 / len(loader), rounds * len(loader)
     )
-    generator = torch.Generator().manual_seed(int.from_bytes(site.name.encode()[-6:], "big") + seed)
+    generator = SeededNoise(seed, site.name).generator()
     return Client(site, loader, noise_multiplier, generator, recipe)
 
 

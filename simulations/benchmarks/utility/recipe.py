@@ -76,6 +76,10 @@ class Recipe(Frozen):
         except ValidationError as error:
             raise ConfigError(f"recipe {line!r}: {explain(error, cls)}") from error
 
+    def as_json(self) -> dict[str, Any]:
+        """Every value, defaults too, as result files keep them."""
+        return self.model_dump(mode="json")
+
     def phase(self, steps_a_round: int) -> Phase:
         """All steps, as one phase of a schedule."""
         return Phase(

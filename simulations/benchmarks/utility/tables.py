@@ -1,10 +1,10 @@
 """The tables of utility.json and of the file of differences: no figure is written by hand."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from simulations.benchmarks.model.tables import distinct, grid
+from simulations.benchmarks.model.tables import distinct, grid, shown
 from simulations.benchmarks.utility.settings import SETTINGS
 
 Row = Mapping[str, Any]
@@ -64,12 +64,10 @@ def _table(rows: Sequence[Row], metric: str) -> str:
     return grid(["setting", "recipe", *heads, "seeds"], body)
 
 
-def _value(found: Iterable[float]) -> str:
-    values = list(found)
-    if not values:
+def _value(found: Sequence[float]) -> str:
+    if not found:
         return "–"
-    spread = f" ({statistics.stdev(values):.3f})" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{spread}".replace("0.", ".")
+    return shown(statistics.mean(found), statistics.stdev(found) if len(found) > 1 else None)
 
 
 def _differences(rows: Sequence[Row]) -> str:

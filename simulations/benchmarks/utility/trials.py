@@ -42,7 +42,7 @@ class Trial:
     @property
     def meaning(self) -> dict[str, Any]:
         """What the recipe comes to: the product's defaults may change."""
-        return Recipe.parse(self.recipe).model_dump(mode="json")
+        return Recipe.parse(self.recipe).as_json()
 
 
 def scores_file(row: Row, cache: Path) -> Path:
@@ -157,6 +157,11 @@ class Results:
     def has(self, trial: Trial, *, test: bool) -> bool:
         """Whether it was measured, on the test split if `test`."""
         return any(_is(row, trial) and (row["auc"] is not None or not test) for row in self.rows)
+
+    @property
+    def current(self) -> list[Row]:
+        """Rows whose recipe still means what it meant: defaults have changed since others."""
+        return [r for r in self.rows if r["meaning"] == Recipe.parse(r["recipe"]).as_json()]
 
     def add(self, trial: Trial, rows: Iterable[Row]) -> None:
         """Put a trial's rows in the place of older ones."""
