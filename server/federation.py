@@ -31,17 +31,19 @@ class Pretraining(Frozen):
 
     source: str = "phantoms"
     """`phantoms`, or the name of a MedMNIST data set that the consortium declares public."""
-    images: int = Field(default=4_000, ge=64, le=1_000_000)
+    images: int = Field(default=10_000, ge=64, le=1_000_000)
     """Images of each phantom kind, or at most so many of the data set."""
-    patterns: int = Field(default=0, ge=0, le=1_000_000)
+    patterns: int = Field(default=20_000, ge=0, le=1_000_000)
     """Beside the phantoms: so many images of shapes and textures that imitate nothing."""
-    steps: int = Field(default=300, ge=0, le=1_000_000)
+    volumes: int = Field(default=6_000, ge=0, le=100_000)
+    """And so many volumes of the same kind, for the stem of 3D images."""
+    steps: int = Field(default=7_000, ge=0, le=1_000_000)
     batch_size: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=1.5e-3, gt=0)
     seed: int = Field(default=0, ge=0)
     """Of images and training: federations with the same settings start from the same tensors."""
     objectives: dict[PublicObjective, Annotated[float, Field(gt=0)]] = Field(
-        default={"supervised": 1.0, "inpainting": 0.5}, min_length=1
+        default={"supervised": 1.0}, min_length=1
     )
 
 

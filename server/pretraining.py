@@ -14,18 +14,26 @@ from medformer.images import shift_and_flip, standardise
 from medformer.library import seeded
 from medformer.model import Medformer
 from medformer.objectives import Batch, mix_losses
+from medformer.phantoms import solids
 from medformer.sharing import is_local
-from server.federation import Federation, Pretraining
+from server.federation import Pretraining
 from server.protocol import Tensors
 
 log = logging.getLogger(__name__)
 
+REVISION = 1
+"""Raise it with whatever changes public images or what training makes of them: kept starts are of
+one revision."""
 UNKNOWN_EVERY = 5
 """In every so many turns through the sets, images are shown as of unknown modality and anatomy."""
 NAMED = ("modality", "anatomy")
 """Parts of the input adapter that have an entry for each name and one for `unknown`."""
 REFERENCE_BATCHES = 8
 """Batches of each set that the reference moments are taken over."""
+VOLUME_SIZE = 28
+"""Side of public volumes, voxels."""
+_APART = 1_000_003
+"""Added to the seed of public images, so that they are no site's phantoms."""
 
 
 @dataclass(frozen=True)
@@ -35,34 +43,41 @@ class PublicSet:
     domain: Domain
     task: Task
     images: Tensor
-    """(N, C, H, W) uint8."""
+    """(N, C, H, W), or (N, C, D, H, W), uint8."""
     labels: Tensor
     """(N,) int64."""
 
 
-def phantom_sets(
-    config: ModelConfig, images: int, seed: int, size: int = 28, *, patterns: int = 0
-) -> list[PublicSet]:
-    """Procedural images of every kind that the model has a stem for; colour ones in grey too.
+def phantom_sets(settings: Pretraining, size: int = 28) -> list[PublicSet]:
+    """Procedural images of every kind, colour ones in grey too, whatever kinds the sites have.
+
+    Patterns and volumes imitate no kind and are shown as of unknown modality and anatomy.
 
     Args:
-        images: Of each kind.
+        settings: How many of each.
         size: Their side in pixels: that of most sites, so that the same stages of a stem learn.
-        patterns: Images that imitate no kind, shown as of unknown modality and anatomy.
     """
-    kinds = [(kind, images) for kind in phantoms.KINDS.values()]
-    if patterns:
-        kinds.append((phantoms.PATTERNS, patterns))
-    return [
-        found
-        for kind, count in kinds
-        for found in _sets_of(kind, count, seed, size)
-        if found.domain.stem in config.stems
-    ]
+    kinds = [(kind, settings.images) for kind in phantoms.KINDS.values()]
+    if settings.patterns:
+        kinds.append((phantoms.PATTERNS, settings.patterns))
+    found = [s for kind, count in kinds for s in _sets_of(kind, count, settings.seed, size)]
+    if settings.volumes:
+        found.append(_volumes(settings.volumes, settings.seed))
+    return found
+
+
+def _volumes(count: int, seed: int) -> PublicSet:
+    volumes, labels = solids.generate(count, seed=_APART + seed, size=VOLUME_SIZE)
+    domain = Domain(
+        name="phantom-solids", modality=UNKNOWN, anatomy=UNKNOWN, channels=1, rank=3,
+        size=VOLUME_SIZE,
+    )  # fmt: skip
+    task = Task(name=domain.name, kind="multi-class", classes=len(solids.CLASSES))
+    return PublicSet(domain, task, torch.from_numpy(volumes)[:, None], torch.from_numpy(labels))
 
 
 def _sets_of(kind: phantoms.PhantomKind, count: int, seed: int, size: int) -> Iterator[PublicSet]:
-    pixels, labels = phantoms.generate(kind.name, count, seed=1_000_003 + seed, size=size)
+    pixels, labels = phantoms.generate(kind.name, count, seed=_APART + seed, size=size)
     tensor = torch.from_numpy(pixels)
     colour = tensor.permute(0, 3, 1, 2) if kind.channels == 3 else tensor[:, None]
     grey = colour.float().mean(1, keepdim=True).to(torch.uint8)
@@ -92,28 +107,9 @@ def initial_shared(config: ModelConfig, seed: int) -> Tensors:
     return _as_arrays(seeded(config, (), site=False, seed=seed).named_parameters())
 
 
-def pretrain(
-    federation: Federation,
-    settings: Pretraining,
-    sets: list[PublicSet],
-    progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
-) -> Tensors:
-    """The shared tensors of a federation after training on public images.
-
-    Args:
-        sets: Public images; their heads are thrown away afterwards.
-        progress: Called every 50 steps with (step, steps, loss).
-    Returns:
-        Name -> array of everything that sites share.
-    """
-    start = initial_shared(federation.model, federation.seed)
-    if not sets or not settings.steps:
-        return start
-    return carried_over(train_public(federation.model, settings, sets, progress), start)
-
-
 def train_public(
-    sized: ModelConfig,
+    preset: str,
+    encoder_eps: float,
     settings: Pretraining,
     sets: list[PublicSet],
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
@@ -125,12 +121,14 @@ def train_public(
     images' features become the reference of the alignment objective.
 
     Args:
-        sized: Whose preset is trained.
+        encoder_eps: Of the encoder's norms.
+        sets: Public images; their heads are thrown away afterwards.
+        progress: Called every 50 steps with (step, steps, loss).
     Returns:
         Name -> array, for `carried_over`.
     """
-    config = ModelConfig.for_domains([s.domain for s in sets], sized.preset)
-    config = config.model_copy(update={"encoder_eps": sized.encoder_eps})
+    config = ModelConfig.for_domains([s.domain for s in sets], preset)
+    config = config.model_copy(update={"encoder_eps": encoder_eps})
     model = seeded(config, [s.task for s in sets], site=False, seed=settings.seed)
     model.train()
     generator = torch.Generator().manual_seed(settings.seed)

@@ -1,25 +1,41 @@
 """The public start of a federation: random tensors, or pre-training on public images."""
 
+import hashlib
 import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from client.data import medmnist, npz
-from medformer.config import Domain, ModelConfig, Task
-from medformer.errors import ConfigError
+from medformer.config import PRESETS, Domain, ModelConfig, Task
 from medformer.vocabulary import ANATOMY
 from server.federation import Federation, Pretraining
-from server.pretraining import PublicSet, phantom_sets, pretrain
+from server.pretraining import (
+    REVISION,
+    PublicSet,
+    carried_over,
+    initial_shared,
+    phantom_sets,
+    train_public,
+)
 from server.protocol import Tensors
+from simulations import pretrained
 from simulations.scenario import load_scenario
 from simulations.start import untrained
 
 log = logging.getLogger(__name__)
+
+EPS = ModelConfig.model_fields["encoder_eps"].default
+"""Of the norms of an encoder that starts from no ViT."""
+
+Progress = Callable[[int, int, float], None]
+"""Told (step, steps, loss) every 50 steps."""
 
 
 def start_of(federation: Federation, folder: Path, data_root: Path | None) -> Tensors:
@@ -28,8 +44,7 @@ def start_of(federation: Federation, folder: Path, data_root: Path | None) -> Te
     It uses half of the cores, because meanwhile the sites start.
     """
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
-    settings = federation.pretraining
-    if settings is None:
+    if federation.pretraining is None:
         return untrained(federation, load_scenario(str(folder / "scenario.yaml")).start)
     began = time.monotonic()
 
@@ -44,21 +59,74 @@ def start_of(federation: Federation, folder: Path, data_root: Path | None) -> Te
         with open(folder / "metrics.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")
 
-    sets = public_sets(settings, federation, data_root)
-    return pretrain(federation, settings, sets, progress)
+    return public_start(federation, data_root, pretrained.cache_folder(), progress)
 
 
-def public_sets(
-    settings: Pretraining, federation: Federation, data_root: Path | None
-) -> list[PublicSet]:
+def public_start(
+    federation: Federation,
+    data_root: Path | None,
+    cache: Path,
+    progress: Progress = lambda step, steps, loss: None,
+) -> Tensors:
+    """Name -> array of everything that sites share, before round 1.
+
+    Public pre-training knows the names of the public images alone, so that one start serves every
+    federation with its settings, preset and size of image; it is trained where nobody kept it.
+
+    Args:
+        cache: Folder where starts are kept.
+    """
+    random, settings = initial_shared(federation.model, federation.seed), federation.pretraining
+    if settings is None or not settings.steps:
+        return random
+    model, size = federation.model, usual_size(federation)
+    facts = made_from(settings, model.preset, model.encoder_eps, size, data_root)
+    key = pretrained.key_of(facts)
+    with pretrained.alone(key, cache):
+        found = pretrained.find(key, cache)
+        if found is None:
+            sets = sets_of(settings, size, data_root)
+            made = train_public(model.preset, model.encoder_eps, settings, sets, progress)
+            packed = pretrained.pack(made)
+            pretrained.keep(key, packed, cache)
+            return carried_over(pretrained.unpack(packed), random)
+    tensors, where = found
+    log.info("public start %s from %s", key, where)
+    return carried_over(tensors, random)
+
+
+def made_from(
+    settings: Pretraining,
+    preset: str,
+    encoder_eps: float,
+    size: int,
+    data_root: Path | None,
+) -> dict[str, Any]:
+    """All that a public start depends on, as JSON.
+
+    Raises:
+        MedFormerError: The data set that is declared public cannot be read.
+    """
+    content = ""
+    if settings.source != "phantoms":
+        file = medmnist.find(medmnist.info(settings.source).name, 28, data_root)
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+    return {
+        "revision": REVISION,
+        "settings": settings.model_dump(mode="json"),
+        "preset": PRESETS[preset].model_dump(mode="json"),
+        "encoder_eps": encoder_eps,
+        "size": size,
+        "content": content,
+    }
+
+
+def sets_of(settings: Pretraining, size: int, data_root: Path | None) -> list[PublicSet]:
     """Phantoms, or the data set that the consortium declares public."""
     if settings.source == "phantoms":
-        size = usual_size(federation)
-        return phantom_sets(
-            federation.model, settings.images, settings.seed, size, patterns=settings.patterns
-        )
+        return phantom_sets(settings, size)
     facts = medmnist.info(settings.source)
-    modality, anatomy = ANATOMY.get(facts.name, ("", ""))
+    modality, anatomy = ANATOMY[facts.name]
     domain = Domain(
         name="public",
         modality=modality,
@@ -67,7 +135,6 @@ def public_sets(
         rank=facts.rank,
         size=28,
     )
-    _covered(domain, federation.model)
     images, columns = npz.read(medmnist.find(facts.name, 28, data_root), "train")
     labels = columns["labels"]
     rows = np.random.default_rng(settings.seed).permutation(len(images))[: settings.images]
@@ -84,10 +151,14 @@ def usual_size(federation: Federation) -> int:
     return max(sides, key=sides.count, default=28)
 
 
-def _covered(domain: Domain, model: ModelConfig) -> None:
-    known = domain.modality in model.modalities and domain.anatomy in model.anatomies
-    if domain.stem not in model.stems or not known:
-        raise ConfigError(
-            f"pretraining.source: the sites show no {domain.stem} {domain.modality} images of "
-            f"{domain.anatomy}, so this public data set has no place in the model"
-        )
+def fingerprint() -> dict[str, Any]:
+    """What images and training make of a few images of each kind: REVISION is raised when this
+    changes."""
+    settings = Pretraining(images=64, patterns=64, volumes=16, steps=14, batch_size=8)
+    sets = phantom_sets(settings)
+    digest = hashlib.sha256()
+    for one in sets:
+        digest.update(one.images.numpy().tobytes())
+    losses: list[float] = []
+    train_public("tiny", EPS, settings, sets, lambda step, steps, loss: losses.append(loss))
+    return {"images": digest.hexdigest(), "loss": losses[-1]}

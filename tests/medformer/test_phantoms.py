@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medformer import phantoms
-from medformer.phantoms import PATTERNS, Scanner, generate, outlined
+from medformer.phantoms import PATTERNS, Scanner, generate, outlined, solids
 
 KINDS = {**phantoms.KINDS, PATTERNS.name: PATTERNS}
 ANY_KIND = pytest.mark.parametrize("kind", sorted(KINDS))
@@ -281,3 +281,52 @@ def test_a_scanner_outside_physics_is_refused(setting, message):
     """Each setting states its range."""
     with pytest.raises(ValueError, match=message):
         Scanner(**setting)
+
+
+def test_volumes_are_reproducible_and_of_many_shapes():
+    """The same bytes, fewer are the first ones, classes equally likely, every class of its own."""
+    volumes, labels = solids.generate(40, seed=3)
+    again, same = solids.generate(19, seed=3)
+    assert (volumes.shape, volumes.dtype) == ((40, 28, 28, 28), np.uint8)
+    np.testing.assert_array_equal(again, volumes[:19])
+    np.testing.assert_array_equal(same, labels[:19])
+    assert (solids.generate(19, seed=4)[0] != again).any(axis=(1, 2, 3)).all()
+    assert len(np.unique(volumes.reshape(40, -1), axis=0)) == 40
+    _, many = solids.generate(960, seed=0, size=16)
+    spread = np.sqrt(960 / 48 * (1 - 1 / 48))
+    assert np.abs(np.bincount(many, minlength=48) - 20).max() < 5 * spread
+    rng = np.random.default_rng(0)
+    things = solids.render(rng, np.repeat(np.arange(len(solids.SHAPES)), 64), 24)
+    share = (things > 0.5).reshape(len(solids.SHAPES), 64, -1).mean(-1)
+    assert (share.mean(1) > 0.01).all()
+    assert (share.mean(1) < 0.6).all()
+
+
+def test_the_shape_of_a_volume_can_be_told_from_its_outline():
+    """By the moments of the bare outlines alone, far above chance (1/8)."""
+    rng = np.random.default_rng(1)
+    labels = np.tile(np.arange(len(solids.SHAPES)), 120)
+    volumes = solids.render(rng, labels, 28)
+    bare = np.array([len(np.unique(v)) == 2 for v in volumes])
+    volumes, labels = volumes[bare] > 0.5, labels[bare]
+    assert 0.25 < bare.mean() < 0.42
+
+    def moments(volume: np.ndarray) -> np.ndarray:
+        places = np.argwhere(volume) - 14.0
+        spread = np.sqrt(np.linalg.eigvalsh(np.cov(places.T)))
+        far = np.linalg.norm(places - places.mean(0), axis=1)
+        return np.array([*spread[:-1] / spread[-1], np.log(len(places)) - 3 * np.log(spread[-1]),
+                         *np.quantile(far, [0.05, 0.5, 0.95]) / spread[-1]])  # fmt: skip
+
+    features = np.stack([moments(v) for v in volumes])
+    half = len(features) // 2
+    known = (features - features[:half].mean(0)) / features[:half].std(0)
+    away = ((known[half:, None] - known[None, :half]) ** 2).sum(-1)
+    nearest = labels[:half][away.argmin(1)]
+    assert (nearest == labels[half:]).mean() > 0.6
+
+
+@pytest.mark.parametrize("wrong", [{"count": -1}, {"seed": -1}, {"size": 8}, {"size": 512}])
+def test_volumes_that_cannot_be_drawn(wrong: dict[str, int]):
+    with pytest.raises(ValueError, match="must be 0 or more, size"):
+        solids.generate(**{"count": 1, "seed": 0, **wrong})

@@ -7,11 +7,18 @@ import torch
 from medformer.images import standardise
 from medformer.model import Medformer
 from server.federation import Federation, Pretraining, PublicObjective, PublicSite
-from server.pretraining import UNKNOWN_EVERY, initial_shared, phantom_sets, pretrain
+from server.pretraining import (
+    UNKNOWN_EVERY,
+    PublicSet,
+    carried_over,
+    initial_shared,
+    phantom_sets,
+    train_public,
+)
 from server.protocol import Schedule, Tensors
 from tests.conftest import CHEST, CONFIG
 
-SETS = phantom_sets(CONFIG, 64, seed=0)[:2]
+SETS = phantom_sets(Pretraining(images=64, patterns=0, volumes=0))[:2]
 
 
 @pytest.fixture
@@ -20,6 +27,13 @@ def federation(schedule: Schedule) -> Federation:
         name="test", model=CONFIG, schedule=schedule, pretraining=None,
         sites=(PublicSite(name="north", domain=CHEST),),
     )  # fmt: skip
+
+
+def pretrain(federation: Federation, settings: Pretraining, sets: list[PublicSet]) -> Tensors:
+    """The federation's tensors after training on `sets`."""
+    config = federation.model
+    made = train_public(config.preset, config.encoder_eps, settings, sets)
+    return carried_over(made, initial_shared(config, federation.seed))
 
 
 def trained(federation: Federation, steps: int) -> Tensors:
@@ -69,17 +83,20 @@ def test_federations_with_other_sites_start_from_the_same_tensors(federation: Fe
     assert not [k for k in shown if moved(k, one, two)]
 
 
-def test_patterns_are_shown_as_of_unknown_kind_in_grey_and_in_colour(federation: Federation):
-    """Only where a model has the stem; they train what every kind of image uses."""
-    sets = phantom_sets(CONFIG, 64, seed=0, patterns=96)
+def test_every_kind_of_stem_learns_whatever_the_sites_have(federation: Federation):
+    """Patterns in grey and in colour, and volumes, shown as of unknown kind."""
+    sets = phantom_sets(Pretraining(images=64, patterns=96, volumes=80))
     shown = [s for s in sets if s.domain.modality == "unknown"]
-    assert {s.domain.channels for s in shown} == {s.domain.channels for s in sets}
-    assert all((len(s.images), s.domain.anatomy) == (96, "unknown") for s in shown)
-    assert all(s.task.classes == 64 for s in shown)
+    assert [s.domain.stem for s in shown] == ["2d-3", "2d-1", "3d-1"]
+    assert all(s.domain.anatomy == "unknown" for s in shown)
+    assert [(len(s.images), s.task.classes) for s in shown] == [(96, 64), (96, 64), (80, 48)]
     mix: dict[PublicObjective, float] = {"orientation": 1.0}
-    settings = [Pretraining(steps=n, batch_size=8, objectives=mix) for n in (1, 4)]
+    settings = [Pretraining(steps=n, batch_size=4, objectives=mix) for n in (1, 4)]
+    volumetric = CONFIG.model_copy(update={"stems": ("2d-1", "3d-1")})
+    federation = federation.model_copy(update={"model": volumetric})
     first, after = (pretrain(federation, one, shown) for one in settings)
-    assert moved("input.modality.unknown.tokens", first, after)
+    for name in ("modality.unknown.tokens", "stems.3d-1.stages.0.0.weight"):
+        assert moved(f"input.{name}", first, after), name
 
 
 def test_the_reference_holds_the_moments_of_public_features(federation: Federation):

@@ -46,9 +46,7 @@ class Recipe(Frozen):
     """Part of the rounds, the last ones, in which every site goes on with a copy of its own."""
     objectives: dict[Objective, float] = Field(default={"supervised": 1.0})
     spare_rounds: int = Field(default=1, ge=0)
-    pretraining: Pretraining | None = Pretraining(
-        images=3_000, steps=1_200, objectives={"supervised": 1.0}
-    )
+    pretraining: Pretraining | None = Pretraining()
 
     @classmethod
     def parse(cls, line: str) -> "Recipe":

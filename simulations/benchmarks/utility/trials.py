@@ -70,7 +70,7 @@ def run(trial: Trial, place: Place) -> list[Row]:
     from simulations.benchmarks.utility.example import train_example
     from simulations.benchmarks.utility.federate import train
     from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER, groups
-    from simulations.benchmarks.utility.start import start
+    from simulations.public import public_start
 
     began = time.monotonic()
     recipe, setting = Recipe.parse(trial.recipe), SETTINGS[trial.setting]
@@ -86,7 +86,7 @@ def run(trial: Trial, place: Place) -> list[Row]:
             if setting.example:
                 models = train_example(group, recipe, trial.seed)
             else:
-                shared = start(group.federation, place.data_root, place.cache)
+                shared = public_start(group.federation, place.data_root, place.cache)
                 seed = f"{trial.setting} {trial.seed} {number}"
                 models = train(group, recipe, shared, seed, private=setting.private)
             for site in group.sites:
