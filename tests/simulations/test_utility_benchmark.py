@@ -117,12 +117,22 @@ def test_scores_of_the_test_split_are_compared_seed_by_seed(
     auc = {(r["setting"], r["seed"]): r["auc"] for r in rows}
     found = {(r["ours"], r["theirs"]): r for r in json.loads(out.read_text())["rows"]}
     assert set(found) == {("central-dp", "central-plain"), ("federated-dp", "local-dp"),
-                          ("federated-dp", "central-dp")}  # fmt: skip
+                          ("federated-dp", "central-dp"),
+                          ("federated-dp", "local-dp, central-dp")}  # fmt: skip
+    for seed in (0, 1):
+        auc["local-dp, central-dp", seed] = np.mean(
+            [auc["local-dp", seed], auc["central-dp", seed]]  # type: ignore[arg-type]
+        )
     for (ours, theirs), row in found.items():
         gaps = [auc[ours, s] - auc[theirs, s] for s in (0, 1)]  # type: ignore[operator]
         assert row["mean"] == pytest.approx(np.mean(gaps), abs=2e-4)
         assert row["lower"] <= row["upper"]
         assert row["pairs"] == 2
+    for scores in (data_root.parent / "cache").glob("scores-*"):
+        scores.unlink()
+    before = out.read_text()
+    run(data_root, monkeypatch, *wanted)
+    assert out.read_text() == before  # what was compared once stays, though the scores are gone
 
 
 def test_rows_of_earlier_defaults_are_kept_and_not_shown(
@@ -186,6 +196,9 @@ def test_a_recipe_is_read_from_a_line():
     assert PRESETS[recipe.named_preset()].residual_scale == 0.1
     assert Recipe.parse("default") == Recipe()
     assert Recipe.parse("pretraining=false").pretraining is None
+    smaller = Recipe.parse("divided_batch_size=8")
+    assert smaller.phase(1, divided=True).expected_batch_size == 8
+    assert smaller.phase(1).expected_batch_size == Recipe().expected_batch_size
     for line in ("view=4", "views", "views=0", "pretraining.step=1"):
         with pytest.raises(ConfigError, match="recipe"):
             Recipe.parse(line)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from client.evaluation import auc
-from simulations.benchmarks.utility.stats import difference, weighted_auc
+from simulations.benchmarks.utility.stats import Difference, Pair, weighted_auc
+from simulations.benchmarks.utility.stats import difference as difference_of
 
 
 def answers(classes: int, skill: float, seed: int = 0, count: int = 300):  # type: ignore[no-untyped-def]
@@ -13,6 +14,10 @@ def answers(classes: int, skill: float, seed: int = 0, count: int = 300):  # typ
     columns = 1 if classes == 2 else classes
     own = truth[:, None] == (np.arange(columns) if columns > 1 else 1)
     return truth, np.round(skill * own + rng.normal(0, 1, (count, columns)), 1)  # with ties
+
+
+def difference(truth, ours, theirs, resamples: int = 2_000) -> Difference:  # type: ignore[no-untyped-def]
+    return difference_of([Pair(truth, ours, theirs)], resamples=resamples)
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -51,6 +56,22 @@ def test_seeds_are_paired():
     assert half == pytest.approx(difference(truth, {0: own}, {0: none}, resamples=10).mean / 2)
     with pytest.raises(ValueError, match="no seed in common"):
         difference(truth, {0: own}, {1: own})
+
+
+def test_the_mean_over_sets_is_of_seeds_that_all_have():
+    """And is surer than each set alone, whose images are drawn for themselves."""
+    sides = [
+        [{s: [answers(c, skill, s + 10 * k)[1]] for s in range(5 + k)} for skill in (1.2, 1.0)]
+        for k, c in enumerate((2, 5))
+    ]
+    pairs = [Pair(answers(c, 0)[0], *own) for c, own in zip((2, 5), sides, strict=True)]
+    together = difference_of(pairs, resamples=400)
+    shared = [{s: v for s, v in side.items() if s < 5} for side in sides[1]]
+    alone = [difference_of([p], resamples=400) for p in (pairs[0], Pair(pairs[1].truth, *shared))]
+    assert together.pairs == 5
+    assert together.mean == pytest.approx(np.mean([one.mean for one in alone]))
+    width = together.upper - together.lower
+    assert width < max(one.upper - one.lower for one in alone)
 
 
 def test_an_interval_covers_the_true_difference_about_as_often_as_it_says():

@@ -1,12 +1,13 @@
 """`python -m simulations.benchmarks.utility --data-root DATA --out docs/results/utility.json`."""
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from simulations.benchmarks import record
-from simulations.benchmarks.utility.compare import compare
+from simulations.benchmarks.utility.compare import compare, merged
 from simulations.benchmarks.utility.recipe import DEFAULT, Recipe
 from simulations.benchmarks.utility.settings import DELTA, MODALITIES, SETTINGS, TOGETHER
 from simulations.benchmarks.utility.tables import markdown
@@ -45,11 +46,13 @@ def main() -> None:
     results = Results(arguments.out)
     for line in run_all(list(trials(arguments)), place, results, arguments.workers):
         print(line, file=sys.stderr, flush=True)
-    own: list[Row] = []
-    if arguments.compare:
-        for recipe in arguments.recipes:
-            own += compare(results.current, recipe, place.cache, place.data_root)
-        record.save(arguments.compare, "utility differences", own)
+    file, own = arguments.compare, list[Row]()
+    if file:
+        earlier = json.loads(file.read_text())["rows"] if file.exists() else []
+        scored = [row for row in results.current if row["auc"] is not None]
+        found = compare(scored, arguments.recipes, place.cache, place.data_root)
+        own = merged(earlier, list(found))
+        record.save(file, "utility differences", own)
     if arguments.markdown:
         arguments.markdown.write_text(markdown(results.current, own, DELTA))
 

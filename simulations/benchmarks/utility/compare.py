@@ -1,5 +1,6 @@
 """What is compared with what, and the verdicts: from the scores that the trials kept."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ import numpy as np
 
 from client.data import medmnist, npz
 from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER
-from simulations.benchmarks.utility.stats import Answers, Floats, difference
+from simulations.benchmarks.utility.stats import Answers, Difference, Floats, Pair, difference
 from simulations.benchmarks.utility.trials import Row, scores_file
 
 Found = dict[str, dict[int, dict[str, Floats]]]
@@ -19,81 +20,122 @@ Found = dict[str, dict[int, dict[str, Floats]]]
 
 @dataclass(frozen=True)
 class Question:
-    """Is one setting ahead of another?"""
+    """Is one setting ahead of another, or of the middle between two?"""
 
     ours: str
-    theirs: str
+    theirs: tuple[str, ...]
     at_every_site: bool = False
     """Ask it of each site alone, too."""
+    over_sets: bool = False
+    """Ask it of the mean over all sets, too."""
 
 
 QUESTIONS = (
-    Question("central-dp", "central-plain"),
-    Question("federated-dp", "local-dp"),
-    Question("federated-dp", "central-dp"),
-    Question("federated-dp-skew", "local-dp-skew", at_every_site=True),
-    Question("modalities-dp", "central-dp"),
-    Question("federated-plain", "local-plain"),
-    Question("federated-dp", "flower-opacus"),
+    Question("central-dp", ("central-plain",)),
+    Question("federated-dp", ("local-dp",)),
+    Question("federated-dp", ("local-dp", "central-dp")),
+    Question("federated-dp", ("central-dp",)),
+    Question("federated-dp-skew", ("local-dp-skew",), at_every_site=True),
+    Question("modalities-dp", ("central-dp",), over_sets=True),
+    Question("federated-plain", ("local-plain",)),
+    Question("federated-dp", ("flower-opacus",)),
 )
+ALL = "all"
+"""In the place of a data set: the mean over all."""
 
 
 def compare(
-    rows: Sequence[Row], recipe: str, cache: Path, data_root: Path | None
+    rows: Sequence[Row], recipes: Sequence[str], cache: Path, data_root: Path | None
 ) -> Iterator[dict[str, Any]]:
-    """A row for each data set, epsilon and question whose trials were scored on the test split.
+    """A row for each data set, epsilon and question whose trials' scores are in the cache.
 
     Args:
-        recipe: The line whose rows are compared.
+        recipes: The lines whose rows are compared; the first that a setting was measured with
+            speaks for it.
     """
-    for dataset in sorted({row["dataset"] for row in rows}):
-        own = [r for r in rows if (r["dataset"], r["recipe"]) == (dataset, recipe)]
-        truth = _truth(dataset, data_root)
-        for epsilon in sorted({r["epsilon"] for r in own if r["epsilon"] is not None}):
-            found = _found(own, epsilon, cache)
-            for question in QUESTIONS:
-                if question.ours in found and question.theirs in found:
-                    ours, theirs = found[question.ours], found[question.theirs]
-                    for sites, a, b in _pairs(question, ours, theirs):
-                        result = difference(truth, a, b)
-                        yield {
-                            "dataset": dataset,
-                            "epsilon": epsilon,
-                            "ours": question.ours,
-                            "theirs": question.theirs,
-                            "site": sites,
-                            **{k: _short(v) for k, v in asdict(result).items()},
-                            "verdict": result.verdict,
-                        }
+    sets = sorted({row["dataset"] for row in rows})
+    truth = {dataset: _truth(dataset, data_root) for dataset in sets}
+    for epsilon in sorted({r["epsilon"] for r in rows if r["epsilon"] is not None}):
+        found = {
+            dataset: _found([r for r in rows if r["dataset"] == dataset], recipes, epsilon, cache)
+            for dataset in sets
+        }
+        for question in QUESTIONS:
+            wanted = (question.ours, *question.theirs)
+            able = [d for d in sets if all(setting in found[d] for setting in wanted)]
+            for dataset in able:
+                for site, pair in _pairs(question, truth[dataset], found[dataset]):
+                    yield _row(dataset, epsilon, question, site, difference([pair]))
+            if question.over_sets and len(able) > 1:
+                pairs = [next(_pairs(question, truth[d], found[d]))[1] for d in able]
+                yield _row(ALL, epsilon, question, "mean", difference(pairs))
 
 
-def _pairs(
-    question: Question, ours: Mapping[int, Mapping[str, Floats]], theirs: Mapping[int, Any]
-) -> Iterator[tuple[str, Answers, Answers]]:
+def merged(
+    earlier: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Rows of both, the newer in the place of the older: scores of some trials may be gone."""
+
+    def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return row["dataset"], row["epsilon"], row["ours"], row["theirs"], row["site"]
+
+    rows = {place(row): row for row in [*earlier, *found]}
+    return [rows[key] for key in sorted(rows)]
+
+
+def _row(
+    dataset: str, epsilon: float, question: Question, site: str, result: Difference
+) -> dict[str, Any]:
+    return {
+        "dataset": dataset,
+        "epsilon": epsilon,
+        "ours": question.ours,
+        "theirs": ", ".join(question.theirs),
+        "site": site,
+        **{k: _short(v) for k, v in asdict(result).items()},
+        "verdict": result.verdict,
+    }
+
+
+def _pairs(question: Question, truth: Any, found: Found) -> Iterator[tuple[str, Pair]]:
     """All sites together, then each site by itself if it was asked for."""
-
-    def mean(found: Mapping[int, Mapping[str, Floats]]) -> Answers:
-        return {seed: list(sites.values()) for seed, sites in found.items()}
-
-    yield "mean", mean(ours), mean(theirs)
+    ours = found[question.ours]
+    theirs = [found[setting] for setting in question.theirs]
+    yield "mean", Pair(truth, _answers(ours), _middle([_answers(side) for side in theirs]))
     if question.at_every_site:
         for site in sorted(next(iter(ours.values()))):
-            yield (
-                site,
-                {seed: [sites[site]] for seed, sites in ours.items()},
-                {seed: [sites[site]] for seed, sites in theirs.items()},
-            )
+            one, *_ = ({s: [sites[site]] for s, sites in side.items()} for side in theirs)
+            yield site, Pair(truth, {s: [sites[site]] for s, sites in ours.items()}, one)
 
 
-def _found(rows: Sequence[Row], epsilon: float, cache: Path) -> Found:
+def _answers(found: Mapping[int, Mapping[str, Floats]]) -> Answers:
+    return {seed: list(sites.values()) for seed, sites in found.items()}
+
+
+def _middle(sides: Sequence[Answers]) -> Answers:
+    """Each side has the same say, however many sites it has."""
+    seeds = set.intersection(*(set(side) for side in sides))
+    most = math.prod(len(next(iter(side.values()))) for side in sides)
+    return {
+        seed: [one for side in sides for one in side[seed] for _ in range(most // len(side[seed]))]
+        for seed in seeds
+    }
+
+
+def _found(rows: Sequence[Row], recipes: Sequence[str], epsilon: float, cache: Path) -> Found:
     found: Found = defaultdict(dict)
-    for row in rows:
-        wanted = epsilon if SETTINGS[row["setting"]].private else None
-        if row["epsilon"] != wanted or row["auc"] is None:
-            continue
-        with np.load(scores_file(row, cache), allow_pickle=False) as file:
-            sites = [row["dataset"]] if row["trial"] == TOGETHER else file.files
-            found[row["setting"]][row["seed"]] = {s: file[s].astype(np.float64) for s in sites}
+    for recipe in reversed(recipes):
+        own: Found = defaultdict(dict)
+        for row in rows:
+            wanted = epsilon if SETTINGS[row["setting"]].private else None
+            file = scores_file(row, cache)
+            if (row["recipe"], row["epsilon"]) != (recipe, wanted) or not file.exists():
+                continue
+            with np.load(file, allow_pickle=False) as scores:
+                sites = [row["dataset"]] if row["trial"] == TOGETHER else scores.files
+                of = {site: scores[site].astype(np.float64) for site in sites}
+                own[row["setting"]][row["seed"]] = of
+        found |= own
     return found
 
 

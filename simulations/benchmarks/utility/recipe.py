@@ -30,6 +30,8 @@ class Recipe(Frozen):
     """Steps between two averagings, where there are several sites."""
     expected_batch_size: int = Field(default=512, ge=1)
     """Of a site; no more than its records."""
+    divided_batch_size: int | None = Field(default=None, ge=1)
+    """The same where four sites share a data set; None is `expected_batch_size`."""
     learning_rate: float = Field(default=0.3, gt=0)
     noise_step: float | None = Field(default=None, gt=0)
     server_learning_rate: ServerRate = 1.0
@@ -78,8 +80,9 @@ class Recipe(Frozen):
         """Every value, defaults too, as result files keep them."""
         return self.model_dump(mode="json")
 
-    def phase(self, steps_a_round: int) -> Phase:
+    def phase(self, steps_a_round: int, *, divided: bool = False) -> Phase:
         """All steps, as one phase of a schedule."""
+        divided_batch = self.divided_batch_size if divided else None
         return Phase(
             name="training",
             rounds=-(-self.steps // steps_a_round),
@@ -87,7 +90,7 @@ class Recipe(Frozen):
             objectives=self.objectives,
             learning_rate=self.learning_rate,
             noise_step=self.noise_step,
-            expected_batch_size=self.expected_batch_size,
+            expected_batch_size=divided_batch or self.expected_batch_size,
             views=self.views,
             max_grad_norm=self.max_grad_norm,
         )

@@ -77,7 +77,7 @@ def groups(
     """
     alone = setting.divided is None and dataset != TOGETHER
     steps_a_round = 1 if alone or not setting.together else recipe.local_steps
-    phase = recipe.phase(steps_a_round)
+    phase = recipe.phase(steps_a_round, divided=setting.divided is not None)
     names = MODALITIES if dataset == TOGETHER else (dataset,)
     split = None
     if setting.divided is not None:

@@ -66,39 +66,53 @@ Answers = Mapping[int, Sequence[Floats]]
 """Seed -> (N, T) probabilities of each site's model, whose AUCs are averaged."""
 
 
-def difference(
-    truth: Truth,
-    ours: Answers,
-    theirs: Answers,
-    *,
-    resamples: int = RESAMPLES,
-) -> Difference:
-    """AUC of `ours` minus that of `theirs`, seed by seed.
+@dataclass(frozen=True)
+class Pair:
+    """Two ways to train, on the same test images."""
+
+    truth: Truth
+    """(N,) classes of the test images."""
+    ours: Answers
+    theirs: Answers
+
+
+def difference(pairs: Sequence[Pair], *, resamples: int = RESAMPLES) -> Difference:
+    """AUC of `ours` minus that of `theirs`, seed by seed; the mean over pairs.
 
     Args:
-        truth: (N,) classes of the test images.
-        ours: Only seeds that both have count.
+        pairs: One, or one for each of several data sets. Only seeds that all have count.
     Raises:
         ValueError: No seed in common.
     """
-    seeds = sorted(set(ours) & set(theirs))
+    both = [set(side) for pair in pairs for side in (pair.ours, pair.theirs)]
+    seeds = sorted(set.intersection(*both))
     if not seeds:
         raise ValueError("no seed in common")
     rng = np.random.default_rng(0)
-    count = len(truth)
-    whole = np.ones((1, count))
-    gaps = [_mean(truth, ours[s], whole)[0] - _mean(truth, theirs[s], whole)[0] for s in seeds]
+    gaps = np.mean([_gaps(p, seeds, np.ones((1, len(p.truth)))) for p in pairs])
     drawn = []
     for first in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - first)
-        images = rng.multinomial(count, np.full(count, 1 / count), size=size).astype(float)
-        each = np.stack(
-            [_mean(truth, ours[s], images) - _mean(truth, theirs[s], images) for s in seeds]
-        )
+        each = np.mean([_gaps(p, seeds, _images(rng, len(p.truth), size)) for p in pairs], axis=0)
         picked = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=size)
         drawn.append((each.T * picked).sum(1) / len(seeds))
     lower, upper = np.nanquantile(np.concatenate(drawn), [0.025, 0.975])
-    return Difference(float(np.mean(gaps)), float(lower), float(upper), len(seeds))
+    return Difference(float(gaps), float(lower), float(upper), len(seeds))
+
+
+def _images(rng: np.random.Generator, count: int, size: int) -> Floats:
+    """How often each of N images is drawn, (R, N)."""
+    return rng.multinomial(count, np.full(count, 1 / count), size=size).astype(float)
+
+
+def _gaps(pair: Pair, seeds: Sequence[int], weights: Floats) -> Floats:
+    """(S, R)."""
+    return np.stack(
+        [
+            _mean(pair.truth, pair.ours[s], weights) - _mean(pair.truth, pair.theirs[s], weights)
+            for s in seeds
+        ]
+    )
 
 
 def _mean(truth: Truth, sites: Sequence[Floats], weights: Floats) -> Floats:
