@@ -149,6 +149,45 @@ def test_rows_of_earlier_defaults_are_kept_and_not_shown(
     assert page.read_text() == shown
 
 
+def test_labels_that_nobody_wrote_are_not_used(data_root: Path, tmp_path: Path):
+    """A tenth have one; the others are trained on without, or left out, and declared so."""
+    recipe = Recipe.parse(RECIPE)
+    for name, images in (("few-labels-dp", 160), ("few-labels-only-dp", 16)):
+        (group,) = groups(
+            "breastmnist", SETTINGS[name], recipe, 8.0, 0, data_root=data_root, folder=tmp_path
+        )
+        (site,) = group.sites
+        truth = load(site, "train").joined("breastmnist")
+        assert (len(truth), int((truth >= 0).sum())) == (images, 16)
+        assert (load(site, "val").joined("breastmnist") >= 0).all()
+        assert site.privacy.n_public == images
+        (model,) = train(group, recipe, initial_shared(group.federation.model, 0), "s",
+                         private=True).values()  # fmt: skip
+        assert evaluate(model, site, load(site, "val"), "val")[0]["value"] is not None
+
+
+def test_a_site_behind_another_scanner_fits_a_head_afterwards(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """It trains with the others where there is something to learn without labels."""
+    for line, count in ((RECIPE, 2), (f"{RECIPE} objectives.supervised=1 "
+                                      "objectives.domain_adversarial=.1", 3)):  # fmt: skip
+        (group,) = groups(
+            "breastmnist", SETTINGS["unseen-scanner-dp"], Recipe.parse(line), 8.0, 0,
+            data_root=data_root, folder=tmp_path,
+        )  # fmt: skip
+        assert len(group.sites) == count
+        assert group.afterwards is not None
+        few = load(group.afterwards, "train").joined("breastmnist")
+        assert 0 < len(few) <= 64
+        assert (few >= 0).all()
+        truth = [load(site, "train").joined("breastmnist") for site in group.sites]
+        assert [bool((t >= 0).all()) for t in truth] == [True, True, False][:count]
+    wanted = ("--settings", "unseen-scanner-dp", "--seeds", "0")
+    rows = run(data_root, monkeypatch, *wanted)
+    assert isinstance(rows[0]["validation_auc"], float)
+
+
 def test_the_ceiling_learns_and_needs_no_privacy(data_root: Path, tmp_path: Path):
     """The images can be told apart; the same optimizer is refused under DP."""
     recipe = Recipe.parse(
@@ -197,8 +236,10 @@ def test_a_recipe_is_read_from_a_line():
     assert Recipe.parse("default") == Recipe()
     assert Recipe.parse("pretraining=false").pretraining is None
     smaller = Recipe.parse("divided_batch_size=8")
-    assert smaller.phase(1, divided=True).expected_batch_size == 8
-    assert smaller.phase(1).expected_batch_size == Recipe().expected_batch_size
+    assert smaller.phases(1, divided=True)[0].expected_batch_size == 8
+    assert smaller.phases(1)[0].expected_batch_size == Recipe().expected_batch_size
+    before, after = Recipe.parse("ssl_steps=7 steps=5").phases(2)
+    assert (before.rounds, before.objectives, after.rounds) == (4, {"inpainting": 1.0}, 3)
     for line in ("view=4", "views", "views=0", "pretraining.step=1"):
         with pytest.raises(ConfigError, match="recipe"):
             Recipe.parse(line)

@@ -1,7 +1,7 @@
 """Trains the sites of a group in this process: the product's steps, noise and averaging, without
 messages and ledgers, because the records are public (tests hold it against real guards)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from client.data.load import load
 from client.data.records import Records
+from client.local.finetune import Settings, finetune
 from client.privacy.engine import DpEngine, clip_groups
 from client.privacy.noise import SeededNoise
 from client.privacy.plan import PrivacyPlan, learning_rate, solve
@@ -133,6 +134,16 @@ def train(
         name: member.final(states[name if name in states else ""].final())
         for name, member in members.items()
     }
+
+
+def fitted(group: Group, models: Mapping[str, Medformer], seed: int) -> Medformer:
+    """The shared tensors with a head that the site afterwards has fitted, as `site finetune` does:
+    without privacy, for its own use."""
+    site = group.afterwards
+    if site is None:
+        raise ValueError("no site comes afterwards")
+    trained, *_ = models.values()
+    return finetune(trained, site, Settings(seed=seed), lambda epoch: None)[0].model
 
 
 def weight(plan: PrivacyPlan, power: float) -> float:

@@ -47,6 +47,9 @@ class Recipe(Frozen):
     alone_last: float = Field(default=0, ge=0, lt=1)
     """Part of the rounds, the last ones, in which every site goes on with a copy of its own."""
     objectives: dict[Objective, float] = Field(default={"supervised": 1.0})
+    ssl_steps: int = Field(default=0, ge=0)
+    """Steps of a phase before that, which need no label, within the same epsilon."""
+    ssl_objectives: dict[Objective, float] = Field(default={"inpainting": 1.0}, min_length=1)
     spare_rounds: int = Field(default=1, ge=0)
     pretraining: Pretraining | None = Pretraining()
 
@@ -80,9 +83,22 @@ class Recipe(Frozen):
         """Every value, defaults too, as result files keep them."""
         return self.model_dump(mode="json")
 
-    def phase(self, steps_a_round: int, *, divided: bool = False) -> Phase:
-        """All steps, as one phase of a schedule."""
-        divided_batch = self.divided_batch_size if divided else None
+    @property
+    def learns_without_labels(self) -> bool:
+        """Whether a site without any label has something to train on."""
+        return self.ssl_steps > 0 or not set(self.objectives) <= {"supervised", "rescanned"}
+
+    def phases(self, steps_a_round: int, *, divided: bool = False) -> tuple[Phase, ...]:
+        """All steps, as the phases of a schedule."""
+        phase = self._phase(steps_a_round, divided_batch=divided)
+        if not self.ssl_steps:
+            return (phase,)
+        rounds = -(-self.ssl_steps // steps_a_round)
+        before = {"name": "self-supervised", "rounds": rounds, "objectives": self.ssl_objectives}
+        return phase.model_copy(update=before), phase
+
+    def _phase(self, steps_a_round: int, *, divided_batch: bool) -> Phase:
+        smaller = self.divided_batch_size if divided_batch else None
         return Phase(
             name="training",
             rounds=-(-self.steps // steps_a_round),
@@ -90,7 +106,7 @@ class Recipe(Frozen):
             objectives=self.objectives,
             learning_rate=self.learning_rate,
             noise_step=self.noise_step,
-            expected_batch_size=divided_batch or self.expected_batch_size,
+            expected_batch_size=smaller or self.expected_batch_size,
             views=self.views,
             max_grad_norm=self.max_grad_norm,
         )

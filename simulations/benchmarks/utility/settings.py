@@ -10,6 +10,7 @@ from client.site import Site
 from server.federation import Federation
 from simulations.benchmarks.model.sets import MIRRORS
 from simulations.benchmarks.utility.recipe import Recipe
+from simulations.benchmarks.utility.variants import behind_scanners, few_labels
 from simulations.prepare import resolve_sites
 from simulations.scenario import PrivacySettings, Scenario, ScenarioSite, Split, federation_of
 
@@ -36,6 +37,13 @@ class Setting:
     """Sites average their shared tensors; else each trains for itself."""
     example: bool = False
     """Not ours: the network and the loop of Flower's Opacus example."""
+    labelled: float = 1.0
+    """Share of the training images that have labels; those without are trained on too, or left
+    out: `only_labelled`."""
+    only_labelled: bool = False
+    scanners: bool = False
+    """Three sites behind scanners of their own; the last has no label until the federation is over
+    and it fits a head with a few, without privacy, for its own use."""
 
 
 SETTINGS = {
@@ -45,6 +53,9 @@ SETTINGS = {
     "local-dp-skew": Setting(private=True, divided="dirichlet", together=False),
     "federated-dp-skew": Setting(private=True, divided="dirichlet"),
     "modalities-dp": Setting(private=True),
+    "few-labels-dp": Setting(private=True, labelled=0.1),
+    "few-labels-only-dp": Setting(private=True, labelled=0.1, only_labelled=True),
+    "unseen-scanner-dp": Setting(private=True, scanners=True),
     "flower-opacus": Setting(private=True, divided="iid", example=True),
     "central-plain": Setting(private=False),
     "local-plain": Setting(private=False, divided="iid", together=False),
@@ -58,6 +69,8 @@ class Group:
 
     federation: Federation
     sites: tuple[Site, ...]
+    afterwards: Site | None = None
+    """Judged in the place of them: it fits a head on the shared tensors that they have trained."""
 
 
 def groups(
@@ -75,9 +88,9 @@ def groups(
     Args:
         folder: Where the rows of divided sets are written.
     """
-    alone = setting.divided is None and dataset != TOGETHER
+    alone = setting.divided is None and dataset != TOGETHER and not setting.scanners
     steps_a_round = 1 if alone or not setting.together else recipe.local_steps
-    phase = recipe.phase(steps_a_round, divided=setting.divided is not None)
+    phases = recipe.phases(steps_a_round, divided=setting.divided is not None)
     names = MODALITIES if dataset == TOGETHER else (dataset,)
     split = None
     if setting.divided is not None:
@@ -85,11 +98,22 @@ def groups(
             dataset=dataset, sites=SITES, method=setting.divided, alpha=SKEW,
             flip=dataset in MIRRORS,
         )  # fmt: skip
+    listed, labelled = [_site(name) for name in names], None
+    if setting.labelled < 1:
+        listed = [
+            few_labels(
+                dataset, setting.labelled, seed, data_root, folder, only=setting.only_labelled
+            )
+        ]
+    if setting.scanners:
+        listed, labelled = behind_scanners(dataset, seed, data_root, folder)
+        if not recipe.learns_without_labels:
+            listed = listed[:-1]
     scenario = Scenario(
         name="utility",
         seed=seed,
         preset=recipe.named_preset(),
-        phases=(phase,),
+        phases=phases,
         spare_rounds=recipe.spare_rounds,
         server_momentum=recipe.momentum,
         server_learning_rate=recipe.server_learning_rate,
@@ -98,11 +122,15 @@ def groups(
         pretraining=recipe.pretraining,
         privacy=PrivacySettings(epsilon=epsilon or 8.0, delta=DELTA),
         split=split,
-        sites=() if split else tuple(_site(name) for name in names),
+        sites=() if split else tuple(listed),
     )
     pairs = resolve_sites(scenario, folder, data_root)
     federation = federation_of(scenario, [(member, site.domain) for member, site in pairs])
     sites = tuple(site for _, site in pairs)
+    if labelled is not None:
+        only = scenario.model_copy(update={"sites": (labelled,)})
+        ((_, last),) = resolve_sites(only, folder, data_root)
+        return [Group(federation, sites, last)]
     if setting.together:
         return [Group(federation, sites)]
     return [Group(_of(federation, [site]), (site,)) for site in sites]

@@ -68,7 +68,7 @@ def run(trial: Trial, place: Place) -> list[Row]:
     from client.data.load import forget, load
     from client.evaluation import evaluate, scores
     from simulations.benchmarks.utility.example import train_example
-    from simulations.benchmarks.utility.federate import train
+    from simulations.benchmarks.utility.federate import fitted, train
     from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER, groups
     from simulations.public import public_start
 
@@ -89,7 +89,11 @@ def run(trial: Trial, place: Place) -> list[Row]:
                 shared = public_start(group.federation, place.data_root, place.cache)
                 seed = f"{trial.setting} {trial.seed} {number}"
                 models = train(group, recipe, shared, seed, private=setting.private)
-            for site in group.sites:
+            judged = group.sites
+            if group.afterwards is not None:
+                judged = (group.afterwards,)
+                models = {group.afterwards.name: fitted(group, models, trial.seed)}
+            for site in judged:
                 model: Any = models[site.name]
                 splits = ("val", "test") if place.test else ("val",)
                 for split in splits:

@@ -1,0 +1,103 @@
+"""Sites made from a MedMNIST file: few of whose images have labels, or behind a scanner of their
+own."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from client.data import medmnist
+from client.data import npz as reader
+from medformer.config import UNLABELLED
+from medformer.phantoms.scanner import acquire
+from simulations.benchmarks.model.adaptation import SCANNERS
+from simulations.benchmarks.model.sets import MIRRORS
+from simulations.scenario import ScenarioSite, describe
+
+Split = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
+SPLITS = ("train", "val", "test")
+LABELS_AT_TARGET = 64
+"""Training images of the unseen site for which somebody writes a label after the federation."""
+
+
+def few_labels(
+    dataset: str, share: float, seed: int, data_root: Path | None, folder: Path, *, only: bool
+) -> ScenarioSite:
+    """All training images, a share of them with labels, chosen blindly.
+
+    Args:
+        only: Leave out those without.
+    """
+    splits = _splits(dataset, data_root)
+    images, labels = splits["train"]
+    hidden = np.ones(len(images), dtype=bool)
+    hidden[np.random.default_rng(seed).permutation(len(images))[: round(share * len(images))]] = 0
+    if only:
+        splits["train"] = images[~hidden], labels[~hidden]
+    else:
+        splits["train"] = images, np.where(hidden[:, None], UNLABELLED, labels)
+    return _site(dataset, dataset, splits, folder)
+
+
+def behind_scanners(
+    dataset: str, seed: int, data_root: Path | None, folder: Path
+) -> tuple[list[ScenarioSite], ScenarioSite]:
+    """Three sites with a third of the images each, seen through a scanner of their own; at the
+    last, where the shift is largest, nobody has written labels yet.
+
+    Returns:
+        The sites, and the last one with the labels of a few images.
+    """
+    splits = _splits(dataset, data_root)
+    images, labels = splits["train"]
+    order = np.random.default_rng(seed).permutation(len(images))
+    sites = []
+    for number, scanner in enumerate(SCANNERS):
+        own = order[number :: len(SCANNERS)]
+        parts = {**splits, "train": (images[own], labels[own])}
+        seen: dict[str, Split] = {}
+        for place, (split, (pixels, truth)) in enumerate(parts.items()):
+            rng = np.random.default_rng([seed, number, place])
+            taken = acquire(rng, (pixels / 255).astype(np.float32), scanner)
+            seen[split] = np.rint(taken * 255).astype(np.uint8), truth
+        last = number + 1 == len(SCANNERS)
+        pixels, truth = seen["train"]
+        if last:
+            few = {**seen, "train": (pixels[:LABELS_AT_TARGET], truth[:LABELS_AT_TARGET])}
+            labelled = _site(f"site-{number}", dataset, few, folder / "labelled")
+            seen["train"] = pixels, np.full_like(truth, UNLABELLED)
+        sites.append(_site(f"site-{number}", dataset, seen, folder))
+    return sites, labelled
+
+
+def _splits(dataset: str, data_root: Path | None) -> dict[str, Split]:
+    """Those that the file has: recipes are chosen without a test split."""
+    path = medmnist.find(dataset, 28, data_root)
+    return dict(_read(path))
+
+
+def _read(path: Path) -> Iterator[tuple[str, Split]]:
+    with np.load(path, allow_pickle=False) as file:
+        present = [split for split in SPLITS if f"{split}_labels" in file.files]
+    for split in present:
+        images, columns = reader.read(path, split)
+        yield split, (images.astype(np.uint8), columns["labels"].astype(np.int64))
+
+
+def _site(name: str, dataset: str, splits: Mapping[str, Split], folder: Path) -> ScenarioSite:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.npz"
+    arrays = {f"{s}_images": images for s, (images, _) in splits.items()}
+    np.savez(path, **arrays, **{f"{s}_labels": labels for s, (_, labels) in splits.items()})
+    source = {"source": "medmnist", "dataset": dataset}
+    domain, tasks = describe(ScenarioSite.model_validate({"name": name, "data": source}))
+    return ScenarioSite.model_validate(
+        {
+            "name": name,
+            "data": {"source": "npz", "path": path},
+            "domain": domain,
+            "tasks": tasks,
+            "flip": dataset in MIRRORS,
+        }
+    )
