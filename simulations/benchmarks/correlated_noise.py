@@ -1,0 +1,98 @@
+"""Would noise that is correlated over steps help at the sizes that hospitals have?
+
+    python -m simulations.benchmarks.correlated_noise [--quick] [--out FILE.json]
+
+BandMF (Choquette-Choo et al. 2023, "(Amplified) banded matrix factorization", arXiv:2306.08153):
+records in b fixed groups, one group a step in turn, a Poisson sample of rate q' = b B / n in it,
+and noise whose b bands cancel over steps; accounted as ceil(T / b) subsampled Gaussians of the
+bands' column norm. Bands are those of the square root of the prefix sum (Kalinin and Lampert 2024,
+arXiv:2405.13763), to unit norm. A row says how much noise the iterates of SGD with momentum carry,
+root mean square over steps, beside independent noise on the same batches at the same epsilon; and
+how much they carry with independent noise and a batch four times as large, per image. Below 1 is
+less noise. About a minute.
+"""
+
+import math
+import sys
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from client.privacy.accounting import solve_noise_multiplier
+from simulations.benchmarks import record
+
+RECORDS = (900, 3_600, 4_708, 12_000, 50_000)
+EPSILONS = (8.0, 1.0)
+BANDS = (2, 4, 8, 16, 32)
+STEPS, BATCH, MOMENTUM, DELTA = 300, 512, 0.9, 1e-5
+
+Matrix = npt.NDArray[np.float64]
+
+
+def bands(count: int) -> Matrix:
+    """(b,) entries of a column of C, whose L2 norm is 1: its sensitivity."""
+    root = [1.0]
+    for j in range(1, count):
+        root.append(root[-1] * (2 * j - 1) / (2 * j))
+    return np.array(root) / np.linalg.norm(root)
+
+
+def iterates(steps: int, momentum: float) -> Matrix:
+    """(T, T): what each step's gradient has moved by each step, at learning rate 1."""
+    moved = (1 - momentum ** np.arange(1, steps + 1)) / (1 - momentum)
+    lag = np.subtract.outer(np.arange(steps), np.arange(steps))
+    return np.where(lag >= 0, moved[np.maximum(lag, 0)], 0.0)
+
+
+def noise_of_iterates(count: int, steps: int, momentum: float) -> float:
+    """Root mean square over steps of the noise that b bands leave in an iterate, for unit noise."""
+    column = bands(count)
+    mixing = sum(np.diag(np.full(steps - j, value), -j) for j, value in enumerate(column))
+    left = np.linalg.solve(np.asarray(mixing).T, iterates(steps, momentum).T).T
+    return float(np.linalg.norm(left) / math.sqrt(steps))
+
+
+def compare(records: int, epsilon: float, count: int) -> dict[str, Any] | None:
+    """One row, or None where a group is smaller than the batch."""
+    rate = count * BATCH / records
+    if rate > 1:
+        return None
+    independent = _noise(min(1, BATCH / records), STEPS, epsilon)
+    banded = _noise(rate, -(-STEPS // count), epsilon)
+    larger = _noise(min(1, 4 * BATCH / records), STEPS, epsilon)
+    ratio = noise_of_iterates(count, STEPS, MOMENTUM) / noise_of_iterates(1, STEPS, MOMENTUM)
+    four = min(4 * BATCH, records) / BATCH
+    return {
+        "records": records,
+        "epsilon": epsilon,
+        "bands": count,
+        "noise_multiplier_independent": round(independent, 4),
+        "noise_multiplier_banded": round(banded, 4),
+        "banded": round(banded * ratio / independent, 4),
+        "four_times_the_batch": round(larger / four / independent, 4),
+    }
+
+
+def _noise(rate: float, steps: int, epsilon: float) -> float:
+    return solve_noise_multiplier([(rate, steps)], epsilon, DELTA)
+
+
+def rows(quick: bool) -> Iterator[dict[str, Any]]:
+    """Every size, epsilon and number of bands that is possible."""
+    for records, epsilon, count in product(RECORDS, EPSILONS, BANDS[: 2 if quick else None]):
+        if (row := compare(records, epsilon, count)) is not None:
+            print(row, file=sys.stderr, flush=True)
+            yield row
+
+
+def main() -> None:
+    """Compare everywhere."""
+    options = record.parser(__doc__.splitlines()[0]).parse_args()
+    record.write(options.out, "correlated noise", list(rows(options.quick)))
+
+
+if __name__ == "__main__":
+    main()
