@@ -1,7 +1,7 @@
 """What a coordinator knows of a consortium: public facts only."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -45,6 +45,25 @@ class Pretraining(Frozen):
     objectives: dict[PublicObjective, Annotated[float, Field(gt=0)]] = Field(
         default={"supervised": 1.0}, min_length=1
     )
+
+
+def default_pretraining(preset: str) -> Pretraining:
+    """What a preset starts from if nobody says more: `tiny` from the start that comes with the
+    package, a larger model from as much training as a run can wait for."""
+    if preset == "tiny":
+        return Pretraining()
+    return Pretraining(images=4_000, patterns=4_000, volumes=0, steps=300)
+
+
+def with_public_start(raw: Any) -> Any:
+    """Settings in which `pretraining` is left out, with the preset's own in its place; `false` asks
+    for none."""
+    if not isinstance(raw, dict):
+        return raw
+    if "pretraining" not in raw:
+        preset = str(raw.get("preset", "tiny"))
+        return {**raw, "pretraining": default_pretraining(preset).model_dump()}
+    return {**raw, "pretraining": raw["pretraining"] or None}
 
 
 class Federation(Frozen):

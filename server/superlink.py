@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName
 from medformer.errors import ConfigError, MedFormerError
@@ -31,7 +31,13 @@ from medformer.settings import read_yaml
 from server.admission import Admission
 from server.bundle import APP_ID, RUN_CONFIG, VERSION, toml, write_app
 from server.deployment import FEDERATION
-from server.federation import Federation, Pretraining, PublicSite, ServerRate
+from server.federation import (
+    Federation,
+    Pretraining,
+    PublicSite,
+    ServerRate,
+    with_public_start,
+)
 from server.gateway import gateway
 from server.hub import hub, sign, signer_of
 from server.protocol import FLOWER_SWITCHES, Phase, Schedule, key_id
@@ -62,7 +68,8 @@ class RunFile(Frozen):
     local_momentum: float = Field(default=0.9, ge=0, lt=1)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
     server_learning_rate: ServerRate = 1.0
-    pretraining: Pretraining | None = None
+    pretraining: Pretraining | None
+    """`pretraining: false` starts from random tensors."""
     sites: dict[Name, Domain] = Field(min_length=1)
     """Members that take part, and the kind of image that each declares."""
     approval_hours: float = Field(default=48, ge=0, le=1_000)
@@ -74,6 +81,8 @@ class RunFile(Frozen):
     """In which a round has to find its quorum; else the run stops, to be submitted again."""
     grace_seconds: float = Field(default=60, ge=0, le=100_000)
     """That the other sites have once a quorum has answered."""
+
+    _start = model_validator(mode="before")(with_public_start)
 
     def federation(self) -> Federation:
         """As all sites may read it."""

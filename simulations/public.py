@@ -146,7 +146,9 @@ def sets_of(settings: Pretraining, size: int, data_root: Path | None) -> list[Pu
 
 
 def usual_size(federation: Federation) -> int:
-    """Side of most sites' 2D images, pixels."""
+    """Side of most sites' 2D images, pixels, where the stem's stages depend on it; else 28."""
+    if not PRESETS[federation.model.preset].token_budget:
+        return 28
     sides = [s.domain.size or 28 for s in federation.sites if s.domain.rank == 2]
     return max(sides, key=sides.count, default=28)
 

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from client.data import medmnist
 from client.data.sources import MedMnist, Phantoms, Source, check_side
@@ -17,7 +17,13 @@ from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName, Task
 from medformer.errors import ConfigError
 from medformer.settings import explain, load_yaml, parse_yaml
 from medformer.vocabulary import ANATOMY
-from server.federation import Federation, Pretraining, PublicSite, ServerRate
+from server.federation import (
+    Federation,
+    Pretraining,
+    PublicSite,
+    ServerRate,
+    with_public_start,
+)
 from server.pretraining import phantom_domains
 from server.protocol import Phase, Schedule
 from simulations.start import warm_start
@@ -92,9 +98,7 @@ class Scenario(Frozen):
     server_learning_rate: ServerRate = 1.0
     local_momentum: float = Field(default=0.9, ge=0, lt=1)
     average_last: float = Field(default=0.3, ge=0, le=1)
-    pretraining: Annotated[
-        Pretraining | None, BeforeValidator(lambda value: None if value is False else value)
-    ] = Pretraining()
+    pretraining: Pretraining | None
     """Public pre-training; `pretraining: false` starts from random tensors."""
     start: Path | None = None
     """A model file whose shared tensors the run starts from, extended to this scenario's words. It
@@ -109,9 +113,9 @@ class Scenario(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _start_instead_of_pretraining(cls, raw: Any) -> Any:
+    def _what_it_starts_from(cls, raw: Any) -> Any:
         if not isinstance(raw, dict) or raw.get("start") is None:
-            return raw
+            return with_public_start(raw)
         if raw.get("pretraining"):
             raise ValueError("`start` replaces public pre-training: leave `pretraining` out")
         return {**raw, "pretraining": None}
