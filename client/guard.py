@@ -44,6 +44,7 @@ from client.training import (
     final_state,
     initial_state,
     next_state,
+    own_copy,
     restore,
     shared_of,
     site_model,
@@ -224,8 +225,10 @@ class Guard:
         tasks = self._balanced(ledger, run, store, records)
         model.tasks = {task.name: task for task in tasks}
         state = store.get_state(request.round) or initial_state(model)
-        restore(model, shared, state)
         phase = run.schedule.phase_of(request.round)
+        if phase.alone:
+            state = own_copy(state, shared)
+        restore(model, shared, state)
         names = trained_names(model, self.site, phase)
         plan = run.phase_plan(phase.name)
         rate = learning_rate(phase, plan)
@@ -242,7 +245,7 @@ class Guard:
             site=self.site.name,
             round=request.round,
             attempt=request.attempt,
-            tensors=shared_of(model, names),
+            tensors={} if phase.alone else shared_of(model, names),
             exact_loss=loss if self.exact else None,
             ledger_hash=row,
         )

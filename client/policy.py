@@ -116,7 +116,8 @@ def summary(site: Site, schedule: Schedule, plan: PrivacyPlan, spent: float, bud
     lines = [f"Train a shared model at {site.name} in {schedule.rounds} rounds{spares}:"]
     for phase in schedule.phases:
         does = [WORDS.get(o, f"learn from the images alone ({o})") for o in phase.objectives]
-        lines.append(f"  {phase.name}: {phase.rounds} rounds: {'; '.join(does)}")
+        own = "; with a copy of the model that stays at the site" if phase.alone else ""
+        lines.append(f"  {phase.name}: {phase.rounds} rounds: {'; '.join(does)}{own}")
     lines += [
         f"It costs epsilon {plan.epsilon:.3f}, delta {plan.delta:g}, for every {plan.unit}, in "
         "full, also if the run stops early.",

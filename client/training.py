@@ -43,7 +43,7 @@ class LocalState:
     """What a site keeps between rounds and never sends."""
 
     parameters: dict[str, Tensor]
-    """Heads, queries, task and site embeddings."""
+    """Heads, queries, task and site embeddings; in rounds that a site trains alone, all tensors."""
     momentum: dict[str, Tensor]
     """SGD momentum of those that were trained."""
     average: dict[str, Tensor]
@@ -78,18 +78,26 @@ def initial_state(model: Medformer) -> LocalState:
     return LocalState(local, {}, {})
 
 
+def own_copy(state: LocalState, shared: Mapping[str, Tensor]) -> LocalState:
+    """The state of a site that goes on alone: from its first such round on, the shared tensors are
+    its own, without momentum, and the average begins anew."""
+    if any(not is_local(name) for name in state.parameters):
+        return state
+    return LocalState({**shared, **state.parameters}, state.momentum, {})
+
+
 def restore(model: Medformer, shared: Mapping[str, Tensor], state: LocalState) -> None:
-    """Fill the whole model: shared tensors from the server, local ones from the site."""
+    """Fill the whole model: shared tensors from the server, the site's own from its state."""
     model.load_state_dict({**shared, **state.parameters})
 
 
 def build_optimizer(
     model: Medformer, names: list[str], learning_rate: float, momentum: float, state: LocalState
 ) -> torch.optim.SGD:
-    """SGD over `names`: shared tensors without momentum (the server has it), local ones with."""
+    """SGD over `names`: shared tensors without momentum (the server has it), a site's own with."""
     named = dict(model.named_parameters())
-    local = [n for n in names if is_local(n)]
-    shared = [n for n in names if not is_local(n)]
+    local = [n for n in names if n in state.parameters]
+    shared = [n for n in names if n not in state.parameters]
     optimizer = torch.optim.SGD(
         [
             {"params": [named[n] for n in shared], "momentum": 0.0},
@@ -192,7 +200,7 @@ def next_state(
     named = dict(model.named_parameters())
     parameters = {k: named[k].detach().clone() for k in before.parameters}
     momentum = dict(before.momentum)
-    for name in (n for n in names if is_local(n)):
+    for name in (n for n in names if n in before.parameters):
         momentum[name] = optimizer.state[named[name]]["momentum_buffer"].clone()
     if not averages:
         return LocalState(parameters, momentum, before.average, before.averaged)
@@ -205,5 +213,5 @@ def next_state(
 
 
 def final_state(state: LocalState) -> LocalState:
-    """The averaged local parameters where there are any, else the last ones."""
+    """The averaged parameters of the site's own where there are any, else the last ones."""
     return LocalState(state.average or state.parameters, {}, {})

@@ -288,6 +288,8 @@ class Run:
             )
         seconds = time.monotonic() - began
         self._log_round(number, phase.name, attempts, losses, seconds)
+        if phase.alone:
+            return state.alone()
         return apply(
             state,
             updates,
@@ -298,6 +300,8 @@ class Run:
         )
 
     def _train(self, state: State, name: str, attempt: int) -> Train:
+        # Where sites go on alone, they begin with the best that all have made together.
+        alone = self.federation.schedule.phase_of(state.round + 1).alone
         return Train(
             self.run_id,
             source_hash(),
@@ -305,7 +309,7 @@ class Run:
             round=state.round + 1,
             attempt=attempt,
             acknowledged_round=state.round,
-            tensors=state.shared,
+            tensors=state.final() if alone else state.shared,
             ledger_hash=self.ledgers[name],
         )
 
@@ -350,8 +354,11 @@ class Run:
         self, name: str, answer: TrainAnswer, shared: Tensors, number: int, attempt: int
     ) -> bool:
         limit = self.federation.max_update_norm
+        alone = self.federation.schedule.phase_of(number).alone
         try:
-            check_update(answer, shared, limit, site=name, round_=number, attempt=attempt)
+            check_update(
+                answer, shared, limit, site=name, round_=number, attempt=attempt, alone=alone
+            )
         except UpdateRefused as error:
             self._note(number, name, "refused-update", str(error))
             return False

@@ -114,6 +114,9 @@ class Phase(BaseModel):
     """Largest L2 norm of one unit's gradient (model part in domain-adversarial phases)."""
     discriminator_max_grad_norm: float = Field(default=1.0, gt=0, le=1_000)
     """The discriminator's own bound in domain-adversarial phases."""
+    alone: bool = False
+    """Each site goes on with a copy of the shared tensors of its own, under the same DP, and sends
+    nothing: what it ends with is the hospital's own model. Such phases come last."""
 
     @model_validator(mode="after")
     def _one_step_when_adversarial(self) -> "Phase":
@@ -121,6 +124,15 @@ class Phase(BaseModel):
             raise ValueError(
                 f"phase {self.name!r}: domain_adversarial needs local_steps: 1, because a site's "
                 f"own discriminator would learn a constant; got {self.local_steps}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _together_when_adversarial(self) -> "Phase":
+        if "domain_adversarial" in self.objectives and self.alone:
+            raise ValueError(
+                f"phase {self.name!r}: domain_adversarial needs other sites, and here each trains "
+                "alone: leave one of the two out"
             )
         return self
 
@@ -159,7 +171,18 @@ class Schedule(BaseModel):
     local_momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of the parameters that stay at the site; the shared ones have it at the server."""
     average_last: float = Field(default=0.3, ge=0, le=1)
-    """Fraction of the last phase's rounds whose iterates are averaged at the end."""
+    """Fraction of the last phase's rounds whose iterates are averaged at the end; of the last
+    phase that sites train together, too, where others follow that each trains alone."""
+
+    @model_validator(mode="after")
+    def _alone_at_the_end(self) -> "Schedule":
+        alone = [phase.alone for phase in self.phases]
+        if alone != sorted(alone) or all(alone):
+            raise ValueError(
+                "phases that each site trains alone come after those that all train together, of "
+                f"which there is at least one; got {[p.name for p in self.phases if p.alone]} alone"
+            )
+        return self
 
     @model_validator(mode="after")
     def _distinct_names(self) -> "Schedule":
@@ -172,6 +195,11 @@ class Schedule(BaseModel):
     def rounds(self) -> int:
         """Planned rounds, spares not counted."""
         return sum(p.rounds for p in self.phases)
+
+    @property
+    def rounds_together(self) -> int:
+        """Planned rounds after which sites send something."""
+        return sum(p.rounds for p in self.phases if not p.alone)
 
     def phase_of(self, round_: int) -> Phase:
         """The phase of round 1 .. `rounds`."""
@@ -192,8 +220,10 @@ class Schedule(BaseModel):
 
     def averages(self, round_: int) -> bool:
         """Whether the iterate after this round belongs to the final average."""
-        window = max(1, round(self.average_last * self.phases[-1].rounds))
-        return self.average_last > 0 and round_ > self.rounds - window
+        alike = [p for p in self.phases if p.alone == self.phase_of(round_).alone]
+        end = self.rounds if alike[-1].alone else self.rounds_together
+        window = max(1, round(self.average_last * alike[-1].rounds))
+        return self.average_last > 0 and round_ > end - window
 
     def canonical(self) -> str:
         """The same text for the same schedule, on every machine."""

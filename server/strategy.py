@@ -1,7 +1,7 @@
 """Partial averaging: each tensor over the sites that trained it. State is a value."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,10 @@ class State:
     """Mean of the shared tensors over the rounds of the averaging window."""
     averaged: int = 0
 
+    def alone(self) -> "State":
+        """After a round that every site has trained alone."""
+        return replace(self, round=self.round + 1)
+
     def final(self) -> Tensors:
         """The averaged tensors where there are any, else the last ones."""
         return self.average or self.shared
@@ -35,6 +39,7 @@ def check_update(
     site: str,
     round_: int,
     attempt: int,
+    alone: bool = False,
 ) -> None:
     """Refuse what may not be averaged.
 
@@ -43,6 +48,7 @@ def check_update(
         site: Who was asked.
         round_: For which round.
         attempt: For which attempt.
+        alone: Whether sites keep to themselves what this round comes to.
     Raises:
         UpdateRefused: Another site, round or attempt, a tensor that is local or unknown, a wrong
             shape or type, NaN or infinity, nothing at all, or a step longer than `max_update_norm`.
@@ -53,6 +59,10 @@ def check_update(
         raise UpdateRefused(f"the update says that it is of {answer.site!r:.80}")
     if answer.attempt != attempt:
         raise UpdateRefused(f"the update is of attempt {answer.attempt}, not {attempt}")
+    if alone:
+        if answer.tensors:
+            raise UpdateRefused("the update holds tensors, though the site trains alone")
+        return
     if not answer.tensors:
         raise UpdateRefused("the update holds no tensor")
     square = 0.0

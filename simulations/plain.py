@@ -24,6 +24,7 @@ from client.training import (
     final_state,
     initial_state,
     next_state,
+    own_copy,
     restore,
     shared_of,
     site_model,
@@ -163,8 +164,10 @@ class PlainSite:
     def _train(
         self, request: Train, schedule: Schedule, model: Medformer, state: LocalState
     ) -> TrainAnswer:
-        restore(model, as_torch(request.tensors), state)
         phase = schedule.phase_of(request.round)
+        if phase.alone:
+            state = own_copy(state, as_torch(request.tensors))
+        restore(model, as_torch(request.tensors), state)
         names = trained_names(model, self._site, phase)
         optimizer = build_optimizer(
             model, names, phase.learning_rate, schedule.local_momentum, state
@@ -176,7 +179,7 @@ class PlainSite:
         loss = train_round(model, self._site, self._records, phase, mix, engine, self._generator)
         averages = schedule.averages(request.round)
         self._state = next_state(model, names, optimizer, state, averages=averages)
-        tensors = shared_of(model, names)
+        tensors = {} if phase.alone else shared_of(model, names)
         return TrainAnswer(self._site.name, request.round, request.attempt, tensors, loss)
 
     def _evaluate(self, request: Evaluate, model: Medformer, state: LocalState) -> EvaluateAnswer:

@@ -104,7 +104,12 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
             "model": _model(files),
             "rounds": files.summary["rounds"],
             "schedule": [
-                {"name": p.name, "rounds": p.rounds, "objectives": dict(p.objectives)}
+                {
+                    "name": p.name,
+                    "rounds": p.rounds,
+                    "alone": p.alone,
+                    "objectives": dict(p.objectives),
+                }
                 for p in files.federation.schedule.phases
             ],
             "public_pretraining": (

@@ -184,6 +184,10 @@ SCHEDULED = _object(
     {
         "name": _text("Phase."),
         "rounds": _count("Planned rounds, spares not counted."),
+        "alone": {
+            "type": "boolean",
+            "description": "Each site trained a copy of its own, and sent nothing.",
+        },
         "objectives": {"type": "object", "additionalProperties": _number("Weight of a loss.")},
     }
 )

@@ -1,5 +1,6 @@
 """The guard: what it admits, trains, keeps and lets out; called directly, without Flower."""
 
+import json
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from client.guard import Guard
 from client.privacy import ledger_file, release
 from client.privacy.refusals import PolicyForbids
 from client.site import Site
+from client.store import Store
 from medformer.sharing import is_local
 from server.protocol import (
     AdmitAnswer,
@@ -349,3 +351,45 @@ def test_the_declared_number_not_the_true_one_decides_plan_and_messages(
     assert isinstance(one, AdmitAnswer)
     assert isinstance(other, AdmitAnswer)
     assert one.receipt == other.receipt
+
+
+def test_a_site_that_trains_alone_sends_nothing_and_goes_on_with_its_own_copy(
+    open_guard: Open, site: Site, schedule: Schedule
+):
+    """Whatever the server sends from the second such round on; it is paid for as ever, and what is
+    measured at the end is the site's own model."""
+    first = schedule.phases[0].model_copy(update={"rounds": 1})
+    last = first.model_copy(update={"name": "alone", "rounds": 3, "alone": True})
+    whole = schedule.model_copy(update={"phases": (first, last), "average_last": 0.5})
+    guard = open_guard(site)
+    receipt = guard.handle(admit(whole))
+    assert isinstance(receipt, AdmitAnswer)
+    plan = json.loads(receipt.receipt)
+    assert [(p["name"], p["steps"]) for p in plan["phases"]] == [
+        ("supervised", 2), ("alone", 6), ("spare", 2)
+    ]  # fmt: skip
+    together = guard.handle(train(whole, 1))
+    assert isinstance(together, TrainAnswer)
+    assert together.tensors
+    copies = []
+    for number in (2, 3, 4):
+        sent = guard.handle(train(whole, number, scale=1.0 if number == 2 else 0.1))
+        assert isinstance(sent, TrainAnswer), sent
+        assert sent.tensors == {}
+        kept = Store(guard.folder, "run-1").get_state(number + 1)
+        assert kept is not None
+        copies.append(kept)
+    name = "encoder.norm.weight"
+    assert name in together.tensors
+    start = train(whole).tensors[name]
+    steps = [copy.parameters[name].numpy() - start for copy in copies]
+    assert all(0 < np.abs(step).max() < 0.3 for step in steps)  # a tenth of it would be .9 away
+    assert [copy.averaged for copy in copies] == [0, 1, 2]
+    assert len({step.tobytes() for step in steps}) == 3
+    values = [
+        guard.handle(Evaluate("run-1", source_hash(), schedule_hash=whole.hash(), split="val",
+                              tensors=train(whole, scale=scale).tensors))
+        for scale in (1.0, 0.1)
+    ]  # fmt: skip
+    assert isinstance(values[0], EvaluateAnswer)
+    assert values[0] == values[1]

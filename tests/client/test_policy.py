@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from client.guard import Guard
-from client.policy import Policy, load_policy
+from client.policy import Policy, load_policy, summary
 from client.privacy.ledger import MOST_WAITING
 from client.privacy.meaning import most_found, percent
 from client.privacy.noise import SecureNoise
@@ -169,3 +169,12 @@ def test_a_policy_that_cannot_be_read_is_named(tmp_path: Path):
 def test_no_request_brings_a_policy():
     """The hospital's file alone decides."""
     assert not [f for f in Admit.__dataclass_fields__ if "policy" in f]
+
+
+def test_who_says_yes_reads_that_a_copy_stays_at_the_site(site: Site, schedule: Schedule):
+    """Of the phase in which it does, and of no other."""
+    phase = schedule.phases[0].model_copy(update={"name": "own", "alone": True})
+    both = schedule.model_copy(update={"phases": (*schedule.phases, phase)})
+    text = summary(site, both, solve(both, site.privacy, site.tasks), 0.0, 20.0)
+    (own,) = [line for line in text.splitlines() if "copy of the model that stays" in line]
+    assert own.strip().startswith("own: 3 rounds")

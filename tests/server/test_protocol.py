@@ -118,6 +118,22 @@ def test_rounds_belong_to_phases_and_to_the_averaging_window(schedule: Schedule)
     assert [schedule.averages(r) for r in (1, 2, 3)] == [False, True, True]
 
 
+def test_phases_that_each_site_trains_alone_come_last():
+    """Both kinds have a final average of their own; the discriminator needs other sites."""
+    phases = [
+        Phase(name=name, rounds=4, objectives={"supervised": 1}, alone=name > "b")
+        for name in ("a", "b", "c", "d")
+    ]
+    schedule = Schedule(phases=tuple(phases), spare_rounds=1, average_last=0.5)
+    assert schedule.rounds_together == 8
+    assert [r for r in range(1, 17) if schedule.averages(r)] == [7, 8, 15, 16]
+    for wrong in (phases[::-1], phases[2:], [phases[0], phases[3], phases[1]]):
+        with pytest.raises(ValidationError, match="come after those that all train together"):
+            Schedule(phases=tuple(wrong), spare_rounds=1)
+    with pytest.raises(ValidationError, match="needs other sites"):
+        Phase(name="a", rounds=1, objectives={"domain_adversarial": 1}, alone=True)
+
+
 def test_source_hash_notices_a_changed_file(tmp_path):
     """Two checkouts that differ in one line differ."""
     (tmp_path / "client").mkdir()

@@ -61,6 +61,21 @@ def test_the_averaged_update_has_a_learning_rate():
     assert after("sqrt-sites") == {A: [5, 5], B: [1, 1, 1]}
 
 
+def test_a_round_that_sites_train_alone_changes_nothing_here():
+    """And what a site sends nevertheless is refused."""
+    before = apply(state(0), {"n": {A: np.ones(2, "f4")}}, {"n": 1}, momentum=0.5, averages=True)
+    after = before.alone()
+    assert (after.round, after.averaged) == (2, 1)
+    assert after.shared is before.shared
+    assert after.final()[A].tolist() == [1, 1]
+    facts = {"site": "north", "round_": 1, "attempt": 0}
+    check_update(update(), state().shared, 100.0, **facts, alone=True)  # type: ignore[arg-type]
+    with pytest.raises(UpdateRefused, match="though the site trains alone"):
+        check_update(update(encoder__a=[1, 1]), state().shared, 100.0, **facts, alone=True)  # type: ignore[arg-type]
+    with pytest.raises(UpdateRefused, match="holds no tensor"):
+        check_update(update(), state().shared, 100.0, **facts)  # type: ignore[arg-type]
+
+
 def test_the_final_model_is_the_mean_of_the_window():
     """Two averaged iterates, 1 and 3, give 2; without a window the last iterate stands."""
     one = apply(state(0), {"n": {A: np.ones(2, "f4")}}, {"n": 1}, momentum=0, averages=True)

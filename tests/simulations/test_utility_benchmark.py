@@ -13,6 +13,8 @@ from client.data.load import load
 from client.evaluation import evaluate
 from client.guard import Guard
 from client.privacy.noise import SeededNoise
+from client.store import Store
+from client.training import final_state
 from medformer.config import PRESETS
 from medformer.errors import ConfigError
 from server.coordinate import Run
@@ -67,11 +69,15 @@ def test_a_recipe_is_chosen_without_the_test_split(
 
 
 @pytest.mark.filterwarnings("ignore:The specified min_partition_size")
-@pytest.mark.parametrize("setting", ["federated-dp", "federated-dp-skew"])
-def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, setting: str):
-    """Bit for bit, over plan, sampling, noise, local heads, momentum, averaging and final model."""
+@pytest.mark.parametrize(
+    ("setting", "more"),
+    [("federated-dp", ""), ("federated-dp-skew", ""), ("federated-dp", " steps=8 alone_last=0.5")],
+)
+def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, setting: str, more: str):
+    """Bit for bit, over plan, sampling, noise, local heads, momentum, averaging, rounds that each
+    site trains alone, and final model."""
     recipe = Recipe.parse(
-        f"{RECIPE} local_steps=2 views=2 noise_step=0.002 server_learning_rate=sqrt-sites"
+        f"{RECIPE} local_steps=2 views=2 noise_step=0.002 server_learning_rate=sqrt-sites{more}"
     )
     (group,) = groups(
         "breastmnist", SETTINGS[setting], recipe, 8.0, 0, data_root=data_root, folder=tmp_path
@@ -87,9 +93,14 @@ def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, settin
     folder = tmp_path / "run"
     folder.mkdir()
     final = Run(LocalFleet(guards), group.federation, folder).execute(lambda: start).final()
-    for model in models.values():
+    for site, model in models.items():
+        state = Store(guards[site].folder, json.loads((folder / "run.json").read_text())["run_id"])
+        kept = state.get_state(group.federation.schedule.rounds + 1)
+        assert kept is not None
+        own = {k: v.numpy() for k, v in final_state(kept).parameters.items()}
+        assert ("encoder.norm.weight" in own) == bool(more)
         named = dict(model.named_parameters())
-        for name, value in final.items():
+        for name, value in {**final, **own}.items():
             assert np.array_equal(named[name].detach().numpy(), value), name
     moved = [k for k, v in final.items() if not np.array_equal(v, start[k])]
     assert len(moved) > 20

@@ -22,6 +22,7 @@ from client.training import (
     final_state,
     initial_state,
     next_state,
+    own_copy,
     restore,
     shared_of,
     site_model,
@@ -51,6 +52,8 @@ class Member:
     def round(self, shared: Tensors, schedule: Schedule, number: int, seed: str) -> Tensors:
         """The shared tensors after one round of this site's steps."""
         model, phase = self.model, schedule.phase_of(number)
+        if phase.alone:
+            self.state = own_copy(self.state, as_torch(shared))
         restore(model, as_torch(shared), self.state)
         names = trained_names(model, self.site, phase)
         phases = {} if self.plan is None else {p.name: p for p in self.plan.phases}
@@ -70,7 +73,7 @@ class Member:
                 train_round(model, self.site, self.records, phase, mix, engine, generator)
         averages = schedule.averages(number)
         self.state = next_state(model, names, optimizer, self.state, averages=averages)
-        return shared_of(model, names)
+        return {} if phase.alone else shared_of(model, names)
 
     def final(self, shared: Tensors) -> Medformer:
         """The site's model for use: averaged shared tensors and its own."""
@@ -111,29 +114,25 @@ def train(
         name: 1.0 if member.plan is None else weight(member.plan, recipe.noise_weights)
         for name, member in members.items()
     }
-    together = round((1 - recipe.alone_last) * schedule.rounds)
-    states = {"": State(0, start, {}, {})}
+    state = State(0, start, {}, {})
     for number in range(1, schedule.rounds + 1):
-        if number == together + 1:
-            states = dict.fromkeys(members, states[""])
-        for owner, state in states.items():
-            updates = {
-                name: member.round(state.shared, schedule, number, seed)
-                for name, member in members.items()
-                if owner in ("", name)
-            }
-            states[owner] = apply(
-                state,
-                updates,
-                weights,
-                momentum=federation.server_momentum,
-                learning_rate=federation.server_learning_rate,
-                averages=schedule.averages(number),
-            )
-    return {
-        name: member.final(states[name if name in states else ""].final())
-        for name, member in members.items()
-    }
+        alone = schedule.phase_of(number).alone
+        shared = state.final() if alone else state.shared
+        updates = {
+            name: member.round(shared, schedule, number, seed) for name, member in members.items()
+        }
+        if alone:
+            state = state.alone()
+            continue
+        state = apply(
+            state,
+            updates,
+            weights,
+            momentum=federation.server_momentum,
+            learning_rate=federation.server_learning_rate,
+            averages=schedule.averages(number),
+        )
+    return {name: member.final(state.final()) for name, member in members.items()}
 
 
 def fitted(group: Group, models: Mapping[str, Medformer], seed: int) -> Medformer:

@@ -91,11 +91,17 @@ class Recipe(Frozen):
     def phases(self, steps_a_round: int, *, divided: bool = False) -> tuple[Phase, ...]:
         """All steps, as the phases of a schedule."""
         phase = self._phase(steps_a_round, divided_batch=divided)
-        if not self.ssl_steps:
-            return (phase,)
-        rounds = -(-self.ssl_steps // steps_a_round)
-        before = {"name": "self-supervised", "rounds": rounds, "objectives": self.ssl_objectives}
-        return phase.model_copy(update=before), phase
+        phases = [phase]
+        if alone := round(self.alone_last * phase.rounds):
+            phases = [
+                phase.model_copy(update={"rounds": phase.rounds - alone}),
+                phase.model_copy(update={"name": "alone", "rounds": alone, "alone": True}),
+            ]
+        if self.ssl_steps:
+            rounds, mix = -(-self.ssl_steps // steps_a_round), self.ssl_objectives
+            before = {"name": "self-supervised", "rounds": rounds, "objectives": mix}
+            phases.insert(0, phase.model_copy(update=before))
+        return tuple(phases)
 
     def _phase(self, steps_a_round: int, *, divided_batch: bool) -> Phase:
         smaller = self.divided_batch_size if divided_batch else None
