@@ -26,6 +26,9 @@ def configure(action: Action) -> None:
     tune.add_argument("model", type=Path, metavar="MODEL.safetensors", help="that a run left")
     tune.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER",
                       help="new, of this user alone, apart from the guard's state")  # fmt: skip
+    tune.add_argument("--state", type=Path, metavar="FOLDER", help="the guard's, with --run: try "
+                      "the copy that this site trained alone too, and keep the better")  # fmt: skip
+    tune.add_argument("--run", metavar="RUN", help="id of the run that left MODEL.safetensors")
     tune.add_argument("--whole", action="store_true", help="train the encoder too")
     tune.add_argument("--epochs", type=int, default=30, help="at most (%(default)s)")
     tune.add_argument("--batch", type=int, default=32, help="images a step (%(default)s)")
@@ -67,7 +70,7 @@ def _finetune(arguments: argparse.Namespace) -> None:
     from pydantic import ValidationError
 
     from client.local import store
-    from client.local.finetune import Epoch, Settings, finetune
+    from client.local.finetune import Epoch, Settings, finetune, own_copy
     from client.site import load_site
     from medformer.errors import ConfigError
     from medformer.settings import explain
@@ -85,6 +88,9 @@ def _finetune(arguments: argparse.Namespace) -> None:
     except ValidationError as error:
         raise ConfigError(explain(error, Settings)) from error
     start = store.shared_start(arguments.model, site)
+    if (arguments.state is None) != (arguments.run is None):
+        raise ConfigError("--state and --run go together: the guard's folder, and a run's id in it")
+    own = arguments.state and own_copy(start, site, arguments.state, arguments.run)
     store.make_folder(store.outside(arguments.out, site, arguments.site))
     began = time.monotonic()
 
@@ -96,12 +102,21 @@ def _finetune(arguments: argparse.Namespace) -> None:
             flush=True,
         )
 
-    local, chosen = finetune(start, site, settings, told)
+    local, chosen, least = finetune(start, site, settings, told)
     what = "whole model" if settings.whole else "heads"
+    if own:
+        print("now from the copy that this site trained alone:", file=sys.stderr, flush=True)
+        second, number, loss = finetune(own, site, settings, told, own=True)
+        print(
+            f"least validation loss: {least:.4f} from the shared model, {loss:.4f} from the copy",
+            file=sys.stderr,
+        )
+        if loss < least:
+            local, chosen, what = second, number, f"{what} of the site's own copy of the model"
     how = f"Trained: {what}, epoch {chosen} of {settings.epochs}, seed {settings.seed}."
     path = store.save(arguments.out, local, arguments.model, how)
     print(f"epoch {chosen} is kept; {time.monotonic() - began:.0f} s", file=sys.stderr)
-    if not chosen:
+    if not chosen and "copy" not in what:
         print("warning: no epoch was better than an untrained head", file=sys.stderr)
     for kind, share in local.fitted.strangers.items():
         if share < 0.9:

@@ -7,6 +7,7 @@ it makes says dp: none, and is refused wherever training starts. B images.
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from client.local import calibration, novelty
 from client.local.calibration import Calibration, unweighted
 from client.local.store import Fitted, LocalError, LocalModel
 from client.site import Site
-from client.training import augmented
+from client.store import Store, StoreError
+from client.training import augmented, final_state
 from medformer import phantoms
 from medformer.config import UNLABELLED, Frozen
 from medformer.images import standardise
@@ -32,6 +34,8 @@ from medformer.tasks import label_losses
 
 MIX = {"supervised": 1.0}
 LONGEST_NORM = 1.0
+LAST_ROUND = 10**6
+"""After every round that a schedule can have."""
 STRANGERS = 128
 """Public phantoms of each other modality that the finished model is tried on."""
 
@@ -71,21 +75,28 @@ class Epoch:
 
 
 def finetune(
-    start: Medformer, site: Site, settings: Settings, told: Callable[[Epoch], None]
-) -> tuple[LocalModel, int]:
+    start: Medformer,
+    site: Site,
+    settings: Settings,
+    told: Callable[[Epoch], None],
+    *,
+    own: bool = False,
+) -> tuple[LocalModel, int, float]:
     """Train, keep the epoch with the least validation loss, calibrate, and fit the abstention.
 
     Args:
-        start: The shared model of a run; its heads, if any, are not used. Left as it is.
+        start: The shared model of a run, or this site's own copy. Left as it is.
         told: Is told of each epoch, for the site's own eyes.
+        own: Go on from the heads of `start`; else they, if any, are not used.
     Returns:
-        The model, and the epoch it is of: 0 if no training was better than none.
+        The model; the epoch it is of, 0 if no training was better than none; and the validation
+        loss of that epoch, before the calibration.
     Raises:
         DataError: A split cannot be read.
         LocalError: A split has no valid image with a label.
     """
     train, val = (_usable(site, split) for split in ("train", "val"))
-    model = with_heads(start, site, settings.seed)
+    model = copy.deepcopy(start) if own else with_heads(start, site, settings.seed)
     named = dict(model.named_parameters())
     names = trained_parameters(model, site.domain, [t.name for t in site.tasks], MIX)
     trained = [named[n] for n in names if settings.whole or is_local(n)]
@@ -107,7 +118,38 @@ def finetune(
         if number - chosen >= settings.patience:
             break
     model.load_state_dict(best)
-    return _fitted(model.eval(), site, train, val, settings.alpha), chosen
+    return _fitted(model.eval(), site, train, val, settings.alpha), chosen, least
+
+
+def own_copy(shared: Medformer, site: Site, state: Path, run: str) -> Medformer:
+    """What this site has trained alone at the end of a run, with its heads: `alone` phases.
+
+    Args:
+        shared: The shared model of that run.
+        state: The guard's state folder; only read.
+        run: The run's id.
+    Raises:
+        LocalError: The folder holds no such run, or the site trained nothing alone in it.
+    """
+    try:
+        found = Store(state, run).get_state(LAST_ROUND)
+    except StoreError as error:
+        raise LocalError(str(error)) from error
+    if found is None:
+        known = sorted(p.parent.name for p in (state / "runs").glob("*/state"))
+        raise LocalError(f"{state}: holds no run {run!r}; there are: {', '.join(known) or 'none'}")
+    own = final_state(found).parameters
+    if all(is_local(name) for name in own):
+        raise LocalError(f"run {run}: this site trained no phase alone, and has no copy of its own")
+    model = with_heads(shared, site, 0)
+    before = model.state_dict()
+    if any(before.get(k, torch.zeros(0)).shape != v.shape for k, v in own.items()):
+        raise LocalError(
+            f"run {run}: trained another model, or other tasks, than those given: name the model "
+            "file that this run left"
+        )
+    model.load_state_dict(before | own)
+    return model
 
 
 def with_heads(start: Medformer, site: Site, seed: int) -> Medformer:

@@ -42,7 +42,7 @@ def tuned(folder: Path, site: Site, **settings: object) -> tuple[Path, LocalMode
     """A finetuned model's file, and the model."""
     start = shared_file(folder / "shared.safetensors")
     chosen = Settings(**{**LEARNS, **settings})  # type: ignore[arg-type]
-    local, _ = finetune(store.shared_start(start, site), site, chosen, lambda _: None)
+    local, *_ = finetune(store.shared_start(start, site), site, chosen, lambda _: None)
     store.make_folder(folder / "local")
     return store.save(folder / "local", local, start, "A test."), local
 

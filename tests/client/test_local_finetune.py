@@ -18,7 +18,8 @@ from client.local import store
 from client.local.calibration import unweighted
 from client.local.finetune import Epoch, Settings, answers, finetune, with_heads
 from client.local.store import LocalError, LocalModel
-from client.site import Site
+from client.simulated import simulated_guard
+from client.site import Privacy, Site
 from client.store import Store
 from medformer.card import Promise
 from medformer.config import Task
@@ -26,7 +27,16 @@ from medformer.errors import ConfigError, ModelFileError
 from medformer.files import ASIDE_KEY, KEY, read_header
 from medformer.sharing import is_local
 from medformer.tasks import label_losses, probabilities
-from server.protocol import Refusal, Schedule, TrainAnswer
+from server.protocol import (
+    Admit,
+    AdmitAnswer,
+    Phase,
+    Refusal,
+    Schedule,
+    Train,
+    TrainAnswer,
+    source_hash,
+)
 from server.superlink import load_run
 from simulations.cli import main
 from simulations.start import warm_start
@@ -298,6 +308,75 @@ def test_the_command_says_what_it_does(tmp_path: Path, capsys):
     assert "choose a new folder" in capsys.readouterr().err
     assert main([*command[:-1], "0"]) == 1
     assert "`epochs`" in capsys.readouterr().err
+
+
+def trained_alone(site: Site, folder: Path, last: bool) -> Path:
+    """The state folder of a guard after a run, whose last round it trained alone, or not."""
+    phase = Phase(name="together", rounds=1, objectives={"supervised": 1}, expected_batch_size=64,
+                  learning_rate=0.2, local_steps=20)  # fmt: skip
+    own = phase.model_copy(update={"name": "own", "alone": True, "local_steps": 30})
+    schedule = Schedule(phases=(phase, own)[: 2 if last else 1], spare_rounds=0)
+    guard = simulated_guard(write_site(site, folder), folder / "state", 0)
+    model = medformer.build("tiny")
+    shared = {k: v.detach().numpy() for k, v in model.named_parameters()}
+    ask = Admit("run-1", source_hash(), schedule=schedule.canonical(),
+                model=model.config.model_dump_json())  # fmt: skip
+    assert isinstance(guard.handle(ask), AdmitAnswer)
+    for number in range(1, schedule.rounds + 1):
+        request = Train("run-1", source_hash(), schedule_hash=schedule.hash(), round=number,
+                        attempt=0, acknowledged_round=0, tensors=shared)  # fmt: skip
+        answer = guard.handle(request)
+        assert isinstance(answer, TrainAnswer), answer
+        shared |= answer.tensors
+    return folder / "state"
+
+
+@pytest.mark.parametrize("rate", ["1e-6", "0.01"])
+def test_the_better_of_the_shared_model_and_the_own_copy_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: str
+):
+    """By the loss of the validation images, which is said; the copy may stay as it is."""
+    domain = CELLS.model_copy(update={"name": "any"})
+    site = small_site(privacy=Privacy(epsilon=60, n_public=128, epsilon_budget=100))
+    site = site.model_copy(update={"domain": domain})
+    state = trained_alone(site, tmp_path, last=True)
+    model, out = shared_file(tmp_path / "m.safetensors"), tmp_path / "own"
+    command = ["site", "finetune", str(tmp_path / "site.yaml"), str(model), "-o", str(out),
+               "--epochs", "1", "--learning-rate", rate,
+               "--state", str(state), "--run", "run-1"]  # fmt: skip
+    before = {p: p.read_bytes() for p in state.rglob("*") if p.is_file()}
+    assert main(command) == 0
+    told = capsys.readouterr().err
+    (line,) = [text for text in told.splitlines() if text.startswith("least validation loss")]
+    from_shared, from_copy = (float(word) for word in line.split() if word[0].isdigit())
+    kept = store.open_local(out / "model.safetensors", site).model.state_dict()
+    start = medformer.load(model).state_dict()
+    stem = "input.stems.2d-3.stages.0.0.weight"
+    assert torch.equal(kept[stem], start[stem]) == (from_shared <= from_copy)
+    card = read_header(out / "model.safetensors").card
+    assert card.dp.kind == "none"
+    assert ("own copy" in card.description) == (from_copy < from_shared)
+    assert {p: p.read_bytes() for p in state.rglob("*") if p.is_file()} == before
+    if rate == "1e-6":
+        assert from_copy < from_shared - 0.05  # an untrained head says nothing
+
+
+def test_a_copy_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Another run, none trained alone, half of the options; and no folder is made."""
+    domain = CELLS.model_copy(update={"name": "any"})
+    site = small_site(privacy=Privacy(epsilon=60, n_public=128, epsilon_budget=100))
+    state = trained_alone(site.model_copy(update={"domain": domain}), tmp_path, last=False)
+    model, out = shared_file(tmp_path / "m.safetensors"), tmp_path / "own"
+    command = ["site", "finetune", str(tmp_path / "site.yaml"), str(model), "-o", str(out)]
+    for more, sentence in (
+        (["--run", "run-1"], "go together"),
+        (["--state", str(state), "--run", "run-2"], "holds no run 'run-2'; there are: run-1"),
+        (["--state", str(state), "--run", "../x"], "a run id is"),
+        (["--state", str(state), "--run", "run-1"], "trained no phase alone"),
+    ):
+        assert main([*command, *more]) == 1
+        assert sentence in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_split_without_labels_is_refused(tmp_path: Path):
