@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,20 @@ def write(path: Path | None, name: str, rows: list[dict[str, Any]]) -> dict[str,
 def save(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
     """Write a record whose rows name their commits themselves."""
     _write(path, {"name": name, "machine": _machine(), "rows": rows})
+
+
+def parts(page: str) -> dict[str, str]:
+    """The parts of a Markdown page that several benchmarks write, by name."""
+    pieces = re.split(r"^<!-- (\w+) -->\n", page, flags=re.MULTILINE)
+    return dict(zip(pieces[1::2], pieces[2::2], strict=True))
+
+
+def write_part(path: Path, name: str, text: str) -> None:
+    """Put a benchmark's part of a page in the place of its older one; the others stay."""
+    known = parts(path.read_text()) if path.exists() else {}
+    known[name] = text.rstrip("\n") + "\n"
+    page = "\n".join(f"<!-- {key} -->\n{known[key].rstrip()}\n" for key in sorted(known))
+    write_atomically(path, page.encode())
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:

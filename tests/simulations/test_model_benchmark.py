@@ -13,6 +13,7 @@ from simulations.benchmarks.model.jobs import Job, Key, Results, run_all
 from simulations.benchmarks.model.networks import build
 from simulations.benchmarks.model.sets import DataSet, Part
 from simulations.benchmarks.model.tables import markdown
+from simulations.benchmarks.record import parts, write_part
 
 DOCS = Path(__file__).parents[2] / "docs"
 TASK = Task(name="bloodmnist", kind="multi-class", classes=3)
@@ -135,5 +136,15 @@ def test_an_interrupted_benchmark_goes_on(tmp_path: Path):
 def test_the_page_is_what_the_program_writes():
     """docs/results.md holds no figure that docs/results/model.json does not."""
     record = json.loads((DOCS / "results" / "model.json").read_text())
-    assert (DOCS / "results.md").read_text() == markdown(record)
+    shown = parts((DOCS / "results.md").read_text())
+    assert shown["model"].rstrip() == markdown(record).rstrip()
     assert not any("dirty" in c for row in record["rows"] for c in row["commits"].values())
+
+
+def test_benchmarks_share_a_page(tmp_path: Path):
+    """Each replaces its own part; what it does not know stays, in the order of names."""
+    page = tmp_path / "page.md"
+    for name, text in (("b", "# B\n\nold\n"), ("a", "# A\n"), ("b", "# B\n\nnew\n\n")):
+        write_part(page, name, text)
+    assert page.read_text() == "<!-- a -->\n# A\n\n<!-- b -->\n# B\n\nnew\n"
+    assert parts(page.read_text()) == {"a": "# A\n\n", "b": "# B\n\nnew\n"}

@@ -49,7 +49,8 @@ def main() -> None:
 
     run_all(jobs(), results, lambda line: print(line, file=sys.stderr, flush=True))
     if arguments.markdown:
-        arguments.markdown.write_text(markdown(json.loads(arguments.out.read_text())))
+        page = markdown(json.loads(arguments.out.read_text()))
+        record.write_part(arguments.markdown, "model", page)
 
 
 if __name__ == "__main__":

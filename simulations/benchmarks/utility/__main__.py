@@ -54,7 +54,8 @@ def main() -> None:
         own = merged(earlier, list(found))
         record.save(file, "utility differences", own)
     if arguments.markdown:
-        arguments.markdown.write_text(markdown(results.current, own, DELTA))
+        page = markdown(results.current, own, DELTA)
+        record.write_part(arguments.markdown, "utility", page)
 
 
 def trials(arguments: argparse.Namespace) -> Iterator[Trial]:
