@@ -43,7 +43,7 @@ class Pretraining(Frozen):
     seed: int = Field(default=0, ge=0)
     """Of images and training: federations with the same settings start from the same tensors."""
     objectives: dict[PublicObjective, Annotated[float, Field(gt=0)]] = Field(
-        default={"supervised": 1.0}, min_length=1
+        default={"supervised": 1.0, "inpainting": 0.5}, min_length=1
     )
 
 

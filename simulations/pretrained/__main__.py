@@ -1,6 +1,6 @@
 """`python -m simulations.pretrained`: makes the public start that comes with the package, again.
 
-About a quarter of an hour on one core.
+About 25 minutes on one core.
 """
 
 import argparse
