@@ -37,7 +37,7 @@ class Pretraining(Frozen):
     """Beside the phantoms: so many images of shapes and textures that imitate nothing."""
     volumes: int = Field(default=6_000, ge=0, le=100_000)
     """And so many volumes of the same kind, for the stem of 3D images."""
-    steps: int = Field(default=7_000, ge=0, le=1_000_000)
+    steps: int = Field(default=10_000, ge=0, le=1_000_000)
     batch_size: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=1.5e-3, gt=0)
     seed: int = Field(default=0, ge=0)

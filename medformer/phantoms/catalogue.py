@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from medformer.phantoms import chest, histology, patterns, ultrasound
+from medformer.phantoms import abdomen, blood, chest, histology, patterns, ultrasound
 from medformer.phantoms.fields import Scene
 from medformer.phantoms.scanner import Scanner, acquire
 
@@ -49,6 +49,8 @@ KINDS: Mapping[str, PhantomKind] = MappingProxyType(
             PhantomKind("chest", "chest-xray", "chest", 1, chest.CLASSES, "opacity"),
             PhantomKind("ultrasound", "ultrasound", "breast", 1, ultrasound.CLASSES, "lesion"),
             PhantomKind("histology", "histology", "colon", 3, histology.CLASSES),
+            PhantomKind("blood", "microscopy", "blood", 3, blood.CLASSES),
+            PhantomKind("abdomen", "ct", "abdomen", 1, abdomen.CLASSES),
         )
     }
 )
@@ -62,6 +64,8 @@ _RENDER: Mapping[str, Render] = MappingProxyType(
         "chest": chest.render,
         "ultrasound": ultrasound.render,
         "histology": histology.render,
+        "blood": blood.render,
+        "abdomen": abdomen.render,
         PATTERNS.name: patterns.render,
     }
 )
