@@ -69,8 +69,8 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
         image = _red_cell(rng, image, number, size)
     kinds = [CELLS[CLASSES[label]] for label in labels]
     y, x = pixel_centres(size)
-    dy, dx = y - 0.5 + draw(rng, count, -0.05, 0.05), x - 0.5 + draw(rng, count, -0.05, 0.05)
-    dy, dx = rotate(dy.astype(np.float32), dx.astype(np.float32), draw(rng, count, 0, 2 * np.pi))
+    down, right = y - 0.5 + draw(rng, count, -0.05, 0.05), x - 0.5 + draw(rng, count, -0.05, 0.05)
+    dy, dx = rotate(down, right, draw(rng, count, 0, 2 * np.pi))
     share = draw(rng, count, 0, 1)
     least, most = (_of([k.reach[end] for k in kinds]) for end in (0, 1))
     reach = least + share * (most - least)
