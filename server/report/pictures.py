@@ -111,9 +111,11 @@ def _trains_inpainting(federation: Federation) -> bool:
 
 
 def _domain(model: Medformer, federation: Federation, kind: phantoms.PhantomKind) -> Domain | None:
-    """These phantoms as a domain of the model, of the size of a site's images; None if unknown."""
+    """These phantoms as a domain of the model, of the size of a site's images; None if no site has
+    such images."""
     config = federation.model
     sizes = [s.domain.size for s in federation.sites if s.domain.modality == kind.modality]
+    known = kind.modality in config.modalities and kind.anatomy in config.anatomies
     domain = Domain(
         name=f"phantom-{kind.name}",
         modality=kind.modality,
@@ -121,8 +123,8 @@ def _domain(model: Medformer, federation: Federation, kind: phantoms.PhantomKind
         channels=kind.channels,
         size=next((size for size in sizes if size), 28),
     )
-    known = domain.stem in config.stems and kind.modality in config.modalities
-    return domain if known and kind.anatomy in config.anatomies else None
+    shown = kind.modality in {site.domain.modality for site in federation.sites}
+    return domain if shown and domain.stem in config.stems and known else None
 
 
 def _phantoms(kind: phantoms.PhantomKind, domain: Domain, seed: int) -> Tensor:

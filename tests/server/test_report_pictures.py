@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.image import imread
 
+from medformer.config import ModelConfig
 from server.checkpoints import save_state
 from server.coordinate import CHECKPOINTS
 from server.federation import Federation, PublicSite
@@ -15,7 +16,7 @@ from server.pretraining import initial_shared
 from server.protocol import Phase, Schedule
 from server.report.pictures import draw_pictures
 from server.strategy import State
-from tests.conftest import CHEST, CONFIG
+from tests.conftest import CELLS, CHEST, CONFIG
 
 
 def write_run(folder: Path, objective: str = "inpainting") -> Path:
@@ -23,7 +24,8 @@ def write_run(folder: Path, objective: str = "inpainting") -> Path:
     phase = Phase(name="one", rounds=1, objectives={objective: 1.0})  # type: ignore[dict-item]
     federation = Federation(
         name="test", model=CONFIG, schedule=Schedule(phases=(phase,), spare_rounds=0),
-        pretraining=None, sites=(PublicSite(name="north", domain=CHEST),),
+        pretraining=None,
+        sites=(PublicSite(name="north", domain=CHEST), PublicSite(name="east", domain=CELLS)),
     )  # fmt: skip
     folder.mkdir(exist_ok=True)
     (folder / "federation.json").write_text(federation.model_dump_json())
@@ -31,9 +33,17 @@ def write_run(folder: Path, objective: str = "inpainting") -> Path:
     return folder
 
 
-def test_two_pictures_of_every_kind_that_the_model_knows(tmp_path: Path):
-    """Chest and histology here, no ultrasound; the same bytes again for the same model."""
+def test_two_pictures_of_every_kind_that_a_site_has(tmp_path: Path):
+    """Chest and histology here, nothing that only the public start shows; the same bytes again for
+    the same model."""
     folder = write_run(tmp_path / "run")
+    file = folder / "federation.json"
+    federation = json.loads(file.read_text())
+    federation["model"]["modalities"] += ["ultrasound"]
+    federation["model"]["anatomies"] += ["breast"]
+    config = ModelConfig.model_validate(federation["model"])
+    file.write_text(json.dumps(federation))
+    save_state(folder / CHECKPOINTS, State(1, initial_shared(config, 0), {}, {}))
     entries = draw_pictures(folder)
 
     assert [e["file"] for e in entries] == [
