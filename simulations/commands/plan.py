@@ -25,9 +25,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     from client.privacy.plan import costs, solve
     from medformer.errors import ConfigError
+    from simulations.expected import expected, measured
     from simulations.prepare import resolve_sites
     from simulations.scenario import load_scenario
 
+    curves = measured()
     scenario = load_scenario(arguments.scenario, arguments.settings)
     rows: list[dict[str, Any]] = []
     for _, site in resolve_sites(scenario, None, arguments.data_root):
@@ -49,6 +51,15 @@ def run(arguments: argparse.Namespace) -> None:
                     for phase, cost in zip(plan.phases, costs(plan), strict=True)
                 ],
                 "warning": site.privacy.delta_warning(),
+                "expected_auc": {
+                    name: dataclasses.asdict(found)
+                    for name, together in (("alone", False), ("together", True))
+                    if (
+                        found := expected(
+                            curves, site.privacy.n_public, plan.epsilon, together=together
+                        )
+                    )
+                },
             }
         )
     print(json.dumps(rows, indent=1) if arguments.json else table(rows))
@@ -83,6 +94,21 @@ def table(rows: list[dict[str, Any]]) -> str:
             )
         others = [(d, e) for d, e in row["curve"] if round(math.log10(d), 6) in SHOWN]
         lines.append(f"  epsilon at delta {', '.join(f'{d:.0e}: {e:.3f}' for d, e in others)}")
+        lines += [f"  {line}" for line in estimate(row["expected_auc"])]
         if row["warning"]:
             lines.append(f"  warning: {row['warning']}")
     return "\n".join(lines)
+
+
+def estimate(expected: dict[str, Any]) -> list[str]:
+    """What a site of this size may expect of the default recipe."""
+    lines = []
+    for name, found in expected.items():
+        least, most = found["price"]
+        lines.append(
+            f"estimate, no promise: test AUC {found['lowest']:.2f} to {found['highest']:.2f} "
+            f"{'with others' if name == 'together' else 'alone'}, {max(0, least):.3f} to "
+            f"{max(0, most):.3f} below the model without privacy (measured near this size and "
+            f"epsilon: {', '.join(found['sets'])})"
+        )
+    return lines

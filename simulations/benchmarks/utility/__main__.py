@@ -8,6 +8,7 @@ from pathlib import Path
 
 from simulations.benchmarks import record
 from simulations.benchmarks.utility.compare import compare, merged
+from simulations.benchmarks.utility.curves import curves
 from simulations.benchmarks.utility.recipe import DEFAULT, Recipe
 from simulations.benchmarks.utility.settings import DELTA, MODALITIES, SETTINGS, TOGETHER
 from simulations.benchmarks.utility.tables import markdown
@@ -35,6 +36,9 @@ def main() -> None:
     options.add_argument("--test", action="store_true", help="read the test split, once at the end")
     options.add_argument("--compare", type=Path, help="then write paired differences to this file")
     options.add_argument("--markdown", type=Path, help="write tables of --out and --compare to it")
+    options.add_argument(
+        "--curves", type=Path, help="write what `fedmedformer plan` estimates from"
+    )
     options.add_argument("--cache", type=Path, default=Path("runs/utility"))
     options.add_argument("--workers", type=int, default=2)
     if options.parse_known_args()[0].quick:
@@ -53,6 +57,9 @@ def main() -> None:
         found = compare(scored, arguments.recipes, place.cache, place.data_root)
         own = merged(earlier, list(found))
         record.save(file, "utility differences", own)
+    if arguments.curves:
+        scored = [row for row in results.current if row["recipe"] in arguments.recipes]
+        record.save(arguments.curves, "measured curves", list(curves(scored, place.data_root)))
     if arguments.markdown:
         page = markdown(results.current, own, DELTA)
         record.write_part(arguments.markdown, "utility", page)

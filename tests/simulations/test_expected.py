@@ -1,0 +1,56 @@
+"""The estimate of `plan`: read off measured curves, and silent where nothing was measured."""
+
+from typing import Any
+
+import pytest
+
+from simulations.commands.plan import estimate
+from simulations.expected import Expected, expected
+
+
+def point(dataset: str, sites: int, records: int, epsilon: float | None, auc: float) -> Any:
+    return {"dataset": dataset, "sites": sites, "records": records, "epsilon": epsilon, "auc": auc}
+
+
+ROWS = [
+    point("blood", 1, 4000, None, 0.99),
+    point("blood", 1, 4000, 8.0, 0.97),
+    point("blood", 1, 4000, 1.0, 0.91),
+    point("blood", 1, 1000, 8.0, 0.93),
+    point("blood", 1, 1000, 1.0, 0.81),
+    point("blood", 4, 1000, 8.0, 0.96),
+    point("path", 1, 900, None, 0.95),
+    point("path", 1, 900, 8.0, 0.88),
+    point("lungs", 1, 900, 8.0, 0.7),
+]
+
+
+def test_it_is_read_off_between_measured_points():
+    """Half-way in the logarithms of both; a set without a ceiling says nothing."""
+    found = expected(ROWS, 2000, 8**0.5, together=False)
+    assert found == Expected(pytest.approx(0.905), pytest.approx(0.905),
+                             (pytest.approx(0.085), pytest.approx(0.085)), ("blood",))  # fmt: skip
+    both = expected(ROWS, 1000, 8.0, together=False)
+    assert both is not None
+    assert (both.lowest, both.highest) == (pytest.approx(0.88), pytest.approx(0.93))
+    assert both.price == (pytest.approx(0.06), pytest.approx(0.07))
+    assert both.sets == ("blood", "path")
+
+
+def test_sites_that_train_together_have_curves_of_their_own():
+    found = expected(ROWS, 1200, 8.0, together=True)
+    assert found is not None
+    assert (found.lowest, found.sets) == (pytest.approx(0.96), ("blood",))
+
+
+@pytest.mark.parametrize(("records", "epsilon"), [(100, 8.0), (60_000, 8.0), (1000, 0.1)])
+def test_nothing_is_said_where_nothing_was_measured(records: int, epsilon: float):
+    assert expected(ROWS, records, epsilon, together=False) is None
+    assert expected([], 1000, 8.0, together=False) is None
+
+
+def test_it_is_labelled_as_an_estimate():
+    (line,) = estimate({"alone": {"lowest": 0.88, "highest": 0.93, "price": (0.06, 0.07),
+                                  "sets": ("blood", "path")}})  # fmt: skip
+    assert line.startswith("estimate, no promise: test AUC 0.88 to 0.93 alone, 0.060 to 0.070")
+    assert "blood, path" in line
