@@ -245,7 +245,7 @@ class Guard:
             site=self.site.name,
             round=request.round,
             attempt=request.attempt,
-            tensors={} if phase.alone else shared_of(model, names),
+            tensors=shared_of(model, names) if phase.sends else {},
             exact_loss=loss if self.exact else None,
             ledger_hash=row,
         )

@@ -185,7 +185,11 @@ def _slice(batches: Sequence[Batch], part: slice) -> Batch:
 
 def trained_names(model: Medformer, site: Site, phase: Phase) -> list[str]:
     """Parameters that this phase trains at this site."""
-    return trained_parameters(model, site.domain, [t.name for t in site.tasks], phase.objectives)
+    tasks = [t.name for t in site.tasks]
+    names = trained_parameters(model, site.domain, tasks, phase.objectives)
+    if phase.trains == "heads":
+        return [n for n in names if n.startswith("output.") and is_local(n)]
+    return names
 
 
 def next_state(

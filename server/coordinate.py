@@ -288,8 +288,8 @@ class Run:
             )
         seconds = time.monotonic() - began
         self._log_round(number, phase.name, attempts, losses, seconds)
-        if phase.alone:
-            return state.alone()
+        if not phase.sends:
+            return state.unchanged()
         return apply(
             state,
             updates,
@@ -354,10 +354,10 @@ class Run:
         self, name: str, answer: TrainAnswer, shared: Tensors, number: int, attempt: int
     ) -> bool:
         limit = self.federation.max_update_norm
-        alone = self.federation.schedule.phase_of(number).alone
+        sends = self.federation.schedule.phase_of(number).sends
         try:
             check_update(
-                answer, shared, limit, site=name, round_=number, attempt=attempt, alone=alone
+                answer, shared, limit, site=name, round_=number, attempt=attempt, sends=sends
             )
         except UpdateRefused as error:
             self._note(number, name, "refused-update", str(error))

@@ -117,6 +117,10 @@ class Phase(BaseModel):
     alone: bool = False
     """Each site goes on with a copy of the shared tensors of its own, under the same DP, and sends
     nothing: what it ends with is the hospital's own model. Such phases come last."""
+    trains: Literal["all", "heads"] = "all"
+    """`heads`: only what answers the site's tasks, on features that stay as they are; nothing
+    shared changes, so nothing is sent. First the heads, then everything: Kumar et al. 2022,
+    arXiv:2202.10054; under DP, Ke et al. 2024, arXiv:2402.18905."""
 
     @model_validator(mode="after")
     def _one_step_when_adversarial(self) -> "Phase":
@@ -126,6 +130,20 @@ class Phase(BaseModel):
                 f"own discriminator would learn a constant; got {self.local_steps}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _labels_for_heads(self) -> "Phase":
+        if self.trains == "heads" and not set(self.objectives) <= {"supervised", "rescanned"}:
+            raise ValueError(
+                f"phase {self.name!r}: heads learn from labels alone: where trains is heads, "
+                f"objectives are supervised or rescanned; got {sorted(self.objectives)}"
+            )
+        return self
+
+    @property
+    def sends(self) -> bool:
+        """Whether sites send what they have trained."""
+        return not self.alone and self.trains == "all"
 
     @model_validator(mode="after")
     def _together_when_adversarial(self) -> "Phase":

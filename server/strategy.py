@@ -22,8 +22,8 @@ class State:
     """Mean of the shared tensors over the rounds of the averaging window."""
     averaged: int = 0
 
-    def alone(self) -> "State":
-        """After a round that every site has trained alone."""
+    def unchanged(self) -> "State":
+        """After a round in which sites sent nothing."""
         return replace(self, round=self.round + 1)
 
     def final(self) -> Tensors:
@@ -39,7 +39,7 @@ def check_update(
     site: str,
     round_: int,
     attempt: int,
-    alone: bool = False,
+    sends: bool = True,
 ) -> None:
     """Refuse what may not be averaged.
 
@@ -48,7 +48,7 @@ def check_update(
         site: Who was asked.
         round_: For which round.
         attempt: For which attempt.
-        alone: Whether sites keep to themselves what this round comes to.
+        sends: Whether sites send what they train in this round.
     Raises:
         UpdateRefused: Another site, round or attempt, a tensor that is local or unknown, a wrong
             shape or type, NaN or infinity, nothing at all, or a step longer than `max_update_norm`.
@@ -59,9 +59,9 @@ def check_update(
         raise UpdateRefused(f"the update says that it is of {answer.site!r:.80}")
     if answer.attempt != attempt:
         raise UpdateRefused(f"the update is of attempt {answer.attempt}, not {attempt}")
-    if alone:
+    if not sends:
         if answer.tensors:
-            raise UpdateRefused("the update holds tensors, though the site trains alone")
+            raise UpdateRefused("the update holds tensors, though the site trains for itself")
         return
     if not answer.tensors:
         raise UpdateRefused("the update holds no tensor")

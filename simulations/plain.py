@@ -179,7 +179,7 @@ class PlainSite:
         loss = train_round(model, self._site, self._records, phase, mix, engine, self._generator)
         averages = schedule.averages(request.round)
         self._state = next_state(model, names, optimizer, state, averages=averages)
-        tensors = {} if phase.alone else shared_of(model, names)
+        tensors = shared_of(model, names) if phase.sends else {}
         return TrainAnswer(self._site.name, request.round, request.attempt, tensors, loss)
 
     def _evaluate(self, request: Evaluate, model: Medformer, state: LocalState) -> EvaluateAnswer:

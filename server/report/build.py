@@ -107,7 +107,8 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
                 {
                     "name": p.name,
                     "rounds": p.rounds,
-                    "alone": p.alone,
+                    "sends": p.sends,
+                    "trains": p.trains,
                     "objectives": dict(p.objectives),
                 }
                 for p in files.federation.schedule.phases

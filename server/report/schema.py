@@ -184,10 +184,11 @@ SCHEDULED = _object(
     {
         "name": _text("Phase."),
         "rounds": _count("Planned rounds, spares not counted."),
-        "alone": {
+        "sends": {
             "type": "boolean",
-            "description": "Each site trained a copy of its own, and sent nothing.",
+            "description": "False: each site trained for itself, and sent nothing.",
         },
+        "trains": {"enum": ["all", "heads"], "description": "Everything, or the sites' heads."},
         "objectives": {"type": "object", "additionalProperties": _number("Weight of a loss.")},
     }
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from client.data.load import forget, load
 from client.guard import Guard
@@ -14,6 +15,7 @@ from client.privacy import ledger_file, release
 from client.privacy.refusals import PolicyForbids
 from client.site import Site
 from client.store import Store
+from client.training import initial_state, site_model
 from medformer.sharing import is_local
 from server.protocol import (
     AdmitAnswer,
@@ -393,3 +395,27 @@ def test_a_site_that_trains_alone_sends_nothing_and_goes_on_with_its_own_copy(
     ]  # fmt: skip
     assert isinstance(values[0], EvaluateAnswer)
     assert values[0] == values[1]
+
+
+def test_heads_alone_are_trained_where_the_schedule_says_so(
+    open_guard: Open, site: Site, schedule: Schedule
+):
+    """Nothing else at the site moves, and nothing is sent; the next phase trains everything."""
+    heads = schedule.phases[0].model_copy(update={"name": "heads", "trains": "heads", "rounds": 2})
+    both = schedule.model_copy(update={"phases": (heads, *schedule.phases)})
+    guard = open_guard(site)
+    assert isinstance(guard.handle(admit(both)), AdmitAnswer)
+    before = initial_state(site_model(CONFIG, site.tasks)).parameters
+    for number in (1, 2):
+        answer = guard.handle(train(both, number))
+        assert isinstance(answer, TrainAnswer), answer
+        assert answer.tensors == {}
+        kept = Store(guard.folder, "run-1").get_state(number + 1)
+        assert kept is not None
+        moved = {k for k, v in kept.parameters.items() if not torch.equal(v, before[k])}
+        assert "output.heads.chest.weight" in moved
+        assert all(name.startswith("output.") for name in moved)
+        assert kept.parameters.keys() == before.keys()
+    answer = guard.handle(train(both, 3))
+    assert isinstance(answer, TrainAnswer)
+    assert "encoder.norm.weight" in answer.tensors

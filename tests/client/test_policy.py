@@ -174,7 +174,10 @@ def test_no_request_brings_a_policy():
 def test_who_says_yes_reads_that_a_copy_stays_at_the_site(site: Site, schedule: Schedule):
     """Of the phase in which it does, and of no other."""
     phase = schedule.phases[0].model_copy(update={"name": "own", "alone": True})
-    both = schedule.model_copy(update={"phases": (*schedule.phases, phase)})
+    heads = schedule.phases[0].model_copy(update={"name": "heads", "trains": "heads"})
+    both = schedule.model_copy(update={"phases": (heads, *schedule.phases, phase)})
     text = summary(site, both, solve(both, site.privacy, site.tasks), 0.0, 20.0)
     (own,) = [line for line in text.splitlines() if "copy of the model that stays" in line]
     assert own.strip().startswith("own: 3 rounds")
+    (first,) = [line for line in text.splitlines() if "of the site's own heads alone" in line]
+    assert first.strip().startswith("heads: 3 rounds")

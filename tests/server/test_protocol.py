@@ -132,6 +132,18 @@ def test_phases_that_each_site_trains_alone_come_last():
             Schedule(phases=tuple(wrong), spare_rounds=1)
     with pytest.raises(ValidationError, match="needs other sites"):
         Phase(name="a", rounds=1, objectives={"domain_adversarial": 1}, alone=True)
+    assert [p.sends for p in schedule.phases] == [True, True, False, False]
+
+
+def test_heads_learn_from_labels_and_send_nothing():
+    """They may come first, and are of no site's shared tensors."""
+    heads = Phase(name="heads", rounds=1, objectives={"supervised": 1}, trains="heads")
+    assert not heads.sends
+    Schedule(
+        phases=(heads, heads.model_copy(update={"name": "b", "trains": "all"})), spare_rounds=0
+    )
+    with pytest.raises(ValidationError, match="heads learn from labels alone"):
+        Phase(name="a", rounds=1, objectives={"supervised": 1, "inpainting": 1}, trains="heads")
 
 
 def test_source_hash_notices_a_changed_file(tmp_path):

@@ -64,14 +64,14 @@ def test_the_averaged_update_has_a_learning_rate():
 def test_a_round_that_sites_train_alone_changes_nothing_here():
     """And what a site sends nevertheless is refused."""
     before = apply(state(0), {"n": {A: np.ones(2, "f4")}}, {"n": 1}, momentum=0.5, averages=True)
-    after = before.alone()
+    after = before.unchanged()
     assert (after.round, after.averaged) == (2, 1)
     assert after.shared is before.shared
     assert after.final()[A].tolist() == [1, 1]
     facts = {"site": "north", "round_": 1, "attempt": 0}
-    check_update(update(), state().shared, 100.0, **facts, alone=True)  # type: ignore[arg-type]
-    with pytest.raises(UpdateRefused, match="though the site trains alone"):
-        check_update(update(encoder__a=[1, 1]), state().shared, 100.0, **facts, alone=True)  # type: ignore[arg-type]
+    check_update(update(), state().shared, 100.0, **facts, sends=False)  # type: ignore[arg-type]
+    with pytest.raises(UpdateRefused, match="though the site trains for itself"):
+        check_update(update(encoder__a=[1, 1]), state().shared, 100.0, **facts, sends=False)  # type: ignore[arg-type]
     with pytest.raises(UpdateRefused, match="holds no tensor"):
         check_update(update(), state().shared, 100.0, **facts)  # type: ignore[arg-type]
 

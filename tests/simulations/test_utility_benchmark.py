@@ -71,7 +71,12 @@ def test_a_recipe_is_chosen_without_the_test_split(
 @pytest.mark.filterwarnings("ignore:The specified min_partition_size")
 @pytest.mark.parametrize(
     ("setting", "more"),
-    [("federated-dp", ""), ("federated-dp-skew", ""), ("federated-dp", " steps=8 alone_last=0.5")],
+    [
+        ("federated-dp", ""),
+        ("federated-dp-skew", ""),
+        ("federated-dp", " steps=8 alone_last=0.5"),
+        ("federated-dp", " steps=8 heads_first=0.5"),
+    ],
 )
 def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, setting: str, more: str):
     """Bit for bit, over plan, sampling, noise, local heads, momentum, averaging, rounds that each
@@ -98,7 +103,7 @@ def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, settin
         kept = state.get_state(group.federation.schedule.rounds + 1)
         assert kept is not None
         own = {k: v.numpy() for k, v in final_state(kept).parameters.items()}
-        assert ("encoder.norm.weight" in own) == bool(more)
+        assert ("encoder.norm.weight" in own) == ("alone" in more)
         named = dict(model.named_parameters())
         for name, value in {**final, **own}.items():
             assert np.array_equal(named[name].detach().numpy(), value), name

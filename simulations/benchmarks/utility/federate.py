@@ -73,7 +73,7 @@ class Member:
                 train_round(model, self.site, self.records, phase, mix, engine, generator)
         averages = schedule.averages(number)
         self.state = next_state(model, names, optimizer, self.state, averages=averages)
-        return {} if phase.alone else shared_of(model, names)
+        return shared_of(model, names) if phase.sends else {}
 
     def final(self, shared: Tensors) -> Medformer:
         """The site's model for use: averaged shared tensors and its own."""
@@ -116,13 +116,13 @@ def train(
     }
     state = State(0, start, {}, {})
     for number in range(1, schedule.rounds + 1):
-        alone = schedule.phase_of(number).alone
-        shared = state.final() if alone else state.shared
+        phase = schedule.phase_of(number)
+        shared = state.final() if phase.alone else state.shared
         updates = {
             name: member.round(shared, schedule, number, seed) for name, member in members.items()
         }
-        if alone:
-            state = state.alone()
+        if not phase.sends:
+            state = state.unchanged()
             continue
         state = apply(
             state,

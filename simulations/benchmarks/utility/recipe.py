@@ -46,6 +46,10 @@ class Recipe(Frozen):
     """Weight of a site in the average: its declared noise to minus this power; 0 is equal."""
     alone_last: float = Field(default=0, ge=0, lt=1)
     """Part of the rounds, the last ones, in which every site goes on with a copy of its own."""
+    heads_first: float = Field(default=0, ge=0, lt=1)
+    """Part of the rounds, the first ones, in which only the sites' heads are trained."""
+    heads_noise_step: float | None = Field(default=None, gt=0)
+    """`noise_step` in those rounds; the same if left out."""
     objectives: dict[Objective, float] = Field(default={"supervised": 1.0})
     ssl_steps: int = Field(default=0, ge=0)
     """Steps of a phase before that, which need no label, within the same epsilon."""
@@ -97,6 +101,11 @@ class Recipe(Frozen):
                 phase.model_copy(update={"rounds": phase.rounds - alone}),
                 phase.model_copy(update={"name": "alone", "rounds": alone, "alone": True}),
             ]
+        if heads := round(self.heads_first * phase.rounds):
+            own = {"noise_step": self.heads_noise_step or self.noise_step}
+            first = {"name": "heads", "rounds": heads, "trains": "heads", **own}
+            phases[0] = phases[0].model_copy(update={"rounds": phases[0].rounds - heads})
+            phases.insert(0, phase.model_copy(update=first))
         if self.ssl_steps:
             rounds, mix = -(-self.ssl_steps // steps_a_round), self.ssl_objectives
             before = {"name": "self-supervised", "rounds": rounds, "objectives": mix}
