@@ -101,10 +101,11 @@ class Phase(BaseModel):
     """`ramp`: the weight of domain_adversarial grows from near 0 to its full value within the
     phase (Ganin et al. 2016, arXiv:1505.07818, section 5.2.2)."""
     learning_rate: float = Field(default=0.3, gt=0, le=10)
-    noise_step: float | None = Field(default=None, gt=0, le=1)
-    """If given, each site has a learning rate of its own under DP: that with which the noise of one
-    step moves each weight by this standard deviation (`client.privacy.plan.learning_rate`). Sites
-    that add less noise take longer steps, and so weigh more in the average."""
+    noise_floor: float | None = Field(default=None, gt=0, le=1)
+    """If given, each site has a learning rate of its own under DP: this over the variance of the
+    noise on its averaged gradient, so that what the noise adds to the loss where steps and noise
+    balance is the same everywhere (`client.privacy.plan.learning_rate`). Sites that add less noise
+    take longer steps, and so weigh more in the average."""
     expected_batch_size: int = Field(default=512, ge=1, le=65_536)
     """Mean number of units in a step; sample_rate is this over the site's declared n_public."""
     views: int = Field(default=1, ge=1, le=64)

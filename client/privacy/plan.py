@@ -31,8 +31,9 @@ ALLOWANCE = 2.0**-10
 """Part of the bound by which arithmetic may move a sum further than exact numbers would: half of
 it for the rounding to a grid (client/privacy/discrete.py), half for float32 gradients, in which
 adding a unit changes the last bits of the others' (measured in tests/client/test_arithmetic.py)."""
-LARGEST_RATE = 10.0
-"""A learning rate that follows the noise goes no further, as none that a schedule names does."""
+LARGEST_RATE = 1.0
+"""A learning rate that follows the noise goes no further: where there is little noise, something
+else limits it (docs/experiments.md, section 1)."""
 PROGRESS_POINTS = 24
 """Running epsilons shown for a run: enough for a plot, cheap to compute."""
 CURVE = tuple(10.0 ** (-i / 2) for i in range(4, 21))
@@ -129,14 +130,17 @@ class PrivacyPlan:
 
 
 def learning_rate(phase: Phase, plan: PhasePlan) -> float:
-    """A site's learning rate: the phase's, or what its `noise_step` comes to under this noise.
+    """A site's learning rate: the phase's, or what its `noise_floor` comes to under this noise.
+
+    SGD with a constant rate ends in a cloud around the optimum whose excess loss is proportional to
+    rate times variance (Mandt et al. 2017, arXiv:1704.04289, section 3).
 
     A function of public constants. In the log of experiments (docs/experiments.md) the best rates
     over data sets and epsilons have this step in common.
     """
-    if phase.noise_step is None:
+    if phase.noise_floor is None:
         return phase.learning_rate
-    return min(LARGEST_RATE, phase.noise_step / plan.gradient_noise)
+    return min(LARGEST_RATE, phase.noise_floor / plan.gradient_noise**2)
 
 
 def countable(tasks: Iterable[Task]) -> list[Task]:

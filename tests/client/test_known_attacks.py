@@ -84,12 +84,12 @@ def test_the_reported_epsilon_is_the_runs_not_a_rounds_and_survives_new_engines(
 
 def test_a_server_cannot_choose_noise_or_its_seed(site: Site, schedule: Schedule):
     """No request has a field for it, and a schedule that brings one is no schedule. The learning
-    rate may follow the noise (`noise_step`); the noise does not follow it."""
+    rate may follow the noise (`noise_floor`); the noise does not follow it."""
     fields = set(Admit.__dataclass_fields__) | set(Phase.model_fields) | set(Schedule.model_fields)
     named = [f for f in fields if "seed" in f or "noise" in f or "sigma" in f]
-    assert named == ["noise_step"]
+    assert named == ["noise_floor"]
     for value in (None, 1e-6, 1.0):
-        phases = tuple(p.model_copy(update={"noise_step": value}) for p in schedule.phases)
+        phases = tuple(p.model_copy(update={"noise_floor": value}) for p in schedule.phases)
         asked = schedule.model_copy(update={"phases": phases})
         assert solve(asked, site.privacy, site.tasks) == solve(schedule, site.privacy, site.tasks)
     for extra in ({"seed": 1}, {"noise_multiplier": 0.1}):

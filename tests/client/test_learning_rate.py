@@ -8,7 +8,7 @@ from client.site import Privacy
 from server.protocol import Phase, Schedule
 
 PLAIN = Phase(name="p", rounds=20, objectives={"supervised": 1.0}, expected_batch_size=64)
-FOLLOWS = PLAIN.model_copy(update={"noise_step": 0.002})
+FOLLOWS = PLAIN.model_copy(update={"noise_floor": 4e-6})
 
 
 def plan_of(phase: Phase, epsilon: float, n_public: int) -> PhasePlan:
@@ -17,17 +17,34 @@ def plan_of(phase: Phase, epsilon: float, n_public: int) -> PhasePlan:
 
 
 @pytest.mark.parametrize(("epsilon", "n_public"), [(1, 500), (8, 500), (8, 5_000)])
-def test_the_noise_of_a_step_moves_a_weight_by_what_the_phase_says(epsilon: float, n_public: int):
+def test_rate_times_variance_is_what_the_phase_says(epsilon: float, n_public: int):
     """Whatever epsilon and records; it changes neither noise nor epsilon."""
     plan = plan_of(FOLLOWS, epsilon, n_public)
     assert plan == plan_of(PLAIN, epsilon, n_public)
     drawn = np.random.default_rng(0).normal(0, plan.noise_std, 100_000)
-    moved = learning_rate(FOLLOWS, plan) * drawn / plan.expected_batch_size
-    assert moved.std() == pytest.approx(0.002, rel=0.02)
+    variance = (drawn / plan.expected_batch_size).var()
+    assert learning_rate(FOLLOWS, plan) * variance == pytest.approx(4e-6, rel=0.02)
+
+
+def test_noise_has_the_same_price_at_every_site():
+    """SGD on a parabola, long enough: the mean loss above the least is the same whatever the noise,
+    where the rates follow it."""
+    losses = []
+    for epsilon in (1, 8):
+        plan = plan_of(FOLLOWS, epsilon, 500)
+        rate, rng, at = learning_rate(FOLLOWS, plan), np.random.default_rng(0), np.zeros(4_000)
+        kept = []
+        for step in range(int(40 / rate)):
+            at = at - rate * (0.5 * at + rng.normal(0, plan.gradient_noise, at.shape))
+            if step > 10 / rate:
+                kept.append(0.25 * float((at**2).mean()))
+        losses.append(np.mean(kept))
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    assert losses[0] == pytest.approx(4e-6 / 4, rel=0.1)
 
 
 def test_without_it_the_rate_is_the_phases_and_there_is_a_largest_one():
     """Almost no noise does not mean an endless step."""
     assert learning_rate(PLAIN, plan_of(PLAIN, 8, 500)) == PLAIN.learning_rate
-    far = FOLLOWS.model_copy(update={"noise_step": 1.0})
+    far = FOLLOWS.model_copy(update={"noise_floor": 1.0})
     assert learning_rate(far, plan_of(far, 100, 50_000)) == LARGEST_RATE

@@ -82,7 +82,7 @@ def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, settin
     """Bit for bit, over plan, sampling, noise, local heads, momentum, averaging, rounds that each
     site trains alone, and final model."""
     recipe = Recipe.parse(
-        f"{RECIPE} local_steps=2 views=2 noise_step=0.002 server_learning_rate=sqrt-sites{more}"
+        f"{RECIPE} local_steps=2 views=2 noise_floor=2e-5 server_learning_rate=sqrt-sites{more}"
     )
     (group,) = groups(
         "breastmnist", SETTINGS[setting], recipe, 8.0, 0, data_root=data_root, folder=tmp_path

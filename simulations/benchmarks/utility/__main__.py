@@ -17,7 +17,7 @@ from simulations.benchmarks.utility.trials import Place, Results, Row, Trial, ru
 QUICK = {
     "sets": ["breastmnist"],
     "settings": ["central-dp", "local-dp", "federated-dp", "central-plain"],
-    "recipes": ["steps=10 noise_step=.001 expected_batch_size=64 pretraining=false"],
+    "recipes": ["steps=10 noise_floor=1e-5 expected_batch_size=64 pretraining=false"],
     "epsilons": [8.0],
     "seeds": [0],
 }

@@ -33,7 +33,7 @@ class Recipe(Frozen):
     divided_batch_size: int | None = Field(default=None, ge=1)
     """The same where four sites share a data set; None is `expected_batch_size`."""
     learning_rate: float = Field(default=0.3, gt=0)
-    noise_step: float | None = Field(default=None, gt=0)
+    noise_floor: float | None = Field(default=None, gt=0)
     server_learning_rate: ServerRate = 1.0
     max_grad_norm: float = Field(default=1.0, gt=0)
     views: int = Field(default=1, ge=1)
@@ -48,8 +48,8 @@ class Recipe(Frozen):
     """Part of the rounds, the last ones, in which every site goes on with a copy of its own."""
     heads_first: float = Field(default=0, ge=0, lt=1)
     """Part of the rounds, the first ones, in which only the sites' heads are trained."""
-    heads_noise_step: float | None = Field(default=None, gt=0)
-    """`noise_step` in those rounds; the same if left out."""
+    heads_noise_floor: float | None = Field(default=None, gt=0)
+    """`noise_floor` in those rounds; the same if left out."""
     objectives: dict[Objective, float] = Field(default={"supervised": 1.0})
     ssl_steps: int = Field(default=0, ge=0)
     """Steps of a phase before that, which need no label, within the same epsilon."""
@@ -102,7 +102,7 @@ class Recipe(Frozen):
                 phase.model_copy(update={"name": "alone", "rounds": alone, "alone": True}),
             ]
         if heads := round(self.heads_first * phase.rounds):
-            own = {"noise_step": self.heads_noise_step or self.noise_step}
+            own = {"noise_floor": self.heads_noise_floor or self.noise_floor}
             first = {"name": "heads", "rounds": heads, "trains": "heads", **own}
             phases[0] = phases[0].model_copy(update={"rounds": phases[0].rounds - heads})
             phases.insert(0, phase.model_copy(update=first))
@@ -120,7 +120,7 @@ class Recipe(Frozen):
             local_steps=steps_a_round,
             objectives=self.objectives,
             learning_rate=self.learning_rate,
-            noise_step=self.noise_step,
+            noise_floor=self.noise_floor,
             expected_batch_size=smaller or self.expected_batch_size,
             views=self.views,
             max_grad_norm=self.max_grad_norm,
