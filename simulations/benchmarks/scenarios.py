@@ -15,7 +15,11 @@ from typing import Any
 from simulations.benchmarks import record
 from simulations.cli import main as fedmedformer
 
-QUICK = ["phases.0.rounds=2", "pretraining=false", "baselines=[]"]
+QUICK = [
+    "phases=[{name: quick, rounds: 2, objectives: {supervised: 1.0}, expected_batch_size: 256}]",
+    "pretraining=false",
+    "baselines=[]",
+]
 
 
 def run(scenario: str, seed: int, folder: Path, data_root: Path | None, settings: list[str]) -> Any:
