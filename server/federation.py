@@ -10,11 +10,10 @@ from medformer.errors import ConfigError
 from medformer.settings import explain
 from server.protocol import PublicObjective, Schedule
 
-ServerRate = Annotated[float, Field(gt=0, le=10)] | Literal["sites", "sqrt-sites"]
-"""Factor of the averaged update (FedOpt, Reddi et al. 2021, arXiv:2003.00295). `sites`: the
-number of sites that trained a tensor, whose steps then add up: their mean has so many times less
-variance of noise, and may go as far as `noise_floor` allows for that. `sqrt-sites`: its root, so
-that a step comes with as much noise as one of a site alone."""
+ServerRate = Annotated[float, Field(gt=0, le=10)] | Literal["sqrt-sites"]
+"""Factor of the averaged update (FedOpt, Reddi et al. 2021, arXiv:2003.00295). `sqrt-sites`: the
+root of the number of sites that trained a tensor, so that a step comes with as much noise as one of
+a site alone, and with more signal."""
 
 
 class PublicSite(Frozen):

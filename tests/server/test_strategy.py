@@ -59,7 +59,6 @@ def test_the_averaged_update_has_a_learning_rate():
     assert after(1.0) == {A: [3, 3], B: [1, 1, 1]}
     assert after(0.5) == {A: [2, 2], B: [0.5, 0.5, 0.5]}
     assert after("sqrt-sites") == {A: [5, 5], B: [1, 1, 1]}
-    assert after("sites") == {A: [9, 9], B: [1, 1, 1]}
 
 
 def test_a_round_that_sites_train_alone_changes_nothing_here():
