@@ -217,7 +217,7 @@ class Schedule(BaseModel):
 
     @property
     def rounds_together(self) -> int:
-        """Planned rounds after which sites send something."""
+        """Planned rounds before each site goes on alone."""
         return sum(p.rounds for p in self.phases if not p.alone)
 
     def phase_of(self, round_: int) -> Phase:
