@@ -40,13 +40,13 @@ from client.site import Site
 from client.store import Store, StoreError, exclusive
 from client.training import (
     as_torch,
+    begin_round,
     build_optimizer,
     final_state,
     initial_state,
     next_state,
-    own_copy,
     restore,
-    shared_of,
+    sent_after,
     site_model,
     train_round,
     trained_names,
@@ -226,9 +226,7 @@ class Guard:
         model.tasks = {task.name: task for task in tasks}
         state = store.get_state(request.round) or initial_state(model)
         phase = run.schedule.phase_of(request.round)
-        if phase.alone:
-            state = own_copy(state, shared)
-        restore(model, shared, state)
+        state = begin_round(model, shared, state, phase)
         names = trained_names(model, self.site, phase)
         plan = run.phase_plan(phase.name)
         rate = learning_rate(phase, plan)
@@ -245,7 +243,7 @@ class Guard:
             site=self.site.name,
             round=request.round,
             attempt=request.attempt,
-            tensors=shared_of(model, names) if phase.sends else {},
+            tensors=sent_after(model, names, phase),
             exact_loss=loss if self.exact else None,
             ledger_hash=row,
         )

@@ -66,8 +66,10 @@ def as_torch(tensors: Tensors) -> dict[str, Tensor]:
     return {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}
 
 
-def shared_of(model: Medformer, names: list[str]) -> Tensors:
-    """Copies of those of `names` that may be sent."""
+def sent_after(model: Medformer, names: list[str], phase: Phase) -> Tensors:
+    """Copies of those of `names` that may be sent; none in a phase that sends nothing."""
+    if not phase.sends:
+        return {}
     named = dict(model.named_parameters())
     return {n: named[n].detach().numpy().copy() for n in shared_names(names)}
 
@@ -84,6 +86,16 @@ def own_copy(state: LocalState, shared: Mapping[str, Tensor]) -> LocalState:
     if any(not is_local(name) for name in state.parameters):
         return state
     return LocalState({**shared, **state.parameters}, state.momentum, {})
+
+
+def begin_round(
+    model: Medformer, shared: Mapping[str, Tensor], state: LocalState, phase: Phase
+) -> LocalState:
+    """Fill the whole model for a round of this phase, and return the state that it begins with."""
+    if phase.alone:
+        state = own_copy(state, shared)
+    restore(model, shared, state)
+    return state
 
 
 def restore(model: Medformer, shared: Mapping[str, Tensor], state: LocalState) -> None:

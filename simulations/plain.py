@@ -20,13 +20,13 @@ from client.site import Site
 from client.training import (
     LocalState,
     as_torch,
+    begin_round,
     build_optimizer,
     final_state,
     initial_state,
     next_state,
-    own_copy,
     restore,
-    shared_of,
+    sent_after,
     site_model,
     train_round,
     trained_names,
@@ -165,9 +165,7 @@ class PlainSite:
         self, request: Train, schedule: Schedule, model: Medformer, state: LocalState
     ) -> TrainAnswer:
         phase = schedule.phase_of(request.round)
-        if phase.alone:
-            state = own_copy(state, as_torch(request.tensors))
-        restore(model, as_torch(request.tensors), state)
+        state = begin_round(model, as_torch(request.tensors), state, phase)
         names = trained_names(model, self._site, phase)
         optimizer = build_optimizer(
             model, names, phase.learning_rate, schedule.local_momentum, state
@@ -179,7 +177,7 @@ class PlainSite:
         loss = train_round(model, self._site, self._records, phase, mix, engine, self._generator)
         averages = schedule.averages(request.round)
         self._state = next_state(model, names, optimizer, state, averages=averages)
-        tensors = shared_of(model, names) if phase.sends else {}
+        tensors = sent_after(model, names, phase)
         return TrainAnswer(self._site.name, request.round, request.attempt, tensors, loss)
 
     def _evaluate(self, request: Evaluate, model: Medformer, state: LocalState) -> EvaluateAnswer:

@@ -104,6 +104,7 @@ def _finetune(arguments: argparse.Namespace) -> None:
 
     local, chosen, least = finetune(start, site, settings, told)
     what = "whole model" if settings.whole else "heads"
+    from_copy = False
     if own:
         print("now from the copy that this site trained alone:", file=sys.stderr, flush=True)
         second, number, loss = finetune(own, site, settings, told, own=True)
@@ -111,12 +112,12 @@ def _finetune(arguments: argparse.Namespace) -> None:
             f"least validation loss: {least:.4f} from the shared model, {loss:.4f} from the copy",
             file=sys.stderr,
         )
-        if loss < least:
+        if from_copy := loss < least:
             local, chosen, what = second, number, f"{what} of the site's own copy of the model"
     how = f"Trained: {what}, epoch {chosen} of {settings.epochs}, seed {settings.seed}."
     path = store.save(arguments.out, local, arguments.model, how)
     print(f"epoch {chosen} is kept; {time.monotonic() - began:.0f} s", file=sys.stderr)
-    if not chosen and "copy" not in what:
+    if not chosen and not from_copy:
         print("warning: no epoch was better than an untrained head", file=sys.stderr)
     for kind, share in local.fitted.strangers.items():
         if share < 0.9:

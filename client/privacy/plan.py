@@ -136,7 +136,7 @@ def learning_rate(phase: Phase, plan: PhasePlan) -> float:
     rate times variance (Mandt et al. 2017, arXiv:1704.04289, section 3).
 
     A function of public constants. In the log of experiments (docs/experiments.md) the best rates
-    over data sets and epsilons have this step in common.
+    over data sets and epsilons have this product in common.
     """
     if phase.noise_floor is None:
         return phase.learning_rate

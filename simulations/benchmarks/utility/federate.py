@@ -18,13 +18,13 @@ from client.site import Site
 from client.training import (
     LocalState,
     as_torch,
+    begin_round,
     build_optimizer,
     final_state,
     initial_state,
     next_state,
-    own_copy,
     restore,
-    shared_of,
+    sent_after,
     site_model,
     train_round,
     trained_names,
@@ -52,9 +52,7 @@ class Member:
     def round(self, shared: Tensors, schedule: Schedule, number: int, seed: str) -> Tensors:
         """The shared tensors after one round of this site's steps."""
         model, phase = self.model, schedule.phase_of(number)
-        if phase.alone:
-            self.state = own_copy(self.state, as_torch(shared))
-        restore(model, as_torch(shared), self.state)
+        self.state = begin_round(model, as_torch(shared), self.state, phase)
         names = trained_names(model, self.site, phase)
         phases = {} if self.plan is None else {p.name: p for p in self.plan.phases}
         plan = phases.get(phase.name)
@@ -73,7 +71,7 @@ class Member:
                 train_round(model, self.site, self.records, phase, mix, engine, generator)
         averages = schedule.averages(number)
         self.state = next_state(model, names, optimizer, self.state, averages=averages)
-        return shared_of(model, names) if phase.sends else {}
+        return sent_after(model, names, phase)
 
     def final(self, shared: Tensors) -> Medformer:
         """The site's model for use: averaged shared tensors and its own."""

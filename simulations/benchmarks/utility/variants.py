@@ -1,7 +1,7 @@
 """Sites made from a MedMNIST file: few of whose images have labels, or behind a scanner of their
 own."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -74,15 +74,13 @@ def behind_scanners(
 def _splits(dataset: str, data_root: Path | None) -> dict[str, Split]:
     """Those that the file has: recipes are chosen without a test split."""
     path = medmnist.find(dataset, 28, data_root)
-    return dict(_read(path))
-
-
-def _read(path: Path) -> Iterator[tuple[str, Split]]:
     with np.load(path, allow_pickle=False) as file:
         present = [split for split in SPLITS if f"{split}_labels" in file.files]
-    for split in present:
-        images, columns = reader.read(path, split)
-        yield split, (images.astype(np.uint8), columns["labels"].astype(np.int64))
+    found = {split: reader.read(path, split) for split in present}
+    return {
+        split: (images.astype(np.uint8), columns["labels"].astype(np.int64))
+        for split, (images, columns) in found.items()
+    }
 
 
 def _site(name: str, dataset: str, splits: Mapping[str, Split], folder: Path) -> ScenarioSite:
