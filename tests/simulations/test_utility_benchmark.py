@@ -76,11 +76,12 @@ def test_a_recipe_is_chosen_without_the_test_split(
         ("federated-dp-skew", ""),
         ("federated-dp", " steps=8 alone_last=0.5"),
         ("federated-dp", " steps=8 heads_first=0.5"),
+        ("federated-dp", " steps=8 heads_last=0.5"),
     ],
 )
 def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, setting: str, more: str):
     """Bit for bit, over plan, sampling, noise, local heads, momentum, averaging, rounds that each
-    site trains alone, and final model."""
+    site trains alone or in which heads alone are trained, and final model."""
     recipe = Recipe.parse(
         f"{RECIPE} local_steps=2 views=2 noise_floor=2e-5 server_learning_rate=sqrt-sites{more}"
     )
@@ -103,7 +104,7 @@ def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, settin
         kept = state.get_state(group.federation.schedule.rounds + 1)
         assert kept is not None
         own = {k: v.numpy() for k, v in final_state(kept).parameters.items()}
-        assert ("encoder.norm.weight" in own) == ("alone" in more)
+        assert ("encoder.norm.weight" in own) == ("alone" in more or "heads_last" in more)
         named = dict(model.named_parameters())
         for name, value in {**final, **own}.items():
             assert np.array_equal(named[name].detach().numpy(), value), name

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from medformer.config import PRESETS, Frozen, Preset, PresetName
 from medformer.errors import ConfigError
@@ -48,6 +48,9 @@ class Recipe(Frozen):
     """Part of the rounds, the last ones, in which every site goes on with a copy of its own."""
     heads_first: float = Field(default=0, ge=0, lt=1)
     """Part of the rounds, the first ones, in which only the sites' heads are trained."""
+    heads_last: float = Field(default=0, ge=0, lt=1)
+    """Part of the rounds, the last ones, in which only the heads are trained, on the average of
+    what all sites have made together."""
     heads_noise_floor: float | None = Field(default=None, gt=0)
     """`noise_floor` in those rounds; the same if left out."""
     objectives: dict[Objective, float] = Field(default={"supervised": 1.0})
@@ -87,6 +90,15 @@ class Recipe(Frozen):
         """Every value, defaults too, as result files keep them."""
         return self.model_dump(mode="json")
 
+    @model_validator(mode="after")
+    def _one_end(self) -> "Recipe":
+        if self.alone_last and self.heads_last:
+            raise ValueError(
+                "alone_last and heads_last are two ways to end: heads would go on from what a site "
+                "made alone before that is averaged; leave one out"
+            )
+        return self
+
     @property
     def learns_without_labels(self) -> bool:
         """Whether a site without any label has something to train on."""
@@ -101,11 +113,15 @@ class Recipe(Frozen):
                 phase.model_copy(update={"rounds": phase.rounds - alone}),
                 phase.model_copy(update={"name": "alone", "rounds": alone, "alone": True}),
             ]
+        own = {"trains": "heads", "noise_floor": self.heads_noise_floor or self.noise_floor}
         if heads := round(self.heads_first * phase.rounds):
-            own = {"noise_floor": self.heads_noise_floor or self.noise_floor}
-            first = {"name": "heads", "rounds": heads, "trains": "heads", **own}
             phases[0] = phases[0].model_copy(update={"rounds": phases[0].rounds - heads})
+            first = {"name": "heads", "rounds": heads, **own}
             phases.insert(0, phase.model_copy(update=first))
+        if heads := round(self.heads_last * phase.rounds):
+            phases[-1] = phases[-1].model_copy(update={"rounds": phases[-1].rounds - heads})
+            last = {"name": "heads-again", "rounds": heads, "alone": True, **own}
+            phases.append(phase.model_copy(update=last))
         if self.ssl_steps:
             rounds, mix = -(-self.ssl_steps // steps_a_round), self.ssl_objectives
             before = {"name": "self-supervised", "rounds": rounds, "objectives": mix}
