@@ -15,8 +15,10 @@ from torch.utils.checkpoint import checkpoint
 from medformer.config import Preset
 
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-
-
+WHITE_NORM = 4.0
+"""Root mean square of the norm of whitened features."""
+LEAST_SHARE = 0.02
+"""Directions that vary less than this share of the mean variance are not stretched further."""
 POOL: dict[int, type[nn.MaxPool2d] | type[nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
 
@@ -49,6 +51,37 @@ class Moments(nn.Module):
         """Become the moments of these features, (N, D)."""
         self.mean.copy_(features.mean(0))
         self.variance.copy_(features.var(0, unbiased=False))
+
+
+class Whitening(nn.Module):
+    """Centred features whose directions vary alike, (B, D) -> (B, D); shared and never trained.
+
+    A head learns in few steps only what varies much in its input, and under DP steps are few: so a
+    public change of basis makes what is small as large as the rest. At first it changes nothing.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(width), requires_grad=False)
+        self.matrix = nn.Parameter(torch.eye(width), requires_grad=False)
+
+    @torch.no_grad()
+    def take(self, groups: Sequence[Tensor]) -> None:
+        """Whiten what varies within groups of features, each (N, D); all count the same.
+
+        Afterwards the features of a group, centred, have a norm of WHITE_NORM (root mean square).
+        """
+        means = torch.stack([features.double().mean(0) for features in groups])
+        covariance = torch.stack([features.double().T.cov(correction=0) for features in groups])
+        values, basis = torch.linalg.eigh(covariance.mean(0))
+        scales = (values.clamp(min=0) + LEAST_SHARE * values.mean()).rsqrt()
+        size = (scales.square() * values.clamp(min=0)).sum().sqrt()
+        self.mean.copy_(means.mean(0))
+        self.matrix.copy_(WHITE_NORM / size * (basis * scales) @ basis.T)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D) -> (B, D)."""
+        return (features - self.mean) @ self.matrix
 
 
 class Stem(nn.Module):

@@ -18,7 +18,7 @@ from medformer.degrade import DEGRADATIONS
 from medformer.errors import ConfigError, ShapeError
 from medformer.grid import along_curve, positions
 from medformer.images import Pixels, as_images, standardise
-from medformer.layers import Attention, Blocks, DenseHead, Latents, Moments, Stem
+from medformer.layers import Attention, Blocks, DenseHead, Latents, Moments, Stem, Whitening
 from medformer.settings import explain
 from medformer.tasks import probabilities
 
@@ -107,6 +107,8 @@ class OutputAdaptformer(nn.Module):
         preset = PRESETS[config.preset]
         whole = [t for t in tasks if t.kind != "dense"]
         self.key = nn.Linear(preset.width, preset.width)
+        self.whitening = Whitening(preset.width)
+        """Set by the public pre-training."""
         self.queries = nn.ModuleDict({t.name: Latents(1, preset.width, scale=0) for t in whole})
         self.heads = nn.ModuleDict({t.name: nn.Linear(preset.width, t.outputs) for t in whole})
         ranks = sorted({stem_kind(stem)[0] for stem in config.stems})
@@ -126,7 +128,7 @@ class OutputAdaptformer(nn.Module):
         """(B, N, D) -> (B, T). A query of zeros, the start, is the mean of all tokens."""
         query = self.queries[task](tokens)
         scores = query @ self.key(tokens).transpose(1, 2) / math.sqrt(tokens.shape[-1])
-        return self.heads[task]((scores.softmax(-1) @ tokens).squeeze(1))
+        return self.heads[task](self.whitening((scores.softmax(-1) @ tokens).squeeze(1)))
 
     def dense(
         self,

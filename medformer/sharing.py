@@ -2,8 +2,9 @@
 
 Shared, averaged by the server: stems, modality and anatomy embeddings, the encoder, the key
 projection of the output adaptformer, the pretext parts and the discriminator; they learn what is
-common, and every one of them is trained under DP before it leaves. `pretext.reference` is never
-trained at a site: it comes from public images and is handed round as it is.
+common, and every one of them is trained under DP before it leaves. `pretext.reference` and
+`output.whitening` are never trained at a site: they come from public images and are handed round as
+they are.
 Local, never in any message: task heads, task queries and task embeddings (they name and solve a
 site's own question), and the site's own embedding (it holds what is peculiar to one hospital).
 """

@@ -21,7 +21,7 @@ from server.protocol import Tensors
 
 log = logging.getLogger(__name__)
 
-REVISION = 2
+REVISION = 3
 """Raise it with whatever changes public images or what training makes of them: kept starts are of
 one revision."""
 UNKNOWN_EVERY = 5
@@ -30,6 +30,8 @@ NAMED = ("modality", "anatomy")
 """Parts of the input adapter that have an entry for each name and one for `unknown`."""
 REFERENCE_BATCHES = 8
 """Batches of each set that the reference moments are taken over."""
+WHITENING_BATCHES = 8
+"""Batches of each set that the whitening of features is taken from."""
 VOLUME_SIZE = 28
 """Side of public volumes, voxels."""
 _APART = 1_000_003
@@ -118,7 +120,8 @@ def train_public(
 
     What is trained knows the names of the public images alone, so that it is the same for every
     federation. Images shown as unknown train the `unknown` entries. The moments of all public
-    images' features become the reference of the alignment objective.
+    images' features become the reference of the alignment objective, and what varies within each
+    set is what features are whitened by before a head.
 
     Args:
         encoder_eps: Of the encoder's norms.
@@ -153,6 +156,7 @@ def train_public(
         if step % 50 == 49 or step + 1 == settings.steps:
             progress(step + 1, settings.steps, float(loss.detach()))
     _set_reference(model, sets, settings.batch_size, generator)
+    set_whitening(model, sets, settings)
     log.info("pre-trained on public images in %.1f s", time.monotonic() - began)
     return _as_arrays((k, v) for k, v in model.named_parameters() if not is_local(k))
 
@@ -197,3 +201,14 @@ def _set_reference(
     batches = [_draw(public, size, generator) for public in sets * REFERENCE_BATCHES]
     features = torch.cat([model.tokens(b.images, b.domain).mean(1) for b in batches])
     model.pretext.reference.take(features)
+
+
+@torch.no_grad()
+def set_whitening(model: Medformer, sets: list[PublicSet], settings: Pretraining) -> None:
+    """Whiten what varies within the sets of public images."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    groups = []
+    for public in sets:
+        batches = [_draw(public, settings.batch_size, generator) for _ in range(WHITENING_BATCHES)]
+        groups.append(torch.cat([model.tokens(b.images, b.domain).mean(1) for b in batches]))
+    model.output.whitening.take(groups)

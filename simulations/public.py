@@ -162,5 +162,6 @@ def fingerprint() -> dict[str, Any]:
     for one in sets:
         digest.update(one.images.numpy().tobytes())
     losses: list[float] = []
-    train_public("tiny", EPS, settings, sets, lambda step, steps, loss: losses.append(loss))
-    return {"images": digest.hexdigest(), "loss": losses[-1]}
+    made = train_public("tiny", EPS, settings, sets, lambda step, steps, loss: losses.append(loss))
+    whitening = float(np.linalg.norm(made["output.whitening.matrix"]))
+    return {"images": digest.hexdigest(), "loss": losses[-1], "whitening": whitening}

@@ -1,4 +1,4 @@
-"""Attention in windows, checkpointing, stems that stop early."""
+"""Attention in windows, checkpointing, stems that stop early, white features."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from medformer.config import PRESETS, Domain, ModelConfig, Preset, Task
 from medformer.grid import along_curve
-from medformer.layers import Attention, Blocks
+from medformer.layers import WHITE_NORM, Attention, Blocks, Whitening
 from medformer.model import Medformer
 from medformer.objectives import trained_parameters
 
@@ -167,3 +167,26 @@ def test_a_dense_task_has_a_class_for_every_pixel(preset: str, spatial: tuple[in
     used = PRESETS[preset].stages(PRESETS[preset].depth(domain))
     assert stem.get_submodule(used[0])[0].weight.grad.any()  # type: ignore[index]
     assert model.encoder.norm.weight.grad is not None
+
+
+def test_features_that_vary_within_groups_are_white_afterwards():
+    """However far apart the groups are: alike in all directions, of the size that was agreed on,
+    and a direction in which nothing varies is not blown up."""
+    generator = torch.Generator().manual_seed(0)
+    basis, _ = torch.linalg.qr(torch.randn(6, 6, generator=generator))
+    scales = torch.tensor([10.0, 5.0, 2.0, 1.5, 1.5, 0.0])
+    groups = [
+        (torch.randn(4_000, 6, generator=generator) * scales) @ basis.T + far
+        for far in (40 * basis[0], -40 * basis[1])
+    ]
+    whitening = Whitening(6)
+    assert torch.equal(whitening(groups[0]), groups[0])
+    whitening.take(groups)
+    white = [whitening(group) for group in groups]
+    within = torch.stack([group.T.cov(correction=0) for group in white]).mean(0)
+    values = torch.linalg.eigvalsh(within)
+    assert float(values[0]) < 1e-4
+    assert float(values[-1] / values[1]) < 1.5
+    assert float(values.sum().sqrt()) == pytest.approx(WHITE_NORM, rel=1e-3)
+    assert torch.allclose((white[0].mean(0) + white[1].mean(0)) / 2, torch.zeros(6), atol=1e-3)
+    assert not any(p.requires_grad for p in whitening.parameters())

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from medformer.images import standardise
+from medformer.layers import WHITE_NORM
 from medformer.model import Medformer
 from server.federation import Federation, Pretraining, PublicObjective, PublicSite
 from server.pretraining import (
@@ -36,8 +37,8 @@ def pretrain(federation: Federation, settings: Pretraining, sets: list[PublicSet
     return carried_over(made, initial_shared(config, federation.seed))
 
 
-def trained(federation: Federation, steps: int) -> Tensors:
-    settings = Pretraining(steps=steps, batch_size=8, objectives={"orientation": 1.0})
+def trained(federation: Federation, steps: int, batch_size: int = 8) -> Tensors:
+    settings = Pretraining(steps=steps, batch_size=batch_size, objectives={"orientation": 1.0})
     sets = [s for s in SETS if s.domain.modality in CONFIG.modalities]
     assert len(sets) == 1
     return pretrain(federation, settings, sets)
@@ -119,3 +120,20 @@ def test_without_pre_training_the_reference_is_standard():
     start = initial_shared(CONFIG, 0)
     assert not start["pretext.reference.mean"].any()
     assert (start["pretext.reference.variance"] == 1).all()
+
+
+def test_features_are_whitened_by_what_varies_within_the_public_sets(federation: Federation):
+    """Public features are centred before a head, and have the size that heads are used to."""
+    after = trained(federation, 3, batch_size=64)
+    model = Medformer(CONFIG)
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in after.items()})
+    with torch.no_grad():
+        features = model.tokens(standardise(SETS[0].images), SETS[0].domain).mean(1)
+        white = model.output.whitening(features)
+    # whitened from images that were shifted by pixels
+    assert float(white.mean(0).norm()) < 0.7 * WHITE_NORM
+    assert float(white.var(0).sum().sqrt()) == pytest.approx(WHITE_NORM, rel=0.3)
+    assert float(features.mean(0).norm()) > 5 * float(features.var(0).sum().sqrt())
+    without = initial_shared(CONFIG, 0)
+    assert np.array_equal(without["output.whitening.matrix"], np.eye(len(white[0]), dtype="f4"))
+    assert not without["output.whitening.mean"].any()
