@@ -156,7 +156,7 @@ def train_public(
         if step % 50 == 49 or step + 1 == settings.steps:
             progress(step + 1, settings.steps, float(loss.detach()))
     _set_reference(model, sets, settings.batch_size, generator)
-    set_whitening(model, sets, settings)
+    _set_whitening(model, sets, settings)
     log.info("pre-trained on public images in %.1f s", time.monotonic() - began)
     return _as_arrays((k, v) for k, v in model.named_parameters() if not is_local(k))
 
@@ -193,22 +193,25 @@ def _anonymous(batch: Batch) -> Batch:
     return replace(batch, domain=batch.domain.model_copy(update=nothing))
 
 
-@torch.no_grad()
 def _set_reference(
     model: Medformer, sets: list[PublicSet], size: int, generator: torch.Generator
 ) -> None:
     """Mean and variance of the public images' mean tokens; every set counts the same."""
-    batches = [_draw(public, size, generator) for public in sets * REFERENCE_BATCHES]
-    features = torch.cat([model.tokens(b.images, b.domain).mean(1) for b in batches])
-    model.pretext.reference.take(features)
+    batches = (_draw(public, size, generator) for public in sets * REFERENCE_BATCHES)
+    model.pretext.reference.take(_features(model, batches))
+
+
+def _set_whitening(model: Medformer, sets: list[PublicSet], settings: Pretraining) -> None:
+    """Whiten what varies within the sets of public images."""
+    size, generator = settings.batch_size, torch.Generator().manual_seed(settings.seed)
+    groups = []
+    for public in sets:
+        batches = (_draw(public, size, generator) for _ in range(WHITENING_BATCHES))
+        groups.append(_features(model, batches))
+    model.output.whitening.take(groups)
 
 
 @torch.no_grad()
-def set_whitening(model: Medformer, sets: list[PublicSet], settings: Pretraining) -> None:
-    """Whiten what varies within the sets of public images."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    groups = []
-    for public in sets:
-        batches = [_draw(public, settings.batch_size, generator) for _ in range(WHITENING_BATCHES)]
-        groups.append(torch.cat([model.tokens(b.images, b.domain).mean(1) for b in batches]))
-    model.output.whitening.take(groups)
+def _features(model: Medformer, batches: Iterable[Batch]) -> Tensor:
+    """Mean tokens of the images of all batches, (N, D)."""
+    return torch.cat([model.tokens(b.images, b.domain).mean(1) for b in batches])
