@@ -127,7 +127,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     message = first["msg"].removeprefix("Value error, ")
     given = first.get("input")
     shown = f", got {given!r:.200}" if isinstance(given, (str, int, float, bool)) else ""
-    return f"`{where}`: {message}{shown if repr(given) not in message else ''}."
+    place = f"`{where}`: " if where else ""
+    return f"{place}{message}{shown if repr(given) not in message else ''}."
 
 
 def _all_keys(model: type[BaseModel]) -> set[str]:

@@ -26,7 +26,10 @@ from simulations.benchmarks.utility.federate import train
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings import SETTINGS, groups
 
-RECIPE = "steps=3 expected_batch_size=16 pretraining=false spare_rounds=0"
+PLAIN = "heads_first=0 heads_last=0"
+RECIPE = (
+    f"steps=3 expected_batch_size=16 divided_batch_size=16 pretraining=false spare_rounds=0 {PLAIN}"
+)
 
 
 @pytest.fixture
@@ -208,7 +211,8 @@ def test_a_site_behind_another_scanner_fits_a_head_afterwards(
 def test_the_ceiling_learns_and_needs_no_privacy(data_root: Path, tmp_path: Path):
     """The images can be told apart; the same optimizer is refused under DP."""
     recipe = Recipe.parse(
-        "optimizer=adamw steps=60 expected_batch_size=32 learning_rate=0.003 pretraining=false"
+        "optimizer=adamw steps=60 expected_batch_size=32 learning_rate=0.003 pretraining=false "
+        f"{PLAIN}"
     )
     where = {"data_root": data_root, "folder": tmp_path}
     (group,) = groups("breastmnist", SETTINGS["central-plain"], recipe, None, 0, **where)  # type: ignore[arg-type]
@@ -255,9 +259,12 @@ def test_a_recipe_is_read_from_a_line():
     smaller = Recipe.parse("divided_batch_size=8")
     assert smaller.phases(1, divided=True)[0].expected_batch_size == 8
     assert smaller.phases(1)[0].expected_batch_size == Recipe().expected_batch_size
-    before, after = Recipe.parse("ssl_steps=7 steps=5").phases(2)
+    line = f"ssl_steps=7 steps=5 ssl_batch_size=9 ssl_noise_floor=0.001 {PLAIN}"
+    before, after = Recipe.parse(line).phases(2)
     assert (before.rounds, before.objectives, after.rounds) == (4, {"inpainting": 1.0}, 3)
-    for line in ("view=4", "views", "views=0", "pretraining.step=1"):
+    assert (before.expected_batch_size, before.noise_floor) == (9, 0.001)
+    wrong = ("view=4", "views", "views=0", "pretraining.step=1", "alone_last=.5", "optimizer=adamw")
+    for line in wrong:
         with pytest.raises(ConfigError, match="recipe"):
             Recipe.parse(line)
     with pytest.raises(ConfigError, match="model"):

@@ -37,6 +37,7 @@ QUESTIONS = (
     Question("federated-dp", ("central-dp",)),
     Question("federated-dp-skew", ("local-dp-skew",), at_every_site=True),
     Question("modalities-dp", ("central-dp",), over_sets=True),
+    Question("few-labels-dp", ("few-labels-only-dp",)),
     Question("federated-plain", ("local-plain",)),
     Question("federated-dp", ("flower-opacus",)),
 )
@@ -51,7 +52,7 @@ def compare(
 
     Args:
         recipes: The lines whose rows are compared; the first that a setting was measured with
-            speaks for it.
+            speaks for it, and is what the others are held against in the same setting.
     """
     sets = sorted({row["dataset"] for row in rows})
     truth = {dataset: _truth(dataset, data_root) for dataset in sets}
@@ -69,6 +70,24 @@ def compare(
             if question.over_sets and len(able) > 1:
                 pairs = [next(_pairs(question, truth[d], found[d]))[1] for d in able]
                 yield _row(ALL, epsilon, question, "mean", difference(pairs))
+        for dataset in sets:
+            own = [r for r in rows if r["dataset"] == dataset and SETTINGS[r["setting"]].private]
+            yield from _recipes(own, recipes, epsilon, cache, truth[dataset])
+
+
+def _recipes(
+    rows: Sequence[Row], recipes: Sequence[str], epsilon: float, cache: Path, truth: Any
+) -> Iterator[dict[str, Any]]:
+    """Each recipe against the first that its setting was measured with."""
+    by_recipe = {line: _found(rows, [line], epsilon, cache) for line in recipes}
+    for setting in SETTINGS:
+        first, *others = [line for line in recipes if setting in by_recipe[line]] or [""]
+        for line in others:
+            ours, theirs = f"{setting}: {line}", f"{setting}: {first}"
+            found = {ours: by_recipe[line][setting], theirs: by_recipe[first][setting]}
+            question = Question(ours, (theirs,))
+            for site, pair in _pairs(question, truth, found):
+                yield _row(rows[0]["dataset"], epsilon, question, site, difference([pair]))
 
 
 def merged(

@@ -2,7 +2,7 @@
 messages and ledgers, because the records are public (tests hold it against real guards)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -106,7 +106,7 @@ def train(
     members = {}
     for site in group.sites:
         model = site_model(federation.model, site.tasks)
-        plan = solve(schedule, site.privacy, site.tasks) if private else None
+        plan = plan_of(schedule, site, recipe.times_unlabelled) if private else None
         members[site.name] = Member(site, load(site, "train"), model, initial_state(model), plan)
     weights = {
         name: 1.0 if member.plan is None else weight(member.plan, recipe.noise_weights)
@@ -131,6 +131,18 @@ def train(
             averages=schedule.averages(number),
         )
     return {name: member.final(state.final()) for name, member in members.items()}
+
+
+def plan_of(schedule: Schedule, site: Site, times: int) -> PrivacyPlan:
+    """A site's plan, with the noise of one that has so many times as many units."""
+    plan = solve(schedule, site.privacy, site.tasks)
+    more = site.privacy.model_copy(update={"n_public": times * site.privacy.n_public})
+    less_noise = solve(schedule, more, site.tasks).phases
+    phases = tuple(
+        replace(own, noise_multiplier=other.noise_multiplier)
+        for own, other in zip(plan.phases, less_noise, strict=True)
+    )
+    return replace(plan, phases=phases)
 
 
 def fitted(group: Group, models: Mapping[str, Medformer], seed: int) -> Medformer:

@@ -24,39 +24,47 @@ class Recipe(Frozen):
     preset: PresetName = "tiny"
     model: dict[str, Any] = Field(default={})
     """Sizes of the preset that are other than the preset's own."""
-    steps: int = Field(default=100, ge=1)
+    steps: int = Field(default=300, ge=1)
     """DP steps of a site, all rounds together."""
     local_steps: int = Field(default=1, ge=1)
     """Steps between two averagings, where there are several sites."""
     expected_batch_size: int = Field(default=512, ge=1)
     """Of a site; no more than its records."""
-    divided_batch_size: int | None = Field(default=None, ge=1)
+    divided_batch_size: int | None = Field(default=256, ge=1)
     """The same where four sites share a data set; None is `expected_batch_size`."""
-    learning_rate: float = Field(default=0.3, gt=0)
-    noise_floor: float | None = Field(default=None, gt=0)
-    server_learning_rate: ServerRate = 1.0
+    learning_rate: float = Field(default=0.1, gt=0)
+    """Without privacy, or where `noise_floor` is null."""
+    noise_floor: float | None = Field(default=4e-6, gt=0)
+    server_learning_rate: ServerRate = "sqrt-sites"
     max_grad_norm: float = Field(default=1.0, gt=0)
     views: int = Field(default=1, ge=1)
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """`adamw`: with one cycle of the learning rate; for a site that trains alone, without DP."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """At the server for what is shared, at the site for what is not."""
-    average_last: float = Field(default=0.3, ge=0, le=1)
+    average_last: float = Field(default=0.6, ge=0, le=1)
     noise_weights: float = Field(default=0, ge=0, le=2)
     """Weight of a site in the average: its declared noise to minus this power; 0 is equal."""
     alone_last: float = Field(default=0, ge=0, lt=1)
     """Part of the rounds, the last ones, in which every site goes on with a copy of its own."""
-    heads_first: float = Field(default=0, ge=0, lt=1)
+    heads_first: float = Field(default=0.3, ge=0, lt=1)
     """Part of the rounds, the first ones, in which only the sites' heads are trained."""
-    heads_last: float = Field(default=0, ge=0, lt=1)
+    heads_last: float = Field(default=0.2, ge=0, lt=1)
     """Part of the rounds, the last ones, in which only the heads are trained, on the average of
     what all sites have made together."""
-    heads_noise_floor: float | None = Field(default=None, gt=0)
-    """`noise_floor` in those rounds; the same if left out."""
+    heads_noise_floor: float | None = Field(default=4e-5, gt=0)
+    """`noise_floor` in those rounds; null is the same as in the others."""
     objectives: dict[Objective, float] = Field(default={"supervised": 1.0})
     ssl_steps: int = Field(default=0, ge=0)
     """Steps of a phase before that, which need no label, within the same epsilon."""
+    ssl_batch_size: int | None = Field(default=None, ge=1)
+    """Of that phase; None is that of the others."""
+    ssl_noise_floor: float | None = Field(default=None, gt=0)
+    """`noise_floor` in that phase; None is that of the others."""
     ssl_objectives: dict[Objective, float] = Field(default={"inpainting": 1.0}, min_length=1)
+    times_unlabelled: int = Field(default=1, ge=1)
+    """The noise is that of a site with so many times as many images, of which no more have labels.
+    No guarantee for the images at hand: for the question from how many on a phase would pay."""
     spare_rounds: int = Field(default=1, ge=0)
     pretraining: Pretraining | None = Pretraining()
 
@@ -99,6 +107,15 @@ class Recipe(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_phase_of_adamw(self) -> "Recipe":
+        if self.optimizer == "adamw" and (self.heads_first or self.heads_last or self.alone_last):
+            raise ValueError(
+                "optimizer=adamw trains everything from the first step to the last: add "
+                "heads_first=0 heads_last=0 alone_last=0"
+            )
+        return self
+
     @property
     def learns_without_labels(self) -> bool:
         """Whether a site without any label has something to train on."""
@@ -124,7 +141,13 @@ class Recipe(Frozen):
             phases.append(phase.model_copy(update=last))
         if self.ssl_steps:
             rounds, mix = -(-self.ssl_steps // steps_a_round), self.ssl_objectives
-            before = {"name": "self-supervised", "rounds": rounds, "objectives": mix}
+            before = {
+                "name": "self-supervised",
+                "rounds": rounds,
+                "objectives": mix,
+                "noise_floor": self.ssl_noise_floor or self.noise_floor,
+                "expected_batch_size": self.ssl_batch_size or phase.expected_batch_size,
+            }
             phases.insert(0, phase.model_copy(update=before))
         return tuple(phases)
 
