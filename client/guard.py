@@ -277,7 +277,7 @@ class Guard:
             raise StoreError("the run's class counts are lost: restore the site's state folder")
         if written is None:
             ledger.record_count(run.reservation.run_id, stored[1])
-        return weighted(self.site.tasks, stored[0], std, self.site.privacy.n_public)
+        return weighted(self.site.tasks, stored[0], std, self.site.privacy.labelled)
 
     def _evaluate(self, run: "_Run", request: Evaluate) -> EvaluateAnswer:
         if not self.exact:

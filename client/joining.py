@@ -44,6 +44,7 @@ privacy:
   epsilon_budget: 9     # of all runs together, for ever
   delta: 1.0e-6
   n_public: 1000        # patients, roughly, as you would tell anybody; never counted from the data
+  # n_labelled: 200     # of them with a label, if fewer: phases that need labels draw from these
 """
 POLICY = """\
 # What the consortium may compute here. What is not in this file is refused.

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from client.data.sources import Listed, Source
 from medformer.config import Domain, Frozen, Name, Task
 from medformer.settings import read_yaml
-from server.protocol import Objective
+from server.protocol import Objective, Phase
 
 Rule = Literal["basic", "rdp"]
 """How the costs of several runs add up: `client.privacy.composition`."""
@@ -35,6 +35,10 @@ class Privacy(Frozen):
     n_public: int = Field(ge=1)
     """Declared number of units. Sampling rate and divisor follow from it, never from the true
     number; a wrong value costs utility, not privacy."""
+    n_labelled: int | None = Field(default=None, ge=1)
+    """Declared number of units with a label, where they are fewer. Phases that learn from labels
+    alone then draw from these units, at a rate that follows from this number, and the others sit
+    them out; if left out, they draw from all, and a unit without a label takes a place in vain."""
     n_upper: int | None = Field(default=None, ge=1)
     """Declared upper bound of the number of units, against which delta is checked."""
     class_balance_noise: float | None = Field(default=None, ge=1, le=1_000)
@@ -49,6 +53,15 @@ class Privacy(Frozen):
     the clip. More make a patient's gradient less noisy, and the step longer."""
 
     @model_validator(mode="after")
+    def _labelled_among_all(self) -> "Privacy":
+        if self.n_labelled is not None and self.n_labelled > self.n_public:
+            raise ValueError(
+                f"n_labelled {self.n_labelled} is more than n_public {self.n_public}: units with a "
+                "label are among all units"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _budget_covers_a_run(self) -> "Privacy":
         if self.lifetime_epsilon < self.epsilon:
             raise ValueError(
@@ -56,6 +69,15 @@ class Privacy(Frozen):
                 f"{self.epsilon:g} of one run: no run could start"
             )
         return self
+
+    @property
+    def labelled(self) -> int:
+        """Declared number of units with a label."""
+        return self.n_labelled or self.n_public
+
+    def drawn_from(self, phase: Phase) -> int:
+        """Declared number of units that take part in a phase."""
+        return self.labelled if phase.needs_labels else self.n_public
 
     @property
     def lifetime_epsilon(self) -> float:

@@ -144,8 +144,7 @@ def train_round(
         Mean loss of the drawn records, 0 if none was drawn. Not noised: it must not leave a site.
     """
     dense = [t.name for t in site.tasks if t.kind == "dense"]
-    privacy = site.privacy
-    whole = Units(records, by_patient=privacy.unit == "patient", most=privacy.images_per_step)
+    whole = units_of(site, records, phase)
     total, seen = 0.0, 0
     for _ in range(phase.local_steps):
         rows, units = whole.rows(engine.draw(len(whole)), generator)
@@ -160,6 +159,19 @@ def train_round(
         total += engine.step(losses, valid, [len(b) for b in batches], units)
         seen += int(valid.sum())
     return total / max(seen, 1)
+
+
+def units_of(site: Site, records: Records, phase: Phase) -> Units:
+    """What a phase draws from: all units, or of those that the site has declared to be fewer, the
+    ones with a label."""
+    privacy = site.privacy
+    fewer = phase.needs_labels and privacy.n_labelled is not None
+    return Units(
+        records,
+        by_patient=privacy.unit == "patient",
+        most=privacy.images_per_step,
+        among=records.labelled if fewer else None,
+    )
 
 
 def seen_often(rows: Tensor, units: Tensor | None, views: int) -> tuple[Tensor, Tensor | None]:

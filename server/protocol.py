@@ -107,7 +107,8 @@ class Phase(BaseModel):
     balance is the same everywhere (`client.privacy.plan.learning_rate`). Sites that add less noise
     take longer steps, and so weigh more in the average."""
     expected_batch_size: int = Field(default=512, ge=1, le=65_536)
-    """Mean number of units in a step; sample_rate is this over the site's declared n_public."""
+    """Mean number of units in a step; sample_rate is this over the number of units that the site
+    declares: n_public, or n_labelled in a phase that learns from labels alone."""
     views: int = Field(default=1, ge=1, le=64)
     """Augmented views of each drawn image. The mean of their gradients is clipped: they cost time
     and no epsilon (De et al. 2022, arXiv:2204.13650, "augmentation multiplicity")."""
@@ -134,12 +135,17 @@ class Phase(BaseModel):
 
     @model_validator(mode="after")
     def _labels_for_heads(self) -> "Phase":
-        if self.trains == "heads" and not set(self.objectives) <= {"supervised", "rescanned"}:
+        if self.trains == "heads" and not self.needs_labels:
             raise ValueError(
                 f"phase {self.name!r}: heads learn from labels alone: where trains is heads, "
                 f"objectives are supervised or rescanned; got {sorted(self.objectives)}"
             )
         return self
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether an image without any label teaches nothing here."""
+        return set(self.objectives) <= {"supervised", "rescanned"}
 
     @property
     def sends(self) -> bool:

@@ -30,6 +30,7 @@ from client.training import (
     site_model,
     train_round,
     trained_names,
+    units_of,
 )
 from medformer.config import ModelConfig, Task
 from medformer.model import Medformer
@@ -159,7 +160,7 @@ class PlainSite:
         if privacy.class_balance_noise is None:
             return tasks
         counts = {t.name: histogram(self._records, t).tolist() for t in countable(tasks)}
-        return weighted(tasks, counts, 0.0, self._pooled * privacy.n_public)
+        return weighted(tasks, counts, 0.0, self._pooled * privacy.labelled)
 
     def _train(
         self, request: Train, schedule: Schedule, model: Medformer, state: LocalState
@@ -170,8 +171,9 @@ class PlainSite:
         optimizer = build_optimizer(
             model, names, phase.learning_rate, schedule.local_momentum, state
         )
+        images = units_of(self._site, self._records, phase).images
         engine = PlainEngine.over(
-            model, names, optimizer, phase, len(self._records), self._generator, self._pooled
+            model, names, optimizer, phase, images, self._generator, self._pooled
         )
         mix = schedule.mix(request.round)
         loss = train_round(model, self._site, self._records, phase, mix, engine, self._generator)

@@ -86,5 +86,6 @@ def site_facts(prepared: Prepared) -> dict[str, dict[str, Any]]:
             "budget_used": used,
             "delta_warning": site.privacy.delta_warning(),
             "n_public": site.privacy.n_public,
+            "n_labelled": site.privacy.n_labelled,
         }
     return facts

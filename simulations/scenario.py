@@ -40,6 +40,7 @@ class PrivacySettings(Frozen):
     delta_budget: float | None = Field(default=None, gt=0, lt=1e-2)
     rule: Rule | None = None
     n_public: int | None = Field(default=None, ge=1)
+    n_labelled: int | None = Field(default=None, ge=1)
     n_upper: int | None = Field(default=None, ge=1)
     class_balance_noise: float | None = Field(default=None, ge=1, le=1_000)
     unit: Literal["image", "patient"] | None = None

@@ -54,6 +54,8 @@ class SplitCard:
     sd: float | None
     tasks: Mapping[str, Balance]
     invalid: int
+    unlabelled: int
+    """Valid records of which nothing is known for any task."""
     withdrawn: int
     """Records that were left out because of the site's list; in no other number."""
     faults: tuple[str, ...]
@@ -143,6 +145,7 @@ def _split_card(
         sd=sd,
         tasks={task.name: _balance(records, task) for task in site.tasks},
         invalid=int((~records.valid).sum()),
+        unlabelled=int((records.valid & ~records.labelled).sum()),
         withdrawn=len(records.withdrawn),
         faults=records.faults,
         notes=_counted(records.notes),
@@ -164,7 +167,7 @@ def _counted(notes: Sequence[tuple[str, str]]) -> dict[str, tuple[int, str]]:
 def _unread(split: str, problem: str) -> SplitCard:
     """The card of a split that cannot be read at all."""
     return SplitCard(
-        split, 0, {}, {}, None, None, None, None, {}, 0, 0, (), {}, 0, None, None, (problem,)
+        split, 0, {}, {}, None, None, None, None, {}, 0, 0, 0, (), {}, 0, None, None, (problem,)
     )  # fmt: skip
 
 
@@ -244,6 +247,12 @@ def _warnings(
             found.append(
                 f"{card.split}: {card.duplicates} images repeat another one pixel by pixel; what "
                 "is promised for one image holds for one copy of it"
+            )
+        if card.split == "train" and card.unlabelled and site.privacy.n_labelled is None:
+            found.append(
+                f"train: {card.unlabelled} of {card.count} images have no label of any task, and "
+                "take up places in batches that learn from labels alone. Declare "
+                "privacy.n_labelled: about how many units have one, as you would tell anybody"
             )
     if warning := site.privacy.delta_warning():
         found.append(warning)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from medformer.config import Domain, Task
+from medformer.config import UNLABELLED, Domain, Task
 from medformer.errors import MedFormerError, one_line
 from medformer.images import SIDES
 
@@ -39,6 +39,12 @@ class Stack:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def labelled(self) -> Tensor:
+        """(N,) bool: whether anything is known for any task; True where the row is invalid."""
+        known = [(v != UNLABELLED).view(len(v), -1).any(1) for v in self.labels.values()]
+        return torch.stack(known).any(0)
 
     def __getitem__(self, rows: Tensor | slice) -> "Stack":
         return Stack(
@@ -83,6 +89,11 @@ class Records:
     def valid(self) -> Tensor:
         """(N,) of all rows."""
         return torch.cat([stack.valid for stack in self.stacks])
+
+    @property
+    def labelled(self) -> Tensor:
+        """(N,) of all rows."""
+        return torch.cat([stack.labelled for stack in self.stacks])
 
     def joined(self, task: str) -> Tensor:
         """A task's labels of all rows; a dense task's only where all images have one shape."""

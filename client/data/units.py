@@ -1,7 +1,8 @@
 """What is drawn and clipped as one: an image, or all images of a patient.
 
 Which images of a drawn patient take part in a step is drawn too, from that patient's own images:
-adding or removing another patient changes nothing for it.
+adding or removing another patient changes nothing for it. So does a unit that sits a phase out: its
+own images alone decide that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,15 @@ class Units:
         records: Row i is an image.
         by_patient: Images of one patient are one unit; else each image is one.
         most: Images of a unit that take part in one step; the more, the less noisy its gradient.
+        among: (N,) bool, the images that may take part; all if left out. A unit that has none of
+            them is drawn like the others and takes no part.
     """
 
-    def __init__(self, records: Records, *, by_patient: bool, most: int) -> None:
+    def __init__(
+        self, records: Records, *, by_patient: bool, most: int, among: Tensor | None = None
+    ) -> None:
         self._most = most
+        self._among = among
         self._stack = torch.repeat_interleave(torch.tensor([len(s) for s in records.stacks]))
         self._rows: list[Tensor] | None = None
         self._count = len(records)
@@ -32,6 +38,11 @@ class Units:
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def images(self) -> int:
+        """How many images may take part."""
+        return len(self._stack) if self._among is None else int(self._among.sum())
 
     def rows(self, drawn: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Rows of the drawn units, and each row's unit.
@@ -44,11 +55,15 @@ class Units:
             Rows (B,), shape by shape as `Records.take` wants them, those of a unit side by side;
             and (B,) the unit of each, ascending. None if each row is a unit.
         """
+        among = self._among
         if self._rows is None:
-            return drawn, None
+            return drawn if among is None else drawn[among[drawn]], None
         chosen = []
         for unit in drawn.tolist():
             own = self._rows[unit]
+            own = own if among is None else own[among[own]]
+            if not len(own):
+                continue
             own = own[torch.randperm(len(own), generator=generator)]
             own = own[self._stack[own] == self._stack[own[0]]][: self._most]
             chosen.append(own)

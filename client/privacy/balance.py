@@ -49,12 +49,13 @@ def noisy_counts(
     return counts
 
 
-def weighted(tasks: Iterable[Task], counts: Counts, std: float, n_public: int) -> tuple[Task, ...]:
+def weighted(tasks: Iterable[Task], counts: Counts, std: float, labelled: int) -> tuple[Task, ...]:
     """The tasks with the weights that follow from `counts`; a function of no record.
 
     A class of a single-label task weighs N / (K n_k), for K classes, n_k images of the class and
     their sum N: every class adds equally to the loss, whose mean weight over the images stays 1. A
-    label weighs (n_public - n_t) / n_t where it is present: presence and absence add equally.
+    label weighs (labelled - n_t) / n_t where it is present, for the declared number of units with
+    a label: presence and absence add equally.
     A count below the noise's standard deviation tells nothing and is taken for that. All weights
     lie in [LEAST, MOST].
     """
@@ -66,7 +67,7 @@ def weighted(tasks: Iterable[Task], counts: Counts, std: float, n_public: int) -
         floor = max(1.0, std)
         known = [max(floor, count) for count in counts[task.name]]
         if task.kind == "multi-label":
-            raw = [max(floor, n_public - count) / count for count in known]
+            raw = [max(floor, labelled - count) / count for count in known]
         else:
             raw = [sum(known) / (len(known) * count) for count in known]
         weights = tuple(min(MOST, max(LEAST, weight)) for weight in raw)

@@ -38,6 +38,7 @@ FACTS = (
     "budget_used",
     "delta_warning",
     "n_public",
+    "n_labelled",
 )
 """What only the site knows: null where it keeps them to itself."""
 

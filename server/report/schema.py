@@ -137,6 +137,12 @@ SITE = _object(
         ),
         "delta_warning": _maybe(_text("Delta is large for the declared number of units.")),
         "n_public": _maybe(_count("Declared number of units; null: kept at the site.")),
+        "n_labelled": _maybe(
+            _count(
+                "Declared number of units with a label, from which phases that learn from labels "
+                "alone draw; null: all, or kept at the site."
+            )
+        ),
         "noise_multiplier": _maybe(
             {**NOISE_MULTIPLIER, "description": "Smallest of the training phases."}
         ),

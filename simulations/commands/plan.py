@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "delta": plan.delta,
                 "epsilon_budget": site.privacy.lifetime_epsilon,
                 "n_public": site.privacy.n_public,
+                "n_labelled": site.privacy.n_labelled,
                 "curve": plan.curve,
                 "phases": [
                     dataclasses.asdict(phase) | dataclasses.asdict(cost)
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
                     for name, together in (("alone", False), ("together", True))
                     if (
                         found := expected(
-                            curves, site.privacy.n_public, plan.epsilon, together=together
+                            curves, site.privacy.labelled, plan.epsilon, together=together
                         )
                     )
                 },
@@ -78,6 +79,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['site']}: epsilon {row['epsilon']:.3f} of a lifetime budget of "
             f"{row['epsilon_budget']:g}, delta {row['delta']:g}, unit: one {row['unit']}, "
             f"n_public {row['n_public']}"
+            + (f", n_labelled {row['n_labelled']}" if row["n_labelled"] else "")
         )
         lines.append(
             f"  {'phase':<18}{'rounds':>7}{'steps':>7}{'sample_rate':>13}"

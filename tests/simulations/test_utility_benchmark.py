@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from client.data.load import load
 from client.evaluation import evaluate
 from client.guard import Guard
 from client.privacy.noise import SeededNoise
+from client.privacy.plan import solve
 from client.store import Store
 from client.training import final_state
 from medformer.config import PRESETS
@@ -22,7 +24,7 @@ from server.pretraining import initial_shared
 from simulations.baselines import LocalFleet
 from simulations.benchmarks.utility import __main__ as command
 from simulations.benchmarks.utility.example import client_of, train_example
-from simulations.benchmarks.utility.federate import train
+from simulations.benchmarks.utility.federate import plan_of, train
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings import SETTINGS, groups
 
@@ -119,9 +121,7 @@ def test_scores_of_the_test_split_are_compared_seed_by_seed(
     data_root: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """With the split at the end, and the differences in a file."""
-    with np.load(data_root / "breastmnist.npz") as file:
-        arrays = dict(file) | {f"test_{k}": file[f"val_{k}"] for k in ("images", "labels")}
-    np.savez(data_root / "breastmnist.npz", **arrays)
+    add_test_split(data_root)
     out = data_root.parent / "differences.json"
     wanted: tuple[str, ...] = ("--settings", "central-dp", "federated-dp", "local-dp")
     wanted += ("central-plain",)
@@ -155,6 +155,33 @@ def test_scores_of_the_test_split_are_compared_seed_by_seed(
     assert out.read_text() == before  # what was compared once stays, though the scores are gone
 
 
+def test_recipes_of_one_setting_are_held_against_the_first(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """On the test images too; what has no score is not compared."""
+    add_test_split(data_root)
+    out, other = data_root.parent / "differences.json", f"{RECIPE} noise_floor=1e-5"
+    wanted = ("--settings", "central-dp", "--seeds", "0", "--test", "--compare", str(out))
+    rows = run(data_root, monkeypatch, *wanted, "--recipes", RECIPE, other, f"{RECIPE} views=2")
+    auc = {r["recipe"]: float(r["auc"]) for r in rows}  # type: ignore[arg-type]
+    found = json.loads(out.read_text())["rows"]
+    assert {(r["ours"], r["theirs"]) for r in found} == {
+        (f"central-dp: {line}", f"central-dp: {RECIPE}") for line in list(auc) if line != RECIPE
+    }
+    for row in found:
+        gap = auc[row["ours"].removeprefix("central-dp: ")] - auc[RECIPE]
+        assert row["mean"] == pytest.approx(gap, abs=2e-4)
+    kept = run(data_root, monkeypatch, *wanted, "--recipes", RECIPE)
+    assert kept == rows
+    assert json.loads(out.read_text())["rows"] == found
+
+
+def add_test_split(data_root: Path) -> None:
+    with np.load(data_root / "breastmnist.npz") as file:
+        arrays = dict(file) | {f"test_{k}": file[f"val_{k}"] for k in ("images", "labels")}
+    np.savez(data_root / "breastmnist.npz", **arrays)
+
+
 def test_rows_of_earlier_defaults_are_kept_and_not_shown(
     data_root: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -180,10 +207,28 @@ def test_labels_that_nobody_wrote_are_not_used(data_root: Path, tmp_path: Path):
         truth = load(site, "train").joined("breastmnist")
         assert (len(truth), int((truth >= 0).sum())) == (images, 16)
         assert (load(site, "val").joined("breastmnist") >= 0).all()
-        assert site.privacy.n_public == images
+        assert (site.privacy.n_public, site.privacy.n_labelled) == (images, 16)
         (model,) = train(group, recipe, initial_shared(group.federation.model, 0), "s",
                          private=True).values()  # fmt: skip
         assert evaluate(model, site, load(site, "val"), "val")[0]["value"] is not None
+
+
+def test_more_unlabelled_images_make_what_needs_no_label_less_noisy(
+    data_root: Path, tmp_path: Path
+):
+    """In proportion; phases that need labels keep their noise, and nothing else changes."""
+    recipe = Recipe.parse(f"{RECIPE} ssl_steps=4")
+    where = {"data_root": data_root, "folder": tmp_path}
+    (group,) = groups("breastmnist", SETTINGS["few-labels-dp"], recipe, 8.0, 0, **where)  # type: ignore[arg-type]
+    schedule, (site,) = group.federation.schedule, group.sites
+    known, larger = (plan_of(schedule, site, times).phases for times in (1, 8))
+    assert known == solve(schedule, site.privacy, site.tasks).phases
+    assert [
+        a.noise_multiplier / b.noise_multiplier for a, b in zip(known, larger, strict=True)
+    ] == [8, 1]
+    assert [replace(a, noise_multiplier=1) for a in known] == [
+        replace(b, noise_multiplier=1) for b in larger
+    ]
 
 
 def test_a_site_behind_another_scanner_fits_a_head_afterwards(

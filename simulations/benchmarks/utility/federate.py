@@ -28,6 +28,7 @@ from client.training import (
     site_model,
     train_round,
     trained_names,
+    units_of,
 )
 from medformer.errors import ConfigError
 from medformer.model import Medformer
@@ -62,7 +63,7 @@ class Member:
         generator = noise.generator()
         mix = schedule.mix(number)
         if plan is None:
-            count = len(self.records)
+            count = units_of(self.site, self.records, phase).images
             plain = PlainEngine.over(model, names, optimizer, phase, count, generator)
             train_round(model, self.site, self.records, phase, mix, plain, generator)
         else:
@@ -134,13 +135,13 @@ def train(
 
 
 def plan_of(schedule: Schedule, site: Site, times: int) -> PrivacyPlan:
-    """A site's plan, with the noise of one that has so many times as many units."""
+    """A site's plan; in phases without labels, with the noise on the averaged gradient of a site
+    that has so many times as many units and draws so many times as large batches of them."""
     plan = solve(schedule, site.privacy, site.tasks)
-    more = site.privacy.model_copy(update={"n_public": times * site.privacy.n_public})
-    less_noise = solve(schedule, more, site.tasks).phases
+    larger = {phase.name for phase in schedule.phases if not phase.needs_labels}
     phases = tuple(
-        replace(own, noise_multiplier=other.noise_multiplier)
-        for own, other in zip(plan.phases, less_noise, strict=True)
+        replace(p, noise_multiplier=p.noise_multiplier / times) if p.name in larger else p
+        for p in plan.phases
     )
     return replace(plan, phases=phases)
 
@@ -187,7 +188,8 @@ def ceiling(group: Group, recipe: Recipe, start: Tensors, seed: str) -> Medforme
     names, generator = trained_names(model, site, phase), SeededNoise(seed, site.name).generator()
     named = dict(model.named_parameters())
     optimizer = OneCycle([named[n] for n in names], recipe.learning_rate, recipe.steps)
-    engine = PlainEngine.over(model, names, optimizer, phase, len(records), generator)
+    images = units_of(site, records, phase).images
+    engine = PlainEngine.over(model, names, optimizer, phase, images, generator)
     one_step = phase.model_copy(update={"local_steps": 1})
     for number in range(recipe.steps):
         mix = federation.schedule.mix(min(number + 1, federation.schedule.rounds))

@@ -63,8 +63,9 @@ class Recipe(Frozen):
     """`noise_floor` in that phase; None is that of the others."""
     ssl_objectives: dict[Objective, float] = Field(default={"inpainting": 1.0}, min_length=1)
     times_unlabelled: int = Field(default=1, ge=1)
-    """The noise is that of a site with so many times as many images, of which no more have labels.
-    No guarantee for the images at hand: for the question from how many on a phase would pay."""
+    """In phases without labels the noise is that of a site with so many times as many images, of
+    which no more have labels. No guarantee for the images at hand: for the question from how many
+    on such a phase would pay."""
     spare_rounds: int = Field(default=1, ge=0)
     pretraining: Pretraining | None = Pretraining()
 
@@ -119,7 +120,7 @@ class Recipe(Frozen):
     @property
     def learns_without_labels(self) -> bool:
         """Whether a site without any label has something to train on."""
-        return self.ssl_steps > 0 or not set(self.objectives) <= {"supervised", "rescanned"}
+        return self.ssl_steps > 0 or not self._phase(1, divided_batch=False).needs_labels
 
     def phases(self, steps_a_round: int, *, divided: bool = False) -> tuple[Phase, ...]:
         """All steps, as the phases of a schedule."""

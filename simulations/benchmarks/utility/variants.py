@@ -13,7 +13,7 @@ from medformer.config import UNLABELLED
 from medformer.phantoms.scanner import acquire
 from simulations.benchmarks.model.adaptation import SCANNERS
 from simulations.benchmarks.model.sets import MIRRORS
-from simulations.scenario import ScenarioSite, describe
+from simulations.scenario import PrivacySettings, ScenarioSite, describe
 
 Split = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 SPLITS = ("train", "val", "test")
@@ -32,12 +32,14 @@ def few_labels(
     splits = _splits(dataset, data_root)
     images, labels = splits["train"]
     hidden = np.ones(len(images), dtype=bool)
-    hidden[np.random.default_rng(seed).permutation(len(images))[: round(share * len(images))]] = 0
+    count = round(share * len(images))
+    hidden[np.random.default_rng(seed).permutation(len(images))[:count]] = 0
     if only:
         splits["train"] = images[~hidden], labels[~hidden]
     else:
         splits["train"] = images, np.where(hidden[:, None], UNLABELLED, labels)
-    return _site(dataset, dataset, splits, folder)
+    site = _site(dataset, dataset, splits, folder)
+    return site.model_copy(update={"privacy": PrivacySettings(n_labelled=count)})
 
 
 def behind_scanners(
