@@ -66,6 +66,8 @@ PublicObjective = Literal[
 ]
 """What public images can teach: not to adapt to a domain, or to themselves."""
 Objective = Literal[PublicObjective, "domain_adversarial", "alignment"]
+LABEL_OBJECTIVES: frozenset[Objective] = frozenset({"supervised", "rescanned"})
+"""Those to which an image without any label teaches nothing."""
 RefusalCode = Literal[
     "budget-exhausted",
     "policy",
@@ -145,7 +147,7 @@ class Phase(BaseModel):
     @property
     def needs_labels(self) -> bool:
         """Whether an image without any label teaches nothing here."""
-        return set(self.objectives) <= {"supervised", "rescanned"}
+        return set(self.objectives) <= LABEL_OBJECTIVES
 
     @property
     def sends(self) -> bool:

@@ -42,6 +42,13 @@ from server.gateway import gateway
 from server.hub import hub, sign, signer_of
 from server.protocol import FLOWER_SWITCHES, Phase, Schedule, key_id
 from server.provision import FILE, SIGNER, Consortium, check_certificate, load
+from server.recipe import (
+    AVERAGE_LAST,
+    SERVER_LEARNING_RATE,
+    Recipe,
+    chosen_phases,
+    one_of_both,
+)
 from server.serving import Serving
 
 log = logging.getLogger(__name__)
@@ -63,11 +70,14 @@ class RunFile(Frozen):
     name: Name
     preset: PresetName = "tiny"
     seed: int = Field(default=0, ge=0)
-    phases: tuple[Phase, ...] = Field(min_length=1)
+    phases: tuple[Phase, ...] = ()
+    recipe: Recipe = Recipe()
+    """What makes the phases where none are listed."""
     spare_rounds: int = Field(default=1, ge=0)
     local_momentum: float = Field(default=0.9, ge=0, lt=1)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
-    server_learning_rate: ServerRate = 1.0
+    server_learning_rate: ServerRate = SERVER_LEARNING_RATE
+    average_last: float = Field(default=AVERAGE_LAST, ge=0, le=1)
     pretraining: Pretraining | None
     """`pretraining: false` starts from random tensors."""
     sites: dict[Name, Domain] = Field(min_length=1)
@@ -83,6 +93,7 @@ class RunFile(Frozen):
     """That the other sites have once a quorum has answered."""
 
     _start = model_validator(mode="before")(with_public_start)
+    _phases = model_validator(mode="before")(one_of_both)
 
     def federation(self) -> Federation:
         """As all sites may read it."""
@@ -92,9 +103,10 @@ class RunFile(Frozen):
             seed=self.seed,
             model=ModelConfig.for_domains(domains, self.preset),
             schedule=Schedule(
-                phases=self.phases,
+                phases=chosen_phases(self.phases, self.recipe, domains),
                 spare_rounds=self.spare_rounds,
                 local_momentum=self.local_momentum,
+                average_last=self.average_last,
             ),
             pretraining=self.pretraining,
             sites=tuple(PublicSite(name=n, domain=d) for n, d in self.sites.items()),

@@ -26,6 +26,13 @@ from server.federation import (
 )
 from server.pretraining import phantom_domains
 from server.protocol import Phase, Schedule
+from server.recipe import (
+    AVERAGE_LAST,
+    SERVER_LEARNING_RATE,
+    Recipe,
+    chosen_phases,
+    one_of_both,
+)
 from simulations.start import warm_start
 
 Baseline = Literal["local-dp", "local-plain", "federated-plain", "centralised-plain"]
@@ -87,18 +94,15 @@ class Scenario(Frozen):
     description: str = ""
     seed: int = Field(default=0, ge=0)
     preset: PresetName = "tiny"
-    phases: tuple[Phase, ...] = Field(
-        default=(
-            Phase(name="supervised", rounds=50, local_steps=2, objectives={"supervised": 1.0}),
-        ),
-        min_length=1,
-    )
+    phases: tuple[Phase, ...] = ()
+    recipe: Recipe = Recipe()
+    """What makes the phases where none are listed."""
     spare_rounds: int | None = Field(default=None, ge=0)
     """Rounds that may be trained again; a tenth of all, at least one, if left out."""
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
-    server_learning_rate: ServerRate = 1.0
+    server_learning_rate: ServerRate = SERVER_LEARNING_RATE
     local_momentum: float = Field(default=0.9, ge=0, lt=1)
-    average_last: float = Field(default=0.3, ge=0, le=1)
+    average_last: float = Field(default=AVERAGE_LAST, ge=0, le=1)
     pretraining: Pretraining | None
     """Public pre-training; `pretraining: false` starts from random tensors."""
     start: Path | None = None
@@ -121,6 +125,8 @@ class Scenario(Frozen):
             raise ValueError("`start` replaces public pre-training: leave `pretraining` out")
         return {**raw, "pretraining": None}
 
+    _phases = model_validator(mode="before")(one_of_both)
+
     @model_validator(mode="after")
     def _sites_or_split(self) -> "Scenario":
         if bool(self.sites) == bool(self.split):
@@ -132,11 +138,17 @@ class Scenario(Frozen):
 
     @property
     def schedule(self) -> Schedule:
-        """What all sites are asked to admit."""
-        planned = sum(p.rounds for p in self.phases)
+        """What all sites are asked to admit.
+
+        Raises:
+            ConfigError: A site's kind of image is unknown, or the recipe makes no schedule of it.
+        """
+        domains = [describe(site)[0] for site in self.sites]  # none where a data set is divided
+        phases = chosen_phases(self.phases, self.recipe, domains)
+        planned = sum(p.rounds for p in phases)
         spares = max(1, math.ceil(0.1 * planned)) if self.spare_rounds is None else None
         return Schedule(
-            phases=self.phases,
+            phases=phases,
             spare_rounds=spares if spares is not None else (self.spare_rounds or 0),
             local_momentum=self.local_momentum,
             average_last=self.average_last,

@@ -19,6 +19,7 @@ from client.store import Store
 from client.training import final_state
 from medformer.config import PRESETS
 from medformer.errors import ConfigError
+from server import recipe as product
 from server.coordinate import Run
 from server.pretraining import initial_shared
 from simulations.baselines import LocalFleet
@@ -288,6 +289,16 @@ def test_the_opacus_example_counts_all_rounds_and_learns(data_root: Path, tmp_pa
     models = train_example(easy, recipe.model_copy(update={"steps": 150}), seed=0)
     model: Any = models[site.name]
     assert float(evaluate(model, site, load(site, "val"), "val")[0]["value"] or 0) > 0.9
+
+
+def test_what_a_line_leaves_out_is_as_the_product_has_it():
+    """The table of the default is that of what users get."""
+    default, theirs = Recipe(), product.Recipe()
+    assert default.phases(theirs.local_steps, divided=True) == theirs.phases(alike=True)
+    unlike = Recipe.parse("heads_last=0 alone_last=.5 expected_batch_size=256")
+    assert unlike.phases(theirs.local_steps) == theirs.phases(alike=False)
+    assert default.average_last == product.AVERAGE_LAST
+    assert default.server_learning_rate == product.SERVER_LEARNING_RATE
 
 
 def test_a_recipe_is_read_from_a_line():

@@ -12,10 +12,23 @@ from pydantic import Field, ValidationError, model_validator
 from medformer.config import PRESETS, Frozen, Preset, PresetName
 from medformer.errors import ConfigError
 from medformer.settings import explain, parse_yaml
+from server import recipe as product
 from server.federation import Pretraining, ServerRate
-from server.protocol import Objective, Phase
+from server.protocol import LABEL_OBJECTIVES, Objective, Phase
 
 DEFAULT = "default"
+SAME = (
+    "objectives",
+    "learning_rate",
+    "noise_floor",
+    "heads_noise_floor",
+    "heads_first",
+    "heads_last",
+    "alone_last",
+    "views",
+    "max_grad_norm",
+)
+"""What a recipe here says as one of the product's does."""
 
 
 class Recipe(Frozen):
@@ -100,12 +113,11 @@ class Recipe(Frozen):
         return self.model_dump(mode="json")
 
     @model_validator(mode="after")
-    def _one_end(self) -> "Recipe":
-        if self.alone_last and self.heads_last:
-            raise ValueError(
-                "alone_last and heads_last are two ways to end: heads would go on from what a site "
-                "made alone before that is averaged; leave one out"
-            )
+    def _makes_phases(self) -> "Recipe":
+        try:
+            self.phases(1)
+        except ValidationError as error:
+            raise ValueError(explain(error, product.Recipe)) from error
         return self
 
     @model_validator(mode="after")
@@ -120,51 +132,29 @@ class Recipe(Frozen):
     @property
     def learns_without_labels(self) -> bool:
         """Whether a site without any label has something to train on."""
-        return self.ssl_steps > 0 or not self._phase(1, divided_batch=False).needs_labels
+        return self.ssl_steps > 0 or not set(self.objectives) <= LABEL_OBJECTIVES
 
     def phases(self, steps_a_round: int, *, divided: bool = False) -> tuple[Phase, ...]:
         """All steps, as the phases of a schedule."""
-        phase = self._phase(steps_a_round, divided_batch=divided)
-        phases = [phase]
-        if alone := round(self.alone_last * phase.rounds):
-            phases = [
-                phase.model_copy(update={"rounds": phase.rounds - alone}),
-                phase.model_copy(update={"name": "alone", "rounds": alone, "alone": True}),
-            ]
-        own = {"trains": "heads", "noise_floor": self.heads_noise_floor or self.noise_floor}
-        if heads := round(self.heads_first * phase.rounds):
-            phases[0] = phases[0].model_copy(update={"rounds": phases[0].rounds - heads})
-            first = {"name": "heads", "rounds": heads, **own}
-            phases.insert(0, phase.model_copy(update=first))
-        if heads := round(self.heads_last * phase.rounds):
-            phases[-1] = phases[-1].model_copy(update={"rounds": phases[-1].rounds - heads})
-            last = {"name": "heads-again", "rounds": heads, "alone": True, **own}
-            phases.append(phase.model_copy(update=last))
-        if self.ssl_steps:
-            rounds, mix = -(-self.ssl_steps // steps_a_round), self.ssl_objectives
-            before = {
-                "name": "self-supervised",
-                "rounds": rounds,
-                "objectives": mix,
-                "noise_floor": self.ssl_noise_floor or self.noise_floor,
-                "expected_batch_size": self.ssl_batch_size or phase.expected_batch_size,
-            }
-            phases.insert(0, phase.model_copy(update=before))
-        return tuple(phases)
-
-    def _phase(self, steps_a_round: int, *, divided_batch: bool) -> Phase:
-        smaller = self.divided_batch_size if divided_batch else None
-        return Phase(
-            name="training",
+        smaller = self.divided_batch_size if divided else None
+        course = product.Recipe(
             rounds=-(-self.steps // steps_a_round),
             local_steps=steps_a_round,
-            objectives=self.objectives,
-            learning_rate=self.learning_rate,
-            noise_floor=self.noise_floor,
             expected_batch_size=smaller or self.expected_batch_size,
-            views=self.views,
-            max_grad_norm=self.max_grad_norm,
+            **{name: getattr(self, name) for name in SAME},
         )
+        phases = list(course.phases(alike=True))
+        if self.ssl_steps:
+            together = next(phase for phase in phases if phase.sends)
+            before = {
+                "name": "self-supervised",
+                "rounds": -(-self.ssl_steps // steps_a_round),
+                "objectives": self.ssl_objectives,
+                "noise_floor": self.ssl_noise_floor or self.noise_floor,
+                "expected_batch_size": self.ssl_batch_size or course.expected_batch_size,
+            }
+            phases.insert(0, together.model_copy(update=before))
+        return tuple(phases)
 
     def named_preset(self) -> str:
         """The preset, or one with the recipe's own sizes, known in this process from now on."""

@@ -1,0 +1,139 @@
+"""The default way to train, as the benchmark chose it: rounds and shares of rounds -> phases.
+
+Heads learn first on features that stay as they are, then all sites train everything together, then
+either the heads again, on what all have made, or everything at each site by itself. Every default
+names the section of the log of experiments (docs/experiments.md) that has the rows that chose it.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from medformer.config import Domain, Frozen
+from medformer.settings import explain
+from server.federation import ServerRate
+from server.protocol import LABEL_OBJECTIVES, Objective, Phase
+
+AVERAGE_LAST = 0.6
+"""Section 7."""
+SERVER_LEARNING_RATE: ServerRate = "sqrt-sites"
+"""Sections 3 and 13."""
+HEADS_LAST = 0.2
+"""Where all sites have the same kind of image. Sections 16 and 17."""
+ALONE_LAST = 0.5
+"""Where they have not. Sections 9, 15 and 18."""
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Recipe(Frozen):
+    """A schedule in a few numbers; a run lists `phases` of its own where it needs others."""
+
+    rounds: int = Field(default=150, ge=1, le=10_000)
+    """All of them; with the steps of a round and the batch: sections 1, 12 and 15."""
+    local_steps: int = Field(default=2, ge=1, le=1_000)
+    expected_batch_size: int = Field(default=256, ge=1, le=65_536)
+    objectives: dict[Objective, Annotated[float, Field(gt=0, le=100)]] = Field(
+        default={"supervised": 1.0}, min_length=1
+    )
+    """Phases of heads take those of them that heads can learn from."""
+    learning_rate: float = Field(default=0.1, gt=0, le=10)
+    """Of baselines without privacy; under DP each site's follows its noise, unless `noise_floor` is
+    null."""
+    noise_floor: float | None = Field(default=4e-6, gt=0, le=1)
+    """Section 13."""
+    heads_noise_floor: float | None = Field(default=4e-5, gt=0, le=1)
+    """The same in phases of heads; null: as in the others. Section 14."""
+    heads_first: Share = 0.3
+    """Share of the rounds, the first ones, in which only heads are trained. Section 14."""
+    heads_last: Share | None = None
+    """Share of the rounds, the last ones, in which only heads are trained."""
+    alone_last: Share | None = None
+    """Share of the rounds, the last ones, in which each site trains a copy of its own. If neither
+    is given, the sites' kinds of image decide."""
+    views: int = Field(default=1, ge=1, le=64)
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1_000)
+
+    @model_validator(mode="after")
+    def _one_end(self) -> "Recipe":
+        if self.alone_last and self.heads_last:
+            raise ValueError(
+                "alone_last and heads_last are two ways to end: heads would go on from what a site "
+                "made alone before that is averaged; leave one out"
+            )
+        last = max(self.heads_last or 0, self.alone_last or 0)
+        if self.heads_first + last >= 1:
+            raise ValueError(
+                f"heads_first {self.heads_first:g} and the last {last:g} of the rounds leave none "
+                "in which the sites train together"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _makes_phases(self) -> "Recipe":
+        try:
+            for alike in (True, False):
+                self.phases(alike=alike)
+        except ValidationError as error:
+            raise ValueError(explain(error, Phase)) from error
+        return self
+
+    def phases(self, *, alike: bool) -> tuple[Phase, ...]:
+        """What the rounds are divided into.
+
+        Args:
+            alike: Whether all sites have the same kind of image.
+        """
+        heads_last, alone_last = self._end(alike)
+        labels = {k: v for k, v in self.objectives.items() if k in LABEL_OBJECTIVES}
+        heads = self._rounds(self.heads_first if labels else 0)
+        again = self._rounds(heads_last if labels else 0)
+        own = {k: v for k, v in self.objectives.items() if k != "domain_adversarial"}
+        alone = self._rounds(alone_last if own else 0)
+        heads = min(heads, self.rounds - again - alone - 1)
+        together = self.rounds - heads - again - alone
+        floor = {"noise_floor": self.heads_noise_floor or self.noise_floor}
+        rows: list[dict[str, Any]] = [
+            {"name": "heads", "rounds": heads, "trains": "heads", "objectives": labels, **floor},
+            {"name": "together", "rounds": together},
+            {"name": "alone", "rounds": alone, "alone": True, "objectives": own},
+            {"name": "heads-again", "rounds": again, "alone": True, "trains": "heads",
+             "objectives": labels, **floor},
+        ]  # fmt: skip
+        return tuple(Phase.model_validate({**self._same(), **r}) for r in rows if r["rounds"] > 0)
+
+    def _end(self, alike: bool) -> tuple[float, float]:
+        if self.heads_last is None and self.alone_last is None:
+            return (HEADS_LAST, 0.0) if alike else (0.0, ALONE_LAST)
+        return self.heads_last or 0.0, self.alone_last or 0.0
+
+    def _rounds(self, share: float) -> int:
+        return min(round(share * self.rounds), self.rounds - 1)
+
+    def _same(self) -> dict[str, Any]:
+        """What all phases have in common."""
+        both = Phase.model_fields.keys() & type(self).model_fields.keys() - {"rounds"}
+        return {name: getattr(self, name) for name in both}
+
+
+def chosen_phases(
+    phases: Sequence[Phase], recipe: Recipe, domains: Iterable[Domain]
+) -> tuple[Phase, ...]:
+    """The phases that somebody listed, else those of the recipe for these kinds of image; none
+    given means one kind."""
+    if phases:
+        return tuple(phases)
+    kinds = {(d.modality, d.anatomy, d.channels, d.rank) for d in domains}
+    return recipe.phases(alike=len(kinds) <= 1)
+
+
+def one_of_both(raw: Any) -> Any:
+    """Settings as they are, unless they hold both phases and a recipe.
+
+    Raises:
+        ValueError: They do.
+    """
+    if isinstance(raw, dict) and raw.get("phases") and "recipe" in raw:
+        raise ValueError("`recipe` makes the phases: give either `recipe` or `phases`")
+    return raw
