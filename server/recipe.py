@@ -118,14 +118,14 @@ class Recipe(Frozen):
 
 
 def chosen_phases(
-    phases: Sequence[Phase], recipe: Recipe, domains: Iterable[Domain]
+    phases: Sequence[Phase], recipe: Recipe | None, domains: Iterable[Domain]
 ) -> tuple[Phase, ...]:
     """The phases that somebody listed, else those of the recipe for these kinds of image; none
     given means one kind."""
     if phases:
         return tuple(phases)
     kinds = {(d.modality, d.anatomy, d.channels, d.rank) for d in domains}
-    return recipe.phases(alike=len(kinds) <= 1)
+    return (recipe or Recipe()).phases(alike=len(kinds) <= 1)
 
 
 def one_of_both(raw: Any) -> Any:
@@ -134,6 +134,6 @@ def one_of_both(raw: Any) -> Any:
     Raises:
         ValueError: They do.
     """
-    if isinstance(raw, dict) and raw.get("phases") and "recipe" in raw:
+    if isinstance(raw, dict) and raw.get("phases") and raw.get("recipe") is not None:
         raise ValueError("`recipe` makes the phases: give either `recipe` or `phases`")
     return raw

@@ -71,8 +71,8 @@ class RunFile(Frozen):
     preset: PresetName = "tiny"
     seed: int = Field(default=0, ge=0)
     phases: tuple[Phase, ...] = ()
-    recipe: Recipe = Recipe()
-    """What makes the phases where none are listed."""
+    recipe: Recipe | None = None
+    """What makes the phases where none are listed; the default one if left out."""
     spare_rounds: int = Field(default=1, ge=0)
     local_momentum: float = Field(default=0.9, ge=0, lt=1)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)

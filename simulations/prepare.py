@@ -76,6 +76,7 @@ def prepare(
         scenario = scenario.model_copy(update={"start": scenario.start.resolve()})
     pairs = resolve_sites(scenario, folder, data_root)
     federation = federation_of(scenario, [(member, site.domain) for member, site in pairs])
+    scenario = scenario.model_copy(update={"phases": federation.schedule.phases, "recipe": None})
     sites = tuple(site for _, site in pairs)
     states = tuple((state_dir or folder / "sites").resolve() / site.name for site in sites)
     for site, state in zip(sites, states, strict=True):

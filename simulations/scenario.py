@@ -95,8 +95,8 @@ class Scenario(Frozen):
     seed: int = Field(default=0, ge=0)
     preset: PresetName = "tiny"
     phases: tuple[Phase, ...] = ()
-    recipe: Recipe = Recipe()
-    """What makes the phases where none are listed."""
+    recipe: Recipe | None = None
+    """What makes the phases where none are listed; the default one if left out."""
     spare_rounds: int | None = Field(default=None, ge=0)
     """Rounds that may be trained again; a tenth of all, at least one, if left out."""
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
