@@ -16,9 +16,11 @@ from medformer.config import Preset
 
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 WHITE_NORM = 4.0
-"""Root mean square of the norm of whitened features."""
+"""Root mean square of the norm of all that a task is shown, whitened."""
 LEAST_SHARE = 0.02
 """Directions that vary less than this share of the mean variance are not stretched further."""
+LEAST_VARIANCE = 1e-6
+"""Added to a variance before the root, whose slope at 0 is infinite."""
 POOL: dict[int, type[nn.MaxPool2d] | type[nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
 
@@ -66,10 +68,10 @@ class Whitening(nn.Module):
         self.matrix = nn.Parameter(torch.eye(width), requires_grad=False)
 
     @torch.no_grad()
-    def take(self, groups: Sequence[Tensor]) -> None:
+    def take(self, groups: Sequence[Tensor], norm: float = WHITE_NORM) -> None:
         """Whiten what varies within groups of features, each (N, D); all count the same.
 
-        Afterwards the features of a group, centred, have a norm of WHITE_NORM (root mean square).
+        Afterwards the features of a group, centred, have this norm (root mean square).
         """
         means = torch.stack([features.double().mean(0) for features in groups])
         covariance = torch.stack([features.double().T.cov(correction=0) for features in groups])
@@ -77,11 +79,16 @@ class Whitening(nn.Module):
         scales = (values.clamp(min=0) + LEAST_SHARE * values.mean()).rsqrt()
         size = (scales.square() * values.clamp(min=0)).sum().sqrt()
         self.mean.copy_(means.mean(0))
-        self.matrix.copy_(WHITE_NORM / size * (basis * scales) @ basis.T)
+        self.matrix.copy_(norm / size * (basis * scales) @ basis.T)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D) -> (B, D)."""
         return (features - self.mean) @ self.matrix
+
+
+def spread(tokens: Tensor) -> Tensor:
+    """Standard deviation of each coordinate over the tokens of an image, (B, N, D) -> (B, D)."""
+    return (tokens.var(1, correction=0) + LEAST_VARIANCE).sqrt()
 
 
 class Stem(nn.Module):
@@ -232,19 +239,25 @@ class Blocks(nn.ModuleList):
 
     def forward(self, tokens: Tensor, ranks: Tensor) -> Tensor:
         """(B, N, D), ranks (N,) or (B, N) of the tokens along the curve -> (B, N, D)."""
+        return self.depths(tokens, ranks)[-1]
+
+    def depths(self, tokens: Tensor, ranks: Tensor) -> list[Tensor]:
+        """The tokens as they come and after each block, each (B, N, D) in the order given."""
         if tokens.shape[1] <= self.window:
             return self._run(tokens)
         order = ranks.expand(tokens.shape[0], -1).argsort(1)
         back = order.argsort(1)
-        return _take(self._run(_take(tokens, order)), back)
+        return [_take(found, back) for found in self._run(_take(tokens, order))]
 
-    def _run(self, tokens: Tensor) -> Tensor:
+    def _run(self, tokens: Tensor) -> list[Tensor]:
+        found = [tokens]
         for block in self:
             if self.checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, use_reentrant=False, preserve_rng_state=False)
             else:
                 tokens = block(tokens)
-        return tokens
+            found.append(tokens)
+        return found
 
 
 def _take(tokens: Tensor, places: Tensor) -> Tensor:

@@ -18,7 +18,17 @@ from medformer.degrade import DEGRADATIONS
 from medformer.errors import ConfigError, ShapeError
 from medformer.grid import along_curve, positions
 from medformer.images import Pixels, as_images, standardise
-from medformer.layers import Attention, Blocks, DenseHead, Latents, Moments, Stem, Whitening
+from medformer.layers import (
+    WHITE_NORM,
+    Attention,
+    Blocks,
+    DenseHead,
+    Latents,
+    Moments,
+    Stem,
+    Whitening,
+    spread,
+)
 from medformer.settings import explain
 from medformer.tasks import probabilities
 
@@ -96,21 +106,37 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor, ranks: Tensor) -> Tensor:
         """(B, N, D), ranks (N,) or (B, N) along the curve -> (B, N, D)."""
-        return self.norm(self.blocks(tokens, ranks))
+        return self.depths(tokens, ranks)[-1]
+
+    def depths(self, tokens: Tensor, ranks: Tensor) -> list[Tensor]:
+        """The tokens before each block, and those that leave the encoder, each (B, N, D)."""
+        *before, last = self.blocks.depths(tokens, ranks)
+        return [*before, self.norm(last)]
 
 
 class OutputAdaptformer(nn.Module):
-    """A task's query attends to the encoded tokens and feeds the task's head."""
+    """A task's query attends to the encoded tokens and feeds the task's head; a second one, the
+    texture head, sees how much tokens differ from place to place, at every depth of the encoder
+    (docs/experiments.md, section 22)."""
 
     def __init__(self, config: ModelConfig, tasks: Sequence[Task]) -> None:
         super().__init__()
         preset = PRESETS[config.preset]
         whole = [t for t in tasks if t.kind != "dense"]
         self.key = nn.Linear(preset.width, preset.width)
-        self.whitening = Whitening(preset.width)
-        """Set by the public pre-training."""
+        self.whitening = nn.ModuleList(Whitening(preset.width) for _ in range(preset.blocks + 2))
+        """Of what the query finds, and of the spread at each depth; set by the public
+        pre-training."""
         self.queries = nn.ModuleDict({t.name: Latents(1, preset.width, scale=0) for t in whole})
         self.heads = nn.ModuleDict({t.name: nn.Linear(preset.width, t.outputs) for t in whole})
+        self.textures = nn.ModuleDict(
+            {
+                t.name: nn.utils.skip_init(
+                    nn.Linear, preset.width * (preset.blocks + 1), t.outputs, bias=False
+                )
+                for t in whole
+            }
+        )
         ranks = sorted({stem_kind(stem)[0] for stem in config.stems})
         for task in (t for t in tasks if t.kind == "dense"):
             self.heads[task.name] = nn.ModuleDict(
@@ -123,12 +149,37 @@ class OutputAdaptformer(nn.Module):
         for name, value in self.heads.named_parameters():
             if name.count(".") == 1 or ".out." in name:
                 nn.init.zeros_(value)  # no class is favoured, no early large step
+        for value in self.textures.parameters():
+            nn.init.zeros_(value)
 
-    def forward(self, tokens: Tensor, task: str) -> Tensor:
-        """(B, N, D) -> (B, T). A query of zeros, the start, is the mean of all tokens."""
+    def forward(self, depths: Sequence[Tensor], task: str) -> Tensor:
+        """Tokens at each depth of the encoder, each (B, N, D) -> (B, T). A query of zeros, the
+        start, is the mean of the last."""
+        tokens = depths[-1]
         query = self.queries[task](tokens)
         scores = query @ self.key(tokens).transpose(1, 2) / math.sqrt(tokens.shape[-1])
-        return self.heads[task](self.whitening((scores.softmax(-1) @ tokens).squeeze(1)))
+        found = (scores.softmax(-1) @ tokens).squeeze(1)
+        found, *spreads = self.white(self.features(depths, found))
+        logits: Tensor = self.heads[task](found) + self.textures[task](torch.cat(spreads, 1))
+        return logits
+
+    @staticmethod
+    def features(depths: Sequence[Tensor], found: Tensor) -> list[Tensor]:
+        """What a task is shown before it is white: to its head, what the query has found, (B, D);
+        to its texture head, the spread at each depth, (B, D)."""
+        return [found, *map(spread, depths)]
+
+    def whiten(self, groups: Sequence[Sequence[Tensor]]) -> None:
+        """Make white what varies within groups of images; of each, the features part by part, (N,
+        D). All groups count the same."""
+        share = 1 / math.sqrt(len(self.whitening))
+        for white, parts in zip(self.whitening, zip(*groups, strict=True), strict=True):
+            assert isinstance(white, Whitening)
+            white.take(parts, share * WHITE_NORM)
+
+    def white(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """The parts, each (B, D), once they are white; all together have a norm of WHITE_NORM."""
+        return [white(part) for white, part in zip(self.whitening, features, strict=True)]
 
     def dense(
         self,
@@ -293,6 +344,18 @@ class Medformer(nn.Module):
         Raises:
             ShapeError, ConfigError: The images are not what `domain` declares, or are unknown.
         """
+        return self.depths(images, domain, task=task, keep=keep, spacing=spacing)[-1]
+
+    def depths(
+        self,
+        images: Tensor,
+        domain: Domain,
+        *,
+        task: str | None = None,
+        keep: Tensor | None = None,
+        spacing: Tensor | None = None,
+    ) -> list[Tensor]:
+        """As `tokens`, at every depth: before each block of the encoder, and after the last."""
         return self._encode(self.input.maps(images, domain), domain, task, keep, spacing)
 
     def logits(
@@ -301,11 +364,11 @@ class Medformer(nn.Module):
         """Logits of one task for standardised images: (B, T), or (B, T, *spatial) if dense."""
         self._known(task)
         maps = self.input.maps(images, domain)
-        tokens = self._encode(maps, domain, task, None, spacing)
+        depths = self._encode(maps, domain, task, None, spacing)
         if self.tasks[task].kind == "dense":
             depth = self.preset.depth(domain)
-            return self.output.dense(tokens, task, maps, depth, images.shape[2:])
-        return self.output(tokens, task)
+            return self.output.dense(depths[-1], task, maps, depth, images.shape[2:])
+        return self.output(depths, task)
 
     def view(
         self,
@@ -344,13 +407,13 @@ class Medformer(nn.Module):
         task: str | None,
         keep: Tensor | None,
         spacing: Tensor | None,
-    ) -> Tensor:
+    ) -> list[Tensor]:
         tokens = self.input(maps[-1], domain, task, spacing)
         ranks = along_curve(tuple(maps[-1].shape[2:]))
         if keep is not None:
             tokens = tokens.gather(1, keep[:, :, None].expand(-1, -1, tokens.shape[-1]))
             ranks = ranks[keep]
-        return self.encoder(tokens, ranks)
+        return self.encoder.depths(tokens, ranks)
 
     def _known(self, task: str | None) -> None:
         if task is not None and task not in self.tasks:

@@ -5,8 +5,9 @@ projection of the output adaptformer, the pretext parts and the discriminator; t
 common, and every one of them is trained under DP before it leaves. `pretext.reference` and
 `output.whitening` are never trained at a site: they come from public images and are handed round as
 they are.
-Local, never in any message: task heads, task queries and task embeddings (they name and solve a
-site's own question), and the site's own embedding (it holds what is peculiar to one hospital).
+Local, never in any message: task and texture heads, task queries and task embeddings (they name and
+solve a site's own question), and the site's own embedding (it holds what is peculiar to one
+hospital).
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from medformer.model import Medformer
 
-LOCAL_PREFIXES = ("input.site.", "input.task.", "output.queries.", "output.heads.")
+LOCAL_PREFIXES = (
+    "input.site.",
+    "input.task.",
+    "output.queries.",
+    "output.heads.",
+    "output.textures.",
+)
 
 
 def is_local(name: str) -> bool:

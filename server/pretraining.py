@@ -21,7 +21,7 @@ from server.protocol import Tensors
 
 log = logging.getLogger(__name__)
 
-REVISION = 3
+REVISION = 4
 """Raise it with whatever changes public images or what training makes of them: kept starts are of
 one revision."""
 UNKNOWN_EVERY = 5
@@ -121,7 +121,8 @@ def train_public(
     What is trained knows the names of the public images alone, so that it is the same for every
     federation. Images shown as unknown train the `unknown` entries. The moments of all public
     images' features become the reference of the alignment objective, and what varies within each
-    set is what features are whitened by before a head.
+    set is what features are whitened by before a head. Texture heads do not take part: tokens are
+    better where the mean alone has to tell (docs/experiments.md, section 22).
 
     Args:
         encoder_eps: Of the encoder's norms.
@@ -135,6 +136,7 @@ def train_public(
     model = seeded(config, [s.task for s in sets], site=False, seed=settings.seed)
     model.train()
     generator = torch.Generator().manual_seed(settings.seed)
+    model.output.textures.requires_grad_(False)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=0.01, fused=True
     )
@@ -198,7 +200,7 @@ def _set_reference(
 ) -> None:
     """Mean and variance of the public images' mean tokens; every set counts the same."""
     batches = (_draw(public, size, generator) for public in sets * REFERENCE_BATCHES)
-    model.pretext.reference.take(_features(model, batches))
+    model.pretext.reference.take(_features(model, batches)[0])
 
 
 def _set_whitening(model: Medformer, sets: list[PublicSet], settings: Pretraining) -> None:
@@ -208,10 +210,15 @@ def _set_whitening(model: Medformer, sets: list[PublicSet], settings: Pretrainin
     for public in sets:
         batches = (_draw(public, size, generator) for _ in range(WHITENING_BATCHES))
         groups.append(_features(model, batches))
-    model.output.whitening.take(groups)
+    model.output.whiten(groups)
 
 
 @torch.no_grad()
-def _features(model: Medformer, batches: Iterable[Batch]) -> Tensor:
-    """Mean tokens of the images of all batches, (N, D)."""
-    return torch.cat([model.tokens(b.images, b.domain).mean(1) for b in batches])
+def _features(model: Medformer, batches: Iterable[Batch]) -> list[Tensor]:
+    """What heads are shown of the images of all batches, part by part, each (N, D); the query of a
+    task that has learned nothing finds the mean token."""
+    found = []
+    for batch in batches:
+        depths = model.depths(batch.images, batch.domain)
+        found.append(model.output.features(depths, depths[-1].mean(1)))
+    return [torch.cat(part) for part in zip(*found, strict=True)]

@@ -41,8 +41,8 @@ class Recipe(Frozen):
     learning_rate: float = Field(default=0.1, gt=0, le=10)
     """Of baselines without privacy; under DP each site's follows its noise, unless `noise_floor` is
     null."""
-    noise_floor: float | None = Field(default=4e-6, gt=0, le=1)
-    """Section 13."""
+    noise_floor: float | None = Field(default=1e-6, gt=0, le=1)
+    """Sections 13 and 22."""
     heads_noise_floor: float | None = Field(default=4e-5, gt=0, le=1)
     """The same in phases of heads; null: as in the others. Section 14."""
     heads_first: Share = 0.3

@@ -75,7 +75,7 @@ _INPUT = ("input.stems.{stem}.exits.{depth}.", "input.modality.{modality}.",
           "encoder.")  # fmt: skip
 _PAINTER = ("pretext.block.", "pretext.norm.", "pretext.pixels.{stem}-{depth}.")
 _LABELS = ("input.task.{task}.", "output.key.", "output.queries.{task}.",
-           "output.heads.{task}.weight", "output.heads.{task}.bias",
+           "output.heads.{task}.weight", "output.heads.{task}.bias", "output.textures.{task}.",
            "output.heads.{task}.{rank}d-{depth}.")  # fmt: skip
 _OWN: Mapping[str, tuple[str, ...]] = {
     "inpainting": ("pretext.mask.", *_PAINTER),

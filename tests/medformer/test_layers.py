@@ -6,7 +6,7 @@ from torch import Tensor
 
 from medformer.config import PRESETS, Domain, ModelConfig, Preset, Task
 from medformer.grid import along_curve
-from medformer.layers import WHITE_NORM, Attention, Blocks, Whitening
+from medformer.layers import WHITE_NORM, Attention, Blocks, Whitening, spread
 from medformer.model import Medformer
 from medformer.objectives import trained_parameters
 
@@ -167,6 +167,41 @@ def test_a_dense_task_has_a_class_for_every_pixel(preset: str, spatial: tuple[in
     used = PRESETS[preset].stages(PRESETS[preset].depth(domain))
     assert stem.get_submodule(used[0])[0].weight.grad.any()  # type: ignore[index]
     assert model.encoder.norm.weight.grad is not None
+
+
+def test_depths_are_the_tokens_before_each_block_and_after_the_last():
+    """In the order of the grid, also where a long sequence was sorted."""
+    torch.manual_seed(0)
+    blocks = Blocks(SMALL, 2)
+    for count, ranks in ((12, torch.arange(12)), (36, along_curve((6, 6)))):
+        tokens = torch.randn(2, count, 32)
+        found = blocks.depths(tokens, ranks)
+        assert torch.equal(found[0], tokens)
+        assert torch.equal(found[-1], blocks(tokens, ranks))
+        if count <= SMALL.window:
+            assert torch.equal(found[1], blocks[0](tokens))
+    assert len(found) == 3
+
+
+def test_a_head_sees_how_much_tokens_differ_from_place_to_place():
+    """Texture: at every depth, though the mean is the same; and one token has no spread, nor an
+    infinite slope."""
+    config = ModelConfig.for_domains([Domain(name="d", modality="m", anatomy="a", channels=1)])
+    task = Task(name="t", kind="multi-class", classes=3)
+    model = Medformer(config, [task])
+    torch.nn.init.normal_(model.output.textures["t"].weight)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, 16, 64, generator=generator)
+    flat, mean = torch.zeros(1, 16, 64), noise.mean(1, keepdim=True)
+    plain = [mean + flat] * 3
+    for depth in range(3):
+        rough = [noise if i == depth else mean + flat for i in range(3)]
+        assert not torch.allclose(model.output(rough, "t"), model.output(plain, "t"), atol=1e-2)
+    one = torch.ones(2, 1, 64, requires_grad=True)
+    model.output([one, one, one], "t").sum().backward()
+    assert one.grad is not None
+    assert one.grad.isfinite().all()
+    assert float(spread(noise).sub(noise.std(1, correction=0)).abs().max()) < 1e-4
 
 
 def test_features_that_vary_within_groups_are_white_afterwards():

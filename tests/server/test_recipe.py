@@ -33,7 +33,7 @@ def test_sites_of_one_kind_end_with_their_heads_and_others_alone():
         ("heads", False), ("all", False), ("all", True)
     ]  # fmt: skip
     assert {p.noise_floor for p in alike if p.trains == "heads"} == {4e-5}
-    assert {p.noise_floor for p in (*alike, *unlike) if p.trains == "all"} == {4e-6}
+    assert {p.noise_floor for p in (*alike, *unlike) if p.trains == "all"} == {1e-6}
     assert rounds(Recipe(alone_last=0.4).phases(alike=True))["alone"] == 60
     assert rounds(Recipe(heads_last=0.0, heads_first=0).phases(alike=False)) == {"together": 150}
 

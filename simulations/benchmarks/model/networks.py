@@ -85,8 +85,8 @@ class Classifier(nn.Module):
         count = math.prod(grid_of(images, self.model.patch(self.domain)))
         order = torch.rand(len(images), count, generator=self.generator).argsort(1)
         keep = order[:, : round(self.kept * count)]
-        tokens = self.model.tokens(images, self.domain, task=self.task, keep=keep)
-        logits: Tensor = self.model.output(tokens, self.task)
+        depths = self.model.depths(images, self.domain, task=self.task, keep=keep)
+        logits: Tensor = self.model.output(depths, self.task)
         return logits
 
 
