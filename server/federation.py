@@ -10,10 +10,10 @@ from medformer.errors import ConfigError
 from medformer.settings import explain
 from server.protocol import PublicObjective, Schedule
 
-ServerRate = Annotated[float, Field(gt=0, le=10)] | Literal["sqrt-sites"]
-"""Factor of the averaged update (FedOpt, Reddi et al. 2021, arXiv:2003.00295). `sqrt-sites`: the
-root of the number of sites that trained a tensor, so that a step comes with as much noise as one of
-a site alone, and with more signal."""
+ServerRate = Annotated[float, Field(gt=0, le=10)] | Literal["sqrt-sites", "sites"]
+"""Factor of the averaged update (FedOpt, Reddi et al. 2021, arXiv:2003.00295). `sites`: the
+number of sites that trained a tensor: where rates follow the variance of noise, the noise of their
+mean costs what a site's own costs alone. `sqrt-sites`: its root, a step as noisy as a site's own."""
 
 
 class PublicSite(Frozen):

@@ -17,8 +17,8 @@ from server.protocol import LABEL_OBJECTIVES, Objective, Phase
 
 AVERAGE_LAST = 0.6
 """Section 7."""
-SERVER_LEARNING_RATE: ServerRate = "sqrt-sites"
-"""Sections 3 and 13."""
+SERVER_LEARNING_RATE: ServerRate = "sites"
+"""Sections 3, 13 and 24."""
 HEADS_LAST = 0.2
 """Where all sites have the same kind of image. Sections 16 and 17."""
 ALONE_LAST = 0.5

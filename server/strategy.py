@@ -100,8 +100,8 @@ def apply(
         updates: Site name -> its checked tensors; summed in the order of names, because the order
             of float additions decides whether a run can be repeated.
         weights: Site name -> publicly declared weight.
-        learning_rate: Factor of the averaged update; `sqrt-sites`: the root of the number of sites
-            that trained a tensor.
+        learning_rate: Factor of the averaged update; `sites`: the number of sites that trained a
+            tensor, so that their updates add up; `sqrt-sites`: its root.
         averages: Whether this iterate belongs to the final average.
     """
     shared, velocity = dict(state.shared), dict(state.momentum)
@@ -113,8 +113,7 @@ def apply(
         mean = np.zeros_like(before)
         for site in trained_by:
             mean += updates[site][name] * np.float32(weights[site] / total)
-        rate = len(trained_by) ** 0.5 if learning_rate == "sqrt-sites" else learning_rate
-        step = np.float32(rate) * (mean - before)
+        step = np.float32(_factor(learning_rate, len(trained_by))) * (mean - before)
         step += np.float32(momentum) * velocity.get(name, np.zeros_like(before))
         velocity[name], shared[name] = step, before + step
     average, count = state.average, state.averaged
@@ -125,3 +124,9 @@ def apply(
             for k, v in shared.items()
         }
     return State(state.round + 1, shared, velocity, average, count)
+
+
+def _factor(learning_rate: ServerRate, sites: int) -> float:
+    if learning_rate == "sites":
+        return float(sites)
+    return sites**0.5 if learning_rate == "sqrt-sites" else learning_rate

@@ -87,7 +87,7 @@ def test_a_run_of_real_sites_trains_by_it_too(tmp_path: Path):
     federation = run_file(tmp_path).federation()
     assert federation.schedule.phases == Recipe().phases(alike=True)
     assert federation.schedule.average_last == AVERAGE_LAST
-    assert federation.server_learning_rate == "sqrt-sites"
+    assert federation.server_learning_rate == "sites"
     mixed = {"north": CHEST.model_dump(), "cells": CELLS.model_dump()}
     short = run_file(tmp_path, sites=mixed, recipe={"rounds": 10}).federation()
     assert rounds(short.schedule.phases) == {"heads": 3, "together": 2, "alone": 5}

@@ -47,7 +47,7 @@ def test_momentum_is_the_servers():
 
 
 def test_the_averaged_update_has_a_learning_rate():
-    """A number, or the root of how many sites trained the tensor."""
+    """A number, or how many sites trained the tensor, or its root."""
     updates = {n: {A: np.full(2, 3, "f4")} for n in ("a", "b", "c", "d")}
     updates["a"][B] = np.ones(3, "f4")
     weights = dict.fromkeys(updates, 1.0)
@@ -59,6 +59,7 @@ def test_the_averaged_update_has_a_learning_rate():
     assert after(1.0) == {A: [3, 3], B: [1, 1, 1]}
     assert after(0.5) == {A: [2, 2], B: [0.5, 0.5, 0.5]}
     assert after("sqrt-sites") == {A: [5, 5], B: [1, 1, 1]}
+    assert after("sites") == {A: [9, 9], B: [1, 1, 1]}
 
 
 def test_a_round_that_sites_train_alone_changes_nothing_here():

@@ -48,7 +48,7 @@ class Recipe(Frozen):
     learning_rate: float = Field(default=0.1, gt=0)
     """Without privacy, or where `noise_floor` is null."""
     noise_floor: float | None = Field(default=1e-6, gt=0)
-    server_learning_rate: ServerRate = "sqrt-sites"
+    server_learning_rate: ServerRate = "sites"
     max_grad_norm: float = Field(default=1.0, gt=0)
     views: int = Field(default=1, ge=1)
     optimizer: Literal["sgd", "adamw"] = "sgd"
