@@ -12,8 +12,9 @@ from server.protocol import PublicObjective, Schedule
 
 ServerRate = Annotated[float, Field(gt=0, le=10)] | Literal["sqrt-sites", "sites"]
 """Factor of the averaged update (FedOpt, Reddi et al. 2021, arXiv:2003.00295). `sites`: the
-number of sites that trained a tensor: where rates follow the variance of noise, the noise of their
-mean costs what a site's own costs alone. `sqrt-sites`: its root, a step as noisy as a site's own."""
+number of sites that trained a tensor; where rates follow the variance of noise, the noise of their
+mean then costs what a site's own costs alone. `sqrt-sites`: its root, for steps as noisy as those
+of a site alone."""
 
 
 class PublicSite(Frozen):
