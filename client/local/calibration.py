@@ -72,9 +72,11 @@ def fit(logits: Tensor, labels: Tensor, task: Task) -> Calibration:
 
 
 def fold(model: Medformer, task: str, calibration: Calibration) -> None:
-    """Change the head so that it answers with calibrated logits."""
-    head = model.output.heads[task]
+    """Change the task's heads so that their sum is calibrated logits."""
+    head, texture = model.output.heads[task], model.output.textures[task]
     assert isinstance(head, nn.Linear)
+    assert isinstance(texture, nn.Linear)
     with torch.no_grad():
         head.weight /= calibration.temperature
+        texture.weight /= calibration.temperature
         head.bias.copy_(calibration(head.bias))

@@ -13,7 +13,7 @@ from tests.conftest import CELLS, TISSUE
 
 BREAST = Domain(name="breast-a", modality="ultrasound", anatomy="breast", channels=1)
 OUTLINE = Task(name="outline", kind="dense", classes=2, labels="masks")
-LEARNS = {"whole": True, "learning_rate": 5e-3, "epochs": 4, "batch": 16}
+LEARNS = {"whole": True, "learning_rate": 2e-3, "epochs": 4, "batch": 16}
 """Enough for a better validation loss than that of an untrained head."""
 DP = Promise(kind="federated-dp", epsilon=3, delta=1e-5, unit="image", noise="secure")
 
