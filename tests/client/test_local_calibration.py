@@ -92,11 +92,11 @@ def test_unlabelled_images_add_nothing():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_folded_into_the_head_it_is_the_same(kind: str):
-    """The head then answers with calibrated logits, and `undone` takes it back."""
+def test_folded_into_the_heads_it_is_the_same(kind: str):
+    """Both together then answer with calibrated logits, and `undone` takes it back."""
     model = medformer.build(tasks=[task(kind)])
-    head = model.output.heads["t"]
-    torch.nn.init.normal_(head.weight, std=0.2)
+    for head in (model.output.heads["t"], model.output.textures["t"]):
+        torch.nn.init.normal_(head.weight, std=0.2)
     scale = Calibration(temperature=1.7, bias=tuple(0.1 * i for i in range(task(kind).outputs)))
     images = torch.rand(3, 1, 28, 28)
     domain = model.view(images)
