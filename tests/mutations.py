@@ -153,8 +153,8 @@ MUTATIONS = (
     Mutation(
         "spare rounds not charged",
         "client/privacy/plan.py",
-        "parts = [(rate, rounds * steps) for _, _, rounds, steps, rate, _ in rows]",
-        "parts = [(rate, rounds * steps) for _, n, rounds, steps, rate, _ in rows if n != SPARE]",
+        "parts = [(rate, rounds * steps) for _, _, rounds, steps, rate in rows]",
+        "parts = [(rate, rounds * steps) for _, n, rounds, steps, rate in rows if n != SPARE]",
     ),
     Mutation(
         "budget reserved after the training",

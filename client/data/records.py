@@ -22,6 +22,11 @@ class Unusable(Exception):
     source that raised it."""
 
 
+def has_label(labels: Tensor) -> Tensor:
+    """(N,) bool: whether anything of a record is known for the task that these labels are of."""
+    return (labels != UNLABELLED).view(len(labels), -1).any(1)
+
+
 @dataclass(frozen=True)
 class Stack:
     """Records whose images have one shape."""
@@ -43,8 +48,7 @@ class Stack:
     @property
     def labelled(self) -> Tensor:
         """(N,) bool: whether anything is known for any task; True where the row is invalid."""
-        known = [(v != UNLABELLED).view(len(v), -1).any(1) for v in self.labels.values()]
-        return torch.stack(known).any(0)
+        return torch.stack([has_label(value) for value in self.labels.values()]).any(0)
 
     def __getitem__(self, rows: Tensor | slice) -> "Stack":
         return Stack(

@@ -1,8 +1,8 @@
 """What is drawn and clipped as one: an image, or all images of a patient.
 
 Which images of a drawn patient take part in a step is drawn too, from that patient's own images:
-adding or removing another patient changes nothing for it. So does a unit that sits a phase out: its
-own images alone decide that.
+adding or removing another patient changes nothing for it. Whether a unit sits a phase out, its
+own images decide, too.
 """
 
 from collections.abc import Mapping, Sequence

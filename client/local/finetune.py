@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from client.data.load import read
-from client.data.records import Records, Stack
+from client.data.records import Records, Stack, has_label
 from client.evaluation import CHUNK
 from client.local import calibration, novelty
 from client.local.calibration import Calibration, unweighted
@@ -24,7 +24,7 @@ from client.site import Site
 from client.store import Store, StoreError
 from client.training import augmented, final_state
 from medformer import phantoms
-from medformer.config import UNLABELLED, Frozen
+from medformer.config import Frozen
 from medformer.images import standardise
 from medformer.library import seeded
 from medformer.model import Medformer
@@ -168,7 +168,7 @@ def _usable(site: Site, split: str) -> Records:
     """
     records = read(site, split)
     labelled = any(
-        bool(_known(stack.labels[task.name])[stack.valid].any())
+        bool(has_label(stack.labels[task.name])[stack.valid].any())
         for stack in records.stacks
         for task in site.tasks
     )
@@ -224,7 +224,7 @@ def _loss(model: Medformer, site: Site, records: Records) -> float:
     total = 0.0
     for task in site.tasks:
         each = [
-            label_losses(logits, labels, unweighted(task))[_known(labels)]
+            label_losses(logits, labels, unweighted(task))[has_label(labels)]
             for logits, labels in answers(model, site, records, task.name)
         ]
         losses = torch.cat(each) if each else torch.zeros(0)
@@ -244,11 +244,6 @@ def answers(
                 part = usable[slice(first, first + CHUNK)]
                 images = standardise(part.images)
                 yield model.logits(images, site.domain, task, part.spacing), part.labels[task]
-
-
-def _known(labels: Tensor) -> Tensor:
-    """(B,) whether anything of a record is labelled."""
-    return (labels != UNLABELLED).view(len(labels), -1).any(1)
 
 
 def _fitted(model: Medformer, site: Site, train: Records, val: Records, alpha: float) -> LocalModel:

@@ -188,15 +188,14 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
     count = _count(privacy, counted)
     rows = []
     for phase in schedule.phases:
-        units = privacy.drawn_from(phase)
-        rate = min(1.0, phase.expected_batch_size / units)
-        rows.append((phase, phase.name, phase.rounds, phase.local_steps, rate, rate * units))
+        rate = min(1.0, phase.expected_batch_size / privacy.drawn_from(phase))
+        rows.append((phase, phase.name, phase.rounds, phase.local_steps, rate))
     if schedule.spare_rounds:
         costliest = max(rows, key=lambda row: row[4])
         longest = max(row[3] for row in rows)
-        rows.append((costliest[0], SPARE, schedule.spare_rounds, longest, *costliest[4:]))
+        rows.append((costliest[0], SPARE, schedule.spare_rounds, longest, costliest[4]))
 
-    parts = [(rate, rounds * steps) for _, _, rounds, steps, rate, _ in rows]
+    parts = [(rate, rounds * steps) for _, _, rounds, steps, rate in rows]
     fixed = [p.mechanism() for p in count]
     target = privacy.epsilon - ARITHMETIC_EPSILON
     sigma = solve_noise_multiplier(parts, target, privacy.delta, fixed)
@@ -212,9 +211,9 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
                 sample_rate=rate,
                 noise_multiplier=sigma,
                 max_grad_norm=phase.sensitivity,
-                expected_batch_size=batch,
+                expected_batch_size=rate * privacy.drawn_from(phase),
             )
-            for phase, name, rounds, steps, rate, batch in rows
+            for phase, name, rounds, steps, rate in rows
         ),
     )
     mechanisms = [p.mechanism() for p in phases]

@@ -17,18 +17,7 @@ from server.federation import Pretraining, ServerRate
 from server.protocol import LABEL_OBJECTIVES, Objective, Phase
 
 DEFAULT = "default"
-SAME = (
-    "objectives",
-    "learning_rate",
-    "noise_floor",
-    "heads_noise_floor",
-    "heads_first",
-    "heads_last",
-    "alone_last",
-    "views",
-    "max_grad_norm",
-)
-"""What a recipe here says as one of the product's does."""
+PRODUCT = product.Recipe()
 
 
 class Recipe(Frozen):
@@ -45,27 +34,27 @@ class Recipe(Frozen):
     """Of a site; no more than its records."""
     divided_batch_size: int | None = Field(default=256, ge=1)
     """The same where four sites share a data set; None is `expected_batch_size`."""
-    learning_rate: float = Field(default=0.1, gt=0)
+    learning_rate: float = Field(default=PRODUCT.learning_rate, gt=0)
     """Without privacy, or where `noise_floor` is null."""
-    noise_floor: float | None = Field(default=1e-6, gt=0)
-    server_learning_rate: ServerRate = "sites"
+    noise_floor: float | None = Field(default=PRODUCT.noise_floor, gt=0)
+    server_learning_rate: ServerRate = product.SERVER_LEARNING_RATE
     max_grad_norm: float = Field(default=1.0, gt=0)
     views: int = Field(default=1, ge=1)
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """`adamw`: with one cycle of the learning rate; for a site that trains alone, without DP."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """At the server for what is shared, at the site for what is not."""
-    average_last: float = Field(default=0.6, ge=0, le=1)
+    average_last: float = Field(default=product.AVERAGE_LAST, ge=0, le=1)
     noise_weights: float = Field(default=0, ge=0, le=2)
     """Weight of a site in the average: its declared noise to minus this power; 0 is equal."""
     alone_last: float = Field(default=0, ge=0, lt=1)
     """Part of the rounds, the last ones, in which every site goes on with a copy of its own."""
-    heads_first: float = Field(default=0.3, ge=0, lt=1)
+    heads_first: float = Field(default=PRODUCT.heads_first, ge=0, lt=1)
     """Part of the rounds, the first ones, in which only the sites' heads are trained."""
-    heads_last: float = Field(default=0.2, ge=0, lt=1)
+    heads_last: float = Field(default=product.HEADS_LAST, ge=0, lt=1)
     """Part of the rounds, the last ones, in which only the heads are trained, on the average of
     what all sites have made together."""
-    heads_noise_floor: float | None = Field(default=4e-5, gt=0)
+    heads_noise_floor: float | None = Field(default=PRODUCT.heads_noise_floor, gt=0)
     """`noise_floor` in those rounds; null is the same as in the others."""
     objectives: dict[Objective, float] = Field(default={"supervised": 1.0})
     ssl_steps: int = Field(default=0, ge=0)
@@ -137,11 +126,13 @@ class Recipe(Frozen):
     def phases(self, steps_a_round: int, *, divided: bool = False) -> tuple[Phase, ...]:
         """All steps, as the phases of a schedule."""
         smaller = self.divided_batch_size if divided else None
+        same = product.Recipe.model_fields.keys() & type(self).model_fields.keys()
+        same -= {"local_steps", "expected_batch_size"}
         course = product.Recipe(
             rounds=-(-self.steps // steps_a_round),
             local_steps=steps_a_round,
             expected_batch_size=smaller or self.expected_batch_size,
-            **{name: getattr(self, name) for name in SAME},
+            **{name: getattr(self, name) for name in same},
         )
         phases = list(course.phases(alike=True))
         if self.ssl_steps:
