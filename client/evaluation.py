@@ -15,7 +15,6 @@ from torch import Tensor
 from client.data.records import Records, Stack
 from client.site import Site
 from medformer.config import UNLABELLED, Task
-from medformer.images import standardise
 from medformer.model import Medformer
 from medformer.tasks import probabilities
 
@@ -34,8 +33,9 @@ def scores(
         for stack in records.stacks:
             for first in range(0, len(stack), CHUNK):
                 part = stack[slice(first, first + CHUNK)]
-                images = standardise(part.images)
-                logits = model.logits(images, site.domain, task.name, part.spacing)
+                logits = model.answer(
+                    part.images, site.domain, task.name, part.spacing, flip=site.flip
+                )
                 yield part, probabilities(logits, task)
 
 

@@ -50,6 +50,9 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stem", help="what reads them, such as 2d-1 (default: the only one)")
     parser.add_argument("--size", nargs="+", type=int, default=[28], metavar="N",
                         help="pixels a side: one number, or one an axis (default: 28)")  # fmt: skip
+    parser.add_argument("--flip", action="store_true",
+                        help="labels do not tell left from right: as `flip` in site.yaml; answers "
+                        "are a mean over mirror images too")  # fmt: skip
     parser.add_argument("--non-private", action="store_true", dest="non_private",
                         help="export although the card says dp: none")  # fmt: skip
 
@@ -87,6 +90,7 @@ def _export(arguments: argparse.Namespace) -> None:
         task=arguments.task,
         modality=arguments.modality,
         anatomy=arguments.anatomy,
+        flip=arguments.flip,
     )
     difference = export(
         model, view, arguments.out, card, arguments.kind, non_private=arguments.non_private

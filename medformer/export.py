@@ -47,6 +47,8 @@ class View:
     """Probabilities of this task's classes; encoded tokens if left out."""
     modality: str = UNKNOWN
     anatomy: str = UNKNOWN
+    flip: bool = False
+    """Whether mirror images show the same; then answers are a mean over them, too."""
 
     def images(self, count: int, generator: torch.Generator) -> Tensor:
         """Random raw images, (B, C, *spatial) in [0, 255]."""
@@ -60,16 +62,15 @@ class Exported(nn.Module):
     def __init__(self, model: Medformer, view: View) -> None:
         super().__init__()
         self.model = model
-        self.task = view.task
+        self.task, self.flip = view.task, view.flip
         images = torch.empty(1, stem_kind(view.stem)[1], *view.size)
         self.domain = model.view(images, view.modality, view.anatomy)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, *spatial) float32 -> as `Medformer.predict`, or `encode` without a task."""
-        pixels = standardise(images)
         if self.task is None:
-            return self.model.tokens(pixels, self.domain)
-        logits = self.model.logits(pixels, self.domain, self.task)
+            return self.model.tokens(standardise(images), self.domain)
+        logits = self.model.answer(images, self.domain, self.task, flip=self.flip)
         return probabilities(logits, self.model.tasks[self.task])
 
 
@@ -81,6 +82,7 @@ def view_of(
     task: str | None = None,
     modality: str = UNKNOWN,
     anatomy: str = UNKNOWN,
+    flip: bool = False,
 ) -> View:
     """Which images are meant.
 
@@ -114,7 +116,7 @@ def view_of(
         raise ConfigError(
             f"stem {stem} needs one or {rank} sizes of {least} to {most} pixels, got {list(size)}"
         )
-    return View(stem, sides, task, modality, anatomy)
+    return View(stem, sides, task, modality, anatomy, flip)
 
 
 def export(
@@ -264,6 +266,7 @@ def _describe(
         "modality": view.modality,
         "anatomy": view.anatomy,
         "answer": "encoded tokens (B, N, D)" if view.task is None else "probabilities",
+        "mirror_images": view.flip,
         "task": None if view.task is None else model.tasks[view.task].model_dump(mode="json"),
         "largest_difference": difference,
     }

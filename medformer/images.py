@@ -1,5 +1,6 @@
 """Images before they meet the model. B images, C channels, *spatial is (H, W) or (D, H, W)."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,9 +69,14 @@ def standardise(images: Tensor) -> Tensor:
     return centred / (scale + 1e-5 * (1 + values.abs().amax(dims, keepdim=True)))
 
 
+SHIFT = 2
+"""Pixels along each axis by which images are moved, at most."""
+
+
 @dataclass(frozen=True)
 class Move:
-    """A shift along every axis and a mirror, one draw an image, for images and their masks."""
+    """A shift along every axis and a mirror, one an image or (B = 1) one for all, for images and
+    their masks."""
 
     shifts: Tensor
     """(rank, B) pixels."""
@@ -79,7 +85,7 @@ class Move:
 
     @classmethod
     def draw(
-        cls, count: int, rank: int, generator: torch.Generator, *, shift: int = 2, flip: bool
+        cls, count: int, rank: int, generator: torch.Generator, *, shift: int = SHIFT, flip: bool
     ) -> "Move":
         """Draws that see no pixel: up to `shift` pixels along each axis, mirrored half of the time
         if `flip`."""
@@ -95,14 +101,36 @@ class Move:
             places = (torch.arange(size) + shift[:, None]).clamp(0, size - 1)
             if axis == images.ndim - 1:
                 places = torch.where(self.mirrored[:, None], places.flip(1), places)
-            shape = [len(images), *[1] * (images.ndim - 1)]
+            shape = [len(places), *[1] * (images.ndim - 1)]
             shape[axis] = size
             images = images.gather(axis, places.view(shape).expand_as(images))
         return images
 
 
+def over_views(logits: Callable[[Tensor], Tensor], images: Tensor, *, flip: bool = False) -> Tensor:
+    """Mean logits over views of each raw image, (B, C, *spatial) -> (B, T): moved as in training
+    (docs/experiments.md, section 25).
+
+    Args:
+        logits: Of standardised images.
+        flip: Mirror images count as much; only where the labels are left-right invariant.
+    """
+    moves = _moves(images.ndim - 2, flip)
+    return torch.stack([logits(standardise(move(images))) for move in moves]).mean(0)
+
+
+def _moves(rank: int, flip: bool) -> Iterator[Move]:
+    """Each shift of training once along every axis, one of them nowhere: a lattice (Korobov 1959)
+    that covers their square, or cube, as evenly as so few points can."""
+    sides = 2 * SHIFT + 1
+    for step in range(-SHIFT, SHIFT + 1):
+        shifts = [(2**axis * step + SHIFT) % sides - SHIFT for axis in range(rank)]
+        for mirrored in (False, True)[: 1 + flip]:
+            yield Move(torch.tensor(shifts)[:, None], torch.tensor([mirrored]))
+
+
 def shift_and_flip(
-    images: Tensor, generator: torch.Generator, *, shift: int = 2, flip: bool = False
+    images: Tensor, generator: torch.Generator, *, shift: int = SHIFT, flip: bool = False
 ) -> Tensor:
     """Move each image (B, C, *spatial) by a draw of `Move`.
 

@@ -17,7 +17,7 @@ from medformer.config import PRESETS, UNKNOWN, Domain, ModelConfig, Preset, Task
 from medformer.degrade import DEGRADATIONS
 from medformer.errors import ConfigError, ShapeError
 from medformer.grid import along_curve, positions
-from medformer.images import Pixels, as_images, standardise
+from medformer.images import Pixels, as_images, over_views, standardise
 from medformer.layers import (
     WHITE_NORM,
     Attention,
@@ -310,9 +310,12 @@ class Medformer(nn.Module):
         modality: str = UNKNOWN,
         anatomy: str = UNKNOWN,
         spacing: Sequence[float] | None = None,
+        flip: bool = False,
     ) -> Tensor:
         """Probabilities of a task's classes for raw images; arguments as in `encode`.
 
+        Args:
+            flip: The labels are left-right invariant: average over mirror images, too.
         Returns:
             (B, classes); (B, 1) for a binary task; (B, classes, *spatial) for a dense one.
         """
@@ -322,7 +325,28 @@ class Medformer(nn.Module):
             raise ConfigError(f"say which task: this model has {list(self.tasks) or 'none'}")
         pixels = as_images(images)
         domain = self.view(pixels, modality, anatomy, spacing)
-        return probabilities(self.logits(standardise(pixels), domain, task), self.tasks[task])
+        self._known(task)
+        return probabilities(self.answer(pixels, domain, task, flip=flip), self.tasks[task])
+
+    def answer(
+        self,
+        images: Tensor,
+        domain: Domain,
+        task: str,
+        spacing: Tensor | None = None,
+        *,
+        flip: bool = False,
+    ) -> Tensor:
+        """Logits of a task for raw images (B, C, *spatial), as predictions are made: (B, T), the
+        mean over views of each (`medformer.images.over_views`); (B, T, *spatial) of a dense task,
+        which has one view."""
+
+        def logits(view: Tensor) -> Tensor:
+            return self.logits(view, domain, task, spacing)
+
+        if self.tasks[task].kind == "dense":
+            return logits(standardise(images))
+        return over_views(logits, images, flip=flip)
 
     def tokens(
         self,

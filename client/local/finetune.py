@@ -25,7 +25,6 @@ from client.store import Store, StoreError
 from client.training import augmented, final_state
 from medformer import phantoms
 from medformer.config import Frozen
-from medformer.images import standardise
 from medformer.library import seeded
 from medformer.model import Medformer
 from medformer.objectives import mix_losses, trained_parameters
@@ -242,8 +241,8 @@ def answers(
             usable = stack[stack.valid]
             for first in range(0, len(usable), CHUNK):
                 part = usable[slice(first, first + CHUNK)]
-                images = standardise(part.images)
-                yield model.logits(images, site.domain, task, part.spacing), part.labels[task]
+                logits = model.answer(part.images, site.domain, task, part.spacing, flip=site.flip)
+                yield logits, part.labels[task]
 
 
 def _fitted(model: Medformer, site: Site, train: Records, val: Records, alpha: float) -> LocalModel:

@@ -5,7 +5,7 @@ import torch
 
 from medformer.config import PRESETS, ModelConfig
 from medformer.errors import ConfigError, ShapeError
-from medformer.images import shift_and_flip, standardise
+from medformer.images import over_views, shift_and_flip, standardise
 from medformer.model import Medformer
 from medformer.objectives import Batch, trained_parameters
 from medformer.sharing import is_local, shared_names, shared_shapes
@@ -83,3 +83,44 @@ def test_volumes_move_along_every_axis():
     offsets = places[:, 2:] - 4
     assert int(offsets.abs().max()) == 2
     assert all(len(set(offsets[:, axis].tolist())) == 5 for axis in range(3))
+
+
+def seen(images: torch.Tensor, **options: bool) -> list[torch.Tensor]:
+    """The standardised views of an answer, in order."""
+    views: list[torch.Tensor] = []
+
+    def logits(view: torch.Tensor) -> torch.Tensor:
+        views.append(view)
+        return torch.full((len(view), 2), float(len(views)))
+
+    mean = over_views(logits, images, **options)
+    assert torch.equal(mean, torch.full((len(images), 2), (1 + len(views)) / 2))
+    return views
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_an_answer_has_every_shift_of_training_once_along_every_axis(rank: int):
+    """One view is the image itself; with `flip` each has its mirror image beside it."""
+    images = torch.zeros(1, 1, *[16] * rank)
+    images[0, 0][(8,) * rank] = 1
+    places = [int(view.argmax()) for view in seen(images)]
+    for axis in range(rank):
+        assert sorted(place // 16**axis % 16 for place in places) == [6, 7, 8, 9, 10]
+    alone, both = seen(images), seen(images, flip=True)
+    assert any(torch.equal(view, standardise(images)) for view in alone)
+    assert all(torch.equal(a, b) for a, b in zip(alone, both[::2], strict=True))
+    picture = torch.rand(2, 1, *[16] * rank, generator=torch.Generator().manual_seed(0))
+    turned = seen(picture.flip(-1), flip=True)
+    as_it_is = seen(picture, flip=True)
+    (middle,) = (i for i, v in enumerate(as_it_is) if torch.equal(v, standardise(picture)))
+    assert torch.equal(turned[middle + 1], as_it_is[middle])
+
+
+def test_a_prediction_is_the_mean_over_views(model: Medformer):
+    """An image alone is answered as among others."""
+    images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 255
+    wanted = torch.stack([model.logits(v, CHEST, OPACITY.name) for v in seen(images)]).mean(0)
+    given = model.answer(images, CHEST, OPACITY.name)
+    assert torch.allclose(given, wanted, atol=1e-6)
+    assert not torch.allclose(given, model.logits(standardise(images), CHEST, OPACITY.name))
+    assert torch.allclose(given[:1], model.answer(images[:1], CHEST, OPACITY.name), atol=1e-5)

@@ -20,7 +20,7 @@ from client.privacy.noise import SeededNoise
 from client.site import Site
 from medformer.config import Domain
 from medformer.errors import ConfigError
-from medformer.images import standardise
+from medformer.images import over_views, standardise
 from medformer.tasks import label_losses
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings import Group
@@ -48,11 +48,17 @@ class SmallNet(nn.Module):
         logits: Tensor = self.layers(images)
         return logits
 
-    def logits(
-        self, images: Tensor, domain: Domain, task: str, spacing: Tensor | None = None
+    def answer(
+        self,
+        images: Tensor,
+        domain: Domain,
+        task: str,
+        spacing: Tensor | None = None,
+        *,
+        flip: bool = False,
     ) -> Tensor:
-        """As `Medformer.logits`, so that both are scored by the same code."""
-        return self(images)
+        """As `Medformer.answer`, so that both are scored by the same code."""
+        return over_views(self, images, flip=flip)
 
 
 @dataclass
