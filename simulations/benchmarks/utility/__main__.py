@@ -32,7 +32,13 @@ def main() -> None:
     options.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     options.add_argument("--recipes", nargs="+", default=[DEFAULT], metavar="'KEY=VALUE ...'")
     options.add_argument("--epsilons", type=float, nargs="+", default=[8.0, 3.0, 1.0])
-    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    options.add_argument(
+        "--seeds",
+        type=int,
+        nargs="*",
+        default=[0, 1, 2, 3, 4],
+        help="none: only write the other files from what --out and --cache hold",
+    )
     options.add_argument("--test", action="store_true", help="read the test split, once at the end")
     options.add_argument("--compare", type=Path, help="then write paired differences to this file")
     options.add_argument("--markdown", type=Path, help="write tables of --out and --compare to it")
