@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from client.evaluation import auc
-from simulations.benchmarks.utility.stats import Difference, Pair, weighted_auc
+from simulations.benchmarks.utility.stats import Difference, Side, areas, weighted_auc
 from simulations.benchmarks.utility.stats import difference as difference_of
 
 
@@ -16,8 +16,16 @@ def answers(classes: int, skill: float, seed: int = 0, count: int = 300):  # typ
     return truth, np.round(skill * own + rng.normal(0, 1, (count, columns)), 1)  # with ties
 
 
+def sides(truth, *both, resamples: int = 2_000) -> tuple[Side, Side]:  # type: ignore[no-untyped-def]
+    ours, theirs = (
+        {s: [areas(truth, one, resamples) for one in sites] for s, sites in side.items()}
+        for side in both
+    )
+    return ours, theirs
+
+
 def difference(truth, ours, theirs, resamples: int = 2_000) -> Difference:  # type: ignore[no-untyped-def]
-    return difference_of([Pair(truth, ours, theirs)], resamples=resamples)
+    return difference_of([sides(truth, ours, theirs, resamples=resamples)])
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -60,14 +68,13 @@ def test_seeds_are_paired():
 
 def test_the_mean_over_sets_is_of_seeds_that_all_have():
     """And is surer than each set alone, whose images are drawn for themselves."""
-    sides = [
-        [{s: [answers(c, skill, s + 10 * k)[1]] for s in range(5 + k)} for skill in (1.2, 1.0)]
-        for k, c in enumerate((2, 5))
-    ]
-    pairs = [Pair(answers(c, 0)[0], *own) for c, own in zip((2, 5), sides, strict=True)]
-    together = difference_of(pairs, resamples=400)
-    shared = [{s: v for s, v in side.items() if s < 5} for side in sides[1]]
-    alone = [difference_of([p], resamples=400) for p in (pairs[0], Pair(pairs[1].truth, *shared))]
+    pairs = []
+    for k, c in enumerate((2, 5)):
+        both = [{s: [answers(c, skill, s + 10 * k)[1]] for s in range(5 + k)} for skill in (1.2, 1)]
+        pairs.append(sides(answers(c, 0)[0], *both, resamples=400))
+    together = difference_of(pairs)
+    shared = [{s: v for s, v in side.items() if s < 5} for side in pairs[1]]
+    alone = [difference_of([pairs[0]]), difference_of([(shared[0], shared[1])])]
     assert together.pairs == 5
     assert together.mean == pytest.approx(np.mean([one.mean for one in alone]))
     width = together.upper - together.lower

@@ -1,9 +1,8 @@
 """What is compared with what, and the verdicts: from the scores that the trials kept."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ import numpy as np
 
 from client.data import medmnist, npz
 from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER
-from simulations.benchmarks.utility.stats import Answers, Difference, Floats, Pair, difference
+from simulations.benchmarks.utility.stats import Difference, Floats, Side, areas, difference
 from simulations.benchmarks.utility.trials import Row, scores_file
 
 Found = dict[str, dict[int, dict[str, Floats]]]
-"""Setting -> seed -> site -> (N, T) probabilities for the test images."""
+"""Setting -> seed -> site -> (1 + R,) areas (`stats.areas`) of its model on the test images."""
 
 
 @dataclass(frozen=True)
@@ -55,38 +54,40 @@ def compare(
             speaks for it, and is what the others are held against in the same setting.
     """
     sets = sorted({row["dataset"] for row in rows})
-    truth = {dataset: _truth(dataset, data_root) for dataset in sets}
+    scored = {dataset: Scored(_truth(dataset, data_root), cache) for dataset in sets}
     for epsilon in sorted({r["epsilon"] for r in rows if r["epsilon"] is not None}):
         found = {
-            dataset: _found([r for r in rows if r["dataset"] == dataset], recipes, epsilon, cache)
+            dataset: scored[dataset].found(
+                [r for r in rows if r["dataset"] == dataset], recipes, epsilon
+            )
             for dataset in sets
         }
         for question in QUESTIONS:
             wanted = (question.ours, *question.theirs)
             able = [d for d in sets if all(setting in found[d] for setting in wanted)]
             for dataset in able:
-                for site, pair in _pairs(question, truth[dataset], found[dataset]):
+                for site, pair in _pairs(question, found[dataset]):
                     yield _row(dataset, epsilon, question, site, difference([pair]))
             if question.over_sets and len(able) > 1:
-                pairs = [next(_pairs(question, truth[d], found[d]))[1] for d in able]
+                pairs = [next(_pairs(question, found[d]))[1] for d in able]
                 yield _row(ALL, epsilon, question, "mean", difference(pairs))
         for dataset in sets:
             own = [r for r in rows if r["dataset"] == dataset and SETTINGS[r["setting"]].private]
-            yield from _recipes(own, recipes, epsilon, cache, truth[dataset])
+            yield from _recipes(own, recipes, epsilon, scored[dataset])
 
 
 def _recipes(
-    rows: Sequence[Row], recipes: Sequence[str], epsilon: float, cache: Path, truth: Any
+    rows: Sequence[Row], recipes: Sequence[str], epsilon: float, scored: "Scored"
 ) -> Iterator[dict[str, Any]]:
     """Each recipe against the first that its setting was measured with."""
-    by_recipe = {line: _found(rows, [line], epsilon, cache) for line in recipes}
+    by_recipe = {line: scored.found(rows, [line], epsilon) for line in recipes}
     for setting in SETTINGS:
         first, *others = [line for line in recipes if setting in by_recipe[line]] or [""]
         for line in others:
             ours, theirs = f"{setting}: {line}", f"{setting}: {first}"
             found = {ours: by_recipe[line][setting], theirs: by_recipe[first][setting]}
             question = Question(ours, (theirs,))
-            for site, pair in _pairs(question, truth, found):
+            for site, pair in _pairs(question, found):
                 yield _row(rows[0]["dataset"], epsilon, question, site, difference([pair]))
 
 
@@ -116,46 +117,56 @@ def _row(
     }
 
 
-def _pairs(question: Question, truth: Any, found: Found) -> Iterator[tuple[str, Pair]]:
+def _pairs(question: Question, found: Found) -> Iterator[tuple[str, tuple[Side, Side]]]:
     """All sites together, then each site by itself if it was asked for."""
     ours = found[question.ours]
     theirs = [found[setting] for setting in question.theirs]
-    yield "mean", Pair(truth, _answers(ours), _middle([_answers(side) for side in theirs]))
+    yield "mean", (_mean(ours), _middle([_mean(side) for side in theirs]))
     if question.at_every_site:
         for site in sorted(next(iter(ours.values()))):
             one, *_ = ({s: [sites[site]] for s, sites in side.items()} for side in theirs)
-            yield site, Pair(truth, {s: [sites[site]] for s, sites in ours.items()}, one)
+            yield site, ({s: [sites[site]] for s, sites in ours.items()}, one)
 
 
-def _answers(found: Mapping[int, Mapping[str, Floats]]) -> Answers:
-    return {seed: list(sites.values()) for seed, sites in found.items()}
+def _mean(found: Mapping[int, Mapping[str, Floats]]) -> Side:
+    """Over a setting's sites."""
+    return {seed: [np.mean(list(sites.values()), axis=0)] for seed, sites in found.items()}
 
 
-def _middle(sides: Sequence[Answers]) -> Answers:
-    """Each side has the same say, however many sites it has."""
+def _middle(sides: Sequence[Side]) -> Side:
+    """Each side has the same say."""
     seeds = set.intersection(*(set(side) for side in sides))
-    most = math.prod(len(next(iter(side.values()))) for side in sides)
-    return {
-        seed: [one for side in sides for one in side[seed] for _ in range(most // len(side[seed]))]
-        for seed in seeds
-    }
+    return {seed: [one for side in sides for one in side[seed]] for seed in seeds}
 
 
-def _found(rows: Sequence[Row], recipes: Sequence[str], epsilon: float, cache: Path) -> Found:
-    found: Found = defaultdict(dict)
-    for recipe in reversed(recipes):
-        own: Found = defaultdict(dict)
-        for row in rows:
-            wanted = epsilon if SETTINGS[row["setting"]].private else None
-            file = scores_file(row, cache)
-            if (row["recipe"], row["epsilon"]) != (recipe, wanted) or not file.exists():
-                continue
-            with np.load(file, allow_pickle=False) as scores:
-                sites = [row["dataset"]] if row["trial"] == TOGETHER else scores.files
-                of = {site: scores[site].astype(np.float64) for site in sites}
-                own[row["setting"]][row["seed"]] = of
-        found |= own
-    return found
+@dataclass
+class Scored:
+    """The trials of one data set, each file of scores made into areas once."""
+
+    truth: Any
+    cache: Path
+    _known: dict[tuple[Path, str], Floats] = field(default_factory=dict)
+
+    def found(self, rows: Sequence[Row], recipes: Sequence[str], epsilon: float) -> Found:
+        """By setting; of several recipes the first that it was measured with."""
+        found: Found = defaultdict(dict)
+        for recipe in reversed(recipes):
+            own: Found = defaultdict(dict)
+            for row in rows:
+                wanted = epsilon if SETTINGS[row["setting"]].private else None
+                file = scores_file(row, self.cache)
+                if (row["recipe"], row["epsilon"]) == (recipe, wanted) and file.exists():
+                    own[row["setting"]][row["seed"]] = self._areas(file, row)
+            found |= own
+        return found
+
+    def _areas(self, file: Path, row: Row) -> dict[str, Floats]:
+        with np.load(file, allow_pickle=False) as scores:
+            sites = [row["dataset"]] if row["trial"] == TOGETHER else scores.files
+            for site in sites:
+                if (file, site) not in self._known:
+                    self._known[file, site] = areas(self.truth, scores[site].astype(np.float64))
+        return {site: self._known[file, site] for site in sites}
 
 
 def _truth(dataset: str, data_root: Path | None) -> Any:

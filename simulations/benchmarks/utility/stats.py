@@ -62,58 +62,49 @@ def _binary(positive: npt.NDArray[np.bool_], scores: Floats, weights: Floats) ->
         return np.asarray(won / (wins.sum(1) * rivals.sum(1)))
 
 
-Answers = Mapping[int, Sequence[Floats]]
-"""Seed -> (N, T) probabilities of each site's model, whose AUCs are averaged."""
+def areas(truth: Truth, scores: Floats, resamples: int = RESAMPLES) -> Floats:
+    """AUC of all images, then of each of R resamples of them, (1 + R,): the same resamples
+    whatever the scores, so that those of two models are paired.
+
+    Args:
+        truth: (N,) classes of the test images.
+        scores: (N, T) probabilities.
+    """
+    count = len(truth)
+    rng = np.random.default_rng([count, int(truth.sum())])
+    found = [weighted_auc(truth, scores, np.ones((1, count)))]
+    for first in range(0, resamples, _CHUNK):
+        size = min(_CHUNK, resamples - first)
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=size)
+        found.append(weighted_auc(truth, scores, drawn.astype(float)))
+    return np.concatenate(found)
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two ways to train, on the same test images."""
-
-    truth: Truth
-    """(N,) classes of the test images."""
-    ours: Answers
-    theirs: Answers
+Side = Mapping[int, Sequence[Floats]]
+"""Seed -> (1 + R,) areas of each site's model, whose mean counts."""
 
 
-def difference(pairs: Sequence[Pair], *, resamples: int = RESAMPLES) -> Difference:
-    """AUC of `ours` minus that of `theirs`, seed by seed; the mean over pairs.
+def difference(pairs: Sequence[tuple[Side, Side]]) -> Difference:
+    """AUC of the first sides minus that of the second, seed by seed; the mean over pairs.
 
     Args:
         pairs: One, or one for each of several data sets. Only seeds that all have count.
     Raises:
         ValueError: No seed in common.
     """
-    both = [set(side) for pair in pairs for side in (pair.ours, pair.theirs)]
-    seeds = sorted(set.intersection(*both))
+    seeds = sorted(set.intersection(*(set(side) for pair in pairs for side in pair)))
     if not seeds:
         raise ValueError("no seed in common")
+    gaps = np.mean([[_gap(pair, seed) for seed in seeds] for pair in pairs], axis=0)
+    whole, resampled = gaps[:, 0], gaps[:, 1:]
     rng = np.random.default_rng(0)
-    gaps = np.mean([_gaps(p, seeds, np.ones((1, len(p.truth)))) for p in pairs])
-    drawn = []
-    for first in range(0, resamples, _CHUNK):
-        size = min(_CHUNK, resamples - first)
-        each = np.mean([_gaps(p, seeds, _images(rng, len(p.truth), size)) for p in pairs], axis=0)
-        picked = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=size)
-        drawn.append((each.T * picked).sum(1) / len(seeds))
-    lower, upper = np.nanquantile(np.concatenate(drawn), [0.025, 0.975])
-    return Difference(float(gaps), float(lower), float(upper), len(seeds))
+    picked = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), resampled.shape[1])
+    drawn = (resampled.T * picked).sum(1) / len(seeds)
+    lower, upper = np.nanquantile(drawn, [0.025, 0.975])
+    return Difference(float(whole.mean()), float(lower), float(upper), len(seeds))
 
 
-def _images(rng: np.random.Generator, count: int, size: int) -> Floats:
-    """How often each of N images is drawn, (R, N)."""
-    return rng.multinomial(count, np.full(count, 1 / count), size=size).astype(float)
-
-
-def _gaps(pair: Pair, seeds: Sequence[int], weights: Floats) -> Floats:
-    """(S, R)."""
-    return np.stack(
-        [
-            _mean(pair.truth, pair.ours[s], weights) - _mean(pair.truth, pair.theirs[s], weights)
-            for s in seeds
-        ]
-    )
-
-
-def _mean(truth: Truth, sites: Sequence[Floats], weights: Floats) -> Floats:
-    return np.asarray(np.mean([weighted_auc(truth, s, weights) for s in sites], axis=0))
+def _gap(pair: tuple[Side, Side], seed: int) -> Floats:
+    """(1 + R,)."""
+    ours, theirs = (np.mean(side[seed], axis=0) for side in pair)
+    return np.asarray(ours - theirs)
