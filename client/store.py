@@ -80,7 +80,11 @@ class Store:
         tensors = {f"parameters/{k}": v for k, v in state.parameters.items()}
         tensors |= {f"momentum/{k}": v for k, v in state.momentum.items()}
         tensors |= {f"average/{k}": v for k, v in state.average.items()}
-        head = {"averaged": str(state.averaged), "dp": "all training steps"}
+        head = {
+            "averaged": str(state.averaged),
+            "phase": state.phase,
+            "dp": "all training steps",
+        }
         replace_file(self._states / f"r{round_:06d}-a{attempt:03d}", save(tensors, head))
         for old, path in self._state_files():
             if old[0] <= round_ - KEPT_ROUNDS:
@@ -99,7 +103,7 @@ class Store:
         for name, value in tensors.items():
             part, _, tensor = name.partition("/")
             parts[part][tensor] = value
-        return LocalState(**parts, averaged=int(head["averaged"]))
+        return LocalState(**parts, averaged=int(head["averaged"]), phase=head["phase"])
 
     def put_counts(self, counts: Mapping[str, Sequence[float]]) -> None:
         """Store the noisy class counts durably."""

@@ -1,7 +1,7 @@
 """Local training of one round: the same code under DP at a site and plain in a baseline."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -50,6 +50,8 @@ class LocalState:
     """Mean of the iterates in the averaging window."""
     averaged: int = 0
     """How many iterates `average` holds."""
+    phase: str = ""
+    """Name of the phase of the last round; empty before the first."""
 
 
 def site_model(
@@ -81,21 +83,23 @@ def initial_state(model: Medformer) -> LocalState:
 
 
 def own_copy(state: LocalState, shared: Mapping[str, Tensor]) -> LocalState:
-    """The state of a site that goes on alone: from its first such round on, the shared tensors are
-    its own, without momentum, and the average begins anew."""
-    if any(not is_local(name) for name in state.parameters):
-        return state
-    return LocalState({**shared, **state.parameters}, state.momentum, {})
+    """The state of a site that begins a phase alone: in the first one the shared tensors become its
+    own, without momentum; a later one goes on from the average of the one before. The average
+    begins anew."""
+    if all(is_local(name) for name in state.parameters):
+        return LocalState({**shared, **state.parameters}, state.momentum, {})
+    return final_state(state)
 
 
 def begin_round(
     model: Medformer, shared: Mapping[str, Tensor], state: LocalState, phase: Phase
 ) -> LocalState:
-    """Fill the whole model for a round of this phase, and return the state that it begins with."""
-    if phase.alone:
+    """Fill the whole model for a round of this phase, and return the state that it begins with.
+    The first round of a phase at this site need not be the phase's first."""
+    if phase.alone and state.phase != phase.name:
         state = own_copy(state, shared)
     restore(model, shared, state)
-    return state
+    return replace(state, phase=phase.name)
 
 
 def restore(model: Medformer, shared: Mapping[str, Tensor], state: LocalState) -> None:
@@ -231,13 +235,13 @@ def next_state(
     for name in (n for n in names if n in before.parameters):
         momentum[name] = optimizer.state[named[name]]["momentum_buffer"].clone()
     if not averages:
-        return LocalState(parameters, momentum, before.average, before.averaged)
+        return replace(before, parameters=parameters, momentum=momentum)
     count = before.averaged + 1
     average = {
         k: value.clone() if count == 1 else before.average[k] + (value - before.average[k]) / count
         for k, value in parameters.items()
     }
-    return LocalState(parameters, momentum, average, count)
+    return LocalState(parameters, momentum, average, count, before.phase)
 
 
 def final_state(state: LocalState) -> LocalState:

@@ -198,8 +198,8 @@ class Schedule(BaseModel):
     local_momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of the parameters that stay at the site; the shared ones have it at the server."""
     average_last: float = Field(default=0.3, ge=0, le=1)
-    """Fraction of the last phase's rounds whose iterates are averaged at the end; of the last
-    phase that sites train together, too, where others follow that each trains alone."""
+    """Fraction of the last phase's rounds whose iterates are averaged at its end; of the last phase
+    that sites train together, where others follow that each trains alone, and of each of those."""
 
     @model_validator(mode="after")
     def _alone_at_the_end(self) -> "Schedule":
@@ -247,10 +247,12 @@ class Schedule(BaseModel):
 
     def averages(self, round_: int) -> bool:
         """Whether the iterate after this round belongs to the final average."""
-        alike = [p for p in self.phases if p.alone == self.phase_of(round_).alone]
-        end = self.rounds if alike[-1].alone else self.rounds_together
-        window = max(1, round(self.average_last * alike[-1].rounds))
-        return self.average_last > 0 and round_ > end - window
+        phase, own = self._place(round_)
+        if not phase.alone:
+            phase = [p for p in self.phases if not p.alone][-1]
+            own = round_ - self.rounds_together + phase.rounds
+        window = max(1, round(self.average_last * phase.rounds))
+        return self.average_last > 0 and own > phase.rounds - window
 
     def canonical(self) -> str:
         """The same text for the same schedule, on every machine."""

@@ -1,8 +1,9 @@
 """The default way to train, as the benchmark chose it: rounds and shares of rounds -> phases.
 
-Heads learn first on features that stay as they are, then all sites train everything together, then
-either the heads again, on what all have made, or everything at each site by itself. Every default
-names the section of the log of experiments (docs/experiments.md) that has the rows that chose it.
+Heads learn first on features that stay as they are, then all sites train everything together, then,
+where their images are of several kinds, each site everything by itself, and at the end the heads
+again. Every default names the section of the log of experiments (docs/experiments.md) that has the
+rows that chose it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,9 +21,9 @@ AVERAGE_LAST = 0.6
 SERVER_LEARNING_RATE: ServerRate = "sites"
 """Sections 3, 13 and 24."""
 HEADS_LAST = 0.2
-"""Where all sites have the same kind of image. Sections 16 and 17."""
-ALONE_LAST = 0.5
-"""Where they have not. Sections 9, 15 and 18."""
+"""Sections 16, 17 and 29."""
+ALONE_LAST = 0.4
+"""Where not all sites have the same kind of image. Sections 9, 15, 18 and 29."""
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -50,19 +51,15 @@ class Recipe(Frozen):
     heads_last: Share | None = None
     """Share of the rounds, the last ones, in which only heads are trained."""
     alone_last: Share | None = None
-    """Share of the rounds, the last ones, in which each site trains a copy of its own. If neither
-    is given, the sites' kinds of image decide."""
+    """Share of the rounds, those before, in which each site trains a copy of its own. If one of the
+    two is given the other is 0 unless it is given too; if neither is, the sites' kinds of image
+    decide."""
     views: int = Field(default=1, ge=1, le=64)
     max_grad_norm: float = Field(default=1.0, gt=0, le=1_000)
 
     @model_validator(mode="after")
-    def _one_end(self) -> "Recipe":
-        if self.alone_last and self.heads_last:
-            raise ValueError(
-                "alone_last and heads_last are two ways to end: heads would go on from what a site "
-                "made alone before that is averaged; leave one out"
-            )
-        last = max(self.heads_last or 0, self.alone_last or 0)
+    def _some_together(self) -> "Recipe":
+        last = (self.heads_last or 0) + (self.alone_last or 0)
         if self.heads_first + last >= 1:
             raise ValueError(
                 f"heads_first {self.heads_first:g} and the last {last:g} of the rounds leave none "
@@ -88,9 +85,9 @@ class Recipe(Frozen):
         heads_last, alone_last = self._end(alike)
         labels = {k: v for k, v in self.objectives.items() if k in LABEL_OBJECTIVES}
         heads = self._rounds(self.heads_first if labels else 0)
-        again = self._rounds(heads_last if labels else 0)
         own = {k: v for k, v in self.objectives.items() if k != "domain_adversarial"}
         alone = self._rounds(alone_last if own else 0)
+        again = min(self._rounds(heads_last if labels else 0), self.rounds - alone - 1)
         heads = min(heads, self.rounds - again - alone - 1)
         together = self.rounds - heads - again - alone
         floor = {"noise_floor": self.heads_noise_floor or self.noise_floor}
@@ -105,7 +102,7 @@ class Recipe(Frozen):
 
     def _end(self, alike: bool) -> tuple[float, float]:
         if self.heads_last is None and self.alone_last is None:
-            return (HEADS_LAST, 0.0) if alike else (0.0, ALONE_LAST)
+            return HEADS_LAST, 0.0 if alike else ALONE_LAST
         return self.heads_last or 0.0, self.alone_last or 0.0
 
     def _rounds(self, share: float) -> int:

@@ -397,6 +397,31 @@ def test_a_site_that_trains_alone_sends_nothing_and_goes_on_with_its_own_copy(
     assert values[0] == values[1]
 
 
+def test_a_later_phase_alone_goes_on_from_the_average_of_the_one_before(
+    open_guard: Open, site: Site, schedule: Schedule
+):
+    """Also at a site that misses its first round; once it has begun, from its last round."""
+    first = schedule.phases[0].model_copy(update={"rounds": 1})
+    own = first.model_copy(update={"name": "own", "rounds": 2, "alone": True})
+    heads = own.model_copy(update={"name": "heads", "rounds": 3, "trains": "heads"})
+    update = {"phases": (first, own, heads), "average_last": 1.0}
+    whole = schedule.model_copy(update=update)
+    guard = open_guard(site)
+    assert isinstance(guard.handle(admit(whole)), AdmitAnswer)
+    kept = {}
+    for number in (1, 2, 3, 5, 6):
+        assert isinstance(guard.handle(train(whole, number)), TrainAnswer)
+        kept[number] = Store(guard.folder, "run-1").get_state(number + 1)
+    _, _, before, begun, after = (state for state in kept.values() if state is not None)
+    name, head = "encoder.norm.weight", "output.heads.chest.weight"
+    assert not torch.equal(before.average[name], before.parameters[name])
+    for state in (begun, after):
+        assert torch.equal(state.parameters[name], before.average[name])
+        assert name not in state.momentum
+    assert [state.averaged for state in (before, begun, after)] == [2, 1, 2]
+    assert len({s.parameters[head].numpy().tobytes() for s in (before, begun, after)}) == 3
+
+
 def test_heads_alone_are_trained_where_the_schedule_says_so(
     open_guard: Open, site: Site, schedule: Schedule
 ):

@@ -119,14 +119,15 @@ def test_rounds_belong_to_phases_and_to_the_averaging_window(schedule: Schedule)
 
 
 def test_phases_that_each_site_trains_alone_come_last():
-    """Both kinds have a final average of their own; the discriminator needs other sites."""
+    """Those together have one final average, each of those alone has its own; the discriminator
+    needs other sites."""
     phases = [
         Phase(name=name, rounds=4, objectives={"supervised": 1}, alone=name > "b")
         for name in ("a", "b", "c", "d")
     ]
     schedule = Schedule(phases=tuple(phases), spare_rounds=1, average_last=0.5)
     assert schedule.rounds_together == 8
-    assert [r for r in range(1, 17) if schedule.averages(r)] == [7, 8, 15, 16]
+    assert [r for r in range(1, 17) if schedule.averages(r)] == [7, 8, 11, 12, 15, 16]
     for wrong in (phases[::-1], phases[2:], [phases[0], phases[3], phases[1]]):
         with pytest.raises(ValidationError, match="come after those that all train together"):
             Schedule(phases=tuple(wrong), spare_rounds=1)

@@ -21,20 +21,21 @@ def rounds(phases: tuple[Phase, ...]) -> dict[str, int]:
     return {phase.name: phase.rounds for phase in phases}
 
 
-def test_sites_of_one_kind_end_with_their_heads_and_others_alone():
+def test_all_end_with_heads_and_sites_of_several_kinds_go_on_alone_before():
     """What each phase trains, sends and learns from."""
     alike, unlike = (Recipe().phases(alike=a) for a in (True, False))
     assert rounds(alike) == {"heads": 45, "together": 75, "heads-again": 30}
-    assert rounds(unlike) == {"heads": 45, "together": 30, "alone": 75}
+    assert rounds(unlike) == {"heads": 45, "together": 15, "alone": 60, "heads-again": 30}
     assert [(p.trains, p.alone, p.sends) for p in alike] == [
         ("heads", False, False), ("all", False, True), ("heads", True, False),
     ]  # fmt: skip
     assert [(p.trains, p.alone) for p in unlike] == [
-        ("heads", False), ("all", False), ("all", True)
+        ("heads", False), ("all", False), ("all", True), ("heads", True)
     ]  # fmt: skip
     assert {p.noise_floor for p in alike if p.trains == "heads"} == {4e-5}
     assert {p.noise_floor for p in (*alike, *unlike) if p.trains == "all"} == {1e-6}
-    assert rounds(Recipe(alone_last=0.4).phases(alike=True))["alone"] == 60
+    own = rounds(Recipe(alone_last=0.4).phases(alike=True))
+    assert own == {"heads": 45, "together": 45, "alone": 60}
     assert rounds(Recipe(heads_last=0.0, heads_first=0).phases(alike=False)) == {"together": 150}
 
 
@@ -42,16 +43,18 @@ def test_every_number_of_rounds_is_divided_without_rest():
     """And some are left to train together."""
     for count in range(1, 60):
         for alike in (True, False):
-            phases = Recipe(rounds=count, heads_first=0.45).phases(alike=alike)
-            assert sum(p.rounds for p in phases) == count
-            assert any(p.sends for p in phases)
+            for more in ({}, {"heads_first": 0.01, "heads_last": 0.49, "alone_last": 0.49}):
+                recipe = Recipe(**{"rounds": count, "heads_first": 0.35, **more})
+                phases = recipe.phases(alike=alike)
+                assert sum(p.rounds for p in phases) == count
+                assert any(p.sends for p in phases)
 
 
 def test_each_phase_takes_the_objectives_that_it_can_learn_from():
     """Heads need labels, a site alone has no others to be told apart from."""
     mix: dict[Any, float] = {"supervised": 1, "inpainting": 0.5, "domain_adversarial": 0.1}
-    heads, together, alone = Recipe(local_steps=1, objectives=mix).phases(alike=False)
-    assert heads.objectives == {"supervised": 1}
+    heads, together, alone, again = Recipe(local_steps=1, objectives=mix).phases(alike=False)
+    assert heads.objectives == again.objectives == {"supervised": 1}
     assert together.objectives == mix
     assert alone.objectives == {"supervised": 1, "inpainting": 0.5}
     silent = Recipe(objectives={"inpainting": 1})
@@ -63,8 +66,8 @@ def test_each_phase_takes_the_objectives_that_it_can_learn_from():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"heads_last": 0.2, "alone_last": 0.5}, "two ways to end"),
         ({"heads_first": 0.6, "alone_last": 0.5}, "leave none"),
+        ({"heads_last": 0.3, "alone_last": 0.4}, "leave none"),
         ({"objectives": {"domain_adversarial": 1}}, "needs local_steps: 1"),
     ],
 )
@@ -90,7 +93,12 @@ def test_a_run_of_real_sites_trains_by_it_too(tmp_path: Path):
     assert federation.server_learning_rate == "sites"
     mixed = {"north": CHEST.model_dump(), "cells": CELLS.model_dump()}
     short = run_file(tmp_path, sites=mixed, recipe={"rounds": 10}).federation()
-    assert rounds(short.schedule.phases) == {"heads": 3, "together": 2, "alone": 5}
+    assert rounds(short.schedule.phases) == {
+        "heads": 3,
+        "together": 1,
+        "alone": 4,
+        "heads-again": 2,
+    }
     own = [{"name": "own", "rounds": 4, "objectives": {"supervised": 1}}]
     assert rounds(run_file(tmp_path, phases=own).federation().schedule.phases) == {"own": 4}
     with pytest.raises(ConfigError, match="either `recipe` or `phases`"):
@@ -102,7 +110,12 @@ def test_a_scenario_without_phases_trains_by_it():
     divided = load_scenario("pneumonia")
     assert divided.schedule.phases == Recipe().phases(alike=True)
     listed = load_scenario("quickstart", ["recipe.rounds=10"])
-    assert rounds(listed.schedule.phases) == {"heads": 3, "together": 2, "alone": 5}
+    assert rounds(listed.schedule.phases) == {
+        "heads": 3,
+        "together": 1,
+        "alone": 4,
+        "heads-again": 2,
+    }
     with pytest.raises(ValidationError, match="either `recipe` or `phases`"):
         Scenario.model_validate(
             {"name": "x", "recipe": {}, "split": {"dataset": "bloodmnist"},

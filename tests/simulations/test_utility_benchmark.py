@@ -83,6 +83,7 @@ def test_a_recipe_is_chosen_without_the_test_split(
         ("federated-dp", " steps=8 alone_last=0.5"),
         ("federated-dp", " steps=8 heads_first=0.5"),
         ("federated-dp", " steps=8 heads_last=0.5"),
+        ("federated-dp", " steps=16 alone_last=0.4 heads_last=0.3"),
     ],
 )
 def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, setting: str, more: str):
@@ -295,7 +296,7 @@ def test_what_a_line_leaves_out_is_as_the_product_has_it():
     """The table of the default is that of what users get."""
     default, theirs = Recipe(), product.Recipe()
     assert default.phases(theirs.local_steps, divided=True) == theirs.phases(alike=True)
-    unlike = Recipe.parse("heads_last=0 alone_last=.5 expected_batch_size=256")
+    unlike = Recipe.parse("alone_last=.4 expected_batch_size=256")
     assert unlike.phases(theirs.local_steps) == theirs.phases(alike=False)
     assert default.average_last == product.AVERAGE_LAST
     assert default.server_learning_rate == product.SERVER_LEARNING_RATE

@@ -48,12 +48,13 @@ class Recipe(Frozen):
     noise_weights: float = Field(default=0, ge=0, le=2)
     """Weight of a site in the average: its declared noise to minus this power; 0 is equal."""
     alone_last: float = Field(default=0, ge=0, lt=1)
-    """Part of the rounds, the last ones, in which every site goes on with a copy of its own."""
+    """Part of the rounds, those before the last heads, in which every site trains a copy of its
+    own."""
     heads_first: float = Field(default=PRODUCT.heads_first, ge=0, lt=1)
     """Part of the rounds, the first ones, in which only the sites' heads are trained."""
     heads_last: float = Field(default=product.HEADS_LAST, ge=0, lt=1)
     """Part of the rounds, the last ones, in which only the heads are trained, on the average of
-    what all sites have made together."""
+    what all sites have made together, or each alone."""
     heads_noise_floor: float | None = Field(default=PRODUCT.heads_noise_floor, gt=0)
     """`noise_floor` in those rounds; null is the same as in the others."""
     objectives: dict[Objective, float] = Field(default={"supervised": 1.0})
