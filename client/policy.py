@@ -117,7 +117,7 @@ def summary(site: Site, schedule: Schedule, plan: PrivacyPlan, spent: float, bud
     for phase in schedule.phases:
         does = [WORDS.get(o, f"learn from the images alone ({o})") for o in phase.objectives]
         own = "; with a copy of the model that stays at the site" if phase.alone else ""
-        own += "; of the site's own heads alone" if phase.trains == "heads" else ""
+        own += "; of what answers questions alone" if phase.trains == "heads" else ""
         lines.append(f"  {phase.name}: {phase.rounds} rounds: {'; '.join(does)}{own}")
     lines += [
         f"It costs epsilon {plan.epsilon:.3f}, delta {plan.delta:g}, for every {plan.unit}, in "

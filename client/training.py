@@ -16,7 +16,7 @@ from medformer.images import Move, standardise
 from medformer.library import seeded
 from medformer.model import Medformer
 from medformer.objectives import Batch, Mix, mix_losses, trained_parameters
-from medformer.sharing import is_local, shared_names
+from medformer.sharing import is_concept, is_local, shared_names
 from server.protocol import Phase, Tensors
 
 
@@ -82,13 +82,13 @@ def initial_state(model: Medformer) -> LocalState:
     return LocalState(local, {}, {})
 
 
-def own_copy(state: LocalState, shared: Mapping[str, Tensor]) -> LocalState:
-    """The state of a site that begins a phase alone: in the first one the shared tensors become its
-    own, without momentum; a later one goes on from the average of the one before. The average
-    begins anew."""
-    if all(is_local(name) for name in state.parameters):
-        return LocalState({**shared, **state.parameters}, state.momentum, {})
-    return final_state(state)
+def settled(state: LocalState, shared: Mapping[str, Tensor], phase: Phase) -> LocalState:
+    """The state of a site that begins a phase in which something comes to rest: its own tensors
+    from their average, without momentum. Where it goes on alone the shared ones are its own."""
+    found = final_state(state)
+    if not phase.alone:
+        return found
+    return LocalState({**shared, **found.parameters}, {}, {})
 
 
 def begin_round(
@@ -96,8 +96,8 @@ def begin_round(
 ) -> LocalState:
     """Fill the whole model for a round of this phase, and return the state that it begins with.
     The first round of a phase at this site need not be the phase's first."""
-    if phase.alone and state.phase != phase.name:
-        state = own_copy(state, shared)
+    if phase.settles and state.phase != phase.name:
+        state = settled(state, shared, phase)
     restore(model, shared, state)
     return replace(state, phase=phase.name)
 
@@ -212,11 +212,19 @@ def _slice(batches: Sequence[Batch], part: slice) -> Batch:
 
 
 def trained_names(model: Medformer, site: Site, phase: Phase) -> list[str]:
-    """Parameters that this phase trains at this site."""
+    """Parameters that this phase trains at this site.
+
+    Where its kind of image has concepts, these learn the answers together, and the site's own two
+    heads of a task stay as they are: they are for the site's own use afterwards.
+    """
     tasks = [t.name for t in site.tasks]
     names = trained_parameters(model, site.domain, tasks, phase.objectives)
+    if site.domain.kind in model.config.kinds:
+        own = {f"output.{part}.{t.name}" for t in site.tasks for part in ("heads", "textures")
+               if t.kind != "dense"}  # fmt: skip
+        names = [n for n in names if n.rpartition(".")[0] not in own]
     if phase.trains == "heads":
-        return [n for n in names if n.startswith("output.") and is_local(n)]
+        return [n for n in names if n.startswith("output.") and (is_local(n) or is_concept(n))]
     return names
 
 

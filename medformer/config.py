@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections import Counter
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Annotated, Literal
 
@@ -11,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveFloat,
+    field_validator,
     model_validator,
 )
 
@@ -170,6 +173,11 @@ class Domain(Frozen):
         """Name of the stem that reads these images: `2d-1`, `2d-3`, `3d-1`, ..."""
         return f"{self.rank}d-{self.channels}"
 
+    @property
+    def kind(self) -> str:
+        """Kind of image: sites that declare the same have concepts in common."""
+        return f"{self.modality}_{self.anatomy}_{self.stem}"
+
 
 class Task(Frozen):
     """One supervised task of a site. It stays at the site, as its head does."""
@@ -229,6 +237,9 @@ class ModelConfig(Frozen):
     encoder_eps: float = Field(default=1e-5, gt=0, le=1e-2)
     """Added to the variance in the encoder's layer norms; 1e-6 where it started from a ViT of timm
     (`medformer.load_vit`)."""
+    kinds: tuple[str, ...] = Field(default=(), max_length=MOST_WORDS, fail_fast=True)
+    """Kinds of image (`Domain.kind`) that several sites have: their answers begin with concepts,
+    which these sites share."""
 
     @model_validator(mode="after")
     def _no_repeats(self) -> "ModelConfig":
@@ -236,7 +247,17 @@ class ModelConfig(Frozen):
             names = getattr(self, field)
             if not names or len(set(names)) != len(names):
                 raise ValueError(f"{field} must be a non-empty list without repeats, got {names}")
+        if len(set(self.kinds)) != len(self.kinds):
+            raise ValueError(f"kinds must be a list without repeats, got {self.kinds}")
         return self
+
+    @field_validator("kinds")
+    @classmethod
+    def _kinds_of_images(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        for kind in kinds:
+            if not re.fullmatch(r"[A-Za-z0-9_-]{3,200}", kind):
+                raise ValueError(f"{kind!r} is no kind of image: write MODALITY_ANATOMY_STEM")
+        return kinds
 
     @classmethod
     def for_domains(cls, domains: list[Domain], preset: str = "tiny") -> "ModelConfig":
@@ -247,4 +268,11 @@ class ModelConfig(Frozen):
             modalities=tuple(sorted({d.modality for d in domains})),
             anatomies=tuple(sorted({d.anatomy for d in domains})),
             domains=tuple(sorted({d.name for d in domains})),
+        )
+
+    def between(self, sites: Sequence[Domain]) -> "ModelConfig":
+        """With concepts for the kinds of image that at least two of these sites have."""
+        counts = Counter(domain.kind for domain in sites)
+        return self.model_copy(
+            update={"kinds": tuple(sorted(kind for kind, n in counts.items() if n > 1))}
         )

@@ -1,4 +1,5 @@
-"""A model learns new words: more modalities, anatomies, stems and domains, old answers unchanged.
+"""A model learns new words: more modalities, anatomies, stems, domains and kinds of image, old
+answers unchanged.
 
 Letters: C channels, P = patch**rank pixels of a patch, D width.
 """
@@ -13,7 +14,7 @@ from medformer.errors import ConfigError
 from medformer.library import checked_config, seeded
 from medformer.model import Medformer
 
-FIELDS = ("stems", "modalities", "anatomies", "domains")
+FIELDS = ("stems", "modalities", "anatomies", "domains", "kinds")
 
 
 def extend(
@@ -23,6 +24,7 @@ def extend(
     anatomies: Collection[str] = (),
     stems: Collection[str] = (),
     domains: Collection[str] = (),
+    kinds: Collection[str] = (),
     seed: int = 0,
 ) -> Medformer:
     """A new model that knows more words; its answers to old images are those of `model`.
@@ -32,7 +34,8 @@ def extend(
     nearest: the mean over its first convolution's channels, scaled so that their sum stays, hence
     a grey image reads the same in one channel and in three equal ones; the pixel decoder starts
     from the mean over its channels. A stem of a new rank starts from `seed`. A new domain's row of
-    the discriminator is zero; rows are in the order of `config.domains`, which is sorted.
+    the discriminator is zero; rows are in the order of `config.domains`, which is sorted. Concepts
+    of a new kind of image are zero.
 
     Args:
         model: Left as it is.
@@ -40,7 +43,10 @@ def extend(
     Raises:
         ConfigError: A name is already known, repeated or no name.
     """
-    added = {"stems": stems, "modalities": modalities, "anatomies": anatomies, "domains": domains}
+    added = {
+        "stems": stems, "modalities": modalities, "anatomies": anatomies, "domains": domains,
+        "kinds": kinds,
+    }  # fmt: skip
     config = extended_config(model.config, added)
     site = "own" in model.input.site
     larger = seeded(config, tuple(model.tasks.values()), site=site, seed=seed)

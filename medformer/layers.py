@@ -4,19 +4,23 @@ Letters: B images, C channels, N tokens, L latents, D width. No layer mixes the 
 (GroupNorm and LayerNorm, never BatchNorm), so that per-example gradients exist.
 """
 
+import hashlib
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from medformer.config import Preset
+from medformer.config import Preset, Task
 
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 WHITE_NORM = 4.0
 """Root mean square of the norm of all that a task is shown, whitened."""
+CONCEPTS = 32
+"""Numbers that sites with the same kind of image describe an image with."""
 LEAST_SHARE = 0.02
 """Directions that vary less than this share of the mean variance are not stretched further."""
 LEAST_VARIANCE = 1e-6
@@ -84,6 +88,25 @@ class Whitening(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, D) -> (B, D)."""
         return (features - self.mean) @ self.matrix
+
+
+def readout(task: Task) -> Tensor:
+    """Directions in which a task reads its answer off concepts, (T, CONCEPTS): of length 1 and at
+    right angles while T is at most CONCEPTS.
+
+    They follow from the task's public definition: sites that ask the same question (name, kind and
+    number of classes) read in the same directions, and those of two questions are nearly at right
+    angles.
+    """
+    words = f"{task.name} {task.kind} {task.classes}"
+    seed = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big")
+    drawn = np.random.default_rng(seed).standard_normal((task.outputs, CONCEPTS))
+    if task.outputs <= CONCEPTS:
+        basis, corner = np.linalg.qr(drawn.T)
+        rows = (basis * np.sign(np.diag(corner))).T
+    else:
+        rows = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    return torch.from_numpy(rows.astype(np.float32, order="C"))
 
 
 def spread(tokens: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from medformer.errors import ConfigError, ShapeError
 from medformer.grid import along_curve, positions
 from medformer.images import Pixels, as_images, over_views, standardise
 from medformer.layers import (
+    CONCEPTS,
     WHITE_NORM,
     Attention,
     Blocks,
@@ -27,6 +28,7 @@ from medformer.layers import (
     Moments,
     Stem,
     Whitening,
+    readout,
     spread,
 )
 from medformer.settings import explain
@@ -117,7 +119,13 @@ class Encoder(nn.Module):
 class OutputAdaptformer(nn.Module):
     """A task's query attends to the encoded tokens and feeds the task's head; a second one, the
     texture head, sees how much tokens differ from place to place, at every depth of the encoder
-    (docs/experiments.md, section 22)."""
+    (docs/experiments.md, section 22).
+
+    Sites that have the same kind of image share a linear layer that turns all of this into
+    concepts; a task reads its answer off them in directions that never change (`readout`), and its
+    two heads correct it (section 30). A head that is fixed while all sites learn what it reads: Oh
+    et al. 2022, arXiv:2106.06042.
+    """
 
     def __init__(self, config: ModelConfig, tasks: Sequence[Task]) -> None:
         super().__init__()
@@ -137,6 +145,13 @@ class OutputAdaptformer(nn.Module):
                 for t in whole
             }
         )
+        seen = preset.width * len(self.whitening)
+        self.concepts = nn.ModuleDict(
+            {kind: nn.utils.skip_init(nn.Linear, seen, CONCEPTS) for kind in config.kinds}
+        )
+        self.readouts = nn.ParameterDict(
+            {t.name: nn.Parameter(readout(t), requires_grad=False) for t in whole if config.kinds}
+        )
         ranks = sorted({stem_kind(stem)[0] for stem in config.stems})
         for task in (t for t in tasks if t.kind == "dense"):
             self.heads[task.name] = nn.ModuleDict(
@@ -149,18 +164,25 @@ class OutputAdaptformer(nn.Module):
         for name, value in self.heads.named_parameters():
             if name.count(".") == 1 or ".out." in name:
                 nn.init.zeros_(value)  # no class is favoured, no early large step
-        for value in self.textures.parameters():
+        for value in (*self.textures.parameters(), *self.concepts.parameters()):
             nn.init.zeros_(value)
 
-    def forward(self, depths: Sequence[Tensor], task: str) -> Tensor:
+    def forward(self, depths: Sequence[Tensor], task: str, kind: str = "") -> Tensor:
         """Tokens at each depth of the encoder, each (B, N, D) -> (B, T). A query of zeros, the
-        start, is the mean of the last."""
+        start, is the mean of the last.
+
+        Args:
+            kind: Of the images; concepts take part if the model has some of this kind.
+        """
         tokens = depths[-1]
         query = self.queries[task](tokens)
         scores = query @ self.key(tokens).transpose(1, 2) / math.sqrt(tokens.shape[-1])
         found = (scores.softmax(-1) @ tokens).squeeze(1)
         found, *spreads = self.white(self.features(depths, found))
         logits: Tensor = self.heads[task](found) + self.textures[task](torch.cat(spreads, 1))
+        if kind in self.concepts:
+            concepts = self.concepts[kind](torch.cat([found, *spreads], 1))
+            logits = logits + concepts @ self.readouts[task].T
         return logits
 
     @staticmethod
@@ -392,7 +414,7 @@ class Medformer(nn.Module):
         if self.tasks[task].kind == "dense":
             depth = self.preset.depth(domain)
             return self.output.dense(depths[-1], task, maps, depth, images.shape[2:])
-        return self.output(depths, task)
+        return self.output(depths, task, domain.kind)
 
     def view(
         self,

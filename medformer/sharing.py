@@ -1,13 +1,17 @@
 """Which tensors leave a site and which stay: the single place that decides.
 
 Shared, averaged by the server: stems, modality and anatomy embeddings, the encoder, the key
-projection of the output adaptformer, the pretext parts and the discriminator; they learn what is
-common, and every one of them is trained under DP before it leaves. `pretext.reference` and
+projection of the output adaptformer, the concepts of a kind of image that several sites have, the
+pretext parts and the discriminator; they learn what is common, and every one of them is trained
+under DP before it leaves. `pretext.reference` and
 `output.whitening` are never trained at a site: they come from public images and are handed round as
 they are.
-Local, never in any message: task and texture heads, task queries and task embeddings (they name and
-solve a site's own question), and the site's own embedding (it holds what is peculiar to one
-hospital).
+Local, never in any message: task and texture heads, the directions in which a task reads its answer
+off concepts, task queries and task embeddings (they name and solve a site's own question), and the
+site's own embedding (it holds what is peculiar to one hospital).
+
+Concepts are all that a phase of heads may send. They tell as much of a question that sites have in
+common as its head would.
 """
 
 from collections.abc import Iterable
@@ -21,13 +25,20 @@ LOCAL_PREFIXES = (
     "input.task.",
     "output.queries.",
     "output.heads.",
+    "output.readouts.",
     "output.textures.",
 )
+CONCEPTS_PREFIX = "output.concepts."
 
 
 def is_local(name: str) -> bool:
     """True for a tensor that must not leave its site."""
     return name.startswith(LOCAL_PREFIXES)
+
+
+def is_concept(name: str) -> bool:
+    """True for a shared tensor that answers questions, and changes no token."""
+    return name.startswith(CONCEPTS_PREFIX)
 
 
 def shared_names(names: Iterable[str]) -> list[str]:

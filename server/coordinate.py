@@ -241,6 +241,8 @@ class Run:
         number = state.round + 1
         self._join(number)
         phase = self.federation.schedule.phase_of(number)
+        if self.federation.schedule.settles(number):
+            state = state.settled()
         began = time.monotonic()
         end = began + self.deadline
         quorum = self.federation.quorum or 1
@@ -300,8 +302,6 @@ class Run:
         )
 
     def _train(self, state: State, name: str, attempt: int) -> Train:
-        # Where sites go on alone, they begin with the best that all have made together.
-        alone = self.federation.schedule.phase_of(state.round + 1).alone
         return Train(
             self.run_id,
             source_hash(),
@@ -309,7 +309,7 @@ class Run:
             round=state.round + 1,
             attempt=attempt,
             acknowledged_round=state.round,
-            tensors=state.final() if alone else state.shared,
+            tensors=state.shared,
             ledger_hash=self.ledgers[name],
         )
 
@@ -354,10 +354,10 @@ class Run:
         self, name: str, answer: TrainAnswer, shared: Tensors, number: int, attempt: int
     ) -> bool:
         limit = self.federation.max_update_norm
-        sends = self.federation.schedule.phase_of(number).sends
+        phase = self.federation.schedule.phase_of(number)
         try:
             check_update(
-                answer, shared, limit, site=name, round_=number, attempt=attempt, sends=sends
+                answer, shared, limit, site=name, round_=number, attempt=attempt, phase=phase
             )
         except UpdateRefused as error:
             self._note(number, name, "refused-update", str(error))

@@ -122,9 +122,9 @@ class Phase(BaseModel):
     """Each site goes on with a copy of the shared tensors of its own, under the same DP, and sends
     nothing: what it ends with is the hospital's own model. Such phases come last."""
     trains: Literal["all", "heads"] = "all"
-    """`heads`: only what answers the site's tasks, on features that stay as they are; nothing
-    shared changes, so nothing is sent. First the heads, then everything: Kumar et al. 2022,
-    arXiv:2202.10054; under DP, Ke et al. 2024, arXiv:2402.18905."""
+    """`heads`: only what answers the sites' tasks, on features that stay as they are; nothing is
+    sent but the concepts that sites with the same kind of image share. First the heads, then
+    everything: Kumar et al. 2022, arXiv:2202.10054; under DP, Ke et al. 2024, arXiv:2402.18905."""
 
     @model_validator(mode="after")
     def _one_step_when_adversarial(self) -> "Phase":
@@ -151,8 +151,14 @@ class Phase(BaseModel):
 
     @property
     def sends(self) -> bool:
-        """Whether sites send what they have trained."""
-        return not self.alone and self.trains == "all"
+        """Whether sites send what they have trained of what they share."""
+        return not self.alone
+
+    @property
+    def settles(self) -> bool:
+        """Whether something comes to rest: such a phase begins from the average of the iterates
+        before it, and without their momentum, at server and site alike."""
+        return self.alone or self.trains == "heads"
 
     @model_validator(mode="after")
     def _together_when_adversarial(self) -> "Phase":
@@ -198,8 +204,8 @@ class Schedule(BaseModel):
     local_momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of the parameters that stay at the site; the shared ones have it at the server."""
     average_last: float = Field(default=0.3, ge=0, le=1)
-    """Fraction of the last phase's rounds whose iterates are averaged at its end; of the last phase
-    that sites train together, where others follow that each trains alone, and of each of those."""
+    """Fraction of the last phase's rounds whose iterates are averaged at its end; of each phase
+    that one follows in which something comes to rest, too (`Phase.settles`)."""
 
     @model_validator(mode="after")
     def _alone_at_the_end(self) -> "Schedule":
@@ -223,11 +229,6 @@ class Schedule(BaseModel):
         """Planned rounds, spares not counted."""
         return sum(p.rounds for p in self.phases)
 
-    @property
-    def rounds_together(self) -> int:
-        """Planned rounds before each site goes on alone."""
-        return sum(p.rounds for p in self.phases if not p.alone)
-
     def phase_of(self, round_: int) -> Phase:
         """The phase of round 1 .. `rounds`."""
         return self._place(round_)[0]
@@ -248,11 +249,15 @@ class Schedule(BaseModel):
     def averages(self, round_: int) -> bool:
         """Whether the iterate after this round belongs to the final average."""
         phase, own = self._place(round_)
-        if not phase.alone:
-            phase = [p for p in self.phases if not p.alone][-1]
-            own = round_ - self.rounds_together + phase.rounds
-        window = max(1, round(self.average_last * phase.rounds))
-        return self.average_last > 0 and own > phase.rounds - window
+        following = self.phases[self.phases.index(phase) + 1 :]
+        if self.average_last == 0 or (following and not following[0].settles):
+            return False
+        return own > phase.rounds - max(1, round(self.average_last * phase.rounds))
+
+    def settles(self, round_: int) -> bool:
+        """Whether this round begins from an average (`Phase.settles`)."""
+        phase, own = self._place(round_)
+        return own == 1 and round_ > 1 and phase.settles
 
     def canonical(self) -> str:
         """The same text for the same schedule, on every machine."""

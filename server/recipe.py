@@ -95,7 +95,7 @@ class Recipe(Frozen):
             {"name": "heads", "rounds": heads, "trains": "heads", "objectives": labels, **floor},
             {"name": "together", "rounds": together},
             {"name": "alone", "rounds": alone, "alone": True, "objectives": own},
-            {"name": "heads-again", "rounds": again, "alone": True, "trains": "heads",
+            {"name": "heads-again", "rounds": again, "alone": alone > 0, "trains": "heads",
              "objectives": labels, **floor},
         ]  # fmt: skip
         return tuple(Phase.model_validate({**self._same(), **r}) for r in rows if r["rounds"] > 0)

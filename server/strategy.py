@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medformer.sharing import is_local
+from medformer.sharing import is_concept, is_local
 from server.errors import UpdateRefused
 from server.federation import ServerRate
-from server.protocol import Tensors, TrainAnswer
+from server.protocol import Phase, Tensors, TrainAnswer
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class State:
         """After a round in which sites sent nothing."""
         return replace(self, round=self.round + 1)
 
+    def settled(self) -> "State":
+        """What a phase begins with in which something comes to rest."""
+        return State(self.round, self.final(), {}, {})
+
     def final(self) -> Tensors:
         """The averaged tensors where there are any, else the last ones."""
         return self.average or self.shared
@@ -39,7 +43,7 @@ def check_update(
     site: str,
     round_: int,
     attempt: int,
-    sends: bool = True,
+    phase: Phase,
 ) -> None:
     """Refuse what may not be averaged.
 
@@ -48,10 +52,11 @@ def check_update(
         site: Who was asked.
         round_: For which round.
         attempt: For which attempt.
-        sends: Whether sites send what they train in this round.
+        phase: Of that round.
     Raises:
-        UpdateRefused: Another site, round or attempt, a tensor that is local or unknown, a wrong
-            shape or type, NaN or infinity, nothing at all, or a step longer than `max_update_norm`.
+        UpdateRefused: Another site, round or attempt, a tensor that is local or unknown or not
+            trained in this phase, a wrong shape or type, NaN or infinity, nothing at all, or a step
+            longer than `max_update_norm`.
     """
     if answer.round != round_:
         raise UpdateRefused(f"the update is for round {answer.round}, not {round_}")
@@ -59,11 +64,12 @@ def check_update(
         raise UpdateRefused(f"the update says that it is of {answer.site!r:.80}")
     if answer.attempt != attempt:
         raise UpdateRefused(f"the update is of attempt {answer.attempt}, not {attempt}")
-    if not sends:
+    if not phase.sends:
         if answer.tensors:
             raise UpdateRefused("the update holds tensors, though the site trains for itself")
         return
-    if not answer.tensors:
+    heads = phase.trains == "heads"
+    if not answer.tensors and not heads:
         raise UpdateRefused("the update holds no tensor")
     square = 0.0
     for name, value in answer.tensors.items():
@@ -71,6 +77,8 @@ def check_update(
             raise UpdateRefused(f"{name} is local: it must never leave a site")
         if name not in shared:
             raise UpdateRefused(f"{name} is not a shared tensor of this model")
+        if heads and not is_concept(name):
+            raise UpdateRefused(f"{name} is not trained in a phase of heads")
         if value.dtype != np.float32 or tuple(value.shape) != tuple(shared[name].shape):
             raise UpdateRefused(
                 f"{name} must be float32 {tuple(shared[name].shape)}, "

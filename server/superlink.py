@@ -78,6 +78,9 @@ class RunFile(Frozen):
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
     server_learning_rate: ServerRate = SERVER_LEARNING_RATE
     average_last: float = Field(default=AVERAGE_LAST, ge=0, le=1)
+    concepts: bool = True
+    """Sites with the same kind of image answer with concepts that they train together; `false`:
+    each with heads of its own alone, which learn from its own records only."""
     pretraining: Pretraining | None
     """`pretraining: false` starts from random tensors."""
     sites: dict[Name, Domain] = Field(min_length=1)
@@ -98,10 +101,11 @@ class RunFile(Frozen):
     def federation(self) -> Federation:
         """As all sites may read it."""
         domains = list(self.sites.values())
+        model = ModelConfig.for_domains(domains, self.preset)
         return Federation(
             name=self.name,
             seed=self.seed,
-            model=ModelConfig.for_domains(domains, self.preset),
+            model=model.between(domains if self.concepts else []),
             schedule=Schedule(
                 phases=chosen_phases(self.phases, self.recipe, domains),
                 spare_rounds=self.spare_rounds,

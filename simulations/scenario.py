@@ -103,6 +103,9 @@ class Scenario(Frozen):
     server_learning_rate: ServerRate = SERVER_LEARNING_RATE
     local_momentum: float = Field(default=0.9, ge=0, lt=1)
     average_last: float = Field(default=AVERAGE_LAST, ge=0, le=1)
+    concepts: bool = True
+    """Sites with the same kind of image answer with concepts that they train together; `false`:
+    each with heads of its own alone, which learn from its own records only."""
     pretraining: Pretraining | None
     """Public pre-training; `pretraining: false` starts from random tensors."""
     start: Path | None = None
@@ -261,7 +264,7 @@ def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Domain]]) 
         modalities=tuple(sorted({*named.modalities, *(d.modality for d in public)})),
         anatomies=tuple(sorted({*named.anatomies, *(d.anatomy for d in public)})),
         domains=named.domains,
-    )
+    ).between(domains if scenario.concepts else [])
     started_from = ""
     if scenario.start is not None:
         vocabulary, started_from = warm_start(scenario.start, vocabulary)

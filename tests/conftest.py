@@ -99,10 +99,10 @@ def open_guard(tmp_path: Path) -> Callable[..., Guard]:
     return open_
 
 
-def admit(schedule: Schedule, run_id: str = "run-1") -> Admit:
+def admit(schedule: Schedule, run_id: str = "run-1", *, config: ModelConfig = CONFIG) -> Admit:
     """The admission request of a run."""
     return Admit(
-        run_id, source_hash(), schedule=schedule.canonical(), model=CONFIG.model_dump_json()
+        run_id, source_hash(), schedule=schedule.canonical(), model=config.model_dump_json()
     )
 
 
@@ -114,9 +114,10 @@ def train(
     run_id: str = "run-1",
     acknowledged: int = 0,
     scale: float = 1.0,
+    config: ModelConfig = CONFIG,
 ) -> Train:
     """A training request from seeded shared tensors."""
-    shared = initial_shared(CONFIG, 0)
+    shared = initial_shared(config, 0)
     return Train(
         run_id,
         source_hash(),

@@ -72,11 +72,13 @@ def fit(logits: Tensor, labels: Tensor, task: Task) -> Calibration:
 
 
 def fold(model: Medformer, task: str, calibration: Calibration) -> None:
-    """Change the task's heads so that their sum is calibrated logits."""
+    """Change what the task's logits are the sum of so that they are calibrated."""
     head, texture = model.output.heads[task], model.output.textures[task]
     assert isinstance(head, nn.Linear)
     assert isinstance(texture, nn.Linear)
     with torch.no_grad():
         head.weight /= calibration.temperature
         texture.weight /= calibration.temperature
+        if task in model.output.readouts:
+            model.output.readouts[task] /= calibration.temperature
         head.bias.copy_(calibration(head.bias))

@@ -76,7 +76,7 @@ _INPUT = ("input.stems.{stem}.exits.{depth}.", "input.modality.{modality}.",
 _PAINTER = ("pretext.block.", "pretext.norm.", "pretext.pixels.{stem}-{depth}.")
 _LABELS = ("input.task.{task}.", "output.key.", "output.queries.{task}.",
            "output.heads.{task}.weight", "output.heads.{task}.bias", "output.textures.{task}.",
-           "output.heads.{task}.{rank}d-{depth}.")  # fmt: skip
+           "output.heads.{task}.{rank}d-{depth}.", "output.concepts.{kind}.")  # fmt: skip
 _OWN: Mapping[str, tuple[str, ...]] = {
     "inpainting": ("pretext.mask.", *_PAINTER),
     "restoration": _PAINTER,
@@ -113,7 +113,7 @@ def trained_parameters(
     A function of the public schedule and the site's declaration, never of a record.
     """
     words = {
-        "stem": domain.stem, "rank": domain.rank, "modality": domain.modality,
+        "stem": domain.stem, "rank": domain.rank, "modality": domain.modality, "kind": domain.kind,
         "anatomy": domain.anatomy, "depth": (depth := model.preset.depth(domain)),
     }  # fmt: skip
     stages = {f"input.stems.{domain.stem}.{stage}." for stage in model.preset.stages(depth)}
@@ -122,7 +122,7 @@ def trained_parameters(
         p.format(**words, task=task)
         for p in _prefixes(mix)
         for task in tasks or [""]
-        if not (p == "output.key." and all(dense))
+        if not (p in ("output.key.", "output.concepts.{kind}.") and all(dense))
     }
     return [name for name, _ in model.named_parameters() if name.startswith(tuple(prefixes))]
 

@@ -44,7 +44,8 @@ def batch_of(count: int, seed: int = 0, domain: Domain = CHEST) -> Batch:
 def volume_model() -> Medformer:
     """A tiny model of volumes, nothing at zero, so that gradients flow everywhere."""
     torch.manual_seed(1)
-    model = Medformer(ModelConfig.for_domains([CHEST, VOLUMES]), [OPACITY], site=True)
+    config = ModelConfig.for_domains([CHEST, VOLUMES]).between([CHEST, VOLUMES, CHEST, VOLUMES])
+    model = Medformer(config, [OPACITY], site=True)
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.2)

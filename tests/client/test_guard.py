@@ -444,3 +444,29 @@ def test_heads_alone_are_trained_where_the_schedule_says_so(
     answer = guard.handle(train(both, 3))
     assert isinstance(answer, TrainAnswer)
     assert "encoder.norm.weight" in answer.tensors
+
+
+def test_what_sites_of_one_kind_answer_with_is_trained_together(
+    open_guard: Open, site: Site, schedule: Schedule
+):
+    """Concepts leave the site, under the same plan; its own heads neither leave nor change."""
+    heads = schedule.phases[0].model_copy(update={"name": "heads", "trains": "heads", "rounds": 1})
+    both = schedule.model_copy(update={"phases": (heads, *schedule.phases)})
+    config = CONFIG.between([site.domain, site.domain])
+    guard = open_guard(site)
+    assert isinstance(guard.handle(admit(both, config=config)), AdmitAnswer)
+    before = initial_state(site_model(config, site.tasks)).parameters
+    concepts = [f"output.concepts.{site.domain.kind}.{part}" for part in ("weight", "bias")]
+    for number in (1, 2):
+        request = train(both, number, config=config)
+        answer = guard.handle(request)
+        assert isinstance(answer, TrainAnswer), answer
+        sent = {k for k, v in answer.tensors.items() if not np.array_equal(v, request.tensors[k])}
+        assert {n for n in sent if n.startswith("output.c")} == set(concepts)
+        assert (sent == set(concepts)) == (number == 1)
+        kept = Store(guard.folder, "run-1").get_state(number + 1)
+        assert kept is not None
+        moved = {k for k, v in kept.parameters.items() if not torch.equal(v, before[k])}
+        assert not {n for n in moved if n.startswith(("output.heads.", "output.textures."))}
+        assert not {n for n in moved if n.startswith("output.readouts.")}
+        assert "output.readouts.chest" in before

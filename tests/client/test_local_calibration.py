@@ -94,12 +94,14 @@ def test_unlabelled_images_add_nothing():
 @pytest.mark.parametrize("kind", KINDS)
 def test_folded_into_the_heads_it_is_the_same(kind: str):
     """Both together then answer with calibrated logits, and `undone` takes it back."""
+    images = torch.rand(3, 1, 28, 28)
     model = medformer.build(tasks=[task(kind)])
-    for head in (model.output.heads["t"], model.output.textures["t"]):
+    domain = model.view(images)
+    model = medformer.extend(model, kinds=[domain.kind])
+    concepts = model.output.concepts[domain.kind]
+    for head in (model.output.heads["t"], model.output.textures["t"], concepts):
         torch.nn.init.normal_(head.weight, std=0.2)
     scale = Calibration(temperature=1.7, bias=tuple(0.1 * i for i in range(task(kind).outputs)))
-    images = torch.rand(3, 1, 28, 28)
-    domain = model.view(images)
     before = model.logits(images, domain, "t")
     fold(model, "t", scale)
     after = model.logits(images, domain, "t")

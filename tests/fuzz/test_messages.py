@@ -22,6 +22,7 @@ from server.protocol import (
     Evaluate,
     Hello,
     HelloAnswer,
+    Phase,
     ProtocolError,
     Refusal,
     Request,
@@ -46,6 +47,7 @@ from tests.fuzz.messages import (
 
 pytestmark = pytest.mark.usefixtures("flower_identity")
 
+PHASE = Phase(name="p", rounds=9, objectives={"supervised": 1})
 SEEDS = pytest.mark.parametrize(
     "first", [0, *(pytest.param(1_000 * n, marks=pytest.mark.heavy) for n in range(1, 10))]
 )
@@ -57,7 +59,7 @@ def judged(content: RecordDict, shared: Tensors) -> TrainAnswer | str:
         answer = read_answer(content)
         if not isinstance(answer, TrainAnswer):
             return "another"
-        check_update(answer, shared, MOST_NORM, site="north", round_=3, attempt=1)
+        check_update(answer, shared, MOST_NORM, site="north", round_=3, attempt=1, phase=PHASE)
     except (ProtocolError, UpdateRefused) as error:
         return type(error).__name__
     return answer

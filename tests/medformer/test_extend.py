@@ -12,7 +12,7 @@ from medformer.objectives import Batch, mix_losses
 CELLS = Task(name="cells", kind="multi-class", classes=3)
 MASK = Task(name="mask", kind="dense", classes=2)
 NEW = {"modalities": ["mri", "ab"], "anatomies": ["knee"], "stems": ["2d-4", "3d-2", "2d-1"],
-       "domains": ["a", "z"]}  # fmt: skip
+       "domains": ["a", "z"], "kinds": ["mri_knee_2d-1"]}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,8 @@ def model() -> Medformer:
         modalities=["histology"], anatomies=["colon"], stems=["2d-3"], domains=["b", "m"],
         tasks=[CELLS, MASK],
     )  # fmt: skip
-    config = built.config.model_copy(update={"encoder_eps": 1e-6})
+    kinds = ("histology_colon_2d-3",)
+    config = built.config.model_copy(update={"encoder_eps": 1e-6, "kinds": kinds})
     model = Medformer(config, [CELLS, MASK], site=True)
     generator = torch.Generator().manual_seed(0)
     for value in model.parameters():
@@ -57,6 +58,14 @@ def test_answers_to_old_images_are_unchanged(model: Medformer, larger: Medformer
         for task in ("cells", "mask"):
             old, new = (m.predict(images, task, **words) for m in (model, larger))
             assert torch.equal(old, new)
+
+
+def test_concepts_of_a_new_kind_of_image_say_nothing_yet(larger: Medformer):
+    """And a kind is a word, which cannot be learned twice."""
+    assert larger.config.kinds == ("histology_colon_2d-3", "mri_knee_2d-1")
+    assert not any(v.any() for v in larger.output.concepts["mri_knee_2d-1"].parameters())
+    with pytest.raises(ConfigError, match="knows mri_knee_2d-1 already"):
+        medformer.extend(larger, kinds=["mri_knee_2d-1"])
 
 
 def test_new_words_start_as_the_unknown(model: Medformer, larger: Medformer):

@@ -1,12 +1,14 @@
 """Attention in windows, checkpointing, stems that stop early, white features."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
 
 from medformer.config import PRESETS, Domain, ModelConfig, Preset, Task
 from medformer.grid import along_curve
-from medformer.layers import WHITE_NORM, Attention, Blocks, Whitening, spread
+from medformer.layers import WHITE_NORM, Attention, Blocks, Whitening, readout, spread
 from medformer.model import Medformer
 from medformer.objectives import trained_parameters
 
@@ -202,6 +204,49 @@ def test_a_head_sees_how_much_tokens_differ_from_place_to_place():
     assert one.grad is not None
     assert one.grad.isfinite().all()
     assert float(spread(noise).sub(noise.std(1, correction=0)).abs().max()) < 1e-4
+
+
+def test_concepts_learn_an_answer_as_one_head_of_everything_would():
+    """Where a task reads its answer in fixed directions at right angles, a step changes the logits
+    as it would change those of a head that sites had in common (section 30 of the log)."""
+    domain = Domain(name="d", modality="m", anatomy="a", channels=1)
+    config = ModelConfig.for_domains([domain]).between([domain, domain])
+    model = Medformer(config, [Task(name="t", kind="multi-class", classes=3)])
+    output, generator = model.output, torch.Generator().manual_seed(0)
+    depths = list(torch.randn(3, 4, 16, 64, generator=generator))
+    other = list(torch.randn(3, 2, 16, 64, generator=generator))
+    logits = output(depths, "t", domain.kind)
+    wanted = torch.randn(logits.shape, generator=generator)
+    own = [output.heads["t"].weight, output.heads["t"].bias, output.textures["t"].weight]
+    common = list(output.concepts.parameters())
+    slopes = torch.autograd.grad((logits * wanted).sum(), [*own, *common])
+
+    def after(trained: list[Tensor], slope: Sequence[Tensor]) -> Tensor:
+        with torch.no_grad():
+            for value, by in zip(trained, slope, strict=True):
+                value -= 0.1 * by
+            found: Tensor = output(other, "t", domain.kind)
+            for value in trained:
+                value.zero_()
+        return found
+
+    apart, together = after(own, slopes[:3]), after(common, slopes[3:])
+    assert float(apart.abs().max()) > 0.1
+    assert torch.allclose(apart, together, atol=1e-4)
+    assert not output(other, "t").any()
+
+
+def test_sites_that_ask_the_same_read_in_the_same_directions():
+    """At right angles within a question, and nearly so between two; more outputs than concepts have
+    length 1 at least."""
+    tasks = [Task(name=n, kind="multi-class", classes=c) for n, c in (("a", 5), ("a", 6), ("b", 5))]
+    same, *others = [readout(task) for task in tasks]
+    assert torch.equal(same, readout(tasks[0].model_copy(update={"weight": 2.0})))
+    assert torch.allclose(same @ same.T, torch.eye(5), atol=1e-6)
+    for other in others:
+        assert float((same @ other.T).abs().max()) < 0.6
+    many = readout(Task(name="m", kind="multi-label", classes=40))
+    assert torch.allclose(many.norm(dim=1), torch.ones(40), atol=1e-6)
 
 
 def test_features_that_vary_within_groups_are_white_afterwards():

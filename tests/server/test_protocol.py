@@ -119,15 +119,15 @@ def test_rounds_belong_to_phases_and_to_the_averaging_window(schedule: Schedule)
 
 
 def test_phases_that_each_site_trains_alone_come_last():
-    """Those together have one final average, each of those alone has its own; the discriminator
-    needs other sites."""
+    """Those together have one final average, each of those alone has its own and begins from the
+    one before; the discriminator needs other sites."""
     phases = [
         Phase(name=name, rounds=4, objectives={"supervised": 1}, alone=name > "b")
         for name in ("a", "b", "c", "d")
     ]
     schedule = Schedule(phases=tuple(phases), spare_rounds=1, average_last=0.5)
-    assert schedule.rounds_together == 8
     assert [r for r in range(1, 17) if schedule.averages(r)] == [7, 8, 11, 12, 15, 16]
+    assert [r for r in range(1, 17) if schedule.settles(r)] == [9, 13]
     for wrong in (phases[::-1], phases[2:], [phases[0], phases[3], phases[1]]):
         with pytest.raises(ValidationError, match="come after those that all train together"):
             Schedule(phases=tuple(wrong), spare_rounds=1)
@@ -136,13 +136,19 @@ def test_phases_that_each_site_trains_alone_come_last():
     assert [p.sends for p in schedule.phases] == [True, True, False, False]
 
 
-def test_heads_learn_from_labels_and_send_nothing():
-    """They may come first, and are of no site's shared tensors."""
-    heads = Phase(name="heads", rounds=1, objectives={"supervised": 1}, trains="heads")
-    assert not heads.sends
-    Schedule(
-        phases=(heads, heads.model_copy(update={"name": "b", "trains": "all"})), spare_rounds=0
+def test_heads_learn_from_labels_on_an_average():
+    """First on the start, later on the average of what was trained before."""
+    heads = Phase(name="heads", rounds=2, objectives={"supervised": 1}, trains="heads")
+    phases = (
+        heads,
+        heads.model_copy(update={"name": "b", "trains": "all"}),
+        heads.model_copy(update={"name": "c"}),
     )
+    schedule = Schedule(phases=phases, spare_rounds=0, average_last=0.5)
+    assert [r for r in range(1, 7) if schedule.averages(r)] == [4, 6]
+    assert [r for r in range(1, 7) if schedule.settles(r)] == [5]
+    without = schedule.model_copy(update={"average_last": 0.0})
+    assert not any(without.averages(r) for r in range(1, 7))
     with pytest.raises(ValidationError, match="heads learn from labels alone"):
         Phase(name="a", rounds=1, objectives={"supervised": 1, "inpainting": 1}, trains="heads")
 

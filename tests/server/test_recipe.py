@@ -27,7 +27,7 @@ def test_all_end_with_heads_and_sites_of_several_kinds_go_on_alone_before():
     assert rounds(alike) == {"heads": 45, "together": 75, "heads-again": 30}
     assert rounds(unlike) == {"heads": 45, "together": 15, "alone": 60, "heads-again": 30}
     assert [(p.trains, p.alone, p.sends) for p in alike] == [
-        ("heads", False, False), ("all", False, True), ("heads", True, False),
+        ("heads", False, True), ("all", False, True), ("heads", False, True),
     ]  # fmt: skip
     assert [(p.trains, p.alone) for p in unlike] == [
         ("heads", False), ("all", False), ("all", True), ("heads", True)

@@ -8,10 +8,13 @@ import pytest
 
 from server.checkpoints import load_state, save_state, write_atomically
 from server.errors import CheckpointError, UpdateRefused
-from server.protocol import TrainAnswer
+from server.protocol import Phase, TrainAnswer
 from server.strategy import State, apply, check_update
 
-A, B = "encoder.a", "stem.b"
+A, B, C = "encoder.a", "stem.b", "output.concepts.k.weight"
+TOGETHER = Phase(name="p", rounds=1, objectives={"supervised": 1})
+ALONE = TOGETHER.model_copy(update={"alone": True})
+HEADS = TOGETHER.model_copy(update={"trains": "heads"})
 
 
 def state(value: float = 1.0) -> State:
@@ -24,7 +27,8 @@ def update(**tensors: object) -> TrainAnswer:
 
 
 def check(answer: TrainAnswer, site: str = "north", round_: int = 1, attempt: int = 0) -> None:
-    check_update(answer, state().shared, 100.0, site=site, round_=round_, attempt=attempt)
+    facts = {"site": site, "round_": round_, "attempt": attempt}
+    check_update(answer, state().shared, 100.0, **facts, phase=TOGETHER)  # type: ignore[arg-type]
 
 
 def test_each_tensor_is_averaged_over_the_sites_that_trained_it():
@@ -70,11 +74,31 @@ def test_a_round_that_sites_train_alone_changes_nothing_here():
     assert after.shared is before.shared
     assert after.final()[A].tolist() == [1, 1]
     facts = {"site": "north", "round_": 1, "attempt": 0}
-    check_update(update(), state().shared, 100.0, **facts, sends=False)  # type: ignore[arg-type]
+    check_update(update(), state().shared, 100.0, **facts, phase=ALONE)  # type: ignore[arg-type]
     with pytest.raises(UpdateRefused, match="though the site trains for itself"):
-        check_update(update(encoder__a=[1, 1]), state().shared, 100.0, **facts, sends=False)  # type: ignore[arg-type]
+        check_update(update(encoder__a=[1, 1]), state().shared, 100.0, **facts, phase=ALONE)  # type: ignore[arg-type]
     with pytest.raises(UpdateRefused, match="holds no tensor"):
-        check_update(update(), state().shared, 100.0, **facts)  # type: ignore[arg-type]
+        check_update(update(), state().shared, 100.0, **facts, phase=TOGETHER)  # type: ignore[arg-type]
+
+
+def test_a_round_of_heads_changes_no_feature():
+    """A site sends the concepts of its kind of image, or nothing if they are nobody else's."""
+    shared = state().shared | {C: np.zeros(2, "f4")}
+    facts = {"site": "north", "round_": 1, "attempt": 0, "phase": HEADS}
+    concepts = update(**{C.replace(".", "__"): [1, 1]})
+    check_update(concepts, shared, 100.0, **facts)  # type: ignore[arg-type]
+    check_update(update(), shared, 100.0, **facts)  # type: ignore[arg-type]
+    with pytest.raises(UpdateRefused, match=r"encoder\.a is not trained in a phase of heads"):
+        check_update(update(encoder__a=[1, 1]), shared, 100.0, **facts)  # type: ignore[arg-type]
+
+
+def test_what_comes_to_rest_is_the_average():
+    """Without the momentum of the last step, and with an average of its own afterwards."""
+    one = apply(state(0), {"n": {A: np.ones(2, "f4")}}, {"n": 1}, momentum=0.5, averages=True)
+    two = apply(one, {"n": {A: np.full(2, 4, "f4")}}, {"n": 1}, momentum=0.5, averages=True)
+    rest = two.settled()
+    assert (rest.round, rest.averaged, rest.momentum, rest.average) == (2, 0, {}, {})
+    assert rest.shared[A].tolist() == two.final()[A].tolist() != two.shared[A].tolist()
 
 
 def test_the_final_model_is_the_mean_of_the_window():

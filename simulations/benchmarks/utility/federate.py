@@ -116,9 +116,10 @@ def train(
     state = State(0, start, {}, {})
     for number in range(1, schedule.rounds + 1):
         phase = schedule.phase_of(number)
-        shared = state.final() if phase.alone else state.shared
+        state = state.settled() if schedule.settles(number) else state
         updates = {
-            name: member.round(shared, schedule, number, seed) for name, member in members.items()
+            name: member.round(state.shared, schedule, number, seed)
+            for name, member in members.items()
         }
         if not phase.sends:
             state = state.unchanged()

@@ -45,6 +45,8 @@ class Recipe(Frozen):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """At the server for what is shared, at the site for what is not."""
     average_last: float = Field(default=product.AVERAGE_LAST, ge=0, le=1)
+    concepts: bool = True
+    """Sites with the same kind of image have concepts in common, not heads of their own alone."""
     noise_weights: float = Field(default=0, ge=0, le=2)
     """Weight of a site in the average: its declared noise to minus this power; 0 is equal."""
     alone_last: float = Field(default=0, ge=0, lt=1)
@@ -137,7 +139,7 @@ class Recipe(Frozen):
         )
         phases = list(course.phases(alike=True))
         if self.ssl_steps:
-            together = next(phase for phase in phases if phase.sends)
+            together = next(phase for phase in phases if phase.trains == "all")
             before = {
                 "name": "self-supervised",
                 "rounds": -(-self.ssl_steps // steps_a_round),

@@ -119,6 +119,7 @@ def groups(
         server_learning_rate=recipe.server_learning_rate,
         local_momentum=recipe.momentum,
         average_last=recipe.average_last,
+        concepts=recipe.concepts,
         pretraining=recipe.pretraining,
         privacy=PrivacySettings(epsilon=epsilon or 8.0, delta=DELTA),
         split=split,
@@ -146,4 +147,5 @@ def _site(dataset: str) -> ScenarioSite:
 def _of(federation: Federation, sites: Sequence[Site]) -> Federation:
     names = {site.name for site in sites}
     own = tuple(s for s in federation.sites if s.name in names)
-    return federation.model_copy(update={"sites": own})
+    model = federation.model.between([site.domain for site in own])
+    return federation.model_copy(update={"sites": own, "model": model})
