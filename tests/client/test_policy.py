@@ -179,5 +179,5 @@ def test_who_says_yes_reads_that_a_copy_stays_at_the_site(site: Site, schedule: 
     text = summary(site, both, solve(both, site.privacy, site.tasks), 0.0, 20.0)
     (own,) = [line for line in text.splitlines() if "copy of the model that stays" in line]
     assert own.strip().startswith("own: 3 rounds")
-    (first,) = [line for line in text.splitlines() if "of the site's own heads alone" in line]
+    (first,) = [line for line in text.splitlines() if "of what answers questions alone" in line]
     assert first.strip().startswith("heads: 3 rounds")

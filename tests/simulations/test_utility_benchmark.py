@@ -111,7 +111,7 @@ def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, settin
         kept = state.get_state(group.federation.schedule.rounds + 1)
         assert kept is not None
         own = {k: v.numpy() for k, v in final_state(kept).parameters.items()}
-        assert ("encoder.norm.weight" in own) == ("alone" in more or "heads_last" in more)
+        assert ("encoder.norm.weight" in own) == ("alone" in more)
         named = dict(model.named_parameters())
         for name, value in {**final, **own}.items():
             assert np.array_equal(named[name].detach().numpy(), value), name
