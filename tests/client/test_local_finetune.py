@@ -25,6 +25,8 @@ from medformer.card import Promise
 from medformer.config import Task
 from medformer.errors import ConfigError, ModelFileError
 from medformer.files import ASIDE_KEY, KEY, read_header
+from medformer.images import standardise
+from medformer.model import Medformer
 from medformer.sharing import is_local
 from medformer.tasks import label_losses, probabilities
 from server.protocol import (
@@ -87,6 +89,23 @@ def test_without_whole_the_shared_part_stays_bit_for_bit():
     assert torch.equal(whole["pretext.norm.weight"], start["pretext.norm.weight"])
     for model in (heads, whole):
         assert model["output.heads.histology.weight"].any()
+
+
+def test_what_the_federation_has_learned_to_answer_needs_no_training():
+    """A site that asks the same of the same kind of image begins with the answer of those who took
+    part, by the concepts, which no head of its own has to know; another question has another."""
+    site = small_site()
+    start = medformer.extend(medformer.build("tiny"), kinds=[site.domain.kind])
+    torch.nn.init.normal_(start.output.concepts[site.domain.kind].weight)
+    member = Medformer(start.config, site.tasks, site=True)
+    member.load_state_dict(member.state_dict() | start.state_dict())
+    images = standardise(read(site, "val").stacks[0].images)
+    begun = with_heads(start, site, 3).logits(images, site.domain, "histology")
+    assert begun.std() > 0.1
+    assert torch.allclose(begun, member.logits(images, site.domain, "histology"), atol=1e-4)
+    asks = TISSUE.model_copy(update={"name": "other"})
+    other = with_heads(start, small_site((asks,)), 3).logits(images, site.domain, "other")
+    assert not torch.allclose(begun, other, atol=0.1)
 
 
 def test_a_seed_is_repeatable_and_another_is_another():
