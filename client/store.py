@@ -103,7 +103,7 @@ class Store:
         for name, value in tensors.items():
             part, _, tensor = name.partition("/")
             parts[part][tensor] = value
-        return LocalState(**parts, averaged=int(head["averaged"]), phase=head["phase"])
+        return LocalState(**parts, averaged=int(head["averaged"]), phase=head.get("phase", ""))
 
     def put_counts(self, counts: Mapping[str, Sequence[float]]) -> None:
         """Store the noisy class counts durably."""

@@ -25,6 +25,7 @@ def model() -> Medformer:
     model = medformer.build(
         modalities=["ct"], anatomies=["lung"], stems=["2d-1", "3d-1"], tasks=[GRADES, MASK]
     )
+    model = medformer.extend(model, kinds=["ct_lung_2d-1"])
     for name, value in model.named_parameters():
         if name.startswith("output.") or "attention.out" in name:
             torch.nn.init.normal_(value, std=0.3, generator=torch.Generator().manual_seed(0))
