@@ -86,9 +86,7 @@ def settled(state: LocalState, shared: Mapping[str, Tensor], phase: Phase) -> Lo
     """The state of a site that begins a phase in which something comes to rest: its own tensors
     from their average, without momentum. Where it goes on alone the shared ones are its own."""
     found = final_state(state)
-    if not phase.alone:
-        return found
-    return LocalState({**shared, **found.parameters}, {}, {})
+    return replace(found, parameters={**shared, **found.parameters}) if phase.alone else found
 
 
 def begin_round(
@@ -220,8 +218,8 @@ def trained_names(model: Medformer, site: Site, phase: Phase) -> list[str]:
     tasks = [t.name for t in site.tasks]
     names = trained_parameters(model, site.domain, tasks, phase.objectives)
     if site.domain.kind in model.config.kinds:
-        own = {f"output.{part}.{t.name}" for t in site.tasks for part in ("heads", "textures")
-               if t.kind != "dense"}  # fmt: skip
+        # Those of a dense task lie deeper, and go on learning.
+        own = {f"output.{part}.{task}" for part in ("heads", "textures") for task in tasks}
         names = [n for n in names if n.rpartition(".")[0] not in own]
     if phase.trains == "heads":
         return [n for n in names if n.startswith("output.") and (is_local(n) or is_concept(n))]

@@ -194,7 +194,10 @@ SCHEDULED = _object(
             "type": "boolean",
             "description": "False: each site trained for itself, and sent nothing.",
         },
-        "trains": {"enum": ["all", "heads"], "description": "Everything, or the sites' heads."},
+        "trains": {
+            "enum": ["all", "heads"],
+            "description": "Everything, or what answers questions.",
+        },
         "objectives": {"type": "object", "additionalProperties": _number("Weight of a loss.")},
     }
 )

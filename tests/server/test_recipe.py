@@ -44,7 +44,7 @@ def test_every_number_of_rounds_is_divided_without_rest():
     for count in range(1, 60):
         for alike in (True, False):
             for more in ({}, {"heads_first": 0.01, "heads_last": 0.49, "alone_last": 0.49}):
-                recipe = Recipe(**{"rounds": count, "heads_first": 0.35, **more})
+                recipe = Recipe(**{"rounds": count, "heads_first": 0.45, **more})
                 phases = recipe.phases(alike=alike)
                 assert sum(p.rounds for p in phases) == count
                 assert any(p.sends for p in phases)

@@ -1,7 +1,6 @@
 """Who trains together: one site with all records, or four with a quarter each, or five kinds of
 image; with or without DP."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -134,7 +133,7 @@ def groups(
         return [Group(federation, sites, last)]
     if setting.together:
         return [Group(federation, sites)]
-    return [Group(_of(federation, [site]), (site,)) for site in sites]
+    return [Group(_alone(federation, site), (site,)) for site in sites]
 
 
 def _site(dataset: str) -> ScenarioSite:
@@ -144,8 +143,7 @@ def _site(dataset: str) -> ScenarioSite:
     )
 
 
-def _of(federation: Federation, sites: Sequence[Site]) -> Federation:
-    names = {site.name for site in sites}
-    own = tuple(s for s in federation.sites if s.name in names)
-    model = federation.model.between([site.domain for site in own])
-    return federation.model_copy(update={"sites": own, "model": model})
+def _alone(federation: Federation, site: Site) -> Federation:
+    """Of this site only, which has concepts in common with nobody."""
+    own = tuple(member for member in federation.sites if member.name == site.name)
+    return federation.model_copy(update={"sites": own, "model": federation.model.between([])})
