@@ -6,15 +6,15 @@ again. Every default names the section of the log of experiments (docs/experimen
 rows that chose it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from medformer.config import Domain, Frozen
+from medformer.config import Domain, Frozen, Name, PresetName
 from medformer.settings import explain
-from server.federation import ServerRate
-from server.protocol import LABEL_OBJECTIVES, Objective, Phase
+from server.federation import Pretraining, ServerRate, with_public_start
+from server.protocol import LABEL_OBJECTIVES, Objective, Phase, Schedule
 
 AVERAGE_LAST = 0.6
 """Section 7."""
@@ -114,23 +114,47 @@ class Recipe(Frozen):
         return {name: getattr(self, name) for name in both}
 
 
-def chosen_phases(
-    phases: Sequence[Phase], recipe: Recipe | None, domains: Iterable[Domain]
-) -> tuple[Phase, ...]:
-    """The phases that somebody listed, else those of the recipe for these kinds of image; none
-    given means one kind."""
-    if phases:
-        return tuple(phases)
-    kinds = {(d.modality, d.anatomy, d.channels, d.rank) for d in domains}
-    return (recipe or Recipe()).phases(alike=len(kinds) <= 1)
+class Training(Frozen):
+    """What a consortium's run and a simulated scenario say about training, in the same words."""
 
+    name: Name
+    preset: PresetName = "tiny"
+    seed: int = Field(default=0, ge=0)
+    phases: tuple[Phase, ...] = ()
+    recipe: Recipe | None = None
+    """What makes the phases where none are listed; the default one if left out."""
+    local_momentum: float = Field(default=0.9, ge=0, lt=1)
+    server_momentum: float = Field(default=0.9, ge=0, lt=1)
+    server_learning_rate: ServerRate = SERVER_LEARNING_RATE
+    average_last: float = Field(default=AVERAGE_LAST, ge=0, le=1)
+    concepts: bool = True
+    """Sites with the same kind of image answer with concepts that they train together; `false`:
+    each with heads of its own alone, which learn from its own records only."""
+    pretraining: Pretraining | None
+    """Public pre-training; `pretraining: false` starts from random tensors."""
 
-def one_of_both(raw: Any) -> Any:
-    """Settings as they are, unless they hold both phases and a recipe.
+    _start = model_validator(mode="before")(with_public_start)
 
-    Raises:
-        ValueError: They do.
-    """
-    if isinstance(raw, dict) and raw.get("phases") and raw.get("recipe") is not None:
-        raise ValueError("`recipe` makes the phases: give either `recipe` or `phases`")
-    return raw
+    @model_validator(mode="before")
+    @classmethod
+    def _phases_or_recipe(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and raw.get("phases") and raw.get("recipe") is not None:
+            raise ValueError("`recipe` makes the phases: give either `recipe` or `phases`")
+        return raw
+
+    def phases_for(self, domains: Iterable[Domain]) -> tuple[Phase, ...]:
+        """The phases that somebody listed, else those of the recipe for these kinds of image; none
+        given means one kind."""
+        if self.phases:
+            return self.phases
+        alike = len({domain.kind for domain in domains}) <= 1
+        return (self.recipe or Recipe()).phases(alike=alike)
+
+    def schedule_of(self, phases: tuple[Phase, ...], spare_rounds: int) -> Schedule:
+        """What sites are asked to admit."""
+        return Schedule(
+            phases=phases,
+            spare_rounds=spare_rounds,
+            local_momentum=self.local_momentum,
+            average_last=self.average_last,
+        )

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName
+from medformer.config import Domain, ModelConfig, Name
 from medformer.errors import ConfigError, MedFormerError
 from medformer.files import is_secret, replace_file, write_secret
 from medformer.processes import Supervisor, free_port, is_taken
@@ -33,22 +33,13 @@ from server.bundle import APP_ID, RUN_CONFIG, VERSION, toml, write_app
 from server.deployment import FEDERATION
 from server.federation import (
     Federation,
-    Pretraining,
     PublicSite,
-    ServerRate,
-    with_public_start,
 )
 from server.gateway import gateway
 from server.hub import hub, sign, signer_of
-from server.protocol import FLOWER_SWITCHES, Phase, Schedule, key_id
+from server.protocol import FLOWER_SWITCHES, key_id
 from server.provision import FILE, SIGNER, Consortium, check_certificate, load
-from server.recipe import (
-    AVERAGE_LAST,
-    SERVER_LEARNING_RATE,
-    Recipe,
-    chosen_phases,
-    one_of_both,
-)
+from server.recipe import Training
 from server.serving import Serving
 
 log = logging.getLogger(__name__)
@@ -64,25 +55,10 @@ class SuperLinkError(MedFormerError):
     """The SuperLink cannot be started or asked; says what to do."""
 
 
-class RunFile(Frozen):
+class RunFile(Training):
     """run.yaml: what a consortium has agreed to train."""
 
-    name: Name
-    preset: PresetName = "tiny"
-    seed: int = Field(default=0, ge=0)
-    phases: tuple[Phase, ...] = ()
-    recipe: Recipe | None = None
-    """What makes the phases where none are listed; the default one if left out."""
     spare_rounds: int = Field(default=1, ge=0)
-    local_momentum: float = Field(default=0.9, ge=0, lt=1)
-    server_momentum: float = Field(default=0.9, ge=0, lt=1)
-    server_learning_rate: ServerRate = SERVER_LEARNING_RATE
-    average_last: float = Field(default=AVERAGE_LAST, ge=0, le=1)
-    concepts: bool = True
-    """Sites with the same kind of image answer with concepts that they train together; `false`:
-    each with heads of its own alone, which learn from its own records only."""
-    pretraining: Pretraining | None
-    """`pretraining: false` starts from random tensors."""
     sites: dict[Name, Domain] = Field(min_length=1)
     """Members that take part, and the kind of image that each declares."""
     approval_hours: float = Field(default=48, ge=0, le=1_000)
@@ -95,9 +71,6 @@ class RunFile(Frozen):
     grace_seconds: float = Field(default=60, ge=0, le=100_000)
     """That the other sites have once a quorum has answered."""
 
-    _start = model_validator(mode="before")(with_public_start)
-    _phases = model_validator(mode="before")(one_of_both)
-
     def federation(self) -> Federation:
         """As all sites may read it."""
         domains = list(self.sites.values())
@@ -106,12 +79,7 @@ class RunFile(Frozen):
             name=self.name,
             seed=self.seed,
             model=model.between(domains if self.concepts else []),
-            schedule=Schedule(
-                phases=chosen_phases(self.phases, self.recipe, domains),
-                spare_rounds=self.spare_rounds,
-                local_momentum=self.local_momentum,
-                average_last=self.average_last,
-            ),
+            schedule=self.schedule_of(self.phases_for(domains), self.spare_rounds),
             pretraining=self.pretraining,
             sites=tuple(PublicSite(name=n, domain=d) for n, d in self.sites.items()),
             server_momentum=self.server_momentum,

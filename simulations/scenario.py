@@ -13,26 +13,18 @@ from client.data import medmnist
 from client.data.sources import MedMnist, Phantoms, Source, check_side
 from client.site import Privacy, Rule
 from medformer import phantoms
-from medformer.config import Domain, Frozen, ModelConfig, Name, PresetName, Task
+from medformer.config import Domain, Frozen, ModelConfig, Name, Task
 from medformer.errors import ConfigError
 from medformer.settings import explain, load_yaml, parse_yaml
 from medformer.vocabulary import ANATOMY
 from server.federation import (
     Federation,
-    Pretraining,
     PublicSite,
-    ServerRate,
     with_public_start,
 )
 from server.pretraining import phantom_domains
-from server.protocol import Phase, Schedule
-from server.recipe import (
-    AVERAGE_LAST,
-    SERVER_LEARNING_RATE,
-    Recipe,
-    chosen_phases,
-    one_of_both,
-)
+from server.protocol import Schedule
+from server.recipe import Training
 from simulations.start import warm_start
 
 Baseline = Literal["local-dp", "local-plain", "federated-plain", "centralised-plain"]
@@ -87,27 +79,12 @@ class Split(Frozen):
         return self
 
 
-class Scenario(Frozen):
+class Scenario(Training):
     """Everything a simulation needs, written once."""
 
-    name: Name
     description: str = ""
-    seed: int = Field(default=0, ge=0)
-    preset: PresetName = "tiny"
-    phases: tuple[Phase, ...] = ()
-    recipe: Recipe | None = None
-    """What makes the phases where none are listed; the default one if left out."""
     spare_rounds: int | None = Field(default=None, ge=0)
     """Rounds that may be trained again; a tenth of all, at least one, if left out."""
-    server_momentum: float = Field(default=0.9, ge=0, lt=1)
-    server_learning_rate: ServerRate = SERVER_LEARNING_RATE
-    local_momentum: float = Field(default=0.9, ge=0, lt=1)
-    average_last: float = Field(default=AVERAGE_LAST, ge=0, le=1)
-    concepts: bool = True
-    """Sites with the same kind of image answer with concepts that they train together; `false`:
-    each with heads of its own alone, which learn from its own records only."""
-    pretraining: Pretraining | None
-    """Public pre-training; `pretraining: false` starts from random tensors."""
     start: Path | None = None
     """A model file whose shared tensors the run starts from, extended to this scenario's words. It
     takes the place of public pre-training."""
@@ -121,14 +98,12 @@ class Scenario(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _what_it_starts_from(cls, raw: Any) -> Any:
+    def _start(cls, raw: Any) -> Any:
         if not isinstance(raw, dict) or raw.get("start") is None:
             return with_public_start(raw)
         if raw.get("pretraining"):
             raise ValueError("`start` replaces public pre-training: leave `pretraining` out")
         return {**raw, "pretraining": None}
-
-    _phases = model_validator(mode="before")(one_of_both)
 
     @model_validator(mode="after")
     def _sites_or_split(self) -> "Scenario":
@@ -147,15 +122,9 @@ class Scenario(Frozen):
             ConfigError: A site's kind of image is unknown, or the recipe makes no schedule of it.
         """
         domains = [describe(site)[0] for site in self.sites]  # none where a data set is divided
-        phases = chosen_phases(self.phases, self.recipe, domains)
-        planned = sum(p.rounds for p in phases)
-        spares = max(1, math.ceil(0.1 * planned)) if self.spare_rounds is None else None
-        return Schedule(
-            phases=phases,
-            spare_rounds=spares if spares is not None else (self.spare_rounds or 0),
-            local_momentum=self.local_momentum,
-            average_last=self.average_last,
-        )
+        phases = self.phases_for(domains)
+        tenth = max(1, math.ceil(0.1 * sum(p.rounds for p in phases)))
+        return self.schedule_of(phases, tenth if self.spare_rounds is None else self.spare_rounds)
 
 
 def shipped() -> dict[str, Path]:
