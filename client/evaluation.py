@@ -105,11 +105,20 @@ def evaluate(
 
 
 def _classes(model: Medformer, site: Site, records: Records, task: Task) -> dict[str, float | None]:
+    if not len(records):
+        return {"auc": None, "accuracy": None}
+    found = [given for _, given in scores(model, site, records, task)]
+    return classified(records, task, torch.cat(found))
+
+
+def classified(records: Records, task: Task, predicted: Tensor) -> dict[str, float | None]:
+    """AUC and accuracy of the valid, labelled records.
+
+    Args:
+        predicted: (N, T) probabilities of all records, as `scores` gives them.
+    """
     truth = records.joined(task.name)
     known = records.valid & (truth[:, None] != UNLABELLED).flatten(1).all(1)
-    if not len(truth):
-        return {"auc": None, "accuracy": None}
-    predicted = torch.cat([given for _, given in scores(model, site, records, task)])
     own, given = truth[known].numpy(), predicted[known].numpy().astype(np.float64)
     return {"auc": auc(own, given), "accuracy": accuracy(own, given)}
 

@@ -65,8 +65,10 @@ class Place:
 
 def run(trial: Trial, place: Place) -> list[Row]:
     """Train and score: a row a data set of the trial."""
+    import torch
+
     from client.data.load import forget, load
-    from client.evaluation import evaluate, scores
+    from client.evaluation import classified, scores
     from simulations.benchmarks.utility.example import train_example
     from simulations.benchmarks.utility.federate import fitted, train
     from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER, groups
@@ -95,14 +97,15 @@ def run(trial: Trial, place: Place) -> list[Row]:
                 models = {group.afterwards.name: fitted(group, models, trial.seed)}
             for site in judged:
                 model: Any = models[site.name]
-                splits = ("val", "test") if place.test else ("val",)
-                for split in splits:
-                    metrics = evaluate(model, site, load(site, split), split)
-                    found.setdefault(site.name, []).extend(metrics)
-                if place.test:
-                    whole = scores(model, site, load(site, "test"), site.tasks[0])
-                    parts = [given.numpy() for _, given in whole]
-                    answers[site.name] = np.concatenate(parts).astype(np.float32)
+                (task,) = site.tasks
+                for split in ("val", "test") if place.test else ("val",):
+                    records = load(site, split)
+                    given = torch.cat([p for _, p in scores(model, site, records, task)])
+                    for metric, value in classified(records, task, given).items():
+                        row = {"split": split, "metric": metric, "value": value}
+                        found.setdefault(site.name, []).append(row)
+                    if split == "test":
+                        answers[site.name] = given.float().numpy()
         forget()
     seconds = round(time.monotonic() - began, 1)
     apart = {name: {name: found[name]} for name in sorted(found)}
