@@ -9,6 +9,7 @@ from typing import Any
 
 from client.users import ONE_USER, User, Users, users_of
 from medformer.errors import MedFormerError
+from medformer.processes import KEEP_MEMORY
 from server.protocol import FLOWER_SWITCHES
 
 KEPT = ("PATH", "LANG", "LANGUAGE", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
@@ -38,7 +39,7 @@ def environment(
         filter(None, (str(Path(sys.executable).parent), given.get("PATH", "/usr/bin:/bin")))
     )
     if name == "guard":
-        return found
+        return {**found, **KEEP_MEMORY}
     home = str((folder / "flower").absolute())
     if users:
         found["HOME"] = home

@@ -15,6 +15,8 @@ from threading import Thread
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
+from medformer.processes import KEEP_MEMORY
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -26,6 +28,7 @@ class FreshProcess:
     """
 
     def __init__(self) -> None:
+        os.environ.update(KEEP_MEMORY)
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=worker_setup)
 

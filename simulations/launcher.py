@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 
 from medformer.errors import MedFormerError
+from medformer.processes import KEEP_MEMORY
 from server.bundle import toml, write_app
 from server.protocol import FLOWER_SWITCHES, SIMULATED_SITES
 from simulations import processes
@@ -104,7 +105,7 @@ def superlink(work: Path) -> Iterator[Flower]:
         **FLOWER_SWITCHES,
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait must not take another process's core
-        **processes.KEEP_MEMORY,
+        **KEEP_MEMORY,
         "PYTHONWARNINGS": "ignore",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }

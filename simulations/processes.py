@@ -9,15 +9,6 @@ import psutil
 TOKEN = "FEDMEDFORMER_RUN_TOKEN"
 """Environment variable that marks the processes of one run. It configures nothing."""
 
-KEEP_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
-"""Environment of a process that trains: glibc then keeps freed memory instead of asking for the
-same pages at every step, which costs a fifth of the time (docs/results/dp_step.json). Others ignore
-it."""
-
 
 def belonging_to(token: str) -> set[psutil.Process]:
     """Every live process of the run, whoever its parent is by now: those that carry the token, and

@@ -35,9 +35,9 @@ from medformer.config import Domain, ModelConfig, Task
 from medformer.layers import Latents
 from medformer.model import Medformer
 from medformer.objectives import Batch, mix_losses, trained_parameters
+from medformer.processes import KEEP_MEMORY
 from simulations.benchmarks import record
 from simulations.benchmarks.model.speed import peak
-from simulations.processes import KEEP_MEMORY
 
 TASK = Task(name="t", kind="multi-class", classes=8)
 KINDS = {

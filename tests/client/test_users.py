@@ -22,6 +22,7 @@ from client.node import Node
 from client.site import load_site
 from client.users import User, Users, check_layout, separate, users_of
 from medformer.errors import ConfigError
+from medformer.processes import KEEP_MEMORY
 from server.protocol import Phase, Schedule
 from simulations.cli import main
 from tests.client.test_node import joined
@@ -537,6 +538,7 @@ def test_proxies_are_for_the_node_and_never_for_the_loopback_address(tmp_path: P
              "no_proxy": "pacs.local, 10.0.0.1", "HOME": "/h", "AWS_SECRET": "s"}  # fmt: skip
     guard = environment("guard", tmp_path, None, given)
     assert not [key for key in guard if "proxy" in key.lower()]
+    assert KEEP_MEMORY.items() <= guard.items()  # what trains is the guard
     found = environment("supernode", tmp_path, None, given)
     assert (found["HTTPS_PROXY"], found["https_proxy"]) == ("http://p:3128", "http://q:3128")
     assert found["no_proxy"] == found["NO_PROXY"] == "pacs.local,10.0.0.1,127.0.0.1,localhost"
