@@ -11,6 +11,10 @@ class RunInterrupted(MedFormerError):
     """A site or process was lost in the middle of a round; the last checkpoint stands."""
 
 
+class SuperLinkError(MedFormerError):
+    """The SuperLink cannot be started or asked; says what to do."""
+
+
 class UpdateRefused(MedFormerError):
     """An update that may not be averaged; its sender's part of the round is left out."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from medformer.errors import MedFormerError
 from server.coordinate import read_metrics
-from server.errors import FederationError, RunInterrupted
+from server.errors import FederationError, RunInterrupted, SuperLinkError
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ def follow(folder: Path, submit: Callable[[], str], retries: int, show: Show) ->
         show: Told each line of progress.
     Raises:
         ConfigError: The run file cannot be used, or the folder is of another run.
+        SuperLinkError: It is not up, and there are no retries.
         FederationError: The run failed, or was interrupted too often.
     """
     rows, left = _Rows(folder, show), retries
@@ -80,8 +81,9 @@ def follow(folder: Path, submit: Callable[[], str], retries: int, show: Show) ->
         try:
             submit()
         except MedFormerError as error:
-            if left == retries == 0 or (not rows.shown and left == retries):
-                raise  # a run file that cannot be used, a SuperLink that was never up
+            first = left == retries and not rows.shown
+            if left == retries == 0 or (first and not isinstance(error, SuperLinkError)):
+                raise  # nothing that waiting would mend, as a run file that cannot be used
             reason = str(error)
         else:
             reason = _watch(folder, rows)

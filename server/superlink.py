@@ -24,13 +24,14 @@ from typing import Any
 from pydantic import Field
 
 from medformer.config import Domain, ModelConfig, Name
-from medformer.errors import ConfigError, MedFormerError
+from medformer.errors import ConfigError
 from medformer.files import is_secret, replace_file, write_secret
 from medformer.processes import Supervisor, free_port, is_taken
 from medformer.settings import read_yaml
 from server.admission import Admission
 from server.bundle import APP_ID, RUN_CONFIG, VERSION, toml, write_app
 from server.deployment import FEDERATION
+from server.errors import SuperLinkError
 from server.federation import (
     Federation,
     PublicSite,
@@ -49,10 +50,6 @@ FOLLOW_SECONDS = 2.0
 """Between looks at the keys in the server's kit, while it is up."""
 SUBMITTED = "submitted.json"
 """In a run folder: Flower's id of the newest submission."""
-
-
-class SuperLinkError(MedFormerError):
-    """The SuperLink cannot be started or asked; says what to do."""
 
 
 class RunFile(Training):

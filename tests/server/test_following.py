@@ -9,9 +9,8 @@ import pytest
 
 from medformer.errors import ConfigError
 from server import following
-from server.errors import FederationError, RunInterrupted
+from server.errors import FederationError, RunInterrupted, SuperLinkError
 from server.following import LOCK, alone, at_work, follow
-from server.superlink import SuperLinkError
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +72,13 @@ def test_interrupted_runs_are_submitted_again_until_they_are_done(run):
         [(1, "RunInterrupted"), (0, None), SuperLinkError("is the SuperLink up"), (2, "done")], 3
     )
     assert (submitted, len(shown)) == (4, 3)
+
+
+def test_a_superlink_that_still_starts_is_waited_for_where_retries_are_asked_for(run):
+    """As after a power cut, when everything comes up at once."""
+    assert run([SuperLinkError("is the SuperLink up"), (2, "done")], 1)[0] == 2
+    with pytest.raises(SuperLinkError, match="is the SuperLink up"):
+        run([SuperLinkError("is the SuperLink up"), (2, "done")], 0)
 
 
 def test_retries_count_in_a_row_and_a_round_renews_them(run):

@@ -14,10 +14,11 @@ from medformer.certificate import CertificateError
 from medformer.errors import ConfigError, MedFormerError
 from server.admission import Admission
 from server.authority import new_authority, new_server_certificate
+from server.errors import SuperLinkError
 from server.kits import zipped
 from server.members import REVOKED, revoke, revoked
 from server.provision import FILE, init, provision
-from server.superlink import SuperLink, SuperLinkError
+from server.superlink import SuperLink
 from simulations.cli import main
 from tests.server.test_provision import bytes_of, joining, members
 
