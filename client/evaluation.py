@@ -107,20 +107,24 @@ def evaluate(
 def _classes(model: Medformer, site: Site, records: Records, task: Task) -> dict[str, float | None]:
     if not len(records):
         return {"auc": None, "accuracy": None}
-    found = [given for _, given in scores(model, site, records, task)]
-    return classified(records, task, torch.cat(found))
+    return classified(records, task, predicted(model, site, records, task))
 
 
-def classified(records: Records, task: Task, predicted: Tensor) -> dict[str, float | None]:
+def predicted(model: Medformer, site: Site, records: Records, task: Task) -> Tensor:
+    """The probabilities of a task that is not dense, for all records, (N, T)."""
+    return torch.cat([given for _, given in scores(model, site, records, task)])
+
+
+def classified(records: Records, task: Task, given: Tensor) -> dict[str, float | None]:
     """AUC and accuracy of the valid, labelled records.
 
     Args:
-        predicted: (N, T) probabilities of all records, as `scores` gives them.
+        given: (N, T) probabilities of all records, as `predicted` gives them.
     """
     truth = records.joined(task.name)
     known = records.valid & (truth[:, None] != UNLABELLED).flatten(1).all(1)
-    own, given = truth[known].numpy(), predicted[known].numpy().astype(np.float64)
-    return {"auc": auc(own, given), "accuracy": accuracy(own, given)}
+    own, answers = truth[known].numpy(), given[known].numpy().astype(np.float64)
+    return {"auc": auc(own, answers), "accuracy": accuracy(own, answers)}
 
 
 def _dense(model: Medformer, site: Site, records: Records, task: Task) -> dict[str, float | None]:

@@ -11,9 +11,10 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import BaseContext
 from threading import Thread
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 from medformer.processes import KEEP_MEMORY
 
@@ -28,9 +29,7 @@ class FreshProcess:
     """
 
     def __init__(self) -> None:
-        os.environ.update(KEEP_MEMORY)
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=worker_setup)
+        self._pool = ProcessPoolExecutor(1, mp_context=context("spawn"), initializer=worker_setup)
 
     def __enter__(self) -> "FreshProcess":
         return self
@@ -65,6 +64,13 @@ def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     """Call `function` in a new interpreter that ends afterwards."""
     with FreshProcess() as process:
         return process.call(function, *args, **kwargs)
+
+
+def context(method: Literal["fork", "spawn"]) -> BaseContext:
+    """For workers that train: a new interpreter keeps the memory that it frees, and so do those that
+    it forks."""
+    os.environ.update(KEEP_MEMORY)
+    return multiprocessing.get_context(method)
 
 
 def worker_setup() -> None:

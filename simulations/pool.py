@@ -8,8 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from medformer.processes import KEEP_MEMORY
-from simulations.fresh import worker_setup
+from simulations.fresh import context, worker_setup
 
 T = TypeVar("T")
 
@@ -32,10 +31,9 @@ def each_done(
     """
     if not jobs:
         return
-    os.environ.update(KEEP_MEMORY)
     pool = ProcessPoolExecutor(
         min(len(jobs), workers or os.cpu_count() or 1),
-        mp_context=multiprocessing.get_context(method),
+        mp_context=context(method),
         initializer=_one_thread,
     )
     try:

@@ -17,11 +17,7 @@ from medformer.config import Domain, Frozen, ModelConfig, Name, Task
 from medformer.errors import ConfigError
 from medformer.settings import explain, load_yaml, parse_yaml
 from medformer.vocabulary import ANATOMY
-from server.federation import (
-    Federation,
-    PublicSite,
-    with_public_start,
-)
+from server.federation import Federation, PublicSite, with_public_start
 from server.pretraining import phantom_domains
 from server.protocol import Schedule
 from server.recipe import Training

@@ -65,10 +65,8 @@ class Place:
 
 def run(trial: Trial, place: Place) -> list[Row]:
     """Train and score: a row a data set of the trial."""
-    import torch
-
     from client.data.load import forget, load
-    from client.evaluation import classified, scores
+    from client.evaluation import classified, predicted
     from simulations.benchmarks.utility.example import train_example
     from simulations.benchmarks.utility.federate import fitted, train
     from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER, groups
@@ -100,7 +98,7 @@ def run(trial: Trial, place: Place) -> list[Row]:
                 (task,) = site.tasks
                 for split in ("val", "test") if place.test else ("val",):
                     records = load(site, split)
-                    given = torch.cat([p for _, p in scores(model, site, records, task)])
+                    given = predicted(model, site, records, task)
                     for metric, value in classified(records, task, given).items():
                         row = {"split": split, "metric": metric, "value": value}
                         found.setdefault(site.name, []).append(row)
