@@ -67,8 +67,8 @@ def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
 
 def context(method: Literal["fork", "spawn"]) -> BaseContext:
-    """For workers that train: a new interpreter keeps the memory that it frees, and so do those that
-    it forks."""
+    """For workers that train: a new interpreter keeps the memory that it frees, and those that it
+    forks do, too."""
     os.environ.update(KEEP_MEMORY)
     return multiprocessing.get_context(method)
 
