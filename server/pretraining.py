@@ -115,6 +115,8 @@ def train_public(
     settings: Pretraining,
     sets: list[PublicSet],
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    *,
+    start: Tensors | None = None,
 ) -> Tensors:
     """Train on public images, one kind a step in turn.
 
@@ -128,12 +130,15 @@ def train_public(
         encoder_eps: Of the encoder's norms.
         sets: Public images; their heads are thrown away afterwards.
         progress: Called every 50 steps with (step, steps, loss).
+        start: What another public training made, to go on from; random tensors if left out.
     Returns:
         Name -> array, for `carried_over`.
     """
     config = ModelConfig.for_domains([s.domain for s in sets], preset)
     config = config.model_copy(update={"encoder_eps": encoder_eps})
     model = seeded(config, [s.task for s in sets], site=False, seed=settings.seed)
+    if start is not None:
+        _go_on_from(start, model)
     model.train()
     generator = torch.Generator().manual_seed(settings.seed)
     model.output.textures.requires_grad_(False)
@@ -177,6 +182,14 @@ def carried_over(trained: Tensors, start: Tensors) -> Tensors:
         if known in trained and trained[known].shape == own.shape:
             found[name] = trained[known]
     return found
+
+
+def _go_on_from(start: Tensors, model: Medformer) -> None:
+    """Put the public tensors of another training into a model."""
+    own = {k: v for k, v in model.named_parameters() if not is_local(k)}
+    with torch.no_grad():
+        for name, value in carried_over(start, _as_arrays(own.items())).items():
+            own[name].copy_(torch.from_numpy(value))
 
 
 def _as_arrays(named: Iterable[tuple[str, Tensor]]) -> Tensors:

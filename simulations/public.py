@@ -79,20 +79,33 @@ def public_start(
     random, settings = initial_shared(federation.model, federation.seed), federation.pretraining
     if settings is None or not settings.steps:
         return random
-    model, size = federation.model, usual_size(federation)
-    facts = made_from(settings, model.preset, model.encoder_eps, size, data_root)
-    key = pretrained.key_of(facts)
-    with pretrained.alone(key, cache):
-        found = pretrained.find(key, cache)
-        if found is None:
-            sets = sets_of(settings, size, data_root)
-            made = train_public(model.preset, model.encoder_eps, settings, sets, progress)
-            packed = pretrained.pack(made)
-            pretrained.keep(key, packed, cache)
-            return carried_over(pretrained.unpack(packed), random)
-    tensors, where = found
-    log.info("public start %s from %s", key, where)
-    return carried_over(tensors, random)
+    made = public_tensors(
+        settings, federation.model.preset, federation.model.encoder_eps, usual_size(federation),
+        data_root, cache, progress,
+    )  # fmt: skip
+    return carried_over(made, random)
+
+
+def public_tensors(
+    settings: Pretraining,
+    preset: str,
+    encoder_eps: float,
+    size: int,
+    data_root: Path | None,
+    cache: Path,
+    progress: Progress = lambda step, steps, loss: None,
+) -> Tensors:
+    """Name -> array of what public pre-training makes, for `carried_over`; kept in `cache`.
+
+    Args:
+        size: Side of public images, pixels.
+    """
+
+    def train() -> Tensors:
+        sets = sets_of(settings, size, data_root)
+        return train_public(preset, encoder_eps, settings, sets, progress)
+
+    return pretrained.kept(made_from(settings, preset, encoder_eps, size, data_root), cache, train)
 
 
 def made_from(
@@ -125,6 +138,15 @@ def sets_of(settings: Pretraining, size: int, data_root: Path | None) -> list[Pu
     """Phantoms, or the data set that the consortium declares public."""
     if settings.source == "phantoms":
         return phantom_sets(settings, size)
+    return [declared(settings, data_root)]
+
+
+def declared(settings: Pretraining, data_root: Path | None) -> PublicSet:
+    """Training images of the data set that is declared public, at most as many as wanted.
+
+    Raises:
+        MedFormerError: The data set cannot be read.
+    """
     facts = medmnist.info(settings.source)
     modality, anatomy = ANATOMY[facts.name]
     domain = Domain(
@@ -142,7 +164,7 @@ def sets_of(settings: Pretraining, size: int, data_root: Path | None) -> list[Pu
     pixels = pixels.movedim(-1, 1) if facts.channels > 1 else pixels[:, None]
     task = Task(name=facts.name, kind=facts.task.kind, classes=facts.task.classes)
     truth = torch.from_numpy(labels[rows].astype(np.int64))
-    return [PublicSet(domain, task, pixels, truth if truth.shape[1] > 1 else truth[:, 0])]
+    return PublicSet(domain, task, pixels, truth if truth.shape[1] > 1 else truth[:, 0])
 
 
 def usual_size(federation: Federation) -> int:

@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,20 @@ def find(key: str, cache: Path) -> tuple[Tensors, str] | None:
     except (OSError, SafetensorError, ValueError) as error:
         log.warning("%s: cannot be read (%s): it is made again", file, error)
         return None
+
+
+def kept(facts: Mapping[str, Any], cache: Path, make: Callable[[], Tensors]) -> Tensors:
+    """The start that is made from these facts, by `make` where nobody kept it: one at a time."""
+    key = key_of(facts)
+    with alone(key, cache):
+        found = find(key, cache)
+        if found is None:
+            packed = pack(make())
+            keep(key, packed, cache)
+            return unpack(packed)
+    tensors, where = found
+    log.info("public start %s from %s", key, where)
+    return tensors
 
 
 def keep(key: str, packed: bytes, cache: Path) -> None:

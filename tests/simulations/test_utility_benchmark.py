@@ -21,13 +21,16 @@ from medformer.config import PRESETS
 from medformer.errors import ConfigError
 from server import recipe as product
 from server.coordinate import Run
+from server.federation import Pretraining
 from server.pretraining import initial_shared
 from simulations.baselines import LocalFleet
 from simulations.benchmarks.utility import __main__ as command
+from simulations.benchmarks.utility import further
 from simulations.benchmarks.utility.example import client_of, train_example
 from simulations.benchmarks.utility.federate import plan_of, train
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings import SETTINGS, groups
+from simulations.public import EPS, public_tensors
 
 PLAIN = "heads_first=0 heads_last=0"
 RECIPE = (
@@ -326,3 +329,27 @@ def test_a_recipe_is_read_from_a_line():
             Recipe.parse(line)
     with pytest.raises(ConfigError, match="model"):
         Recipe.parse("model.depth=4").named_preset()
+
+
+def test_other_sets_as_if_they_were_public_go_on_from_the_start(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With phantoms alone and with a set beside them: two starts, each made once, both near the
+    start that they went on from."""
+    before = Pretraining(images=64, patterns=64, volumes=0, steps=20, batch_size=8)
+    slowly = before.model_copy(update={"steps": 14, "learning_rate": 1e-6})
+    monkeypatch.setattr(further, "START", before)
+    monkeypatch.setattr(further, "FURTHER", slowly)
+    cache = tmp_path / "cache"
+    alone = further.trained_on([], data_root, cache)
+    beside = further.trained_on(["breastmnist"], data_root, cache)
+    kept = sorted(cache.glob("*.safetensors"))
+    assert len(kept) == 3  # and the start itself
+    again = further.trained_on(["breastmnist"], data_root, cache)
+    assert all(np.array_equal(again[k], beside[k]) for k in beside)
+    start = public_tensors(before, "tiny", EPS, 28, data_root, cache)
+    assert sorted(cache.glob("*.safetensors")) == kept
+    name = next(k for k in start if k.startswith("encoder.") and start[k].ndim == 2)
+    assert np.abs(alone[name] - beside[name]).max() > 0
+    for made in (alone, beside):
+        assert np.abs(made[name] - start[name]).max() < 1e-3 < np.abs(start[name]).max()

@@ -36,6 +36,8 @@ QUESTIONS = (
     Question("federated-dp", ("central-dp",)),
     Question("federated-dp-skew", ("local-dp-skew",), at_every_site=True),
     Question("modalities-dp", ("central-dp",), over_sets=True),
+    Question("others-public-dp", ("phantoms-longer-dp",), over_sets=True),
+    Question("others-public-dp", ("central-dp",), over_sets=True),
     Question("few-labels-dp", ("few-labels-only-dp",)),
     Question("federated-plain", ("local-plain",)),
     Question("federated-dp", ("flower-opacus",)),

@@ -40,6 +40,9 @@ class Setting:
     """Share of the training images that have labels; those without are trained on too, or left
     out: `only_labelled`."""
     only_labelled: bool = False
+    further: Literal["others", "phantoms"] | None = None
+    """The public start is trained on: with the other sets of `MODALITIES` as if they were public,
+    or as long with phantoms alone (`further.trained_on`)."""
     scanners: bool = False
     """Three sites behind scanners of their own; the last has no label until the federation is over
     and it fits a head with a few, without privacy, for its own use."""
@@ -52,6 +55,8 @@ SETTINGS = {
     "local-dp-skew": Setting(private=True, divided="dirichlet", together=False),
     "federated-dp-skew": Setting(private=True, divided="dirichlet"),
     "modalities-dp": Setting(private=True),
+    "others-public-dp": Setting(private=True, further="others"),
+    "phantoms-longer-dp": Setting(private=True, further="phantoms"),
     "few-labels-dp": Setting(private=True, labelled=0.1),
     "few-labels-only-dp": Setting(private=True, labelled=0.1, only_labelled=True),
     "unseen-scanner-dp": Setting(private=True, scanners=True),

@@ -67,9 +67,11 @@ def run(trial: Trial, place: Place) -> list[Row]:
     """Train and score: a row a data set of the trial."""
     from client.data.load import forget, load
     from client.evaluation import classified, predicted
+    from server.pretraining import carried_over
     from simulations.benchmarks.utility.example import train_example
     from simulations.benchmarks.utility.federate import fitted, train
-    from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER, groups
+    from simulations.benchmarks.utility.further import trained_on
+    from simulations.benchmarks.utility.settings import MODALITIES, SETTINGS, TOGETHER, groups
     from simulations.public import public_start
 
     began = time.monotonic()
@@ -87,6 +89,11 @@ def run(trial: Trial, place: Place) -> list[Row]:
                 models = train_example(group, recipe, trial.seed)
             else:
                 shared = public_start(group.federation, place.data_root, place.cache)
+                if setting.further:
+                    others = [n for n in MODALITIES if n != trial.dataset]
+                    real = others if setting.further == "others" else []
+                    made = trained_on(real, place.data_root, place.cache)
+                    shared = carried_over(made, shared)
                 seed = f"{trial.setting} {trial.seed} {number}"
                 models = train(group, recipe, shared, seed, private=setting.private)
             judged = group.sites

@@ -1,0 +1,54 @@
+"""How much other kinds of image could teach at best: a public start that is trained on with them as
+if they were public, labels included, without any noise."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from server.federation import Pretraining
+from server.pretraining import PublicSet, phantom_sets, train_public
+from server.protocol import Tensors
+from simulations import pretrained
+from simulations.public import EPS, declared, made_from, public_tensors
+
+PRESET, SIZE = "tiny", 28
+START = Pretraining()
+"""Of federations."""
+FURTHER = Pretraining(
+    images=2_000, patterns=4_000, volumes=0, steps=3_000, learning_rate=1e-3, seed=1
+)
+"""As many steps with the other sets as with phantoms alone, which tell what steps do by themselves.
+"""
+AT_MOST = 20_000
+"""Images of a set."""
+
+
+def trained_on(others: Sequence[str], data_root: Path | None, cache: Path) -> Tensors:
+    """The public start of `tiny` after more steps: phantoms and the training images of other sets
+    in turn, or phantoms alone.
+
+    Args:
+        others: MedMNIST sets that are taken as public.
+        cache: Folder where starts are kept.
+    Returns:
+        Name -> array, for `carried_over`.
+    """
+    real = [FURTHER.model_copy(update={"source": name, "images": AT_MOST}) for name in others]
+    first, *further = [
+        made_from(settings, PRESET, EPS, SIZE, data_root)
+        for settings in (START, FURTHER, *real)
+    ]
+
+    def train() -> Tensors:
+        start = public_tensors(START, PRESET, EPS, SIZE, data_root, cache)
+        sets = [*phantom_sets(FURTHER), *_named(real, data_root)]
+        return train_public(PRESET, EPS, FURTHER, sets, start=start)
+
+    return pretrained.kept({"start": first, "further": further}, cache, train)
+
+
+def _named(sources: Sequence[Pretraining], data_root: Path | None) -> Iterator[PublicSet]:
+    """Each under its own name: the sites of one model have different ones."""
+    for settings in sources:
+        one = declared(settings, data_root)
+        yield replace(one, domain=one.domain.model_copy(update={"name": settings.source}))
