@@ -35,8 +35,7 @@ def trained_on(others: Sequence[str], data_root: Path | None, cache: Path) -> Te
     """
     real = [FURTHER.model_copy(update={"source": name, "images": AT_MOST}) for name in others]
     first, *further = [
-        made_from(settings, PRESET, EPS, SIZE, data_root)
-        for settings in (START, FURTHER, *real)
+        made_from(settings, PRESET, EPS, SIZE, data_root) for settings in (START, FURTHER, *real)
     ]
 
     def train() -> Tensors:
