@@ -103,14 +103,16 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def estimate(expected: dict[str, Any]) -> list[str]:
-    """What a site of this size may expect of the default recipe."""
+    """What a site of this size may expect of the default recipe, alone and with others."""
     lines = []
-    for name, found in expected.items():
+    for name, shown in (("alone", "alone"), ("together", "with others")):
+        if (found := expected.get(name)) is None:
+            lines.append(f"no estimate {shown}: nothing was measured near this size and epsilon")
+            continue
         least, most = found["price"]
         lines.append(
             f"estimate, no promise: test AUC {found['lowest']:.2f} to {found['highest']:.2f} "
-            f"{'with others' if name == 'together' else 'alone'}, {max(0, least):.3f} to "
-            f"{max(0, most):.3f} below the model without privacy (measured near this size and "
-            f"epsilon: {', '.join(found['sets'])})"
+            f"{shown}, {max(0, least):.3f} to {max(0, most):.3f} below the model without privacy "
+            f"(measured near this size and epsilon: {', '.join(found['sets'])})"
         )
     return lines

@@ -50,7 +50,8 @@ def test_nothing_is_said_where_nothing_was_measured(records: int, epsilon: float
 
 
 def test_it_is_labelled_as_an_estimate():
-    (line,) = estimate({"alone": {"lowest": 0.88, "highest": 0.93, "price": (0.06, 0.07),
+    line, nothing = estimate({"alone": {"lowest": 0.88, "highest": 0.93, "price": (0.06, 0.07),
                                   "sets": ("blood", "path")}})  # fmt: skip
     assert line.startswith("estimate, no promise: test AUC 0.88 to 0.93 alone, 0.060 to 0.070")
     assert "blood, path" in line
+    assert nothing == "no estimate with others: nothing was measured near this size and epsilon"
