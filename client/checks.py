@@ -16,7 +16,6 @@ import client
 from client.data.card import Card
 from client.data.manifest import compare
 from client.data.medical import PACKAGES
-from client.guard_rpc.messages import LARGEST_MESSAGE
 from client.joining import KEY, REQUEST, known_by
 from client.kit import AUTHORITY, read_kit, verify_kit
 from client.launch import separation
@@ -34,9 +33,9 @@ from medformer.errors import ConfigError, MedFormerError
 
 NAMED = 5
 """Records that a line names; the rest is counted."""
-NEEDED = 8 * LARGEST_MESSAGE
-"""Bytes: two kept answers and four local states, none larger than a message, and as much again for
-ledger, manifest and logs."""
+NEEDED = 2**30
+"""Bytes: two kept answers and five local states of the largest preset, and as much again as one of
+them for ledger, manifest and logs."""
 CODECS = {"gdcm": "python-gdcm", "openjpeg": "pylibjpeg-openjpeg", "jpeg_ls": "pyjpegls"}
 """Module -> package of the extra `dicom` that decodes what pydicom does not."""
 

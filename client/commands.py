@@ -308,6 +308,7 @@ def _approve(arguments: argparse.Namespace) -> None:
     from client.privacy.ledger import Ledger
     from client.privacy.plan import solve
     from client.site import load_site
+    from medformer.config import ModelConfig
     from server.protocol import Schedule
 
     who = getpass.getuser()
@@ -319,11 +320,13 @@ def _approve(arguments: argparse.Namespace) -> None:
             print(f"approved: {arguments.run}. The server asks again by itself")
             return
         waiting = ledger.waiting(arguments.run)
-        for run_id, (text, _) in sorted(waiting.items()):
+        for run_id, (text, model) in sorted(waiting.items()):
             schedule = Schedule.model_validate_json(text)
+            config = ModelConfig.model_validate_json(model)
             plan = solve(schedule, site.privacy, site.tasks)
             print(f"run {run_id}")
-            print(summary(site, schedule, plan, ledger.spent()[0], ledger.budget()[0]))
+            spent, budget = ledger.spent()[0], ledger.budget()[0]
+            print(summary(site, schedule, config, plan, spent, budget))
             print(
                 f"To say yes: fedmedformer site approve {arguments.site} {arguments.state} "
                 f"{run_id} --yes"

@@ -128,6 +128,8 @@ def classified(records: Records, task: Task, given: Tensor) -> dict[str, float |
 
 
 def _dense(model: Medformer, site: Site, records: Records, task: Task) -> dict[str, float | None]:
+    if not len(records):
+        return {"dice": None, "accuracy": None}
     truths, answers = [], []
     for part, given in scores(model, site, records, task):
         truth = part.labels[task.name]

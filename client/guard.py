@@ -179,22 +179,28 @@ class Guard:
             raise PolicyForbids(str(error)) from error
         model = config.model_dump_json()
         if standing is None:
-            self._allowed(ledger, request.run_id, schedule, model, plan)
+            self._allowed(ledger, request.run_id, schedule, config, plan)
         kept = ledger.reserve(request.run_id, schedule.canonical(), model, plan)
         return AdmitAnswer(self.site.name, kept.plan.to_json(), kept.hash)
 
     def _allowed(
-        self, ledger: Ledger, run_id: str, schedule: Schedule, model: str, plan: PrivacyPlan
+        self,
+        ledger: Ledger,
+        run_id: str,
+        schedule: Schedule,
+        config: ModelConfig,
+        plan: PrivacyPlan,
     ) -> None:
         """The hospital's policy, then its budget, then somebody's yes where the policy wants it."""
         if self.policy is None:
             if self.exact:
                 return
             raise PolicyForbids("this site has no policy.yaml, and so allows nothing")
-        self.policy.check(self.site, schedule, plan)
+        self.policy.check(self.site, schedule, config, plan)
         ledger.check_budget(plan)
         if self.policy.approval == "automatic":
             return
+        model = config.model_dump_json()
         if not ledger.approved(run_id, schedule.canonical(), model):
             ledger.ask(run_id, schedule.canonical(), model)
             raise ApprovalPending("somebody at this site has to approve the run first")
@@ -226,7 +232,7 @@ class Guard:
         model.tasks = {task.name: task for task in tasks}
         state = store.get_state(request.round) or initial_state(model)
         phase = run.schedule.phase_of(request.round)
-        state = begin_round(model, shared, state, phase)
+        state = begin_round(model, shared, state, run.schedule, phase)
         names = trained_names(model, self.site, phase)
         plan = run.phase_plan(phase.name)
         rate = learning_rate(phase, plan)

@@ -15,7 +15,7 @@ from client.privacy.meaning import most_found, percent
 from client.privacy.plan import PrivacyPlan
 from client.privacy.refusals import ClosedNow, PolicyForbids
 from client.site import Site
-from medformer.config import Frozen
+from medformer.config import Frozen, ModelConfig
 from medformer.settings import read_yaml
 from server.protocol import Objective, Schedule, spaced
 
@@ -55,12 +55,16 @@ class Policy(Frozen):
     """Largest sample rate: the part of the records that a step may draw on average."""
     accept_unit_image: bool = False
     """Whether runs may protect single images, not patients: right where each patient has one."""
+    concepts: bool = True
+    """Whether what answers a question may be trained in common with sites that have the same kind
+    of image, and sent with noise. It tells as much of the answer as the site's own head, which
+    never leaves; a run that would is refused where this is `false`."""
     hours: tuple[Hours, ...] = ()
     """Local times at which rounds are trained, as `20:00-06:00`; always if left out."""
     approval: Literal["manual", "automatic"] = "manual"
     """Whether somebody at the hospital has to say yes to each run (`fedmedformer site approve`)."""
 
-    def check(self, site: Site, schedule: Schedule, plan: PrivacyPlan) -> None:
+    def check(self, site: Site, schedule: Schedule, config: ModelConfig, plan: PrivacyPlan) -> None:
         """Whether a run is within the policy; a function of public constants.
 
         Raises:
@@ -74,6 +78,11 @@ class Policy(Frozen):
             )
         if forbidden := sorted(asked - set(self.objectives)):
             raise PolicyForbids(f"this site's policy does not allow the objective {forbidden[0]}")
+        if site.domain.kind in config.kinds and not self.concepts:
+            raise PolicyForbids(
+                "this site's policy keeps all that answers its questions at the site: the run has "
+                "to say `concepts: false`"
+            )
         rounds = schedule.rounds + schedule.spare_rounds
         noise = min(p.noise_multiplier for p in plan.phases)
         share = max(p.sample_rate for p in plan.phases if p.rounds)
@@ -109,7 +118,14 @@ def load_policy(path: Path) -> Policy:
     return read_yaml(path, Policy)
 
 
-def summary(site: Site, schedule: Schedule, plan: PrivacyPlan, spent: float, budget: float) -> str:
+def summary(
+    site: Site,
+    schedule: Schedule,
+    config: ModelConfig,
+    plan: PrivacyPlan,
+    spent: float,
+    budget: float,
+) -> str:
     """What a run would compute and cost, in words for those who say yes or no."""
     total = min(budget, spent + plan.epsilon)
     spares = f" and {schedule.spare_rounds} in reserve" if schedule.spare_rounds else ""
@@ -129,6 +145,12 @@ def summary(site: Site, schedule: Schedule, plan: PrivacyPlan, spent: float, bud
         "What leaves the site: shared model weights with noise, the site's public name and kind of "
         "image, and these numbers. No image, label, count or metric does.",
     ]
+    if site.domain.kind in config.kinds:
+        lines.append(
+            "Among these weights is what answers the site's questions: it is learned in common "
+            "with sites that have the same kind of image (`concepts: false` in policy.yaml "
+            "forbids it)."
+        )
     return "\n".join(lines)
 
 

@@ -27,8 +27,9 @@ from server.protocol import RUN_ID, TrainAnswer, metadata
 
 ASIDE_MARK = "DP-NONE.txt"
 """Lies in a folder of what a hospital made for itself without privacy; a state folder has none."""
-KEPT_ROUNDS = 3
-"""Local states kept, so that a server can go back to an earlier checkpoint."""
+KEPT_ROUNDS = 4
+"""Local states kept, so that a server can go back to its earliest checkpoint while this site has
+answered the next round already."""
 
 
 class StoreError(MedFormerError):

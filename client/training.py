@@ -17,7 +17,7 @@ from medformer.library import seeded
 from medformer.model import Medformer
 from medformer.objectives import Batch, Mix, mix_losses, trained_parameters
 from medformer.sharing import is_concept, is_local, shared_names
-from server.protocol import Phase, Tensors
+from server.protocol import Phase, Schedule, Tensors
 
 
 class Engine(Protocol):
@@ -90,11 +90,16 @@ def settled(state: LocalState, shared: Mapping[str, Tensor], phase: Phase) -> Lo
 
 
 def begin_round(
-    model: Medformer, shared: Mapping[str, Tensor], state: LocalState, phase: Phase
+    model: Medformer,
+    shared: Mapping[str, Tensor],
+    state: LocalState,
+    schedule: Schedule,
+    phase: Phase,
 ) -> LocalState:
     """Fill the whole model for a round of this phase, and return the state that it begins with.
-    The first round of a phase at this site need not be the phase's first."""
-    if phase.settles and state.phase != phase.name:
+    The first round of a phase at this site need not be the phase's first, and it may have missed
+    all of the one before."""
+    if schedule.settled_since(state.phase, phase):
         state = settled(state, shared, phase)
     restore(model, shared, state)
     return replace(state, phase=phase.name)
@@ -239,7 +244,9 @@ def next_state(
     parameters = {k: named[k].detach().clone() for k in before.parameters}
     momentum = dict(before.momentum)
     for name in (n for n in names if n in before.parameters):
-        momentum[name] = optimizer.state[named[name]]["momentum_buffer"].clone()
+        # torch keeps none where momentum is 0
+        if (kept := optimizer.state[named[name]].get("momentum_buffer")) is not None:
+            momentum[name] = kept.clone()
     if not averages:
         return replace(before, parameters=parameters, momentum=momentum)
     count = before.averaged + 1

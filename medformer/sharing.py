@@ -11,7 +11,9 @@ off concepts, task queries and task embeddings (they name and solve a site's own
 site's own embedding (it holds what is peculiar to one hospital).
 
 Concepts are all that a phase of heads may send. They tell as much of a question that sites have in
-common as its head would.
+common as its head would; and because a task's directions follow from its name, kind and number of
+classes, many rounds of them may tell somebody who guesses these that the guess is right. That is
+what a site declares, not what a record says.
 """
 
 from collections.abc import Iterable

@@ -258,7 +258,8 @@ class Run:
                 away,
                 None if self.federation.quorum is None else max(0, quorum - len(updates)),
             ).items():
-                if isinstance(answer, Refusal) and answer.code == "attempt-lost":
+                lost = isinstance(answer, Refusal) and answer.code == "attempt-lost"
+                if lost and attempts[name] < self.federation.schedule.spare_rounds:
                     attempts[name] += 1
                     continue
                 pending.discard(name)
@@ -274,6 +275,9 @@ class Run:
                     end = max(end, began + self.approval_wait)
                 elif isinstance(answer, Refusal):
                     self._note(number, name, "refusal", f"{answer.code}: {answer.reason}")
+                else:
+                    said = type(answer).__name__
+                    self._note(number, name, "refusal", f"bad-answer: {said} to a Train request")
             pending -= set(away)
             if away and not pending:
                 # A process that died is there again at once: with a quorum, one more question.
@@ -440,7 +444,8 @@ def _domain(text: str) -> Domain | None:
 def _end_last_line(path: Path) -> None:
     """A kill may have cut off the last line: keep the next row apart from it."""
     if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
-        path.write_bytes(text + b"\n")
+        with path.open("ab") as file:
+            file.write(b"\n")
 
 
 def _events_of(folder: Path) -> list[dict[str, Any]]:

@@ -143,6 +143,11 @@ def _outcome(folder: Path) -> dict[str, Any] | None:
 
 
 def _line(row: dict[str, Any]) -> str:
+    if row["event"] == "pretraining":
+        return (
+            f"public pre-training, step {row['step']}/{row['steps']}  loss {row['public_loss']:.3f}"
+            f"  ({row['seconds']:.1f} s)"
+        )
     where = f"round {row['round']}"
     if row["event"] == "round":
         epsilon, rounds = row["epsilon_progress"], row["rounds"]

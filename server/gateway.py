@@ -21,10 +21,12 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from server.protocol import LARGEST_MESSAGE
+
 OPEN = re.compile(r"/v1/fleet/[a-z-]+")
 """Paths to which a POST is passed on."""
-LARGEST_BODY = 256 * 2**20
-"""Bytes of a request: as much as Flower's own limit of a message would let through."""
+LARGEST_BODY = LARGEST_MESSAGE + 2**20
+"""Bytes of a request: a message and what Flower puts around it."""
 CONNECTIONS = 256
 HOP_BY_HOP = {
     "connection", "host", "keep-alive", "proxy-authenticate", "proxy-authorization", "te",

@@ -62,10 +62,19 @@ def _card(
         intended_use="Start of further training, and encoding of images of the kinds listed here.",
         limits=(
             NO_DEVICE,
-            "Holds what sites share: every site keeps its own task heads.",
+            _holds(federation),
             "Who has images at several sites is protected by the sum of their epsilons.",
         ),
     )
+
+
+def _holds(federation: Federation) -> str:
+    if federation.model.kinds:
+        return (
+            "Holds what sites share, and with it what answers questions that sites with the same "
+            "kind of image have in common (concepts); every site keeps its own task heads."
+        )
+    return "Holds what sites share: every site keeps its own task heads."
 
 
 def _line(site: PublicSite) -> str:

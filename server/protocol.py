@@ -24,6 +24,8 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 PROTOCOL_VERSION = 2
+LARGEST_MESSAGE = 256 * 2**20
+"""Bytes: more than twice what the largest preset shares."""
 NAME = r"^[a-z0-9][a-z0-9-]{0,39}$"
 """Of phases and sites: it becomes part of file names and certificates."""
 FLOWER_SWITCHES = {
@@ -258,6 +260,13 @@ class Schedule(BaseModel):
         """Whether this round begins from an average (`Phase.settles`)."""
         phase, own = self._place(round_)
         return own == 1 and round_ > 1 and phase.settles
+
+    def settled_since(self, earlier: str, phase: Phase) -> bool:
+        """Whether something came to rest after the phase of this name, up to `phase`, which a site
+        may have missed in part; "" is before the first."""
+        names = [p.name for p in self.phases]
+        after = names.index(earlier) + 1 if earlier in names else 0
+        return any(p.settles for p in self.phases[after : names.index(phase.name) + 1])
 
     def canonical(self) -> str:
         """The same text for the same schedule, on every machine."""

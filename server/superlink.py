@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 START_SECONDS = 60.0
 FOLLOW_SECONDS = 2.0
 """Between looks at the keys in the server's kit, while it is up."""
+FLWR_SECONDS = 120
+"""Flower's own command may take so long to answer."""
 SUBMITTED = "submitted.json"
 """In a run folder: Flower's id of the newest submission."""
 
@@ -284,13 +286,19 @@ class SuperLink:
         """Ask Flower's own command.
 
         Raises:
-            SuperLinkError: It says no, or is not up.
+            SuperLinkError: It says no, gives no answer in time, or is not up.
         """
-        done = subprocess.run(
-            [str(Path(sys.executable).parent / "flwr"), *arguments],
-            env=self._environment(), capture_output=True, text=True, timeout=120, check=False,
-            cwd=cwd,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [str(Path(sys.executable).parent / "flwr"), *arguments],
+                env=self._environment(), capture_output=True, text=True, timeout=FLWR_SECONDS,
+                check=False, cwd=cwd,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise SuperLinkError(
+                f"flwr {arguments[0]} gave no answer in {FLWR_SECONDS} s: is this machine, or the "
+                "SuperLink, too busy?"
+            ) from error
         if done.returncode:
             said = (done.stdout + done.stderr).strip().splitlines()
             raise SuperLinkError(

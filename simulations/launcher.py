@@ -222,10 +222,11 @@ def _check_outcome(flower: Flower, folder: Path, run_id: int) -> None:
         time.sleep(POLL)  # asking Flower costs more than a second each time
     status = ""
     for _ in range(20):
-        listed = json.loads(
-            _flwr(flower, ["list", "own", "--run-id", str(run_id), "--format", "json"], 60)
-        )
-        status = str(listed["runs"][0]["status"])
+        said = _flwr(flower, ["list", "own", "--run-id", str(run_id), "--format", "json"], 60)
+        try:
+            status = str(json.loads(said)["runs"][0]["status"])
+        except (ValueError, LookupError, TypeError):
+            status = f"unknown ({said.strip()[:200] or 'no answer'})"
         if status.startswith("finished"):
             break
         time.sleep(0.5)

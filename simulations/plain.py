@@ -15,6 +15,7 @@ from client.data.load import load
 from client.data.records import Records
 from client.evaluation import evaluate
 from client.privacy.balance import histogram, weighted
+from client.privacy.noise import SeededNoise
 from client.privacy.plan import countable
 from client.site import Site
 from client.training import (
@@ -132,7 +133,7 @@ class PlainSite:
         self._site = site
         self._records = records
         self._pooled = pooled
-        self._generator = torch.Generator().manual_seed(int.from_bytes(seed.encode()[-7:], "big"))
+        self._generator = SeededNoise("plain", seed).generator()
         self._state: LocalState | None = None
         self._schedule: Schedule | None = None
         self._model: Medformer | None = None
@@ -166,7 +167,7 @@ class PlainSite:
         self, request: Train, schedule: Schedule, model: Medformer, state: LocalState
     ) -> TrainAnswer:
         phase = schedule.phase_of(request.round)
-        state = begin_round(model, as_torch(request.tensors), state, phase)
+        state = begin_round(model, as_torch(request.tensors), state, schedule, phase)
         names = trained_names(model, self._site, phase)
         optimizer = build_optimizer(
             model, names, phase.learning_rate, schedule.local_momentum, state

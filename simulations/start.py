@@ -8,7 +8,6 @@ from medformer.errors import ConfigError, ModelFileError
 from medformer.extension import extend, extended_config, missing_words
 from medformer.files import read_start
 from medformer.library import load
-from medformer.sharing import is_local
 from server.federation import Federation
 from server.pretraining import initial_shared
 from server.protocol import Tensors
@@ -17,7 +16,8 @@ from server.protocol import Tensors
 def warm_start(file: Path, wanted: ModelConfig) -> tuple[ModelConfig, str]:
     """The vocabulary of a run that starts from a file, and a sentence about that file.
 
-    The run keeps every word that the file knows: its final model can do what the file's could.
+    The run keeps every word that the file knows, but concepts are those of the run's own sites:
+    what one site has alone, or the run shall not share, must not be trained in common.
 
     Raises:
         ModelFileError: Unreadable, no model file, or trained without a promise.
@@ -30,6 +30,7 @@ def warm_start(file: Path, wanted: ModelConfig) -> tuple[ModelConfig, str]:
             f"{wanted.preset!r}: set `preset: {header.config.preset}`, or start from another file"
         )
     config = extended_config(header.config, missing_words(header.config, wanted))
+    config = config.model_copy(update={"kinds": wanted.kinds})
     sentence = f"{header.card.name} (SHA-256 {_sha256(file)[:16]}): {header.card.dp.sentence()}"
     if header.card.dp.kind == "federated-dp":
         sentence += " Records that both trainings used cost the sum of both epsilons."
@@ -42,14 +43,16 @@ def untrained(federation: Federation, file: Path | None) -> Tensors:
     Raises:
         ModelFileError: The file is damaged, or another one than the federation names.
     """
+    random = initial_shared(federation.model, federation.seed)
     if file is None:
-        return initial_shared(federation.model, federation.seed)
+        return random
     if warm_start(file, federation.model) != (federation.model, federation.started_from):
         raise ModelFileError(f"{file}: has changed since the run was prepared: use --overwrite")
     model = load(file)
     words = missing_words(model.config, federation.model)
     larger = extend(model, **words, seed=federation.seed)
-    return {k: v.detach().numpy() for k, v in larger.named_parameters() if not is_local(k)}
+    known = dict(larger.named_parameters())
+    return {name: known[name].detach().numpy() for name in random}
 
 
 def _sha256(file: Path) -> str:

@@ -68,7 +68,11 @@ def load(site: Site, split: str) -> Records:
         log.warning("site %s: its data changed on the disk and are read again", site.name)
         forget()
     _seen[site] = seen
-    return _loaded(site, split, left_out)
+    try:
+        return _loaded(site, split, left_out)
+    except Exception as error:  # whatever a private file provokes stays here
+        log.error("site %s, %s: %s; training goes on without records", site.name, split, error)
+        return empty(site.domain, site.tasks)
 
 
 def forget() -> None:
@@ -79,11 +83,8 @@ def forget() -> None:
 
 @lru_cache(maxsize=16)
 def _loaded(site: Site, split: str, left_out: Set[str]) -> Records:
-    try:
-        records = read(site, split, left_out)
-    except Exception as error:  # whatever a private file provokes stays here
-        log.error("site %s, %s: %s; training goes on without records", site.name, split, error)
-        return empty(site.domain, site.tasks)
+    """Keeps what was read and no failure, which may be over in the next round."""
+    records = read(site, split, left_out)
     for problem in problems(records, site.domain):
         log.warning("site %s, %s: %s", site.name, split, problem)
     return records

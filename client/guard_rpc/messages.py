@@ -9,6 +9,7 @@ import numpy as np
 
 from client.guard_rpc import guard_pb2 as pb
 from server.protocol import (
+    LARGEST_MESSAGE,
     LONGEST_TEXT,
     MOST_TENSORS,
     Admit,
@@ -28,8 +29,6 @@ from server.protocol import (
 
 SERVICE = "fedmedformer.guard.v1.Guard"
 METHOD = f"/{SERVICE}/Handle"
-LARGEST_MESSAGE = 64 * 2**20
-"""Bytes; gRPC refuses what is larger before it is read."""
 SIZES = (
     ("grpc.max_send_message_length", LARGEST_MESSAGE),
     ("grpc.max_receive_message_length", LARGEST_MESSAGE),

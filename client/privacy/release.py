@@ -43,7 +43,8 @@ ITEMS = (
     Item("TrainAnswer.attempt", "echo of the request", True),
     Item(
         "TrainAnswer.tensors",
-        "Poisson-subsampled Gaussian (DP-SGD), admitted in the ledger; shared tensors only",
+        "Poisson-subsampled Gaussian (DP-SGD), admitted in the ledger; shared tensors only, "
+        "concepts among them",
         True,
     ),
     Item("TrainAnswer.ledger_hash", LEDGER_HASH, True),
@@ -63,7 +64,8 @@ NOT_COVERED = (
     "overlap of public pre-training data with private records",
     "a person with records at k sites: that person's epsilon is the sum over those sites",
     "rounding of float32 gradients before the clipped sum: within an allowance of the sensitivity "
-    "that is measured, not proven; sum, noise and release are exact",
+    "that is measured on models as training makes them, not proven, and not for tensors that a "
+    "server makes up to enlarge it; sum, noise and release are exact",
 )
 SIMULATION_NOT_COVERED = (
     "noise_source is seeded: whoever has the seed can remove the noise",

@@ -41,6 +41,11 @@ class Batch:
     spacing: Tensor | None = None
     """(B, rank) distance between pixels of each image; the domain's own if left out."""
 
+    def __post_init__(self) -> None:
+        if self.spacing is None and self.domain.spacing is not None:
+            own = torch.tensor(self.domain.spacing).expand(len(self.images), -1)
+            object.__setattr__(self, "spacing", own)
+
     def __getitem__(self, rows: slice) -> "Batch":
         return Batch(
             self.images[rows],

@@ -55,12 +55,15 @@ def find(key: str, cache: Path) -> tuple[Tensors, str] | None:
 def kept(facts: Mapping[str, Any], cache: Path, make: Callable[[], Tensors]) -> Tensors:
     """The start that is made from these facts, by `make` where nobody kept it: one at a time."""
     key = key_of(facts)
-    with alone(key, cache):
-        found = find(key, cache)
-        if found is None:
-            packed = pack(make())
-            keep(key, packed, cache)
-            return unpack(packed)
+    found = find(key, cache)
+    if found is None:
+        with alone(key, cache):
+            found = find(key, cache)
+            if found is None:
+                packed = pack(make())
+                tensors = unpack(packed)  # raises where it cannot be kept
+                keep(key, packed, cache)
+                return tensors
     tensors, where = found
     log.info("public start %s from %s", key, where)
     return tensors
@@ -81,7 +84,11 @@ def alone(key: str, cache: Path) -> Iterator[None]:
         try:
             cache.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context(open(_file(key, cache).with_suffix(".lock"), "w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("public start %s: another process is making it; waiting", key)
+                fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
             log.warning("%s: cannot be written: %s", cache, error)
         yield

@@ -10,6 +10,7 @@ from client.privacy.discrete import grid
 from client.privacy.engine import DpEngine, EngineError
 from client.privacy.noise import SeededNoise
 from client.privacy.plan import ALLOWANCE
+from client.privacy.release import NOT_COVERED
 from medformer.model import Medformer
 from medformer.objectives import Batch, mix_losses
 from tests.client.test_engine import PLAN, batch_of, build, groups_of, names_of
@@ -37,6 +38,21 @@ def test_units_move_each_others_gradients_by_less_than_the_allowance(model: Medf
     together = rows_of(model, batch[:count], count)
     moved = float((together - alone).norm())
     assert moved < ALLOWANCE / 2 * PLAN.max_grad_norm / 100
+
+
+@pytest.mark.parametrize(("scale", "within"), [(3, True), (30, False)])
+def test_larger_weights_enlarge_rounding(model: Medformer, scale: float, within: bool):
+    """Three times the usual matrices are within the allowance; what a server could make up is not,
+    which the list of what is not covered says."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.ndim > 1 and name.startswith("encoder."):
+                value *= scale
+    batch = batch_of(64)
+    alone = sum(rows_of(model, batch[i : i + 1], 1) for i in range(16))
+    moved = float((rows_of(model, batch[:16], 16) - alone).norm())
+    assert (moved < ALLOWANCE / 2 * PLAN.max_grad_norm) == within
+    assert any("that a server makes up" in line for line in NOT_COVERED)
 
 
 def test_one_unit_moves_the_sum_by_at_most_the_stated_sensitivity(model: Medformer):

@@ -446,6 +446,15 @@ def test_heads_alone_are_trained_where_the_schedule_says_so(
     assert "encoder.norm.weight" in answer.tensors
 
 
+def test_heads_may_be_trained_without_momentum(open_guard: Open, site: Site, schedule: Schedule):
+    """torch keeps no buffer then."""
+    plain = schedule.model_copy(update={"local_momentum": 0.0})
+    guard = open_guard(site)
+    guard.handle(admit(plain))
+    for number in (1, 2):
+        assert isinstance(guard.handle(train(plain, number)), TrainAnswer)
+
+
 def test_what_sites_of_one_kind_answer_with_is_trained_together(
     open_guard: Open, site: Site, schedule: Schedule
 ):

@@ -1,6 +1,7 @@
 """policy.yaml: absent means refuse; every rule refuses a run that breaks it; somebody says yes."""
 
 import re
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from client.site import Privacy, Site
 from medformer.errors import ConfigError
 from server.protocol import Admit, AdmitAnswer, Answer, Refusal, Schedule, TrainAnswer
 from simulations.cli import main
-from tests.conftest import OPEN, admit, ledger_rows, train, write_site
+from tests.conftest import CONFIG, OPEN, admit, ledger_rows, train, write_site
 
 
 def guarded(site: Site, folder: Path, policy: Policy | None) -> Guard:
@@ -59,6 +60,22 @@ def test_each_rule_refuses_a_run_that_breaks_it(
     said = refused(guard.handle(admit(schedule)))
     assert re.search(reason, said), said
     assert {row["kind"] for row in ledger_rows(tmp_path)} == {"cohort", "refusal"}
+
+
+def test_a_site_may_keep_all_that_answers_its_questions(
+    site: Site, schedule: Schedule, tmp_path: Path
+):
+    """A run in which its kind of image has concepts is refused, and told of to who says yes."""
+    common = CONFIG.between([site.domain, site.domain])
+    kept = guarded(site, tmp_path, OPEN.model_copy(update={"concepts": False}))
+    asked = replace(admit(schedule), model=common.model_dump_json())
+    assert "`concepts: false`" in refused(kept.handle(asked))
+    assert {row["kind"] for row in ledger_rows(tmp_path)} == {"cohort", "refusal"}
+    assert isinstance(kept.handle(admit(schedule)), AdmitAnswer)
+    plan = solve(schedule, site.privacy, site.tasks)
+    told = "what answers the site's questions"
+    assert told in summary(site, schedule, common, plan, 0.0, 20.0)
+    assert told not in summary(site, schedule, CONFIG, plan, 0.0, 20.0)
 
 
 def test_a_run_waits_until_somebody_says_yes(
@@ -176,7 +193,7 @@ def test_who_says_yes_reads_that_a_copy_stays_at_the_site(site: Site, schedule: 
     phase = schedule.phases[0].model_copy(update={"name": "own", "alone": True})
     heads = schedule.phases[0].model_copy(update={"name": "heads", "trains": "heads"})
     both = schedule.model_copy(update={"phases": (heads, *schedule.phases, phase)})
-    text = summary(site, both, solve(both, site.privacy, site.tasks), 0.0, 20.0)
+    text = summary(site, both, CONFIG, solve(both, site.privacy, site.tasks), 0.0, 20.0)
     (own,) = [line for line in text.splitlines() if "copy of the model that stays" in line]
     assert own.strip().startswith("own: 3 rounds")
     (first,) = [line for line in text.splitlines() if "of what answers questions alone" in line]

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from client.data.load import check, read
-from client.data.records import DataError
+from client.data.records import DataError, empty
+from client.evaluation import evaluate
 from client.guard import Guard
 from client.site import Site
 from client.store import Store
+from client.training import site_model
 from medformer.config import Task
 from server.coordinate import Run
 from server.federation import Federation, PublicSite
@@ -30,6 +32,16 @@ OUTLINE = Task(name="outline", kind="dense", classes=2, labels="masks")
 @pytest.fixture
 def outlining(site: Site) -> Site:
     return site.model_copy(update={"tasks": (LESION, OUTLINE)})
+
+
+def test_a_split_without_images_has_no_scores(outlining: Site, tmp_path: Path):
+    """Of either task."""
+    model = site_model(CONFIG, outlining.tasks)
+    rows = evaluate(model, outlining, empty(outlining.domain, outlining.tasks), "test")
+    assert {(r["task"], r["metric"]) for r in rows} == {
+        ("lesion", "auc"), ("lesion", "accuracy"), ("outline", "dice"), ("outline", "accuracy"),
+    }  # fmt: skip
+    assert all(r["value"] is None for r in rows)
 
 
 def test_phantoms_offer_masks_beside_labels(outlining: Site):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from client import guard as guard_module
+from client.data import load as load_module
 from client.data.card import data_card
 from client.data.card_text import as_text
 from client.data.load import forget, load, read
@@ -54,6 +55,21 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Records]:
 
     monkeypatch.setattr(guard_module, "train_round", spy)
     return found
+
+
+def test_a_failure_to_read_is_over_when_the_file_can_be_read(
+    clinic: Site, monkeypatch: pytest.MonkeyPatch
+):
+    """A disk that was away for one round does not take the records of all others."""
+    forget()
+    with monkeypatch.context() as patch:
+        patch.setattr(load_module, "read", broken)
+        assert len(load(clinic, "train")) == 0
+    assert len(load(clinic, "train")) == 24
+
+
+def broken(*_: Any) -> Records:
+    raise OSError("too many open files")
 
 
 def list_of(site: Site, *names: str) -> None:

@@ -188,6 +188,34 @@ def test_a_lost_site_interrupts_and_resume_retrains_from_the_spares(execute, tmp
     assert run.run_id == reserved[0]["run_id"]
 
 
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        (Refusal("attempt-lost", "again", "south"), "attempt-lost: again"),
+        (HelloAnswer("south", "{}", ""), "bad-answer: HelloAnswer to a Train request"),
+    ],
+)
+def test_a_site_that_never_answers_well_does_not_hold_up_the_others(
+    execute, schedule: Schedule, said: Answer, text: str
+):
+    """It is asked once for each attempt that it has paid for, and what it said is in the events."""
+    asked = 0
+
+    def harm(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        nonlocal asked
+        if name != "south" or not isinstance(request, Train):
+            return answer
+        asked += 1
+        return said
+
+    run, state = execute(harm)
+    assert state.round == 3
+    attempts = 1 + schedule.spare_rounds if isinstance(said, Refusal) else 1
+    assert asked == 3 * attempts
+    events = [e for e in run.events if e["site"] == "south"]
+    assert [(e["round"], e["text"]) for e in events] == [(n, text) for n in (1, 2, 3)]
+
+
 @pytest.mark.parametrize("leak", ["output.heads.chest.weight", "input.site.own.tokens"])
 def test_an_update_with_a_local_tensor_is_refused_and_reported(execute, leak: str):
     """The others' updates are averaged; the refusal is in the events."""

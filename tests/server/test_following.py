@@ -66,6 +66,15 @@ def test_a_run_that_ends_well_is_submitted_once_and_its_rounds_are_shown(run):
     assert shown == [f"round {n}/4 s  north  epsilon so far 1.00  (2.0 s)" for n in (1, 2)]
 
 
+def test_public_pre_training_is_shown(run, tmp_path: Path):
+    """It belongs to no round."""
+    row = {"event": "pretraining", "step": 50, "steps": 300, "public_loss": 0.25, "seconds": 7.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    _, shown = run([(1, "done")])
+    assert shown[0] == "public pre-training, step 50/300  loss 0.250  (7.0 s)"
+    assert len(shown) == 2
+
+
 def test_interrupted_runs_are_submitted_again_until_they_are_done(run):
     """A lost quorum, a process that never came, a SuperLink that was away."""
     submitted, shown = run(

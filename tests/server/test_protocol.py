@@ -5,10 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import ConfigRecord, Message
 from pydantic import ValidationError
 
+from medformer.config import PRESETS, ModelConfig
+from medformer.model import Medformer
 from server.protocol import (
+    LARGEST_MESSAGE,
     Phase,
     ProtocolError,
     Refusal,
@@ -19,7 +23,7 @@ from server.protocol import (
     source_hash,
     to_content,
 )
-from tests.conftest import train
+from tests.conftest import CELLS, CHEST, train
 
 pytestmark = pytest.mark.usefixtures("flower_identity")
 
@@ -151,6 +155,30 @@ def test_heads_learn_from_labels_on_an_average():
     assert not any(without.averages(r) for r in range(1, 7))
     with pytest.raises(ValidationError, match="heads learn from labels alone"):
         Phase(name="a", rounds=1, objectives={"supervised": 1, "inpainting": 1}, trains="heads")
+
+
+def test_a_site_that_missed_a_phase_still_begins_from_its_average():
+    """What came to rest meanwhile does not begin in the middle of it."""
+    heads = Phase(name="heads", rounds=2, objectives={"supervised": 1}, trains="heads")
+    first, last = (
+        heads.model_copy(update={"name": name, "trains": "all"}) for name in ("first", "last")
+    )
+    schedule = Schedule(phases=(first, heads, last), spare_rounds=0)
+    assert schedule.settled_since("first", last)
+    assert schedule.settled_since("first", heads)
+    assert schedule.settled_since("", last)
+    assert not schedule.settled_since("heads", last)
+    assert not schedule.settled_since("heads", heads)
+    assert not schedule.settled_since("", first)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_message_holds_what_any_preset_shares(preset: str):
+    """With room for what is around it: a run that is admitted can be trained."""
+    config = ModelConfig.for_domains([CHEST, CELLS], preset)
+    with torch.device("meta"):
+        model = Medformer(config, (), site=False)
+    assert 2 * sum(4 * p.numel() for p in model.parameters()) < LARGEST_MESSAGE
 
 
 def test_source_hash_notices_a_changed_file(tmp_path):

@@ -16,10 +16,11 @@ from client.simulated import open_guard
 from medformer.card import ModelCard, Promise
 from medformer.errors import ConfigError, ModelFileError
 from medformer.files import read, read_header
-from medformer.sharing import is_local
+from medformer.sharing import is_concept, is_local
 from server.checkpoints import load_state
 from server.coordinate import CHECKPOINTS, Run
 from server.model_file import write_model
+from server.pretraining import initial_shared
 from server.strategy import State
 from simulations.baselines import LocalFleet
 from simulations.flower import finish
@@ -157,6 +158,22 @@ def test_a_run_starts_from_the_model_of_another(finished: tuple[Path, State], pl
     assert "cost the sum of both epsilons" in origin
     assert json.loads((folder / "report.json").read_text())["started_from"] == origin
     assert "started from" in (folder / "report.html").read_text()
+
+
+def test_concepts_of_the_file_do_not_outlive_the_sites_that_shared_them(place: Path):
+    """In the run each kind of image is at one site alone: nothing that answers is shared."""
+    kinds = ["chest-xray_chest_2d-1", "histology_colon_2d-3"]
+    file = place / "concepts.safetensors"
+    model = medformer.extend(medformer.build("tiny", seed=5), kinds=kinds)
+    medformer.save(model, file, ModelCard(name="earlier", dp=Promise(kind="public")))
+    assert read_header(file).config.kinds == tuple(kinds)
+    folder = prepared(place, "concepts", start=str(file))
+    federation = load_prepared(folder).federation
+    assert federation.model.kinds == ()
+    start = start_of(federation, folder, None)
+    assert start.keys() == initial_shared(federation.model, 0).keys()
+    assert not any(is_concept(name) for name in start)
+    assert np.array_equal(start["encoder.norm.weight"], read(file)[1]["encoder.norm.weight"])
 
 
 def test_a_start_that_is_lost_is_made_again_from_the_file(place: Path):

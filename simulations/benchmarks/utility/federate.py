@@ -53,7 +53,7 @@ class Member:
     def round(self, shared: Tensors, schedule: Schedule, number: int, seed: str) -> Tensors:
         """The shared tensors after one round of this site's steps."""
         model, phase = self.model, schedule.phase_of(number)
-        self.state = begin_round(model, as_torch(shared), self.state, phase)
+        self.state = begin_round(model, as_torch(shared), self.state, schedule, phase)
         names = trained_names(model, self.site, phase)
         phases = {} if self.plan is None else {p.name: p for p in self.plan.phases}
         plan = phases.get(phase.name)
