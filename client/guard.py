@@ -9,10 +9,11 @@ There is no way to ask it for training without differential privacy.
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -39,6 +40,7 @@ from client.privacy.refusals import (
 from client.site import Site
 from client.store import Store, StoreError, exclusive
 from client.training import (
+    LocalState,
     as_torch,
     begin_round,
     build_optimizer,
@@ -153,7 +155,7 @@ class Guard:
                         "was put back, and budget was spent since then. Restore the newest copy"
                     )
                 return self._train(ledger, run, request)
-            return self._evaluate(run, request)
+            return self._evaluate(ledger, run, request)
 
     def _admit(self, ledger: Ledger, request: Admit) -> AdmitAnswer:
         """Reserve the whole schedule; no record is read."""
@@ -225,12 +227,12 @@ class Guard:
             if kept is None:
                 raise AttemptLost("this answer was acknowledged and deleted: ask for a new attempt")
             return kept
+        state = _state_before(request.round, store, answers, model)
         row = ledger.start_attempt(run.reservation, request.round, request.attempt, key)
 
         records = load(self.site, "train")
         tasks = self._balanced(ledger, run, store, records)
         model.tasks = {task.name: task for task in tasks}
-        state = store.get_state(request.round) or initial_state(model)
         phase = run.schedule.phase_of(request.round)
         state = begin_round(model, shared, state, run.schedule, phase)
         names = trained_names(model, self.site, phase)
@@ -285,15 +287,16 @@ class Guard:
             ledger.record_count(run.reservation.run_id, stored[1])
         return weighted(self.site.tasks, stored[0], std, self.site.privacy.labelled)
 
-    def _evaluate(self, run: "_Run", request: Evaluate) -> EvaluateAnswer:
+    def _evaluate(self, ledger: Ledger, run: "_Run", request: Evaluate) -> EvaluateAnswer:
         if not self.exact:
             raise PolicyForbids("exact metrics exist in simulations only")
         if request.split not in ("val", "test"):
             raise BadRequest("split must be val or test")
         model = site_model(run.config, self.site.tasks)
         shared = _checked(request.tensors, model)
-        state = Store(self.folder, request.run_id).get_state(run.schedule.rounds + 1)
-        restore(model, shared, final_state(state or initial_state(model)))
+        store, answers = Store(self.folder, request.run_id), ledger.answers(request.run_id)
+        state = _state_before(run.schedule.rounds + 1, store, answers, model)
+        restore(model, shared, final_state(state))
         metrics = evaluate(model, self.site, load(self.site, request.split), request.split)
         return EvaluateAnswer(self.site.name, json.dumps(metrics))
 
@@ -319,6 +322,25 @@ class _Run:
     def phase_plan(self, name: str) -> PhasePlan:
         plan: PrivacyPlan = self.reservation.plan
         return next(p for p in plan.phases if p.name == name)
+
+
+def _state_before(
+    round_: int, store: Store, answers: Mapping[str, Mapping[str, Any]], model: Medformer
+) -> LocalState:
+    """The site's own tensors as the rounds before this one have left them.
+
+    Raises:
+        StoreError: It has trained such a round, and they are gone: beginning anew would be another
+            run than the one that was paid for.
+    """
+    if (state := store.get_state(round_)) is not None:
+        return state
+    if any(row["round"] < round_ for row in answers.values()):
+        raise StoreError(
+            f"the site's own tensors before round {round_} are gone: restore the site's state "
+            "folder, or let the server go on from its newest checkpoint"
+        )
+    return initial_state(model)
 
 
 def _checked(tensors: Tensors, model: Medformer) -> dict[str, Tensor]:

@@ -29,14 +29,16 @@ Show = Callable[[str], None]
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, wait: float | None = None) -> Iterator[None]:
     """Nobody else works in a run folder meanwhile: the process of an earlier submission may live.
 
+    Args:
+        wait: Seconds until it has to be over; `LOCK_WAIT` if left out.
     Raises:
         RunInterrupted: Another process is at work there, and does not end.
     """
     with open(folder / LOCK, "w") as file:
-        end = time.monotonic() + LOCK_WAIT
+        end = time.monotonic() + (LOCK_WAIT if wait is None else wait)
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

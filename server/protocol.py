@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -41,6 +41,8 @@ RUN_ID = r"[A-Za-z0-9-]{1,64}"
 MOST_TENSORS = 4_096
 MOST_VALUES = 2**28
 """Of all tensors of a message together."""
+MOST_ROUNDS = 10_000
+"""Of a phase."""
 LONGEST = 2**20
 """Characters of a schedule, a receipt, or what else is JSON."""
 PACKED = "safetensors"
@@ -96,7 +98,7 @@ class Phase(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(pattern=NAME)
-    rounds: int = Field(ge=1, le=10_000)
+    rounds: int = Field(ge=1, le=MOST_ROUNDS)
     local_steps: int = Field(default=1, ge=1, le=1_000)
     """DP steps a site takes between two averagings."""
     objectives: dict[Objective, Annotated[float, Field(gt=0, le=100)]] = Field(min_length=1)
@@ -590,7 +592,7 @@ def _type_name(annotation: Any) -> str:
 
 def metadata(part: Request | Answer) -> dict[str, Any]:
     """Every field but the tensors: what a log may show."""
-    return {k: v for k, v in asdict(part).items() if k != "tensors"}
+    return {f.name: getattr(part, f.name) for f in fields(part) if f.name != "tensors"}
 
 
 def source_hash(root: Path | None = None) -> str:

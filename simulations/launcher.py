@@ -28,6 +28,7 @@ import psutil
 from medformer.errors import MedFormerError
 from medformer.processes import KEEP_MEMORY
 from server.bundle import toml, write_app
+from server.following import alone
 from server.protocol import FLOWER_SWITCHES, SIMULATED_SITES
 from simulations import processes
 
@@ -72,10 +73,13 @@ def run_flower(
             core if left out.
     Raises:
         SimulationError: The run failed, or one of its processes died.
+        RunInterrupted: Another process is at work in the folder.
     """
     folder = folder.resolve()  # Flower is started in a folder of its own
-    (folder / "outcome.json").unlink(missing_ok=True)
-    with superlink(folder / "flower") as flower:
+    if not folder.is_dir():
+        raise SimulationError(f"{folder}: is no run folder: start without --resume")
+    with alone(folder, wait=1.0), superlink(folder / "flower") as flower:
+        (folder / "outcome.json").unlink(missing_ok=True)
         settings = config()
         app = write_app(flower.work / "app")
         cores = os.cpu_count() or 1

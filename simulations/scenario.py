@@ -19,7 +19,7 @@ from medformer.settings import explain, load_yaml, parse_yaml
 from medformer.vocabulary import ANATOMY
 from server.federation import Federation, PublicSite, with_public_start
 from server.pretraining import phantom_domains
-from server.protocol import Schedule
+from server.protocol import MOST_ROUNDS, Schedule
 from server.recipe import Training
 from simulations.start import warm_start
 
@@ -115,10 +115,18 @@ class Scenario(Training):
         """What all sites are asked to admit.
 
         Raises:
-            ConfigError: A site's kind of image is unknown, or the recipe makes no schedule of it.
+            ConfigError: A site's kind of image is unknown, the recipe makes no schedule of it, or a
+                phase has more steps than its baseline could have rounds.
         """
         domains = [describe(site)[0] for site in self.sites]  # none where a data set is divided
         phases = self.phases_for(domains)
+        longest = max(phases, key=lambda p: p.rounds * p.local_steps)
+        steps = longest.rounds * longest.local_steps
+        if "centralised-plain" in self.baselines and steps > MOST_ROUNDS:
+            raise ConfigError(
+                f"baselines: centralised-plain takes one step a round, phase {longest.name!r} has "
+                f"{steps} steps, and a phase at most {MOST_ROUNDS} rounds: leave that baseline out"
+            )
         tenth = max(1, math.ceil(0.1 * sum(p.rounds for p in phases)))
         return self.schedule_of(phases, tenth if self.spare_rounds is None else self.spare_rounds)
 

@@ -58,7 +58,7 @@ ITEMS = (
 _BY_NAME = {item.name: item for item in ITEMS}
 
 NOT_COVERED = (
-    "timing and size of answers",
+    "timing and size of answers, and whether one comes at all",
     "hyper-parameters that somebody chose after looking at private data",
     "rollback of ledger, anchor and reports together by the site's own administrator",
     "overlap of public pre-training data with private records",

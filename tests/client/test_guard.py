@@ -1,6 +1,7 @@
 """The guard: what it admits, trains, keeps and lets out; called directly, without Flower."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -444,6 +445,22 @@ def test_heads_alone_are_trained_where_the_schedule_says_so(
     answer = guard.handle(train(both, 3))
     assert isinstance(answer, TrainAnswer)
     assert "encoder.norm.weight" in answer.tensors
+
+
+def test_own_tensors_that_are_lost_are_not_begun_anew(
+    open_guard: Open, site: Site, schedule: Schedule
+):
+    """The answer is an error, and no attempt is spent on it; the first round needs none."""
+    guard = open_guard(site)
+    guard.handle(admit(schedule))
+    assert isinstance(guard.handle(train(schedule, 1)), TrainAnswer)
+    shutil.rmtree(guard.folder / "runs" / "run-1" / "state")
+    said = guard.handle(train(schedule, 2))
+    assert isinstance(said, Refusal)
+    assert said.code == "internal-error"
+    attempts = [r for r in ledger_rows(guard.folder) if r["kind"] == "attempt"]
+    assert [(r["round"], r["attempt"]) for r in attempts] == [(1, 0)]
+    assert isinstance(guard.handle(train(schedule, 1, attempt=1)), TrainAnswer)
 
 
 def test_heads_may_be_trained_without_momentum(open_guard: Open, site: Site, schedule: Schedule):

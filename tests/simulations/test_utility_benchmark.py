@@ -338,6 +338,9 @@ def test_other_sets_as_if_they_were_public_go_on_from_the_start(
     start that they went on from."""
     before = Pretraining(images=64, patterns=64, volumes=0, steps=20, batch_size=8)
     slowly = before.model_copy(update={"steps": 14, "learning_rate": 1e-6})
+    with pytest.raises(ConfigError, match="leave preset, model and pretraining out"):
+        further.check(Recipe.parse("pretraining=false"))
+    further.check(Recipe.parse("steps=3"))
     monkeypatch.setattr(further, "START", before)
     monkeypatch.setattr(further, "FURTHER", slowly)
     cache = tmp_path / "cache"

@@ -5,10 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from medformer.errors import ConfigError
 from server.federation import Pretraining
 from server.pretraining import PublicSet, phantom_sets, train_public
 from server.protocol import Tensors
 from simulations import pretrained
+from simulations.benchmarks.utility.recipe import Recipe
 from simulations.public import EPS, declared, made_from, public_tensors
 
 PRESET, SIZE = "tiny", 28
@@ -21,6 +23,19 @@ FURTHER = Pretraining(
 """
 AT_MOST = 20_000
 """Images of a set."""
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a recipe that says another start.
+
+    Raises:
+        ConfigError: Another preset or public pre-training than this one goes on from.
+    """
+    if (recipe.preset, recipe.pretraining) != (PRESET, START) or recipe.model:
+        raise ConfigError(
+            "others-public-dp and phantoms-longer-dp go on from the default public start of "
+            "`tiny`: leave preset, model and pretraining out of the recipe"
+        )
 
 
 def trained_on(others: Sequence[str], data_root: Path | None, cache: Path) -> Tensors:

@@ -70,7 +70,7 @@ def run(trial: Trial, place: Place) -> list[Row]:
     from server.pretraining import carried_over
     from simulations.benchmarks.utility.example import train_example
     from simulations.benchmarks.utility.federate import fitted, train
-    from simulations.benchmarks.utility.further import trained_on
+    from simulations.benchmarks.utility.further import check, trained_on
     from simulations.benchmarks.utility.settings import MODALITIES, SETTINGS, TOGETHER, groups
     from simulations.public import public_start
 
@@ -90,6 +90,7 @@ def run(trial: Trial, place: Place) -> list[Row]:
             else:
                 shared = public_start(group.federation, place.data_root, place.cache)
                 if setting.further:
+                    check(recipe)
                     others = [n for n in MODALITIES if n != trial.dataset]
                     real = others if setting.further == "others" else []
                     made = trained_on(real, place.data_root, place.cache)
