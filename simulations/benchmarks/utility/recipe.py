@@ -1,6 +1,7 @@
 """How a model is trained, as one line of text: `learning_rate=0.5 views=4 model.latents=4`.
 
-What a line leaves out is as the product's scenarios have it by default.
+Rates, floors and shares that a line leaves out are the product's defaults; the number of steps is,
+too, but they are averaged one by one, and a site with all records draws more images a step.
 """
 
 import json
