@@ -3,9 +3,17 @@
 import argparse
 import json
 import math
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from medformer.config import Task
+    from simulations.scenario import Scenario
+
+LEAST_STEPS = 150
+"""An estimate is given for at least half as many steps as were measured."""
 SHOWN = range(-9, -3)
 """Powers of ten: deltas whose epsilon the table shows; JSON holds more."""
 
@@ -32,7 +40,10 @@ def run(arguments: argparse.Namespace) -> None:
     curves = measured()
     scenario = load_scenario(arguments.scenario, arguments.settings)
     rows: list[dict[str, Any]] = []
-    for _, site in resolve_sites(scenario, None, arguments.data_root):
+    sites = [site for _, site in resolve_sites(scenario, None, arguments.data_root)]
+    counts = Counter(site.domain.kind for site in sites)
+    shared = {kind for kind, n in counts.items() if n > 1 and scenario.concepts}
+    for site in sites:
         try:
             plan = solve(scenario.schedule, site.privacy, site.tasks)
         except ValueError as error:
@@ -55,7 +66,9 @@ def run(arguments: argparse.Namespace) -> None:
                 "expected_auc": {
                     name: dataclasses.asdict(found)
                     for name, together in (("alone", False), ("together", True))
-                    if (
+                    if measurable(scenario, site.tasks)
+                    and (not together or site.domain.kind in shared)
+                    and (
                         found := expected(
                             curves, site.privacy.labelled, plan.epsilon, together=together
                         )
@@ -66,6 +79,19 @@ def run(arguments: argparse.Namespace) -> None:
     print(json.dumps(rows, indent=1) if arguments.json else table(rows))
     if scenario.strict and (warned := [r for r in rows if r["warning"]]):
         raise ConfigError(f"site {warned[0]['site']}: {warned[0]['warning']}")
+
+
+def measurable(scenario: "Scenario", tasks: Sequence["Task"]) -> bool:
+    """Whether this is like what was measured: the recipe's phases, and classes of whole images."""
+    from server.recipe import Recipe
+
+    recipe = scenario.recipe or Recipe()
+    return (
+        not scenario.phases
+        and recipe.rounds * recipe.local_steps >= LEAST_STEPS
+        and set(recipe.objectives) == {"supervised"}
+        and not any(task.kind == "dense" for task in tasks)
+    )
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -107,12 +133,13 @@ def estimate(expected: dict[str, Any]) -> list[str]:
     lines = []
     for name, shown in (("alone", "alone"), ("together", "with others")):
         if (found := expected.get(name)) is None:
-            lines.append(f"no estimate {shown}: nothing was measured near this size and epsilon")
+            lines.append(f"no estimate {shown}: nothing like it was measured")
             continue
         least, most = found["price"]
         lines.append(
             f"estimate, no promise: test AUC {found['lowest']:.2f} to {found['highest']:.2f} "
-            f"{shown}, {max(0, least):.3f} to {max(0, most):.3f} below the model without privacy "
-            f"(measured near this size and epsilon: {', '.join(found['sets'])})"
+            f"{shown}, {max(0, least):.3f} to {max(0, most):.3f} below the same model with all "
+            "records and without privacy (measured near this size and epsilon: "
+            f"{', '.join(found['sets'])})"
         )
     return lines

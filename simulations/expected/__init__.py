@@ -29,7 +29,8 @@ class Expected:
     highest: float
     """AUC of the data sets that were measured near this place."""
     price: tuple[float, float]
-    """Least and most that the same model reaches above it without privacy."""
+    """Least and most that the same model reaches above it without privacy, with all records of a
+    set at one site."""
     sets: tuple[str, ...]
 
 

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from simulations.commands.plan import estimate
+from medformer.config import Task
+from simulations.commands.plan import estimate, measurable
 from simulations.expected import Expected, expected
+from simulations.scenario import load_scenario
 
 
 def point(dataset: str, sites: int, records: int, epsilon: float | None, auc: float) -> Any:
@@ -54,4 +56,22 @@ def test_it_is_labelled_as_an_estimate():
                                   "sets": ("blood", "path")}})  # fmt: skip
     assert line.startswith("estimate, no promise: test AUC 0.88 to 0.93 alone, 0.060 to 0.070")
     assert "blood, path" in line
-    assert nothing == "no estimate with others: nothing was measured near this size and epsilon"
+    assert nothing == "no estimate with others: nothing like it was measured"
+
+
+@pytest.mark.parametrize(
+    ("settings", "known"),
+    [
+        ([], True),
+        (["recipe.rounds=20"], False),
+        (["recipe.objectives.inpainting=1"], False),
+        (["phases=[{name: a, rounds: 150, local_steps: 2, objectives: {supervised: 1}}]"], False),
+    ],
+)
+def test_only_what_is_trained_like_what_was_measured_has_an_estimate(
+    settings: list[str], known: bool
+):
+    scenario = load_scenario("pneumonia", settings)
+    task = Task(name="t", kind="binary-class", classes=2)
+    assert measurable(scenario, [task]) == known
+    assert not measurable(scenario, [task, Task(name="o", kind="dense", classes=2)])

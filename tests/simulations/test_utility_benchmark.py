@@ -139,6 +139,9 @@ def test_scores_of_the_test_split_are_compared_seed_by_seed(
     mean, spread = f"{np.mean(ours):.3f}"[1:], f"{np.std(ours, ddof=1):.3f}"[1:]
     assert f"| central-dp | `{RECIPE}` | {mean} ({spread}) | – | 2 |" in page.read_text()
     assert "| federated-dp – local-dp | mean |" in page.read_text()
+    assert "160 train and 96 test images: a part of the official file, which has 546." in (
+        page.read_text()
+    )
     auc = {(r["setting"], r["seed"]): r["auc"] for r in rows}
     found = {(r["ours"], r["theirs"]): r for r in json.loads(out.read_text())["rows"]}
     assert set(found) == {("central-dp", "central-plain"), ("federated-dp", "local-dp"),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from client.data import medmnist, npz
 from simulations.benchmarks import record
 from simulations.benchmarks.utility.compare import compare, merged
 from simulations.benchmarks.utility.curves import curves
@@ -67,8 +68,21 @@ def main() -> None:
         scored = [row for row in results.current if row["recipe"] in arguments.recipes]
         record.save(arguments.curves, "measured curves", list(curves(scored, place.data_root)))
     if arguments.markdown:
-        page = markdown(results.current, own, DELTA)
+        sizes = {
+            row["dataset"]: size(row["dataset"], place.data_root, tested=row["auc"] is not None)
+            for row in results.current
+        }
+        page = markdown(results.current, own, DELTA, sizes)
         record.write_part(arguments.markdown, "utility", page)
+
+
+def size(dataset: str, data_root: Path | None, *, tested: bool) -> str:
+    """How many images a set's file has, and how many the official one."""
+    file = medmnist.find(dataset, 28, data_root)
+    training, official = npz.count(file, "train"), medmnist.info(dataset).train_count
+    judged = f"{npz.count(file, 'test'):,} test" if tested else f"{npz.count(file, 'val'):,} val"
+    part = "" if training == official else f": a part of the official file, which has {official:,}"
+    return f"{training:,} train and {judged} images{part}."
 
 
 def trials(arguments: argparse.Namespace) -> Iterator[Trial]:

@@ -13,16 +13,27 @@ HEAD = """# Utility under differential privacy
 
 Written by `python -m simulations.benchmarks.utility --data-root DATA --out
 docs/results/utility.json --markdown FILE` from [utility.json](results/utility.json), whose rows
-name recipe, seed and commit. AUC of the {split} images, mean over seeds, standard deviation over
-seeds in brackets. Delta is {delta:g}; `plain` is the ceiling without privacy. The choice of a
-recipe by the validation images of a set is not covered by its epsilon where `tuning` says so.
+name recipe, seed and commit: each is what `... --test --sets SET --settings SETTING --epsilons
+EPSILON --seeds SEED --recipes RECIPE` adds to that file. AUC of the {split} images, mean over
+seeds, standard deviation over seeds in brackets. Delta is {delta:g}; `plain` is the ceiling
+without privacy. The choice of a recipe by the validation images of a set is not covered by its
+epsilon where `tuning` says so.
 """
 NOTE = """Of test AUC, seeds paired, with the middle 95 % of resamples of seeds and test images.
-`gain`: the lower end is above 0; `no worse`: above -0.02."""
+`gain`: the lower end is above 0; `no worse`: above -0.02. Resamples of five seeds vary less than
+new seeds would, so that where seeds matter more than images these intervals are too narrow. All
+seeds begin from one public start. Labels are divided anew with each seed where they are skewed:
+`site-1` is another hospital in each."""
 
 
-def markdown(rows: Sequence[Row], differences: Sequence[Row], delta: float) -> str:
-    """The whole page: test AUC if every row has it, else validation AUC."""
+def markdown(
+    rows: Sequence[Row], differences: Sequence[Row], delta: float, sizes: Mapping[str, str]
+) -> str:
+    """The whole page: test AUC if every row has it, else validation AUC.
+
+    Args:
+        sizes: Set -> how many images its file has.
+    """
     tested = all(row["auc"] is not None for row in rows)
     metric = "auc" if tested else "validation_auc"
     hours = sum({_trial(row): row["seconds"] for row in rows}.values()) / 3600
@@ -33,7 +44,8 @@ def markdown(rows: Sequence[Row], differences: Sequence[Row], delta: float) -> s
     ]
     for dataset in sorted({row["dataset"] for row in rows}):
         own = [row for row in rows if row["dataset"] == dataset]
-        parts.append(f"## {dataset}\n\nTuning: {own[0]['tuning']}.\n\n{_table(own, metric)}\n")
+        about = f"Tuning: {own[0]['tuning']}. {sizes[dataset]}"
+        parts.append(f"## {dataset}\n\n{about}\n\n{_table(own, metric)}\n")
     if differences:
         parts.append(f"## Differences\n\n{NOTE}\n\n{_differences(differences)}\n")
     return "\n".join(parts)
