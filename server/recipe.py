@@ -21,7 +21,7 @@ AVERAGE_LAST = 0.6
 SERVER_LEARNING_RATE: ServerRate = "sites"
 """Sections 3, 13 and 24."""
 HEADS_LAST = 0.2
-"""Sections 16, 17 and 29."""
+"""Sections 16, 17, 24 and 29."""
 ALONE_LAST = 0.4
 """Where not all sites have the same kind of image. Sections 9, 15, 18 and 29."""
 
@@ -32,9 +32,11 @@ class Recipe(Frozen):
     """A schedule in a few numbers; a run lists `phases` of its own where it needs others."""
 
     rounds: int = Field(default=150, ge=1, le=10_000)
-    """All of them; with the steps of a round and the batch: sections 1, 12 and 15."""
+    """All of them: with the steps of a round, sections 1 and 7."""
     local_steps: int = Field(default=2, ge=1, le=1_000)
+    """Sections 12 and 15: one is better by as much as seeds differ, two need half the messages."""
     expected_batch_size: int = Field(default=256, ge=1, le=65_536)
+    """Sections 15, 26 and 27: larger ones gain little, for their time."""
     objectives: dict[Objective, Annotated[float, Field(gt=0, le=100)]] = Field(
         default={"supervised": 1.0}, min_length=1
     )
@@ -45,7 +47,7 @@ class Recipe(Frozen):
     noise_floor: float | None = Field(default=1e-6, gt=0, le=1)
     """Sections 13 and 22."""
     heads_noise_floor: float | None = Field(default=4e-5, gt=0, le=1)
-    """The same in phases of heads; null: as in the others. Section 14."""
+    """The same in phases of heads; null: as in the others. Sections 14, 17 and 30."""
     heads_first: Share = 0.3
     """Share of the rounds, the first ones, in which only heads are trained. Section 14."""
     heads_last: Share | None = None
@@ -55,7 +57,9 @@ class Recipe(Frozen):
     two is given the other is 0 unless it is given too; if neither is, the sites' kinds of image
     decide."""
     views: int = Field(default=1, ge=1, le=64)
+    """Sections 23 and 26."""
     max_grad_norm: float = Field(default=1.0, gt=0, le=1_000)
+    """Section 23."""
 
     @model_validator(mode="after")
     def _some_together(self) -> "Recipe":
@@ -124,12 +128,13 @@ class Training(Frozen):
     recipe: Recipe | None = None
     """What makes the phases where none are listed; the default one if left out."""
     local_momentum: float = Field(default=0.9, ge=0, lt=1)
+    """With the server's: section 7."""
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
     server_learning_rate: ServerRate = SERVER_LEARNING_RATE
     average_last: float = Field(default=AVERAGE_LAST, ge=0, le=1)
     concepts: bool = True
     """Sites with the same kind of image answer with concepts that they train together; `false`:
-    each with heads of its own alone, which learn from its own records only."""
+    each with heads of its own alone, which learn from its own records only. Section 30."""
     pretraining: Pretraining | None
     """Public pre-training; `pretraining: false` starts from random tensors."""
 
