@@ -98,6 +98,16 @@ class Admission:
         replace_file(self.folder / NODES, json.dumps(known, indent=1).encode())
 
 
+def node_ids(file: Path) -> dict[str, int]:
+    """Name -> id of the member's node, of a nodes.json; nobody where it cannot be read."""
+    try:
+        known = json.loads(file.read_bytes())
+        return {name: int(entry["node_id"]) for name, entry in known.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        log.error("%s: cannot be read (%s): no node is known", file, error)
+        return {}
+
+
 def _node_id(answer: str) -> str:
     try:
         found = json.loads(answer[answer.index("{") :])

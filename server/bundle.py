@@ -42,6 +42,7 @@ RUN_CONFIG: dict[str, Any] = {
     "data-root": "",
     "state-dir": "",
     "deployment": False,
+    "nodes": "",
     "approval-wait": 0.0,
     "round-deadline": 3_600.0,
     "round-grace": 60.0,

@@ -1,10 +1,12 @@
 """One run over real hospitals: no exact value, secure noise, people who have to say yes first."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from medformer.processes import end_with_parent
+from server.admission import node_ids
 from server.checkpoints import write_json
 from server.coordinate import Run, outcome
 from server.federation import Federation, load_federation
@@ -23,6 +25,7 @@ NODES_WAIT = 120.0
 def deploy(
     grid: Any,
     folder: Path,
+    nodes: Path | None,
     start: Callable[[Federation], Tensors],
     release: Mapping[str, Any],
     approval_wait: float,
@@ -34,6 +37,7 @@ def deploy(
     Args:
         grid: Flower's.
         folder: The run folder, with federation.json in it.
+        nodes: nodes.json of the consortium, which knows each member's node; None believes nodes.
         start: Makes the shared tensors of round 0.
         release: What may leave a site, as the code that all sites run declares it.
         approval_wait: Seconds to wait for the sites' people to say yes, and for their hours.
@@ -52,6 +56,7 @@ def deploy(
             nodes_wait=NODES_WAIT,
             quorum=federation.quorum,
             grace=grace,
+            members=None if nodes is None else partial(node_ids, nodes),
         )
         run = Run(fleet, federation, folder, approval_wait=approval_wait, deadline=deadline)
         run.execute(lambda: start(federation))

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,6 +68,8 @@ class FlowerFleet:
         nodes_wait: Seconds to wait for the nodes.
         quorum: Sites that are enough to go on with. Without one all have to be there.
         grace: Seconds that the others get once enough have answered.
+        members: Name -> node of each member, looked up at each hello: a node that says another's
+            name is left alone. Without it nodes are who they say they are.
     Raises:
         FederationError: Fewer nodes than sites.
         RunInterrupted: Fewer nodes than a quorum.
@@ -82,11 +84,13 @@ class FlowerFleet:
         *,
         quorum: int | None = None,
         grace: float = GRACE,
+        members: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         self._grid = grid
         self._timeout = timeout
         self._quorum = quorum
         self._grace = grace
+        self._members = members
         self._nodes: dict[str, int] = {}
         self._strangers: set[int] = set()
         end = time.monotonic() + nodes_wait
@@ -112,7 +116,9 @@ class FlowerFleet:
         known = self._strangers | set(self._nodes.values())
         new = sorted(set(self._grid.get_node_ids()) - known)
         answers: dict[str, HelloAnswer] = {}
-        for node, answer in self._send({node: request for node in new}, HELLO_WAIT).items():
+        said = self._send({node: request for node in new}, HELLO_WAIT)
+        members = self._members() if self._members is not None and said else None
+        for node, answer in said.items():
             if isinstance(answer, Lost):
                 if self._quorum is None:
                     raise FederationError(f"a node did not answer hello: {answer.reason}")
@@ -121,6 +127,11 @@ class FlowerFleet:
             if not isinstance(answer, HelloAnswer):
                 log.warning("node %d serves no site: %s", node, answer)
                 self._strangers.add(node)
+                continue
+            if members is not None and members.get(answer.site) != node:
+                log.warning("node %d says %r, whose node it is not", node, answer.site)
+                if answer.site in members:  # else it may be let in just now
+                    self._strangers.add(node)
                 continue
             if answer.site in self._nodes:
                 raise FederationError(f"two nodes say that they are {answer.site!r}")

@@ -28,7 +28,7 @@ from medformer.errors import ConfigError
 from medformer.files import is_secret, replace_file, write_secret
 from medformer.processes import Supervisor, free_port, is_taken
 from medformer.settings import read_yaml
-from server.admission import Admission
+from server.admission import NODES, Admission
 from server.bundle import APP_ID, RUN_CONFIG, VERSION, toml, write_app
 from server.deployment import FEDERATION
 from server.errors import SuperLinkError
@@ -243,6 +243,7 @@ class SuperLink:
             **RUN_CONFIG,
             "out": str(out.absolute()),
             "deployment": True,
+            "nodes": str((self.folder / NODES).absolute()),
             "approval-wait": 3_600.0 * run.approval_hours,
             "round-deadline": 60.0 * run.round_minutes,
             "round-grace": run.grace_seconds,

@@ -40,7 +40,8 @@ def main(grid: Grid, context: Context) -> None:
     folder = run_folder(context.run_config, context.run_id)
     if context.run_config.get("deployment"):
         keys = ("approval-wait", "round-deadline", "round-grace")
-        _deploy(grid, folder, [float(context.run_config[key]) for key in keys])
+        waits = [float(context.run_config[key]) for key in keys]
+        _deploy(grid, folder, _path(context.run_config.get("nodes")), waits)
         return
     with outcome(folder):
         prepared = _prepared(folder, context.run_config)
@@ -64,14 +65,14 @@ def main(grid: Grid, context: Context) -> None:
     log.info("report: %s", folder / "report.html")
 
 
-def _deploy(grid: Grid, folder: Path, waits: Sequence[float]) -> None:
+def _deploy(grid: Grid, folder: Path, nodes: Path | None, waits: Sequence[float]) -> None:
     """Real hospitals: they have their own guards, and nothing exact is asked for."""
     with FreshProcess() as helper:
 
         def start(federation: Federation) -> Tensors:
             return helper.call(start_of_federation, federation, folder)
 
-        deploy(grid, folder, start, release.declaration(), *waits)
+        deploy(grid, folder, nodes, start, release.declaration(), *waits)
 
 
 def start_of_federation(federation: Federation, folder: Path) -> Tensors:

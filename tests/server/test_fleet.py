@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
+from server.admission import node_ids
 from server.errors import FederationError, RunInterrupted
 from server.fleet import FlowerFleet, Lost
 from server.protocol import Evaluate, Hello, HelloAnswer, Refusal, read_request, to_content
@@ -137,6 +139,30 @@ def test_a_node_that_is_away_is_not_asked_and_one_that_comes_is_found():
     grid.nodes |= {3: "west", 4: "east"}
     assert set(own.hello(HELLO)) == {"east"}
     assert isinstance(ask(own, "west")["west"], Refusal)
+
+
+def test_a_node_that_says_another_members_name_is_left_alone():
+    """Its key is its own: it can neither answer for the other nor stop the run. One that is let in
+    just now is asked again."""
+    grid = FakeGrid({1: "north", 2: "north", 3: "west", 4: "east"})
+    members = {"north": 1, "south": 2, "west": 3}
+    own = FlowerFleet(grid, 3, 5, 0.05, quorum=2, members=lambda: members)  # type: ignore[arg-type]
+    assert set(own.hello(HELLO)) == {"north", "west"}
+    assert own._nodes == {"north": 1, "west": 3}
+    members["east"] = 4
+    assert set(own.hello(HELLO)) == {"east"}
+    assert [node for node, _ in grid.asked].count(2) == 1
+
+
+def test_without_a_list_of_members_no_node_is_known(tmp_path: Path):
+    """Nobody is believed because a file is damaged."""
+    file = tmp_path / "nodes.json"
+    for text in (None, "", "[]", '{"north": {"node_id": "x"}}', '{"north": 5}'):
+        if text is not None:
+            file.write_text(text)
+        assert node_ids(file) == {}
+    file.write_text('{"north": {"node_id": "17", "public_key": "k"}}')
+    assert node_ids(file) == {"north": 17}
 
 
 def test_two_nodes_of_one_name_are_refused():
