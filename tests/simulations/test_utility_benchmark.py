@@ -199,8 +199,9 @@ def test_rows_of_earlier_defaults_are_kept_and_not_shown(
     (row,) = run(data_root, monkeypatch, *wanted)
     shown, out = page.read_text(), data_root.parent / "utility.json"
     old = {**row, "meaning": {"steps": 7}, "validation_auc": 0.111}
-    out.write_text(json.dumps({"rows": [row, old]}))
-    assert run(data_root, monkeypatch, *wanted) == [row, old]
+    gone = {**old, "recipe": "noise_step=.001"}
+    out.write_text(json.dumps({"rows": [row, old, gone]}))
+    assert run(data_root, monkeypatch, *wanted) == [row, old, gone]
     assert page.read_text() == shown
 
 

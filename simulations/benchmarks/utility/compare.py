@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from client.data import medmnist, npz
+from medformer.errors import ConfigError
 from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER
 from simulations.benchmarks.utility.stats import Difference, Floats, Side, areas, difference
 from simulations.benchmarks.utility.trials import Row, scores_file
@@ -172,7 +173,15 @@ class Scored:
 
 
 def _truth(dataset: str, data_root: Path | None) -> Any:
+    """(N,) classes of the test images.
+
+    Raises:
+        ConfigError: They have several labels each.
+    """
     _, columns = npz.read(medmnist.find(dataset, 28, data_root), "test")
+    if columns["labels"].shape[1] > 1:
+        raise ConfigError(f"{dataset}: scores of several labels an image cannot be compared: leave "
+                          "--compare out")  # fmt: skip
     return columns["labels"][:, 0].astype(np.int64)
 
 

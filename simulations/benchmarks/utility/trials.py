@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medformer.errors import ConfigError
 from medformer.files import replace_file
 from simulations.benchmarks import record
 from simulations.benchmarks.utility.recipe import Recipe
@@ -174,7 +175,7 @@ class Results:
     @property
     def current(self) -> list[Row]:
         """Rows whose recipe still means what it meant: defaults have changed since others."""
-        return [r for r in self.rows if r["meaning"] == Recipe.parse(r["recipe"]).as_json()]
+        return [row for row in self.rows if row["meaning"] == _meaning(row["recipe"])]
 
     def add(self, trial: Trial, rows: Iterable[Row]) -> None:
         """Put a trial's rows in the place of older ones."""
@@ -192,6 +193,14 @@ class Results:
         with record.alone(self._path):
             self.rows = _read(self._path)
             yield
+
+
+def _meaning(line: str) -> dict[str, Any] | None:
+    """What a line comes to now; None where its words are no longer known."""
+    try:
+        return Recipe.parse(line).as_json()
+    except ConfigError:
+        return None
 
 
 def _read(path: Path | None) -> list[Row]:
