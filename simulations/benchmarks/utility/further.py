@@ -17,7 +17,7 @@ PRESET, SIZE = "tiny", 28
 START = Pretraining()
 """Of federations."""
 FURTHER = Pretraining(
-    images=2_000, patterns=4_000, volumes=0, steps=3_000, learning_rate=1e-3, seed=1
+    images=2_000, patterns=4_000, volumes=0, steps=2_000, learning_rate=1e-3, seed=1
 )
 """As many steps with the other sets as with phantoms alone, which tell what steps do by themselves.
 """
