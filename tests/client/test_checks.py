@@ -223,7 +223,7 @@ def test_a_full_disk_is_found(north: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda _: short)
     (line,) = [line for line in looked(north) if line.state == "FIX"]
     assert line.name == "disk"
-    assert "511 MiB are free, and a run may need 512 MiB" in line.text
+    assert "1023 MiB are free, and a run may need 1024 MiB" in line.text
 
 
 def test_code_that_is_not_installed_is_found(north: Path, monkeypatch: pytest.MonkeyPatch):

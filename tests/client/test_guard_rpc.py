@@ -30,6 +30,7 @@ from client.permissions import ExposedError
 from client.privacy.noise import SecureNoise
 from client.site import Site
 from server.protocol import (
+    LARGEST_MESSAGE,
     AdmitAnswer,
     EvaluateAnswer,
     Hello,
@@ -140,7 +141,7 @@ def test_a_run_through_the_socket(guard: Guard, schedule: Schedule, tmp_path: Pa
                 "refusal", "unknown", "",
             )  # fmt: skip
             with pytest.raises(grpc.RpcError) as large:
-                raw(bytes(70 * 2**20), timeout=30)
+                raw(bytes(LARGEST_MESSAGE + 2**20), timeout=60)
             assert large.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
             with pytest.raises(grpc.RpcError):
                 raw(b"\xff\xff\xff not protobuf", timeout=10)

@@ -1,5 +1,6 @@
 """What is between a hospital and its consortium is told apart: name, firewall, port, TLS, clock."""
 
+import re
 import socket
 import time
 from datetime import UTC, datetime, timedelta
@@ -117,7 +118,14 @@ def test_what_speaks_no_tls_is_no_server_of_a_consortium(tmp_path: Path, hasty: 
 
 @pytest.mark.parametrize(
     ("shift", "said"),
-    [(0, ""), (30, ""), (-2, ""), (-60, "60 s ahead"), (400, "400 s behind"), (7200, "behind")],
+    [
+        (0, ""),
+        (30, ""),
+        (-2, ""),
+        (-60, "6[0-2] s ahead"),
+        (400, "(400|39[89]) s behind"),
+        (7200, "behind"),
+    ],
 )
 def test_a_clock_that_flower_would_refuse_is_found(tmp_path: Path, shift: float, said: str):
     """By the server's own word; it takes what is minutes old, and nothing from its future."""
@@ -126,7 +134,7 @@ def test_a_clock_that_flower_would_refuse_is_found(tmp_path: Path, shift: float,
         ahead = greet("localhost", port, folder / "ca.crt").ahead
     assert ahead is not None
     assert ahead == pytest.approx(-shift, abs=2)
-    assert said in off(ahead)
+    assert re.search(said, off(ahead))
     assert bool(said) == bool(off(ahead))
 
 
