@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from flwr.app import Message
+from flwr.app import Array, Message
 from flwr.serverapp import Grid
 
 from server.errors import FederationError, RunInterrupted
@@ -163,8 +163,11 @@ class FlowerFleet:
         answers: dict[int, Answer | Lost] = {}
         if not requests:
             return answers
+        packed: dict[int, Array] = {}  # all sites begin a round from the same tensors
         messages = [
-            Message(content=to_content(r), dst_node_id=node, message_type=r.kind, ttl=timeout)
+            Message(
+                content=to_content(r, packed), dst_node_id=node, message_type=r.kind, ttl=timeout
+            )
             for node, r in requests.items()
         ]
         waiting = {i for i in self._grid.push_messages(messages) if i}

@@ -475,14 +475,22 @@ class ProtocolError(Exception):
     """A message that is not of this contract."""
 
 
-def to_content(part: Request | Answer) -> RecordDict:
-    """Pack a request or an answer; tensors as one file of safetensors, the rest as scalars."""
+def to_content(part: Request | Answer, packed: dict[int, Array] | None = None) -> RecordDict:
+    """Pack a request or an answer; tensors as one file of safetensors, the rest as scalars.
+
+    Args:
+        packed: Tensors that were packed before, by their mapping's id, for messages that say the
+            same to many; the mappings have to outlive it.
+    """
+    known = {} if packed is None else packed
     config: dict[str, Any] = {"type": type(part).__name__}
     content: dict[str, ArrayRecord | ConfigRecord] = {}
     for item in fields(part):
         value = getattr(part, item.name)
         if item.name == "tensors":
-            content["tensors"] = ArrayRecord({PACKED: _packed(value)})
+            if id(value) not in known:
+                known[id(value)] = _packed(value)
+            content["tensors"] = ArrayRecord({PACKED: known[id(value)]})
         elif value is not None:
             config[item.name] = value
     content["fields"] = ConfigRecord(config)

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
@@ -11,7 +13,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from server.admission import node_ids
 from server.errors import FederationError, RunInterrupted
 from server.fleet import FlowerFleet, Lost
-from server.protocol import Evaluate, Hello, HelloAnswer, Refusal, read_request, to_content
+from server.protocol import PACKED, Evaluate, Hello, HelloAnswer, Refusal, read_request, to_content
 
 HELLO = Hello("run", "0" * 64)
 Answers = Callable[[int, Message], Message | None]
@@ -85,6 +87,19 @@ def test_all_are_asked_and_waited_for():
     assert all(isinstance(a, Refusal) for a in answers.values())
     assert own.hello(HELLO) == {}
     assert [node for node, _ in grid.asked].count(9) == 1
+
+
+def test_what_all_sites_are_sent_is_packed_once():
+    """However many they are; other tensors are others."""
+    grid = FakeGrid({1: "north", 2: "south", 3: "west"})
+    own = fleet(grid)
+    own.hello(HELLO)
+    same, other = ({"a": np.full(3, value, "f4")} for value in (1, 2))
+    sent = {"north": same, "south": same, "west": other}
+    own.ask({site: replace(question(), tensors=tensors) for site, tensors in sent.items()})
+    data = [m.content["tensors"][PACKED].data for m in grid.pushed[3:]]
+    assert data[0] is data[1]
+    assert [float(read_request(m).tensors["a"][0]) for m in grid.pushed[3:]] == [1, 1, 2]
 
 
 def test_too_few_nodes_are_an_error_that_says_what_to_do():
