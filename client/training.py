@@ -157,13 +157,18 @@ def train_round(
         rows, units = whole.rows(engine.draw(len(whole)), generator)
         rows, units = seen_often(rows, units, phase.views)
         drawn = list(records.take(rows))
-        batches = [augmented(stack, site, dense, generator) for stack in drawn]
+        moves = [
+            Move.draw(len(stack), site.domain.rank, generator, flip=site.flip) for stack in drawn
+        ]
         valid = torch.cat([stack.valid for stack in drawn]) if drawn else torch.zeros(0).bool()
 
-        def losses(part: slice, batches: list[Batch] = batches) -> Tensor:
-            return mix_losses(model, _slice(batches, part), mix, generator)
+        def losses(part: slice, drawn: list[Stack] = drawn, moves: list[Move] = moves) -> Tensor:
+            which, rows = _place([len(stack) for stack in drawn], part)
+            # Pixels become numbers slice by slice: what is drawn may be more than fits.
+            batch = augmented(drawn[which][rows], site, dense, moves[which][rows])
+            return mix_losses(model, batch, mix, generator)
 
-        total += engine.step(losses, valid, [len(b) for b in batches], units)
+        total += engine.step(losses, valid, [len(stack) for stack in drawn], units)
         seen += int(valid.sum())
     return total / max(seen, 1)
 
@@ -197,20 +202,19 @@ def seen_often(rows: Tensor, units: Tensor | None, views: int) -> tuple[Tensor, 
     return rows.repeat_interleave(views), units.repeat_interleave(views)
 
 
-def augmented(stack: Stack, site: Site, dense: Sequence[str], generator: torch.Generator) -> Batch:
-    """Images moved at random, masks along with them."""
-    move = Move.draw(len(stack), site.domain.rank, generator, flip=site.flip)
+def augmented(stack: Stack, site: Site, dense: Sequence[str], move: Move) -> Batch:
+    """Images moved, masks along with them."""
     labels = {k: move(v) if k in dense else v for k, v in stack.labels.items()}
     return Batch(standardise(move(stack.images)), labels, site.domain, stack.spacing)
 
 
-def _slice(batches: Sequence[Batch], part: slice) -> Batch:
-    """Rows of the whole drawn batch, all of them of one shape."""
+def _place(lengths: Sequence[int], part: slice) -> tuple[int, slice]:
+    """Rows of the whole drawn batch, all of them in one stack: which stack, and its own rows."""
     start = 0
-    for batch in batches:
-        if part.start < start + len(batch):
-            return batch[part.start - start : part.stop - start]
-        start += len(batch)
+    for which, length in enumerate(lengths):
+        if part.start < start + length:
+            return which, slice(part.start - start, part.stop - start)
+        start += length
     raise IndexError(f"rows {part} are outside the batch of {start}")
 
 

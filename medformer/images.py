@@ -93,6 +93,10 @@ class Move:
         mirrored = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
         return cls(shifts, mirrored)
 
+    def __getitem__(self, rows: slice) -> "Move":
+        """That of some of the images."""
+        return Move(self.shifts[:, rows], self.mirrored[rows])
+
     def __call__(self, images: Tensor) -> Tensor:
         """(B, ..., *spatial) moved; edges are repeated, not wrapped."""
         first = images.ndim - len(self.shifts)

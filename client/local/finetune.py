@@ -25,6 +25,7 @@ from client.store import Store, StoreError
 from client.training import augmented, final_state
 from medformer import phantoms
 from medformer.config import Frozen
+from medformer.images import Move
 from medformer.library import seeded
 from medformer.model import Medformer
 from medformer.objectives import mix_losses, trained_parameters
@@ -197,7 +198,8 @@ def _epoch(
     model.train()
     total, seen = 0.0, 0
     for stack in _batches(records, batch, generator):
-        moved = augmented(stack, site, dense, generator)
+        move = Move.draw(len(stack), site.domain.rank, generator, flip=site.flip)
+        moved = augmented(stack, site, dense, move)
         losses = mix_losses(model, moved, MIX, generator)
         optimizer.zero_grad()
         losses.mean().backward()

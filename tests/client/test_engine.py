@@ -14,7 +14,7 @@ from client.privacy import engine as engine_module
 from client.privacy.engine import ClipGroup, DpEngine, EngineError
 from client.privacy.noise import NoiseSource, SecureNoise, SeededNoise
 from client.privacy.plan import PhasePlan
-from client.training import _slice
+from client.training import _place
 from medformer.config import Domain, ModelConfig, Task
 from medformer.images import standardise
 from medformer.model import Medformer
@@ -174,7 +174,8 @@ def test_clipped_sum_over_mixed_shapes_is_that_of_each_record_alone(
     taken = []
 
     def losses(rows: slice) -> Tensor:
-        batch = _slice(batches, rows)
+        which, own = _place([len(b) for b in batches], rows)
+        batch = batches[which][own]
         taken.append((len(batch), tuple(batch.images.shape[2:])))
         return mix_losses(model, batch, {objective: 0.7}, torch.Generator())
 

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from client import training
 from client.data.load import forget, load
 from client.guard import Guard
-from client.privacy import ledger_file, release
+from client.privacy import engine, ledger_file, release
 from client.privacy.refusals import PolicyForbids
 from client.site import Site
 from client.store import Store
 from client.training import initial_state, site_model
+from medformer.images import standardise
 from medformer.sharing import is_local
 from server.protocol import (
     AdmitAnswer,
@@ -461,6 +463,27 @@ def test_own_tensors_that_are_lost_are_not_begun_anew(
     attempts = [r for r in ledger_rows(guard.folder) if r["kind"] == "attempt"]
     assert [(r["round"], r["attempt"]) for r in attempts] == [(1, 0)]
     assert isinstance(guard.handle(train(schedule, 1, attempt=1)), TrainAnswer)
+
+
+def test_only_a_slice_of_what_is_drawn_becomes_numbers_at_a_time(
+    open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+):
+    """However many images and views are drawn: else whether an answer comes would tell of it."""
+    sizes: list[int] = []
+
+    def spy(images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        return standardise(images)
+
+    monkeypatch.setattr(training, "standardise", spy)
+    monkeypatch.setattr(engine, "PHYSICAL_BATCH", 8)
+    phase = schedule.phases[0].model_copy(update={"views": 4})
+    often = schedule.model_copy(update={"phases": (phase,)})
+    guard = open_guard(site)
+    guard.handle(admit(often))
+    assert isinstance(guard.handle(train(often)), TrainAnswer)
+    assert sum(sizes) > 40
+    assert max(sizes) <= 8
 
 
 def test_heads_may_be_trained_without_momentum(open_guard: Open, site: Site, schedule: Schedule):
