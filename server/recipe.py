@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from medformer.config import Domain, Frozen, Name, PresetName
 from medformer.settings import explain
 from server.federation import Pretraining, ServerRate, with_public_start
-from server.protocol import LABEL_OBJECTIVES, Objective, Phase, Schedule
+from server.protocol import LABEL_OBJECTIVES, MOST_ROUNDS, Objective, Phase, Schedule
 
 AVERAGE_LAST = 0.6
 """Section 7."""
@@ -31,7 +31,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class Recipe(Frozen):
     """A schedule in a few numbers; a run lists `phases` of its own where it needs others."""
 
-    rounds: int = Field(default=150, ge=1, le=10_000)
+    rounds: int = Field(default=150, ge=1, le=MOST_ROUNDS)
     """All of them: with the steps of a round, sections 1 and 7."""
     local_steps: int = Field(default=2, ge=1, le=1_000)
     """Sections 12 and 15: one is better by as much as seeds differ, two need half the messages."""

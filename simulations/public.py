@@ -150,7 +150,7 @@ def declared(settings: Pretraining, data_root: Path | None) -> PublicSet:
     facts = medmnist.info(settings.source)
     modality, anatomy = ANATOMY[facts.name]
     domain = Domain(
-        name="public",
+        name=facts.name,
         modality=modality,
         anatomy=anatomy,
         channels=facts.channels,

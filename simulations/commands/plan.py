@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     import dataclasses
 
     from client.privacy.plan import costs, solve
+    from medformer.config import ModelConfig
     from medformer.errors import ConfigError
     from simulations.expected import expected, measured
     from simulations.prepare import resolve_sites
@@ -41,8 +41,9 @@ def run(arguments: argparse.Namespace) -> None:
     scenario = load_scenario(arguments.scenario, arguments.settings)
     rows: list[dict[str, Any]] = []
     sites = [site for _, site in resolve_sites(scenario, None, arguments.data_root)]
-    counts = Counter(site.domain.kind for site in sites)
-    shared = {kind for kind, n in counts.items() if n > 1 and scenario.concepts}
+    domains = [site.domain for site in sites]
+    named = ModelConfig.for_domains(domains)
+    shared = named.between(domains if scenario.concepts else []).kinds
     for site in sites:
         try:
             plan = solve(scenario.schedule, site.privacy, site.tasks)

@@ -1,13 +1,12 @@
 """How much other kinds of image could teach at best: a public start that is trained on with them as
 if they were public, labels included, without any noise."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 from medformer.errors import ConfigError
 from server.federation import Pretraining
-from server.pretraining import PublicSet, phantom_sets, train_public
+from server.pretraining import phantom_sets, train_public
 from server.protocol import Tensors
 from simulations import pretrained
 from simulations.benchmarks.utility.recipe import Recipe
@@ -55,14 +54,7 @@ def trained_on(others: Sequence[str], data_root: Path | None, cache: Path) -> Te
 
     def train() -> Tensors:
         start = public_tensors(START, PRESET, EPS, SIZE, data_root, cache)
-        sets = [*phantom_sets(FURTHER), *_named(real, data_root)]
+        sets = [*phantom_sets(FURTHER), *(declared(settings, data_root) for settings in real)]
         return train_public(PRESET, EPS, FURTHER, sets, start=start)
 
     return pretrained.kept({"start": first, "further": further}, cache, train)
-
-
-def _named(sources: Sequence[Pretraining], data_root: Path | None) -> Iterator[PublicSet]:
-    """Each under its own name: the sites of one model have different ones."""
-    for settings in sources:
-        one = declared(settings, data_root)
-        yield replace(one, domain=one.domain.model_copy(update={"name": settings.source}))
