@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +35,7 @@ class Difference:
         return "loss" if self.upper < 0 else "unresolved"
 
 
-def weighted_auc(truth: Truth, scores: Floats, weights: Floats) -> Floats:
+def weighted_auc(truth: Truth, scores: Floats, weights: npt.NDArray[Any]) -> Floats:
     """AUC as `client.evaluation.auc`, of each of R resamples of the images.
 
     Args:
@@ -44,22 +46,30 @@ def weighted_auc(truth: Truth, scores: Floats, weights: Floats) -> Floats:
         (R,); NaN where a resample lacks a class.
     """
     columns = range(1, 2) if scores.shape[1] == 1 else range(scores.shape[1])
-    areas = [_binary(truth == column, scores[:, i], weights) for i, column in enumerate(columns)]
+    drawn = np.ascontiguousarray(weights.T, dtype=float)
+    areas = [_binary(truth == column, scores[:, i], drawn) for i, column in enumerate(columns)]
     return np.mean(areas, axis=0)
 
 
 def _binary(positive: npt.NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
-    """(R,): share of pairs in the right order, ties counted half."""
-    order = np.argsort(scores, kind="stable")
-    _, group = np.unique(scores[order], return_inverse=True)
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(group)) + 1])
-    own = weights[:, order] * positive[order]
-    other = weights[:, order] * ~positive[order]
-    wins, rivals = np.add.reduceat(own, starts, axis=1), np.add.reduceat(other, starts, axis=1)
-    below = np.cumsum(rivals, axis=1) - rivals
+    """(R,): share of pairs in the right order, ties counted half. `weights` is (N, R)."""
+    ours, theirs = scores[positive], scores[~positive]
+    order = np.argsort(theirs)
+    below = np.zeros((len(theirs) + 1, weights.shape[1]))  # weight of the k lowest others
+    np.cumsum(weights[~positive][order], axis=0, out=below[1:])
+    first, last = (np.searchsorted(theirs[order], ours, side) for side in ("left", "right"))
+    wins = weights[positive]
     with np.errstate(invalid="ignore"):
-        won = (wins * (below + rivals / 2)).sum(1)
-        return np.asarray(won / (wins.sum(1) * rivals.sum(1)))
+        won = (wins * (below[first] + below[last])).sum(0) / 2
+        return np.asarray(won / (wins.sum(0) * below[-1]))
+
+
+@lru_cache(maxsize=8)
+def _drawn(count: int, seed: int, resamples: int) -> npt.NDArray[np.uint8]:
+    """(R, N) how often each image is drawn."""
+    rng = np.random.default_rng([count, seed])
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
+    return drawn.astype(np.uint8)
 
 
 def areas(truth: Truth, scores: Floats, resamples: int = RESAMPLES) -> Floats:
@@ -70,14 +80,10 @@ def areas(truth: Truth, scores: Floats, resamples: int = RESAMPLES) -> Floats:
         truth: (N,) classes of the test images.
         scores: (N, T) probabilities.
     """
-    count = len(truth)
-    rng = np.random.default_rng([count, int(truth.sum())])
-    found = [weighted_auc(truth, scores, np.ones((1, count)))]
-    for first in range(0, resamples, _CHUNK):
-        size = min(_CHUNK, resamples - first)
-        drawn = rng.multinomial(count, np.full(count, 1 / count), size=size)
-        found.append(weighted_auc(truth, scores, drawn.astype(float)))
-    return np.concatenate(found)
+    drawn = _drawn(len(truth), int(truth.sum()), resamples)
+    chunks = [drawn[first : first + _CHUNK] for first in range(0, resamples, _CHUNK)]
+    once = np.ones((1, len(truth)))
+    return np.concatenate([weighted_auc(truth, scores, some) for some in (once, *chunks)])
 
 
 Side = Mapping[int, Sequence[Floats]]
