@@ -19,8 +19,10 @@ $(STAMP): pyproject.toml requirements.lock
 demo: $(STAMP)
 	$(BIN)/fedmedformer simulate quickstart --out runs/quickstart --overwrite
 
+# A worker a core, each file in one of them; tests that start Flower need all cores for themselves.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not flower and not heavy" -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "flower and not heavy"
 
 test-heavy: $(STAMP)
 	$(BIN)/python -m pytest -m heavy
