@@ -154,7 +154,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python.parent
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def consortium(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
     """Provisioned with the commands that people type; server and sites are up."""
     folder = tmp_path_factory.mktemp("c")
