@@ -30,6 +30,7 @@ from simulations.benchmarks.utility.example import client_of, train_example
 from simulations.benchmarks.utility.federate import plan_of, train
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings import SETTINGS, groups
+from simulations.benchmarks.utility.trials import scores_file
 from simulations.public import EPS, public_tensors
 
 PLAIN = "heads_first=0 heads_last=0"
@@ -156,7 +157,18 @@ def test_scores_of_the_test_split_are_compared_seed_by_seed(
         assert row["mean"] == pytest.approx(np.mean(gaps), abs=2e-4)
         assert row["lower"] <= row["upper"]
         assert row["pairs"] == 2
-    for scores in (data_root.parent / "cache").glob("scores-*"):
+    cache = data_root.parent / "cache"
+    kept = {(r["setting"], r["seed"]): scores_file(r, cache) for r in rows}
+    kept["central-dp", 0].unlink()
+    kept["central-plain", 1].unlink()
+    run(data_root, monkeypatch, *wanted, "--compare", str(out.with_name("fewer.json")))
+    fewer = json.loads(out.with_name("fewer.json").read_text())["rows"]
+    assert {(r["ours"], r["theirs"]): r["pairs"] for r in fewer} == {  # only seeds that both have
+        ("federated-dp", "local-dp"): 2,
+        ("federated-dp", "central-dp"): 1,
+        ("federated-dp", "local-dp, central-dp"): 1,
+    }
+    for scores in cache.glob("scores-*"):
         scores.unlink()
     before = out.read_text()
     run(data_root, monkeypatch, *wanted)

@@ -50,7 +50,8 @@ ALL = "all"
 def compare(
     rows: Sequence[Row], recipes: Sequence[str], cache: Path, data_root: Path | None
 ) -> Iterator[dict[str, Any]]:
-    """A row for each data set, epsilon and question whose trials' scores are in the cache.
+    """A row for each data set, epsilon and question whose trials' scores are in the cache, of
+    one seed at least in all that it compares.
 
     Args:
         recipes: The lines whose rows are compared; the first that a setting was measured with
@@ -67,11 +68,12 @@ def compare(
         }
         for question in QUESTIONS:
             wanted = (question.ours, *question.theirs)
-            able = [d for d in sets if all(setting in found[d] for setting in wanted)]
+            seeds = {d: _seeds(found[d], wanted) for d in sets}
+            able = [d for d in sets if seeds[d]]
             for dataset in able:
                 for site, pair in _pairs(question, found[dataset]):
                     yield _row(dataset, epsilon, question, site, difference([pair]))
-            if question.over_sets and len(able) > 1:
+            if question.over_sets and len(able) > 1 and set.intersection(*(seeds[d] for d in able)):
                 pairs = [next(_pairs(question, found[d]))[1] for d in able]
                 yield _row(ALL, epsilon, question, "mean", difference(pairs))
         for dataset in sets:
@@ -90,7 +92,7 @@ def _recipes(
             ours, theirs = f"{setting}: {line}", f"{setting}: {first}"
             found = {ours: by_recipe[line][setting], theirs: by_recipe[first][setting]}
             question = Question(ours, (theirs,))
-            for site, pair in _pairs(question, found):
+            for site, pair in _pairs(question, found) if _seeds(found, (ours, theirs)) else ():
                 yield _row(rows[0]["dataset"], epsilon, question, site, difference([pair]))
 
 
@@ -129,6 +131,11 @@ def _pairs(question: Question, found: Found) -> Iterator[tuple[str, tuple[Side, 
         for site in sorted(next(iter(ours.values()))):
             one, *_ = ({s: [sites[site]] for s, sites in side.items()} for side in theirs)
             yield site, ({s: [sites[site]] for s, sites in ours.items()}, one)
+
+
+def _seeds(found: Found, settings: Sequence[str]) -> set[int]:
+    """Those that all of the settings were measured with."""
+    return set.intersection(*(set(found.get(setting, ())) for setting in settings))
 
 
 def _mean(found: Mapping[int, Mapping[str, Floats]]) -> Side:
