@@ -26,11 +26,12 @@ from server.pretraining import initial_shared
 from simulations.baselines import LocalFleet
 from simulations.benchmarks.utility import __main__ as command
 from simulations.benchmarks.utility import further
+from simulations.benchmarks.utility.curves import curves
 from simulations.benchmarks.utility.example import client_of, train_example
 from simulations.benchmarks.utility.federate import plan_of, train
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings import SETTINGS, groups
-from simulations.benchmarks.utility.trials import scores_file
+from simulations.benchmarks.utility.trials import Row, scores_file
 from simulations.public import EPS, public_tensors
 
 PLAIN = "heads_first=0 heads_last=0"
@@ -215,6 +216,23 @@ def test_rows_of_earlier_defaults_are_kept_and_not_shown(
     out.write_text(json.dumps({"rows": [row, old, gone]}))
     assert run(data_root, monkeypatch, *wanted) == [row, old, gone]
     assert page.read_text() == shown
+
+
+def test_one_recipe_makes_a_point_that_is_planned_with(data_root: Path):
+    """The first that it was measured with, not a mean over recipes; others fill in what it lacks."""
+
+    def row(recipe: str, epsilon: float | None, seed: int, auc: float | None) -> Row:
+        setting = "central-plain" if epsilon is None else "federated-dp"
+        return {"dataset": "breastmnist", "setting": setting, "recipe": recipe, "epsilon": epsilon,
+                "seed": seed, "auc": auc, "commit": "c"}  # fmt: skip
+
+    rows = [row("best", None, 0, 0.9), row("best", None, 1, 0.8), row("default", None, 0, 0.2),
+            row("default", 8.0, 0, 0.7), row("default", 8.0, 1, None), row("other", 8.0, 0, 0.1)]  # fmt: skip
+    found = list(curves(rows, ["best", "default"], data_root))
+    assert [(p["epsilon"], p["sites"], p["records"], p["auc"], p["seeds"]) for p in found] == [
+        (None, 1, 160, 0.85, 2),
+        (8.0, 4, 40, 0.7, 1),
+    ]
 
 
 def test_labels_that_nobody_wrote_are_not_used(data_root: Path, tmp_path: Path):

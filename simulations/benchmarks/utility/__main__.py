@@ -65,8 +65,8 @@ def main() -> None:
         own = merged(earlier, list(found))
         record.save(file, "utility differences", own)
     if arguments.curves:
-        scored = [row for row in results.current if row["recipe"] in arguments.recipes]
-        record.save(arguments.curves, "measured curves", list(curves(scored, place.data_root)))
+        points = curves(results.current, arguments.recipes, place.data_root)
+        record.save(arguments.curves, "measured curves", list(points))
     if arguments.markdown:
         sizes = {
             row["dataset"]: size(row["dataset"], place.data_root, tested=row["auc"] is not None)

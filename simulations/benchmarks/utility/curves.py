@@ -14,12 +14,21 @@ SHOWN = ("central-dp", "local-dp", "federated-dp", "central-plain")
 """Settings of a data set that sites share evenly, or that one has."""
 
 
-def curves(rows: Sequence[Row], data_root: Path | None) -> Iterator[dict[str, Any]]:
-    """A point a data set, number of sites, records of each and epsilon: the mean over seeds."""
+def curves(
+    rows: Sequence[Row], recipes: Sequence[str], data_root: Path | None
+) -> Iterator[dict[str, Any]]:
+    """A point a data set, number of sites, records of each and epsilon: the mean over seeds.
+
+    Args:
+        recipes: The lines whose rows count; the first that a point was measured with makes it.
+    """
     points: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        if row["setting"] in SHOWN and row["auc"] is not None:
-            points[row["dataset"], row["setting"], row["epsilon"]].append(row)
+    for recipe in recipes:
+        own: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+        for row in rows:
+            if row["setting"] in SHOWN and row["auc"] is not None and row["recipe"] == recipe:
+                own[row["dataset"], row["setting"], row["epsilon"]].append(row)
+        points = own | points
     for (dataset, name, epsilon), own in sorted(points.items(), key=str):
         setting = SETTINGS[name]
         count = npz.count(medmnist.find(dataset, 28, data_root), "train")
