@@ -219,7 +219,7 @@ def test_rows_of_earlier_defaults_are_kept_and_not_shown(
 
 
 def test_one_recipe_makes_a_point_that_is_planned_with(data_root: Path):
-    """The first that it was measured with, not a mean over recipes; others fill in what it lacks."""
+    """The first that it was measured with, not a mean over recipes; others where it has none."""
 
     def row(recipe: str, epsilon: float | None, seed: int, auc: float | None) -> Row:
         setting = "central-plain" if epsilon is None else "federated-dp"
@@ -227,7 +227,8 @@ def test_one_recipe_makes_a_point_that_is_planned_with(data_root: Path):
                 "seed": seed, "auc": auc, "commit": "c"}  # fmt: skip
 
     rows = [row("best", None, 0, 0.9), row("best", None, 1, 0.8), row("default", None, 0, 0.2),
-            row("default", 8.0, 0, 0.7), row("default", 8.0, 1, None), row("other", 8.0, 0, 0.1)]  # fmt: skip
+            row("default", 8.0, 0, 0.7), row("default", 8.0, 1, None), row("other", 8.0, 0, 0.1),
+            ]  # fmt: skip
     found = list(curves(rows, ["best", "default"], data_root))
     assert [(p["epsilon"], p["sites"], p["records"], p["auc"], p["seeds"]) for p in found] == [
         (None, 1, 160, 0.85, 2),
