@@ -195,6 +195,11 @@ def test_recipes_of_one_setting_are_held_against_the_first(
     kept = run(data_root, monkeypatch, *wanted, "--recipes", RECIPE)
     assert kept == rows
     assert json.loads(out.read_text())["rows"] == found
+    (first,) = [r for r in rows if r["recipe"] == RECIPE]
+    scores_file(first, data_root.parent / "cache").unlink()
+    fewer = out.with_name("fewer.json")  # no other recipe speaks in its place
+    run(data_root, monkeypatch, *wanted, "--compare", str(fewer), "--recipes", RECIPE, other)
+    assert json.loads(fewer.read_text())["rows"] == []
 
 
 def add_test_split(data_root: Path) -> None:

@@ -158,15 +158,16 @@ class Scored:
     _known: dict[tuple[Path, str], Floats] = field(default_factory=dict)
 
     def found(self, rows: Sequence[Row], recipes: Sequence[str], epsilon: float) -> Found:
-        """By setting; of several recipes the first that it was measured with."""
+        """By setting; of several recipes the first that it was measured with, scores or not."""
         found: Found = defaultdict(dict)
         for recipe in reversed(recipes):
             own: Found = defaultdict(dict)
             for row in rows:
                 wanted = epsilon if SETTINGS[row["setting"]].private else None
-                file = scores_file(row, self.cache)
-                if (row["recipe"], row["epsilon"]) == (recipe, wanted) and file.exists():
-                    own[row["setting"]][row["seed"]] = self._areas(file, row)
+                if (row["recipe"], row["epsilon"]) == (recipe, wanted):
+                    scores, file = own[row["setting"]], scores_file(row, self.cache)
+                    if file.exists():
+                        scores[row["seed"]] = self._areas(file, row)
             found |= own
         return found
 
