@@ -22,7 +22,7 @@ def curves(
     Args:
         recipes: The lines whose rows count; the first that a point was measured with makes it.
     """
-    points: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    points: dict[tuple[Any, ...], list[Row]] = {}
     for recipe in recipes:
         own: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
         for row in rows:
