@@ -1,4 +1,4 @@
-"""Through Flower itself: a run, and kill -9 of each process in the middle of a round.
+"""Through Flower itself: runs, ended in the middle of a round by all that can end them.
 
 Few, because each starts a SuperLink and Ray.
 """
@@ -24,11 +24,13 @@ from server.protocol import SIMULATED_SITES
 pytestmark = [pytest.mark.flower, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 
+STOPS = ("ray::", "SIGINT", "flwr-simulation", "SIGTERM", "flower-superlink")
+ROUNDS = 8
 SCENARIO = {
     "name": "kill",
     "pretraining": False,
-    "spare_rounds": 2,
-    "phases": [{"name": "supervised", "rounds": 6, "local_steps": 24,
+    "spare_rounds": len(STOPS),
+    "phases": [{"name": "supervised", "rounds": ROUNDS, "local_steps": 24,
                 "objectives": {"supervised": 1}, "expected_batch_size": 96}],
     "privacy": {"epsilon": 8},
     "sites": [{"name": n, "data": {"source": "phantoms", "kind": "chest", "records": 128}}
@@ -42,6 +44,7 @@ class Simulation:
     def __init__(self, scenario: Path, out: Path, *more: str) -> None:
         self.out = out
         self.log = open(out.parent / "log.txt", "a+")  # noqa: SIM115
+        self._begin = self.log.seek(0, os.SEEK_END)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "simulations.cli", "simulate", str(scenario), "--out",
              os.path.relpath(out, ROOT), *more],
@@ -52,17 +55,17 @@ class Simulation:
         """Until the server has ended round `number` and a site has written on its ledger that it
         trains a later one: from here on, that round is lost when a process dies."""
 
-        def ended() -> int:
-            return max((r["round"] for r in read_metrics(self.out) if r["event"] == "round"),
-                       default=0)  # fmt: skip
-
         def claimed() -> int:
             rows = (row for site in ("north", "south") for row in ledger(self.out, site, "attempt"))
             return max((row["round"] for row in rows), default=0)
 
-        while (done := ended()) < number or claimed() <= done:
+        while (done := self.rounds()) < number or claimed() <= done:
             assert self.process.poll() is None, self.text()
             time.sleep(0.02)
+
+    def rounds(self) -> int:
+        """How many the server has ended, in all attempts together."""
+        return max((r["round"] for r in read_metrics(self.out) if r["event"] == "round"), default=0)
 
     def find(self, wanted: str) -> psutil.Process:
         """The process of this simulation whose command line holds `wanted`."""
@@ -80,7 +83,7 @@ class Simulation:
 
     def text(self) -> str:
         """Everything it printed."""
-        self.log.seek(0)
+        self.log.seek(self._begin)
         return self.log.read()
 
 
@@ -123,51 +126,50 @@ def ledger(out: Path, site: str, kind: str) -> list[dict]:
         return [json.loads(body) for (body,) in rows]
 
 
-@pytest.mark.parametrize("victim", ["ray::", "flwr-simulation", "flower-superlink"])
-def test_kill_9_in_mid_round_ends_cleanly_and_resume_finishes(simulate, victim: str):
-    """Exit 1 within 90 s with the hint, nothing left running, the admitted schedule still on the
-    ledger; then --resume re-trains the lost round from the spares and ends."""
-    first = simulate()
-    first.wait_for_round(2)
-    if victim == "ray::":
-        for child in psutil.Process(first.process.pid).children(recursive=True):
+def stopped(one: Simulation, how: str) -> None:
+    """The way `how` for a run to die: a signal to the command, or kill -9 of a process of it."""
+    if how.startswith("SIG"):
+        one.process.send_signal(signal.Signals[how])
+    elif how == "ray::":
+        for child in psutil.Process(one.process.pid).children(recursive=True):
             try:
                 if child.cmdline() and child.cmdline()[0].startswith("ray::"):
                     os.kill(child.pid, signal.SIGKILL)
             except psutil.Error:
                 continue
     else:
-        os.kill(first.find(victim).pid, signal.SIGKILL)
-    assert first.end() == 1, first.text()
-    assert "--resume" in first.text()
-    assert left_running(first.out) == []
-    reserved = [ledger(first.out, site, "reservation") for site in ("north", "south")]
-    assert all(len(rows) == 1 and rows[0]["epsilon"] > 7 for rows in reserved)
-
-    second = simulate("--resume")
-    assert second.process.wait(timeout=400) == 0, second.text()
-    assert left_running(first.out) == []
-    assert [ledger(first.out, site, "reservation") for site in ("north", "south")] == reserved
-    attempts = [ledger(first.out, site, "attempt") for site in ("north", "south")]
-    assert any(row["attempt"] == 1 for rows in attempts for row in rows)
-    for rows in attempts:
-        assert {row["round"] for row in rows} == set(range(1, 7))
-    report = json.loads((first.out / "report.json").read_text())
-    assert report["rounds"] == 6
-    assert (first.out / "report.html").exists()
+        os.kill(one.find(how).pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_in_mid_round_ends_cleanly(simulate, number: signal.Signals):
-    """One sentence, exit 1, nothing left running, and the run can be resumed."""
-    one = simulate()
-    one.wait_for_round(1)
-    one.process.send_signal(number)
-    assert one.end() == 1, one.text()
-    assert "interrupted" in one.text()
-    assert "Traceback" not in one.text()
+def test_a_run_outlives_every_way_to_die_in_mid_round(simulate):
+    """One run, stopped in five ways one after the other, and resumed after each.
+
+    Each time: exit 1 within 90 s with a sentence, nothing left running, the admitted schedule still
+    on the ledger. At the end every lost round was trained again from the spares, and no other.
+    """
+    one, reserved = simulate(), None
+    for how in STOPS:
+        one.wait_for_round(one.rounds() + 1)
+        stopped(one, how)
+        assert one.end() == 1, (how, one.text())
+        assert ("interrupted" if how.startswith("SIG") else "--resume") in one.text(), how
+        assert "Traceback" not in one.text() or not how.startswith("SIG"), one.text()
+        assert left_running(one.out) == [], how
+        assert list((one.out / "checkpoints").glob("*.safetensors")), how
+        now = [ledger(one.out, site, "reservation") for site in ("north", "south")]
+        assert all(len(rows) == 1 and rows[0]["epsilon"] > 7 for rows in now), how
+        assert reserved in (None, now), how
+        reserved = now
+        one = simulate("--resume")
+    assert one.process.wait(timeout=400) == 0, one.text()
     assert left_running(one.out) == []
-    assert list((one.out / "checkpoints").glob("*.safetensors"))
+    assert [ledger(one.out, site, "reservation") for site in ("north", "south")] == reserved
+    for rows in (ledger(one.out, site, "attempt") for site in ("north", "south")):
+        assert {row["round"] for row in rows} == set(range(1, ROUNDS + 1))
+        assert 1 <= sum(row["attempt"] > 0 for row in rows) <= len(STOPS)
+    report = json.loads((one.out / "report.json").read_text())
+    assert report["rounds"] == ROUNDS
+    assert (one.out / "report.html").exists()
 
 
 def test_bare_flwr_run_works_and_too_few_nodes_are_named(tmp_path: Path):
