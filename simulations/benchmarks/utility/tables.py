@@ -40,7 +40,7 @@ def markdown(
     commits = ", ".join(f"`{c}`" for c in sorted({row["commit"] for row in rows}))
     parts = [
         HEAD.format(split="test" if tested else "validation", delta=delta),
-        f"Commits: {commits}. One core for {hours:.1f} hours.\n",
+        f"Commits: {commits}. One core for {hours:.1f} hours, pauses of older rows included.\n",
     ]
     for dataset in sorted({row["dataset"] for row in rows}):
         own = [row for row in rows if row["dataset"] == dataset]
