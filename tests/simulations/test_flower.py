@@ -21,7 +21,7 @@ import yaml
 from server.coordinate import read_metrics
 from server.protocol import SIMULATED_SITES
 
-pytestmark = [pytest.mark.flower, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.flower, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 
 STOPS = ("ray::", "SIGINT", "flwr-simulation", "SIGTERM", "flower-superlink")
