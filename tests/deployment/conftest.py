@@ -133,16 +133,32 @@ def waited(condition: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(0.3)
 
 
+def built_wheel(folder: Path) -> Path:
+    """The package's wheel, in `folder`, built from a copy of its sources.
+
+    In the sources themselves setuptools keeps what it builds: two processes at once disturb each
+    other there, and a module that was deleted is packed again.
+    """
+    sources = folder / "sources"
+    compiled = shutil.ignore_patterns("__pycache__", "*.so")
+    for package in ("client", "medformer", "server", "simulations"):
+        shutil.copytree(ROOT / package, sources / package, ignore=compiled)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, sources)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder)]
+    subprocess.run([*command, str(sources)], check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package in an environment of its own, as the guard demands; dependencies are borrowed."""
     folder = tmp_path_factory.mktemp("installed")
-    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps"]
-    subprocess.run([*wheel, "-w", str(folder), str(ROOT)], check=True, capture_output=True)
+    wheel = built_wheel(folder)
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
     python = folder / "venv" / "bin" / "python"
-    (found,) = folder.glob("*.whl")
-    install = [str(python), "-m", "pip", "install", "-q", "--no-deps", str(found)]
+    install = [str(python), "-m", "pip", "install", "-q", "--no-deps", str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
     packages = next((folder / "venv" / "lib").glob("python3*/site-packages"))
     (packages / "zz-borrowed.pth").write_text("\n".join(site.getsitepackages()) + "\n")

@@ -20,10 +20,10 @@ import pytest
 from tests.client.test_users import TRIES, TWO
 from tests.deployment.conftest import (
     POLICY,
-    ROOT,
     RUN,
     SITE,
     Consortium,
+    built_wheel,
     free_port,
     ledger,
     waited,
@@ -70,11 +70,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
         folder.chmod(0o755)
         venv = folder / "venv"
         subprocess.run([base, "-m", "venv", "--without-pip", str(venv)], check=True)
-        built = tmp_path_factory.mktemp("wheel")
-        wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(built)]
-        subprocess.run([*wheel, str(ROOT)], check=True, capture_output=True)
         packages = next((venv / "lib").glob("python3*/site-packages"))
-        with zipfile.ZipFile(next(built.glob("*.whl"))) as archive:
+        with zipfile.ZipFile(built_wheel(tmp_path_factory.mktemp("wheel"))) as archive:
             archive.extractall(packages)
         (packages / "zz-borrowed.pth").write_text("\n".join(open_packages(folder)) + "\n")
         here = Path(sys.executable).parent
