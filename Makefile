@@ -20,7 +20,8 @@ demo: $(STAMP)
 	$(BIN)/fedmedformer simulate quickstart --out runs/quickstart --overwrite
 
 # A worker a core, each file in one of them; tests that start Flower wait for processes for two thirds
-# of their time; two files of them are all that two cores bear, as they come: the long ones first.
+# of their time; two files of them are all that two cores bear, in their own order, or the file of one
+# long test would be kept for the end.
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not flower and not heavy" -n logical --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m pytest -m "flower and not heavy" -n 2 --dist loadfile --no-loadscope-reorder

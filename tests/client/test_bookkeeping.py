@@ -52,7 +52,7 @@ class Words(nn.Module):
         return self.last(self.table((x * 100).long().abs() % 7)).flatten(1)
 
 
-torch.manual_seed(5)  # or each process has weights of its own, and its own rounding
+torch.manual_seed(5)  # one in eighty random models exceeds 1e-5 by rounding, these reach .6e-5
 CASES = {
     "linear, flat": (nn.Sequential(nn.Linear(5, 9), nn.GELU(), nn.Linear(9, 4)), (5,)),
     "linear, tokens": (nn.Sequential(nn.Linear(5, 4), nn.GELU(), nn.Linear(4, 4)), (6, 5)),
@@ -181,8 +181,7 @@ PATIENTS = {
 def test_units_are_averaged_before_the_clip(
     case: str, sizes: list[int], rows_up_to: float, monkeypatch: pytest.MonkeyPatch
 ):
-    """A unit counts as the mean gradient of its valid rows, cross terms in its norm; 2e-5 relative
-    (the largest of 900 random models had 1.1e-5, where lengths are of pairs).
+    """A unit counts as the mean gradient of its valid rows, cross terms in its norm; 1e-5 relative.
 
     A row of the second unit is invalid, and a unit of invalid rows alone counts 0.
     """
@@ -217,7 +216,7 @@ def test_units_are_averaged_before_the_clip(
     found = booked(model, x, names, bound, units, valid)
     largest = max(float(v.abs().max()) for v in wanted.values())
     for name in names:
-        assert float((found[name] - wanted[name]).abs().max()) <= 2e-5 * largest, name
+        assert float((found[name] - wanted[name]).abs().max()) <= 1e-5 * largest, name
 
 
 def test_a_row_without_a_finite_gradient_takes_its_unit_out_and_no_other():

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.sources import copy_sources
+
 SITES = ("north", "south", "west")
 SITE = """
 name: {name}
@@ -139,12 +140,7 @@ def built_wheel(folder: Path) -> Path:
     In the sources themselves setuptools keeps what it builds: two processes at once disturb each
     other there, and a module that was deleted is packed again.
     """
-    sources = folder / "sources"
-    compiled = shutil.ignore_patterns("__pycache__", "*.so")
-    for package in ("client", "medformer", "server", "simulations"):
-        shutil.copytree(ROOT / package, sources / package, ignore=compiled)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, sources)
+    sources = copy_sources(folder / "sources")
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder)]
     subprocess.run([*command, str(sources)], check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")

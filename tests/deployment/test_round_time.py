@@ -15,7 +15,8 @@ from server.bundle import APP_ID, VERSION
 from server.coordinate import read_metrics
 from server.hub import sign, signer_of
 from server.protocol import key_id
-from tests.deployment.conftest import ROOT, SITES, Consortium, waited
+from tests.deployment.conftest import SITES, Consortium, waited
+from tests.sources import ROOT
 
 TURNS = 3
 ROUNDS = 4

@@ -18,7 +18,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from tests.deployment.conftest import ROOT, free_port
+from tests.deployment.conftest import free_port
+from tests.sources import ROOT
 
 TEXT = (ROOT / "docs" / "hospital.md").read_text()
 BLOCK = re.compile(r"(?:^`([\w./-]+)`[^\n]*:\n\n)?^```(\w+(?: \w+)?)\n(.*?)^```$", re.M | re.S)

@@ -1,22 +1,16 @@
 """What travels in the app bundle: our sources and scenarios, nothing of the working folder."""
 
-import shutil
 import zipfile
 from pathlib import Path
 
 from flwr.cli.build import build_fab_from_disk
 
-ROOT = Path(__file__).parents[2]
+from tests.sources import copy_sources
 
 
 def test_private_files_of_the_working_folder_stay_behind(tmp_path: Path):
     """site.yaml, policies, reports and data beside the packages are not in the bundle."""
-    app = tmp_path / "app"
-    app.mkdir()
-    for package in ("client", "medformer", "server", "simulations"):
-        shutil.copytree(ROOT / package, app / package)
-    for name in ("pyproject.toml", "LICENSE", "README.md"):
-        shutil.copy(ROOT / name, app / name)
+    app = copy_sources(tmp_path / "app")
     for private in ("site.yaml", "policy.yaml", "report.json", "runs/x/site.yaml", "data/a.csv"):
         (app / private).parent.mkdir(parents=True, exist_ok=True)
         (app / private).write_text("private: yes\n")
