@@ -26,6 +26,7 @@ from pydicom.uid import (  # noqa: E402
 
 from client.data import dicom  # noqa: E402
 from client.data.card import data_card  # noqa: E402
+from client.data.dicom.burned_in import burned_in  # noqa: E402
 from client.data.load import check, forget, load  # noqa: E402
 from client.data.records import Unusable  # noqa: E402
 from client.data.sources import Dicom  # noqa: E402
@@ -348,7 +349,7 @@ def test_what_files_say_of_burned_in_names(headers: list[dict[str, str]], said: 
         for name, value in values.items():
             setattr(one, name, value)
         datasets.append(one)
-    assert dicom._burned_in(datasets) == said
+    assert burned_in(datasets) == said
 
 
 def test_burned_in_names_are_counted_on_the_card(series: Callable[..., Path], tmp_path: Path):

@@ -139,11 +139,11 @@ def test_a_decoder_that_dies_costs_one_record(tmp_path: Path, monkeypatch: pytes
 
 def test_a_length_that_lies_asks_for_no_memory(tmp_path: Path):
     """Four gigabytes of a file of four bytes are four bytes."""
-    from client.data.dicom import _Clipped
+    from client.data.dicom.files import Clipped
 
     (tmp_path / "a").write_bytes(b"abcd")
     tracemalloc.start()
-    with _Clipped(tmp_path / "a") as file:
+    with Clipped(tmp_path / "a") as file:
         assert file.read(2**32) == b"abcd"
         assert file.read() == b""
     peak = tracemalloc.get_traced_memory()[1]

@@ -1,0 +1,106 @@
+"""Opens DICOM files: which there are, how large they may be, and their headers."""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from client.data.records import Unusable
+
+LARGEST_DEFLATED = 2**17
+"""Bytes of a deflated file, which may come to a thousand times as many."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Whatever a file provokes is said once, as the reason why it cannot be used."""
+    log = logging.getLogger("pydicom")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with np.errstate(all="ignore"):
+                yield
+    finally:
+        log.setLevel(level)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of a series' folder by name, hidden ones and the directory of a medium left out."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return [p for p in files if p.name != "DICOMDIR"]
+
+
+class Clipped(io.BufferedReader):
+    """Gives what there is: a length that lies asks for no more memory than the file has bytes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(str(path)))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most what is left of the file."""
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def header_of(path: Path, largest: int, only: list[str] | None = None) -> Any:
+    """The dataset of a file, its pixels not decoded yet; or `only` some of it, without pixels.
+
+    Raises:
+        Unusable: No such file, no DICOM, or too large.
+    """
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+    from pydicom.filereader import read_file_meta_info
+
+    if not path.is_file():
+        raise Unusable("no such file")
+    size = path.stat().st_size
+    if size > largest:
+        raise Unusable(too_large(f"{path.name} comes", largest))
+    try:
+        syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+        if syntax is not None and syntax.is_deflated and size > LARGEST_DEFLATED:
+            raise Unusable(f"{path.name} is deflated and large: store it inflated")
+        with Clipped(path) as file:
+            return dcmread(file, stop_before_pixels=only is not None, specific_tags=only)
+    except InvalidDicomError as error:
+        raise Unusable(f"{path.name} is no DICOM file: it lacks the header") from error
+    except (RecursionError, MemoryError) as error:
+        raise Unusable(f"{path.name} has impossible lengths, or sequences without end") from error
+
+
+def too_large(what: str, largest: int) -> str:
+    """The sentence of a file, or pixels, of more than `largest` bytes."""
+    return f"{what} to more than {largest >> 20} MiB: raise data.max_mib if that is as it should be"
+
+
+def decoded_bytes(header: Any) -> int:
+    """Of all frames, before any is decoded; of a value, four at least: it becomes a float32.
+
+    Raises:
+        Unusable: The header names no pixels, or impossible numbers.
+    """
+    if "PixelData" not in header:
+        kinds = [k for k in ("FloatPixelData", "DoubleFloatPixelData") if k in header]
+        what = kinds[0] if kinds else "no pixels"
+        raise Unusable(f"holds {what} ({header.get('Modality', 'no modality')})")
+    try:
+        numbers = [
+            int(header.get(name) or least)
+            for name, least in (("Rows", 0), ("Columns", 0), ("NumberOfFrames", 1),
+                                ("SamplesPerPixel", 1), ("BitsAllocated", 0))
+        ]  # fmt: skip
+    except (TypeError, ValueError) as error:
+        raise Unusable(f"its header is damaged ({error})") from error
+    rows, columns, frames, samples, bits = numbers
+    if min(numbers) < 1 or samples > 4 or bits > 64:
+        raise Unusable(f"its header names {rows} x {columns} pixels, {frames} frames, {bits} bits")
+    return rows * columns * frames * samples * max(4, bits // 8)

@@ -1,0 +1,163 @@
+"""A DICOM file, or the folder of a series, as one record's image. F frames, H, W pixels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from client.data.dicom.burned_in import BurnedIn, burned_in
+from client.data.dicom.files import decoded_bytes, files_in, header_of, quiet, too_large
+from client.data.dicom.frames import frames_of, in_order
+from client.data.dicom.pixels import stored
+from client.data.dicom.places import frame_order
+from client.data.dicom.values import shown
+from client.data.geometry import ordered
+from client.data.records import Unusable
+from client.data.sources import LARGEST, Window
+from medformer.config import Domain
+
+MOST_FILES = 2_048
+LUMA = (0.299, 0.587, 0.114)
+"""Grey of red, green and blue: ITU-R 601-2, as Pillow has it."""
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One record's pixels, and what its header says of them."""
+
+    image: Tensor
+    """(C, *spatial): uint8 in colour, else float32 in [0, 1], white is 1."""
+    spacing: Tensor | None
+    """(rank,) millimetres."""
+    patient: str
+    burned_in: BurnedIn
+    """Whether names or dates are painted into its pixels, as the file says; `unknown` where it does
+    not and where they often are: ultrasound, secondary captures."""
+
+
+def scan(path: Path, domain: Domain, window: Window, largest: int = LARGEST) -> Scan:
+    """A file, or for volumes the folder of a series.
+
+    Args:
+        largest: Bytes of a file, and of its pixels as they are stored and as 32-bit numbers. What
+            says that it has more is refused before it is decoded.
+    Raises:
+        Unusable: No such file, no DICOM, no pixels, too large, several frames where the site
+            declares 2D images, slices that do not make one volume, or a compression that no
+            installed decoder reads.
+    """
+    with quiet():
+        if path.is_dir():
+            if domain.rank != 3:
+                raise Unusable("is a folder, but the site declares 2D images: name a file")
+            return _series(path, domain, window, largest)
+        return _file(path, domain, window, largest)
+
+
+def _file(path: Path, domain: Domain, window: Window, largest: int) -> Scan:
+    """One file: an image, or its frames as a volume."""
+    header = header_of(path, largest)
+    pixels, colour = stored(path, header, largest)
+    if domain.rank == 2 and len(pixels) != 1:
+        raise Unusable(f"has {len(pixels)} frames, but the site declares 2D images")
+    frames = frames_of(header)
+    order = [0]
+    spacing: tuple[float, ...] | None = frames[0].place.spacing
+    if domain.rank == 3:
+        if len(pixels) == 1:
+            raise Unusable("has one frame, but the site declares volumes: name its folder")
+        order, apart = frame_order(header, [frame.place for frame in frames])
+        spacing = (apart, *spacing) if apart and spacing else None
+    values = (
+        pixels[order]
+        if colour
+        else shown(in_order(list(pixels), order), in_order(frames, order), window)
+    )
+    return _scan(values, colour, [header], spacing, domain)
+
+
+def _series(folder: Path, domain: Domain, window: Window, largest: int) -> Scan:
+    """The files of one series as a volume, sorted along the normal of their planes."""
+    files = files_in(folder)
+    if not 1 < len(files) <= MOST_FILES:
+        raise Unusable(f"its folder holds {len(files)} files; a series has 2 to {MOST_FILES}")
+    if sum(path.stat().st_size for path in files) > largest:
+        raise Unusable(too_large("its files come", largest))
+    headers = [header_of(path, largest) for path in files]
+    if len(found := {str(h.get("SeriesInstanceUID", "")) for h in headers}) > 1:
+        raise Unusable(f"its folder holds {len(found)} series: one folder a series")
+    if len(patients := {str(h.get("PatientID", "")).strip() for h in headers}) > 1:
+        raise Unusable(f"its folder holds files of {len(patients)} patients")
+    sizes = {(h.get("Rows"), h.get("Columns"), str(h.get("PixelSpacing", ""))) for h in headers}
+    if len(sizes) > 1:
+        raise Unusable("its slices differ in rows, columns or pixel spacing")
+    if sum(decoded_bytes(h) for h in headers) > largest:
+        raise Unusable(too_large("its slices come", largest))
+    if any(int(h.get("NumberOfFrames") or 1) != 1 for h in headers):
+        raise Unusable("its slices must be grey images of one frame")
+    frames = [frames_of(header)[0] for header in headers]
+    order, apart = ordered([frame.place for frame in frames], "slice")
+    decoded = [stored(files[i], headers[i], largest) for i in order]
+    if any(colour for _, colour in decoded):
+        raise Unusable("its slices must be grey images of one frame")
+    values = shown([pixels[0] for pixels, _ in decoded], in_order(frames, order), window)
+    in_plane = frames[order[0]].place.spacing
+    spacing = (apart, *in_plane) if in_plane else None
+    return _scan(values, False, in_order(headers, order), spacing, domain)
+
+
+def patient_of(path: Path, largest: int = LARGEST) -> str:
+    """PatientID of a file, or of a series' first file, its pixels not read; "" where there is none,
+    or where the file cannot be read."""
+    try:
+        if path.is_dir():
+            path = files_in(path)[0]
+        found = path.stat()
+        return _patient(path, found.st_mtime_ns, found.st_size, largest)
+    except Exception:  # what is wrong with a file is told when it is read
+        return ""
+
+
+@lru_cache(maxsize=2**17)
+def _patient(path: Path, changed: int, size: int, largest: int) -> str:
+    """By time of change and size too, because each split asks for all files."""
+    with quiet():
+        header = header_of(path, largest, only=["PatientID"])
+    return str(header.get("PatientID", "") or "").strip()
+
+
+def _scan(
+    values: Array,
+    colour: bool,
+    headers: Sequence[Any],
+    spacing: tuple[float, ...] | None,
+    domain: Domain,
+) -> Scan:
+    """(F, H, W) or (F, H, W, 3) as the site's channels and rank."""
+    image = torch.from_numpy(np.ascontiguousarray(values))
+    if colour:
+        image = image.movedim(-1, 0)
+        if domain.channels == 1:
+            grey = image[0].float() * LUMA[0]
+            for part, weight in zip(image[1:], LUMA[1:], strict=True):
+                grey += part * weight
+            image = grey.round().to(torch.uint8)[None]
+    else:
+        image = image[None]
+    image = image.expand(domain.channels, *image.shape[1:])
+    if domain.rank == 2:
+        image = image[:, 0]
+    return Scan(
+        image=image.contiguous(),
+        spacing=torch.tensor(spacing) if spacing else None,
+        patient=str(headers[0].get("PatientID", "") or "").strip(),
+        burned_in=burned_in(headers),
+    )
