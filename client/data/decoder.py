@@ -4,49 +4,116 @@ JPEG, JPEG-LS and JPEG 2000 are decoded by libraries in C and C++, which a damag
 then this process ends, with one record, and not the site's guard. Run as a script, so that it loads
 neither torch nor the rest of this package.
 
-A request is the length of a path and the path; an answer is the length of a JSON object, that
-object, and the pixels in C order. Lengths are 8 bytes, big-endian.
+Whoever asks limits the processor time of a request, not its time by the clock: a machine that does
+other work decodes later, and decodes the same files. The kernel keeps the limit (ITIMER_PROF), so
+that it also holds inside of a library, and after whoever asked has gone.
+
+A request is the length of a JSON object and that object; an answer is the same and then the pixels
+in C order. Lengths are 8 bytes, big-endian.
 """
 
 import json
 import resource
+import signal
 import struct
 import sys
+from collections.abc import Callable
 from typing import IO, Any
 
-MOST_MEMORY = 2**30
-"""Bytes by which the process may grow."""
+LEAST_MEMORY = 2**30
+"""Bytes by which the process may grow, however small the largest record may be."""
+COPIES = 3
+"""Times the largest record by which it may grow: file, pixels, and pixels on their way."""
 LENGTH = struct.Struct(">Q")
+EXTENDED = "1.2.840.10008.1.2.4.51"
+"""JPEG of 8 or 12 bits."""
+MEGAPIXEL = 1_000_000
 
 
-def main() -> None:
-    """Answer until nobody asks any more."""
+def main(decode: Callable[[str, float], Any] | None = None) -> None:
+    """Answer until nobody asks any more.
+
+    Args:
+        decode: Path and seconds a megapixel -> pixels; what the tests put in the libraries' place.
+    """
     import warnings
 
     import numpy as np
-    from pydicom import dcmread
 
     warnings.simplefilter("ignore")
+    decode = decode or pixels_of
     with open("/proc/self/statm", encoding="ascii") as file:
-        now = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + MOST_MEMORY, now + MOST_MEMORY))
+        begun = int(file.read().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     asked, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
     while len(length := asked.read(LENGTH.size)) == LENGTH.size:
-        path = asked.read(LENGTH.unpack(length)[0]).decode(errors="surrogateescape")
+        request = json.loads(asked.read(LENGTH.unpack(length)[0]))
+        memory = max(LEAST_MEMORY, COPIES * request["largest"])
+        resource.setrlimit(resource.RLIMIT_AS, (_at_most(begun + memory, hard), hard))
         pixels = np.zeros(0, np.uint8)
         answer: dict[str, Any]
         try:
-            pixels = np.ascontiguousarray(dcmread(path).pixel_array)
+            pixels = np.ascontiguousarray(decode(request["path"], request["seconds"]))
             answer = {"shape": pixels.shape, "dtype": pixels.dtype.str}
         except MemoryError:
-            answer = {"error": f"decoding wants more than {MOST_MEMORY >> 20} MiB"}
+            answer = {"error": f"decoding wants more than {memory >> 20} MiB: see data.max_mib"}
         except Exception as error:  # whatever the decoders raise
             answer = {"error": f"{type(error).__name__}: {error}"}
+        allow(0)
         _write(answers, json.dumps(answer).encode())
         answers.write(pixels.data if pixels.size else b"")
         answers.flush()
+
+
+def _at_most(size: int, hard: int) -> int:
+    return size if hard == resource.RLIM_INFINITY else min(size, hard)
+
+
+def allow(seconds: float) -> None:
+    """From now on this process may compute for so long before the kernel ends it; 0: no limit."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def allowance(pixels: int, seconds: float) -> float:
+    """Seconds of processor time for so many pixels: as for a megapixel where there are fewer."""
+    return seconds * max(1.0, pixels / MEGAPIXEL)
+
+
+def pixels_of(path: str, seconds: float) -> Any:
+    """The decoded pixels of a file, as pydicom's `pixel_array`.
+
+    Args:
+        seconds: Of processor time, for each megapixel of all frames together.
+    """
+    import pydicom.pixels  # noqa: F401  before anything is counted
+    from pydicom import dcmread
+
+    allow(allowance(0, seconds))
+    header = dcmread(path)
+    frames = int(header.get("NumberOfFrames") or 1)
+    allow(allowance(int(header.Rows) * int(header.Columns) * frames, seconds))
+    if header.file_meta.TransferSyntaxUID == EXTENDED and int(header.BitsStored) > 8:
+        return _twelve_bits(path, header, frames)
+    return header.pixel_array
+
+
+def _twelve_bits(path: str, header: Any, frames: int) -> Any:
+    """JPEG of 12 bits by GDCM itself: it reads them, and pydicom does not ask it."""
+    import gdcm
+    import numpy as np
+
+    if int(header.SamplesPerPixel) != 1 or int(header.BitsAllocated) != 16:
+        raise ValueError("JPEG Extended of 12 bits must be grey, in words of 16 bits")
+    reader = gdcm.ImageReader()
+    reader.SetFileName(path)
+    if not reader.Read():
+        raise ValueError("GDCM does not read it")
+    stored = reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape")
+    kind = np.int16 if int(header.PixelRepresentation) else np.uint16
+    shape = (int(header.Rows), int(header.Columns))
+    return np.frombuffer(stored, kind).reshape(shape if frames == 1 else (frames, *shape))
 
 
 def _write(file: IO[bytes], data: bytes) -> None:

@@ -121,7 +121,7 @@ def opened(
     largest, patient, note = source.max_mib << 20, "", ""
     spacing: Tensor | None
     if isinstance(source, Dicom):
-        scan = dicom.scan(path, domain, source.window, largest)
+        scan = dicom.scan(path, domain, source.window, largest, source.decode_seconds)
         image, spacing, patient = scan.image, scan.spacing, scan.patient
         note = NOTES.get(scan.burned_in, "")
     else:

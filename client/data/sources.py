@@ -10,6 +10,8 @@ from medformer.config import Frozen
 LARGEST = 2**28
 """Bytes of a DICOM or NIfTI file, and of its values as 32-bit numbers, where a site says no more:
 a volume of 512 x 512 x 256. Reading takes up to three times as much memory."""
+DECODE_SECONDS = 5.0
+"""Of processor time for each million pixels of compressed DICOM, where a site says no other."""
 MEDMNIST_SIDES = {2: (28, 64, 128, 224), 3: (28, 64)}
 """Spatial dimensions -> sides in which MedMNIST publishes its sets (MedMNIST+)."""
 
@@ -146,6 +148,10 @@ class Dicom(Volumetric):
 
     source: Literal["dicom"]
     window: Window = "file"
+    decode_seconds: float = Field(default=DECODE_SECONDS, gt=0, le=3_600)
+    """Seconds of processor time, not of the clock, that decoding a compressed file may take for
+    each million pixels of all its frames; for fewer as for a million. What takes more cannot be
+    used."""
 
 
 class Nifti(Volumetric):

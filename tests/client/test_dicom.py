@@ -101,7 +101,6 @@ BROKEN = {
     "nested_priv_SQ.dcm": "header names 0 x 0 pixels",
     "rtplan_truncated.dcm": "holds no pixels",
     "JPEG2000-embedded-sequence-delimiter.dcm": "cannot be decoded",
-    "JPGExtended.dcm": "cannot be decoded",  # 12 bits: no decoder under a licence like ours
     "rtplan.dcm": "holds no pixels",
     "reportsi.dcm": r"holds no pixels \(SR\)",
     "test-SR.dcm": "holds no pixels",

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from client.data import codecs
 from client.data.records import Unusable
 
+DEFLATED = "1.2.840.10008.1.2.1.99"
 LARGEST_DEFLATED = 2**17
 """Bytes of a deflated file, which may come to a thousand times as many."""
 
@@ -67,7 +69,9 @@ def header_of(path: Path, largest: int, only: list[str] | None = None) -> Any:
         raise Unusable(too_large(f"{path.name} comes", largest))
     try:
         syntax = read_file_meta_info(path).get("TransferSyntaxUID")
-        if syntax is not None and syntax.is_deflated and size > LARGEST_DEFLATED:
+        if (
+            syntax == DEFLATED and size > LARGEST_DEFLATED
+        ):  # pydicom raises at ones it does not know
             raise Unusable(f"{path.name} is deflated and large: store it inflated")
         with Clipped(path) as file:
             return dcmread(file, stop_before_pixels=only is not None, specific_tags=only)
@@ -86,8 +90,11 @@ def decoded_bytes(header: Any) -> int:
     """Of all frames, before any is decoded; of a value, four at least: it becomes a float32.
 
     Raises:
-        Unusable: The header names no pixels, or impossible numbers.
+        Unusable: The header names no pixels, impossible numbers, or a compression that nothing
+            here decodes.
     """
+    if why := codecs.refusal(str(header.file_meta.get("TransferSyntaxUID", ""))):
+        raise Unusable(why)
     if "PixelData" not in header:
         kinds = [k for k in ("FloatPixelData", "DoubleFloatPixelData") if k in header]
         what = kinds[0] if kinds else "no pixels"

@@ -17,7 +17,7 @@ NATIVE = frozenset({
 """Transfer syntaxes whose pixels are not compressed: only these are read in this process."""
 
 
-def stored(path: Path, header: Any, largest: int) -> tuple[Array, bool]:
+def stored(path: Path, header: Any, largest: int, seconds: float) -> tuple[Array, bool]:
     """(F, H, W) stored values, or (F, H, W, 3) uint8 red, green and blue; and whether in colour."""
     from pydicom.pixels import apply_color_lut
 
@@ -29,7 +29,7 @@ def stored(path: Path, header: Any, largest: int) -> tuple[Array, bool]:
         if syntax is None or syntax in NATIVE:
             values = header.pixel_array  # YBR becomes RGB
         else:
-            values = decoder().decode(path, largest)
+            values = decoder().decode(path, largest, seconds)
         if shown == "PALETTE COLOR":
             values = apply_color_lut(values, header)
     except Unusable:

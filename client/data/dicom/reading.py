@@ -19,7 +19,7 @@ from client.data.dicom.places import frame_order
 from client.data.dicom.values import shown
 from client.data.geometry import ordered
 from client.data.records import Unusable
-from client.data.sources import LARGEST, Window
+from client.data.sources import DECODE_SECONDS, LARGEST, Window
 from medformer.config import Domain
 
 MOST_FILES = 2_048
@@ -43,12 +43,19 @@ class Scan:
     not and where they often are: ultrasound, secondary captures."""
 
 
-def scan(path: Path, domain: Domain, window: Window, largest: int = LARGEST) -> Scan:
+def scan(
+    path: Path,
+    domain: Domain,
+    window: Window,
+    largest: int = LARGEST,
+    seconds: float = DECODE_SECONDS,
+) -> Scan:
     """A file, or for volumes the folder of a series.
 
     Args:
         largest: Bytes of a file, and of its pixels as they are stored and as 32-bit numbers. What
             says that it has more is refused before it is decoded.
+        seconds: Of processor time that decoding may take for each million pixels.
     Raises:
         Unusable: No such file, no DICOM, no pixels, too large, several frames where the site
             declares 2D images, slices that do not make one volume, or a compression that no
@@ -58,14 +65,14 @@ def scan(path: Path, domain: Domain, window: Window, largest: int = LARGEST) -> 
         if path.is_dir():
             if domain.rank != 3:
                 raise Unusable("is a folder, but the site declares 2D images: name a file")
-            return _series(path, domain, window, largest)
-        return _file(path, domain, window, largest)
+            return _series(path, domain, window, largest, seconds)
+        return _file(path, domain, window, largest, seconds)
 
 
-def _file(path: Path, domain: Domain, window: Window, largest: int) -> Scan:
+def _file(path: Path, domain: Domain, window: Window, largest: int, seconds: float) -> Scan:
     """One file: an image, or its frames as a volume."""
     header = header_of(path, largest)
-    pixels, colour = stored(path, header, largest)
+    pixels, colour = stored(path, header, largest, seconds)
     if domain.rank == 2 and len(pixels) != 1:
         raise Unusable(f"has {len(pixels)} frames, but the site declares 2D images")
     frames = frames_of(header)
@@ -84,7 +91,7 @@ def _file(path: Path, domain: Domain, window: Window, largest: int) -> Scan:
     return _scan(values, colour, [header], spacing, domain)
 
 
-def _series(folder: Path, domain: Domain, window: Window, largest: int) -> Scan:
+def _series(folder: Path, domain: Domain, window: Window, largest: int, seconds: float) -> Scan:
     """The files of one series as a volume, sorted along the normal of their planes."""
     files = files_in(folder)
     if not 1 < len(files) <= MOST_FILES:
@@ -105,7 +112,7 @@ def _series(folder: Path, domain: Domain, window: Window, largest: int) -> Scan:
         raise Unusable("its slices must be grey images of one frame")
     frames = [frames_of(header)[0] for header in headers]
     order, apart = ordered([frame.place for frame in frames], "slice")
-    decoded = [stored(files[i], headers[i], largest) for i in order]
+    decoded = [stored(files[i], headers[i], largest, seconds) for i in order]
     if any(colour for _, colour in decoded):
         raise Unusable("its slices must be grey images of one frame")
     values = shown([pixels[0] for pixels, _ in decoded], in_order(frames, order), window)
