@@ -9,7 +9,7 @@ from datetime import datetime, time
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt
 
 from client.privacy.meaning import most_found, percent
 from client.privacy.plan import PrivacyPlan
@@ -46,16 +46,16 @@ class Policy(Frozen):
     by telephone. Without it the site's node does not start."""
     objectives: tuple[Objective, ...] = Field(min_length=1)
     """What may be trained."""
-    max_epsilon_per_run: float = Field(gt=0, le=50)
-    min_noise_multiplier: float = Field(default=0.5, ge=0.2)
+    max_epsilon_per_run: StrictFloat = Field(gt=0, le=50)
+    min_noise_multiplier: StrictFloat = Field(default=0.5, ge=0.2)
     """Least noise of any phase, whatever epsilon it comes to."""
-    max_rounds: int = Field(default=1_000, ge=1)
+    max_rounds: StrictInt = Field(default=1_000, ge=1)
     """Planned rounds and spares of a run."""
-    max_expected_share: float = Field(default=0.5, gt=0, le=1)
+    max_expected_share: StrictFloat = Field(default=0.5, gt=0, le=1)
     """Largest sample rate: the part of the records that a step may draw on average."""
-    accept_unit_image: bool = False
+    accept_unit_image: StrictBool = False
     """Whether runs may protect single images, not patients: right where each patient has one."""
-    concepts: bool = True
+    concepts: StrictBool = True
     """Whether what answers a question may be trained in common with sites that have the same kind
     of image, and sent with noise. It tells as much of the answer as the site's own head, which
     never leaves; a run that would is refused where this is `false`."""

@@ -7,7 +7,7 @@ clipping bound can be written here.
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from client.data.sources import Listed, Source
 from medformer.config import Domain, Frozen, Name, Task
@@ -21,34 +21,34 @@ Rule = Literal["basic", "rdp"]
 class Privacy(Frozen):
     """What a site's patients are promised."""
 
-    epsilon: float = Field(default=8.0, gt=0, le=100)
+    epsilon: StrictFloat = Field(default=8.0, gt=0, le=100)
     """Most that one run may cost."""
-    delta: float = Field(default=1e-5, gt=0, lt=1e-2)
+    delta: StrictFloat = Field(default=1e-5, gt=0, lt=1e-2)
     """Delta of one run."""
-    epsilon_budget: float | None = Field(default=None, gt=0)
+    epsilon_budget: StrictFloat | None = Field(default=None, gt=0)
     """Most that all runs together may cost; one run's worth if left out."""
-    delta_budget: float | None = Field(default=None, gt=0, lt=1e-2)
+    delta_budget: StrictFloat | None = Field(default=None, gt=0, lt=1e-2)
     """Same for delta; in proportion to epsilon_budget if left out."""
     rule: Rule = "basic"
     """How runs add up: their epsilons and deltas (`basic`), or their Renyi divergence (`rdp`),
     which lets more small runs into the same budget. Fixed when the ledger begins."""
-    n_public: int = Field(ge=1)
+    n_public: StrictInt = Field(ge=1)
     """Declared number of units. Sampling rate and divisor follow from it, never from the true
     number; a wrong value costs utility, not privacy."""
-    n_labelled: int | None = Field(default=None, ge=1)
+    n_labelled: StrictInt | None = Field(default=None, ge=1)
     """Declared number of units with a label, where they are fewer. Phases that learn from labels
     alone then draw from these units, at a rate that follows from this number, and the others sit
     them out; if left out, they draw from all, and a unit without a label takes a place in vain."""
-    n_upper: int | None = Field(default=None, ge=1)
+    n_upper: StrictInt | None = Field(default=None, ge=1)
     """Declared upper bound of the number of units, against which delta is checked."""
-    class_balance_noise: float | None = Field(default=None, ge=1, le=1_000)
+    class_balance_noise: StrictFloat | None = Field(default=None, ge=1, le=1_000)
     """Count the classes of each classification task once a run, with Gaussian noise of this many
     times the count's sensitivity, and weigh them in the loss (`client.privacy.balance`). The plan
     charges the count; 20 costs little. Not counted if left out."""
     unit: Literal["image", "patient"] = "image"
     """Whose presence is hidden: one image, or all images of one patient, where the source says
     whose each image is. `n_public` counts these units."""
-    images_per_step: int = Field(default=4, ge=1, le=64)
+    images_per_step: StrictInt = Field(default=4, ge=1, le=64)
     """Images of a patient that take part in one step, at most; their gradients are averaged before
     the clip. More make a patient's gradient less noisy, and the step longer."""
 
@@ -118,9 +118,9 @@ class Site(Frozen):
     ledger_anchor: Path | None = None
     """A file that keeps the newest row of the ledger, where a backup of the state folder does not
     reach. With it, a ledger that was put back from an old copy is refused."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: StrictBool = False
     """Compute activations twice instead of keeping them: less memory, a third more time."""
-    flip: bool = False
+    flip: StrictBool = False
     """Mirror images in training: only where labels are left-right invariant."""
 
     @model_validator(mode="after")

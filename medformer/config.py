@@ -12,7 +12,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveFloat,
+    StrictFloat,
+    StrictInt,
     field_validator,
     model_validator,
 )
@@ -152,13 +153,13 @@ class Domain(Frozen):
     """Domain id for the adversarial discriminator; sites may share one."""
     modality: Name
     anatomy: Name
-    channels: int = Field(ge=1, le=64)
+    channels: StrictInt = Field(ge=1, le=64)
     rank: Literal[2, 3] = 2
     """Spatial dimensions of an image."""
-    size: int | None = Field(default=None, ge=16, le=512)
+    size: StrictInt | None = Field(default=None, ge=16, le=512)
     """Typical side of the images in pixels: decides how finely they are cut into tokens, the same
     for all images of the domain. As coarsely as the preset can if left out."""
-    spacing: tuple[PositiveFloat, ...] | None = None
+    spacing: tuple[Annotated[StrictFloat, Field(gt=0)], ...] | None = None
     """Distance between pixels along each axis, (H, W) or (D, H, W), in one unit, say mm; equal
     along all axes if left out. Only its ratios matter: the finest axis counts 1 a pixel."""
 
@@ -184,13 +185,13 @@ class Task(Frozen):
 
     name: Name
     kind: TaskKind
-    classes: int = Field(ge=2, le=10_000)
+    classes: StrictInt = Field(ge=2, le=10_000)
     """Classes, grades of an ordinal task, or labels of a multi-label task."""
     labels: Name = "labels"
     """Where a source keeps this task's labels: `{split}_LABELS` of an npz file, or a column."""
-    weight: float = Field(default=1.0, gt=0, le=100)
+    weight: StrictFloat = Field(default=1.0, gt=0, le=100)
     """Of this task's loss among those of the site's other tasks."""
-    class_weights: tuple[PositiveFloat, ...] | None = None
+    class_weights: tuple[Annotated[StrictFloat, Field(gt=0)], ...] | None = None
     """Weight of each class in the loss, declared by the site (a multi-label task: of each label
     where it is present). It must not come from counting private records: see
     `client.privacy.balance` for weights counted under DP."""
@@ -234,7 +235,7 @@ class ModelConfig(Frozen):
     modalities: tuple[Name, ...] = Field(max_length=MOST_WORDS, fail_fast=True)
     anatomies: tuple[Name, ...] = Field(max_length=MOST_WORDS, fail_fast=True)
     domains: tuple[Name, ...] = Field(max_length=MOST_WORDS, fail_fast=True)
-    encoder_eps: float = Field(default=1e-5, gt=0, le=1e-2)
+    encoder_eps: StrictFloat = Field(default=1e-5, gt=0, le=1e-2)
     """Added to the variance in the encoder's layer norms; 1e-6 where it started from a ViT of timm
     (`medformer.load_vit`)."""
     kinds: tuple[str, ...] = Field(default=(), max_length=MOST_WORDS, fail_fast=True)

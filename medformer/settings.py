@@ -1,67 +1,48 @@
 """Reads files of settings: YAML within limits, and one sentence with a suggestion for an error."""
 
+import codecs
+import copy
 import typing
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
+from medformer import numerals
 from medformer.errors import ConfigError
+from medformer.yaml_text import Document, Place, parse
 
 M = TypeVar("M", bound=BaseModel)
 
 LARGEST = 2**18
 """Bytes of a file of settings."""
-DEEPEST = 24
-"""Levels of lists and mappings."""
-MOST_VALUES = 20_000
-"""Values of a file, each counted as often as aliases repeat it."""
-LONGEST_NUMBER = 64
-"""Characters."""
-NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe one; it also refuses a key that stands twice, and what is deep or repeated
-    without end."""
-
-    depth = 0
-    values = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        self.depth += 1
-        if self.depth > DEEPEST:
-            raise yaml.YAMLError(f"lists and mappings of more than {DEEPEST} levels")
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def get_single_node(self) -> yaml.Node | None:
-        node = super().get_single_node()
-        if node is not None:
-            self._count(node, 0)
-        return node
-
-    def _count(self, node: yaml.Node, depth: int) -> None:
-        self.values += 1
-        if self.values > MOST_VALUES or depth > DEEPEST:
-            raise yaml.YAMLError("values that repeat each other without end")
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                    raise yaml.YAMLError(f"the key {key.value!r} stands twice in one mapping")
-                seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
-                self._count(key, depth + 1)
-                self._count(value, depth + 1)
-        elif isinstance(node, yaml.SequenceNode):
-            for value in node.value:
-                self._count(value, depth + 1)
-        elif node.tag in NUMBERS and len(node.value) > LONGEST_NUMBER:
-            raise yaml.YAMLError(f"a number of {len(node.value)} characters")
+NUMBERS = {
+    "float_type": "a valid number",
+    "float_parsing": "a valid number",
+    "int_type": "a valid integer",
+    "int_parsing": "a valid integer",
+    "int_from_float": "a valid integer",
+}
+"""Pydantic's errors where something else came -> what is wanted."""
+WORDS = {
+    "string_type": "text",
+    "path_type": "the name of a file or folder",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "tuple_type": "a list, such as [a, b]",
+    "list_type": "a list, such as [a, b]",
+    "dict_type": "keys and values",
+    "model_type": "keys and values",
+    "model_attributes_type": "keys and values",
+}
+"""The same for all other values."""
+SWITCHES = {"yes": True, "on": True, "no": False, "off": False}
+"""Words of YAML 1.1, which say the same where only a switch can be meant."""
+MOST_MENDS = 4
+"""Passes in which values are read as a model wants them; errors inside a value show up late."""
 
 
 def parse_yaml(text: str) -> Any:
@@ -70,15 +51,11 @@ def parse_yaml(text: str) -> Any:
     Raises:
         ConfigError: No such YAML.
     """
-    try:
-        return yaml.load(text, _Loader)
-    except Exception as error:  # PyYAML raises KeyError and more at tags that do not fit
-        said = "" if isinstance(error, (KeyError, IndexError, AttributeError)) else f": {error}"
-        raise ConfigError(f"cannot be read as YAML ({type(error).__name__}{said})") from error
+    return parse(text).values
 
 
-def load_yaml(path: Path) -> Any:
-    """What a file of settings says, unchecked.
+def load_document(path: Path) -> Document:
+    """What a file of settings says, unchecked, and how it is written there.
 
     Raises:
         ConfigError: Missing, larger than settings are, or not YAML.
@@ -88,11 +65,25 @@ def load_yaml(path: Path) -> Any:
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise ConfigError(f"it has more than {LARGEST >> 10} KiB")
-        return parse_yaml(data.decode())
+        return parse(_decoded(data))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: cannot be read as YAML: byte {error.start} is not UTF-8. Save the file with "
+            "the encoding UTF-8"
+        ) from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML ({type(error).__name__})") from error
+
+
+def load_yaml(path: Path) -> Any:
+    """What a file of settings says, unchecked.
+
+    Raises:
+        ConfigError: Missing, larger than settings are, or not YAML.
+    """
+    return load_document(path).values
 
 
 def read_yaml(path: Path, model: type[M]) -> M:
@@ -101,34 +92,151 @@ def read_yaml(path: Path, model: type[M]) -> M:
     Raises:
         ConfigError: Missing, not YAML, unknown key, wrong type or value.
     """
-    raw = load_yaml(path)
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, model)}") from error
+    return checked(load_document(path), model, str(path))
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
+def checked(document: Document, model: type[M], name: str) -> M:
+    """What a document says, as a model.
+
+    The model decides what a value is meant to be: `007` and `1e3` are text where it wants text,
+    `600.0` is a whole number and `yes` a switch where it wants those.
+
+    Args:
+        name: Of the file, for messages.
+    Raises:
+        ConfigError: Unknown key, wrong type or value; says the line.
+    """
+    values = document.values
+    for _ in range(MOST_MENDS):
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            mended = _mended(values, document, error)
+            if mended is None:
+                raise ConfigError(f"{name}{_line(document, error, model)}") from error
+            values = mended
+    raise ConfigError(f"{name}: holds values that cannot be understood")
+
+
+def explain(
+    error: ValidationError, model: type[BaseModel], document: Document | None = None
+) -> str:
     """What is wrong first, where, what came, and the nearest known key for an unknown one.
 
     Args:
         error: What `model` raised.
         model: Where the search for known keys starts.
+        document: What the values were read from, if they were.
     """
-    first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
-    where = ".".join(str(part) for part in first["loc"])
+    first = _first(error)
+    location = first["loc"] if document is None else document.nearest(first["loc"])
+    where = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
-        key = str(first["loc"][-1])
-        close = get_close_matches(key, sorted(_all_keys(model)), n=1)
-        hint = f" Did you mean `{close[0]}`?" if close else ""
-        return f"unknown key `{where}`.{hint}"
+        return _unknown_key(where, first, model)
     if first["type"] == "missing":
-        return f"`{where}` is missing."
-    message = first["msg"].removeprefix("Value error, ")
-    given = first.get("input")
-    shown = f", got {given!r:.200}" if isinstance(given, (str, int, float, bool)) else ""
+        inside = ".".join(str(part) for part in (*location, first["loc"][-1]))
+        return f"`{inside if document else where}` is missing."
     place = f"`{where}`: " if where else ""
-    return f"{place}{message}{shown if repr(given) not in message else ''}."
+    written = document.written[location].text if document and location in document.written else None
+    return f"{place}{_sentence(first, error, written)}"
+
+
+def _first(error: ValidationError) -> ErrorDetails:
+    """The error to show: an unknown key explains what is missing; of the alternatives of one value,
+    the one that it was meant to be."""
+    errors = error.errors()
+    if unknown := [e for e in errors if e["type"] == "extra_forbidden"]:
+        return unknown[0]
+    first = errors[0]
+    if first["type"] == "literal_error" and not isinstance(first["input"], str):
+        others = [e for e in errors[1:] if e["loc"][: len(first["loc"]) - 1] == first["loc"][:-1]]
+        return others[0] if others else first
+    return first
+
+
+def _unknown_key(where: str, first: ErrorDetails, model: type[BaseModel]) -> str:
+    key = str(first["loc"][-1])
+    if key[:1].isdigit() and first["input"] is None:
+        return (
+            f"unknown key `{where}`. A comma separates values: write numbers with a point, such as "
+            "8.0, and without separators, such as 1000"
+        )
+    close = get_close_matches(key, sorted(_all_keys(model)), n=1)
+    hint = f" Did you mean `{close[0]}`?" if close else ""
+    return f"unknown key `{where}`.{hint}"
+
+
+def _sentence(first: ErrorDetails, error: ValidationError, written: str | None) -> str:
+    given, kind = first.get("input"), first["type"]
+    shown = written if written is not None and not isinstance(given, str) else None
+    got = "nothing" if given is None else shown or _shown(given)
+    if kind in NUMBERS or kind in WORDS:
+        wanted = " or ".join([NUMBERS.get(kind) or WORDS[kind], *_other_words(first, error)])
+        hint = numerals.suggestion(given) if kind in NUMBERS else ""
+        if kind == "string_type" and written:
+            hint = f": if it is a text, put it in quotes, '{written}'"
+        return f"Input should be {wanted}, got {got}{hint}."
+    message = first["msg"].removeprefix("Value error, ")
+    simple = isinstance(given, (str, int, float, bool))
+    came = f", got {got}" if simple and repr(given) not in message else ""
+    return f"{message}{came}."
+
+
+def _other_words(first: ErrorDetails, error: ValidationError) -> list[str]:
+    """Words that a value may be instead of a number."""
+    return [
+        str(e["ctx"]["expected"])
+        for e in error.errors()
+        if e["type"] == "literal_error" and e["loc"][:-1] == first["loc"][:-1] and "ctx" in e
+    ]
+
+
+def _shown(given: object) -> str:
+    if isinstance(given, dict):
+        return "keys and values"
+    return "a list" if isinstance(given, (list, tuple)) else f"{given!r:.200}"
+
+
+def _line(document: Document, error: ValidationError, model: type[BaseModel]) -> str:
+    """Line and sentence of an error."""
+    place = document.nearest(_first(error)["loc"])
+    known = document.written.get(place)
+    line = f", line {known.line}" if known is not None and known.line and place else ""
+    return f"{line}: {explain(error, model, document)}"
+
+
+def _mended(values: Any, document: Document, error: ValidationError) -> Any | None:
+    """The values with those that were taken for something else read as the model wants them; None
+    if there are none."""
+    result, found = copy.deepcopy(values), False
+    for e in error.errors():
+        place = document.nearest(e["loc"])
+        if not place or (meant := _meant(e, document, place)) is None:
+            continue
+        outer = result
+        for part in place[:-1]:
+            outer = outer[part]
+        outer[place[-1]] = meant
+        found = True
+    return result if found else None
+
+
+def _meant(error: ErrorDetails, document: Document, place: Place) -> str | int | bool | None:
+    given, written = error.get("input"), document.written[place]
+    if error["type"] in ("string_type", "path_type") and isinstance(given, (int, float)):
+        return written.text if written.plain else None
+    if error["type"] in ("int_type", "int_from_float") and isinstance(given, float):
+        return int(given) if given.is_integer() and abs(given) < 2**53 else None
+    if error["type"] in ("bool_type", "bool_parsing") and isinstance(given, str) and written.plain:
+        return SWITCHES.get(given.lower())
+    return None
+
+
+def _decoded(data: bytes) -> str:
+    """Text in one of the encodings that YAML knows (section 5.2)."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig")
 
 
 def _all_keys(model: type[BaseModel]) -> set[str]:

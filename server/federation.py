@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, StrictFloat, StrictInt, ValidationError, model_validator
 
 from medformer.config import Domain, Frozen, ModelConfig, Name
 from medformer.errors import ConfigError
 from medformer.settings import explain
 from server.protocol import PublicObjective, Schedule
 
-ServerRate = Annotated[float, Field(gt=0, le=10)] | Literal["sqrt-sites", "sites"]
+ServerRate = Annotated[StrictFloat, Field(gt=0, le=10)] | Literal["sqrt-sites", "sites"]
 """Factor of the averaged update (FedOpt, Reddi et al. 2021, arXiv:2003.00295). `sites`: the
 number of sites that trained a tensor; where rates follow the variance of noise, the noise of their
 mean then costs what a site's own costs alone. `sqrt-sites`: its root, for steps as noisy as those
@@ -22,7 +22,7 @@ class PublicSite(Frozen):
 
     name: Name
     domain: Domain
-    weight: float = Field(default=1.0, gt=0)
+    weight: StrictFloat = Field(default=1.0, gt=0)
     """Publicly declared weight in the average; equal for all unless agreed otherwise. Never the
     number of records, which would tell it."""
 
@@ -32,18 +32,18 @@ class Pretraining(Frozen):
 
     source: str = "phantoms"
     """`phantoms`, or the name of a MedMNIST data set that the consortium declares public."""
-    images: int = Field(default=10_000, ge=64, le=1_000_000)
+    images: StrictInt = Field(default=10_000, ge=64, le=1_000_000)
     """Images of each phantom kind, or at most so many of the data set."""
-    patterns: int = Field(default=20_000, ge=0, le=1_000_000)
+    patterns: StrictInt = Field(default=20_000, ge=0, le=1_000_000)
     """Beside the phantoms: so many images of shapes and textures that imitate nothing."""
-    volumes: int = Field(default=6_000, ge=0, le=100_000)
+    volumes: StrictInt = Field(default=6_000, ge=0, le=100_000)
     """And so many volumes of the same kind, for the stem of 3D images."""
-    steps: int = Field(default=10_000, ge=0, le=1_000_000)
-    batch_size: int = Field(default=128, ge=1)
-    learning_rate: float = Field(default=1.5e-3, gt=0)
-    seed: int = Field(default=0, ge=0)
+    steps: StrictInt = Field(default=10_000, ge=0, le=1_000_000)
+    batch_size: StrictInt = Field(default=128, ge=1)
+    learning_rate: StrictFloat = Field(default=1.5e-3, gt=0)
+    seed: StrictInt = Field(default=0, ge=0)
     """Of images and training: federations with the same settings start from the same tensors."""
-    objectives: dict[PublicObjective, Annotated[float, Field(gt=0)]] = Field(
+    objectives: dict[PublicObjective, Annotated[StrictFloat, Field(gt=0)]] = Field(
         default={"supervised": 1.0, "inpainting": 0.5}, min_length=1
     )
 
@@ -57,21 +57,23 @@ def default_pretraining(preset: str) -> Pretraining:
 
 
 def with_public_start(raw: Any) -> Any:
-    """Settings in which `pretraining` is left out, with the preset's own in its place; `false` asks
-    for none."""
+    """Settings in which `pretraining` is left out or `true`, with the preset's own in its place;
+    `false` asks for none."""
     if not isinstance(raw, dict):
         return raw
-    if "pretraining" not in raw:
+    wanted = raw.get("pretraining", True)
+    if wanted is True:
         preset = str(raw.get("preset", "tiny"))
         return {**raw, "pretraining": default_pretraining(preset).model_dump()}
-    return {**raw, "pretraining": raw["pretraining"] or None}
+    none = wanted is False or wanted in ("no", "off")
+    return {**raw, "pretraining": None if none else wanted}
 
 
 class Federation(Frozen):
     """One training run, as all sites may read it."""
 
     name: Name
-    seed: int = Field(default=0, ge=0)
+    seed: StrictInt = Field(default=0, ge=0)
     """Seeds the shared tensors that public pre-training does not make."""
     model: ModelConfig
     schedule: Schedule
@@ -79,11 +81,11 @@ class Federation(Frozen):
     started_from: str = ""
     """Another model whose shared tensors this run starts from, with that model's own promise."""
     sites: tuple[PublicSite, ...] = Field(min_length=1)
-    server_momentum: float = Field(default=0.9, ge=0, lt=1)
+    server_momentum: StrictFloat = Field(default=0.9, ge=0, lt=1)
     server_learning_rate: ServerRate = 1.0
-    max_update_norm: float = Field(default=100.0, gt=0)
+    max_update_norm: StrictFloat = Field(default=100.0, gt=0)
     """An update that moves the shared tensors further than this (L2) is refused."""
-    quorum: int | None = Field(default=None, ge=1)
+    quorum: StrictInt | None = Field(default=None, ge=1)
     """Updates that make a round; the others may be late, lost, or join later. Without one, as in
     simulations, a site that is lost interrupts the run."""
 

@@ -19,7 +19,15 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    model_validator,
+)
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
@@ -98,31 +106,31 @@ class Phase(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(pattern=NAME)
-    rounds: int = Field(ge=1, le=MOST_ROUNDS)
-    local_steps: int = Field(default=1, ge=1, le=1_000)
+    rounds: StrictInt = Field(ge=1, le=MOST_ROUNDS)
+    local_steps: StrictInt = Field(default=1, ge=1, le=1_000)
     """DP steps a site takes between two averagings."""
-    objectives: dict[Objective, Annotated[float, Field(gt=0, le=100)]] = Field(min_length=1)
+    objectives: dict[Objective, Annotated[StrictFloat, Field(gt=0, le=100)]] = Field(min_length=1)
     """Weight of each loss; for domain_adversarial the lambda of the gradient reversal."""
     lambda_schedule: Literal["constant", "ramp"] = "constant"
     """`ramp`: the weight of domain_adversarial grows from near 0 to its full value within the
     phase (Ganin et al. 2016, arXiv:1505.07818, section 5.2.2)."""
-    learning_rate: float = Field(default=0.3, gt=0, le=10)
-    noise_floor: float | None = Field(default=None, gt=0, le=1)
+    learning_rate: StrictFloat = Field(default=0.3, gt=0, le=10)
+    noise_floor: StrictFloat | None = Field(default=None, gt=0, le=1)
     """If given, each site has a learning rate of its own under DP: this over the variance of the
     noise on its averaged gradient, so that what the noise adds to the loss where steps and noise
     balance is the same everywhere (`client.privacy.plan.learning_rate`). Sites that add less noise
     take longer steps, and so weigh more in the average."""
-    expected_batch_size: int = Field(default=512, ge=1, le=65_536)
+    expected_batch_size: StrictInt = Field(default=512, ge=1, le=65_536)
     """Mean number of units in a step; sample_rate is this over the number of units that the site
     declares: n_public, or n_labelled in a phase that learns from labels alone."""
-    views: int = Field(default=1, ge=1, le=64)
+    views: StrictInt = Field(default=1, ge=1, le=64)
     """Augmented views of each drawn image. The mean of their gradients is clipped: they cost time
     and no epsilon (De et al. 2022, arXiv:2204.13650, "augmentation multiplicity")."""
-    max_grad_norm: float = Field(default=1.0, gt=0, le=1_000)
+    max_grad_norm: StrictFloat = Field(default=1.0, gt=0, le=1_000)
     """Largest L2 norm of one unit's gradient (model part in domain-adversarial phases)."""
-    discriminator_max_grad_norm: float = Field(default=1.0, gt=0, le=1_000)
+    discriminator_max_grad_norm: StrictFloat = Field(default=1.0, gt=0, le=1_000)
     """The discriminator's own bound in domain-adversarial phases."""
-    alone: bool = False
+    alone: StrictBool = False
     """Each site goes on with a copy of the shared tensors of its own, under the same DP, and sends
     nothing: what it ends with is the hospital's own model. Such phases come last."""
     trains: Literal["all", "heads"] = "all"
@@ -203,11 +211,11 @@ class Schedule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     phases: tuple[Phase, ...] = Field(min_length=1, max_length=64, fail_fast=True)
-    spare_rounds: int = Field(ge=0, le=10_000)
+    spare_rounds: StrictInt = Field(ge=0, le=10_000)
     """Rounds that may be trained again after a loss; admitted and paid for with the rest."""
-    local_momentum: float = Field(default=0.9, ge=0, lt=1)
+    local_momentum: StrictFloat = Field(default=0.9, ge=0, lt=1)
     """Momentum of the parameters that stay at the site; the shared ones have it at the server."""
-    average_last: float = Field(default=0.3, ge=0, le=1)
+    average_last: StrictFloat = Field(default=0.3, ge=0, le=1)
     """Fraction of the last phase's rounds whose iterates are averaged at its end; of each phase
     that one follows in which something comes to rest, too (`Phase.settles`)."""
 

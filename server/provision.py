@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StrictInt, ValidationError, model_validator
 
 from medformer import certificate as certificates
 from medformer.config import Frozen, Name
@@ -58,10 +58,10 @@ class Consortium(Frozen):
     )
     listen: str = "0.0.0.0"
     """Address of this machine that the server listens at."""
-    port: int = Field(default=9092, ge=1, le=65_535)
-    health_port: int = Field(default=9095, ge=1, le=65_535)
+    port: StrictInt = Field(default=9092, ge=1, le=65_535)
+    health_port: StrictInt = Field(default=9095, ge=1, le=65_535)
     """Of the SuperLink's health service, on this machine only."""
-    certificate_days: int = Field(default=365, ge=1, le=825)
+    certificate_days: StrictInt = Field(default=365, ge=1, le=825)
     sites: dict[Name, Fingerprint] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ rows that chose it.
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, ValidationError, model_validator
 
 from medformer.config import Domain, Frozen, Name, PresetName
 from medformer.settings import explain
@@ -25,28 +25,28 @@ HEADS_LAST = 0.2
 ALONE_LAST = 0.4
 """Where not all sites have the same kind of image. Sections 9, 15, 18 and 29."""
 
-Share = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[StrictFloat, Field(ge=0, lt=1)]
 
 
 class Recipe(Frozen):
     """A schedule in a few numbers; a run lists `phases` of its own where it needs others."""
 
-    rounds: int = Field(default=150, ge=1, le=MOST_ROUNDS)
+    rounds: StrictInt = Field(default=150, ge=1, le=MOST_ROUNDS)
     """All of them: with the steps of a round, sections 1 and 7."""
-    local_steps: int = Field(default=2, ge=1, le=1_000)
+    local_steps: StrictInt = Field(default=2, ge=1, le=1_000)
     """Sections 12 and 15: one is better by as much as seeds differ, two need half the messages."""
-    expected_batch_size: int = Field(default=256, ge=1, le=65_536)
+    expected_batch_size: StrictInt = Field(default=256, ge=1, le=65_536)
     """Sections 15, 26 and 27: larger ones gain little, for their time."""
-    objectives: dict[Objective, Annotated[float, Field(gt=0, le=100)]] = Field(
+    objectives: dict[Objective, Annotated[StrictFloat, Field(gt=0, le=100)]] = Field(
         default={"supervised": 1.0}, min_length=1
     )
     """Phases of heads take those of them that heads can learn from."""
-    learning_rate: float = Field(default=0.1, gt=0, le=10)
+    learning_rate: StrictFloat = Field(default=0.1, gt=0, le=10)
     """Of baselines without privacy; under DP each site's follows its noise, unless `noise_floor` is
     null."""
-    noise_floor: float | None = Field(default=1e-6, gt=0, le=1)
+    noise_floor: StrictFloat | None = Field(default=1e-6, gt=0, le=1)
     """Sections 13 and 22."""
-    heads_noise_floor: float | None = Field(default=4e-5, gt=0, le=1)
+    heads_noise_floor: StrictFloat | None = Field(default=4e-5, gt=0, le=1)
     """The same in phases of heads; null: as in the others. Sections 14, 17 and 30."""
     heads_first: Share = 0.3
     """Share of the rounds, the first ones, in which only heads are trained. Section 14."""
@@ -56,9 +56,9 @@ class Recipe(Frozen):
     """Share of the rounds, those before, in which each site trains a copy of its own. If one of the
     two is given the other is 0 unless it is given too; if neither is, the sites' kinds of image
     decide."""
-    views: int = Field(default=1, ge=1, le=64)
+    views: StrictInt = Field(default=1, ge=1, le=64)
     """Sections 23 and 26."""
-    max_grad_norm: float = Field(default=1.0, gt=0, le=1_000)
+    max_grad_norm: StrictFloat = Field(default=1.0, gt=0, le=1_000)
     """Section 23."""
 
     @model_validator(mode="after")
@@ -123,16 +123,16 @@ class Training(Frozen):
 
     name: Name
     preset: PresetName = "tiny"
-    seed: int = Field(default=0, ge=0)
+    seed: StrictInt = Field(default=0, ge=0)
     phases: tuple[Phase, ...] = ()
     recipe: Recipe | None = None
     """What makes the phases where none are listed; the default one if left out."""
-    local_momentum: float = Field(default=0.9, ge=0, lt=1)
+    local_momentum: StrictFloat = Field(default=0.9, ge=0, lt=1)
     """With the server's: section 7."""
-    server_momentum: float = Field(default=0.9, ge=0, lt=1)
+    server_momentum: StrictFloat = Field(default=0.9, ge=0, lt=1)
     server_learning_rate: ServerRate = SERVER_LEARNING_RATE
-    average_last: float = Field(default=AVERAGE_LAST, ge=0, le=1)
-    concepts: bool = True
+    average_last: StrictFloat = Field(default=AVERAGE_LAST, ge=0, le=1)
+    concepts: StrictBool = True
     """Sites with the same kind of image answer with concepts that they train together; `false`:
     each with heads of its own alone, which learn from its own records only. Section 30."""
     pretraining: Pretraining | None

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, StrictFloat, StrictInt
 
 from medformer.config import Domain, ModelConfig, Name
 from medformer.errors import ConfigError
@@ -57,17 +57,17 @@ SUBMITTED = "submitted.json"
 class RunFile(Training):
     """run.yaml: what a consortium has agreed to train."""
 
-    spare_rounds: int = Field(default=1, ge=0)
+    spare_rounds: StrictInt = Field(default=1, ge=0)
     sites: dict[Name, Domain] = Field(min_length=1)
     """Members that take part, and the kind of image that each declares."""
-    approval_hours: float = Field(default=48, ge=0, le=1_000)
+    approval_hours: StrictFloat = Field(default=48, ge=0, le=1_000)
     """Hours to wait for the sites' people to say yes, and for the hours at which they train."""
-    quorum: int | None = Field(default=None, ge=1)
+    quorum: StrictInt | None = Field(default=None, ge=1)
     """Updates that make a round; more than half of the sites if left out. The others may be late,
     away, or join later."""
-    round_minutes: float = Field(default=60, gt=0, le=10_000)
+    round_minutes: StrictFloat = Field(default=60, gt=0, le=10_000)
     """In which a round has to find its quorum; else the run stops, to be submitted again."""
-    grace_seconds: float = Field(default=60, ge=0, le=100_000)
+    grace_seconds: StrictFloat = Field(default=60, ge=0, le=100_000)
     """That the other sites have once a quorum has answered."""
 
     def federation(self) -> Federation:

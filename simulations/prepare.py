@@ -4,9 +4,7 @@ import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from client.data import medmnist, npz
@@ -17,6 +15,7 @@ from client.privacy.plan import PrivacyPlan, solve
 from client.site import Site
 from medformer.errors import ConfigError
 from medformer.settings import explain
+from medformer.yaml_text import dump
 from server.checkpoints import save_state, write_atomically, write_json
 from server.coordinate import CHECKPOINTS
 from server.federation import Federation
@@ -223,16 +222,11 @@ def _write(
     sites: Iterable[Site],
     states: Iterable[Path],
 ) -> None:
-    write_atomically(folder / "scenario.yaml", _yaml(scenario.model_dump(mode="json")))
+    write_atomically(folder / "scenario.yaml", dump(scenario.model_dump(mode="json")))
     places: list[dict[str, str]] = []
     for site, state in zip(sites, states, strict=True):
         file = (folder / "sites" / site.name / "site.yaml").resolve()
-        write_atomically(file, _yaml(site.model_dump(mode="json", exclude_none=True)))
+        write_atomically(file, dump(site.model_dump(mode="json", exclude_none=True)))
         places.append({"site": str(file), "state": str(state)})
     write_json(folder / SIMULATED_SITES, {"seed": scenario.seed, "sites": places})
     write_atomically(folder / "federation.json", federation.model_dump_json(indent=1).encode())
-
-
-def _yaml(value: Any) -> bytes:
-    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-    return text.encode()

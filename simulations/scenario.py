@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, ValidationError, model_validator
 
 from client.data import medmnist
 from client.data.sources import MedMnist, Phantoms, Source, check_side
@@ -15,8 +15,9 @@ from client.site import Privacy, Rule
 from medformer import phantoms
 from medformer.config import Domain, Frozen, ModelConfig, Name, Task
 from medformer.errors import ConfigError
-from medformer.settings import explain, load_yaml, parse_yaml
+from medformer.settings import checked, explain, load_document
 from medformer.vocabulary import ANATOMY
+from medformer.yaml_text import Document, Place, parse
 from server.federation import Federation, PublicSite, with_public_start
 from server.pretraining import phantom_domains
 from server.protocol import MOST_ROUNDS, Schedule
@@ -29,17 +30,17 @@ Baseline = Literal["local-dp", "local-plain", "federated-plain", "centralised-pl
 class PrivacySettings(Frozen):
     """What `client.site.Privacy` says, with everything optional: left out means the default."""
 
-    epsilon: float | None = Field(default=None, gt=0, le=100)
-    delta: float | None = Field(default=None, gt=0, lt=1e-2)
-    epsilon_budget: float | None = Field(default=None, gt=0)
-    delta_budget: float | None = Field(default=None, gt=0, lt=1e-2)
+    epsilon: StrictFloat | None = Field(default=None, gt=0, le=100)
+    delta: StrictFloat | None = Field(default=None, gt=0, lt=1e-2)
+    epsilon_budget: StrictFloat | None = Field(default=None, gt=0)
+    delta_budget: StrictFloat | None = Field(default=None, gt=0, lt=1e-2)
     rule: Rule | None = None
-    n_public: int | None = Field(default=None, ge=1)
-    n_labelled: int | None = Field(default=None, ge=1)
-    n_upper: int | None = Field(default=None, ge=1)
-    class_balance_noise: float | None = Field(default=None, ge=1, le=1_000)
+    n_public: StrictInt | None = Field(default=None, ge=1)
+    n_labelled: StrictInt | None = Field(default=None, ge=1)
+    n_upper: StrictInt | None = Field(default=None, ge=1)
+    class_balance_noise: StrictFloat | None = Field(default=None, ge=1, le=1_000)
     unit: Literal["image", "patient"] | None = None
-    images_per_step: int | None = Field(default=None, ge=1, le=64)
+    images_per_step: StrictInt | None = Field(default=None, ge=1, le=64)
 
     def over(self, defaults: "PrivacySettings") -> dict[str, Any]:
         """The values given here, else those given there."""
@@ -54,20 +55,20 @@ class ScenarioSite(Frozen):
     domain: Domain | None = None
     tasks: tuple[Task, ...] = ()
     privacy: PrivacySettings = PrivacySettings()
-    weight: float = Field(default=1.0, gt=0)
-    flip: bool = False
+    weight: StrictFloat = Field(default=1.0, gt=0)
+    flip: StrictBool = False
 
 
 class Split(Frozen):
     """One MedMNIST data set divided over several sites; the test split is the same for all."""
 
     dataset: str
-    sites: int = Field(default=4, ge=2, le=64)
+    sites: StrictInt = Field(default=4, ge=2, le=64)
     method: Literal["iid", "dirichlet"] = "iid"
-    alpha: float = Field(default=0.5, gt=0)
+    alpha: StrictFloat = Field(default=0.5, gt=0)
     """Dirichlet concentration of the label skew: smaller is more skewed."""
-    size: int = 28
-    flip: bool = False
+    size: StrictInt = 28
+    flip: StrictBool = False
 
     @model_validator(mode="after")
     def _a_published_size(self) -> "Split":
@@ -79,14 +80,14 @@ class Scenario(Training):
     """Everything a simulation needs, written once."""
 
     description: str = ""
-    spare_rounds: int | None = Field(default=None, ge=0)
+    spare_rounds: StrictInt | None = Field(default=None, ge=0)
     """Rounds that may be trained again; a tenth of all, at least one, if left out."""
     start: Path | None = None
     """A model file whose shared tensors the run starts from, extended to this scenario's words. It
     takes the place of public pre-training."""
     privacy: PrivacySettings = PrivacySettings()
     """Defaults of all sites."""
-    strict: bool = False
+    strict: StrictBool = False
     """Refuse, rather than warn, where delta is not below 1/(10 n)."""
     split: Split | None = None
     sites: tuple[ScenarioSite, ...] = ()
@@ -156,29 +157,44 @@ def load_scenario(name_or_file: str, settings: Sequence[str] = ()) -> Scenario:
                 f"that ends in .yaml.{hint}"
             )
         path = shipped()[name_or_file]
-    raw = load_yaml(path)
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: must hold keys and values, got {type(raw).__name__}")
+    document = load_document(path)
+    if not isinstance(document.values, dict):
+        raise ConfigError(
+            f"{path}: must hold keys and values, got {type(document.values).__name__}"
+        )
     for setting in settings:
-        _override(raw, setting)
-    try:
-        return Scenario.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, Scenario)}") from error
+        _override(document, setting)
+    return checked(document, Scenario, str(path))
 
 
-def _override(raw: dict[str, Any], setting: str) -> None:
+def _override(document: Document, setting: str) -> None:
     key, separator, text = setting.partition("=")
     if not separator:
         raise ConfigError(f"--set {setting}: write KEY=VALUE, for example privacy.epsilon=3")
-    place: Any = raw
-    *parents, last = key.split(".")
     try:
-        for part in parents:
-            place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
-        place[int(last) if isinstance(place, list) else last] = parse_yaml(text)
-    except (ValueError, IndexError, TypeError, AttributeError, ConfigError) as error:
+        document.put(_place(document, key), parse(text))
+    except ConfigError as error:
+        raise ConfigError(f"--set {setting}: {error}") from error
+    except (LookupError, TypeError, ValueError) as error:
         raise ConfigError(f"--set {setting}: no such place in the scenario") from error
+
+
+def _place(document: Document, key: str) -> Place:
+    """The place that `sites.0.name` stands for; mappings that are not there yet are made.
+
+    Raises:
+        LookupError, TypeError, ValueError: There is no such place.
+    """
+    place: Place = ()
+    around = document.values
+    *parents, last = key.split(".")
+    for part in parents:
+        here: str | int = int(part) if isinstance(around, list) else part
+        if isinstance(around, dict) and around.get(here) is None:
+            document.put((*place, here), Document({}))
+        around = around[here]
+        place = (*place, here)
+    return (*place, int(last) if isinstance(around, list) else last)
 
 
 def describe(site: ScenarioSite) -> tuple[Domain, tuple[Task, ...]]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictFloat, StrictInt, model_validator
 
 from medformer.config import Frozen
 
@@ -31,13 +31,13 @@ def check_side(dataset: str, size: int) -> None:
 class ScannerSettings(Frozen):
     """How a phantom site's scanner differs; meanings as in `medformer.phantoms.Scanner`."""
 
-    gain: float = 1.0
-    offset: float = 0.0
-    gamma: float = 1.0
-    noise: float = 0.02
-    blur: float = 0.0
-    bias_field: float = 0.0
-    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    gain: StrictFloat = 1.0
+    offset: StrictFloat = 0.0
+    gamma: StrictFloat = 1.0
+    noise: StrictFloat = 0.02
+    blur: StrictFloat = 0.0
+    bias_field: StrictFloat = 0.0
+    tint: tuple[StrictFloat, StrictFloat, StrictFloat] = (1.0, 1.0, 1.0)
 
 
 class Phantoms(Frozen):
@@ -46,10 +46,10 @@ class Phantoms(Frozen):
     source: Literal["phantoms"]
     kind: str
     """A name in `medformer.phantoms.KINDS`."""
-    records: int = Field(default=600, ge=1, le=1_000_000)
+    records: StrictInt = Field(default=600, ge=1, le=1_000_000)
     """Training images; a quarter as many for validation and half as many for the test."""
-    size: int = Field(default=28, ge=16, le=512)
-    seed: int = Field(default=0, ge=0)
+    size: StrictInt = Field(default=28, ge=16, le=512)
+    seed: StrictInt = Field(default=0, ge=0)
     scanner: ScannerSettings = ScannerSettings()
 
 
@@ -67,7 +67,7 @@ class MedMnist(Frozen):
 
     source: Literal["medmnist"]
     dataset: str
-    size: int = 28
+    size: StrictInt = 28
     root: Path | None = None
     """Folder with the files; without it, the package's own folder, downloading what is missing."""
     indices: Path | None = None
@@ -91,9 +91,9 @@ class Listed(Frozen):
     path: Path
     classes: tuple[str, ...] = ()
     """Names of the labels 0, 1, ...: cells of labels.csv, or class folders."""
-    val_share: float = Field(default=0.15, ge=0, lt=1)
+    val_share: StrictFloat = Field(default=0.15, ge=0, lt=1)
     """Of the records that a hash divides; what is left trains."""
-    test_share: float = Field(default=0.15, ge=0, lt=1)
+    test_share: StrictFloat = Field(default=0.15, ge=0, lt=1)
     split_key: str = Field(default="fedmedformer", min_length=1)
     """Key of the hash. Another key is another division: keep it for the life of the record set."""
 
@@ -115,14 +115,14 @@ class Folder(Listed):
     """
 
     source: Literal["folder"]
-    max_side: int = Field(default=512, ge=16, le=512)
+    max_side: StrictInt = Field(default=512, ge=16, le=512)
     """Pixels; a picture with a longer side is reduced to it, keeping its aspect."""
-    multiple: int = Field(default=8, ge=1, le=64)
+    multiple: StrictInt = Field(default=8, ge=1, le=64)
     """Sides are cut to a multiple of so many pixels, around the centre, so that not every picture
     has a shape of its own: those of one shape go through the model together."""
 
 
-Window = Literal["file", "full"] | tuple[float, float]
+Window = Literal["file", "full"] | tuple[StrictFloat, StrictFloat]
 """Values from black to white: the file's own first window where it has one, the whole range, or
 these two, in the units of the file (CT: Hounsfield)."""
 
@@ -131,11 +131,11 @@ class Volumetric(Listed):
     """What sources of 2D and 3D medical files have in common; `labels.csv` is needed."""
 
     window: Window = "full"
-    max_side: int = Field(default=128, ge=16, le=512)
+    max_side: StrictInt = Field(default=128, ge=16, le=512)
     """Pixels or voxels; what has a longer side is reduced to it, keeping its aspect."""
-    multiple: int = Field(default=8, ge=1, le=64)
+    multiple: StrictInt = Field(default=8, ge=1, le=64)
     """Sides are cut to a multiple of so many, around the centre; a shorter side stays."""
-    max_mib: int = Field(default=1_024, ge=1, le=4_096)
+    max_mib: StrictInt = Field(default=1_024, ge=1, le=4_096)
     """MiB of a record's file, and of its values as 32-bit numbers. What says that it has more
     cannot be used, and is not unpacked; reading takes up to three times as much memory."""
 

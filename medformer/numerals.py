@@ -1,0 +1,100 @@
+"""What somebody may have meant who wrote something else than a number where one is wanted."""
+
+import math
+import re
+from collections.abc import Callable
+
+MIB = {"kib": 2**-10, "kb": 2**-10, "mib": 1, "mb": 1, "gib": 2**10, "gb": 2**10}
+"""Units of memory -> MiB, in which settings count it."""
+BASES = {"b": 2, "o": 8, "x": 16}
+"""Letter after 0 -> base of the digits."""
+
+
+def suggestion(given: object) -> str:
+    """The right spelling of a number, as the end of a sentence; empty if nobody can tell.
+
+    Args:
+        given: What came where a number is wanted.
+    """
+    if isinstance(given, float) and not math.isfinite(given):
+        return ": it must be finite"
+    if not isinstance(given, str):
+        return ""
+    text = given.strip()
+    if "\N{MINUS SIGN}" in text or "\N{EN DASH}" in text:
+        plain = text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
+        return f": write {plain}, with the minus sign of the keyboard"
+    for shape, hint in SHAPES:
+        if found := re.fullmatch(shape, text, re.IGNORECASE):
+            return f": {hint(found)}"
+    return ""
+
+
+def _zeros(found: re.Match[str]) -> str:
+    sign, digits = found.groups()
+    plain = f"write {sign}{int(digits)}"
+    if set(digits) & {"8", "9"} or int(digits) < 8:
+        return plain
+    return f"{plain}, or 0o{digits} for the octal number {int(digits, 8)}"
+
+
+def _clock(found: re.Match[str]) -> str:
+    total = 0
+    for part in found[1].split(":"):
+        total = 60 * total + int(part)
+    return f"numbers have no colon; {found[1]} in its smallest unit is {total}"
+
+
+def _comma(found: re.Match[str]) -> str:
+    whole, part = found.groups()
+    point = f"write {whole}.{part}, with a point"
+    if len(part) == 3 and whole.lstrip("+-") != "0":
+        return f"{point}, or {whole}{part}, without a separator"
+    return point
+
+
+def _separators(found: re.Match[str]) -> str:
+    return f"write {re.sub('[^-+0-9]', '', found[0])}, without separators"
+
+
+def _both(found: re.Match[str]) -> str:
+    return f"write {re.sub('[^-+0-9]', '', found[1])}.{found[2]}, with a point alone"
+
+
+def _fraction(found: re.Match[str]) -> str:
+    below = float(found[2])
+    return f"write {float(found[1]) / below:.6g}" if below else "nothing is divided by 0"
+
+
+def _unit(found: re.Match[str]) -> str:
+    number, unit = found[1].replace(",", "."), found[2].strip()
+    if (factor := MIB.get(unit.lower())) is not None:
+        return f"no unit is read; memory counts in MiB, in which it is {float(number) * factor:g}"
+    return f"write {number}, without the unit {unit!r}"
+
+
+DECIMAL = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[-+]?[0-9]+)?"
+GAP = "['’ \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}]"
+SHAPES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    (r"([-+]?)0+([0-9]+)", _zeros),
+    (r"([-+]?)0+([0-9]+\.[0-9]*)", lambda m: f"write {m[1]}{m[2]}, without zeros in front"),
+    (rf"{DECIMAL}|0x[0-9a-f]+|0o[0-7]+", lambda m: f"write {m[0]}, without quotes"),
+    (r"([-+]?)0b([01]+)", lambda m: f"write {m[1]}{int(m[2], 2)}"),
+    (r"0([box]).*", lambda m: f"these are no digits in base {BASES[m[1].lower()]}"),
+    (r"[-+]?[0-9][0-9_.]*_[0-9_.]*(?:e[-+]?[0-9]+)?",
+     lambda m: f"write {m[0].replace('_', '')}, without separators"),
+    (rf"[-+]?[0-9]{{1,3}}(?:{GAP}[0-9]{{3}})+", _separators),
+    (r"[-+]?[0-9]{1,3}(?:(?:\.[0-9]{3}){2,}|(?:,[0-9]{3}){2,})", _separators),
+    (r"([-+]?[0-9]{1,3}(?:\.[0-9]{3})+),([0-9]+)", _both),
+    (r"([-+]?[0-9]+),([0-9]+)", _comma),
+    (r"([0-9]+(?::[0-9]+)+)", _clock),
+    (r"([-+]?[0-9]+(?:[.,][0-9]+)?) ?%",
+     lambda m: f"write {float(m[1].replace(',', '.')) / 100:.12g}, a share of 1"),
+    (r"([-+]?[0-9]+(?:\.[0-9]+)?) ?/ ?([0-9]+(?:\.[0-9]+)?)", _fraction),
+    (r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*", lambda m: "that is a date"),
+    (r"10 ?(?:\^|\*\*) ?([-+]?[0-9]+)", lambda m: f"write 1e{m[1]}"),
+    (r"([-+]?[0-9]+(?:[.,][0-9]+)?) ?([a-zµ°]+.*)", _unit),
+    (r"[-+]?\.?(?:inf|infinity)|\.?nan", lambda m: "it must be finite"),
+    (r"yes|no|on|off|true|false|y|n", lambda m: "that word is for switches"),
+)  # fmt: skip
+"""How numbers are written elsewhere, and what to write here."""

@@ -1,0 +1,252 @@
+"""Reads and writes YAML as version 1.2 of it says, within limits.
+
+PyYAML follows version 1.1, in which `0600` is 384, `1:30` is 90, `no` is false and `1_000` is a
+number. Here only what the core schema of YAML 1.2 (section 10.3.2) calls a number or a switch is
+one. A number with zeros in front, which 1.1 and 1.2 read differently, stays text.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import yaml
+
+from medformer.errors import ConfigError
+
+DEEPEST = 24
+"""Levels of lists and mappings."""
+MOST_VALUES = 20_000
+"""Values of a file, each counted as often as aliases repeat it."""
+LONGEST_NUMBER = 64
+"""Characters."""
+TAG = "tag:yaml.org,2002:"
+INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+")
+FLOAT = re.compile(
+    r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+NULL = re.compile(r"~|null|Null|NULL|")
+MERGE = re.compile(r"<<")
+MEANINGS = {"bool": BOOL, "int": INT, "float": FLOAT, "null": NULL, "merge": MERGE}
+"""What a plain scalar may be; the first that fits, else text."""
+REMEDIES = (
+    ("'\\t'", "indent with spaces, not with tabs"),
+    ("another document", "one file holds one document: leave out the line `---`"),
+    ("mapping values are not allowed", "put a text that holds a colon in quotes"),
+    ("expected the node content", "put a text that begins with a sign of YAML's own in quotes"),
+)
+"""What PyYAML says, and what helps."""
+
+Place = tuple[str | int, ...]
+"""Keys and list numbers from the outside to a value."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """How a value stands in the file."""
+
+    text: str | None
+    """Of a scalar as it is written, without quotes."""
+    plain: bool
+    """Whether a scalar has no quotes."""
+    line: int
+    """From 1; 0 of what is in no file."""
+
+
+@dataclass
+class Document:
+    """Plain values, and how each is written."""
+
+    values: Any
+    written: dict[Place, Written] = field(default_factory=dict)
+
+    def put(self, place: Place, part: "Document") -> None:
+        """Replace the value at a place, or add one to the mapping around it.
+
+        Raises:
+            LookupError: No mapping or list is around it, or the list has no such number.
+        """
+        outer: Any = self.values
+        for key in place[:-1]:
+            outer = outer[key]
+        if not isinstance(outer, (dict, list)):
+            raise LookupError(place)
+        outer[place[-1]] = part.values  # type: ignore[index]
+        self.written = {p: w for p, w in self.written.items() if p[: len(place)] != place}
+        self.written |= {(*place, *p): replace(w, line=0) for p, w in part.written.items()}
+
+    def nearest(self, location: tuple[Any, ...]) -> Place:
+        """The place that a location in a model stands for, without what only models have in it,
+        such as the kind of a source; the place around it where the value itself is missing."""
+        place: Place = ()
+        for part in location:
+            if (*place, part) in self.written:
+                place = (*place, part)
+        return place
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe one with the meanings of YAML 1.2; it also refuses a key that stands twice, and
+    what is deep or repeated without end."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012
+    depth = 0
+    count = 0
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        if kind is yaml.ScalarNode and implicit[0]:
+            return next(
+                (TAG + n for n, shape in MEANINGS.items() if shape.fullmatch(value)), f"{TAG}str"
+            )
+        return str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise yaml.YAMLError(f"lists and mappings of more than {DEEPEST} levels")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            self._check(node, 0)
+        return node
+
+    def _check(self, node: yaml.Node, depth: int) -> None:
+        self.count += 1
+        if self.count > MOST_VALUES or depth > DEEPEST:
+            raise yaml.YAMLError("values that repeat each other without end")
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                _check_key(key, seen)
+                self._check(value, depth + 1)
+        elif isinstance(node, yaml.SequenceNode):
+            for value in node.value:
+                self._check(value, depth + 1)
+        elif node.tag in (f"{TAG}int", f"{TAG}float") and len(node.value) > LONGEST_NUMBER:
+            raise yaml.YAMLError(f"a number of {len(node.value)} characters")
+
+
+def _check_key(key: yaml.Node, seen: set[str]) -> None:
+    """Keys are names: text as it is written, each once."""
+    if not isinstance(key, yaml.ScalarNode):
+        raise yaml.YAMLError(f"line {key.start_mark.line + 1}: a list cannot be a key")
+    if key.value in seen:
+        raise yaml.YAMLError(f"the key {key.value!r} stands twice in one mapping")
+    seen.add(key.value)
+    if key.tag != f"{TAG}merge":
+        key.tag = f"{TAG}str"
+
+
+def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = _shaped(node, INT)
+    return int(text, 0) if text.startswith(("0x", "0o")) else int(text)
+
+
+def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    if INT.fullmatch(node.value):
+        return float(_int(loader, node))
+    return float(_shaped(node, FLOAT).lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _bool(loader: _Loader, node: yaml.ScalarNode) -> bool:
+    return _shaped(node, BOOL).lower() == "true"
+
+
+def _shaped(node: yaml.ScalarNode, shape: re.Pattern[str]) -> str:
+    """The text of a scalar that an explicit tag may have called what it is not."""
+    if not shape.fullmatch(node.value):
+        kind = node.tag.removeprefix(TAG)
+        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {node.value!r} is no {kind}")
+    return str(node.value)
+
+
+_Loader.yaml_constructors = {
+    None: yaml.SafeLoader.yaml_constructors[None],
+    **{
+        TAG + kind: yaml.SafeLoader.yaml_constructors[TAG + kind]
+        for kind in ("null", "str", "seq", "map")
+    },
+    f"{TAG}int": _int,
+    f"{TAG}float": _float,
+    f"{TAG}bool": _bool,
+}
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's, which puts in quotes what YAML 1.1 takes for something else than text; this one
+    also what YAML 1.2 does."""
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        found = str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]
+        if kind is yaml.ScalarNode and implicit[0] and found == f"{TAG}str":
+            return next((TAG + n for n, s in MEANINGS.items() if s.fullmatch(value)), found)
+        return found
+
+
+def parse(text: str) -> Document:
+    """What a text of YAML says: plain values only, each key once, within limits.
+
+    Raises:
+        ConfigError: No such YAML; says the line where PyYAML knows it.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return Document(None)
+        values = loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(f"cannot be read as YAML ({_sentence(error)})") from error
+    except Exception as error:  # PyYAML raises KeyError and more at tags that do not fit
+        said = "" if isinstance(error, (KeyError, IndexError, AttributeError)) else f": {error}"
+        raise ConfigError(f"cannot be read as YAML ({type(error).__name__}{said})") from error
+    finally:
+        loader.dispose()
+    return Document(_apart(values), dict(_places(node, ())))
+
+
+def dump(value: Mapping[str, Any]) -> bytes:
+    """A file of settings that says the same to readers of YAML 1.1 and 1.2."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text.encode()
+
+
+def _apart(value: Any) -> Any:
+    """A copy in which nothing that an alias repeats is shared, so that one can be changed alone."""
+    if isinstance(value, dict):
+        return {key: _apart(part) for key, part in value.items()}
+    return [_apart(part) for part in value] if isinstance(value, list) else value
+
+
+def _sentence(error: yaml.MarkedYAMLError) -> str:
+    where = error.problem_mark or error.context_mark
+    said = " ".join(f"{error.context or ''} {error.problem or ''}".split())
+    help_ = next((f"; {remedy}" for sign, remedy in REMEDIES if sign in said), "")
+    if (
+        where is not None
+        and where.buffer
+        and where.buffer[where.pointer : where.pointer + 1] == "\t"
+    ):
+        help_ = f"; {REMEDIES[0][1]}"
+    place = f"line {where.line + 1}, column {where.column + 1}: " if where is not None else ""
+    return f"{place}{said}{help_}"
+
+
+def _places(node: yaml.Node, place: Place) -> Iterator[tuple[Place, Written]]:
+    """Every value's place; merged keys stand where they were merged to."""
+    text, plain = None, False
+    if isinstance(node, yaml.ScalarNode):
+        text, plain = node.value, node.style is None
+    yield place, Written(text, plain, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _places(value, (*place, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield from _places(value, (*place, number))
