@@ -46,6 +46,8 @@ RUN_CONFIG: dict[str, Any] = {
     "approval-wait": 0.0,
     "round-deadline": 3_600.0,
     "round-grace": 60.0,
+    "hello-wait": 120.0,
+    "nodes-wait": 120.0,
 }
 """Every key of the run config with its default, as in pyproject.toml."""
 

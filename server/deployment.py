@@ -18,8 +18,6 @@ from server.report.write import write_report
 
 FEDERATION = "federation.json"
 """What a deployment's run folder begins with."""
-NODES_WAIT = 120.0
-"""Seconds to wait for the hospitals' nodes to dial in."""
 
 
 def deploy(
@@ -31,6 +29,8 @@ def deploy(
     approval_wait: float,
     deadline: float,
     grace: float,
+    hello_wait: float,
+    nodes_wait: float,
 ) -> None:
     """Train, and write report and model; goes on from the last checkpoint if there is one.
 
@@ -43,6 +43,8 @@ def deploy(
         approval_wait: Seconds to wait for the sites' people to say yes, and for their hours.
         deadline: Seconds in which a round has to find its quorum.
         grace: Seconds that the other sites have from then on.
+        hello_wait: Seconds in which a node has to say whose it is.
+        nodes_wait: Seconds to wait for the hospitals' nodes to dial in.
     Raises:
         MedFormerError: The run cannot start, or was interrupted; outcome.json says why.
     """
@@ -53,9 +55,10 @@ def deploy(
             grid,
             len(federation.sites),
             deadline,
-            nodes_wait=NODES_WAIT,
+            nodes_wait=nodes_wait,
             quorum=federation.quorum,
             grace=grace,
+            hello_wait=hello_wait,
             members=None if nodes is None else partial(node_ids, nodes),
         )
         run = Run(fleet, federation, folder, approval_wait=approval_wait, deadline=deadline)

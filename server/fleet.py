@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from flwr.app import Array, Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from server.errors import FederationError, RunInterrupted
@@ -26,7 +27,8 @@ log = logging.getLogger(__name__)
 NODES_WAIT = 10.0
 """Seconds to wait for the nodes of a simulation."""
 HELLO_WAIT = 120.0
-"""Seconds to wait for a node that says who it is: its first question starts a process."""
+"""Seconds to wait for a node that says who it is: its first question starts a process. The setting
+is `hello_seconds` in run.yaml, and the run config's `hello-wait` in a simulation."""
 GRACE = 60.0
 POLL = 0.2
 """Seconds between two looks for answers."""
@@ -34,9 +36,11 @@ POLL = 0.2
 
 @dataclass(frozen=True)
 class Lost:
-    """No answer: the process behind a site died."""
+    """No answer from a site, and why."""
 
     reason: str
+    late: bool = False
+    """Whether time ran out, and nobody said anything."""
 
 
 class Fleet(Protocol):
@@ -66,6 +70,7 @@ class FlowerFleet:
         timeout: Seconds to wait for the answers to one round; a node that comes back later finds
             no question any more.
         nodes_wait: Seconds to wait for the nodes.
+        hello_wait: Seconds to wait for nodes that were asked who they are.
         quorum: Sites that are enough to go on with. Without one all have to be there.
         grace: Seconds that the others get once enough have answered.
         members: Name -> node of each member, looked up at each hello: a node that says another's
@@ -82,12 +87,14 @@ class FlowerFleet:
         timeout: float,
         nodes_wait: float = NODES_WAIT,
         *,
+        hello_wait: float = HELLO_WAIT,
         quorum: int | None = None,
         grace: float = GRACE,
         members: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         self._grid = grid
         self._timeout = timeout
+        self._hello_wait = hello_wait
         self._quorum = quorum
         self._grace = grace
         self._members = members
@@ -100,7 +107,7 @@ class FlowerFleet:
                     return
                 count = f"{len(found)} nodes for {quorum or wanted} sites: start every site's node"
                 if quorum is not None:
-                    raise RunInterrupted(count)
+                    raise RunInterrupted(f"{count} (waited {nodes_wait:g} s: nodes_seconds)")
                 raise FederationError(
                     f"{count}, or a simulation with --federation-config 'num-supernodes={wanted} "
                     "client-resources-num-cpus=1'"
@@ -116,13 +123,19 @@ class FlowerFleet:
         known = self._strangers | set(self._nodes.values())
         new = sorted(set(self._grid.get_node_ids()) - known)
         answers: dict[str, HelloAnswer] = {}
-        said = self._send({node: request for node in new}, HELLO_WAIT)
+        said = self._send({node: request for node in new}, self._hello_wait)
         members = self._members() if self._members is not None and said else None
         for node, answer in said.items():
             if isinstance(answer, Lost):
+                why = answer.reason
+                if answer.late:
+                    why = (
+                        f"{why} ({self._hello_wait:g} s). A node's first answer starts a process: "
+                        "on a busy machine give it longer, with --hello-wait or hello_seconds"
+                    )
                 if self._quorum is None:
-                    raise FederationError(f"a node did not answer hello: {answer.reason}")
-                log.warning("node %d did not answer hello: %s", node, answer.reason)
+                    raise FederationError(f"a node did not answer hello: {why}")
+                log.warning("node %d did not answer hello: %s", node, why)
                 continue
             if not isinstance(answer, HelloAnswer):
                 log.warning("node %d serves no site: %s", node, answer)
@@ -170,25 +183,50 @@ class FlowerFleet:
             )
             for node, r in requests.items()
         ]
-        waiting = {i for i in self._grid.push_messages(messages) if i}
+        # By question, not by sender: errors that the SuperLink makes itself come from node 1.
+        asked = dict(zip(self._grid.push_messages(messages), requests, strict=False))
+        unsent = Lost("the SuperLink did not take its question; see the SuperLink's log")
+        answers = {node: unsent for node in requests if node not in asked.values()}
+        answers |= {node: unsent for name, node in asked.items() if not name}
+        waiting = {name for name in asked if name}
         end = time.monotonic() + timeout
         graceful = False
         while waiting and time.monotonic() < end:
             for reply in self._grid.pull_messages(waiting):
-                waiting.discard(reply.metadata.reply_to_message_id)
-                answers[reply.metadata.src_node_id] = _read(reply)
+                question = reply.metadata.reply_to_message_id
+                if question not in waiting:
+                    continue
+                waiting.discard(question)
+                answers[asked[question]] = _read(reply)
             good = sum(not isinstance(answer, Lost) for answer in answers.values())
             if not graceful and enough is not None and good >= enough:
                 graceful, end = True, min(end, time.monotonic() + self._grace)
             if waiting:
                 time.sleep(POLL)
-        late = Lost("no answer in time")
+        late = Lost("no answer in time", late=True)
         return {node: answers.get(node, late) for node in requests}
+
+
+REASONS: Mapping[int, str] = {
+    ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "the bundle does not load at the site; see its node's log",
+    ErrorCode.CLIENT_APP_RAISED_EXCEPTION: "the site's process failed; see its node's log",
+    ErrorCode.MESSAGE_UNAVAILABLE: "the SuperLink has its question or its answer no longer: it "
+    "expired, or was not uploaded whole",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "its answer came too late, and was thrown away",
+    ErrorCode.NODE_UNAVAILABLE: "its node is away: the SuperLink heard no heartbeat from it for a "
+    "minute",
+    ErrorCode.INVALID_FAB: "its node does not trust this bundle: its policy.yaml or kit names "
+    "another signing key",
+    ErrorCode.CLIENT_APP_CRASHED: "the site's process died; see its node's log",
+}
+"""Flower's code of an error -> what has happened. Flower's own text may quote the site: left out."""
 
 
 def _read(reply: Message) -> Answer | Lost:
     if reply.has_error():
-        return Lost(f"the site's process failed (Flower error {reply.error.code})")
+        code = reply.error.code
+        said = REASONS.get(code, "Flower does not say why")
+        return Lost(f"{said} (Flower error {code})")
     try:
         return read_answer(reply.content)
     except ProtocolError as error:

@@ -69,6 +69,10 @@ class RunFile(Training):
     """In which a round has to find its quorum; else the run stops, to be submitted again."""
     grace_seconds: StrictFloat = Field(default=60, ge=0, le=100_000)
     """That the other sites have once a quorum has answered."""
+    nodes_seconds: float = Field(default=120, gt=0, le=100_000)
+    """In which a quorum of nodes has to be there when a run begins; else it stops."""
+    hello_seconds: float = Field(default=120, gt=0, le=100_000)
+    """In which a node has to say whose it is; its first answer starts a process."""
 
     def federation(self) -> Federation:
         """As all sites may read it."""
@@ -247,6 +251,8 @@ class SuperLink:
             "approval-wait": 3_600.0 * run.approval_hours,
             "round-deadline": 60.0 * run.round_minutes,
             "round-grace": run.grace_seconds,
+            "hello-wait": run.hello_seconds,
+            "nodes-wait": run.nodes_seconds,
         }
         config.write_text(toml(values))
         app = f"{APP_ID}=={VERSION}"

@@ -20,7 +20,7 @@ from server.checkpoints import load_state, write_json
 from server.coordinate import CHECKPOINTS, Run, outcome
 from server.deployment import deploy
 from server.federation import Federation
-from server.fleet import FlowerFleet
+from server.fleet import HELLO_WAIT, FlowerFleet
 from server.model_file import write_model
 from server.protocol import Tensors, run_folder
 from server.report.write import write_report
@@ -39,14 +39,15 @@ def main(grid: Grid, context: Context) -> None:
     """One run, whose outcome is in outcome.json and nowhere else: Flower reports success anyway."""
     folder = run_folder(context.run_config, context.run_id)
     if context.run_config.get("deployment"):
-        keys = ("approval-wait", "round-deadline", "round-grace")
+        keys = ("approval-wait", "round-deadline", "round-grace", "hello-wait", "nodes-wait")
         waits = [float(context.run_config[key]) for key in keys]
         _deploy(grid, folder, _path(context.run_config.get("nodes")), waits)
         return
     with outcome(folder):
         prepared = _prepared(folder, context.run_config)
         _same_scenario(folder, str(context.run_config.get("scenario-sha256", "")))
-        fleet = FlowerFleet(grid, len(prepared.sites), ROUND_TIMEOUT)
+        wait = float(context.run_config.get("hello-wait") or HELLO_WAIT)
+        fleet = FlowerFleet(grid, len(prepared.sites), ROUND_TIMEOUT, hello_wait=wait)
         run = Run(fleet, prepared.federation, folder, evaluate=True, on_row=board(folder))
         fresh = load_state(folder / CHECKPOINTS) is None
         with FreshProcess() as helper:

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import Error, Message
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
 from server.admission import node_ids
 from server.errors import FederationError, RunInterrupted
-from server.fleet import FlowerFleet, Lost
+from server.fleet import REASONS, FlowerFleet, Lost
 from server.protocol import PACKED, Evaluate, Hello, HelloAnswer, Refusal, read_request, to_content
 
 HELLO = Hello("run", "0" * 64)
+LATE = Lost("no answer in time", late=True)
 Answers = Callable[[int, Message], Message | None]
 
 
@@ -25,6 +27,10 @@ class FakeGrid:
     def __init__(self, nodes: dict[int, str], slow: dict[int, float] | None = None) -> None:
         self.nodes = nodes
         self.slow = slow or {}
+        self.errors: dict[int, int] = {}
+        """Node -> code of the error that the SuperLink makes in its place."""
+        self.refuses: set[int] = set()
+        """Nodes to which the SuperLink takes no message."""
         self.asked: list[tuple[int, str]] = []
         self.pushed: list[Message] = []
         self._due: dict[str, tuple[float, Message]] = {}
@@ -33,7 +39,7 @@ class FakeGrid:
         return list(self.nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        ids = []
+        ids: list[str | None] = []
         for number, message in enumerate(messages):
             node = message.metadata.dst_node_id
             name = f"{len(self.pushed)}-{number}"
@@ -45,12 +51,18 @@ class FakeGrid:
             answer: HelloAnswer | Refusal = Refusal("policy", "no", site)
             if isinstance(request, Hello) and site:
                 answer = HelloAnswer(site, "{}", "0" * 64)
+            if node in self.refuses:
+                ids.append(None)
+                continue
             reply = Message(to_content(answer), reply_to=message)
             reply.metadata.__dict__["_src_node_id"] = node
+            if node in self.errors:  # as create_message_error_unavailable_res_message makes it
+                reply = Message(Error(self.errors[node], f"{site}'s secret"), reply_to=message)
+                reply.metadata.__dict__["_src_node_id"] = SUPERLINK_NODE_ID
             reply.metadata.__dict__["_reply_to_message_id"] = name
             self._due[name] = (time.monotonic() + self.slow.get(node, 0), reply)
             ids.append(name)
-        return ids
+        return ids  # type: ignore[return-value]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         now = time.monotonic()
@@ -123,9 +135,9 @@ def test_once_a_quorum_has_answered_the_others_get_the_grace_and_no_more():
     began = time.monotonic()
     answers = own.ask({site: question() for site in ("north", "south", "west")}, 2)
     assert time.monotonic() - began < 2
-    assert answers["west"] == Lost("no answer in time")
+    assert answers["west"] == LATE
     assert isinstance(answers["north"], Refusal)
-    assert own.ask({"west": question()}, 0) == {"west": Lost("no answer in time")}
+    assert own.ask({"west": question()}, 0) == {"west": LATE}
     assert time.monotonic() - began < 3
     grid.slow = {3: 0.05}
     assert isinstance(own.ask({"west": question()}, 0)["west"], Refusal)
@@ -137,7 +149,7 @@ def test_without_a_quorum_the_timeout_decides_and_the_question_dies_with_it():
     own = fleet(grid, timeout=0.3)
     own.hello(HELLO)
     grid.slow = {3: 60}
-    assert ask(own, "north", "south", "west")["west"] == Lost("no answer in time")
+    assert ask(own, "north", "south", "west")["west"] == LATE
     assert {m.metadata.ttl for m in grid.pushed[3:]} == {0.3}
 
 
@@ -190,3 +202,59 @@ def test_two_nodes_of_one_name_are_refused():
     grid.nodes[4] = "south"
     with pytest.raises(FederationError, match="two nodes say that they are 'south'"):
         own.hello(HELLO)
+
+
+CODES = sorted(v for k, v in vars(ErrorCode).items() if k.isupper())
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_an_error_that_the_superlink_makes_itself_is_the_asked_sites(code: int):
+    """It comes from node 1, at once. Each site has its own true reason, in our words: Flower's may
+    quote the site; who answers beside it is heard."""
+    grid = FakeGrid({5: "north", 6: "south", 7: "west"})
+    own = fleet(grid, timeout=60)
+    own.hello(HELLO)
+    grid.errors = {5: code, 6: ErrorCode.NODE_UNAVAILABLE}
+    began = time.monotonic()
+    answers = ask(own, "north", "south", "west")
+    assert time.monotonic() - began < 30
+    north, south, west = (answers[name] for name in ("north", "south", "west"))
+    assert isinstance(north, Lost)
+    assert not north.late
+    assert north.reason == f"{REASONS.get(code, 'Flower does not say why')} (Flower error {code})"
+    assert isinstance(south, Lost)
+    assert "its node is away" in south.reason
+    assert isinstance(west, Refusal)
+
+
+def test_every_error_code_of_flower_but_unknown_has_its_sentence():
+    """Of the pinned version."""
+    left_out = {ErrorCode.UNKNOWN, ErrorCode.MOD_FAILED_PRECONDITION}  # no mods here
+    assert set(CODES) - left_out == set(REASONS)
+
+
+def test_a_question_that_the_superlink_does_not_take_is_lost_at_once():
+    """It has no id, which would never be answered; nor have any, where all are too large."""
+    grid = FakeGrid({5: "north", 6: "south", 7: "west"})
+    own = fleet(grid, timeout=60)
+    own.hello(HELLO)
+    grid.refuses = {6}
+    answers = ask(own, "north", "south")
+    assert answers["south"] == Lost(
+        "the SuperLink did not take its question; see the SuperLink's log"
+    )
+    assert isinstance(answers["north"], Refusal)
+    grid.push_messages = lambda messages: []  # type: ignore[method-assign]
+    assert ask(own, "north")["north"] == answers["south"]
+
+
+def test_a_node_that_does_not_say_who_it_is_in_time_is_told_with_the_setting():
+    """Its first answer starts a process, which takes its time on a busy machine."""
+    grid = FakeGrid({1: "north", 2: "south", 3: "west"}, slow={3: 60})
+    with pytest.raises(FederationError, match=r"no answer in time \(0.1 s\).*--hello-wait"):
+        fleet(grid, hello_wait=0.1).hello(HELLO)
+    assert set(fleet(grid, hello_wait=0.1, quorum=2).hello(HELLO)) == {"north", "south"}
+    grid.errors = {3: ErrorCode.CLIENT_APP_CRASHED}
+    grid.slow = {}
+    with pytest.raises(FederationError, match=r"hello: the site's process died.*error 8\)$"):
+        fleet(grid).hello(HELLO)
