@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check.epilog = "example: fedmedformer site check north --json check.json"
     for name, help_ in (
         ("up", "run the site's guard and node until they are stopped"),
-        ("status", "whether guard and node serve"),
+        ("status", "whether guard and node serve, and the server hears the node"),
         ("down", "stop a node that is up"),
     ):
         one = _action(actions, name, help_)
@@ -64,7 +64,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         if name == "up":
             _one_user(one)
         if name == "status":
-            one.add_argument("--only", choices=["guard", "node"], help="ask this one only")
+            one.add_argument(
+                "--only",
+                choices=["guard", "node", "server"],
+                help="ask this one only; server: whether it hears the node",
+            )
             one.add_argument(
                 "--wait", type=float, default=0, metavar="SECONDS", help="until all serve"
             )
@@ -229,7 +233,7 @@ def _node(arguments: argparse.Namespace) -> None:
         for name, state in found.items():
             print(f"{name}: {state}")
         if bad := [name for name, state in found.items() if state != "serving"]:
-            raise node.NodeError(f"{arguments.folder}: {', '.join(bad)} is not serving")
+            raise node.NodeError(f"{arguments.folder}: not serving: {', '.join(bad)}")
 
 
 def _check(arguments: argparse.Namespace) -> None:

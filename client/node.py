@@ -136,7 +136,7 @@ class Node:
         tools, port = Path(sys.executable).parent, free_port()
         secret = ["--superexec-auth-secret-file", str(self.secret.absolute())]
         supernode = [
-            str(tools / "flower-supernode"),
+            sys.executable, "-I", "-m", "client.supernode",
             "--superlink", f"{kit['hosts'][0]}:{kit['port']}",
             "--root-certificates", str(folder / "kit" / "ca.crt"),
             "--trusted-entities", str(folder / "kit" / "trusted.yaml"),

@@ -1,25 +1,38 @@
 """Asks a gRPC health service on this machine whether it serves."""
 
+from collections.abc import Mapping
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 NO_PROXY = (("grpc.enable_http_proxy", 0),)
 """gRPC would ask a proxy of the environment for 127.0.0.1, too."""
 SERVING, SILENT = "serving", "does not answer"
+SUPERLINK = "superlink"
+"""Service of a SuperNode's health page: whether the server takes its heartbeats."""
+WORDS: Mapping[grpc.StatusCode, str] = {
+    grpc.StatusCode.UNAVAILABLE: SILENT,
+    grpc.StatusCode.DEADLINE_EXCEEDED: f"{SILENT} in time",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "is up, but too busy to say more",
+    grpc.StatusCode.UNIMPLEMENTED: "is something else: it has no health page",
+    grpc.StatusCode.NOT_FOUND: "is another version: its health page does not know the question",
+    grpc.StatusCode.CANCELLED: "was ending while it was asked",
+}
 
 
-def ask(address: str, timeout: float) -> str:
-    """`serving`, `not serving`, or `does not answer` and the code of gRPC.
+def ask(address: str, timeout: float, service: str = "") -> str:
+    """`serving`, `not serving`, or in words why there is no answer, with the code of gRPC.
 
     Args:
         address: Without TLS: a Unix socket, or a port of the loopback address.
         timeout: Seconds.
+        service: Part that is asked after; the whole if left out.
     """
     with grpc.insecure_channel(address, options=NO_PROXY) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=timeout
+                health_pb2.HealthCheckRequest(service=service), timeout=timeout
             )
         except grpc.RpcError as error:
-            return f"{SILENT} ({error.code().name})"
+            return f"{WORDS.get(error.code(), 'cannot be asked')} ({error.code().name})"
     return SERVING if answer.status == health_pb2.HealthCheckResponse.SERVING else "not serving"

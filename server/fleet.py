@@ -219,7 +219,7 @@ REASONS: Mapping[int, str] = {
     "another signing key",
     ErrorCode.CLIENT_APP_CRASHED: "the site's process died; see its node's log",
 }
-"""Flower's code of an error -> what has happened. Flower's own text may quote the site: left out."""
+"""Flower's code of an error -> what has happened. Flower's own text may quote the site."""
 
 
 def _read(reply: Message) -> Answer | Lost:

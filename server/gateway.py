@@ -7,6 +7,7 @@ API and the health page are passed on from outside. An allow list: what a later 
 shut.
 """
 
+import logging
 import re
 import ssl
 from collections.abc import AsyncIterator
@@ -16,15 +17,21 @@ import httpx
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.datastructures import Address
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from server.protocol import LARGEST_MESSAGE
 
+log = logging.getLogger(__name__)
+
 OPEN = re.compile(r"/v1/fleet/[a-z-]+")
 """Paths to which a POST is passed on."""
+HEARTBEAT = "/v1/fleet/send-node-heartbeat"
+UNDERSTOOD = frozenset({200, 401, 502, 503, 504})
+"""Answers to a heartbeat after which Flower's SuperNode goes on, or ends (401). After any other its
+heartbeats end for ever while its process lives, so that it is answered 503, and tries again."""
 LARGEST_BODY = LARGEST_MESSAGE + 2**20
 """Bytes of a request: a message and what Flower puts around it."""
 CONNECTIONS = 256
@@ -68,9 +75,15 @@ def gateway(inner: str, authority: str) -> ASGIApp:
         try:
             answer = await client.send(asked, stream=True)
         except _TooLarge:
-            return PlainTextResponse("too large", 413)
-        except httpx.HTTPError:
+            code = 503 if path == HEARTBEAT else 413
+            return PlainTextResponse("too large", code)
+        except (httpx.HTTPError, httpx.InvalidURL, ClientDisconnect, ValueError) as error:
+            log.warning("%s is not passed on: %s", path, type(error).__name__)
             return PlainTextResponse("the SuperLink does not answer", 503)
+        if path == HEARTBEAT and answer.status_code not in UNDERSTOOD:
+            await answer.aclose()
+            log.warning("the SuperLink answers %d to a heartbeat", answer.status_code)
+            return PlainTextResponse("the SuperLink does not take heartbeats now", 503)
         done = BackgroundTask(answer.aclose)
         response = StreamingResponse(answer.aiter_raw(), answer.status_code, background=done)
         response.raw_headers = [

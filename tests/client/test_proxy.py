@@ -153,7 +153,8 @@ def test_health_is_not_asked_through_a_proxy(
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     servicer = health.HealthServicer()
-    servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    for name in ("", "superlink"):
+        servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     serving = grpc.server(futures.ThreadPoolExecutor(2))
     health_pb2_grpc.add_HealthServicer_to_server(servicer, serving)
     port = serving.add_insecure_port("127.0.0.1:0")
@@ -162,10 +163,12 @@ def test_health_is_not_asked_through_a_proxy(
     serving.start()
     try:
         found = asking.status(tmp_path, port)
-        assert found == {"guard": "serving", "supernode": "serving"}
+        assert found == {"guard": "serving", "supernode": "serving", "server": "serving"}
         assert asking.status(tmp_path, only="guard") == {"guard": "serving"}
         servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-        assert set(asking.status(tmp_path, port, wait=0.1).values()) == {"not serving"}
+        found = asking.status(tmp_path, port, wait=0.1)
+        wanted = {"guard": "not serving", "supernode": "not serving", "server": "serving"}
+        assert found == wanted
     finally:
         serving.stop(None)
     assert proxy.asked == []

@@ -35,7 +35,7 @@ SERVER = ("consortium", "superlink", "executor", "serverapp")
 SITE = ("site", "guard", "supernode", "executor", "clientapp")
 WORDS = {
     "superlink": "flower-superlink",
-    "supernode": "flower-supernode",
+    "supernode": "client.supernode",
     "executor": "flower-superexec",
     "serverapp": "flwr-serverapp",
     "clientapp": "flwr-clientapp",

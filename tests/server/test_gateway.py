@@ -42,6 +42,8 @@ def door(certificate: Path, seen: Seen) -> Iterator[httpx.Client]:
     async def everything(request: Request) -> Response:
         body = await request.body()
         seen.append((request.method, request.url.path, dict(request.headers), body))
+        if told := request.headers.get("x-answer"):
+            return Response(b"<html>", int(told))
         return Response(body[::-1], 207, headers={"x-inner": "yes", "content-type": "a/b"})
 
     tls = certificate / "server.crt", certificate / "server.key"
@@ -114,8 +116,21 @@ def test_a_body_beyond_the_limit_is_cut_off(
     assert door.post("/v1/fleet/push-object", content=bytes(1_001)).status_code == 413
     parts = (bytes(100) for _ in range(20))
     assert door.post("/v1/fleet/push-object", content=parts).status_code == 413
+    assert door.post("/v1/fleet/send-node-heartbeat", content=bytes(1_001)).status_code == 503
     assert not [row for row in seen if len(row[3]) > 1_000]
     assert door.post("/v1/fleet/push-object", content=bytes(1_000)).status_code == 207
+
+
+@pytest.mark.parametrize("code", [200, 204, 400, 401, 403, 404, 413, 429, 500, 502, 503, 504])
+def test_a_heartbeat_is_answered_so_that_the_next_one_comes(door: httpx.Client, code: int):
+    """Flower's SuperNode goes on after 200, 502, 503 and 504, ends after 401, and after anything
+    else lives on without a heartbeat. Other questions keep their answer."""
+    for path, wanted in (
+        ("send-node-heartbeat", code if code in (200, 401, 502, 503, 504) else 503),
+        ("push-messages", code),
+    ):
+        answer = door.post(f"/v1/fleet/{path}", content=b"x", headers={"x-answer": str(code)})
+        assert answer.status_code == wanted
 
 
 def test_a_superlink_that_is_away_or_somebody_else_gets_nothing(certificate: Path, tmp_path: Path):
