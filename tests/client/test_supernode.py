@@ -121,7 +121,7 @@ def test_what_stays_so_is_given_up_in_the_end(
     """A push that never succeeds must not keep the node from the next question."""
     monkeypatch.setattr(supernode, "PATIENCE", 0.05)
     assert pulled(superlink, *[Response(PAGE, 500)] * 90) == "given up: 500"
-    assert superlink.before["pull-messages"]
+    assert 0 < len(superlink.before["pull-messages"]) < 89
 
 
 def test_a_proxy_that_refuses_for_a_moment_is_asked_again():
