@@ -23,14 +23,16 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from medformer.errors import MedFormerError
+from client.privacy.guests import by_rows
+from client.privacy.modules import GUESTS, EngineError, called
 from medformer.layers import Latents
 
 log = logging.getLogger(__name__)
+
+Forward = Callable[..., Any]
 
 ROWS_UP_TO = 1.0
 """Rows are kept where they are at most so many times as long as the pair; 0.5 to 2 cost the same
@@ -43,10 +45,6 @@ small products it saves."""
 ROUNDING = 9.0
 """Relative rounding error allowed for in a ghost norm, always to the safe side, in units of the
 number format's own: 1e-6 for float32."""
-
-
-class EngineError(MedFormerError):
-    """The model or the objective cannot be trained with per-example clipping: a bug, not data."""
 
 
 @dataclass
@@ -69,6 +67,13 @@ class Entry:
         for x, g in self.pairs:
             rows = rows + (g.transpose(1, 2) @ x).view_as(rows)
         return Entry(rows)
+
+    def spelled_out(self) -> Tensor:
+        """The per-example gradients themselves; of a joined entry."""
+        if self.rows is not None:
+            return self.rows
+        ((x, g),) = self.pairs
+        return g.transpose(1, 2) @ x
 
     @property
     def count(self) -> int:
@@ -189,38 +194,61 @@ class Book:
         model: Its layers' `forward` is replaced while the book is open.
         trained: Name -> parameter.
     Raises:
-        EngineError: A layer owns trained parameters and neither we nor Opacus have a rule for it.
+        EngineError: A module owns trained parameters and there is no rule for it.
     """
 
     def __init__(self, model: nn.Module, trained: Mapping[str, nn.Parameter]) -> None:
         self._trained = dict(trained)
         self._names = {id(p): name for name, p in trained.items()}
         self._entries: dict[str, Entry] = {}
-        self._replaced: list[nn.Module] = []
-        self._guests: set[str] = set()
+        self._layers: list[tuple[nn.Module, Forward]] = []
+        guests: list[str] = []
         for name, module in model.named_modules():
-            owned = [n for p in module.parameters(recurse=False) if (n := self._names.get(id(p)))]
-            if not owned:
+            if any(name.startswith(guest) for guest in guests):
+                continue  # a part of a layer that is run row by row as a whole
+            guest = type(module) in GUESTS
+            if not any(self.knows(p) for p in module.parameters(recurse=guest)):
                 continue
-            rule = RULES.get(type(module))
+            if guest:
+                log.warning("%s is run row by row, which is slow", called(name, module))
+                guests.append(f"{name}." if name else "")
+            rule = by_rows if guest else RULES.get(type(module))
             if rule is None:
-                if type(module) not in GradSampleModule.GRAD_SAMPLERS:
-                    self.close()
-                    raise EngineError(
-                        f"{name} ({type(module).__name__}) owns parameters and has no per-example "
-                        "gradient rule: add one to client/privacy/bookkeeping.py"
-                    )
-                log.warning("%s (%s): per-sample gradients by Opacus", name, type(module).__name__)
-                rule = _by_opacus
-                self._guests.update(owned)
-            module.forward = partial(rule, self, module, module.forward)
-            self._replaced.append(module)
+                raise EngineError(
+                    f"{called(name, module)} owns parameters and has no per-example "
+                    "gradient rule: put them into layers of torch (client/privacy/modules.py), or "
+                    "into medformer.layers.Latents where they are the same for every example"
+                )
+            self._layers.append((module, partial(rule, self, module, module.forward)))
+        self.open()
+
+    def open(self) -> None:
+        """Let the layers run through the book."""
+        for module, forward in self._layers:
+            module.forward = forward
 
     def close(self) -> None:
         """Give the layers their own `forward` back."""
-        for module in self._replaced:
-            del module.forward
-        self._replaced = []
+        for module, _ in self._layers:
+            vars(module).pop("forward", None)
+
+    def forget(self) -> None:
+        """Drop what was booked since the last `clip`."""
+        self._entries = {}
+
+    def seen(self) -> list[str]:
+        """Names of the parameters that were booked since the last `clip`."""
+        return list(self._entries)
+
+    def examples(self) -> dict[str, Tensor]:
+        """Per-example gradients since the last `clip`, (B, *shape); for checks."""
+        entries = {name: entry.joined() for name, entry in self._entries.items()}
+        self._refuse_other_uses()
+        self.forget()
+        return {
+            name: entry.spelled_out().view(-1, *self._trained[name].shape)
+            for name, entry in entries.items()
+        }
 
     def knows(self, parameter: Tensor | None) -> bool:
         """Whether the parameter is trained."""
@@ -282,23 +310,26 @@ class Book:
         return sums
 
     def _check(self, entries: Mapping[str, Entry], count: int) -> None:
-        for name, parameter in self._trained.items():
+        for name in self._trained:
             seen = entries[name].count if name in entries else None
             if seen != count:
                 raise EngineError(
                     f"{name} has per-sample gradients for {seen} of {count} rows: its layer "
                     "mixes rows, or the objective does not use it once a row"
                 )
-            if parameter.grad is not None and name not in self._guests:
+        self._refuse_other_uses()
+
+    def _refuse_other_uses(self) -> None:
+        """No layer of a book leaves a gradient behind, so one that is there came another way."""
+        for name, parameter in self._trained.items():
+            if parameter.grad is not None:
                 raise EngineError(
                     f"{name} is used outside its layer too, where no per-example gradient is "
                     "taken: call the layer"
                 )
-            parameter.grad = None
 
 
-Forward = Callable[..., Tensor]
-Rule = Callable[..., Tensor]
+Rule = Callable[..., Any]
 """(book, layer, its own forward, *inputs) -> output."""
 
 
@@ -402,10 +433,16 @@ FEW_CHANNELS = 4
 """Channels of an image up to which windows that are cut out of it are faster."""
 
 
-def _conv(book: Book, layer: nn.Conv2d | nn.Conv3d, own: Forward, x: Tensor) -> Tensor:
-    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        raise EngineError("convolutions need a padding in numbers, and zeros there")
-    settings = layer.stride, layer.padding, layer.dilation, layer.groups
+def _conv(book: Book, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, own: Forward, x: Tensor) -> Tensor:
+    if x.ndim != layer.weight.ndim:
+        raise EngineError(f"convolutions take (B, C, *spatial), got {tuple(x.shape)}")
+    padding = layer.padding
+    if layer.padding_mode != "zeros" or isinstance(padding, str):
+        # What is not the same number of zeros on both sides is added first, as torch does it.
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        x = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+        padding = (0,) * len(layer.stride)
+    settings = layer.stride, padding, layer.dilation, layer.groups
     result: Tensor = _Conv.apply(x, layer.weight, layer.bias, book, settings)
     return result
 
@@ -514,25 +551,13 @@ def _latents(book: Book, layer: Latents, own: Forward, batch: Tensor) -> Tensor:
     return result
 
 
-def _by_opacus(book: Book, layer: nn.Module, own: Forward, x: Tensor) -> Tensor:
-    """Opacus' rule for this kind of layer, asked when the output's gradient is known."""
-    output = own(x)
-
-    def hook(g: Tensor) -> None:
-        sampler = GradSampleModule.GRAD_SAMPLERS[type(layer)]
-        for parameter, rows in sampler(layer, [x.detach()], g).items():
-            book.add_rows(parameter, lambda rows=rows: rows)  # type: ignore[misc]
-
-    output.register_hook(hook)
-    return output
-
-
 RULES: dict[type[nn.Module], Rule] = {
     nn.Linear: _linear,
+    nn.Conv1d: _conv,
     nn.Conv2d: _conv,
     nn.Conv3d: _conv,
     nn.LayerNorm: _layer_norm,
     nn.GroupNorm: _group_norm,
     Latents: _latents,
 }
-"""Kinds of layer, by exact type, that are booked without Opacus."""
+"""Kinds of layer, by exact type, that are booked by a rule of their own."""

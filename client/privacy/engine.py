@@ -17,14 +17,15 @@ from typing import Any, NamedTuple
 import torch
 from opacus.accountants.accountant import IAccountant
 from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGradientClipping
-from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from client.privacy.accounting import Steps, epsilon
-from client.privacy.bookkeeping import Book, EngineError
+from client.privacy.bookkeeping import Book
 from client.privacy.discrete import grid
+from client.privacy.modules import EngineError, check_modules
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import ALLOWANCE, PhasePlan
+from client.privacy.watch import Watch
 from server.protocol import Phase
 
 PHYSICAL_BATCH = 128
@@ -133,8 +134,9 @@ class DpEngine:
         physical_batch: Rows that go through the model at once; fewer need less memory, and the
             clipped sum does not depend on it.
     Raises:
-        EngineError: BatchNorm or another module that mixes examples or has no per-example rule,
-            bounds that do not join to the plan's, or more parameters than the grid allows.
+        EngineError: A module that is on no list of client/privacy/modules.py, bounds that do not
+            join to the plan's, or more parameters than the grid allows. At the first call of a
+            model that is not this project's, in `accumulate`: it does not keep examples apart.
     """
 
     def __init__(
@@ -149,8 +151,7 @@ class DpEngine:
         joined = sum(g.max_grad_norm**2 for g in groups) ** 0.5
         if abs(joined - plan.max_grad_norm) > 1e-9 * plan.max_grad_norm:
             raise EngineError(f"bounds join to {joined}, the plan says {plan.max_grad_norm}")
-        if problems := ModuleValidator.validate(model, strict=False):
-            raise EngineError(f"this model cannot be trained per example: {problems[0]}")
+        check_modules(model)
         named = dict(model.named_parameters())
         self._trained: dict[str, Any] = {n: named[n] for g in groups for n in g.names}
         for name, parameter in named.items():
@@ -169,6 +170,7 @@ class DpEngine:
         self.record = StepRecord()
         model.train()
         self._book = Book(model, self._trained)
+        self._watch = Watch(model, self._trained, self._book)
         self._optimizer = NoisyOptimizer(optimizer, plan, noise)
         self._optimizer.attach_step_hook(self.record.get_optimizer_hook_fn(plan.sample_rate))
 
@@ -176,6 +178,7 @@ class DpEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._watch.close()
         self._book.close()
 
     def draw(self, count: int) -> Tensor:
@@ -249,10 +252,13 @@ class DpEngine:
             for p in self._trained.values():
                 p.grad = torch.zeros_like(p)
             return 0.0
+        self._watch.begin(count)
         values = losses(rows)
         if values.shape != (count,):
             raise EngineError(f"losses must be one value a row, ({count},), got {values.shape}")
+        self._watch.check_losses(values)
         values.sum().backward()
+        self._watch.check_kept()
         for name, total in self._book.clip(self._groups, valid, units).items():
             self._trained[name].grad = total
         return float(torch.where(valid, values.detach(), 0.0).nan_to_num().sum())

@@ -41,7 +41,7 @@ class WithTokens(nn.Module):
 
 
 class Words(nn.Module):
-    """A layer that only Opacus has a rule for."""
+    """A layer without a rule, which is run row by row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -292,9 +292,9 @@ def test_rows_that_are_folded_into_one_example_are_refused():
     book.close()
 
 
-def test_a_layer_left_to_opacus_is_named_in_the_log(caplog: pytest.LogCaptureFixture):
+def test_a_layer_that_is_run_row_by_row_is_named_in_the_log(caplog: pytest.LogCaptureFixture):
     """The slower path is never taken silently."""
     model, shape = CASES["embedding"]
     with caplog.at_level(logging.WARNING):
         booked(model, torch.randn(2, *shape), [n for n, _ in model.named_parameters()], BOUND)
-    assert "table (Embedding): per-sample gradients by Opacus" in caplog.text
+    assert "table (Embedding) is run row by row" in caplog.text
