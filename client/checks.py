@@ -134,8 +134,8 @@ def _data(card: Card) -> Lines:
             more = split.faults[1:NAMED] if split.faults and split.faults[0] in problem else ()
             also = f". Others: {_some(more, len(split.faults) - 1)}" if more else ""
             yield Check("data", "FIX", f"{split.split}: {problem}{also}")
-    for warning in card.warnings:
-        yield Check("data", "NOTE", warning)
+    yield from (Check("data", "FIX", problem) for problem in card.problems)
+    yield from (Check("data", "NOTE", warning) for warning in card.warnings)
 
 
 def _packages(place: Place) -> Lines:

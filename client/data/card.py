@@ -8,16 +8,14 @@ like are declared, or counted under DP.
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import torch
 
-from client.data import folder, withdrawn
+from client.data import doubts, withdrawn
 from client.data.load import read
 from client.data.records import DataError, Records, problems
-from client.data.sources import Folder
-from client.data.table import TABLE
 from client.site import Site
 from medformer.config import UNLABELLED, Task
 
@@ -85,6 +83,10 @@ class Card:
     shared_patients: Mapping[str, int]
     warnings: tuple[str, ...]
     """What can be used but should be looked at."""
+    problems: tuple[str, ...] = ()
+    """What has to be mended in folder or table, whatever the splits are like."""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """Suffix -> files below the folder that are no record and no part of one."""
 
 
 def data_card(site: Site) -> Card:
@@ -103,8 +105,18 @@ def data_card(site: Site) -> Card:
         cards.append(_split_card(site, split, records, prints[split], own))
     images = _shared({split: set(values) for split, values in prints.items()})
     persons = _shared({split: set(values) for split, values in patients.items()})
-    warnings = (*_warnings(site, cards, images, persons), *_unknown(site, left_out))
-    return Card(HEADING, site.name, site.privacy.unit, tuple(cards), images, persons, warnings)
+    warnings = [*_warnings(site, cards, images, persons), *_unknown(site, left_out)]
+    wrong: list[str] = []
+    passed: dict[str, int] = {}
+    try:
+        wrong, passed = doubts.problems(site), doubts.passed_over(site)
+        warnings += doubts.notes(site)
+    except (DataError, OSError):
+        pass  # every split says so
+    return Card(
+        HEADING, site.name, site.privacy.unit, tuple(cards), images, persons, tuple(warnings),
+        tuple(wrong), passed,
+    )  # fmt: skip
 
 
 def _unknown(site: Site, left_out: Set[str]) -> list[str]:
@@ -256,21 +268,4 @@ def _warnings(
             )
     if warning := site.privacy.delta_warning():
         found.append(warning)
-    found.extend(_class_warnings(site))
-    return found
-
-
-def _class_warnings(site: Site) -> list[str]:
-    """Class folders in sorted order: a folder that appears later would move the labels."""
-    source = site.data
-    if not isinstance(source, Folder) or source.classes or not source.path.is_dir():
-        return []
-    if (source.path / TABLE).is_file():
-        return []
-    names = folder.class_folders(source)
-    found = [f"labels follow from the sorted class folders: declare `classes: {names}` in data"]
-    if len(names) != site.tasks[0].classes:
-        found.append(
-            f"{len(names)} class folders, but the task has {site.tasks[0].classes} classes"
-        )
     return found

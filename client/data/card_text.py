@@ -17,6 +17,8 @@ def as_text(card: Card) -> str:
         f"identical images in two splits: {_counts(card.shared_images)}",
         f"patients in two splits: {_counts(card.shared_patients)}",
     ]
+    if card.passed_over:
+        lines.append(f"files passed over: {_counts(card.passed_over)}")
     lines += [f"first invalid of {c.split}: {c.faults[0]}" for c in card.splits if c.faults]
     return "\n".join(lines)
 

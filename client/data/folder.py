@@ -5,26 +5,23 @@ that record alone and of what the site declares, so that adding one changes no o
 """
 
 from collections.abc import Sequence, Set
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from client.data import pictures
+from client.data import layout, pictures
+from client.data.cells import truth
 from client.data.records import DataError, Records, Single, Unusable
 from client.data.sources import Folder
 from client.data.table import (
-    SPLITS,
     TABLE,
     Entry,
     from_table,
-    hashed_split,
     inside,
     records,
     spacing_of,
-    truth,
 )
 from medformer.config import UNLABELLED, Domain, Task
 
@@ -50,11 +47,19 @@ def read(
         )
     own = [entry for entry in listed(source, tasks) if entry.split == split]
     if not own:
-        kinds = " ".join(sorted(pictures.SUFFIXES))
-        raise DataError(f"{source.path}: the split {split} is empty: no file among {kinds}")
+        raise DataError(f"{source.path}: the split {split} is empty: {_empty(source)}")
     return records(
         own, domain, tasks, lambda entry: _opened(entry, source, domain, tasks), withdrawn
     )
+
+
+def _empty(source: Folder) -> str:
+    """What to look at where a split has no record."""
+    if (source.path / TABLE).is_file():
+        return f"no row of {TABLE} is in it"
+    if splits := layout.split_folders(source):
+        return f"there are folders of splits, {', '.join(splits)}: all three are needed"
+    return f"no file among {' '.join(sorted(pictures.SUFFIXES))}"
 
 
 def listed(source: Folder, tasks: Sequence[Task]) -> list[Entry]:
@@ -72,39 +77,7 @@ def listed(source: Folder, tasks: Sequence[Task]) -> list[Entry]:
             f"{source.path}: class folders answer one task of one class an image. For other tasks "
             f"write {TABLE} there: file, and a column a task named by its `labels`"
         )
-    return _from_class_folders(source, tasks[0].labels)
-
-
-def class_folders(source: Folder) -> list[str]:
-    """Names of the class folders there are, sorted."""
-    tops = [source.path / split for split in _split_folders(source)] or [source.path]
-    return sorted({child.name for top in tops for child in top.iterdir() if _is_class(child)})
-
-
-def _split_folders(source: Folder) -> list[str]:
-    return [split for split in SPLITS if (source.path / split).is_dir()]
-
-
-def _is_class(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
-
-
-def _from_class_folders(source: Folder, key: str) -> list[Entry]:
-    classes = source.classes or tuple(class_folders(source))
-    found = []
-    for split in _split_folders(source) or [""]:
-        top = source.path / split
-        for folder in sorted(filter(_is_class, top.iterdir())):
-            known = folder.name in classes
-            label = folder.name if source.classes else str(classes.index(folder.name))
-            cells = {key: label} if known else {}
-            fault = "" if known else f"its folder {folder.name!r} is none of the declared classes"
-            for path in sorted(folder.rglob("*")):
-                if path.suffix.lower() in pictures.SUFFIXES and not path.name.startswith("."):
-                    file = path.relative_to(source.path).as_posix()
-                    where = split or hashed_split(source, file)
-                    found.append(Entry(file, where, cells, fault=fault))
-    return found
+    return layout.listed(source, tasks[0].labels)
 
 
 def fitted_to(picture: Image.Image, source: Folder, domain: Domain) -> tuple[Tensor, Tensor]:
@@ -130,7 +103,7 @@ def _opened(entry: Entry, source: Folder, domain: Domain, tasks: Sequence[Task])
         task.name: truth(
             task,
             entry.cells[task.labels],
-            source,
+            source.classes,
             lambda cell, where: _mask(cell, source, picture, where),
         )
         for task in tasks

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.data import folder, medical, medmnist, npz, withdrawn
+from client.data import doubts, folder, medical, medmnist, npz, withdrawn
 from client.data.records import (
     DataError,
     Records,
@@ -38,10 +38,14 @@ def check(site: Site) -> None:
     Raises:
         DataError: One sentence naming site, split, cause and remedy.
     """
+    for doubt in doubts.unclear(site):
+        raise DataError(f"site {site.name}: {doubt}")
     for split in ("train", "val", "test"):
         found = problems(read(site, split), site.domain)
         if found:
             raise DataError(f"site {site.name}, {split}: {found[0]}")
+    for doubt in doubts.problems(site):
+        raise DataError(f"site {site.name}: {doubt}")
 
 
 _seen: dict[Site, object] = {}
@@ -84,6 +88,8 @@ def forget() -> None:
 @lru_cache(maxsize=16)
 def _loaded(site: Site, split: str, left_out: Set[str]) -> Records:
     """Keeps what was read and no failure, which may be over in the next round."""
+    for doubt in doubts.unclear(site):
+        raise DataError(doubt)  # else patients lie in several splits, or test images are trained on
     records = read(site, split, left_out)
     for problem in problems(records, site.domain):
         log.warning("site %s, %s: %s", site.name, split, problem)

@@ -18,7 +18,8 @@ from client.data import folder, medmnist, nifti, npz
 from client.data.load import chosen_rows
 from client.data.records import DataError
 from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms
-from client.data.table import SPLITS, Entry, from_table
+from client.data.splits import SPLITS
+from client.data.table import Entry, from_table
 from client.site import Site
 from medformer.files import replace_file
 

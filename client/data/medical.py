@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from client.data import dicom, nifti
+from client.data.cells import truth
 from client.data.records import DataError, Records, Single, Unusable
 from client.data.sources import Dicom, Nifti
 from client.data.table import (
@@ -18,7 +19,6 @@ from client.data.table import (
     inside,
     records,
     spacing_of,
-    truth,
 )
 from client.data.volumes import fitted, fitted_mask
 from medformer.config import UNLABELLED, Domain, Task
@@ -149,7 +149,9 @@ def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]
             raise Unusable(f"{where}: mask {cell} is {tuple(values.shape)}, not {tuple(shape)}")
         return fitted_mask(values, source.max_side, source.multiple)
 
-    labels = {task.name: truth(task, entry.cells[task.labels], source, masked) for task in tasks}
+    labels = {
+        task.name: truth(task, entry.cells[task.labels], source.classes, masked) for task in tasks
+    }
     file = str(path) if isinstance(source, Dicom) else nifti.identity(path)
     told = (entry.file, note) if note else None
     return Single(image, labels, spacing, patient=patient, file=file, note=told)

@@ -11,7 +11,10 @@ from client.data.records import Unusable
 from medformer.images import SIDES
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".bmp", ".dib", ".tif", ".tiff"}
+)
+"""Names of files that are taken for pictures; every other file in class folders is passed over."""
 
 
 def picture(path: Path, channels: int) -> Image.Image:

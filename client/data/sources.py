@@ -78,11 +78,37 @@ class MedMnist(Frozen):
         return self
 
 
+class Columns(Frozen):
+    """Names of the columns of a labels.csv, where they differ from what they hold."""
+
+    file: str = "file"
+    """File of the record, below `path`; for 3D DICOM the folder of a series."""
+    patient: str = "patient"
+    """Whose it is."""
+    split: str = "split"
+    """train, val or test."""
+    spacing_y: str = "spacing_y"
+    """Distance between pixels along H."""
+    spacing_x: str = "spacing_x"
+    """Distance between pixels along W."""
+    ignored: tuple[str, ...] = ()
+    """Columns that look like patients or splits and are neither."""
+
+    @model_validator(mode="after")
+    def _one_meaning_a_column(self) -> "Columns":
+        roles = ("file", "patient", "split", "spacing_y", "spacing_x")
+        names = [*(getattr(self, role) for role in roles), *self.ignored]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"columns: {twice[0]!r} is named twice")
+        return self
+
+
 class Listed(Frozen):
     """Records in a folder, of which `labels.csv` there says what they are.
 
     It has the columns `file` (below `path`) and one a task, named by the task's `labels`;
-    `patient`, `split`, `spacing_y` and `spacing_x` if wanted.
+    `patient`, `split`, `spacing_y` and `spacing_x` if wanted. A table in which another column
+    looks like one of these is refused: `columns` says what it is.
 
     Where nothing says a record's split, a keyed hash of its own id does (patient if there is one,
     else file): no other record has a say in it, and none changes it by coming or going.
@@ -94,6 +120,7 @@ class Listed(Frozen):
     val_share: StrictFloat = Field(default=0.15, ge=0, lt=1)
     """Of the records that a hash divides; what is left trains."""
     test_share: StrictFloat = Field(default=0.15, ge=0, lt=1)
+    columns: Columns = Columns()
     split_key: str = Field(default="fedmedformer", min_length=1)
     """Key of the hash. Another key is another division: keep it for the life of the record set."""
 
@@ -109,12 +136,15 @@ class Listed(Frozen):
 class Folder(Listed):
     """A folder of 2D pictures: with a `labels.csv`, or in folders that are named by class.
 
-    Without a table, class folders lie in `train`, `val` and `test`, or in `path` itself. They count
-    in sorted order where `classes` is left out, so that a new folder would move the labels of
-    others: the names of the folders are then part of what the site declares, and no record's.
+    Without a table, class folders lie in `train`, `val` and `test` (or `Training`, `valid`, ...),
+    or in `path` itself. They count in sorted order where `classes` is left out, so that a new
+    folder would move the labels of others: the names of the folders are then part of what the site
+    declares, and no record's.
     """
 
     source: Literal["folder"]
+    subfolders: Literal["refused", "patients", "ignored"] = "refused"
+    """What folders within class folders are: an error, names of patients, or nothing."""
     max_side: StrictInt = Field(default=512, ge=16, le=512)
     """Pixels; a picture with a longer side is reduced to it, keeping its aspect."""
     multiple: StrictInt = Field(default=8, ge=1, le=64)

@@ -4,28 +4,25 @@ What becomes of a record (its split, its label, whether it can be used) is a fun
 alone and of what the site declares, so that adding one changes no other.
 """
 
-import csv
 import hmac
-import math
+import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
+from client.data import cells, columns, sheet
 from client.data.records import DataError, Records, Single, Unusable, grouped, unusable
+from client.data.sheet import Row, Sheet
 from client.data.sources import Listed
-from medformer.config import UNLABELLED, Domain, Task
+from client.data.splits import SPLITS, split_of
+from medformer.config import Domain, Task
 from medformer.errors import one_line
 
 TABLE = "labels.csv"
 LARGEST_TABLE = 2**26
 """Bytes."""
-SPLITS = ("train", "val", "test")
-OPTIONAL = ("patient", "split", "spacing_y", "spacing_x")
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,8 @@ class Entry:
     fault: str = ""
     placed: bool = False
     """Whether the table itself says the split."""
+    comma: bool = False
+    """Whether numbers may have a decimal comma: no comma divides the table."""
 
 
 def records(
@@ -82,7 +81,29 @@ def hashed_split(source: Listed, record: str) -> str:
 
 
 def from_table(source: Listed, keys: Sequence[str]) -> list[Entry]:
-    """Line by line, so that a broken line spoils no other."""
+    """Row by row, so that a broken row spoils no other.
+
+    Raises:
+        DataError: No table that can be read, or one whose columns could mean something else.
+    """
+    table = source.path / TABLE
+    text = opened_sheet(source)
+    columns.check(table, text.header, keys, source.columns)
+    for name in source.classes:
+        if re.fullmatch(r"-?[0-9]+([.,]0*)?", name):
+            raise DataError(
+                f"{table}: the class {name!r} could be a label as well: leave `classes` out and "
+                "write the labels 0, 1, ... into the table"
+            )
+    return [_from_row(source, text, row, keys) for row in text.rows]
+
+
+def opened_sheet(source: Listed) -> Sheet:
+    """The text of the table, before anything is made of it.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     table = source.path / TABLE
     try:
         inside(source.path, TABLE)
@@ -90,33 +111,19 @@ def from_table(source: Listed, keys: Sequence[str]) -> list[Entry]:
         raise DataError(f"{table}: {error}") from error
     if table.stat().st_size > LARGEST_TABLE:
         raise DataError(f"{table}: has more than {LARGEST_TABLE >> 20} MiB")
-    if numbers := [name for name in source.classes if name.isdecimal()]:
-        raise DataError(
-            f"{table}: the class {numbers[0]!r} could be a label as well: leave `classes` out and "
-            "write the labels 0, 1, ... into the table"
-        )
-    text = table.read_bytes().decode("utf-8-sig", errors="replace")
-    first, *lines = [line.rstrip("\r") for line in text.split("\n")]
-    delimiter = ";" if ";" in first and "," not in first else ","
-    try:
-        header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
-    except csv.Error as error:
-        raise DataError(f"{table}: its first line names no columns ({error})") from error
-    _check_header(table, header, keys)
-    return [
-        _from_line(source, header, line, delimiter, number, keys)
-        for number, line in enumerate(lines, start=2)
-        if line.strip()
-    ]
+    return sheet.read(table, source.columns.file)
 
 
 def inside(folder: Path, name: str) -> Path:
     """A file or folder that a table names, links resolved; what is in it lies inside too.
 
     Raises:
-        Unusable: It lies elsewhere: `..`, an absolute name, or a link that leads out.
+        Unusable: It lies elsewhere: `..`, an absolute name, or a link that leads out. Or it is not
+            there, and another is whose name differs in what some file systems do not tell apart.
     """
-    top = folder.resolve()
+    top, name = folder.resolve(), plain(name)
+    if re.match(r"[A-Za-z]:/", name):
+        raise Unusable("is a path of a Windows machine: write names as they are below data.path")
     try:
         path = (folder / name).resolve()
         within = [path, *((child.resolve() for child in path.iterdir()) if path.is_dir() else ())]
@@ -124,49 +131,67 @@ def inside(folder: Path, name: str) -> Path:
         raise Unusable(f"is no name of a file ({type(error).__name__})") from error
     if not all(one.is_relative_to(top) for one in within):
         raise Unusable("lies outside of data.path, or leads there")
+    if not path.exists() and (other := _alike(path)):
+        # Taking it would make this record depend on which other files there are.
+        raise Unusable(
+            f"no such file, but {other!r} is there: names must agree in upper and lower case, and "
+            "in how accents are encoded"
+        )
     return path
 
 
-def _check_header(table: Path, header: Sequence[str], keys: Sequence[str]) -> None:
-    if missing := [name for name in ("file", *keys) if name not in header]:
-        raise DataError(
-            f"{table}: has no column {missing[0]!r}; it has {list(header)}. It needs `file` and a "
-            "column a task, named by the task's `labels`"
+def _alike(path: Path) -> str | None:
+    """A file's name that Windows or macOS would take for this one."""
+
+    def key(name: str) -> str:
+        return unicodedata.normalize("NFKC", name).casefold()
+
+    if not path.parent.is_dir():
+        return None
+    return min((n for n in os.listdir(path.parent) if key(n) == key(path.name)), default=None)
+
+
+def plain(name: str) -> str:
+    """A file's name with `/` between folders, where Windows writes `\\`, and without `./`."""
+    parts = name.replace("\\", "/").split("/")
+    return "/".join(part for i, part in enumerate(parts) if part != "." and (part or not i)) or name
+
+
+def _from_row(source: Listed, text: Sheet, row: Row, keys: Sequence[str]) -> Entry:
+    place, header, named = f"{TABLE} line {row.number}", text.header, source.columns
+    lacking = header[len(row.cells) :]
+    read = {named.file, named.patient, named.split, named.spacing_y, named.spacing_x, *keys}
+    fault = row.fault
+    # Spreadsheets leave out empty cells at the end of a line: no harm where nobody reads them.
+    if not fault and (len(row.cells) > len(header) or read & set(lacking)):
+        fault = (
+            f"has {len(row.cells)} cells, the header has {len(header)}: put quotes around a cell "
+            "that holds the delimiter, and write every cell of the header"
         )
-    if twice := [name for name in header if header.count(name) > 1]:
-        raise DataError(f"{table}: has the column {twice[0]!r} twice")
-    for name in set(header) - {"file", *keys, *OPTIONAL}:
-        if close := get_close_matches(name.lower(), OPTIONAL, n=1, cutoff=0.8):
-            raise DataError(f"{table}: unknown column {name!r}. Did you mean {close[0]!r}?")
-
-
-def _from_line(
-    source: Listed,
-    header: Sequence[str],
-    line: str,
-    delimiter: str,
-    number: int,
-    keys: Iterable[str],
-) -> Entry:
-    place = f"{TABLE} line {number}"
+    if fault:
+        return Entry(place, hashed_split(source, row.text), fault=fault)
+    values = dict(zip(header, row.cells, strict=False))
+    file = plain(values[named.file])
     try:
-        values = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
-    except csv.Error as error:
-        return Entry(place, hashed_split(source, line), fault=f"is no line of a table ({error})")
-    if len(values) != len(header):
-        fault = f"has {len(values)} cells, the header has {len(header)}"
-        return Entry(place, hashed_split(source, line), fault=fault)
-    row = dict(zip(header, values, strict=True))
-    patient = row.get("patient", "")
-    split = row.get("split", "")
-    fault = "" if row["file"] else "names no file"
-    if split and split not in SPLITS:
-        fault = f"its split must be one of {', '.join(SPLITS)} or empty, got {split!r}"
-    if not (placed := split in SPLITS):
-        split = hashed_split(source, patient or row["file"] or line)
-    spacing = (row.get("spacing_y", ""), row.get("spacing_x", ""))
-    cells = {key: row[key] for key in keys}
-    return Entry(row["file"] or place, split, cells, patient, spacing, fault, placed)
+        patient = cells.patient(values.get(named.patient, ""))
+    except Unusable as error:
+        patient, fault = "", str(error)
+    told = values.get(named.split, "")
+    if not file:
+        fault = "names no file"
+    placed = split_of(told)
+    if told.casefold() not in cells.MISSING and placed is None:
+        fault = f"its split must be one of {', '.join(SPLITS)} or empty, got {told!r}"
+    return Entry(
+        file=file or place,
+        split=placed or hashed_split(source, patient or file or row.text),
+        cells={key: values[key] for key in keys},
+        patient=patient,
+        spacing=(values.get(named.spacing_y, ""), values.get(named.spacing_x, "")),
+        fault=fault,
+        placed=placed is not None,
+        comma=text.delimiter != ",",
+    )
 
 
 def _single(
@@ -189,49 +214,6 @@ def _single(
     return unusable(domain, tasks, one_line(f"{one_line(entry.file, 200)}: {what}", 500))
 
 
-def truth(task: Task, cell: str, source: Listed, masked: Callable[[str, str], Tensor]) -> Tensor:
-    """A cell as the task wants it: () class, (T,) labels or a mask.
-
-    Args:
-        masked: (cell, where) -> int64 mask of the image's shape; where begins messages.
-    """
-    where = f"task {task.name}"
-    if task.kind == "dense":
-        values = masked(cell, where)
-    elif task.kind == "multi-label":
-        numbers = [_label(part, source, where) for part in cell.split()]
-        values = torch.tensor(numbers or [UNLABELLED] * task.classes)
-        if len(values) != task.classes:
-            raise Unusable(f"{where}: needs {task.classes} numbers with spaces, got {cell!r}")
-    else:
-        values = torch.tensor(_label(cell, source, where))
-    largest = 1 if task.kind == "multi-label" else task.classes - 1
-    low, high = int(values.min()), int(values.max())
-    if low < UNLABELLED or high > largest:
-        wrong = high if high > largest else low
-        raise Unusable(f"{where}: labels must be 0 to {largest}, got {wrong}")
-    return values
-
-
-def _label(cell: str, source: Listed, where: str) -> int:
-    """A declared class by name, else a whole number, which some tools write as `1.0`."""
-    if cell in source.classes:
-        return source.classes.index(cell)
-    if not cell:
-        return UNLABELLED
-    if not re.fullmatch(r"-?\d{1,9}(\.0*)?", cell):
-        raise Unusable(f"{where}: {cell!r} is neither a whole number nor a declared class")
-    return int(float(cell))
-
-
 def spacing_of(entry: Entry) -> tuple[float, float] | None:
     """Distance between pixels along H and W as the table says it, if it does."""
-    if not any(entry.spacing):
-        return None
-    try:
-        height, width = (float(cell) for cell in entry.spacing)
-    except ValueError:
-        height = width = math.nan
-    if not all(math.isfinite(v) and v > 0 for v in (height, width)):
-        raise Unusable(f"spacing must be two positive numbers, got {list(entry.spacing)}")
-    return height, width
+    return cells.spacing(entry.spacing, comma=entry.comma)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.data import folder
+from client.data import layout
 from client.data.load import read
 from client.data.records import Records
 from client.data.sources import Folder, Listed
@@ -92,7 +92,7 @@ def class_names(site: Site, task: Task) -> list[str]:
     if isinstance(data, Listed):
         names = list(data.classes)
     if isinstance(data, Folder) and not names and not (data.path / TABLE).exists():
-        names = folder.class_folders(data)
+        names = layout.class_folders(data)
     fits = len(names) == task.classes and task.kind != "multi-label"
     return names if fits else [str(i) for i in range(task.classes)]
 

@@ -334,9 +334,9 @@ def test_a_line_that_cannot_be_used_is_marked(line: str, cause: str, tmp_path: P
     ("line", "cause"),
     [
         ("a.png,train", "labels.csv line 4: has 2 cells, the header has 6"),
-        ('"a.png,train,0,,,', "labels.csv line 4: has 1 cells"),
+        ('"a.png,train,0,,,', "labels.csv line 4: is no line of a table (a quote is not closed)"),
         ("a.png," + "x" * 200_000 + ",0,,,", "labels.csv line 4: is no line of a table"),
-        ("a.png,validation,0,,,", "its split must be one of train, val, test or empty"),
+        ("a.png,holdout,0,,,", "its split must be one of train, val, test or empty"),
     ],
 )
 def test_a_broken_line_is_a_record_of_its_own(line: str, cause: str, tmp_path: Path):

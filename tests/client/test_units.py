@@ -34,13 +34,14 @@ def records_of(shapes: list[list[str]]) -> Records:
 
 
 def patients_site(root: Path, images: dict[str, int], size: tuple[int, int] = (32, 32)) -> Site:
-    """A site by patient; `images` of each in every split."""
+    """A site by patient; `images` of each, and of others in val and test."""
     lines = ["file,labels,patient,split"]
     for split in ("train", "val", "test"):
         for number, (patient, count) in enumerate(images.items()):
+            whose = f"{patient}-{split}" if patient and split != "train" else patient
             for i in range(count):
                 draw(root / f"{split}-{number}-{i}.png", 100 * number + i, size)
-                lines.append(f"{split}-{number}-{i}.png,{number % 2},{patient},{split}")
+                lines.append(f"{split}-{number}-{i}.png,{number % 2},{whose},{split}")
     (root / "labels.csv").write_text("\n".join(lines))
     privacy = Privacy(epsilon=8, n_public=32, epsilon_budget=20, unit="patient", images_per_step=3)
     return folder_site(root).model_copy(update={"privacy": privacy})

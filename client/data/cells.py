@@ -1,0 +1,172 @@
+"""A cell of labels.csv as the class, labels or number that it means. T labels of a task."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+from client.data.records import Unusable
+from medformer.config import UNLABELLED, Task
+
+MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "null", "nat"})
+"""What programs write where nothing is known, in lower case. `None` is not among them: as a label
+it may say that there is no finding."""
+NOBODY = MISSING | {"none", "-", "--", "?", "unknown"}
+"""The same for a patient's id: such a word is nobody's."""
+NO_FINDING = frozenset({"no finding", "no findings"})
+"""A multi-label cell of names that says that none of them is there (ChestX-ray14, CheXpert)."""
+_TRUE = {"true": 1, "yes": 1, "false": 0, "no": 0}
+
+
+def truth(
+    task: Task, cell: str, classes: Sequence[str], masked: Callable[[str, str], Tensor]
+) -> Tensor:
+    """A cell as the task wants it: () class, (T,) labels or a mask.
+
+    Args:
+        classes: Declared names of the labels 0, 1, ...; none where they are numbers.
+        masked: (cell, where) -> int64 mask of the image's shape; where begins messages.
+    Raises:
+        Unusable: The cell means nothing of the task.
+    """
+    where = f"task {task.name}"
+    if task.kind == "dense":
+        values = masked("" if cell.casefold() in MISSING else cell, where)
+    elif task.kind == "multi-label":
+        values = torch.tensor(_several(task, cell, classes, where))
+    else:
+        values = torch.tensor(_label(cell, classes, where, binary=task.kind == "binary-class"))
+    largest = 1 if task.kind == "multi-label" else task.classes - 1
+    low, high = int(values.min()), int(values.max())
+    if low < UNLABELLED or high > largest:
+        wrong = high if high > largest else low
+        raise Unusable(f"{where}: labels must be 0 to {largest}, got {wrong}")
+    return values
+
+
+def spacing(cells: Sequence[str], *, comma: bool) -> tuple[float, float] | None:
+    """Distance between pixels along H and W as the table says it, if it does.
+
+    Args:
+        comma: Whether `0,5` is a half, as in tables that a semicolon divides.
+    """
+    if all(cell.casefold() in MISSING for cell in cells):
+        return None
+    try:
+        height, width = (float(_with_point(cell, comma=comma)) for cell in cells)
+    except ValueError:
+        height = width = math.nan
+    if not all(math.isfinite(v) and v > 0 for v in (height, width)):
+        raise Unusable(f"spacing must be two positive numbers such as 0.5, got {list(cells)}")
+    return height, width
+
+
+def patient(cell: str) -> str:
+    """A patient's id, "" where the cell is nobody's.
+
+    Raises:
+        Unusable: A spreadsheet has made an error, or a rounded number, of it: several patients may
+            have become one.
+    """
+    if cell.casefold() in NOBODY:
+        return ""
+    if cell.startswith("#") and cell.rstrip("!?").upper() in _SPREADSHEET:
+        raise Unusable(f"its patient {cell!r} is an error of a spreadsheet: write the id")
+    if re.fullmatch(r"\d([.,]\d+)?[eE]\+?\d+", cell):
+        raise Unusable(
+            f"its patient {cell!r} is a number that a spreadsheet has rounded: export the column "
+            "as text"
+        )
+    return cell
+
+
+_SPREADSHEET = frozenset({"#N/A", "#REF", "#VALUE", "#NAME", "#DIV/0", "#NUM", "#NULL", "#####"})
+
+
+def _with_point(cell: str, *, comma: bool) -> str:
+    if comma and re.fullmatch(r"-?\d+,\d+", cell):
+        return cell.replace(",", ".")
+    if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", cell):
+        raise ValueError(cell)  # float() would take 1_000, and digits of other scripts
+    return cell
+
+
+def _label(cell: str, classes: Sequence[str], where: str, *, binary: bool = False) -> int:
+    """A declared class by name, else a whole number, which some tools write as `1.0`."""
+    if (known := _named(cell, classes)) is not None:
+        return known
+    if cell.casefold() in MISSING:
+        return UNLABELLED
+    if re.fullmatch(r"-?[0-9]{1,9}([.,]0*)?", cell):
+        return int(re.split("[.,]", cell)[0])
+    if binary and cell.casefold() in _TRUE:
+        return _TRUE[cell.casefold()]
+    raise Unusable(
+        f"{where}: {cell!r} is neither a whole number nor a declared class{_nearest(cell, classes)}"
+    )
+
+
+def _named(name: str, classes: Sequence[str]) -> int | None:
+    """Number of a declared class; upper and lower case matter only where two differ in nothing
+    else."""
+    if name in classes:
+        return classes.index(name)
+    alike = [i for i, own in enumerate(classes) if own.casefold() == name.casefold()]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _several(task: Task, cell: str, classes: Sequence[str], where: str) -> list[int]:
+    """T numbers (`1 0 1`, `[1, 0, 1]`), or the names of those that are there (`edema|effusion`)."""
+    parts = _parts(cell, classes)
+    if not parts:
+        return [UNLABELLED] * task.classes
+    if all(re.fullmatch(r"-?[0-9]{1,9}(\.0*)?", part) for part in parts):
+        if len(parts) != task.classes:
+            raise Unusable(f"{where}: needs {task.classes} numbers with spaces, got {cell!r}")
+        return [int(float(part)) for part in parts]
+    if not classes:
+        raise Unusable(
+            f"{where}: {cell!r} is not {task.classes} numbers with spaces: write them so, or "
+            "declare the names of the labels as data.classes"
+        )
+    if len(classes) != task.classes:
+        raise Unusable(
+            f"{where}: {cell!r} names labels, but data.classes has {len(classes)} names and the "
+            f"task {task.classes} labels: write {task.classes} numbers with spaces"
+        )
+    found = [_named(part, classes) for part in parts]
+    if len(parts) == 1 and found[0] is None and parts[0].casefold() in NO_FINDING:
+        return [0] * task.classes
+    if unknown := [part for part, known in zip(parts, found, strict=True) if known is None]:
+        raise Unusable(
+            f"{where}: {unknown[0]!r} is no declared class{_nearest(unknown[0], classes)}: write "
+            "names of data.classes with `|` between them, `No Finding`, or numbers"
+        )
+    if len(set(found)) < len(found):
+        raise Unusable(f"{where}: names a label twice, got {cell!r}")
+    return [int(i in found) for i in range(task.classes)]
+
+
+def _parts(cell: str, classes: Sequence[str]) -> list[str]:
+    """The parts of a multi-label cell; none where nobody knows."""
+    if _named(cell, classes) is not None or cell.casefold() in NO_FINDING:
+        return [cell]
+    if cell.casefold() in MISSING:
+        return []
+    inner = re.sub(r"^[\[({](.*)[\])}]$", r"\1", cell, flags=re.DOTALL)
+    mark = next((mark for mark in "|;,/" if mark in inner), None)
+    parts = [part.strip().strip("'\"") for part in (inner.split(mark) if mark else inner.split())]
+    if not mark and all(_named(part, classes) is None for part in parts):
+        whole = inner.strip().strip("'\"")
+        if _named(whole, classes) is not None or whole.casefold() in NO_FINDING:
+            return [whole]
+    return parts
+
+
+def _nearest(name: str, classes: Sequence[str]) -> str:
+    lower = {own.casefold(): own for own in classes}
+    close = get_close_matches(name.casefold(), lower, n=1)
+    return f" (did you mean {lower[close[0]]!r}?)" if close else ""

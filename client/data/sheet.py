@@ -1,0 +1,161 @@
+"""The text of labels.csv as rows of cells: its encoding, its delimiter and its quotes (RFC 4180).
+
+The first row with anything in it decides the delimiter. What every later row becomes depends on
+its own text alone, unless it opens a quote that a later line closes.
+"""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.data.records import DataError
+
+DELIMITERS = (",", ";", "\t", "|")
+LINES_A_CELL = 200
+"""Lines that one quoted cell may run over; more are taken for a quote that nobody closed."""
+_WORKBOOKS = {b"PK\x03\x04": "an Excel workbook (.xlsx)", b"\xd0\xcf\x11\xe0": "an old Excel file"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row below the header."""
+
+    number: int
+    """Of its first line in the file, from 1."""
+    text: str
+    """As it is written."""
+    cells: tuple[str, ...]
+    """Without spaces around them; as many as the header has, empty ones at the end apart."""
+    fault: str = ""
+    """Why it is no row; it then has no cells."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A whole table."""
+
+    header: tuple[str, ...]
+    """Names of the columns without spaces around them; "" for a column without a name."""
+    rows: tuple[Row, ...]
+    delimiter: str
+    guessed: int = 0
+    """Lines that are not UTF-8 and were read as Windows-1252, which Excel writes in the West."""
+
+
+def read(path: Path, wanted: str) -> Sheet:
+    """Read a table; a broken row spoils no other.
+
+    Args:
+        wanted: Name of a column: the delimiter is the one that finds it in the first row.
+    Raises:
+        DataError: It is no text, or its first row names no columns.
+    """
+    lines, guessed = _lines(path)
+    start = next((i for i, line in enumerate(lines) if line.strip("\0 \t")), len(lines))
+    # Excel's own way of naming the delimiter, which no other program reads.
+    told = re.fullmatch(r'"?sep=(.)"?[;,\t|]*', lines[start]) if start < len(lines) else None
+    start += bool(told)
+    if start >= len(lines):
+        return Sheet((), (), ",", guessed)
+    delimiter = told[1] if told else _delimiter(lines[start], wanted)
+    header, end = _joined(lines, start, delimiter)
+    if isinstance(header, str):
+        raise DataError(f"{path}: its first line names no columns ({header})")
+    while header and not header[-1]:
+        header = header[:-1]
+    return Sheet(header, tuple(_rows(lines, end, delimiter, len(header))), delimiter, guessed)
+
+
+def _lines(path: Path) -> tuple[list[str], int]:
+    """Lines of a text file, whatever ends them, and how many had to be guessed."""
+    data = path.read_bytes()
+    for start, name in _WORKBOOKS.items():
+        if data.startswith(start):
+            raise DataError(f"{path}: is {name}, not a CSV file: save it as `CSV UTF-8`")
+    # Excel's `Unicode text` begins with a mark; other programs leave it out.
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = data.decode("utf-16", errors="replace")
+    elif data[:2].count(0) == 1:
+        text = data.decode("utf-16-be" if data[0] == 0 else "utf-16-le", errors="replace")
+    else:
+        parts = re.split(rb"\r\n|\n|\r", data.removeprefix(b"\xef\xbb\xbf"))
+        read = [_text(part) for part in parts]
+        return [text for text, _ in read], sum(guessed for _, guessed in read)
+    return re.split(r"\r\n|\n|\r", text), 0
+
+
+def _text(line: bytes) -> tuple[str, bool]:
+    """A line, and whether its encoding was guessed; each line by itself."""
+    try:
+        return line.decode(), False
+    except UnicodeDecodeError:
+        pass
+    try:
+        return line.decode("cp1252"), True
+    except UnicodeDecodeError:  # five bytes mean nothing there
+        return line.decode("latin-1"), True
+
+
+def _delimiter(line: str, wanted: str) -> str:
+    """The one that finds the wanted column, else the one that finds the most columns."""
+
+    def found(delimiter: str) -> tuple[bool, int]:
+        cells, _ = _joined([line], 0, delimiter)
+        return (False, 0) if isinstance(cells, str) else (wanted in cells, len(cells))
+
+    return max(DELIMITERS, key=found)
+
+
+def _rows(lines: Sequence[str], start: int, delimiter: str, width: int) -> list[Row]:
+    found = []
+    while start < len(lines):
+        text, number = lines[start], start + 1
+        cells, end = _joined(lines, start, delimiter)
+        several = end > start + 1
+        if several and len(_fitting(cells, width)) != width:
+            # Whoever forgot to close a quote must not take the next rows with it.
+            cells, end = "a quote is not closed", start + 1
+        start = end
+        if isinstance(cells, str):
+            found.append(Row(number, text, (), f"is no line of a table ({cells})"))
+        elif any(cells):
+            found.append(Row(number, text, _fitting(cells, width)))
+    return found
+
+
+def _fitting(cells: Sequence[str] | str, width: int) -> tuple[str, ...]:
+    """Without empty cells beyond the header: spreadsheets write them for columns once used."""
+    if isinstance(cells, str):
+        return ()
+    return tuple(cells) if any(cells[width:]) else tuple(cells[:width])
+
+
+def _joined(lines: Sequence[str], start: int, delimiter: str) -> tuple[tuple[str, ...] | str, int]:
+    """A row's cells, or what is wrong with it, and the line after it."""
+    one = _parsed(lines[start], delimiter)
+    if not isinstance(one, str) or lines[start].count('"') % 2 == 0:
+        return one, start + 1
+    quotes = 0  # a quote within quotes is doubled, so that an odd number leaves a cell open
+    for end in range(start, min(start + LINES_A_CELL, len(lines))):
+        quotes += lines[end].count('"')
+        if end > start and quotes % 2 == 0:
+            several = _parsed("\n".join(lines[start : end + 1]), delimiter)
+            return (one, start + 1) if isinstance(several, str) else (several, end + 1)
+    return one, start + 1
+
+
+def _parsed(text: str, delimiter: str) -> tuple[str, ...] | str:
+    try:
+        cells = next(csv.reader([text], delimiter=delimiter, strict=True), [])
+    except csv.Error as error:
+        open_quote = str(error) == "unexpected end of data"
+        return "a quote is not closed" if open_quote else str(error)
+    return tuple(_bare(cell.strip()) for cell in cells)
+
+
+def _bare(cell: str) -> str:
+    """`="007"` is how programs keep Excel from making a number of a text."""
+    told = re.fullmatch(r'="([^"]*)"', cell)
+    return told[1].strip() if told else cell

@@ -1,0 +1,159 @@
+"""Class folders as they are handed round: every picture has a class and a split, or is named."""
+
+from pathlib import Path
+
+import pytest
+
+from client.data import doubts
+from client.data.card import data_card
+from client.data.load import check, read
+from client.data.records import DataError, Records
+from client.site import Site
+from tests.client.pictures import draw, folder_site
+
+
+def site_of(root: Path, *files: str, **source: object) -> Site:
+    """A picture at each place."""
+    for seed, file in enumerate(files):
+        draw(root / file, seed)
+    return folder_site(root, **source)
+
+
+def labels_of(records: Records, root: Path) -> dict[str, int]:
+    """Place of each usable picture -> its label."""
+    values = records.joined("finding").tolist()
+    return {
+        Path(f).relative_to(root.resolve()).as_posix(): v
+        for f, v in zip(records.files, values, strict=True)
+        if f
+    }
+
+
+def spelt(train: str, val: str, test: str) -> list[str]:
+    """A picture of each of two classes in each split's folder."""
+    return [f"{s}/{c}/{s}-{c}.png" for s in (train, val, test) for c in ("glioma", "healthy")]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "val", "test"),
+        ("Training", "Validation", "Testing"),
+        ("TRAIN_SET", "valid", "test-images"),
+        ("trainset", "Val", "tests"),
+    ],
+)
+def test_split_folders_are_understood_however_they_are_spelt(
+    names: tuple[str, str, str], tmp_path: Path
+):
+    """`Training` is no class, and `Testing` does not train."""
+    site = site_of(tmp_path, *spelt(*names))
+    check(site)
+    for split, name in zip(("train", "val", "test"), names, strict=True):
+        assert labels_of(read(site, split), tmp_path) == {
+            f"{name}/glioma/{name}-glioma.png": 0,
+            f"{name}/healthy/{name}-healthy.png": 1,
+        }
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (["fold0/a/1.png", "fold1/a/1.png"], "its folder 'fold0' looks like a split"),
+        (["dev/1.png", "a/1.png"], "its folder 'dev' looks like a split, not like a class"),
+        (["Entrenamiento/a/1.png"], "its folder 'Entrenamiento' looks like a split"),
+        (["scans/a/1.png", "scans/b/1.png"], "lies in 'scans/a', one level too deep"),
+        (["a/p1/1.png", "b/p2/1.png"], "declare data.subfolders: patients"),
+        (["a/1.png", "2.png"], "lies in no class folder"),
+        (["train/1.png", "train/a/2.png"], "lies in no class folder"),
+        (["train/a/1.png", "a/2.png"], "lies beside the folders of the splits (train)"),
+        (["Train/a/1.png", "Holdout/a/2.png"], "or rename 'Holdout' to train, val or test"),
+        (["train/a/1.png", "2.png"], "lies beside the folders of the splits (train)"),
+        (["train/fold1/a/1.png"], "its folder 'fold1' looks like a split"),
+    ],
+)
+def test_a_level_that_is_no_class_spoils_its_own_pictures_alone(
+    files: list[str], sentence: str, tmp_path: Path
+):
+    """Each is a record with a fault, whose sentence says what to do; the others are read."""
+    site = site_of(tmp_path, *files, val_share=0, test_share=0)
+    faults = read(site, "train").faults
+    assert any(sentence in fault for fault in faults)
+    with pytest.raises(DataError, match="records cannot be used"):
+        check(site)
+
+
+def test_a_class_may_be_called_like_a_split_where_it_is_declared(tmp_path: Path):
+    """The declaration decides."""
+    files = ["test/1.png", "control/2.png"]
+    site = site_of(tmp_path, *files, classes=("control", "test"), val_share=0, test_share=0)
+    assert labels_of(read(site, "train"), tmp_path) == {"control/2.png": 0, "test/1.png": 1}
+
+
+def test_folders_within_classes_are_patients_where_that_is_declared(tmp_path: Path):
+    """All images of one are in one split; or they are nothing, where that is declared."""
+    files = [f"{c}/p{c}{p}/{i}.png" for c in "ab" for p in range(12) for i in range(3)]
+    site = site_of(tmp_path, *files, subfolders="patients", val_share=0.3, test_share=0.3)
+    patients = [set(read(site, split).patients) for split in ("train", "val", "test")]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 24
+    assert doubts.problems(site) == []
+    ignored = folder_site(tmp_path, subfolders="ignored", val_share=0, test_share=0)
+    records = read(ignored, "train")
+    assert records.valid.all()
+    assert set(records.patients) == {""}
+
+
+def test_what_systems_leave_behind_is_no_class_and_no_record(tmp_path: Path):
+    """Archives of macOS, thumbnails of Windows and of file servers, check points of notebooks."""
+    for file in ("__MACOSX/a/._1.png", ".ipynb_checkpoints/1.png", "a/@eaDir/1.png", "a/._1.png"):
+        draw(tmp_path / file, 9)
+    for file in ("a/Thumbs.db", "a/desktop.ini", ".DS_Store"):
+        (tmp_path / file).write_bytes(b"")
+    site = site_of(tmp_path, "a/1.png", "b/2.png", val_share=0, test_share=0)
+    assert labels_of(read(site, "train"), tmp_path) == {"a/1.png": 0, "b/2.png": 1}
+    assert doubts.passed_over(site) == {}
+
+
+def test_every_file_that_is_passed_over_is_counted(tmp_path: Path):
+    """By suffix, in the card and in `site check`; case of a suffix does not matter."""
+    files = ["a/1.PNG", "a/2.JPG", "b/3.jfif", "b/4.jpe"]
+    for file in ("a/5.webp", "b/6.WEBP", "b/7.gif", "b/README", "8.csv"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes(b"")
+    for file in files:
+        draw(tmp_path / "x.jpg", 1).rename(tmp_path / file)
+    site = folder_site(tmp_path, val_share=0, test_share=0)
+    assert set(labels_of(read(site, "train"), tmp_path)) == set(files)
+    card = data_card(site)
+    assert card.passed_over == {".csv": 1, ".gif": 1, ".webp": 2, "no suffix": 1}
+    assert any("5 files were passed over: .csv 1, .gif 1, .webp 2" in w for w in card.warnings)
+
+
+def test_classes_that_differ_between_splits_are_told(tmp_path: Path):
+    """A class that nobody trains on, an empty one, two that differ in case, one too many."""
+    site = site_of(tmp_path, "train/a/1.png", "train/b/2.png", "val/a/3.png", "test/c/4.png")
+    (tmp_path / "train" / "d").mkdir()
+    notes = doubts.notes(site)
+    assert "the class folder 'c' has pictures in test, none in train" in notes
+    assert "the class folder 'd' holds no picture" in notes
+    (problem,) = doubts.problems(site)
+    assert problem.startswith("4 class folders (a, b, c, and 1 more), but the task has 2")
+    alike = site_of(tmp_path / "other", "train/A/1.png", "test/a/2.png")
+    (problem,) = doubts.problems(alike)
+    assert "the class folders 'A' and 'a' differ in upper and lower case" in problem
+
+
+def test_links_are_followed_inside_and_not_outside(tmp_path: Path):
+    """A folder that is a link counts; one that leads out is a fault, and a circle ends."""
+    outside = draw(tmp_path / "outside" / "1.png", 1).parent
+    top = tmp_path / "scans"
+    site = site_of(top, "a/1.png", "store/x/2.png", classes=("a", "b", "c"))
+    site = site.model_copy(
+        update={"data": site.data.model_copy(update={"val_share": 0.0, "test_share": 0.0})}
+    )
+    (top / "b").symlink_to(top / "store" / "x")
+    (top / "c").symlink_to(outside)
+    (top / "a" / "round").symlink_to(top)
+    records = read(site, "train")
+    assert any("c/1.png: lies outside of data.path" in fault for fault in records.faults)
+    assert int(records.valid.sum()) == 2
