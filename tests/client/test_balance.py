@@ -16,7 +16,14 @@ from client.privacy.accounting import Steps, epsilon, gaussian_epsilon
 from client.privacy.balance import LEAST, MOST, histogram, noisy_counts, weighted
 from client.privacy.ledger import Reservation
 from client.privacy.noise import NoiseSource, SeededNoise
-from client.privacy.plan import ARITHMETIC_EPSILON, BALANCE, SPARE, count_sensitivity, solve
+from client.privacy.plan import (
+    ALLOWANCE,
+    ARITHMETIC_EPSILON,
+    BALANCE,
+    SPARE,
+    count_sensitivity,
+    solve,
+)
 from client.site import Privacy, Site
 from medformer.config import UNLABELLED, Task
 from server.protocol import (
@@ -28,7 +35,7 @@ from server.protocol import (
     TrainAnswer,
     metadata,
 )
-from tests.conftest import OPACITY, admit, ledger_rows, train
+from tests.conftest import CHEST, OPACITY, admit, ledger_rows, train
 
 SIGNS = Task(name="signs", kind="multi-label", classes=3)
 STAGE = Task(name="stage", kind="multi-class", classes=4)
@@ -190,6 +197,37 @@ def test_budget_comes_before_the_count_and_the_count_before_its_use(
         ("weighted", ["attempt", "class-balance"], True),
         ("train_round", ["attempt", "class-balance"], True),
     ]
+
+
+def test_the_counts_have_noise_for_their_joint_sensitivity(
+    open_guard: Open, counting: Site, schedule: Schedule
+):
+    """Of two tasks counted together, an image is in two counts: sqrt(2) times the declared noise,
+    and the allowance for arithmetic."""
+    second = OPACITY.model_copy(update={"name": "second"})
+    guard = open_guard(counting.model_copy(update={"tasks": (OPACITY, second)}))
+    asked: list[float] = []
+
+    class Recorded(SeededNoise):
+        def noised(self, total: torch.Tensor, std: float) -> torch.Tensor:
+            asked.append(std)
+            return super().noised(total, std)
+
+    guard = replace(guard, noise_for=lambda _, round_, attempt: Recorded(round_, attempt))
+    assert isinstance(guard.handle(admit(schedule)), AdmitAnswer)
+    assert isinstance(guard.handle(train(schedule)), TrainAnswer)
+    assert asked[:2] == [pytest.approx(20 * 2**0.5 * (1 + ALLOWANCE), rel=1e-12)] * 2
+
+
+def test_classes_are_not_counted_where_patients_are_the_units(tmp_path: Path):
+    """A patient may have any number of images: the noise of a count hides one."""
+    folder = {"source": "folder", "path": str(tmp_path)}
+    privacy = {**COUNTED.model_dump(), "unit": "patient"}
+    with pytest.raises(ValidationError, match="class_balance_noise counts images"):
+        Site.model_validate(
+            {"name": "north", "domain": CHEST, "tasks": [OPACITY], "data": folder,
+             "privacy": privacy}
+        )  # fmt: skip
 
 
 def test_the_loss_is_weighed_by_the_counts_on_the_disk(

@@ -125,6 +125,19 @@ def test_the_noise_is_what_is_released_less_the_rounded_sum():
     assert torch.equal((moved - bare) / grid(1.5), (total / grid(1.5)).round())
 
 
+@pytest.mark.parametrize("size", [0.0, 1.0, 1e3, 2.0**20])
+def test_nothing_is_clipped_at_the_release(size: float):
+    """However large a sum is in standard deviations, what is released is that sum and its noise:
+    clipping is the mechanism's, before the noise, and nowhere else."""
+    total = torch.full((20_000,), size * 0.7, dtype=torch.float64) * torch.tensor([1, -1]).repeat(
+        10_000
+    )
+    noise = (release(total, 0.7, SeededNoise("far")) - total) / 0.7
+    assert float(noise.mean()) == pytest.approx(0, abs=0.03)
+    assert float(noise.std()) == pytest.approx(1, abs=0.03)
+    assert 3.3 < float(noise.abs().max()) < 6
+
+
 def test_sigma_must_fit_the_bins():
     with pytest.raises(ValueError, match=r"sigma must lie in \[2\^30, 2\^31\]"):
         DiscreteGaussian(1.0)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from client.privacy import engine as engine_module
 from client.privacy.engine import ClipGroup, DpEngine, EngineError
 from client.privacy.noise import NoiseSource, SecureNoise, SeededNoise
-from client.privacy.plan import PhasePlan
+from client.privacy.plan import ALLOWANCE, PhasePlan
 from client.training import _place
 from medformer.config import Domain, ModelConfig, Task
 from medformer.images import standardise
@@ -278,6 +278,23 @@ def test_noise_has_the_planned_standard_deviation_and_the_public_divisor(model: 
     assert abs(float(steps.mean())) < 4 * wanted / len(steps) ** 0.5
     untouched = [n for n in before if n not in names]
     assert all(torch.equal(before[n], after[n]) for n in untouched)
+
+
+def test_noise_is_drawn_for_the_sensitivity_with_its_allowance(model: Medformer):
+    """The bound alone would be a thousandth too little: more than any test of draws can see."""
+    asked: list[float] = []
+
+    class Recorded(SecureNoise):
+        def noised(self, total: Tensor, std: float) -> Tensor:
+            asked.append(std)
+            return super().noised(total, std)
+
+    names = names_of(model, "supervised")
+    optimizer = torch.optim.SGD([dict(model.named_parameters())[n] for n in names], lr=1.0)
+    with DpEngine(model, PLAN, groups_of(names), optimizer, Recorded()) as engine:
+        engine.step(lambda rows: torch.zeros(0), torch.ones(0, dtype=torch.bool))
+    wanted = PLAN.noise_multiplier * PLAN.max_grad_norm * (1 + ALLOWANCE)
+    assert asked == [pytest.approx(wanted, rel=1e-12)]
 
 
 def test_divisor_does_not_depend_on_the_drawn_batch(model: Medformer):

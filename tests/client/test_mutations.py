@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutations import MUTATIONS, ROOT, Mutation, as_table, mutated, run
+from tests.mutations import MUTATIONS, Mutation, mutated
+from tests.mutations.run import ROOT, as_table, run
 
 RESULT = ROOT / "docs" / "results" / "mutations.json"
 

@@ -1,0 +1,11 @@
+"""Every known way to break the mechanism by a change of a line or two, by what it breaks."""
+
+from tests.mutations.budget import BUDGET
+from tests.mutations.durability import DURABILITY
+from tests.mutations.mechanism import MECHANISM
+from tests.mutations.mutation import Mutation, mutated
+from tests.mutations.randomness import RANDOMNESS
+
+MUTATIONS = (*MECHANISM, *RANDOMNESS, *BUDGET, *DURABILITY)
+
+__all__ = ["MUTATIONS", "Mutation", "mutated"]

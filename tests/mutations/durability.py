@@ -1,0 +1,195 @@
+"""Budget that a crash, a power cut, a second process or an old copy would hand back."""
+
+from tests.mutations.mutation import Mutation
+
+LEDGER = "client/privacy/ledger.py"
+FILES = "medformer/files.py"
+GUARD = "client/guard.py"
+CRASH = ("test_ledger_crash.py", "test_ledger.py", "test_ledger_file.py")
+
+DURABILITY = (
+    Mutation(
+        "the ledger is synced at checkpoints only",
+        LEDGER,
+        'self._db.execute("PRAGMA synchronous=FULL")',
+        'self._db.execute("PRAGMA synchronous=NORMAL")',
+        CRASH,
+        audited=False,
+    ),
+    Mutation(
+        "the ledger is never synced",
+        LEDGER,
+        'self._db.execute("PRAGMA synchronous=FULL")',
+        'self._db.execute("PRAGMA synchronous=OFF")',
+        CRASH,
+        audited=False,
+    ),
+    Mutation(
+        "the ledger's journal is kept in memory",
+        LEDGER,
+        'self._db.execute("PRAGMA journal_mode=WAL")',
+        'self._db.execute("PRAGMA journal_mode=MEMORY")',
+        CRASH,
+        audited=False,
+    ),
+    Mutation(
+        "a file's content is not synced before its new name",
+        FILES,
+        "        file.flush()\n        os.fsync(file.fileno())\n    os.replace(partial, path)",
+        "        file.flush()\n    os.replace(partial, path)",
+        CRASH,
+        audited=False,
+    ),
+    Mutation(
+        "a file's new name is not synced",
+        FILES,
+        "        os.fsync(folder)  # the new name too",
+        "        pass",
+        CRASH,
+        audited=False,
+    ),
+    Mutation(
+        "the anchor is written after the ledger",
+        LEDGER,
+        """        if self._anchor is not None:
+            write_anchor(self._anchor, row)
+        self._insert(row)
+""",
+        """        self._insert(row)
+        self._db.execute("COMMIT")
+        if self._anchor is not None:
+            write_anchor(self._anchor, row)
+        self._db.execute("BEGIN IMMEDIATE")
+""",
+        CRASH,
+        audited=False,
+    ),
+    Mutation(
+        "a row that only the anchor holds is dropped",
+        LEDGER,
+        "            if missing is not None:\n                self._insert(missing)\n"
+        "            elif",
+        "            if missing is not None:\n                pass\n            elif",
+        CRASH,
+        audited=False,
+    ),
+    Mutation(
+        "two processes decide from the same state of the ledger",
+        LEDGER,
+        'self._db.execute("BEGIN IMMEDIATE")',
+        'self._db.execute("BEGIN")',
+        CRASH,
+        audited=False,
+    ),
+    Mutation(
+        "a failed commit passes for one that stands",
+        LEDGER,
+        """        except (OSError, sqlite3.Error) as error:
+            raise LedgerError(
+                f"{self._path}: the ledger cannot be written""",
+        """        except sqlite3.OperationalError:
+            return
+        except (OSError, sqlite3.Error) as error:
+            raise LedgerError(
+                f"{self._path}: the ledger cannot be written""",
+        CRASH,
+        audited=False,
+    ),
+    Mutation(
+        "a lost ledger is begun anew",
+        LEDGER,
+        "if begun and anchor is None and self._last() is None:",
+        "if begun and anchor is None and self._last() == ():",
+        (*CRASH, "test_guard.py"),
+        audited=False,
+    ),
+    Mutation(
+        "a damaged index of the ledger goes unnoticed",
+        LEDGER,
+        'if problems != ["ok"]:',
+        "if not problems:",
+        CRASH,
+        audited=False,
+    ),
+    Mutation(
+        "the chain of hashes leaves out what a row says",
+        "client/privacy/chain.py",
+        "*fields, digest = asdict(self).values()",
+        "return True\n        *fields, digest = asdict(self).values()",
+        CRASH,
+        audited=False,
+    ),
+    Mutation(
+        "two processes answer for a site at once",
+        "client/store.py",
+        "fcntl.flock(handle, fcntl.LOCK_EX)",
+        "fcntl.flock(handle, fcntl.LOCK_SH)",
+        ("test_guard.py", "test_guard_rpc.py", "test_store.py"),
+        audited=False,
+    ),
+    Mutation(
+        "the row of an answer is written before the answer",
+        GUARD,
+        """        digest = store.put_answer(key, answer)
+        ledger.record_answer(request.run_id, request.round, request.attempt, key, digest)
+""",
+        """        digest = "0" * 64
+        ledger.record_answer(request.run_id, request.round, request.attempt, key, digest)
+        store.put_answer(key, answer)
+""",
+        ("test_guard.py", "test_store.py"),
+        audited=False,
+    ),
+    Mutation(
+        "a kept answer is sent without a look at its hash",
+        "client/store.py",
+        "if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:",
+        "if not path.read_bytes():",
+        ("test_guard.py", "test_store.py"),
+        audited=False,
+    ),
+    Mutation(
+        "a round goes on from the site's oldest tensors",
+        "client/store.py",
+        "tensors, head = _read(older[-1])",
+        "tensors, head = _read(older[0])",
+        ("test_guard.py", "test_store.py"),
+        audited=False,
+    ),
+    Mutation(
+        "the hash of the counts is written before the counts",
+        GUARD,
+        """            store.put_counts(noisy_counts(records, self.site.tasks, std, noise))
+""",
+        """            ledger.record_count(run.reservation.run_id, "0" * 64)
+            store.put_counts(noisy_counts(records, self.site.tasks, std, noise))
+""",
+        ("test_balance.py",),
+        audited=False,
+    ),
+    Mutation(
+        "counts that were lost are drawn again",
+        GUARD,
+        "if written is None and store.get_counts() is None:",
+        "if store.get_counts() is None:",
+        ("test_balance.py",),
+        audited=False,
+    ),
+    Mutation(
+        "an answer is sent before it is on the disk",
+        FILES,
+        '    partial = path.with_name(path.name + ".partial")\n    path.parent',
+        "    if path.parent.name == 'answers':\n        return\n"
+        '    partial = path.with_name(path.name + ".partial")\n    path.parent',
+        ("test_guard.py", "test_store.py"),
+        audited=False,
+    ),
+    Mutation(
+        "an attempt is written under another request's key",
+        LEDGER,
+        "if here[attempt] != key:",
+        "if not here[attempt]:",
+        CRASH,
+        audited=False,
+    ),
+)
