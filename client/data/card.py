@@ -16,11 +16,15 @@ import torch
 from client.data import doubts, withdrawn
 from client.data.load import read
 from client.data.records import DataError, Records, problems
+from client.data.sources import Nifti, Volumetric
 from client.site import Site
 from medformer.config import UNLABELLED, Task
 
 HEADING = "DATA CARD: exact and private. It stays at the site; send it to nobody."
 CHUNK = 256
+CANONICAL = "slices to the head, rows to the back, columns to the patient's left"
+SHOWN = "as pictures are shown: head up, the patient's right on the left"
+STORED = "as each file stores its axes (data.orientation: stored)"
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class Card:
     """What has to be mended in folder or table, whatever the splits are like."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
     """Suffix -> files below the folder that are no record and no part of one."""
+    orientation: str = ""
+    """How the axes of the images run in the patient."""
 
 
 def data_card(site: Site) -> Card:
@@ -106,6 +112,12 @@ def data_card(site: Site) -> Card:
     images = _shared({split: set(values) for split, values in prints.items()})
     persons = _shared({split: set(values) for split, values in patients.items()})
     warnings = [*_warnings(site, cards, images, persons), *_unknown(site, left_out)]
+    lying = orientation(site)
+    if lying == STORED:
+        warnings.append(
+            "volumes keep the axes of their files (data.orientation: stored): sites of this kind "
+            "share a model only if theirs lie in the same way, and files that are asked about too"
+        )
     wrong: list[str] = []
     passed: dict[str, int] = {}
     try:
@@ -115,8 +127,18 @@ def data_card(site: Site) -> Card:
         pass  # every split says so
     return Card(
         HEADING, site.name, site.privacy.unit, tuple(cards), images, persons, tuple(warnings),
-        tuple(wrong), passed,
+        tuple(wrong), passed, lying,
     )  # fmt: skip
+
+
+def orientation(site: Site) -> str:
+    """How the axes of a site's images run in the patient."""
+    source, rank = site.data, site.domain.rank
+    if isinstance(source, Volumetric) and rank == 3:
+        return CANONICAL if source.orientation == "canonical" else STORED
+    if isinstance(source, Nifti):
+        return STORED if source.orientation == "stored" else SHOWN
+    return "as stored: nothing is turned"
 
 
 def _unknown(site: Site, left_out: Set[str]) -> list[str]:
@@ -251,10 +273,9 @@ def _warnings(
         found.append(f"{pair} share {count} identical images: metrics on them are too good")
     for card in cards:
         for what, (count, first) in card.notes.items():
-            found.append(
-                f"{card.split}: {count} files {what}; the first is {first}. Look at them, and mask "
-                "what identifies a patient before anything is trained"
-            )
+            said, _, remedy = what.partition(". ")
+            sentence = f"{card.split}: {count} files {said}; the first is {first}"
+            found.append(f"{sentence}. {remedy}" if remedy else sentence)
         if card.duplicates:
             found.append(
                 f"{card.split}: {card.duplicates} images repeat another one pixel by pixel; what "

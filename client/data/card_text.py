@@ -16,6 +16,7 @@ def as_text(card: Card) -> str:
         "",
         f"identical images in two splits: {_counts(card.shared_images)}",
         f"patients in two splits: {_counts(card.shared_patients)}",
+        f"orientation: {card.orientation}",
     ]
     if card.passed_over:
         lines.append(f"files passed over: {_counts(card.passed_over)}")

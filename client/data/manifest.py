@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client.data import folder, medmnist, nifti, npz
+from client.data import folder, medmnist, nifti_file, npz
 from client.data.load import chosen_rows
 from client.data.records import DataError
 from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms
@@ -110,17 +110,22 @@ def _said(entry: Entry) -> str:
 
 
 def _content(top: Path, name: str) -> str:
-    """Hash of a file, or of the files of a series; of one that cannot be read, that it cannot."""
+    """Hash of a file, or of the files of a series or pair; of one that cannot be read, that it
+    cannot."""
     try:
-        path = nifti.numbered(top / name)[0]
-        if not path.resolve().is_relative_to(top.resolve()):
-            return "outside"
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.is_file())
-            return _joined([part for file in files for part in (file.name, _of_file(file))])
-        return _of_file(path) if path.is_file() else "missing"
+        parts = [_of_place(top, path) for path in nifti_file.files_of(top / name)]
     except (OSError, ValueError) as error:
         return type(error).__name__
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _of_place(top: Path, path: Path) -> str:
+    if not path.resolve().is_relative_to(top.resolve()):
+        return "outside"
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        return _joined([part for file in files for part in (file.name, _of_file(file))])
+    return _of_file(path) if path.is_file() else "missing"
 
 
 def _of_file(path: Path) -> str:

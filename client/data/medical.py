@@ -1,7 +1,7 @@
 """Reads DICOM and NIfTI files that a labels.csv lists."""
 
 from collections.abc import Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,12 +27,13 @@ Medical = Dicom | Nifti
 PACKAGES = {"dicom": "pydicom", "nifti": "nibabel"}
 """Source, which is also the name of the extra that installs it -> package that reads it."""
 
+MASK_NAMES = "Look at them, and mask what identifies a patient before anything is trained"
 NOTES = {
-    "yes": "say that names or dates are painted into their pixels",
+    "yes": f"say that names or dates are painted into their pixels. {MASK_NAMES}",
     "unknown": "are ultrasound or secondary captures, and do not say whether names or dates are "
-    "painted into their pixels",
+    f"painted into their pixels. {MASK_NAMES}",
 }
-"""What files of a kind do, for people."""
+"""What files of a kind do, then what to do about it, for people."""
 
 
 def read(
@@ -105,53 +106,76 @@ def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
         raise DataError("masks are read from nifti and folder sources, not from dicom")
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A file, or a series' folder, as the site trains on it."""
+
+    image: Tensor
+    """(C, *spatial)."""
+    spacing: Tensor | None
+    """(rank,)."""
+    patient: str = ""
+    """Whose it is."""
+    notes: tuple[str, ...] = ()
+    """What to look at in it, or what was chosen: sentences about "N files"."""
+    volume: nifti.Volume | None = None
+    """Of a NIfTI file, how it lies: what its masks are held against. Its values are gone."""
+
+
 def opened(
     path: Path, source: Medical, domain: Domain, named: tuple[float, float] | None = None
-) -> tuple[Tensor, Tensor | None, torch.Size, str, str]:
-    """A file, or a series' folder, as the site trains on it.
+) -> Opened:
+    """Read a file, or a series' folder.
 
     Args:
         named: Spacing that counts more than what the file says.
-    Returns:
-        The image (C, *spatial), its spacing (rank,), its *spatial before it was fitted, whose it
-        is, and what to look at in it.
     Raises:
         Unusable: It cannot be read, or is not what the site declares.
     """
-    largest, patient, note = source.max_mib << 20, "", ""
-    spacing: Tensor | None
+    largest, turn = source.max_mib << 20, source.orientation
     if isinstance(source, Dicom):
-        scan = dicom.scan(path, domain, source.window, largest, source.decode_seconds)
-        image, spacing, patient = scan.image, scan.spacing, scan.patient
-        note = NOTES.get(scan.burned_in, "")
+        scan = dicom.scan(path, domain, source.window, largest, source.decode_seconds, turn)
+        painted = NOTES.get(scan.burned_in)
+        notes = ((painted,) if painted else ()) + scan.notes
+        found = Opened(scan.image, scan.spacing, scan.patient, notes)
     else:
-        image, spacing = nifti.image(path, domain, source.window, largest)
-    if named is not None or (spacing is None and domain.spacing is not None):
-        spacing = torch.tensor(named or domain.spacing)
-    before = image.shape[1:]
-    image, spacing = fitted(image, spacing, source.max_side, source.multiple)
-    return image, spacing, before, patient, note
+        volume = nifti.volume(path, domain, largest, turn)
+        pixels = nifti.shown(volume, domain, source.window)
+        spacing = nifti.spacing_of(volume, domain)
+        found = Opened(pixels, spacing, notes=volume.notes, volume=volume)
+    distance = found.spacing
+    if named is not None or (distance is None and domain.spacing is not None):
+        distance = torch.tensor(named or domain.spacing)
+    image, distance = fitted(found.image, distance, source.max_side, source.multiple)
+    return replace(found, image=image, spacing=distance)
+
+
+def _found(source: Medical, name: str) -> Path:
+    """A file that the table names, the other one of a pair lying inside too."""
+    path = inside(source.path, name)
+    if isinstance(source, Nifti):
+        for file in nifti.files_of(path):
+            inside(source.path, str(file))
+    return path
 
 
 def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]) -> Single:
-    path = inside(source.path, entry.file)
+    path = _found(source, entry.file)
     named = spacing_of(entry) if domain.rank == 2 else None
-    image, spacing, shape, patient, note = opened(path, source, domain, named)
+    found = opened(path, source, domain, named)
 
     def masked(cell: str, where: str) -> Tensor:
         if not cell:
-            return torch.full(image.shape[1:], UNLABELLED)
+            return torch.full(found.image.shape[1:], UNLABELLED)
         try:
-            values = nifti.mask(inside(source.path, cell), domain, source.max_mib << 20)
+            values = nifti.mask(_found(source, cell), domain, source.max_mib << 20, found.volume)
         except Unusable as error:
-            raise Unusable(f"{where}, mask {cell}: {error}") from error
-        if values.shape != shape:
-            raise Unusable(f"{where}: mask {cell} is {tuple(values.shape)}, not {tuple(shape)}")
+            raise Unusable(f"{where}: mask {cell} {error}") from error
         return fitted_mask(values, source.max_side, source.multiple)
 
     labels = {
         task.name: truth(task, entry.cells[task.labels], source.classes, masked) for task in tasks
     }
     file = str(path) if isinstance(source, Dicom) else nifti.identity(path)
-    told = (entry.file, note) if note else None
-    return Single(image, labels, spacing, patient=patient, file=file, note=told)
+    notes = tuple((entry.file, note) for note in found.notes)
+    return Single(found.image, labels, found.spacing, patient=found.patient, file=file, notes=notes)

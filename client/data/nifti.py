@@ -1,64 +1,122 @@
-"""NIfTI-1 and NIfTI-2 files -> images, turned to RAS. Every function sees one record alone.
+"""NIfTI-1 and NIfTI-2 -> images that lie in the patient as all volumes do. One record at a time.
 
-After the turn the axes of a volume (D, H, W) run to the head, to the front and to the right.
+Where the voxels lie is what the affine says (sform or qform), and so are their sizes: pixdim is
+read only where the file has no affine. NIfTI counts millimetres to the right, to the front and to
+the head (RAS), DICOM to the left, to the back and to the head; the axes of a volume (D, H, W) run
+as `orientation.CANONICAL` says, which are DICOM's.
 """
 
-import gzip
-import re
-import struct
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from client.data.geometry import in_place, straightened
+from client.data.nifti_affine import affine_of, sizes_of
+from client.data.nifti_file import Values, files_of, find, identity, numbered, read
+from client.data.orientation import CANONICAL, SHOWN, Array, Grid, difference, plane_of, turned
 from client.data.records import Unusable
-from client.data.sources import LARGEST, Window
+from client.data.sources import LARGEST, Orientation, Window
 from medformer.config import Domain
 
-Values = npt.NDArray[np.float32]
-HEADERS = {348: (108, "f", 40, "h"), 540: (168, "q", 16, "q")}
-"""Size of a header, NIfTI-1 or NIfTI-2 -> where and how it says at which byte its voxels begin, and
-how many dimensions it has."""
-MOST_EXTENSIONS = 2**24
-"""Bytes before the first voxel: some programs write their history there."""
-MOST_UNPACKED = 2**33
-"""Bytes that a zipped file may come to, of which one volume of a series is kept."""
+__all__ = [
+    "Volume",
+    "files_of",
+    "identity",
+    "image",
+    "mask",
+    "numbered",
+    "shown",
+    "spacing_of",
+    "volume",
+]
+
+UNKNOWN = (
+    "do not say how they lie in the patient (qform_code and sform_code are 0) and are read as they "
+    "are stored. Write their affine into them, or look whether all files of the site lie like that"
+)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One record's values, and how they lie."""
+
+    values: Values
+    """(D, H, W) in the units of the file; D is 1 where the site declares 2D images."""
+    spacing: Array
+    """(3,) millimetres."""
+    grid: Grid | None
+    """None where the file does not say how it lies."""
+    notes: tuple[str, ...]
+    """What was chosen or put right, for people."""
 
 
 def image(
-    name: Path, domain: Domain, window: Window, largest: int = LARGEST
+    name: Path,
+    domain: Domain,
+    window: Window,
+    largest: int = LARGEST,
+    orientation: Orientation = "canonical",
 ) -> tuple[Tensor, Tensor]:
-    """A file as (1, *spatial) float32 in [0, 1], and its spacing, (rank,) millimetres.
+    """A file as (C, *spatial) float32 in [0, 1], and its spacing, (rank,) millimetres.
 
     Args:
-        name: The file, or `file:3` for the fourth volume of one with four dimensions.
+        name: The file, either file of a pair, or `file:3` for the fourth volume of one with four
+            dimensions.
         largest: Bytes of the file, and of the voxels as they are stored and as float32. What says
             that it has more is refused before it is unpacked.
     Raises:
-        Unusable: No such file, no NIfTI, damaged, too large, or another number of dimensions.
+        Unusable: No such file, no NIfTI, damaged, too large, an affine that describes no volume, or
+            another number of dimensions.
     """
-    values, spacing = _volume(name, domain, largest)
+    found = volume(name, domain, largest, orientation)
+    return shown(found, domain, window), spacing_of(found, domain)
+
+
+def volume(
+    name: Path, domain: Domain, largest: int = LARGEST, orientation: Orientation = "canonical"
+) -> Volume:
+    """As `image`, before it is shown."""
+    return _volume(name, domain, largest, None if orientation == "canonical" else "stored")
+
+
+def shown(found: Volume, domain: Domain, window: Window) -> Tensor:
+    """Values of a volume, which are overwritten, as (C, *spatial) float32 in [0, 1]."""
+    values = found.values
     low, high = float(values.min()), float(values.max())  # NaN if there is one
     if not np.isfinite((low, high)).all():
-        raise Unusable("NaN or infinite voxels")
+        raise Unusable(
+            "NaN or infinite voxels: write a number in their place, such as that of the background"
+        )
     if isinstance(window, tuple):
         low, high = window
     for slab in values:  # float64 never exists of the whole
         slab[...] = np.clip((slab.astype(np.float64) - low) / max(high - low, 1e-12), 0.0, 1.0)
-    pixels = torch.from_numpy(np.ascontiguousarray(values))[None]
-    return pixels.expand(domain.channels, *pixels.shape[1:]).contiguous(), spacing
+    pixels = torch.from_numpy(np.ascontiguousarray(values))
+    pixels = pixels if domain.rank == 2 else pixels[None]
+    return pixels.expand(domain.channels, *pixels.shape[1:]).contiguous()
 
 
-def mask(name: Path, domain: Domain, largest: int = LARGEST) -> Tensor:
-    """A file's classes, (*spatial) int64, turned as `image` turns.
+def spacing_of(found: Volume, domain: Domain) -> Tensor:
+    """(rank,) millimetres."""
+    return torch.from_numpy(found.spacing[3 - domain.rank :].astype(np.float32))
 
+
+def mask(name: Path, domain: Domain, largest: int = LARGEST, of: Volume | None = None) -> Tensor:
+    """A file's classes, (*spatial) int64.
+
+    Args:
+        of: The image on whose voxels they are to lie; without it, they are turned as an image is.
     Raises:
-        Unusable: As `image`, or a value that is no whole number.
+        Unusable: As `image`, a value that is no whole number, or a grid that is not the image's.
     """
-    values, _ = _volume(name, domain, largest // 2)  # as int64
+    own = _volume(name, domain, largest // 2, of, classes=True)  # as int64
+    values = own.values[0] if domain.rank == 2 else own.values
+    if of is not None:
+        _same_grid(own, of)
     if not all(np.array_equal(slab, np.rint(slab)) for slab in values):
         raise Unusable("a mask must hold whole numbers")
     if not -(2**31) <= float(values.min()) <= float(values.max()) < 2**31:
@@ -66,128 +124,54 @@ def mask(name: Path, domain: Domain, largest: int = LARGEST) -> Tensor:
     return torch.from_numpy(values.astype(np.int64))
 
 
-def _volume(name: Path, domain: Domain, largest: int) -> tuple[Values, Tensor]:
-    """(*spatial) scaled values, axes in RAS order from last to first, and their spacing."""
-    import nibabel as nib
-
-    path, number = numbered(name)
-    if not path.is_file():
-        raise Unusable("no such file")
-    if path.stat().st_size > (largest if number is None else MOST_UNPACKED):
-        raise Unusable(_too_large(f"has {path.stat().st_size >> 20} MiB", largest))
-    try:
-        _header_fits(path)
-        file: Any = nib.load(path)
-    except Unusable:
-        raise
-    except Exception as error:
-        raise Unusable(f"is no NIfTI file ({type(error).__name__}: {error})") from error
-    if not isinstance(file, nib.Nifti1Image):  # NIfTI-2 is a subclass
-        raise Unusable(f"is no NIfTI file but {type(file).__name__}")
-    shape = tuple(int(n) for n in file.shape)
-    each = max(4, file.get_data_dtype().itemsize)
-    whole = each * int(np.prod(shape, dtype=object))
-    if min(shape, default=0) < 1:
-        raise Unusable(f"has {shape} voxels, which is none")
-    if (whole if number is None else whole // shape[-1]) > largest or whole > MOST_UNPACKED:
-        raise Unusable(_too_large(f"has {shape} voxels", largest))
-    if file.get_data_dtype().kind not in "iuf":
-        raise Unusable(f"its voxels are {file.get_data_dtype()}, not numbers")
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) == 4 and number is None:
-        raise Unusable(f"holds {shape[3]} volumes: name one as {path.name}:0")
-    if len(shape) > 4 or len(shape) < 2 or (number is not None and len(shape) < 4):
-        raise Unusable(f"has dimensions {shape}, of which none can be chosen")
-    if number is not None and number >= shape[3]:
-        raise Unusable(f"holds {shape[3]} volumes, counted from 0; asked for {number}")
-    try:
-        turned = nib.as_closest_canonical(_three(file, number))
-        values = np.asarray(turned.dataobj)
-    except Exception as error:
-        raise Unusable(f"its voxels cannot be read ({type(error).__name__}: {error})") from error
-    spacing = torch.tensor([float(v) for v in turned.header.get_zooms()[:3]]).flip(0)
-    if not bool((spacing.isfinite() & (spacing > 0)).all()):
-        raise Unusable(f"its voxels have the impossible size {spacing.tolist()}")
-    values = values.transpose(2, 1, 0)
-    if domain.rank == 3:
-        return values, spacing
-    thin = [axis for axis in range(3) if values.shape[axis] == 1]
-    if not thin:
-        raise Unusable(f"is a volume of {values.shape}, but the site declares 2D images")
-    rest = [axis for axis in range(3) if axis != thin[0]]
-    return values.squeeze(thin[0]), spacing[rest]
+def _same_grid(own: Volume, of: Volume) -> None:
+    if (own.grid is None) != (of.grid is None):
+        which = "it" if own.grid is None else "its image"
+        raise Unusable(
+            f"{which} does not say how it lies (qform_code and sform_code are 0), so that nobody "
+            "knows which voxels it covers: write the affine of the other file into it"
+        )
+    if own.values.shape != of.values.shape:
+        raise Unusable(f"is {own.values.shape}, not {of.values.shape}")
+    if own.grid is None or of.grid is None:
+        return
+    if apart := difference(own.grid, of.grid, own.values.shape):
+        raise Unusable(
+            f"is another grid than its image: {apart}. Resample it onto the image, or write the "
+            "image's affine into it if it was lost"
+        )
 
 
-def _header_fits(path: Path) -> None:
-    """Before nibabel reads all up to the first voxel, which is as much as a header claims."""
-    with open(path, "rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if zipped else open(path, "rb") as file:
-        head = file.read(max(HEADERS) + 4)
-        order, size = _order(head)
-        begins = struct.unpack_from(order + HEADERS[size][1], head, HEADERS[size][0])[0]
-        if not 0 <= begins <= MOST_EXTENSIONS:
-            raise Unusable(f"says that its voxels begin at byte {begins:g}")
-        place = size + 4
-        while head[size : size + 1] != b"\0" and place + 16 <= begins:
-            file.seek(place)
-            (length,) = struct.unpack(order + "i", file.read(4))
-            if not 8 <= length <= begins - place:
-                raise Unusable(f"says that its extension has {length} bytes")
-            place += length
+def _volume(
+    name: Path,
+    domain: Domain,
+    largest: int,
+    like: "Volume | Literal['stored'] | None",
+    classes: bool = False,
+) -> Volume:
+    """Turned like another volume, or not at all, or to the canonical orientation."""
+    found = find(name, largest)
+    grid, notes = affine_of(found.header)
+    values: Array = read(found).transpose(2, 1, 0)
+    spacing = sizes_of(found.header) if grid is None else grid.spacing
+    if domain.rank == 2:
+        thin = next((axis for axis in range(3) if values.shape[axis] == 1), None)
+        if thin is None:
+            raise Unusable(f"is a volume of {values.shape}, but the site declares 2D images")
+        order = [thin, *(axis for axis in range(3) if axis != thin)]
+        values, spacing = values.transpose(order), spacing[order]
+        grid = grid and Grid(grid.origin, grid.steps[order])
+    if grid is None:
+        return Volume(values, spacing, None, (UNKNOWN,))
+    grid, shifts, more = straightened(grid, values.shape)
+    if shifts is not None:
+        values = in_place(values, shifts, blended=not classes)
+    if like != "stored":
+        of = None if like is None else like.grid
+        values, grid = turned(values, grid, _axes(grid, domain) if of is None else of.directions)
+    return Volume(values, grid.spacing, grid, (*notes, *more))
 
 
-def _order(head: bytes) -> tuple[str, int]:
-    """`<` or `>`, and the size of the header: by what nibabel looks at, and the standard."""
-    for order in "<>":
-        (size,) = struct.unpack_from(f"{order}i", head)
-        if size in HEADERS:
-            place, code = HEADERS[size][2:]
-            if 1 <= struct.unpack_from(order + code, head, place)[0] <= 7:
-                return order, size
-    raise Unusable("is no NIfTI file: its header has no size that there is")
-
-
-def _three(file: Any, number: int | None) -> Any:
-    """The file with three dimensions, its voxels in memory as float32."""
-    shape = (*file.shape, 1)[:3] if len(file.shape) < 3 else file.shape[:3]
-    values = _scaled(file, number).reshape(shape, order="F")
-    if number is None and len(file.shape) == 3:
-        return file.__class__(values, file.affine, file.header)
-    return file.__class__(values, file.affine)
-
-
-def _scaled(file: Any, number: int | None) -> Values:
-    """Voxels times slope plus intercept, slab by slab: nibabel makes float64 of the whole."""
-    from nibabel.arrayproxy import ArrayProxy
-
-    proxy = file.dataobj
-    stored = ArrayProxy(proxy.file_like, (proxy.shape, proxy.dtype, proxy.offset))
-    voxels = np.asarray(stored if number is None else stored[..., number])
-    scaled = np.empty(voxels.shape, np.float32, order="F")
-    slope, intercept = float(proxy.slope), float(proxy.inter)
-    with np.errstate(all="ignore"):
-        for k in range(voxels.shape[-1]):
-            slab = voxels[..., k]
-            plain = (slope, intercept) == (1.0, 0.0)
-            scaled[..., k] = slab if plain else slab.astype(np.float64) * slope + intercept
-    return scaled
-
-
-def _too_large(what: str, largest: int) -> str:
-    return (
-        f"{what}, more than {largest >> 20} MiB as 32-bit numbers: raise data.max_mib if that is "
-        "as it should be"
-    )
-
-
-def identity(name: Path) -> str:
-    """The same text for the same volume, however its number is written."""
-    return str(numbered(name))
-
-
-def numbered(name: Path) -> tuple[Path, int | None]:
-    """`scan.nii.gz:3` -> the file and 3."""
-    found = re.fullmatch(r"(.+\.nii(?:\.gz)?):(\d{1,6})", name.name)
-    return (name.with_name(found[1]), int(found[2])) if found else (name, None)
+def _axes(grid: Grid, domain: Domain) -> Array:
+    """Where the axes of an image are to run."""
+    return CANONICAL if domain.rank == 3 else np.stack(SHOWN[plane_of(grid)])

@@ -69,7 +69,8 @@ class Records:
     patients: tuple[str, ...] = ()
     """Whose image each row is, "" where nobody knows; no entries where the source never says."""
     notes: tuple[tuple[str, str], ...] = ()
-    """Record, and what to look at in it though it can be used; for the site's own eyes."""
+    """Record, and what "N files" like it do, though they can be used; after ". ", what to do about
+    it. For the site's own eyes."""
     withdrawn: tuple[str, ...] = ()
     """Of each record that was left out, the name on the list of the withdrawn that it is known by;
     for the site's own eyes."""
@@ -118,8 +119,8 @@ class Single:
     """Why it cannot be used."""
     patient: str = ""
     """Whose it is."""
-    note: tuple[str, str] | None = None
-    """Its name, and what to look at."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """Its name, and what to look at or what was chosen."""
     file: str = ""
     """The same for the same file, however a table calls it."""
 
@@ -142,7 +143,7 @@ def grouped(singles: Iterable[Single], domain: Domain, tasks: Iterable[Task]) ->
     stacks = tuple(_stack(kinds[kind]) for kind in sorted(kinds))
     ordered = [one for kind in sorted(kinds) for one in kinds[kind]]
     faults = tuple(one.fault for one in ordered if one.fault)
-    notes = tuple(one.note for one in ordered if one.note)
+    notes = tuple(note for one in ordered for note in one.notes)
     patients, files = tuple(one.patient for one in ordered), tuple(one.file for one in ordered)
     return Records(stacks, faults, patients, files=files, notes=notes)
 

@@ -157,6 +157,11 @@ Window = Literal["file", "full"] | tuple[StrictFloat, StrictFloat]
 these two, in the units of the file (CT: Hounsfield)."""
 
 
+Orientation = Literal["canonical", "stored"]
+"""How volumes are turned: slices to the head, rows to the back, columns to the patient's left,
+whatever the acquisition and the format (`client.data.orientation`); or not at all."""
+
+
 class Volumetric(Listed):
     """What sources of 2D and 3D medical files have in common; `labels.csv` is needed."""
 
@@ -165,6 +170,9 @@ class Volumetric(Listed):
     """Pixels or voxels; what has a longer side is reduced to it, keeping its aspect."""
     multiple: StrictInt = Field(default=8, ge=1, le=64)
     """Sides are cut to a multiple of so many, around the centre; a shorter side stays."""
+    orientation: Orientation = "canonical"
+    """`stored` keeps the axes of each file, for sites whose files all lie in one way that no header
+    says. Sites of one kind of image have to declare the same."""
     max_mib: StrictInt = Field(default=1_024, ge=1, le=4_096)
     """MiB of a record's file, and of its values as 32-bit numbers. What says that it has more
     cannot be used, and is not unpacked; reading takes up to three times as much memory."""
@@ -185,9 +193,10 @@ class Dicom(Volumetric):
 
 
 class Nifti(Volumetric):
-    """NIfTI files, turned to RAS: axes run to the right, to the front, to the head.
+    """NIfTI files, by their affine turned like DICOM: flat ones as pictures are shown.
 
-    `file` may name a volume of four dimensions as `scan.nii.gz:3`, the number counting from 0.
+    `file` may name a volume of four dimensions as `scan.nii.gz:3`, the number counting from 0, and
+    either file of a pair, `scan.hdr` or `scan.img`.
     """
 
     source: Literal["nifti"]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.data import folder, medical, pictures
+from client.data import folder, medical, nifti_file, pictures
 from client.data.records import DataError, Unusable
 from client.data.sources import Dicom, Folder, Listed, Nifti, Volumetric
 from client.local.store import LocalError
@@ -22,7 +22,6 @@ from client.site import Site
 from medformer.config import Domain
 from medformer.images import SIDES
 
-NIFTI = (".nii", ".nii.gz")
 DICOM = (".dcm", ".dicom", ".ima")
 NPZ = ".npz"
 LARGEST = 2**30
@@ -53,14 +52,14 @@ def found(paths: Sequence[Path], site: Site) -> list[Path]:
     if not files:
         raise LocalError(
             f"{', '.join(map(str, paths))}: no image there: looked for "
-            f"{' '.join(sorted({*pictures.SUFFIXES, *NIFTI, *DICOM, NPZ}))}"
+            f"{' '.join(sorted({*pictures.SUFFIXES, *nifti_file.SUFFIXES, *DICOM, NPZ}))}"
         )
     return files
 
 
 def _in_folder(path: Path, site: Site) -> list[Path]:
     every = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-    kept = [p for p in every if _kind(p, site)]
+    kept = [p for p in every if _kind(p, site) and not _voxels_of_a_pair(p)]
     if site.domain.rank != 3:
         return kept
     scans = [p for p in kept if _kind(p, site) == "dicom"]
@@ -72,13 +71,18 @@ def _in_folder(path: Path, site: Site) -> list[Path]:
 def _kind(path: Path, site: Site) -> str:
     """What a file's name says; without one it is DICOM where the site has DICOM."""
     name = path.name.lower()
-    if name.split(":")[0].endswith(NIFTI):
+    if name.split(":")[0].endswith(nifti_file.SUFFIXES):
         return "nifti"
     for kind, suffixes in (("picture", pictures.SUFFIXES), ("dicom", DICOM), ("npz", (NPZ,))):
         if path.suffix.lower() in suffixes:
             return kind
     bare = not path.suffix or path.suffix[1:].isdecimal()  # a UID often is the name
     return "dicom" if bare and isinstance(site.data, Dicom) and path.name != "DICOMDIR" else ""
+
+
+def _voxels_of_a_pair(path: Path) -> bool:
+    """Whether a header beside the file names it already."""
+    return path in nifti_file.files_of(path)[1:]
 
 
 def opened(path: Path, site: Site) -> Iterator[Opened]:
@@ -108,10 +112,16 @@ def _image(path: Path, kind: str, site: Site) -> tuple[Tensor, Tensor | None]:
         if not path.exists():
             raise Unusable("no such file")
         raise Unusable("is no PNG, JPEG, BMP, TIFF, DICOM, NIfTI or npz file by its name")
+    data = site.data
+    if isinstance(data, Volumetric) and data.orientation == "stored" and data.source != kind:
+        raise Unusable(
+            f"is of another format, but the site keeps volumes as {data.source} files store them "
+            "(data.orientation), and others run otherwise"
+        )
     source = _as(Dicom, site) if kind == "dicom" else _as(Nifti, site)
     medical.needed(source)
-    image, spacing, *_ = medical.opened(path, source, domain)
-    return _sized(image), spacing
+    read = medical.opened(path, source, domain)
+    return _sized(read.image), read.spacing
 
 
 def _as(kind: type[L], site: Site) -> L:
@@ -123,6 +133,8 @@ def _as(kind: type[L], site: Site) -> L:
     fit: dict[str, object] = {"max_side": SIDES[rank][1], "multiple": 1}
     if isinstance(data, Folder | Volumetric):
         fit = {"max_side": data.max_side, "multiple": data.multiple}
+    if isinstance(data, Volumetric) and kind is not Folder:
+        fit |= {"window": data.window, "max_mib": data.max_mib}
     path = data.path if isinstance(data, Listed) else Path()
     return kind.model_validate({"source": kind.__name__.lower(), "path": path, **fit})
 

@@ -1,10 +1,24 @@
-"""Where the frames of DICOM files lie: PS3.3, C.7.6.2 and C.7.6.16.2.3."""
+"""Where the frames of DICOM files lie: PS3.3, C.7.6.2, C.7.6.16.2.3, C.8.8.3.2 and C.8.4.15."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from client.data.dicom.groups import attribute
-from client.data.geometry import Place, along, ordered
+from client.data.geometry import Place, Stack, stacked
+from client.data.records import Unusable
+
+UNKNOWN = (
+    "do not say how their frames lie in the patient and are read as they are stored. Look whether "
+    "all files of the site lie like that"
+)
+APART = (
+    "AcquisitionNumber", "EchoTime", "TemporalPositionIdentifier", "DiffusionBValue", "TriggerTime",
+    "ImageType", "ConvolutionKernel", "StackID", "SOPInstanceUID",
+)  # fmt: skip
+"""What may tell slices at one place apart, for messages."""
 
 
 def place_of(header: Any, frame: int) -> Place:
@@ -26,23 +40,116 @@ def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
 
 
 def _spacing(header: Any, frame: int) -> tuple[float, float] | None:
-    """Millimetres between rows and between columns."""
-    pixels = attribute(header, frame, "PixelMeasuresSequence", "PixelSpacing")
-    for value in (pixels, header.get("ImagerPixelSpacing")):
-        if value:
-            rows, columns = (float(v) for v in value)
-            if rows > 0 and columns > 0:
-                return rows, columns
+    """Distance between rows and between columns, in millimetres.
+
+    In the patient if the file says so, else at the detector (an X-ray's are larger than what they
+    show, but alike along both axes) or on the scanned film; else their ratio alone, which is all
+    that the model looks at.
+    """
+    for value in (
+        attribute(header, frame, "PixelMeasuresSequence", "PixelSpacing"),
+        header.get("ImagerPixelSpacing"),
+        header.get("NominalScannedPixelSpacing"),
+        header.get("PixelAspectRatio"),
+    ):
+        found = _numbers(value, 2)
+        if found and min(found) > 0 and np.isfinite(found).all():
+            return found[0], found[1]
     return None
 
 
-def frame_order(header: Any, places: Sequence[Place]) -> tuple[list[int], float | None]:
-    """Of the frames of one file: along their normal where they say it, else as they are stored."""
-    count = len(places)
+def stack_of(header: Any, places: Sequence[Place], sides: tuple[int, int]) -> Stack:
+    """How the frames of one file make a volume: along their normal where the file says where they
+    lie, else as they are stored.
+
+    Raises:
+        Unusable: They are no slices of a volume, or as `stacked`.
+    """
+    _are_slices(header)
     if all(p.position is not None and p.orientation is not None for p in places):
-        return ordered(places, "frame")
-    offsets = header.get("GridFrameOffsetVector")  # of a dose
-    if offsets is not None and len(offsets) == count:
-        return along([float(v) for v in offsets], "frame")
-    apart = header.get("SpacingBetweenSlices") or header.get("SliceThickness")
-    return list(range(count)), float(apart) if apart else None
+        return stacked(places, sides, "frame", lambda: differing(_per_frame(header, len(places))))
+    first, offsets = _dose(header, places) or _nuclear(header, places) or (places[0], None)
+    if offsets is None:
+        apart = _number(header.get("SpacingBetweenSlices"))
+        pixel = places[0].spacing
+        spacing = (abs(apart), *pixel) if apart and pixel else None
+        return Stack(list(range(len(places))), spacing, notes=(UNKNOWN,))
+    known = first.position is not None and first.orientation is not None
+    if not known:
+        first = replace(first, position=(0.0, 0, 0), orientation=(1.0, 0, 0, 0, 1, 0))
+    across = np.array(first.orientation).reshape(2, 3)
+    normal = np.cross(across[0], across[1])
+    begin = np.array(first.position)
+    made = [replace(first, position=tuple((begin + v * normal).tolist())) for v in offsets]
+    stack = stacked(made, sides, "frame")
+    return stack if known else replace(stack, grid=None, notes=(UNKNOWN,))
+
+
+def _dose(header: Any, places: Sequence[Place]) -> tuple[Place, list[float]] | None:
+    """First plane and offsets along its normal of a dose grid (PS3.3, C.8.8.3.2).
+
+    They count from the first plane or, in old files, are the planes' z of an axial dose.
+    """
+    count = len(places)
+    offsets = _numbers(header.get("GridFrameOffsetVector"), count)
+    if offsets is None:
+        return None
+    first = replace(places[0], position=_numbers(header.get("ImagePositionPatient"), 3))
+    turn = first.orientation
+    upright = turn is None or np.cross(turn[:3], turn[3:])[2] > 0
+    if offsets[0] != 0 and not upright:
+        raise Unusable(
+            "its GridFrameOffsetVector does not begin with 0, though its planes are not axial: "
+            "nobody knows which way they follow each other"
+        )
+    return first, [v - offsets[0] for v in offsets]
+
+
+def _nuclear(header: Any, places: Sequence[Place]) -> tuple[Place, list[float]] | None:
+    """First plane and offsets along its normal of reconstructed slices (PS3.3, C.8.4.15).
+
+    A negative SpacingBetweenSlices stacks them against the normal.
+    """
+    detectors = header.get("DetectorInformationSequence")
+    apart = _number(header.get("SpacingBetweenSlices"))
+    if not detectors or not apart:
+        return None
+    first = replace(
+        places[0],
+        position=_numbers(detectors[0].get("ImagePositionPatient"), 3),
+        orientation=_numbers(detectors[0].get("ImageOrientationPatient"), 6),
+    )
+    numbers = _numbers(header.get("SliceVector"), len(places)) or tuple(range(1, len(places) + 1))
+    return first, [apart * (number - 1) for number in numbers]
+
+
+def _are_slices(header: Any) -> None:
+    if header.get("TotalPixelMatrixColumns") or header.get("TotalPixelMatrixRows"):
+        raise Unusable("its frames are tiles of one slide, not slices of a volume")
+    kind = header.get("ImageType")
+    views = kind is not None and len(kind) > 2 and not str(kind[2]).startswith("RECON")
+    if views and str(header.get("Modality", "")) == "NM":
+        raise Unusable(f"its frames are views of type {kind[2]}, not slices of a volume")
+
+
+def differing(headers: Sequence[Any]) -> str:
+    """Which attributes tell slices of one place apart, for the end of a message."""
+    names = [name for name in APART if len({str(h.get(name, "")) for h in headers}) > 1]
+    return f"; they differ in {', '.join(names)}" if names else ""
+
+
+def _per_frame(header: Any, count: int) -> list[dict[str, Any]]:
+    """What the macros of each frame say, by name."""
+    groups = (header.get("PerFrameFunctionalGroupsSequence") or [])[:count]
+    return [dict(_leaves(group)) for group in groups]
+
+
+def _leaves(group: Any) -> Iterator[tuple[str, Any]]:
+    for macro in group:
+        for element in macro.value[0] if macro.VR == "SQ" and macro.value else ():
+            yield element.keyword, element.value
+
+
+def _number(value: Any) -> float | None:
+    found = _numbers([value], 1)
+    return found[0] if found and np.isfinite(found[0]) else None

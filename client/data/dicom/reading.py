@@ -15,11 +15,11 @@ from client.data.dicom.burned_in import BurnedIn, burned_in
 from client.data.dicom.files import decoded_bytes, files_in, header_of, quiet, too_large
 from client.data.dicom.frames import frames_of, in_order
 from client.data.dicom.pixels import stored
-from client.data.dicom.places import frame_order
+from client.data.dicom.places import differing, stack_of
 from client.data.dicom.values import shown
-from client.data.geometry import ordered
+from client.data.geometry import Stack, laid, stacked
 from client.data.records import Unusable
-from client.data.sources import DECODE_SECONDS, LARGEST, Window
+from client.data.sources import DECODE_SECONDS, LARGEST, Orientation, Window
 from medformer.config import Domain
 
 MOST_FILES = 2_048
@@ -41,6 +41,8 @@ class Scan:
     burned_in: BurnedIn
     """Whether names or dates are painted into its pixels, as the file says; `unknown` where it does
     not and where they often are: ultrasound, secondary captures."""
+    notes: tuple[str, ...] = ()
+    """What was chosen or put right: sentences about "N files", for people."""
 
 
 def scan(
@@ -49,6 +51,7 @@ def scan(
     window: Window,
     largest: int = LARGEST,
     seconds: float = DECODE_SECONDS,
+    orientation: Orientation = "canonical",
 ) -> Scan:
     """A file, or for volumes the folder of a series.
 
@@ -56,6 +59,7 @@ def scan(
         largest: Bytes of a file, and of its pixels as they are stored and as 32-bit numbers. What
             says that it has more is refused before it is decoded.
         seconds: Of processor time that decoding may take for each million pixels.
+        orientation: How a volume is turned.
     Raises:
         Unusable: No such file, no DICOM, no pixels, too large, several frames where the site
             declares 2D images, slices that do not make one volume, or a compression that no
@@ -65,33 +69,50 @@ def scan(
         if path.is_dir():
             if domain.rank != 3:
                 raise Unusable("is a folder, but the site declares 2D images: name a file")
-            return _series(path, domain, window, largest, seconds)
-        return _file(path, domain, window, largest, seconds)
+            return _series(path, domain, window, largest, seconds, orientation)
+        return _file(path, domain, window, largest, seconds, orientation)
 
 
-def _file(path: Path, domain: Domain, window: Window, largest: int, seconds: float) -> Scan:
+def _file(
+    path: Path,
+    domain: Domain,
+    window: Window,
+    largest: int,
+    seconds: float,
+    orientation: Orientation,
+) -> Scan:
     """One file: an image, or its frames as a volume."""
     header = header_of(path, largest)
     pixels, colour = stored(path, header, largest, seconds)
     if domain.rank == 2 and len(pixels) != 1:
         raise Unusable(f"has {len(pixels)} frames, but the site declares 2D images")
     frames = frames_of(header)
-    order = [0]
-    spacing: tuple[float, ...] | None = frames[0].place.spacing
+    stack = Stack([0], None)
     if domain.rank == 3:
         if len(pixels) == 1:
             raise Unusable("has one frame, but the site declares volumes: name its folder")
-        order, apart = frame_order(header, [frame.place for frame in frames])
-        spacing = (apart, *spacing) if apart and spacing else None
+        sides = (pixels.shape[1], pixels.shape[2])
+        stack = stack_of(header, [frame.place for frame in frames], sides)
+    order = stack.order
     values = (
         pixels[order]
         if colour
         else shown(in_order(list(pixels), order), in_order(frames, order), window)
     )
-    return _scan(values, colour, [header], spacing, domain)
+    if domain.rank == 2:
+        return _scan(values, colour, [header], frames[0].place.spacing, domain)
+    values, spacing = laid(values, stack, orientation == "canonical")
+    return _scan(values, colour, [header], spacing, domain, stack.notes)
 
 
-def _series(folder: Path, domain: Domain, window: Window, largest: int, seconds: float) -> Scan:
+def _series(
+    folder: Path,
+    domain: Domain,
+    window: Window,
+    largest: int,
+    seconds: float,
+    orientation: Orientation,
+) -> Scan:
     """The files of one series as a volume, sorted along the normal of their planes."""
     files = files_in(folder)
     if not 1 < len(files) <= MOST_FILES:
@@ -103,22 +124,22 @@ def _series(folder: Path, domain: Domain, window: Window, largest: int, seconds:
         raise Unusable(f"its folder holds {len(found)} series: one folder a series")
     if len(patients := {str(h.get("PatientID", "")).strip() for h in headers}) > 1:
         raise Unusable(f"its folder holds files of {len(patients)} patients")
-    sizes = {(h.get("Rows"), h.get("Columns"), str(h.get("PixelSpacing", ""))) for h in headers}
-    if len(sizes) > 1:
-        raise Unusable("its slices differ in rows, columns or pixel spacing")
+    if len(sizes := {(int(h.get("Rows", 0)), int(h.get("Columns", 0))) for h in headers}) > 1:
+        raise Unusable(f"its slices differ in rows, columns or pixel spacing: {sorted(sizes)}")
     if sum(decoded_bytes(h) for h in headers) > largest:
         raise Unusable(too_large("its slices come", largest))
     if any(int(h.get("NumberOfFrames") or 1) != 1 for h in headers):
         raise Unusable("its slices must be grey images of one frame")
     frames = [frames_of(header)[0] for header in headers]
-    order, apart = ordered([frame.place for frame in frames], "slice")
+    (sides,) = sizes
+    stack = stacked([f.place for f in frames], sides, "slice", lambda: differing(headers))
+    order = stack.order
     decoded = [stored(files[i], headers[i], largest, seconds) for i in order]
     if any(colour for _, colour in decoded):
         raise Unusable("its slices must be grey images of one frame")
     values = shown([pixels[0] for pixels, _ in decoded], in_order(frames, order), window)
-    in_plane = frames[order[0]].place.spacing
-    spacing = (apart, *in_plane) if in_plane else None
-    return _scan(values, False, in_order(headers, order), spacing, domain)
+    values, spacing = laid(values, stack, orientation == "canonical")
+    return _scan(values, False, in_order(headers, order), spacing, domain, stack.notes)
 
 
 def patient_of(path: Path, largest: int = LARGEST) -> str:
@@ -147,6 +168,7 @@ def _scan(
     headers: Sequence[Any],
     spacing: tuple[float, ...] | None,
     domain: Domain,
+    notes: tuple[str, ...] = (),
 ) -> Scan:
     """(F, H, W) or (F, H, W, 3) as the site's channels and rank."""
     image = torch.from_numpy(np.ascontiguousarray(values))
@@ -167,4 +189,5 @@ def _scan(
         spacing=torch.tensor(spacing) if spacing else None,
         patient=str(headers[0].get("PatientID", "") or "").strip(),
         burned_in=burned_in(headers),
+        notes=notes,
     )

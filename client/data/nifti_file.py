@@ -1,0 +1,246 @@
+"""Files of NIfTI-1 and NIfTI-2: where header and voxels are, whatever the files are called."""
+
+import gzip
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from client.data.records import Unusable
+
+Values = npt.NDArray[np.float32]
+HEADERS = {348: (108, "f", 40, "h", 344), 540: (168, "q", 16, "q", 4)}
+"""Size of a header, NIfTI-1 or NIfTI-2 -> where and how it says at which byte its voxels begin, and
+how many dimensions it has; where its magic is."""
+PAIR, SINGLE = (b"ni1\0", b"ni2\0"), (b"n+1\0", b"n+2\0")
+"""First bytes of the magic of a header whose voxels lie in a file of their own, and in its own."""
+SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz")
+"""Names of such files; of a pair, `.hdr` holds the header and `.img` the voxels."""
+MOST_EXTENSIONS = 2**24
+"""Bytes before the first voxel: some programs write their history there."""
+MOST_UNPACKED = 2**33
+"""Bytes that a zipped file may come to, of which one volume of a series is kept."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A header, and the file of its voxels."""
+
+    header: Any
+    """nibabel's."""
+    voxels: Path
+    number: int | None
+    """Which of several volumes is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along each dimension, time and the like included."""
+        return tuple(int(n) for n in self.header.get_data_shape())
+
+    @property
+    def type(self) -> np.dtype[Any]:
+        """As it is stored."""
+        kind: np.dtype[Any] = self.header.get_data_dtype()
+        return kind
+
+
+def find(name: Path, largest: int) -> Found:
+    """The header of a file or pair; no voxel is read.
+
+    Args:
+        name: The file, either file of a pair, or `file:3` for the fourth volume of one with four
+            dimensions.
+        largest: Bytes of the file, and of its voxels as they are stored and as float32. What says
+            that it has more is refused before it is unpacked.
+    Raises:
+        Unusable: No such file, no NIfTI, damaged, or too large.
+    """
+    path, number = numbered(name)
+    path, voxels = _pair(path)
+    for file in (path, voxels):
+        if not file.is_file():
+            other = f": {file.name} is missing" if path != voxels else ""
+            raise Unusable(f"no such file{other}")
+        if file.stat().st_size > (largest if number is None else MOST_UNPACKED):
+            raise Unusable(too_large(f"has {file.stat().st_size >> 20} MiB", largest))
+    try:
+        found = Found(_header(path, path == voxels), voxels, number)
+    except Unusable:
+        raise
+    except Exception as error:
+        raise Unusable(f"is no NIfTI file ({type(error).__name__}: {error})") from error
+    shape = found.shape
+    if min(shape, default=0) < 1:
+        raise Unusable(f"has {shape} voxels, which is none")
+    whole = max(4, found.type.itemsize) * int(np.prod(shape, dtype=object))
+    one = whole if number is None else whole // int(np.prod(shape[3:], dtype=object))
+    if one > largest or whole > MOST_UNPACKED:
+        raise Unusable(too_large(f"has {shape} voxels", largest))
+    if found.type.names:
+        raise Unusable("its voxels are colours, not numbers: store them as grey, or as pictures")
+    if found.type.kind not in "iuf":
+        raise Unusable(f"its voxels are {found.type}, not numbers")
+    return found
+
+
+def read(found: Found) -> Values:
+    """One volume, (I, J, K) as the file counts its axes: voxels times slope plus intercept.
+
+    Slab by slab, because nibabel makes float64 of the whole.
+
+    Raises:
+        Unusable: Several volumes and none chosen, no volume of that number, or damaged.
+    """
+    from nibabel.arrayproxy import ArrayProxy
+
+    shape, more = found.shape, _chosen(found)
+    try:
+        slope, intercept = found.header.get_slope_inter()
+        begins = int(found.header.get_data_offset())
+        with _opened(found.voxels) as file:
+            stored = ArrayProxy(file, (shape, found.type, begins))
+            voxels = np.asarray(stored[(..., *more)] if more else stored)
+            voxels = voxels.reshape((*shape, 1)[:3], order="F")
+            scaled = np.empty(voxels.shape, np.float32, order="F")
+            plain = slope is None or (slope, intercept) == (1.0, 0.0)
+            with np.errstate(all="ignore"):
+                for k in range(voxels.shape[-1]):
+                    slab = voxels[..., k]
+                    scaled[..., k] = slab if plain else slab.astype(np.float64) * slope + intercept
+    except Exception as error:
+        raise Unusable(f"its voxels cannot be read ({type(error).__name__}: {error})") from error
+    return scaled
+
+
+def _chosen(found: Found) -> tuple[int, ...]:
+    """Index of the volume along the dimensions after the third."""
+    shape, number, name = found.shape, found.number, numbered(found.voxels)[0].name
+    more = shape[3:]
+    if len(shape) < 2 or (number is not None and not more) or sum(n > 1 for n in more) > 1:
+        plain = f": name it without :{number}" if number is not None and not more else ""
+        raise Unusable(f"has dimensions {shape}, of which none can be chosen{plain}")
+    volumes = int(np.prod(more, dtype=int))
+    if number is None and volumes > 1:
+        raise Unusable(f"holds {volumes} volumes: name one as {name}:0")
+    if number is not None and number >= volumes:
+        raise Unusable(f"holds {volumes} volumes, counted from 0; asked for {number}")
+    return tuple((number or 0) if n > 1 else 0 for n in more)
+
+
+def _pair(path: Path) -> tuple[Path, Path]:
+    """Files of header and voxels, which are one unless the name is of a pair."""
+    found = re.fullmatch(r"(.+)\.(hdr|img)(\.gz)?", path.name, re.IGNORECASE)
+    if not found:
+        return path, path
+    own, zipped = found[2].lower(), found[3] or ""
+    ends = [f"{suffix}{gz}" for suffix in ("hdr", "img") for gz in (zipped, "", ".gz")]
+    upper = found[2].isupper()
+    files = [path.with_name(f"{found[1]}.{end.upper() if upper else end}") for end in ends]
+    headers = [path] if own == "hdr" else files[:3]
+    voxels = [path] if own == "img" else files[3:]
+    return tuple(  # type: ignore[return-value]
+        next((file for file in some if file.is_file()), some[0]) for some in (headers, voxels)
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Unzipped by what is in it: a name may lose or gain its .gz."""
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if zipped else open(path, "rb") as file:
+        yield file  # type: ignore[misc]
+
+
+def _header(path: Path, single: bool) -> Any:
+    """nibabel's header, its extensions not read."""
+    from nibabel import nifti1, nifti2
+
+    with _opened(path) as file:
+        head = file.read(max(HEADERS) + 4)
+        order, size = _order(head)
+        begins, code, *_, place = HEADERS[size]
+        magic = head[place : place + 4]
+        if magic not in PAIR + SINGLE:
+            raise Unusable(
+                "is Analyze 7.5 or damaged: no NIfTI magic. Analyze does not say where left and "
+                "right are: convert it to one .nii.gz by what you know of it"
+            )
+        if single != (magic in SINGLE):
+            where = "in a file of their own" if single else "in its own file"
+            raise Unusable(f"says that its voxels lie {where}: convert it to one .nii.gz")
+        first = struct.unpack_from(order + code, head, begins)[0]
+        if not 0 <= first <= MOST_EXTENSIONS:
+            raise Unusable(f"says that its voxels begin at byte {first:g}")
+        _extensions_fit(file, head, order, int(first) if single else MOST_EXTENSIONS)
+    if size == min(HEADERS):
+        kind = nifti1.Nifti1Header if single else nifti1.Nifti1PairHeader
+    else:
+        kind = nifti2.Nifti2Header if single else nifti2.Nifti2PairHeader
+    return kind(head[:size], order)
+
+
+def _extensions_fit(file: BinaryIO, head: bytes, order: str, begins: int) -> None:
+    """Some programs read all that an extension claims to have."""
+    size = _order(head)[1]
+    place = size + 4
+    while head[size : size + 1] not in (b"\0", b"") and place + 16 <= begins:
+        file.seek(place)
+        if len(said := file.read(4)) < 4:
+            return
+        (length,) = struct.unpack(order + "i", said)
+        if not 8 <= length <= begins - place:
+            raise Unusable(f"says that its extension has {length} bytes")
+        place += length
+
+
+def _order(head: bytes) -> tuple[str, int]:
+    """`<` or `>`, and the size of the header: by what nibabel looks at, and the standard."""
+    for order in "<>":
+        (size,) = struct.unpack_from(f"{order}i", head)
+        if size in HEADERS:
+            place, code = HEADERS[size][2:4]
+            if 1 <= struct.unpack_from(order + code, head, place)[0] <= 7:
+                return order, size
+    raise Unusable("is no NIfTI file: its header has no size that there is")
+
+
+def too_large(what: str, largest: int) -> str:
+    """What to do about a volume that has more bytes than a site allows."""
+    return (
+        f"{what}, more than {largest >> 20} MiB as 32-bit numbers: raise data.max_mib if that is "
+        "as it should be"
+    )
+
+
+def numbered(name: Path) -> tuple[Path, int | None]:
+    """`scan.nii.gz:3` -> the file and 3."""
+    found = re.fullmatch(r"(.+\.(?:nii|hdr|img)(?:\.gz)?):(\d{1,6})", name.name, re.IGNORECASE)
+    return (name.with_name(found[1]), int(found[2])) if found else (name, None)
+
+
+def files_of(name: Path) -> tuple[Path, ...]:
+    """The one file, or both of a pair if there are both."""
+    path = numbered(name)[0]
+    pair = _pair(path)
+    return pair if pair[0] != pair[1] and all(file.is_file() for file in pair) else (path,)
+
+
+def identity(name: Path) -> str:
+    """The same text for the same volume, by whichever of its names it is called."""
+    path, number = numbered(name)
+    try:
+        found = find(name, MOST_UNPACKED)
+        more = found.shape[3:]
+        if int(np.prod(more, dtype=int)) == 1:
+            number = None
+        path = found.voxels
+    except (Unusable, OSError):
+        pass
+    return str(path if number is None else path.with_name(f"{path.name}:{number}"))
