@@ -132,7 +132,7 @@ def test_nothing_is_clipped_at_the_release(size: float):
     total = torch.full((20_000,), size * 0.7, dtype=torch.float64) * torch.tensor([1, -1]).repeat(
         10_000
     )
-    noise = (release(total, 0.7, SeededNoise("far")) - total) / 0.7
+    noise = (SeededNoise("far").noised(total, 0.7) - total) / 0.7
     assert float(noise.mean()) == pytest.approx(0, abs=0.03)
     assert float(noise.std()) == pytest.approx(1, abs=0.03)
     assert 3.3 < float(noise.abs().max()) < 6

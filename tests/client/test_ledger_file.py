@@ -3,17 +3,22 @@
 import json
 import random
 import shutil
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from client.guard import Guard
 from client.privacy.anchor import read_anchor
 from client.privacy.chain import FILE, LedgerError
 from client.privacy.ledger import Ledger
 from client.privacy.ledger_file import as_text, export, read
-from client.site import Privacy
+from client.site import Privacy, Site
+from server.protocol import Refusal, Schedule, TrainAnswer
 from simulations.cli import main
 from tests.client.test_ledger import PRIVACY, plan
+from tests.conftest import admit, train
 
 
 def used(state: Path, runs: int = 1, anchor: Path | None = None) -> Path:
@@ -105,6 +110,40 @@ def test_a_clock_that_went_back_is_shown_and_changes_nothing(
         ledger.reserve("later", "s", "m", plan())
     rows = read(tmp_path)
     assert f"the clock went back before row {len(rows)}" in as_text(rows)
+
+
+def test_a_ledger_that_is_gone_after_training_is_not_begun_again(
+    open_guard: Callable[..., Guard], site: Site, schedule: Schedule, tmp_path: Path
+):
+    """Its budget was spent, and nobody could say how much of it."""
+    guard = open_guard(site)
+    guard.handle(admit(schedule))
+    assert isinstance(guard.handle(train(schedule)), TrainAnswer)
+    for harm in (Path.unlink, lambda path: path.write_bytes(b"")):
+        for path in guard.folder.glob(f"{FILE}*"):
+            path.unlink()
+        (guard.folder / FILE).touch()
+        harm(guard.folder / FILE)
+        with pytest.raises(LedgerError, match="missing or empty, but this site has trained"):
+            Ledger.of(site, guard.folder)
+        answer = open_guard(site).handle(admit(schedule, "run-2"))
+        assert isinstance(answer, Refusal)
+        assert answer.code == "internal-error"
+
+
+def test_an_index_that_lost_its_rows_hides_no_cost(tmp_path: Path):
+    """Rows are looked up by an index: one that is empty would make every run look unpaid."""
+    path = used(tmp_path) / FILE
+    with sqlite3.connect(path) as db:
+        (page_size,) = db.execute("PRAGMA page_size").fetchone()
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'by_run'").fetchone()
+    db.close()
+    data = bytearray(path.read_bytes())
+    page = (root - 1) * page_size
+    data[page : page + 8] = bytes([0x0A, 0, 0, 0, 0, *page_size.to_bytes(2, "big"), 0])
+    path.write_bytes(data)  # a leaf of an index without cells, as the file format defines it
+    with pytest.raises(LedgerError, match=r"cannot be opened.*(missing from|wrong # of entries)"):
+        Ledger(path, Privacy(epsilon=3, epsilon_budget=100, n_public=100))
 
 
 def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path: Path):

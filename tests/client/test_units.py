@@ -198,6 +198,26 @@ def test_an_image_without_a_patient_cannot_be_used(tmp_path: Path):
     assert read(by_image, "train").valid.all()
 
 
+def test_a_file_that_is_listed_twice_is_no_unit(tmp_path: Path):
+    """One image would count as two, or clip as two: none of its rows takes part, not even the
+    first, whatever the table calls the file; with patients as units its rows are one patient's."""
+    for number in range(3):
+        draw(tmp_path / f"{number}.png", number)
+    (tmp_path / "labels.csv").write_text(
+        "file,labels,patient,split\n0.png,0,a,train\n1.png,1,b,train\n./1.png,1,b,train\n"
+        "2.png,0,c,train\n"
+    )
+    site = folder_site(tmp_path)
+    assert load(site, "train").valid.tolist() == [True, False, False, True]
+    with pytest.raises(DataError, match=r"1\.png: its file is listed more than once"):
+        check(site)
+    by_patient = site.model_copy(
+        update={"privacy": site.privacy.model_copy(update={"unit": "patient"})}
+    )
+    records = load(by_patient, "train")
+    assert len(Units(records, by_patient=True, most=4)) == 3
+
+
 def replace_unit(site: Site, unit: str) -> Site:
     return site.model_copy(update={"privacy": site.privacy.model_copy(update={"unit": unit})})
 

@@ -37,7 +37,7 @@ from server.protocol import (
     to_content,
 )
 from server.receipt import read_receipt
-from tests.conftest import admit, train
+from tests.conftest import admit
 from tests.fuzz.images import FLAT, archive, npy, npz_members, saved, site_of
 from tests.fuzz.texts import PRIVACY, plan
 
@@ -87,20 +87,6 @@ def test_a_mask_and_a_series_lie_inside_too(scans: Path):
         inside(scans, ".")
     with pytest.raises(Unusable, match="no name of a file"):
         inside(scans, "a\0b")
-
-
-def test_a_file_that_is_listed_twice_counts_as_nothing(scans: Path):
-    """However it is called, and not even once: a row that comes takes one contribution away and
-    gives none. Under unit: patient the patient is clipped as a whole, so both stay."""
-    lines = ("0.png,0,P1,train", "./0.png,0,P1,train", "in.png,1,P2,train", "2.png,1,P3,train")
-    site = table(scans, *lines)
-    records = read(site, "train")
-    assert records.valid.tolist() == [False, False, False, True]
-    assert not records.stacks[0].images[:3].any()
-    assert "listed more than once" in records.faults[0]
-    by_patient = site.privacy.model_copy(update={"unit": "patient"})
-    patients = read(site.model_copy(update={"privacy": by_patient}), "train")
-    assert patients.valid.all()
 
 
 def test_what_a_table_says_reaches_no_terminal(scans: Path):
@@ -346,25 +332,6 @@ def test_an_index_that_lost_a_row_hides_no_cost(tmp_path: Path):
     db.close()
     with pytest.raises(LedgerError, match="missing from index"):
         Ledger(tmp_path / FILE, PRIVACY)
-
-
-def test_a_ledger_that_is_gone_after_training_is_not_begun_again(
-    open_guard: Callable[..., Guard], site: Site, schedule: Schedule, tmp_path: Path
-):
-    """Its budget was spent, and nobody could say how much of it."""
-    guard = open_guard(site)
-    guard.handle(admit(schedule))
-    assert isinstance(guard.handle(train(schedule)), TrainAnswer)
-    for harm in (Path.unlink, lambda path: path.write_bytes(b"")):
-        for path in guard.folder.glob(f"{FILE}*"):
-            path.unlink()
-        (guard.folder / FILE).touch()
-        harm(guard.folder / FILE)
-        with pytest.raises(LedgerError, match="missing or empty, but this site has trained"):
-            Ledger.of(site, guard.folder)
-        answer = open_guard(site).handle(admit(schedule, "run-2"))
-        assert isinstance(answer, Refusal)
-        assert answer.code == "internal-error"
 
 
 def test_a_run_id_that_is_no_name_reaches_no_ledger(

@@ -215,7 +215,7 @@ BUDGET = (
         "client/data/load.py",
         "return of_known_patients(records) if by_patient else listed_once(records)",
         "return of_known_patients(records) if by_patient else records",
-        ("test_folder.py", "test_dicom.py"),
+        ("test_units.py",),
         audited=False,
     ),
     Mutation(
@@ -223,7 +223,7 @@ BUDGET = (
         "client/data/records.py",
         "torch.tensor([not file or times[file] == 1 for file in records.files], dtype=torch.bool)",
         "torch.tensor([file not in records.files[:i] for i, file in enumerate(records.files)])",
-        ("test_folder.py", "test_dicom.py"),
+        ("test_units.py",),
         audited=False,
     ),
     Mutation(
@@ -244,9 +244,9 @@ BUDGET = (
     ),
     Mutation(
         "values are clipped at the release to a thousandth of the noise",
-        "client/privacy/discrete.py",
-        "clamp_(-(2.0**51), 2.0**51)",
-        "clamp_(-(2.0**20), 2.0**20)",
+        "client/privacy/noise.py",
+        "return release(total.double(), std, self)",
+        "return release(total.double().clamp(-std / 1000, std / 1000), std, self)",
         ("test_discrete.py",),
     ),
     Mutation(

@@ -100,7 +100,7 @@ DURABILITY = (
         LEDGER,
         "if begun and anchor is None and self._last() is None:",
         "if begun and anchor is None and self._last() == ():",
-        (*CRASH, "test_guard.py"),
+        ("test_ledger_file.py",),
         audited=False,
     ),
     Mutation(
@@ -124,7 +124,7 @@ DURABILITY = (
         "client/store.py",
         "fcntl.flock(handle, fcntl.LOCK_EX)",
         "fcntl.flock(handle, fcntl.LOCK_SH)",
-        ("test_guard.py", "test_guard_rpc.py", "test_store.py"),
+        ("test_store.py",),
         audited=False,
     ),
     Mutation(
@@ -137,7 +137,7 @@ DURABILITY = (
         ledger.record_answer(request.run_id, request.round, request.attempt, key, digest)
         store.put_answer(key, answer)
 """,
-        ("test_guard.py", "test_store.py"),
+        ("test_store.py", "test_guard.py"),
         audited=False,
     ),
     Mutation(
@@ -145,7 +145,7 @@ DURABILITY = (
         "client/store.py",
         "if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:",
         "if not path.read_bytes():",
-        ("test_guard.py", "test_store.py"),
+        ("test_store.py", "test_guard.py"),
         audited=False,
     ),
     Mutation(
@@ -153,7 +153,7 @@ DURABILITY = (
         "client/store.py",
         "tensors, head = _read(older[-1])",
         "tensors, head = _read(older[0])",
-        ("test_guard.py", "test_store.py"),
+        ("test_store.py", "test_guard.py"),
         audited=False,
     ),
     Mutation(
@@ -181,7 +181,7 @@ DURABILITY = (
         '    partial = path.with_name(path.name + ".partial")\n    path.parent',
         "    if path.parent.name == 'answers':\n        return\n"
         '    partial = path.with_name(path.name + ".partial")\n    path.parent',
-        ("test_guard.py", "test_store.py"),
+        ("test_store.py", "test_guard.py"),
         audited=False,
     ),
     Mutation(
