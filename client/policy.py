@@ -158,6 +158,8 @@ def _span(text: str) -> tuple[time, time]:
     if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", text):
         raise ValueError(f"must be as 20:00-06:00, got {text!r}")
     first, last = text.split("-")
+    if first == last:
+        raise ValueError(f"{text!r} begins when it ends: leave `hours` out for all day")
     return time.fromisoformat(first), time.fromisoformat(last)
 
 

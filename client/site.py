@@ -7,15 +7,29 @@ clipping bound can be written here.
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
-from client.data.sources import Listed, Source
-from medformer.config import Domain, Frozen, Name, Task
+from client.data.sources import Listed, Source, Volumetric
+from medformer.config import LARGEST_VOLUME, Domain, Frozen, Name, Task
 from medformer.settings import read_yaml
 from server.protocol import Objective, Phase
 
 Rule = Literal["basic", "rdp"]
 """How the costs of several runs add up: `client.privacy.composition`."""
+
+
+def _no_switch(file: object) -> object:
+    """`withdrawn: no` would be a file that is called no."""
+    word = str(file).lower()
+    if isinstance(file, bool) or word in ("no", "off", "false", "none", "yes", "on", "true"):
+        raise ValueError(
+            f"names a file, got {word}: leave the key out for none, or write ./{word} for a file "
+            "of that name"
+        )
+    return file
+
+
+OwnFile = Annotated[Path, BeforeValidator(_no_switch)]
 
 
 class Privacy(Frozen):
@@ -62,11 +76,46 @@ class Privacy(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _bound_is_a_bound(self) -> "Privacy":
+        if self.n_upper is not None and self.n_upper < self.n_public:
+            raise ValueError(
+                f"n_upper {self.n_upper} is less than n_public {self.n_public}: it is an upper "
+                "bound of the number of units"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _delta_means_something(self) -> "Privacy":
+        for name in ("delta", "delta_budget"):
+            if (getattr(self, name) or 0) * self.n_public >= 1:
+                raise ValueError(
+                    f"{name} {getattr(self, name):g} is not below 1/n_public = "
+                    f"{1 / self.n_public:.2g}: to publish a random record in full would keep such "
+                    "a promise. Choose a smaller one"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _images_of_patients(self) -> "Privacy":
+        usual = type(self).model_fields["images_per_step"].default
+        if self.unit == "image" and self.images_per_step != usual:
+            raise ValueError(
+                f"images_per_step {self.images_per_step} counts a patient's images, and here the "
+                "unit is the image: set unit: patient, or leave images_per_step out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _budget_covers_a_run(self) -> "Privacy":
         if self.lifetime_epsilon < self.epsilon:
             raise ValueError(
                 f"epsilon_budget {self.lifetime_epsilon:g} is less than the epsilon "
                 f"{self.epsilon:g} of one run: no run could start"
+            )
+        if self.lifetime_delta < self.delta:
+            raise ValueError(
+                f"delta_budget {self.lifetime_delta:g} is less than the delta {self.delta:g} of "
+                "one run: no run could start"
             )
         return self
 
@@ -112,16 +161,36 @@ class Site(Frozen):
     """What its heads answer; they stay at the site."""
     data: Annotated[Source, Field(discriminator="source")]
     privacy: Privacy
-    withdrawn: Path | None = None
+    withdrawn: OwnFile | None = None
     """A text file of patient ids, files or `SPLIT:ROW`, one a line, that are left out from the next
     round on (`client.data.withdrawn`). A list that cannot be read leaves out everything."""
-    ledger_anchor: Path | None = None
+    ledger_anchor: OwnFile | None = None
     """A file that keeps the newest row of the ledger, where a backup of the state folder does not
     reach. With it, a ledger that was put back from an old copy is refused."""
     activation_checkpointing: StrictBool = False
     """Compute activations twice instead of keeping them: less memory, a third more time."""
     flip: StrictBool = False
     """Mirror images in training: only where labels are left-right invariant."""
+
+    @model_validator(mode="after")
+    def _two_files(self) -> "Site":
+        if self.withdrawn is not None and self.withdrawn == self.ledger_anchor:
+            raise ValueError(
+                f"withdrawn and ledger_anchor name one file, {self.withdrawn}: the ledger would "
+                "write its rows over the list of patients"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _volumes_that_the_model_reads(self) -> "Site":
+        if not isinstance(self.data, Volumetric) or self.domain.rank == 2:
+            return self
+        if self.data.max_side > LARGEST_VOLUME:
+            raise ValueError(
+                f"max_side {self.data.max_side} leaves volumes larger than a model reads: at most "
+                f"{LARGEST_VOLUME} voxels a side"
+            )
+        return self
 
     @model_validator(mode="after")
     def _distinct_tasks(self) -> "Site":
@@ -159,7 +228,7 @@ class Site(Frozen):
             )
         return self
 
-    objectives: tuple[Objective, ...] = get_args(Objective)
+    objectives: tuple[Objective, ...] = Field(default=get_args(Objective), min_length=1)
     """What a consortium may ask this site to train."""
 
 

@@ -27,6 +27,9 @@ UNKNOWN = "unknown"
 MOST_WORDS = 1_024
 """Of one kind in a vocabulary; each has embeddings, made before a file's tensors are looked at."""
 
+LARGEST_VOLUME = 128
+"""Voxels along each side of a 3D image that a model reads."""
+
 UNLABELLED = -1
 """The label of a record that nobody labelled for a task: it adds nothing to that task's loss."""
 
@@ -169,6 +172,14 @@ class Domain(Frozen):
             raise ValueError(f"spacing needs {self.rank} numbers, one an axis, got {self.spacing}")
         return self
 
+    @model_validator(mode="after")
+    def _a_volume_that_the_model_reads(self) -> "Domain":
+        if self.rank == 3 and (self.size or 0) > LARGEST_VOLUME:
+            raise ValueError(
+                f"volumes have at most {LARGEST_VOLUME} voxels a side, got size {self.size}"
+            )
+        return self
+
     @property
     def stem(self) -> str:
         """Name of the stem that reads these images: `2d-1`, `2d-3`, `3d-1`, ..."""
@@ -195,6 +206,16 @@ class Task(Frozen):
     """Weight of each class in the loss, declared by the site (a multi-label task: of each label
     where it is present). It must not come from counting private records: see
     `client.privacy.balance` for weights counted under DP."""
+
+    @model_validator(mode="after")
+    def _two_classes_are_binary(self) -> "Task":
+        if self.kind == "binary-class" and self.classes != 2:
+            raise ValueError(
+                f"task {self.name!r}: binary-class has 2 classes, got {self.classes}. For classes "
+                "of which an image has one use multi-class, for grades ordinal-regression, for "
+                "findings that may be there together multi-label"
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_weight_for_every_class(self) -> "Task":

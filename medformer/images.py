@@ -8,10 +8,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from medformer.config import LARGEST_VOLUME
 from medformer.errors import ShapeError
 
 Pixels = Tensor | npt.NDArray[np.generic]
-SIDES = {2: (16, 512), 3: (16, 128)}
+SIDES = {2: (16, 512), 3: (16, LARGEST_VOLUME)}
 """Spatial dimensions -> smallest and largest side that the model is made for, pixels."""
 
 

@@ -176,7 +176,7 @@ def _sentence(first: ErrorDetails, error: ValidationError, written: str | None) 
         if kind == "string_type" and written:
             hint = f": if it is a text, put it in quotes, '{written}'"
         return f"Input should be {wanted}, got {got}{hint}."
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
     simple = isinstance(given, (str, int, float, bool))
     came = f", got {got}" if simple and repr(given) not in message else ""
     return f"{message}{came}."

@@ -195,19 +195,20 @@ def parse(text: str) -> Document:
     Raises:
         ConfigError: No such YAML; says the line where PyYAML knows it.
     """
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        if node is None:
-            return Document(None)
-        values = loader.construct_document(node)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return Document(None)
+            values = loader.construct_document(node)
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"cannot be read as YAML ({_sentence(error)})") from error
     except Exception as error:  # PyYAML raises KeyError and more at tags that do not fit
         said = "" if isinstance(error, (KeyError, IndexError, AttributeError)) else f": {error}"
         raise ConfigError(f"cannot be read as YAML ({type(error).__name__}{said})") from error
-    finally:
-        loader.dispose()
     return Document(_apart(values), dict(_places(node, ())))
 
 

@@ -1,13 +1,15 @@
 """What a coordinator knows of a consortium: public facts only."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictFloat, StrictInt, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StrictFloat, StrictInt, ValidationError, model_validator
 
 from medformer.config import Domain, Frozen, ModelConfig, Name
 from medformer.errors import ConfigError
 from medformer.settings import explain
+from medformer.vocabulary import ANATOMY
 from server.protocol import PublicObjective, Schedule
 
 ServerRate = Annotated[StrictFloat, Field(gt=0, le=10)] | Literal["sqrt-sites", "sites"]
@@ -27,10 +29,18 @@ class PublicSite(Frozen):
     number of records, which would tell it."""
 
 
+def _public_source(name: str) -> str:
+    if name != "phantoms" and name not in ANATOMY:
+        close = get_close_matches(name, ["phantoms", *ANATOMY], n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"no public images {name!r}: phantoms, or a data set of MedMNIST.{hint}")
+    return name
+
+
 class Pretraining(Frozen):
     """Training on public images before round 1: costs no epsilon."""
 
-    source: str = "phantoms"
+    source: Annotated[str, AfterValidator(_public_source)] = "phantoms"
     """`phantoms`, or the name of a MedMNIST data set that the consortium declares public."""
     images: StrictInt = Field(default=10_000, ge=64, le=1_000_000)
     """Images of each phantom kind, or at most so many of the data set."""
@@ -41,7 +51,7 @@ class Pretraining(Frozen):
     steps: StrictInt = Field(default=10_000, ge=0, le=1_000_000)
     batch_size: StrictInt = Field(default=128, ge=1)
     learning_rate: StrictFloat = Field(default=1.5e-3, gt=0)
-    seed: StrictInt = Field(default=0, ge=0)
+    seed: StrictInt = Field(default=0, ge=0, le=2**53)
     """Of images and training: federations with the same settings start from the same tensors."""
     objectives: dict[PublicObjective, Annotated[StrictFloat, Field(gt=0)]] = Field(
         default={"supervised": 1.0, "inpainting": 0.5}, min_length=1
@@ -73,7 +83,7 @@ class Federation(Frozen):
     """One training run, as all sites may read it."""
 
     name: Name
-    seed: StrictInt = Field(default=0, ge=0)
+    seed: StrictInt = Field(default=0, ge=0, le=2**53)
     """Seeds the shared tensors that public pre-training does not make."""
     model: ModelConfig
     schedule: Schedule
@@ -88,6 +98,17 @@ class Federation(Frozen):
     quorum: StrictInt | None = Field(default=None, ge=1)
     """Updates that make a round; the others may be late, lost, or join later. Without one, as in
     simulations, a site that is lost interrupts the run."""
+
+    @model_validator(mode="after")
+    def _domains_to_tell_apart(self) -> "Federation":
+        asked = [p.name for p in self.schedule.phases if "domain_adversarial" in p.objectives]
+        if asked and len({site.domain.name for site in self.sites}) < 2:
+            raise ValueError(
+                f"phase {asked[0]!r}: domain_adversarial tells the sites' domains apart, and all "
+                f"sites name the same one, {self.sites[0].domain.name!r}: give each domain a name "
+                "of its own, or leave the objective out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _quorum_can_be_reached(self) -> "Federation":

@@ -5,7 +5,9 @@ consortium.yaml, read out by telephone. No kit holds a private key but the serve
 """
 
 import json
+import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +22,7 @@ from server import members
 from server.authority import new_authority, new_server_certificate
 from server.hub import new_signer, signer_of
 from server.kits import mirror, replace_if_other, server_files, site_kit
-from server.protocol import fingerprint, spaced
+from server.protocol import NAME, fingerprint, spaced
 
 FILE = "consortium.yaml"
 SIGNER = Path("authority") / "bundle.key"
@@ -49,20 +51,46 @@ sites: {{}}
 Fingerprint = Annotated[str, AfterValidator(spaced)]
 
 
+def _host(text: str) -> str:
+    """A name or an address, without a port: it goes into the server's certificate as it is."""
+    if re.fullmatch(r"[A-Za-z0-9.-]{1,253}", text) and not re.fullmatch(r"[0-9.]+", text):
+        return text
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        port = re.fullmatch(r"[A-Za-z0-9.-]+:([0-9]+)", text)
+        more = f": write the port as `port: {port[1]}`" if port else ""
+        raise ValueError(f"{text!r} is no host name and no IP address{more}") from None
+
+
+def _member(name: str) -> str:
+    """The names under which sites can ask to join."""
+    if not re.fullmatch(NAME, name):
+        raise ValueError(
+            f"{name!r} is no site's name: use 1 to 40 small letters, digits or '-', starting with "
+            "a letter or digit"
+        )
+    return name
+
+
 class Consortium(Frozen):
     """consortium.yaml."""
 
     name: Name
-    hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")], ...] = Field(
-        min_length=1
-    )
-    listen: str = "0.0.0.0"
+    hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = Field(min_length=1)
+    listen: Annotated[str, AfterValidator(_host)] = "0.0.0.0"
     """Address of this machine that the server listens at."""
     port: StrictInt = Field(default=9092, ge=1, le=65_535)
     health_port: StrictInt = Field(default=9095, ge=1, le=65_535)
     """Of the SuperLink's health service, on this machine only."""
     certificate_days: StrictInt = Field(default=365, ge=1, le=825)
-    sites: dict[Name, Fingerprint] = Field(default_factory=dict)
+    sites: dict[Annotated[str, AfterValidator(_member)], Fingerprint] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> "Consortium":
+        if self.port == self.health_port:
+            raise ValueError(f"port and health_port are both {self.port}: give another health_port")
+        return self
 
     @model_validator(mode="after")
     def _no_site_is_the_server(self) -> "Consortium":
@@ -109,7 +137,15 @@ def load(folder: Path) -> Consortium:
     Raises:
         ConfigError: Missing, not YAML, unknown key, wrong type or value.
     """
-    return read_yaml(folder / FILE, Consortium)
+    found = read_yaml(folder / FILE, Consortium)
+    names: dict[str, str] = {}
+    for name, key in found.sites.items():
+        if (other := names.setdefault(key, name)) != name:
+            raise ConfigError(
+                f"{folder / FILE}: sites {other!r} and {name!r} have one fingerprint: each has a "
+                "key of its own"
+            )
+    return found
 
 
 def provision(folder: Path, *, rotate: str | None = None) -> Provisioned:

@@ -123,7 +123,7 @@ class Training(Frozen):
 
     name: Name
     preset: PresetName = "tiny"
-    seed: StrictInt = Field(default=0, ge=0)
+    seed: StrictInt = Field(default=0, ge=0, le=2**53)
     phases: tuple[Phase, ...] = ()
     recipe: Recipe | None = None
     """What makes the phases where none are listed; the default one if left out."""

@@ -10,6 +10,7 @@ key), flower/ (Flower's home, the signed bundle).
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -21,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, StrictFloat, StrictInt
+from pydantic import Field, StrictFloat, StrictInt, ValidationError, model_validator
 
 from medformer.config import Domain, ModelConfig, Name
 from medformer.errors import ConfigError
 from medformer.files import is_secret, replace_file, write_secret
 from medformer.processes import Supervisor, free_port, is_taken
-from medformer.settings import read_yaml
+from medformer.settings import explain, read_yaml
 from server.admission import NODES, Admission
 from server.bundle import APP_ID, RUN_CONFIG, VERSION, toml, write_app
 from server.deployment import FEDERATION
@@ -38,7 +39,7 @@ from server.federation import (
 )
 from server.gateway import gateway
 from server.hub import hub, sign, signer_of
-from server.protocol import FLOWER_SWITCHES, key_id
+from server.protocol import FLOWER_SWITCHES, NAME, key_id
 from server.provision import FILE, SIGNER, Consortium, check_certificate, load
 from server.recipe import Training
 from server.serving import Serving
@@ -69,10 +70,23 @@ class RunFile(Training):
     """In which a round has to find its quorum; else the run stops, to be submitted again."""
     grace_seconds: StrictFloat = Field(default=60, ge=0, le=100_000)
     """That the other sites have once a quorum has answered."""
-    nodes_seconds: float = Field(default=120, gt=0, le=100_000)
+    nodes_seconds: StrictFloat = Field(default=120, gt=0, le=100_000)
     """In which a quorum of nodes has to be there when a run begins; else it stops."""
-    hello_seconds: float = Field(default=120, gt=0, le=100_000)
+    hello_seconds: StrictFloat = Field(default=120, gt=0, le=100_000)
     """In which a node has to say whose it is; its first answer starts a process."""
+
+    @model_validator(mode="after")
+    def _makes_a_federation(self) -> "RunFile":
+        for name in self.sites:
+            if not re.fullmatch(NAME, name):
+                raise ValueError(
+                    f"{name!r} is no member's name: use small letters, digits and '-', as in {FILE}"
+                )
+        try:
+            self.federation()
+        except ValidationError as error:
+            raise ValueError(explain(error, Federation).removesuffix(".")) from error
+        return self
 
     def federation(self) -> Federation:
         """As all sites may read it."""

@@ -1,11 +1,12 @@
 """Where a site's images come from, as written in site.yaml."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, StrictFloat, StrictInt, model_validator
+from pydantic import AfterValidator, Field, StrictFloat, StrictInt, model_validator
 
 from medformer.config import Frozen
+from medformer.phantoms import KINDS, Scanner
 
 LARGEST = 2**28
 """Bytes of a DICOM or NIfTI file, and of its values as 32-bit numbers, where a site says no more:
@@ -28,6 +29,18 @@ def check_side(dataset: str, size: int) -> None:
         raise ValueError(f"MedMNIST has {dataset} with sides of {known} pixels, not {size}")
 
 
+def check_multiple(max_side: int, multiple: int) -> None:
+    """Refuse a multiple that no side could be cut to.
+
+    Raises:
+        ValueError: It is larger than the longest side.
+    """
+    if multiple > max_side:
+        raise ValueError(
+            f"multiple {multiple} is larger than max_side {max_side}: no side is a multiple of it"
+        )
+
+
 class ScannerSettings(Frozen):
     """How a phantom site's scanner differs; meanings as in `medformer.phantoms.Scanner`."""
 
@@ -39,17 +52,28 @@ class ScannerSettings(Frozen):
     bias_field: StrictFloat = 0.0
     tint: tuple[StrictFloat, StrictFloat, StrictFloat] = (1.0, 1.0, 1.0)
 
+    @model_validator(mode="after")
+    def _a_scanner(self) -> "ScannerSettings":
+        Scanner(**self.model_dump())  # it knows the ranges
+        return self
+
+
+def _a_kind(name: str) -> str:
+    if name not in KINDS:
+        raise ValueError(f"no phantom kind {name!r}; use {', '.join(KINDS)}")
+    return name
+
 
 class Phantoms(Frozen):
     """Procedural images: a demonstration without any patient."""
 
     source: Literal["phantoms"]
-    kind: str
+    kind: Annotated[str, AfterValidator(_a_kind)]
     """A name in `medformer.phantoms.KINDS`."""
     records: StrictInt = Field(default=600, ge=1, le=1_000_000)
     """Training images; a quarter as many for validation and half as many for the test."""
     size: StrictInt = Field(default=28, ge=16, le=512)
-    seed: StrictInt = Field(default=0, ge=0)
+    seed: StrictInt = Field(default=0, ge=0, le=2**53)
     scanner: ScannerSettings = ScannerSettings()
 
 
@@ -60,6 +84,9 @@ class Npz(Frozen):
     path: Path
     indices: Path | None = None
     """JSON {split: [row, ...]}: this site's rows; splits it does not name are used whole."""
+    max_mib: StrictInt = Field(default=1_024, ge=1, le=65_536)
+    """MiB that the arrays of a split may come to. A file that is larger itself is read, too; what
+    says that it comes to more is not unpacked. They stay in memory."""
 
 
 class MedMnist(Frozen):
@@ -151,8 +178,29 @@ class Folder(Listed):
     """Sides are cut to a multiple of so many pixels, around the centre, so that not every picture
     has a shape of its own: those of one shape go through the model together."""
 
+    @model_validator(mode="after")
+    def _a_side_has_a_multiple(self) -> "Folder":
+        check_multiple(self.max_side, self.multiple)
+        return self
 
-Window = Literal["file", "full"] | tuple[StrictFloat, StrictFloat]
+
+def _growing(window: tuple[float, float]) -> tuple[float, float]:
+    low, high = window
+    if low < high:
+        return window
+    said = (
+        "a window runs from the value shown black to a larger one shown white, got "
+        f"[{low:g}, {high:g}]"
+    )
+    if low == high:
+        raise ValueError(f"{said}: leave it out, or give two values")
+    width = f"; width {low:g} and level {high:g} are [{high - low / 2:g}, {high + low / 2:g}]"
+    raise ValueError(f"{said}: write [{high:g}, {low:g}]{width if low > 0 else ''}")
+
+
+Window = (
+    Literal["file", "full"] | Annotated[tuple[StrictFloat, StrictFloat], AfterValidator(_growing)]
+)
 """Values from black to white: the file's own first window where it has one, the whole range, or
 these two, in the units of the file (CT: Hounsfield)."""
 
@@ -177,6 +225,11 @@ class Volumetric(Listed):
     """MiB of a record's file, and of its values as 32-bit numbers. What says that it has more
     cannot be used, and is not unpacked; reading takes up to three times as much memory."""
 
+    @model_validator(mode="after")
+    def _a_side_has_a_multiple(self) -> "Volumetric":
+        check_multiple(self.max_side, self.multiple)
+        return self
+
 
 class Dicom(Volumetric):
     """DICOM files: in `file`, one file, or for 3D sites the folder of a series.
@@ -186,7 +239,7 @@ class Dicom(Volumetric):
 
     source: Literal["dicom"]
     window: Window = "file"
-    decode_seconds: float = Field(default=DECODE_SECONDS, gt=0, le=3_600)
+    decode_seconds: StrictFloat = Field(default=DECODE_SECONDS, gt=0, le=3_600)
     """Seconds of processor time, not of the clock, that decoding a compressed file may take for
     each million pixels of all its frames; for fewer as for a million. What takes more cannot be
     used."""

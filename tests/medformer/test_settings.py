@@ -95,6 +95,7 @@ def test_aliases_and_merged_keys_are_read_and_share_nothing():
         ("a: 1\n---\nb: 2", "line 2, .*one file holds one document"),
         ("a: 1\nhost: ::", "line 2, .*a colon in quotes"),
         ("hosts: [::1]", "line 1, .*in quotes"),
+        ("a: \x1b[0m", "special characters are not allowed"),
     ],
 )
 def test_what_is_no_yaml_is_refused_with_the_line_and_a_remedy(text: str, remedy: str):
