@@ -28,6 +28,8 @@ from medformer.config import UNLABELLED, Domain, Task
 
 log = logging.getLogger(__name__)
 
+EXACT = 2**24
+"""Whole numbers up to here are float32 without rounding."""
 PHANTOM_SPLITS = {"train": (1.0, 0), "val": (0.25, 1), "test": (0.5, 2)}
 """Split -> fraction of `records`, and what is added to the seed (images never repeat)."""
 
@@ -116,8 +118,7 @@ def read(site: Site, split: str, left_out: Set[str] | None = None) -> Records:
     if isinstance(source, Phantoms):
         images, labels = _phantoms(source, split, keys)
         return _from_arrays(site, split, images, labels, range(len(images)), left_out)
-    path = source.path if isinstance(source, Npz) else _medmnist_path(source)
-    images, labels = npz.read(path, split, keys)
+    path, images, labels = arrays(source, split, keys)
     rows: Sequence[int] = range(len(images))
     if (own := chosen_rows(source.indices, split)) is not None:
         rows = own
@@ -127,8 +128,20 @@ def read(site: Site, split: str, left_out: Set[str] | None = None) -> Records:
     return _from_arrays(site, split, images, labels, rows, left_out)
 
 
-def _medmnist_path(source: MedMnist) -> Path:
-    return medmnist.find(source.dataset, source.size, source.root)
+def arrays(
+    source: Npz | MedMnist, split: str, keys: Iterable[str]
+) -> tuple[Path, npz.Array, dict[str, npz.Array]]:
+    """The file of a source, and its images and labels as they are stored.
+
+    Raises:
+        DataError: Missing or corrupt file, or larger than the source allows.
+    """
+    if isinstance(source, Npz):
+        path, largest = source.path, source.max_mib << 20
+    else:
+        path = medmnist.find(source.dataset, source.size, source.root)
+        largest = medmnist.largest(source.dataset, source.size)
+    return path, *npz.read(path, split, keys, largest)
 
 
 def chosen_rows(indices: Path | None, split: str) -> list[int] | None:
@@ -224,11 +237,7 @@ def stack(
             f"{where}: images are {images.shape}, but the site declares {channels}-channel {rank}D "
             f"images: store ({wanted})"
         )
-    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-        raise DataError(f"{where}: images must be uint8 or floating point, got {images.dtype}")
-    if images.dtype != np.uint8:
-        images = images.astype(np.float32)
-    pixels = torch.from_numpy(np.ascontiguousarray(images))
+    pixels = torch.from_numpy(np.ascontiguousarray(_values(images, where)))
     valid = torch.ones(len(pixels), dtype=torch.bool)
     if pixels.is_floating_point():
         valid &= pixels.isfinite().flatten(1).all(1)
@@ -238,6 +247,27 @@ def stack(
         truths[task.name], possible = _labels(task, labels[task.labels], shape, where)
         valid &= possible
     return Stack(_kept(pixels, valid), {k: _kept(t, valid) for k, t in truths.items()}, valid)
+
+
+def _values(images: npt.NDArray[np.generic], where: str) -> npt.NDArray[np.generic]:
+    """Pixels as uint8 or float32, whatever they are stored as; shapes (bool) as 0 and 1.
+
+    Raises:
+        DataError: They are no numbers, or integers that float32 does not hold.
+    """
+    kind = images.dtype.kind
+    if kind == "b":
+        return images.astype(np.uint8)
+    if kind in "iu" and images.dtype.itemsize > 1 and images.size:
+        least, most = int(images.min()), int(images.max())
+        if max(-least, most) > EXACT:
+            raise DataError(
+                f"{where}: images hold whole numbers from {least} to {most}, more than float32 "
+                f"tells apart ({EXACT}): store them as uint8, uint16 or floating point"
+            )
+    if kind not in "iuf":
+        raise DataError(f"{where}: images must be numbers, got {images.dtype}: store uint8")
+    return images if images.dtype == np.uint8 else images.astype(np.float32)
 
 
 def _kept(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -251,8 +281,10 @@ def _labels(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Labels as the task wants them, and which rows hold possible values."""
     where = f"{where}, task {task.name}"
-    if not np.issubdtype(labels.dtype, np.integer):
+    if labels.dtype.kind not in "iub":
         raise DataError(f"{where}: labels must be integers, got {labels.dtype}")
+    if labels.dtype.kind == "u" and labels.dtype.itemsize == 8:
+        labels = np.minimum(labels, EXACT)  # 2**64 - 1 would become -1, which is no label
     truth = torch.from_numpy(np.ascontiguousarray(labels).astype(np.int64))
     count = dense[0]
     if task.kind == "dense":

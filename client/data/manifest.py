@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from client.data import folder, medmnist, nifti_file, npz
-from client.data.load import chosen_rows
+from client.data import folder, nifti_file
+from client.data.load import arrays, chosen_rows
 from client.data.records import DataError
 from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms
 from client.data.splits import SPLITS
@@ -139,12 +139,8 @@ def _of_file(path: Path) -> str:
 def _of_rows(site: Site) -> Iterator[tuple[str, str]]:
     source = site.data
     assert isinstance(source, Npz | MedMnist)
-    if isinstance(source, Npz):
-        path = source.path
-    else:
-        path = medmnist.find(source.dataset, source.size, source.root)
     for split in SPLITS:
-        images, labels = npz.read(path, split, {task.labels for task in site.tasks})
+        _, images, labels = arrays(source, split, {task.labels for task in site.tasks})
         rows = chosen_rows(source.indices, split)
         for row in range(len(images)) if rows is None else rows:
             own = [images[row], *(labels[key][row] for key in sorted(labels))]

@@ -5,9 +5,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+from client.data import npz
 from client.data.records import DataError
 from client.data.sources import check_side
 from medformer.config import Task, TaskKind
+
+SPACE_FOR_LABELS = 1_024
+"""Bytes an image: more than any set has."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,8 @@ class Info:
     rank: Literal[2, 3]
     train_count: int
     """Images in the official train split."""
+    most: int
+    """Images in the largest official split."""
 
 
 KINDS: dict[str, TaskKind] = {
@@ -49,6 +55,7 @@ def info(dataset: str) -> Info:
         channels=facts["n_channels"],
         rank=3 if dataset.endswith("3d") else 2,
         train_count=facts["n_samples"]["train"],
+        most=max(facts["n_samples"].values()),
     )
 
 
@@ -75,6 +82,15 @@ def find(dataset: str, size: int, root: Path | None) -> Path:
             f"{folder / stem}.npz is missing and could not be downloaded "
             f"({type(error).__name__}). Put the file there, or name its folder with --data-root"
         ) from error
+
+
+def largest(dataset: str, size: int) -> int:
+    """Bytes that a split of the official file may come to: images as published, and labels."""
+    if size == 28 or dataset.endswith("3d"):
+        return npz.LARGEST  # which no such set reaches; the package takes a second to load
+    facts = info(dataset)
+    image = facts.channels * size**facts.rank
+    return max(npz.LARGEST, facts.most * (image + SPACE_FOR_LABELS))
 
 
 def present(dataset: str, size: int, root: Path | None) -> Path | None:

@@ -7,7 +7,7 @@ before an array is made.
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
@@ -20,10 +20,11 @@ Array = npt.NDArray[np.generic]
 Arrays = tuple[Array, dict[str, Array]]
 """Images, and the labels under each key."""
 MOST_MEMBERS = 1_024
-PLAIN = 2**26
-"""Bytes of a split that may come out of a file however small it is."""
-EXPANSION = 100
-"""Beyond that, how many times the stored bytes: images compress less, bombs a thousandfold."""
+LARGEST = 2**30
+"""Bytes that a split's arrays may come to where nobody says more, however small the file is: masks
+and shapes pack hundreds to one, so that no ratio tells them from a bomb."""
+WORTH_A_WORD = 2**26
+"""Bytes of a split from which on an array that does not fit the others is called a bomb."""
 DAMAGE = (
     OSError, EOFError, KeyError, ValueError, RuntimeError, OverflowError, zipfile.BadZipFile,
     zlib.error, lzma.LZMAError,
@@ -38,9 +39,11 @@ def count(path: Path, split: str) -> int:
         DataError: Missing or corrupt file.
     """
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{split}_labels.npy") as member:
-            shape, _ = _header(member)
-            return shape[0]
+        with zipfile.ZipFile(path) as archive:
+            own = f"{split}_images.npy"  # tasks may call their labels otherwise
+            name = own if own in archive.namelist() else f"{split}_labels.npy"
+            with archive.open(name) as member:
+                return _header(member)[0][0]
     except (*DAMAGE, IndexError, MemoryError) as error:
         raise DataError(
             f"{path}: no readable {split}_labels in an npz file ({type(error).__name__}). Check "
@@ -48,31 +51,47 @@ def count(path: Path, split: str) -> int:
         ) from error
 
 
-def read(path: Path, split: str, keys: Iterable[str] = ("labels",)) -> Arrays:
+def labels(path: Path, split: str) -> Array:
+    """The labels of `split` alone, as they are stored; no image is unpacked.
+
+    Raises:
+        DataError: As in `read`.
+    """
+    (found,) = _read(path, [f"{split}_labels"], LARGEST)
+    return found
+
+
+def read(
+    path: Path, split: str, keys: Iterable[str] = ("labels",), largest: int = LARGEST
+) -> Arrays:
     """Images of `split` (train, val or test) and its labels `{split}_KEY`, as they are stored.
 
+    Args:
+        largest: Bytes that these arrays may come to together; as many as the file itself has are
+            always read.
     Raises:
         DataError: Missing or corrupt file, missing key, object array, counts that differ, or
             arrays that are not what they say; nothing is unpacked then.
     """
+    images, *columns = _read(path, [f"{split}_{k}" for k in ("images", *sorted(keys))], largest)
+    return images, dict(zip(sorted(keys), columns, strict=True))
+
+
+def _read(path: Path, names: Sequence[str], largest: int) -> list[Array]:
+    """Arrays of one split, which have one row a record."""
     if not path.is_file():
         raise DataError(f"{path}: no such file. Check the path, or --data-root for MedMNIST files")
-    names = [f"{split}_{key}" for key in ("images", *sorted(keys))]
     try:
         with zipfile.ZipFile(path) as archive:
             _check_directory(path, archive, names)
             members = [archive.getinfo(f"{name}.npy") for name in names]
-            _check_sizes(path, archive, members)
-            images, *columns = [_array(archive, member) for member in members]
+            _check_sizes(path, archive, members, largest)
+            return [_array(archive, member) for member in members]
     except DAMAGE as error:
         raise DataError(
             f"{path}: not a readable npz file ({type(error).__name__}: {error}): it may be "
             "truncated; copy it again"
         ) from error
-    for name, column in zip(names[1:], columns, strict=True):
-        if len(images) != len(column):
-            raise DataError(f"{path}: {split} has {len(images)} images but {len(column)} {name}")
-    return images, dict(zip(sorted(keys), columns, strict=True))
 
 
 def _check_directory(path: Path, archive: zipfile.ZipFile, wanted: Sequence[str]) -> None:
@@ -93,8 +112,11 @@ def _check_directory(path: Path, archive: zipfile.ZipFile, wanted: Sequence[str]
         )
 
 
-def _check_sizes(path: Path, archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo]) -> None:
-    """What the arrays say of their sizes, what the directory says, and what the file can hold."""
+def _check_sizes(
+    path: Path, archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], largest: int
+) -> None:
+    """What the arrays say of their sizes, what the directory says, and how much may come out."""
+    rows: dict[str, int] = {}
     for member in members:
         with archive.open(member) as file:
             shape, dtype = _header(file)
@@ -104,19 +126,45 @@ def _check_sizes(path: Path, archive: zipfile.ZipFile, members: Sequence[zipfile
                 f"{path}: {member.filename} holds an object array, which is never unpickled. Store "
                 "numbers: one uint8 or float array of equal-sized images"
             )
+        if not shape:
+            raise DataError(f"{path}: {member.filename} holds one number, not one a record")
         said = begins + dtype.itemsize * int(np.prod(shape, dtype=object))
         if said != member.file_size:
             raise DataError(
                 f"{path}: {member.filename} says that it has {said} bytes, the archive says "
                 f"{member.file_size}: it is damaged"
             )
+        rows[member.filename.removesuffix(".npy")] = shape[0]
     whole = sum(member.file_size for member in members)
     stored = sum(member.compress_size for member in members)
-    if stored > path.stat().st_size or whole > max(PLAIN, EXPANSION * stored):
+    size = path.stat().st_size
+    if stored > size:
+        raise DataError(f"{path}: lists {stored} packed bytes and has {size}: it is damaged")
+    _check_rows(path, rows, whole)
+    if whole > max(largest, size):
         raise DataError(
-            f"{path}: {stored} bytes would come to {whole >> 20} MiB (a decompression bomb?): "
-            "store it with less compression"
+            f"{path}: {_split(members)} comes to {_mib(whole)} MiB, and no more than "
+            f"{_mib(max(largest, size))} MiB are unpacked, lest it be a decompression bomb. If it "
+            f"is right, declare data.max_mib: {_mib(whole)} with source: npz"
         )
+
+
+def _check_rows(path: Path, rows: Mapping[str, int], whole: int) -> None:
+    (first, count), *others = rows.items()
+    for name, other in others:
+        if other != count:
+            split, _, kind = first.partition("_")
+            bomb = f", {_mib(whole)} MiB (a decompression bomb?)" if whole > WORTH_A_WORD else ""
+            raise DataError(f"{path}: {split} has {count} {kind} but {other} {name}{bomb}")
+
+
+def _split(members: Sequence[zipfile.ZipInfo]) -> str:
+    return members[0].filename.partition("_")[0]
+
+
+def _mib(size: int) -> int:
+    """Bytes in MiB, rounded up."""
+    return -(-size // 2**20)
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
