@@ -96,6 +96,11 @@ def pixels_of(path: str, seconds: float) -> Any:
     allow(allowance(int(header.Rows) * int(header.Columns) * frames, seconds))
     if header.file_meta.TransferSyntaxUID == EXTENDED and int(header.BitsStored) > 8:
         return _twelve_bits(path, header, frames)
+    # Which bits of a word are pixels is decided by client.data.dicom.bits, for all files alike.
+    header.pixel_array_options(correct_unused_bits=False)
+    if int(header.get("HighBit") or 0) >= int(header.BitsStored):
+        # GDCM returns the lowest bits of a word, though others are the stored ones.
+        header.BitsStored = header.BitsAllocated
     return header.pixel_array
 
 

@@ -80,15 +80,21 @@ def listed(source: Folder, tasks: Sequence[Task]) -> list[Entry]:
     return layout.listed(source, tasks[0].labels)
 
 
-def fitted_to(picture: Image.Image, source: Folder, domain: Domain) -> tuple[Tensor, Tensor]:
+def fitted_to(picture: pictures.Picture, source: Folder, domain: Domain) -> tuple[Tensor, Tensor]:
     """A picture as (C, H, W), and how much farther apart its pixels lie than the file's, (2,).
 
     Raises:
         Unusable: Too small, or pixels that are not finite.
     """
-    pixels = np.array(pictures.fitted(picture, source.max_side, source.multiple))
-    image = torch.from_numpy(pixels)
-    image = image.movedim(-1, 0) if image.ndim == 3 else image.expand(domain.channels, -1, -1)
+    planes = [
+        np.array(pictures.fitted(plane, source.max_side, source.multiple))
+        for plane in picture.planes
+    ]
+    image = torch.from_numpy(np.stack(planes) if len(planes) > 1 else planes[0])
+    if image.ndim == 2:
+        image = image.expand(domain.channels, -1, -1)
+    elif len(planes) == 1:
+        image = image.movedim(-1, 0)
     if image.is_floating_point() and not image.isfinite().all():
         raise Unusable("NaN or infinite pixels")
     stretch = torch.tensor(pictures.stretch(picture.size, source.max_side))
@@ -113,7 +119,7 @@ def _opened(entry: Entry, source: Folder, domain: Domain, tasks: Sequence[Task])
     return Single(image, labels, spacing, file=str(file))
 
 
-def _mask(cell: str, source: Folder, picture: Image.Image, where: str) -> Tensor:
+def _mask(cell: str, source: Folder, picture: pictures.Picture, where: str) -> Tensor:
     mask = Image.new("I", picture.size, UNLABELLED)
     if cell:
         try:

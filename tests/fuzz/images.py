@@ -294,7 +294,12 @@ def picture_seeds() -> list[tuple[str, bytes]]:
         "png": (Image.fromarray(grey), Image.fromarray(grey.astype(np.uint16) * 200)),
         "jpg": (Image.fromarray(grey).convert("RGB"),),
         "bmp": (Image.fromarray(grey).convert("P"),),
-        "tif": (Image.fromarray(grey.astype(np.float32)), Image.fromarray(grey).convert("1")),
+        "tif": (
+            Image.fromarray(grey.astype(np.float32)),
+            Image.fromarray(grey).convert("1"),
+            Image.fromarray(grey).convert("P"),
+            Image.fromarray(grey).convert("RGB"),
+        ),
     }
     found = []
     for suffix, images in kinds.items():

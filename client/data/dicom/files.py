@@ -96,9 +96,13 @@ def decoded_bytes(header: Any) -> int:
     if why := codecs.refusal(str(header.file_meta.get("TransferSyntaxUID", ""))):
         raise Unusable(why)
     if "PixelData" not in header:
-        kinds = [k for k in ("FloatPixelData", "DoubleFloatPixelData") if k in header]
-        what = kinds[0] if kinds else "no pixels"
-        raise Unusable(f"holds {what} ({header.get('Modality', 'no modality')})")
+        kind = header.get("Modality", "no modality")
+        if floating := [k for k in ("FloatPixelData", "DoubleFloatPixelData") if k in header]:
+            raise Unusable(
+                f"holds {floating[0]} ({kind}), and floating point is read from NIfTI alone: "
+                "convert it, or store whole numbers with a RescaleSlope"
+            )
+        raise Unusable(f"holds no pixels ({kind})")
     try:
         numbers = [
             int(header.get(name) or least)
@@ -111,3 +115,9 @@ def decoded_bytes(header: Any) -> int:
     if min(numbers) < 1 or samples > 4 or bits > 64:
         raise Unusable(f"its header names {rows} x {columns} pixels, {frames} frames, {bits} bits")
     return rows * columns * frames * samples * max(4, bits // 8)
+
+
+def byte_order(header: Any) -> str:
+    """`<` or `>`: how tables that are kept as bytes are to be read."""
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    return ">" if syntax is not None and not syntax.is_little_endian else "<"

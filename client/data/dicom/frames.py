@@ -7,8 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from client.data.dicom.groups import holders
+from client.data.dicom.bits import Bits, bits_of
+from client.data.dicom.colour import Supplement, supplement_of
+from client.data.dicom.files import byte_order
+from client.data.dicom.modality import Modality, modality_of
+from client.data.dicom.padding import Padding, padding_of
 from client.data.dicom.places import place_of
+from client.data.dicom.windows import Voi, voi_of
 from client.data.geometry import Place
 
 T = TypeVar("T")
@@ -16,38 +21,37 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame of a file, as its header describes it; its pixels are elsewhere."""
+    """A grey frame, as the header of its file describes it; its pixels are elsewhere."""
 
-    header: Any
-    """Of its file."""
-    number: int
-    """Of the frame within its file, from 0."""
     place: Place
-    rescale: tuple[float, float] | None
-    """Slope and intercept; None where the file has a table or nothing."""
+    bits: Bits
+    padding: Padding | None
+    modality: Modality
+    voi: Voi | None
+    """The file's own window or table for it."""
     inverted: bool
-    """Whether low values are shown bright."""
+    """Whether low values are shown bright: MONOCHROME1 (PS3.3, C.7.6.3.1.2)."""
+    supplement: Supplement | None
+    """Colours among its grey values."""
 
 
 def frames_of(header: Any) -> list[Frame]:
-    """Every frame of a file, in the order in which they are stored."""
-    count = int(header.get("NumberOfFrames") or 1)
+    """Every frame of a file of grey images, in the order in which they are stored.
+
+    Raises:
+        Unusable: An attribute that says how to show it is damaged.
+    """
+    bits, order = bits_of(header), byte_order(header)
+    padding = padding_of(header, bits)
     inverted = str(header.get("PhotometricInterpretation", "")) == "MONOCHROME1"
-    return [
-        Frame(header, i, place_of(header, i), _rescale(header, i), inverted) for i in range(count)
-    ]
-
-
-def _rescale(header: Any, frame: int) -> tuple[float, float] | None:
-    """From the first holder that has either: the other is then 1 or 0."""
-    for holder in holders(header, frame, "PixelValueTransformationSequence"):
-        slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
-        if slope is not None or intercept is not None:
-            return (
-                1.0 if slope is None else float(slope),
-                0.0 if intercept is None else float(intercept),
-            )
-    return None
+    frames = []
+    for number in range(int(header.get("NumberOfFrames") or 1)):
+        modality = modality_of(header, number, bits, order)
+        voi = voi_of(header, number, modality.range, order)
+        colours = supplement_of(header, number, bits)
+        place = place_of(header, number)
+        frames.append(Frame(place, bits, padding, modality, voi, inverted, colours))
+    return frames
 
 
 def in_order(items: Sequence[T], order: Sequence[int]) -> list[T]:

@@ -11,11 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from client.data.dicom.bits import bits_of
 from client.data.dicom.burned_in import BurnedIn, burned_in
+from client.data.dicom.colour import as_grey, coloured
 from client.data.dicom.files import decoded_bytes, files_in, header_of, quiet, too_large
 from client.data.dicom.frames import frames_of, in_order
-from client.data.dicom.pixels import stored
-from client.data.dicom.places import differing, stack_of
+from client.data.dicom.pixels import is_colour, stored
+from client.data.dicom.places import differing, place_of, stack_of
 from client.data.dicom.values import shown
 from client.data.geometry import Stack, laid, stacked
 from client.data.records import Unusable
@@ -23,8 +25,6 @@ from client.data.sources import DECODE_SECONDS, LARGEST, Orientation, Window
 from medformer.config import Domain
 
 MOST_FILES = 2_048
-LUMA = (0.299, 0.587, 0.114)
-"""Grey of red, green and blue: ITU-R 601-2, as Pillow has it."""
 
 Array = npt.NDArray[Any]
 
@@ -83,26 +83,26 @@ def _file(
 ) -> Scan:
     """One file: an image, or its frames as a volume."""
     header = header_of(path, largest)
-    pixels, colour = stored(path, header, largest, seconds)
-    if domain.rank == 2 and len(pixels) != 1:
-        raise Unusable(f"has {len(pixels)} frames, but the site declares 2D images")
-    frames = frames_of(header)
+    words, colour = stored(path, header, largest, seconds), is_colour(header)
+    if domain.rank == 2 and len(words) != 1:
+        raise Unusable(f"has {len(words)} frames, but the site declares 2D images")
+    frames = [] if colour else frames_of(header)
+    places = [place_of(header, i) for i in range(len(words))]
     stack = Stack([0], None)
     if domain.rank == 3:
-        if len(pixels) == 1:
+        if len(words) == 1:
             raise Unusable("has one frame, but the site declares volumes: name its folder")
-        sides = (pixels.shape[1], pixels.shape[2])
-        stack = stack_of(header, [frame.place for frame in frames], sides)
-    order = stack.order
-    values = (
-        pixels[order]
-        if colour
-        else shown(in_order(list(pixels), order), in_order(frames, order), window)
-    )
+        stack = stack_of(header, places, (words.shape[1], words.shape[2]))
+    order, notes = stack.order, stack.notes
+    if colour:
+        values = coloured(words[order], header, bits_of(header))
+    else:
+        values, chosen = shown([words[i] for i in order], in_order(frames, order), window)
+        notes += chosen
     if domain.rank == 2:
-        return _scan(values, colour, [header], frames[0].place.spacing, domain)
+        return _scan(values, [header], places[0].spacing, domain, notes)
     values, spacing = laid(values, stack, orientation == "canonical")
-    return _scan(values, colour, [header], spacing, domain, stack.notes)
+    return _scan(values, [header], spacing, domain, notes)
 
 
 def _series(
@@ -128,18 +128,16 @@ def _series(
         raise Unusable(f"its slices differ in rows, columns or pixel spacing: {sorted(sizes)}")
     if sum(decoded_bytes(h) for h in headers) > largest:
         raise Unusable(too_large("its slices come", largest))
-    if any(int(h.get("NumberOfFrames") or 1) != 1 for h in headers):
+    if any(is_colour(h) or int(h.get("NumberOfFrames") or 1) != 1 for h in headers):
         raise Unusable("its slices must be grey images of one frame")
     frames = [frames_of(header)[0] for header in headers]
     (sides,) = sizes
     stack = stacked([f.place for f in frames], sides, "slice", lambda: differing(headers))
     order = stack.order
-    decoded = [stored(files[i], headers[i], largest, seconds) for i in order]
-    if any(colour for _, colour in decoded):
-        raise Unusable("its slices must be grey images of one frame")
-    values = shown([pixels[0] for pixels, _ in decoded], in_order(frames, order), window)
+    words = [stored(files[i], headers[i], largest, seconds)[0] for i in order]
+    values, chosen = shown(words, in_order(frames, order), window)
     values, spacing = laid(values, stack, orientation == "canonical")
-    return _scan(values, False, in_order(headers, order), spacing, domain, stack.notes)
+    return _scan(values, in_order(headers, order), spacing, domain, stack.notes + chosen)
 
 
 def patient_of(path: Path, largest: int = LARGEST) -> str:
@@ -164,21 +162,16 @@ def _patient(path: Path, changed: int, size: int, largest: int) -> str:
 
 def _scan(
     values: Array,
-    colour: bool,
     headers: Sequence[Any],
     spacing: tuple[float, ...] | None,
     domain: Domain,
     notes: tuple[str, ...] = (),
 ) -> Scan:
-    """(F, H, W) or (F, H, W, 3) as the site's channels and rank."""
+    """(F, H, W) float32, or (F, H, W, 3) in colour, as the site's channels and rank."""
     image = torch.from_numpy(np.ascontiguousarray(values))
-    if colour:
+    if image.ndim == 4:
         image = image.movedim(-1, 0)
-        if domain.channels == 1:
-            grey = image[0].float() * LUMA[0]
-            for part, weight in zip(image[1:], LUMA[1:], strict=True):
-                grey += part * weight
-            image = grey.round().to(torch.uint8)[None]
+        image = as_grey(image) if domain.channels == 1 else image
     else:
         image = image[None]
     image = image.expand(domain.channels, *image.shape[1:])

@@ -1,100 +1,143 @@
-"""Stored values -> grey: rescaling (PS3.3, C.11.1, C.7.6.16.2.9), windows (C.11.2), inverted grey
-(C.7.6.3.1.2). H, W pixels of a frame."""
+"""Stored values -> grey, each frame in its own way. H, W pixels of a frame.
+
+The steps are those of the standard's grey pipeline (PS3.4, N.2): stored bits, padding, modality
+transform, window or table, inversion.
+"""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from client.data.dicom.frames import Frame
-from client.data.dicom.groups import holders
+from client.data.dicom.modality import Linear, of_one_kind
+from client.data.dicom.windows import Range, Voi, same
 from client.data.records import Unusable
 from client.data.sources import Window
 
 Array = npt.NDArray[Any]
-BLOCK = 2**20
-"""Pixels that are rescaled at once."""
+BLOCK = 2**18
+"""Pixels that are shown at once."""
+
+NOTES = {
+    "windows": "have slices with different windows: that of the middle slice serves the volume",
+    "none": "have no window of their own: their whole range is shown",
+    "colours": "hold colours among their grey values (Pixel Presentation): their grey is shown",
+    "padding": "hold padding (Pixel Padding Value): it is black and takes no part in ranges",
+}
+"""What was chosen, for the data card."""
+NOTHING = "all of its pixels are padding (Pixel Padding Value): there is no image"
 
 
-def shown(stored: Sequence[Array], frames: Sequence[Frame], window: Window) -> Array:
-    """(H, W) stored values of every frame as one array of float32 in [0, 1], white 1.
+@dataclass(frozen=True)
+class Block:
+    """Some rows of one frame."""
 
-    Block by block, so that float64 never exists of the whole.
+    number: int
+    """Of the frame."""
+    rows: slice
+    values: Array
+    """(h, W) float64, in the units of the modality."""
+    padding: Array | None
+    """(h, W) bool; None where there is none."""
+    coloured: Array | None
+    """(h, W) bool: which values stand for colours; None where none does."""
+    colours: Array | None
+    """Their grey, in the order of the pixels."""
+
+    @property
+    def grey(self) -> Array:
+        """(N,) those values that the grey pipeline is for, or all as (h, W)."""
+        aside = [mask for mask in (self.padding, self.coloured) if mask is not None]
+        return self.values[~np.logical_or.reduce(aside)] if aside else self.values
+
+
+def shown(
+    words: Sequence[Array], frames: Sequence[Frame], window: Window
+) -> tuple[Array, tuple[str, ...]]:
+    """(H, W) words of every frame as one array of float32 in [0, 1], white 1; and what was chosen.
+
+    Block by block, so that float64 never exists of the whole. Padding is 0, whatever the window and
+    whether or not low values are shown bright: it is background.
+
+    Raises:
+        Unusable: Frames whose values cannot be compared, or nothing but padding.
     """
+    of_one_kind([frame.modality for frame in frames], "slice")
+    for pixels, frame in zip(words, frames, strict=True):
+        _check_slope(pixels, frame)
+    voi, notes = chosen(frames, window)
+    voi = voi or _whole_range(words, frames)
+    grey = np.empty((len(words), *words[0].shape), np.float32)
+    image = padded = coloured = False
+    for block in _blocks(words, frames):
+        seen = voi(block.values)
+        if frames[block.number].inverted:
+            np.subtract(1, seen, out=seen)
+        if block.coloured is not None:
+            seen[block.coloured] = block.colours
+            coloured = True
+        if block.padding is not None:
+            seen[block.padding] = 0
+            padded = True
+        image = image or block.padding is None or not block.padding.all()
+        grey[block.number, block.rows] = seen
+    if not image:
+        raise Unusable(NOTHING)
+    notes += [NOTES[what] for what, is_so in (("colours", coloured), ("padding", padded)) if is_so]
+    return grey, tuple(notes)
+
+
+def chosen(frames: Sequence[Frame], window: Window) -> tuple[Voi | None, list[str]]:
+    """The one window of all frames, in their order in space; None for their whole range.
+
+    Slices of one volume must be comparable, so that one window serves all: where they have several,
+    that of the middle slice, which shows what the volume is of. The first often shows air.
+    """
+    if isinstance(window, tuple):
+        return Range(*window), []
+    if window == "full":
+        return None, []
+    middle = len(frames) // 2
+    nearest = sorted(range(len(frames)), key=lambda i: abs(i - middle))
+    found = [voi for i in nearest if (voi := frames[i].voi) is not None]
+    if not found:
+        return None, [NOTES["none"]]
+    alike = len(found) == len(frames) and all(same(voi, found[0]) for voi in found)
+    return found[0], [] if alike else [NOTES["windows"]]
+
+
+def _whole_range(words: Sequence[Array], frames: Sequence[Frame]) -> Range:
+    """From the lowest to the highest value of all frames, padding left out."""
     low, high = np.inf, -np.inf
-    for _, values in _rescaled(stored, frames):
-        if not np.isfinite(values).all():
-            raise Unusable("its rescaled values are not finite")
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-    grey = np.empty((len(stored), *stored[0].shape), np.float32)
-    for (number, rows), values in _rescaled(stored, frames):
-        seen: Array | None = None
-        if isinstance(window, tuple):
-            seen = _between(values, *window)
-        elif window == "file":
-            seen = _windowed(values, frames[0])
-        if seen is None:
-            seen = _between(values, low, high)
-        if not np.isfinite(seen).all():
-            raise Unusable("its window gives values that are not finite")
-        grey[number, rows] = 1 - seen if frames[number].inverted else seen
-    return grey
+    for block in _blocks(words, frames):
+        if (values := block.grey).size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    return Range(low, high) if low <= high else Range(0, 1)  # padding or colours alone
 
 
-def _rescaled(
-    stored: Sequence[Array], frames: Sequence[Frame]
-) -> Iterator[tuple[tuple[int, slice], Array]]:
-    """Number and rows of a frame, and their values, (h, W) float64 in the units of the modality."""
-    from pydicom.pixels import apply_modality_lut
+def _check_slope(words: Array, frame: Frame) -> None:
+    """Refuse a frame that a slope of 0 would make one value; where it is one already, as an empty
+    slice of a PET series, nothing is lost."""
+    transform = frame.modality.transform
+    if isinstance(transform, Linear) and transform.slope == 0:
+        values = frame.bits.as_values(words)
+        if values.min() != values.max():
+            raise Unusable("its RescaleSlope is 0, which makes all of its values one")
 
-    for number, (pixels, frame) in enumerate(zip(stored, frames, strict=True)):
+
+def _blocks(words: Sequence[Array], frames: Sequence[Frame]) -> Iterator[Block]:
+    for number, (pixels, frame) in enumerate(zip(words, frames, strict=True)):
         height = max(1, BLOCK // max(1, pixels.shape[1]))
         for top in range(0, len(pixels), height):
             rows = slice(top, top + height)
-            if frame.rescale is None or frame.header.get("ModalityLUTSequence"):
-                values = np.asarray(apply_modality_lut(pixels[rows], frame.header), np.float64)
-            else:
-                slope, intercept = frame.rescale
-                values = pixels[rows] * np.float64(slope) + intercept
-            yield (number, rows), values
-
-
-def _between(values: Array, low: float, high: float) -> Array:
-    span = high - low
-    if not np.isfinite(span):
-        raise Unusable(f"its values range from {low:g} to {high:g}")
-    return np.clip((values - low) / max(span, 1e-12), 0.0, 1.0)
-
-
-def _windowed(values: Array, frame: Frame) -> Array | None:
-    """By the frame's first window or table; None if it has none."""
-    from pydicom.pixels import apply_voi
-
-    header = frame.header
-    if header.get("VOILUTSequence"):
-        table = header.VOILUTSequence[0].LUTDescriptor
-        seen = apply_voi(np.rint(values).astype(np.int64), header, index=0)
-        return np.asarray(seen, dtype=np.float64) / (2.0 ** int(table[2]) - 1)
-    for holder in holders(header, frame.number, "FrameVOILUTSequence"):
-        if holder.get("WindowCenter") is not None and holder.get("WindowWidth") is not None:
-            break
-    else:
-        return None
-    centre, width = _first(holder.WindowCenter), _first(holder.WindowWidth)
-    kind = str(holder.get("VOILUTFunction", "") or "LINEAR").upper()
-    if kind == "SIGMOID" and width > 0:
-        return 1 / (1 + np.exp(-4 * (values - centre) / width))
-    if kind == "LINEAR_EXACT" and width > 0:
-        return _between(values, centre - width / 2, centre + width / 2)
-    if kind == "LINEAR" and width >= 1:
-        return _between(values, centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
-    raise Unusable(f"its window is impossible: {kind} {centre:g} +- {width:g}")
-
-
-def _first(value: Any) -> float:
-    """Of several windows, the first."""
-    try:
-        return float(value)
-    except TypeError:
-        return float(value[0])
+            values = frame.bits.as_values(pixels[rows])
+            padding = frame.padding.of(pixels[rows], values) if frame.padding else None
+            if padding is not None and not padding.any():
+                padding = None
+            coloured = colours = None
+            if frame.supplement and (above := values >= frame.supplement.first).any():
+                coloured, colours = above, frame.supplement(values[above])
+            yield Block(number, rows, frame.modality(values), padding, coloured, colours)

@@ -1,0 +1,125 @@
+"""Stored values -> values in the units of the modality: PS3.3, C.11.1 and C.7.6.16.2.9.
+
+Real World Value Mappings (C.7.6.16.2.11) are not applied: windows are in the units that the
+modality transform gives, and so are the two numbers of `data.window`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from client.data.dicom.bits import Bits
+from client.data.dicom.groups import holders
+from client.data.dicom.tables import Table, table_of
+from client.data.records import Unusable
+
+Array = npt.NDArray[Any]
+PROJECTIONS = ("1.2.840.10008.5.1.4.1.1.12.1", "1.2.840.10008.5.1.4.1.1.12.2")
+"""X-ray angiography and radiofluoroscopy: their modality tables lead back to the intensity of the
+beam, for subtraction, and take no part in display (PS3.4, N.2.1.2)."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Slope times the stored value, plus intercept."""
+
+    slope: float
+    intercept: float
+
+    def __call__(self, values: Array) -> Array:
+        """(*,) float64."""
+        return values * np.float64(self.slope) + self.intercept
+
+
+@dataclass(frozen=True)
+class Modality:
+    """How one frame's stored values become those of its modality."""
+
+    transform: Linear | Table | None
+    """None: they are."""
+    unit: str
+    """What the values are, as the file has it: HU, BQML; "" where it does not say."""
+    range: tuple[float, float]
+    """Lowest and highest value that can come out."""
+
+    def __call__(self, values: Array) -> Array:
+        """(*,) stored values -> (*,) float64."""
+        if self.transform is None:
+            return values.astype(np.float64)
+        return np.asarray(self.transform(values), np.float64)
+
+
+def modality_of(header: Any, frame: int, bits: Bits, order: str) -> Modality:
+    """A frame's transform: its table, or slope and intercept of the first holder that has either.
+
+    Raises:
+        Unusable: A damaged table, or a slope or intercept that is no number.
+    """
+    low, high = bits.range
+    tables = header.get("ModalityLUTSequence")
+    if tables and str(header.get("SOPClassUID", "")) not in PROJECTIONS:
+        item = tables[0]
+        table = table_of(item.get("LUTDescriptor"), item.get("LUTData"), (low, high), order)
+        ends = (float(table.entries.min()), float(table.entries.max()))
+        return Modality(table, _unit(item.get("ModalityLUTType")), ends)
+    linear, unit = _linear(header, frame)
+    unit = unit or _unit(header.get("Units")) or _unit(header.get("DoseUnits"))
+    if linear is None:
+        return Modality(None, unit, (low, high))
+    reached = sorted(float(linear(np.array(float(end)))) for end in bits.range)
+    if not all(map(math.isfinite, reached)):
+        raise Unusable(f"its values range from {reached[0]:g} to {reached[1]:g} after rescaling")
+    return Modality(linear, unit, (reached[0], reached[1]))
+
+
+def _linear(header: Any, frame: int) -> tuple[Linear | None, str]:
+    for holder in holders(header, frame, "PixelValueTransformationSequence"):
+        slope, intercept = _number(holder, "RescaleSlope"), _number(holder, "RescaleIntercept")
+        if slope is not None or intercept is not None:
+            linear = Linear(1.0 if slope is None else slope, intercept or 0.0)
+            return linear, _unit(holder.get("RescaleType"))
+    if (scaling := _number(header, "DoseGridScaling")) is not None:  # PS3.3, C.8.8.3
+        return Linear(scaling, 0.0), ""
+    return None, ""
+
+
+def _number(holder: Any, name: str) -> float | None:
+    value = holder.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise Unusable(f"its {name} is {value!r}, which is no number") from error
+    if not math.isfinite(number):
+        raise Unusable(f"its {name} is {number:g}")
+    return number
+
+
+def _unit(value: Any) -> str:
+    """US is the standard's word for `unspecified`."""
+    unit = str(value or "").strip().upper()
+    return "" if unit == "US" else unit
+
+
+def of_one_kind(several: list[Modality], what: str) -> None:
+    """Refuse slices whose values cannot be compared.
+
+    Args:
+        what: The field's word for one of them: slice, frame.
+    Raises:
+        Unusable: Their units differ, or only some say how stored values become others.
+    """
+    if len(units := sorted({m.unit for m in several if m.unit})) > 1:
+        raise Unusable(f"its {what}s have values of different units: {', '.join(units)}")
+    plain = sum(m.transform is None for m in several)
+    if 0 < plain < len(several) and any(
+        m.transform not in (None, Linear(1, 0)) for m in several
+    ):  # fmt: skip
+        raise Unusable(
+            f"{plain} of its {len(several)} {what}s do not say how their stored values are "
+            "rescaled, and others do: their values cannot be compared"
+        )
