@@ -94,7 +94,11 @@ def stacked(
     apart, first = _evenly(depths[order], rounding, what, hint)
     pixel = _pixel([place.spacing for place in places], what)
     across = written[order] @ np.stack([columns, rows]).T
-    slack = rounding + _roughness(cosines) * np.abs(depths[order] - depths.mean())
+    # Positions on one line were not rounded off it, however few decimals they have.
+    off_line = np.abs(_off_line(np.arange(len(order)), written[order])).max()
+    slack = min(rounding, 2 * off_line) + _roughness(cosines) * np.abs(
+        depths[order] - depths.mean()
+    )
     shifts, notes = _shifted(across, depths[order], pixel or (1.0, 1.0), sides, slack, what)
     corner = np.median(across, axis=0) if shifts is None else across.min(0)
     origin = first * normal + corner[0] * columns + corner[1] * rows
@@ -118,7 +122,7 @@ def laid(values: Array, stack: Stack, canonical: bool) -> tuple[Array, tuple[flo
 
 
 def straightened(grid: Grid, sides: tuple[int, ...]) -> tuple[Grid, Array | None, tuple[str, ...]]:
-    """An orthogonal grid for one whose slices, along axis 0, may be sheared; shifts as `Stacked`.
+    """An orthogonal grid for one whose slices, along axis 0, may be sheared; shifts as `Stack`.
 
     Args:
         sides: (D, H, W).
@@ -157,7 +161,7 @@ def in_place(values: Array, shifts: Array, blended: bool = True) -> Array:
 def _moved(values: Array, shifts: Array, axis: int, blended: bool) -> Array:
     whole = (np.floor(shifts) if blended else np.rint(shifts)).astype(int)
     rest = shifts - whole if blended else np.zeros(len(shifts))
-    more = int((whole + (rest > 0)).max())
+    more = int(np.ceil(shifts.max()))  # alike for an image and its mask
     if more == 0:
         return values
     side, shape = values.shape[axis], list(values.shape)
@@ -258,14 +262,12 @@ def _shifted(
     off = np.maximum(np.abs(across - middle) - slack[:, None], 0)
     if (off <= 0.5 * np.array(pixel)).all():
         return None, ()
-    slopes = np.polynomial.polynomial.polyfit(places, across, 1)
-    straight = np.abs(across - slopes[0] - places[:, None] * slopes[1]) <= (
-        slack[:, None] + 0.5 * np.array(pixel)
-    )
-    angle = float(np.degrees(np.arctan(np.linalg.norm(slopes[1]))))
+    straight = np.abs(_off_line(places, across)) <= slack[:, None] + 0.5 * np.array(pixel)
+    slopes = np.polynomial.polynomial.polyfit(places, across, 1)[1]
+    angle = float(np.degrees(np.arctan(np.linalg.norm(slopes))))
     most = float((across.max(0) - across.min(0)).max())
     regular = bool(straight.all())
-    shifts: Array = (across - across.min(0)) / np.array(pixel)
+    shifts: Array = np.round((across - across.min(0)) / np.array(pixel), 3)
     if np.prod((np.array(sides) + shifts.max(0)) / np.array(sides)) > LARGEST_GROWTH:
         raise Unusable(
             f"its {what}s are shifted within their planes by up to {most:.4g} mm "
@@ -276,6 +278,13 @@ def _shifted(
         f"have {what}s that are shifted within their planes "
         f"({_tilt(angle, 0) if regular else UNTILTED}): each was moved to where its position says",
     )
+
+
+def _off_line(x: Array, y: Array) -> Array:
+    """(F, ...): what is left of y, (F, ...), beside a straight line over x, (F,)."""
+    begin, slope = np.polynomial.polynomial.polyfit(x, y, 1)
+    left: Array = y - begin - x[:, None] * slope
+    return left
 
 
 def _tilt(angle: float, decimals: int) -> str:

@@ -125,11 +125,15 @@ def mask(name: Path, domain: Domain, largest: int = LARGEST, of: Volume | None =
 
 
 def _same_grid(own: Volume, of: Volume) -> None:
-    if (own.grid is None) != (of.grid is None):
-        which = "it" if own.grid is None else "its image"
+    codes = "(qform_code and sform_code are 0)"
+    if own.grid is None and of.grid is not None:
         raise Unusable(
-            f"{which} does not say how it lies (qform_code and sform_code are 0), so that nobody "
-            "knows which voxels it covers: write the affine of the other file into it"
+            f"does not say how it lies {codes}, so that nobody knows which voxels it covers: write "
+            "its image's affine into it"
+        )
+    if own.grid is not None and of.grid is None:
+        raise Unusable(
+            f"says how it lies, but its image does not {codes}: write the affine into the image too"
         )
     if own.values.shape != of.values.shape:
         raise Unusable(f"is {own.values.shape}, not {of.values.shape}")

@@ -104,7 +104,8 @@ def read(found: Found) -> Values:
         slope, intercept = found.header.get_slope_inter()
         begins = int(found.header.get_data_offset())
         with _opened(found.voxels) as file:
-            stored = ArrayProxy(file, (shape, found.type, begins))
+            # Not mapped: a file that somebody shortens meanwhile would end the process.
+            stored = ArrayProxy(file, (shape, found.type, begins), mmap=False)
             voxels = np.asarray(stored[(..., *more)] if more else stored)
             voxels = voxels.reshape((*shape, 1)[:3], order="F")
             scaled = np.empty(voxels.shape, np.float32, order="F")

@@ -14,6 +14,9 @@ UNKNOWN = (
     "do not say how their frames lie in the patient and are read as they are stored. Look whether "
     "all files of the site lie like that"
 )
+TWO_D, CENTIMETRES = 1, 3
+"""Codes of ultrasound regions: an image of two dimensions, and the unit of its axes (PS3.3,
+C.8.5.5.1)."""
 APART = (
     "AcquisitionNumber", "EchoTime", "TemporalPositionIdentifier", "DiffusionBValue", "TriggerTime",
     "ImageType", "ConvolutionKernel", "StackID", "SOPInstanceUID",
@@ -40,18 +43,39 @@ def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
 
 
 def _spacing(header: Any, frame: int) -> tuple[float, float] | None:
-    """Distance between rows and between columns, in millimetres.
+    """Millimetres between rows and between columns.
 
-    In the patient if the file says so, else at the detector (an X-ray's are larger than what they
-    show, but alike along both axes) or on the scanned film; else their ratio alone, which is all
-    that the model looks at.
+    In the patient if the file says so; else at the detector, where shadows are larger but alike
+    along both axes, or on the film that was scanned.
     """
-    for value in (
+    return _first_positive(
         attribute(header, frame, "PixelMeasuresSequence", "PixelSpacing"),
         header.get("ImagerPixelSpacing"),
         header.get("NominalScannedPixelSpacing"),
-        header.get("PixelAspectRatio"),
-    ):
+    )
+
+
+def flat_spacing(header: Any) -> tuple[float, float] | None:
+    """Distances between rows and between columns of a 2D image, of which the ratio counts: where
+    there are no millimetres, by its ultrasound regions or its PixelAspectRatio."""
+    regions = header.get("SequenceOfUltrasoundRegions") or []
+    steps = {_region(region) for region in regions if region.get("RegionSpatialFormat") == TWO_D}
+    shared = steps.pop() if len(steps) == 1 else None
+    return _spacing(header, 0) or shared or _first_positive(header.get("PixelAspectRatio"))
+
+
+def _region(region: Any) -> tuple[float, float] | None:
+    """Millimetres a pixel; a sign says which way physical values grow, not a distance."""
+    if {region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")} != {
+        CENTIMETRES
+    }:
+        return None
+    steps = _numbers([region.get("PhysicalDeltaY"), region.get("PhysicalDeltaX")], 2)
+    return _first_positive([10 * abs(v) for v in steps] if steps else None)
+
+
+def _first_positive(*values: Any) -> tuple[float, float] | None:
+    for value in values:
         found = _numbers(value, 2)
         if found and min(found) > 0 and np.isfinite(found).all():
             return found[0], found[1]

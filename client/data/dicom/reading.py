@@ -17,7 +17,7 @@ from client.data.dicom.colour import as_grey, coloured
 from client.data.dicom.files import decoded_bytes, files_in, header_of, quiet, too_large
 from client.data.dicom.frames import frames_of, in_order
 from client.data.dicom.pixels import is_colour, stored
-from client.data.dicom.places import differing, place_of, stack_of
+from client.data.dicom.places import differing, flat_spacing, place_of, stack_of
 from client.data.dicom.values import shown
 from client.data.geometry import Stack, laid, stacked
 from client.data.records import Unusable
@@ -36,7 +36,7 @@ class Scan:
     image: Tensor
     """(C, *spatial): uint8 in colour, else float32 in [0, 1], white is 1."""
     spacing: Tensor | None
-    """(rank,) millimetres."""
+    """(rank,) millimetres; of a 2D image whose file knows none, in any unit."""
     patient: str
     burned_in: BurnedIn
     """Whether names or dates are painted into its pixels, as the file says; `unknown` where it does
@@ -100,7 +100,7 @@ def _file(
         values, chosen = shown([words[i] for i in order], in_order(frames, order), window)
         notes += chosen
     if domain.rank == 2:
-        return _scan(values, [header], places[0].spacing, domain, notes)
+        return _scan(values, [header], flat_spacing(header), domain, notes)
     values, spacing = laid(values, stack, orientation == "canonical")
     return _scan(values, [header], spacing, domain, notes)
 
