@@ -47,6 +47,41 @@ def along_curve(grid: tuple[int, ...]) -> Tensor:
     return code.flatten().argsort().argsort()
 
 
+def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Give each place of a larger grid the value of the place of `maps` that it lies in.
+
+    Place i of m takes place floor(i * n / m) of n, in whole numbers. `F.interpolate` multiplies
+    i by n / m in float32 and misses at some sizes (50 to 198: place 99), other programs at others,
+    so what is exported never relies on it.
+
+    Args:
+        maps: (B, C, *grid).
+    Returns:
+        (B, C, *size).
+    """
+    chosen = [_nearest(n, m) for n, m in zip(maps.shape[2:], size, strict=True)]
+    exact = [_rounds_right(n, m) for n, m in zip(maps.shape[2:], size, strict=True)]
+    if all(exact) and not torch.compiler.is_compiling():
+        return F.interpolate(maps, tuple(size))  # the same values, and faster
+    for axis, (places, m) in enumerate(zip(chosen, size, strict=True), start=2):
+        if maps.shape[axis] != m:
+            maps = maps.index_select(axis, places)
+    return maps
+
+
+@lru_cache(maxsize=256)
+def _nearest(n: int, m: int) -> Tensor:
+    """(m,) places among n."""
+    return torch.arange(m) * n // m
+
+
+@lru_cache(maxsize=256)
+def _rounds_right(n: int, m: int) -> bool:
+    """Whether `F.interpolate` takes the places of `_nearest`."""
+    taken = F.interpolate(torch.arange(n, dtype=torch.float32)[None, None], m)
+    return torch.equal(taken[0, 0].long(), _nearest(n, m))
+
+
 def patchify(images: Tensor, patch: int) -> Tensor:
     """(B, C, *spatial) -> (B, N, C * patch**rank); edges padded with zeros, N as in the stem."""
     rank = images.ndim - 2

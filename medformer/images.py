@@ -54,7 +54,8 @@ def standardise(images: Tensor) -> Tensor:
     Args:
         images: (B, C, *spatial), uint8 or floating point, finite.
     Returns:
-        (B, C, *spatial) float32. Each image depends on itself alone; a constant image becomes 0.
+        (B, C, *spatial) float32. Each image depends on itself alone; a constant image becomes
+        exactly 0, whatever its value.
     Raises:
         ShapeError: Fewer than 4 dimensions.
     """
@@ -65,7 +66,10 @@ def standardise(images: Tensor) -> Tensor:
         )
     values = images.float()
     dims = tuple(range(1, values.ndim))
-    centred = values - values.mean(dims, keepdim=True)
+    # In float32, the mean of equal values is not that value, and what remains would be divided by
+    # almost nothing. In float64 the sum of 2^29 equal float32 values is exact, and so is its mean.
+    precise = values.double()
+    centred = (precise - precise.mean(dims, keepdim=True)).float()
     scale = centred.square().mean(dims, keepdim=True).sqrt()
     return centred / (scale + 1e-5 * (1 + values.abs().amax(dims, keepdim=True)))
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from medformer.config import Preset, Task
+from medformer.grid import enlarge
 
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 WHITE_NORM = 4.0
@@ -317,5 +318,5 @@ class DenseHead(nn.Module):
         """(B, N, D) and the stem's maps -> (B, classes, *spatial)."""
         x = tokens.transpose(1, 2).unflatten(2, maps[-1].shape[2:])
         for merge, finer in zip(self.merge, reversed(maps[:-1]), strict=True):
-            x = merge(torch.cat([F.interpolate(x, finer.shape[2:]), finer], 1))
-        return F.interpolate(self.out(x), tuple(spatial))
+            x = merge(torch.cat([enlarge(x, finer.shape[2:]), finer], 1))
+        return enlarge(self.out(x), spatial)

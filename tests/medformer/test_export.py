@@ -66,6 +66,66 @@ def test_an_onnx_program_answers_as_the_model(model, tmp_path: Path):
     assert torch.allclose(torch.from_numpy(answer), wanted, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    "side",
+    [
+        198,
+        *(pytest.param(n, marks=pytest.mark.heavy) for n in (230, 297, 345, 366, 382, 422, 462)),
+    ],
+)
+def test_outlines_can_be_exported_at_every_side(tmp_path: Path, side: int):
+    """Where torch's float32 takes other neighbours than whole numbers do, too."""
+    pytest.importorskip("onnxruntime", exc_type=ImportError)
+    pytest.importorskip("onnxscript", exc_type=ImportError)
+    model = medformer.build("small", stems=["2d-1"], tasks=[MASK]).eval()
+    heads = model.output.heads.named_parameters()
+    for _, value in heads:
+        torch.nn.init.normal_(value, std=0.3, generator=torch.Generator().manual_seed(0))
+    view = view_of(model, [side], task="mask")
+    assert export(model, view, tmp_path / "m.onnx", PUBLIC) <= TOLERANCE
+
+
+def test_outlines_of_volumes_can_be_exported(model, tmp_path: Path):
+    """By the same indices along three axes."""
+    pytest.importorskip("onnxruntime", exc_type=ImportError)
+    pytest.importorskip("onnxscript", exc_type=ImportError)
+    view = view_of(model, [17, 20, 16], stem="3d-1", task="mask")
+    assert export(model, view, tmp_path / "m.onnx", PUBLIC) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        ("constant", lambda x: (x.flatten(1).amax(1) == x.flatten(1).amin(1)).any()),
+        ("difficult", lambda x: (x.flatten(1).median(1).values == 0).sum() >= 2),
+    ],
+)
+def test_an_export_is_held_against_the_model_on_more_than_noise(
+    model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, wrong
+):
+    """Constant images, black borders, single pixels: the message says where it was wrong."""
+
+    def write(program, view, draft, card):
+        draft.write_text("a bad program")
+        return lambda images: program(images) + 0.01 * float(wrong(images))
+
+    monkeypatch.setitem(exporting._WRITE, "torch", write)
+    with pytest.raises(ExportError, match=rf"differs from the model by 0\.01 on {kind} images"):
+        export(model, view_of(model, stem="2d-1", task="grades"), tmp_path / "m.pt2", PUBLIC)
+
+
+def test_difficult_images_are_what_they_say(model):
+    """Several constants, and images most of which is black; every one finite and different."""
+    view = view_of(model, [28, 32], stem="2d-1")
+    flat, hard = view.flat(), view.difficult(torch.Generator().manual_seed(0))
+    assert flat.shape[1:] == hard.shape[1:] == (1, 28, 32)
+    assert (flat.flatten(1).amax(1) == flat.flatten(1).amin(1)).all()
+    assert {0.0, 255.0} <= set(flat[:, 0, 0, 0].tolist())
+    assert len({tuple(x.flatten().tolist()) for x in hard}) == len(hard)
+    assert hard.isfinite().all()
+    assert ((hard == 0).flatten(1).float().mean(1) > 0.5).sum() >= 3
+
+
 def test_onnx_without_its_packages(model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Names the extra that brings them."""
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medformer.config import PRESETS, ModelConfig
 from medformer.errors import ConfigError, ShapeError
@@ -62,6 +64,38 @@ def test_standardised_images_have_mean_zero_and_deviation_one():
     assert torch.allclose(out.mean((1, 2, 3)), torch.zeros(3), atol=1e-4)
     assert torch.allclose(out[:2].std((1, 2, 3)), torch.ones(2), atol=2e-2)
     assert torch.equal(out[2], torch.zeros(1, 28, 28))
+
+
+@given(
+    value=st.floats(-(2.0**99), 2.0**99, width=32),
+    spatial=st.sampled_from([(16, 16), (17, 31), (29, 28), (16, 17, 19)]),
+    channels=st.sampled_from([1, 3]),
+)
+def test_a_constant_image_becomes_exactly_zero(
+    value: float, spatial: tuple[int, ...], channels: int
+):
+    """Not the rounding of its mean, divided by almost nothing."""
+    images = torch.full((2, channels, *spatial), value)
+    assert not standardise(images).any()
+
+
+@pytest.mark.parametrize("value", [0, 1, 37, 254, 255])
+def test_a_constant_image_of_bytes_becomes_exactly_zero(value: int):
+    """Extremes of uint8 among them."""
+    assert not standardise(torch.full((1, 3, 21, 30), value, dtype=torch.uint8)).any()
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset"), [(1, 0), (255, 0), (2000, -1024), (1e-6, 0), (1, 3e3)]
+)
+def test_standardised_values_are_those_of_float64(scale: float, offset: float):
+    """To float32 rounding, also where the contrast is small beside the values."""
+    images = offset + scale * torch.rand(4, 1, 28, 30, generator=torch.Generator().manual_seed(0))
+    exact = images.double()
+    centred = exact - exact.mean((1, 2, 3), keepdim=True)
+    deviation = centred.square().mean((1, 2, 3), keepdim=True).sqrt()
+    wanted = centred / (deviation + 1e-5 * (1 + exact.abs().amax((1, 2, 3), keepdim=True)))
+    assert torch.allclose(standardise(images).double(), wanted, rtol=1e-6, atol=1e-7)
 
 
 def test_shifts_move_and_repeat_edges():
