@@ -1,5 +1,6 @@
 """The relay's end of the socket: asks a site's guard, and loads nothing that learns."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
@@ -11,7 +12,7 @@ from client.guard_rpc.messages import (
     answer_from_proto,
     request_to_proto,
 )
-from server.protocol import Answer, Refusal, Request
+from server.protocol import Answer, ProtocolError, Refusal, Request
 
 OPTIONS = (*SIZES, ("grpc.enable_http_proxy", 0))
 
@@ -45,7 +46,9 @@ class GuardChannel:
                 self._handle(request_to_proto(request), timeout=self._deadline)
             )
         except grpc.RpcError as error:
-            return Refusal("internal-error", reason(error.code()))
+            return Refusal("internal-error", reason(error.code(), error.details() or ""))
+        except ProtocolError:
+            return Refusal("internal-error", "The site's guard gave an answer of another version.")
 
     def close(self) -> None:
         """Let go of the socket."""
@@ -58,10 +61,26 @@ class GuardChannel:
         self.close()
 
 
-def reason(code: grpc.StatusCode) -> str:
-    """A fixed text: what gRPC says could name paths of the site."""
-    return {
-        grpc.StatusCode.UNAVAILABLE: "The site's guard is not running, or refuses this user.",
-        grpc.StatusCode.DEADLINE_EXCEEDED: "The site's guard did not answer in time.",
-        grpc.StatusCode.RESOURCE_EXHAUSTED: "The message is larger than a guard reads.",
-    }.get(code, "The site's guard could not be asked.")
+REASONS: Mapping[grpc.StatusCode, str] = {
+    grpc.StatusCode.UNAVAILABLE: "The site's guard is not running, has too many callers, or "
+    "refuses this user.",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "The site's guard did not answer in time.",
+    grpc.StatusCode.CANCELLED: "The site's guard was stopped while it answered.",
+    grpc.StatusCode.UNIMPLEMENTED: "The site's guard is of another version, or is none.",
+    grpc.StatusCode.INTERNAL: "The site's guard could not read the message, or broke off.",
+    grpc.StatusCode.UNKNOWN: "The site's guard failed; its own log says why.",
+}
+TOO_LARGE = "The message, or the guard's answer, is larger than either reads."
+BUSY = "The site's guard is busy, or this machine is out of memory; ask again later."
+
+
+def reason(code: grpc.StatusCode, details: str = "") -> str:
+    """A fixed text: what gRPC says could name paths of the site.
+
+    Args:
+        details: gRPC's own text, which alone tells apart what RESOURCE_EXHAUSTED means: a message
+            beyond the limit, or a server that takes no more calls.
+    """
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return TOO_LARGE if "larger than" in details else BUSY
+    return REASONS.get(code, f"The site's guard could not be asked ({code.name}).")

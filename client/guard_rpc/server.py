@@ -1,6 +1,7 @@
 """Serves one site's guard: gRPC on a Unix socket behind a door, with a health service."""
 
 import logging
+import threading
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,14 +22,17 @@ from client.guard_rpc.messages import (
 from client.permissions import private_state
 from client.privacy.refusals import BadRequest
 from medformer.errors import MedFormerError
-from server.protocol import ProtocolError
+from server.protocol import Answer, ProtocolError, Refusal
 
 log = logging.getLogger(__name__)
 
 INNER = "guard.sock"
 """Socket in the site's state folder, which nobody else can enter."""
-WORKERS = 4
-"""Requests wait for each other at the state folder's lock; health checks do not."""
+MOST_WAITING = 8
+"""Requests at a time: they wait for each other at the state folder's lock. More are refused."""
+SPARE = 4
+"""Threads for those that are refused, and for health checks, which wait for nobody."""
+BUSY = "The site's guard is busy with other questions; ask again later."
 
 
 class ServiceError(MedFormerError):
@@ -50,6 +54,7 @@ class GuardService:
     def __init__(self, guard: Guard, socket: Path, users: Collection[int] = ()) -> None:
         self._guard = guard
         self._health = health.HealthServicer()
+        self._free = threading.BoundedSemaphore(MOST_WAITING)
         private_state(guard.folder, guard.site.ledger_anchor)
         try:
             guard.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -80,10 +85,10 @@ class GuardService:
         self.close()
 
     def _listening(self, inner: Path) -> grpc.Server:
+        # gRPC's own limit (maximum_concurrent_rpcs) would turn health checks away, too.
         server = grpc.server(
-            ThreadPoolExecutor(WORKERS, thread_name_prefix="guard"),
+            ThreadPoolExecutor(MOST_WAITING + SPARE, thread_name_prefix="guard"),
             options=(*SIZES, ("grpc.so_reuseport", 0)),
-            maximum_concurrent_rpcs=2 * WORKERS,
         )
         handle = grpc.unary_unary_rpc_method_handler(
             self._handle,
@@ -99,10 +104,19 @@ class GuardService:
         return server
 
     def _handle(self, message: Any, context: grpc.ServicerContext) -> Any:
+        if not self._free.acquire(blocking=False):
+            log.warning("more than %d questions at a time: one was refused", MOST_WAITING)
+            return answer_to_proto(Refusal("internal-error", BUSY, self._guard.site.name))
+        try:
+            return answer_to_proto(self._answer(message))
+        finally:
+            self._free.release()
+
+    def _answer(self, message: Any) -> Answer:
         try:
             request = request_from_proto(message)
         except ProtocolError as error:
             log.warning("refused a message: %s", error)
             no = BadRequest("the message is not of this protocol")
-            return answer_to_proto(self._guard.refuse("unknown", "", no))
-        return answer_to_proto(self._guard.handle(request))
+            return self._guard.refuse("unknown", "", no)
+        return self._guard.handle(request)

@@ -6,6 +6,8 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from client.guard import Guard
 from client.guard_rpc import guard_pb2 as pb
-from client.guard_rpc.channel import OPTIONS, GuardChannel
+from client.guard_rpc import server
+from client.guard_rpc.channel import OPTIONS, TOO_LARGE, GuardChannel, reason
 from client.guard_rpc.messages import (
     METHOD,
     SERVICE,
@@ -25,10 +28,11 @@ from client.guard_rpc.messages import (
     request_from_proto,
     request_to_proto,
 )
-from client.guard_rpc.server import GuardService, ServiceError
+from client.guard_rpc.server import MOST_WAITING, GuardService, ServiceError
 from client.permissions import ExposedError
 from client.privacy.noise import SecureNoise
 from client.site import Site
+from medformer.health import ask
 from server.protocol import (
     LARGEST_MESSAGE,
     AdmitAnswer,
@@ -147,6 +151,53 @@ def test_a_run_through_the_socket(guard: Guard, schedule: Schedule, tmp_path: Pa
                 raw(b"\xff\xff\xff not protobuf", timeout=10)
         assert isinstance(channel.handle(Hello("run-1", source_hash())), HelloAnswer)
     assert not path.exists()
+
+
+def test_a_busy_guard_is_healthy_and_says_that_it_is_busy(
+    guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Twelve questions at once: eight wait, the others hear why. Nobody is told that a message is
+    too large, and the health page answers at once."""
+    go_on = threading.Event()
+    seen = threading.Semaphore(0)
+
+    def slow(_: Guard, request: object) -> HelloAnswer:
+        seen.release()
+        assert go_on.wait(60)
+        return HelloAnswer("north", "{}", "hash")
+
+    monkeypatch.setattr(Guard, "handle", slow)
+    path = tmp_path / "door.sock"
+    with (
+        GuardService(guard, path),
+        GuardChannel(path, deadline=60) as channel,
+        ThreadPoolExecutor(12) as callers,
+    ):
+        asked = [callers.submit(channel.handle, Hello("run-1", "hash")) for _ in range(12)]
+        assert all(seen.acquire(timeout=30) for _ in range(MOST_WAITING))
+        for _ in zip(range(12 - MOST_WAITING), as_completed(asked, timeout=30), strict=False):
+            pass  # these are refused at once
+        assert ask(f"unix:{path}", timeout=10) == "serving"
+        go_on.set()
+        answers = [one.result() for one in asked]
+    refused = [a for a in answers if isinstance(a, Refusal)]
+    assert {a.reason for a in refused} == {server.BUSY}
+    assert len(refused) == 12 - MOST_WAITING
+
+
+def test_each_status_of_grpc_has_its_true_sentence(guard: Guard, tmp_path: Path):
+    """RESOURCE_EXHAUSTED means a message too large, or a server that takes no more calls."""
+    exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
+    path = tmp_path / "door.sock"
+    with GuardService(guard, path), grpc.insecure_channel(f"unix:{path}", options=OPTIONS) as raw:
+        with pytest.raises(grpc.RpcError) as large:
+            raw.unary_unary(METHOD)(bytes(LARGEST_MESSAGE + 2**20), timeout=60)
+        assert reason(large.value.code(), large.value.details()) == TOO_LARGE
+    assert "busy" in reason(exhausted, "Concurrent RPC limit exceeded!")
+    assert "busy" in reason(exhausted)
+    for code in set(grpc.StatusCode) - {grpc.StatusCode.OK}:
+        assert ("larger" in reason(code)) is False
+        assert reason(code).startswith("The site's guard")
 
 
 def test_without_a_guard_the_relay_gets_a_fixed_refusal(guard: Guard, tmp_path: Path):
