@@ -1,18 +1,23 @@
 """A ledger as its hospital reads it: opened read-only, checked, shown, exported as JSON lines."""
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from client.privacy.chain import FILE, LedgerError, Row, checked
 from client.privacy.composition import Budget, Cost
 from client.privacy.plan import PrivacyPlan
 from client.terminal import printable
 from medformer.files import replace_file
+
+ALONE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
+"""What SQLite says where it cannot write beside a database that it is to read."""
 
 
 def read(path: Path) -> list[Row]:
@@ -142,14 +147,34 @@ def _refusal_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def _from_sqlite(path: Path) -> list[Row]:
+    """Rows of a ledger where it lies, or of a private copy where nothing can be written beside it.
+
+    A database in WAL mode cannot be opened on read-only media, because its readers share a file.
+    `immutable=1` would open it, but leave out what stands in `-wal` alone. In a copy SQLite reads
+    both, and rolls back what a crash has left half-written.
+    """
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-            problems = [text for (text,) in db.execute("PRAGMA integrity_check(1)")]
-            if problems != ["ok"]:
-                raise LedgerError(f"{path}: the file is damaged ({problems[0]}). Restore it")
-            return [Row(*row) for row in db.execute("SELECT * FROM entries ORDER BY seq")]
+        try:
+            return _rows(path, "ro")
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in ALONE:
+                raise
+        with TemporaryDirectory(prefix="fedmedformer-ledger-") as place:
+            copy = Path(place) / FILE
+            for suffix in ("", "-wal", "-journal"):
+                if (part := path.with_name(path.name + suffix)).exists():
+                    shutil.copyfile(part, copy.with_name(copy.name + suffix))
+            return _rows(copy, "rw")
     except (sqlite3.Error, TypeError, UnicodeError) as error:
         raise LedgerError(f"{path}: the ledger cannot be read ({error})") from error
+
+
+def _rows(path: Path, mode: str) -> list[Row]:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)) as db:
+        problems = [text for (text,) in db.execute("PRAGMA integrity_check(1)")]
+        if problems != ["ok"]:
+            raise LedgerError(f"{path}: the file is damaged ({problems[0]}). Restore it")
+        return [Row(*row) for row in db.execute("SELECT * FROM entries ORDER BY seq")]
 
 
 def _from_lines(path: Path) -> list[Row]:

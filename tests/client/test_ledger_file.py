@@ -1,17 +1,23 @@
 """The hospital's view of its ledger, and what it finds: flipped bits, old copies, lost anchors."""
 
 import json
+import os
+import pickle
 import random
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from client.guard import Guard
 from client.privacy.anchor import read_anchor
-from client.privacy.chain import FILE, LedgerError
+from client.privacy.chain import FILE, LedgerError, Row
 from client.privacy.ledger import Ledger
 from client.privacy.ledger_file import as_text, export, read
 from client.site import Privacy, Site
@@ -97,6 +103,91 @@ def test_reading_needs_a_ledger_and_writes_nothing(tmp_path: Path):
     before = (state / FILE).read_bytes()
     read(state)
     assert (state / FILE).read_bytes() == before
+
+
+def as_a_reader(work: Callable[[], list[Row]]) -> list[Row] | str:
+    """What `work` comes to for a user who may write nowhere but in /tmp."""
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        if os.getuid() == 0:
+            os.setgroups([])
+            os.setgid(65_534)
+            os.setuid(65_534)
+        try:
+            said: object = work()
+        except BaseException as error:
+            said = str(error)
+        with open(writing, "wb") as out:
+            pickle.dump(said, out)
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as back:
+        found = pickle.load(back)
+    os.waitpid(child, 0)
+    return found  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def media() -> Iterator[Path]:
+    """A folder that is closed for writing by `as_a_reader`; below /tmp, where all may pass."""
+    folder = Path(tempfile.mkdtemp(prefix="media-", dir="/tmp"))
+    yield folder
+    folder.chmod(0o700)
+    shutil.rmtree(folder)
+
+
+def closed(media: Path) -> None:
+    for file in media.iterdir():
+        file.chmod(0o444)
+    media.chmod(0o555)
+
+
+@pytest.mark.parametrize("name", [FILE, "a copy? 50%#1 '\U0001f600.sqlite"])
+def test_a_clean_copy_on_read_only_media_is_read(tmp_path: Path, media: Path, name: str):
+    """SQLite's readers of a WAL database want to write beside it; every row is there, and nothing
+    is left behind in the place of temporary files."""
+    state = used(tmp_path / "state", runs=2)
+    shutil.copyfile(state / FILE, media / name)
+    closed(media)
+    before = set(Path("/tmp").glob("fedmedformer-ledger-*"))
+    assert as_a_reader(lambda: read(media / name)) == read(state)
+    assert set(Path("/tmp").glob("fedmedformer-ledger-*")) == before
+    assert [p.name for p in media.iterdir()] == [name]
+
+
+def test_a_copy_with_its_wal_is_read_with_the_rows_in_it(tmp_path: Path, media: Path):
+    """`immutable=1` would read the ledger as it was before the newest rows: budget would come
+    back. Without the file the copy is an older ledger, which a report or the anchor shows."""
+    state = used(tmp_path / "state", runs=1)
+    rows = read(state)
+    with closing(sqlite3.connect(state / FILE)) as reader:  # keeps the WAL from being emptied
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM entries").fetchone()
+        used(state, runs=2)
+        newest = read(state)
+        assert (state / f"{FILE}-wal").stat().st_size
+        for suffix in ("", "-wal"):
+            shutil.copyfile(state / f"{FILE}{suffix}", media / f"{FILE}{suffix}")
+    closed(media)
+    assert len(newest) > len(rows)
+    assert as_a_reader(lambda: read(media)) == newest
+    media.chmod(0o755)
+    (media / f"{FILE}-wal").unlink()
+    media.chmod(0o555)
+    assert as_a_reader(lambda: read(media)) == rows
+
+
+def test_a_damaged_copy_on_read_only_media_is_refused(tmp_path: Path, media: Path):
+    """Of its file, or of its WAL."""
+    state = used(tmp_path / "state", runs=1)
+    data = bytearray((state / FILE).read_bytes())
+    data[100:4_000] = bytes(3_900)
+    (media / FILE).write_bytes(data)
+    closed(media)
+    said = as_a_reader(lambda: read(media))
+    assert isinstance(said, str)
+    assert re.search("cannot be read|is damaged", said)
+    assert str(media) in said
 
 
 def test_a_clock_that_went_back_is_shown_and_changes_nothing(
