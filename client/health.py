@@ -5,6 +5,7 @@ from pathlib import Path
 
 from client.node import HEALTH_PORT, Node, NodeError, running
 from medformer.health import SERVING, SILENT, SUPERLINK, ask
+from medformer.sockets import target
 
 SERVER = "server"
 """What is said of the way to the consortium, as the SuperNode finds it."""
@@ -27,7 +28,7 @@ def status(
     while True:
         facts = running(folder)
         port = health_port or (facts or {}).get("health_port", HEALTH_PORT)
-        found = _asked(f"unix:{Node(folder).socket.absolute()}", f"127.0.0.1:{port}", only)
+        found = _asked(target(Node(folder).socket), f"127.0.0.1:{port}", only)
         if all(said == SERVING for said in found.values()):
             return found
         if time.monotonic() >= until:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from client.guard_rpc.door import INNER
 from client.kit import read_kit, verify_kit
 from client.launch import (
     LaunchError,
@@ -29,14 +30,14 @@ from client.launch import (
 from client.permissions import private_folder, private_key, private_state
 from client.site import Site, load_site
 from client.users import check_layout, users_of
+from medformer import sockets
 from medformer.errors import ConfigError, MedFormerError
 from medformer.files import replace_file
 from medformer.processes import PATIENCE, Supervisor, free_port, is_taken
+from server.bundle import quoted
 
 log = logging.getLogger(__name__)
 
-LONGEST_SOCKET = 100
-"""Characters: the kernel takes 107 bytes."""
 HEALTH_PORT = 9194
 """Of the SuperNode's health service, on this machine only."""
 
@@ -96,8 +97,8 @@ class Node:
         verify_kit(self.folder / "kit", policy.signer)
         private_key(self.folder / "node.key")
         self.private(site)
-        if len(str(self.socket.absolute())) > LONGEST_SOCKET:
-            raise ConfigError(f"{self.socket}: is too long for a socket; use a shorter path")
+        for socket in (self.socket, self.state.resolve() / INNER):
+            sockets.fit(socket)
 
     def private(self, site: Site) -> None:
         """See that nobody else can reach the site's folder, and the node's user no more than it
@@ -141,7 +142,7 @@ class Node:
             "--root-certificates", str(folder / "kit" / "ca.crt"),
             "--trusted-entities", str(folder / "kit" / "trusted.yaml"),
             "--auth-supernode-private-key", str(folder / "node.key"),
-            "--node-config", f'guard-socket="{self.socket.absolute()}"',
+            "--node-config", f"guard-socket={quoted(str(self.socket.absolute()))}",
             "--health-server-address", f"127.0.0.1:{health_port}",
             "--port", str(port), "--isolation", "process", *secret,
         ]  # fmt: skip

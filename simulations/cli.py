@@ -50,6 +50,7 @@ def _run(parsed: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # what was started is stopped, as after Ctrl-C
     signal.signal(signal.SIGINT, _interrupt)  # also where a shell started us with it ignored
     try:
+        _utf8()
         importlib.import_module(COMMANDS[parsed.command][0]).run(parsed)
         sys.stdout.flush()  # a closed pipe is noticed here, not when Python ends
     except MedFormerError as error:
@@ -69,6 +70,25 @@ def _run(parsed: argparse.Namespace) -> int:
         print(f"fedmedformer: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     return 0
+
+
+def _utf8() -> None:
+    """Refuse paths that cannot stand in any setting, message or log.
+
+    Raises:
+        ConfigError: An argument or the working folder is not UTF-8.
+    """
+    from medformer.errors import ConfigError
+
+    for what, text in (
+        *(("an argument", a) for a in sys.argv[1:]),
+        ("the working folder", os.getcwd()),
+    ):
+        if not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
+            raise ConfigError(
+                f"{what}, {text!a}, is not UTF-8: rename it, or reach it by a link with a "
+                "plain name"
+            )
 
 
 def _interrupt(*_: object) -> None:

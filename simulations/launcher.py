@@ -13,11 +13,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +31,18 @@ from medformer.processes import KEEP_MEMORY
 from server.bundle import toml, write_app
 from server.following import alone
 from server.protocol import FLOWER_SWITCHES, SIMULATED_SITES
-from simulations import processes
+from simulations import failure, processes
+from simulations.prepared import begun
+from simulations.scratch import scratch, why_not
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT = 60.0
+START_WAIT = 60.0
+"""Seconds for Flower's SuperLink to answer, and for its simulation to start: `--start-wait`."""
 POLL = 0.3
+OUTPUT = "output.log"
+HERE = "127.0.0.1,localhost"
+"""Not to be asked through a proxy."""
 
 
 class SimulationError(MedFormerError):
@@ -51,6 +58,14 @@ class Flower:
     process: subprocess.Popen[bytes]
     environment: dict[str, str]
     work: Path
+    """Its own folder, gone when it is stopped."""
+    logs: Path
+    """Where its logs and database stay."""
+
+    @property
+    def log(self) -> Path:
+        """What its processes print."""
+        return self.logs / OUTPUT
 
 
 def run_flower(
@@ -60,6 +75,7 @@ def run_flower(
     on_done: Callable[[], None] = lambda: None,
     *,
     actors: int | None = None,
+    start_wait: float = START_WAIT,
 ) -> None:
     """Submit the run folder to a SuperLink of its own and wait for its outcome.
 
@@ -71,6 +87,7 @@ def run_flower(
         on_done: Called when the outcome is there, before Flower is stopped, which takes seconds.
         actors: Processes that train at once, each with its share of the cores and 0.85 GiB; one a
             core if left out.
+        start_wait: Seconds for each of Flower's processes to start.
     Raises:
         SimulationError: The run failed, or one of its processes died.
         RunInterrupted: Another process is at work in the folder.
@@ -84,10 +101,10 @@ def run_flower(
         app = write_app(flower.work / "app")
         cores = os.cpu_count() or 1
         cores_each = max(1, cores // (actors or cores))
-        wait_healthy(flower)
+        wait_healthy(flower, start_wait)
         run_id = _submit(flower, app, count_sites(folder), settings, cores_each)
         try:
-            _wait(flower, folder, progress)
+            _wait(flower, folder, progress, start_wait)
         except KeyboardInterrupt:
             _flwr(flower, ["stop", str(run_id)], timeout=15)
             raise
@@ -96,24 +113,33 @@ def run_flower(
 
 
 @contextmanager
-def superlink(work: Path) -> Iterator[Flower]:
-    """Start a SuperLink in the foreground on a free port; everything it started ends with it."""
-    shutil.rmtree(work, ignore_errors=True)
-    (work / "empty").mkdir(parents=True)
-    port, control = _free_ports(2)
-    token = uuid.uuid4().hex
-    environment = {
-        **os.environ,
-        processes.TOKEN: token,
-        "FLWR_HOME": str((work / "home").resolve()),
-        **FLOWER_SWITCHES,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait must not take another process's core
-        **KEEP_MEMORY,
-        "PYTHONWARNINGS": "ignore",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-    }
+def superlink(logs: Path) -> Iterator[Flower]:
+    """Start a SuperLink in the foreground on a free port; everything it started ends with it.
+
+    Args:
+        logs: Folder that keeps Flower's logs and database; made anew.
+    """
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir(parents=True)
+    with scratch() as work:
+        try:
+            with _started(logs, work) as flower:
+                yield flower
+        except BaseException:
+            _keep_ray_logs(work, logs)
+            raise
+        finally:
+            for file in (*work.glob("state.db*"), *work.glob("superlink.log")):
+                shutil.move(file, logs / file.name)
+
+
+@contextmanager
+def _started(logs: Path, work: Path) -> Iterator[Flower]:
+    (work / "empty").mkdir()
     (work / "home").mkdir()
+    port, control = _free_ports(2)
+    token = f"{logs}#{uuid.uuid4().hex}"
+    environment = {**inherited(), **_settings(work), processes.TOKEN: token}
     (work / "home" / "config.toml").write_text(
         f'[superlink]\ndefault = "own"\n\n[superlink.own]\naddress = "127.0.0.1:{port}"\n'
         "insecure = true\n"
@@ -122,10 +148,14 @@ def superlink(work: Path) -> Iterator[Flower]:
         "flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess",
         "--host", "127.0.0.1", "--port", str(port),
         "--control-api-address", f"127.0.0.1:{control}",
-        "--database", str((work / "state.db").resolve()),
-        "--log-file", str((work / "superlink.log").resolve()),
+        "--database", str(work / "state.db"),
+        "--log-file", str(work / "superlink.log"),
     ]  # fmt: skip
-    with open(work / "output.log", "wb") as output:
+    with open(logs / OUTPUT, "wb") as output:
+        if why := why_not(tempfile.gettempdir()):
+            told = f"TMPDIR {why}: the sockets of Ray are in {work}\n"
+            output.write(told.encode(errors="backslashreplace"))
+            output.flush()
         process = subprocess.Popen(
             command,
             cwd=work / "empty",
@@ -135,12 +165,44 @@ def superlink(work: Path) -> Iterator[Flower]:
             start_new_session=True,  # Ctrl-C comes to us, and we stop it in order
         )
         try:
-            yield Flower(token, port, process, environment, work)
+            yield Flower(token, port, process, environment, work, logs)
         finally:
             left = processes.stop(token)
             process.wait(timeout=10)
             if left:
                 log.error("processes %s could not be stopped", left)
+
+
+def inherited(given: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Variables that Flower's processes get from ours: none that configure Flower or Ray.
+
+    `RAY_ADDRESS` would have the sites train in somebody else's cluster, whose machines would see
+    their records.
+    """
+    return {k: v for k, v in given.items() if not k.startswith(("RAY_", "FLWR_", "FLOWER_"))}
+
+
+def _settings(work: Path) -> dict[str, str]:
+    past = ",".join(filter(None, (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), HERE)))
+    return {
+        "FLWR_HOME": str(work / "home"),
+        **FLOWER_SWITCHES,
+        "RAY_ADDRESS": "local",  # also where a cluster of this user happens to run
+        "RAY_TMPDIR": str(work),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "no_proxy": past,
+        "NO_PROXY": past,
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait must not take another process's core
+        **KEEP_MEMORY,
+        "PYTHONWARNINGS": "ignore",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+
+
+def _keep_ray_logs(work: Path, logs: Path) -> None:
+    """What Ray's own messages point at, after a run that failed."""
+    for session in (work / "ray").glob("session_2*/logs"):
+        shutil.copytree(session, logs / "ray", dirs_exist_ok=True, ignore_dangling_symlinks=True)
 
 
 def count_sites(folder: Path) -> int:
@@ -183,26 +245,39 @@ def _submit(flower: Flower, app: Path, sites: int, config: dict[str, Any], cores
         raise SimulationError(f"Flower did not take the run: {answer.strip()[-300:]}") from error
 
 
-def _wait(flower: Flower, folder: Path, progress: Callable[[], None]) -> None:
+def _wait(flower: Flower, folder: Path, progress: Callable[[], None], start_wait: float) -> None:
     """Until outcome.json is there, or nobody is left who could write it."""
     worker: psutil.Process | None = None
     began = time.monotonic()
     while not (folder / "outcome.json").exists():
         progress()
         if flower.process.poll() is not None:
-            raise SimulationError(
-                f"the SuperLink died in mid-run (code {flower.process.returncode}). {_hint(folder)}"
-            )
+            died = f"the SuperLink died (code {flower.process.returncode})"
+            raise SimulationError(_ended(flower, folder, died))
         if worker is None:
             worker = _simulation_process(flower.process.pid)
-            if worker is None and time.monotonic() - began > START_TIMEOUT:
-                raise SimulationError(f"Flower did not start the run; see {flower.work}/output.log")
+            if worker is None and time.monotonic() - began > start_wait:
+                late = f"Flower's simulation did not start within {start_wait:g} s (--start-wait)"
+                raise SimulationError(_ended(flower, folder, late))
         elif not processes.alive(worker):
             time.sleep(POLL)
             if not (folder / "outcome.json").exists():
-                raise SimulationError(f"the server process died in mid-run. {_hint(folder)}")
+                raise SimulationError(_ended(flower, folder, "the server process died"))
         time.sleep(POLL)
     progress()
+
+
+def _ended(flower: Flower, folder: Path, what: str) -> str:
+    """What has happened, why as far as anybody knows, and what to do."""
+    why = failure.reason(flower.work / "state.db")
+    told = f"{what}: {why.rstrip('.')}" if why else what
+    if begun(folder):
+        return f"{told}, in mid-run. {_hint(folder)}"
+    todo = failure.remedy(f"{what}: {why}")
+    return (
+        f"{told}. Nothing has begun, and no budget is spent. {todo}, then start again as before; "
+        f"see {flower.log}"
+    )
 
 
 def _simulation_process(parent: int) -> psutil.Process | None:
@@ -235,7 +310,7 @@ def _check_outcome(flower: Flower, folder: Path, run_id: int) -> None:
             break
         time.sleep(0.5)
     if status != "finished:completed":
-        raise SimulationError(f"Flower says that the run is {status}; see {flower.work}/output.log")
+        raise SimulationError(f"Flower says that the run is {status}; see {flower.log}")
 
 
 def _hint(folder: Path) -> str:
@@ -257,20 +332,26 @@ def _flwr(flower: Flower, arguments: list[str], timeout: float) -> str:
     return done.stdout if done.stdout.strip() else done.stderr
 
 
-def wait_healthy(flower: Flower) -> None:
+def wait_healthy(flower: Flower, wait: float = START_WAIT) -> None:
     """Until the SuperLink answers.
 
     Raises:
         SimulationError: It does not come up.
     """
-    end = time.monotonic() + START_TIMEOUT
+    end = time.monotonic() + wait
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while time.monotonic() < end and flower.process.poll() is None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{flower.port}/health", timeout=1):
+            with direct.open(f"http://127.0.0.1:{flower.port}/health", timeout=1):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise SimulationError(f"the SuperLink did not start; see {flower.work}/output.log")
+    code = flower.process.poll()
+    how = f"within {wait:g} s (--start-wait)" if code is None else f"and ended with {code}"
+    raise SimulationError(
+        f"Flower's SuperLink did not start {how}. Nothing has begun: start again as before, when "
+        f"this machine is less busy; see {flower.log}"
+    )
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,10 +1,12 @@
 """Turns a scenario into a run folder: what the server may read, and one site.yaml a hospital."""
 
 import logging
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
 from pydantic import ValidationError
 
 from client.data import medmnist, npz
@@ -19,10 +21,11 @@ from medformer.yaml_text import dump
 from server.checkpoints import save_state, write_atomically, write_json
 from server.coordinate import CHECKPOINTS
 from server.federation import Federation
+from server.following import at_work
 from server.protocol import SIMULATED_SITES
 from server.strategy import State
 from simulations.partition import fingerprint, partition
-from simulations.prepared import MARKER, Prepared
+from simulations.prepared import MARKER, Prepared, begun
 from simulations.scenario import (
     Scenario,
     ScenarioSite,
@@ -34,30 +37,53 @@ from simulations.scenario import (
 from simulations.start import untrained
 
 log = logging.getLogger(__name__)
+OWNER = "claimed by process "
 
 
-def claim_folder(folder: Path, *, overwrite: bool) -> None:
-    """Make the run folder ours, deleting an earlier run only if asked to.
+def claim_folder(folder: Path, *, overwrite: bool, owner: int | None = None) -> None:
+    """Make the run folder ours, deleting an earlier run only if asked to, or if it never began.
 
+    Args:
+        owner: Process id of the command, which the folder belongs to while it lives.
     Raises:
-        ConfigError: It holds something, or cannot be written.
+        ConfigError: It holds something, somebody is at work there, or it cannot be written.
     """
     try:
         if folder.exists() and any(folder.iterdir()):
             if not (folder / MARKER).exists():
                 raise ConfigError(f"{folder}: is not empty and is no run: choose another --out")
-            if not overwrite:
+            if (busy := _at_work(folder)) or at_work(folder):
+                raise ConfigError(
+                    f"{folder}: {f'process {busy}' if busy else 'another process'} is at work "
+                    "there: wait for it or stop it, or choose another --out"
+                )
+            if not overwrite and begun(folder):
                 raise ConfigError(
                     f"{folder}: holds an earlier run: go on with it (--resume), replace it "
                     "(--overwrite), or choose another --out"
                 )
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MARKER).write_text("A run of fedmedformer; --overwrite may delete this folder.\n")
+        (folder / MARKER).write_text(
+            "A run of fedmedformer; --overwrite may delete this folder.\n"
+            + (f"{OWNER}{owner}\n" if owner else "")
+        )
     except OSError as error:
         raise ConfigError(
             f"{folder}: cannot be written ({error.strerror}): choose another --out"
         ) from error
+
+
+def _at_work(folder: Path) -> int:
+    """Id of the process that has claimed a folder and lives, 0 if there is none."""
+    told = (folder / MARKER).read_text(errors="replace").splitlines()
+    try:
+        pid = next(int(line.removeprefix(OWNER)) for line in told if line.startswith(OWNER))
+        words = psutil.Process(pid).cmdline()
+    except (StopIteration, ValueError, psutil.Error):
+        return 0
+    ours = any("fedmedformer" in word or "simulations.cli" in word for word in words)
+    return pid if ours and pid != os.getpid() else 0
 
 
 def prepare(
@@ -228,5 +254,6 @@ def _write(
         file = (folder / "sites" / site.name / "site.yaml").resolve()
         write_atomically(file, dump(site.model_dump(mode="json", exclude_none=True)))
         places.append({"site": str(file), "state": str(state)})
-    write_json(folder / SIMULATED_SITES, {"seed": scenario.seed, "sites": places})
     write_atomically(folder / "federation.json", federation.model_dump_json(indent=1).encode())
+    # Last: with this file a folder can be resumed.
+    write_json(folder / SIMULATED_SITES, {"seed": scenario.seed, "sites": places})

@@ -63,6 +63,29 @@ def load_prepared(folder: Path) -> Prepared:
     return Prepared(folder, load_federation(folder / "federation.json"), sites, states)
 
 
+def begun(folder: Path) -> bool:
+    """Whether a run has trained anything, or a site has reserved budget for it; else nothing is
+    lost with its folder."""
+    from client.privacy import ledger_file
+
+    if any((folder / name).exists() for name in ("metrics.jsonl", "report.json")):
+        return True
+    try:
+        run_id = json.loads((folder / "run.json").read_bytes())["run_id"]
+        places = json.loads((folder / SIMULATED_SITES).read_bytes())["sites"]
+        states = [Path(place["state"]) for place in places]
+    except FileNotFoundError:  # no server was ever at work here
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    try:
+        ledgers = [ledger_file.read(s) for s in states if (s / ledger_file.FILE).exists()]
+    except ledger_file.LedgerError:
+        return True
+    rows = (row for ledger in ledgers for row in ledger)
+    return any(row.kind == "reservation" and row.run_id == run_id for row in rows)
+
+
 def public_sites(federation: Federation, names: Iterable[str]) -> tuple[PublicSite, ...]:
     """The public entries of `names`."""
     wanted = set(names)

@@ -12,6 +12,7 @@ from client.guard_rpc.messages import (
     answer_from_proto,
     request_to_proto,
 )
+from medformer.sockets import target
 from server.protocol import Answer, ProtocolError, Refusal, Request
 
 OPTIONS = (*SIZES, ("grpc.enable_http_proxy", 0))
@@ -28,7 +29,7 @@ class GuardChannel:
     def __init__(self, socket: Path, deadline: float = 3_600) -> None:
         self._socket = socket
         self._deadline = deadline
-        self._channel = grpc.insecure_channel(f"unix:{socket.absolute()}", options=OPTIONS)
+        self._channel = grpc.insecure_channel(target(socket), options=OPTIONS)
         self._handle = self._channel.unary_unary(
             METHOD,
             request_serializer=pb.Request.SerializeToString,

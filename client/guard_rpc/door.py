@@ -16,6 +16,8 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+INNER = "guard.sock"
+"""The guard's own socket, in the site's state folder, which nobody else can enter."""
 MOST_CALLERS = 16
 CHUNK = 2**16
 

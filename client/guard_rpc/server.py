@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from client.guard import Guard
 from client.guard_rpc import guard_pb2 as pb
-from client.guard_rpc.door import Door
+from client.guard_rpc.door import INNER, Door
 from client.guard_rpc.messages import (
     SERVICE,
     SIZES,
@@ -22,12 +22,11 @@ from client.guard_rpc.messages import (
 from client.permissions import private_state
 from client.privacy.refusals import BadRequest
 from medformer.errors import MedFormerError
+from medformer.sockets import fit, target
 from server.protocol import Answer, ProtocolError, Refusal
 
 log = logging.getLogger(__name__)
 
-INNER = "guard.sock"
-"""Socket in the site's state folder, which nobody else can enter."""
 MOST_WAITING = 8
 """Requests at a time: they wait for each other at the state folder's lock. More are refused."""
 SPARE = 4
@@ -59,6 +58,8 @@ class GuardService:
         try:
             guard.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             inner = guard.folder.resolve() / INNER
+            for place in (inner, socket):
+                fit(place)
             inner.unlink(missing_ok=True)
             self._server = self._listening(inner)
             try:
@@ -98,7 +99,7 @@ class GuardService:
         methods = grpc.method_handlers_generic_handler(SERVICE, {"Handle": handle})
         server.add_generic_rpc_handlers((methods,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        if not server.add_insecure_port(f"unix:{inner}"):
+        if not server.add_insecure_port(target(inner)):
             raise ServiceError(f"{inner}: cannot listen there")
         server.start()
         return server

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--actors", type=int, metavar="N",
                         help="sites that train at once (default: one a core)")  # fmt: skip
+    for name, default, what in (
+        ("--start-wait", 60.0, "each of Flower's processes has to start"),
+        ("--hello-wait", 120.0, "all sites have to say who they are"),
+    ):
+        parser.add_argument(name, type=float, default=default, metavar="SECONDS",
+                            help=f"in which {what} (default: %(default)g)")  # fmt: skip
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     again.add_argument("--overwrite", action="store_true", help="replace an earlier run in --out")
@@ -39,6 +46,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError("name a scenario, or use --list")
     if arguments.actors is not None and arguments.actors < 1:
         raise ConfigError(f"--actors must be at least 1, got {arguments.actors}")
+    for name, wait in (("start", arguments.start_wait), ("hello", arguments.hello_wait)):
+        if not 0 < wait <= 100_000:
+            raise ConfigError(f"--{name}-wait must be between 0 and 100000 s, got {wait:g}")
     folder = (arguments.out or Path("runs") / Path(arguments.scenario).stem).resolve()
     from simulations.fresh import FreshProcess
 
@@ -68,16 +78,20 @@ def _train(arguments: argparse.Namespace, folder: Path, on_done: Callable[[], No
         if arguments.resume:
             count_sites(folder)  # refuses what is no run folder, before Flower starts
         else:
-            helper.call(claim, folder, scenario, settings, overwrite=arguments.overwrite)
+            how = {"overwrite": arguments.overwrite, "owner": os.getpid()}
+            helper.call(claim, folder, scenario, settings, **how)
 
         def config() -> dict[str, Any]:
             if not arguments.resume:
                 helper.call(prepare_folder, folder, scenario, settings, *roots)
             helper.close()
-            return run_config(folder, *roots)
+            return {**run_config(folder, *roots), "hello-wait": arguments.hello_wait}
 
         progress = Progress(folder)
-        run_flower(folder, config, progress.poll, on_done, actors=arguments.actors)
+        run_flower(
+            folder, config, progress.poll, on_done,
+            actors=arguments.actors, start_wait=arguments.start_wait,
+        )  # fmt: skip
 
 
 def _done(folder: Path) -> bool:
@@ -85,14 +99,14 @@ def _done(folder: Path) -> bool:
     return outcome.exists() and json.loads(outcome.read_text())["outcome"] == "done"
 
 
-def claim(folder: Path, scenario: str, settings: list[str], *, overwrite: bool) -> None:
+def claim(folder: Path, scenario: str, settings: list[str], *, overwrite: bool, owner: int) -> None:
     """Make the folder ours, but only if the scenario is valid."""
     from simulations.prepare import claim_folder
     from simulations.progress import say
     from simulations.scenario import load_scenario
 
     name = load_scenario(scenario, settings).name
-    claim_folder(folder, overwrite=overwrite)
+    claim_folder(folder, overwrite=overwrite, owner=owner)
     say(f"{name}: checking budgets and data, starting Flower (about 20 s)")
 
 

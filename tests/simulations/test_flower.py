@@ -20,6 +20,7 @@ import yaml
 
 from server.coordinate import read_metrics
 from server.protocol import SIMULATED_SITES
+from simulations.processes import TOKEN
 
 pytestmark = [pytest.mark.flower, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
@@ -110,8 +111,8 @@ def left_running(out: Path) -> list[str]:
     found = []
     for process in psutil.process_iter():
         try:
-            home = process.environ().get("FLWR_HOME", "")
-            if home.startswith(str(out)) and process.status() != psutil.STATUS_ZOMBIE:
+            token = process.environ().get(TOKEN, "")
+            if token.startswith(str(out)) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.name())
         except psutil.Error:
             continue

@@ -1,0 +1,88 @@
+"""A folder of a run's own with a short, plain path, gone when the run is over.
+
+Ray makes Unix sockets below its temporary folder, whose names may have 107 bytes (unix(7)); Flower
+puts the path of its database into a URL, and that of the bundle into PYTHONPATH. A batch system's
+TMPDIR is too long for the first, and a folder that somebody calls `what?` breaks the others.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from medformer.errors import MedFormerError
+
+LONGEST = 34
+"""Bytes of such a folder: Ray adds up to 72, as in
+`/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store`."""
+PREFIX = "fmf-"
+OWNER = "owner"
+"""File with the process id of whoever made the folder."""
+PLACES = ("/tmp", "/var/tmp", "/dev/shm")
+"""Where it may be, if TMPDIR is not short and plain."""
+
+
+class ScratchError(MedFormerError):
+    """There is no place for a run's sockets."""
+
+
+@contextmanager
+def scratch(places: Sequence[str] = PLACES) -> Iterator[Path]:
+    """A private folder, deleted at the end; also those that killed runs of this user have left.
+
+    Args:
+        places: Tried after TMPDIR, in this order.
+    Raises:
+        ScratchError: Nowhere can one be made.
+    """
+    folder = _made((tempfile.gettempdir(), *places))
+    try:
+        (folder / OWNER).write_text(str(os.getpid()))
+        _sweep(folder.parent)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def why_not(place: str) -> str:
+    """Why a folder cannot hold a run's sockets; empty if it can."""
+    size = len(os.fsencode(place)) + len(f"/{PREFIX}12345678")
+    if size > LONGEST:
+        return (
+            f"is {len(os.fsencode(place))} bytes long, and the AF_UNIX path length cannot exceed "
+            "107 bytes"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9/._+@-]+", place):
+        return "has other characters than letters, digits and ._+@-"
+    if not os.access(place, os.W_OK | os.X_OK):
+        return "cannot be written"
+    return ""
+
+
+def _made(places: Sequence[str]) -> Path:
+    tried = []
+    for place in dict.fromkeys(places):
+        if not (why := why_not(place)):
+            return Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+        tried.append(f"{place} {why}")
+    raise ScratchError(
+        f"no folder is fit for the sockets of Ray: {'; '.join(tried)}. Set TMPDIR to a folder with "
+        f"a plain path of at most {LONGEST - 13} bytes that you can write"
+    )
+
+
+def _sweep(place: Path) -> None:
+    """Delete what killed runs have left."""
+    for old in place.glob(f"{PREFIX}*"):
+        try:
+            if old.stat().st_uid == os.getuid() and not psutil.pid_exists(
+                int((old / OWNER).read_text())
+            ):
+                shutil.rmtree(old, ignore_errors=True)
+        except (OSError, ValueError):  # somebody else's, or being made just now
+            continue
