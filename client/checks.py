@@ -19,7 +19,7 @@ from client.data.medical import PACKAGES
 from client.joining import KEY, REQUEST, known_by
 from client.kit import AUTHORITY, read_kit, verify_kit
 from client.launch import separation
-from client.node import Node
+from client.node import HEALTH_PORT, Node
 from client.permissions import installed_code, only_ours, private_key
 from client.policy import load_policy
 from client.privacy import ledger_file
@@ -28,6 +28,7 @@ from client.privacy.chain import FILE
 from client.privacy.composition import Budget, Cost
 from client.privacy.ledger import registrable
 from client.site import Site
+from client.starting import AlreadyUp, Start, conditions
 from client.users import users_of
 from medformer.errors import ConfigError, MedFormerError
 
@@ -57,6 +58,9 @@ class Place:
     site: Site
     folder: Path
     """Of site.yaml; as `site init` makes it, or with that file alone."""
+    one_user: bool = False
+    health_port: int = HEALTH_PORT
+    """Both as `site up` will be given them."""
 
     @property
     def state(self) -> Path:
@@ -84,7 +88,7 @@ def at_start(place: Place) -> list[Check]:
         for name, look in (("users", _users), ("key", _key), ("files", _files)):
             found += _told(name, look, place)
     if place.kitted:
-        found += _told("start", _start, place)
+        found += _start(place)
     return found
 
 
@@ -106,7 +110,7 @@ def every(place: Place, card: Card, first: Sequence[Check], *, offline: bool = F
     if place.kitted and not offline:
         looks.append(("server", _server))
     bad = False
-    begun = [line for line in first if line.name != "start"]
+    begun = [line for line in first if line.name != "start"]  # and what `site up` alone needs
     for lines in (_data(card), begun, *(_told(name, look, place) for name, look in looks)):
         for line in lines:
             bad |= line.state == "FIX"
@@ -308,6 +312,11 @@ def _server(place: Place) -> Lines:
         yield Check("tls", "FIX", str(error))
         return
     yield Check("tls", "OK", f"{server.version}, certificate of {host} good until {server.ends}")
+    if server.status != 200:
+        yield Check("server", "FIX", (
+            f"its door is open, but its SuperLink does not serve (HTTP {server.status}): ask the "
+            "coordinator to start it again"
+        ))  # fmt: skip
     if server.ahead is None:
         yield Check("clock", "NOTE", "the server tells no time: see yourself that NTP runs here")
     elif wrong := reach.off(server.ahead):
@@ -319,9 +328,20 @@ def _server(place: Place) -> Lines:
 
 
 def _start(place: Place) -> Lines:
-    """Whatever else `site up` looks at."""
-    Node(place.folder).check()
-    yield Check("start", "OK", f"fedmedformer site up {place.folder}")
+    """Whatever `site up` looks at, by its own list; where all is well, a line in all."""
+    how = Start(place.folder, place.health_port, one_user=place.one_user)
+    good = True
+    for name, look in conditions(how):
+        try:
+            look()
+        except AlreadyUp as error:
+            yield Check("start", "NOTE", str(error))
+            return  # its port is taken by itself
+        except MedFormerError as error:
+            good = False
+            yield Check(name, "FIX", str(error))
+    if good:
+        yield Check("start", "OK", f"fedmedformer site up {place.folder}")
 
 
 def _some(names: Sequence[str], count: int) -> str:

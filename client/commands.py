@@ -48,6 +48,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--json", type=Path, metavar="FILE", help="write all of it there as JSON too"
     )
     check.add_argument("--offline", action="store_true", help="do not dial the consortium")
+    check.add_argument("--health-port", type=int, help="as site up will be given it (9194)")
+    _one_user(check)
     check.epilog = "example: fedmedformer site check north --json check.json"
     for name, help_ in (
         ("up", "run the site's guard and node until they are stopped"),
@@ -165,8 +167,9 @@ def _init(arguments: argparse.Namespace) -> None:
     from medformer.errors import ConfigError
 
     if arguments.kit is not None and arguments.name is None:
+        following = join(arguments.folder, arguments.kit)
         print(f"the kit is in {arguments.folder / 'kit'}. Next:")
-        print(join(arguments.folder, arguments.kit))
+        print(following)
         return
     if arguments.name is None or arguments.kit is not None:
         raise ConfigError("site init: give --name to begin, or --kit when the consortium sent it")
@@ -249,6 +252,7 @@ def _check(arguments: argparse.Namespace) -> None:
     from client.data.card import data_card
     from client.data.card_text import as_text
     from client.launch import act_as_guard
+    from client.node import HEALTH_PORT
     from client.site import load_site
     from client.terminal import printable
     from medformer.errors import ConfigError
@@ -257,7 +261,8 @@ def _check(arguments: argparse.Namespace) -> None:
     given: Path = arguments.site
     file = given / "site.yaml" if given.is_dir() else given
     site = load_site(file)
-    place = Place(site, file.parent)
+    port = arguments.health_port or HEALTH_PORT
+    place = Place(site, file.parent, one_user=arguments.one_user, health_port=port)
     first = at_start(place)
     if arguments.json:  # whose folder may be closed to the guard's user
         replace_file(arguments.json, b"", mode=0o600)

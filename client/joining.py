@@ -1,6 +1,7 @@
 """What a hospital does first: make a key, ask to join, write down what there is and is allowed."""
 
 import json
+import os
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -18,7 +19,7 @@ from client.policy import load_policy
 from client.site import load_site
 from client.users import separate, users_of
 from medformer.errors import ConfigError
-from medformer.files import write_secret
+from medformer.files import replace_file, write_secret
 from server.protocol import JoinRequest, fingerprint
 
 KEY, PUBLIC, REQUEST = "node.key", "node.pub", "request.json"
@@ -78,14 +79,17 @@ def init(folder: Path, name: str) -> str:
             f"the name {name!r} is impossible: small letters, digits and '-', at most 40"
         ) from error
     try:
-        write_secret(
-            folder / KEY, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-        )
+        if os.path.lexists(folder / KEY):
+            raise FileExistsError(folder / KEY)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / PUBLIC).write_text(public + "\n")
         (folder / REQUEST).write_text(json.dumps(request.model_dump(), indent=1) + "\n")
         for file, text in (("site.yaml", SITE), ("policy.yaml", POLICY)):
             if not (folder / file).exists():
-                (folder / file).write_text(text.format(name=name))
+                replace_file(folder / file, text.format(name=name).encode())
+        # Last: a start that failed must not leave a key that keeps the next one from beginning.
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        write_secret(folder / KEY, private)
     except FileExistsError as error:
         raise ConfigError(
             f"{folder / KEY}: this site has a key already. For a new one move it away, and tell "

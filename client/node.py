@@ -20,7 +20,6 @@ from typing import Any
 from client.guard_rpc.door import INNER
 from client.kit import read_kit, verify_kit
 from client.launch import (
-    LaunchError,
     act_as_node,
     new_secret,
     options,
@@ -33,7 +32,7 @@ from client.users import check_layout, users_of
 from medformer import sockets
 from medformer.errors import ConfigError, MedFormerError
 from medformer.files import replace_file
-from medformer.processes import PATIENCE, Supervisor, free_port, is_taken
+from medformer.processes import PATIENCE, Supervisor, free_port
 from server.bundle import quoted
 
 log = logging.getLogger(__name__)
@@ -168,13 +167,10 @@ def up(folder: Path, health_port: int = HEALTH_PORT, *, one_user: bool = False) 
         LaunchError: The consortium's code would run as root, or this is not root and has to be.
         NodeError: The node is up already, or its health port is taken.
     """
+    from client.starting import Start, require  # which knows nodes, too
+
     node = Node(folder)
-    refuse_root(folder, one_user=one_user)
-    if users_of(folder) and os.geteuid() != 0:
-        raise LaunchError(f"{folder}: guard and node are two users here: start it as root")
-    node.check()
-    if (known := running(folder)) is not None:
-        raise NodeError(f"{folder}: this node is up already (process {known['pid']})")
+    require(Start(folder, health_port, one_user=one_user, patience=PATIENCE))
     log.warning("%s", separation(folder))
     for place in (node.socket.parent, node.secret.parent):
         place.mkdir(exist_ok=True, parents=True, mode=0o700)
@@ -185,7 +181,7 @@ def up(folder: Path, health_port: int = HEALTH_PORT, *, one_user: bool = False) 
         replace_file(node.facts, json.dumps(facts).encode())
 
     try:
-        _supervise(node, health_port, commands, folder / "logs", note)
+        _supervise(node, commands, folder / "logs", note)
     finally:
         node.facts.unlink(missing_ok=True)
 
@@ -198,26 +194,23 @@ def node_alone(folder: Path, health_port: int = HEALTH_PORT, *, one_user: bool =
         LaunchError: This is neither the node's user nor root.
         NodeError: The health port is taken.
     """
+    from client.starting import free_health_port
+
     refuse_root(folder, one_user=one_user)
     act_as_node(folder)
     node = Node(folder)
+    free_health_port(health_port, PATIENCE)
     node.secret.parent.mkdir(exist_ok=True, mode=0o700)
     logs = node.secret.parent / "logs"
-    _supervise(node, health_port, node.flower(health_port), logs, lambda _: None)
+    _supervise(node, node.flower(health_port), logs, lambda _: None)
 
 
 def _supervise(
     node: Node,
-    health_port: int,
     commands: dict[str, list[str]],
     logs: Path,
     note: Callable[[Supervisor], None],
 ) -> None:
-    if is_taken(health_port):
-        raise NodeError(
-            f"port {health_port} of this machine is taken, perhaps by another site's node: choose "
-            "another with --health-port"
-        )
     users = users_of(node.folder)
     new_secret(node.secret, users)
     how = {name: options(name, node.folder, users) for name in commands}

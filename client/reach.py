@@ -40,6 +40,8 @@ class Server:
     """Of TLS."""
     ends: str
     """Date up to which its certificate is good."""
+    status: int
+    """Of its health page, 200 where it serves."""
     ahead: float | None
     """Seconds by which this machine's clock is before the server's; None if it told no time."""
 
@@ -94,11 +96,11 @@ def greet(host: str, port: int, authority: Path) -> Server:
             f"{authority}: is no certificate ({error}); ask for a new kit"
         ) from error
     try:
-        shown, version, date, now = _asked(url, trusting)
+        shown, version, status, date, now = _asked(url, trusting)
     except httpx.HTTPError as error:
         raise UnreachableError(_why(url, host, authority, error)) from error
     ends = x509.load_der_x509_certificate(shown).not_valid_after_utc
-    return Server(version, f"{ends:%Y-%m-%d}", None if date is None else now - date)
+    return Server(version, f"{ends:%Y-%m-%d}", status, None if date is None else now - date)
 
 
 def off(ahead: float) -> str:
@@ -110,8 +112,8 @@ def off(ahead: float) -> str:
     return ""
 
 
-def _asked(url: str, context: ssl.SSLContext) -> tuple[bytes, str, float | None, float]:
-    """Certificate (DER), version of TLS, the server's time and this machine's at that moment."""
+def _asked(url: str, context: ssl.SSLContext) -> tuple[bytes, str, int, float | None, float]:
+    """Certificate (DER), version of TLS, status, the server's time and this machine's then."""
     began = time.time()
     with (
         httpx.Client(verify=context, timeout=PATIENCE) as client,
@@ -120,7 +122,13 @@ def _asked(url: str, context: ssl.SSLContext) -> tuple[bytes, str, float | None,
         tls: ssl.SSLObject = answer.extensions["network_stream"].get_extra_info("ssl_object")
         dates = answer.headers.get_list("date")
         now = (began + time.time()) / 2
-        return tls.getpeercert(True) or b"", tls.version() or "TLS", _seconds(dates), now
+        return (
+            tls.getpeercert(True) or b"",
+            tls.version() or "TLS",
+            answer.status_code,
+            _seconds(dates),
+            now,
+        )
 
 
 def _seconds(dates: list[str]) -> float | None:

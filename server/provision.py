@@ -127,7 +127,7 @@ def init(folder: Path, name: str, hosts: tuple[str, ...]) -> Path:
     except ValidationError as error:
         raise ConfigError(f"{file}: {explain(error, Consortium)}") from error
     (folder / "requests").mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    replace_file(file, text.encode())
     return file
 
 

@@ -37,6 +37,7 @@ from server.federation import (
     Federation,
     PublicSite,
 )
+from server.following import at_work
 from server.gateway import gateway
 from server.hub import hub, sign, signer_of
 from server.protocol import FLOWER_SWITCHES, NAME, key_id
@@ -249,7 +250,9 @@ class SuperLink:
             raise ConfigError(f"{file}: {strangers[0]} is no member of {consortium.name}")
         text = run.federation().model_dump_json()
         federation = out / FEDERATION
-        if federation.exists() and federation.read_text() != text:
+        other = federation.exists() and federation.read_text() != text
+        # A submission that never began has left nothing but this file.
+        if other and ((out / "run.json").exists() or at_work(out)):
             raise ConfigError(f"{out}: holds another run; choose another folder")
         out.mkdir(parents=True, exist_ok=True)
         self._stop_earlier(out)

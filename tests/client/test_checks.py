@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from client import checks
+from client import checks, node
 from client.checks import Check, Place, at_start, every
 from client.data.card import data_card
 from client.joining import init
+from client.launch import LaunchError
 from client.node import Node
 from client.permissions import ExposedError
 from client.privacy.ledger import Ledger
 from client.site import load_site
+from medformer.errors import MedFormerError
 from server.provision import provision
 from simulations.cli import main
 from tests.client.pictures import draw
@@ -72,8 +74,13 @@ def north(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def looked(folder: Path, *, offline: bool = True) -> list[Check]:
     site = load_site(folder / "site.yaml")
-    place = Place(site, folder)
+    place = Place(site, folder, one_user=True, health_port=free_port())
     return list(every(place, data_card(site), at_start(place), offline=offline))
+
+
+def checking(target: Path) -> list[str]:
+    """The command, as for a node that is to be started with the same options."""
+    return ["site", "check", str(target), "--one-user", "--health-port", str(free_port())]
 
 
 def edited(file: Path, old: str, new: str) -> None:
@@ -108,12 +115,12 @@ def test_the_command_takes_folder_or_file_and_its_exit_code_says_it(
 ):
     """0 while every line is OK or NOTE, 1 if one says FIX."""
     for target in (north, north / "site.yaml"):
-        assert main(["site", "check", str(target), "--offline"]) == 0
+        assert main([*checking(target), "--offline"]) == 0
         out, err = capsys.readouterr()
         assert "\nOK   start    fedmedformer site up" in out
         assert err == ""
     (north / "node.key").chmod(0o644)
-    assert main(["site", "check", str(north), "--offline", "--json", str(north / "c.json")]) == 1
+    assert main([*checking(north), "--offline", "--json", str(north / "c.json")]) == 1
     out, err = capsys.readouterr()
     assert "\nFIX  key      " in out
     assert err == "fedmedformer: site north: key: see FIX above\n"
@@ -365,11 +372,82 @@ def test_up_refuses_what_the_check_says_has_to_be_mended(north: Path):
         Node(north).check()
 
 
+UP: list[tuple[str, Harm, str, str]] = [
+    *[harm for harm in HARMS if harm[2] in ("kit", "key")],
+    ("an open folder", lambda f: f.chmod(0o750), "files", "others can enter it"),
+    ("a kit of another site", lambda f: edited(f / "site.yaml", "name: north\n", "name: south\n"),
+     "kit", "site.yaml of 'south'"),
+    ("a comma in the path", lambda f: f.rename(f.with_name("a,b")), "start", "has a comma"),
+    ("a long path", lambda f: f.rename(f.with_name("ü" * 50)), "start", "too long for a socket"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("harm", "name", "said"), [u[1:] for u in UP], ids=[u[0] for u in UP])
+def test_what_the_check_says_of_the_start_up_says_too(
+    north: Path, monkeypatch: pytest.MonkeyPatch, harm: Harm, name: str, said: str
+):
+    """One list of conditions: where one has a FIX, the other refuses, and the other way round."""
+    monkeypatch.setattr(node, "Supervisor", lambda *_: pytest.fail("it starts"))
+    harm(north)
+    folder = north if north.exists() else next(
+        f for f in north.parent.iterdir() if (f / "node.key").exists())  # fmt: skip
+    fixes = [line for line in looked(folder) if line.state == "FIX"]
+    assert [line for line in fixes if line.name == name and re.search(said, line.text)], fixes
+    with pytest.raises(MedFormerError):
+        node.up(folder, free_port(), one_user=True)
+
+
+def test_a_port_that_is_taken_and_root_are_found_by_both(
+    north: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With the option that helps; as `site up` will be given them."""
+    monkeypatch.setattr(node, "PATIENCE", 0.0)
+    site = load_site(north / "site.yaml")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (line,) = at_start(Place(site, north, one_user=True, health_port=port))[-1:]
+        assert (line.name, line.state) == ("port", "FIX")
+        assert f"port {port} of this machine is taken" in line.text
+        with pytest.raises(node.NodeError, match="--health-port") as error:
+            node.up(north, port, one_user=True)
+        assert str(error.value) == line.text
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("client.launch.users_of", lambda _: None)
+    found = at_start(Place(site, north, health_port=free_port()))
+    assert [(c.name, c.state) for c in found if c.state == "FIX"] == [("user", "FIX")]
+    with pytest.raises(LaunchError, match="insist with --one-user") as refused:
+        node.up(north, free_port())
+    assert str(refused.value) == found[-1].text
+
+
+def test_a_node_that_is_up_is_no_mistake(north: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its own port is not taken by somebody else."""
+    monkeypatch.setattr("client.starting.running", lambda _: {"pid": 7})
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        site = load_site(north / "site.yaml")
+        (line,) = at_start(Place(site, north, one_user=True, health_port=port))[-1:]
+    assert (line.name, line.state) == ("start", "NOTE")
+    assert "is up already (process 7)" in line.text
+    with pytest.raises(node.NodeError, match="is up already"):
+        node.up(north, free_port(), one_user=True)
+
+
+def test_a_door_whose_superlink_is_away_is_no_server(north: Path):
+    """TCP and TLS are right, and nothing would ever come."""
+    kit = north.parent / "lungs" / "kits" / "server"
+    with answering(kit, status=503) as port:
+        moved(north, port)
+        lines = [c for c in looked(north, offline=False) if c.name == "server"]
+    assert [line.state for line in lines] == ["OK", "FIX"]
+    assert "its SuperLink does not serve (HTTP 503)" in lines[-1].text
+
+
 def test_a_name_cannot_steer_the_terminal(north: Path, capsys: pytest.CaptureFixture[str]):
     """Umlauts stay, control characters are spelt."""
     rows = (north.parent / "records" / "labels.csv").read_text()
     (north.parent / "records" / "labels.csv").write_text(rows + "\nm\x1b[2Jüller.png,0,p9,train")
-    assert main(["site", "check", str(north), "--offline"]) == 1
+    assert main([*checking(north), "--offline"]) == 1
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "m\\x1b[2Jüller.png: no such file" in out

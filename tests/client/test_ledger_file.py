@@ -7,7 +7,6 @@ import random
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing

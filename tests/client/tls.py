@@ -23,7 +23,10 @@ def certified(folder: Path, hosts: tuple[str, ...] = ("localhost",), name: str =
 
 @contextmanager
 def answering(
-    folder: Path | None, date: float | str | None = None, asked: list[bytes] | None = None
+    folder: Path | None,
+    date: float | str | None = None,
+    asked: list[bytes] | None = None,
+    status: int = 200,
 ) -> Iterator[int]:
     """Port of a server that answers each request in the same way.
 
@@ -31,9 +34,12 @@ def answering(
         folder: With server.key and server.crt; without, it speaks plain HTTP.
         date: Seconds of its clock; "" for a server that tells no time, None for the real one.
         asked: Gets what was asked.
+        status: Of every answer.
     """
     header = "" if date == "" else f"Date: {formatdate(date, usegmt=True)}\r\n"  # type: ignore[arg-type]
-    page = f"HTTP/1.1 200 OK\r\n{header}Content-Length: 2\r\nConnection: close\r\n\r\nok".encode()
+    page = (
+        f"HTTP/1.1 {status} OK\r\n{header}Content-Length: 2\r\nConnection: close\r\n\r\nok".encode()
+    )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if folder is not None:
         context.load_cert_chain(folder / "server.crt", folder / "server.key")
