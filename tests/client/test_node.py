@@ -197,7 +197,7 @@ def test_a_port_that_is_taken_is_said_before_anything_starts(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """gRPC would share it, and two nodes would answer for each other."""
-    monkeypatch.setattr(node.is_taken, "__defaults__", (0.0,))
+    monkeypatch.setattr(node, "PATIENCE", 0.0)
     monkeypatch.setattr(Node, "check", lambda _: None)
     started: list[object] = []
     monkeypatch.setattr(node, "Supervisor", lambda *known: started.append(known))
