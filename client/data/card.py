@@ -25,6 +25,8 @@ CHUNK = 256
 CANONICAL = "slices to the head, rows to the back, columns to the patient's left"
 SHOWN = "as pictures are shown: head up, the patient's right on the left"
 STORED = "as each file stores its axes (data.orientation: stored)"
+MUCH_PADDING = 0.1
+"""Share of an image's pixels that is padding, beyond which `site check` speaks of it."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,12 @@ class SplitCard:
     """Fewest, mean, most."""
     problems: tuple[str, ...]
     """Why the split cannot be used; none if it can."""
+    reduced: int = 0
+    """Records whose file has more pixels than are read (`max_side`)."""
+    padded: int = 0
+    """Records that are padded to a multiple (`multiple`)."""
+    padding: float = 0.0
+    """Largest share of one image's pixels that is padding."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,9 @@ def _split_card(
         patients=len(each) or None,
         images_a_patient=(min(each), len(patients) / len(each), max(each)) if each else None,
         problems=tuple(problems(records, site.domain)),
+        reduced=sum(fit.reduced != fit.stored for fit in records.fits),
+        padded=sum(fit.padding > 0 for fit in records.fits),
+        padding=max((fit.padding for fit in records.fits), default=0.0),
     )
 
 
@@ -276,6 +287,12 @@ def _warnings(
             said, _, remedy = what.partition(". ")
             sentence = f"{card.split}: {count} files {said}; the first is {first}"
             found.append(f"{sentence}. {remedy}" if remedy else sentence)
+        if card.padding > MUCH_PADDING:
+            found.append(
+                f"{card.split}: {card.padded} images are padded to sides that data.multiple "
+                f"divides, so that up to {100 * card.padding:.0f} % of an image repeats its edge: "
+                "choose a multiple that divides your images' sides"
+            )
         if card.duplicates:
             found.append(
                 f"{card.split}: {card.duplicates} images repeat another one pixel by pixel; what "

@@ -46,6 +46,10 @@ def _rows(card: Card) -> list[Row]:
     for i, shape in enumerate(_keys([c.shapes for c in splits])):
         cells = (f"{shape}: {c.shapes.get(shape, 0)}" for c in splits)
         rows.append(("" if i else "shapes", *cells))
+    if any(c.reduced for c in splits):
+        rows.append(("reduced", *(str(c.reduced) for c in splits)))
+    if any(c.padded for c in splits):
+        rows.append(("padded", *(f"{c.padded} (to {100 * c.padding:.0f} %)" for c in splits)))
     rows.append(("range", *(_pair(c.low, c.high, "{} to {}") for c in splits)))
     rows.append(("mean (sd)", *(_pair(c.mean, c.sd, "{} ({})") for c in splits)))
     for task in _keys([c.tasks for c in splits]):

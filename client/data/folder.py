@@ -13,6 +13,7 @@ from torch import Tensor
 
 from client.data import layout, pictures
 from client.data.cells import truth
+from client.data.fit import Fit, fit, padded, padded_mask
 from client.data.records import DataError, Records, Single, Unusable
 from client.data.sources import Folder
 from client.data.table import (
@@ -80,16 +81,18 @@ def listed(source: Folder, tasks: Sequence[Task]) -> list[Entry]:
     return layout.listed(source, tasks[0].labels)
 
 
-def fitted_to(picture: pictures.Picture, source: Folder, domain: Domain) -> tuple[Tensor, Tensor]:
-    """A picture as (C, H, W), and how much farther apart its pixels lie than the file's, (2,).
+def fitted_to(
+    picture: pictures.Picture, source: Folder, domain: Domain
+) -> tuple[Tensor, Tensor, Fit]:
+    """A picture as (C, H, W), how much farther apart its pixels lie than the file's, (2,), and what
+    became of its sides.
 
     Raises:
         Unusable: Too small, or pixels that are not finite.
     """
-    planes = [
-        np.array(pictures.fitted(plane, source.max_side, source.multiple))
-        for plane in picture.planes
-    ]
+    width, height = picture.size
+    size = fit((height, width), source.max_side, source.multiple)
+    planes = [np.array(pictures.reduced(plane, size.reduced)) for plane in picture.planes]
     image = torch.from_numpy(np.stack(planes) if len(planes) > 1 else planes[0])
     if image.ndim == 2:
         image = image.expand(domain.channels, -1, -1)
@@ -97,29 +100,29 @@ def fitted_to(picture: pictures.Picture, source: Folder, domain: Domain) -> tupl
         image = image.movedim(-1, 0)
     if image.is_floating_point() and not image.isfinite().all():
         raise Unusable("NaN or infinite pixels")
-    stretch = torch.tensor(pictures.stretch(picture.size, source.max_side))
-    return image.contiguous(), stretch
+    stretch = torch.tensor(size.stored) / torch.tensor(size.reduced)
+    return padded(image, size), stretch, size
 
 
 def _opened(entry: Entry, source: Folder, domain: Domain, tasks: Sequence[Task]) -> Single:
     file = inside(source.path, entry.file)
     picture = pictures.picture(file, domain.channels)
-    image, stretch = fitted_to(picture, source, domain)
+    image, stretch, size = fitted_to(picture, source, domain)
     labels = {
         task.name: truth(
             task,
             entry.cells[task.labels],
             source.classes,
-            lambda cell, where: _mask(cell, source, picture, where),
+            lambda cell, where: _mask(cell, source, picture, size, where),
         )
         for task in tasks
     }
     known = spacing_of(entry) or domain.spacing
     spacing = None if known is None else torch.tensor(known) * stretch
-    return Single(image, labels, spacing, file=str(file))
+    return Single(image, labels, spacing, file=str(file), fit=size)
 
 
-def _mask(cell: str, source: Folder, picture: pictures.Picture, where: str) -> Tensor:
+def _mask(cell: str, source: Folder, picture: pictures.Picture, size: Fit, where: str) -> Tensor:
     mask = Image.new("I", picture.size, UNLABELLED)
     if cell:
         try:
@@ -128,6 +131,5 @@ def _mask(cell: str, source: Folder, picture: pictures.Picture, where: str) -> T
             raise Unusable(f"{where}, mask {cell}: {error}") from error
     if mask.size != picture.size:
         raise Unusable(f"{where}: mask {cell} is {mask.size}, its picture {picture.size} pixels")
-    nearest = Image.Resampling.NEAREST
-    mask = pictures.fitted(mask, source.max_side, source.multiple, nearest)
-    return torch.from_numpy(np.array(mask).astype(np.int64))
+    mask = pictures.reduced(mask, size.reduced, Image.Resampling.NEAREST)
+    return padded_mask(torch.from_numpy(np.array(mask).astype(np.int64)), size)

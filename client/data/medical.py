@@ -9,6 +9,7 @@ from torch import Tensor
 
 from client.data import dicom, nifti
 from client.data.cells import truth
+from client.data.fit import Fit, fit
 from client.data.records import DataError, Records, Single, Unusable
 from client.data.sources import Dicom, Nifti
 from client.data.table import (
@@ -120,6 +121,8 @@ class Opened:
     """What to look at in it, or what was chosen: sentences about "N files"."""
     volume: nifti.Volume | None = None
     """Of a NIfTI file, how it lies: what its masks are held against. Its values are gone."""
+    fit: Fit | None = None
+    """What became of its sides."""
 
 
 def opened(
@@ -146,8 +149,9 @@ def opened(
     distance = found.spacing
     if named is not None or (distance is None and domain.spacing is not None):
         distance = torch.tensor(named or domain.spacing)
+    size = fit(tuple(found.image.shape[1:]), source.max_side, source.multiple)
     image, distance = fitted(found.image, distance, source.max_side, source.multiple)
-    return replace(found, image=image, spacing=distance)
+    return replace(found, image=image, spacing=distance, fit=size)
 
 
 def _found(source: Medical, name: str) -> Path:
@@ -178,4 +182,7 @@ def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]
     }
     file = str(path) if isinstance(source, Dicom) else nifti.identity(path)
     notes = tuple((entry.file, note) for note in found.notes)
-    return Single(found.image, labels, found.spacing, patient=found.patient, file=file, notes=notes)
+    return Single(
+        found.image, labels, found.spacing, patient=found.patient, file=file, notes=notes,
+        fit=found.fit,
+    )  # fmt: skip

@@ -18,7 +18,6 @@ from PIL.Image import Resampling, Transpose
 
 from client.data import png, tiff
 from client.data.records import Unusable
-from medformer.images import SIDES
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 SUFFIXES = frozenset(
@@ -77,39 +76,13 @@ def mask(path: Path) -> Image.Image:
         return _mask(path, image)
 
 
-def fitted(
-    image: Image.Image, max_side: int, multiple: int, resampling: Resampling = Resampling.BOX
+def reduced(
+    image: Image.Image, sides: tuple[int, ...], resampling: Resampling = Resampling.BOX
 ) -> Image.Image:
-    """The picture with its longer side at most `max_side` and sides a multiple of `multiple`.
-
-    Reduced keeping its aspect, then cut around its centre. With BOX every new pixel is the mean of
-    the area that it covers, so that no value leaves the picture's own range.
-
-    Raises:
-        Unusable: Less is left than the model can read.
-    """
-    size = image.size
-    if max(size) > max_side:
-        image = image.resize(_reduced(size, max_side), resampling)
-    width, height = (n - n % multiple for n in image.size)
-    least = SIDES[2][0]
-    if min(width, height) < least:
-        raise Unusable(
-            f"{size[0]} x {size[1]} pixels come to {width} x {height}, fewer than {least} a side"
-        )
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-def stretch(size: tuple[int, int], max_side: int) -> tuple[float, float]:
-    """How much farther apart pixels lie along H and W once `fitted` has reduced (W, H) sides."""
-    width, height = _reduced(size, max_side)
-    return (size[1] / height, size[0] / width)
-
-
-def _reduced(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    factor = min(1.0, max_side / max(size))
-    return (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
+    """The picture with these (H, W) pixels. With BOX every new pixel is the mean of the area that
+    it covers, so that no value leaves the picture's own range."""
+    size = (sides[1], sides[0])
+    return image if image.size == size else image.resize(size, resampling)
 
 
 @contextmanager

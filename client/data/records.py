@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch import Tensor
 from medformer.config import UNLABELLED, Domain, Task
 from medformer.errors import MedFormerError, one_line
 from medformer.images import SIDES
+
+if TYPE_CHECKING:
+    from client.data.fit import Fit
 
 
 class DataError(MedFormerError):
@@ -76,6 +80,8 @@ class Records:
     for the site's own eyes."""
     files: tuple[str, ...] = ()
     """Which file each row is of, "" of one that cannot be used; no entries where rows have none."""
+    fits: tuple["Fit", ...] = ()
+    """What became of the sides of each record that can be used, where a source fits them."""
 
     def __len__(self) -> int:
         return sum(len(stack) for stack in self.stacks)
@@ -123,6 +129,8 @@ class Single:
     """Its name, and what to look at or what was chosen."""
     file: str = ""
     """The same for the same file, however a table calls it."""
+    fit: "Fit | None" = None
+    """What became of its sides, if its source fits them."""
 
 
 def unusable(domain: Domain, tasks: Iterable[Task], fault: str) -> Single:
@@ -145,7 +153,8 @@ def grouped(singles: Iterable[Single], domain: Domain, tasks: Iterable[Task]) ->
     faults = tuple(one.fault for one in ordered if one.fault)
     notes = tuple(note for one in ordered for note in one.notes)
     patients, files = tuple(one.patient for one in ordered), tuple(one.file for one in ordered)
-    return Records(stacks, faults, patients, files=files, notes=notes)
+    fits = tuple(one.fit for one in ordered if one.fit)
+    return Records(stacks, faults, patients, files=files, notes=notes, fits=fits)
 
 
 def _stack(alike: list[Single]) -> Stack:

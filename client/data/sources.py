@@ -152,6 +152,16 @@ class Listed(Frozen):
     """Key of the hash. Another key is another division: keep it for the life of the record set."""
 
     @model_validator(mode="after")
+    def _a_multiple_fits(self) -> "Listed":
+        most, multiple = getattr(self, "max_side", None), getattr(self, "multiple", None)
+        if most is not None and multiple is not None and most - most % multiple < 16:
+            raise ValueError(
+                f"max_side {most} and multiple {multiple} leave sides of {most - most % multiple} "
+                "pixels, and the model reads 16 or more: choose a smaller multiple"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sensible(self) -> "Listed":
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes must differ, got {list(self.classes)}")
@@ -175,8 +185,8 @@ class Folder(Listed):
     max_side: StrictInt = Field(default=512, ge=16, le=512)
     """Pixels; a picture with a longer side is reduced to it, keeping its aspect."""
     multiple: StrictInt = Field(default=8, ge=1, le=64)
-    """Sides are cut to a multiple of so many pixels, around the centre, so that not every picture
-    has a shape of its own: those of one shape go through the model together."""
+    """Sides are padded to a multiple of so many pixels by repeating the outermost ones, so that not
+    every picture has a shape of its own: those of one shape go through the model together."""
 
     @model_validator(mode="after")
     def _a_side_has_a_multiple(self) -> "Folder":
@@ -217,7 +227,7 @@ class Volumetric(Listed):
     max_side: StrictInt = Field(default=128, ge=16, le=512)
     """Pixels or voxels; what has a longer side is reduced to it, keeping its aspect."""
     multiple: StrictInt = Field(default=8, ge=1, le=64)
-    """Sides are cut to a multiple of so many, around the centre; a shorter side stays."""
+    """Sides are padded to a multiple of so many by repeating the outermost; a shorter one stays."""
     orientation: Orientation = "canonical"
     """`stored` keeps the axes of each file, for sites whose files all lie in one way that no header
     says. Sites of one kind of image have to declare the same."""

@@ -105,7 +105,7 @@ def _image(path: Path, kind: str, site: Site) -> tuple[Tensor, Tensor | None]:
         if domain.rank != 2 or domain.channels not in (1, 3):
             raise Unusable(f"is a picture, but the site declares {domain.stem} images")
         picture = pictures.picture(path, domain.channels)
-        image, stretch = folder.fitted_to(picture, _as(Folder, site), domain)
+        image, stretch, _ = folder.fitted_to(picture, _as(Folder, site), domain)
         spacing = None if domain.spacing is None else torch.tensor(domain.spacing) * stretch
         return _sized(image), spacing
     if kind not in ("dicom", "nifti"):

@@ -413,7 +413,7 @@ def test_a_site_of_dicom_files_trains_by_patient(tmp_path: Path):
     check(site)
     records = load(site, "train")
     assert records.patients == ("P0", "P0", "P1", "P1", "P2", "P2")
-    assert records.stacks[0].images.shape == (6, 1, 16, 24)
+    assert records.stacks[0].images.shape == (6, 1, 24, 24)
     assert records.stacks[0].spacing is not None
     forget()
     (tmp_path / "train-0.dcm").write_bytes(b"no DICOM at all")

@@ -158,7 +158,7 @@ def test_a_table_answers_several_tasks(tmp_path: Path):
 
 
 def test_masks_follow_their_pictures(tmp_path: Path):
-    """Reduced and cut alike, classes never mixed."""
+    """Reduced alike, classes never mixed; what is padded is unlabelled."""
     draw(tmp_path / "a.png", 0, (100, 200))
     mask = np.zeros((100, 200), np.uint8)
     mask[:, 101:] = 2  # one reduced column lies half on either side
@@ -223,18 +223,19 @@ def test_colour_is_read_as_colour_or_as_pillows_grey(mode: str, tmp_path: Path):
     assert np.abs(grey[0].astype(int) - luma).max() <= near
 
 
-def test_sizes_are_reduced_and_cut_by_each_record_alone(tmp_path: Path):
-    """Longer side at most max_side, sides a multiple of 8, the middle kept, means of areas."""
+def test_sizes_are_reduced_and_padded_by_each_record_alone(tmp_path: Path):
+    """Longer side at most max_side, sides a multiple of 8, every pixel kept, means of areas."""
     sizes = {"a": (32, 32), "b": (39, 50), "c": (400, 200)}
     for i, (name, size) in enumerate(sizes.items()):
         draw(tmp_path / "train" / "x" / f"{name}.png", i, size)
     together = {i.shape: i for i in images_of(read(folder_site(tmp_path, max_side=100), "train"))}
-    assert set(together) == {(1, 32, 32), (1, 32, 48), (1, 96, 48)}
+    assert set(together) == {(1, 32, 32), (1, 40, 56), (1, 96, 48)}
     stored = np.asarray(Image.open(tmp_path / "train" / "x" / "b.png"))
-    assert np.array_equal(together[1, 32, 48][0], stored[3:35, 1:49])
+    edged = np.pad(stored, ((0, 1), (3, 3)), mode="edge")
+    assert np.array_equal(together[1, 40, 56][0], edged)
     wide = np.asarray(Image.open(tmp_path / "train" / "x" / "c.png")).astype(float)
-    means = wide.reshape(100, 4, 50, 4).mean((1, 3))[2:98, 1:49]
-    assert np.abs(together[1, 96, 48][0] - means).max() <= 1
+    exact = np.asarray(Image.fromarray(wide.astype(np.float32)).resize((48, 96), Image.BOX))
+    assert np.abs(together[1, 96, 48][0] - exact).max() <= 1
     for name in "ab":
         (tmp_path / "train" / "x" / f"{name}.png").unlink()
     (alone,) = images_of(read(folder_site(tmp_path, max_side=100), "train"))
@@ -260,7 +261,7 @@ BAD_FILES: list[tuple[str, Callable[[Path], object], str]] = [
     ("truncated", _truncated, "truncated"),
     ("text", lambda p: p.write_text("not a picture"), "is no PNG, JPEG, BMP or TIFF image"),
     ("nothing", lambda p: p.write_bytes(b""), "is no PNG, JPEG, BMP or TIFF image"),
-    ("small", lambda p: draw(p, 1, (15, 300)), "300 x 15 pixels come to 296 x 8, fewer than 16"),
+    ("small", lambda p: draw(p, 1, (15, 300)), "15 x 300 pixels, fewer than 16 a side"),
     ("bomb", lambda p: draw(p, 1, (200, 200)), "decompression bomb"),
     ("pages", _two_pages, "several pages"),
     ("nan", _not_finite, "NaN or infinite pixels"),

@@ -147,7 +147,7 @@ def test_rows_of_an_npz_file_have_a_line_each(made, site: Site, tmp_path: Path):
 
 @pytest.mark.parametrize(("shape", "channels"), [((70, 45), 1), ((33, 90), 3), ((600, 300), 1)])
 def test_a_picture_is_read_as_in_training(tmp_path: Path, shape, channels: int):
-    """Pixel by pixel, after the site's own reduction and cut."""
+    """Pixel by pixel, after the site's own reduction and padding."""
     domain = CHEST.model_copy(update={"channels": channels, "spacing": (0.5, 0.5)})
     for split in ("train", "val", "test"):
         draw(tmp_path / "scans" / split / "a" / "1.png", 1, shape, channels)
@@ -172,7 +172,7 @@ def listed_site(folder: Path, source: str, name: str, rank: int) -> Site:
 
 
 def test_a_nifti_volume_is_read_as_in_training(tmp_path: Path):
-    """Turned, windowed, reduced and cut; one of several volumes by its number."""
+    """Turned, windowed, reduced and padded; one of several volumes by its number."""
     nib = pytest.importorskip("nibabel")
     values = np.random.default_rng(0).normal(size=(50, 40, 30, 2))
     nib.save(nib.Nifti1Image(values, np.diag([-2.0, 1, 1, 1])), tmp_path / "a.nii.gz")
@@ -216,7 +216,7 @@ def test_the_sites_own_window_and_fit_count_for_every_kind_of_file(tmp_path: Pat
     assert torch.equal(seen.image, read(windowed, "test").stacks[0].images[0])
     assert not torch.equal(seen.image, plain.image)
     (picture,) = opened(draw(tmp_path / "a.png", 1, (120, 90)), site)
-    assert picture.image.shape == (1, 40, 24)
+    assert picture.image.shape == (1, 40, 32)
     (stored,) = opened(tmp_path / "a.png", small_site().model_copy(update={"domain": CHEST}))
     assert stored.image.shape == (1, 120, 90)
 

@@ -16,7 +16,7 @@ from client.data.records import Unusable  # noqa: E402
 from client.data.sources import Nifti  # noqa: E402
 from client.data.volumes import fitted, fitted_mask  # noqa: E402
 from client.site import Privacy, Site  # noqa: E402
-from medformer.config import Domain, Task  # noqa: E402
+from medformer.config import UNLABELLED, Domain, Task  # noqa: E402
 
 FLAT = Domain(name="flat", modality="mr", anatomy="head", channels=1)
 VOLUME = Domain(name="volume", modality="mr", anatomy="head", channels=1, rank=3)
@@ -120,15 +120,16 @@ def test_a_volume_is_reduced_in_its_long_sides_only():
     """Scans have fewer slices than rows; spacing follows, values stay means, masks stay classes."""
     image = torch.arange(40 * 256 * 200, dtype=torch.float32).view(1, 40, 256, 200)
     small, spacing = fitted(image, torch.tensor([4.0, 0.5, 0.5]), 128, 8)
-    assert small.shape == (1, 32, 128, 96)
+    assert small.shape == (1, 32, 128, 104)
     assert spacing is not None
     assert spacing.tolist() == pytest.approx([5.0, 1.0, 1.0])
     assert float(small.mean()) == pytest.approx(float(image.mean()), rel=1e-3)
     mask = (torch.arange(256)[None, :, None] >= 128).long().expand(40, 256, 200)
     fitting = fitted_mask(mask, 128, 8)
     assert fitting.shape == small.shape[1:]
-    assert fitting[:, :64].max() == 0
-    assert fitting[:, 64:].min() == 1
+    assert fitting[:, :64, 2:-2].unique().tolist() == [0]
+    assert fitting[:, 64:, 2:-2].unique().tolist() == [1]
+    assert fitting[..., [0, 1, -2, -1]].unique().tolist() == [UNLABELLED]
     with pytest.raises(Unusable, match="fewer than 16 a side"):
         fitted(torch.zeros(1, 8, 64, 64), None, 128, 8)
 
