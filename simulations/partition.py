@@ -12,21 +12,27 @@ Rows = list[int]
 SMALLEST_PART = 16
 
 
-def partition(labels: Sequence[int], split: Split, seed: int) -> list[Rows]:
+def partition(labels: Sequence[int], split: Split, seed: int, part: str = "train") -> list[Rows]:
     """Rows of each site, sorted; together they are every row exactly once.
 
+    Args:
+        part: train or val, whose labels these are; for messages.
     Raises:
         ConfigError: Too few rows, or no division with at least 16 rows a site was found.
     """
     if len(labels) < SMALLEST_PART * split.sites:
-        raise ConfigError(f"{len(labels)} images are too few for {split.sites} sites")
+        raise ConfigError(
+            f"{split.dataset}: {part} has {len(labels)} images, too few for {split.sites} sites of "
+            f"at least {SMALLEST_PART}: at most {len(labels) // SMALLEST_PART} sites can share them"
+        )
     try:
         parts = _partitioner(labels, split, seed)
         return [sorted(parts.load_partition(i)["index"]) for i in range(split.sites)]
     except ValueError as error:
         raise ConfigError(
             f"alpha {split.alpha:g} over {split.sites} sites leaves a site with fewer than "
-            f"{SMALLEST_PART} images: use a larger alpha or fewer sites"
+            f"{SMALLEST_PART} of the {len(labels)} images of {part}: use a larger alpha or fewer "
+            "sites"
         ) from error
 
 

@@ -190,7 +190,7 @@ def _divide(
 ) -> list[ScenarioSite]:
     """Write each site's rows, and give its source the file."""
     path = medmnist.find(split.dataset, split.size, whole.root)
-    rows = {part: partition(_labels(path, part), split, seed) for part in ("train", "val")}
+    rows = {part: partition(_labels(path, part), split, seed, part) for part in ("train", "val")}
     divided, prints = [], {}
     for i, member in enumerate(members):
         mine = {part: rows[part][i] for part in rows}

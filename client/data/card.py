@@ -15,6 +15,7 @@ import torch
 
 from client.data import doubts, withdrawn
 from client.data.load import read
+from client.data.near import near_copies, thumbnails
 from client.data.records import DataError, Records, problems
 from client.data.sources import Nifti, Volumetric
 from client.site import Site
@@ -97,6 +98,8 @@ class Card:
     """What can be used but should be looked at."""
     problems: tuple[str, ...] = ()
     """What has to be mended in folder or table, whatever the splits are like."""
+    near_copies: Mapping[str, int] = field(default_factory=dict)
+    """`train+test` -> images of the second split that look nearly like one of the first."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
     """Suffix -> files below the folder that are no record and no part of one."""
     orientation: str = ""
@@ -105,7 +108,7 @@ class Card:
 
 def data_card(site: Site) -> Card:
     """Read every split, whatever the others are like, and count."""
-    cards, prints, patients = [], {}, {}
+    cards, prints, patients, small = [], {}, {}, {}
     left_out: set[str] = set()
     for split in ("train", "val", "test"):
         try:
@@ -115,11 +118,20 @@ def data_card(site: Site) -> Card:
             cards.append(_unread(split, str(error)))
             continue
         prints[split], patients[split] = _fingerprints(records), own
+        small[split] = thumbnails(records)
         left_out |= set(records.withdrawn)
         cards.append(_split_card(site, split, records, prints[split], own))
     images = _shared({split: set(values) for split, values in prints.items()})
     persons = _shared({split: set(values) for split, values in patients.items()})
+    near = near_copies(small, prints)
     warnings = [*_warnings(site, cards, images, persons), *_unknown(site, left_out)]
+    for pair, count in near.items():
+        first, second = pair.split("+")
+        warnings.append(
+            f"{second}: {count} images look nearly like one of {first}, though not pixel by pixel: "
+            "perhaps the same picture saved twice, or another of the same patient, and then "
+            "metrics on them are too good"
+        )
     lying = orientation(site)
     if lying == STORED:
         warnings.append(
@@ -134,9 +146,18 @@ def data_card(site: Site) -> Card:
     except (DataError, OSError):
         pass  # every split says so
     return Card(
-        HEADING, site.name, site.privacy.unit, tuple(cards), images, persons, tuple(warnings),
-        tuple(wrong), passed, lying,
-    )  # fmt: skip
+        heading=HEADING,
+        site=site.name,
+        unit=site.privacy.unit,
+        splits=tuple(cards),
+        shared_images=images,
+        shared_patients=persons,
+        warnings=tuple(warnings),
+        problems=tuple(wrong),
+        near_copies=near,
+        passed_over=passed,
+        orientation=lying,
+    )
 
 
 def orientation(site: Site) -> str:

@@ -15,6 +15,7 @@ def as_text(card: Card) -> str:
     lines += [
         "",
         f"identical images in two splits: {_counts(card.shared_images)}",
+        f"near copies in two splits: {_counts(card.near_copies)}",
         f"patients in two splits: {_counts(card.shared_patients)}",
         f"orientation: {card.orientation}",
     ]

@@ -170,9 +170,15 @@ def _stack(alike: list[Single]) -> Stack:
 def of_known_patients(records: Records) -> Records:
     """The same records; those of which nobody knows whose they are cannot be used, because their
     patient may have others."""
-    known = torch.tensor([bool(patient) for patient in records.patients])
-    unknown = int((~known).sum())
-    return _only(records, known, f"{unknown} images without a patient id" if unknown else "")
+    known = torch.tensor([bool(patient) for patient in records.patients], dtype=torch.bool)
+    # What cannot be used anyway has a fault of its own, which is the one to mend.
+    lacking = (~known & records.valid).nonzero().flatten().tolist()
+    if not lacking:
+        return _only(records, known, "")
+    names = sorted(Path(records.files[row]).name for row in lacking)
+    first = f"{names[0]} the first, " if names[0] else ""
+    fault = f"{len(lacking)} images without a patient id, {first}which unit: patient needs"
+    return _only(records, known, one_line(fault, 300))
 
 
 def listed_once(records: Records) -> Records:
@@ -204,7 +210,7 @@ def _only(records: Records, usable: Tensor, fault: str) -> Records:
             value[~own] = 0
         stacks.append(replace(stack, images=images, labels=labels, valid=stack.valid & own))
     faults = (fault,) if fault else ()
-    return replace(records, stacks=tuple(stacks), faults=faults + records.faults)
+    return replace(records, stacks=tuple(stacks), faults=records.faults + faults)
 
 
 def pooled(several: Iterable[Records]) -> Records:

@@ -231,3 +231,17 @@ def test_sources_that_know_no_patient_are_refused(site: Site):
     counted = {**privacy, "class_balance_noise": 20}
     with pytest.raises(ValidationError, match="class_balance_noise counts images"):
         Site.model_validate({**site.model_dump(), "data": folder, "privacy": counted})
+
+
+def test_the_first_reason_is_the_files_own(tmp_path: Path):
+    """A picture that cannot be read is not one of nobody; only those that could be used are."""
+    site = patients_site(tmp_path, {"p0": 2, "": 1})
+    (tmp_path / "train-0-0.png").write_bytes(b"no picture")
+    (tmp_path / "train-1-0.png").write_bytes(b"no picture")
+    faults = read(site, "train").faults
+    assert len(faults) == 2
+    assert all("is no PNG" in fault for fault in faults)
+    draw(tmp_path / "train-1-0.png", 1)
+    assert read(site, "train").faults[-1] == (
+        "1 images without a patient id, train-1-0.png the first, which unit: patient needs"
+    )

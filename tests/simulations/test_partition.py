@@ -36,6 +36,7 @@ def test_a_smaller_alpha_is_more_skewed():
 
 
 def test_impossible_divisions_are_refused():
-    """Too few rows for the sites."""
-    with pytest.raises(ConfigError, match="too few for 40 sites"):
-        partition(LABELS[:100], Split(dataset="x", sites=40), 0)
+    """Too few rows for the sites; the message counts those of the split that it names."""
+    said = "x: val has 100 images, too few for 40 sites of at least 16: at most 6 sites"
+    with pytest.raises(ConfigError, match=said):
+        partition(LABELS[:100], Split(dataset="x", sites=40), 0, "val")
