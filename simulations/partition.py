@@ -1,47 +1,126 @@
-"""Divides one data set over sites, with flwr-datasets' partitioners."""
+"""Divides one data set over sites: its train rows by flwr-datasets, the others like them."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from medformer.errors import ConfigError
 from simulations.scenario import Split
 
 Rows = list[int]
+Labels = Sequence[int] | npt.NDArray[np.generic]
+"""(N,), or (N, T) of several labels an image."""
 SMALLEST_PART = 16
+"""Train rows of a site. Of validation it has at least one."""
 
 
-def partition(labels: Sequence[int], split: Split, seed: int, part: str = "train") -> list[Rows]:
-    """Rows of each site, sorted; together they are every row exactly once.
+def divide(labels: Mapping[str, Labels], split: Split, seed: int) -> dict[str, list[Rows]]:
+    """Rows of each site in every part of a data set; `train` decides what a site is like.
+
+    A hospital's validation images come from the same patients as its training images, so where
+    labels are skewed they are skewed alike: each class of the other parts is divided by the shares
+    that the sites have of that class in `train`.
 
     Args:
-        part: train or val, whose labels these are; for messages.
+        labels: Part (`train`, `val`) -> labels.
+    Returns:
+        Part -> rows of each site.
     Raises:
-        ConfigError: Too few rows, or no division with at least 16 rows a site was found.
+        ConfigError: No such division, or one of several labels an image by label.
     """
-    if len(labels) < SMALLEST_PART * split.sites:
-        raise ConfigError(
-            f"{split.dataset}: {part} has {len(labels)} images, too few for {split.sites} sites of "
-            f"at least {SMALLEST_PART}: at most {len(labels) // SMALLEST_PART} sites can share them"
-        )
+    trained = partition(labels["train"], split, seed)
+    rows = {"train": trained}
+    for part, own in labels.items():
+        if part == "train":
+            continue
+        _enough(len(own), 1, split, part)
+        if split.method == "iid":
+            rows[part] = _drawn(_partitioner(np.zeros(len(own)), split, seed), split)
+        else:
+            rows[part] = _alike(_classes(own, split), _classes(labels["train"], split), trained)
+    return rows
+
+
+def partition(labels: Labels, split: Split, seed: int) -> list[Rows]:
+    """Train rows of each site, sorted; together they are every row exactly once.
+
+    Raises:
+        ConfigError: Too few rows, no division with at least 16 rows a site was found, or several
+            labels an image by label.
+    """
+    _enough(len(labels), SMALLEST_PART, split, "train")
+    # An even division asks for no label.
+    classes = np.zeros(len(labels)) if split.method == "iid" else _classes(labels, split)
     try:
-        parts = _partitioner(labels, split, seed)
-        return [sorted(parts.load_partition(i)["index"]) for i in range(split.sites)]
+        return _drawn(_partitioner(classes, split, seed), split)
     except ValueError as error:
         raise ConfigError(
-            f"alpha {split.alpha:g} over {split.sites} sites leaves a site with fewer than "
-            f"{SMALLEST_PART} of the {len(labels)} images of {part}: use a larger alpha or fewer "
-            "sites"
+            f"{split.dataset}: alpha {split.alpha:g} over {split.sites} sites leaves a site with "
+            f"fewer than {SMALLEST_PART} of the {len(labels)} images of train, in each of ten "
+            "draws: use a larger alpha, fewer sites, or another seed"
         ) from error
 
 
-def _partitioner(labels: Sequence[int], split: Split, seed: int) -> Any:
+def _enough(count: int, least: int, split: Split, part: str) -> None:
+    if count < least * split.sites:
+        raise ConfigError(
+            f"{split.dataset}: {part} has {count} images, too few for {split.sites} sites of at "
+            f"least {least}: at most {count // least} sites can share them"
+        )
+
+
+def _classes(labels: Labels, split: Split) -> npt.NDArray[np.int64]:
+    """(N,): the one class of each image."""
+    classes = np.asarray(labels)
+    if classes.ndim == 2 and classes.shape[1] > 1:
+        raise ConfigError(
+            f"{split.dataset}: an image has {classes.shape[1]} labels, so that there is no one "
+            "class to divide it by: use method: iid, or list its sites"
+        )
+    return classes.reshape(len(classes)).astype(np.int64)
+
+
+def _alike(
+    classes: npt.NDArray[np.int64], trained: npt.NDArray[np.int64], sites: Sequence[Rows]
+) -> list[Rows]:
+    """Rows of another part, each class by the sites' shares of it in `train`, rounded; a class that
+    train lacks by their sizes. Every site has at least one row."""
+    parts: list[Rows] = [[] for _ in sites]
+    sizes = np.array([len(rows) for rows in sites])
+    for label in np.unique(classes):
+        own = np.array([int((trained[rows] == label).sum()) for rows in sites])
+        shares = np.cumsum(own if own.any() else sizes)
+        rows = np.flatnonzero(classes == label)
+        cuts = np.rint(shares / shares[-1] * len(rows)).astype(int)[:-1]
+        for part, chosen in zip(parts, np.split(rows, cuts), strict=True):
+            part.extend(chosen.tolist())
+    for i, part in enumerate(parts):
+        if not part:  # a site of few rows: one of its commonest class that there is
+            commonest = np.bincount(trained[sites[i]], minlength=int(classes.max()) + 1)
+            donors = [p for p in parts if len(p) > 1]
+            row = max((r for p in donors for r in p), key=lambda r: int(commonest[classes[r]]))
+            next(p for p in donors if row in p).remove(row)
+            part.append(row)
+    return [sorted(part) for part in parts]
+
+
+def _drawn(parts: Any, split: Split) -> list[Rows]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of each draw that is repeated
+        return [sorted(parts.load_partition(i)["index"]) for i in range(split.sites)]
+
+
+def _partitioner(classes: npt.NDArray[np.generic], split: Split, seed: int) -> Any:
     from datasets import Dataset, disable_progress_bars
     from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner
 
     disable_progress_bars()
-    rows = {"label": [int(x) for x in labels], "index": list(range(len(labels)))}
+    rows = {"label": [int(x) for x in classes], "index": list(range(len(classes)))}
     parts = (
         IidPartitioner(num_partitions=split.sites)
         if split.method == "iid"

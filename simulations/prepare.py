@@ -24,7 +24,7 @@ from server.federation import Federation
 from server.following import at_work
 from server.protocol import SIMULATED_SITES
 from server.strategy import State
-from simulations.partition import fingerprint, partition
+from simulations.partition import divide, fingerprint
 from simulations.prepared import MARKER, Prepared, begun
 from simulations.scenario import (
     Scenario,
@@ -190,7 +190,7 @@ def _divide(
 ) -> list[ScenarioSite]:
     """Write each site's rows, and give its source the file."""
     path = medmnist.find(split.dataset, split.size, whole.root)
-    rows = {part: partition(_labels(path, part), split, seed, part) for part in ("train", "val")}
+    rows = divide({part: _labels(path, part) for part in ("train", "val")}, split, seed)
     divided, prints = [], {}
     for i, member in enumerate(members):
         mine = {part: rows[part][i] for part in rows}
@@ -203,13 +203,9 @@ def _divide(
     return divided
 
 
-def _labels(path: Path, split: str) -> list[int]:
-    _, columns = npz.read(path, split)
-    labels = columns["labels"]
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        raise ConfigError(f"{path}: a multi-label set cannot be divided by label: list its sites")
-    values: list[int] = labels.reshape(-1).tolist()
-    return values
+def _labels(path: Path, split: str) -> npz.Array:
+    """(N,), (N, 1) or (N, T): of every image of a split; no image is read."""
+    return npz.labels(path, split)
 
 
 def _declared(name: str, data: Source, declared: int | None) -> int:
