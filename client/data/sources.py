@@ -29,18 +29,6 @@ def check_side(dataset: str, size: int) -> None:
         raise ValueError(f"MedMNIST has {dataset} with sides of {known} pixels, not {size}")
 
 
-def check_multiple(max_side: int, multiple: int) -> None:
-    """Refuse a multiple that no side could be cut to.
-
-    Raises:
-        ValueError: It is larger than the longest side.
-    """
-    if multiple > max_side:
-        raise ValueError(
-            f"multiple {multiple} is larger than max_side {max_side}: no side is a multiple of it"
-        )
-
-
 class ScannerSettings(Frozen):
     """How a phantom site's scanner differs; meanings as in `medformer.phantoms.Scanner`."""
 
@@ -188,11 +176,6 @@ class Folder(Listed):
     """Sides are padded to a multiple of so many pixels by repeating the outermost ones, so that not
     every picture has a shape of its own: those of one shape go through the model together."""
 
-    @model_validator(mode="after")
-    def _a_side_has_a_multiple(self) -> "Folder":
-        check_multiple(self.max_side, self.multiple)
-        return self
-
 
 def _growing(window: tuple[float, float]) -> tuple[float, float]:
     low, high = window
@@ -234,11 +217,6 @@ class Volumetric(Listed):
     max_mib: StrictInt = Field(default=1_024, ge=1, le=4_096)
     """MiB of a record's file, and of its values as 32-bit numbers. What says that it has more
     cannot be used, and is not unpacked; reading takes up to three times as much memory."""
-
-    @model_validator(mode="after")
-    def _a_side_has_a_multiple(self) -> "Volumetric":
-        check_multiple(self.max_side, self.multiple)
-        return self
 
 
 class Dicom(Volumetric):
