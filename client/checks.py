@@ -31,6 +31,7 @@ from client.site import Site
 from client.starting import AlreadyUp, Start, conditions
 from client.users import users_of
 from medformer.errors import ConfigError, MedFormerError
+from medformer.words import unknown_words
 
 NAMED = 5
 """Records that a line names; the rest is counted."""
@@ -100,7 +101,7 @@ def every(place: Place, card: Card, first: Sequence[Check], *, offline: bool = F
         first: From `at_start`.
         offline: Dial nobody.
     """
-    looks: list[tuple[str, Callable[[Place], Lines]]] = [("packages", _packages)]
+    looks: list[tuple[str, Callable[[Place], Lines]]] = [("words", _words), ("packages", _packages)]
     if place.begun or place.state.exists():
         looks += [("records", _records), ("budget", _budget)]
     if place.begun or (place.folder / "policy.yaml").exists():
@@ -140,6 +141,19 @@ def _data(card: Card) -> Lines:
             yield Check("data", "FIX", f"{split.split}: {problem}{also}")
     yield from (Check("data", "FIX", problem) for problem in card.problems)
     yield from (Check("data", "NOTE", warning) for warning in card.warnings)
+
+
+def _words(place: Place) -> Lines:
+    """Modality and anatomy decide with whom a site shares concepts."""
+    domain = place.site.domain
+    unknown = unknown_words(domain)
+    yield from (Check("words", "FIX", f"domain: {text}") for text in unknown)
+    if not unknown:
+        yield Check("words", "NOTE" if domain.new else "OK", (
+            f"{domain.modality} of {domain.anatomy}: sites with images of the kind {domain.kind} "
+            "share concepts"
+            + (", and this one is new: it has to be spelt alike everywhere" if domain.new else "")
+        ))  # fmt: skip
 
 
 def _packages(place: Place) -> Lines:

@@ -33,6 +33,7 @@ from medformer import sockets
 from medformer.errors import ConfigError, MedFormerError
 from medformer.files import replace_file
 from medformer.processes import PATIENCE, Supervisor, free_port
+from medformer.words import unknown_words
 from server.bundle import quoted
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ class Node:
         policy = load_policy(self.folder / "policy.yaml")
         if kit["site"] != site.name:
             raise ConfigError(f"the kit is of the site {kit['site']!r}, site.yaml of {site.name!r}")
+        for unknown in unknown_words(site.domain):
+            raise ConfigError(f"{self.folder / 'site.yaml'}: domain: {unknown}")
         verify_kit(self.folder / "kit", policy.signer)
         private_key(self.folder / "node.key")
         self.private(site)

@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    StrictBool,
     StrictFloat,
     StrictInt,
     field_validator,
@@ -155,7 +156,12 @@ class Domain(Frozen):
     name: Name
     """Domain id for the adversarial discriminator; sites may share one."""
     modality: Name
+    """A word of `medformer.words.MODALITIES`, or one that the consortium has agreed on."""
     anatomy: Name
+    """The same of `medformer.words.ANATOMIES`."""
+    new: StrictBool = Field(default=False, exclude=True)
+    """Whether modality or anatomy is a word of the consortium's own: a site that spells it in
+    another way has another kind of image, and shares no concepts. For settings; never sent."""
     channels: StrictInt = Field(ge=1, le=64)
     rank: Literal[2, 3] = 2
     """Spatial dimensions of an image."""

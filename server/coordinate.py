@@ -160,7 +160,8 @@ class Run:
                 f"site {site.name!r} runs other sources than the server: install the same "
                 "version everywhere, and start the SuperLink in an empty folder"
             )
-        if _domain(answer.domain) != site.domain:
+        declared = _domain(answer.domain)
+        if declared is None or declared.model_dump() != site.domain.model_dump():
             raise FederationError(f"site {site.name!r} declares another domain: {answer!r:.500}")
         self._present.add(site.name)
 

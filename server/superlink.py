@@ -29,6 +29,7 @@ from medformer.errors import ConfigError
 from medformer.files import is_secret, replace_file, write_secret
 from medformer.processes import Supervisor, free_port, is_taken
 from medformer.settings import explain, read_yaml
+from medformer.words import unknown_words
 from server.admission import NODES, Admission
 from server.bundle import APP_ID, RUN_CONFIG, VERSION, toml, write_app
 from server.deployment import FEDERATION
@@ -112,7 +113,11 @@ def load_run(path: Path) -> RunFile:
     Raises:
         ConfigError: Missing, not YAML, unknown key, wrong type or value.
     """
-    return read_yaml(path, RunFile)
+    run = read_yaml(path, RunFile)
+    for name, domain in run.sites.items():
+        for unknown in unknown_words(domain):
+            raise ConfigError(f"{path}: sites: {name}: {unknown}")
+    return run
 
 
 @dataclass(frozen=True)

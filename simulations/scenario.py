@@ -17,6 +17,7 @@ from medformer.config import Domain, Frozen, ModelConfig, Name, Task
 from medformer.errors import ConfigError
 from medformer.settings import checked, explain, load_document
 from medformer.vocabulary import ANATOMY
+from medformer.words import unknown_words
 from medformer.yaml_text import Document, Place, parse
 from server.federation import Federation, PublicSite, with_public_start
 from server.pretraining import phantom_domains
@@ -258,6 +259,8 @@ def describe(site: ScenarioSite) -> tuple[Domain, tuple[Task, ...]]:
         tasks = tasks or (facts.task,)
     if domain is None or not tasks:
         raise ConfigError(f"site {site.name}: this source needs `domain` and `tasks`")
+    for unknown in unknown_words(domain):
+        raise ConfigError(f"site {site.name}: domain: {unknown}")
     return domain, tasks
 
 

@@ -4,6 +4,7 @@ What becomes of a record (its split, its shape, its label, whether it can be use
 that record alone and of what the site declares, so that adding one changes no other. H, W pixels.
 """
 
+import os
 from collections.abc import Sequence, Set
 
 import numpy as np
@@ -73,6 +74,10 @@ def listed(source: Folder, tasks: Sequence[Task]) -> list[Entry]:
         raise DataError(f"{source.path}: no such folder. Check data.path in site.yaml")
     if (source.path / TABLE).is_file():
         return from_table(source, sorted({task.labels for task in tasks}))
+    if other := [name for name in os.listdir(source.path) if name.lower() == TABLE]:
+        raise DataError(
+            f"{source.path}: has {other[0]!r}: rename it to {TABLE}, or nobody reads it"
+        )
     if len(tasks) != 1 or tasks[0].kind in ("dense", "multi-label"):
         raise DataError(
             f"{source.path}: class folders answer one task of one class an image. For other tasks "

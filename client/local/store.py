@@ -169,7 +169,7 @@ def open_local(path: Path, site: Site) -> LocalModel:
         ) from error
     for what, made, own in (
         ("site", fitted.site, site.name),
-        ("domain", fitted.domain, site.domain),
+        ("domain", fitted.domain.model_dump(), site.domain.model_dump()),
         ("tasks", fitted.tasks, site.tasks),
     ):
         if made != own:

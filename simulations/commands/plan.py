@@ -53,6 +53,14 @@ def run(arguments: argparse.Namespace) -> None:
             {
                 "site": site.name,
                 "unit": plan.unit,
+                "kind": site.domain.kind,
+                "shares_with": [
+                    other.name
+                    for other in sites
+                    if other is not site
+                    and other.domain.kind == site.domain.kind
+                    and site.domain.kind in shared
+                ],
                 "epsilon": plan.epsilon,
                 "delta": plan.delta,
                 "epsilon_budget": site.privacy.lifetime_epsilon,
@@ -108,6 +116,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"n_public {row['n_public']}"
             + (f", n_labelled {row['n_labelled']}" if row["n_labelled"] else "")
         )
+        whom = ", ".join(row["shares_with"]) or "no other site"
+        lines.append(f"  kind of image {row['kind']}; shares its concepts with {whom}")
         lines.append(
             f"  {'phase':<18}{'rounds':>7}{'steps':>7}{'sample_rate':>13}"
             f"{'noise_multiplier':>18}{'max_grad_norm':>15}{'signal/noise':>14}"

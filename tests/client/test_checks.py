@@ -102,8 +102,8 @@ def test_a_site_that_is_ready_is_told_so_and_up_agrees(north: Path):
     found = looked(north)
     assert [line.name for line in found if line.state != "OK"] == ["users"], found
     assert list(dict.fromkeys(line.name for line in found)) == [
-        "data", "users", "key", "files", "records", "budget", "policy", "code", "disk", "kit",
-        "start",
+        "data", "users", "key", "files", "words", "records", "budget", "policy", "code", "disk",
+        "kit", "start",
     ]  # fmt: skip
     Node(north).check()
     made = {p for p in north.rglob("*")} - before
@@ -140,6 +140,13 @@ HARMS: list[tuple[str, Harm, str, str]] = [
      "data", "1 images without a patient id"),
     ("no labels for val", lambda f: edited(f.parent / "records/labels.csv", ",val", ",test"),
      "data", "the split val is empty"),
+    ("a patient in two splits", lambda f: edited(f.parent / "records/labels.csv", "p4", "p0"),
+     "data", r"1 of 5 patients have images in several splits, 'p0' the first \(train, val\)"),
+    ("patients by another name", lambda f: edited(f.parent / "records/labels.csv", "patient",
+                                                  "subject_id"),
+     "data", "unknown column 'subject_id'"),
+    ("a word that is misspelt", lambda f: edited(f / "site.yaml", "chest-xray", "chest-xrax"),
+     "words", "'chest-xrax' is no known word. Did you mean 'chest-xray'"),
     ("no policy", lambda f: (f / "policy.yaml").unlink(), "policy", "cannot be read as YAML"),
     ("a typing error in it", lambda f: edited(f / "policy.yaml", "objectives", "objectivs"),
      "policy", "Did you mean `objectives`"),

@@ -157,3 +157,10 @@ def test_links_are_followed_inside_and_not_outside(tmp_path: Path):
     records = read(site, "train")
     assert any("c/1.png: lies outside of data.path" in fault for fault in records.faults)
     assert int(records.valid.sum()) == 2
+
+
+def test_a_table_by_another_name_is_told(tmp_path: Path):
+    """Else pictures beside it would only be said to lie in no class folder."""
+    (tmp_path / "Labels.CSV").write_text("file,labels")
+    with pytest.raises(DataError, match=r"has 'Labels.CSV': rename it to labels.csv"):
+        check(site_of(tmp_path, "1.png"))
