@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from medformer.errors import MedFormerError
-from medformer.files import write_secret
+from medformer.files import replace_file, write_secret
 
 AUTHORITY_DAYS = 3_650
 SKEW = timedelta(minutes=5)
@@ -54,8 +54,11 @@ def new_authority(key: Path, certificate: Path, name: str) -> None:
         )
         .sign(private, hashes.SHA256())
     )
-    _write(key, private)
-    certificate.write_bytes(made.public_bytes(Encoding.PEM))
+    if key.exists():
+        raise AuthorityError(f"{key}: there is a key already, and it is not replaced")
+    key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    replace_file(certificate, made.public_bytes(Encoding.PEM))
+    _write(key, private)  # last: `provision` makes both again while there is no key
 
 
 def new_server_certificate(

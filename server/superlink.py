@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 from pydantic import Field, StrictFloat, StrictInt, ValidationError, model_validator
 
 from medformer.config import Domain, ModelConfig, Name
@@ -337,16 +339,22 @@ class SuperLink:
         return done.stdout
 
     def check_health(self) -> None:
-        """Ask its health service, as units and containers do.
+        """Ask its health service, and the door through which hospitals come, as units do.
 
         Raises:
-            SuperLinkError: It does not serve.
+            SuperLinkError: One of them does not serve.
         """
-        port = load(self.folder).health_port
+        consortium = load(self.folder)
+        port = consortium.health_port
         if not healthy(port):
             raise SuperLinkError(
                 f"the SuperLink does not serve (health at 127.0.0.1:{port}): fedmedformer "
                 f"consortium up {self.folder}"
+            )
+        if why := closed_door(consortium, self.kit / "ca.crt"):
+            raise SuperLinkError(
+                f"the SuperLink serves, but hospitals do not reach it at port {consortium.port}: "
+                f"{why}; see what fedmedformer consortium up {self.folder} says"
             )
 
     def _ready(self) -> Consortium:
@@ -374,6 +382,27 @@ class SuperLink:
             "FLWR_HOME": str((self.folder / "flower").absolute()),
             **FLOWER_SWITCHES,
         }
+
+
+def closed_door(consortium: Consortium, authority: Path) -> str:
+    """What is wrong with the way that hospitals come, asked on this machine; empty if nothing is.
+
+    Args:
+        authority: Certificate that the server's is held against, as hospitals do.
+    """
+    any_ = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    listens = any_.get(consortium.listen, consortium.listen)
+    host = f"[{listens}]" if ":" in listens else listens
+    try:
+        context = ssl.create_default_context(cafile=str(authority))
+        with httpx.Client(verify=context, trust_env=False, timeout=5) as client:
+            answer = client.get(
+                f"https://{host}:{consortium.port}/health",
+                extensions={"sni_hostname": consortium.hosts[0]},
+            )
+    except (httpx.HTTPError, OSError) as error:
+        return str(error)
+    return "" if answer.status_code == 200 else f"HTTP {answer.status_code}"
 
 
 def healthy(port: int) -> bool:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from client.joining import init
+from client.joining import init, known_by
 from client.policy import load_policy
 from client.site import load_site
 from medformer.errors import ConfigError
@@ -86,3 +86,17 @@ def test_from_site_init_to_the_kit_with_commands(
     assert (consortium / "kits" / "north" / "kit.json").exists()
     assert main(["site", "init", str(site), "--name", "north"]) == 1
     assert "has a key already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("broken", ["site.yaml", "policy.yaml", "node.pub", "request.json"])
+def test_a_start_that_failed_can_be_repeated(tmp_path: Path, broken: str):
+    """A folder in the place of a file, say: there is no key yet that would keep the next one."""
+    (tmp_path / "n" / broken).mkdir(parents=True)
+    if broken.endswith(".yaml"):  # is there already, and stays; here the partial file is in the way
+        (tmp_path / "n" / broken).rename(tmp_path / "n" / f"{broken}.partial")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        init(tmp_path / "n", "north")
+    assert not (tmp_path / "n" / "node.key").exists()
+    next((tmp_path / "n").glob(f"{broken}*")).rmdir()
+    told = init(tmp_path / "n", "north")
+    assert known_by(tmp_path / "n") == told

@@ -110,7 +110,8 @@ def test_what_is_no_kit_of_ours_leaves_everything_as_it_was(
     harm(kit)
     capsys.readouterr()
     assert main(["site", "init", str(folder), "--kit", str(kit)]) == 1
-    said = capsys.readouterr().err
+    out, said = capsys.readouterr()
+    assert out == "", "nothing is said to be there before it is"
     assert any(part in said for part in reason.split("|")), said
     after = {str(f): f.read_bytes() for f in folder.parent.rglob("*") if f.is_file() and f != kit}
     assert after == before

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import zipfile
@@ -17,10 +18,18 @@ from server.authority import new_authority, new_server_certificate
 from server.errors import SuperLinkError
 from server.kits import zipped
 from server.members import REVOKED, revoke, revoked
-from server.provision import FILE, init, provision
+from server.provision import FILE, init, load, provision
 from server.superlink import SuperLink
 from simulations.cli import main
+from tests.client.tls import answering
 from tests.server.test_provision import bytes_of, joining, members
+
+RUN = """\
+name: lungs-1
+phases:
+  - {{name: supervised, rounds: {rounds}, objectives: {{supervised: 1.0}}, expected_batch_size: 16}}
+sites: {{north: {{name: north, modality: chest-xray, anatomy: chest, channels: 1}}}}
+"""
 
 
 @pytest.fixture
@@ -143,6 +152,56 @@ def test_two_consortia_on_one_machine_need_two_health_ports(
             file.write(f"health_port: {port}\n")
         with pytest.raises(SuperLinkError, match=f"port {port} .* is taken.* health_port in"):
             SuperLink(folder).up()
+
+
+def test_a_superlink_behind_a_closed_door_is_not_said_to_serve(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Hospitals come through the gateway: it may be gone, or answer that nobody is behind it."""
+    monkeypatch.setattr("server.superlink.healthy", lambda _: True)
+    provision(folder)
+    with answering(folder / "kits" / "server") as port:
+        reconfigured(folder, port)
+        SuperLink(folder).check_health()
+        monkeypatch.setattr("server.superlink.healthy", lambda _: False)
+        with pytest.raises(SuperLinkError, match="does not serve"):
+            SuperLink(folder).check_health()
+        monkeypatch.setattr("server.superlink.healthy", lambda _: True)
+    with pytest.raises(SuperLinkError, match=f"do not reach it at port {port}"):
+        SuperLink(folder).check_health()
+    with answering(folder / "kits" / "server", status=503) as port:
+        reconfigured(folder, port)
+        with pytest.raises(SuperLinkError, match="HTTP 503"):
+            SuperLink(folder).check_health()
+
+
+def reconfigured(folder: Path, port: int) -> None:
+    """It listens at another port."""
+    text = re.sub(r"^port: .*", f"port: {port}", (folder / FILE).read_text(), flags=re.MULTILINE)
+    (folder / FILE).write_text(text)
+
+
+def test_a_submission_that_never_began_leaves_its_folder_free(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Say, because the SuperLink was not up, and run.yaml was edited meanwhile."""
+
+    def refuses(*_: object, **__: object) -> str:
+        raise SuperLinkError("is not up")
+
+    monkeypatch.setattr(SuperLink, "flwr", refuses)
+    members(folder, north="0" * 32)
+    (folder / "kits" / "server").mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(SuperLink, "_ready", lambda self: load(self.folder))
+    file, out = tmp_path / "run.yaml", tmp_path / "run"
+    for rounds in (2, 3):
+        file.write_text(RUN.format(rounds=rounds))
+        with pytest.raises(SuperLinkError, match="is not up"):
+            SuperLink(folder).submit(file, out)
+    (out / "run.json").write_text("{}")
+    file.write_text(RUN.format(rounds=4))
+    with pytest.raises(ConfigError, match="holds another run; choose another folder"):
+        SuperLink(folder).submit(file, out)
 
 
 def test_a_site_cannot_be_called_server(folder: Path):
