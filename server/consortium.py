@@ -87,12 +87,14 @@ def _superlink(arguments: argparse.Namespace) -> None:
         own.up()
     elif arguments.action == "submit" and arguments.follow:
         from server.following import follow
+        from server.provision import load
 
         def show(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
         out = arguments.out
-        follow(out, lambda: own.submit(arguments.run, out), arguments.retries, show)
+        wait = load(arguments.folder).start_seconds
+        follow(out, lambda: own.submit(arguments.run, out), arguments.retries, show, wait)
         print(f"report: {out / 'report.html'}")
     elif arguments.action == "submit":
         print(f"run {own.submit(arguments.run, arguments.out)}: {arguments.out}")

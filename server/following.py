@@ -64,7 +64,13 @@ def at_work(folder: Path) -> bool:
     return False
 
 
-def follow(folder: Path, submit: Callable[[], str], retries: int, show: Show) -> None:
+def follow(
+    folder: Path,
+    submit: Callable[[], str],
+    retries: int,
+    show: Show,
+    start_seconds: float | None = None,
+) -> None:
     """Submit a run, show its rounds, and submit it again while it is interrupted.
 
     Args:
@@ -72,6 +78,7 @@ def follow(folder: Path, submit: Callable[[], str], retries: int, show: Show) ->
         submit: Begins the run, or goes on with it.
         retries: How often in a row, without a round in between, it is submitted again.
         show: Told each line of progress.
+        start_seconds: From a submission until its process is at work; `START_SECONDS` if left out.
     Raises:
         ConfigError: The run file cannot be used, or the folder is of another run.
         SuperLinkError: It is not up, and there are no retries.
@@ -88,7 +95,7 @@ def follow(folder: Path, submit: Callable[[], str], retries: int, show: Show) ->
                 raise  # nothing that waiting would mend, as a run file that cannot be used
             reason = str(error)
         else:
-            reason = _watch(folder, rows)
+            reason = _watch(folder, rows, start_seconds or START_SECONDS)
         if not reason:
             return
         left = (retries if rows.shown > before else left) - 1
@@ -113,7 +120,7 @@ class _Rows:
         self.shown = len(rows)
 
 
-def _watch(folder: Path, rows: _Rows) -> str:
+def _watch(folder: Path, rows: _Rows, start_seconds: float) -> str:
     """Until the run is done: "", or interrupted: why.
 
     Raises:
@@ -131,8 +138,11 @@ def _watch(folder: Path, rows: _Rows) -> str:
             return str(outcome["reason"])
         if started and not working:
             return "the server's process died"
-        if not started and time.monotonic() - began > START_SECONDS:
-            return "the server's process did not start"
+        if not started and time.monotonic() - began > start_seconds:
+            return (
+                f"the server's process did not start within {start_seconds:g} s (start_seconds in "
+                "consortium.yaml)"
+            )
         time.sleep(POLL)
 
 

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, StrictInt, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StrictFloat, StrictInt, ValidationError, model_validator
 
 from medformer import certificate as certificates
 from medformer.config import Frozen, Name
@@ -83,6 +83,9 @@ class Consortium(Frozen):
     port: StrictInt = Field(default=9092, ge=1, le=65_535)
     health_port: StrictInt = Field(default=9095, ge=1, le=65_535)
     """Of the SuperLink's health service, on this machine only."""
+    start_seconds: StrictFloat = Field(default=60, gt=0, le=10_000)
+    """In which the SuperLink has to start, and after a submission the run's process; Flower's own
+    command may take twice as long to answer."""
     certificate_days: StrictInt = Field(default=365, ge=1, le=825)
     sites: dict[Annotated[str, AfterValidator(_member)], Fingerprint] = Field(default_factory=dict)
 

@@ -50,11 +50,8 @@ from server.serving import Serving
 
 log = logging.getLogger(__name__)
 
-START_SECONDS = 60.0
 FOLLOW_SECONDS = 2.0
 """Between looks at the keys in the server's kit, while it is up."""
-FLWR_SECONDS = 120
-"""Flower's own command may take so long to answer."""
 SUBMITTED = "submitted.json"
 """In a run folder: Flower's id of the newest submission."""
 
@@ -161,9 +158,8 @@ class SuperLink:
 
     def _supervise(self, consortium: Consortium, inner: int, apps: Serving, door: Serving) -> None:
         """Keep Flower's processes running until a signal comes."""
-        here = {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
         hub_url = f"http://127.0.0.1:{apps.port}"
-        environment = {**self._environment(), **here, "FLWR_SUPERGRID_API_URL": hub_url}
+        environment = {**self._environment(), "FLWR_SUPERGRID_API_URL": hub_url}
         self.secret.unlink(missing_ok=True)
         write_secret(self.secret, secrets.token_bytes(32))
         commands = self.commands(consortium, inner)
@@ -186,9 +182,11 @@ class SuperLink:
             if healthy(consortium.health_port):
                 open_ = True
                 log.info("serving at %s:%d", consortium.hosts[0], consortium.port)
-            elif time.monotonic() - began > START_SECONDS:
+            elif time.monotonic() - began > consortium.start_seconds:
                 raise SuperLinkError(
-                    f"the SuperLink does not start; see {self.folder / 'logs' / 'superlink.log'}"
+                    f"the SuperLink does not start within {consortium.start_seconds:g} s "
+                    f"(start_seconds in {self.folder / FILE}); see "
+                    f"{self.folder / 'logs' / 'superlink.log'}"
                 )
 
         supervisor.run(on_tick=look)
@@ -319,16 +317,17 @@ class SuperLink:
         Raises:
             SuperLinkError: It says no, gives no answer in time, or is not up.
         """
+        seconds = 2 * load(self.folder).start_seconds
         try:
             done = subprocess.run(
                 [str(Path(sys.executable).parent / "flwr"), *arguments],
-                env=self._environment(), capture_output=True, text=True, timeout=FLWR_SECONDS,
+                env=self._environment(), capture_output=True, text=True, timeout=seconds,
                 check=False, cwd=cwd,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise SuperLinkError(
-                f"flwr {arguments[0]} gave no answer in {FLWR_SECONDS} s: is this machine, or the "
-                "SuperLink, too busy?"
+                f"flwr {arguments[0]} gave no answer in {seconds:g} s (twice start_seconds in "
+                f"{self.folder / FILE}): is this machine, or the SuperLink, too busy?"
             ) from error
         if done.returncode:
             said = (done.stdout + done.stderr).strip().splitlines()
@@ -376,8 +375,12 @@ class SuperLink:
         replace_file(self.folder / "flower" / "config.toml", text.encode())
 
     def _environment(self) -> dict[str, str]:
+        here = "127.0.0.1,localhost"  # everything of Flower's is on this machine
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("FLWR_", "FLOWER_"))}
         return {
-            **os.environ,
+            **kept,
+            "no_proxy": here,
+            "NO_PROXY": here,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "FLWR_HOME": str((self.folder / "flower").absolute()),
             **FLOWER_SWITCHES,
