@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.flower, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 
 STOPS = ("ray::", "SIGINT", "flwr-simulation", "SIGTERM", "flower-superlink")
-ROUNDS = 8
+ROUNDS = 12
 SCENARIO = {
     "name": "kill",
     "pretraining": False,
