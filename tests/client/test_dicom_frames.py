@@ -12,8 +12,14 @@ pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from client.data import dicom
+from client.data.card import data_card
 from client.data.records import Unusable
+from client.data.sources import Dicom
+from client.site import Privacy, Site
+from medformer.config import Task
 from tests.client.dicom_files import (
+    COLOUR,
     GREY,
     VOLUME,
     image,
@@ -303,8 +309,6 @@ def test_nothing_but_padding_is_no_image(tmp_path: Path):
 
 def test_a_palette_has_no_padding(tmp_path: Path):
     """Its colour is in the palette."""
-    from tests.client.dicom_files import COLOUR
-
     header = image(RAMP.astype(np.uint8), PhotometricInterpretation="PALETTE COLOR")
     for colour in ("Red", "Green", "Blue"):
         header.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [256, 0, 8])
@@ -340,7 +344,56 @@ def test_colours_among_grey_values_are_no_values(tmp_path: Path):
 def test_a_file_of_one_frame_is_not_a_volume(tmp_path: Path):
     """Though its groups say where it lies."""
     path = saved(enhanced(RAMP[None], [0]), tmp_path / "a.dcm")
-    from client.data import dicom
-
     with pytest.raises(Unusable, match="has one frame, but the site declares volumes"):
         dicom.scan(path, VOLUME, "file")
+
+
+def test_an_image_that_its_window_blanks_is_told_of(tmp_path: Path):
+    """It can be used, and teaches nothing."""
+    path = saved(image(RAMP, WindowCenter=5000, WindowWidth=10), tmp_path / "a.dcm")
+    assert dicom.scan(path, GREY, "file").notes == (
+        "are one shade of grey throughout: look whether data.window suits them",
+    )
+    assert dicom.scan(path, GREY, "full").notes == ()
+
+
+def test_real_world_values_are_not_applied_and_a_window_is_told_so(tmp_path: Path):
+    """Two numbers of a site count in units after rescaling."""
+    mapping = item(RealWorldValueSlope=100.0, RealWorldValueIntercept=0.0)
+    header = image(RAMP, RescaleSlope=2, RescaleIntercept=0, RealWorldValueMappingSequence=mapping)
+    path = saved(header, tmp_path / "a.dcm")
+    found = dicom.scan(path, GREY, (0.0, 958.0))
+    assert np.allclose(found.image[0].numpy(), RAMP / 479, atol=1e-6)
+    assert [note.split(",")[0] for note in found.notes] == ["hold a Real World Value Mapping"]
+    assert dicom.scan(path, GREY, "full").notes == ()
+
+
+def test_the_data_card_says_which_window_and_padding_hold(tmp_path: Path):
+    """For people of the site, with the first record of each."""
+    for split in ("train", "val", "test"):
+        for i in range(16):
+            pixels = np.where(RAMP < 5, -2000, RAMP + ord(split[1])).astype(np.int16)
+            window = {"WindowCenter": 240, "WindowWidth": 100 + (i if split == "train" else 0)}
+            header = slice_at(i, pixels, PixelPaddingValue=("SS", -2000), **window)
+            saved(header, tmp_path / split / f"{i}")
+    rows = ["file,labels,split", *(f"{name},0,{name}" for name in ("train", "val", "test"))]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    site = Site(
+        name="north",
+        domain=VOLUME,
+        privacy=Privacy(n_public=64),
+        tasks=(Task(name="t", kind="binary-class", classes=2),),
+        data=Dicom(source="dicom", path=tmp_path),
+    )
+    card = data_card(site)
+    assert not any(split.problems for split in card.splits), card
+    said = [w for w in card.warnings if "window" in w or "padding" in w]
+    assert said == [
+        "train: 1 files have slices with different windows: that of the middle slice serves the "
+        "volume; the first is train",
+        *(
+            f"{split}: 1 files hold padding (Pixel Padding Value): it is black and takes no part "
+            f"in ranges; the first is {split}"
+            for split in ("train", "val", "test")
+        ),
+    ]

@@ -15,6 +15,7 @@ from client.data.dicom.padding import Padding, padding_of
 from client.data.dicom.places import place_of
 from client.data.dicom.windows import Voi, voi_of
 from client.data.geometry import Place
+from client.data.records import Unusable
 
 T = TypeVar("T")
 
@@ -41,6 +42,13 @@ def frames_of(header: Any) -> list[Frame]:
     Raises:
         Unusable: An attribute that says how to show it is damaged.
     """
+    try:
+        return _frames(header)
+    except (TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
+        raise Unusable(f"its header is damaged ({type(error).__name__}: {error})") from error
+
+
+def _frames(header: Any) -> list[Frame]:
     bits, order = bits_of(header), byte_order(header)
     padding = padding_of(header, bits)
     inverted = str(header.get("PhotometricInterpretation", "")) == "MONOCHROME1"

@@ -44,6 +44,8 @@ class Modality:
     """What the values are, as the file has it: HU, BQML; "" where it does not say."""
     range: tuple[float, float]
     """Lowest and highest value that can come out."""
+    mapped: bool = False
+    """Whether the file also holds a Real World Value Mapping, which is not applied."""
 
     def __call__(self, values: Array) -> Array:
         """(*,) stored values -> (*,) float64."""
@@ -59,20 +61,22 @@ def modality_of(header: Any, frame: int, bits: Bits, order: str) -> Modality:
         Unusable: A damaged table, or a slope or intercept that is no number.
     """
     low, high = bits.range
+    macro = "RealWorldValueMappingSequence"
+    mapped = any(h is not header or h.get(macro) for h in holders(header, frame, macro))
     tables = header.get("ModalityLUTSequence")
     if tables and str(header.get("SOPClassUID", "")) not in PROJECTIONS:
         item = tables[0]
         table = table_of(item.get("LUTDescriptor"), item.get("LUTData"), (low, high), order)
         ends = (float(table.entries.min()), float(table.entries.max()))
-        return Modality(table, _unit(item.get("ModalityLUTType")), ends)
+        return Modality(table, _unit(item.get("ModalityLUTType")), ends, mapped)
     linear, unit = _linear(header, frame)
     unit = unit or _unit(header.get("Units")) or _unit(header.get("DoseUnits"))
     if linear is None:
-        return Modality(None, unit, (low, high))
+        return Modality(None, unit, (low, high), mapped)
     reached = sorted(float(linear(np.array(float(end)))) for end in bits.range)
     if not all(map(math.isfinite, reached)):
         raise Unusable(f"its values range from {reached[0]:g} to {reached[1]:g} after rescaling")
-    return Modality(linear, unit, (reached[0], reached[1]))
+    return Modality(linear, unit, (reached[0], reached[1]), mapped)
 
 
 def _linear(header: Any, frame: int) -> tuple[Linear | None, str]:

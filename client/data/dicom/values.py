@@ -24,6 +24,9 @@ BLOCK = 2**18
 NOTES = {
     "windows": "have slices with different windows: that of the middle slice serves the volume",
     "none": "have no window of their own: their whole range is shown",
+    "mapped": "hold a Real World Value Mapping, which is not applied: data.window counts in units "
+    "after rescaling",
+    "blank": "are one shade of grey throughout: look whether data.window suits them",
     "colours": "hold colours among their grey values (Pixel Presentation): their grey is shown",
     "padding": "hold padding (Pixel Padding Value): it is black and takes no part in ranges",
 }
@@ -86,7 +89,9 @@ def shown(
         grey[block.number, block.rows] = seen
     if not image:
         raise Unusable(NOTHING)
-    notes += [NOTES[what] for what, is_so in (("colours", coloured), ("padding", padded)) if is_so]
+    blank = bool(grey.min() == grey.max())
+    found = (("colours", coloured), ("padding", padded), ("blank", blank))
+    notes += [NOTES[what] for what, is_so in found if is_so]
     return grey, tuple(notes)
 
 
@@ -97,7 +102,8 @@ def chosen(frames: Sequence[Frame], window: Window) -> tuple[Voi | None, list[st
     that of the middle slice, which shows what the volume is of. The first often shows air.
     """
     if isinstance(window, tuple):
-        return Range(*window), []
+        mapped = any(frame.modality.mapped for frame in frames)
+        return Range(*window), [NOTES["mapped"]] if mapped else []
     if window == "full":
         return None, []
     middle = len(frames) // 2
