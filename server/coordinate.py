@@ -34,7 +34,7 @@ from server.protocol import (
     TrainAnswer,
     source_hash,
 )
-from server.receipt import read_receipt
+from server.receipt import epsilon_so_far, read_receipt
 from server.strategy import State, apply, check_update
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,8 @@ class Run:
     that is away now, and the report has to tell it."""
     _present: set[str] = field(default_factory=set)
     """Sites whose node has said who it is."""
+    _repeated: set[str] = field(default_factory=set)
+    """Sites that trained some round more than once."""
 
     def execute(self, start: Start) -> State:
         """Train all rounds, from the last checkpoint if there is one.
@@ -131,6 +133,8 @@ class Run:
                 self.ledgers = json.loads(told.read_text())
             if (receipts := self.folder / RECEIPTS).exists():
                 self._earlier = json.loads(receipts.read_text())
+            rounds = (row for row in read_metrics(self.folder) if row["event"] == "round")
+            self._repeated = {row["site"] for row in rounds if row["attempt"]}
             if known["source_hash"] != source_hash():
                 raise FederationError(
                     f"{path}: this run was started with other sources; resume it with those, or "
@@ -387,8 +391,9 @@ class Run:
         losses: Mapping[str, float | None],
         seconds: float,
     ) -> None:
+        self._repeated |= {name for name, attempt in attempts.items() if attempt}
         for name in sorted(losses):
-            points = [p for p in self.receipts[name]["progress"] if p[0] <= number]
+            spent = epsilon_so_far(self.receipts[name], number, name in self._repeated)
             self._append(
                 {
                     "event": "round",
@@ -398,7 +403,7 @@ class Run:
                     "site": name,
                     "attempt": attempts[name],
                     "exact_loss": losses[name],
-                    "epsilon_progress": points[-1][1] if points else None,
+                    "epsilon_progress": spent,
                     "seconds": round(seconds, 3),
                 }
             )

@@ -56,3 +56,23 @@ def read_receipt(text: str) -> dict[str, Any]:
     except (ValidationError, ValueError, TypeError) as error:
         raise ProtocolError("it is no receipt of a plan") from error
     return found.model_dump()
+
+
+def epsilon_so_far(receipt: dict[str, Any], round_: int, repeated: bool) -> float | None:
+    """What a run has cost up to a round, never too small; None of a receipt without a plan.
+
+    A receipt holds the epsilon after some rounds only: between two of them, the next one's. After a
+    repeated round and at the end it is the whole run's, which pays for the spare rounds.
+
+    Args:
+        receipt: As `read_receipt` gives it.
+        round_: The round that was trained last.
+        repeated: Whether any round up to it was trained more than once.
+    """
+    whole: float | None = receipt.get("epsilon")
+    if repeated or whole is None:
+        return whole
+    points = [(number, float(epsilon)) for number, epsilon in receipt["progress"]]
+    if round_ >= max((number for number, _ in points), default=0):
+        return whole
+    return min(whole, *(epsilon for number, epsilon in points if number >= round_))

@@ -13,10 +13,11 @@ from functools import lru_cache
 from client.privacy.accounting import (
     ACCOUNTANT,
     ARITHMETIC_EPSILON,
-    COARSE,
+    COARSEST,
     Steps,
     epsilon,
     epsilons,
+    grid_of,
     solve_noise_multiplier,
 )
 from client.privacy.composition import enough_noise
@@ -89,7 +90,9 @@ class PrivacyPlan:
     """The guarantee: PLD epsilon of every admitted step, spares included."""
     phases: tuple[PhasePlan, ...]
     progress: tuple[tuple[int, float], ...] = ()
-    """(round, epsilon of the steps up to it): progress of the plan, not a guarantee."""
+    """(round, epsilon of the steps up to it), never too small, the first and the last round among
+    them. Without spare rounds the last is `epsilon`. Progress of the plan, not a guarantee: a round
+    that was trained again is not in it (`server.receipt.epsilon_so_far`)."""
     curve: tuple[tuple[float, float], ...] = ()
     """(delta, epsilon) of every admitted step: each pair is guaranteed, all of them at once."""
     accountant: str = ACCOUNTANT
@@ -226,7 +229,7 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
         delta=privacy.delta,
         epsilon=spent,
         phases=phases,
-        progress=_progress([p for p in phases if p.name != SPARE], privacy.delta),
+        progress=_progress([p for p in phases if p.name != SPARE], privacy.delta, spent),
         curve=tuple((d, e) for d, e in zip(CURVE, others, strict=True) if math.isfinite(e)),
     )
 
@@ -258,13 +261,13 @@ def costs(plan: PrivacyPlan) -> tuple[PhaseCost, ...]:
             p.mechanism(p.steps + (rounds * p.steps_per_round if i == changed else 0))
             for i, p in enumerate(plan.phases)
         ]
-        return epsilon(parts, plan.delta, interval=COARSE)
+        return epsilon(parts, plan.delta)
 
     now = total(0, 0)
     return tuple(
         PhaseCost(
             name=p.name,
-            epsilon_alone=epsilon([p.mechanism()], plan.delta, interval=COARSE),
+            epsilon_alone=epsilon([p.mechanism()], plan.delta),
             epsilon_of_a_round=total(i, 1) - now if p.rounds else None,
             saved_by_a_round=now - total(i, -1) if p.rounds else None,
             signal_to_noise=p.expected_batch_size / p.noise_multiplier,
@@ -291,17 +294,24 @@ def _count(privacy: Privacy, sensitivity: float | None) -> list[PhasePlan]:
     ]
 
 
-def _progress(planned: list[PhasePlan], delta: float) -> tuple[tuple[int, float], ...]:
-    total = sum(p.rounds for p in planned)
-    wanted = {round(i * total / PROGRESS_POINTS) for i in range(1, PROGRESS_POINTS + 1)} - {0}
+def _progress(
+    planned: list[PhasePlan], delta: float, total: float
+) -> tuple[tuple[int, float], ...]:
+    """Epsilon after the first round, the last and some between; it never falls."""
+    rounds = sum(p.rounds for p in planned)
+    wanted = {1, *(round(i * rounds / PROGRESS_POINTS) for i in range(1, PROGRESS_POINTS + 1))}
     points: list[tuple[int, float]] = []
     before: list[Steps] = []
-    done = 0
+    done, least = 0, 0.0
     for phase in planned:
         for i in range(1, phase.rounds + 1):
             if done + i in wanted:
                 now = [*before, phase.mechanism(i * phase.steps_per_round)]
-                points.append((done + i, epsilon(now, delta, interval=COARSE)))
+                # On the way a coarse grid is enough: it gives a little more, but never the total.
+                grid = None if done + i == rounds else grid_of(now, COARSEST)
+                spent = epsilon(now, delta, interval=grid) + ARITHMETIC_EPSILON
+                least = max(least, min(spent, total))
+                points.append((done + i, least))
         before.append(phase.mechanism())
         done += phase.rounds
     return tuple(points)

@@ -1,0 +1,131 @@
+"""The privacy loss of one Poisson-subsampled Gaussian step on a grid, never too small.
+
+"Connect the dots" (Doroshenko et al. 2022, arXiv:2207.04380, algorithm 1): what lies between two
+grid points is split over them so that the mass under both distributions is kept. The hockey-stick
+divergence of the result equals the true one at the grid points and exceeds it between them.
+
+Letters: K grid points, q the sample rate.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+Array = NDArray[np.float64]
+
+TAIL = 13.2
+"""Standard deviations of noise that are looked at. What lies beyond, 2^-131 of all, counts as a
+loss of infinity; the sampler of the noise ends there too (`client.privacy.discrete`)."""
+BLOCKS = 2048
+LEAST = 1e-300
+LARGEST_LOSS = 700.0
+"""Whatever loses more counts as a loss of infinity: e^710 is no float."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Distribution of the privacy loss of a step under the larger of the two hypotheses."""
+
+    first: int
+    """Loss of the first entry, in grid intervals."""
+    mass: Array
+    """(K,) Probability of each loss."""
+    infinite: float
+    """Probability of an infinite loss."""
+
+    @cached_property
+    def index(self) -> Array:
+        """(K,) The losses, in grid intervals."""
+        return self.first + np.arange(len(self.mass), dtype=np.float64)
+
+    @cached_property
+    def log(self) -> Array:
+        """(K,) Logarithms of the probabilities."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self.mass))
+
+    @cached_property
+    def blocks(self) -> tuple[Array, Array]:
+        """Logarithms and mean losses of about `BLOCKS` neighbourhoods, for estimates."""
+        starts = np.arange(0, len(self.mass), max(1, len(self.mass) // BLOCKS))
+        mass = np.maximum(np.add.reduceat(self.mass, starts), LEAST)
+        return np.log(mass), np.add.reduceat(self.mass * self.index, starts) / mass
+
+
+@lru_cache(maxsize=32)
+def losses(sample_rate: float, noise_multiplier: float, grid: float) -> tuple[Losses, ...]:
+    """Of removing a unit and of adding one; a single one where the two are equal (q = 1).
+
+    Args:
+        sample_rate: q in (0, 1].
+        noise_multiplier: Standard deviation of the noise over the sensitivity.
+        grid: Distance of two losses.
+    """
+    q, sigma = sample_rate, noise_multiplier
+    least = _loss(-TAIL * sigma, q, sigma)
+    most = min(_loss(1 + TAIL * sigma, q, sigma), LARGEST_LOSS)
+    first, last = math.floor(least / grid), math.ceil(most / grid)
+    last = max(last, first + 1)
+    index = np.arange(first, last + 1, dtype=np.float64)
+    cuts = _value(index * grid, q, sigma)
+    without = cuts / sigma
+    with_it = (cuts - 1) / sigma
+    absent = _between(without)
+    present = (1 - q) * absent + q * _between(with_it)
+    # Below the first cut the loss is rounded up to the first point, above the last to infinity.
+    low = (1 - q) * float(ndtr(without[0])) + q * float(ndtr(with_it[0]))
+    high = (1 - q) * float(ndtr(-without[-1])) + q * float(ndtr(-with_it[-1]))
+    remove = _split(present, absent, index[:-1] * grid, grid)
+    remove[0] += low
+    found = [Losses(first, remove, high)]
+    if q < 1:
+        add = _split(absent[::-1], present[::-1], -index[:0:-1] * grid, grid)
+        add[0] += float(ndtr(-without[-1]))
+        found.append(Losses(-last, add, float(ndtr(without[0]))))
+    return tuple(found)
+
+
+def _loss(value: float, q: float, sigma: float) -> float:
+    """Logarithm of the likelihood ratio of a released value with the unit and without it."""
+    unsampled = (2 * value - 1) / (2 * sigma**2)
+    return float(np.logaddexp(math.log1p(-q), math.log(q) + unsampled)) if q < 1 else unsampled
+
+
+def _value(loss: Array, q: float, sigma: float) -> Array:
+    """The released value whose loss this is; minus infinity where every loss is larger."""
+    if q == 1:
+        return sigma**2 * loss + 0.5
+    small = np.maximum(np.expm1(np.minimum(loss, 1.0)) / q, -1.0)  # else e^loss overflows
+    with np.errstate(divide="ignore"):
+        unsampled = np.where(
+            loss < 1,
+            np.log1p(small),
+            loss - math.log(q) + np.log1p((q - 1) * np.exp(-np.abs(loss))),
+        )
+    return np.asarray(sigma**2 * unsampled + 0.5)
+
+
+def _between(z: Array) -> Array:
+    """(K,) ascending standard scores -> (K - 1,) normal mass between neighbours.
+
+    Taken from the nearer tail: the sum of the masses beyond a score is then as exact as the tail.
+    """
+    upper, lower = ndtr(-z), ndtr(z)
+    return np.maximum(np.where(z[:-1] > 0, upper[:-1] - upper[1:], lower[1:] - lower[:-1]), 0.0)
+
+
+def _split(larger: Array, smaller: Array, low: Array, grid: float) -> Array:
+    """Masses of K - 1 intervals under both distributions -> masses of K grid points.
+
+    Args:
+        low: (K - 1,) loss at the lower end of each interval.
+    """
+    up = np.clip((larger - np.exp(low) * smaller) / -math.expm1(-grid), 0.0, larger)
+    points = np.zeros(len(larger) + 1)
+    points[:-1] = larger - up
+    points[1:] += up
+    return points
