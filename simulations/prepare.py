@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -22,7 +23,7 @@ from server.checkpoints import save_state, write_atomically, write_json
 from server.coordinate import CHECKPOINTS
 from server.federation import Federation
 from server.following import at_work
-from server.protocol import SIMULATED_SITES
+from server.protocol import SIMULATED_SITES, Schedule, Tensors
 from server.strategy import State
 from simulations.partition import divide, fingerprint
 from simulations.prepared import MARKER, Prepared, begun
@@ -89,31 +90,88 @@ def _at_work(folder: Path) -> int:
 def prepare(
     scenario: Scenario, folder: Path, *, data_root: Path | None, state_dir: Path | None
 ) -> Prepared:
-    """Write the run folder. Budgets are checked before any record is read, then the data.
+    """Examine a scenario and write the run folder.
 
     Args:
         data_root: Folder of MedMNIST files.
         state_dir: Where sites keep ledger and tensors; in the run folder if left out.
     Raises:
-        MedFormerError: Settings, budget or data do not allow the run; nothing was trained.
+        MedFormerError: As `examine`; nothing was trained.
     """
-    if scenario.start is not None:
-        scenario = scenario.model_copy(update={"start": scenario.start.resolve()})
+    found = examine(scenario, folder, data_root=data_root, states=state_dir or folder / "sites")
+    for site in found.sites:
+        if warning := site.privacy.delta_warning():
+            log.warning("site %s: %s", site.name, warning)
+    known = {"phases": found.federation.schedule.phases, "recipe": None}
+    scenario = _from_anywhere(scenario).model_copy(update=known)
+    states = tuple(found.states[site.name] for site in found.sites)
+    _write(scenario, folder, found.federation, found.sites, states)
+    if found.start is not None:  # torch is loaded here, and need not be in the server
+        save_state(folder / CHECKPOINTS, State(0, found.start, {}, {}))
+    return Prepared(folder, found.federation, found.sites, states)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A scenario that can be simulated."""
+
+    federation: Federation
+    sites: tuple[Site, ...]
+    plans: dict[str, PrivacyPlan]
+    """Site -> what the run costs there."""
+    states: dict[str, Path]
+    """Site -> its state folder."""
+    start: Tensors | None
+    """The shared tensors of round 0; None where public pre-training makes them."""
+
+
+def examine(scenario: Scenario, folder: Path, *, data_root: Path | None, states: Path) -> Examined:
+    """Everything that may refuse a scenario: `plan` and `simulate` ask this one function.
+
+    Budgets are checked before any record is read, then the data of files. Phantoms are not read:
+    what could be wrong with them is known from the settings.
+
+    Args:
+        folder: Where a split's partitions are written.
+        states: Folder of the sites' state folders.
+    Raises:
+        MedFormerError: Settings, budget or data do not allow the run.
+    """
+    scenario = _from_anywhere(scenario)
     pairs = resolve_sites(scenario, folder, data_root)
     federation = federation_of(scenario, [(member, site.domain) for member, site in pairs])
-    scenario = scenario.model_copy(update={"phases": federation.schedule.phases, "recipe": None})
     sites = tuple(site for _, site in pairs)
-    states = tuple((state_dir or folder / "sites").resolve() / site.name for site in sites)
-    for site, state in zip(sites, states, strict=True):
-        _check_delta(site, strict=scenario.strict)
-        check_budget(site, state, solve(scenario.schedule, site.privacy, site.tasks))
+    places = {site.name: states.resolve() / site.name for site in sites}
+    plans = {}
     for site in sites:
-        check(site)
-    _write(scenario, folder, federation, sites, states)
-    if federation.pretraining is None:  # torch is loaded here, and need not be in the server
+        if scenario.strict and (warning := site.privacy.delta_warning()):
+            raise ConfigError(f"site {site.name}: {warning}")
+        plans[site.name] = _solved(federation.schedule, site)
+        check_budget(site, places[site.name], plans[site.name])
+    for site in sites:
+        if not isinstance(site.data, Phantoms):
+            check(site)
+    public = federation.pretraining
+    if public is None:
         start = untrained(federation, scenario.start)
-        save_state(folder / CHECKPOINTS, State(0, start, {}, {}))
-    return Prepared(folder, federation, sites, states)
+        return Examined(federation, sites, plans, places, start)
+    if public.source != "phantoms" and public.steps:
+        medmnist.find(public.source, 28, data_root)  # else missed when the run has begun
+    return Examined(federation, sites, plans, places, None)
+
+
+def _from_anywhere(scenario: Scenario) -> Scenario:
+    """The same for a process in another folder."""
+    if scenario.start is None:
+        return scenario
+    return scenario.model_copy(update={"start": scenario.start.resolve()})
+
+
+def _solved(schedule: Schedule, site: Site) -> PrivacyPlan:
+    try:
+        return solve(schedule, site.privacy, site.tasks)
+    except ValueError as error:
+        raise ConfigError(f"site {site.name}: {error}") from error
 
 
 def resolve_sites(
@@ -155,14 +213,6 @@ def check_budget(site: Site, state: Path, plan: PrivacyPlan) -> None:
     """
     with Ledger.of(site, state) as ledger:
         ledger.check_budget(plan, site.name)
-
-
-def _check_delta(site: Site, *, strict: bool) -> None:
-    warning = site.privacy.delta_warning()
-    if warning and strict:
-        raise ConfigError(f"site {site.name}: {warning}")
-    if warning:
-        log.warning("site %s: %s", site.name, warning)
 
 
 def _members(

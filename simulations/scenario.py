@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -13,7 +14,7 @@ from client.data import medmnist
 from client.data.sources import MedMnist, Phantoms, Source, check_side
 from client.site import Privacy, Rule
 from medformer import phantoms
-from medformer.config import Domain, Frozen, ModelConfig, Name, Task
+from medformer.config import Domain, Frozen, ModelConfig, Name, Task, TaskKind
 from medformer.errors import ConfigError
 from medformer.settings import checked, explain, load_document
 from medformer.vocabulary import ANATOMY
@@ -243,8 +244,11 @@ def describe(site: ScenarioSite) -> tuple[Domain, tuple[Task, ...]]:
             size=site.data.size,
         )
         count = len(kind.classes)
-        sort = "binary-class" if count == 2 else "multi-class"
-        tasks = tasks or (Task(name=kind.name, kind=sort, classes=count),)
+        sort: TaskKind = "binary-class" if count == 2 else "multi-class"
+        own = Task(name=kind.name, kind=sort, classes=count)
+        tasks = tasks or (own,)
+        masks = bool(kind.finding)
+        _fits(site, domain, tasks, _Facts(own, kind.channels, 2, outlines=masks))
     elif isinstance(site.data, MedMnist):
         facts = medmnist.info(site.data.dataset)
         modality, anatomy = ANATOMY[facts.name]
@@ -257,6 +261,7 @@ def describe(site: ScenarioSite) -> tuple[Domain, tuple[Task, ...]]:
             size=site.data.size,
         )
         tasks = tasks or (facts.task,)
+        _fits(site, domain, tasks, _Facts(facts.task, facts.channels, facts.rank))
     if domain is None or not tasks:
         raise ConfigError(f"site {site.name}: this source needs `domain` and `tasks`")
     for unknown in unknown_words(domain):
@@ -264,11 +269,57 @@ def describe(site: ScenarioSite) -> tuple[Domain, tuple[Task, ...]]:
     return domain, tasks
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What a known set of images shows."""
+
+    task: Task
+    channels: int
+    rank: int
+    outlines: bool = False
+
+
+def _fits(site: ScenarioSite, domain: Domain, tasks: Sequence[Task], facts: _Facts) -> None:
+    """Hold what a site declares against what its source is known to show.
+
+    Raises:
+        ConfigError: Other channels or dimensions, labels that there are not, or too few classes.
+    """
+    where = f"site {site.name}"
+    if (domain.channels, domain.rank) != (facts.channels, facts.rank):
+        raise ConfigError(
+            f"{where}: declares {domain.channels}-channel {domain.rank}D images, its source has "
+            f"{facts.channels}-channel {facts.rank}D ones: leave `domain` out, or correct it"
+        )
+    for task in tasks:
+        has = ["labels", *(["masks"] if facts.outlines else [])]
+        if task.labels not in has:
+            raise ConfigError(
+                f"{where}, task {task.name}: its source has no {task.labels!r}; it has "
+                f"{', '.join(has)}"
+            )
+        several = facts.task.kind == "multi-label"
+        dense, many = task.labels == "masks", task.labels == "labels" and several
+        if (task.kind == "dense") != dense or (task.kind == "multi-label") != many:
+            wanted = "dense" if dense else facts.task.kind
+            raise ConfigError(
+                f"{where}, task {task.name}: is {task.kind}, its source's {task.labels} are for "
+                f"{wanted} tasks"
+            )
+        if not dense and (task.classes < facts.task.classes or many):
+            if task.classes == facts.task.classes:
+                continue
+            raise ConfigError(
+                f"{where}, task {task.name}: has {task.classes} classes, its source has "
+                f"{facts.task.classes}"
+            )
+
+
 def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Domain]]) -> Federation:
     """The public part: what every site may read.
 
     Raises:
-        MedFormerError: The model file to start from cannot be used.
+        MedFormerError: The model file to start from cannot be used, or the sites cannot train so.
     """
     domains = [domain for _, domain in sites]
     named = ModelConfig.for_domains(domains, scenario.preset)
@@ -285,17 +336,21 @@ def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Domain]]) 
     started_from = ""
     if scenario.start is not None:
         vocabulary, started_from = warm_start(scenario.start, vocabulary)
-    return Federation(
-        name=scenario.name,
-        seed=scenario.seed,
-        model=vocabulary,
-        schedule=scenario.schedule,
-        pretraining=scenario.pretraining,
-        started_from=started_from,
-        sites=tuple(PublicSite(name=s.name, domain=domain, weight=s.weight) for s, domain in sites),
-        server_momentum=scenario.server_momentum,
-        server_learning_rate=scenario.server_learning_rate,
-    )
+    members = tuple(PublicSite(name=s.name, domain=d, weight=s.weight) for s, d in sites)
+    try:
+        return Federation(
+            name=scenario.name,
+            seed=scenario.seed,
+            model=vocabulary,
+            schedule=scenario.schedule,
+            pretraining=scenario.pretraining,
+            started_from=started_from,
+            sites=members,
+            server_momentum=scenario.server_momentum,
+            server_learning_rate=scenario.server_learning_rate,
+        )
+    except ValidationError as error:
+        raise ConfigError(explain(error, Federation)) from error
 
 
 def privacy_of(site: ScenarioSite, scenario: Scenario, count: int, bound: int) -> Privacy:

@@ -3,12 +3,17 @@
 import argparse
 import json
 import math
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medformer.config import Task
+    from simulations.prepare import Examined
     from simulations.scenario import Scenario
 
 LEAST_STEPS = 150
@@ -21,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `fedmedformer plan`."""
     parser.add_argument("scenario", help="name of a shipped scenario, or a .yaml file")
     parser.add_argument("--data-root", type=Path, help="folder with MedMNIST files")
+    parser.add_argument("--state-dir", type=Path, help="sites' ledgers of earlier runs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.epilog = "example: fedmedformer plan quickstart --set privacy.epsilon=3"
@@ -30,25 +36,20 @@ def run(arguments: argparse.Namespace) -> None:
     """Solve the noise for every site and print it."""
     import dataclasses
 
-    from client.privacy.plan import costs, solve
+    from client.privacy.plan import costs
     from medformer.config import ModelConfig
-    from medformer.errors import ConfigError
     from simulations.expected import expected, measured
-    from simulations.prepare import resolve_sites
     from simulations.scenario import load_scenario
 
     curves = measured()
     scenario = load_scenario(arguments.scenario, arguments.settings)
     rows: list[dict[str, Any]] = []
-    sites = [site for _, site in resolve_sites(scenario, None, arguments.data_root)]
-    domains = [site.domain for site in sites]
+    ready = examined(scenario, arguments.data_root, arguments.state_dir)
+    domains = [site.domain for site in ready.sites]
     named = ModelConfig.for_domains(domains)
     shared = named.between(domains if scenario.concepts else []).kinds
-    for site in sites:
-        try:
-            plan = solve(scenario.schedule, site.privacy, site.tasks)
-        except ValueError as error:
-            raise ConfigError(f"site {site.name}: {error}") from error
+    for site in ready.sites:
+        plan = ready.plans[site.name]
         rows.append(
             {
                 "site": site.name,
@@ -86,8 +87,42 @@ def run(arguments: argparse.Namespace) -> None:
             }
         )
     print(json.dumps(rows, indent=1) if arguments.json else table(rows))
-    if scenario.strict and (warned := [r for r in rows if r["warning"]]):
-        raise ConfigError(f"site {warned[0]['site']}: {warned[0]['warning']}")
+
+
+def examined(scenario: "Scenario", data_root: Path | None, state_dir: Path | None) -> "Examined":
+    """What `simulate` would begin with, in a folder that is gone afterwards.
+
+    Args:
+        state_dir: Of earlier runs, whose ledgers are copied; nothing is written there.
+    Raises:
+        MedFormerError: `simulate` would refuse the scenario, in the same words.
+    """
+    from client.privacy.ledger import FILE
+    from simulations.prepare import examine
+
+    with TemporaryDirectory(prefix="fedmedformer-plan-") as name:
+        folder = Path(name)
+        for state in sorted(state_dir.glob("*/")) if state_dir else ():
+            copy = folder / "sites" / state.name
+            copy.mkdir(parents=True)
+            if (state / "runs").exists():  # a site that trained has a ledger, or is refused
+                (copy / "runs").mkdir()
+            if (state / FILE).exists():
+                copy_ledger(state / FILE, copy / FILE)
+        return examine(scenario, folder, data_root=data_root, states=folder / "sites")
+
+
+def copy_ledger(ledger: Path, copy: Path) -> None:
+    """Copy a ledger that somebody may be writing to; a damaged one as it is."""
+    source = sqlite3.connect(f"{ledger.resolve().as_uri()}?mode=ro", uri=True)
+    target = sqlite3.connect(copy)
+    with closing(source), closing(target):
+        try:
+            source.backup(target)
+            return
+        except sqlite3.Error:
+            pass
+    copyfile(ledger, copy)
 
 
 def measurable(scenario: "Scenario", tasks: Sequence["Task"]) -> bool:
