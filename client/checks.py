@@ -38,8 +38,6 @@ NAMED = 5
 NEEDED = 2**30
 """Bytes: two kept answers and five local states of the largest preset, and as much again as one of
 them for ledger, manifest and logs."""
-CODECS = {"gdcm": "python-gdcm", "openjpeg": "pylibjpeg-openjpeg", "jpeg_ls": "pyjpegls"}
-"""Module -> package of the extra `dicom` that decodes what pydicom does not."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,13 @@ def every(place: Place, card: Card, first: Sequence[Check], *, offline: bool = F
         first: From `at_start`.
         offline: Dial nobody.
     """
-    looks: list[tuple[str, Callable[[Place], Lines]]] = [("words", _words), ("packages", _packages)]
+    from client.check_headers import one_patient
+
+    looks: list[tuple[str, Callable[[Place], Lines]]] = [
+        ("words", _words),
+        ("patients", lambda place: one_patient(place.site, card)),
+        ("packages", _packages),
+    ]
     if place.begun or place.state.exists():
         looks += [("records", _records), ("budget", _budget)]
     if place.begun or (place.folder / "policy.yaml").exists():
@@ -165,12 +169,10 @@ def _packages(place: Place) -> Lines:
     if find_spec(package) is None:
         yield Check("packages", "FIX", f"{source} files need the package {package}: {install}")
         return
-    lacking = [name for module, name in CODECS.items() if find_spec(module) is None]
-    if source == "dicom" and lacking:
-        text = f"without {', '.join(lacking)} some compressed files cannot be read: {install}"
-        yield Check("packages", "NOTE", text)
-    else:
-        yield Check("packages", "OK", f"{package}, which reads {source} files, is installed")
+    yield Check("packages", "OK", f"{package}, which reads {source} files, is installed")
+    from client.check_headers import lines
+
+    yield from lines(place.site)
 
 
 def _records(place: Place) -> Lines:

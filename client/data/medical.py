@@ -31,8 +31,8 @@ PACKAGES = {"dicom": "pydicom", "nifti": "nibabel"}
 MASK_NAMES = "Look at them, and mask what identifies a patient before anything is trained"
 NOTES = {
     "yes": f"say that names or dates are painted into their pixels. {MASK_NAMES}",
-    "unknown": "are ultrasound or secondary captures, and do not say whether names or dates are "
-    f"painted into their pixels. {MASK_NAMES}",
+    "unknown": "are ultrasound, screens, film or the like, and do not say whether names or dates "
+    f"are painted into their pixels. {MASK_NAMES}",
 }
 """What files of a kind do, then what to do about it, for people."""
 

@@ -227,6 +227,8 @@ class Dicom(Volumetric):
 
     source: Literal["dicom"]
     window: Window = "file"
+    deidentified: bool = False
+    """Declares that the files have been de-identified: `site check` then holds them to it."""
     decode_seconds: StrictFloat = Field(default=DECODE_SECONDS, gt=0, le=3_600)
     """Seconds of processor time, not of the clock, that decoding a compressed file may take for
     each million pixels of all its frames; for fewer as for a million. What takes more cannot be

@@ -252,7 +252,7 @@ def test_code_that_is_not_installed_is_found(north: Path, monkeypatch: pytest.Mo
 def test_a_missing_package_is_named(
     north: Path, monkeypatch: pytest.MonkeyPatch, source: str, package: str
 ):
-    """With the extra that brings it; a missing codec is worth a note."""
+    """With the extra that brings it."""
     pytest.importorskip(package)
     edited(north / "site.yaml", "source: folder", f"source: {source}")
     real = checks.find_spec
@@ -262,11 +262,6 @@ def test_a_missing_package_is_named(
     (line,) = [line for line in looked(north) if line.name == "packages"]
     assert line.state == "FIX"
     assert f"pip install 'fedmedformer[{source}]'" in line.text
-    monkeypatch.setattr(checks, "find_spec", lambda n: None if n == "gdcm" else real(n))
-    (line,) = [line for line in looked(north) if line.name == "packages"]
-    assert (line.state, "python-gdcm" in line.text) == (
-        ("NOTE", True) if source == "dicom" else ("OK", False)
-    )
 
 
 def test_what_changed_since_the_last_check_is_told(north: Path):

@@ -337,6 +337,9 @@ def test_windows_inversion_and_burned_in_names(series: Callable[..., Path]):
         ([{"Modality": "CT", "SOPClassUID": SecondaryCaptureImageStorage}], "unknown"),
         ([{"SOPClassUID": MultiFrameTrueColorSecondaryCaptureImageStorage}], "unknown"),
         ([{"SOPClassUID": SegmentationStorage}], "no"),
+        ([{"Modality": "ES"}], "unknown"),
+        ([{"Modality": "DX", "ConversionType": "DF"}], "unknown"),
+        ([{"Modality": "CT", "ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}], "unknown"),
         ([{}, {"Modality": "US", "BurnedInAnnotation": ""}], "unknown"),
     ],
 )
@@ -374,9 +377,9 @@ def test_burned_in_names_are_counted_on_the_card(series: Callable[..., Path], tm
     painted = [w for w in card.warnings if "painted" in w]
     assert [w.split(";")[0] for w in painted] == [
         "train: 2 files say that names or dates are painted into their pixels",
-        "train: 1 files are ultrasound or secondary captures, and do not say whether names or "
+        "train: 1 files are ultrasound, screens, film or the like, and do not say whether names or "
         "dates are painted into their pixels",
-        "test: 1 files are ultrasound or secondary captures, and do not say whether names or "
+        "test: 1 files are ultrasound, screens, film or the like, and do not say whether names or "
         "dates are painted into their pixels",
     ]
     assert "the first is 0.dcm" in painted[0]

@@ -52,8 +52,10 @@ class Clipped(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
-def header_of(path: Path, largest: int, only: list[str] | None = None) -> Any:
-    """The dataset of a file, its pixels not decoded yet; or `only` some of it, without pixels.
+def header_of(
+    path: Path, largest: int, only: list[str] | None = None, *, pixels: bool = True
+) -> Any:
+    """The dataset of a file, its pixels not decoded yet; or without pixels, or `only` some of it.
 
     Raises:
         Unusable: No such file, no DICOM, or too large.
@@ -69,12 +71,12 @@ def header_of(path: Path, largest: int, only: list[str] | None = None) -> Any:
         raise Unusable(too_large(f"{path.name} comes", largest))
     try:
         syntax = read_file_meta_info(path).get("TransferSyntaxUID")
-        if (
-            syntax == DEFLATED and size > LARGEST_DEFLATED
-        ):  # pydicom raises at ones it does not know
+        if syntax == DEFLATED and size > LARGEST_DEFLATED:
             raise Unusable(f"{path.name} is deflated and large: store it inflated")
         with Clipped(path) as file:
-            return dcmread(file, stop_before_pixels=only is not None, specific_tags=only)
+            return dcmread(
+                file, stop_before_pixels=only is not None or not pixels, specific_tags=only
+            )
     except InvalidDicomError as error:
         raise Unusable(f"{path.name} is no DICOM file: it lacks the header") from error
     except (RecursionError, MemoryError) as error:
