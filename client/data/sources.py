@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StrictFloat, StrictInt, model_validator
+from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from medformer.config import Frozen
 from medformer.phantoms import KINDS, Scanner
@@ -227,7 +227,7 @@ class Dicom(Volumetric):
 
     source: Literal["dicom"]
     window: Window = "file"
-    deidentified: bool = False
+    deidentified: StrictBool = False
     """Declares that the files have been de-identified: `site check` then holds them to it."""
     decode_seconds: StrictFloat = Field(default=DECODE_SECONDS, gt=0, le=3_600)
     """Seconds of processor time, not of the clock, that decoding a compressed file may take for
