@@ -213,7 +213,8 @@ class Volumetric(Listed):
     """Sides are padded to a multiple of so many by repeating the outermost; a shorter one stays."""
     orientation: Orientation = "canonical"
     """`stored` keeps the axes of each file, for sites whose files all lie in one way that no header
-    says. Sites of one kind of image have to declare the same."""
+    says. Sites of one kind of image have to declare the same. `domain.spacing` and `domain.size`
+    count after the turn."""
     max_mib: StrictInt = Field(default=1_024, ge=1, le=4_096)
     """MiB of a record's file, and of its values as 32-bit numbers. What says that it has more
     cannot be used, and is not unpacked; reading takes up to three times as much memory."""

@@ -18,8 +18,9 @@ TWO_D, CENTIMETRES = 1, 3
 """Codes of ultrasound regions: an image of two dimensions, and the unit of its axes (PS3.3,
 C.8.5.5.1)."""
 APART = (
-    "AcquisitionNumber", "EchoTime", "TemporalPositionIdentifier", "DiffusionBValue", "TriggerTime",
-    "ImageType", "ConvolutionKernel", "StackID", "SOPInstanceUID",
+    "StackID", "AcquisitionNumber", "FrameAcquisitionNumber", "EchoTime", "EffectiveEchoTime",
+    "TemporalPositionIdentifier", "TemporalPositionIndex", "DiffusionBValue", "TriggerTime",
+    "ImageType", "FrameType", "ConvolutionKernel", "SOPInstanceUID",
 )  # fmt: skip
 """What may tell slices at one place apart, for messages."""
 
