@@ -81,3 +81,24 @@ def probabilities(logits: Tensor, task: Task) -> Tensor:
         edges = F.pad(F.pad(above, (1, 0), value=1.0), (0, 1))
         return edges[:, :-1] - edges[:, 1:]
     return logits.softmax(1)
+
+
+def log_odds(logits: Tensor, task: Task) -> Tensor:
+    """log(p / (1 - p)) of each probability of `probabilities`, in float64: (B, 1) of a binary task,
+    else (B, classes); of a task that is not dense.
+
+    Ranks images as the probabilities do where those can be told apart, and goes on where they round
+    to 0 or 1 (float32 does from logits of 17 on): so a constant that is added to the logit of a
+    binary task or of a label, or to all logits of a multi-class task, changes no ranking.
+    """
+    values = logits.double()
+    if task.kind in ("binary-class", "multi-label"):
+        return values
+    if task.kind == "ordinal-regression":
+        passed = F.pad(F.logsigmoid(values).cumsum(1), (1, 0))
+        chance = passed + F.pad(F.logsigmoid(-values), (0, 1))
+        return chance - torch.log(-torch.expm1(chance))
+    if task.kind == "dense":
+        raise ValueError("a dense task has no ranking of images")
+    others = torch.eye(task.classes, dtype=torch.bool)
+    return values - values[:, None].masked_fill(others, -torch.inf).logsumexp(2)

@@ -10,15 +10,15 @@ from client.local.bootstrap import (
     Bootstrap,
     Interval,
     Measure,
-    Ranking,
     mean,
     mean_of,
     share,
 )
 from client.local.calibration import Calibration
 from client.local.results import Bin, ClassRow, Curve, TaskResult
+from client.ranking import Ranking
 from medformer.config import UNLABELLED, Task
-from medformer.tasks import probabilities
+from medformer.tasks import log_odds, probabilities
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -44,8 +44,8 @@ def classified(
         bootstrap: Draws the N images.
     """
     truth = labels.numpy()
-    given = per_class(probabilities(logits, task), task)
-    before = per_class(probabilities(calibration.undone(logits), task), task)
+    given = per_class(logits, task)
+    before = per_class(calibration.undone(logits.double()), task)
     if task.kind == "multi-label":
         columns, answered = truth == 1, given > 0.5
         right = mean((columns == answered).mean(1))
@@ -54,7 +54,8 @@ def classified(
         columns, answered = truth[:, None] == kinds, answer[:, None] == kinds
         right = mean((truth == answer).astype(np.float64))
     shown = range(1, 2) if task.kind == "binary-class" else range(task.classes)
-    rankings = {k: Ranking(columns[:, k], given[:, k]) for k in shown}
+    scores = log_odds(logits, task).numpy().T
+    rankings = {k: Ranking(columns[:, k], own) for k, own in zip(shown, scores, strict=True)}
     measures = {
         "auc": bootstrap.interval(mean_of([r.auc for r in rankings.values()])),
         "accuracy": bootstrap.interval(right),
@@ -86,9 +87,9 @@ def classified(
     )
 
 
-def per_class(given: Tensor, task: Task) -> Array:
-    """(N, T) probabilities -> (N, K) float64; a binary task gets its second column."""
-    found = given.double()
+def per_class(logits: Tensor, task: Task) -> Array:
+    """(N, T) logits -> (N, K) probabilities, in float64; a binary task gets its second column."""
+    found = probabilities(logits.double(), task)
     if task.kind == "binary-class":
         found = torch.cat([1 - found, found], 1)
     return found.numpy()

@@ -157,7 +157,8 @@ def _task_words(task: TaskResult) -> list[str]:
             f"of 100 pairs of an image that shows {'the finding' if task.kind == 'binary-class' else 'a class'} "
             f"and one that does not, it ranks about {_in_100(auc)} the right way round."
             if auc.value is not None
-            else "the split lacks images with or without some class, so there is no AUC."
+            else f"no AUC: images with and without it are there of {_present(task)} of "
+            f"{len(task.classes)} classes only, and a mean over these is another measure."
         )
     if (dice := measures.get("dice")) is not None and dice.value is not None:
         lines.append(f"its outlines overlap with the truth by {_in_100(dice)} %.")
@@ -172,6 +173,10 @@ def _task_words(task: TaskResult) -> list[str]:
     if few := [c.name for c in task.classes if c.count < 20 and task.kind != "dense"]:
         lines.append(f"fewer than 20 images show {', '.join(few)}: numbers about them mean little.")
     return lines
+
+
+def _present(task: TaskResult) -> int:
+    return sum(0 < c.count < task.images for c in task.classes)
 
 
 def _heads(task: TaskResult) -> Sequence[str]:

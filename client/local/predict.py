@@ -21,7 +21,6 @@ from client.local.store import LocalError, LocalModel
 from client.site import Site
 from medformer.config import Task
 from medformer.files import replace_file
-from medformer.tasks import probabilities
 
 CHUNK = 64
 """Files that are in memory at once."""
@@ -149,7 +148,7 @@ def _batch(
     with torch.no_grad():
         for task in answered_tasks(site):
             logits = model.answer(images, domain, task.name, spacing, flip=site.flip)
-            given[task.name] = per_class(probabilities(logits, task), task).tolist()
+            given[task.name] = per_class(logits, task).tolist()
     answers: list[tuple[dict[str, list[float]], str]] = []
     for i, distance in enumerate(distances):
         if distance <= limit:  # false where it is NaN

@@ -2,9 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from medmnist.evaluator import getACC, getAUC
 
-from client.evaluation import accuracy, auc
+from client.data.records import Records, Stack
+from client.evaluation import accuracy, auc, classified
+from medformer.config import Task
+from medformer.tasks import log_odds
 
 RNG = np.random.default_rng(1)
 
@@ -49,3 +55,72 @@ def test_auc_of_a_missing_class_is_not_a_number_but_none(truth: np.ndarray, colu
 def test_accuracy_of_nothing_is_none():
     """An empty split has no accuracy."""
     assert accuracy(np.zeros(0, int), probabilities(0, 1)) is None
+
+
+def of_pairs(truth: np.ndarray, scores: np.ndarray) -> float:
+    """The definition: every pair of an image that shows it and one that does not; a tie is half."""
+    ours, theirs = scores[truth == 1][:, None], scores[truth == 0][None]
+    return float(((ours > theirs) + (ours == theirs) / 2).mean())
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([2, 3, 5, 40]))
+def test_auc_is_the_share_of_pairs_in_the_right_order(seed: int, levels: int):
+    """Counted one by one, with many ties or none, for each class against all others."""
+    rng = np.random.default_rng(seed)
+    truth = np.concatenate([np.arange(3), rng.integers(0, 3, 20)])
+    scores = rng.integers(0, levels, (23, 3)).astype(np.float64)
+    each = [of_pairs(truth == k, scores[:, k]) for k in range(3)]
+    assert auc(truth, scores) == pytest.approx(np.mean(each), abs=1e-12)
+
+
+def test_auc_of_a_model_that_diverged_is_none():
+    """NaN has no rank."""
+    assert auc(np.array([0, 1, 0]), np.array([[0.1], [np.nan], [0.3]])) is None
+
+
+KINDS = {
+    "binary-class": 2,
+    "multi-label": 3,
+    "multi-class": 4,
+}
+
+
+def measured(task: Task, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float | None]:
+    stack = Stack(
+        torch.zeros(len(logits), 1, 16, 16),
+        {task.name: labels},
+        torch.ones(len(logits), dtype=torch.bool),
+    )
+    return classified(Records((stack,)), task, logits)
+
+
+@given(
+    kind=st.sampled_from(list(KINDS)),
+    constant=st.integers(-(2**13), 2**13),
+    spread=st.sampled_from([2.0**-3, 1.0, 2.0**5]),
+    seed=st.integers(0, 1000),
+)
+def test_a_constant_added_to_a_heads_bias_changes_no_auc(
+    kind: str, constant: int, spread: float, seed: int
+):
+    """To the logit of a binary task or of any label; to all logits of a multi-class one. Logits are
+    multiples of 2^-7 here, so that the sum itself is exact in float32."""
+    task = Task(name="t", kind=kind, classes=KINDS[kind])
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(np.round(rng.normal(0, spread * 64, (40, task.outputs))) / 64).float()
+    shape = (40, task.outputs) if kind == "multi-label" else (40,)
+    labels = torch.from_numpy(rng.integers(0, 2 if kind == "multi-label" else task.classes, shape))
+    assert measured(task, logits + constant, labels)["auc"] == pytest.approx(
+        measured(task, logits, labels)["auc"], abs=1e-12
+    )
+
+
+def test_one_class_of_several_against_the_others_may_move():
+    """A constant on one logit alone is a different model: of two images that are equally likely of
+    class 0, the rest decides. AUC of that class alone stays, by the log odds of the others."""
+    task = Task(name="t", kind="multi-class", classes=3)
+    logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    before, after = log_odds(logits, task), log_odds(logits + torch.tensor([50.0, 0, 0]), task)
+    assert torch.equal(before[:, 0].argsort(), after[:, 0].argsort())
+    assert torch.allclose(after[:, 0] - before[:, 0], torch.tensor(50.0).double(), atol=1e-5)
+    assert not torch.equal(before[:, 1].argsort(), after[:, 1].argsort())

@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 
 from client.evaluation import accuracy, auc
 from client.evaluation import dice as federated_dice
-from client.local.bootstrap import Bootstrap, Ranking, mean, share
+from client.local.bootstrap import Bootstrap, mean, share
 from client.local.calibration import Calibration
 from client.local.measures import (
     GRID,
@@ -15,8 +15,8 @@ from client.local.measures import (
     classified,
     outlined,
     overlaps,
-    per_class,
 )
+from client.ranking import Ranking
 from medformer.config import Task
 from medformer.tasks import probabilities
 
@@ -58,7 +58,7 @@ def test_the_confusion_matrix_and_the_table_agree(kind: str):
     """Row truth, column answer; sensitivity, specificity and predictive value follow from it."""
     found, labels, given = measured(kind)
     table = np.array(found.confusion)
-    chances = per_class(torch.from_numpy(given), TASKS[kind])
+    chances = np.hstack([1 - given, given]) if kind == "binary-class" else given
     for truth, answer in ((0, 1), (1, 1), (1, 0)):
         assert table[truth, answer] == ((labels == truth) & (chances.argmax(1) == answer)).sum()
     for k, row in enumerate(found.classes):
@@ -225,3 +225,21 @@ def test_a_share_is_weighted():
     """Hits among those asked about."""
     hits, among = np.array([True, True, False]), np.array([True, False, True])
     assert share(hits, among)(np.array([[3.0, 9.0, 1.0]]))[0] == 0.75
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_head_that_is_very_sure_is_measured_as_well(kind: str):
+    """Logits around 40, where float32 probabilities are all 0 or 1."""
+    task = TASKS[kind]
+    logits = torch.randn(60, task.outputs, generator=torch.Generator().manual_seed(1))
+    shape = (60, 3) if kind == "multi-label" else (60,)
+    labels = torch.from_numpy(RNG.integers(0, 2 if kind == "multi-label" else task.classes, shape))
+    bootstrap = Bootstrap([str(i) for i in range(60)], 20, 0)
+    scale = Calibration(bias=(0.0,) * task.outputs)
+    names = [str(i) for i in range(task.classes)]
+
+    def area(values: torch.Tensor) -> float | None:
+        return classified(task, names, values, labels, scale, bootstrap).measures["auc"].value
+
+    shifted = logits + (0 if kind == "ordinal-regression" else 40)
+    assert area(shifted) == pytest.approx(area(logits), abs=1e-3)

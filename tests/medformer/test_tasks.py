@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from medformer.config import UNLABELLED, Task, TaskKind
-from medformer.tasks import label_losses, probabilities
+from medformer.tasks import label_losses, log_odds, probabilities
 
 KINDS: dict[TaskKind, tuple[int, ...]] = {
     "binary-class": (), "multi-class": (), "multi-label": (4,), "ordinal-regression": (),
@@ -102,3 +102,28 @@ def test_the_loss_of_grades_is_the_likelihood_of_the_grade():
     logits, labels, task = example("ordinal-regression")
     likelihood = probabilities(logits, task).gather(1, labels[:, None])[:, 0]
     assert torch.allclose(label_losses(logits, labels, task), -likelihood.log(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "kind", ["binary-class", "multi-class", "multi-label", "ordinal-regression"]
+)
+def test_log_odds_are_those_of_the_probabilities(kind: str):
+    """Where float64 can tell these from 0 and 1."""
+    task = Task(name="t", kind=kind, classes=2 if kind == "binary-class" else 4)
+    logits = 3 * torch.randn(50, task.outputs, generator=torch.Generator().manual_seed(0))
+    chances = probabilities(logits.double(), task)
+    assert torch.allclose(log_odds(logits, task), chances.logit(), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "kind", ["binary-class", "multi-class", "multi-label", "ordinal-regression"]
+)
+def test_log_odds_tell_apart_what_probabilities_round_to_one(kind: str):
+    """On both sides, up to logits of 500."""
+    task = Task(name="t", kind=kind, classes=2 if kind == "binary-class" else 3)
+    rows = torch.arange(-500.0, 501)
+    logits = torch.zeros(len(rows), task.outputs)
+    logits[:, 0] = rows
+    found = log_odds(logits, task)[:, 0] * (-1 if kind == "ordinal-regression" else 1)
+    assert found.isfinite().all()
+    assert (found.diff() > 0.9).all()

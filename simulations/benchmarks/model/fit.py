@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +11,7 @@ from client.evaluation import auc
 from medformer.config import Task
 from medformer.images import shift_and_flip, standardise
 from medformer.objectives.orientation import oriented
-from medformer.tasks import label_losses, probabilities
+from medformer.tasks import label_losses, log_odds
 from simulations.benchmarks.model.sets import MIRRORS, TURNS, DataSet, Part
 
 CHUNK = 256
@@ -77,6 +76,6 @@ def score(network: nn.Module, task: Task, part: Part) -> float:
     network.eval()
     with torch.no_grad():
         logits = torch.cat([network(standardise(x)) for x in part.images.split(CHUNK)])
-    value = auc(part.labels.numpy(), probabilities(logits, task).numpy().astype(np.float64))
+    value = auc(part.labels.numpy(), log_odds(logits, task).numpy())
     assert value is not None, "every split of these sets holds all classes"
     return value

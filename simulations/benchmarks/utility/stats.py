@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from client.ranking import Ranking
+
 RESAMPLES = 2_000
 NO_WORSE = -0.02
 _CHUNK = 64
@@ -40,28 +42,15 @@ def weighted_auc(truth: Truth, scores: Floats, weights: npt.NDArray[Any]) -> Flo
 
     Args:
         truth: (N,) classes.
-        scores: (N, T) probabilities, (N, 1) of a binary task.
+        scores: (N, T), the higher the likelier; (N, 1) of a binary task.
         weights: (R, N) how often each image was drawn.
     Returns:
         (R,); NaN where a resample lacks a class.
     """
     columns = range(1, 2) if scores.shape[1] == 1 else range(scores.shape[1])
-    drawn = np.ascontiguousarray(weights.T, dtype=float)
-    areas = [_binary(truth == column, scores[:, i], drawn) for i, column in enumerate(columns)]
-    return np.mean(areas, axis=0)
-
-
-def _binary(positive: npt.NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
-    """(R,): share of pairs in the right order, ties counted half. `weights` is (N, R)."""
-    ours, theirs = scores[positive], scores[~positive]
-    order = np.argsort(theirs)
-    below = np.zeros((len(theirs) + 1, weights.shape[1]))  # weight of the k lowest others
-    np.cumsum(weights[~positive][order], axis=0, out=below[1:])
-    first, last = (np.searchsorted(theirs[order], ours, side) for side in ("left", "right"))
-    wins = weights[positive]
-    with np.errstate(invalid="ignore"):
-        won = (wins * (below[first] + below[last])).sum(0) / 2
-        return np.asarray(won / (wins.sum(0) * below[-1]))
+    drawn = np.asarray(weights, dtype=float)
+    rankings = [Ranking(truth == column, scores[:, i]) for i, column in enumerate(columns)]
+    return np.asarray(np.mean([ranking.auc(drawn) for ranking in rankings], axis=0))
 
 
 @lru_cache(maxsize=8)
@@ -78,7 +67,7 @@ def areas(truth: Truth, scores: Floats, resamples: int = RESAMPLES) -> Floats:
 
     Args:
         truth: (N,) classes of the test images.
-        scores: (N, T) probabilities.
+        scores: (N, T), the higher the likelier.
     """
     drawn = _drawn(len(truth), int(truth.sum()), resamples)
     chunks = [drawn[first : first + _CHUNK] for first in range(0, resamples, _CHUNK)]

@@ -68,6 +68,7 @@ def run(trial: Trial, place: Place) -> list[Row]:
     """Train and score: a row a data set of the trial."""
     from client.data.load import forget, load
     from client.evaluation import classified, predicted
+    from medformer.tasks import log_odds
     from server.pretraining import carried_over
     from simulations.benchmarks.utility.example import train_example
     from simulations.benchmarks.utility.federate import fitted, train
@@ -112,7 +113,7 @@ def run(trial: Trial, place: Place) -> list[Row]:
                         row = {"split": split, "metric": metric, "value": value}
                         found.setdefault(site.name, []).append(row)
                     if split == "test":
-                        answers[site.name] = given.float().numpy()
+                        answers[site.name] = log_odds(given, task).float().numpy()
         forget()
     seconds = round(_core_seconds() - began, 1)
     apart = {name: {name: found[name]} for name in sorted(found)}
