@@ -121,8 +121,14 @@ def _named(name: str, classes: Sequence[str]) -> int | None:
 def _several(task: Task, cell: str, classes: Sequence[str], where: str) -> list[int]:
     """T numbers (`1 0 1`, `[1, 0, 1]`), or the names of those that are there (`edema|effusion`)."""
     parts = _parts(cell, classes)
-    if not parts:
+    if not parts and cell.casefold() in MISSING:
         return [UNLABELLED] * task.classes
+    if not parts:
+        raise Unusable(
+            f"{where}: {cell!r} may be no finding or no answer: write `No Finding` or nothing"
+        )
+    if all(part.casefold() in _TRUE and _named(part, classes) is None for part in parts):
+        parts = [str(_TRUE[part.casefold()]) for part in parts]  # as numpy and pandas write flags
     if all(re.fullmatch(r"-?[0-9]{1,9}(\.0*)?", part) for part in parts):
         if len(parts) != task.classes:
             raise Unusable(f"{where}: needs {task.classes} numbers with spaces, got {cell!r}")

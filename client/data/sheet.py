@@ -148,7 +148,9 @@ def _joined(lines: Sequence[str], start: int, delimiter: str) -> tuple[tuple[str
 
 def _parsed(text: str, delimiter: str) -> tuple[str, ...] | str:
     try:
-        cells = next(csv.reader([text], delimiter=delimiter, strict=True), [])
+        # Some programs write a space before a quoted cell; spaces around cells never count here.
+        reader = csv.reader([text], delimiter=delimiter, strict=True, skipinitialspace=True)
+        cells = next(reader, [])
     except csv.Error as error:
         open_quote = str(error) == "unexpected end of data"
         return "a quote is not closed" if open_quote else str(error)

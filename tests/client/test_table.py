@@ -55,7 +55,7 @@ def labels_of(site: Site, split: str = "train") -> dict[str, object]:
         PLAIN.replace("split\n", "split,,\n").encode(),
         PLAIN.replace("split", "split,remark").encode(),
         PLAIN.replace("0.png", r".\0.png").replace("1.png", "./1.png").encode(),
-        PLAIN.replace("0.png", '"0.png"').encode(),
+        PLAIN.replace("0.png,", '"0.png", ').replace("split", ' "split"').encode(),
         PLAIN.replace("train", "Training").replace("val", "VALID").encode(),
         PLAIN.replace(",1,", ",yes,").replace(",0,", ",FALSE,").encode(),
         PLAIN.replace(",1,", ",1.0,").encode(),
@@ -107,6 +107,14 @@ def test_a_row_that_is_none_takes_no_other_with_it(broken: str, tmp_path: Path):
         assert found == {"0.png": 0, "1.png": 1, "2.png": 1, "3.png": 0}
 
 
+def test_two_broken_rows_do_not_take_what_lies_between(tmp_path: Path):
+    """Though one's open quote is closed by the other's: together they are no row of this table."""
+    lines = PLAIN.splitlines()
+    site = site_of(tmp_path, "\n".join([lines[0], '8.png,"1', *lines[1:], 'x",9.png,1,train']))
+    assert labels_of(site) == {"0.png": 0, "1.png": 1}
+    assert labels_of(site, "val") == {"2.png": 1}
+
+
 def test_a_line_in_an_old_encoding_is_read_and_counted(tmp_path: Path):
     """As Windows-1252, line by line; `site check` says so."""
     draw(tmp_path / "Müller.png", 9)
@@ -153,6 +161,7 @@ def test_what_programs_write_for_nothing_is_no_label(text: str, tmp_path: Path):
         ("[1. 0. 1.]", [1, 0, 1]),
         ("1|0|1", [1, 0, 1]),
         ("0 -1 1", [0, -1, 1]),
+        ("[True, False, True]", [1, 0, 1]),
         ("Mass|Edema", [1, 0, 1]),
         ("mass; pleural effusion", [0, 1, 1]),
         ("Edema, Mass", [1, 0, 1]),
@@ -176,6 +185,7 @@ def test_several_labels_are_numbers_or_names(text: str, wanted: list[int]):
         ("Edema|Masss", r"'Masss' is no declared class \(did you mean 'Mass'\?\)"),
         ("No Finding|Mass", "'No Finding' is no declared class"),
         ("1 0", "needs 3 numbers with spaces"),
+        ("[]", "may be no finding or no answer"),
         ("1 0 Mass", "'1' is no declared class"),
         ("2 0 1", "labels must be 0 to 1, got 2"),
     ],
