@@ -24,13 +24,16 @@ from server.protocol import (
 
 log = logging.getLogger(__name__)
 app = ClientApp()
+SHORTEST_ROUND = 3_600.0
+"""Seconds that a guard may take for an answer, where a run's rounds are not longer."""
 
 
 def connect(context: Context) -> Any:
     """The site's guard: behind its socket, or in process for simulations."""
     if "guard-socket" in context.node_config:
         rpc = importlib.import_module("client.guard_rpc.channel")
-        return rpc.GuardChannel(Path(str(context.node_config["guard-socket"])))
+        deadline = max(SHORTEST_ROUND, float(context.run_config.get("round-deadline") or 0))
+        return rpc.GuardChannel(Path(str(context.node_config["guard-socket"])), deadline)
     if "partition-id" not in context.node_config:
         raise ProtocolError("this node has neither a guard-socket nor a partition id")
     folder = run_folder(context.run_config, context.run_id)

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from medformer.errors import MedFormerError
 
-START_SECONDS = 15.0
+START_SECONDS = 60.0
 
 
 class ServingError(MedFormerError):
@@ -67,7 +67,10 @@ class Serving:
         end = time.monotonic() + START_SECONDS
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > end:
-                raise ServingError(f"{host}:{self.port}: does not start; is the certificate whole?")
+                raise ServingError(
+                    f"{host}:{self.port}: does not start; is the certificate whole, and this "
+                    "machine not too busy?"
+                )
             time.sleep(0.02)
 
     @property

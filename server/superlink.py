@@ -30,10 +30,11 @@ from medformer.config import Domain, ModelConfig, Name
 from medformer.errors import ConfigError
 from medformer.files import is_secret, replace_file, write_secret
 from medformer.processes import Supervisor, free_port, is_taken
+from medformer.services import plain
 from medformer.settings import explain, read_yaml
 from medformer.words import unknown_words
 from server.admission import NODES, Admission
-from server.bundle import APP_ID, RUN_CONFIG, VERSION, toml, write_app
+from server.bundle import APP_ID, RUN_CONFIG, VERSION, quoted, toml, write_app
 from server.deployment import FEDERATION
 from server.errors import SuperLinkError
 from server.federation import (
@@ -134,6 +135,7 @@ class SuperLink:
             ConfigError: The folder is not provisioned.
         """
         consortium = self._ready()
+        plain(self.folder)  # Flower puts the path of its database into a URL
         check_certificate(self.folder, consortium)
         if is_taken(consortium.health_port):
             raise SuperLinkError(
@@ -370,7 +372,7 @@ class SuperLink:
         text = (
             '[superlink]\ndefault = "own"\n\n[superlink.own]\n'
             f'address = "127.0.0.1:{inner}"\n'
-            f'root-certificates = "{self.kit / "ca.crt"}"\n'
+            f"root-certificates = {quoted(str(self.kit / 'ca.crt'))}\n"
         )
         replace_file(self.folder / "flower" / "config.toml", text.encode())
 

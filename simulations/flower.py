@@ -30,7 +30,8 @@ from simulations.prepared import MARKER, Prepared, load_prepared, prepare_folder
 
 log = logging.getLogger(__name__)
 ROUND_TIMEOUT = 3_600.0
-"""Seconds to wait for a round; a process that died is noticed long before."""
+"""Seconds to wait for a round, if the run config does not say (`simulate --round-wait`); a process
+that died is noticed long before."""
 app = ServerApp()
 
 
@@ -47,7 +48,8 @@ def main(grid: Grid, context: Context) -> None:
         prepared = _prepared(folder, context.run_config)
         _same_scenario(folder, str(context.run_config.get("scenario-sha256", "")))
         wait = float(context.run_config.get("hello-wait") or HELLO_WAIT)
-        fleet = FlowerFleet(grid, len(prepared.sites), ROUND_TIMEOUT, hello_wait=wait)
+        limit = float(context.run_config.get("round-deadline") or ROUND_TIMEOUT)
+        fleet = FlowerFleet(grid, len(prepared.sites), limit, hello_wait=wait)
         run = Run(fleet, prepared.federation, folder, evaluate=True, on_row=board(folder))
         fresh = load_state(folder / CHECKPOINTS) is None
         with FreshProcess() as helper:

@@ -109,7 +109,7 @@ def run_flower(
             _flwr(flower, ["stop", str(run_id)], timeout=15)
             raise
         on_done()
-        _check_outcome(flower, folder, run_id)
+        _check_outcome(flower, folder, run_id, start_wait)
 
 
 @contextmanager
@@ -290,23 +290,24 @@ def _simulation_process(parent: int) -> psutil.Process | None:
     return None
 
 
-def _check_outcome(flower: Flower, folder: Path, run_id: int) -> None:
+def _check_outcome(flower: Flower, folder: Path, run_id: int, wait: float) -> None:
     outcome = json.loads((folder / "outcome.json").read_text())
     if outcome["outcome"] != "done":
         hint = f" {_hint(folder)}" if outcome["kind"] == "RunInterrupted" else ""
         raise SimulationError(f"{outcome['reason']}{hint}")
     worker = _simulation_process(flower.process.pid)
-    end = time.monotonic() + 15
+    end = time.monotonic() + wait
     while worker is not None and processes.alive(worker) and time.monotonic() < end:
         time.sleep(POLL)  # asking Flower costs more than a second each time
     status = ""
-    for _ in range(20):
+    end = time.monotonic() + wait
+    while True:
         said = _flwr(flower, ["list", "own", "--run-id", str(run_id), "--format", "json"], 60)
         try:
             status = str(json.loads(said)["runs"][0]["status"])
         except (ValueError, LookupError, TypeError):
             status = f"unknown ({said.strip()[:200] or 'no answer'})"
-        if status.startswith("finished"):
+        if status.startswith("finished") or time.monotonic() > end:
             break
         time.sleep(0.5)
     if status != "finished:completed":

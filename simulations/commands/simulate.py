@@ -22,6 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name, default, what in (
         ("--start-wait", 60.0, "each of Flower's processes has to start"),
         ("--hello-wait", 120.0, "all sites have to say who they are"),
+        ("--round-wait", 3_600.0, "all sites have to answer a round"),
     ):
         parser.add_argument(name, type=float, default=default, metavar="SECONDS",
                             help=f"in which {what} (default: %(default)g)")  # fmt: skip
@@ -46,9 +47,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError("name a scenario, or use --list")
     if arguments.actors is not None and arguments.actors < 1:
         raise ConfigError(f"--actors must be at least 1, got {arguments.actors}")
-    for name, wait in (("start", arguments.start_wait), ("hello", arguments.hello_wait)):
-        if not 0 < wait <= 100_000:
-            raise ConfigError(f"--{name}-wait must be between 0 and 100000 s, got {wait:g}")
+    for name in ("start", "hello", "round"):
+        wait = getattr(arguments, f"{name}_wait")
+        if not 0 < wait <= 1_000_000:
+            raise ConfigError(f"--{name}-wait must be between 0 and 1000000 s, got {wait:g}")
     folder = (arguments.out or Path("runs") / Path(arguments.scenario).stem).resolve()
     from simulations.fresh import FreshProcess
 
@@ -85,7 +87,11 @@ def _train(arguments: argparse.Namespace, folder: Path, on_done: Callable[[], No
             if not arguments.resume:
                 helper.call(prepare_folder, folder, scenario, settings, *roots)
             helper.close()
-            return {**run_config(folder, *roots), "hello-wait": arguments.hello_wait}
+            return {
+                **run_config(folder, *roots),
+                "hello-wait": arguments.hello_wait,
+                "round-deadline": arguments.round_wait,
+            }
 
         progress = Progress(folder)
         run_flower(

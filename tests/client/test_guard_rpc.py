@@ -10,12 +10,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from client.app import connect
 from client.guard import Guard
 from client.guard_rpc import guard_pb2 as pb
 from client.guard_rpc import server
@@ -183,6 +185,15 @@ def test_a_busy_guard_is_healthy_and_says_that_it_is_busy(
     refused = [a for a in answers if isinstance(a, Refusal)]
     assert {a.reason for a in refused} == {server.BUSY}
     assert len(refused) == 12 - MOST_WAITING
+
+
+def test_a_relay_waits_as_long_as_a_round_may_take(tmp_path: Path):
+    """`round_minutes: 600` is a round of ten hours, not of one."""
+    for told, wanted in (({}, 3_600), ({"round-deadline": 36_000.0}, 36_000),
+                         ({"round-deadline": 60.0}, 3_600)):  # fmt: skip
+        context = SimpleNamespace(node_config={"guard-socket": str(tmp_path / "s")},
+                                  run_config=told)  # fmt: skip
+        assert connect(context)._deadline == wanted  # type: ignore[arg-type]
 
 
 def test_each_status_of_grpc_has_its_true_sentence(guard: Guard, tmp_path: Path):
