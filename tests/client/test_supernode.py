@@ -165,7 +165,7 @@ LOST = {
 
 @pytest.mark.parametrize("part", LOST)
 def test_a_supernode_that_has_lost_a_part_ends_whole(part: str):
-    """Flower's HTTP server would keep it, and its health page would say `serving` for ever."""
+    """Flower's HTTP server would keep the process, which nobody would start again."""
     code = (
         "import threading, time, client.supernode as own, flwr.supernode.cli as cli\n"
         f"cli.flower_supernode = {LOST[part]}\nown.main()"
