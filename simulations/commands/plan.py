@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "kind": site.domain.kind,
                 "shares_with": [
                     other.name
-                    for other in sites
+                    for other in ready.sites
                     if other is not site
                     and other.domain.kind == site.domain.kind
                     and site.domain.kind in shared
