@@ -313,3 +313,31 @@ def test_predict_lists_a_pair_once(tmp_path: Path):
     (one,) = opened(tmp_path / "new" / "p.hdr", site)
     assert one.image is not None
     assert np.array_equal((one.image[0] * RANGE[1]).round().numpy(), canonical())
+
+
+def test_one_volume_under_two_names_contributes_nothing(tmp_path: Path):
+    """Either file of a pair, and `:0` of a file with one volume: one image would count twice."""
+    file = loaded(head(tmp_path / "a.nii"))
+    nib.save(nib.Nifti1Pair(file.dataobj, file.affine), tmp_path / "p.img")
+    nib.save(
+        nib.Nifti1Image(np.asarray(file.dataobj)[..., None], file.affine), tmp_path / "one.nii"
+    )
+    names = ("p.hdr", "p.img", "one.nii", "one.nii:0", "a.nii")
+    records = load(site_of(tmp_path, [f"{name},,train" for name in names]), "train")
+    forget()
+    assert sorted(records.valid.tolist()) == [False] * 4 + [True]
+    assert any("its file is listed more than once" in fault for fault in records.faults)
+
+
+def test_both_files_of_a_pair_lie_inside_of_the_folder(tmp_path: Path):
+    """Voxels behind a link that leads out are not read."""
+    file = loaded(head(tmp_path / "a.nii"))
+    nib.save(nib.Nifti1Pair(file.dataobj, file.affine), tmp_path / "p.img")
+    folder = tmp_path / "records"
+    folder.mkdir()
+    (tmp_path / "p.hdr").rename(folder / "p.hdr")
+    (folder / "p.img").symlink_to(tmp_path / "p.img")
+    records = load(site_of(folder, ["p.hdr,,train"]), "train")
+    forget()
+    assert not records.valid.any()
+    assert "lies outside of data.path" in records.faults[0]
