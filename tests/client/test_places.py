@@ -166,8 +166,31 @@ def test_what_tells_slices_of_one_place_apart_is_named(tmp_path: Path):
         heads.series(tmp_path / str(echo), *heads.acquired("H", "P", "L"), EchoTime=echo)
     for file in (tmp_path / "80").iterdir():
         file.rename(tmp_path / "10" / f"b{file.name}")
-    with pytest.raises(Unusable, match=r"16 of 32 where another .* they differ in EchoTime, SOP"):
+    with pytest.raises(Unusable, match=r"16 of 32 where another .* they differ in EchoTime$"):
         dicom.scan(tmp_path / "10", VOLUME, "full")
+
+
+def test_a_slice_that_is_there_twice_is_called_a_copy(tmp_path: Path):
+    """Under another name."""
+    folder = heads.series(tmp_path / "s", *heads.acquired("H", "P", "L"))
+    (folder / "copy.dcm").write_bytes((folder / "00.dcm").read_bytes())
+    with pytest.raises(Unusable, match="1 files are copies of others, with one SOPInstanceUID"):
+        dicom.scan(folder, VOLUME, "full")
+
+
+def test_frames_of_one_place_are_told_apart_by_their_macros(tmp_path: Path):
+    """Two stacks in one enhanced file."""
+    import pydicom
+
+    origin, steps, sides = heads.acquired("H", "P", "L")
+    made = pydicom.dcmread(heads.enhanced(tmp_path / "e.dcm", origin, steps, sides))
+    for i, group in enumerate(made.PerFrameFunctionalGroupsSequence):
+        group.FrameContentSequence = item(StackID=str(i % 2))
+        place = [0, 0, 3.0 * (i // 2)]
+        group.PlanePositionSequence = item(ImagePositionPatient=place)
+    made.save_as(tmp_path / "two.dcm")
+    with pytest.raises(Unusable, match=r"8 of 16 where .* they differ in StackID$"):
+        dicom.scan(tmp_path / "two.dcm", VOLUME, "full")
 
 
 def test_a_tilted_series_is_put_right_and_the_card_says_so(tmp_path: Path):

@@ -20,7 +20,7 @@ C.8.5.5.1)."""
 APART = (
     "StackID", "AcquisitionNumber", "FrameAcquisitionNumber", "EchoTime", "EffectiveEchoTime",
     "TemporalPositionIdentifier", "TemporalPositionIndex", "DiffusionBValue", "TriggerTime",
-    "ImageType", "FrameType", "ConvolutionKernel", "SOPInstanceUID",
+    "ImageType", "FrameType", "ConvolutionKernel",
 )  # fmt: skip
 """What may tell slices at one place apart, for messages."""
 
@@ -158,7 +158,11 @@ def _are_slices(header: Any) -> None:
 
 
 def differing(headers: Sequence[Any]) -> str:
-    """Which attributes tell slices of one place apart, for the end of a message."""
+    """Which attributes tell slices of one place apart, for the end of a message; or that files are
+    copies of others."""
+    instances = [str(h.get("SOPInstanceUID", "") or number) for number, h in enumerate(headers)]
+    if copies := len(instances) - len(set(instances)):
+        return f"; {copies} files are copies of others, with one SOPInstanceUID: remove them"
     names = [name for name in APART if len({str(h.get(name, "")) for h in headers}) > 1]
     return f"; they differ in {', '.join(names)}" if names else ""
 
