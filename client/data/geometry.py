@@ -269,14 +269,15 @@ def _shifted(
     regular = bool(straight.all())
     shifts: Array = np.round((across - across.min(0)) / np.array(pixel), 3)
     if np.prod((np.array(sides) + shifts.max(0)) / np.array(sides)) > LARGEST_GROWTH:
+        tilt = f"a tilt of {angle:.1f} degrees" if regular else UNTILTED
         raise Unusable(
-            f"its {what}s are shifted within their planes by up to {most:.4g} mm "
-            f"({_tilt(angle, 1) if regular else UNTILTED}), which is too much to put right: "
-            "resample it upright"
+            f"its {what}s are shifted within their planes by up to {most:.4g} mm ({tilt}), which "
+            "is too much to put right: resample it upright"
         )
+    tilt = f"a tilt of {angle:.2g} degrees" if regular else UNTILTED
     return shifts, (
-        f"have {what}s that are shifted within their planes "
-        f"({_tilt(angle, 0) if regular else UNTILTED}): each was moved to where its position says",
+        f"have {what}s that are shifted within their planes ({tilt}): each was moved to where its "
+        "position says",
     )
 
 
@@ -285,10 +286,6 @@ def _off_line(x: Array, y: Array) -> Array:
     begin, slope = np.polynomial.polynomial.polyfit(x, y, 1)
     left: Array = y - begin - x[:, None] * slope
     return left
-
-
-def _tilt(angle: float, decimals: int) -> str:
-    return f"a tilt of {angle:.{decimals}f} degrees"
 
 
 def _rounding(written: Array) -> float:
