@@ -21,6 +21,7 @@ from client.privacy.accounting import (
 )
 from client.privacy.losses import losses
 from client.privacy.tilted import curve
+from medformer.rounding import rounded_up
 
 DELTAS = (1e-3, 1e-5, 1e-9, 1e-12, 1e-15, 1e-19)
 
@@ -100,6 +101,19 @@ def test_no_epsilon_of_sampled_steps_is_below_the_integral(parts: list[Steps], a
         eps = curve(one, grid, delta).epsilon(delta)
         assert math.log(delta) - 0.02 <= log_delta(parts, eps, adding) <= math.log(delta)
         assert eps <= epsilon(parts, delta) * (1 + 1e-7)
+
+
+@pytest.mark.parametrize(
+    ("steps", "reported"),
+    [(Steps(0.0128, 0.251, 110), "49.860"), (Steps(0.0002, 0.361, 10_000), "7.954")],
+)
+def test_two_plans_on_which_accountants_differ(steps: Steps, reported: str):
+    """Little noise, rarely sampled: other accountants say up to 49.873, and 7.998. The integral
+    says that what is reported suffices, and that a thousandth of it less would not."""
+    eps = epsilon([steps], 1e-5)
+    assert rounded_up(eps) == reported
+    assert log_delta([steps], eps, adding=False) <= math.log(1e-5)
+    assert log_delta([steps], 0.999 * eps, adding=False) > math.log(1e-5)
 
 
 def one_step_delta(q: float, sigma: float, eps: float) -> float:
