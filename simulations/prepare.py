@@ -228,11 +228,10 @@ def _members(
     ]
     if folder is not None:
         members = _divide(split, members, whole, folder, scenario.seed)
-    # What a hospital would declare: an equal share as n_public, the whole set as upper bound.
-    total = _declared(split.dataset, whole, None)
-    share = -(-total // split.sites)
-    bound = share if split.method == "iid" else total
-    return tuple(members), dict.fromkeys((m.name for m in members), (share, bound))
+    # What a hospital would declare, and what its delta is checked against: an equal share, for the
+    # whole set is nobody's.
+    share = -(-_declared(split.dataset, whole, None) // split.sites)
+    return tuple(members), dict.fromkeys((m.name for m in members), (share, share))
 
 
 def _divide(
