@@ -45,6 +45,7 @@ from medformer.config import ModelConfig, Task
 from medformer.errors import MedFormerError
 from medformer.layers import Latents
 from medformer.objectives import Mix
+from medformer.rounding import digits_up, rounded_down, rounded_up
 from server.protocol import Phase, Schedule
 
 FORCE = 1e3
@@ -127,15 +128,16 @@ class Report:
     def as_text(self) -> str:
         """For people."""
         lines = [
-            f"site {self.site}: claimed epsilon {self.claimed_epsilon:.3f}, delta {self.delta:g}, "
-            f"per {self.unit}, {self.steps} steps, {self.noise_source} noise",
+            f"site {self.site}: claimed epsilon {rounded_up(self.claimed_epsilon)}, "
+            f"delta {digits_up(self.delta)}, per {self.unit}, {self.steps} steps, "
+            f"{self.noise_source} noise",
             f"  {self.canaries} canaries, each in with probability 1/2: {self.correct} of "
             f"{self.guesses} guesses right (numbers fixed beforehand: "
             f"{', '.join(map(str, self.tried_guesses))})",
-            f"  epsilon is at least {self.epsilon_lower_bound:.3f}, with {100 * self.confidence:g} "
-            "% confidence (Steinke et al. 2023, Theorem 5.2)",
-            f"  expected in nine of ten audits: {self.expected_if_correct:.3f} of a correct "
-            f"mechanism, {self.expected_at_half_noise:.3f} with half the noise",
+            f"  epsilon is at least {rounded_down(self.epsilon_lower_bound)}, with "
+            f"{100 * self.confidence:g} % confidence (Steinke et al. 2023, Theorem 5.2)",
+            f"  expected in nine of ten audits: {rounded_down(self.expected_if_correct)} of a "
+            f"correct mechanism, {rounded_down(self.expected_at_half_noise)} with half the noise",
         ]
         for check in self.checks:
             lines.append(
@@ -148,8 +150,8 @@ class Report:
         """What refutes the claim, in one sentence."""
         if self.epsilon_lower_bound > self.claimed_epsilon:
             return (
-                f"site {self.site}: epsilon is at least {self.epsilon_lower_bound:.3f}, the plan "
-                f"claims {self.claimed_epsilon:.3f}: do not use this installation"
+                f"site {self.site}: epsilon is at least {rounded_down(self.epsilon_lower_bound)}, "
+                f"the plan claims {rounded_up(self.claimed_epsilon)}: do not use this installation"
             )
         if failed := [check.name for check in self.checks if not check.passed]:
             return (

@@ -31,6 +31,7 @@ from client.site import Site
 from client.starting import AlreadyUp, Start, conditions
 from client.users import users_of
 from medformer.errors import ConfigError, MedFormerError
+from medformer.rounding import digits_down, exact, percent_down, rounded_down
 from medformer.words import unknown_words
 
 NAMED = 5
@@ -211,18 +212,21 @@ def _budget(place: Place) -> Lines:
         yield Check("budget", "OK", text)
     else:
         yield Check("budget", "FIX", (
-            f"{text}, and one may cost epsilon {privacy.epsilon:g}, delta {privacy.delta:g}. Spent "
-            "budget does not come back: lower privacy.epsilon and delta for cheaper runs, or end "
-            "this site's part"
+            f"{text}, and one may cost epsilon {exact(privacy.epsilon)}, "
+            f"delta {exact(privacy.delta)}. Spent budget does not come back: lower "
+            "privacy.epsilon and delta for cheaper runs, or end this site's part"
         ))  # fmt: skip
 
 
 def _left(budget: Budget, total: Cost) -> str:
     if budget.rule == "rdp":
-        return f"{100 * (1 - budget.used(total)):.1f} % of the budget left"
+        return f"{percent_down(1 - budget.used(total))} of the budget left"
     epsilon, delta = budget.spent(total)
     left = max(0.0, budget.epsilon - epsilon), max(0.0, budget.delta - delta)
-    return f"epsilon {left[0]:.3f} of {budget.epsilon:g} and delta {left[1]:.2g} left"
+    return (
+        f"epsilon {rounded_down(left[0])} of {exact(budget.epsilon)} and delta "
+        f"{digits_down(left[1])} left"
+    )
 
 
 def _policy(place: Place) -> Lines:
@@ -238,16 +242,16 @@ def _policy(place: Place) -> Lines:
         )
     if site.privacy.epsilon > limit:
         wrong.append(
-            f"a run may cost epsilon {site.privacy.epsilon:g} in site.yaml and {limit:g} in "
-            "policy.yaml: noise is planned for the former, and the run refused for the latter. Set "
-            f"privacy.epsilon: {limit:g}"
+            f"a run may cost epsilon {exact(site.privacy.epsilon)} in site.yaml and {exact(limit)} "
+            "in policy.yaml: noise is planned for the former, and the run refused for the latter. "
+            f"Set privacy.epsilon: {exact(limit)}"
         )
     if not allowed:
         wrong.append("site.yaml and policy.yaml allow no objective in common: edit one of them")
     yield from (Check("policy", "FIX", text) for text in wrong)
     if not wrong:
         yield Check("policy", "OK", (
-            f"{', '.join(allowed)}; epsilon up to {limit:g} a run; approval {policy.approval}"
+            f"{', '.join(allowed)}; epsilon up to {exact(limit)} a run; approval {policy.approval}"
         ))  # fmt: skip
 
 

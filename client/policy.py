@@ -16,6 +16,7 @@ from client.privacy.plan import PrivacyPlan
 from client.privacy.refusals import ClosedNow, PolicyForbids
 from client.site import Site
 from medformer.config import Frozen, ModelConfig
+from medformer.rounding import digits_up, exact, rounded_up
 from medformer.settings import read_yaml
 from server.protocol import Objective, Schedule, spaced
 
@@ -136,9 +137,9 @@ def summary(
         own += "; of what answers questions alone" if phase.trains == "heads" else ""
         lines.append(f"  {phase.name}: {phase.rounds} rounds: {'; '.join(does)}{own}")
     lines += [
-        f"It costs epsilon {plan.epsilon:.3f}, delta {plan.delta:g}, for every {plan.unit}, in "
-        "full, also if the run stops early.",
-        f"Spent before: epsilon {spent:.3f} of {budget:g}.",
+        f"It costs epsilon {rounded_up(plan.epsilon)}, delta {digits_up(plan.delta)}, for every "
+        f"{plan.unit}, in full, also if the run stops early.",
+        f"Spent before: epsilon {rounded_up(spent)} of {exact(budget)}.",
         f"In words: who suspects 1 % of those {plan.unit}s that were not used finds at most "
         f"{percent(most_found(plan.epsilon, plan.delta, 0.01))} of those that were; with all runs "
         f"so far, at most {percent(most_found(total, site.privacy.lifetime_delta, 0.01))}.",

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt,
 
 from client.data.sources import Listed, Source, Volumetric
 from medformer.config import LARGEST_VOLUME, Domain, Frozen, Name, Task
+from medformer.rounding import digits_down, digits_up, exact
 from medformer.settings import read_yaml
 from server.protocol import Objective, Phase
 
@@ -109,13 +110,13 @@ class Privacy(Frozen):
     def _budget_covers_a_run(self) -> "Privacy":
         if self.lifetime_epsilon < self.epsilon:
             raise ValueError(
-                f"epsilon_budget {self.lifetime_epsilon:g} is less than the epsilon "
-                f"{self.epsilon:g} of one run: no run could start"
+                f"epsilon_budget {exact(self.lifetime_epsilon)} is less than the epsilon "
+                f"{exact(self.epsilon)} of one run: no run could start"
             )
         if self.lifetime_delta < self.delta:
             raise ValueError(
-                f"delta_budget {self.lifetime_delta:g} is less than the delta {self.delta:g} of "
-                "one run: no run could start"
+                f"delta_budget {exact(self.lifetime_delta)} is less than the delta "
+                f"{exact(self.delta)} of one run: no run could start"
             )
         return self
 
@@ -142,12 +143,14 @@ class Privacy(Frozen):
 
     def delta_warning(self) -> str | None:
         """A sentence if delta is not below 1 / (10 n) for the declared upper bound n."""
-        bound = 1 / (10 * (self.n_upper or self.n_public))
+        units = max(self.n_public, self.n_upper or 0)
+        bound = 1 / (10 * units)
         if self.lifetime_delta < bound:
             return None
+        field = "n_upper" if units > self.n_public else "n_public"
         return (
-            f"delta {self.lifetime_delta:g} for all runs is not below 1/(10 n) = {bound:.2g} for "
-            f"the declared {self.n_upper or self.n_public} units: choose a smaller delta or "
+            f"delta {digits_up(self.lifetime_delta)} for all runs is not below 1/(10 n) = "
+            f"{digits_down(bound)} for the {units} units of {field}: choose a smaller delta or "
             "delta_budget"
         )
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from medformer.config import Frozen
+from medformer.rounding import digits_up, rounded_up
 
 NO_DEVICE = "Research software: no medical device, not validated for diagnosis."
 
@@ -41,8 +42,8 @@ class Promise(Frozen):
                 "none: private images may have been used without differential privacy, and may be "
                 "recoverable from the weights. Treat this file as you treat the images."
             )
-        size = "" if self.epsilon is None else f", epsilon {self.epsilon:.4g}"
-        size += "" if self.delta is None else f", delta {self.delta:g}"
+        size = "" if self.epsilon is None else f", epsilon {rounded_up(self.epsilon)}"
+        size += "" if self.delta is None else f", delta {digits_up(self.delta)}"
         size += "" if self.unit is None else f", unit: one {self.unit}"
         seeded = " Simulation: the noise is seeded, and whoever has the seed can remove it."
         return f"federated-dp{size}.{seeded if self.noise == 'seeded' else ''}"

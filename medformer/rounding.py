@@ -20,19 +20,29 @@ def rounded_down(value: float, places: int = PLACES) -> str:
     return _fixed(value, places, ROUND_FLOOR)
 
 
-def digits_up(value: float, digits: int = 2) -> str:
+def digits_up(value: float, digits: int = 3) -> str:
     """Significant digits, never less than the value, for deltas: 1.01e-05 -> 1.1e-05."""
     return _significant(value, digits, ROUND_CEILING)
 
 
-def digits_down(value: float, digits: int = 2) -> str:
+def digits_down(value: float, digits: int = 3) -> str:
     """Significant digits, never more than the value: 1.19e-05 -> 1.1e-05."""
     return _significant(value, digits, ROUND_FLOOR)
 
 
 def percent_up(share: float, places: int = 1) -> str:
     """Never less than the share, for what is used of a budget: 0.35011 -> 35.1 %."""
-    return f"{_fixed(100 * Decimal(repr(share)), places, ROUND_CEILING)} %"
+    return f"{_fixed(100 * _without_noise(share), places, ROUND_CEILING)} %"
+
+
+def percent_down(share: float, places: int = 1) -> str:
+    """Never more than the share, for what is left of a budget: 0.64989 -> 64.9 %."""
+    return f"{_fixed(100 * _without_noise(share), places, ROUND_FLOOR)} %"
+
+
+def exact(value: float) -> str:
+    """Every digit, for what somebody declared: 8.0 -> 8, 7.0000001 -> 7.0000001."""
+    return repr(float(value)).removesuffix(".0")
 
 
 def _fixed(value: float | Decimal, places: int, rounding: str) -> str:
@@ -43,8 +53,13 @@ def _fixed(value: float | Decimal, places: int, rounding: str) -> str:
         return f"{exact.quantize(Decimal(1).scaleb(-places), rounding):f}"
 
 
+def _without_noise(value: float) -> Decimal:
+    """Twelve digits: the sum of three deltas of 1e-05 is 3e-05, not 3.0000000000000004e-05."""
+    return Decimal(f"{value:.12g}")
+
+
 def _significant(value: float, digits: int, rounding: str) -> str:
-    exact = Decimal(repr(float(value)))
+    exact = _without_noise(value)
     if exact == 0 or not exact.is_finite():
         return f"{float(value):g}"
     step = Decimal(1).scaleb(exact.adjusted() - digits + 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medformer.errors import MedFormerError
+from medformer.rounding import rounded_up
 from server.coordinate import read_metrics
 from server.errors import FederationError, RunInterrupted, SuperLinkError
 
@@ -163,7 +164,7 @@ def _line(row: dict[str, Any]) -> str:
     where = f"round {row['round']}"
     if row["event"] == "round":
         epsilon, rounds = row["epsilon_progress"], row["rounds"]
-        spent = f"  epsilon so far {epsilon:.2f}" if epsilon is not None else ""
+        spent = f"  epsilon so far {rounded_up(epsilon)}" if epsilon is not None else ""
         took = f"({row['seconds']:.1f} s)"
         return f"{where}/{rounds} {row['phase']}  {row['site']}{spent}  {took}"
     return f"{where}  {row['site']}: {row['event']}: {row['text']}"

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from medformer.rounding import rounded_up
 from simulations.launcher import count_sites
 
 
@@ -56,7 +57,7 @@ class Progress:
         first = self._round[0]
         parts = [f"{r['site']} {_number(r['exact_loss'])}" for r in self._round]
         spent = [r["epsilon_progress"] for r in self._round if r["epsilon_progress"] is not None]
-        epsilon = f"  epsilon so far {max(spent):.2f}" if spent else ""
+        epsilon = f"  epsilon so far {rounded_up(max(spent))}" if spent else ""
         say(
             f"round {first['round']}/{first['rounds']} {first['phase']}  loss: {'  '.join(parts)}"
             f"{epsilon}  ({first['seconds']:.1f} s)"

@@ -23,6 +23,7 @@ from typing import Any
 
 from client.privacy.accounting import ARITHMETIC_EPSILON, Steps, smallest
 from client.site import Privacy, Rule
+from medformer.rounding import digits_down, exact, rounded_down, rounded_up
 
 LARGEST_ORDER = 4096
 ROUNDING = 1 + 1e-9
@@ -140,12 +141,12 @@ class Budget:
         """What is left, in words that follow "this run would cost ...;"."""
         if self.limit is not None and total.renyi is not None:
             return (
-                f"its Renyi divergence at order {self.order} is {cost.renyi:.3f}, and "
-                f"{max(0.0, self.limit - total.renyi):.3f} are left"
+                f"its Renyi divergence at order {self.order} is {rounded_up(cost.renyi or 0.0)}, "
+                f"and {rounded_down(max(0.0, self.limit - total.renyi))} are left"
             )
         return (
-            f"{max(0.0, self.epsilon - total.epsilon):.3f} and "
-            f"{max(0.0, self.delta - total.delta):g} are left"
+            f"{rounded_down(max(0.0, self.epsilon - total.epsilon))} and "
+            f"{digits_down(max(0.0, self.delta - total.delta))} are left"
         )
 
 
@@ -171,8 +172,8 @@ def best_order(epsilon: float, delta: float) -> int:
     order = max(range(2, LARGEST_ORDER), key=lambda a: renyi_limit(a, epsilon, delta) / a)
     if renyi_limit(order, epsilon, delta) <= 0:
         raise ValueError(
-            f"privacy.rule: rdp cannot keep a lifetime budget as small as epsilon {epsilon:g}, "
-            f"delta {delta:g}: use basic"
+            f"privacy.rule: rdp cannot keep a lifetime budget as small as epsilon "
+            f"{exact(epsilon)}, delta {exact(delta)}: use basic"
         )
     return order
 
@@ -223,6 +224,7 @@ def enough_noise(
     if not fits(1_000_000):
         raise ValueError(
             f"privacy.rule: rdp does not let a run like this into a lifetime budget of epsilon "
-            f"{budget.epsilon:g}, delta {budget.delta:g}: plan fewer steps or raise epsilon_budget"
+            f"{exact(budget.epsilon)}, delta {exact(budget.delta)}: plan fewer steps or "
+            "raise epsilon_budget"
         )
     return smallest(least, 1_000_000, fits) / 1000

@@ -27,6 +27,7 @@ from client.privacy.composition import Budget, Cost
 from client.privacy.plan import PrivacyPlan
 from client.privacy.refusals import AttemptLost, BadRequest, BudgetExhausted
 from client.site import Privacy, Rule, Site
+from medformer.rounding import digits_up, exact, rounded_up
 from server.protocol import RUN_ID
 
 _SCHEMA = """
@@ -409,7 +410,8 @@ class Ledger:
             return
         who = f"site {site}: " if site else ""
         raise BudgetExhausted(
-            f"{who}this run would cost epsilon {plan.epsilon:.3f}, delta {plan.delta:g}; "
+            f"{who}this run would cost epsilon {rounded_up(plan.epsilon)}, "
+            f"delta {digits_up(plan.delta)}; "
             f"{budget.left(total, cost)} of the lifetime budget. "
             "Plan a cheaper run; spent budget does not come back"
         )
@@ -474,7 +476,7 @@ def registrable(rows: Sequence[Mapping[str, Any]], privacy: Privacy, path: Path)
         or delta > min(b["delta_budget"] for b in rows) * (1 + 1e-12)
     ):
         raise LedgerError(
-            f"{path}: a budget of epsilon {epsilon:g}, delta {delta:g} is larger "
+            f"{path}: a budget of epsilon {exact(epsilon)}, delta {exact(delta)} is larger "
             "than the one registered for these records: a budget can be lowered, not raised"
         )
     if any(b["unit"] != privacy.unit for b in rows):

@@ -15,6 +15,7 @@ from client.privacy.composition import Budget, Cost
 from client.privacy.plan import PrivacyPlan
 from client.terminal import printable
 from medformer.files import replace_file
+from medformer.rounding import digits_down, digits_up, exact, percent_up, rounded_down, rounded_up
 
 ALONE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 """What SQLite says where it cannot write beside a database that it is to read."""
@@ -97,8 +98,8 @@ def as_text(rows: Sequence[Row]) -> str:
         trained = len({a["round"] for a in attempts})
         used = sum(a["attempt"] > 0 for a in attempts)
         lines.append(
-            f"{row.time:<26}{plan.epsilon:>9.3f}{plan.delta:>9.2g}{plan.rounds:>8}{trained:>9}"
-            f"{f'{used}/{plan.spare_rounds}':>8}  {row.run_id}"
+            f"{row.time:<26}{rounded_up(plan.epsilon):>9}{digits_up(plan.delta, 2):>9}"
+            f"{plan.rounds:>8}{trained:>9}{f'{used}/{plan.spare_rounds}':>8}  {row.run_id}"
         )
     lines += [*_refusal_lines(rows), ""] + [
         f"the clock went back before row {after.seq}: {before.time} to {after.time}"
@@ -114,14 +115,15 @@ def _budget_lines(budget: Budget, total: Cost) -> list[str]:
     epsilon, delta = budget.spent(total)
     if budget.rule == "rdp":
         return [
-            f"all runs together, however chosen: epsilon {epsilon:.3f}, delta {delta:.3g}; "
-            f"{100 * budget.used(total):.1f} % of the divergence of order {budget.order} used"
+            f"all runs together, however chosen: epsilon {rounded_up(epsilon)}, "
+            f"delta {digits_up(delta)}; "
+            f"{percent_up(budget.used(total))} of the divergence of order {budget.order} used"
         ]
     return [
-        f"{name}: {spent:{digits}} of {limit:g} spent, {max(0, limit - spent):{digits}} left"
-        for name, spent, limit, digits in (
-            ("epsilon", epsilon, budget.epsilon, ".3f"),
-            ("delta", delta, budget.delta, ".3g"),
+        f"{name}: {up(spent)} of {exact(limit)} spent, {down(max(0.0, limit - spent))} left"
+        for name, spent, limit, up, down in (
+            ("epsilon", epsilon, budget.epsilon, rounded_up, rounded_down),
+            ("delta", delta, budget.delta, digits_up, digits_down),
         )
     ]
 

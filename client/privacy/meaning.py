@@ -5,6 +5,8 @@
 
 import math
 
+from medformer.rounding import exact, percent_up
+
 EPSILONS = (0.1, 0.5, 1.0, 2.0, 3.0, 6.0, 8.0, 9.0)
 FALSE_ALARMS = (0.001, 0.01, 0.05, 0.1)
 DELTA = 1e-6
@@ -29,7 +31,7 @@ def most_found(epsilon: float, delta: float, false_alarms: float) -> float:
 
 def percent(share: float) -> str:
     """Rounded up to a tenth of a percent: an upper bound stays one."""
-    return f"{math.ceil(share * 1000 - 1e-9) / 10:.1f} %"
+    return percent_up(share)
 
 
 def table() -> str:
@@ -38,7 +40,7 @@ def table() -> str:
     lines = [f"| epsilon | {head} |", "|---" * (len(FALSE_ALARMS) + 1) + "|"]
     for epsilon in EPSILONS:
         cells = (percent(most_found(epsilon, DELTA, share)) for share in FALSE_ALARMS)
-        lines.append(f"| {epsilon:g} | {' | '.join(cells)} |")
+        lines.append(f"| {exact(epsilon)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

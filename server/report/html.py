@@ -9,8 +9,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from medformer.pages import STYLE
+from medformer.rounding import percent_up, rounded_down, rounded_up
 from server.report import plots
-from server.report.numbers import rounded_up, scientific
+from server.report.numbers import scientific
 from server.report.template import TEMPLATE
 
 TABLES = (
@@ -36,7 +37,7 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(eps=rounded_up, sci=scientific)
+    environment.filters.update(eps=rounded_up, down=rounded_down, sci=scientific)
     sites, results = report["sites"], report["results"]
     columns = [m for m in plots.MODELS if any(r["model"] == m for r in results)]
     taking_part = [s for s in sites if s["participated"]]
@@ -84,16 +85,15 @@ def _bar(site: Row) -> Row:
     A Renyi filter is filled by all runs together: no share of its own for this run.
     """
     if site["rule"] == "rdp":
-        used = math.ceil(100 * site["budget_used"] - 1e-9)
-        return {"earlier": used, "run": 0, "words": f"{used}\u00a0% of the filter used"}
+        used = percent_up(site["budget_used"], 0)
+        return {"earlier": used.split()[0], "run": 0, "words": f"{used} of the filter used"}
     budget, spent = site["epsilon_budget"], site["epsilon_lifetime"]
     run = min(site["epsilon"], spent)
+    left = max(0.0, budget - spent)
     shares = {"earlier": 100 * (spent - run) / budget, "run": 100 * run / budget}
-    left = max(0.0, math.floor(1000 * (budget - spent)) / 1000)
-    percent = math.ceil(100 * spent / budget - 1e-9)
     return {
         **{name: f"{min(100.0, share):.2f}" for name, share in shares.items()},
-        "words": f"{percent}\u00a0% spent, {left:.3f} left",
+        "words": f"{percent_up(spent / budget, 0)} spent, {rounded_down(left)} left",
     }
 
 

@@ -1,13 +1,10 @@
-"""How epsilon and delta are written: rounded up, so that no shown guarantee is too strong."""
+"""How delta is written in the report; epsilon: `medformer.rounding`."""
 
 from decimal import ROUND_CEILING, Decimal
 
 from markupsafe import Markup
 
-
-def rounded_up(value: float) -> str:
-    """Three decimals, never less than the value: 7.9971 -> 7.998."""
-    return f"{Decimal(repr(value)).quantize(Decimal('0.001'), ROUND_CEILING):f}"
+from medformer.rounding import rounded_up as rounded_up
 
 
 def scientific(value: float) -> Markup:

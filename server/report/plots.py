@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from medformer.pages import COLOURS, LINE, PLOTS, SOFT, inline
-from server.report.numbers import rounded_up
+from medformer.rounding import rounded_up
 
 MODELS = ("federated-dp", "local-dp", "local-plain", "federated-plain", "centralised-plain")
 MARKERS = "osD^vP*X"

@@ -131,7 +131,7 @@ of that standard deviation on each count, weighs its losses with them, and sent 
 {% for who, phases in mechanisms %}{% for p in phases %}
 <tr{% if p.name == "spare" %} class="spare"{% endif %}>{% if loop.first %}<th class="who" rowspan="{{ phases|length }}">{{ names(who) }}</th>{% endif %}
 <td class="phase">{{ p.name }}</td><td class="n">{{ p.rounds }}</td><td class="n">{{ p.steps }}</td>
-<td class="n">{{ "%.4g"|format(p.sample_rate) }}</td><td class="n">{{ "%.3f"|format(p.noise_multiplier) }}</td>
+<td class="n">{{ "%.4g"|format(p.sample_rate) }}</td><td class="n">{{ p.noise_multiplier|down }}</td>
 <td class="n">{{ "%.3f"|format(p.max_grad_norm) }}</td><td class="n">{{ "%g"|format(p.expected_batch_size) }}</td></tr>
 {% endfor %}{% endfor %}
 </tbody></table>

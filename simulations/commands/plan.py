@@ -143,12 +143,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 
     The epsilons at other deltas are of the whole admitted run; all hold at once.
     """
+    from medformer.rounding import digits_up, exact, rounded_down, rounded_up
+
     lines = []
     for row in rows:
         lines.append(
-            f"{row['site']}: epsilon {row['epsilon']:.3f} of a lifetime budget of "
-            f"{row['epsilon_budget']:g}, delta {row['delta']:g}, unit: one {row['unit']}, "
-            f"n_public {row['n_public']}"
+            f"{row['site']}: epsilon {rounded_up(row['epsilon'])} of a lifetime budget of "
+            f"{exact(row['epsilon_budget'])}, delta {digits_up(row['delta'])}, "
+            f"unit: one {row['unit']}, n_public {row['n_public']}"
             + (f", n_labelled {row['n_labelled']}" if row["n_labelled"] else "")
         )
         whom = ", ".join(row["shares_with"]) or "no other site"
@@ -162,12 +164,14 @@ def table(rows: list[dict[str, Any]]) -> str:
             more, less = p["epsilon_of_a_round"], p["saved_by_a_round"]
             lines.append(
                 f"  {p['name']:<18}{p['rounds']:>7}{p['steps']:>7}{p['sample_rate']:>13.4f}"
-                f"{p['noise_multiplier']:>18.3f}{p['max_grad_norm']:>15.3f}"
-                f"{p['signal_to_noise']:>14.1f}{p['epsilon_alone']:>15.3f}"
-                f"{'-' if more is None else f'{more:+.3f} {-less:+.3f}':>16}"
+                f"{rounded_down(p['noise_multiplier']):>18}{p['max_grad_norm']:>15.3f}"
+                f"{p['signal_to_noise']:>14.1f}{rounded_up(p['epsilon_alone']):>15}"
+                f"{'-' if more is None else f'+{rounded_up(more)} -{rounded_down(less)}':>16}"
             )
         others = [(d, e) for d, e in row["curve"] if round(math.log10(d), 6) in SHOWN]
-        lines.append(f"  epsilon at delta {', '.join(f'{d:.0e}: {e:.3f}' for d, e in others)}")
+        lines.append(
+            f"  epsilon at delta {', '.join(f'{d:.0e}: {rounded_up(e)}' for d, e in others)}"
+        )
         lines += [f"  {line}" for line in estimate(row["expected_auc"])]
         if row["warning"]:
             lines.append(f"  warning: {row['warning']}")

@@ -18,6 +18,7 @@ from client.privacy.ledger_file import as_text, read
 from client.privacy.plan import PhasePlan, PrivacyPlan, solve
 from client.privacy.refusals import BudgetExhausted
 from client.site import Privacy
+from medformer.rounding import percent_up
 from server.protocol import Phase, Schedule
 
 RDP = Privacy(epsilon=2, epsilon_budget=8, rule="rdp", n_public=1000)
@@ -195,4 +196,4 @@ def test_the_hospital_sees_the_rule_and_what_it_promises(tmp_path: Path):
     text = as_text(read(tmp_path))
     assert "rule across runs: rdp" in text
     assert "all runs together, however chosen: epsilon 8.000, delta 4e-05" in text
-    assert f"{100 * used:.1f} % of the divergence of order 4 used" in text
+    assert f"{percent_up(used)} of the divergence of order 4 used" in text

@@ -16,6 +16,7 @@ from client.privacy.plan import solve
 from client.privacy.refusals import ClosedNow
 from client.site import Privacy, Site
 from medformer.errors import ConfigError
+from medformer.rounding import rounded_up
 from server.protocol import Admit, AdmitAnswer, Answer, Refusal, Schedule, TrainAnswer
 from simulations.cli import main
 from tests.conftest import CONFIG, OPEN, admit, ledger_rows, train, write_site
@@ -99,7 +100,7 @@ def test_a_run_waits_until_somebody_says_yes(
     assert "3 rounds and 1 in reserve" in text
     assert "learn the site's tasks from its labels" in text
     plan = solve(schedule, site.privacy)
-    assert f"It costs epsilon {plan.epsilon:.3f}" in text
+    assert f"It costs epsilon {rounded_up(plan.epsilon)}" in text
     assert f"finds at most {percent(most_found(plan.epsilon, plan.delta, 0.01))} of those" in text
     assert main([*command, "run-9", "--yes"]) == 1
     assert "does not wait for approval; waiting: run-1" in capsys.readouterr().err

@@ -63,7 +63,7 @@ def test_a_run_that_ends_well_is_submitted_once_and_its_rounds_are_shown(run):
     """Each once."""
     submitted, shown = run([(2, "done")])
     assert submitted == 1
-    assert shown == [f"round {n}/4 s  north  epsilon so far 1.00  (2.0 s)" for n in (1, 2)]
+    assert shown == [f"round {n}/4 s  north  epsilon so far 1.000  (2.0 s)" for n in (1, 2)]
 
 
 def test_public_pre_training_is_shown(run, tmp_path: Path):
