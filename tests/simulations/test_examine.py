@@ -101,7 +101,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "an image has 14 labels",
     ),
     "budget": ({"privacy": {"epsilon": 8, "epsilon_budget": 4}}, "no run could start"),
-    "epsilon": ({"privacy": {"epsilon": 1e-6}}, "site a: .*noise"),
+    "epsilon": ({"privacy": {"epsilon": 1e-7}}, "site a: .*epsilon"),
     "delta": ({"privacy": {"delta": 0.005}, "strict": True}, r"site a: delta .* not below 1/\(10"),
     "count": (
         {"phases": [{**PHASE, "name": "class-balance"}]},
