@@ -15,6 +15,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
 )
 
@@ -134,6 +135,15 @@ def test_what_a_lossy_decoder_overshoots_does_not_wrap_around(signed: bool):
     kind = np.int16 if signed else np.uint16
     found = bits.clipped(np.array([low, 0, high, high + 3, *([low - 5] if signed else [])], kind))
     assert found.tolist() == [low, 0, high, high, *([low] if signed else [])]
+
+
+def test_an_overshoot_is_the_brightest_there_is(tmp_path: Path):
+    """In a file that says that its compression is lossy."""
+    values = (VALUES + 2048).astype(np.uint16)
+    header = as_jpeg_ls(image(values, **layout(12, 11, signed=False)), values + 3, 16)
+    header.file_meta.TransferSyntaxUID = JPEGLSNearLossless
+    found = shown(header, tmp_path, (0.0, 4095.0))
+    assert np.allclose(found, np.minimum(values + 3, 4095) / 4095, atol=1e-6)
 
 
 def test_a_lossy_code_stream_without_a_sign_gets_it():

@@ -113,6 +113,21 @@ def test_attributes_are_read_wherever_a_file_keeps_them(kept: str, single: bool,
     assert np.allclose(found, wanted, atol=1e-6)
 
 
+def test_a_frame_s_own_group_counts_more_than_the_shared_one(tmp_path: Path):
+    """And both more than the top level, which may be of another time."""
+    header = enhanced(
+        np.stack([RAMP] * 2),
+        [0, 1],
+        PixelValueTransformationSequence=lambda i: item(RescaleSlope=1, RescaleIntercept=i),
+    )
+    shared = header.SharedFunctionalGroupsSequence[0]
+    shared.PixelValueTransformationSequence = item(RescaleSlope=7, RescaleIntercept=70)
+    shared.FrameVOILUTSequence = item(WindowCenter=240, WindowWidth=480)
+    header.RescaleSlope, header.WindowCenter, header.WindowWidth = 9, 1, 2
+    found = shown(header, tmp_path, "file", VOLUME)
+    assert np.allclose(found, [linear(RAMP + i, 240, 480) for i in (0, 1)], atol=1e-6)
+
+
 def test_a_slope_without_an_intercept_is_applied(tmp_path: Path):
     """And an intercept without a slope: the other is 1 or 0."""
     found = shown(image(RAMP, RescaleSlope=3), tmp_path, (0.0, 1500.0))
@@ -145,6 +160,20 @@ def test_each_slice_of_a_pet_series_has_its_own_slope(tmp_path: Path):
     ]
     found = volume(slices, tmp_path, "full").image[0].numpy()
     assert np.allclose(found, RAMP / RAMP.max(), atol=1e-6)
+
+
+def test_slices_may_store_their_values_in_different_ways(tmp_path: Path):
+    """Bits, sign, slope and inversion are each a slice's own; what they mean is compared."""
+    hounsfield = RAMP - 200
+    slices = [
+        slice_at(0, hounsfield, RescaleSlope=1, RescaleIntercept=0),
+        slice_at(1, (hounsfield + 1024).astype(np.uint16) | 0xF000, BitsStored=12, HighBit=11,
+                 RescaleSlope=1, RescaleIntercept=-1024),
+        slice_at(2, 2 * hounsfield.astype(np.int32), RescaleSlope=0.5, RescaleIntercept=0),
+        slice_at(3, -hounsfield, RescaleSlope=-1, RescaleIntercept=0),
+    ]  # fmt: skip
+    found = volume(slices, tmp_path, (-200.0, 279.0)).image[0].numpy()
+    assert np.allclose(found, RAMP / 479, atol=1e-6)
 
 
 def test_a_slope_of_zero_is_refused_where_it_loses_something(tmp_path: Path):

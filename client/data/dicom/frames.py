@@ -52,11 +52,15 @@ def _frames(header: Any) -> list[Frame]:
     bits, order = bits_of(header), byte_order(header)
     padding = padding_of(header, bits)
     inverted = str(header.get("PhotometricInterpretation", "")) == "MONOCHROME1"
+    count = int(header.get("NumberOfFrames") or 1)
+    # Without groups of their own all frames have the same tables, which may be large.
+    ways = count if header.get("PerFrameFunctionalGroupsSequence") else 1
     frames = []
-    for number in range(int(header.get("NumberOfFrames") or 1)):
-        modality = modality_of(header, number, bits, order)
-        voi = voi_of(header, number, modality.range, order)
-        colours = supplement_of(header, number, bits)
+    for number in range(count):
+        if number < ways:
+            modality = modality_of(header, number, bits, order)
+            voi = voi_of(header, number, modality.range, order)
+            colours = supplement_of(header, number, bits)
         place = place_of(header, number)
         frames.append(Frame(place, bits, padding, modality, voi, inverted, colours))
     return frames
