@@ -141,7 +141,8 @@ def test_site_check_succeeds(site: Site, tmp_path: Path, capsys: pytest.CaptureF
     assert "28x28: 64" in out
     assert err == ""
     assert "patients have several" not in out
-    assert [line.split()[:2] for line in out.splitlines()[-3:]] == [["OK", "data"]] * 3
+    said = [line.split()[:2] for line in out.splitlines()[-4:]]
+    assert said == [*[["OK", "data"]] * 3, ["OK", "words"]]
     assert sorted(tmp_path.iterdir()) == [tmp_path / "site.yaml"]
 
 

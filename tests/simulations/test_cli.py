@@ -228,6 +228,12 @@ def test_plan_prints_every_phase_and_reads_no_record(scenario, capsys, monkeypat
     assert at[-5] == pytest.approx(rows[0]["epsilon"], rel=1e-9)
     for power in range(-9, -3):
         assert f"1e-0{-power}: {at[power]:.3f}" in table
+    # Who is alone with a kind of image shares no concepts: a misspelt word would show here.
+    assert [r["shares_with"] for r in rows] == [[], []]
+    assert "kind of image chest-xray_chest_2d-1; shares its concepts with no other site" in table
+    chest = SMALL["sites"][0]
+    assert main(["plan", scenario(sites=[chest, {**chest, "name": "south"}])]) == 0
+    assert "chest-xray_chest_2d-1; shares its concepts with south" in capsys.readouterr().out
 
 
 def test_audit_writes_a_report_a_site_and_fails_when_a_claim_is_refuted(
