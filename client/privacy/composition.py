@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from client.privacy.accounting import ARITHMETIC_EPSILON, Steps, smallest
+from client.privacy.accounting import ARITHMETIC_EPSILON, MOST, Steps, smallest
 from client.site import Privacy, Rule
 from medformer.rounding import digits_down, exact, rounded_down, rounded_up
 
@@ -208,7 +208,7 @@ def enough_noise(
         rates_and_steps: (sample_rate, steps) of everything that will be admitted.
         fixed: What is admitted besides, with noise of its own.
     Raises:
-        ValueError: No noise multiplier up to 1,000 suffices.
+        ValueError: No noise multiplier up to 100,000 suffices.
     """
     if privacy.rule == "basic":
         return noise_multiplier
@@ -221,10 +221,10 @@ def enough_noise(
     least = round(1000 * noise_multiplier)
     if fits(least):
         return noise_multiplier
-    if not fits(1_000_000):
+    if not fits(MOST):
         raise ValueError(
             f"privacy.rule: rdp does not let a run like this into a lifetime budget of epsilon "
             f"{exact(budget.epsilon)}, delta {exact(budget.delta)}: plan fewer steps or "
             "raise epsilon_budget"
         )
-    return smallest(least, 1_000_000, fits) / 1000
+    return smallest(least, MOST, fits) / 1000

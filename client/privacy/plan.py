@@ -172,7 +172,7 @@ def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> P
     Args:
         tasks: Of the site; read only where `privacy.class_balance_noise` asks for a count.
     Raises:
-        ValueError: No noise multiplier up to 1,000 suffices, the count alone costs more, there is
+        ValueError: No noise multiplier up to 100,000 suffices, the count alone costs more, there is
             nothing to count, or a phase has the name of the count.
     """
     counted: float | None = None
