@@ -192,15 +192,19 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial.unlink(missing_ok=True)  # of a process that died, perhaps with other permissions
     try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        _write_then_rename(partial, path, data, mode)
     except BaseException:  # a disk that is full: what is half-written claims nothing
         with suppress(OSError):
             partial.unlink()
         raise
+
+
+def _write_then_rename(partial: Path, path: Path, data: bytes, mode: int) -> None:
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the new name too

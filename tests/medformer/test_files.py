@@ -16,7 +16,7 @@ import medformer
 from medformer.card import ModelCard, Promise
 from medformer.config import Task
 from medformer.errors import ConfigError, ModelFileError
-from medformer.files import KEY, card_path, read, read_header
+from medformer.files import KEY, card_path, read, read_header, replace_file
 from medformer.model import Medformer
 from medformer.vocabulary import ANATOMY
 
@@ -232,3 +232,19 @@ def test_reading_gives_arrays(saved: Path):
     header, arrays = read(saved)
     assert header.config.modalities == ("ct", "oct")
     assert all(isinstance(value, np.ndarray) for value in arrays.values())
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A disk that is full: the old file stays, and a folder is as empty as it was."""
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    replace_file(tmp_path / "a", b"old")
+    monkeypatch.setattr("os.fsync", full)
+    for name in ("a", "b"):
+        with pytest.raises(OSError, match="No space left"):
+            replace_file(tmp_path / name, b"new")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"old"}
