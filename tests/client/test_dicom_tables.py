@@ -188,11 +188,11 @@ def test_a_palette_is_indexed_in_whole_numbers(count: int, depth: int, first: in
 def test_a_palette_of_one_colour_is_not_brightened(tmp_path: Path):
     """The depth is that of the three tables together."""
     pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    data = [np.arange(256, dtype="<u2") * k for k in (256, 1, 0)]
+    data = [np.arange(256, dtype="<u2") * k for k in (1, 0, 256)]
     header = painted(pixels, [d.tobytes() for d in data], [256, 0, 16])
     found = shown(header, tmp_path, "file", COLOUR)
-    assert np.array_equal(found[0], pixels)
-    assert not found[1:].any()
+    assert np.array_equal(found[2], pixels)
+    assert not found[:2].any()
 
 
 def test_a_palette_is_read_in_the_order_of_bytes_of_its_file(tmp_path: Path):
