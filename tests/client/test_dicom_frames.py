@@ -368,6 +368,8 @@ def test_colours_among_grey_values_are_no_values(tmp_path: Path):
     found = shown(header, tmp_path, "full")
     assert np.allclose(found[0, :2], [1, 0.114], atol=1e-6)
     assert np.allclose(found.ravel()[2:], (RAMP.ravel()[2:] - 2) / 477, atol=1e-6)
+    header.PixelPresentation = "MONOCHROME"
+    assert np.allclose(shown(header, tmp_path, "full"), (pixels - 2.0) / 999, atol=1e-6)
 
 
 def test_a_file_of_one_frame_is_not_a_volume(tmp_path: Path):
