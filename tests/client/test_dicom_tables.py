@@ -211,13 +211,13 @@ def test_a_segmented_palette_is_expanded(order: str, depth: int, tmp_path: Path)
     """Discrete, linear, and indirect segments; these name the byte where others begin (C.7.9.2)."""
     full = 2**depth - 1
     size = depth // 8
-    #        0  1  2  3       4  5  6       7  8  then four bytes of offset: the discrete segment
-    units = [0, 2, 0, full // 2, 1, 4, full, 2, 2]
+    # Discrete, discrete, linear, and the second and third again: they begin after three units.
+    units = [0, 1, 7, 0, 2, 0, full // 2, 1, 4, full, 2, 2]
     code = f"{order}{'B' if depth == 8 else 'H'}"
-    offset = 0
+    offset = 3 * size
     halves = [offset & 0xFFFF, offset >> 16]
     if depth == 8:
-        data = bytes([*units, *struct.pack("<HH", *halves), 0])  # in words, low byte first
+        data = bytes([*units, *struct.pack("<HH", *halves)])  # in words, low byte first
         if order == ">":
             data = np.frombuffer(data, "<u2").astype(">u2").tobytes()
     else:
@@ -225,9 +225,8 @@ def test_a_segmented_palette_is_expanded(order: str, depth: int, tmp_path: Path)
     half = full // 2
     line = [half + (full - half) * k / 4 for k in range(1, 5)]
     again = [0, half, *[half + (full - half) * k / 4 for k in range(1, 5)]]
-    found = expanded(data, 12, depth, order)
-    assert np.allclose(found, [0, half, *line, *again], atol=0.5)
-    assert len(data) % 2 == 0, size
+    found = expanded(data, 13, depth, order)
+    assert np.allclose(found, [7, 0, half, *line, *again], atol=0.5)
 
 
 @pytest.mark.parametrize(
