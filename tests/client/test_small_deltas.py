@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
+from client.privacy import tilted
 from client.privacy.accounting import (
+    GRID,
     Steps,
     epsilon,
     epsilons,
@@ -196,3 +198,22 @@ def test_the_grid_follows_what_a_step_loses():
     assert grid_of([Steps(0.1, 1.0, 100)]) == 5e-4
     assert grid_of([Steps(1.0, 671.0, 1000)]) <= 1 / 671 / 16
     assert grid_of([Steps(1.0, 0.2, 10**6)]) > 5e-4
+
+
+@pytest.mark.parametrize("steps", [10_000, 100_000])
+def test_the_error_of_a_composition_is_charged(steps: int, monkeypatch: pytest.MonkeyPatch):
+    """Without the tilt the transform's error is larger than these deltas: what is reported is then
+    far too large, and never too small."""
+    monkeypatch.setattr(tilted, "_best_tilt", lambda *_: 2.0**-20)
+    for delta in (1e-10, 1e-12, 1e-13):
+        plain = tilted.curve(
+            [(losses(1.0, 100.0, GRID)[0], steps)], GRID, delta
+        ).epsilon(delta)  # fmt: skip
+        assert plain >= gaussian_epsilon(100.0, steps, delta)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.0285, 0.03, 0.031])
+def test_losses_beyond_the_largest_float_are_part_of_delta(sigma: float):
+    """Where they alone are more than delta, no epsilon holds; where they are less, the rest of
+    delta has to do."""
+    assert epsilon([Steps(1.0, sigma, 1)], 1e-5) >= gaussian_epsilon(sigma, 1, 1e-5)

@@ -5,6 +5,8 @@ from tests.mutations.mutation import Mutation
 PLAN = "client/privacy/plan.py"
 COMPOSITION = "client/privacy/composition.py"
 LEDGER = "client/privacy/ledger.py"
+ACCOUNTING = "client/privacy/accounting.py"
+SMALL = ("test_small_deltas.py", "test_accounting.py")
 LEDGERS = ("test_ledger.py", "test_composition.py", "test_budget.py")
 
 BUDGET = (
@@ -255,5 +257,37 @@ BUDGET = (
         "return rounded.add_(noise).mul_(unit)",
         "return rounded.add_(noise).mul_(unit).clamp_(-3 * std, 3 * std)",
         ("test_discrete.py",),
+    ),
+    Mutation(
+        "epsilon of adding a unit alone",
+        ACCOUNTING,
+        "        for i in range(both)\n",
+        "        for i in [both - 1]\n",
+        SMALL,
+        audited=False,
+    ),
+    Mutation(
+        "losses are rounded down to the grid",
+        "client/privacy/losses.py",
+        "    points[:-1] = larger - up\n    points[1:] += up",
+        "    points[:-1] = larger",
+        SMALL,
+        audited=False,
+    ),
+    Mutation(
+        "a loss of infinity costs no delta",
+        "client/privacy/tilted.py",
+        "left = delta - self.infinite",
+        "left = delta",
+        SMALL,
+        audited=False,
+    ),
+    Mutation(
+        "the losses are composed without a tilt",
+        "client/privacy/tilted.py",
+        "    theta = _best_tilt(parts, grid, delta)",
+        "    theta = THETAS[0]",
+        SMALL,
+        audited=False,
     ),
 )

@@ -35,8 +35,8 @@ DURABILITY = (
     Mutation(
         "a file's content is not synced before its new name",
         FILES,
-        "        file.flush()\n        os.fsync(file.fileno())\n    os.replace(partial, path)",
-        "        file.flush()\n    os.replace(partial, path)",
+        "        os.fsync(file.fileno())\n    os.replace(partial, path)",
+        "    os.replace(partial, path)",
         CRASH,
         audited=False,
     ),
