@@ -27,6 +27,7 @@ from client.privacy import release
 from client.privacy.balance import noisy_counts, weighted
 from client.privacy.engine import DpEngine, clip_groups
 from client.privacy.ledger import Ledger, Reservation
+from client.privacy.modules import EngineError
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import PhasePlan, PrivacyPlan, count_sensitivity, learning_rate, solve
 from client.privacy.refusals import (
@@ -39,6 +40,7 @@ from client.privacy.refusals import (
 )
 from client.site import Site
 from client.store import Store, StoreError, exclusive
+from client.trainable import check_trainable
 from client.training import (
     LocalState,
     as_torch,
@@ -181,6 +183,10 @@ class Guard:
             raise PolicyForbids(str(error)) from error
         model = config.model_dump_json()
         if standing is None:
+            try:
+                check_trainable(self.site, config, schedule, plan)
+            except EngineError as error:
+                raise PolicyForbids(str(error)) from error
             self._allowed(ledger, request.run_id, schedule, config, plan)
         kept = ledger.reserve(request.run_id, schedule.canonical(), model, plan)
         return AdmitAnswer(self.site.name, kept.plan.to_json(), kept.hash)

@@ -33,8 +33,8 @@ from medformer import sockets
 from medformer.errors import ConfigError, MedFormerError
 from medformer.files import replace_file
 from medformer.processes import PATIENCE, Supervisor, free_port
+from medformer.toml import quoted
 from medformer.words import unknown_words
-from server.bundle import quoted
 
 log = logging.getLogger(__name__)
 

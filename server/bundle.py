@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from medformer.errors import ConfigError
+from medformer.toml import toml
 from server.protocol import PACKAGES
 
 PUBLISHER = NAME = "fedmedformer"
@@ -51,31 +51,3 @@ RUN_CONFIG: dict[str, Any] = {
     "nodes-wait": 120.0,
 }
 """Every key of the run config with its default, as in pyproject.toml."""
-
-
-def toml(values: dict[str, Any]) -> str:
-    """Flat scalars as TOML; JSON's numbers and booleans are valid TOML."""
-    return "".join(
-        f"{key} = {quoted(value) if isinstance(value, str) else json.dumps(value)}\n"
-        for key, value in values.items()
-    )
-
-
-BACKSLASH = "\\"
-
-
-def quoted(text: str) -> str:
-    """A basic string of TOML (toml.io, v1.0.0) without a quotation mark in it.
-
-    JSON's escapes of characters beyond the BMP are two surrogates, which TOML refuses. Flower's
-    options of the form key="value" end at the first quotation mark, escaped or not.
-
-    Raises:
-        ConfigError: The text is not UTF-8.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"{text!a}: is not UTF-8: rename it") from error
-    controls = {code: f"\\u{code:04x}" for code in (*range(0x20), 0x7F, ord('"'))}
-    return f'"{text.translate(controls | {ord(BACKSLASH): 2 * BACKSLASH})}"'

@@ -32,9 +32,10 @@ from medformer.files import is_secret, replace_file, write_secret
 from medformer.processes import Supervisor, free_port, is_taken
 from medformer.services import plain
 from medformer.settings import explain, read_yaml
+from medformer.toml import quoted, toml
 from medformer.words import unknown_words
 from server.admission import NODES, Admission
-from server.bundle import APP_ID, RUN_CONFIG, VERSION, quoted, toml, write_app
+from server.bundle import APP_ID, RUN_CONFIG, VERSION, write_app
 from server.deployment import FEDERATION
 from server.errors import SuperLinkError
 from server.federation import (

@@ -28,7 +28,8 @@ import psutil
 
 from medformer.errors import MedFormerError
 from medformer.processes import KEEP_MEMORY
-from server.bundle import toml, write_app
+from medformer.toml import toml
+from server.bundle import write_app
 from server.following import alone
 from server.protocol import FLOWER_SWITCHES, SIMULATED_SITES
 from simulations import failure, processes

@@ -14,8 +14,10 @@ from client.data import medmnist, npz
 from client.data.load import check
 from client.data.sources import Listed, MedMnist, Npz, Phantoms, Source
 from client.privacy.ledger import Ledger
+from client.privacy.modules import EngineError
 from client.privacy.plan import PrivacyPlan, solve
 from client.site import Site
+from client.trainable import check_trainable
 from medformer.errors import ConfigError
 from medformer.settings import explain
 from medformer.yaml_text import dump
@@ -146,7 +148,11 @@ def examine(scenario: Scenario, folder: Path, *, data_root: Path | None, states:
     for site in sites:
         if scenario.strict and (warning := site.privacy.delta_warning()):
             raise ConfigError(f"site {site.name}: {warning}")
-        plans[site.name] = _solved(federation.schedule, site)
+        plan = plans[site.name] = _solved(federation.schedule, site)
+        try:
+            check_trainable(site, federation.model, federation.schedule, plan)
+        except EngineError as error:
+            raise ConfigError(f"site {site.name}: {error}") from error
         check_budget(site, places[site.name], plans[site.name])
     for site in sites:
         if not isinstance(site.data, Phantoms):

@@ -157,12 +157,7 @@ class DpEngine:
         for name, parameter in named.items():
             parameter.requires_grad_(name in self._trained)
             parameter.grad = None
-        count = sum(p.numel() for p in self._trained.values())
-        if math.sqrt(count) * grid(plan.noise_std) > ALLOWANCE / 2 * plan.max_grad_norm:
-            raise EngineError(
-                f"rounding {count} coordinates to a grid for noise multiplier "
-                f"{plan.noise_multiplier} moves the sum by more than the sensitivity allows for"
-            )
+        check_rounding(sum(p.numel() for p in self._trained.values()), plan)
         self._physical_batch = physical_batch or PHYSICAL_BATCH
         self._groups = groups
         self._noise = noise
@@ -262,6 +257,27 @@ class DpEngine:
         for name, total in self._book.clip(self._groups, valid, units).items():
             self._trained[name].grad = total
         return float(torch.where(valid, values.detach(), 0.0).nan_to_num().sum())
+
+
+def check_rounding(count: int, plan: PhasePlan) -> None:
+    """Refuse noise whose grid is too coarse for so many parameters.
+
+    The clipped sum is rounded to a grid that grows with the noise; the sensitivity has room for a
+    part of the bound (`client.privacy.plan.ALLOWANCE`), and rounding moves a sum of `count`
+    coordinates by up to sqrt(count) grid points.
+
+    Raises:
+        EngineError: Says the largest noise multiplier that so many parameters allow, about.
+    """
+    moved, room = math.sqrt(count) * grid(plan.noise_std), ALLOWANCE / 2 * plan.max_grad_norm
+    if moved > room:
+        largest = plan.noise_multiplier * room / moved
+        raise EngineError(
+            f"the noise multiplier {plan.noise_multiplier:g} is too large for {count:,} trained "
+            "parameters: rounding to the grid of the noise moves the clipped sum by more than the "
+            f"sensitivity allows for. At most about {largest:.3g} works: plan fewer steps, a "
+            "larger epsilon or a smaller preset"
+        )
 
 
 def clip_groups(names: list[str], phase: Phase) -> list[ClipGroup]:

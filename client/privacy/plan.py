@@ -23,6 +23,7 @@ from client.privacy.accounting import (
 from client.privacy.composition import enough_noise
 from client.site import Privacy
 from medformer.config import Task
+from medformer.rounding import exact
 from server.protocol import Phase, Schedule
 
 SPARE = "spare"
@@ -201,6 +202,11 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
     parts = [(rate, rounds * steps) for _, _, rounds, steps, rate in rows]
     fixed = [p.mechanism() for p in count]
     target = privacy.epsilon - ARITHMETIC_EPSILON
+    if target <= 0:
+        raise ValueError(
+            f"epsilon {exact(privacy.epsilon)} is not above {ARITHMETIC_EPSILON:g}, which the "
+            "arithmetic of the noise may cost: choose a larger one"
+        )
     sigma = solve_noise_multiplier(parts, target, privacy.delta, fixed)
     sigma = enough_noise(privacy, sigma, parts, fixed)
     phases = (

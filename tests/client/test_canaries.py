@@ -123,8 +123,8 @@ def test_too_few_canaries_or_an_impossible_schedule_are_named(site: Site):
     """Before anything is trained."""
     with pytest.raises(AuditError, match="at least 1000 canaries, got 999"):
         run_audit(setup_of(site, SHORT, 999), seeded())
-    with pytest.raises(AuditError, match="site north: epsilon"):
-        run_audit(setup_of(site, LONG, 1_000, epsilon=1e-3), seeded())
+    with pytest.raises(AuditError, match="site north: epsilon 1e-08 is not above 1e-06"):
+        run_audit(setup_of(site, LONG, 1_000, epsilon=1e-8), seeded())
 
 
 @pytest.mark.heavy

@@ -1,6 +1,7 @@
 """The guard: what it admits, trains, keeps and lets out; called directly, without Flower."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -15,7 +16,7 @@ from client.data.load import forget, load
 from client.guard import Guard
 from client.privacy import engine, ledger_file, release
 from client.privacy.refusals import PolicyForbids
-from client.site import Site
+from client.site import Privacy, Site
 from client.store import Store
 from client.training import initial_state, site_model
 from medformer.images import standardise
@@ -175,6 +176,20 @@ def test_a_run_over_budget_is_refused_before_any_record_is_read(
     epsilons = [row["epsilon"] for row in ledger_rows(guard.folder) if row["kind"] == "reservation"]
     assert len(epsilons) == 2
     assert 15 < sum(epsilons) <= 16  # type: ignore[arg-type]
+
+
+def test_noise_that_the_engine_could_not_add_is_refused_before_budget_is_spent(
+    open_guard: Open, site: Site, schedule: Schedule
+):
+    """Rounding to the grid of so much noise would exceed the sensitivity: the first step would
+    fail, after the whole run was paid for."""
+    tiny = Privacy(epsilon=1e-5, n_public=64, epsilon_budget=20)
+    guard = open_guard(site.model_copy(update={"privacy": tiny}))
+    refused = guard.handle(admit(schedule))
+    assert isinstance(refused, Refusal)
+    assert refused.code == "policy"
+    assert re.search(r"too large for [\d,]+ trained parameters.*At most about", refused.reason)
+    assert not [row for row in ledger_rows(guard.folder) if row["kind"] == "reservation"]
 
 
 def test_the_same_request_gets_the_same_bytes_for_free(

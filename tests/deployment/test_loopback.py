@@ -12,8 +12,9 @@ import jsonschema
 import pytest
 from starlette.applications import Starlette
 
+from medformer.toml import toml
 from server.authority import new_server_certificate
-from server.bundle import APP_ID, RUN_CONFIG, VERSION, toml, write_app
+from server.bundle import APP_ID, RUN_CONFIG, VERSION, write_app
 from server.hub import new_signer, sign, signer_of
 from server.protocol import key_id
 from server.serving import Serving

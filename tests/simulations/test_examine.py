@@ -102,6 +102,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "budget": ({"privacy": {"epsilon": 8, "epsilon_budget": 4}}, "no run could start"),
     "epsilon": ({"privacy": {"epsilon": 1e-7}}, "site a: .*epsilon"),
+    "rounding": ({"privacy": {"epsilon": 1e-5}}, r"too large for [\d,]+ trained parameters"),
     "delta": ({"privacy": {"delta": 0.005}, "strict": True}, r"site a: delta .* not below 1/\(10"),
     "count": (
         {"phases": [{**PHASE, "name": "class-balance"}]},

@@ -18,7 +18,7 @@ from client.privacy.chain import FILE
 from client.privacy.ledger import Ledger
 from client.site import Privacy
 from medformer.errors import ConfigError
-from server.bundle import quoted, toml
+from medformer.toml import quoted, toml
 from server.following import alone
 from server.protocol import SIMULATED_SITES
 from simulations import failure, launcher, scratch
