@@ -22,7 +22,7 @@ from client.site import Site
 NAMED = 6
 """Attributes that a line names; the rest is counted."""
 STEP = 500
-PROFILE = "PS3.15, Basic Application Level Confidentiality Profile"
+PROFILE = "Basic Application Level Confidentiality Profile (PS3.15)"
 FEW = 8
 """Images from which on one patient may be too many of them."""
 
@@ -96,7 +96,7 @@ def _attributes(told: Told, *, declared: bool) -> Iterator[Check]:
         bad = why.startswith("but")
         names = "" if group == "private" else f": {_some(getattr(told, group))}"
         yield Check("identity", "FIX" if bad else "NOTE", (
-            f"{count} of {told.files} files {what}{names}; {why}. De-identify them ({PROFILE})"
+            f"{count} of {told.files} files {what}{names}; {why}. De-identify them by the {PROFILE}"
         ))  # fmt: skip
 
 

@@ -107,8 +107,11 @@ def every(place: Place, card: Card, first: Sequence[Check], *, offline: bool = F
         ("patients", lambda place: one_patient(place.site, card)),
         ("packages", _packages),
     ]
-    if place.begun or place.state.exists():
-        looks += [("records", _records), ("budget", _budget)]
+    kept = place.begun or place.state.exists()
+    if any(split.count for split in card.splits):  # else the lines of the data have said why
+        looks.append(("headers", _headers))
+        looks += [("records", _records)] if kept else []
+    looks += [("budget", _budget)] if kept else []
     if place.begun or (place.folder / "policy.yaml").exists():
         looks.append(("policy", _policy))
     if place.begun:
@@ -136,7 +139,12 @@ def _told(name: str, look: Callable[[Place], Lines], place: Place) -> Lines:
 
 
 def _data(card: Card) -> Lines:
+    same = len({split.problems for split in card.splits}) == 1
+    if same:  # a folder that is not there is said once
+        yield from (Check("data", "FIX", problem) for problem in card.splits[0].problems)
     for split in card.splits:
+        if same and split.problems:
+            continue
         if not split.problems:
             patients = f", {split.patients} patients" if split.patients is not None else ""
             yield Check("data", "OK", f"{split.split}: {split.count} records{patients}")
@@ -171,9 +179,14 @@ def _packages(place: Place) -> Lines:
         yield Check("packages", "FIX", f"{source} files need the package {package}: {install}")
         return
     yield Check("packages", "OK", f"{package}, which reads {source} files, is installed")
+
+
+def _headers(place: Place) -> Lines:
     from client.check_headers import lines
 
-    yield from lines(place.site)
+    package = PACKAGES.get(place.site.data.source)
+    if package is not None and find_spec(package) is not None:
+        yield from lines(place.site)
 
 
 def _records(place: Place) -> Lines:
@@ -302,8 +315,8 @@ def _kit(place: Place) -> Lines:
     folder = place.folder / "kit"
     if not place.kitted:
         yield Check("kit", "NOTE", (
-            f"is not here yet: send {place.folder / REQUEST} to the consortium, and unpack the kit "
-            f"that it sends as {folder}"
+            f"is not here yet: send {place.folder / REQUEST} to the consortium, and when its kit "
+            f"has come: fedmedformer site init {place.folder} --kit FILE.zip"
         ))  # fmt: skip
         return
     kit = read_kit(folder)

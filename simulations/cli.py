@@ -10,7 +10,10 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "simulate": ("simulations.commands.simulate", "train a federation of simulated hospitals"),
-    "plan": ("simulations.commands.plan", "what a scenario would cost each site; reads no record"),
+    "plan": (
+        "simulations.commands.plan",
+        "what a scenario would cost each site, if it can run; trains nothing",
+    ),
     "audit": ("simulations.commands.audit", "try to refute a site's epsilon with canaries"),
     "report": ("server.commands", "rebuild and name the privacy-budget report of a run folder"),
     "site": ("client.commands", "what a hospital does by itself, such as checking its data"),

@@ -176,8 +176,11 @@ def of_known_patients(records: Records) -> Records:
     if not lacking:
         return _only(records, known, "")
     names = sorted(Path(records.files[row]).name for row in lacking)
-    first = f"{names[0]} the first, " if names[0] else ""
-    fault = f"{len(lacking)} images without a patient id, {first}which unit: patient needs"
+    first = f"{names[0]}: " if names[0] else ""
+    fault = (
+        f"{first}has no patient id, which unit: patient needs (such images: {len(lacking)}). Say "
+        "whose each image is"
+    )
     return _only(records, known, one_line(fault, 300))
 
 
@@ -250,7 +253,7 @@ def problems(records: Records, domain: Domain) -> list[str]:
         first = f"row {row}: NaN or infinite pixels, or a label outside the task"
         found.append(
             f"{bad} of {len(records)} records cannot be used. The first is "
-            f"{records.faults[0] if records.faults else first}. Repair or remove them"
+            f"{records.faults[0] if records.faults else first}. Repair them or leave them out"
         )
     least, most = SIDES[domain.rank]
     for shape in sorted({tuple(s.images.shape[2:]) for s in records.stacks if len(s)}):

@@ -63,8 +63,8 @@ def test_files_that_tell_of_nobody(tmp_path: Path):
     """One line, and a pseudonym that is repeated as the name is no name."""
     made = [header(i, PatientName=f"Anon^K{i}", PatientBirthDate="") for i in range(3)]
     assert said(site(tmp_path, made)) == [("OK", (
-        "3 files hold none of the attributes of the PS3.15, Basic Application Level "
-        "Confidentiality Profile. UIDs were not judged"
+        "3 files hold none of the attributes of the Basic Application Level Confidentiality "
+        "Profile (PS3.15). UIDs were not judged"
     ))]  # fmt: skip
 
 

@@ -137,7 +137,7 @@ HARMS: list[tuple[str, Harm, str, str]] = [
                                    for i in range(3)],
      "data", r"train: 3 of 4 .*first is 0\.png.* Others: 1\.png: is no .*; 2\.png: is no"),
     ("an image of nobody", lambda f: edited(f.parent / "records/labels.csv", ",p0,", ",,"),
-     "data", "1 images without a patient id"),
+     "data", r"The first is \d\.png: has no patient id, .* \(such images: 1\)"),
     ("no labels for val", lambda f: edited(f.parent / "records/labels.csv", ",val", ",test"),
      "data", "the split val is empty"),
     ("a patient in two splits", lambda f: edited(f.parent / "records/labels.csv", "p4", "p0"),
@@ -262,6 +262,24 @@ def test_a_missing_package_is_named(
     (line,) = [line for line in looked(north) if line.name == "packages"]
     assert line.state == "FIX"
     assert f"pip install 'fedmedformer[{source}]'" in line.text
+
+
+def test_a_folder_that_is_not_there_is_said_once(north: Path):
+    """Nothing else is said of it: not of its table, nor of packages, headers or what changed."""
+    edited(north / "site.yaml", "source: folder", "source: dicom")
+    shutil.rmtree(north.parent / "records")
+    wrong = [(line.name, line.text) for line in looked(north) if line.state == "FIX"]
+    assert wrong == [
+        ("data", f"{north.parent / 'records'}: no such folder. Check data.path in site.yaml")
+    ]
+
+
+def test_a_hospital_without_a_kit_is_told_the_next_command(north: Path):
+    """As it is typed."""
+    shutil.rmtree(north / "kit")
+    (line,) = [line for line in looked(north) if line.name == "kit"]
+    assert line.state == "NOTE"
+    assert line.text.endswith(f"fedmedformer site init {north} --kit FILE.zip")
 
 
 def test_what_changed_since_the_last_check_is_told(north: Path):

@@ -192,7 +192,7 @@ def test_an_image_without_a_patient_cannot_be_used(tmp_path: Path):
     assert [
         bool(valid) for valid in records.valid
     ] == [bool(patient) for patient in records.patients]  # fmt: skip
-    with pytest.raises(DataError, match=r"2 of 5 records cannot be used.*without a patient id"):
+    with pytest.raises(DataError, match=r"2 of 5 records cannot be used.*has no patient id"):
         check(site)
     by_image = replace_unit(site, "image")
     assert read(by_image, "train").valid.all()
@@ -243,5 +243,6 @@ def test_the_first_reason_is_the_files_own(tmp_path: Path):
     assert all("is no PNG" in fault for fault in faults)
     draw(tmp_path / "train-1-0.png", 1)
     assert read(site, "train").faults[-1] == (
-        "1 images without a patient id, train-1-0.png the first, which unit: patient needs"
+        "train-1-0.png: has no patient id, which unit: patient needs (such images: 1). Say whose "
+        "each image is"
     )

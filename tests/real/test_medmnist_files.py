@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from client.data.card import data_card
 from client.data.load import check, load
+from client.data.sources import Npz
+from client.site import Privacy, Site
+from medformer.config import Domain, Task
 from simulations.prepare import resolve_sites
 from simulations.scenario import load_scenario
 
@@ -43,3 +47,22 @@ def test_pneumonia_is_divided_without_loss(method: str, tmp_path: Path):
     shares = [float(p.joined("pneumoniamnist").float().mean()) for p in parts]
     spread = max(shares) - min(shares)
     assert spread < 0.1 if method == "iid" else spread > 0.1
+
+
+def test_the_near_copies_of_the_readme_are_those_that_site_check_counts():
+    """BreastMNIST's official splits: 51 of 156 test images, and one that is a training image."""
+    privacy = Privacy(epsilon=3, delta=1e-6, epsilon_budget=9, n_public=546, unit="image")
+    site = Site(
+        name="breast",
+        domain=Domain(name="breast", modality="ultrasound", anatomy="breast", channels=1),
+        tasks=(Task(name="finding", kind="binary-class", classes=2),),
+        data=Npz(source="npz", path=DATA / "breastmnist.npz"),
+        privacy=privacy,
+    )
+    card = data_card(site)
+    counted = (card.splits[2].count, card.near_copies["train+test"], card.shared_images)
+    assert counted == (156, 51, {"train+test": 1})
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert (
+        "Of breast's 156 test images 51 look nearly like a\ntraining image and one more" in readme
+    )
