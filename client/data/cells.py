@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
@@ -96,7 +97,7 @@ def _with_point(cell: str, *, comma: bool) -> str:
 
 def _label(cell: str, classes: Sequence[str], where: str, *, binary: bool = False) -> int:
     """A declared class by name, else a whole number, which some tools write as `1.0`."""
-    if (known := _named(cell, classes)) is not None:
+    if (known := named(cell, classes)) is not None:
         return known
     if cell.casefold() in MISSING:
         return UNLABELLED
@@ -109,13 +110,17 @@ def _label(cell: str, classes: Sequence[str], where: str, *, binary: bool = Fals
     )
 
 
-def _named(name: str, classes: Sequence[str]) -> int | None:
-    """Number of a declared class; upper and lower case matter only where two differ in nothing
-    else."""
+def named(name: str, classes: Sequence[str]) -> int | None:
+    """Number of a declared class; upper and lower case, spaces and how accents are encoded matter
+    only where two differ in nothing else."""
     if name in classes:
         return classes.index(name)
-    alike = [i for i, own in enumerate(classes) if own.casefold() == name.casefold()]
+    alike = [i for i, own in enumerate(classes) if _plain(own) == _plain(name)]
     return alike[0] if len(alike) == 1 else None
+
+
+def _plain(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", name).casefold().split())
 
 
 def _several(task: Task, cell: str, classes: Sequence[str], where: str) -> list[int]:
@@ -127,7 +132,7 @@ def _several(task: Task, cell: str, classes: Sequence[str], where: str) -> list[
         raise Unusable(
             f"{where}: {cell!r} may be no finding or no answer: write `No Finding` or nothing"
         )
-    if all(part.casefold() in _TRUE and _named(part, classes) is None for part in parts):
+    if all(part.casefold() in _TRUE and named(part, classes) is None for part in parts):
         parts = [str(_TRUE[part.casefold()]) for part in parts]  # as numpy and pandas write flags
     if all(re.fullmatch(r"-?[0-9]{1,9}(\.0*)?", part) for part in parts):
         if len(parts) != task.classes:
@@ -143,7 +148,7 @@ def _several(task: Task, cell: str, classes: Sequence[str], where: str) -> list[
             f"{where}: {cell!r} names labels, but data.classes has {len(classes)} names and the "
             f"task {task.classes} labels: write {task.classes} numbers with spaces"
         )
-    found = [_named(part, classes) for part in parts]
+    found = [named(part, classes) for part in parts]
     if len(parts) == 1 and found[0] is None and parts[0].casefold() in NO_FINDING:
         return [0] * task.classes
     if unknown := [part for part, known in zip(parts, found, strict=True) if known is None]:
@@ -158,21 +163,23 @@ def _several(task: Task, cell: str, classes: Sequence[str], where: str) -> list[
 
 def _parts(cell: str, classes: Sequence[str]) -> list[str]:
     """The parts of a multi-label cell; none where nobody knows."""
-    if _named(cell, classes) is not None or cell.casefold() in NO_FINDING:
+    if named(cell, classes) is not None or cell.casefold() in NO_FINDING:
         return [cell]
     if cell.casefold() in MISSING:
         return []
     inner = re.sub(r"^[\[({](.*)[\])}]$", r"\1", cell, flags=re.DOTALL)
     mark = next((mark for mark in "|;,/" if mark in inner), None)
     parts = [part.strip().strip("'\"") for part in (inner.split(mark) if mark else inner.split())]
-    if not mark and all(_named(part, classes) is None for part in parts):
+    if not mark and all(named(part, classes) is None for part in parts):
         whole = inner.strip().strip("'\"")
-        if _named(whole, classes) is not None or whole.casefold() in NO_FINDING:
+        if named(whole, classes) is not None or whole.casefold() in NO_FINDING:
             return [whole]
     return parts
 
 
 def _nearest(name: str, classes: Sequence[str]) -> str:
+    if not classes:
+        return ": write 0, 1, ..., or declare the names of the labels 0, 1, ... as data.classes"
     lower = {own.casefold(): own for own in classes}
     close = get_close_matches(name.casefold(), lower, n=1)
     return f" (did you mean {lower[close[0]]!r}?)" if close else ""

@@ -13,7 +13,7 @@ from typing import TypeGuard
 from client.data import cells, columns, folder, layout, pictures
 from client.data.sheet import Sheet
 from client.data.sources import Dicom, Folder, Listed
-from client.data.splits import SPLITS, split_of
+from client.data.splits import SPLITS, like_a_split, masked, split_of
 from client.data.table import TABLE, Entry, from_table, opened_sheet
 from client.site import Site
 from medformer.config import Task
@@ -45,13 +45,13 @@ def problems(site: Site) -> list[str]:
     if not isinstance(source, Listed):
         return []
     entries = _entries(source, site.tasks)
-    found = [*unclear(site), *_patients_in_two_splits(entries)]
+    found = [*unclear(site), *_patients_in_two_splits(entries), *_files_in_two_splits(entries)]
     if site.privacy.unit == "patient":
         found += _alike(entries)
     if _has_table(source):
         found += _columns_of_splits(site, opened_sheet(source))
     elif isinstance(source, Folder):
-        found += _classes_in_doubt(source, site.tasks[0])
+        found += [*_classes_in_doubt(source, site.tasks[0]), *_masks_among(entries)]
     return found
 
 
@@ -147,6 +147,33 @@ def _patients_in_two_splits(entries: Sequence[Entry]) -> Iterator[str]:
         )
 
 
+def _files_in_two_splits(entries: Sequence[Entry]) -> Iterator[str]:
+    places: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        if not entry.fault:
+            places[entry.file].add(entry.split)
+    several = sorted(file for file, splits in places.items() if len(splits) > 1)
+    if several:
+        where = ", ".join(split for split in SPLITS if split in places[several[0]])
+        yield (
+            f"{len(several)} files are listed in several splits, {several[0]!r} the first "
+            f"({where}): what is measured on val and test would be too good. Leave each in one"
+        )
+
+
+def _masks_among(entries: Sequence[Entry]) -> Iterator[str]:
+    """Masks that lie beside the pictures they belong to, as some public sets are handed out."""
+    places = [PurePosixPath(entry.file) for entry in entries]
+    stems = {(place.parent, place.stem) for place in places}
+    masks = [p for p in places if (of := masked(p.stem)) and (p.parent, of) in stems]
+    if masks:
+        yield (
+            f"{len(masks)} pictures seem to be masks of others, {str(masks[0])!r} the first, and "
+            "would be read as images of their class: move them out of data.path, or write "
+            f"{TABLE}, which names the pictures alone"
+        )
+
+
 def _alike(entries: Sequence[Entry]) -> list[str]:
     """Ids that only a spreadsheet's habits may have made different."""
     spelt: dict[str, set[str]] = defaultdict(set)
@@ -174,7 +201,7 @@ def _columns_of_splits(site: Site, sheet: Sheet) -> Iterator[str]:
     if named.split in sheet.header or columns.unclear(sheet.header, _keys(site), named):
         return
     for name, values in _unread(site, sheet):
-        if values and all(split_of(value) for value in values):
+        if values and all(split_of(value) or like_a_split(value) for value in values):
             yield (
                 f"{TABLE}: the column {name!r} holds {sorted(set(values))} and is not read: say "
                 f"data: {{columns: {{split: {name!r}}}}}, or {{columns: {{ignored: [{name!r}]}}}}"
@@ -219,6 +246,11 @@ def _classes_in_doubt(source: Folder, task: Task) -> Iterator[str]:
     if len(names) > task.classes:
         yield (
             f"{len(names)} class folders ({_some(names)}), but the task has {task.classes} classes"
+        )
+    if all(name.isdecimal() for name in names) and names != sorted(names, key=int):
+        yield (
+            f"the class folders are numbers, which sort as text ({_some(names)}): declare their "
+            f"order, `classes: {sorted(names, key=int)}` in data"
         )
     alike = Counter(name.casefold() for name in names)
     if twice := [name for name in names if alike[name.casefold()] > 1]:

@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from client.data import pictures
+from client.data import cells, pictures
 from client.data.sources import Folder
-from client.data.splits import SPLITS, like_a_split, split_of
-from client.data.table import Entry, hashed_split
+from client.data.splits import SPLITS, like_a_split, like_files, split_of
+from client.data.table import TABLE, Entry, hashed_split
 
 JUNK = frozenset(
     {"__macosx", "@eadir", "$recycle.bin", "#recycle", "@recycle", "system volume information",
@@ -56,15 +56,21 @@ def is_picture(name: str) -> bool:
 
 def split_folders(source: Folder) -> dict[str, str]:
     """Folder in `path` -> the split that its name means, however it is spelt."""
-    found = {name: split_of(name) for name in _folders(source.path) if name not in source.classes}
+    others = (name for name in _folders(source.path) if cells.named(name, source.classes) is None)
+    found = {name: split_of(name) for name in others}
     return {name: split for name, split in found.items() if split is not None}
 
 
 def class_folders(source: Folder) -> list[str]:
-    """Names of the class folders there are, sorted."""
+    """Names of the class folders there are, sorted; of undeclared ones, those that may be some."""
     tops = [source.path / name for name in split_folders(source)] or [source.path]
     names = {name for top in tops for name in _folders(top)}
-    return sorted(name for name in names if name in source.classes or not like_a_split(name))
+    return sorted(
+        name
+        for name in names
+        if cells.named(name, source.classes) is not None
+        or not (like_a_split(name) or like_files(name))
+    )
 
 
 def _folders(top: Path) -> list[str]:
@@ -103,7 +109,8 @@ def _placed(
         return Entry(name, split, fault=_beside(folders, splits))
     if fault := _no_class(below, source, classes):
         return Entry(name, split, fault=fault)
-    label = below[0] if source.classes else str(classes.index(below[0]))
+    number = cells.named(below[0], source.classes) if source.classes else classes.index(below[0])
+    label = classes[number or 0] if source.classes else str(number)
     return Entry(name, split, {key: label}, patient)
 
 
@@ -118,12 +125,30 @@ def _no_class(below: tuple[str, ...], source: Folder, classes: tuple[str, ...]) 
     """Why the folders that a picture lies in do not say its class; "" where they do."""
     if not below:
         return "lies in no class folder"
-    if source.classes and below[0] not in classes:
-        return f"its folder {below[0]!r} is none of the declared classes"
-    if below[0] not in classes:
+    if source.classes and cells.named(below[0], classes) is None:
+        return f"its folder {below[0]!r} is none of the declared classes{_declared(classes)}"
+    if below[0] not in classes and not source.classes:
+        if like_a_split(below[0]):
+            return (
+                f"its folder {below[0]!r} looks like a split, not like a class: rename it to "
+                "train, val or test, or declare `classes` in data"
+            )
         return (
-            f"its folder {below[0]!r} looks like a split, not like a class: rename it to train, "
-            "val or test, or declare `classes` in data"
+            f"its folder {below[0]!r} says what the files are, not their class: put pictures into "
+            f"folders that are named by class, write {TABLE} where a mask is the answer, or "
+            "declare `classes` in data"
+        )
+    # Whatever the folders within classes are declared to be: a split that is given is kept, and a
+    # mask is no picture of its class.
+    if inner := next((name for name in below[1:] if like_a_split(name)), None):
+        return (
+            f"its folder {inner!r} within the class {below[0]!r} looks like a split: put the "
+            "folders train, val and test above those of the classes"
+        )
+    if inner := next((name for name in below[1:] if like_files(name, masks=True)), None):
+        return (
+            f"its folder {inner!r} within the class {below[0]!r} seems to hold masks, which are no "
+            "pictures of the class: move it out of data.path"
         )
     if len(below) > 1 and source.subfolders == "refused":
         return (
@@ -133,3 +158,8 @@ def _no_class(below: tuple[str, ...], source: Folder, classes: tuple[str, ...]) 
             "nothing, subfolders: ignored"
         )
     return ""
+
+
+def _declared(classes: tuple[str, ...]) -> str:
+    shown = ", ".join(map(repr, classes[:5]))
+    return f" ({shown}{', ...' if len(classes) > 5 else ''})"

@@ -15,7 +15,14 @@ from client.data.records import DataError
 DELIMITERS = (",", ";", "\t", "|")
 LINES_A_CELL = 200
 """Lines that one quoted cell may run over; more are taken for a quote that nobody closed."""
-_WORKBOOKS = {b"PK\x03\x04": "an Excel workbook (.xlsx)", b"\xd0\xcf\x11\xe0": "an old Excel file"}
+_OTHERS = {
+    b"PK\x03\x04": "an Excel workbook (.xlsx), or another packed file",
+    b"\xd0\xcf\x11\xe0": "an old Excel file",
+    b"\x1f\x8b": "a packed file (gzip)",
+    b"\xff\xfe\0\0": "text in UTF-32",
+    b"\0\0\xfe\xff": "text in UTF-32",
+}
+"""How files begin that are called labels.csv and are none."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,10 @@ def read(path: Path, wanted: str) -> Sheet:
     delimiter = told[1] if told else _delimiter(lines[start], wanted)
     header, end = _joined(lines, start, delimiter)
     if isinstance(header, str):
-        raise DataError(f"{path}: its first line names no columns ({header})")
+        raise DataError(
+            f"{path}: its first line names no columns ({header}): write commas, semicolons, tabs "
+            "or | between columns"
+        )
     while header and not header[-1]:
         header = header[:-1]
     return Sheet(header, tuple(_rows(lines, end, delimiter, len(header))), delimiter, guessed)
@@ -71,7 +81,7 @@ def read(path: Path, wanted: str) -> Sheet:
 def _lines(path: Path) -> tuple[list[str], int]:
     """Lines of a text file, whatever ends them, and how many had to be guessed."""
     data = path.read_bytes()
-    for start, name in _WORKBOOKS.items():
+    for start, name in _OTHERS.items():
         if data.startswith(start):
             raise DataError(f"{path}: is {name}, not a CSV file: save it as `CSV UTF-8`")
     # Excel's `Unicode text` begins with a mark; other programs leave it out.

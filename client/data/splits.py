@@ -1,4 +1,4 @@
-"""Names of splits as people spell them, in a cell or as a folder."""
+"""Names of splits, and of kinds of files, as people spell them: in a cell or as a folder."""
 
 import re
 import unicodedata
@@ -24,14 +24,27 @@ trainingsdaten testdaten validierung validierungsdaten treningowy trening walida
 обучение тест проверка валидация 训练 训练集 测试 测试集 验证 验证集 学習 訓練 テスト 検証
 """
 
+# Folders of what a class holds, and no classes themselves.
+_PICTURE_WORDS = """
+data file files frame frames image images img imgs jpeg jpg picture pictures png pngs
+"""
+_MASK_WORDS = """
+annotation annotations contour contours groundtruth gt heatmap heatmaps label labels mask masks
+outline outlines overlay overlays roi rois seg segmentation segmentations segs superpixel
+superpixels
+"""
 
-def _unaccented(text: str) -> str:
+
+def unaccented(text: str) -> str:
+    """Letters alone of letters with accents."""
     plain = unicodedata.normalize("NFKD", text)
     return "".join(c for c in plain if not unicodedata.combining(c))
 
 
+_PICTURES = frozenset(_PICTURE_WORDS.split())
+_MASKS = frozenset(_MASK_WORDS.split())
 _FILLING = frozenset(_FILLING_WORDS.split())
-_DOUBTFUL = frozenset(_unaccented(_DOUBTFUL_WORDS).split())
+_DOUBTFUL = frozenset(unaccented(_DOUBTFUL_WORDS).split())
 
 
 def split_of(name: str) -> str | None:
@@ -39,16 +52,37 @@ def split_of(name: str) -> str | None:
 
     `dev` and `holdout` are not among them: to some they are val, to others test.
     """
-    words = [word for word in _words(name) if word not in _FILLING]
-    return _spelt(words[0]) if len(words) == 1 else None
+    own = [word for word in words(name) if word not in _FILLING]
+    return _spelt(own[0]) if len(own) == 1 else None
 
 
 def like_a_split(name: str) -> bool:
     """Whether a name looks like a split, or like a fold of a cross-validation."""
-    words = _words(name)
-    kept = [word for word in words if word not in _FILLING]
-    named = "split" in words or "splits" in words or any(map(_known, kept))
+    every = words(name)
+    kept = [word for word in every if word not in _FILLING]
+    named = "split" in every or "splits" in every or any(map(_known, kept))
     return named and all(_known(word) or word.isdecimal() for word in kept)
+
+
+def like_files(name: str, *, masks: bool = False) -> bool:
+    """Whether a name says what its files are (`images`, `masks`), and so no class.
+
+    Args:
+        masks: Ask for masks and outlines alone.
+    """
+    own = [word for word in words(name) if not word.isdecimal()]
+    known = _MASKS if masks else _MASKS | _PICTURES
+    if "".join(own) in known:  # `ground_truth` is two words
+        return True
+    # `train_masks` begins with a split.
+    both = all(word in known or word in _PICTURES or _known(word) for word in own)
+    return bool(own) and own[-1] in known and both
+
+
+def masked(stem: str) -> str | None:
+    """`scan7` for `scan7_mask`, `scan7_mask_1` and `scan7-segmentation`: whose mask it may be."""
+    found = re.fullmatch(r"(.+?)[ _.-]+([A-Za-z]+)(?:[ _.-]*\d{1,3})?", stem)
+    return found[1] if found and found[2].casefold() in _MASKS else None
 
 
 def _known(word: str) -> bool:
@@ -64,7 +98,7 @@ def _spelt(word: str) -> str | None:
     return None
 
 
-def _words(name: str) -> list[str]:
+def words(name: str) -> list[str]:
     """`TrainSet_01` -> train, set, 01; without accents."""
-    plain = re.sub(r"([a-z])([A-Z])", r"\1 \2", _unaccented(name))
+    plain = re.sub(r"([a-z])([A-Z])", r"\1 \2", unaccented(name))
     return re.findall(r"[^\W\d_]+|\d+", plain.casefold())

@@ -70,6 +70,9 @@ def test_split_folders_are_understood_however_they_are_spelt(
         (["Train/a/1.png", "Holdout/a/2.png"], "or rename 'Holdout' to train, val or test"),
         (["train/a/1.png", "2.png"], "lies beside the folders of the splits (train)"),
         (["train/fold1/a/1.png"], "its folder 'fold1' looks like a split"),
+        (["images/1.png", "masks/1.png"], "its folder 'masks' says what the files are"),
+        (["train/img/1.png", "train/a/2.png"], "its folder 'img' says what the files are"),
+        (["ground_truth/1.png", "a/2.png"], "its folder 'ground_truth' says what the files are"),
     ],
 )
 def test_a_level_that_is_no_class_spoils_its_own_pictures_alone(
@@ -88,6 +91,60 @@ def test_a_class_may_be_called_like_a_split_where_it_is_declared(tmp_path: Path)
     files = ["test/1.png", "control/2.png"]
     site = site_of(tmp_path, *files, classes=("control", "test"), val_share=0, test_share=0)
     assert labels_of(read(site, "train"), tmp_path) == {"control/2.png": 0, "test/1.png": 1}
+
+
+def test_a_declared_class_is_known_in_any_case_and_encoding(tmp_path: Path):
+    """As in a table."""
+    files = ["NORMAL/1.png", "me\u0301lanome /2.png", "nv/3.png"]
+    classes = ("normal", "m\u00e9lanome")
+    site = site_of(tmp_path, *files, classes=classes, val_share=0, test_share=0)
+    records = read(site, "train")
+    assert labels_of(records, tmp_path) == {"NORMAL/1.png": 0, "me\u0301lanome /2.png": 1}
+    (fault,) = records.faults
+    assert "its folder 'nv' is none of the declared classes ('normal', 'm\u00e9lanome')" in fault
+    assert not any("holds no picture" in note for note in doubts.notes(site))
+
+
+@pytest.mark.parametrize("subfolders", ["refused", "patients", "ignored"])
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("fold1", "fold2", "fold3")])
+def test_a_split_within_a_class_is_never_lost(
+    names: tuple[str, str, str], subfolders: str, tmp_path: Path
+):
+    """As patients or as nothing, its test images would be trained on."""
+    files = [f"{c}/{s}/{i}.png" for c in "ab" for s in names for i in range(3)]
+    site = site_of(tmp_path, *files, subfolders=subfolders, val_share=0, test_share=0)
+    faults = read(site, "train").faults
+    assert len(faults) == len(files)
+    assert any("within the class 'a' looks like a split: put the folders" in f for f in faults)
+
+
+@pytest.mark.parametrize("subfolders", ["patients", "ignored"])
+def test_a_folder_of_masks_within_a_class_is_no_picture_of_it(subfolders: str, tmp_path: Path):
+    """As COVID-19 Radiography is handed out: images/ and masks/ within each class."""
+    files = [f"{c}/{s}/{i}.png" for c in "ab" for s in ("images", "masks") for i in range(2)]
+    site = site_of(tmp_path, *files, subfolders=subfolders, val_share=0, test_share=0)
+    records = read(site, "train")
+    assert set(labels_of(records, tmp_path)) == {f for f in files if "images" in f}
+    assert len(records.faults) == 4
+    assert all("seems to hold masks" in fault for fault in records.faults)
+
+
+@pytest.mark.parametrize("end", ["_mask", "_mask_1", "_superpixels", "-segmentation", "_GT"])
+def test_masks_beside_their_pictures_are_told(end: str, tmp_path: Path):
+    """As BUSI and ISIC hand them out; a picture is none because of its name alone."""
+    site = site_of(tmp_path, "a/x (1).png", f"a/x (1){end}.png", f"b/y{end}.png", "b/z.png")
+    (problem,) = doubts.problems(site)
+    assert f"1 pictures seem to be masks of others, 'a/x (1){end}.png' the first" in problem
+    site = site_of(tmp_path / "more", "a/without mask.png", "a/with mask.png", "b/mask.png")
+    assert doubts.problems(site) == []
+
+
+def test_numbers_that_sort_as_text_are_told(tmp_path: Path):
+    """Of 0 to 11, `10` would be label 2."""
+    site = site_of(tmp_path, "2/1.png", "10/2.png")
+    (problem,) = doubts.problems(site)
+    assert "which sort as text (10, 2): declare their order, `classes: ['2', '10']`" in problem
+    assert doubts.problems(folder_site(tmp_path, classes=("2", "10"))) == []
 
 
 def test_folders_within_classes_are_patients_where_that_is_declared(tmp_path: Path):

@@ -11,7 +11,7 @@ from PIL import Image
 from client.data import doubts, sheet
 from client.data.card import data_card
 from client.data.cells import truth
-from client.data.columns import unclear
+from client.data.columns import grouping, unclear
 from client.data.load import check, forget, load, read
 from client.data.records import DataError, Unusable
 from client.data.sources import Columns
@@ -201,14 +201,17 @@ def test_several_labels_that_mean_nothing_are_refused(text: str, sentence: str):
 PATIENTS = """
 patient_id PatientID Patient patients subject subject_id SubjectID USUBJID participant_id case
 case_id Case-ID mrn MRN pid PTID person_id id_patient patno anon_patient_id paciente
+BraTS_2020_subject_ID case_submitter_id bcr_patient_barcode empi_anon src_subject_id study_subject
+anon_id pseudonym numéro_patient identifiant_patient IPP sujet Fallnummer Pat.-Nr. NHC donor_id
 """
 SPLITS = """
 Split fold Fold folds cv_fold kfold subset set SET set_name partition dataset data_split phase group
-usage Usage is_train test train_test_split
+usage Usage is_train test train_test_split train_or_test tvt ensemble partición Aufteilung
 """
 OTHERS = """
 patient_age sex view remark site hospital age_group blood_group stage laterality path setting grade
-casual subtype phase_contrast labels.1 Unnamed:0
+casual subtype phase_contrast labels.1 Unnamed:0 PatientSex PatientAge patient_sex subject_age
+image_id dicom_id rad_id machine_id site_id SOPInstanceUID fallback inpatient
 """
 
 
@@ -229,6 +232,14 @@ def test_unread_columns_that_look_like_patients_or_splits_are_named(names: str, 
 def test_other_columns_are_left_alone():
     """Nothing that tells of a patient without naming one."""
     assert unclear(["file", "labels", "Patient Age", *OTHERS.split()], ["labels"], Columns()) == []
+
+
+def test_a_row_a_visit_is_known_by_the_names_that_redcap_gives():
+    """There `record_id` is the participant; elsewhere it may be the row, and repeats are noted."""
+    (text,) = unclear(["record_id", "redcap_event_name", "file", "labels"], ["labels"], Columns())
+    assert "{columns: {patient: 'record_id'}}" in text
+    assert unclear(["record_id", "file", "labels"], ["labels"], Columns()) == []
+    assert grouping(["record_id"]) == ["record_id"]
 
 
 def test_a_table_in_doubt_trains_nobody(tmp_path: Path):
@@ -270,6 +281,43 @@ def test_a_column_of_split_names_is_found_whatever_it_is_called(tmp_path: Path):
     site = site_of(tmp_path, PLAIN.replace("split", "stage"))
     (problem,) = doubts.problems(site)
     assert "the column 'stage' holds ['test', 'train', 'val'] and is not read" in problem
+
+
+def test_a_column_of_split_names_is_found_in_other_languages(tmp_path: Path):
+    """They cannot be read as they are, and are not passed over either."""
+    other = PLAIN.replace("split", "stage").replace("val", "Validierung").replace("test", "Prueba")
+    (problem,) = doubts.problems(site_of(tmp_path, other))
+    assert "the column 'stage' holds ['Prueba', 'Validierung', 'train'] and is not read" in problem
+
+
+@pytest.mark.parametrize("twin", ["0.png", "./0.png"])
+def test_a_file_in_two_splits_is_an_error(twin: str, tmp_path: Path):
+    """As a patient is: what is measured on the second is memory."""
+    with pytest.raises(
+        DataError, match=r"1 files are listed in several splits, '0.png' .*\(train, "
+    ):
+        check(site_of(tmp_path, f"{PLAIN}{twin},0,test\n"))
+
+
+@pytest.mark.parametrize("cell", ["left  lung", "LEFT LUNG", "left\u00a0lung"])
+def test_spaces_and_case_make_no_other_class(cell: str, tmp_path: Path):
+    """Nor does the way in which an accent is encoded."""
+    text = PLAIN.replace(",0,", f",{cell},").replace(",1,", ",cafe\u0301,")
+    site = site_of(tmp_path, text, classes=("left lung", "caf\u00e9"))
+    assert labels_of(site) == {"0.png": 0, "1.png": 1}
+
+
+@pytest.mark.parametrize("cell", ["WAHR", "faux", "T", "positive", "+"])
+def test_a_word_for_a_class_needs_a_declaration(cell: str, tmp_path: Path):
+    """The sentence says which."""
+    (fault,) = read(site_of(tmp_path, PLAIN.replace("0,train", f"{cell},train")), "train").faults
+    assert fault.endswith("or declare the names of the labels 0, 1, ... as data.classes")
+
+
+def test_a_column_that_is_nearly_the_tasks_is_named(tmp_path: Path):
+    """With both ways out."""
+    with pytest.raises(DataError, match=r"rename 'label', or give the task `labels: label`"):
+        check(site_of(tmp_path, PLAIN.replace("labels", "label")))
 
 
 @pytest.mark.parametrize("unit", ["image", "patient"])
@@ -321,9 +369,26 @@ def test_images_that_may_belong_together_are_noted(tmp_path: Path):
     assert not any("study_id" in n for n in doubts.notes(site_of(tmp_path, known)))
 
 
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"\x1f\x8b\x08", r"is a packed file \(gzip\), not a CSV file"),
+        (PLAIN.encode("utf-32"), "is text in UTF-32, not a CSV file"),
+        (
+            b'"file" "labels"\n"1" "0.png" 0\n',
+            "write commas, semicolons, tabs or | between columns",
+        ),
+    ],
+)
+def test_what_is_no_such_text_is_named(data: bytes, sentence: str, tmp_path: Path):
+    """The last is R's `write.table` as it comes."""
+    with pytest.raises(DataError, match=sentence.replace("|", r"\|")):
+        check(site_of(tmp_path, data))
+
+
 def test_a_workbook_is_no_table(tmp_path: Path):
     """What Excel saves unless it is asked for CSV."""
-    with pytest.raises(DataError, match=r"is an Excel workbook \(\.xlsx\), not a CSV file"):
+    with pytest.raises(DataError, match=r"is an Excel workbook \(\.xlsx\), .*, not a CSV file"):
         check(site_of(tmp_path, b"PK\x03\x04" + bytes(50)))
 
 
