@@ -61,7 +61,7 @@ def test_declared_classes_are_labels_in_their_own_order(tmp_path: Path):
     records = read(site, "train")
     assert int(records.valid.sum()) == 6
     assert records.faults == (
-        "train/attic/x.png: its folder 'attic' is none of the declared classes",
+        "train/attic/x.png: its folder 'attic' is none of the declared classes ('ill', 'healthy')",
     )
 
 
