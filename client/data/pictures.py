@@ -4,6 +4,7 @@ Pillow decodes; what a file's tags and header say beyond that is honoured in `ti
 H, W pixels.
 """
 
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,6 +99,8 @@ def _opened(path: Path) -> Iterator[Image.Image | None]:
                 yield None
                 return
             with Image.open(path, formats=FORMATS) as image:
+                if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
+                    raise Unusable("is an animation of several pictures: store one image a file")
                 yield image
     except UnidentifiedImageError as error:
         raise Unusable(_unknown(path)) from error
@@ -108,6 +111,11 @@ def _opened(path: Path) -> Iterator[Image.Image | None]:
         ) from error
     except MemoryError as error:
         raise Unusable("has impossible lengths, or is too large for this machine") from error
+    except OSError as error:
+        if error.errno is not None:  # of the disk, not of what is in the file
+            raise
+        said = f"is damaged, or of a kind that is not read ({error}): store it as PNG"
+        raise Unusable(said) from error
 
 
 def _is_tiff(path: Path) -> bool:
@@ -127,7 +135,7 @@ def _picture(path: Path, image: Image.Image | None, channels: int) -> Picture:
     if image is None:
         page = tiff.page(path)
         return _planes(*_shown(page), page.orientation, channels)
-    turn = int(image.getexif().get(ORIENTATION, 1))
+    turn = _turn(image)
     if image.format == "PNG" and png.is_deep(path):
         values = png.deep(path)
         return _planes(values[..., : 1 if values.shape[-1] == 2 else 3], False, turn, channels)
@@ -190,6 +198,14 @@ def _planes(values: Array, eight: bool, turn: int, channels: int) -> Picture:
     return Picture(tuple(_upright(Image.fromarray(plane), turn) for plane in planes))
 
 
+def _turn(image: Image.Image) -> int:
+    """What its Exif says; 1, which is upright, where there is none that can be read."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except (SyntaxError, TypeError, ValueError, struct.error):
+        return 1
+
+
 def _upright(image: Image.Image, turn: int) -> Image.Image:
     """As a camera or scanner meant it."""
     return image.transpose(TURNED[turn]) if turn in TURNED else image
@@ -208,11 +224,11 @@ def _mask(path: Path, image: Image.Image | None) -> Image.Image:
         if page.samples.shape[-1] != 1 or page.shown == tiff.RGB:
             raise Unusable("a mask must be grey or have a palette, got several samples a pixel")
         return _upright(_classes(page.samples[..., 0]), page.orientation)
-    if image.format == "JPEG":
+    if image.format in ("JPEG", "MPO"):  # an MPO is a JPEG with others behind it
         raise Unusable("is a JPEG, which changes values: store the mask as PNG")
     if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
         raise Unusable(f"a mask must be grey or have a palette, got mode {image.mode}")
-    turn = int(image.getexif().get(ORIENTATION, 1))
+    turn = _turn(image)
     image.load()
     values = np.asarray(image)
     if image.format == "PNG" and image.mode == "L":

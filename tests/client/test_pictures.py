@@ -371,23 +371,58 @@ def test_a_png_mask_holds_what_is_stored(bits: int, kind: int, tmp_path: Path):
     assert np.array_equal(read(file, 3 if kind == 3 else 1), wanted)
 
 
-@pytest.mark.parametrize("kind", ["rgb", "grey-alpha", "jpeg", "float", "large"])
+@pytest.mark.parametrize("kind", ["rgb", "grey-alpha", "jpeg", "mpo", "float", "large"])
 def test_what_no_mask_can_be(kind: str, tmp_path: Path):
     """Classes are whole numbers that were stored as such."""
-    file = tmp_path / ("a.jpg" if kind == "jpeg" else "a.tif" if kind in "float large" else "a.png")
+    file = tmp_path / (
+        "a.jpg" if kind in "jpeg mpo" else "a.tif" if kind in "float large" else "a.png"
+    )
     values, said = {
         "rgb": (np.zeros((H, W, 3), np.uint8), "must be grey or have a palette"),
         "grey-alpha": (np.zeros((H, W, 2), np.uint8), "must be grey or have a palette"),
         "jpeg": (np.zeros((H, W), np.uint8), "JPEG, which changes values: store the mask as PNG"),
+        "mpo": (np.zeros((H, W), np.uint8), "JPEG, which changes values: store the mask as PNG"),
         "float": (np.full((H, W), 0.5, np.float32), "must hold whole numbers"),
         "large": (np.full((H, W), 2**31, np.uint32), "small whole numbers"),
     }[kind]
     if file.suffix == ".tif":
         tifffile.imwrite(file, values)
+    elif kind == "mpo":  # what phones write: a JPEG with a smaller one behind it
+        image = Image.fromarray(values)
+        image.save(file, "MPO", save_all=True, append_images=[image])
     else:
         Image.fromarray(values).save(file)
     with pytest.raises(Unusable, match=said):
         pictures.mask(file)
+
+
+@pytest.mark.parametrize("read_one", [lambda file: pictures.picture(file, 1), pictures.mask])
+def test_an_animation_is_no_picture(read_one, tmp_path: Path):
+    """Nobody says which of its pictures is meant, as with the pages of a TIFF."""
+    first, second = (Image.fromarray(whole("u1")) for _ in range(2))
+    first.save(tmp_path / "a.png", save_all=True, append_images=[second])
+    with pytest.raises(Unusable, match="animation of several pictures: store one image a file"):
+        read_one(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_an_exif_that_nobody_can_read_says_nothing(kind: str, tmp_path: Path):
+    """The picture is what it was: stored upright."""
+    values = np.full((H, W), 90, np.uint8)
+    Image.fromarray(values).save(tmp_path / f"a.{kind}", exif=b"Exif\0\0 is not here")
+    assert np.array_equal(read(tmp_path / f"a.{kind}"), values)
+
+
+def test_a_picture_that_pillow_does_not_decode_has_a_remedy(tmp_path: Path):
+    """It takes 4 bits with the palette 0, 1, ..., 15 for grey that it cannot unpack."""
+    values = RNG.integers(0, 16, (H, W), np.uint8)
+    rows = (values[::-1, ::2] << 4 | values[::-1, 1::2]).tobytes()
+    palette = b"".join(bytes((v, v, v, 0)) for v in range(16))
+    head = struct.pack("<IiiHHIIiiII", 40, W, H, 1, 4, 0, len(rows), 0, 0, 16, 0) + palette
+    sizes = struct.pack("<IHHI", 14 + len(head) + len(rows), 0, 0, 14 + len(head))
+    (tmp_path / "a.bmp").write_bytes(b"BM" + sizes + head + rows)
+    with pytest.raises(Unusable, match=r"of a kind that is not read \(.*\): store it as PNG"):
+        pictures.picture(tmp_path / "a.bmp", 1)
 
 
 def test_inks_and_other_jpegs_are_named(tmp_path: Path):
