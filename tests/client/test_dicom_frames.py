@@ -162,6 +162,20 @@ def test_each_slice_of_a_pet_series_has_its_own_slope(tmp_path: Path):
     assert np.allclose(found, RAMP / RAMP.max(), atol=1e-6)
 
 
+@pytest.mark.parametrize("sort", ["128.1", "130"])
+def test_pet_frames_without_scales_are_no_volume(sort: str, tmp_path: Path):
+    """Some converters lose the slopes: one activity would be another grey in each frame."""
+    header = enhanced(np.stack([RAMP] * 3), [0, 1, 2])
+    header.SOPClassUID = f"1.2.840.10008.5.1.4.1.1.{sort}"
+    with pytest.raises(
+        Unusable, match="PET frames do not say how their stored values are rescaled"
+    ):
+        shown(header, tmp_path / "a", "full", VOLUME)
+    for group in header.PerFrameFunctionalGroupsSequence:
+        group.PixelValueTransformationSequence = item(RescaleSlope=1, RescaleIntercept=0)
+    assert np.allclose(shown(header, tmp_path / "b", "full", VOLUME), RAMP / 479, atol=1e-6)
+
+
 def test_slices_may_store_their_values_in_different_ways(tmp_path: Path):
     """Bits, sign, slope and inversion are each a slice's own; what they mean is compared."""
     hounsfield = RAMP - 200
@@ -334,6 +348,13 @@ def test_nothing_but_padding_is_no_image(tmp_path: Path):
     assert (found.image[0, 0] == 0).all()
     assert np.allclose(found.image[0, 1].numpy(), RAMP / 479, atol=1e-6)
     assert any("padding" in note for note in found.notes)
+
+
+def test_the_padding_of_a_label_map_is_a_label(tmp_path: Path):
+    """That of the background: label 1 of 0, 1 and 2 is not shown like it."""
+    labels = (RAMP % 3).astype(np.uint8)
+    tags = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.7", "PixelPaddingValue": ("US", 0)}
+    assert np.allclose(shown(image(labels, **tags), tmp_path), labels / 2)
 
 
 def test_a_palette_has_no_padding(tmp_path: Path):

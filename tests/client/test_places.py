@@ -170,6 +170,39 @@ def test_what_tells_slices_of_one_place_apart_is_named(tmp_path: Path):
         dicom.scan(tmp_path / "10", VOLUME, "full")
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["FlipAngle"], "FlipAngle"),
+        (["InversionTime", "AcquisitionTime"], "InversionTime"),
+        (["AcquisitionTime"], "AcquisitionTime"),
+    ],
+)
+def test_times_tell_slices_apart_where_nothing_else_does(names, told: str, tmp_path: Path):
+    """They often differ between neighbours, too, and then say little."""
+    for number in (10, 20):
+        tags = dict.fromkeys(names, str(number))
+        heads.series(tmp_path / str(number), *heads.acquired("H", "P", "L"), **tags)
+    for file in (tmp_path / "20").iterdir():
+        file.rename(tmp_path / "10" / f"b{file.name}")
+    with pytest.raises(Unusable, match=f"they differ in {told}$"):
+        dicom.scan(tmp_path / "10", VOLUME, "full")
+
+
+def test_segments_at_one_place_are_named(tmp_path: Path):
+    """A segmentation of two organs is two volumes."""
+    import pydicom
+
+    origin, steps, sides = heads.acquired("H", "P", "L")
+    made = pydicom.dcmread(heads.enhanced(tmp_path / "e.dcm", origin, steps, sides))
+    for i, group in enumerate(made.PerFrameFunctionalGroupsSequence):
+        group.SegmentIdentificationSequence = item(ReferencedSegmentNumber=1 + i % 2)
+        group.PlanePositionSequence = item(ImagePositionPatient=[0, 0, 3.0 * (i // 2)])
+    made.save_as(tmp_path / "two.dcm")
+    with pytest.raises(Unusable, match=r"they differ in ReferencedSegmentNumber$"):
+        dicom.scan(tmp_path / "two.dcm", VOLUME, "full")
+
+
 def test_a_slice_that_is_there_twice_is_called_a_copy(tmp_path: Path):
     """Under another name."""
     folder = heads.series(tmp_path / "s", *heads.acquired("H", "P", "L"))

@@ -18,6 +18,8 @@ from client.data.geometry import Place
 from client.data.records import Unusable
 
 T = TypeVar("T")
+PETS = ("1.2.840.10008.5.1.4.1.1.128.1", "1.2.840.10008.5.1.4.1.1.130")
+"""PET files of several frames: converted from slices, or made as such."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,13 @@ def _frames(header: Any) -> list[Frame]:
             colours = supplement_of(header, number, bits)
         place = place_of(header, number)
         frames.append(Frame(place, bits, padding, modality, voi, inverted, colours))
+    rescaled = any(frame.modality.transform for frame in frames)
+    if count > 1 and not rescaled and str(header.get("SOPClassUID", "")) in PETS:
+        # Scanners scale each slice by its own maximum; some converters lose by what.
+        raise Unusable(
+            "its PET frames do not say how their stored values are rescaled, and each frame has "
+            "its own scale: convert it again, or use the slices that it was made of"
+        )
     return frames
 
 

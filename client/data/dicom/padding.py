@@ -9,6 +9,9 @@ import numpy.typing as npt
 from client.data.dicom.bits import Bits
 
 Array = npt.NDArray[Any]
+LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
+"""Segmentations whose padding is the number of the background: were it left out of the range, the
+lowest label would be shown like it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Padding:
 
 def padding_of(header: Any, bits: Bits) -> Padding | None:
     """What a file says; None where it says nothing, or nothing that a pixel can be."""
+    if str(header.get("SOPClassUID", "")) == LABEL_MAP:
+        return None
     ends = [_end(header.get(n), bits) for n in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     if ends[0] is None:  # a limit alone is the end of no range
         return None

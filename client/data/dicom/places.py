@@ -20,9 +20,13 @@ C.8.5.5.1)."""
 APART = (
     "StackID", "AcquisitionNumber", "FrameAcquisitionNumber", "EchoTime", "EffectiveEchoTime",
     "TemporalPositionIdentifier", "TemporalPositionIndex", "DiffusionBValue", "TriggerTime",
-    "ImageType", "FrameType", "ConvolutionKernel",
+    "ImageType", "FrameType", "ConvolutionKernel", "ReferencedSegmentNumber", "InversionTime",
+    "InversionTimes", "FlipAngle", "KVP", "ContrastBolusAgent", "NominalCardiacTriggerDelayTime",
+    "NominalPercentageOfCardiacPhase",
 )  # fmt: skip
 """What may tell slices at one place apart, for messages."""
+TIMES = ("AcquisitionTime", "AcquisitionDateTime", "FrameAcquisitionDateTime")
+"""What says it where nothing else does; often it differs between neighbours too."""
 
 
 def place_of(header: Any, frame: int) -> Place:
@@ -163,7 +167,10 @@ def differing(headers: Sequence[Any]) -> str:
     instances = [str(h.get("SOPInstanceUID", "") or number) for number, h in enumerate(headers)]
     if copies := len(instances) - len(set(instances)):
         return f"; {copies} files are copies of others, with one SOPInstanceUID: remove them"
-    names = [name for name in APART if len({str(h.get(name, "")) for h in headers}) > 1]
+    for known in (APART, TIMES):
+        names = [name for name in known if len({str(h.get(name, "")) for h in headers}) > 1]
+        if names:
+            break
     return f"; they differ in {', '.join(names)}" if names else ""
 
 
