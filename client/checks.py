@@ -5,6 +5,7 @@ THE SITE'S OWN EYES, like the data card.
 """
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -374,7 +375,9 @@ def _start(place: Place) -> Lines:
             good = False
             yield Check(name, "FIX", str(error))
     if good:
-        yield Check("start", "OK", f"fedmedformer site up {place.folder}")
+        port = [] if how.health_port == HEALTH_PORT else ["--health-port", str(how.health_port)]
+        command = ["fedmedformer", "site", "up", str(how.folder), *port]
+        yield Check("start", "OK", shlex.join([*command, *(["--one-user"] * how.one_user)]))
 
 
 def _some(names: Sequence[str], count: int) -> str:

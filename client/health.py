@@ -50,8 +50,8 @@ def _asked(guard: str, supernode: str, only: str | None) -> dict[str, str]:
         said = ask(supernode, timeout=5, service=SUPERLINK)
         found[SERVER] = {
             SERVING: SERVING,
-            "not serving": "has taken no heartbeat of this node for a minute: see supernode.log, "
-            "and fedmedformer site check",
+            "not serving": "does not hear this node: see supernode.log, and fedmedformer site "
+            "check",
         }.get(said, f"unknown, because the supernode {said}")
     return found
 

@@ -5,9 +5,13 @@ its thread of heartbeats, one to a pull ends its main loop while its HTTP server
 and one to a push throws an answer away. A proxy gives such answers while it is restarted. Here
 heartbeats go on, pulls and pushes are tried again for a while, and a SuperNode that has lost a part
 ends whole: `site up` or the service manager starts it again. The health service also tells whether
-the server takes the heartbeats (service `superlink`).
+the server hears this node (service `superlink`).
+
+The corrections stand in the places of three names of Flower's modules. Where a release of Flower no
+longer looks there, this SuperNode does not start, and says so.
 """
 
+import inspect
 import logging
 import os
 import sys
@@ -15,6 +19,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from importlib.metadata import version
+from types import ModuleType
 from typing import Any
 
 import httpx
@@ -40,19 +46,30 @@ ENDED = 70
 
 
 class Heard:
-    """When the server last took a heartbeat."""
+    """When the server last took a heartbeat, and whether it answered the last question at all."""
 
     def __init__(self) -> None:
         self._last: float | None = None
+        self._silent = False
 
     def now(self) -> None:
         """It has just taken one."""
         self._last = time.monotonic()
+        self._silent = False
+
+    def answered(self) -> None:
+        """It has answered another question: a pull comes every few seconds."""
+        self._silent = False
+
+    def silent(self) -> None:
+        """It could not be asked, or gave an answer that tells of something in between."""
+        self._silent = True
 
     @property
     def lately(self) -> bool:
-        """Whether the server counts this node as present."""
-        return self._last is not None and time.monotonic() - self._last < HEARD_SECONDS
+        """Whether the server is there, and counts this node as present."""
+        taken = self._last is not None and time.monotonic() - self._last < HEARD_SECONDS
+        return taken and not self._silent
 
 
 HEARD = Heard()
@@ -67,9 +84,11 @@ class Heartbeats(HeartbeatSender):  # type: ignore[misc]  # Flower has no types
                 good = heartbeat_fn()
             except httpx.HTTPStatusError as error:  # 401 has asked this process to end by now
                 log.warning("a heartbeat was answered %d: again", error.response.status_code)
-                return False
+                good = False
             if good:
                 HEARD.now()
+            else:
+                HEARD.silent()
             return good
 
         super().__init__(beat)
@@ -79,7 +98,7 @@ def patient() -> RetryInvoker:
     """Flower's own retries, which also outlast a proxy that is restarted."""
     invoker = make_simple_http_retry_invoker()
     invoker.recoverable_exceptions = (*_recoverable(invoker), httpx.ProxyError)
-    usual, succeeded = invoker.should_giveup, invoker.on_success
+    usual, succeeded, failed = invoker.should_giveup, invoker.on_success, invoker.on_backoff
     first: list[float] = []
 
     def give_up(error: Exception) -> bool:
@@ -90,10 +109,17 @@ def patient() -> RetryInvoker:
 
     def on_success(state: Any) -> None:
         first.clear()
+        HEARD.answered()
         if succeeded is not None:
             succeeded(state)
 
+    def on_backoff(state: Any) -> None:
+        HEARD.silent()
+        if failed is not None:
+            failed(state)
+
     invoker.should_giveup, invoker.on_success = give_up, on_success
+    invoker.on_backoff = on_backoff
     return invoker
 
 
@@ -124,11 +150,30 @@ class Health(SimpleHealthServicer):  # type: ignore[misc]
         return states(status=states.NOT_SERVING if away else states.SERVING)
 
 
+REPLACED: tuple[tuple[ModuleType, str, str, object], ...] = (
+    (fleet_http_connection, "http_request_response", "HeartbeatSender", Heartbeats),
+    (fleet_http_connection, "http_request_response", "make_simple_http_retry_invoker", patient),
+    (health_server, "run_health_server_grpc_no_tls", "SimpleHealthServicer", Health),
+)
+"""Module of Flower, function there, name that it looks up, and what stands there here."""
+
+
 def install() -> None:
-    """Put the corrections where Flower looks for its own."""
-    fleet_http_connection.HeartbeatSender = Heartbeats
-    fleet_http_connection.make_simple_http_retry_invoker = patient
-    health_server.SimpleHealthServicer = Health
+    """Put the corrections where Flower looks for its own.
+
+    Raises:
+        SystemExit: This release of Flower does not look there.
+    """
+    for module, function, name, _ in REPLACED:
+        found = inspect.unwrap(getattr(module, function, install))
+        if name not in found.__code__.co_names:
+            raise SystemExit(
+                f"supernode: flwr {version('flwr')} does not use {name} in "
+                f"{module.__name__}.{function}, so that this SuperNode could live on without "
+                "taking part. Install the flwr that fedmedformer needs: pip check names it"
+            )
+    for module, _, name, own in REPLACED:
+        setattr(module, name, own)
     threading.excepthook = _thread_ended
 
 

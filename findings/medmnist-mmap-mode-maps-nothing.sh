@@ -7,7 +7,8 @@
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" -q install numpy==2.4.6 pandas scikit-learn scikit-image tqdm Pillow fire
+"$folder/venv/bin/pip" -q install numpy==2.4.6 pandas==3.1.1 scikit-learn==1.9.1 scikit-image==0.26.0 \
+    tqdm==4.70.1 pillow==13.0.0 fire==0.7.1
 "$folder/venv/bin/pip" -q install --no-deps medmnist==3.0.2
 mkdir -p "$folder/torch/utils/data"
 touch "$folder/torch/__init__.py" "$folder/torch/utils/__init__.py"

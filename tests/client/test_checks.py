@@ -274,6 +274,14 @@ def test_a_folder_that_is_not_there_is_said_once(north: Path):
     ]
 
 
+def test_the_command_to_start_has_the_options_that_were_checked(north: Path):
+    """It is typed as it stands, and without --one-user root would be refused."""
+    port = free_port()
+    place = Place(load_site(north / "site.yaml"), north, one_user=True, health_port=port)
+    (said,) = [line.text for line in at_start(place) if line.name == "start"]
+    assert said == f"fedmedformer site up {north} --health-port {port} --one-user"
+
+
 def test_a_hospital_without_a_kit_is_told_the_next_command(north: Path):
     """As it is typed."""
     shutil.rmtree(north / "kit")

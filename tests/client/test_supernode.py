@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 
 import grpc
 import httpx
@@ -58,13 +59,9 @@ def superlink(monkeypatch: pytest.MonkeyPatch) -> Iterator[SuperLink]:
     """With a SuperNode as we start it, which tries again at once."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    for module, name in (
-        (connection, "HeartbeatSender"),
-        (connection, "make_simple_http_retry_invoker"),
-        (health_server, "SimpleHealthServicer"),
-        (threading, "excepthook"),
-    ):
+    for module, name in [(one[0], one[2]) for one in supernode.REPLACED]:
         monkeypatch.setattr(module, name, getattr(module, name))  # undone afterwards
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     monkeypatch.setattr(supernode, "HEARD", supernode.Heard())
     supernode.install()
     monkeypatch.setattr(heartbeat, "exponential", lambda **_: iter([0.01] * 99))
@@ -155,6 +152,41 @@ def test_the_health_page_tells_the_process_from_the_way_to_the_server(
         assert ask(address, 5) == SERVING
     finally:
         serving.stop(None)
+
+
+def test_a_server_that_went_away_is_told_at_once_and_when_it_is_back(superlink: SuperLink):
+    """By the first question without an answer, long before the heartbeats are a minute old."""
+    superlink.before["send-node-heartbeat"] = [Response(PAGE, 503)]
+    with connection.http_request_response(superlink.address, True) as _:
+        assert waited(lambda: supernode.HEARD.lately)
+    heard: list[bool] = []
+    invoker = supernode.patient()
+    invoker.wait_function = lambda _: heard.append(supernode.HEARD.lately)
+    answers = [httpx.ConnectError("refused"), Response(b"")]
+
+    def pull() -> Response:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    invoker.invoke(pull)
+    assert heard == [False]
+    assert supernode.HEARD.lately
+
+
+@pytest.mark.parametrize(("module", "function", "name", "own"), supernode.REPLACED)
+def test_a_flower_that_looks_elsewhere_is_refused(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, function: str, name: str, own: object
+):
+    """A correction that nobody calls would be none, and nobody would notice."""
+    monkeypatch.setattr(supernode, "REPLACED", ((module, function, name, own),))
+    monkeypatch.setattr(module, function, lambda: None)
+    with pytest.raises(SystemExit, match=rf"flwr .* does not use {name} in .*pip check"):
+        supernode.install()
+    monkeypatch.delattr(module, function)
+    with pytest.raises(SystemExit, match=f"does not use {name}"):
+        supernode.install()
 
 
 LOST = {
