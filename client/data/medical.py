@@ -145,7 +145,8 @@ def opened(
         volume = nifti.volume(path, domain, largest, turn)
         pixels = nifti.shown(volume, domain, source.window)
         spacing = nifti.spacing_of(volume, domain)
-        found = Opened(pixels, spacing, notes=volume.notes, volume=volume)
+        notes = nifti.shown_notes(volume, source.window)
+        found = Opened(pixels, spacing, notes=notes, volume=volume)
     distance = found.spacing
     if named is not None or (distance is None and domain.spacing is not None):
         distance = torch.tensor(named or domain.spacing)

@@ -8,7 +8,7 @@ as `orientation.CANONICAL` says, which are DICOM's.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ __all__ = [
     "mask",
     "numbered",
     "shown",
+    "shown_notes",
     "spacing_of",
     "volume",
 ]
@@ -38,6 +39,7 @@ UNKNOWN = (
     "do not say how they lie in the patient (qform_code and sform_code are 0) and are read as they "
     "are stored. Write their affine into them, or look whether all files of the site lie like that"
 )
+WINDOWLESS = "have no window of their own (cal_min, cal_max): their whole range is shown"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Volume:
     """None where the file does not say how it lies."""
     notes: tuple[str, ...]
     """What was chosen or put right, for people."""
+    display: tuple[float, float] | None = None
+    """Values that the file wants to be shown black and white; None where it does not say."""
 
 
 def image(
@@ -93,11 +97,18 @@ def shown(found: Volume, domain: Domain, window: Window) -> Tensor:
         )
     if isinstance(window, tuple):
         low, high = window
+    elif window == "file" and found.display:
+        low, high = found.display
     for slab in values:  # float64 never exists of the whole
         slab[...] = np.clip((slab.astype(np.float64) - low) / max(high - low, 1e-12), 0.0, 1.0)
     pixels = torch.from_numpy(np.ascontiguousarray(values))
     pixels = pixels if domain.rank == 2 else pixels[None]
     return pixels.expand(domain.channels, *pixels.shape[1:]).contiguous()
+
+
+def shown_notes(found: Volume, window: Window) -> tuple[str, ...]:
+    """What was chosen or put right in a volume that is shown by `window`."""
+    return (*found.notes, WINDOWLESS) if window == "file" and not found.display else found.notes
 
 
 def spacing_of(found: Volume, domain: Domain) -> Tensor:
@@ -156,6 +167,7 @@ def _volume(
     """Turned like another volume, or not at all, or to the canonical orientation."""
     found = find(name, largest)
     grid, notes = affine_of(found.header)
+    display = _display(found.header)
     values: Array = read(found).transpose(2, 1, 0)
     spacing = sizes_of(found.header) if grid is None else grid.spacing
     if domain.rank == 2:
@@ -166,14 +178,20 @@ def _volume(
         values, spacing = values.transpose(order), spacing[order]
         grid = grid and Grid(grid.origin, grid.steps[order])
     if grid is None:
-        return Volume(values, spacing, None, (UNKNOWN,))
+        return Volume(values, spacing, None, (UNKNOWN,), display)
     grid, shifts, more = straightened(grid, values.shape)
     if shifts is not None:
         values = in_place(values, shifts, blended=not classes)
     if like != "stored":
         of = None if like is None else like.grid
         values, grid = turned(values, grid, _axes(grid, domain) if of is None else of.directions)
-    return Volume(values, grid.spacing, grid, (*notes, *more))
+    return Volume(values, grid.spacing, grid, (*notes, *more), display)
+
+
+def _display(header: Any) -> tuple[float, float] | None:
+    """NIfTI's display range, in scaled values; one that does not grow, as 0 to 0, says nothing."""
+    low, high = float(header["cal_min"]), float(header["cal_max"])
+    return (low, high) if np.isfinite((low, high)).all() and low < high else None
 
 
 def _axes(grid: Grid, domain: Domain) -> Array:

@@ -194,8 +194,9 @@ def _growing(window: tuple[float, float]) -> tuple[float, float]:
 Window = (
     Literal["file", "full"] | Annotated[tuple[StrictFloat, StrictFloat], AfterValidator(_growing)]
 )
-"""Values from black to white: the file's own first window where it has one (of a volume, that of
-its middle slice), the whole range, or these two, in the units of the file (CT: Hounsfield)."""
+"""Values from black to white: the file's own first window where it has one (of a DICOM volume, that
+of its middle slice; of NIfTI, cal_min and cal_max), the whole range, or these two, in the units of
+the file (CT: Hounsfield)."""
 
 
 Orientation = Literal["canonical", "stored"]

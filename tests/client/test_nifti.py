@@ -10,7 +10,7 @@ import torch
 nib = pytest.importorskip("nibabel")
 from nibabel.testing import data_path  # noqa: E402
 
-from client.data import nifti  # noqa: E402
+from client.data import medical, nifti  # noqa: E402
 from client.data.load import check, forget, load  # noqa: E402
 from client.data.records import Unusable  # noqa: E402
 from client.data.sources import Nifti  # noqa: E402
@@ -81,6 +81,26 @@ def test_a_flat_file_is_an_image_and_a_window_is_in_its_units(tmp_path: Path):
     assert torch.allclose(image[0], torch.from_numpy(wanted).float())
     with pytest.raises(Unusable, match="is a volume of"):
         nifti.image(REAL / "anatomical.nii", FLAT, "full")
+
+
+@pytest.mark.parametrize("window", ["file", "full"])
+@pytest.mark.parametrize("display", [(100, 300), (0, 0), (300, 100), (np.nan, 300)])
+def test_a_file_s_own_window_is_its_display_range(display, window, tmp_path: Path):
+    """cal_min and cal_max, in scaled values (nifti1.h); where they say nothing, that is noted."""
+    values = np.arange(16 * 17 * 18, dtype=np.int16).reshape(16, 17, 18)
+    file = nib.Nifti1Image(values, np.diag([-1.0, -1.0, 1.0, 1.0]))
+    file.header.set_slope_inter(0.5, 10)
+    file.header["cal_min"], file.header["cal_max"] = display
+    nib.save(file, tmp_path / "f.nii")
+    scaled = 0.5 * values.T + 10
+    own = window == "file" and display == (100, 300)
+    low, high = display if own else (scaled.min(), scaled.max())
+    source = Nifti(source="nifti", path=tmp_path, window=window, multiple=1)
+    found = medical.opened(tmp_path / "f.nii", source, VOLUME)
+    noted = any("no window of their own" in note for note in found.notes)
+    assert noted == (window == "file" and not own)
+    wanted = torch.from_numpy(((scaled - low) / (high - low)).clip(0, 1)).float()
+    assert torch.allclose(found.image[0], wanted, atol=1e-6)
 
 
 def test_what_cannot_be_used_is_named(tmp_path: Path):
