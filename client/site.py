@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from client.data.sources import Listed, Source, Volumetric
-from medformer.config import LARGEST_VOLUME, Domain, Frozen, Name, Task
+from medformer.config import LARGEST_VOLUME, Domain, Frozen, GivenPath, Name, Task
 from medformer.rounding import digits_down, digits_up, exact
 from medformer.settings import read_yaml
 from server.protocol import Objective, Phase
@@ -30,7 +30,7 @@ def _no_switch(file: object) -> object:
     return file
 
 
-OwnFile = Annotated[Path, BeforeValidator(_no_switch)]
+OwnFile = Annotated[GivenPath, BeforeValidator(_no_switch)]
 
 
 class Privacy(Frozen):

@@ -5,11 +5,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -46,6 +48,30 @@ def _plain_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_plain_name)]
+
+
+def _as_written(path: object) -> object:
+    """Names of files are taken as they are: nothing in them is expanded or translated."""
+    text = str(path) if isinstance(path, (str, Path)) else "."
+    where = "write the path as it is on this machine, such as /data/images"
+    if not text:
+        raise ValueError("names no file or folder: leave the key out for none")
+    if text.startswith("~"):
+        raise ValueError(
+            f"{text!r}: `~` is somebody else's folder for each of the users that read this: {where}"
+            f", or ./{text} for a name that begins so"
+        )
+    if re.search(r"(?:^|/)\$\{?[A-Za-z_]|^%\w+%", text):
+        raise ValueError(f"{text!r}: variables are not replaced here: {where}")
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", text):
+        raise ValueError(f"{text!r} is a path of Windows: {where}")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
+        raise ValueError(f"{text!r} is an address, and files are read from folders: {where}")
+    return path
+
+
+GivenPath = Annotated[Path, BeforeValidator(_as_written)]
+"""A file or folder that somebody wrote into settings."""
 
 
 class Frozen(BaseModel):

@@ -2,10 +2,13 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable
 
 MIB = {"kib": 2**-10, "kb": 2**-10, "mib": 1, "mb": 1, "gib": 2**10, "gb": 2**10}
 """Units of memory -> MiB, in which settings count it."""
+THOUSANDS = {"k": 1e3, "tsd": 1e3, "thousand": 1e3, "mio": 1e6, "million": 1e6}
+"""Words that multiply."""
 BASES = {"b": 2, "o": 8, "x": 16}
 """Letter after 0 -> base of the digits."""
 
@@ -20,6 +23,9 @@ def suggestion(given: object) -> str:
         return ": it must be finite"
     if not isinstance(given, str):
         return ""
+    text = unicodedata.normalize("NFKC", given.strip())
+    if text != given and re.fullmatch(DECIMAL, text):
+        return f": write {text}, in plain digits and without spaces around it"
     text = given.strip()
     if "\N{MINUS SIGN}" in text or "\N{EN DASH}" in text:
         plain = text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
@@ -28,6 +34,16 @@ def suggestion(given: object) -> str:
         if found := re.fullmatch(shape, text, re.IGNORECASE):
             return f": {hint(found)}"
     return ""
+
+
+def grouped(written: str) -> str:
+    """What a whole number written as `1.000` may mean, as the end of a sentence; else empty.
+
+    It is a thousand where a comma divides decimals, and one where a point does.
+    """
+    if not (found := re.fullmatch(r"([-+]?[0-9]{1,3})\.([0-9]{3})", written)):
+        return ""
+    return f": write {found[1]}, or {found[1]}{found[2]}, without a separator"
 
 
 def _zeros(found: re.Match[str]) -> str:
@@ -68,6 +84,8 @@ def _fraction(found: re.Match[str]) -> str:
 
 def _unit(found: re.Match[str]) -> str:
     number, unit = found[1].replace(",", "."), found[2].strip()
+    if (times := THOUSANDS.get(unit.lower())) is not None:
+        return f"write {float(number) * times:.15g}"
     if (factor := MIB.get(unit.lower())) is not None:
         return f"no unit is read; memory counts in MiB, in which it is {float(number) * factor:g}"
     return f"write {number}, without the unit {unit!r}"
@@ -93,7 +111,9 @@ SHAPES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"([-+]?[0-9]+(?:\.[0-9]+)?) ?/ ?([0-9]+(?:\.[0-9]+)?)", _fraction),
     (r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*", lambda m: "that is a date"),
     (r"10 ?(?:\^|\*\*) ?([-+]?[0-9]+)", lambda m: f"write 1e{m[1]}"),
-    (r"([-+]?[0-9]+(?:[.,][0-9]+)?) ?([a-zµ°]+.*)", _unit),
+    (r"([-+]?[0-9]+)(?:[.,]([0-9]*))? ?(?:e|[x*·×] ?10 ?(?:\^|\*\*)?) ?([-+]?[0-9]+)\.?",
+     lambda m: f"write {m[1]}{f'.{m[2]}' if m[2] else ''}e{m[3]}"),
+    (r"([-+]?[0-9]+(?:[.,][0-9]+)?) ?((?!e[-+ 0-9.]|x ?[0-9])[a-zµ°]+.*)", _unit),
     (r"[-+]?\.?(?:inf|infinity)|\.?nan", lambda m: "it must be finite"),
     (r"yes|no|on|off|true|false|y|n", lambda m: "that word is for switches"),
 )  # fmt: skip

@@ -173,6 +173,8 @@ def _sentence(first: ErrorDetails, error: ValidationError, written: str | None) 
     if kind in NUMBERS or kind in WORDS:
         wanted = " or ".join([NUMBERS.get(kind) or WORDS[kind], *_other_words(first, error)])
         hint = numerals.suggestion(given) if kind in NUMBERS else ""
+        if kind.startswith("int") and written:
+            hint = numerals.grouped(written.replace(",", ".")) or hint
         if kind == "string_type" and written:
             hint = f": if it is a text, put it in quotes, '{written}'"
         return f"Input should be {wanted}, got {got}{hint}."
@@ -226,6 +228,8 @@ def _meant(error: ErrorDetails, document: Document, place: Place) -> str | int |
     if error["type"] in ("string_type", "path_type") and isinstance(given, (int, float)):
         return written.text if written.plain else None
     if error["type"] in ("int_type", "int_from_float") and isinstance(given, float):
+        if written.text is not None and numerals.grouped(written.text):
+            return None
         return int(given) if given.is_integer() and abs(given) < 2**53 else None
     if error["type"] in ("bool_type", "bool_parsing") and isinstance(given, str) and written.plain:
         return SWITCHES.get(given.lower())
@@ -234,9 +238,14 @@ def _meant(error: ErrorDetails, document: Document, place: Place) -> str | int |
 
 def _decoded(data: bytes) -> str:
     """Text in one of the encodings that YAML knows (section 5.2)."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16")
-    return data.decode("utf-8-sig")
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    plain = data.decode("utf-16").encode() if wide else data
+    if b"\0" in plain:
+        raise ConfigError(
+            "cannot be read as YAML: it holds zero bytes, as UTF-16 without its mark and UTF-32 "
+            "do. Save the file with the encoding UTF-8"
+        )
+    return plain.decode("utf-8-sig")
 
 
 def _all_keys(model: type[BaseModel]) -> set[str]:

@@ -34,10 +34,19 @@ MEANINGS = {"bool": BOOL, "int": INT, "float": FLOAT, "null": NULL, "merge": MER
 REMEDIES = (
     ("'\\t'", "indent with spaces, not with tabs"),
     ("another document", "one file holds one document: leave out the line `---`"),
-    ("mapping values are not allowed", "put a text that holds a colon in quotes"),
+    ("mapping values are not allowed",
+     "keys are written `key: value`, with a space; put a text that holds a colon in quotes"),
     ("expected the node content", "put a text that begins with a sign of YAML's own in quotes"),
-)
+    ("cannot start any token", "put a text that begins with a sign of YAML's own in quotes"),
+    ("unknown escape character", "in double quotes write \\\\ for \\, or take single quotes"),
+)  # fmt: skip
 """What PyYAML says, and what helps."""
+
+UNSEEN = (
+    "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b\u200c"
+    "\u200d\u200e\u200f\u202a\u202b\u202c\u202f\u205f\u2060\u3000\ufeff"
+)
+"""Spaces that are none to YAML, and characters without a width: editors show no difference."""
 
 Place = tuple[str | int, ...]
 """Keys and list numbers from the outside to a value."""
@@ -118,6 +127,8 @@ class _Loader(yaml.SafeLoader):
 
     def _check(self, node: yaml.Node, depth: int) -> None:
         self.count += 1
+        if isinstance(node, yaml.ScalarNode):
+            _check_seen(node)
         if self.count > MOST_VALUES or depth > DEEPEST:
             raise yaml.YAMLError("values that repeat each other without end")
         if isinstance(node, yaml.MappingNode):
@@ -132,12 +143,25 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(f"a number of {len(node.value)} characters")
 
 
+def _check_seen(node: yaml.ScalarNode) -> None:
+    """Refuse an unquoted text that begins or ends with something that nobody sees."""
+    bare = node.value.strip(UNSEEN)
+    if node.style is None and bare != node.value:
+        odd = next(c for c in (node.value[:1], node.value[-1:]) if c in UNSEEN)
+        raise yaml.YAMLError(
+            f"line {node.start_mark.line + 1}: U+{ord(odd):04X}, which nobody sees, stands beside "
+            f"{bare!r}: delete it"
+        )
+
+
 def _check_key(key: yaml.Node, seen: set[str]) -> None:
     """Keys are names: text as it is written, each once."""
+    line = key.start_mark.line + 1
     if not isinstance(key, yaml.ScalarNode):
-        raise yaml.YAMLError(f"line {key.start_mark.line + 1}: a list cannot be a key")
+        raise yaml.YAMLError(f"line {line}: a list cannot be a key")
+    _check_seen(key)
     if key.value in seen:
-        raise yaml.YAMLError(f"the key {key.value!r} stands twice in one mapping")
+        raise yaml.YAMLError(f"line {line}: the key {key.value!r} stands twice in one mapping")
     seen.add(key.value)
     if key.tag != f"{TAG}merge":
         key.tag = f"{TAG}str"
@@ -235,8 +259,19 @@ def _sentence(error: yaml.MarkedYAMLError) -> str:
         and where.buffer[where.pointer : where.pointer + 1] == "\t"
     ):
         help_ = f"; {REMEDIES[0][1]}"
+    if where is not None and (odd := _unseen(where)):
+        help_ = f"; {odd}, which is no space: write spaces"
     place = f"line {where.line + 1}, column {where.column + 1}: " if where is not None else ""
     return f"{place}{said}{help_}"
+
+
+def _unseen(where: yaml.Mark) -> str:
+    """The last line so far that begins with what only looks like a space, in words."""
+    lines = (where.buffer or "")[: where.pointer].split("\n")
+    for number, line in reversed(list(enumerate(lines, 1))):
+        if (first := line.lstrip(" ")[:1]) and first in UNSEEN:
+            return f"line {number} begins with U+{ord(first):04X}"
+    return ""
 
 
 def _places(node: yaml.Node, place: Place) -> Iterator[tuple[Place, Written]]:

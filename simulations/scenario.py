@@ -14,7 +14,7 @@ from client.data import medmnist
 from client.data.sources import MedMnist, Phantoms, Source, check_side
 from client.site import Privacy, Rule
 from medformer import phantoms
-from medformer.config import Domain, Frozen, ModelConfig, Name, Task, TaskKind
+from medformer.config import Domain, Frozen, GivenPath, ModelConfig, Name, Task, TaskKind
 from medformer.errors import ConfigError
 from medformer.settings import checked, explain, load_document
 from medformer.vocabulary import ANATOMY
@@ -84,7 +84,7 @@ class Scenario(Training):
     description: str = ""
     spare_rounds: StrictInt | None = Field(default=None, ge=0)
     """Rounds that may be trained again; a tenth of all, at least one, if left out."""
-    start: Path | None = None
+    start: GivenPath | None = None
     """A model file whose shared tensors the run starts from, extended to this scenario's words. It
     takes the place of public pre-training."""
     privacy: PrivacySettings = PrivacySettings()

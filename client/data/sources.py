@@ -1,11 +1,10 @@
 """Where a site's images come from, as written in site.yaml."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
-from medformer.config import Frozen
+from medformer.config import Frozen, GivenPath
 from medformer.phantoms import KINDS, Scanner
 
 LARGEST = 2**28
@@ -69,8 +68,8 @@ class Npz(Frozen):
     """A file in the MedMNIST layout: {train,val,test}_{images,labels}."""
 
     source: Literal["npz"]
-    path: Path
-    indices: Path | None = None
+    path: GivenPath
+    indices: GivenPath | None = None
     """JSON {split: [row, ...]}: this site's rows; splits it does not name are used whole."""
     max_mib: StrictInt = Field(default=1_024, ge=1, le=65_536)
     """MiB that the arrays of a split may come to. A file that is larger itself is read, too; what
@@ -83,9 +82,9 @@ class MedMnist(Frozen):
     source: Literal["medmnist"]
     dataset: str
     size: StrictInt = 28
-    root: Path | None = None
+    root: GivenPath | None = None
     """Folder with the files; without it, the package's own folder, downloading what is missing."""
-    indices: Path | None = None
+    indices: GivenPath | None = None
 
     @model_validator(mode="after")
     def _a_published_size(self) -> "MedMnist":
@@ -129,7 +128,7 @@ class Listed(Frozen):
     else file): no other record has a say in it, and none changes it by coming or going.
     """
 
-    path: Path
+    path: GivenPath
     classes: tuple[str, ...] = ()
     """Names of the labels 0, 1, ...: cells of labels.csv, or class folders."""
     val_share: StrictFloat = Field(default=0.15, ge=0, lt=1)

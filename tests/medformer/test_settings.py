@@ -1,6 +1,7 @@
 """Settings: YAML 1.2 within limits, numbers that are numbers, and sentences for what is not."""
 
 import codecs
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,18 @@ class Some(Frozen):
     rate: StrictFloat | Literal["sites"] = 1.0
     window: Literal["file"] | tuple[StrictFloat, StrictFloat] = "file"
     inner: Inner = Inner()
+
+
+SITE = """
+name: north
+domain: {{name: north, modality: ct, anatomy: chest, channels: 1}}
+tasks: [{{name: t, kind: binary-class, classes: 2}}]
+data:
+  source: folder
+  path: {path}
+privacy: {{n_public: 600}}
+withdrawn: {withdrawn}
+"""
 
 
 def read(text: str | bytes, folder: Path, model: type[BaseModel] = Some) -> Any:
@@ -96,6 +109,14 @@ def test_aliases_and_merged_keys_are_read_and_share_nothing():
         ("a: 1\nhost: ::", "line 2, .*a colon in quotes"),
         ("hosts: [::1]", "line 1, .*in quotes"),
         ("a: \x1b[0m", "special characters are not allowed"),
+        ("a:\n  b:1\n  c: 2", "line 3, .*with a space"),
+        ("a: %HOME%", "line 1, .*in quotes"),
+        (r'a: "C:\images"', r"line 1, .*or take single quotes"),
+        ("x: 1\nx: 2", "line 2: the key 'x' stands twice"),
+        ("a: 1\n\nb: 8\u00a0", r"line 3: U\+00A0, which nobody sees, stands beside '8': delete it"),
+        ("a: [\u200b8]", r"line 1: U\+200B, "),
+        ("a\ufeff: 8", r"line 1: U\+FEFF, "),
+        ("a:\n\u00a0b: 1\n  c: 2", r"line 3, .*; line 2 begins with U\+00A0, which is no space"),
     ],
 )
 def test_what_is_no_yaml_is_refused_with_the_line_and_a_remedy(text: str, remedy: str):
@@ -110,7 +131,7 @@ def test_what_is_no_yaml_is_refused_with_the_line_and_a_remedy(text: str, remedy
         ("0600", "write 600, or 0o600 for the octal number 384"), ("017", "write 17"),
         ("08", "write 8"), ("007.5", "write 7.5, without zeros"), ("1:30", "1:30 .* is 90"),
         ("true", "got true"), ("no", "for switches"), ("8,0", "write 8.0, with a point"),
-        ("1,000", "write 1.000, with a point, or 1000"), ("1_000", "write 1000"),
+        ("1,000", "write 1.*, or 1000, without"), ("1_000", "write 1000"),
         ("1.000.000", "write 1000000"), ("1 000", "write 1000"), ("1.234,5", "write 1234.5"),
         ("2026-01-02", "that is a date"), ("'8'", "write 8, without quotes"),
         ("'1e-5'", "write 1e-5, without quotes"), ("5%", "write 0.05"), ("1/5", "write 0.2"),
@@ -119,6 +140,10 @@ def test_what_is_no_yaml_is_refused_with_the_line_and_a_remedy(text: str, remedy
         ("inf", "finite"), (".inf", "finite"), (".nan", "finite"), ("1e999", "finite"),
         ("~", "got nothing"), ("ten", "got 'ten'"), ("[1]", "got a list"), ("{a: 1}", "got keys"),
         ("0o9", "no digits in base 8"),
+        ("1 e-5", "write 1e-5"), ("1e -5", "write 1e-5"), ("1,5e-5", "write 1.5e-5"),
+        ("1*10^-5", "write 1e-5"), ("1x10-5", "write 1e-5"), ("2 × 10^3", "write 2e3"),
+        ("1,e-5", "write 1e-5"), ("1e1.0", r"got '1e1.0'\.$"), ("2k", "write 2000"),
+        ("\uff18", "write 8, in plain digits"), ("'8 '", "write 8, in plain digits"),
     ],
 )  # fmt: skip
 def test_what_is_no_number_is_refused_with_the_right_spelling(
@@ -153,6 +178,44 @@ def test_the_model_decides_what_a_scalar_is(tmp_path: Path):
         read("n: 600.5", tmp_path)
 
 
+@pytest.mark.parametrize("written", ["1.000", "600.000", "+20.000"])
+def test_a_point_before_three_digits_makes_no_whole_number(written: str, tmp_path: Path):
+    """A thousand to some and one to others: n_public would be wrong by a factor of 1,000."""
+    whole, part = written.split(".")
+    said = f"`n`: .*integer, got .{{2,8}}: write .?{whole[-3:]}, or .?{whole[-3:]}{part}, without"
+    with pytest.raises(ConfigError, match=said.replace("+", "")):
+        read(f"n: {written}", tmp_path)
+    assert read("n: 1.0\nx: 1.000", tmp_path).n == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("~/images", "`~` is somebody else's folder"), ("'~'", "or ./~ for a name"),
+        ("$HOME/images", "variables are not replaced"),
+        ("/data/${SITE}/x", "variables are not replaced"), ("'%DATA%/x'", "variables are not"),
+        (r"C:\images", "is a path of Windows"), ("D:/images", "is a path of Windows"),
+        (r"\\server\share", "is a path of Windows"), ("s3://bucket/x", "is an address"),
+        ("file:///images", "is an address"), ("''", "names no file or folder"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("key", ["path", "withdrawn"])
+def test_a_path_is_taken_as_it_is_or_refused(path: str, said: str, key: str, tmp_path: Path):
+    """Nothing in it is expanded: guard and node are two users, and a list of the withdrawn that is
+    not found leaves out everything."""
+    site = {"path": "images", "withdrawn": "list", key: path}
+    text = SITE.format(**site)
+    with pytest.raises(ConfigError, match=f"`(data.)?{key}`: .*{re.escape(said)}"):
+        read(text, tmp_path, Site)
+
+
+def test_odd_names_of_files_are_names(tmp_path: Path):
+    """What only looks like another machine's."""
+    for path in ("./~x", "a~b", "data$", "nas/$1", "a:b", "x%y%z", "OCT2017 (1)/a", "."):
+        found = read(SITE.format(path=path, withdrawn="list"), tmp_path, Site)
+        assert found.data.path == Path(path)
+
+
 def test_an_error_names_the_file_the_line_and_the_key(tmp_path: Path):
     """Where it is nested, and where a value has alternatives."""
     for text, said in (
@@ -176,6 +239,11 @@ def test_texts_of_windows_are_read(tmp_path: Path):
         assert read(data, tmp_path).classes == ("gesund", "Läsion")
     with pytest.raises(ConfigError, match="is not UTF-8"):
         read(text.encode("latin-1"), tmp_path)
+    for encoding in ("utf-16-le", "utf-16-be", "utf-32"):
+        with pytest.raises(
+            ConfigError, match=r"zero bytes, .*Save the file with the encoding UTF-8"
+        ):
+            read(text.encode(encoding), tmp_path)
 
 
 @pytest.mark.parametrize("model", [Site, Policy, Consortium, RunFile, Scenario])
