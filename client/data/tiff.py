@@ -38,6 +38,8 @@ WHOLE = frozenset({2, 3, 4, 6, 7})
 DEFLATE = frozenset({8, 32946})
 BYTES = frozenset({1, 5, 32773, 34925, 50000}) | DEFLATE
 """Compressions of bytes: none, LZW, PackBits, LZMA, Zstandard, deflate."""
+PREDICTED = BYTES - {1, 32773}
+"""Those that may follow a predictor; libtiff passes one over beside the others."""
 KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 """SampleFormat -> kind of a numpy type; undefined data are taken for whole numbers."""
 NAMES = {
@@ -170,6 +172,11 @@ def _layout(tags: Any) -> _Layout:
         )
     if predictor not in (1, 2, 3) or (predictor == 3) != (predictor > 1 and form == 3):
         raise Unusable(f"has the predictor {predictor} on format {form}: store it without")
+    if predictor > 1 and compression not in PREDICTED:
+        raise Unusable(
+            f"has the predictor {predictor} without a compression that knows it, so that programs "
+            "do not agree on its pixels: store it without"
+        )
     if predictor == 2 and bits not in (8, 16, 32, 64):
         raise Unusable(f"has a predictor on samples of {bits} bits: store it without")
     reverse = int(tags.get(FILL, 1)) == 2

@@ -287,6 +287,8 @@ def test_fax_and_jpeg_in_a_tiff_are_read_and_are_no_masks(tmp_path: Path):
         ({"Compression": 34712}, "compression 34712: store it with LZW"),
         ({"FillOrder": 2}, r"reverse order \(FillOrder 2\)"),
         ({"Predictor": 3, "Compression": 8}, "predictor 3"),
+        ({"Predictor": 2}, "predictor 2 without a compression that knows it"),
+        ({"Predictor": 2, "Compression": 32773}, "predictor 2 without a compression that knows it"),
         ({"RowsPerStrip": 1}, f"has 1 strips or tiles where {H} are needed"),
         ({"ImageLength": 2 * H, "RowsPerStrip": 2 * H}, "lacks bytes"),
         ({"ImageLength": 60_000, "ImageWidth": 60_000}, "decompression bomb"),

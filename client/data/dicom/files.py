@@ -3,6 +3,7 @@
 import io
 import logging
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,10 @@ from client.data import codecs
 from client.data.records import Unusable
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
-LARGEST_DEFLATED = 2**17
-"""Bytes of a deflated file, which may come to a thousand times as many."""
+BEGINS = 144
+"""Bytes before the file's meta information, but for its first element, which says how long the rest
+of it is (PS3.10, 7.1)."""
+CHUNK = 2**20
 
 
 @contextmanager
@@ -70,9 +73,9 @@ def header_of(
     if size > largest:
         raise Unusable(too_large(f"{path.name} comes", largest))
     try:
-        syntax = read_file_meta_info(path).get("TransferSyntaxUID")
-        if syntax == DEFLATED and size > LARGEST_DEFLATED:
-            raise Unusable(f"{path.name} is deflated and large: store it inflated")
+        meta = read_file_meta_info(path)
+        if meta.get("TransferSyntaxUID") == DEFLATED:
+            _inflates(path, int(meta.get("FileMetaInformationGroupLength") or 0), largest)
         with Clipped(path) as file:
             return dcmread(
                 file, stop_before_pixels=only is not None or not pixels, specific_tags=only
@@ -81,6 +84,26 @@ def header_of(
         raise Unusable(f"{path.name} is no DICOM file: it lacks the header") from error
     except (RecursionError, MemoryError) as error:
         raise Unusable(f"{path.name} has impossible lengths, or sequences without end") from error
+
+
+def _inflates(path: Path, length: int, largest: int) -> None:
+    """Refuse a deflated file that comes to more than `largest` bytes: pydicom inflates all of it.
+
+    Args:
+        length: Bytes of its meta information, which is not deflated (PS3.5, A.5).
+    """
+    if not length:
+        raise Unusable(f"{path.name} is deflated and does not say from where on: store it inflated")
+    inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    try:
+        with open(path, "rb") as file:
+            file.seek(BEGINS + length)
+            while not inflater.eof and (data := inflater.unconsumed_tail or file.read(CHUNK)):
+                total += len(inflater.decompress(data, CHUNK))
+                if total > largest:
+                    raise Unusable(too_large(f"{path.name} is deflated, and comes", largest))
+    except zlib.error as error:
+        raise Unusable(f"{path.name} cannot be inflated ({error}): store it inflated") from error
 
 
 def too_large(what: str, largest: int) -> str:
