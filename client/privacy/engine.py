@@ -26,6 +26,7 @@ from client.privacy.modules import EngineError, check_modules
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import ALLOWANCE, PhasePlan
 from client.privacy.watch import Watch
+from medformer.rounding import exact
 from server.protocol import Phase
 
 PHYSICAL_BATCH = 128
@@ -273,7 +274,7 @@ def check_rounding(count: int, plan: PhasePlan) -> None:
     if moved > room:
         largest = plan.noise_multiplier * room / moved
         raise EngineError(
-            f"the noise multiplier {plan.noise_multiplier:g} is too large for {count:,} trained "
+            f"the noise multiplier {exact(plan.noise_multiplier)} is too large for {count:,} trained "
             "parameters: rounding to the grid of the noise moves the clipped sum by more than the "
             f"sensitivity allows for. At most about {largest:.3g} works: plan fewer steps, a "
             "larger epsilon or a smaller preset"

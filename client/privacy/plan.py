@@ -204,7 +204,7 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
     target = privacy.epsilon - ARITHMETIC_EPSILON
     if target <= 0:
         raise ValueError(
-            f"epsilon {exact(privacy.epsilon)} is not above {ARITHMETIC_EPSILON:g}, which the "
+            f"epsilon {exact(privacy.epsilon)} is not above {exact(ARITHMETIC_EPSILON)}, which the "
             "arithmetic of the noise may cost: choose a larger one"
         )
     sigma = solve_noise_multiplier(parts, target, privacy.delta, fixed)

@@ -132,7 +132,7 @@ def test_the_card_travels_in_the_file_and_beside_it(tmp_path: Path):
     assert card.preset == "tiny"
     assert card.created_by.startswith("fedmedformer")
     text = card_path(path).read_text()
-    for part in ("# chests", "epsilon 7.98, delta 1e-05, unit: one image", "can remove it",
+    for part in ("# chests", "epsilon 7.980, delta 1e-05, unit: one image", "can remove it",
                  f"{card.parameters:,}", "site north", "no medical device"):  # fmt: skip
         assert part in text
 
