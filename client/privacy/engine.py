@@ -274,10 +274,10 @@ def check_rounding(count: int, plan: PhasePlan) -> None:
     if moved > room:
         largest = plan.noise_multiplier * room / moved
         raise EngineError(
-            f"the noise multiplier {exact(plan.noise_multiplier)} is too large for {count:,} trained "
-            "parameters: rounding to the grid of the noise moves the clipped sum by more than the "
-            f"sensitivity allows for. At most about {largest:.3g} works: plan fewer steps, a "
-            "larger epsilon or a smaller preset"
+            f"the noise multiplier {exact(plan.noise_multiplier)} is too large for {count:,} "
+            "trained parameters: rounding to the grid of the noise moves the clipped sum by more "
+            f"than the sensitivity allows for. At most about {largest:.3g} works: plan fewer "
+            "steps, a larger epsilon or a smaller preset"
         )
 
 

@@ -13,6 +13,7 @@ import yaml
 
 from client.privacy.ledger import Ledger
 from client.site import Privacy
+from medformer.rounding import rounded_up
 from simulations import launcher
 from simulations.cli import main
 from simulations.fresh import FreshProcess
@@ -227,7 +228,7 @@ def test_plan_prints_every_phase_and_reads_no_record(scenario, capsys, monkeypat
     at = {round(math.log10(delta), 3): epsilon for delta, epsilon in rows[0]["curve"]}
     assert at[-5] == pytest.approx(rows[0]["epsilon"], rel=1e-9)
     for power in range(-9, -3):
-        assert f"1e-0{-power}: {at[power]:.3f}" in table
+        assert f"1e-0{-power}: {rounded_up(at[power])}" in table
     # Who is alone with a kind of image shares no concepts: a misspelt word would show here.
     assert [r["shares_with"] for r in rows] == [[], []]
     assert "kind of image chest-xray_chest_2d-1; shares its concepts with no other site" in table
