@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from scipy.special import log_ndtr
 
-from client.privacy.losses import losses
+from client.privacy.losses import largest_loss, losses
 from client.privacy.tilted import Curve, curve
 from medformer.rounding import rounded_up
 
@@ -29,6 +29,9 @@ ROUGHLY = 3
 """The same for the first part of a search."""
 WIDEST = 2.0**16
 """Grid intervals in a standard deviation of all steps' loss, at most: more would take minutes."""
+LONGEST = 2.0**18
+"""Grid intervals in the largest loss of a step, at most: those of rarely sampled steps with little
+noise are a million times as large as their standard deviation."""
 LEAST_DELTA = 1e-20
 """No epsilon is given at a smaller delta: the noise ends at 13.2 standard deviations, which in
 10^11 coordinates times steps has a probability of less than 1e-26 (docs/privacy.md)."""
@@ -97,7 +100,8 @@ def grid_of(mechanisms: Sequence[Steps], coarsest: float = GRID, points: float =
     grid = coarsest
     while points * grid > total / math.sqrt(steps):
         grid /= 2
-    while WIDEST * grid < total:
+    longest = max(largest_loss(m.sample_rate, m.noise_multiplier) for m in mechanisms)
+    while WIDEST * grid < total or LONGEST * grid < longest:
         grid *= 2
     return grid
 
@@ -114,7 +118,12 @@ def _epsilon(parts: tuple[Steps, ...], delta: float, grid: float) -> float:
     if delta < LEAST_DELTA:
         return math.inf
     near = 10.0 ** (3 * round(math.log10(delta) / 3))
-    return max(side.epsilon(delta) for side in _composed(parts, grid, near))
+    sides = _composed(parts, grid, near)
+    found = max(side.epsilon(delta) for side in sides)
+    if found and any(side.is_loose(delta) for side in sides):
+        # Chernoff's tilt may lie far beyond a large delta; with hardly any, the bound holds, too.
+        found = min(found, max(side.epsilon(delta) for side in _composed(parts, grid, 1.0)))
+    return found
 
 
 @lru_cache(maxsize=16)

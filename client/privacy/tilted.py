@@ -30,7 +30,11 @@ NOTHING = -200.0
 """Logarithm of a probability that counts for nothing; smaller floats would be slow."""
 SUMMATION = 1e-9
 """Relative error, at most, of sums of positive numbers over the window."""
+LOOSE = 1e-3
+"""Part of the bound that the charge for errors may be before another tilt is tried."""
 THETAS = 2.0**-20, 2.0**20
+DEVIATIONS = 0.3, 1.0, 3.0, 9.0, 27.0, 81.0, 243.0
+"""Rates of the bounds of a window that are tried, times the standard deviation."""
 
 Part = tuple[Losses, int]
 """One mechanism's losses, and the number of its steps."""
@@ -48,6 +52,18 @@ class Curve:
     """Probability of an infinite loss: a part of delta at every epsilon."""
     largest: float
     """Sum of the largest finite losses."""
+    loose: NDArray[np.bool_]
+    """(N,) whether the charge for errors is more than a thousandth of the bound."""
+
+    def is_loose(self, delta: float) -> bool:
+        """Whether the epsilon at `delta` is that of the error, or of the window's first point."""
+        left = delta - self.infinite
+        if left <= 0:
+            return False
+        fitting = np.flatnonzero(self.log_finite <= math.log(left))
+        if not len(fitting):
+            return True
+        return bool(self.loose[max(0, fitting[0] - 1)]) or not fitting[0]
 
     def epsilon(self, delta: float) -> float:
         """Smallest epsilon, 0 or more, at which the bound is at most `delta`."""
@@ -77,7 +93,7 @@ def curve(parts: Sequence[Part], grid: float, delta: float) -> Curve:
     """
     infinite = sum(n * losses.infinite for losses, n in parts) * (1 + SUMMATION)
     if infinite >= delta:  # no epsilon helps
-        return Curve(np.zeros(1), np.zeros(1), infinite, math.inf)
+        return Curve(np.zeros(1), np.zeros(1), infinite, math.inf, np.zeros(1, dtype=bool))
     theta = _best_tilt(parts, grid, delta)
     tilted = [_tilted(losses, theta * grid) for losses, _ in parts]
     log_mass = sum(n * log for (log, _), (_, n) in zip(tilted, parts, strict=True))
@@ -96,9 +112,9 @@ def curve(parts: Sequence[Part], grid: float, delta: float) -> Curve:
     bound += error * terms + CUT
     epsilons = np.arange(first, last + 1, dtype=np.float64) * grid
     largest = grid * sum(n * int(losses.index[-1]) for losses, n in parts)
-    return Curve(
-        np.asarray(epsilons), log_mass - theta * epsilons + np.log(bound), infinite, largest
-    )
+    log_finite = log_mass - theta * epsilons + np.log(bound)
+    loose = finite * (1 + LOOSE) < bound
+    return Curve(epsilons, np.asarray(log_finite), infinite, largest, np.asarray(loose))
 
 
 def _best_tilt(parts: Sequence[Part], grid: float, delta: float) -> float:
@@ -139,17 +155,29 @@ def _window(
     variance = 0.0
     for (losses, steps), w in zip(parts, weights, strict=True):
         variance += steps * float(w @ (losses.index - float(w @ losses.index)) ** 2)
-    first = float(sum(n * int(losses.index[0]) for losses, n in parts))
-    last = float(sum(n * int(losses.index[-1]) for losses, n in parts))
-    for deviations in (1.0, 3.0, 9.0):
-        by = deviations / max(math.sqrt(variance), 1.0)
-        up, down = (
-            sum(n * _tilted(losses, theta * grid + sign * by)[0] for losses, n in parts)
-            for sign in (1, -1)
-        )
-        last = min(last, (up - log_mass - math.log(CUT)) / by)
-        first = max(first, (log_mass - down + math.log(CUT)) / by)
+    deviation = max(math.sqrt(variance), 1.0)
+    ends = []
+    for sign in (1, -1):
+        # Any rate is a bound; the best one is looked for on blocks.
+        rates = [sign * deviations / deviation for deviations in DEVIATIONS]
+        reach = {
+            rate: (_log_moment(parts, theta * grid + rate, blocks=True) - log_mass) / rate
+            - math.log(CUT) / rate
+            for rate in rates
+        }
+        rate = min(rates, key=lambda rate: sign * reach[rate])
+        ends.append((_log_moment(parts, theta * grid + rate) - log_mass - math.log(CUT)) / rate)
+    last = min(ends[0], float(sum(n * int(losses.index[-1]) for losses, n in parts)))
+    first = max(ends[1], float(sum(n * int(losses.index[0]) for losses, n in parts)))
     return math.floor(first), math.ceil(last)
+
+
+def _log_moment(parts: Sequence[Part], tilt: float, blocks: bool = False) -> float:
+    """Logarithm of E exp(tilt x loss) of all steps, in grid intervals; about, on blocks."""
+    return sum(
+        n * _tilted_of(*(losses.blocks if blocks else (losses.log, losses.index)), tilt)[0]
+        for losses, n in parts
+    )
 
 
 def _convolved(

@@ -118,6 +118,22 @@ def test_two_plans_on_which_accountants_differ(steps: Steps, reported: str):
     assert log_delta([steps], 0.999 * eps, adding=False) > math.log(1e-5)
 
 
+@pytest.mark.parametrize("steps", [Steps(4e-4, 0.68, 6), Steps(0.013, 1.3, 2)])
+def test_a_large_delta_alone_is_enough(steps: Steps):
+    """Where delta exceeds the probability that a unit is drawn at all, no epsilon is needed."""
+    delta = 1.01 * steps.sample_rate * steps.steps
+    assert epsilon([steps], delta) == 0
+
+
+@pytest.mark.parametrize("q", [1e-5, 1e-6])
+def test_rarely_sampled_steps_need_no_memory(q: float):
+    """The grid has an end, whatever a step's largest loss is in standard deviations."""
+    steps = Steps(q, 0.4, 1000)
+    sides = losses(q, 0.4, grid_of([steps]))
+    assert max(len(side.mass) for side in sides) <= 2**18 + 2
+    assert len(curve([(sides[0], 1000)], grid_of([steps]), 1e-5).epsilons) < 2**22
+
+
 def one_step_delta(q: float, sigma: float, eps: float) -> float:
     """The larger of both directions' hockey-stick divergences of one step, in closed form."""
 
