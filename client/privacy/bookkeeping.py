@@ -216,8 +216,9 @@ class Book:
             if rule is None:
                 raise EngineError(
                     f"{called(name, module)} owns parameters and has no per-example "
-                    "gradient rule: put them into layers of torch (client/privacy/modules.py), or "
-                    "into medformer.layers.Latents where they are the same for every example"
+                    "gradient rule: put them into layers of torch (client/privacy/modules.py), or, "
+                    "where they are the same for every example, into medformer.layers.Latents, "
+                    "which is called with the batch and answers (B, count, width)"
                 )
             self._layers.append((module, partial(rule, self, module, module.forward)))
         self.open()
@@ -257,8 +258,9 @@ class Book:
     def add_rows(self, parameter: Tensor | None, rows: Callable[[], Tensor]) -> None:
         """Book per-example gradients, (B, *shape); computed only if the parameter is trained."""
         if parameter is not None and (name := self._names.get(id(parameter))):
-            entry = self._entries.setdefault(name, Entry())
-            entry.rows = rows() if entry.rows is None else entry.rows + rows()
+            more = rows()
+            entry = self._entry(name, len(more))
+            entry.rows = more if entry.rows is None else entry.rows + more
 
     def add_pair(self, weight: Tensor, x: Tensor, g: Tensor) -> None:
         """Book activation (B, ..., P) and output gradient (B, ..., D) of a (D, P) weight."""
@@ -269,7 +271,21 @@ class Book:
         if inputs * outputs <= ROWS_UP_TO * places * (inputs + outputs):
             self.add_rows(weight, lambda: (g.transpose(1, 2) @ x).view(len(x), *weight.shape))
         else:
-            self._entries.setdefault(self._names[id(weight)], Entry()).pairs.append((x, g))
+            self._entry(self._names[id(weight)], len(x)).pairs.append((x, g))
+
+    def _entry(self, name: str, count: int) -> Entry:
+        """Where a use of a parameter on `count` examples is booked.
+
+        Raises:
+            EngineError: It was used on another number of them before.
+        """
+        entry = self._entries.setdefault(name, Entry())
+        if (entry.pairs or entry.rows is not None) and entry.count != count:
+            raise EngineError(
+                f"the layer of {name} is called with {count} rows and with {entry.count}: call it "
+                "with the whole batch, one row an example"
+            )
+        return entry
 
     @torch.no_grad()
     def clip(

@@ -73,10 +73,16 @@ def by_rows(book: Rows, layer: nn.Module, own: Callable[..., Any], *args: Any, *
 def _count(layer: nn.Module, args: Sequence[Any], words: dict[str, Any]) -> int:
     given = [*args, *(v for k, v in words.items() if k not in SHARED)]
     if isinstance(layer, RNNBase) and len([v for v in given if v is not None]) != 1:
-        raise EngineError(f"{type(layer).__name__} is run row by row and takes no initial state")
+        raise EngineError(
+            f"{type(layer).__name__} is run row by row and takes no initial state: "
+            "leave it out, it is zero"
+        )
     first = next((v for v in given if isinstance(v, Tensor) and v.ndim), None)
     if first is None:
-        raise EngineError(f"{type(layer).__name__} is run row by row and takes tensors (B, ...)")
+        raise EngineError(
+            f"{type(layer).__name__} is run row by row and takes tensors (B, ...), not packed "
+            "sequences or lists: pad them"
+        )
     return len(first)
 
 

@@ -255,6 +255,13 @@ BAD: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "axes swapped": (
         lambda: Own(lambda m, x: m.a(x.transpose(0, 1)).transpose(0, 1), a=linear()),
         TOKENS, "a loop over the rows contradicts"),
+    "parts of the batch": (
+        lambda: Own(lambda m, x: torch.cat([m.a(part) for part in x.split(2)]), a=linear()),
+        TOKENS, "call it with the whole batch"),
+    "an initial state": (
+        lambda: Own(lambda m, x: m.a(x, torch.zeros(1, len(x), 3))[0],
+                    a=nn.GRU(6, 3, batch_first=True)),
+        TOKENS, "leave it out, it is zero"),
     "weight norm": (
         lambda: nn.Sequential(parametrizations.weight_norm(linear())), VECTORS, "parametrization"),
     "spectral norm by hooks": (
