@@ -27,6 +27,7 @@ from server.federation import Federation
 from server.following import at_work
 from server.protocol import SIMULATED_SITES, Schedule, Tensors
 from server.strategy import State
+from simulations import overlap
 from simulations.partition import divide, fingerprint
 from simulations.prepared import MARKER, Prepared, begun
 from simulations.scenario import (
@@ -102,7 +103,7 @@ def prepare(
     """
     found = examine(scenario, folder, data_root=data_root, states=state_dir or folder / "sites")
     for site in found.sites:
-        if warning := site.privacy.delta_warning():
+        for warning in found.warnings(site):
             log.warning("site %s: %s", site.name, warning)
     known = {"phases": found.federation.schedule.phases, "recipe": None}
     scenario = _from_anywhere(scenario).model_copy(update=known)
@@ -125,6 +126,15 @@ class Examined:
     """Site -> its state folder."""
     start: Tensors | None
     """The shared tensors of round 0; None where public pre-training makes them."""
+    in_common: dict[str, tuple[str, ...]]
+    """Site -> the others that train on some of its records."""
+
+    def warnings(self, site: Site) -> list[str]:
+        """What `strict` refuses, of one site."""
+        found = [told] if (told := site.privacy.delta_warning()) else []
+        if others := self.in_common.get(site.name):
+            found.append(overlap.warning(site.name, others, self.plans))
+        return found
 
 
 def examine(scenario: Scenario, folder: Path, *, data_root: Path | None, states: Path) -> Examined:
@@ -146,24 +156,24 @@ def examine(scenario: Scenario, folder: Path, *, data_root: Path | None, states:
     places = {site.name: states.resolve() / site.name for site in sites}
     plans = {}
     for site in sites:
-        if scenario.strict and (warning := site.privacy.delta_warning()):
-            raise ConfigError(f"site {site.name}: {warning}")
         plan = plans[site.name] = _solved(federation.schedule, site)
         try:
             check_trainable(site, federation.model, federation.schedule, plan)
         except EngineError as error:
             raise ConfigError(f"site {site.name}: {error}") from error
         check_budget(site, places[site.name], plans[site.name])
+    public = federation.pretraining
+    start = untrained(federation, scenario.start) if public is None else None
+    found = Examined(federation, sites, plans, places, start, overlap.in_common(sites))
+    for site in sites:
+        if scenario.strict and (warnings := found.warnings(site)):
+            raise ConfigError(f"site {site.name}: {warnings[0]}")
     for site in sites:
         if not isinstance(site.data, Phantoms):
             check(site)
-    public = federation.pretraining
-    if public is None:
-        start = untrained(federation, scenario.start)
-        return Examined(federation, sites, plans, places, start)
-    if public.source != "phantoms" and public.steps:
+    if public is not None and public.source != "phantoms" and public.steps:
         medmnist.find(public.source, 28, data_root)  # else missed when the run has begun
-    return Examined(federation, sites, plans, places, None)
+    return found
 
 
 def _from_anywhere(scenario: Scenario) -> Scenario:

@@ -90,7 +90,8 @@ class Scenario(Training):
     privacy: PrivacySettings = PrivacySettings()
     """Defaults of all sites."""
     strict: StrictBool = False
-    """Refuse, rather than warn, where delta is not below 1/(10 n)."""
+    """Refuse, rather than warn, where delta is not below 1/(10 n) and where sites train on the
+    same records."""
     split: Split | None = None
     sites: tuple[ScenarioSite, ...] = ()
     baselines: tuple[Baseline, ...] = ()

@@ -73,6 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
                     for phase, cost in zip(plan.phases, costs(plan), strict=True)
                 ],
                 "warning": site.privacy.delta_warning(),
+                "records_in_common_with": list(ready.in_common.get(site.name, ())),
+                "warnings": ready.warnings(site),
                 "expected_auc": {
                     name: dataclasses.asdict(found)
                     for name, together in (("alone", False), ("together", True))
@@ -173,8 +175,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"  epsilon at delta {', '.join(f'{d:.0e}: {rounded_up(e)}' for d, e in others)}"
         )
         lines += [f"  {line}" for line in estimate(row["expected_auc"])]
-        if row["warning"]:
-            lines.append(f"  warning: {row['warning']}")
+        lines += [f"  warning: {warning}" for warning in row["warnings"]]
     return "\n".join(lines)
 
 

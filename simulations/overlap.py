@@ -1,0 +1,68 @@
+"""Simulated sites that train on the same records: whoever is in them pays at each.
+
+Each site's epsilon is right for that site alone. In a simulation, unlike between hospitals, anybody
+can see that the records are the same, so it is said.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from client.data import medmnist
+from client.data.load import chosen_rows
+from client.data.sources import Listed, MedMnist, Npz, Source
+from client.privacy.plan import PrivacyPlan
+from client.site import Site
+from medformer.rounding import rounded_up
+
+
+def in_common(sites: Sequence[Site]) -> dict[str, tuple[str, ...]]:
+    """Site -> the others that train on some of its records; sites that share none are left out.
+
+    Raises:
+        DataError: A list of rows cannot be read.
+    """
+    found = {
+        one.name: tuple(
+            other.name for other in sites if other is not one and _share(one.data, other.data)
+        )
+        for one in sites
+    }
+    return {name: others for name, others in found.items() if others}
+
+
+def warning(name: str, others: Sequence[str], plans: Mapping[str, PrivacyPlan]) -> str:
+    """What it means for a person, in a sentence."""
+    total = rounded_up(sum(plans[site].epsilon for site in (name, *others)))
+    return (
+        f"trains on records that are also at {', '.join(others)}: for whoever is in all of them "
+        f"epsilons add up, to {total}, and so do deltas"
+    )
+
+
+def _share(one: Source, other: Source) -> bool:
+    if isinstance(one, Listed) and isinstance(other, Listed):
+        a, b = one.path.resolve(), other.path.resolve()
+        return a.is_relative_to(b) or b.is_relative_to(a)
+    if not isinstance(one, MedMnist | Npz) or not isinstance(other, MedMnist | Npz):
+        return False  # phantoms are nobody's
+    if _file(one) == _file(other):
+        return not _apart(one, other)
+    # Another size of a set shows the same patients, and a partial copy may number them otherwise.
+    return _dataset(one) is not None and _dataset(one) == _dataset(other)
+
+
+def _file(source: MedMnist | Npz) -> Path | None:
+    if isinstance(source, Npz):
+        return source.path.resolve()
+    known = medmnist.present(source.dataset, source.size, source.root)
+    return known.resolve() if known else None
+
+
+def _dataset(source: MedMnist | Npz) -> str | None:
+    return source.dataset if isinstance(source, MedMnist) else None
+
+
+def _apart(one: MedMnist | Npz, other: MedMnist | Npz) -> bool:
+    """Whether both list their training rows, and none is in both lists."""
+    rows = chosen_rows(one.indices, "train"), chosen_rows(other.indices, "train")
+    return rows[0] is not None and rows[1] is not None and not set(rows[0]) & set(rows[1])
