@@ -80,8 +80,7 @@ def stacked(
             parallel, of several sizes, several at one place, missing or uneven; or they are shifted
             by more than `LARGEST_GROWTH` allows.
     """
-    if any(place.position is None or place.orientation is None for place in places):
-        raise Unusable("does not say where its planes lie: ImagePositionPatient is missing")
+    _all_say_where(places, what)
     written = np.array([place.position for place in places], np.float64)
     cosines = np.array([place.orientation for place in places], np.float64)
     if not (np.isfinite(written).all() and np.isfinite(cosines).all()):
@@ -105,6 +104,18 @@ def stacked(
     high, wide = pixel or (1.0, 1.0)
     grid = Grid(origin, np.stack([apart * normal, high * columns, wide * rows]))
     return Stack(order.tolist(), (apart, *pixel) if pixel else None, grid, shifts, notes)
+
+
+def _all_say_where(places: Sequence[Place], what: str) -> None:
+    silent = {
+        "ImagePositionPatient": sum(place.position is None for place in places),
+        "ImageOrientationPatient": sum(place.orientation is None for place in places),
+    }
+    if missing := [f"{name} {count}" for name, count in silent.items() if count]:
+        raise Unusable(
+            f"does not say where its {what}s lie (of {len(places)}, missing or damaged: "
+            f"{', '.join(missing)}): export it again, or convert it to NIfTI by what you know of it"
+        )
 
 
 def laid(values: Array, stack: Stack, canonical: bool) -> tuple[Array, tuple[float, ...] | None]:

@@ -85,7 +85,7 @@ def find(name: Path, largest: int) -> Found:
     if found.type.names:
         raise Unusable("its voxels are colours, not numbers: store them as grey, or as pictures")
     if found.type.kind not in "iuf":
-        raise Unusable(f"its voxels are {found.type}, not numbers")
+        raise Unusable(f"its voxels are {found.type}: store real numbers, such as the magnitude")
     return found
 
 
@@ -209,7 +209,10 @@ def _order(head: bytes) -> tuple[str, int]:
             place, code = HEADERS[size][2:4]
             if 1 <= struct.unpack_from(order + code, head, place)[0] <= 7:
                 return order, size
-    raise Unusable("is no NIfTI file: its header has no size that there is")
+    raise Unusable(
+        "is no NIfTI file: it does not begin with the size of a NIfTI header, 348 or 540. Convert "
+        "other formats to .nii.gz"
+    )
 
 
 def too_large(what: str, largest: int) -> str:

@@ -203,6 +203,43 @@ def test_segments_at_one_place_are_named(tmp_path: Path):
         dicom.scan(tmp_path / "two.dcm", VOLUME, "full")
 
 
+def test_slices_that_do_not_say_where_they_lie_are_counted(tmp_path: Path):
+    """By the attribute that is missing, and no other."""
+    import pydicom
+
+    folder = heads.series(tmp_path / "s", *heads.acquired("H", "P", "L"))
+    for file in sorted(folder.iterdir())[:2]:
+        header = pydicom.dcmread(file)
+        del header.ImageOrientationPatient
+        header.save_as(file)
+    said = r"where its slices lie \(of 16, missing or damaged: ImageOrientationPatient 2\): export"
+    with pytest.raises(Unusable, match=said):
+        dicom.scan(folder, VOLUME, "full")
+
+
+def test_a_mosaic_is_no_image(tmp_path: Path):
+    """Neither a plane nor one of a stack: its tiles are slices."""
+    kind = {"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]}
+    folder = heads.series(tmp_path / "s", *heads.acquired("H", "P", "L"), **kind)
+    for path, domain in ((folder, VOLUME), (folder / "00.dcm", FLAT)):
+        with pytest.raises(Unusable, match=r"mosaic of slices side by side .*: convert it"):
+            dicom.scan(path, domain, "full")
+
+
+@pytest.mark.parametrize("uids", [("1.2.3", "1.2.3"), ("1.2.3", "1.2.4"), ("1.2.3", "")])
+def test_slices_of_several_frames_of_reference_are_told_of(uids, tmp_path: Path):
+    """Positions count from different origins then; anonymisers replace one by many, too."""
+    import pydicom
+
+    folder = heads.series(tmp_path / "s", *heads.acquired("H", "P", "L"))
+    for number, file in enumerate(sorted(folder.iterdir())):
+        header = pydicom.dcmread(file)
+        header.FrameOfReferenceUID = uids[number % 2]
+        header.save_as(file)
+    notes = dicom.scan(folder, VOLUME, "full").notes
+    assert any("FrameOfReferenceUIDs" in note for note in notes) == (uids == ("1.2.3", "1.2.4"))
+
+
 def test_a_slice_that_is_there_twice_is_called_a_copy(tmp_path: Path):
     """Under another name."""
     folder = heads.series(tmp_path / "s", *heads.acquired("H", "P", "L"))

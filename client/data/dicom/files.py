@@ -81,7 +81,10 @@ def header_of(
                 file, stop_before_pixels=only is not None or not pixels, specific_tags=only
             )
     except InvalidDicomError as error:
-        raise Unusable(f"{path.name} is no DICOM file: it lacks the header") from error
+        raise Unusable(
+            f"{path.name} is no DICOM file: it lacks the header. Export it again, or keep it "
+            "elsewhere if it holds no image"
+        ) from error
     except (RecursionError, MemoryError) as error:
         raise Unusable(f"{path.name} has impossible lengths, or sequences without end") from error
 

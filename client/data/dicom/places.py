@@ -14,6 +14,10 @@ UNKNOWN = (
     "do not say how their frames lie in the patient and are read as they are stored. Look whether "
     "all files of the site lie like that"
 )
+REFERENCES = (
+    "have slices with different FrameOfReferenceUIDs, which are taken for one, as where a program "
+    "has replaced them file by file. Look whether the patient was moved between them"
+)
 TWO_D, CENTIMETRES = 1, 3
 """Codes of ultrasound regions: an image of two dimensions, and the unit of its axes (PS3.3,
 C.8.5.5.1)."""
@@ -159,6 +163,31 @@ def _are_slices(header: Any) -> None:
     views = kind is not None and len(kind) > 2 and not str(kind[2]).startswith("RECON")
     if views and str(header.get("Modality", "")) == "NM":
         raise Unusable(f"its frames are views of type {kind[2]}, not slices of a volume")
+
+
+def no_mosaic(headers: Sequence[Any]) -> None:
+    """Refuse images that are a volume's slices side by side, as Siemens scanners store series of
+    volumes: their pixels are no plane.
+
+    Raises:
+        Unusable: ImageType names a mosaic.
+    """
+    if any("MOSAIC" in _words(header.get("ImageType")) for header in headers):
+        raise Unusable(
+            "is a mosaic of slices side by side (ImageType MOSAIC): convert it to NIfTI, of which "
+            "one volume can be named"
+        )
+
+
+def _words(value: Any) -> list[str]:
+    several = value is not None and not isinstance(value, str)
+    return [str(word).strip().upper() for word in (value if several else [value])]
+
+
+def references(headers: Sequence[Any]) -> tuple[str, ...]:
+    """What to say of slices whose positions count from different origins, by what they say."""
+    named = {str(header.get("FrameOfReferenceUID", "") or "") for header in headers} - {""}
+    return (REFERENCES,) if len(named) > 1 else ()
 
 
 def differing(headers: Sequence[Any]) -> str:

@@ -17,7 +17,14 @@ from client.data.dicom.colour import as_grey, coloured
 from client.data.dicom.files import decoded_bytes, files_in, header_of, quiet, too_large
 from client.data.dicom.frames import frames_of, in_order
 from client.data.dicom.pixels import is_colour, stored
-from client.data.dicom.places import differing, flat_spacing, place_of, stack_of
+from client.data.dicom.places import (
+    differing,
+    flat_spacing,
+    no_mosaic,
+    place_of,
+    references,
+    stack_of,
+)
 from client.data.dicom.values import shown
 from client.data.geometry import Stack, laid, stacked
 from client.data.records import Unusable
@@ -83,9 +90,13 @@ def _file(
 ) -> Scan:
     """One file: an image, or its frames as a volume."""
     header = header_of(path, largest)
+    no_mosaic([header])
     words, colour = stored(path, header, largest, seconds), is_colour(header)
     if domain.rank == 2 and len(words) != 1:
-        raise Unusable(f"has {len(words)} frames, but the site declares 2D images")
+        raise Unusable(
+            f"has {len(words)} frames, but the site declares 2D images: store one frame a file, or "
+            "declare rank: 3 if they are the slices of a volume"
+        )
     frames = [] if colour else frames_of(header)
     places = [place_of(header, i) for i in range(len(words))]
     stack = Stack([0], None)
@@ -130,6 +141,7 @@ def _series(
         raise Unusable(too_large("its slices come", largest))
     if any(is_colour(h) or int(h.get("NumberOfFrames") or 1) != 1 for h in headers):
         raise Unusable("its slices must be grey images of one frame")
+    no_mosaic(headers)
     frames = [frames_of(header)[0] for header in headers]
     (sides,) = sizes
     stack = stacked([f.place for f in frames], sides, "slice", lambda: differing(headers))
@@ -137,7 +149,8 @@ def _series(
     words = [stored(files[i], headers[i], largest, seconds)[0] for i in order]
     values, chosen = shown(words, in_order(frames, order), window)
     values, spacing = laid(values, stack, orientation == "canonical")
-    return _scan(values, in_order(headers, order), spacing, domain, stack.notes + chosen)
+    notes = (*stack.notes, *references(headers), *chosen)
+    return _scan(values, in_order(headers, order), spacing, domain, notes)
 
 
 def patient_of(path: Path, largest: int = LARGEST) -> str:
