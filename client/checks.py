@@ -119,12 +119,14 @@ def every(place: Place, card: Card, first: Sequence[Check], *, offline: bool = F
         looks += [("files", _settings), ("code", _code), ("disk", _disk), ("kit", _kit)]
     if place.kitted and not offline:
         looks.append(("server", _server))
-    bad = False
+    bad, told = False, set[Check]()
     begun = [line for line in first if line.name != "start"]  # and what `site up` alone needs
     for lines in (_data(card), begun, *(_told(name, look, place) for name, look in looks)):
         for line in lines:
             bad |= line.state == "FIX"
-            yield line
+            if line not in told:  # what `site up` looks at too is said once
+                yield line
+            told.add(line)
     if not bad:  # else its first word would be one of those above
         yield from (line for line in first if line.name == "start")
 

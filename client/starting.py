@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import client
 from client.joining import known_by
 from client.launch import LaunchError, refuse_root
 from client.node import HEALTH_PORT, Node, NodeError, running
+from client.permissions import installed_code, only_ours
+from client.site import load_site
 from client.users import users_of
 from medformer.errors import ConfigError
 from medformer.processes import is_taken
@@ -36,6 +39,9 @@ def conditions(start: Start) -> Iterator[tuple[str, Callable[[], None]]]:
     do."""
     yield "user", partial(_user, start)
     yield "start", Node(start.folder).check
+    if users_of(start.folder) is None:  # else the guard's user looks at what the guard reads
+        yield "files", partial(_settings, start.folder)
+        yield "code", _code
     yield "start", partial(_key, start.folder)
     yield "tools", _tools
     yield "start", partial(_not_up, start.folder)
@@ -77,6 +83,18 @@ def _user(start: Start) -> None:
 def _key(folder: Path) -> None:
     """A key of which the consortium knows nothing is turned away for ever."""
     known_by(folder)
+
+
+def _settings(folder: Path) -> None:
+    """The guard would end at once, again and again, where others can write what it obeys."""
+    site = load_site(folder / "site.yaml")
+    for file in (folder / "site.yaml", folder / "policy.yaml", site.withdrawn):
+        if file is not None and file.exists():
+            only_ours(file)
+
+
+def _code() -> None:
+    installed_code(Path(str(client.__file__)).parent)
 
 
 def _tools() -> None:

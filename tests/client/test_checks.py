@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from client import checks, node
+from client import checks, node, starting
 from client.checks import Check, Place, at_start, every
 from client.data.card import data_card
 from client.joining import init
@@ -57,7 +57,8 @@ def north(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A hospital that has done everything, with six pictures and the kit; nobody serves."""
     for name in ("HTTPS_PROXY", "ALL_PROXY", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(checks, "installed_code", lambda _: None)  # this checkout is not
+    for module in (checks, starting):
+        monkeypatch.setattr(module, "installed_code", lambda _: None)  # this checkout is not
     folder, records = tmp_path / "north", tmp_path / "records"
     rows = ["file,finding,patient,split"]
     for i, split in enumerate(("train", "train", "train", "train", "val", "test")):
@@ -240,14 +241,6 @@ def test_a_full_disk_is_found(north: Path, monkeypatch: pytest.MonkeyPatch):
     assert "1023 MiB are free, and a run may need 1024 MiB" in line.text
 
 
-def test_code_that_is_not_installed_is_found(north: Path, monkeypatch: pytest.MonkeyPatch):
-    """The guard would refuse to run this checkout."""
-    monkeypatch.undo()
-    monkeypatch.setattr(sys, "prefix", str(north / "venv"))
-    (line,) = [line for line in looked(north) if line.state == "FIX"]
-    assert (line.name, "installed code only" in line.text) == ("code", True)
-
-
 @pytest.mark.parametrize(("source", "package"), [("dicom", "pydicom"), ("nifti", "nibabel")])
 def test_a_missing_package_is_named(
     north: Path, monkeypatch: pytest.MonkeyPatch, source: str, package: str
@@ -405,6 +398,8 @@ UP: list[tuple[str, Harm, str, str]] = [
     ("an open folder", lambda f: f.chmod(0o750), "files", "others can enter it"),
     ("a kit of another site", lambda f: edited(f / "site.yaml", "name: north\n", "name: south\n"),
      "kit", "site.yaml of 'south'"),
+    ("settings that others write", lambda f: (f / "policy.yaml").chmod(0o666), "files",
+     "policy.yaml: others can write there"),
     ("a comma in the path", lambda f: f.rename(f.with_name("a,b")), "start", "has a comma"),
     ("a long path", lambda f: f.rename(f.with_name("ü" * 50)), "start", "too long for a socket"),
 ]  # fmt: skip
@@ -423,6 +418,17 @@ def test_what_the_check_says_of_the_start_up_says_too(
     assert [line for line in fixes if line.name == name and re.search(said, line.text)], fixes
     with pytest.raises(MedFormerError):
         node.up(folder, free_port(), one_user=True)
+
+
+def test_code_that_is_not_installed_does_not_start(north: Path, monkeypatch: pytest.MonkeyPatch):
+    """The guard would end at once, and be started again for ever; both say it, the check once."""
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "prefix", str(north / "venv"))
+    monkeypatch.setattr(node, "Supervisor", lambda *_: pytest.fail("it starts"))
+    (line,) = [line for line in looked(north) if line.state == "FIX"]
+    with pytest.raises(ExposedError, match="installed code only") as error:
+        node.up(north, free_port(), one_user=True)
+    assert (line.name, line.text) == ("code", str(error.value))
 
 
 def test_a_port_that_is_taken_and_root_are_found_by_both(

@@ -199,6 +199,7 @@ def test_a_port_that_is_taken_is_said_before_anything_starts(
     """gRPC would share it, and two nodes would answer for each other."""
     monkeypatch.setattr(node, "PATIENCE", 0.0)
     monkeypatch.setattr(Node, "check", lambda _: None)
+    monkeypatch.setattr("client.starting.installed_code", lambda _: None)  # this checkout is not
     started: list[object] = []
     monkeypatch.setattr(node, "Supervisor", lambda *known: started.append(known))
     server = grpc.server(ThreadPoolExecutor(1))

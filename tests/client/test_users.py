@@ -511,6 +511,7 @@ def test_two_users_are_two():
 def test_one_user_is_said_plainly(one: Path, monkeypatch: pytest.MonkeyPatch, caplog):
     """When it starts, and by `site check`."""
     monkeypatch.setattr(node.Supervisor, "run", lambda *_: None)
+    monkeypatch.setattr("client.starting.installed_code", lambda _: None)  # this checkout is not
     node.up(one, one_user=True)
     assert "guard and node run as one user" in caplog.text
 
