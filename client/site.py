@@ -4,12 +4,13 @@ There is no key for training without differential privacy: no switch, no zero no
 clipping bound can be written here.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
-from client.data.sources import Listed, Source, Volumetric
+from client.data.sources import COLUMNS, Listed, Source, Volumetric
 from medformer.config import LARGEST_VOLUME, Domain, Frozen, GivenPath, Name, Task
 from medformer.rounding import digits_down, digits_up, exact
 from medformer.settings import read_yaml
@@ -177,11 +178,34 @@ class Site(Frozen):
 
     @model_validator(mode="after")
     def _two_files(self) -> "Site":
-        if self.withdrawn is not None and self.withdrawn == self.ledger_anchor:
+        own = {"withdrawn": self.withdrawn, "ledger_anchor": self.ledger_anchor}
+        places = {name: os.path.normpath(path) for name, path in own.items() if path is not None}
+        if len(set(places.values())) < len(places):
             raise ValueError(
                 f"withdrawn and ledger_anchor name one file, {self.withdrawn}: the ledger would "
                 "write its rows over the list of patients"
             )
+        taken = {"site.yaml", "policy.yaml"}
+        for path in paths_in(self.data).values():
+            taken |= {os.path.normpath(path), os.path.normpath(path / "labels.csv")}
+        for name, place in places.items():
+            if place in taken:
+                raise ValueError(f"{name} names {place}, which is something else: give it a file")
+        return self
+
+    @model_validator(mode="after")
+    def _a_column_has_one_meaning(self) -> "Site":
+        if not isinstance(self.data, Listed):
+            return self
+        columns = self.data.columns
+        for task in self.tasks:
+            roles = [name for name in COLUMNS if getattr(columns, name) == task.labels]
+            if roles or task.labels in columns.ignored:
+                raise ValueError(
+                    f"task {task.name!r} has its labels in the column {task.labels!r}, which "
+                    f"data.columns {f'takes for the {roles[0]}' if roles else 'ignores'}: a column "
+                    "has one meaning"
+                )
         return self
 
     @model_validator(mode="after")

@@ -53,14 +53,26 @@ Fingerprint = Annotated[str, AfterValidator(spaced)]
 
 def _host(text: str) -> str:
     """A name or an address, without a port: it goes into the server's certificate as it is."""
-    if re.fullmatch(r"[A-Za-z0-9.-]{1,253}", text) and not re.fullmatch(r"[0-9.]+", text):
+    part = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # RFC 1123, 2.1
+    named = len(text) <= 253 and re.fullmatch(rf"{part}(\.{part})*", text)
+    if named and not re.fullmatch(r"[0-9.]+", text):
         return text
     try:
         return str(ip_address(text))
     except ValueError:
         port = re.fullmatch(r"[A-Za-z0-9.-]+:([0-9]+)", text)
+        url = re.match(r"[a-z]+://([^/:]+)", text)
         more = f": write the port as `port: {port[1]}`" if port else ""
+        more = f": write {url[1]}" if url else more
         raise ValueError(f"{text!r} is no host name and no IP address{more}") from None
+
+
+def _dialled(text: str) -> str:
+    """A host by which hospitals reach the server."""
+    host = _host(text)
+    if host in ("0.0.0.0", "::"):
+        raise ValueError(f"{text!r} is where a server listens, and nobody can dial it")
+    return host
 
 
 def _member(name: str) -> str:
@@ -77,7 +89,7 @@ class Consortium(Frozen):
     """consortium.yaml."""
 
     name: Name
-    hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = Field(min_length=1)
+    hosts: tuple[Annotated[str, AfterValidator(_dialled)], ...] = Field(min_length=1)
     listen: Annotated[str, AfterValidator(_host)] = "0.0.0.0"
     """Address of this machine that the server listens at."""
     port: StrictInt = Field(default=9092, ge=1, le=65_535)

@@ -15,11 +15,12 @@ from simulations.scenario import load_scenario
 
 DOMAIN = {"name": "north", "modality": "ct", "anatomy": "chest", "channels": 1}
 TASK = {"name": "t", "kind": "binary-class", "classes": 2}
+RECORDS = {"source": "nifti", "path": "records"}
 SITE = {
     "name": "north",
     "domain": DOMAIN,
     "tasks": [TASK],
-    "data": {"source": "nifti", "path": "records"},
+    "data": RECORDS,
     "privacy": {"n_public": 600, "delta": 1e-6},
 }
 POLICY = {"objectives": ["supervised"], "max_epsilon_per_run": 3}
@@ -84,6 +85,15 @@ def test_a_window_grows(source: str, window: list[float], said: str, tmp_path: P
         ({"data": {**PHANTOMS, "scanner": {"gamma": 0}}}, "gamma is out of range: got 0"),
         ({"data": {**PHANTOMS, "scanner": {"noise": -1}}}, "noise is out of range: got -1"),
         ({"withdrawn": "a.txt", "ledger_anchor": "a.txt"}, "name one file, a.txt"),
+        ({"withdrawn": "a.txt", "ledger_anchor": "b/../a.txt"}, "name one file, a.txt"),
+        ({"withdrawn": "records/labels.csv"}, "withdrawn names records/labels.csv, which is some"),
+        ({"ledger_anchor": "./policy.yaml"}, "ledger_anchor names policy.yaml, which is something"),
+        ({"ledger_anchor": "x.npz", "data": {"source": "npz", "path": "x.npz"}}, "names x.npz, wh"),
+        ({"tasks": [{**TASK, "labels": "split"}]}, "column 'split', which data.columns takes for"),
+        ({"data": {**RECORDS, "columns": {"patient": "labels"}}}, "takes for the patient: a colu"),
+        ({"data": {**RECORDS, "columns": {"ignored": ["labels"]}}}, "which data.columns ignores"),
+        ({"data": {**RECORDS, "columns": {"file": ""}}}, "a column without a name cannot be named"),
+        ({"data": {**RECORDS, "classes": ["a", " "]}}, "is unlabelled, and names no class"),
         ({"withdrawn": "no"}, "`withdrawn`: names a file, got no: leave the key out"),
         ({"ledger_anchor": False}, "`ledger_anchor`: names a file, got false"),
         ({"objectives": []}, "`objectives`: .*at least 1 item"),
@@ -108,6 +118,13 @@ def test_what_a_policy_cannot_be(tmp_path: Path):
         ({"sites": {"North": KEY}}, "'North' is no site's name: use 1 to 40 small letters"),
         ({"hosts": ["server.org:9092"]}, "no IP address: write the port as `port: 9092`"),
         ({"hosts": ["10.0"]}, "'10.0' is no host name and no IP address"),
+        (
+            {"hosts": ["https://server.org/x"]},
+            "is no host name and no IP address: write server.org",
+        ),
+        ({"hosts": ["-a..org"]}, "'-a..org' is no host name"),
+        ({"hosts": ["server.org."]}, "'server.org.' is no host name"),
+        ({"hosts": ["0.0.0.0"]}, "'0.0.0.0' is where a server listens, and nobody can dial it"),
         ({"listen": "here there"}, "'here there' is no host name"),
     ],
 )

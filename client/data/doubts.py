@@ -46,6 +46,7 @@ def problems(site: Site) -> list[str]:
         return []
     entries = _entries(source, site.tasks)
     found = [*unclear(site), *_patients_in_two_splits(entries), *_files_in_two_splits(entries)]
+    found += _names_without_labels(source, site.tasks)
     if site.privacy.unit == "patient":
         found += _alike(entries)
     if _has_table(source):
@@ -158,6 +159,15 @@ def _files_in_two_splits(entries: Sequence[Entry]) -> Iterator[str]:
         yield (
             f"{len(several)} files are listed in several splits, {several[0]!r} the first "
             f"({where}): what is measured on val and test would be too good. Leave each in one"
+        )
+
+
+def _names_without_labels(source: Listed, tasks: Sequence[Task]) -> Iterator[str]:
+    most = max((task.classes for task in tasks if task.kind != "dense"), default=None)
+    if most is not None and len(source.classes) > most:
+        yield (
+            f"data.classes names {len(source.classes)} labels, 0 to {len(source.classes) - 1}, and "
+            f"no task has more than {most} classes"
         )
 
 

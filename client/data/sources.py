@@ -92,6 +92,10 @@ class MedMnist(Frozen):
         return self
 
 
+COLUMNS = ("file", "patient", "split", "spacing_y", "spacing_x")
+"""What a column of labels.csv may be, besides a task's labels."""
+
+
 class Columns(Frozen):
     """Names of the columns of a labels.csv, where they differ from what they hold."""
 
@@ -110,8 +114,9 @@ class Columns(Frozen):
 
     @model_validator(mode="after")
     def _one_meaning_a_column(self) -> "Columns":
-        roles = ("file", "patient", "split", "spacing_y", "spacing_x")
-        names = [*(getattr(self, role) for role in roles), *self.ignored]
+        names = [*(getattr(self, role) for role in COLUMNS), *self.ignored]
+        if "" in names:
+            raise ValueError("columns: a column without a name cannot be named")
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"columns: {twice[0]!r} is named twice")
         return self
@@ -152,6 +157,10 @@ class Listed(Frozen):
     def _sensible(self) -> "Listed":
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes must differ, got {list(self.classes)}")
+        if not all(name.strip() for name in self.classes):
+            raise ValueError(
+                "classes: a cell without a text is unlabelled, and names no class: give it a name"
+            )
         if self.val_share + self.test_share >= 1:
             raise ValueError("val_share and test_share leave nothing to train on")
         return self

@@ -307,6 +307,13 @@ def test_spaces_and_case_make_no_other_class(cell: str, tmp_path: Path):
     assert labels_of(site) == {"0.png": 0, "1.png": 1}
 
 
+def test_more_names_than_labels_are_an_error(tmp_path: Path):
+    """A record of the third class could not be used."""
+    site = site_of(tmp_path, PLAIN, classes=("a", "b", "c"))
+    with pytest.raises(DataError, match="names 3 labels, 0 to 2, and no task has more than 2"):
+        check(site)
+
+
 @pytest.mark.parametrize("cell", ["WAHR", "faux", "T", "positive", "+"])
 def test_a_word_for_a_class_needs_a_declaration(cell: str, tmp_path: Path):
     """The sentence says which."""
