@@ -73,7 +73,11 @@ def load_document(path: Path) -> Document:
             f"{path}: cannot be read as YAML: byte {error.start} is not UTF-8. Save the file with "
             "the encoding UTF-8"
         ) from error
-    except (OSError, ValueError) as error:
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
         raise ConfigError(f"{path}: cannot be read as YAML ({type(error).__name__})") from error
 
 

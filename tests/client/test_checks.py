@@ -148,7 +148,7 @@ HARMS: list[tuple[str, Harm, str, str]] = [
      "data", "unknown column 'subject_id'"),
     ("a word that is misspelt", lambda f: edited(f / "site.yaml", "chest-xray", "chest-xrax"),
      "words", "'chest-xrax' is no known word. Did you mean 'chest-xray'"),
-    ("no policy", lambda f: (f / "policy.yaml").unlink(), "policy", "cannot be read as YAML"),
+    ("no policy", lambda f: (f / "policy.yaml").unlink(), "policy", "there is no such file"),
     ("a typing error in it", lambda f: edited(f / "policy.yaml", "objectives", "objectivs"),
      "policy", "Did you mean `objectives`"),
     ("a run beyond it", lambda f: edited(f / "policy.yaml", "_run: 3", "_run: 2"),

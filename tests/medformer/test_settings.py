@@ -84,6 +84,14 @@ def test_a_key_is_text_as_it_is_written(key: str):
     assert parse_yaml(f"{key}: 1") == {key: 1}
 
 
+def test_a_file_that_is_not_there_is_no_broken_yaml(tmp_path: Path):
+    """Nor is a folder: whoever looks for a mistake in it would look in vain."""
+    with pytest.raises(ConfigError, match=r"a\.yaml: there is no such file"):
+        read_yaml(tmp_path / "a.yaml")
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
+        read_yaml(tmp_path)
+
+
 @pytest.mark.parametrize(
     "text", ["x: !!int 017", "x: !!bool no", "x: !!float 1:30", "x: !!timestamp 2026-01-02",
              "x: !!set {a}", "x: !!binary YQ==", "[a]: 1"],
