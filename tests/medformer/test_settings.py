@@ -14,7 +14,7 @@ from client.policy import Policy
 from client.site import Site
 from medformer.config import Frozen, Name
 from medformer.errors import ConfigError
-from medformer.settings import parse_yaml, read_yaml
+from medformer.settings import load_yaml, parse_yaml, read_yaml
 from medformer.yaml_text import dump
 from server.provision import Consortium
 from server.superlink import RunFile
@@ -87,9 +87,9 @@ def test_a_key_is_text_as_it_is_written(key: str):
 def test_a_file_that_is_not_there_is_no_broken_yaml(tmp_path: Path):
     """Nor is a folder: whoever looks for a mistake in it would look in vain."""
     with pytest.raises(ConfigError, match=r"a\.yaml: there is no such file"):
-        read_yaml(tmp_path / "a.yaml")
+        load_yaml(tmp_path / "a.yaml")
     with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
-        read_yaml(tmp_path)
+        load_yaml(tmp_path)
 
 
 @pytest.mark.parametrize(
