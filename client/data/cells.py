@@ -20,6 +20,7 @@ NOBODY = MISSING | {"none", "-", "--", "?", "unknown"}
 NO_FINDING = frozenset({"no finding", "no findings"})
 """A multi-label cell of names that says that none of them is there (ChestX-ray14, CheXpert)."""
 _TRUE = {"true": 1, "yes": 1, "false": 0, "no": 0}
+MASKS = ": store the number of each pixel's class (a mask of 0 and 255 as 0 and 1)"
 
 
 def truth(
@@ -44,7 +45,8 @@ def truth(
     low, high = int(values.min()), int(values.max())
     if low < UNLABELLED or high > largest:
         wrong = high if high > largest else low
-        raise Unusable(f"{where}: labels must be 0 to {largest}, got {wrong}")
+        hint = MASKS if task.kind == "dense" else ""
+        raise Unusable(f"{where}: labels must be 0 to {largest}, got {wrong}{hint}")
     return values
 
 

@@ -48,9 +48,7 @@ def affine_of(header: Any) -> tuple[Grid | None, tuple[str, ...]]:
     if s_code not in SCANNER and q_code in SCANNER:
         return other, ()
     if not np.allclose(grid.spacing, other.spacing, rtol=DIFFER):
-        return grid, (
-            "have voxels of other sizes by their qform than by their sform, which counts",
-        )
+        return grid, (OTHER_SIZES.format("qform"),)
     return grid, ()
 
 

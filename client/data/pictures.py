@@ -32,6 +32,8 @@ TURNED = {
     5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }  # fmt: skip
+MASK = "a mask must be grey or have a palette"
+REMEDY = "store one number a pixel, that of its class"
 LUMA = (0.299, 0.587, 0.114)
 """Grey of red, green and blue: ITU-R 601-2, as Pillow has it."""
 
@@ -222,12 +224,12 @@ def _mask(path: Path, image: Image.Image | None) -> Image.Image:
                 "store the mask with black 0"
             )
         if page.samples.shape[-1] != 1 or page.shown == tiff.RGB:
-            raise Unusable("a mask must be grey or have a palette, got several samples a pixel")
+            raise Unusable(f"{MASK}, got several samples a pixel: {REMEDY}")
         return _upright(_classes(page.samples[..., 0]), page.orientation)
     if image.format in ("JPEG", "MPO"):  # an MPO is a JPEG with others behind it
         raise Unusable("is a JPEG, which changes values: store the mask as PNG")
     if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
-        raise Unusable(f"a mask must be grey or have a palette, got mode {image.mode}")
+        raise Unusable(f"{MASK}, got mode {image.mode}: {REMEDY}")
     turn = _turn(image)
     image.load()
     values = np.asarray(image)

@@ -319,7 +319,10 @@ def test_a_picture_that_cannot_be_used_is_marked(
         ("a.png,train,-7,,,", "task finding: labels must be 0 to 1, got -7"),
         ("a.png,train,maybe,,,", "'maybe' is neither a whole number nor a declared class"),
         ("a.png,train,0,small-mask.png,,", "is (20, 20), its picture (48, 32) pixels"),
-        ("a.png,train,0,a.png,,", "task lesion: labels must be 0 to 2"),
+        (
+            "a.png,train,0,a.png,,",
+            "254: store the number of each pixel's class (a mask of 0 and 255",
+        ),
         ("a.png,train,0,gone.png,,", "mask gone.png: no such file"),
         ("a.png,train,0,,0,1", "spacing must be two positive numbers"),
         ("a.png,train,0,,1,", "spacing must be two positive numbers"),

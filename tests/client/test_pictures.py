@@ -380,7 +380,10 @@ def test_what_no_mask_can_be(kind: str, tmp_path: Path):
         "a.jpg" if kind in "jpeg mpo" else "a.tif" if kind in "float large" else "a.png"
     )
     values, said = {
-        "rgb": (np.zeros((H, W, 3), np.uint8), "must be grey or have a palette"),
+        "rgb": (
+            np.zeros((H, W, 3), np.uint8),
+            "grey or have a palette, got mode RGB: store one number",
+        ),
         "grey-alpha": (np.zeros((H, W, 2), np.uint8), "must be grey or have a palette"),
         "jpeg": (np.zeros((H, W), np.uint8), "JPEG, which changes values: store the mask as PNG"),
         "mpo": (np.zeros((H, W), np.uint8), "JPEG, which changes values: store the mask as PNG"),
