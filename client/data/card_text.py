@@ -50,7 +50,7 @@ def _rows(card: Card) -> list[Row]:
     if any(c.reduced for c in splits):
         rows.append(("reduced", *(str(c.reduced) for c in splits)))
     if any(c.padded for c in splits):
-        rows.append(("padded", *(f"{c.padded} (to {100 * c.padding:.0f} %)" for c in splits)))
+        rows.append(("padded", *(_padded(c.padded, c.padding) for c in splits)))
     rows.append(("range", *(_pair(c.low, c.high, "{} to {}") for c in splits)))
     rows.append(("mean (sd)", *(_pair(c.mean, c.sd, "{} ({})") for c in splits)))
     for task in _keys([c.tasks for c in splits]):
@@ -77,6 +77,11 @@ def _keys(several: Sequence[Mapping[str, object]]) -> list[str]:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{key}: {count}" for key, count in counts.items()) or "none"
+
+
+def _padded(count: int, share: float) -> str:
+    """The share is of the image that has most."""
+    return f"{count} (up to {100 * share:.0f} %)" if count else "0"
 
 
 def _pair(one: float | None, other: float | None, form: str) -> str:

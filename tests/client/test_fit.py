@@ -65,7 +65,7 @@ def test_pictures_of_28_pixels_lose_none(tmp_path: Path):
         assert np.array_equal(image[0, 2:30, 2:30], np.asarray(Image.open(file)))
     card = data_card(site)
     assert [(s.padded, s.reduced, round(s.padding, 3)) for s in card.splits] == [(4, 0, 0.234)] * 3
-    assert "4 (to 23 %)" in as_text(card)
+    assert "4 (up to 23 %)" in as_text(card)
     notes = [line.text for line in _data(card) if line.state == "NOTE"]
     assert any("up to 23 % of an image repeats its edge" in note for note in notes)
     exact = data_card(folder_site(tmp_path, multiple=4))
