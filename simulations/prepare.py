@@ -16,7 +16,7 @@ from client.data.sources import Listed, MedMnist, Npz, Phantoms, Source
 from client.privacy.ledger import Ledger
 from client.privacy.modules import EngineError
 from client.privacy.plan import PrivacyPlan, solve
-from client.site import Site
+from client.site import Site, paths_in
 from client.trainable import check_trainable
 from medformer.errors import ConfigError
 from medformer.settings import explain
@@ -294,12 +294,10 @@ def _declared(name: str, data: Source, declared: int | None) -> int:
 
 def _located(data: Source, data_root: Path | None) -> Source:
     """The source with absolute paths: the sites' processes work in folders of their own."""
-    if isinstance(data, MedMnist):
-        root = data.root or data_root
-        return data.model_copy(update={"root": root.resolve() if root else None})
-    if isinstance(data, (Npz, Listed)):
-        return data.model_copy(update={"path": data.path.resolve()})
-    return data
+    places = paths_in(data)
+    if isinstance(data, MedMnist) and data.root is None and data_root is not None:
+        places["root"] = data_root
+    return data.model_copy(update={name: path.resolve() for name, path in places.items()})
 
 
 def _write(

@@ -9,8 +9,10 @@ import pytest
 import yaml
 
 from client.data import medmnist
+from client.data.load import forget, load
 from client.privacy.ledger import Ledger
 from client.privacy.plan import solve
+from client.site import load_site
 from medformer.errors import MedFormerError
 from simulations.cli import main
 from simulations.prepare import prepare
@@ -166,6 +168,28 @@ def test_plan_accepts_what_simulate_does(
     for row, site in zip(rows, ready.sites, strict=True):
         plan = solve(ready.federation.schedule, site.privacy, site.tasks)
         assert row["phases"][0]["noise_multiplier"] == plan.phases[0].noise_multiplier
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"source": "npz", "path": "good.npz", "indices": "rows.json"},
+        {**BREAST, "root": ".", "indices": "rows.json"},
+    ],
+)
+def test_files_of_a_scenario_are_found_by_the_sites_processes(
+    data: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """They work in folders of their own: a list of rows that they do not find leaves a site without
+    a record, and training goes on."""
+    (root / "rows.json").write_text(json.dumps({"train": list(range(40))}))
+    file = written(root, own(data, domain={**DOMAIN, "modality": "ultrasound"}))
+    monkeypatch.chdir(root)
+    prepare(load_scenario(file), root / "out", data_root=None, state_dir=None)
+    monkeypatch.chdir("/")
+    site = load_site(root / "out" / "sites" / "own" / "site.yaml")
+    assert len(load(site, "train")) == 40
+    forget()
 
 
 def test_plan_knows_what_earlier_runs_have_spent(
