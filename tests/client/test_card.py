@@ -150,9 +150,9 @@ def test_site_check_of_a_file_that_is_none(tmp_path: Path, capsys: pytest.Captur
     """One sentence, no traceback; --debug works on either side of the action."""
     missing = str(tmp_path / "gone.yaml")
     assert main(["site", "check", missing]) == 1
-    assert "cannot be read as YAML" in capsys.readouterr().err
+    assert "there is no such file" in capsys.readouterr().err
     for argv in (["site", "--debug", "check", missing], ["site", "check", missing, "--debug"]):
-        with pytest.raises(Exception, match="cannot be read as YAML"):
+        with pytest.raises(Exception, match="there is no such file"):
             main(argv)
     with pytest.raises(SystemExit) as stop:
         main(["site"])
