@@ -74,7 +74,7 @@ def load_document(path: Path) -> Document:
             "the encoding UTF-8"
         ) from error
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: there is no such file") from error
+        raise ConfigError(f"{path}: cannot be read: there is no such file") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:

@@ -86,7 +86,7 @@ def test_a_key_is_text_as_it_is_written(key: str):
 
 def test_a_file_that_is_not_there_is_no_broken_yaml(tmp_path: Path):
     """Nor is a folder: whoever looks for a mistake in it would look in vain."""
-    with pytest.raises(ConfigError, match=r"a\.yaml: there is no such file"):
+    with pytest.raises(ConfigError, match=r"a\.yaml: cannot be read: there is no such file"):
         load_yaml(tmp_path / "a.yaml")
     with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
         load_yaml(tmp_path)
