@@ -57,31 +57,36 @@ class Curve:
 
     def is_loose(self, delta: float) -> bool:
         """Whether the epsilon at `delta` is that of the error, or of the window's first point."""
-        left = delta - self.infinite
-        if left <= 0:
+        found = self._fitting(delta)
+        if found is None:
             return False
-        fitting = np.flatnonzero(self.log_finite <= math.log(left))
-        if not len(fitting):
-            return True
-        return bool(self.loose[max(0, fitting[0] - 1)]) or not fitting[0]
+        first = found[1]
+        return first is None or first == 0 or bool(self.loose[first - 1])
 
     def epsilon(self, delta: float) -> float:
         """Smallest epsilon, 0 or more, at which the bound is at most `delta`."""
-        left = delta - self.infinite
-        if left <= 0:
+        if (found := self._fitting(delta)) is None:
             return math.inf
-        fitting = np.flatnonzero(self.log_finite <= math.log(left))
-        if not len(fitting):
+        log_left, k = found
+        if k is None:
             return max(0.0, self.largest)
-        k = int(fitting[0])
         high = float(self.epsilons[k])
         if k == 0 or high <= 0:
             return max(0.0, high)
         # The divergence of losses on a grid is linear in e^epsilon between two grid points.
         low = float(self.epsilons[k - 1])
-        above, below = (float(log) - math.log(left) for log in self.log_finite[k - 1 : k + 1])
+        above, below = (float(log) - log_left for log in self.log_finite[k - 1 : k + 1])
         share = math.expm1(-above) / math.expm1(below - above)
         return max(0.0, min(high, low + math.log1p(share * math.expm1(high - low))))
+
+    def _fitting(self, delta: float) -> tuple[float, int | None] | None:
+        """Logarithm of what is left of delta, and the first point that keeps it; None if nothing
+        is left."""
+        left = delta - self.infinite
+        if left <= 0:
+            return None
+        fitting = np.flatnonzero(self.log_finite <= math.log(left))
+        return math.log(left), int(fitting[0]) if len(fitting) else None
 
 
 def curve(parts: Sequence[Part], grid: float, delta: float) -> Curve:
