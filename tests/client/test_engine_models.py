@@ -324,6 +324,47 @@ def test_a_loss_that_sees_other_rows_is_refused():
         clipped(nn.Sequential(linear()), inputs(VECTORS), centred)
 
 
+@pytest.mark.parametrize("neighbour", [1, -1])
+def test_a_loss_that_sees_the_row_before_or_after_alone_is_refused(neighbour: int):
+    """The first row has none before it and the last none after it: both are looked at."""
+
+    def chained(answer: Tensor) -> Tensor:
+        own = squares(answer)
+        others = torch.zeros_like(own)
+        if neighbour == 1:
+            others[:-1] = own[1:]
+        else:
+            others[1:] = own[:-1]
+        return own + others
+
+    with pytest.raises(EngineError, match="the loss of one row depends on"):
+        clipped(nn.Sequential(linear()), inputs(VECTORS), chained)
+
+
+@pytest.mark.parametrize("kept", ["weight", "seen"])
+def test_what_is_written_to_after_the_first_step_is_refused_then(kept: str):
+    """A parameter or a buffer that code changes later, when no copy of the model is run."""
+    later: list[bool] = []
+
+    def forward(module: nn.Module, x: Tensor) -> Tensor:
+        layer = module.get_submodule("a")
+        if later:
+            with torch.no_grad():
+                getattr(layer if kept == "weight" else module, kept).add_(x.mean())
+        return layer(x.tanh())
+
+    model, x = Own(forward, a=linear()), inputs(VECTORS)
+    model.register_buffer("seen", torch.zeros(1))
+    groups = [ClipGroup(("a.weight", "a.bias"), PLAN.max_grad_norm)]
+    optimizer = torch.optim.SGD([model.a.weight, model.a.bias], lr=1.0)
+    valid = torch.ones(len(x)).bool()
+    with DpEngine(model, PLAN, groups, optimizer, SeededNoise(1)) as engine:
+        engine.step(lambda rows: squares(model(x[rows])), valid)
+        later.append(True)
+        with pytest.raises(EngineError, match=f"{kept} changes while it is trained"):
+            engine.step(lambda rows: squares(model(x[rows])), valid)
+
+
 def test_a_class_whose_methods_do_the_work_is_refused():
     """Nobody has seen what they do."""
     model = Own(lambda m, x: m.a(x), a=linear())

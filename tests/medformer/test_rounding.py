@@ -51,6 +51,8 @@ def test_by_example():
     assert (percent_up(0.35011), percent_up(0.83, 0), percent_down(0.64999)) == (
         "35.1 %", "83 %", "64.9 %",
     )  # fmt: skip
+    assert (percent_up(0.3500000001), percent_down(0.3499999999)) == ("35.1 %", "34.9 %")
+    assert (digits_up(1.000000001e-5), digits_down(9.99999999e-6)) == ("1.01e-05", "9.99e-06")
     assert (exact(8.0), exact(7.0000001), exact(1e-5)) == ("8", "7.0000001", "1e-05")
     assert rounded_up(float("inf")) == "inf"
 

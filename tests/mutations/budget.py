@@ -290,4 +290,12 @@ BUDGET = (
         SMALL,
         audited=False,
     ),
+    Mutation(
+        "what is shown is rounded to six digits first",
+        "medformer/rounding.py",
+        'return Decimal(f"{value:.12g}")',
+        'return Decimal(f"{value:.6g}")',
+        ("../medformer/test_rounding.py",),
+        audited=False,
+    ),
 )

@@ -189,4 +189,20 @@ MECHANISM = (
         "return {n: named[n].detach().numpy().copy() for n in shared_names(names)}",
         "return {n: named[n].detach().numpy().copy() for n in names}",
     ),
+    Mutation(
+        "a parameter that a model's own code writes to later passes",
+        "client/privacy/watch.py",
+        "self._kept = [*model.named_buffers(), *model.named_parameters()]",
+        "self._kept = [*model.named_buffers()]",
+        ("test_engine_models.py",),
+        audited=False,
+    ),
+    Mutation(
+        "only the first row's loss is held against the other rows",
+        "client/privacy/watch.py",
+        "if neighbours_of(losses, output, (0, len(losses) - 1)):",
+        "if neighbours_of(losses, output, (0,)):",
+        ("test_engine_models.py",),
+        audited=False,
+    ),
 )
