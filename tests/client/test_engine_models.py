@@ -42,6 +42,12 @@ def linear() -> nn.Linear:
     return nn.Linear(6, 6)
 
 
+def zero() -> nn.Linear:
+    layer = nn.Linear(6, 6, bias=False)
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
 def attention(**settings: bool) -> nn.MultiheadAttention:
     return nn.MultiheadAttention(6, 2, **settings)
 
@@ -255,6 +261,10 @@ BAD: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "axes swapped": (
         lambda: Own(lambda m, x: m.a(x.transpose(0, 1)).transpose(0, 1), a=linear()),
         TOKENS, "a loop over the rows contradicts"),
+    "mixing behind layers that begin at zero": (
+        lambda: Own(lambda m, x: m.a(x) + m.c(m.b(x - x.mean(0))),
+                    a=linear(), b=zero(), c=zero()),
+        VECTORS, "lets the rows of a batch see each other"),
     "parts of the batch": (
         lambda: Own(lambda m, x: torch.cat([m.a(part) for part in x.split(2)]), a=linear()),
         TOKENS, "call it with the whole batch"),

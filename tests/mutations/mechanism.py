@@ -205,4 +205,12 @@ MECHANISM = (
         ("test_engine_models.py",),
         audited=False,
     ),
+    Mutation(
+        "a model is checked as it begins, where zeros hide what comes before them",
+        "client/privacy/alone.py",
+        "p.add_(STIR * torch.randn(p.shape, generator=self._random))",
+        "torch.randn(p.shape, generator=self._random)",
+        ("test_engine_models.py",),
+        audited=False,
+    ),
 )
