@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from client.privacy.accounting import ARITHMETIC_EPSILON, Steps, epsilons, gaussian_epsilon
-from client.privacy.composition import ARITHMETIC, Budget, Cost, renyi
+from client.privacy.composition import ARITHMETIC, LARGEST_ORDER, Budget, Cost, renyi
 from client.privacy.ledger import Ledger, LedgerError
 from client.privacy.plan import SPARE, PrivacyPlan, solve
 from client.privacy.refusals import BadRequest, BudgetExhausted
@@ -85,6 +85,24 @@ def test_the_divergence_of_a_run_is_that_of_all_its_steps_and_of_discrete_noise(
     wanted = sum(renyi(s, budget.order) for s in steps) + ARITHMETIC
     for turned in (steps, steps[::-1]):
         assert budget.cost(1.0, 1e-5, turned).renyi == pytest.approx(wanted, rel=1e-12)
+
+
+def test_the_allowance_of_a_divergence_is_enough_at_every_order():
+    """Likelihoods that change by a factor of up to e^x change a divergence of order a by up to
+    x (2a - 1) / (a - 1)."""
+    assert all(
+        ARITHMETIC_EPSILON * (2 * a - 1) / (a - 1) <= ARITHMETIC for a in range(2, LARGEST_ORDER)
+    )
+
+
+def test_what_is_left_is_never_shown_larger_than_it_is():
+    """Under both rules; what a run costs is never shown smaller."""
+    basic = Budget("basic", 3.0, 1e-5)
+    words = basic.left(Cost(2.0004, 0.9996e-6), Cost(1.0, 1e-6))
+    assert words.startswith("0.999 and 9e-06 are left")
+    rdp = Budget("rdp", 3.0, 1e-5, 4, 0.5)
+    words = rdp.left(Cost(0.0, 0.0, 0.2504), Cost(1.0, 1e-6, 0.2501))
+    assert "order 4 is 0.251, and 0.249 are left" in words
 
 
 def test_spares_are_for_all_rounds_together(tmp_path: Path):

@@ -192,6 +192,28 @@ def test_noise_that_the_engine_could_not_add_is_refused_before_budget_is_spent(
     assert not [row for row in ledger_rows(guard.folder) if row["kind"] == "reservation"]
 
 
+@pytest.mark.parametrize("more", [-1, 1])
+def test_an_answer_of_more_or_fewer_steps_than_planned_does_not_leave(
+    open_guard: Open,
+    site: Site,
+    schedule: Schedule,
+    monkeypatch: pytest.MonkeyPatch,
+    more: int,
+):
+    """Each step costs what the plan says of it, and a step that is missing is a mistake too."""
+
+    def other(model, site, records, phase, *rest):  # type: ignore[no-untyped-def]
+        steps = {"local_steps": phase.local_steps + more}
+        return training.train_round(model, site, records, phase.model_copy(update=steps), *rest)
+
+    monkeypatch.setattr("client.guard.train_round", other)
+    guard = open_guard(site)
+    guard.handle(admit(schedule))
+    answer = guard.handle(train(schedule))
+    assert isinstance(answer, Refusal)
+    assert answer.code == "internal-error"
+
+
 def test_the_same_request_gets_the_same_bytes_for_free(
     open_guard: Open, site: Site, schedule: Schedule
 ):

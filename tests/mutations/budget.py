@@ -298,4 +298,28 @@ BUDGET = (
         ("../medformer/test_rounding.py",),
         audited=False,
     ),
+    Mutation(
+        "a divergence has the allowance of an epsilon",
+        COMPOSITION,
+        "ARITHMETIC = 3 * ARITHMETIC_EPSILON",
+        "ARITHMETIC = ARITHMETIC_EPSILON",
+        LEDGERS,
+        audited=False,
+    ),
+    Mutation(
+        "nobody counts the steps that were taken",
+        "client/guard.py",
+        "if taken != plan.steps_per_round:",
+        "if taken < 0:",
+        ("test_guard.py",),
+        audited=False,
+    ),
+    Mutation(
+        "what is left of a divergence is rounded up",
+        COMPOSITION,
+        'f"and {rounded_down(max(0.0, self.limit - total.renyi))} are left"',
+        'f"and {rounded_up(max(0.0, self.limit - total.renyi))} are left"',
+        LEDGERS,
+        audited=False,
+    ),
 )
