@@ -41,6 +41,22 @@ def test_a_budget_that_was_lowered_stays_lowered(tmp_path: Path, rule: str, part
         assert ledger.budget() == (lowest.lifetime_epsilon, lowest.lifetime_delta)
 
 
+def test_a_ledger_stays_with_the_unit_that_it_was_registered_for(tmp_path: Path):
+    """Costs of images are no costs of patients."""
+    Ledger(tmp_path / "l", declared()).close()
+    with pytest.raises(LedgerError, match="registered for unit 'image'"):
+        Ledger(tmp_path / "l", declared().model_copy(update={"unit": "patient"}))
+
+
+def test_a_run_cannot_go_on_with_another_schedule_or_model(tmp_path: Path):
+    """What was admitted is what was paid for."""
+    with Ledger(tmp_path / "l", declared()) as ledger:
+        ledger.reserve("one", "schedule", "model", plan(1.0))
+        for schedule, model in (("other", "model"), ("schedule", "other")):
+            with pytest.raises(BadRequest, match="admitted with another schedule or model"):
+                ledger.reserve("one", schedule, model, plan(1.0))
+
+
 @pytest.mark.parametrize("part", ["epsilon", "delta"])
 def test_of_several_registered_budgets_the_smallest_counts(part: str):
     """Whatever order their rows stand in; under `rdp` its limit counts too."""

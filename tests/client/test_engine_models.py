@@ -14,6 +14,7 @@ from client.privacy.bookkeeping import RULES
 from client.privacy.engine import ClipGroup, DpEngine, EngineError
 from client.privacy.noise import SeededNoise
 from medformer.layers import Latents
+from medformer.model import Medformer
 from tests.client.test_engine import PLAN
 
 COUNT = 5
@@ -449,3 +450,11 @@ def test_the_lists_hold_what_there_are_rules_for():
     assert {kind for kind in RULES if kind is not Latents} == set(modules.BOOKED)
     listed = [*modules.BOOKED, *modules.GUESTS, *modules.PLAIN, *modules.AXIS]
     assert len(listed) == len(set(listed))
+
+
+def test_a_hook_on_a_layer_of_this_projects_model_is_looked_at(model: Medformer):
+    """The model itself is not run on random rows, but code that others hang on it is."""
+    assert not list(modules.to_be_run(model))
+    layer = next(module for module in model.modules() if type(module) is nn.Linear)
+    layer.register_forward_hook(lambda *_: None)
+    assert [module for _, module in modules.to_be_run(model)] == [layer]

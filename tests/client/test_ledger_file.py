@@ -326,3 +326,13 @@ def test_an_anchor_begins_at_any_row(tmp_path: Path):
     newest = read_anchor(anchor)
     assert newest is not None
     assert newest.kind == "anchor"
+
+
+def test_the_anchor_of_another_ledger_stops_everything(tmp_path: Path):
+    """Also one that is shorter, whose row would otherwise pass for one that stands."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    used(mine, runs=2, anchor=tmp_path / "mine.json")
+    with Ledger(other / FILE, PRIVACY, tmp_path / "other.json") as ledger:
+        ledger.reserve("another", "s", "m", plan())
+    with pytest.raises(LedgerError, match="is not the one that its anchor"):
+        used(mine, runs=2, anchor=tmp_path / "other.json")

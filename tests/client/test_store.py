@@ -85,3 +85,19 @@ def test_an_answer_is_on_the_ledger_only_when_it_is_on_the_disk(
     assert isinstance(lost, Refusal)
     assert lost.code == "attempt-lost"
     assert isinstance(guard.handle(train(schedule, attempt=1)), TrainAnswer)
+
+
+def test_the_sites_own_tensors_are_on_the_disk_before_the_answer(
+    open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+):
+    """An answer that is kept without them would let the next round go on from older ones."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    guard = open_guard(site)
+    guard.handle(admit(schedule))
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put_state", full)
+        assert isinstance(guard.handle(train(schedule)), Refusal)
+    assert not list(guard.folder.glob("runs/run-1/answers/*"))

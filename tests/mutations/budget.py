@@ -322,4 +322,20 @@ BUDGET = (
         LEDGERS,
         audited=False,
     ),
+    Mutation(
+        "a ledger of images is charged for patients",
+        LEDGER,
+        'if any(b["unit"] != privacy.unit for b in rows):',
+        'if any(b["unit"] == "" for b in rows):',
+        LEDGERS,
+        audited=False,
+    ),
+    Mutation(
+        "an admitted run goes on with another model",
+        LEDGER,
+        "if (standing.schedule, standing.model) != (schedule, model):",
+        "if standing.schedule != schedule:",
+        LEDGERS,
+        audited=False,
+    ),
 )

@@ -192,4 +192,22 @@ DURABILITY = (
         CRASH,
         audited=False,
     ),
+    Mutation(
+        "the answer is on the disk before the tensors that the next round begins from",
+        GUARD,
+        "        store.put_state(request.round, request.attempt, after)\n"
+        "        digest = store.put_answer(key, answer)\n",
+        "        digest = store.put_answer(key, answer)\n"
+        "        store.put_state(request.round, request.attempt, after)\n",
+        ("test_store.py",),
+        audited=False,
+    ),
+    Mutation(
+        "the anchor of another ledger passes",
+        "client/privacy/anchor.py",
+        "    if newest != rows[newest.seq - 1]:",
+        "    if newest.seq > len(rows):",
+        CRASH,
+        audited=False,
+    ),
 )
