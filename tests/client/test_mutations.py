@@ -1,4 +1,4 @@
-"""The mutations that docs/privacy.md shows are still those of these sources, and one is run."""
+"""The mutations that docs/mutations.md shows are still those of these sources, and one is run."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_every_mutation_changes_the_sources_and_was_caught(mutation: Mutation):
 def test_the_table_of_the_documentation_is_the_result():
     """As `as_table` writes it."""
     rows = json.loads(RESULT.read_text())["rows"]
-    assert as_table(rows) in (ROOT / "docs" / "privacy.md").read_text()
+    assert as_table(rows) in (ROOT / "docs" / "mutations.md").read_text()
 
 
 def test_a_mutation_that_is_no_longer_there_is_named():

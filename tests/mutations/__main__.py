@@ -4,8 +4,8 @@
 
 Each mutation is a change of a line or two in a copy of the sources. Then two audits run there,
 unless no audit can notice, and tests of the client: all, or the files that the mutation names. A
-mutation that neither notices is a hole in the tests: exit code 1. docs/privacy.md shows the file as
-a table. About 50 minutes; goes on where it stopped.
+mutation that neither notices is a hole in the tests: exit code 1. docs/mutations.md shows the file
+as a table. About 50 minutes; goes on where it stopped.
 """
 
 import argparse

@@ -36,7 +36,7 @@ SHOWN = 3
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return what docs/privacy.md shows of the result, in the order of `MUTATIONS`."""
+    """Return what docs/mutations.md shows of the result, in the order of `MUTATIONS`."""
     by_name = {row["mutation"]: row for row in rows}
     lines = ["| mutation | audit | tests |", "|---|---|---|"]
     for mutation in MUTATIONS:
