@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 
-from client.checks import Check
+from client.check_line import Check
 from client.data import codecs
 from client.data.card import Card
 from client.data.census import Census, census

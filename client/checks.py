@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 import client
+from client.check_headers import lines, one_patient
+from client.check_line import Check
 from client.data.card import Card
 from client.data.manifest import compare
 from client.data.medical import PACKAGES
@@ -40,16 +41,6 @@ NAMED = 5
 NEEDED = 2**30
 """Bytes: two kept answers and five local states of the largest preset, and as much again as one of
 them for ledger, manifest and logs."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line."""
-
-    name: str
-    state: Literal["OK", "NOTE", "FIX"]
-    """NOTE: it works, and somebody should know. FIX: it does not work."""
-    text: str
 
 
 @dataclass(frozen=True)
@@ -101,8 +92,6 @@ def every(place: Place, card: Card, first: Sequence[Check], *, offline: bool = F
         first: From `at_start`.
         offline: Dial nobody.
     """
-    from client.check_headers import one_patient
-
     looks: list[tuple[str, Callable[[Place], Lines]]] = [
         ("words", _words),
         ("patients", lambda place: one_patient(place.site, card)),
@@ -121,8 +110,8 @@ def every(place: Place, card: Card, first: Sequence[Check], *, offline: bool = F
         looks.append(("server", _server))
     bad, told = False, set[Check]()
     begun = [line for line in first if line.name != "start"]  # and what `site up` alone needs
-    for lines in (_data(card), begun, *(_told(name, look, place) for name, look in looks)):
-        for line in lines:
+    for part in (_data(card), begun, *(_told(name, look, place) for name, look in looks)):
+        for line in part:
             bad |= line.state == "FIX"
             if line not in told:  # what `site up` looks at too is said once
                 yield line
@@ -185,8 +174,6 @@ def _packages(place: Place) -> Lines:
 
 
 def _headers(place: Place) -> Lines:
-    from client.check_headers import lines
-
     package = PACKAGES.get(place.site.data.source)
     if package is not None and find_spec(package) is not None:
         yield from lines(place.site)

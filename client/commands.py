@@ -248,7 +248,8 @@ def _check(arguments: argparse.Namespace) -> None:
     import json
     from dataclasses import asdict
 
-    from client.checks import Check, Place, at_start, every
+    from client.check_line import Check
+    from client.checks import Place, at_start, every
     from client.data.card import data_card
     from client.data.card_text import as_text
     from client.launch import act_as_guard

@@ -14,9 +14,10 @@ from itertools import combinations
 import torch
 
 from client.data import doubts, withdrawn
+from client.data.errors import DataError
 from client.data.load import read
 from client.data.near import near_copies, thumbnails
-from client.data.records import DataError, Records, problems
+from client.data.records import Records, problems
 from client.data.sources import Nifti, Volumetric
 from client.site import Site
 from medformer.config import UNLABELLED, Task

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor
 
-from client.data.records import Unusable
+from client.data.errors import Unusable
 from medformer.config import UNLABELLED, Task
 
 MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "null", "nat"})

@@ -11,7 +11,7 @@ from pathlib import Path
 from client.data import codecs
 from client.data.deidentified import Told
 from client.data.dicom.files import files_in, header_of, quiet
-from client.data.records import Unusable
+from client.data.errors import Unusable
 from client.data.sources import Dicom
 from client.data.table import from_table, inside
 from client.site import Site

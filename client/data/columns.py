@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from client.data.records import DataError
+from client.data.errors import DataError
 from client.data.sources import Columns
 from client.data.splits import unaccented, words
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.data.decoder import LENGTH
-from client.data.records import Unusable
+from client.data.errors import Unusable
 from client.data.sources import DECODE_SECONDS
 
 STUCK = 600.0

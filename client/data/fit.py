@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from client.data.records import Unusable
+from client.data.errors import Unusable
 from medformer.config import UNLABELLED
 from medformer.images import SIDES
 

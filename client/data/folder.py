@@ -14,8 +14,9 @@ from torch import Tensor
 
 from client.data import layout, pictures
 from client.data.cells import truth
+from client.data.errors import DataError, Unusable
 from client.data.fit import Fit, fit, padded, padded_mask
-from client.data.records import DataError, Records, Single, Unusable
+from client.data.records import Records, Single
 from client.data.sources import Folder
 from client.data.table import (
     TABLE,

@@ -11,8 +11,8 @@ from decimal import Decimal
 
 import numpy as np
 
+from client.data.errors import Unusable
 from client.data.orientation import CANONICAL, Array, Grid, turned
-from client.data.records import Unusable
 
 UNEVEN = 0.05
 """Part of their distance by which slices may lie off their places."""

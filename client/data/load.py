@@ -11,15 +11,8 @@ import numpy.typing as npt
 import torch
 
 from client.data import doubts, folder, medical, medmnist, npz, withdrawn
-from client.data.records import (
-    DataError,
-    Records,
-    Stack,
-    empty,
-    listed_once,
-    of_known_patients,
-    problems,
-)
+from client.data.errors import DataError
+from client.data.records import Records, Stack, empty, listed_once, of_known_patients, problems
 from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms
 from client.data.stamp import stamp
 from client.site import Site

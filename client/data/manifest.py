@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from client.data import folder, nifti_file
+from client.data.errors import DataError
 from client.data.load import arrays, chosen_rows
-from client.data.records import DataError
 from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms
 from client.data.splits import SPLITS
 from client.data.table import Entry, from_table

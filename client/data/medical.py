@@ -9,8 +9,9 @@ from torch import Tensor
 
 from client.data import dicom, nifti
 from client.data.cells import truth
+from client.data.errors import DataError, Unusable
 from client.data.fit import Fit, fit
-from client.data.records import DataError, Records, Single, Unusable
+from client.data.records import Records, Single
 from client.data.sources import Dicom, Nifti
 from client.data.table import (
     TABLE,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from client.data import npz
-from client.data.records import DataError
+from client.data.errors import DataError
 from client.data.sources import check_side
 from medformer.config import Task, TaskKind
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from client.data.errors import Unusable
 from client.data.geometry import in_place, straightened
 from client.data.nifti_affine import affine_of, sizes_of
 from client.data.nifti_file import Values, files_of, find, identity, numbered, read
 from client.data.orientation import CANONICAL, SHOWN, Array, Grid, difference, plane_of, turned
-from client.data.records import Unusable
 from client.data.sources import LARGEST, Orientation, Window
 from medformer.config import Domain
 

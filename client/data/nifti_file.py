@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from client.data.records import Unusable
+from client.data.errors import Unusable
 
 Values = npt.NDArray[np.float32]
 HEADERS = {348: (108, "f", 40, "h", 344), 540: (168, "q", 16, "q", 4)}

@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from client.data.records import DataError
+from client.data.errors import DataError
 
 Array = npt.NDArray[np.generic]
 Arrays = tuple[Array, dict[str, Array]]

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 
 from client.data import png, tiff
-from client.data.records import Unusable
+from client.data.errors import Unusable
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 SUFFIXES = frozenset(

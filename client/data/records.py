@@ -4,26 +4,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from client.data.errors import DataError as DataError  # what reads records raises it
+from client.data.errors import Unusable as Unusable
+from client.data.fit import Fit
 from medformer.config import UNLABELLED, Domain, Task
-from medformer.errors import MedFormerError, one_line
+from medformer.errors import one_line
 from medformer.images import SIDES
-
-if TYPE_CHECKING:
-    from client.data.fit import Fit
-
-
-class DataError(MedFormerError):
-    """A data file is missing, corrupt or not what the site declares."""
-
-
-class Unusable(Exception):
-    """One record cannot be used; the text says why, for the site's own eyes. It stays inside the
-    source that raised it."""
 
 
 def has_label(labels: Tensor) -> Tensor:
@@ -80,7 +70,7 @@ class Records:
     for the site's own eyes."""
     files: tuple[str, ...] = ()
     """Which file each row is of, "" of one that cannot be used; no entries where rows have none."""
-    fits: tuple["Fit", ...] = ()
+    fits: tuple[Fit, ...] = ()
     """What became of the sides of each record that can be used, where a source fits them."""
 
     def __len__(self) -> int:
@@ -129,7 +119,7 @@ class Single:
     """Its name, and what to look at or what was chosen."""
     file: str = ""
     """The same for the same file, however a table calls it."""
-    fit: "Fit | None" = None
+    fit: Fit | None = None
     """What became of its sides, if its source fits them."""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.data.records import DataError
+from client.data.errors import DataError
 
 DELIMITERS = (",", ";", "\t", "|")
 LINES_A_CELL = 200

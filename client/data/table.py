@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from client.data import cells, columns, sheet
-from client.data.records import DataError, Records, Single, Unusable, grouped, unusable
+from client.data.errors import DataError, Unusable
+from client.data.records import Records, Single, grouped, unusable
 from client.data.sheet import Row, Sheet
 from client.data.sources import Listed
 from client.data.splits import SPLITS, split_of

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from client.data.records import Unusable
+from client.data.errors import Unusable
 
 Array = npt.NDArray[Any]
 LARGEST = 2**28

@@ -7,7 +7,7 @@ out is what differential privacy is about: nothing that is sent may tell of it.
 
 from pathlib import Path
 
-from client.data.records import DataError
+from client.data.errors import DataError
 
 LARGEST = 64 * 1024 * 1024
 """Bytes of the list."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from client.data import folder, medical, nifti_file, pictures
-from client.data.records import DataError, Unusable
+from client.data.errors import DataError, Unusable
 from client.data.sources import Dicom, Folder, Listed, Nifti, Volumetric
 from client.local.store import LocalError
 from client.site import Site

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from client import checks, node, starting
-from client.checks import Check, Place, at_start, every
+from client.check_line import Check
+from client.checks import Place, at_start, every
 from client.data.card import data_card
 from client.joining import init
 from client.launch import LaunchError

@@ -12,7 +12,7 @@ pytest.importorskip("pydicom")
 
 from client.data import codecs, decoder, decoding, dicom
 from client.data.dicom import pixels
-from client.data.records import Unusable
+from client.data.errors import Unusable
 from client.data.sources import Dicom
 from medformer.config import Domain
 from tests.client.encoded import IMAGE, encoded, plain, stored

@@ -27,8 +27,8 @@ from pydicom.uid import (  # noqa: E402
 from client.data import dicom  # noqa: E402
 from client.data.card import data_card  # noqa: E402
 from client.data.dicom.burned_in import burned_in  # noqa: E402
+from client.data.errors import Unusable  # noqa: E402
 from client.data.load import check, forget, load  # noqa: E402
-from client.data.records import Unusable  # noqa: E402
 from client.data.sources import Dicom  # noqa: E402
 from client.site import Privacy, Site  # noqa: E402
 from medformer.config import Domain, Task  # noqa: E402

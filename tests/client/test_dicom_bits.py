@@ -20,7 +20,7 @@ from pydicom.uid import (
 )
 
 from client.data.dicom.bits import Bits, bits_of
-from client.data.records import Unusable
+from client.data.errors import Unusable
 from tests.client.dicom_files import COLOUR, image, saved, shown
 
 VALUES = np.arange(-2048, 2048).reshape(64, 64)

@@ -9,7 +9,7 @@ pytest.importorskip("pydicom")
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from client.data import dicom
-from client.data.records import Unusable
+from client.data.errors import Unusable
 from tests.client.dicom_files import GREY, image, saved
 
 WORDS = np.random.default_rng(0).integers(0, 4096, (300, 320)).astype(np.uint16)

@@ -14,7 +14,7 @@ from pydicom.sequence import Sequence
 
 from client.data import dicom
 from client.data.card import data_card
-from client.data.records import Unusable
+from client.data.errors import Unusable
 from client.data.sources import Dicom
 from client.site import Privacy, Site
 from medformer.config import Task

@@ -13,7 +13,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from client.data.dicom.segmented import expanded
 from client.data.dicom.tables import table_of
-from client.data.records import Unusable
+from client.data.errors import Unusable
 from tests.client.dicom_files import COLOUR, image, shown, table
 
 EVERY = np.arange(2**16, dtype=np.uint16).reshape(256, 256)

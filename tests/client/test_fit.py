@@ -12,9 +12,9 @@ from PIL import Image
 from client.checks import _data
 from client.data.card import data_card
 from client.data.card_text import as_text
+from client.data.errors import Unusable
 from client.data.fit import fit, padded, padded_mask
 from client.data.load import read
-from client.data.records import Unusable
 from client.data.sources import Folder
 from medformer.config import UNLABELLED, Task
 from medformer.images import SIDES

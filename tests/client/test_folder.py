@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from client.data import folder
+from client.data.errors import DataError
 from client.data.load import check, forget, load, read
-from client.data.records import DataError, Records
+from client.data.records import Records
 from client.data.sources import Folder
 from client.data.table import hashed_split
 from client.guard import Guard

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from client.data.errors import Unusable
 from client.data.geometry import Place, Stack, in_place, laid, stacked, straightened
 from client.data.orientation import Grid
-from client.data.records import Unusable
 
 SIDES = (20, 24)
 HEAD = np.array([0.0, 0.0, 1.0])

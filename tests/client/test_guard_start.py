@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from client.data.records import DataError
+from client.data.errors import DataError
 from client.guard import Guard
 from client.guard_rpc.__main__ import _serve
 from client.guard_rpc.server import ServiceError

@@ -6,8 +6,9 @@ import pytest
 
 from client.data import doubts
 from client.data.card import data_card
+from client.data.errors import DataError
 from client.data.load import check, read
-from client.data.records import DataError, Records
+from client.data.records import Records
 from client.site import Site
 from tests.client.pictures import draw, folder_site
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from client.data.errors import DataError
 from client.data.load import load
 from client.data.manifest import FILE, Changes, compare, hashes
-from client.data.records import DataError
 from client.data.stamp import stamp
 from client.guard import Guard
 from client.privacy.ledger import Ledger

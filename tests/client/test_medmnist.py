@@ -6,7 +6,7 @@ import pytest
 from medmnist import INFO
 
 from client.data import medmnist
-from client.data.records import DataError
+from client.data.errors import DataError
 from client.data.sources import MEDMNIST_SIDES, MedMnist
 from simulations.scenario import ANATOMY, ScenarioSite, describe
 

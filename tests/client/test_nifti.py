@@ -11,8 +11,8 @@ nib = pytest.importorskip("nibabel")
 from nibabel.testing import data_path  # noqa: E402
 
 from client.data import medical, nifti  # noqa: E402
+from client.data.errors import Unusable  # noqa: E402
 from client.data.load import check, forget, load  # noqa: E402
-from client.data.records import Unusable  # noqa: E402
 from client.data.sources import Nifti  # noqa: E402
 from client.data.volumes import fitted, fitted_mask  # noqa: E402
 from client.site import Privacy, Site  # noqa: E402

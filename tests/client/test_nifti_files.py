@@ -11,8 +11,8 @@ import torch
 nib = pytest.importorskip("nibabel")
 
 from client.data import nifti  # noqa: E402
+from client.data.errors import Unusable  # noqa: E402
 from client.data.load import forget, load  # noqa: E402
-from client.data.records import Unusable  # noqa: E402
 from client.data.sources import Nifti  # noqa: E402
 from client.local.images import found, opened  # noqa: E402
 from client.site import Privacy, Site  # noqa: E402

@@ -11,8 +11,8 @@ import torch
 from medmnist import INFO
 
 from client.data import medmnist, npz
+from client.data.errors import DataError
 from client.data.load import read
-from client.data.records import DataError
 from client.data.sources import MEDMNIST_SIDES, Npz
 from client.site import Privacy, Site
 from medformer.config import Domain, Task

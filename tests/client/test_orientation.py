@@ -12,9 +12,9 @@ import torch
 from client.data import dicom, nifti
 from client.data.card import data_card
 from client.data.card_text import as_text
+from client.data.errors import Unusable
 from client.data.load import read
 from client.data.orientation import Grid, difference, grid_of, turned
-from client.data.records import Unusable
 from client.local.images import opened
 from medformer.config import Domain, Task
 from tests.client import heads

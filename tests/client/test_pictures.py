@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from client.data import pictures
-from client.data.records import Unusable
+from client.data.errors import Unusable
 
 H, W = 20, 24
 RNG = np.random.default_rng(0)

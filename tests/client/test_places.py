@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from client.data import dicom
-from client.data.records import Unusable
+from client.data.errors import Unusable
 from medformer.config import Domain
 from tests.client import heads
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.data.errors import DataError
 from client.data.load import check, read
-from client.data.records import DataError, empty
+from client.data.records import empty
 from client.evaluation import evaluate
 from client.guard import Guard
 from client.site import Site

@@ -12,8 +12,8 @@ from client.data import doubts, sheet
 from client.data.card import data_card
 from client.data.cells import truth
 from client.data.columns import grouping, unclear
+from client.data.errors import DataError, Unusable
 from client.data.load import check, forget, load, read
-from client.data.records import DataError, Unusable
 from client.data.sources import Columns
 from client.data.splits import like_a_split, split_of
 from client.site import Site

@@ -8,8 +8,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from client.data.errors import DataError
 from client.data.load import check, load, read
-from client.data.records import DataError, Records, Stack, pooled
+from client.data.records import Records, Stack, pooled
 from client.data.units import Units
 from client.guard import Guard
 from client.privacy.engine import DpEngine

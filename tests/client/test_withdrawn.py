@@ -15,8 +15,9 @@ from client import guard as guard_module
 from client.data import load as load_module
 from client.data.card import data_card
 from client.data.card_text import as_text
+from client.data.errors import DataError
 from client.data.load import forget, load, read
-from client.data.records import DataError, Records
+from client.data.records import Records
 from client.guard import Guard
 from client.site import Site
 from server.protocol import AdmitAnswer, Schedule, TrainAnswer

@@ -17,8 +17,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from PIL import Image
 
 from client.data import decoding, npz
+from client.data.errors import DataError, Unusable
 from client.data.load import read
-from client.data.records import DataError, Unusable
 from client.data.sources import Folder, Npz
 from client.guard import Guard
 from client.privacy.chain import FILE, LedgerError

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.data.dicom.codestream import precision
-from client.data.records import Unusable
+from client.data.errors import Unusable
 
 Array = npt.NDArray[Any]
 RLE = "1.2.840.10008.1.2.5"

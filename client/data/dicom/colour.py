@@ -13,7 +13,7 @@ from client.data.dicom.files import byte_order
 from client.data.dicom.groups import attribute
 from client.data.dicom.segmented import expanded
 from client.data.dicom.tables import Table, believed, described, table_of
-from client.data.records import Unusable
+from client.data.errors import Unusable
 
 Array = npt.NDArray[Any]
 COLOURS = ("Red", "Green", "Blue")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from client.data import codecs
-from client.data.records import Unusable
+from client.data.errors import Unusable
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BEGINS = 144

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from client.data.dicom.bits import Bits
 from client.data.dicom.groups import holders
 from client.data.dicom.tables import Table, table_of
-from client.data.records import Unusable
+from client.data.errors import Unusable
 
 Array = npt.NDArray[Any]
 PROJECTIONS = ("1.2.840.10008.5.1.4.1.1.12.1", "1.2.840.10008.5.1.4.1.1.12.2")

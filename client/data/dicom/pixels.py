@@ -8,7 +8,7 @@ import numpy.typing as npt
 from client.data.decoding import decoder
 from client.data.dicom.bits import bits_of
 from client.data.dicom.files import decoded_bytes, too_large
-from client.data.records import Unusable
+from client.data.errors import Unusable
 
 Array = npt.NDArray[Any]
 LOSSY = frozenset({

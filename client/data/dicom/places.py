@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from client.data.dicom.groups import attribute
+from client.data.errors import Unusable
 from client.data.geometry import Place, Stack, stacked
-from client.data.records import Unusable
 
 UNKNOWN = (
     "do not say how their frames lie in the patient and are read as they are stored. Look whether "

@@ -26,8 +26,8 @@ from client.data.dicom.places import (
     stack_of,
 )
 from client.data.dicom.values import shown
+from client.data.errors import Unusable
 from client.data.geometry import Stack, laid, stacked
-from client.data.records import Unusable
 from client.data.sources import DECODE_SECONDS, LARGEST, Orientation, Window
 from medformer.config import Domain
 

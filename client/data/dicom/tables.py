@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from client.data.records import Unusable
+from client.data.errors import Unusable
 
 Array = npt.NDArray[Any]
 SPARE = 2

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from client.data.dicom.frames import Frame
 from client.data.dicom.modality import Linear, of_one_kind
 from client.data.dicom.windows import Range, Voi, same
-from client.data.records import Unusable
+from client.data.errors import Unusable
 from client.data.sources import Window
 
 Array = npt.NDArray[Any]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from client.data.dicom.groups import holders
 from client.data.dicom.tables import Table, table_of
-from client.data.records import Unusable
+from client.data.errors import Unusable
 
 Array = npt.NDArray[Any]
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from client.data import medmnist, npz
-from client.data.records import DataError
+from client.data.errors import DataError
 from medformer.config import Domain, Task
 from simulations.scenario import ANATOMY
 
