@@ -109,7 +109,7 @@ def test_whatever_a_file_is_it_gets_a_line(made, site: Site, tmp_path: Path):
         made[1], site, tmp_path, tmp_path / "missing.png", tmp_path / "what.xyz")}  # fmt: skip
     assert lines["chest-0.png"] == alone[0]
     reasons = {
-        "text.png": "is no PNG", "cut.png": "cannot be read", "scan.dcm": "no DICOM file",
+        "text.png": "is no PNG", "cut.png": "is damaged", "scan.dcm": "no DICOM file",
         "scan.nii": "is no NIfTI", "a.npz": "cannot be read", "object.npz": "Object arrays",
         "other.npz": "holds no array `images`", "nan.npz:images:0": "NaN",
         "small.png": "fewer than 16", "missing.png": "no such file", "what.xyz": "no such file",
