@@ -16,7 +16,7 @@ from client.data.card import Card
 from client.data.census import Census, census
 from client.data.deidentified import Told
 from client.data.sources import Dicom
-from client.data.table import TABLE
+from client.data.table import TABLE, from_table
 from client.site import Site
 
 NAMED = 6
@@ -142,8 +142,6 @@ def _ids(told: Told, site: Site) -> Iterator[Check]:
 
 
 def _table_has_patients(site: Site) -> bool:
-    from client.data.table import from_table
-
     assert isinstance(site.data, Dicom)
     entries = from_table(site.data, sorted({task.labels for task in site.tasks}))
     return bool(entries) and all(entry.patient for entry in entries)

@@ -22,7 +22,7 @@ from client.joining import KEY, REQUEST, known_by
 from client.kit import AUTHORITY, read_kit, verify_kit
 from client.launch import separation
 from client.node import HEALTH_PORT, Node
-from client.permissions import installed_code, only_ours, private_key
+from client.permissions import installed_code, private_key
 from client.policy import load_policy
 from client.privacy import ledger_file
 from client.privacy.anchor import held_by_anchor
@@ -30,7 +30,7 @@ from client.privacy.chain import FILE
 from client.privacy.composition import Budget, Cost
 from client.privacy.ledger import registrable
 from client.site import Site
-from client.starting import AlreadyUp, Start, conditions
+from client.starting import AlreadyUp, Start, conditions, only_ours_to_write
 from client.users import users_of
 from medformer.errors import ConfigError, MedFormerError
 from medformer.rounding import digits_down, exact, percent_down, rounded_down
@@ -275,10 +275,7 @@ def _files(place: Place) -> Lines:
 
 def _settings(place: Place) -> Lines:
     """What the guard reads, and does not start where others can write it."""
-    read = (place.folder / "site.yaml", place.folder / "policy.yaml", place.site.withdrawn)
-    for file in read:
-        if file is not None and file.exists():
-            only_ours(file)
+    only_ours_to_write(place.folder, place.site)
     yield from ()
 
 

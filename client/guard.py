@@ -29,7 +29,7 @@ from client.privacy.engine import DpEngine, clip_groups
 from client.privacy.ledger import Ledger, Reservation
 from client.privacy.modules import EngineError
 from client.privacy.noise import NoiseSource
-from client.privacy.plan import PhasePlan, PrivacyPlan, count_sensitivity, learning_rate, solve
+from client.privacy.plan import PhasePlan, PrivacyPlan, count_sensitivity, learning_rate
 from client.privacy.refusals import (
     ApprovalPending,
     AttemptLost,
@@ -40,7 +40,7 @@ from client.privacy.refusals import (
 )
 from client.site import Site
 from client.store import Store, StoreError, exclusive
-from client.trainable import check_trainable
+from client.trainable import planned
 from client.training import (
     LocalState,
     as_torch,
@@ -176,17 +176,11 @@ class Guard:
             raise BadRequest(f"the model does not know this site's domain {domain.name}")
         standing = ledger.reservation(request.run_id)
         try:
-            plan = (
-                standing.plan if standing else solve(schedule, self.site.privacy, self.site.tasks)
-            )
-        except ValueError as error:
+            plan = standing.plan if standing else planned(self.site, config, schedule)
+        except (ValueError, EngineError) as error:
             raise PolicyForbids(str(error)) from error
         model = config.model_dump_json()
         if standing is None:
-            try:
-                check_trainable(self.site, config, schedule, plan)
-            except EngineError as error:
-                raise PolicyForbids(str(error)) from error
             self._allowed(ledger, request.run_id, schedule, config, plan)
         kept = ledger.reserve(request.run_id, schedule.canonical(), model, plan)
         return AdmitAnswer(self.site.name, kept.plan.to_json(), kept.hash)

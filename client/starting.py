@@ -12,7 +12,7 @@ from client.joining import known_by
 from client.launch import LaunchError, refuse_root
 from client.node import HEALTH_PORT, Node, NodeError, running
 from client.permissions import installed_code, only_ours
-from client.site import load_site
+from client.site import Site, load_site
 from client.users import users_of
 from medformer.errors import ConfigError
 from medformer.processes import is_taken
@@ -86,8 +86,15 @@ def _key(folder: Path) -> None:
 
 
 def _settings(folder: Path) -> None:
-    """The guard would end at once, again and again, where others can write what it obeys."""
-    site = load_site(folder / "site.yaml")
+    only_ours_to_write(folder, load_site(folder / "site.yaml"))
+
+
+def only_ours_to_write(folder: Path, site: Site) -> None:
+    """See that nobody else can write what the guard obeys: it would end at once, again and again.
+
+    Raises:
+        ExposedError: Others can.
+    """
     for file in (folder / "site.yaml", folder / "policy.yaml", site.withdrawn):
         if file is not None and file.exists():
             only_ours(file)

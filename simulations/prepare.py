@@ -15,9 +15,9 @@ from client.data.load import check
 from client.data.sources import Listed, MedMnist, Npz, Phantoms, Source
 from client.privacy.ledger import Ledger
 from client.privacy.modules import EngineError
-from client.privacy.plan import PrivacyPlan, solve
+from client.privacy.plan import PrivacyPlan
 from client.site import Site, paths_in
-from client.trainable import check_trainable
+from client.trainable import planned
 from medformer.errors import ConfigError
 from medformer.settings import explain
 from medformer.yaml_text import dump
@@ -25,7 +25,7 @@ from server.checkpoints import save_state, write_atomically, write_json
 from server.coordinate import CHECKPOINTS
 from server.federation import Federation
 from server.following import at_work
-from server.protocol import SIMULATED_SITES, Schedule, Tensors
+from server.protocol import SIMULATED_SITES, Tensors
 from server.strategy import State
 from simulations import overlap
 from simulations.partition import divide, fingerprint
@@ -156,11 +156,7 @@ def examine(scenario: Scenario, folder: Path, *, data_root: Path | None, states:
     places = {site.name: states.resolve() / site.name for site in sites}
     plans = {}
     for site in sites:
-        plan = plans[site.name] = _solved(federation.schedule, site)
-        try:
-            check_trainable(site, federation.model, federation.schedule, plan)
-        except EngineError as error:
-            raise ConfigError(f"site {site.name}: {error}") from error
+        plans[site.name] = _planned(federation, site)
         check_budget(site, places[site.name], plans[site.name])
     public = federation.pretraining
     start = untrained(federation, scenario.start) if public is None else None
@@ -183,10 +179,10 @@ def _from_anywhere(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"start": scenario.start.resolve()})
 
 
-def _solved(schedule: Schedule, site: Site) -> PrivacyPlan:
+def _planned(federation: Federation, site: Site) -> PrivacyPlan:
     try:
-        return solve(schedule, site.privacy, site.tasks)
-    except ValueError as error:
+        return planned(site, federation.model, federation.schedule)
+    except (ValueError, EngineError) as error:
         raise ConfigError(f"site {site.name}: {error}") from error
 
 
