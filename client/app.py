@@ -1,7 +1,7 @@
 """Flower ClientApp: hands a message to the site's guard and returns the guard's answer.
 
 It sees no record and decides nothing, because a consortium's bundle is code that somebody else
-wrote. It imports flwr and server/protocol.py only; the way to the guard is loaded at the first
+wrote. It imports flwr and server/protocol/ only; the way to the guard is loaded at the first
 message.
 """
 

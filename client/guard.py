@@ -19,18 +19,18 @@ import numpy as np
 from pydantic import ValidationError
 from torch import Tensor
 
+from client import release
 from client.data.load import load
 from client.data.records import Records
 from client.evaluation import evaluate
+from client.ledger.ledger import Ledger, Reservation
 from client.policy import Policy
-from client.privacy import release
-from client.privacy.balance import noisy_counts, weighted
+from client.privacy.class_counts import noisy_counts, weighted
 from client.privacy.engine import DpEngine, clip_groups
-from client.privacy.ledger import Ledger, Reservation
-from client.privacy.modules import EngineError
+from client.privacy.models.modules import EngineError
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import PhasePlan, PrivacyPlan, count_sensitivity, learning_rate
-from client.privacy.refusals import (
+from client.refusals import (
     ApprovalPending,
     AttemptLost,
     BadRequest,
@@ -39,7 +39,7 @@ from client.privacy.refusals import (
     Refused,
 )
 from client.site import Site
-from client.store import Store, StoreError, exclusive
+from client.state import Store, StoreError, exclusive
 from client.trainable import planned
 from client.training import (
     LocalState,

@@ -13,11 +13,11 @@ from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt
 
 from client.privacy.meaning import most_found, percent
 from client.privacy.plan import PrivacyPlan
-from client.privacy.refusals import ClosedNow, PolicyForbids
+from client.refusals import ClosedNow, PolicyForbids
 from client.site import Site
+from medformer.common.rounding import digits_up, exact, rounded_up
+from medformer.common.yaml_file import read_yaml
 from medformer.config import Frozen, ModelConfig
-from medformer.rounding import digits_up, exact, rounded_up
-from medformer.settings import read_yaml
 from server.protocol import Objective, Schedule, spaced
 
 

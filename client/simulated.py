@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from client.guard import Guard
-from client.privacy.ledger import Reservation
+from client.ledger.ledger import Reservation
 from client.privacy.noise import NoiseSource, SeededNoise
 from client.site import load_site
 from medformer.errors import ConfigError

@@ -11,13 +11,13 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from client.data.sources import COLUMNS, Listed, Source, Volumetric
+from medformer.common.rounding import digits_down, digits_up, exact
+from medformer.common.yaml_file import read_yaml
 from medformer.config import LARGEST_VOLUME, Domain, Frozen, GivenPath, Name, Task
-from medformer.rounding import digits_down, digits_up, exact
-from medformer.settings import read_yaml
 from server.protocol import Objective, Phase
 
 Rule = Literal["basic", "rdp"]
-"""How the costs of several runs add up: `client.privacy.composition`."""
+"""How the costs of several runs add up: `client.ledger.composition`."""
 
 
 def _no_switch(file: object) -> object:
@@ -59,8 +59,8 @@ class Privacy(Frozen):
     """Declared upper bound of the number of units, against which delta is checked."""
     class_balance_noise: StrictFloat | None = Field(default=None, ge=1, le=1_000)
     """Count the classes of each classification task once a run, with Gaussian noise of this many
-    times the count's sensitivity, and weigh them in the loss (`client.privacy.balance`). The plan
-    charges the count; 20 costs little. Not counted if left out."""
+    times the count's sensitivity, and weigh them in the loss (`client.privacy.class_counts`). The
+    plan charges the count; 20 costs little. Not counted if left out."""
     unit: Literal["image", "patient"] = "image"
     """Whose presence is hidden: one image, or all images of one patient, where the source says
     whose each image is. `n_public` counts these units."""

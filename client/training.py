@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from client.data.records import Records, Stack
-from client.data.units import Units
+from client.privacy.units import Units
 from client.site import Site
 from medformer.config import ModelConfig, Task
 from medformer.images import Move, standardise
-from medformer.library import seeded
+from medformer.library.models import seeded
 from medformer.model import Medformer
 from medformer.objectives import Batch, Mix, mix_losses, trained_parameters
 from medformer.sharing import is_concept, is_local, shared_names

@@ -14,12 +14,12 @@ from medformer import errors
 from medformer.errors import ConfigError, ExportError, MedFormerError, ModelFileError, ShapeError
 
 if TYPE_CHECKING:
-    from medformer.card import ModelCard, Promise
     from medformer.config import Domain, ModelConfig, Task
-    from medformer.extension import extend
-    from medformer.library import build, load, save
+    from medformer.library.card import ModelCard, Promise
+    from medformer.library.extension import extend
+    from medformer.library.models import build, load, save
+    from medformer.library.vit import load_vit
     from medformer.model import Medformer
-    from medformer.vit import load_vit
 
 __all__ = [
     "ConfigError", "Domain", "ExportError", "MedFormerError", "Medformer", "ModelCard",
@@ -28,9 +28,10 @@ __all__ = [
 ]  # fmt: skip
 
 _HOME = {
-    "ModelCard": "card", "Promise": "card", "Domain": "config", "ModelConfig": "config",
-    "Task": "config", "Medformer": "model", "build": "library", "load": "library",
-    "save": "library", "extend": "extension", "load_vit": "vit",
+    "ModelCard": "library.card", "Promise": "library.card", "Domain": "config",
+    "ModelConfig": "config", "Task": "config", "Medformer": "model", "build": "library.models",
+    "load": "library.models", "save": "library.models", "extend": "library.extension",
+    "load_vit": "library.vit",
 }  # fmt: skip
 """Name -> module of this package that defines it; no module is called as a function is."""
 

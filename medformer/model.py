@@ -13,8 +13,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from medformer.common.yaml_file import explain
 from medformer.config import PRESETS, UNKNOWN, Domain, ModelConfig, Preset, Task, stem_kind
-from medformer.degrade import DEGRADATIONS
+from medformer.degradations import DEGRADATIONS
 from medformer.errors import ConfigError, ShapeError
 from medformer.grid import along_curve, positions
 from medformer.images import Pixels, as_images, over_views, standardise
@@ -31,7 +32,6 @@ from medformer.layers import (
     readout,
     spread,
 )
-from medformer.settings import explain
 from medformer.tasks import probabilities
 
 

@@ -15,10 +15,16 @@ COMMANDS = {
         "what a scenario would cost each site, if it can run; trains nothing",
     ),
     "audit": ("simulations.commands.audit", "try to refute a site's epsilon with canaries"),
-    "report": ("server.commands", "rebuild and name the privacy-budget report of a run folder"),
-    "site": ("client.commands", "what a hospital does by itself, such as checking its data"),
-    "consortium": ("server.consortium", "invite hospitals: certificates and start-up kits"),
-    "model": ("medformer.commands", "look into a model file, export or extend it"),
+    "report": (
+        "server.commands.report",
+        "rebuild and name the privacy-budget report of a run folder",
+    ),
+    "site": ("client.commands.site", "what a hospital does by itself, such as checking its data"),
+    "consortium": (
+        "server.commands.consortium",
+        "invite hospitals: certificates and start-up kits",
+    ),
+    "model": ("medformer.library.commands", "look into a model file, export or extend it"),
 }
 """Name -> module with `configure(parser)` and `run(arguments) -> None`, and help."""
 

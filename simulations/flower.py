@@ -13,20 +13,20 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from client.privacy import release
+from client import release
+from medformer.common.yaml_file import load_yaml
 from medformer.errors import ConfigError
-from medformer.settings import load_yaml
-from server.checkpoints import load_state, write_json
-from server.coordinate import CHECKPOINTS, Run, outcome
-from server.deployment import deploy
-from server.federation import Federation
-from server.fleet import HELLO_WAIT, FlowerFleet
-from server.model_file import write_model
+from server.consortium.deployment import deploy
 from server.protocol import Tensors, run_folder
 from server.report.write import write_report
+from server.run.checkpoints import load_state, write_json
+from server.run.coordinate import CHECKPOINTS, Run, outcome
+from server.run.federation import Federation
+from server.run.fleet import HELLO_WAIT, FlowerFleet
+from server.run.model_file import write_model
 from simulations.board import board
-from simulations.fresh import FreshProcess, in_fresh_process
-from simulations.prepared import MARKER, Prepared, load_prepared, prepare_folder, site_facts
+from simulations.launch.fresh import FreshProcess, in_fresh_process
+from simulations.run_folder import MARKER, Prepared, load_prepared, prepare_folder, site_facts
 
 log = logging.getLogger(__name__)
 ROUND_TIMEOUT = 3_600.0
@@ -80,8 +80,8 @@ def _deploy(grid: Grid, folder: Path, nodes: Path | None, waits: Sequence[float]
 
 def start_of_federation(federation: Federation, folder: Path) -> Tensors:
     """In a helper process, which has torch: public pre-training, or random tensors."""
-    from server.pretraining import initial_shared
-    from simulations.public import start_of
+    from server.run.pretraining import initial_shared
+    from simulations.start.public import start_of
 
     if federation.pretraining is None:
         return initial_shared(federation.model, federation.seed)
@@ -110,7 +110,7 @@ def _prepared(folder: Path, config: Any) -> Prepared:
 
 def public_start(prepared: Prepared, data_root: Path | None) -> Tensors:
     """In a helper process, which has torch: the shared tensors of round 0."""
-    from simulations.public import start_of
+    from simulations.start.public import start_of
 
     return start_of(prepared.federation, prepared.folder, data_root)
 

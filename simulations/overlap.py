@@ -12,7 +12,7 @@ from client.data.load import chosen_rows
 from client.data.sources import Listed, MedMnist, Npz, Source
 from client.privacy.plan import PrivacyPlan
 from client.site import Site
-from medformer.rounding import rounded_up
+from medformer.common.rounding import rounded_up
 
 
 def in_common(sites: Sequence[Site]) -> dict[str, tuple[str, ...]]:

@@ -13,23 +13,23 @@ from pydantic import ValidationError
 from client.data import medmnist, npz
 from client.data.load import check
 from client.data.sources import Listed, MedMnist, Npz, Phantoms, Source
-from client.privacy.ledger import Ledger
-from client.privacy.modules import EngineError
+from client.ledger.ledger import Ledger
+from client.privacy.models.modules import EngineError
 from client.privacy.plan import PrivacyPlan
 from client.site import Site, paths_in
 from client.trainable import planned
+from medformer.common.yaml_file import explain
+from medformer.common.yaml_text import dump
 from medformer.errors import ConfigError
-from medformer.settings import explain
-from medformer.yaml_text import dump
-from server.checkpoints import save_state, write_atomically, write_json
-from server.coordinate import CHECKPOINTS
-from server.federation import Federation
-from server.following import at_work
+from server.consortium.following import at_work
 from server.protocol import SIMULATED_SITES, Tensors
-from server.strategy import State
+from server.run.checkpoints import save_state, write_atomically, write_json
+from server.run.coordinate import CHECKPOINTS
+from server.run.federation import Federation
+from server.run.strategy import State
 from simulations import overlap
 from simulations.partition import divide, fingerprint
-from simulations.prepared import MARKER, Prepared, begun
+from simulations.run_folder import MARKER, Prepared, begun
 from simulations.scenario import (
     Scenario,
     ScenarioSite,
@@ -38,7 +38,7 @@ from simulations.scenario import (
     federation_of,
     privacy_of,
 )
-from simulations.start import untrained
+from simulations.start.warm import untrained
 
 log = logging.getLogger(__name__)
 OWNER = "claimed by process "

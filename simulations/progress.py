@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medformer.rounding import rounded_up
-from simulations.launcher import count_sites
+from medformer.common.rounding import rounded_up
+from simulations.launch.launcher import count_sites
 
 
 class Progress:

@@ -14,17 +14,17 @@ from client.data import medmnist
 from client.data.sources import MedMnist, Phantoms, Source, check_side
 from client.site import Privacy, Rule
 from medformer import phantoms
+from medformer.common.yaml_file import checked, explain, load_document
+from medformer.common.yaml_text import Document, Place, parse
 from medformer.config import Domain, Frozen, GivenPath, ModelConfig, Name, Task, TaskKind
 from medformer.errors import ConfigError
-from medformer.settings import checked, explain, load_document
 from medformer.vocabulary import ANATOMY
 from medformer.words import unknown_words
-from medformer.yaml_text import Document, Place, parse
-from server.federation import Federation, PublicSite, with_public_start
-from server.pretraining import phantom_domains
 from server.protocol import MOST_ROUNDS, Schedule
-from server.recipe import Training
-from simulations.start import warm_start
+from server.run.federation import Federation, PublicSite, with_public_start
+from server.run.pretraining import phantom_domains
+from server.run.recipe import Training
+from simulations.start.warm import warm_start
 
 Baseline = Literal["local-dp", "local-plain", "federated-plain", "centralised-plain"]
 

@@ -16,8 +16,8 @@ from client.simulated import simulated_guard
 from client.site import Privacy, Site
 from medformer.config import Domain, ModelConfig, Task
 from medformer.model import Medformer
-from server.pretraining import initial_shared
 from server.protocol import Admit, Objective, Phase, Schedule, Train, source_hash
+from server.run.pretraining import initial_shared
 
 torch.set_num_threads(1)
 logging.getLogger("client.guard").setLevel(logging.CRITICAL)

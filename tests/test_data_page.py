@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticUndefined
 
-from client.data import codecs, pictures
+from client.data.dicom.decoding import codecs
+from client.data.pictures import reading as pictures
 from client.data.sources import Dicom, Folder, MedMnist, Nifti, Npz, Phantoms
 from medformer.config import Frozen
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from client.privacy import meaning, release
+from client import release
+from client.privacy import meaning
 from simulations import cli
 
 ROOT = Path(__file__).parents[1]

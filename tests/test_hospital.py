@@ -13,8 +13,8 @@ import yaml
 from client.policy import Policy
 from client.site import Site
 from medformer.config import Frozen
-from server.provision import Consortium
-from server.superlink import RunFile
+from server.consortium.provision import Consortium
+from server.consortium.superlink import RunFile
 from simulations import cli
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medformer.files import card_path
+from medformer.library.model_file import card_path
 from simulations.cli import main
 
 README = (Path(__file__).parent.parent / "README.md").read_text()

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.data import doubts, folder, medical, medmnist, npz, withdrawn
+from client.data import medical, medmnist, npz, withdrawn
 from client.data.errors import DataError
+from client.data.folder import doubts
+from client.data.folder import reading as folder
 from client.data.records import Records, Stack, empty, listed_once, of_known_patients, problems
 from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms
 from client.data.stamp import stamp

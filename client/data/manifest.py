@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from client.data import folder, nifti_file
 from client.data.errors import DataError
+from client.data.folder import reading as folder
+from client.data.folder.splits import SPLITS
+from client.data.folder.table import Entry, from_table
 from client.data.load import arrays, chosen_rows
+from client.data.nifti import file as nifti_file
 from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms
-from client.data.splits import SPLITS
-from client.data.table import Entry, from_table
 from client.site import Site
-from medformer.files import replace_file
+from medformer.library.model_file import replace_file
 
 FILE = "manifest.json"
 CHUNK = 2**20

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from client.data import dicom, nifti
-from client.data.cells import truth
 from client.data.errors import DataError, Unusable
 from client.data.fit import Fit, fit
-from client.data.records import Records, Single
-from client.data.sources import Dicom, Nifti
-from client.data.table import (
+from client.data.folder.cells import truth
+from client.data.folder.table import (
     TABLE,
     Entry,
     from_table,
@@ -22,6 +20,8 @@ from client.data.table import (
     records,
     spacing_of,
 )
+from client.data.records import Records, Single
+from client.data.sources import Dicom, Nifti
 from client.data.volumes import fitted, fitted_mask
 from medformer.config import UNLABELLED, Domain, Task
 

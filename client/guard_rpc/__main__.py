@@ -47,8 +47,8 @@ def _serve(arguments: argparse.Namespace, stopped: threading.Event) -> None:
     from client.data.withdrawn import names
     from client.guard import Guard
     from client.guard_rpc.server import GuardService
-    from client.joining import KEY
-    from client.permissions import installed_code, only_ours, private_key
+    from client.node.joining import KEY
+    from client.node.permissions import installed_code, only_ours, private_key
     from client.policy import load_policy
     from client.privacy.noise import SecureNoise
     from client.site import load_site

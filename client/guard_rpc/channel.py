@@ -12,7 +12,7 @@ from client.guard_rpc.messages import (
     answer_from_proto,
     request_to_proto,
 )
-from medformer.sockets import target
+from medformer.common.sockets import target
 from server.protocol import Answer, ProtocolError, Refusal, Request
 
 OPTIONS = (*SIZES, ("grpc.enable_http_proxy", 0))

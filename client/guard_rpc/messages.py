@@ -1,4 +1,4 @@
-"""server/protocol.py as typed protobuf, and back. Imports no learning library."""
+"""server/protocol/ as typed protobuf, and back. Imports no learning library."""
 
 import math
 from collections.abc import Iterable

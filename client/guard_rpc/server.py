@@ -19,10 +19,10 @@ from client.guard_rpc.messages import (
     answer_to_proto,
     request_from_proto,
 )
-from client.permissions import private_state
-from client.privacy.refusals import BadRequest
+from client.node.permissions import private_state
+from client.refusals import BadRequest
+from medformer.common.sockets import fit, target
 from medformer.errors import MedFormerError
-from medformer.sockets import fit, target
 from server.protocol import Answer, ProtocolError, Refusal
 
 log = logging.getLogger(__name__)

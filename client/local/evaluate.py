@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.data import layout
+from client.data.folder import layout
+from client.data.folder.table import TABLE
 from client.data.load import read
 from client.data.records import Records
 from client.data.sources import Folder, Listed
-from client.data.table import TABLE
 from client.evaluation import CHUNK
 from client.local.bootstrap import Bootstrap
 from client.local.finetune import answers

@@ -7,7 +7,7 @@ from typing import Any
 
 from client.local.measures import BINS, GRID
 from client.local.results import Bin, ClassRow, TaskResult
-from medformer.pages import COLOURS, INK, PLOTS, SOFT, inline
+from medformer.common.pages import COLOURS, INK, PLOTS, SOFT, inline
 
 SIDE = 2.6
 """Inches of a plot."""

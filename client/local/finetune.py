@@ -21,12 +21,12 @@ from client.local import calibration, novelty
 from client.local.calibration import Calibration, unweighted
 from client.local.store import Fitted, LocalError, LocalModel
 from client.site import Site
-from client.store import Store, StoreError
+from client.state import Store, StoreError
 from client.training import augmented, final_state
 from medformer import phantoms
 from medformer.config import Frozen
 from medformer.images import Move
-from medformer.library import seeded
+from medformer.library.models import seeded
 from medformer.model import Medformer
 from medformer.objectives import mix_losses, trained_parameters
 from medformer.sharing import is_local

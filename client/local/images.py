@@ -14,8 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.data import folder, medical, nifti_file, pictures
+from client.data import medical
 from client.data.errors import DataError, Unusable
+from client.data.folder import reading as folder
+from client.data.nifti import file as nifti_file
+from client.data.pictures import reading as pictures
 from client.data.sources import Dicom, Folder, Listed, Nifti, Volumetric
 from client.local.store import LocalError
 from client.site import Site

@@ -10,7 +10,7 @@ from client.local import figures
 from client.local.bootstrap import Interval
 from client.local.predict import write
 from client.local.results import Evaluation, TaskResult
-from medformer.pages import STYLE
+from medformer.common.pages import STYLE
 
 OWN = """
 .banner { background: var(--bad); color: #fff; padding: 14px 20px; margin: -40px -48px 28px;

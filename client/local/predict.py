@@ -20,7 +20,7 @@ from client.local.novelty import features
 from client.local.store import LocalError, LocalModel
 from client.site import Site
 from medformer.config import Task
-from medformer.files import replace_file
+from medformer.library.model_file import replace_file
 
 CHUNK = 64
 """Files that are in memory at once."""

@@ -16,12 +16,20 @@ from client.data.sources import Listed
 from client.local.calibration import Calibration
 from client.local.novelty import Novelty
 from client.site import Site
-from client.store import ASIDE_MARK
-from medformer.card import NO_DEVICE, ModelCard, Promise
+from client.state import ASIDE_MARK
 from medformer.config import Domain, Frozen, Task
 from medformer.errors import ConfigError, MedFormerError, ModelFileError
-from medformer.files import Aside, Header, card_path, read_aside, read_header, replace_file, write
-from medformer.library import load
+from medformer.library.card import NO_DEVICE, ModelCard, Promise
+from medformer.library.model_file import (
+    Aside,
+    Header,
+    card_path,
+    read_aside,
+    read_header,
+    replace_file,
+    write,
+)
+from medformer.library.models import load
 from medformer.model import Medformer
 
 MODEL = "model.safetensors"
@@ -187,7 +195,7 @@ def shared_start(path: Path, site: Site) -> Medformer:
         ConfigError: It lacks the site's modality, anatomy or stem.
         ModelFileError: Unreadable, or private images may be recoverable from it.
     """
-    from medformer.files import read_start
+    from medformer.library.model_file import read_start
 
     config, domain = read_start(path).config, site.domain
     for option, name, known in (

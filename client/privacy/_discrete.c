@@ -1,5 +1,5 @@
 /* Optional: what client/privacy/discrete.py does in numpy, in one pass. Built where a compiler is
- * found; the same draws come from the same bits without it (tests/client/test_discrete.py).
+ * found; the same draws come from the same bits without it (tests/client/privacy/test_discrete.py).
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

@@ -3,7 +3,7 @@
 The losses of a step lie on a grid and are never too small (`client.privacy.losses`); their
 composition has a known relative error, which is charged (`client.privacy.tilted`). dp_accounting,
 Opacus' accountants, the Gaussian's closed form and an integral without any grid are the independent
-checks (tests/client/test_accounting.py, tests/client/test_small_deltas.py).
+checks (tests/client/privacy/test_accounting.py, tests/client/privacy/test_small_deltas.py).
 """
 
 import math
@@ -15,7 +15,7 @@ from scipy.special import log_ndtr
 
 from client.privacy.losses import largest_loss, losses
 from client.privacy.tilted import Curve, curve
-from medformer.rounding import rounded_up
+from medformer.common.rounding import rounded_up
 
 ACCOUNTANT = "PLD (connect the dots, tilted FFT)"
 GRID = 5e-4

@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from client.privacy.guests import by_rows
-from client.privacy.modules import GUESTS, EngineError, called
+from client.privacy.models.guests import by_rows
+from client.privacy.models.modules import GUESTS, EngineError, called
 from medformer.layers import Latents
 
 log = logging.getLogger(__name__)
@@ -216,8 +216,9 @@ class Book:
             if rule is None:
                 raise EngineError(
                     f"{called(name, module)} owns parameters and has no per-example "
-                    "gradient rule: put them into layers of torch (client/privacy/modules.py), or, "
-                    "where they are the same for every example, into medformer.layers.Latents, "
+                    "gradient rule: put them into layers of torch "
+                    "(client/privacy/models/modules.py), or, where they are the same for every "
+                    "example, into medformer.layers.Latents, "
                     "which is called with the batch and answers (B, count, width)"
                 )
             self._layers.append((module, partial(rule, self, module, module.forward)))

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from client.privacy.accounting import Steps, epsilon
 from client.privacy.bookkeeping import Book
 from client.privacy.discrete import grid
-from client.privacy.modules import EngineError, check_modules
+from client.privacy.models.modules import EngineError, check_modules
+from client.privacy.models.watch import Watch
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import ALLOWANCE, PhasePlan
-from client.privacy.watch import Watch
-from medformer.rounding import exact
+from medformer.common.rounding import exact
 from server.protocol import Phase
 
 PHYSICAL_BATCH = 128
@@ -135,9 +135,10 @@ class DpEngine:
         physical_batch: Rows that go through the model at once; fewer need less memory, and the
             clipped sum does not depend on it.
     Raises:
-        EngineError: A module that is on no list of client/privacy/modules.py, bounds that do not
-            join to the plan's, or more parameters than the grid allows. At the first call of a
-            model that is not this project's, in `accumulate`: it does not keep examples apart.
+        EngineError: A module that is on no list of client/privacy/models/modules.py, bounds
+            that do not join to the plan's, or more parameters than the grid allows. At the first
+            call of a model that is not this project's, in `accumulate`: it does not keep
+            examples apart.
     """
 
     def __init__(

@@ -5,7 +5,7 @@
 
 import math
 
-from medformer.rounding import exact, percent_up
+from medformer.common.rounding import exact, percent_up
 
 EPSILONS = (0.1, 0.5, 1.0, 2.0, 3.0, 6.0, 8.0, 9.0)
 FALSE_ALARMS = (0.001, 0.01, 0.05, 0.1)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
+from client.ledger.composition import enough_noise
 from client.privacy.accounting import (
     ACCOUNTANT,
     ARITHMETIC_EPSILON,
@@ -20,10 +21,9 @@ from client.privacy.accounting import (
     grid_of,
     solve_noise_multiplier,
 )
-from client.privacy.composition import enough_noise
 from client.site import Privacy
+from medformer.common.rounding import exact
 from medformer.config import Task
-from medformer.rounding import exact
 from server.protocol import Phase, Schedule
 
 SPARE = "spare"
@@ -32,7 +32,8 @@ BALANCE = "class-balance"
 ALLOWANCE = 2.0**-10
 """Part of the bound by which arithmetic may move a sum further than exact numbers would: half of
 it for the rounding to a grid (client/privacy/discrete.py), half for float32 gradients, in which
-adding a unit changes the last bits of the others' (measured in tests/client/test_arithmetic.py)."""
+adding a unit changes the last bits of the others' (measured in
+tests/client/privacy/test_arithmetic.py)."""
 LARGEST_RATE = 1.0
 """A learning rate that follows the noise goes no further: where there is little noise, something
 else limits it (docs/experiments.md, section 1)."""
@@ -93,7 +94,7 @@ class PrivacyPlan:
     progress: tuple[tuple[int, float], ...] = ()
     """(round, epsilon of the steps up to it), never too small, the first and the last round among
     them. Without spare rounds the last is `epsilon`. Progress of the plan, not a guarantee: a round
-    that was trained again is not in it (`server.receipt.epsilon_so_far`)."""
+    that was trained again is not in it (`server.protocol.receipt.epsilon_so_far`)."""
     curve: tuple[tuple[float, float], ...] = ()
     """(delta, epsilon) of every admitted step: each pair is guaranteed, all of them at once."""
     accountant: str = ACCOUNTANT

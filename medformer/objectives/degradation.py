@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medformer.degrade import DEGRADATIONS, degrade
+from medformer.degradations import DEGRADATIONS, degrade
 from medformer.images import standardise
 
 if TYPE_CHECKING:

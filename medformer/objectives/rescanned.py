@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from medformer.degrade import rescan
+from medformer.degradations import rescan
 from medformer.images import standardise
 from medformer.objectives import supervised
 

@@ -1,7 +1,7 @@
 """Restoration: paint the image from a degraded copy; of a colour image, from its grey one.
 
 Colourisation after Zhang et al. 2016 (arXiv:1603.08511), with a squared error instead of classes
-of colour; for one channel, what an acquisition loses instead of colour (medformer/degrade.py).
+of colour; for one channel, what an acquisition loses instead of colour (medformer/degradations.py).
 """
 
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from medformer.degrade import blur, contrast, noise
+from medformer.degradations import blur, contrast, noise
 from medformer.grid import along_curve, patchify, positions
 from medformer.images import standardise
 from medformer.objectives.inpainting import grid_of, pixel_kind

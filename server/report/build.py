@@ -11,8 +11,8 @@ from typing import Any
 from safetensors import safe_open
 
 from medformer.errors import MedFormerError
-from server.coordinate import CHECKPOINTS, LEDGERS, read_metrics
-from server.federation import Federation, PublicSite, load_federation
+from server.run.coordinate import CHECKPOINTS, LEDGERS, read_metrics
+from server.run.federation import Federation, PublicSite, load_federation
 
 SCHEMA_VERSION = 1
 PICTURES = "pictures.json"

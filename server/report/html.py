@@ -8,8 +8,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from medformer.pages import STYLE
-from medformer.rounding import percent_up, rounded_down, rounded_up
+from medformer.common.pages import STYLE
+from medformer.common.rounding import percent_up, rounded_down, rounded_up
 from server.report import plots
 from server.report.numbers import scientific
 from server.report.template import TEMPLATE

@@ -1,10 +1,10 @@
-"""How delta is written in the report; epsilon: `medformer.rounding`."""
+"""How delta is written in the report; epsilon: `medformer.common.rounding`."""
 
 from decimal import ROUND_CEILING, Decimal
 
 from markupsafe import Markup
 
-from medformer.rounding import rounded_up as rounded_up
+from medformer.common.rounding import rounded_up as rounded_up
 
 
 def scientific(value: float) -> Markup:

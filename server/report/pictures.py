@@ -21,12 +21,12 @@ from torch import Tensor
 from medformer import phantoms
 from medformer.config import Domain
 from medformer.images import standardise
+from medformer.library.explain import attention_map, inpainted
 from medformer.model import Medformer
-from medformer.pictures import attention_map, inpainted
-from server.checkpoints import load_state, write_atomically, write_json
-from server.coordinate import CHECKPOINTS
-from server.federation import Federation, load_federation
 from server.report.build import PICTURES
+from server.run.checkpoints import load_state, write_atomically, write_json
+from server.run.coordinate import CHECKPOINTS
+from server.run.federation import Federation, load_federation
 
 IMAGES = 3
 """Images of each kind."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from medformer.pages import COLOURS, LINE, PLOTS, SOFT, inline
-from medformer.rounding import rounded_up
+from medformer.common.pages import COLOURS, LINE, PLOTS, SOFT, inline
+from medformer.common.rounding import rounded_up
 
 MODELS = ("federated-dp", "local-dp", "local-plain", "federated-plain", "centralised-plain")
 MARKERS = "osD^vP*X"

@@ -8,10 +8,10 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from server.checkpoints import write_atomically, write_json
 from server.report.build import ReportError, build
 from server.report.html import render
 from server.report.schema import SCHEMA, schema_json
+from server.run.checkpoints import write_atomically, write_json
 
 
 def write_report(folder: Path, *, simulation: bool = True) -> dict[str, Any]:

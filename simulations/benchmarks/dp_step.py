@@ -31,11 +31,11 @@ from client.privacy import discrete
 from client.privacy.engine import ClipGroup, DpEngine
 from client.privacy.noise import SecureNoise
 from client.privacy.plan import PhasePlan
+from medformer.common.processes import KEEP_MEMORY
 from medformer.config import Domain, ModelConfig, Task
 from medformer.layers import Latents
 from medformer.model import Medformer
 from medformer.objectives import Batch, mix_losses, trained_parameters
-from medformer.processes import KEEP_MEMORY
 from simulations.benchmarks import record
 from simulations.benchmarks.model.speed import peak
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from server.checkpoints import write_atomically
+from server.run.checkpoints import write_atomically
 
 
 def parser(description: str) -> argparse.ArgumentParser:

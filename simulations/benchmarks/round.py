@@ -71,9 +71,9 @@ def as_a_loop(settings: Scenario, folder: Path, data_root: Path | None) -> None:
     import torch
 
     from client.simulated import simulated_guard
-    from server.coordinate import Run
-    from server.pretraining import initial_shared
-    from simulations.baselines import LocalFleet
+    from server.run.coordinate import Run
+    from server.run.pretraining import initial_shared
+    from simulations.baselines.jobs import LocalFleet
     from simulations.flower import finish
     from simulations.prepare import claim_folder, prepare
 

@@ -45,10 +45,10 @@ def run(arguments: argparse.Namespace) -> None:
     import sys
     from functools import partial
 
-    from client.canaries import AuditError, Report, Setup, run_audit
+    from client.audit.canaries import AuditError, Report, Setup, run_audit
     from client.privacy.noise import NoiseSource, SecureNoise, SeededNoise
     from medformer.errors import ConfigError
-    from medformer.files import replace_file
+    from medformer.library.model_file import replace_file
     from simulations.prepare import resolve_sites
     from simulations.scenario import federation_of, load_scenario
 

@@ -99,7 +99,7 @@ def examined(scenario: "Scenario", data_root: Path | None, state_dir: Path | Non
     Raises:
         MedFormerError: `simulate` would refuse the scenario, in the same words.
     """
-    from client.privacy.ledger import FILE
+    from client.ledger.ledger import FILE
     from simulations.prepare import examine
 
     with TemporaryDirectory(prefix="fedmedformer-plan-") as name:
@@ -129,7 +129,7 @@ def copy_ledger(ledger: Path, copy: Path) -> None:
 
 def measurable(scenario: "Scenario", tasks: Sequence["Task"]) -> bool:
     """Whether this is like what was measured: the recipe's phases, and classes of whole images."""
-    from server.recipe import Recipe
+    from server.run.recipe import Recipe
 
     recipe = scenario.recipe or Recipe()
     return (
@@ -145,7 +145,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
     The epsilons at other deltas are of the whole admitted run; all hold at once.
     """
-    from medformer.rounding import digits_up, exact, rounded_down, rounded_up
+    from medformer.common.rounding import digits_up, exact, rounded_down, rounded_up
 
     lines = []
     for row in rows:

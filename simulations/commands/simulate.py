@@ -52,11 +52,11 @@ def run(arguments: argparse.Namespace) -> None:
         if not 0 < wait <= 1_000_000:
             raise ConfigError(f"--{name}-wait must be between 0 and 1000000 s, got {wait:g}")
     folder = (arguments.out or Path("runs") / Path(arguments.scenario).stem).resolve()
-    from simulations.fresh import FreshProcess
+    from simulations.launch.fresh import FreshProcess
 
     baselines = not arguments.no_baselines
     with FreshProcess() as helper:
-        next_ = "simulations.baselines" if baselines else "server.report.pictures"
+        next_ = "simulations.baselines.jobs" if baselines else "server.report.pictures"
         _train(arguments, folder, lambda: helper.load(next_))
         helper.call(compare_and_report, folder, baselines=baselines)
     results = json.loads((folder / "report.json").read_text())["results"]
@@ -65,10 +65,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace, folder: Path, on_done: Callable[[], None]) -> None:
-    from simulations.fresh import FreshProcess
-    from simulations.launcher import count_sites, run_config, run_flower
-    from simulations.prepared import prepare_folder
+    from simulations.launch.fresh import FreshProcess
+    from simulations.launch.launcher import count_sites, run_config, run_flower
     from simulations.progress import Progress, say
+    from simulations.run_folder import prepare_folder
 
     if arguments.resume and _done(folder):
         say(f"{folder}: the federated run is complete")
@@ -119,10 +119,10 @@ def claim(folder: Path, scenario: str, settings: list[str], *, overwrite: bool, 
 def compare_and_report(folder: Path, *, baselines: bool) -> None:
     """What follows the federated run: the baselines, the pictures, and the report again."""
     from server.report.pictures import draw_pictures
-    from simulations.baselines import run_all
+    from simulations.baselines.jobs import run_all
     from simulations.flower import finish
-    from simulations.prepared import load_prepared
     from simulations.progress import say
+    from simulations.run_folder import load_prepared
 
     if baselines:
         run_all(folder, say)
@@ -131,7 +131,7 @@ def compare_and_report(folder: Path, *, baselines: bool) -> None:
 
 
 def _description(path: Path) -> str:
-    from medformer.settings import load_yaml
+    from medformer.common.yaml_file import load_yaml
 
     return str(load_yaml(path).get("description", ""))
 

@@ -9,7 +9,7 @@ from flwr.common.serde import recorddict_to_proto
 
 from client.guard import Guard
 from client.privacy.noise import SecureNoise
-from client.privacy.release import ITEMS
+from client.release import ITEMS
 from medformer.sharing import is_local
 from server.protocol import (
     Answer,
@@ -21,9 +21,9 @@ from server.protocol import (
     source_hash,
     to_content,
 )
-from tests.client.pictures import draw
-from tests.client.test_units import patients_site
+from tests.client.privacy.test_units import patients_site
 from tests.conftest import OPEN, admit, train
+from tests.helpers.pictures import draw
 
 CANARIES = ("CANARY-PATIENT", "train-0-0.png", "labels.csv", "CANARY-FOLDER")
 """What only the site knows: a patient, a file, a table, where they lie."""

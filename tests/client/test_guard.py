@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from client import training
+from client import release, training
 from client.data.load import forget, load
 from client.guard import Guard
-from client.privacy import engine, ledger_file, release
-from client.privacy.refusals import PolicyForbids
+from client.ledger import export as ledger_file
+from client.privacy import engine
+from client.refusals import PolicyForbids
 from client.site import Privacy, Site
-from client.store import Store
+from client.state import Store
 from client.training import initial_state, site_model
 from medformer.images import standardise
 from medformer.sharing import is_local

@@ -9,15 +9,15 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from client.data.card import data_card
+from client.data.card.content import data_card
 from client.data.load import load
 from client.data.records import Records, Stack
 from client.data.sources import Npz
-from client.data.units import Units
 from client.guard import Guard
 from client.privacy.engine import ClipGroup, DpEngine
 from client.privacy.noise import SeededNoise
 from client.privacy.plan import solve
+from client.privacy.units import Units
 from client.site import Privacy, Site
 from client.training import units_of
 from medformer.config import UNLABELLED

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from client.guard import Guard
+from client.ledger.ledger import MOST_WAITING
 from client.policy import Policy, load_policy, summary
-from client.privacy.ledger import MOST_WAITING
 from client.privacy.meaning import most_found, percent
 from client.privacy.noise import SecureNoise
 from client.privacy.plan import solve
-from client.privacy.refusals import ClosedNow
+from client.refusals import ClosedNow
 from client.site import Privacy, Site
+from medformer.common.rounding import rounded_up
 from medformer.errors import ConfigError
-from medformer.rounding import rounded_up
 from server.protocol import Admit, AdmitAnswer, Answer, Refusal, Schedule, TrainAnswer
 from simulations.cli import main
 from tests.conftest import CONFIG, OPEN, admit, ledger_rows, train, write_site
@@ -131,7 +131,7 @@ def test_a_server_cannot_fill_the_disk_with_requests(
     site: Site, schedule: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """So many runs may wait, and no more."""
-    monkeypatch.setattr("client.privacy.ledger.MOST_WAITING", 3)
+    monkeypatch.setattr("client.ledger.ledger.MOST_WAITING", 3)
     guard = guarded(site, tmp_path, OPEN.model_copy(update={"approval": "manual"}))
     codes = []
     for i in range(6):

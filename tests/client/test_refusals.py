@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from client.guard import Guard
+from client.ledger import export as ledger_file
+from client.ledger import ledger as ledger_module
+from client.ledger.ledger import LONGEST_REASON, Ledger
 from client.policy import Policy
-from client.privacy import ledger as ledger_module
-from client.privacy import ledger_file
-from client.privacy.ledger import LONGEST_REASON, Ledger
 from client.privacy.noise import SecureNoise
 from client.site import Privacy, Site
 from server.protocol import Answer, Refusal, Request, Schedule, TrainAnswer
 from simulations.cli import main
-from tests.client.test_ledger import PRIVACY, plan
+from tests.client.ledger.test_ledger import PRIVACY, plan
 from tests.conftest import OPEN, admit, ledger_rows, train
 
 

@@ -13,14 +13,14 @@ from client.data.records import empty
 from client.evaluation import evaluate
 from client.guard import Guard
 from client.site import Site
-from client.store import Store
+from client.state import Store
 from client.training import site_model
 from medformer.config import Task
-from server.coordinate import Run
-from server.federation import Federation, PublicSite
-from server.pretraining import initial_shared
 from server.protocol import Schedule
-from simulations.baselines import LocalFleet
+from server.run.coordinate import Run
+from server.run.federation import Federation, PublicSite
+from server.run.pretraining import initial_shared
+from simulations.baselines.jobs import LocalFleet
 from simulations.commands.simulate import result_table
 from simulations.prepare import resolve_sites
 from simulations.scenario import load_scenario

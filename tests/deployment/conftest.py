@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sources import copy_sources
+from tests.helpers.sources import copy_sources
 
 SITES = ("north", "south", "west")
 SITE = """

@@ -12,13 +12,13 @@ import jsonschema
 import pytest
 from starlette.applications import Starlette
 
-from medformer.toml import toml
-from server.authority import new_server_certificate
-from server.bundle import APP_ID, RUN_CONFIG, VERSION, write_app
-from server.hub import new_signer, sign, signer_of
+from medformer.common.toml import toml
+from server.consortium.authority import new_server_certificate
+from server.consortium.bundle import APP_ID, RUN_CONFIG, VERSION, write_app
+from server.consortium.hub import new_signer, sign, signer_of
+from server.consortium.serving import Serving
+from server.consortium.superlink import load_run
 from server.protocol import key_id
-from server.serving import Serving
-from server.superlink import load_run
 from tests.deployment.conftest import SITES, Consortium, ledger, waited
 
 pytestmark = [pytest.mark.flower, pytest.mark.timeout(900)]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from server.bundle import APP_ID, VERSION
-from server.coordinate import read_metrics
-from server.hub import sign, signer_of
+from server.consortium.bundle import APP_ID, VERSION
+from server.consortium.hub import sign, signer_of
 from server.protocol import key_id
+from server.run.coordinate import read_metrics
 from tests.deployment.conftest import SITES, Consortium, waited
-from tests.sources import ROOT
+from tests.helpers.sources import ROOT
 
 TURNS = 3
 ROUNDS = 4

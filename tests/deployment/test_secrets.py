@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from client.node import Node, Supervisor
+from client.node.supervise import Node, Supervisor
 from medformer.errors import MedFormerError
-from medformer.files import is_secret
-from server.bundle import write_app
+from medformer.library.model_file import is_secret
+from server.consortium.bundle import write_app
 from simulations.cli import main
 
 SHORTEST = 20

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from client.privacy import ledger_file
-from server.coordinate import read_metrics
+from client.ledger import export as ledger_file
+from server.run.coordinate import read_metrics
 from tests.deployment.conftest import SITES, Consortium, waited
 
 SEED = 20_261_125
@@ -35,7 +35,7 @@ SERVER = ("consortium", "superlink", "executor", "serverapp")
 SITE = ("site", "guard", "supernode", "executor", "clientapp")
 WORDS = {
     "superlink": "flower-superlink",
-    "supernode": "client.supernode",
+    "supernode": "client.node.supernode",
     "executor": "flower-superexec",
     "serverapp": "flwr-serverapp",
     "clientapp": "flwr-clientapp",

@@ -19,7 +19,7 @@ import jsonschema
 import pytest
 
 from tests.deployment.conftest import free_port
-from tests.sources import ROOT
+from tests.helpers.sources import ROOT
 
 TEXT = (ROOT / "docs" / "hospital.md").read_text()
 BLOCK = re.compile(r"(?:^`([\w./-]+)`[^\n]*:\n\n)?^```(\w+(?: \w+)?)\n(.*?)^```$", re.M | re.S)

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.client.test_users import TRIES, TWO
+from tests.client.node.test_users import TRIES, TWO
 from tests.deployment.conftest import (
     POLICY,
     RUN,

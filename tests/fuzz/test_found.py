@@ -16,18 +16,19 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from PIL import Image
 
-from client.data import decoding, npz
+from client.data import npz
+from client.data.dicom.decoding import process as decoding
 from client.data.errors import DataError, Unusable
 from client.data.load import read
 from client.data.sources import Folder, Npz
 from client.guard import Guard
-from client.privacy.chain import FILE, LedgerError
-from client.privacy.ledger import Ledger
+from client.ledger.chain import FILE, LedgerError
+from client.ledger.ledger import Ledger
 from client.site import Privacy, Site
+from medformer.common.yaml_file import LARGEST, parse_yaml, read_yaml
 from medformer.config import Frozen, ModelConfig
 from medformer.errors import ConfigError, MedFormerError, ModelFileError
-from medformer.files import LARGEST_HEADER, read_header
-from medformer.settings import LARGEST, parse_yaml, read_yaml
+from medformer.library.model_file import LARGEST_HEADER, read_header
 from server.protocol import (
     ProtocolError,
     Refusal,
@@ -36,7 +37,7 @@ from server.protocol import (
     read_answer,
     to_content,
 )
-from server.receipt import read_receipt
+from server.protocol.receipt import read_receipt
 from tests.conftest import admit
 from tests.fuzz.images import FLAT, archive, npy, npz_members, saved, site_of
 from tests.fuzz.texts import PRIVACY, plan
@@ -80,7 +81,7 @@ def test_a_table_names_nothing_outside_its_folder(scans: Path, name: str):
 
 def test_a_mask_and_a_series_lie_inside_too(scans: Path):
     """A folder that holds a link which leads out is not entered."""
-    from client.data.table import inside
+    from client.data.folder.table import inside
 
     assert inside(scans, "in.png") == (scans / "0.png").resolve()
     with pytest.raises(Unusable, match=r"lies outside of data\.path, or leads there"):
@@ -439,7 +440,7 @@ def test_a_picture_bomb_is_no_picture(tmp_path: Path):
     """Pixels are counted by the header."""
     from random import Random
 
-    from client.data.pictures import picture
+    from client.data.pictures.reading import picture
     from tests.fuzz.images import png_bomb
 
     for seed in range(6):

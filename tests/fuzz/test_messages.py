@@ -13,10 +13,9 @@ import pytest
 from flwr.app import RecordDict
 
 from client.guard import Guard
-from client.privacy.ledger import Ledger
+from client.ledger.ledger import Ledger
 from client.privacy.noise import SecureNoise
 from client.site import Privacy, Site
-from server.errors import UpdateRefused
 from server.protocol import (
     AdmitAnswer,
     Evaluate,
@@ -32,7 +31,8 @@ from server.protocol import (
     read_answer,
     source_hash,
 )
-from server.strategy import check_update
+from server.run.errors import UpdateRefused
+from server.run.strategy import check_update
 from tests.conftest import OPEN, admit, ledger_rows, train
 from tests.fuzz.limits import in_time
 from tests.fuzz.messages import (

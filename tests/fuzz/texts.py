@@ -14,21 +14,21 @@ from pydantic import BaseModel
 from safetensors.numpy import save
 
 import medformer
-from client.joining import POLICY
+from client.ledger.chain import FILE, LedgerError, checked
+from client.ledger.export import export
+from client.ledger.export import read as read_ledger
+from client.ledger.ledger import Ledger
+from client.node.joining import POLICY
 from client.policy import Policy
-from client.privacy.chain import FILE, LedgerError, checked
-from client.privacy.ledger import Ledger
-from client.privacy.ledger_file import export
-from client.privacy.ledger_file import read as read_ledger
 from client.privacy.plan import PrivacyPlan, solve
-from client.privacy.refusals import BadRequest
+from client.refusals import BadRequest
 from client.site import Privacy, Site
-from medformer.card import ModelCard, Promise
-from medformer.files import KEY, read
-from medformer.settings import read_yaml
-from server.checkpoints import load_state, save_state
-from server.provision import TEMPLATE, Consortium
-from server.strategy import State
+from medformer.common.yaml_file import read_yaml
+from medformer.library.card import ModelCard, Promise
+from medformer.library.model_file import KEY, read
+from server.consortium.provision import TEMPLATE, Consortium
+from server.run.checkpoints import load_state, save_state
+from server.run.strategy import State
 from simulations.scenario import load_scenario, shipped
 from tests.fuzz.harm import spoiled
 

@@ -3,8 +3,8 @@
 from tests.mutations.mutation import Mutation
 
 PLAN = "client/privacy/plan.py"
-COMPOSITION = "client/privacy/composition.py"
-LEDGER = "client/privacy/ledger.py"
+COMPOSITION = "client/ledger/composition.py"
+LEDGER = "client/ledger/ledger.py"
 ACCOUNTING = "client/privacy/accounting.py"
 SMALL = ("test_small_deltas.py", "test_accounting.py")
 LEDGERS = ("test_ledger.py", "test_composition.py", "test_budget.py")
@@ -57,7 +57,7 @@ BUDGET = (
         "client/guard.py",
         "std = plan.noise_std\n        written",
         "std = plan.noise_multiplier\n        written",
-        ("test_balance.py",),
+        ("test_class_counts.py",),
         audited=False,
     ),
     Mutation(
@@ -65,7 +65,7 @@ BUDGET = (
         PLAN,
         'squares = (t.classes if t.kind == "multi-label" else 1 for t in countable(tasks))',
         "squares = (1 for t in countable(tasks))",
-        ("test_balance.py",),
+        ("test_class_counts.py",),
         audited=False,
     ),
     Mutation(
@@ -241,7 +241,7 @@ BUDGET = (
         "client/site.py",
         "if self.privacy.class_balance_noise is not None:\n            raise",
         "if self.privacy.class_balance_noise == 0:\n            raise",
-        ("test_balance.py",),
+        ("test_class_counts.py",),
         audited=False,
     ),
     Mutation(
@@ -292,7 +292,7 @@ BUDGET = (
     ),
     Mutation(
         "what is shown is rounded to six digits first",
-        "medformer/rounding.py",
+        "medformer/common/rounding.py",
         'return Decimal(f"{value:.12g}")',
         'return Decimal(f"{value:.6g}")',
         ("../medformer/test_rounding.py",),

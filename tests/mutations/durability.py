@@ -2,8 +2,8 @@
 
 from tests.mutations.mutation import Mutation
 
-LEDGER = "client/privacy/ledger.py"
-FILES = "medformer/files.py"
+LEDGER = "client/ledger/ledger.py"
+FILES = "medformer/library/model_file.py"
 GUARD = "client/guard.py"
 CRASH = ("test_ledger_crash.py", "test_ledger.py", "test_ledger_file.py")
 
@@ -113,7 +113,7 @@ DURABILITY = (
     ),
     Mutation(
         "the chain of hashes leaves out what a row says",
-        "client/privacy/chain.py",
+        "client/ledger/chain.py",
         "*fields, digest = asdict(self).values()",
         "return True\n        *fields, digest = asdict(self).values()",
         CRASH,
@@ -121,10 +121,10 @@ DURABILITY = (
     ),
     Mutation(
         "two processes answer for a site at once",
-        "client/store.py",
+        "client/state.py",
         "fcntl.flock(handle, fcntl.LOCK_EX)",
         "fcntl.flock(handle, fcntl.LOCK_SH)",
-        ("test_store.py",),
+        ("test_state.py",),
         audited=False,
     ),
     Mutation(
@@ -137,23 +137,23 @@ DURABILITY = (
         ledger.record_answer(request.run_id, request.round, request.attempt, key, digest)
         store.put_answer(key, answer)
 """,
-        ("test_store.py", "test_guard.py"),
+        ("test_state.py", "test_guard.py"),
         audited=False,
     ),
     Mutation(
         "a kept answer is sent without a look at its hash",
-        "client/store.py",
+        "client/state.py",
         "if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:",
         "if not path.read_bytes():",
-        ("test_store.py", "test_guard.py"),
+        ("test_state.py", "test_guard.py"),
         audited=False,
     ),
     Mutation(
         "a round goes on from the site's oldest tensors",
-        "client/store.py",
+        "client/state.py",
         "tensors, head = _read(older[-1])",
         "tensors, head = _read(older[0])",
-        ("test_store.py", "test_guard.py"),
+        ("test_state.py", "test_guard.py"),
         audited=False,
     ),
     Mutation(
@@ -164,7 +164,7 @@ DURABILITY = (
         """            ledger.record_count(run.reservation.run_id, "0" * 64)
             store.put_counts(noisy_counts(records, self.site.tasks, std, noise))
 """,
-        ("test_balance.py",),
+        ("test_class_counts.py",),
         audited=False,
     ),
     Mutation(
@@ -172,7 +172,7 @@ DURABILITY = (
         GUARD,
         "if written is None and store.get_counts() is None:",
         "if store.get_counts() is None:",
-        ("test_balance.py",),
+        ("test_class_counts.py",),
         audited=False,
     ),
     Mutation(
@@ -181,7 +181,7 @@ DURABILITY = (
         '    partial = path.with_name(path.name + ".partial")\n    path.parent',
         "    if path.parent.name == 'answers':\n        return\n"
         '    partial = path.with_name(path.name + ".partial")\n    path.parent',
-        ("test_store.py", "test_guard.py"),
+        ("test_state.py", "test_guard.py"),
         audited=False,
     ),
     Mutation(
@@ -199,12 +199,12 @@ DURABILITY = (
         "        digest = store.put_answer(key, answer)\n",
         "        digest = store.put_answer(key, answer)\n"
         "        store.put_state(request.round, request.attempt, after)\n",
-        ("test_store.py",),
+        ("test_state.py",),
         audited=False,
     ),
     Mutation(
         "the anchor of another ledger passes",
-        "client/privacy/anchor.py",
+        "client/ledger/anchor.py",
         "    if newest != rows[newest.seq - 1]:",
         "    if newest.seq > len(rows):",
         CRASH,

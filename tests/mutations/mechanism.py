@@ -92,7 +92,7 @@ MECHANISM = (
     ),
     Mutation(
         "accountant reset with each run",
-        "client/privacy/composition.py",
+        "client/ledger/composition.py",
         "        total = self.nothing\n        for row in reservations:",
         "        total = self.nothing\n        for row in list(reservations)[-1:]:",
     ),
@@ -114,7 +114,7 @@ MECHANISM = (
     ),
     Mutation(
         "a lost round trained again at no cost",
-        "client/privacy/ledger.py",
+        "client/ledger/ledger.py",
         "if attempt > 0 and spares_used >= reservation.spare_rounds:",
         "if attempt > 0 and spares_used > 1000:",
     ),
@@ -191,7 +191,7 @@ MECHANISM = (
     ),
     Mutation(
         "a parameter that a model's own code writes to later passes",
-        "client/privacy/watch.py",
+        "client/privacy/models/watch.py",
         "self._kept = [*model.named_buffers(), *model.named_parameters()]",
         "self._kept = [*model.named_buffers()]",
         ("test_engine_models.py",),
@@ -199,7 +199,7 @@ MECHANISM = (
     ),
     Mutation(
         "only the first row's loss is held against the other rows",
-        "client/privacy/watch.py",
+        "client/privacy/models/watch.py",
         "if neighbours_of(losses, output, (0, len(losses) - 1)):",
         "if neighbours_of(losses, output, (0,)):",
         ("test_engine_models.py",),
@@ -207,7 +207,7 @@ MECHANISM = (
     ),
     Mutation(
         "a model is checked as it begins, where zeros hide what comes before them",
-        "client/privacy/alone.py",
+        "client/privacy/models/alone.py",
         "p.add_(STIR * torch.randn(p.shape, generator=self._random))",
         "torch.randn(p.shape, generator=self._random)",
         ("test_engine_models.py",),

@@ -159,7 +159,7 @@ RANDOMNESS = (
         "client/guard.py",
         "noise = self.noise_for(run.reservation, CLASS_COUNT, 0)",
         "noise = self.noise_for(run.reservation, 1, 0)",
-        ("test_balance.py",),
+        ("test_class_counts.py",),
         audited=False,
     ),
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client.data.card import data_card
+from client.data.card.content import data_card
 from client.data.load import check, load
 from client.data.sources import Npz
 from client.site import Privacy, Site

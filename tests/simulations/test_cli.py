@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import yaml
 
-from client.privacy.ledger import Ledger
+from client.ledger.ledger import Ledger
 from client.site import Privacy
-from medformer.rounding import rounded_up
-from simulations import launcher
+from medformer.common.rounding import rounded_up
 from simulations.cli import main
-from simulations.fresh import FreshProcess
+from simulations.launch import launcher
+from simulations.launch.fresh import FreshProcess
 
 SMALL = {
     "name": "small",

@@ -10,7 +10,7 @@ import yaml
 
 from client.data import medmnist
 from client.data.load import forget, load
-from client.privacy.ledger import Ledger
+from client.ledger.ledger import Ledger
 from client.privacy.plan import solve
 from client.site import load_site
 from medformer.errors import MedFormerError

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
+from medformer.common.rounding import rounded_up
 from medformer.errors import ConfigError
-from medformer.rounding import rounded_up
 from simulations.cli import main
 from simulations.prepare import examine
 from simulations.scenario import load_scenario

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from client.data.dicom.codestream import precision
+from client.data.dicom.decoding.codestream import precision
 from client.data.errors import Unusable
 
 Array = npt.NDArray[Any]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from client.data import codecs
+from client.data.dicom.decoding import codecs
 from client.data.errors import Unusable
 
 DEFLATED = "1.2.840.10008.1.2.1.99"

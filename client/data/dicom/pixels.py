@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from client.data.decoding import decoder
 from client.data.dicom.bits import bits_of
+from client.data.dicom.decoding.process import decoder
 from client.data.dicom.files import decoded_bytes, too_large
 from client.data.errors import Unusable
 

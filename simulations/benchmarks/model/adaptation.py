@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medformer.config import Domain, ModelConfig
 from medformer.images import standardise
-from medformer.library import seeded
+from medformer.library.models import seeded
 from medformer.model import Medformer
 from medformer.objectives import Batch, mix_losses
 from medformer.phantoms.scanner import Scanner, acquire

@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from medformer.library import seeded
+from medformer.library.models import seeded
 from medformer.model import Medformer
 from medformer.tasks import label_losses
 from simulations.benchmarks.model import supervised

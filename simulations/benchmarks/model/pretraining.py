@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from medformer.config import ModelConfig
-from medformer.library import seeded
+from medformer.library.models import seeded
 from medformer.objectives import Batch, mix_losses
 from medformer.sharing import is_local
 from server.protocol import PublicObjective

@@ -33,10 +33,10 @@ from client.training import (
 from medformer.errors import ConfigError
 from medformer.model import Medformer
 from server.protocol import Schedule, Tensors
-from server.strategy import State, apply
+from server.run.strategy import State, apply
+from simulations.baselines.plain import PlainEngine
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings import Group
-from simulations.plain import PlainEngine
 
 
 @dataclass

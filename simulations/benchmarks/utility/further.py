@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medformer.errors import ConfigError
-from server.federation import Pretraining
-from server.pretraining import phantom_sets, train_public
 from server.protocol import Tensors
-from simulations import pretrained
+from server.run.federation import Pretraining
+from server.run.pretraining import phantom_sets, train_public
 from simulations.benchmarks.utility.recipe import Recipe
-from simulations.public import EPS, declared, made_from, public_tensors
+from simulations.start import kept as pretrained
+from simulations.start.public import EPS, declared, made_from, public_tensors
 
 PRESET, SIZE = "tiny", 28
 START = Pretraining()

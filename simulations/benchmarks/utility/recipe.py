@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from medformer.common.yaml_file import explain, parse_yaml
 from medformer.config import PRESETS, Frozen, Preset, PresetName
 from medformer.errors import ConfigError
-from medformer.settings import explain, parse_yaml
-from server import recipe as product
-from server.federation import Pretraining, ServerRate
 from server.protocol import LABEL_OBJECTIVES, Objective, Phase
+from server.run import recipe as product
+from server.run.federation import Pretraining, ServerRate
 
 DEFAULT = "default"
 PRODUCT = product.Recipe()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from client.site import Site
-from server.federation import Federation
+from server.run.federation import Federation
 from simulations.benchmarks.model.sets import MIRRORS
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.variants import behind_scanners, few_labels

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from medformer.errors import ConfigError
-from medformer.files import replace_file
+from medformer.library.model_file import replace_file
+from simulations.baselines.pool import each_done
 from simulations.benchmarks import record
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings import TUNED_ON
-from simulations.pool import each_done
 
 Row = dict[str, Any]
 Scores = Mapping[str, npt.NDArray[np.float32]]
@@ -69,12 +69,12 @@ def run(trial: Trial, place: Place) -> list[Row]:
     from client.data.load import forget, load
     from client.evaluation import classified, predicted
     from medformer.tasks import log_odds
-    from server.pretraining import carried_over
+    from server.run.pretraining import carried_over
     from simulations.benchmarks.utility.example import train_example
     from simulations.benchmarks.utility.federate import fitted, train
     from simulations.benchmarks.utility.further import check, trained_on
     from simulations.benchmarks.utility.settings import MODALITIES, SETTINGS, TOGETHER, groups
-    from simulations.public import public_start
+    from simulations.start.public import public_start
 
     began = _core_seconds()
     recipe, setting = Recipe.parse(trial.recipe), SETTINGS[trial.setting]

@@ -1,0 +1,220 @@
+"""labels.csv: what a table says of the records of a folder, line by line.
+
+What becomes of a record (its split, its label, whether it can be used) is a function of that record
+alone and of what the site declares, so that adding one changes no other.
+"""
+
+import hmac
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from client.data.errors import DataError, Unusable
+from client.data.folder import cells, columns, sheet
+from client.data.folder.sheet import Row, Sheet
+from client.data.folder.splits import SPLITS, split_of
+from client.data.records import Records, Single, grouped, unusable
+from client.data.sources import Listed
+from medformer.config import Domain, Task
+from medformer.errors import one_line
+
+TABLE = "labels.csv"
+LARGEST_TABLE = 2**26
+"""Bytes."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record as it is listed, before its picture is opened."""
+
+    file: str
+    """Below the folder; of a line that names none, where the line is."""
+    split: str
+    cells: Mapping[str, str] = field(default_factory=dict)
+    """A task's `labels` -> class, number or mask file as it is written; "" where nobody knows."""
+    patient: str = ""
+    spacing: tuple[str, str] = ("", "")
+    """Along H and W."""
+    fault: str = ""
+    placed: bool = False
+    """Whether the table itself says the split."""
+    comma: bool = False
+    """Whether numbers may have a decimal comma: no comma divides the table."""
+
+
+def records(
+    entries: Iterable[Entry],
+    domain: Domain,
+    tasks: Sequence[Task],
+    opened: Callable[[Entry], Single],
+    withdrawn: Set[str] = frozenset(),
+) -> Records:
+    """Open every record, whatever the others are like; those that cannot be used become zeros.
+
+    Args:
+        opened: Reads one; its patient counts where the entry names none.
+        withdrawn: Files and patients that are left out: by the table before they are opened, and
+            by what their file says of itself.
+    """
+    singles, left_out = [], []
+    for entry in entries:
+        if known := {entry.file, entry.patient} & withdrawn:
+            left_out.append(min(known))
+            continue
+        one = _single(entry, domain, tasks, opened)
+        if one.patient in withdrawn:
+            left_out.append(one.patient)
+            continue
+        singles.append(replace(one, patient=entry.patient or one.patient))
+    return replace(grouped(singles, domain, tasks), withdrawn=tuple(left_out))
+
+
+def hashed_split(source: Listed, record: str) -> str:
+    """train, val or test by a keyed hash (HMAC-SHA256) of the record's own id."""
+    digest = hmac.digest(source.split_key.encode(), record.encode(), "sha256")
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    if place < source.test_share:
+        return "test"
+    return "val" if place < source.test_share + source.val_share else "train"
+
+
+def from_table(source: Listed, keys: Sequence[str]) -> list[Entry]:
+    """Row by row, so that a broken row spoils no other.
+
+    Raises:
+        DataError: No table that can be read, or one whose columns could mean something else.
+    """
+    table = source.path / TABLE
+    text = opened_sheet(source)
+    columns.check(table, text.header, keys, source.columns)
+    for name in source.classes:
+        if re.fullmatch(r"-?[0-9]+([.,]0*)?", name):
+            raise DataError(
+                f"{table}: the class {name!r} could be a label as well: leave `classes` out and "
+                "write the labels 0, 1, ... into the table"
+            )
+    return [_from_row(source, text, row, keys) for row in text.rows]
+
+
+def opened_sheet(source: Listed) -> Sheet:
+    """The text of the table, before anything is made of it.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    table = source.path / TABLE
+    try:
+        inside(source.path, TABLE)
+    except Unusable as error:
+        raise DataError(f"{table}: {error}") from error
+    if table.stat().st_size > LARGEST_TABLE:
+        raise DataError(f"{table}: has more than {LARGEST_TABLE >> 20} MiB")
+    return sheet.read(table, source.columns.file)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file or folder that a table names, links resolved; what is in it lies inside too.
+
+    Raises:
+        Unusable: It lies elsewhere: `..`, an absolute name, or a link that leads out. Or it is not
+            there, and another is whose name differs in what some file systems do not tell apart.
+    """
+    top, name = folder.resolve(), plain(name)
+    if re.match(r"[A-Za-z]:/", name):
+        raise Unusable("is a path of a Windows machine: write names as they are below data.path")
+    try:
+        path = (folder / name).resolve()
+        within = [path, *((child.resolve() for child in path.iterdir()) if path.is_dir() else ())]
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, links in a circle
+        raise Unusable(f"is no name of a file ({type(error).__name__})") from error
+    if not all(one.is_relative_to(top) for one in within):
+        raise Unusable("lies outside of data.path, or leads there")
+    if not path.exists() and (other := _alike(path)):
+        # Taking it would make this record depend on which other files there are.
+        raise Unusable(
+            f"no such file, but {other!r} is there: names must agree in upper and lower case, and "
+            "in how accents are encoded"
+        )
+    return path
+
+
+def _alike(path: Path) -> str | None:
+    """A file's name that Windows or macOS would take for this one."""
+
+    def key(name: str) -> str:
+        return unicodedata.normalize("NFKC", name).casefold()
+
+    if not path.parent.is_dir():
+        return None
+    return min((n for n in os.listdir(path.parent) if key(n) == key(path.name)), default=None)
+
+
+def plain(name: str) -> str:
+    """A file's name with `/` between folders, where Windows writes `\\`, and without `./`."""
+    parts = name.replace("\\", "/").split("/")
+    return "/".join(part for i, part in enumerate(parts) if part != "." and (part or not i)) or name
+
+
+def _from_row(source: Listed, text: Sheet, row: Row, keys: Sequence[str]) -> Entry:
+    place, header, named = f"{TABLE} line {row.number}", text.header, source.columns
+    lacking = header[len(row.cells) :]
+    read = {named.file, named.patient, named.split, named.spacing_y, named.spacing_x, *keys}
+    fault = row.fault
+    # Spreadsheets leave out empty cells at the end of a line: no harm where nobody reads them.
+    if not fault and (len(row.cells) > len(header) or read & set(lacking)):
+        fault = (
+            f"has {len(row.cells)} cells, the header has {len(header)}: put quotes around a cell "
+            "that holds the delimiter, and write every cell of the header"
+        )
+    if fault:
+        return Entry(place, hashed_split(source, row.text), fault=fault)
+    values = dict(zip(header, row.cells, strict=False))
+    file = plain(values[named.file])
+    try:
+        patient = cells.patient(values.get(named.patient, ""))
+    except Unusable as error:
+        patient, fault = "", str(error)
+    told = values.get(named.split, "")
+    if not file:
+        fault = "names no file"
+    placed = split_of(told)
+    if told.casefold() not in cells.MISSING and placed is None:
+        fault = f"its split must be one of {', '.join(SPLITS)} or empty, got {told!r}"
+    return Entry(
+        file=file or place,
+        split=placed or hashed_split(source, patient or file or row.text),
+        cells={key: values[key] for key in keys},
+        patient=patient,
+        spacing=(values.get(named.spacing_y, ""), values.get(named.spacing_x, "")),
+        fault=fault,
+        placed=placed is not None,
+        comma=text.delimiter != ",",
+    )
+
+
+def _single(
+    entry: Entry, domain: Domain, tasks: Sequence[Task], opened: Callable[[Entry], Single]
+) -> Single:
+    """The record, or zeros in its place: whatever its file provokes stays here."""
+    try:
+        if entry.fault:
+            raise Unusable(entry.fault)
+        one = opened(entry)
+        if one.spacing is not None and not bool((one.spacing.isfinite() & (one.spacing > 0)).all()):
+            raise Unusable(
+                f"the distances between its pixels are impossible: {one.spacing.tolist()}"
+            )
+        return one
+    except Unusable as error:
+        what = str(error)
+    except Exception as error:
+        what = f"cannot be read ({type(error).__name__}: {error})"
+    return unusable(domain, tasks, one_line(f"{one_line(entry.file, 200)}: {what}", 500))
+
+
+def spacing_of(entry: Entry) -> tuple[float, float] | None:
+    """Distance between pixels along H and W as the table says it, if it does."""
+    return cells.spacing(entry.spacing, comma=entry.comma)

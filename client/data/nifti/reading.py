@@ -1,0 +1,199 @@
+"""NIfTI-1 and NIfTI-2 -> images that lie in the patient as all volumes do. One record at a time.
+
+Where the voxels lie is what the affine says (sform or qform), and so are their sizes: pixdim is
+read only where the file has no affine. NIfTI counts millimetres to the right, to the front and to
+the head (RAS), DICOM to the left, to the back and to the head; the axes of a volume (D, H, W) run
+as `orientation.CANONICAL` says, which are DICOM's.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from client.data.errors import Unusable
+from client.data.geometry import in_place, straightened
+from client.data.nifti.affine import affine_of, sizes_of
+from client.data.nifti.file import Values, files_of, find, identity, numbered, read
+from client.data.orientation import CANONICAL, SHOWN, Array, Grid, difference, plane_of, turned
+from client.data.sources import LARGEST, Orientation, Window
+from medformer.config import Domain
+
+__all__ = [
+    "Volume",
+    "files_of",
+    "identity",
+    "image",
+    "mask",
+    "numbered",
+    "shown",
+    "shown_notes",
+    "spacing_of",
+    "volume",
+]
+
+UNKNOWN = (
+    "do not say how they lie in the patient (qform_code and sform_code are 0) and are read as they "
+    "are stored. Write their affine into them, or look whether all files of the site lie like that"
+)
+WINDOWLESS = "have no window of their own (cal_min, cal_max): their whole range is shown"
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One record's values, and how they lie."""
+
+    values: Values
+    """(D, H, W) in the units of the file; D is 1 where the site declares 2D images."""
+    spacing: Array
+    """(3,) millimetres."""
+    grid: Grid | None
+    """None where the file does not say how it lies."""
+    notes: tuple[str, ...]
+    """What was chosen or put right, for people."""
+    display: tuple[float, float] | None = None
+    """Values that the file wants to be shown black and white; None where it does not say."""
+
+
+def image(
+    name: Path,
+    domain: Domain,
+    window: Window,
+    largest: int = LARGEST,
+    orientation: Orientation = "canonical",
+) -> tuple[Tensor, Tensor]:
+    """A file as (C, *spatial) float32 in [0, 1], and its spacing, (rank,) millimetres.
+
+    Args:
+        name: The file, either file of a pair, or `file:3` for the fourth volume of one with four
+            dimensions.
+        largest: Bytes of the file, and of the voxels as they are stored and as float32. What says
+            that it has more is refused before it is unpacked.
+    Raises:
+        Unusable: No such file, no NIfTI, damaged, too large, an affine that describes no volume, or
+            another number of dimensions.
+    """
+    found = volume(name, domain, largest, orientation)
+    return shown(found, domain, window), spacing_of(found, domain)
+
+
+def volume(
+    name: Path, domain: Domain, largest: int = LARGEST, orientation: Orientation = "canonical"
+) -> Volume:
+    """As `image`, before it is shown."""
+    return _volume(name, domain, largest, None if orientation == "canonical" else "stored")
+
+
+def shown(found: Volume, domain: Domain, window: Window) -> Tensor:
+    """Values of a volume, which are overwritten, as (C, *spatial) float32 in [0, 1]."""
+    values = found.values
+    low, high = float(values.min()), float(values.max())  # NaN if there is one
+    if not np.isfinite((low, high)).all():
+        raise Unusable(
+            "NaN or infinite voxels: write a number in their place, such as that of the background"
+        )
+    if isinstance(window, tuple):
+        low, high = window
+    elif window == "file" and found.display:
+        low, high = found.display
+    for slab in values:  # float64 never exists of the whole
+        slab[...] = np.clip((slab.astype(np.float64) - low) / max(high - low, 1e-12), 0.0, 1.0)
+    pixels = torch.from_numpy(np.ascontiguousarray(values))
+    pixels = pixels if domain.rank == 2 else pixels[None]
+    return pixels.expand(domain.channels, *pixels.shape[1:]).contiguous()
+
+
+def shown_notes(found: Volume, window: Window) -> tuple[str, ...]:
+    """What was chosen or put right in a volume that is shown by `window`."""
+    return (*found.notes, WINDOWLESS) if window == "file" and not found.display else found.notes
+
+
+def spacing_of(found: Volume, domain: Domain) -> Tensor:
+    """(rank,) millimetres."""
+    return torch.from_numpy(found.spacing[3 - domain.rank :].astype(np.float32))
+
+
+def mask(name: Path, domain: Domain, largest: int = LARGEST, of: Volume | None = None) -> Tensor:
+    """A file's classes, (*spatial) int64.
+
+    Args:
+        of: The image on whose voxels they are to lie; without it, they are turned as an image is.
+    Raises:
+        Unusable: As `image`, a value that is no whole number, or a grid that is not the image's.
+    """
+    own = _volume(name, domain, largest // 2, of, classes=True)  # as int64
+    values = own.values[0] if domain.rank == 2 else own.values
+    if of is not None:
+        _same_grid(own, of)
+    if not all(np.array_equal(slab, np.rint(slab)) for slab in values):
+        raise Unusable("a mask must hold whole numbers")
+    if not -(2**31) <= float(values.min()) <= float(values.max()) < 2**31:
+        raise Unusable("a mask must hold small whole numbers")
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def _same_grid(own: Volume, of: Volume) -> None:
+    codes = "(qform_code and sform_code are 0)"
+    if own.grid is None and of.grid is not None:
+        raise Unusable(
+            f"does not say how it lies {codes}, so that nobody knows which voxels it covers: write "
+            "its image's affine into it"
+        )
+    if own.grid is not None and of.grid is None:
+        raise Unusable(
+            f"says how it lies, but its image does not {codes}: write the affine into the image too"
+        )
+    if own.values.shape != of.values.shape:
+        raise Unusable(f"is {own.values.shape}, not {of.values.shape}")
+    if own.grid is None or of.grid is None:
+        return
+    if apart := difference(own.grid, of.grid, own.values.shape):
+        raise Unusable(
+            f"is another grid than its image: {apart}. Resample it onto the image, or write the "
+            "image's affine into it if it was lost"
+        )
+
+
+def _volume(
+    name: Path,
+    domain: Domain,
+    largest: int,
+    like: "Volume | Literal['stored'] | None",
+    classes: bool = False,
+) -> Volume:
+    """Turned like another volume, or not at all, or to the canonical orientation."""
+    found = find(name, largest)
+    grid, notes = affine_of(found.header)
+    display = _display(found.header)
+    values: Array = read(found).transpose(2, 1, 0)
+    spacing = sizes_of(found.header) if grid is None else grid.spacing
+    if domain.rank == 2:
+        thin = next((axis for axis in range(3) if values.shape[axis] == 1), None)
+        if thin is None:
+            raise Unusable(f"is a volume of {values.shape}, but the site declares 2D images")
+        order = [thin, *(axis for axis in range(3) if axis != thin)]
+        values, spacing = values.transpose(order), spacing[order]
+        grid = grid and Grid(grid.origin, grid.steps[order])
+    if grid is None:
+        return Volume(values, spacing, None, (UNKNOWN,), display)
+    grid, shifts, more = straightened(grid, values.shape)
+    if shifts is not None:
+        values = in_place(values, shifts, blended=not classes)
+    if like != "stored":
+        of = None if like is None else like.grid
+        values, grid = turned(values, grid, _axes(grid, domain) if of is None else of.directions)
+    return Volume(values, grid.spacing, grid, (*notes, *more), display)
+
+
+def _display(header: Any) -> tuple[float, float] | None:
+    """NIfTI's display range, in scaled values; one that does not grow, as 0 to 0, says nothing."""
+    low, high = float(header["cal_min"]), float(header["cal_max"])
+    return (low, high) if np.isfinite((low, high)).all() and low < high else None
+
+
+def _axes(grid: Grid, domain: Domain) -> Array:
+    """Where the axes of an image are to run."""
+    return CANONICAL if domain.rank == 3 else np.stack(SHOWN[plane_of(grid)])

@@ -1,0 +1,198 @@
+"""A ledger as its hospital reads it: opened read-only, checked, shown, exported as JSON lines."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from client.ledger.chain import FILE, LedgerError, Row, checked
+from client.ledger.composition import Budget, Cost
+from client.privacy.plan import PrivacyPlan
+from client.terminal import printable
+from medformer.common.rounding import (
+    digits_down,
+    digits_up,
+    exact,
+    percent_up,
+    rounded_down,
+    rounded_up,
+)
+from medformer.library.model_file import replace_file
+
+ALONE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
+"""What SQLite says where it cannot write beside a database that it is to read."""
+
+
+def read(path: Path) -> list[Row]:
+    """All rows of a ledger or of an export, after their chain was checked; nothing is written.
+
+    Args:
+        path: A state folder, its ledger, or a file of JSON lines.
+    Raises:
+        LedgerError: Not there, unreadable, or changed; names the first row that does not fit.
+    """
+    path = path / FILE if path.is_dir() else path
+    if not path.is_file():
+        raise LedgerError(f"{path}: there is no ledger here. Give a site's state folder")
+    try:
+        with open(path, "rb") as file:
+            binary = file.read(15) == b"SQLite format 3"
+        rows = _from_sqlite(path) if binary else _from_lines(path)
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read ({error.strerror})") from error
+    return list(checked(rows, str(path)))
+
+
+def export(rows: Sequence[Row], path: Path) -> None:
+    """Write one JSON object a row, which `read` takes back.
+
+    Raises:
+        LedgerError: Cannot be written; then nothing is.
+    """
+    lines = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
+    try:
+        replace_file(path, lines.encode())
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def held_against(rows: Sequence[Row], report: Path, site: str | None) -> None:
+    """See whether a ledger still holds the row that a server was told of.
+
+    Args:
+        report: report.json of a run.
+        site: Name in the report; may be left out where there is one site.
+    Raises:
+        LedgerError: The row is missing: an old copy was put back. Or the report names none.
+    """
+    try:
+        told: dict[str, str] = dict(json.loads(report.read_bytes())["ledger_hashes"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise LedgerError(f"{report}: is no report of a run ({type(error).__name__})") from error
+    name = site or (next(iter(told)) if len(told) == 1 else "")
+    if name not in told:
+        known = ", ".join(sorted(told)) or "none"
+        raise LedgerError(f"{report}: name one of its sites with --site; they are: {known}")
+    if not any(row.hash == told[name] for row in rows):
+        raise LedgerError(
+            f"this ledger of {len(rows)} rows lacks the row {told[name]} that site {name} told the "
+            f"server of, says {report}: an old copy was put back. Restore the newest copy"
+        )
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """Budget, what is left of it, a line a run, and the hash that the next row will name."""
+    cohorts = [row.values for row in rows if row.kind == "cohort"]
+    runs = [row for row in rows if row.kind == "reservation"]
+    if not cohorts:
+        raise LedgerError("this ledger registers no budget: it is not complete")
+    registered = Budget.registered(cohorts)
+    total = registered.total(row.values for row in runs)
+    lines = [
+        f"unit: one {cohorts[0]['unit']}; rule across runs: {registered.rule}",
+        *_budget_lines(registered, total),
+        "",
+        f"{'admitted':<26}{'epsilon':>9}{'delta':>9}{'rounds':>8}{'trained':>9}{'spares':>8}  run",
+    ]
+    for row in runs:
+        plan = PrivacyPlan.from_json(row.values["plan"])
+        attempts = [r.values for r in rows if r.kind == "attempt" and r.run_id == row.run_id]
+        trained = len({a["round"] for a in attempts})
+        used = sum(a["attempt"] > 0 for a in attempts)
+        lines.append(
+            f"{row.time:<26}{rounded_up(plan.epsilon):>9}{digits_up(plan.delta, 2):>9}"
+            f"{plan.rounds:>8}{trained:>9}{f'{used}/{plan.spare_rounds}':>8}  {row.run_id}"
+        )
+    lines += [*_refusal_lines(rows), ""] + [
+        f"the clock went back before row {after.seq}: {before.time} to {after.time}"
+        for before, after in pairwise(rows)
+        if after.time < before.time
+    ]
+    lines.append(f"rows: {len(rows)}, chain intact; newest hash {rows[-1].hash}")
+    return "\n".join(lines)
+
+
+def _budget_lines(budget: Budget, total: Cost) -> list[str]:
+    """What all runs together are promised to cost, and what later ones may."""
+    epsilon, delta = budget.spent(total)
+    if budget.rule == "rdp":
+        return [
+            f"all runs together, however chosen: epsilon {rounded_up(epsilon)}, "
+            f"delta {digits_up(delta)}; "
+            f"{percent_up(budget.used(total))} of the divergence of order {budget.order} used"
+        ]
+    return [
+        f"{name}: {up(spent)} of {exact(limit)} spent, {down(max(0.0, limit - spent))} left"
+        for name, spent, limit, up, down in (
+            ("epsilon", epsilon, budget.epsilon, rounded_up, rounded_down),
+            ("delta", delta, budget.delta, digits_up, digits_down),
+        )
+    ]
+
+
+def _refusal_lines(rows: Sequence[Row]) -> list[str]:
+    """A line a run and code: when it was refused first, how often at least, and why last."""
+    found: dict[tuple[str, str], tuple[str, Row]] = {}
+    for row in rows:
+        if row.kind == "refusal":
+            key = row.run_id, row.values["code"]
+            found[key] = (found[key][0] if key in found else row.time, row)
+    if not found:
+        return []
+    lines = ["", f"{'refused since':<26}{'times':>9}  {'request':<10}{'code':<19}run: reason"]
+    for (run_id, code), (first, row) in found.items():
+        body = row.values
+        reason = printable(body["reason"])  # some quote a request
+        times = f"{body['count']}+" if body["count"] > 1 else "1"
+        lines.append(
+            f"{first:<26}{times:>9}  {body['request']:<10}{code:<19}{run_id or 'others'}: {reason}"
+        )
+    return lines
+
+
+def _from_sqlite(path: Path) -> list[Row]:
+    """Rows of a ledger where it lies, or of a private copy where nothing can be written beside it.
+
+    A database in WAL mode cannot be opened on read-only media, because its readers share a file.
+    `immutable=1` would open it, but leave out what stands in `-wal` alone. In a copy SQLite reads
+    both, and rolls back what a crash has left half-written.
+    """
+    try:
+        try:
+            return _rows(path, "ro")
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in ALONE:
+                raise
+        with TemporaryDirectory(prefix="fedmedformer-ledger-") as place:
+            copy = Path(place) / FILE
+            for suffix in ("", "-wal", "-journal"):
+                if (part := path.with_name(path.name + suffix)).exists():
+                    shutil.copyfile(part, copy.with_name(copy.name + suffix))
+            return _rows(copy, "rw")
+    except (sqlite3.Error, TypeError, UnicodeError) as error:
+        raise LedgerError(f"{path}: the ledger cannot be read ({error})") from error
+
+
+def _rows(path: Path, mode: str) -> list[Row]:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)) as db:
+        problems = [text for (text,) in db.execute("PRAGMA integrity_check(1)")]
+        if problems != ["ok"]:
+            raise LedgerError(f"{path}: the file is damaged ({problems[0]}). Restore it")
+        return [Row(*row) for row in db.execute("SELECT * FROM entries ORDER BY seq")]
+
+
+def _from_lines(path: Path) -> list[Row]:
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            rows.append(Row(**json.loads(line)))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise LedgerError(
+                f"{path}: line {number} is no row of a ledger ({type(error).__name__})"
+            ) from error
+    return rows

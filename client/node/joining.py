@@ -1,0 +1,151 @@
+"""What a hospital does first: make a key, ask to join, write down what there is and is allowed."""
+
+import json
+import os
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
+
+from client.node.kit import signer_in, unpack
+from client.node.users import separate, users_of
+from client.policy import load_policy
+from client.site import load_site
+from medformer.errors import ConfigError
+from medformer.library.model_file import replace_file, write_secret
+from server.protocol import JoinRequest, fingerprint
+
+KEY, PUBLIC, REQUEST = "node.key", "node.pub", "request.json"
+SITE = """\
+# What there is at this site. `fedmedformer site check` reads everything and prints a data card.
+name: {name}
+
+# Public: kind of image as the consortium calls it. Others see this.
+domain: {{name: {name}, modality: chest-xray, anatomy: chest, channels: 1, size: 224}}
+
+# What is to be learned from the labels; stays here.
+tasks:
+  - {{name: finding, kind: binary-class, classes: 2, labels: finding}}
+
+# Where the records are: dicom, nifti, folder, npz, medmnist or phantoms. `records/labels.csv` has
+# the columns file and finding, and patient if the files do not say it.
+data: {{source: dicom, path: records}}
+# withdrawn: /srv/north/withdrawn.txt  # patients to leave out from the next round on, an id a line
+
+privacy:
+  unit: patient
+  epsilon: 3            # of one run
+  epsilon_budget: 9     # of all runs together, for ever
+  delta: 1.0e-6
+  n_public: 1000        # patients, roughly, as you would tell anybody; never counted from the data
+  # n_labelled: 200     # of them with a label, if fewer: phases that need labels draw from these
+"""
+POLICY = """\
+# What the consortium may compute here. What is not in this file is refused.
+# signer: ""                     # fingerprint of the consortium's signing key, by telephone
+objectives: [inpainting, contrastive, supervised]
+max_epsilon_per_run: 3
+min_noise_multiplier: 0.5
+max_rounds: 400
+# accept_unit_image: true        # only where each patient has one image
+# hours: ["20:00-06:00"]         # local time; always if left out
+approval: manual                 # somebody here says yes to each run: fedmedformer site approve
+"""
+
+
+def init(folder: Path, name: str) -> str:
+    """Make a site's folder: its key, its request, and drafts of site.yaml and policy.yaml.
+
+    A folder of two users stays one: the new key is the node's.
+
+    Returns:
+        Fingerprint of the key, to be read to the consortium by telephone.
+    Raises:
+        ConfigError: There is a key already, the name is impossible, or nothing can be written.
+    """
+    key = ec.generate_private_key(ec.SECP384R1())
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    try:
+        request = JoinRequest(site=name, public_key=public)
+    except ValueError as error:
+        raise ConfigError(
+            f"the name {name!r} is impossible: small letters, digits and '-', at most 40"
+        ) from error
+    try:
+        if os.path.lexists(folder / KEY):
+            raise FileExistsError(folder / KEY)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / PUBLIC).write_text(public + "\n")
+        (folder / REQUEST).write_text(json.dumps(request.model_dump(), indent=1) + "\n")
+        for file, text in (("site.yaml", SITE), ("policy.yaml", POLICY)):
+            if not (folder / file).exists():
+                replace_file(folder / file, text.format(name=name).encode())
+        # Last: a start that failed must not leave a key that keeps the next one from beginning.
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        write_secret(folder / KEY, private)
+    except FileExistsError as error:
+        raise ConfigError(
+            f"{folder / KEY}: this site has a key already. For a new one move it away, and tell "
+            "the consortium its new fingerprint"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: cannot be written ({error.strerror})") from error
+    if (users := users_of(folder)) is not None:
+        separate(folder, users)
+    return fingerprint(public)
+
+
+def known_by(folder: Path) -> str:
+    """Fingerprint of a site's key, if what the consortium was sent is of it.
+
+    Raises:
+        ConfigError: The key cannot be read, or the public files are of another one.
+    """
+    file = folder / KEY
+    try:
+        key = load_ssh_private_key(file.read_bytes(), None)
+        own = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+        told = fingerprint(own)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError(
+            f"{file}: is no key of a node ({error}): restore it, or move it away and run "
+            "fedmedformer site init again"
+        ) from error
+    for name in (PUBLIC, REQUEST):
+        other = folder / name
+        if not other.exists() or own not in other.read_text(errors="replace"):
+            raise ConfigError(
+                f"{other}: is missing, or not of {KEY}: the consortium may know another key. "
+                f"Restore both, or move {KEY} away and run fedmedformer site init again"
+            )
+    return told
+
+
+def join(folder: Path, kit: Path) -> str:
+    """Unpack the consortium's kit into a site's folder.
+
+    Returns:
+        What is to be done next, in a sentence.
+    Raises:
+        ConfigError: `site init` was not here yet, or the kit is not this site's.
+    """
+    site = load_site(folder / "site.yaml")
+    signer = load_policy(folder / "policy.yaml").signer
+    unpack(kit, folder / "kit", site.name, signer)
+    if (users := users_of(folder)) is not None:
+        separate(folder, users, site)
+    if signer is None:
+        return (
+            f'write `signer: "{signer_in(folder / "kit")}"` into {folder / "policy.yaml"} if the '
+            "consortium reads the same to you by telephone"
+        )
+    return f"fedmedformer site check {folder / 'site.yaml'}"

@@ -1,0 +1,200 @@
+"""`fedmedformer site install`: guard and node as services of a hospital's machine.
+
+Units and containers are written here, by the hospital's own installed code, and never taken from a
+consortium's kit: what they say runs under the user who owns records and ledger.
+"""
+
+import sys
+from pathlib import Path
+
+from client.node.supervise import HEALTH_PORT
+from client.node.users import FILE, Users, check_layout, records_of, separate
+from client.site import Site, load_site
+from medformer.common.systemd import (
+    CONTAINERFILE,
+    compose,
+    healthcheck,
+    mount,
+    plain,
+    unit,
+    up_script,
+)
+from medformer.library.model_file import replace_file
+
+GUARD_UNIT, NODE_UNIT = "fedmedformer-guard.service", "fedmedformer-node.service"
+EXTRAS = {"dicom": "[dicom]", "nifti": "[nifti]"}
+PROXY_VARIABLES = ("https_proxy", "http_proxy", "no_proxy")
+README = """\
+# {site}: guard and node as services
+
+Written by `fedmedformer site install {folder}` from the code that is installed here; run it again
+when site.yaml names other folders, or after an update.
+
+| | user | may read | may write | network |
+|---|---|---|---|---|
+| guard | {guard} | site.yaml, policy.yaml, records | state/, run/guard/ | none |
+| node | {node} | kit/, node.key | flower/ | out to the consortium |
+
+They meet at `run/guard/guard.sock`, where the guard asks the kernel who calls.
+
+With systemd:
+
+    systemctl enable --now {folder}/service/{guard_unit} \\
+      {folder}/service/{node_unit}
+    fedmedformer site status {folder}
+    journalctl -u {guard_unit} -u {node_unit}
+
+With containers: put the wheel of fedmedformer into `{folder}/service`, then
+
+    podman-compose -f {folder}/service/compose.yaml up -d --build     # or docker compose
+
+By hand, as root: `{folder}/service/up`.
+
+**Proxy.** The node dials out to the consortium's one port, HTTPS; nobody dials the hospital. Where
+that needs a proxy, write `https_proxy=http://proxy.example.org:3128` into `{folder}/proxy.env`
+(0640, root:{node_group}), or set it before `up`. It is heeded in small letters and in capitals,
+with `no_proxy`; the proxy sees a CONNECT to the consortium's name, and only TLS after it: one that
+opens TLS is refused, because its certificate is not the consortium's. The guard has no proxy and no
+network.
+"""
+
+
+def install(folder: Path, users: Users) -> list[Path]:
+    """Give a site's folder to its two users, and write units, compose file and script.
+
+    Returns:
+        What was written.
+    Raises:
+        ConfigError: This is not root, or the folder cannot be laid out.
+    """
+    site = load_site(folder / "site.yaml")
+    separate(folder, users, site)
+    check_layout(folder, users, site)
+    written = []
+    for name, text in files(folder, site, users).items():
+        file = folder / "service" / name
+        replace_file(file, text.encode())
+        file.chmod(0o755 if name == "up" else 0o644)
+        written.append(file)
+    return written
+
+
+def files(folder: Path, site: Site, users: Users) -> dict[str, str]:
+    """Name -> text of everything that runs this site's two processes.
+
+    Raises:
+        ConfigError: A path cannot stand in a unit.
+    """
+    home = plain(folder)
+    facts = {
+        "site": site.name,
+        "folder": home,
+        "guard": users.guard.name,
+        "node": users.node.name,
+        "node_group": users.node.group,
+        "guard_unit": GUARD_UNIT,
+        "node_unit": NODE_UNIT,
+    }
+    return {
+        GUARD_UNIT: _guard_unit(home, site, users),
+        NODE_UNIT: _node_unit(home, site, users),
+        "compose.yaml": _compose(home, site, users),
+        "Containerfile": CONTAINERFILE.format(extras=EXTRAS.get(site.data.source, "")),
+        "up": up_script("Starts the site's guard and node as two users; needs root",
+                        "site up", ".."),
+        "README.md": README.format(**facts),
+    }  # fmt: skip
+
+
+def _program() -> Path:
+    return plain(Path(sys.prefix) / "bin" / "fedmedformer")
+
+
+def _guard_unit(home: Path, site: Site, users: Users) -> str:
+    """No network at all; state and socket are all that it writes."""
+    program, records = _program(), [plain(p) for p in records_of(site)]
+    anchor = [plain(site.ledger_anchor).parent] if site.ledger_anchor else []
+    writes = [home / "state", home / "run" / "guard", *anchor]
+    own = {
+        "User": users.guard.name,
+        "Group": users.guard.group,
+        "SupplementaryGroups": users.node.group,
+        "ExecStart": f"{program} site guard {home}",
+        "ExecStartPost": f"{program} site status {home} --only guard --wait 120",
+        "TimeoutStartSec": "180",
+        "WorkingDirectory": "/",
+        "PrivateNetwork": "yes",
+        "RestrictAddressFamilies": "AF_UNIX",
+        "IPAddressDeny": "any",
+        "ReadWritePaths": " ".join(map(str, writes)),
+        "InaccessiblePaths": f"-{home}/node.key -{home}/kit -{home}/flower",
+    }
+    description = f"FedMedformer guard of {site.name}: policy, ledger, records"
+    return unit(description, (), own, [home, program, *records])
+
+
+def _node_unit(home: Path, site: Site, users: Users) -> str:
+    """Root looks at kit and layout before every start; the node itself has no rights."""
+    program = _program()
+    records = [plain(p) for p in records_of(site)]
+    closed = [home / "state", home / "site.yaml", home / "policy.yaml", *records]
+    own = {
+        "User": users.node.name,
+        "Group": users.node.group,
+        "ExecStartPre": f"+{program} site node {home} --check",
+        "ExecStart": f"{program} site node {home} --health-port {HEALTH_PORT}",
+        "ExecStartPost": f"{program} site status {home} --only node --health-port {HEALTH_PORT} "
+        "--wait 120",
+        "TimeoutStartSec": "180",
+        "EnvironmentFile": f"-{home}/proxy.env",
+        "WorkingDirectory": "/",
+        "RestrictAddressFamilies": "AF_UNIX AF_INET AF_INET6",
+        "ReadWritePaths": f"{home}/flower",
+        "InaccessiblePaths": " ".join(f"-{place}" for place in closed),
+    }
+    description = f"FedMedformer node of {site.name}: dials out to the consortium"
+    return unit(description, (GUARD_UNIT, "network-online.target"), own, [home, program])
+
+
+def _compose(home: Path, site: Site, users: Users) -> str:
+    """The same two, and the same walls, as containers."""
+    anchor = site.ledger_anchor
+    records = [mount(p, str(p)) for p in map(plain, records_of(site)) if p != anchor]
+    parts = (FILE, "site.yaml", "policy.yaml", "state", "run/guard", "kit", "node.key", "flower")
+    at = {name: f"{home}/{name}" for name in parts}
+    guard = {
+        "command": ["site", "guard", str(home)],
+        "user": f"{users.guard.uid}:{users.guard.gid}",
+        "group_add": [str(users.node.gid)],
+        "network_mode": "none",
+        "volumes": [
+            mount(at["site.yaml"], at["site.yaml"]),
+            mount(at["policy.yaml"], at["policy.yaml"]),
+            mount(at["state"], at["state"], write=True),
+            mount(at["run/guard"], at["run/guard"], write=True),
+            mount(at[FILE], at[FILE]),
+            *records,
+            *(
+                [mount(plain(anchor).parent, str(plain(anchor).parent), write=True)]
+                if anchor
+                else []
+            ),
+        ],
+        "healthcheck": healthcheck("site", "status", str(home), "--only", "guard"),
+    }
+    node = {
+        "command": ["site", "node", str(home)],
+        "user": f"{users.node.uid}:{users.node.gid}",
+        "depends_on": {"guard": {"condition": "service_healthy"}},
+        "environment": [*PROXY_VARIABLES],
+        "volumes": [
+            mount(at[FILE], at[FILE]),
+            mount(at["kit"], at["kit"]),
+            mount(at["node.key"], at["node.key"]),
+            mount(at["run/guard"], at["run/guard"]),
+            mount(at["flower"], at["flower"], write=True),
+        ],
+        "healthcheck": healthcheck("site", "status", str(home), "--only", "node"),
+    }
+    return compose(f"Guard and node of {site.name}, which share a socket and nothing else.",
+                   {"guard": guard, "node": node})  # fmt: skip

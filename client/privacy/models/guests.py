@@ -1,0 +1,110 @@
+"""Per-example gradients of layers without a rule of their own: by running them row by row.
+
+Every row of the batch goes through the layer alone, with its own copy of the parameters, so its
+gradient is the copy's, whatever the layer computes, and no row can see another. B examples.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.func import functional_call
+from torch.nn.modules.rnn import RNNBase
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from client.privacy.models.modules import EngineError
+
+SHARED = frozenset({"attn_mask"})
+"""Arguments that are the same for all rows."""
+
+
+class Rows(Protocol):
+    """What a `Book` offers to a layer that runs row by row."""
+
+    def knows(self, parameter: Tensor | None) -> bool:
+        """Whether the parameter is trained."""
+
+    def add_rows(self, parameter: Tensor | None, rows: Callable[[], Tensor]) -> None:
+        """Book per-example gradients, (B, *shape)."""
+
+
+class Copies(Function):
+    """A parameter for each row, (B, *shape); their gradients are booked, the parameter gets none.
+
+    A use of the parameter outside its layer is then the only thing that gives it a gradient, by
+    which the book knows it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, count: int, book: Rows) -> Tensor:
+        """(*shape) -> (B, *shape)."""
+        ctx.book, ctx.parameter = book, parameter
+        return parameter.expand(count, *parameter.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
+        """Books the copies' gradients."""
+        ctx.book.add_rows(ctx.parameter, lambda: grads[0])
+        return None, None, None
+
+
+def by_rows(book: Rows, layer: nn.Module, own: Callable[..., Any], *args: Any, **words: Any) -> Any:
+    """What `layer` answers to a batch, row by row; a `Rule` of client/privacy/bookkeeping.py."""
+    count = _count(layer, args, words)
+    copies = {
+        name: Copies.apply(p, count, book).unbind(0) if book.knows(p) else [p] * count
+        for name, p in layer.named_parameters()
+    }
+    booked = vars(layer).pop("forward")  # functional_call has to reach the layer's own
+    try:
+        answers = []
+        for i in range(count):
+            values = {name: each[i] for name, each in copies.items()}
+            words_i = {k: v if k in SHARED else _row(layer, v, i, count) for k, v in words.items()}
+            args_i = tuple(_row(layer, v, i, count) for v in args)
+            answers.append(functional_call(layer, values, args_i, words_i))
+    finally:
+        layer.forward = booked
+    return _joined(layer, answers)
+
+
+def _count(layer: nn.Module, args: Sequence[Any], words: dict[str, Any]) -> int:
+    given = [*args, *(v for k, v in words.items() if k not in SHARED)]
+    if isinstance(layer, RNNBase) and len([v for v in given if v is not None]) != 1:
+        raise EngineError(
+            f"{type(layer).__name__} is run row by row and takes no initial state: "
+            "leave it out, it is zero"
+        )
+    first = next((v for v in given if isinstance(v, Tensor) and v.ndim), None)
+    if first is None:
+        raise EngineError(
+            f"{type(layer).__name__} is run row by row and takes tensors (B, ...), not packed "
+            "sequences or lists: pad them"
+        )
+    return len(first)
+
+
+def _row(layer: nn.Module, value: Any, i: int, count: int) -> Any:
+    leaves, form = tree_flatten(value)
+    rows = []
+    for leaf in leaves:
+        if isinstance(leaf, Tensor) and (not leaf.ndim or len(leaf) != count):
+            raise EngineError(
+                f"{type(layer).__name__} is run row by row: every tensor that it takes must have "
+                f"{count} rows as the first has, got {tuple(leaf.shape)}"
+            )
+        rows.append(leaf[i : i + 1] if isinstance(leaf, Tensor) else leaf)
+    return tree_unflatten(rows, form)
+
+
+def _joined(layer: nn.Module, answers: Sequence[Any]) -> Any:
+    leaves, form = zip(*(tree_flatten(answer) for answer in answers), strict=True)
+    # A recurrent layer's last states, which follow its answer, have the examples on axis 1.
+    dims = [int(isinstance(layer, RNNBase) and k > 0) for k in range(len(leaves[0]))]
+    joined = [
+        torch.cat(each, dim) if isinstance(each[0], Tensor) else each[0]
+        for each, dim in zip(zip(*leaves, strict=True), dims, strict=True)
+    ]
+    return tree_unflatten(joined, form[0])

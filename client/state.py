@@ -1,0 +1,157 @@
+"""A site's state folder: kept answers and local tensors, written before they are relied on.
+
+ledger.sqlite            the privacy ledger
+lock                     held while a request is answered
+runs/RUN/answers/KEY     an answer that was paid for, until the server acknowledges it
+runs/RUN/state/rN-aM     local tensors after round N, attempt M
+runs/RUN/class-counts    noisy counts of the classes, drawn once a run
+"""
+
+import fcntl
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from client.training import LocalState
+from medformer.errors import MedFormerError
+from medformer.library.model_file import KEY, replace_file
+from server.protocol import RUN_ID, TrainAnswer, metadata
+
+ASIDE_MARK = "DP-NONE.txt"
+"""Lies in a folder of what a hospital made for itself without privacy; a state folder has none."""
+KEPT_ROUNDS = 4
+"""Local states kept, so that a server can go back to its earliest checkpoint while this site has
+answered the next round already."""
+
+
+class StoreError(MedFormerError):
+    """The state folder cannot be read or written."""
+
+
+class Store:
+    """One run's part of a site's state folder.
+
+    Args:
+        folder: The site's state folder.
+        run_id: Becomes a folder name, so it may hold letters, digits and `-` only.
+    """
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        if not re.fullmatch(RUN_ID, run_id):
+            raise StoreError("a run id is 1 to 64 letters, digits or '-'")
+        self._answers = folder / "runs" / run_id / "answers"
+        self._states = folder / "runs" / run_id / "state"
+        self._counts = folder / "runs" / run_id / "class-counts"
+
+    def put_answer(self, key: str, answer: TrainAnswer) -> str:
+        """Store an answer durably; returns its SHA-256."""
+        head = metadata(answer)
+        tensors = {k: torch.from_numpy(v) for k, v in answer.tensors.items()}
+        data = save(tensors, {"answer": json.dumps(head)})
+        replace_file(self._answers / key, data)
+        return hashlib.sha256(data).hexdigest()
+
+    def get_answer(self, key: str, sha256: str) -> TrainAnswer | None:
+        """The stored answer, or None if it is gone or not the one that was written."""
+        path = self._answers / key
+        try:
+            if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+                return None
+        except OSError:
+            return None
+        tensors, head = _read(path)
+        numpy = {k: v.numpy() for k, v in tensors.items()}
+        return TrainAnswer(**json.loads(head["answer"]), tensors=numpy)
+
+    def forget_answers(self, keys: list[str]) -> None:
+        """Delete answers that the server has made durable; the ledger keeps their tombstones."""
+        for key in keys:
+            (self._answers / key).unlink(missing_ok=True)
+
+    def put_state(self, round_: int, attempt: int, state: LocalState) -> None:
+        """Store the local tensors after a round, and drop those of rounds long gone."""
+        tensors = {f"parameters/{k}": v for k, v in state.parameters.items()}
+        tensors |= {f"momentum/{k}": v for k, v in state.momentum.items()}
+        tensors |= {f"average/{k}": v for k, v in state.average.items()}
+        head = {
+            "averaged": str(state.averaged),
+            "phase": state.phase,
+            "dp": "all training steps",
+        }
+        replace_file(self._states / f"r{round_:06d}-a{attempt:03d}", save(tensors, head))
+        for old, path in self._state_files():
+            if old[0] <= round_ - KEPT_ROUNDS:
+                path.unlink()
+
+    def get_state(self, before_round: int) -> LocalState | None:
+        """The newest state of the rounds before `before_round`, or None."""
+        older = [path for number, path in self._state_files() if number[0] < before_round]
+        if not older:
+            return None
+        try:
+            tensors, head = _read(older[-1])
+        except (OSError, SafetensorError) as error:
+            raise StoreError(f"{older[-1]}: the site's own tensors cannot be read") from error
+        parts: dict[str, dict[str, Tensor]] = {"parameters": {}, "momentum": {}, "average": {}}
+        for name, value in tensors.items():
+            part, _, tensor = name.partition("/")
+            parts[part][tensor] = value
+        return LocalState(**parts, averaged=int(head["averaged"]), phase=head.get("phase", ""))
+
+    def put_counts(self, counts: Mapping[str, Sequence[float]]) -> None:
+        """Store the noisy class counts durably."""
+        replace_file(self._counts, json.dumps(counts, sort_keys=True).encode())
+
+    def get_counts(self) -> tuple[dict[str, list[float]], str] | None:
+        """The stored counts and their SHA-256, or None if there are none."""
+        if not self._counts.exists():
+            return None
+        try:
+            data = self._counts.read_bytes()
+            return json.loads(data), hashlib.sha256(data).hexdigest()
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self._counts}: the class counts cannot be read") from error
+
+    def _state_files(self) -> list[tuple[tuple[int, int], Path]]:
+        found = []
+        for path in self._states.glob("r*-a*"):
+            if match := re.fullmatch(r"r(\d+)-a(\d+)", path.name):
+                found.append(((int(match[1]), int(match[2])), path))
+        return sorted(found)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the site's state folder: one process at a time answers for a site."""
+    if (folder / ASIDE_MARK).exists():
+        raise StoreError(
+            f"{folder}: holds what `site finetune` made without privacy, and no state: a guard "
+            "needs a folder of its own"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = open(folder / "lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written ({error}): choose another folder") from error
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        if KEY in metadata:
+            raise StoreError(
+                f"{path}: is a model file, which may have been trained without privacy; a guard "
+                "goes on from its own tensors alone. Restore the state folder from a backup"
+            )
+        return {k: file.get_tensor(k) for k in file.keys()}, metadata  # noqa: SIM118

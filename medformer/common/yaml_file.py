@@ -1,0 +1,277 @@
+"""Reads files of settings: YAML within limits, and one sentence with a suggestion for an error."""
+
+import codecs
+import copy
+import typing
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from medformer.common import numerals
+from medformer.common.yaml_text import Document, Place, parse
+from medformer.errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+
+LARGEST = 2**18
+"""Bytes of a file of settings."""
+NUMBERS = {
+    "float_type": "a valid number",
+    "float_parsing": "a valid number",
+    "int_type": "a valid integer",
+    "int_parsing": "a valid integer",
+    "int_from_float": "a valid integer",
+}
+"""Pydantic's errors where something else came -> what is wanted."""
+WORDS = {
+    "string_type": "text",
+    "path_type": "the name of a file or folder",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "tuple_type": "a list, such as [a, b]",
+    "list_type": "a list, such as [a, b]",
+    "dict_type": "keys and values",
+    "model_type": "keys and values",
+    "model_attributes_type": "keys and values",
+}
+"""The same for all other values."""
+SWITCHES = {"yes": True, "on": True, "no": False, "off": False}
+"""Words of YAML 1.1, which say the same where only a switch can be meant."""
+MOST_MENDS = 4
+"""Passes in which values are read as a model wants them; errors inside a value show up late."""
+
+
+def parse_yaml(text: str) -> Any:
+    """What a text of YAML says: plain values only, each key once, within limits.
+
+    Raises:
+        ConfigError: No such YAML.
+    """
+    return parse(text).values
+
+
+def load_document(path: Path) -> Document:
+    """What a file of settings says, unchecked, and how it is written there.
+
+    Raises:
+        ConfigError: Missing, larger than settings are, or not YAML.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise ConfigError(f"it has more than {LARGEST >> 10} KiB")
+        return parse(_decoded(data))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: cannot be read as YAML: byte {error.start} is not UTF-8. Save the file with "
+            "the encoding UTF-8"
+        ) from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: cannot be read: there is no such file") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({type(error).__name__})") from error
+
+
+def load_yaml(path: Path) -> Any:
+    """What a file of settings says, unchecked.
+
+    Raises:
+        ConfigError: Missing, larger than settings are, or not YAML.
+    """
+    return load_document(path).values
+
+
+def read_yaml(path: Path, model: type[M]) -> M:
+    """Read and check a file of settings.
+
+    Raises:
+        ConfigError: Missing, not YAML, unknown key, wrong type or value.
+    """
+    return checked(load_document(path), model, str(path))
+
+
+def checked(document: Document, model: type[M], name: str) -> M:
+    """What a document says, as a model.
+
+    The model decides what a value is meant to be: `007` and `1e3` are text where it wants text,
+    `600.0` is a whole number and `yes` a switch where it wants those.
+
+    Args:
+        name: Of the file, for messages.
+    Raises:
+        ConfigError: Unknown key, wrong type or value; says the line.
+    """
+    values = document.values
+    for _ in range(MOST_MENDS):
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            mended = _mended(values, document, error)
+            if mended is None:
+                raise ConfigError(f"{name}{_line(document, error, model)}") from error
+            values = mended
+    raise ConfigError(f"{name}: holds values that cannot be understood")
+
+
+def explain(
+    error: ValidationError, model: type[BaseModel], document: Document | None = None
+) -> str:
+    """What is wrong first, where, what came, and the nearest known key for an unknown one.
+
+    Args:
+        error: What `model` raised.
+        model: Where the search for known keys starts.
+        document: What the values were read from, if they were.
+    """
+    first = _first(error)
+    location = first["loc"] if document is None else document.nearest(first["loc"])
+    where = ".".join(str(part) for part in location)
+    if first["type"] == "extra_forbidden":
+        return _unknown_key(where, first, model)
+    if first["type"] == "missing":
+        inside = ".".join(str(part) for part in (*location, first["loc"][-1]))
+        return f"`{inside if document else where}` is missing."
+    place = f"`{where}`: " if where else ""
+    written = document.written[location].text if document and location in document.written else None
+    return f"{place}{_sentence(first, error, written)}"
+
+
+def _first(error: ValidationError) -> ErrorDetails:
+    """The error to show: an unknown key explains what is missing; of the alternatives of one value,
+    the one that it was meant to be."""
+    errors = error.errors()
+    if unknown := [e for e in errors if e["type"] == "extra_forbidden"]:
+        return unknown[0]
+    first = errors[0]
+    if first["type"] == "literal_error" and not isinstance(first["input"], str):
+        others = [e for e in errors[1:] if e["loc"][: len(first["loc"]) - 1] == first["loc"][:-1]]
+        return others[0] if others else first
+    return first
+
+
+def _unknown_key(where: str, first: ErrorDetails, model: type[BaseModel]) -> str:
+    key = str(first["loc"][-1])
+    if key[:1].isdigit() and first["input"] is None:
+        return (
+            f"unknown key `{where}`. A comma separates values: write numbers with a point, such as "
+            "8.0, and without separators, such as 1000"
+        )
+    close = get_close_matches(key, sorted(_all_keys(model)), n=1)
+    hint = f" Did you mean `{close[0]}`?" if close else ""
+    return f"unknown key `{where}`.{hint}"
+
+
+def _sentence(first: ErrorDetails, error: ValidationError, written: str | None) -> str:
+    given, kind = first.get("input"), first["type"]
+    shown = written if written is not None and not isinstance(given, str) else None
+    got = "nothing" if given is None else shown or _shown(given)
+    if kind in NUMBERS or kind in WORDS:
+        wanted = " or ".join([NUMBERS.get(kind) or WORDS[kind], *_other_words(first, error)])
+        hint = numerals.suggestion(given) if kind in NUMBERS else ""
+        if kind.startswith("int") and written:
+            hint = numerals.grouped(written.replace(",", ".")) or hint
+        if kind == "string_type" and written:
+            hint = f": if it is a text, put it in quotes, '{written}'"
+        return f"Input should be {wanted}, got {got}{hint}."
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    simple = isinstance(given, (str, int, float, bool))
+    came = f", got {got}" if simple and repr(given) not in message else ""
+    return f"{message}{came}."
+
+
+def _other_words(first: ErrorDetails, error: ValidationError) -> list[str]:
+    """Words that a value may be instead of a number."""
+    return [
+        str(e["ctx"]["expected"])
+        for e in error.errors()
+        if e["type"] == "literal_error" and e["loc"][:-1] == first["loc"][:-1] and "ctx" in e
+    ]
+
+
+def _shown(given: object) -> str:
+    if isinstance(given, dict):
+        return "keys and values"
+    return "a list" if isinstance(given, (list, tuple)) else f"{given!r:.200}"
+
+
+def _line(document: Document, error: ValidationError, model: type[BaseModel]) -> str:
+    """Line and sentence of an error."""
+    place = document.nearest(_first(error)["loc"])
+    known = document.written.get(place)
+    line = f", line {known.line}" if known is not None and known.line and place else ""
+    return f"{line}: {explain(error, model, document)}"
+
+
+def _mended(values: Any, document: Document, error: ValidationError) -> Any | None:
+    """The values with those that were taken for something else read as the model wants them; None
+    if there are none."""
+    result, found = copy.deepcopy(values), False
+    for e in error.errors():
+        place = document.nearest(e["loc"])
+        if not place or (meant := _meant(e, document, place)) is None:
+            continue
+        outer = result
+        for part in place[:-1]:
+            outer = outer[part]
+        outer[place[-1]] = meant
+        found = True
+    return result if found else None
+
+
+def _meant(error: ErrorDetails, document: Document, place: Place) -> str | int | bool | None:
+    given, written = error.get("input"), document.written[place]
+    if error["type"] in ("string_type", "path_type") and isinstance(given, (int, float)):
+        return written.text if written.plain else None
+    if error["type"] in ("int_type", "int_from_float") and isinstance(given, float):
+        if written.text is not None and numerals.grouped(written.text):
+            return None
+        return int(given) if given.is_integer() and abs(given) < 2**53 else None
+    if error["type"] in ("bool_type", "bool_parsing") and isinstance(given, str) and written.plain:
+        return SWITCHES.get(given.lower())
+    return None
+
+
+def _decoded(data: bytes) -> str:
+    """Text in one of the encodings that YAML knows (section 5.2)."""
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    plain = data.decode("utf-16").encode() if wide else data
+    if b"\0" in plain:
+        raise ConfigError(
+            "cannot be read as YAML: it holds zero bytes, as UTF-16 without its mark and UTF-32 "
+            "do. Save the file with the encoding UTF-8"
+        )
+    return plain.decode("utf-8-sig")
+
+
+def _all_keys(model: type[BaseModel]) -> set[str]:
+    """Names of every field of a model and of the models inside it."""
+    seen: set[type[BaseModel]] = set()
+    keys: set[str] = set()
+
+    def visit(kind: type[BaseModel]) -> None:
+        if kind in seen:
+            return
+        seen.add(kind)
+        for name, item in kind.model_fields.items():
+            keys.add(name)
+            for inner in _models_in(item.annotation):
+                visit(inner)
+
+    visit(model)
+    return keys
+
+
+def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in typing.get_args(annotation):
+        yield from _models_in(part)

@@ -1,0 +1,112 @@
+"""The model's commands: `fedmedformer model info|export|extend`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+WORDS = ("modalities", "anatomies", "stems", "domains")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `fedmedformer model`."""
+    parser.epilog = "example: fedmedformer model info runs/quickstart/model.safetensors"
+    commands = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def command(name: str, help_: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_, description=f"{help_}.")
+        sub.add_argument("file", type=Path, metavar="FILE", help="a model.safetensors")
+        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
+                         help="show the traceback of an error")  # fmt: skip
+        sub.epilog = f"example: fedmedformer model {name} {example}"
+        return sub
+
+    info = command("info", "print a model file's card and vocabulary", "model.safetensors")
+    info.add_argument("--json", action="store_true", help="print JSON instead of text")
+    export = command(
+        "export",
+        "write a checked program for one kind of image",
+        "model.safetensors --out chest.onnx --modality chest-xray --anatomy chest --size 28",
+    )
+    _export_arguments(export)
+    extend = command(
+        "extend",
+        "add modalities, anatomies, stems or domains; old answers stay",
+        "model.safetensors --modality mri --stem 3d-2 --out larger.safetensors",
+    )
+    extend.add_argument("--out", type=Path, required=True, help="the larger model's file")
+    for name, one in zip(WORDS, ("modality", "anatomy", "stem", "domain"), strict=True):
+        extend.add_argument(f"--{one}", nargs="+", default=[], metavar="NAME", dest=name)
+    extend.add_argument("--seed", type=int, default=0, help="of what can be copied from nowhere")
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="X",
+                        help="ends in .pt2, .onnx or .safetensors; X.md, X.json too")  # fmt: skip
+    parser.add_argument("--format", choices=("torch", "onnx", "safetensors"), dest="kind",
+                        help="default: what X ends in")  # fmt: skip
+    parser.add_argument("--task", help="answer with its probabilities (default: encoded tokens)")
+    parser.add_argument("--modality", default="unknown", help="of the images")
+    parser.add_argument("--anatomy", default="unknown", help="of the images")
+    parser.add_argument("--stem", help="what reads them, such as 2d-1 (default: the only one)")
+    parser.add_argument("--size", nargs="+", type=int, default=[28], metavar="N",
+                        help="pixels a side: one number, or one an axis (default: 28)")  # fmt: skip
+    parser.add_argument("--flip", action="store_true",
+                        help="labels do not tell left from right: as `flip` in site.yaml; answers "
+                        "are a mean over mirror images too")  # fmt: skip
+    parser.add_argument("--non-private", action="store_true", dest="non_private",
+                        help="export although the card says dp: none")  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what was asked; each action prints what it wrote."""
+    {"info": _info, "export": _export, "extend": _extend}[arguments.action](arguments)
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from medformer.library.model_file import read_header
+
+    header = read_header(arguments.file)
+    if arguments.json:
+        print(header.model_dump_json(indent=1))
+        return
+    print(header.card.markdown())
+    for field in WORDS:
+        print(f"{field:<12}{', '.join(getattr(header.config, field))}")
+    tasks: list[Any] = [f"{t.name} ({t.kind}, {t.classes})" for t in header.tasks]
+    print(f"{'tasks':<12}{', '.join(tasks) or 'none: the part that sites share'}")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from medformer.library.export import export, view_of
+    from medformer.library.model_file import read_header
+    from medformer.library.models import load
+
+    card = read_header(arguments.file).card
+    model = load(arguments.file)
+    view = view_of(
+        model,
+        arguments.size,
+        stem=arguments.stem,
+        task=arguments.task,
+        modality=arguments.modality,
+        anatomy=arguments.anatomy,
+        flip=arguments.flip,
+    )
+    difference = export(
+        model, view, arguments.out, card, arguments.kind, non_private=arguments.non_private
+    )
+    print(f"{arguments.out}: differs from the model by at most {difference:.1e}")
+
+
+def _extend(arguments: argparse.Namespace) -> None:
+    from medformer.errors import ConfigError
+    from medformer.library.extension import extend
+    from medformer.library.model_file import read_header
+    from medformer.library.models import load, save
+
+    words = {field: getattr(arguments, field) for field in WORDS}
+    if not any(words.values()):
+        raise ConfigError("say what to add: --modality, --anatomy, --stem or --domain")
+    larger = extend(load(arguments.file), **words, seed=arguments.seed)
+    save(larger, arguments.out, read_header(arguments.file).card)
+    print(arguments.out)

@@ -1,0 +1,151 @@
+"""Medformer as a library: build a model, save it to a file, load it again."""
+
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from medformer.common.yaml_file import explain
+from medformer.config import UNKNOWN, ModelConfig, Task
+from medformer.errors import ConfigError, ModelFileError
+from medformer.library import model_file as files
+from medformer.library.card import ModelCard
+from medformer.model import Medformer
+from medformer.vocabulary import EVERYTHING
+
+
+def build(
+    preset: str = "tiny",
+    *,
+    modalities: Sequence[str] = (),
+    anatomies: Sequence[str] = (),
+    stems: Sequence[str] = (),
+    domains: Sequence[str] = (),
+    tasks: Sequence[Task] = (),
+    seed: int = 0,
+    checkpointing: bool = False,
+) -> Medformer:
+    """A new model with random weights.
+
+    Args:
+        preset: `tiny`, `small` or `base`.
+        modalities, anatomies, stems, domains: What it shall know; a list that is left out is that
+            of `medformer.vocabulary.EVERYTHING`, which covers MedMNIST.
+        tasks: Supervised tasks; each gets a query and a head.
+        seed: Of the weights.
+        checkpointing: Keep less for the backward pass of the encoder and compute it again.
+    Raises:
+        ConfigError: A name is no name, is repeated, or the preset does not exist.
+    """
+    given = {"modalities": modalities, "anatomies": anatomies, "stems": stems, "domains": domains}
+    named = {field: tuple(sorted(names)) for field, names in given.items() if names}
+    config = checked_config(EVERYTHING.model_dump() | {"preset": preset} | named)
+    if len({t.name for t in tasks}) < len(tasks):
+        raise ConfigError(f"tasks need distinct names, got {[t.name for t in tasks]}")
+    model = seeded(config, tasks, site=False, seed=seed)
+    model.encoder.blocks.checkpointing = checkpointing
+    return model
+
+
+def save(model: Medformer, path: str | Path, card: ModelCard) -> None:
+    """Write a model to a safetensors file, and its card to FILE.md beside it.
+
+    Args:
+        card: Preset, number of parameters and program are filled in.
+    Raises:
+        ModelFileError: A weight is NaN or infinite, or the folder cannot be written.
+    """
+    header = files.Header(
+        config=model.config,
+        tasks=tuple(model.tasks.values()),
+        site="own" in model.input.site,
+        card=card,
+    )
+    tensors = {k: v.detach().cpu().float().numpy() for k, v in model.named_parameters()}
+    files.write(Path(path), header, tensors)
+
+
+def load(
+    path: str | Path,
+    *,
+    preset: str | None = None,
+    modalities: Collection[str] = (),
+    anatomies: Collection[str] = (),
+    stems: Collection[str] = (),
+    domains: Collection[str] = (),
+) -> Medformer:
+    """Read a model from a file that `save` or a simulation wrote; in evaluation mode.
+
+    Args:
+        preset: Refuse a file of another one.
+        modalities, anatomies, stems, domains: Refuse a file that does not know all of these.
+    Raises:
+        ModelFileError: Unreadable, damaged, another model than asked for, or tensors that are
+            missing, left over, of another shape or not finite.
+    """
+    path = Path(path)
+    header, arrays = files.read(path)
+    asked = {"modalities": modalities, "anatomies": anatomies, "stems": stems, "domains": domains}
+    _as_asked(path, header.config, preset, asked)
+    model = seeded(header.config, header.tasks, site=header.site, seed=0)
+    tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    _same_tensors(path, dict(model.named_parameters()), tensors)
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def seeded(config: ModelConfig, tasks: Sequence[Task], *, site: bool, seed: int) -> Medformer:
+    """A model whose weights follow from the seed; nobody else's random numbers change."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Medformer(config, tasks, site=site)
+
+
+def checked_config(values: Mapping[str, Any]) -> ModelConfig:
+    """A vocabulary, or the sentence that says what is wrong with it.
+
+    Raises:
+        ConfigError: A name is no name, is repeated, or the preset does not exist.
+    """
+    try:
+        return ModelConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, ModelConfig)) from error
+
+
+def _as_asked(
+    path: Path, config: ModelConfig, preset: str | None, asked: Mapping[str, Collection[str]]
+) -> None:
+    if preset is not None and preset != config.preset:
+        raise ModelFileError(f"{path}: is of preset {config.preset!r}, asked for {preset!r}")
+    for field, names in asked.items():
+        known = getattr(config, field)
+        if missing := sorted(set(names) - {*known, UNKNOWN}):
+            close = get_close_matches(missing[0], known, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else "Add them with medformer.extend."
+            raise ModelFileError(
+                f"{path}: does not know the {field} {', '.join(missing)}; "
+                f"it knows {', '.join(known)}. {hint}"
+            )
+
+
+def _same_tensors(path: Path, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    for problem, names in (
+        ("lacks", wanted.keys() - given),
+        ("has unknown", given.keys() - wanted),
+    ):
+        if names:
+            some = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+            raise ModelFileError(
+                f"{path}: {problem} tensors: {len(names)} ({some}); "
+                f"the model that it declares has {len(wanted)}, the file {len(given)}"
+            )
+    for name, value in wanted.items():
+        if given[name].shape != value.shape:
+            raise ModelFileError(
+                f"{path}: {name} must be {tuple(value.shape)}, got {tuple(given[name].shape)}"
+            )

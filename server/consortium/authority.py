@@ -1,0 +1,138 @@
+"""Keys and certificates of a consortium.
+
+Elliptic curves on P-256. A private key is written once, 0600, where it is used.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from medformer.errors import MedFormerError
+from medformer.library.model_file import replace_file, write_secret
+
+AUTHORITY_DAYS = 3_650
+SKEW = timedelta(minutes=5)
+"""Certificates begin a little before they are made: clocks differ."""
+
+
+class AuthorityError(MedFormerError):
+    """A key or certificate cannot be made, read or used; says what to do."""
+
+
+def new_authority(key: Path, certificate: Path, name: str) -> None:
+    """Make the consortium's own certificate authority, good for ten years.
+
+    Raises:
+        AuthorityError: There is a key already, or it cannot be written.
+    """
+    private = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name} authority")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SKEW)
+        .not_valid_after(now + timedelta(days=AUTHORITY_DAYS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs=True), critical=True)
+        .add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False
+        )
+        .sign(private, hashes.SHA256())
+    )
+    if key.exists():
+        raise AuthorityError(f"{key}: there is a key already, and it is not replaced")
+    key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    replace_file(certificate, made.public_bytes(Encoding.PEM))
+    _write(key, private)  # last: `provision` makes both again while there is no key
+
+
+def new_server_certificate(
+    authority: tuple[Path, Path], key: Path, certificate: Path, hosts: Sequence[str], days: int
+) -> None:
+    """Make the server's key and certificate; replaces those that are there.
+
+    Args:
+        authority: Its key and certificate.
+        hosts: Names and addresses that hospitals may dial.
+    Raises:
+        AuthorityError: The authority cannot be read, or something cannot be written.
+    """
+    signer, issuer = _authority(*authority)
+    private = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])]))
+        .issuer_name(issuer.subject)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SKEW)
+        .not_valid_after(min(now + timedelta(days=days), issuer.not_valid_after_utc))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([_host(h) for h in hosts]), critical=False)
+        .add_extension(_usage(signs=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+        .sign(signer, hashes.SHA256())
+    )
+    key.unlink(missing_ok=True)
+    _write(key, private)
+    certificate.write_bytes(made.public_bytes(Encoding.PEM))
+
+
+def _write(path: Path, private: ec.EllipticCurvePrivateKey) -> None:
+    try:
+        write_secret(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    except FileExistsError as error:
+        raise AuthorityError(f"{path}: there is a key already, and it is not replaced") from error
+    except OSError as error:
+        raise AuthorityError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _authority(key: Path, certificate: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    try:
+        private = serialization.load_pem_private_key(key.read_bytes(), None)
+        made = x509.load_pem_x509_certificate(certificate.read_bytes())
+    except (OSError, ValueError, TypeError) as error:
+        raise AuthorityError(f"{key}: the authority cannot be read ({error})") from error
+    if not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise AuthorityError(f"{key}: is no elliptic-curve key")
+    return private, made
+
+
+def _host(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        encipher_only=False,
+        decipher_only=False,
+    )

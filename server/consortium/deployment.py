@@ -1,0 +1,68 @@
+"""One run over real hospitals: no exact value, secure noise, people who have to say yes first."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from medformer.common.processes import end_with_parent
+from server.consortium.following import alone
+from server.consortium.nodes import node_ids
+from server.protocol import Tensors
+from server.report.write import write_report
+from server.run.checkpoints import write_json
+from server.run.coordinate import Run, outcome
+from server.run.federation import Federation, load_federation
+from server.run.fleet import FlowerFleet
+from server.run.model_file import write_model
+
+FEDERATION = "federation.json"
+"""What a deployment's run folder begins with."""
+
+
+def deploy(
+    grid: Any,
+    folder: Path,
+    nodes: Path | None,
+    start: Callable[[Federation], Tensors],
+    release: Mapping[str, Any],
+    approval_wait: float,
+    deadline: float,
+    grace: float,
+    hello_wait: float,
+    nodes_wait: float,
+) -> None:
+    """Train, and write report and model; goes on from the last checkpoint if there is one.
+
+    Args:
+        grid: Flower's.
+        folder: The run folder, with federation.json in it.
+        nodes: nodes.json of the consortium, which knows each member's node; None believes nodes.
+        start: Makes the shared tensors of round 0.
+        release: What may leave a site, as the code that all sites run declares it.
+        approval_wait: Seconds to wait for the sites' people to say yes, and for their hours.
+        deadline: Seconds in which a round has to find its quorum.
+        grace: Seconds that the other sites have from then on.
+        hello_wait: Seconds in which a node has to say whose it is.
+        nodes_wait: Seconds to wait for the hospitals' nodes to dial in.
+    Raises:
+        MedFormerError: The run cannot start, or was interrupted; outcome.json says why.
+    """
+    end_with_parent()
+    with alone(folder), outcome(folder):
+        federation = load_federation(folder / FEDERATION)
+        fleet = FlowerFleet(
+            grid,
+            len(federation.sites),
+            deadline,
+            nodes_wait=nodes_wait,
+            quorum=federation.quorum,
+            grace=grace,
+            hello_wait=hello_wait,
+            members=None if nodes is None else partial(node_ids, nodes),
+        )
+        run = Run(fleet, federation, folder, approval_wait=approval_wait, deadline=deadline)
+        run.execute(lambda: start(federation))
+        write_json(folder / "release.json", dict(release))
+        write_report(folder, simulation=False)
+        write_model(folder, description=f"Trained by {federation.name}.", noise="secure")

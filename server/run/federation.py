@@ -1,0 +1,131 @@
+"""What a coordinator knows of a consortium: public facts only."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StrictFloat, StrictInt, ValidationError, model_validator
+
+from medformer.common.yaml_file import explain
+from medformer.config import Domain, Frozen, ModelConfig, Name
+from medformer.errors import ConfigError
+from medformer.vocabulary import ANATOMY
+from server.protocol import PublicObjective, Schedule
+
+ServerRate = Annotated[StrictFloat, Field(gt=0, le=10)] | Literal["sqrt-sites", "sites"]
+"""Factor of the averaged update (FedOpt, Reddi et al. 2021, arXiv:2003.00295). `sites`: the
+number of sites that trained a tensor; where rates follow the variance of noise, the noise of their
+mean then costs what a site's own costs alone. `sqrt-sites`: its root, for steps as noisy as those
+of a site alone."""
+
+
+class PublicSite(Frozen):
+    """A site as the others know it."""
+
+    name: Name
+    domain: Domain
+    weight: StrictFloat = Field(default=1.0, gt=0)
+    """Publicly declared weight in the average; equal for all unless agreed otherwise. Never the
+    number of records, which would tell it."""
+
+
+def _public_source(name: str) -> str:
+    if name != "phantoms" and name not in ANATOMY:
+        close = get_close_matches(name, ["phantoms", *ANATOMY], n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"no public images {name!r}: phantoms, or a data set of MedMNIST.{hint}")
+    return name
+
+
+class Pretraining(Frozen):
+    """Training on public images before round 1: costs no epsilon."""
+
+    source: Annotated[str, AfterValidator(_public_source)] = "phantoms"
+    """`phantoms`, or the name of a MedMNIST data set that the consortium declares public."""
+    images: StrictInt = Field(default=10_000, ge=64, le=1_000_000)
+    """Images of each phantom kind, or at most so many of the data set."""
+    patterns: StrictInt = Field(default=20_000, ge=0, le=1_000_000)
+    """Beside the phantoms: so many images of shapes and textures that imitate nothing."""
+    volumes: StrictInt = Field(default=6_000, ge=0, le=100_000)
+    """And so many volumes of the same kind, for the stem of 3D images."""
+    steps: StrictInt = Field(default=10_000, ge=0, le=1_000_000)
+    batch_size: StrictInt = Field(default=128, ge=1)
+    learning_rate: StrictFloat = Field(default=1.5e-3, gt=0)
+    seed: StrictInt = Field(default=0, ge=0, le=2**53)
+    """Of images and training: federations with the same settings start from the same tensors."""
+    objectives: dict[PublicObjective, Annotated[StrictFloat, Field(gt=0)]] = Field(
+        default={"supervised": 1.0, "inpainting": 0.5}, min_length=1
+    )
+
+
+def default_pretraining(preset: str) -> Pretraining:
+    """What a preset starts from if nobody says more: `tiny` from the start that comes with the
+    package, a larger model from as much training as a run can wait for."""
+    if preset == "tiny":
+        return Pretraining()
+    return Pretraining(images=4_000, patterns=4_000, volumes=0, steps=300)
+
+
+def with_public_start(raw: Any) -> Any:
+    """Settings in which `pretraining` is left out or `true`, with the preset's own in its place;
+    `false` asks for none."""
+    if not isinstance(raw, dict):
+        return raw
+    wanted = raw.get("pretraining", True)
+    if wanted is True:
+        preset = str(raw.get("preset", "tiny"))
+        return {**raw, "pretraining": default_pretraining(preset).model_dump()}
+    none = wanted is False or wanted in ("no", "off")
+    return {**raw, "pretraining": None if none else wanted}
+
+
+class Federation(Frozen):
+    """One training run, as all sites may read it."""
+
+    name: Name
+    seed: StrictInt = Field(default=0, ge=0, le=2**53)
+    """Seeds the shared tensors that public pre-training does not make."""
+    model: ModelConfig
+    schedule: Schedule
+    pretraining: Pretraining | None
+    started_from: str = ""
+    """Another model whose shared tensors this run starts from, with that model's own promise."""
+    sites: tuple[PublicSite, ...] = Field(min_length=1)
+    server_momentum: StrictFloat = Field(default=0.9, ge=0, lt=1)
+    server_learning_rate: ServerRate = 1.0
+    max_update_norm: StrictFloat = Field(default=100.0, gt=0)
+    """An update that moves the shared tensors further than this (L2) is refused."""
+    quorum: StrictInt | None = Field(default=None, ge=1)
+    """Updates that make a round; the others may be late, lost, or join later. Without one, as in
+    simulations, a site that is lost interrupts the run."""
+
+    @model_validator(mode="after")
+    def _domains_to_tell_apart(self) -> "Federation":
+        asked = [p.name for p in self.schedule.phases if "domain_adversarial" in p.objectives]
+        if asked and len({site.domain.name for site in self.sites}) < 2:
+            raise ValueError(
+                f"phase {asked[0]!r}: domain_adversarial tells the sites' domains apart, and all "
+                f"sites name the same one, {self.sites[0].domain.name!r}: give each domain a name "
+                "of its own, or leave the objective out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _quorum_can_be_reached(self) -> "Federation":
+        if self.quorum is not None and self.quorum > len(self.sites):
+            raise ValueError(f"a quorum of {self.quorum} needs as many sites: {len(self.sites)}")
+        return self
+
+
+def load_federation(path: Path) -> Federation:
+    """Read a federation file.
+
+    Raises:
+        ConfigError: Unreadable or not valid.
+    """
+    try:
+        return Federation.model_validate_json(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, Federation)}") from error

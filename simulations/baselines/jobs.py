@@ -1,0 +1,178 @@
+"""What the federated DP model is compared with, through the same training and averaging code.
+
+local-dp: every site alone, under the same plan, noise and epsilon.
+local-plain: every site alone, no privacy.
+federated-plain: the same federation, no privacy.
+centralised-plain: records of sites with one task pooled, one step a round: the ceiling.
+Baselines are simulations: they read the same records outside the ledger, and the report says so.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+from client.data.load import load
+from client.data.records import Records, pooled
+from client.simulated import simulated_guard
+from client.site import Site
+from server.protocol import Answer, Hello, HelloAnswer, Request, Schedule
+from server.run.checkpoints import load_state, write_json
+from server.run.coordinate import CHECKPOINTS, Run
+from server.run.federation import Federation
+from server.run.fleet import Lost
+from simulations.baselines.plain import PlainSite
+from simulations.baselines.pool import each_done
+from simulations.run_folder import Prepared, load_prepared, public_sites
+from simulations.scenario import Baseline, load_scenario
+
+
+class Handler(Protocol):
+    """A guard, or what stands in for one."""
+
+    def handle(self, request: Request) -> Answer:
+        """Answer one request."""
+        ...
+
+
+class LocalFleet:
+    """Sites in this process, asked one after the other."""
+
+    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+        self._handlers = handlers
+
+    def hello(self, request: Hello) -> dict[str, HelloAnswer]:
+        """Ask everybody who they are."""
+        answers = {name: handler.handle(request) for name, handler in self._handlers.items()}
+        return {name: a for name, a in answers.items() if isinstance(a, HelloAnswer)}
+
+    def ask(
+        self, requests: Mapping[str, Request], enough: int | None = None
+    ) -> dict[str, Answer | Lost]:
+        """Send each named site its request."""
+        return {name: self._handlers[name].handle(r) for name, r in requests.items()}
+
+
+def jobs(baseline: Baseline, prepared: Prepared) -> list[list[str]]:
+    """Groups of sites that are trained together: each alone, or all."""
+    names = [site.name for site in prepared.sites]
+    return [[n] for n in names] if baseline.startswith("local") else [names]
+
+
+def run_job(folder: Path, baseline: Baseline, names: list[str]) -> list[dict[str, Any]]:
+    """Train and evaluate one group of one baseline; results already on the disk are read back.
+
+    Returns:
+        Rows {site, task, metric, split, value, model}.
+    """
+    prepared = load_prepared(folder)
+    label = names[0] if baseline.startswith("local") else "all"
+    place = folder / "baselines" / baseline / label
+    done = place / "summary.json"
+    if not done.exists():
+        if "plain" in baseline:  # its sites keep no state: nothing to go on from
+            shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True, exist_ok=True)
+        handlers, federation = _build(baseline, prepared, names, place)
+        start = load_state(folder / CHECKPOINTS, 0)
+        assert start is not None
+        run = Run(LocalFleet(handlers), federation, place, evaluate=True)
+        if "plain" in baseline:
+            run.receipt_of = json.loads  # of nothing: these promise nothing
+        run.execute(lambda: start.shared)
+    return list(_rows(done, baseline, prepared, names))
+
+
+def _build(
+    baseline: Baseline, prepared: Prepared, names: list[str], place: Path
+) -> tuple[dict[str, Handler], Federation]:
+    sites = [s for s in prepared.sites if s.name in names]
+    federation = prepared.federation
+    if baseline == "centralised-plain":
+        pools = _pool_members(sites)
+        handlers: dict[str, Handler] = {
+            s.name: PlainSite(s, records, f"{federation.seed}-{s.name}", len(pools[s.name]))
+            for s, records in _pooled(sites)
+        }
+        federation = federation.model_copy(
+            update={
+                "sites": public_sites(federation, handlers),
+                "schedule": _one_step_a_round(federation.schedule),
+            }
+        )
+        return handlers, federation
+    federation = federation.model_copy(update={"sites": public_sites(federation, names)})
+    if baseline == "local-dp":
+        seed = f"{federation.seed}/local-dp"  # noise of its own, not that of the federated run
+        file = prepared.folder / "sites" / names[0] / "site.yaml"
+        return {names[0]: simulated_guard(file, place / "state", seed)}, federation
+    return {
+        s.name: PlainSite(s, load(s, "train"), f"{federation.seed}-{s.name}") for s in sites
+    }, federation
+
+
+def _groups(sites: list[Site]) -> list[list[Site]]:
+    """Sites with the same task and kind of image."""
+    groups: dict[tuple[Any, ...], list[Site]] = {}
+    for site in sites:
+        key = (site.tasks, site.domain.stem, site.domain.modality, site.domain.anatomy)
+        groups.setdefault(key, []).append(site)
+    return list(groups.values())
+
+
+def _pool_members(sites: list[Site]) -> dict[str, list[str]]:
+    """Name of a pool's first site -> names of all its sites."""
+    return {members[0].name: [s.name for s in members] for members in _groups(sites)}
+
+
+def _pooled(sites: list[Site]) -> list[tuple[Site, Records]]:
+    """Records of each group joined; the first site gives the name."""
+    joined = []
+    for members in _groups(sites):
+        parts = [load(site, "train") for site in members]
+        joined.append((members[0], pooled(parts)))
+    return joined
+
+
+def _one_step_a_round(schedule: Schedule) -> Schedule:
+    """The same number of steps, averaged after every one: central training."""
+    phases = tuple(
+        p.model_copy(update={"rounds": p.rounds * p.local_steps, "local_steps": 1})
+        for p in schedule.phases
+    )
+    return schedule.model_copy(update={"phases": phases})
+
+
+def _rows(
+    summary: Path, baseline: Baseline, prepared: Prepared, names: list[str]
+) -> Iterator[dict[str, Any]]:
+    """The job's results; a pooled model of one task is every pooled site's result."""
+    members = {s.name: [s.name] for s in prepared.sites}
+    if baseline == "centralised-plain":
+        members = _pool_members([s for s in prepared.sites if s.name in names])
+    for row in json.loads(summary.read_text())["results"]:
+        for site in members[row["site"]]:
+            yield {**row, "site": site, "model": baseline}
+
+
+def run_all(folder: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Run the scenario's baselines in a few processes, and write baselines.json.
+
+    What an earlier, interrupted call finished is read back. The processes are forked, so call it
+    before torch has computed anything in this one.
+    """
+    prepared = load_prepared(folder)
+    scenario = load_scenario(str(folder / "scenario.yaml"))
+    todo = [(b, names) for b in scenario.baselines for names in jobs(b, prepared)]
+    rows: list[dict[str, Any]] = []
+    work = [(folder, baseline, names) for baseline, names in todo]
+    with closing(each_done(run_job, work, method="fork")) as done:
+        for number, (place, found) in enumerate(done, start=1):
+            baseline, names = todo[place]
+            rows += found
+            say(f"baseline {number}/{len(todo)}: {baseline} {', '.join(names)}")
+    rows.sort(key=lambda r: (r["model"], r["site"], r["split"], r["metric"]))
+    write_json(folder / "baselines.json", rows)
+    return rows

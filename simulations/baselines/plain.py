@@ -1,0 +1,189 @@
+"""Training without privacy, for baselines only.
+
+It lives here, and not in `client`, so that no installation of a hospital has it: the guard never
+imports `simulations`, and no message or file can ask for it (tests/test_architecture.py).
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor
+
+from client.data.load import load
+from client.data.records import Records
+from client.evaluation import evaluate
+from client.privacy.class_counts import histogram, weighted
+from client.privacy.noise import SeededNoise
+from client.privacy.plan import countable
+from client.site import Site
+from client.training import (
+    LocalState,
+    as_torch,
+    begin_round,
+    build_optimizer,
+    final_state,
+    initial_state,
+    next_state,
+    restore,
+    sent_after,
+    site_model,
+    train_round,
+    trained_names,
+    units_of,
+)
+from medformer.config import ModelConfig, Task
+from medformer.model import Medformer
+from server.protocol import (
+    Admit,
+    AdmitAnswer,
+    Answer,
+    Evaluate,
+    EvaluateAnswer,
+    Hello,
+    HelloAnswer,
+    Phase,
+    Request,
+    Schedule,
+    Train,
+    TrainAnswer,
+    source_hash,
+)
+
+
+class PlainEngine:
+    """The same batches as under DP, an ordinary averaged gradient, no noise.
+
+    Args:
+        parameters: What is trained.
+        sample_rate: Each record joins a batch with this probability, as in `DpEngine`.
+        max_grad_norm: Bound of the batch gradient's norm: the same step length as under DP.
+        generator: Draws the batches.
+    """
+
+    def __init__(
+        self,
+        parameters: list[Tensor],
+        optimizer: torch.optim.Optimizer,
+        sample_rate: float,
+        max_grad_norm: float,
+        generator: torch.Generator,
+    ) -> None:
+        self._parameters = parameters
+        self._optimizer = optimizer
+        self._sample_rate = sample_rate
+        self._max_grad_norm = max_grad_norm
+        self._generator = generator
+
+    @classmethod
+    def over(
+        cls,
+        model: Medformer,
+        names: Sequence[str],
+        optimizer: torch.optim.Optimizer,
+        phase: Phase,
+        records: int,
+        generator: torch.Generator,
+        pooled: int = 1,
+    ) -> "PlainEngine":
+        """For a phase's batches of so many records, those of `pooled` sites joined."""
+        model.train()
+        named = dict(model.named_parameters())
+        rate = min(1.0, pooled * phase.expected_batch_size / max(1, records))
+        return cls([named[n] for n in names], optimizer, rate, phase.max_grad_norm, generator)
+
+    def draw(self, count: int) -> Tensor:
+        """Units of the next batch."""
+        drawn = torch.rand(count, generator=self._generator) < self._sample_rate
+        return drawn.nonzero().flatten()
+
+    def step(
+        self,
+        losses: Callable[[slice], Tensor],
+        valid: Tensor,
+        parts: Sequence[int],
+        units: Tensor | None,
+    ) -> float:
+        """One ordinary step, every image for itself; an empty batch changes nothing."""
+        self._optimizer.zero_grad()
+        edges = [0, *accumulate(parts)]
+        each = [losses(slice(*edge)) for edge in pairwise(edges)]
+        values = torch.cat(each)[valid] if each else torch.zeros(0)
+        if not len(values):
+            return 0.0
+        values.mean().backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        self._optimizer.step()
+        return float(values.detach().sum())
+
+
+class PlainSite:
+    """Answers the protocol as a guard does, without privacy and without a ledger.
+
+    Args:
+        site: Data and task; several records of sites with one task may be pooled in `records`.
+        records: Training records.
+        seed: Seeds batches and views.
+        pooled: How many sites' records these are: the expected batch grows with them, so that a
+            pooled step sees as many images as a federated one.
+    """
+
+    def __init__(self, site: Site, records: Records, seed: str, pooled: int = 1) -> None:
+        self._site = site
+        self._records = records
+        self._pooled = pooled
+        self._generator = SeededNoise("plain", seed).generator()
+        self._state: LocalState | None = None
+        self._schedule: Schedule | None = None
+        self._model: Medformer | None = None
+
+    def handle(self, request: Request) -> Answer:
+        """Answer one request."""
+        if isinstance(request, Hello):
+            return HelloAnswer(self._site.name, self._site.domain.model_dump_json(), source_hash())
+        if isinstance(request, Admit):
+            self._schedule = Schedule.model_validate_json(request.schedule)
+            config = ModelConfig.model_validate_json(request.model)
+            self._model = site_model(config, self._tasks())
+            self._state = initial_state(self._model)
+            return AdmitAnswer(self._site.name, json.dumps({"progress": [], "phases": []}))
+        assert self._schedule is not None
+        assert self._model is not None
+        assert self._state is not None
+        if isinstance(request, Train):
+            return self._train(request, self._schedule, self._model, self._state)
+        return self._evaluate(request, self._model, self._state)
+
+    def _tasks(self) -> tuple[Task, ...]:
+        """The site's tasks; where it weighs classes by a noisy count, by the exact one."""
+        privacy, tasks = self._site.privacy, self._site.tasks
+        if privacy.class_balance_noise is None:
+            return tasks
+        counts = {t.name: histogram(self._records, t).tolist() for t in countable(tasks)}
+        return weighted(tasks, counts, 0.0, self._pooled * privacy.labelled)
+
+    def _train(
+        self, request: Train, schedule: Schedule, model: Medformer, state: LocalState
+    ) -> TrainAnswer:
+        phase = schedule.phase_of(request.round)
+        state = begin_round(model, as_torch(request.tensors), state, schedule, phase)
+        names = trained_names(model, self._site, phase)
+        optimizer = build_optimizer(
+            model, names, phase.learning_rate, schedule.local_momentum, state
+        )
+        images = units_of(self._site, self._records, phase).images
+        engine = PlainEngine.over(
+            model, names, optimizer, phase, images, self._generator, self._pooled
+        )
+        mix = schedule.mix(request.round)
+        loss = train_round(model, self._site, self._records, phase, mix, engine, self._generator)
+        averages = schedule.averages(request.round)
+        self._state = next_state(model, names, optimizer, state, averages=averages)
+        tensors = sent_after(model, names, phase)
+        return TrainAnswer(self._site.name, request.round, request.attempt, tensors, loss)
+
+    def _evaluate(self, request: Evaluate, model: Medformer, state: LocalState) -> EvaluateAnswer:
+        restore(model, as_torch(request.tensors), final_state(state))
+        rows = evaluate(model, self._site, load(self._site, request.split), request.split)
+        return EvaluateAnswer(self._site.name, json.dumps(rows))

@@ -1,0 +1,190 @@
+"""The public start of a federation: random tensors, or pre-training on public images."""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from client.data import medmnist, npz
+from medformer.config import PRESETS, Domain, ModelConfig, Task
+from medformer.vocabulary import ANATOMY
+from server.protocol import Tensors
+from server.run.federation import Federation, Pretraining
+from server.run.pretraining import (
+    REVISION,
+    PublicSet,
+    carried_over,
+    initial_shared,
+    phantom_sets,
+    train_public,
+)
+from simulations.scenario import load_scenario
+from simulations.start import kept as pretrained
+from simulations.start.warm import untrained
+
+log = logging.getLogger(__name__)
+
+EPS = ModelConfig.model_fields["encoder_eps"].default
+"""Of the norms of an encoder that starts from no ViT."""
+
+Progress = Callable[[int, int, float], None]
+"""Told (step, steps, loss) every 50 steps."""
+
+
+def start_of(federation: Federation, folder: Path, data_root: Path | None) -> Tensors:
+    """The shared tensors of round 0, with progress in metrics.jsonl.
+
+    It uses half of the cores, because meanwhile the sites start.
+    """
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+    if federation.pretraining is None:
+        return untrained(federation, load_scenario(str(folder / "scenario.yaml")).start)
+    began = time.monotonic()
+
+    def progress(step: int, steps: int, loss: float) -> None:
+        row = {
+            "event": "pretraining",
+            "step": step,
+            "steps": steps,
+            "public_loss": loss,
+            "seconds": round(time.monotonic() - began, 3),
+        }
+        with open(folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    return public_start(federation, data_root, pretrained.cache_folder(), progress)
+
+
+def public_start(
+    federation: Federation,
+    data_root: Path | None,
+    cache: Path,
+    progress: Progress = lambda step, steps, loss: None,
+) -> Tensors:
+    """Name -> array of everything that sites share, before round 1.
+
+    Public pre-training knows the names of the public images alone, so that one start serves every
+    federation with its settings, preset and size of image; it is trained where nobody kept it.
+
+    Args:
+        cache: Folder where starts are kept.
+    """
+    random, settings = initial_shared(federation.model, federation.seed), federation.pretraining
+    if settings is None or not settings.steps:
+        return random
+    made = public_tensors(
+        settings, federation.model.preset, federation.model.encoder_eps, usual_size(federation),
+        data_root, cache, progress,
+    )  # fmt: skip
+    return carried_over(made, random)
+
+
+def public_tensors(
+    settings: Pretraining,
+    preset: str,
+    encoder_eps: float,
+    size: int,
+    data_root: Path | None,
+    cache: Path,
+    progress: Progress = lambda step, steps, loss: None,
+) -> Tensors:
+    """Name -> array of what public pre-training makes, for `carried_over`; kept in `cache`.
+
+    Args:
+        size: Side of public images, pixels.
+    """
+
+    def train() -> Tensors:
+        sets = sets_of(settings, size, data_root)
+        return train_public(preset, encoder_eps, settings, sets, progress)
+
+    return pretrained.kept(made_from(settings, preset, encoder_eps, size, data_root), cache, train)
+
+
+def made_from(
+    settings: Pretraining,
+    preset: str,
+    encoder_eps: float,
+    size: int,
+    data_root: Path | None,
+) -> dict[str, Any]:
+    """All that a public start depends on, as JSON.
+
+    Raises:
+        MedFormerError: The data set that is declared public cannot be read.
+    """
+    content = ""
+    if settings.source != "phantoms":
+        file = medmnist.find(medmnist.info(settings.source).name, 28, data_root)
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+    return {
+        "revision": REVISION,
+        "settings": settings.model_dump(mode="json"),
+        "preset": PRESETS[preset].model_dump(mode="json"),
+        "encoder_eps": encoder_eps,
+        "size": size,
+        "content": content,
+    }
+
+
+def sets_of(settings: Pretraining, size: int, data_root: Path | None) -> list[PublicSet]:
+    """Phantoms, or the data set that the consortium declares public."""
+    if settings.source == "phantoms":
+        return phantom_sets(settings, size)
+    return [declared(settings, data_root)]
+
+
+def declared(settings: Pretraining, data_root: Path | None) -> PublicSet:
+    """Training images of the data set that is declared public, at most as many as wanted.
+
+    Raises:
+        MedFormerError: The data set cannot be read.
+    """
+    facts = medmnist.info(settings.source)
+    modality, anatomy = ANATOMY[facts.name]
+    domain = Domain(
+        name=facts.name,
+        modality=modality,
+        anatomy=anatomy,
+        channels=facts.channels,
+        rank=facts.rank,
+        size=28,
+    )
+    images, columns = npz.read(medmnist.find(facts.name, 28, data_root), "train")
+    labels = columns["labels"]
+    rows = np.random.default_rng(settings.seed).permutation(len(images))[: settings.images]
+    pixels = torch.from_numpy(images[rows].astype(np.uint8))
+    pixels = pixels.movedim(-1, 1) if facts.channels > 1 else pixels[:, None]
+    task = Task(name=facts.name, kind=facts.task.kind, classes=facts.task.classes)
+    truth = torch.from_numpy(labels[rows].astype(np.int64))
+    return PublicSet(domain, task, pixels, truth if truth.shape[1] > 1 else truth[:, 0])
+
+
+def usual_size(federation: Federation) -> int:
+    """Side of most sites' 2D images, pixels, where the stem's stages depend on it; else 28."""
+    if not PRESETS[federation.model.preset].token_budget:
+        return 28
+    sides = [s.domain.size or 28 for s in federation.sites if s.domain.rank == 2]
+    return max(sides, key=sides.count, default=28)
+
+
+def fingerprint() -> dict[str, Any]:
+    """What images and training make of a few images of each kind: REVISION is raised when this
+    changes."""
+    settings = Pretraining(images=64, patterns=64, volumes=16, steps=14, batch_size=8)
+    sets = phantom_sets(settings)
+    digest = hashlib.sha256()
+    for one in sets:
+        digest.update(one.images.numpy().tobytes())
+    losses: list[float] = []
+    made = train_public("tiny", EPS, settings, sets, lambda step, steps, loss: losses.append(loss))
+    matrices = [v for k, v in made.items() if k.startswith("output.whitening.") and v.ndim == 2]
+    whitening = float(np.linalg.norm(matrices))
+    return {"images": digest.hexdigest(), "loss": losses[-1], "whitening": whitening}

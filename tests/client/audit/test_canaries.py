@@ -1,0 +1,144 @@
+"""The audit of a site's own training: it lets the mechanism pass, and finds it broken."""
+
+import json
+from collections.abc import Callable
+
+import jsonschema
+import pytest
+from torch import Tensor
+
+from client.audit.canaries import AuditError, Report, Setup, rounds_of, run_audit
+from client.privacy.engine import DpEngine
+from client.privacy.noise import NoiseSource, SeededNoise
+from client.privacy.plan import solve
+from client.site import Privacy, Site
+from medformer.common.rounding import rounded_down
+from server.protocol import Phase, Schedule
+from tests.conftest import CONFIG
+
+SHORT = Schedule(
+    phases=(
+        Phase(name="pretext", rounds=2, local_steps=2, objectives={"inpainting": 1.0},
+              expected_batch_size=20, learning_rate=0.1),
+        Phase(name="judged", rounds=6, local_steps=1,
+              objectives={"supervised": 1.0, "domain_adversarial": 0.1},
+              expected_batch_size=30, learning_rate=0.05),
+    ),
+    spare_rounds=1,
+)  # fmt: skip
+LONG = Schedule(
+    phases=(
+        Phase(name="supervised", rounds=20, local_steps=5, objectives={"supervised": 1.0},
+              expected_batch_size=20, learning_rate=0.1),
+    ),
+    spare_rounds=0,
+)  # fmt: skip
+
+
+def setup_of(site: Site, schedule: Schedule, canaries: int, *, epsilon: float = 8, **more) -> Setup:
+    """The site with n_public 200 and another epsilon."""
+    privacy = Privacy(epsilon=epsilon, delta=1e-5, n_public=200, epsilon_budget=20, **more)
+    audited = site.model_copy(update={"privacy": privacy})
+    images = 3 if privacy.unit == "patient" else 1
+    return Setup(audited, CONFIG, schedule, canaries, phantoms=16, images_per_canary=images)
+
+
+def seeded(seed: int = 0, kind: type[SeededNoise] = SeededNoise) -> Callable[[int], NoiseSource]:
+    return lambda round_: kind("audit", seed, round_)
+
+
+class HalfNoise(SeededNoise):
+    """Half as much as was asked for."""
+
+    def noised(self, total: Tensor, std: float) -> Tensor:
+        return super().noised(total, std / 2)
+
+
+class NoNoise(SeededNoise):
+    """None at all."""
+
+    def noised(self, total: Tensor, std: float) -> Tensor:
+        return total
+
+
+def test_every_admitted_step_is_trained_spares_last(site: Site):
+    """As many as the plan charges, at its rates."""
+    setup = setup_of(site, SHORT, 1_000)
+    plan = solve(SHORT, setup.site.privacy, site.tasks)
+    played = rounds_of(SHORT, plan)
+    assert [p.name for p, _, _ in played] == ["pretext"] * 2 + ["judged"] * 7
+    assert sum(p.steps_per_round for _, _, p in played) == plan.steps
+    assert [p.local_steps for p, _, _ in played] == [p.steps_per_round for _, _, p in played]
+
+
+@pytest.mark.parametrize("unit", ["image", "patient"])
+def test_the_mechanism_passes_its_audit(site: Site, unit: str):
+    """Two phases, one with a discriminator that is clipped by itself; images and patients."""
+    rounds: list[tuple[int, int]] = []
+    report = run_audit(
+        setup_of(site, SHORT, 1_000, unit=unit),
+        seeded(),
+        progress=lambda done, total: rounds.append((done, total)),
+    )
+    assert report.passed, report.as_text()
+    assert report.problem() is None
+    assert 0 < report.epsilon_lower_bound < report.claimed_epsilon <= 8
+    assert rounds == [(i, 9) for i in range(1, 10)]
+    assert report.unit == unit
+    values = json.loads(report.to_json())
+    jsonschema.validate(values, Report.schema())
+    assert values["noise_source"] == "seeded"
+    assert f"epsilon is at least {rounded_down(report.epsilon_lower_bound)}" in report.as_text()
+
+
+@pytest.mark.parametrize("noise", [HalfNoise, NoNoise])
+def test_too_little_noise_fails_the_audit(site: Site, noise: type[SeededNoise]):
+    """However few guesses are right."""
+    report = run_audit(setup_of(site, SHORT, 1_000), seeded(kind=noise))
+    assert not report.passed
+    assert "standard deviation of the noise" in (report.problem() or "")
+    assert "FAILED" in report.as_text()
+
+
+def test_a_sum_that_is_not_clipped_fails_the_audit(site: Site, monkeypatch: pytest.MonkeyPatch):
+    """Here by a bound ten times too large."""
+    real = DpEngine.__init__
+
+    def careless(self, model, plan, groups, *rest):  # type: ignore[no-untyped-def]
+        real(self, model, plan, groups, *rest)
+        self._groups = [g._replace(max_grad_norm=10 * g.max_grad_norm) for g in groups]
+
+    monkeypatch.setattr(DpEngine, "__init__", careless)
+    report = run_audit(setup_of(site, SHORT, 1_000), seeded())
+    assert "what a canary adds" in (report.problem() or "")
+
+
+def test_noise_that_is_the_same_in_every_round_fails_the_audit(site: Site):
+    """A seed that forgets the round."""
+    report = run_audit(setup_of(site, SHORT, 1_000), lambda _: SeededNoise("audit"))
+    assert "correlation of two steps" in (report.problem() or "")
+
+
+def test_too_few_canaries_or_an_impossible_schedule_are_named(site: Site):
+    """Before anything is trained."""
+    with pytest.raises(AuditError, match="at least 1000 canaries, got 999"):
+        run_audit(setup_of(site, SHORT, 999), seeded())
+    with pytest.raises(AuditError, match="site north: epsilon 1e-08 is not above 1e-06"):
+        run_audit(setup_of(site, LONG, 1_000, epsilon=1e-8), seeded())
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("noise", [SeededNoise, HalfNoise, NoNoise])
+def test_power_in_ten_seeds_of_real_training(site: Site, noise: type[SeededNoise]):
+    """Claim 2, 100 steps, 24,000 canaries: the bound alone, without the checks, is at least 30 % of
+    the claim if the mechanism is correct and above it if not, in nine of ten seeds."""
+    bounds = []
+    for seed in range(10):
+        report = run_audit(setup_of(site, LONG, 24_000, epsilon=2), seeded(seed, noise))
+        bounds.append(report.epsilon_lower_bound / report.claimed_epsilon)
+    print(noise.__name__, [f"{b:.2f}" for b in bounds])
+    if noise is SeededNoise:
+        assert sum(0.3 <= b <= 1 for b in bounds) >= 9
+    else:
+        assert sum(b > 1 for b in bounds) >= 9

@@ -1,0 +1,312 @@
+"""The guard as a service: the same answers as in process, for those who may ask, and no others."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import fields, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from client.app import connect
+from client.guard import Guard
+from client.guard_rpc import guard_pb2 as pb
+from client.guard_rpc import server
+from client.guard_rpc.channel import OPTIONS, TOO_LARGE, GuardChannel, reason
+from client.guard_rpc.messages import (
+    METHOD,
+    SERVICE,
+    answer_from_proto,
+    answer_to_proto,
+    request_from_proto,
+    request_to_proto,
+)
+from client.guard_rpc.server import MOST_WAITING, GuardService, ServiceError
+from client.node.permissions import ExposedError
+from client.privacy.noise import SecureNoise
+from client.site import Site
+from medformer.common.health import ask
+from server.protocol import (
+    LARGEST_MESSAGE,
+    AdmitAnswer,
+    EvaluateAnswer,
+    Hello,
+    HelloAnswer,
+    ProtocolError,
+    Refusal,
+    Schedule,
+    TrainAnswer,
+    source_hash,
+)
+from tests.conftest import OPEN, admit, ledger_rows, train
+from tests.test_architecture import run_python
+
+ROOT = Path(__file__).parents[3]
+NOBODY = 65_534
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+
+
+@pytest.fixture
+def guard(site: Site, tmp_path: Path) -> Guard:
+    """Of a deployment: secure noise, nothing exact."""
+    return Guard(site, tmp_path / "state", lambda *_: SecureNoise(), policy=OPEN)
+
+
+def test_every_field_of_the_protocol_survives_the_wire(schedule: Schedule):
+    """Requests and answers, tensors of every rank bit by bit; a loss of 0 is not no loss."""
+    rng = np.random.default_rng(0)
+    tensors = {f"t{n}": np.asarray(rng.random([2] * n), dtype=np.float32) for n in range(5)}
+    requests = [
+        Hello("run-1", "hash"),
+        admit(schedule),
+        replace(train(schedule, 2, 1, acknowledged=1), tensors=tensors, ledger_hash="h"),
+    ]
+    for request in requests:
+        again = request_from_proto(
+            pb.Request.FromString(request_to_proto(request).SerializeToString())
+        )
+        _same(request, again)
+    answers = [
+        HelloAnswer("north", "{}", "hash"),
+        AdmitAnswer("north", "{}", "h"),
+        TrainAnswer("north", 1, 0, tensors, None, "h"),
+        TrainAnswer("north", 1, 0, tensors, 0.0, "h"),
+        EvaluateAnswer("north", "[]"),
+        Refusal("policy", "no", "north"),
+    ]
+    for answer in answers:
+        _same(answer, answer_from_proto(
+            pb.Answer.FromString(answer_to_proto(answer).SerializeToString())))  # fmt: skip
+
+
+def _same(one: object, other: object) -> None:
+    assert type(one) is type(other)
+    for item in fields(one):  # type: ignore[arg-type]
+        a, b = getattr(one, item.name), getattr(other, item.name)
+        if item.name == "tensors":
+            assert list(a) == list(b)
+            assert all(np.array_equal(a[k], b[k]) and a[k].shape == b[k].shape for k in a)
+        else:
+            assert a == b, item.name
+
+
+def test_a_message_that_is_not_of_the_protocol_is_refused():
+    """Nothing asked; tensors whose bytes are not those of their shape; one name twice."""
+    with pytest.raises(ProtocolError, match="asks for nothing"):
+        request_from_proto(pb.Request(run_id="x"))
+    with pytest.raises(ProtocolError, match="is empty"):
+        answer_from_proto(pb.Answer())
+    for tensors in (
+        [pb.Tensor(name="a", shape=[2**31, 2**31], values=b"1234")],
+        [pb.Tensor(name="a", shape=[1], values=b"123")],
+        [pb.Tensor(name="a", shape=[1], values=b"1234")] * 2,
+        [pb.Tensor(name=str(i), shape=[0]) for i in range(5_000)],
+    ):
+        with pytest.raises(ProtocolError):
+            request_from_proto(pb.Request(train=pb.Train(tensors=tensors)))
+
+
+def test_a_run_through_the_socket(guard: Guard, schedule: Schedule, tmp_path: Path):
+    """Hello, admission, a round, the same round again; the health service beside it."""
+    path = tmp_path / "door.sock"
+    with GuardService(guard, path), GuardChannel(path, deadline=120) as channel:
+        assert stat.S_IMODE(guard.folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        hello = channel.handle(Hello("run-1", source_hash()))
+        assert isinstance(hello, HelloAnswer)
+        assert hello.site == "north"
+        assert isinstance(channel.handle(admit(schedule)), AdmitAnswer)
+        first = channel.handle(train(schedule))
+        assert isinstance(first, TrainAnswer), first
+        assert first.exact_loss is None
+        again = channel.handle(train(schedule))
+        assert isinstance(again, TrainAnswer)
+        assert all(np.array_equal(first.tensors[k], again.tensors[k]) for k in first.tensors)
+        late = channel.handle(train(schedule, 9))
+        assert isinstance(late, Refusal)
+        assert late.code == "bad-request"
+        with grpc.insecure_channel(f"unix:{path}", options=OPTIONS) as plain:
+            checked = health_pb2_grpc.HealthStub(plain).Check(
+                health_pb2.HealthCheckRequest(service=SERVICE), timeout=10
+            )
+            assert checked.status == health_pb2.HealthCheckResponse.SERVING
+            raw = plain.unary_unary(METHOD, response_deserializer=pb.Answer.FromString)
+            assert raw(b"", timeout=10).refusal.code == "bad-request"
+            refused = ledger_rows(guard.folder)[-1]
+            assert (refused["kind"], refused["request"], refused["run_id"]) == (
+                "refusal", "unknown", "",
+            )  # fmt: skip
+            with pytest.raises(grpc.RpcError) as large:
+                raw(bytes(LARGEST_MESSAGE + 2**20), timeout=60)
+            assert large.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            with pytest.raises(grpc.RpcError):
+                raw(b"\xff\xff\xff not protobuf", timeout=10)
+        assert isinstance(channel.handle(Hello("run-1", source_hash())), HelloAnswer)
+    assert not path.exists()
+
+
+def test_a_busy_guard_is_healthy_and_says_that_it_is_busy(
+    guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Twelve questions at once: eight wait, the others hear why. Nobody is told that a message is
+    too large, and the health page answers at once."""
+    go_on = threading.Event()
+    seen = threading.Semaphore(0)
+
+    def slow(_: Guard, request: object) -> HelloAnswer:
+        seen.release()
+        assert go_on.wait(60)
+        return HelloAnswer("north", "{}", "hash")
+
+    monkeypatch.setattr(Guard, "handle", slow)
+    path = tmp_path / "door.sock"
+    with (
+        GuardService(guard, path),
+        GuardChannel(path, deadline=60) as channel,
+        ThreadPoolExecutor(12) as callers,
+    ):
+        asked = [callers.submit(channel.handle, Hello("run-1", "hash")) for _ in range(12)]
+        assert all(seen.acquire(timeout=30) for _ in range(MOST_WAITING))
+        for _ in zip(range(12 - MOST_WAITING), as_completed(asked, timeout=30), strict=False):
+            pass  # these are refused at once
+        assert ask(f"unix:{path}", timeout=10) == "serving"
+        go_on.set()
+        answers = [one.result() for one in asked]
+    refused = [a for a in answers if isinstance(a, Refusal)]
+    assert {a.reason for a in refused} == {server.BUSY}
+    assert len(refused) == 12 - MOST_WAITING
+
+
+def test_a_relay_waits_as_long_as_a_round_may_take(tmp_path: Path):
+    """`round_minutes: 600` is a round of ten hours, not of one."""
+    for told, wanted in (({}, 3_600), ({"round-deadline": 36_000.0}, 36_000),
+                         ({"round-deadline": 60.0}, 3_600)):  # fmt: skip
+        context = SimpleNamespace(node_config={"guard-socket": str(tmp_path / "s")},
+                                  run_config=told)  # fmt: skip
+        assert connect(context)._deadline == wanted  # type: ignore[arg-type]
+
+
+def test_each_status_of_grpc_has_its_true_sentence(guard: Guard, tmp_path: Path):
+    """RESOURCE_EXHAUSTED means a message too large, or a server that takes no more calls."""
+    exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
+    path = tmp_path / "door.sock"
+    with GuardService(guard, path), grpc.insecure_channel(f"unix:{path}", options=OPTIONS) as raw:
+        with pytest.raises(grpc.RpcError) as large:
+            raw.unary_unary(METHOD)(bytes(LARGEST_MESSAGE + 2**20), timeout=60)
+        assert reason(large.value.code(), large.value.details()) == TOO_LARGE
+    assert "busy" in reason(exhausted, "Concurrent RPC limit exceeded!")
+    assert "busy" in reason(exhausted)
+    for code in set(grpc.StatusCode) - {grpc.StatusCode.OK}:
+        assert ("larger" in reason(code)) is False
+        assert reason(code).startswith("The site's guard")
+
+
+def test_without_a_guard_the_relay_gets_a_fixed_refusal(guard: Guard, tmp_path: Path):
+    """Not running yet, and stopped; no path of the site in the text."""
+    path = tmp_path / "door.sock"
+    for _ in range(2):
+        with GuardChannel(path, deadline=5) as channel:
+            answer = channel.handle(Hello("run-1", source_hash()))
+        assert isinstance(answer, Refusal)
+        assert answer.code == "internal-error"
+        assert "not running" in answer.reason
+        assert str(tmp_path) not in answer.reason
+        GuardService(guard, path).close()
+
+
+def test_a_socket_that_a_kill_left_behind_is_replaced_and_a_file_is_not(
+    guard: Guard, tmp_path: Path
+):
+    """After kill -9 the guard starts again; it never deletes what is no socket."""
+    path = tmp_path / "door.sock"
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(path))
+    left.close()
+    with GuardService(guard, path), GuardChannel(path, deadline=30) as channel:
+        assert isinstance(channel.handle(Hello("run-1", source_hash())), HelloAnswer)
+    path.write_text("mine")
+    with pytest.raises(ServiceError):
+        GuardService(guard, path)
+    assert path.read_text() == "mine"
+
+
+def as_nobody(code: str) -> "subprocess.CompletedProcess[str]":
+    """Run Python as another user, with the packages of this one."""
+    become = f"import os; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+    # imports first: nobody may not be able to read this checkout
+    first = "import sys, socket\nfrom grpc import _channel\n"
+    first += (
+        "from client.guard_rpc.channel import GuardChannel\nfrom server.protocol import Hello\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", first + become + textwrap.dedent(code)],
+        capture_output=True, text=True, cwd=ROOT, timeout=120,
+    )  # fmt: skip
+
+
+@needs_root
+def test_another_user_is_turned_away_before_a_byte_is_read(
+    guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By the kernel's word on who calls; with the user on the list the same call is answered. The
+    guard's own socket, its ledger and its records cannot be reached by that user at all."""
+    seen: list[object] = []
+    real = Guard.handle
+    monkeypatch.setattr(Guard, "handle", lambda self, r: seen.append(r) or real(self, r))
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        if folder != Path("/tmp"):
+            folder.chmod(0o755)
+    path = tmp_path / "door.sock"
+    ask = f"""
+        with GuardChannel(__import__("pathlib").Path({str(path)!r}), deadline=10) as channel:
+            print(type(channel.handle(Hello("run-1", "x"))).__name__)
+    """
+    with GuardService(guard, path):
+        path.chmod(0o666)  # even if somebody opens the file mode
+        done = as_nobody(ask)
+        assert done.stdout.strip() == "Refusal", done
+        assert seen == []
+        for target in ("guard.sock", "ledger.sqlite"):
+            done = as_nobody(f"open({str(guard.folder / target)!r}, 'rb')")
+            assert "PermissionError" in done.stderr
+    with GuardService(guard, path, users=[NOBODY]):
+        path.chmod(0o666)
+        done = as_nobody(ask)
+        assert done.stdout.strip() == "HelloAnswer", done
+
+
+def test_a_state_folder_that_others_can_reach_is_not_served(guard: Guard, tmp_path: Path):
+    """Whoever was in there may have read or planted something: said, not silently repaired."""
+    guard.folder.mkdir(mode=0o755)
+    with pytest.raises(ExposedError, match=r"state: others can enter it \(chmod 700\)"):
+        GuardService(guard, tmp_path / "door.sock")
+    guard.folder.chmod(0o700)
+    with GuardService(guard, tmp_path / "door.sock"):
+        guard.handle(Hello("run-1", source_hash()))
+
+
+def test_the_guard_refuses_to_run_code_that_is_not_installed(site: Site, tmp_path: Path):
+    """Here: the checkout. Nothing of the site is touched."""
+    command = [sys.executable, "-m", "client.guard_rpc", "--site", str(tmp_path / "site.yaml"),
+               "--policy", str(tmp_path / "policy.yaml"),
+               "--state", str(tmp_path / "state"), "--socket", str(tmp_path / "s")]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 1
+    assert "the guard runs installed code only" in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_the_relays_end_loads_nothing_that_learns():
+    """client.guard_rpc.channel is what the bundle uses."""
+    code = "import sys, client.guard_rpc.channel; print({'torch', 'opacus'} & set(sys.modules))"
+    assert run_python(code) == "set()"

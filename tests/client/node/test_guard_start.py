@@ -1,0 +1,77 @@
+"""What the guard looks at before it serves."""
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from client.data.errors import DataError
+from client.guard import Guard
+from client.guard_rpc.__main__ import _serve
+from client.guard_rpc.server import ServiceError
+from client.privacy.noise import SecureNoise
+from client.site import Site
+from tests.conftest import OPEN, write_site
+
+
+def test_a_list_of_the_withdrawn_that_is_missing_or_anybodys_stops_the_start(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """At the start it is said aloud; in a round it could only leave out everybody."""
+    monkeypatch.setattr(sys, "prefix", str(Path(__file__).parents[3]))
+    monkeypatch.setattr("client.node.permissions.only_ours", lambda path: seen.append(path))
+    seen: list[Path] = []
+    file = tmp_path / "withdrawn.txt"
+    own = write_site(site.model_copy(update={"withdrawn": file}), tmp_path)
+    (tmp_path / "policy.yaml").write_text(OPEN.model_dump_json())
+    arguments = argparse.Namespace(
+        site=own, policy=tmp_path / "policy.yaml", state=tmp_path / "state",
+        socket=tmp_path / "s", user=[],
+    )  # fmt: skip
+    stopped = threading.Event()
+    stopped.set()
+    with pytest.raises(DataError, match="those who withdrew cannot be read"):
+        _serve(arguments, stopped)
+    file.write_text("p1")
+    _serve(arguments, stopped)
+    assert file in seen
+
+    def refuse(path: Path) -> None:
+        if path == file:
+            raise ServiceError("others can write there")
+
+    monkeypatch.setattr("client.node.permissions.only_ours", refuse)
+    with pytest.raises(ServiceError, match="others can write there"):
+        _serve(arguments, stopped)
+
+
+def test_each_round_of_a_deployment_has_a_key_of_its_own(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The guard that is served draws a new one for each round, attempt and count of classes."""
+    served: list[Guard] = []
+
+    class Service:
+        def __init__(self, guard: Guard, *_: object) -> None:
+            served.append(guard)
+
+        __enter__ = __exit__ = lambda *_: None
+
+    monkeypatch.setattr(sys, "prefix", str(Path(__file__).parents[3]))
+    monkeypatch.setattr("client.node.permissions.only_ours", lambda _: None)
+    monkeypatch.setattr("client.guard_rpc.server.GuardService", Service)
+    (tmp_path / "policy.yaml").write_text(OPEN.model_dump_json())
+    stopped = threading.Event()
+    stopped.set()
+    arguments = argparse.Namespace(
+        site=write_site(site, tmp_path), policy=tmp_path / "policy.yaml",
+        state=tmp_path / "state", socket=tmp_path / "s", user=[],
+    )  # fmt: skip
+    _serve(arguments, stopped)
+    (guard,) = served
+    sources = [guard.noise_for(None, round_, 0) for round_ in (1, 1, 2)]  # type: ignore[arg-type]
+    assert all(isinstance(source, SecureNoise) for source in sources)
+    assert len(set(map(id, sources))) == 3
+    assert len({source.words(4).tobytes() for source in sources}) == 3

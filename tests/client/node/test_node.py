@@ -1,0 +1,222 @@
+"""A hospital's node: checked before it starts, kept running, stopped whole."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+
+from client.node import supervise as node
+from client.node.joining import init
+from client.node.permissions import ExposedError
+from client.node.supervise import Node, NodeError
+from medformer.common import processes
+from medformer.common.processes import Supervisor
+from medformer.errors import ConfigError
+from server.consortium.hub import new_signer, sign_kit, signer_of
+from server.protocol import fingerprint, key_id
+from simulations.cli import main
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A site that has its kit and is ready."""
+    folder = tmp_path / "north"
+    init(folder, "north")
+    joined(folder)
+    return folder
+
+
+def opened(file: Path) -> Path:
+    file.write_text("")
+    file.chmod(0o644)
+    return file
+
+
+def joined(folder: Path, signer: str = "bundle.key", **facts: object) -> None:
+    """A kit as the consortium makes it, and its signer's fingerprint in policy.yaml."""
+    key = folder.parent / signer
+    if not key.exists():
+        new_signer(key)
+    (folder / "kit").mkdir(exist_ok=True)
+    known = {"consortium": "lungs", "site": "north", "hosts": ["localhost"], "port": 9092, **facts}
+    text, authority = json.dumps(known), b"certificate"
+    (folder / "kit" / "kit.json").write_text(text)
+    (folder / "kit" / "ca.crt").write_bytes(authority)
+    (folder / "kit" / "kit.sig").write_text(sign_kit(text.encode(), authority, key))
+    public = signer_of(key)
+    (folder / "kit" / "trusted.yaml").write_text(f'{key_id(public)}: "{public}"')
+    policy = (folder / "policy.yaml").read_text().splitlines()
+    told = fingerprint(public, "signer")
+    policy = [line for line in policy if "signer" not in line] + [f'signer: "{told}"']
+    (folder / "policy.yaml").write_text("\n".join(policy))
+
+
+def waited(condition, seconds: float = 20) -> bool:  # type: ignore[no-untyped-def]
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_the_command_lines_hold_no_secret_and_point_at_the_kit(folder: Path):
+    """Arguments can be read by every user of a machine."""
+    Node(folder).check()
+    commands = Node(folder).commands(9194)
+    assert set(commands) == {"guard", "supernode", "executor"}
+    words = [word for command in commands.values() for word in command]
+    key = (folder / "node.key").read_text()
+    assert not [word for word in words if word in key and len(word) > 20]
+    assert commands["guard"][1] == "-I"
+    assert "localhost:9092" in commands["supernode"]
+    assert "--insecure" not in commands["supernode"]
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (lambda f: (f / "kit" / "kit.json").unlink(), "is no start-up kit"),
+        (lambda f: (f / "kit" / "kit.json").write_text("[]"), "is no start-up kit"),
+        (lambda f: (f / "kit" / "kit.json").write_text(
+            (f / "kit" / "kit.json").read_text().replace("north", "south")),
+         "the kit is of the site 'south', site.yaml of 'north'"),
+        (lambda f: (f / "kit" / "ca.crt").write_text("other"), "was changed after the consortium"),
+        (lambda f: (f / "kit" / "kit.sig").unlink(), "was changed after the consortium"),
+        (lambda f: (f / "kit" / "kit.json").write_text(
+            (f / "kit" / "kit.json").read_text().replace("9092", "9093")), "was changed after"),
+        (lambda f: joined(f, port=9093) or (f / "kit" / "kit.sig").write_text("AAAA"),
+         "was changed after"),
+        (lambda f: (f / "kit" / "trusted.yaml").write_text("a: b\nc: d"), "one signing key"),
+        (lambda f: (f / "policy.yaml").write_text("objectives: [supervised]\n"
+         "max_epsilon_per_run: 3\n"), "names no signer"),
+        (lambda f: (f / "site.yaml").write_text("nam: x"), "Did you mean `name`"),
+        (lambda f: (f / "policy.yaml").unlink(), "policy.yaml: cannot be read"),
+        (lambda f: (f / "node.key").chmod(0o644), "others can read it"),
+        (lambda f: (f / "node.key").unlink(), "is missing"),
+        (lambda f: f.chmod(0o755), "others can enter it"),
+        (lambda f: (f / "state").mkdir(mode=0o750), "state: others can enter it"),
+        (lambda f: (f / "state").mkdir(mode=0o700) or opened(f / "state" / "ledger.sqlite"),
+         "ledger.sqlite: others can read it"),
+        (lambda f: (f / "site.yaml").write_text((f / "site.yaml").read_text()
+         + f"ledger_anchor: {opened(f.parent / 'anchor')}"), "anchor: others can read it"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_named_before_anything_starts(folder: Path, harm, reason: str):
+    """With what to do about it."""
+    harm(folder)
+    with pytest.raises((ConfigError, ExposedError), match=reason):
+        node.up(folder, 9194, one_user=True)
+    assert not (folder / "run").exists()
+
+
+def test_a_kit_of_somebody_else_is_refused(folder: Path):
+    """A whole kit with another authority and signer, put in place of the consortium's."""
+    policy = (folder / "policy.yaml").read_text()
+    joined(folder, "other.key")
+    (folder / "policy.yaml").write_text(policy)
+    with pytest.raises(ConfigError, match="somebody else's kit"):
+        Node(folder).check()
+
+
+def test_a_process_that_ends_is_started_again_and_all_end_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """kill -9 of one leaves the other alone; children of a process end with it."""
+    monkeypatch.setattr(processes, "BACKOFF", (0.05, 0.05))
+    child = "import subprocess; subprocess.run(['sleep', '99'])"
+    commands = {"a": [sys.executable, "-c", "import time; time.sleep(99)"],
+                "b": [sys.executable, "-c", child]}  # fmt: skip
+    supervisor = Supervisor(commands, tmp_path / "logs")
+    thread = threading.Thread(target=supervisor.run)
+    thread.start()
+    try:
+        assert waited(lambda: len(supervisor.pids) == 2)
+        before = supervisor.pids
+        os.kill(before["a"], signal.SIGKILL)
+        assert waited(lambda: supervisor.pids.get("a", before["a"]) != before["a"])
+        assert supervisor.pids["b"] == before["b"]
+        after = supervisor.pids
+    finally:
+        supervisor.stop()
+        thread.join(timeout=30)
+    assert not thread.is_alive()
+    left = [p for p in psutil.process_iter(["status"]) if _group(p.pid) in after.values()]
+    assert [p for p in left if p.info["status"] != psutil.STATUS_ZOMBIE] == []
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def test_a_process_that_cannot_start_waits_longer_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """And what it said is in its log."""
+    monkeypatch.setattr(processes, "BACKOFF", (0.05, 0.3, 30.0))
+    starts: list[float] = []
+    supervisor = Supervisor({"bad": [sys.executable, "-c", "print('why'); raise SystemExit(3)"]},
+                            tmp_path / "logs")  # fmt: skip
+    thread = threading.Thread(target=supervisor.run, args=(lambda _: starts.append(time.time()),))
+    thread.start()
+    try:
+        assert waited(lambda: len(starts) == 3)
+        time.sleep(1.0)
+        assert len(starts) == 3
+    finally:
+        supervisor.stop()
+        thread.join(timeout=30)
+    assert (tmp_path / "logs" / "bad.log").read_text().split() == ["why"] * 3
+
+
+def test_a_node_that_is_not_up_is_said_to_be_down(folder: Path, capsys: pytest.CaptureFixture[str]):
+    """Also when a kill left its facts behind."""
+    assert main(["site", "status", str(folder)]) == 1
+    assert f"not up: fedmedformer site up {folder}" in capsys.readouterr().err
+    assert main(["site", "down", str(folder)]) == 1
+    (folder / "run").mkdir()
+    (folder / "run" / "node.json").write_text('{"pid": 1, "health_port": 1}')
+    assert node.running(folder) is None
+    with pytest.raises(NodeError, match="not up"):
+        node.down(folder)
+
+
+def test_a_port_that_is_taken_is_said_before_anything_starts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """gRPC would share it, and two nodes would answer for each other."""
+    monkeypatch.setattr(node, "PATIENCE", 0.0)
+    monkeypatch.setattr(Node, "check", lambda _: None)
+    monkeypatch.setattr(
+        "client.node.starting.installed_code", lambda _: None
+    )  # this checkout is not
+    started: list[object] = []
+    monkeypatch.setattr(node, "Supervisor", lambda *known: started.append(known))
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with pytest.raises(NodeError, match=f"port {port} .* is taken.*--health-port"):
+        node.up(folder, port, one_user=True)
+    server.stop(None).wait()
+    assert not started
+
+
+def test_a_port_is_waited_for_while_who_has_it_ends():
+    """After a kill the children end a moment later than their parent."""
+    server = socket.create_server(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+    assert processes.is_taken(port, 0.3)
+    threading.Timer(0.5, server.close).start()
+    assert not processes.is_taken(port, 20)

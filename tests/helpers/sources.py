@@ -1,0 +1,18 @@
+"""A copy of what the package is built from, for tests that build from it or put files beside it."""
+
+import shutil
+from pathlib import Path
+
+from server.protocol import PACKAGES
+
+ROOT = Path(__file__).parents[2]
+
+
+def copy_sources(folder: Path) -> Path:
+    """All that a wheel or an app bundle is built from, without anything compiled, into `folder`."""
+    compiled = shutil.ignore_patterns("__pycache__", "*.so")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=compiled)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder

@@ -1,0 +1,305 @@
+"""One node is rotated or revoked: its old key never comes back, and nobody else's bytes change."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from client.node.kit import FILES
+from medformer.common.certificate import CertificateError
+from medformer.errors import ConfigError, MedFormerError
+from server.consortium.authority import new_authority, new_server_certificate
+from server.consortium.kits import zipped
+from server.consortium.members import REVOKED, revoke, revoked
+from server.consortium.nodes import Admission
+from server.consortium.provision import FILE, init, load, provision
+from server.consortium.superlink import SuperLink
+from server.run.errors import SuperLinkError
+from simulations.cli import main
+from tests.helpers.tls import answering
+from tests.server.consortium.test_provision import bytes_of, joining, members
+
+RUN = """\
+name: lungs-1
+phases:
+  - {{name: supervised, rounds: {rounds}, objectives: {{supervised: 1.0}}, expected_batch_size: 16}}
+sites: {{north: {{name: north, modality: chest-xray, anatomy: chest, channels: 1}}}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A consortium of three whose kits are made."""
+    folder = tmp_path / "c"
+    init(folder, "lungs", ("localhost",))
+    names = ("north", "south", "west")
+    members(folder, **{name: joining(folder, name) for name in names})
+    provision(folder)
+    return folder
+
+
+def told(folder: Path) -> dict[str, str]:
+    text = (folder / "consortium.yaml").read_text()
+    found: dict[str, str] = json.loads(text.split("sites: ")[1])
+    return found
+
+
+def changed(folder: Path, before: dict[str, str]) -> set[str]:
+    after = bytes_of(folder / "kits")
+    return {k for k in {*before, *after} if before.get(k) != after.get(k)}
+
+
+def test_a_revoked_node_is_out_for_good_and_the_others_keep_every_byte(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    """No kit, no key at the server; provisioning again with the same consortium.yaml does not let
+    it in, and says so."""
+    before = bytes_of(folder / "kits")
+    assert main(["consortium", "provision", str(folder), "--revoke", "south"]) == 0
+    gone = {k for k in before if k.startswith("south")} | {"server/nodes/south.pub"}
+    assert changed(folder, before) == gone
+    assert "revoked: south" in capsys.readouterr().out
+    assert main(["consortium", "provision", str(folder)]) == 0
+    assert "south: its key was revoked" in capsys.readouterr().out
+    assert changed(folder, before) == gone
+    assert main(["consortium", "provision", str(folder), "--revoke", "south"]) == 1
+    assert "no key of 'south' is let in; there are north, west" in capsys.readouterr().err
+
+
+def test_a_node_is_revoked_even_if_somebody_elses_entry_is_broken(folder: Path):
+    """Turning somebody away waits for nobody's typing error."""
+    (folder / "requests" / "north.json").write_text("{")
+    (folder / "consortium.yaml").write_text("nam: x")
+    revoke(folder, "west")
+    assert not (folder / "kits" / "west.zip").exists()
+    assert list(revoked(folder).values()) == ["west"]
+
+
+def test_a_rotated_node_has_its_new_key_and_nothing_else_changes(folder: Path):
+    """Nor is anything of the others looked at; the old key is revoked with it."""
+    before, old = bytes_of(folder / "kits"), told(folder)
+    members(folder, **{**old, "south": joining(folder, "south"), "west": "0" * 32})
+    done = provision(folder, rotate="south")
+    assert done.kits == ("south",)
+    assert changed(folder, before) == {"server/nodes/south.pub"}
+    assert revoked(folder) == {old["south"]: "south"}
+    members(folder, **old)
+    assert provision(folder).revoked == ("south",)
+    assert not (folder / "kits" / "server" / "nodes" / "south.pub").exists()
+
+
+@pytest.mark.parametrize(
+    ("harm", "node", "reason"),
+    [
+        (lambda f: None, "nort", "has no member 'nort'; there are north, south, west"),
+        (lambda f: None, "south", "still has the fingerprint of south's old key"),
+        (lambda f: members(f, **{**told(f), "south": "1" * 32}), "south",
+         "its key has the fingerprint"),
+        (lambda f: members(f, **{**told(f), "south": "1" * 32})
+         or (f / "requests" / "south.json").unlink(), "south", "the request has not come yet"),
+        (lambda f: revoke(f, "south"), "south", "no key of 'south' is let in yet"),
+        (lambda f: (f / REVOKED).write_text("["), "south", "still has|cannot be read"),
+    ],
+)  # fmt: skip
+def test_what_keeps_a_node_from_being_rotated_is_said(folder: Path, harm, node: str, reason: str):
+    """And nothing is changed."""
+    harm(folder)
+    before = bytes_of(folder / "kits")
+    with pytest.raises(ConfigError, match=reason):
+        provision(folder, rotate=node)
+    assert bytes_of(folder / "kits") == before
+
+
+def test_without_the_list_of_revoked_keys_nobody_is_let_in(folder: Path):
+    """A damaged list could hide a revoked key."""
+    (folder / REVOKED).write_text("[]")
+    with pytest.raises(ConfigError, match=r"revoked.json: cannot be read"):
+        provision(folder)
+
+
+def test_a_server_certificate_of_no_use_is_noticed_before_the_hospitals_do(folder: Path):
+    """Expired, or of another authority: with the remedy, and nothing is started."""
+    server = folder / "kits" / "server"
+    own = folder / "authority" / "ca.key", folder / "authority" / "ca.crt"
+    other = folder / "o" / "ca.key", folder / "o" / "ca.crt"
+    new_authority(*other, "other")
+    for authority, days, reason in ((own, 0, "ended on .* --rotate server"),
+                                    (other, 9, "not by this consortium's authority")):  # fmt: skip
+        new_server_certificate(
+            authority, server / "server.key", server / "server.crt", ["localhost"], days
+        )
+        for act in (lambda: provision(folder), lambda: SuperLink(folder).up()):
+            with pytest.raises(CertificateError, match=reason):
+                act()
+    provision(folder, rotate="server")
+    provision(folder)
+
+
+def test_two_consortia_on_one_machine_need_two_health_ports(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Else one would take the other's answers for its own."""
+    monkeypatch.setattr("medformer.common.processes.is_taken.__defaults__", (0.0,))
+    monkeypatch.setattr(SuperLink, "_supervise", lambda *_: pytest.fail("it has started"))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with open(folder / FILE, "a") as file:
+            file.write(f"health_port: {port}\n")
+        with pytest.raises(SuperLinkError, match=f"port {port} .* is taken.* health_port in"):
+            SuperLink(folder).up()
+
+
+def test_a_superlink_behind_a_closed_door_is_not_said_to_serve(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Hospitals come through the gateway: it may be gone, or answer that nobody is behind it."""
+    monkeypatch.setattr("server.consortium.superlink.healthy", lambda _: True)
+    provision(folder)
+    with answering(folder / "kits" / "server") as port:
+        reconfigured(folder, port)
+        SuperLink(folder).check_health()
+        monkeypatch.setattr("server.consortium.superlink.healthy", lambda _: False)
+        with pytest.raises(SuperLinkError, match="does not serve"):
+            SuperLink(folder).check_health()
+        monkeypatch.setattr("server.consortium.superlink.healthy", lambda _: True)
+    with pytest.raises(SuperLinkError, match=f"do not reach it at port {port}"):
+        SuperLink(folder).check_health()
+    with answering(folder / "kits" / "server", status=503) as port:
+        reconfigured(folder, port)
+        with pytest.raises(SuperLinkError, match="HTTP 503"):
+            SuperLink(folder).check_health()
+
+
+def reconfigured(folder: Path, port: int) -> None:
+    """It listens at another port."""
+    text = re.sub(r"^port: .*", f"port: {port}", (folder / FILE).read_text(), flags=re.MULTILINE)
+    (folder / FILE).write_text(text)
+
+
+def test_a_submission_that_never_began_leaves_its_folder_free(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Say, because the SuperLink was not up, and run.yaml was edited meanwhile."""
+
+    def refuses(*_: object, **__: object) -> str:
+        raise SuperLinkError("is not up")
+
+    monkeypatch.setattr(SuperLink, "flwr", refuses)
+    members(folder, north="0" * 32)
+    (folder / "kits" / "server").mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(SuperLink, "_ready", lambda self: load(self.folder))
+    file, out = tmp_path / "run.yaml", tmp_path / "run"
+    for rounds in (2, 3):
+        file.write_text(RUN.format(rounds=rounds))
+        with pytest.raises(SuperLinkError, match="is not up"):
+            SuperLink(folder).submit(file, out)
+    (out / "run.json").write_text("{}")
+    file.write_text(RUN.format(rounds=4))
+    with pytest.raises(ConfigError, match="holds another run; choose another folder"):
+        SuperLink(folder).submit(file, out)
+
+
+def test_a_site_cannot_be_called_server(folder: Path):
+    """That is the kit with the private key."""
+    members(folder, server="0" * 32)
+    with pytest.raises(ConfigError, match="cannot be called 'server'"):
+        provision(folder)
+
+
+def test_a_kit_as_zip_has_the_bytes_of_the_folder_and_always_the_same(folder: Path):
+    """No secret, no program: the five files that a hospital unpacks."""
+    with zipfile.ZipFile(folder / "kits" / "north.zip") as archive:
+        held = {name: archive.read(name) for name in archive.namelist()}
+        dates = {entry.date_time for entry in archive.infolist()}
+    assert dates == {(1980, 1, 1, 0, 0, 0)}
+    assert set(held) == set(FILES)
+    assert held == {f.name: f.read_bytes() for f in (folder / "kits" / "north").iterdir()}
+    assert not [data for data in held.values() if b"PRIVATE" in data or b"#!" in data]
+    texts = {name: data.decode() for name, data in held.items()}
+    assert zipped(texts) == (folder / "kits" / "north.zip").read_bytes()
+    assert not (folder / "kits" / "server.zip").exists()
+
+
+class Flower:
+    """Stands in for Flower's command: keeps a list of who is let in."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, str] = {}
+        self.down = False
+
+    def __call__(self, arguments: list[str]) -> str:
+        if self.down:
+            raise MedFormerError("flwr supernode failed: away")
+        if arguments[1] == "register":
+            name = arguments[arguments.index("--name") + 1]
+            number = str(100 + len(self.nodes))
+            self.nodes[number] = f"{name} {Path(arguments[2]).read_text()}"
+            return f'registered\n{{"node-id": {number}}}'
+        assert arguments[1] == "unregister"
+        del self.nodes[arguments[2]]
+        return "done"
+
+    def names(self) -> list[str]:
+        return sorted(text.split()[0] for text in self.nodes.values())
+
+
+def test_a_superlink_that_is_up_follows_the_kit(folder: Path):
+    """Revoked: turned away. Rotated: out with the old key, in with the new. Nothing changed: Flower
+    is not asked. Flower away: tried again, because a revoked key must not stay."""
+    flower = Flower()
+    admission = Admission(folder, flower)
+    admission.follow()
+    assert flower.names() == ["north", "south", "west"]
+    revoke(folder, "west")
+    flower.down = True
+    admission.follow()
+    assert flower.names() == ["north", "south", "west"]
+    flower.down = False
+    admission.follow()
+    assert flower.names() == ["north", "south"]
+    old = next(text for text in flower.nodes.values() if text.startswith("south"))
+    members(folder, **{**told(folder), "south": joining(folder, "south")})
+    provision(folder, rotate="south")
+    admission.follow()
+    assert flower.names() == ["north", "south"]
+    assert old not in flower.nodes.values()
+    flower.down = True  # would raise if it were asked
+    admission.follow()
+    again = Admission(folder, flower)  # a SuperLink that was started again
+    again.follow()
+    assert set(again.known()) == {"north", "south"}
+
+
+def test_the_servers_script_finds_an_environment_or_says_which_it_looked_for(
+    folder: Path, tmp_path: Path
+):
+    """FEDMEDFORMER_VENV first; one that is wrong is not passed over."""
+    up = folder / "kits" / "server" / "up"
+    assert os.access(up, os.X_OK)
+    subprocess.run(["sh", "-n", str(up)], check=True)
+    program = tmp_path / "a venv" / "bin" / "fedmedformer"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    run = {"capture_output": True, "text": True, "cwd": "/"}
+    environment = {"FEDMEDFORMER_VENV": str(program.parents[1])}
+    done = subprocess.run([str(up), "--debug"], env=environment, **run)
+    assert done.stdout == f"consortium up {folder.resolve()} --debug\n", done
+    done = subprocess.run([str(up)], env={"FEDMEDFORMER_VENV": "/nowhere"}, **run)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "FEDMEDFORMER_VENV is /nowhere" in done.stderr
+    text = up.read_text()
+    up.write_text(text.replace(f"{_prefix(text)}; do", "/nowhere; do"))
+    done = subprocess.run([str(up)], env={"PATH": "/usr/bin:/bin"}, **run)
+    assert done.returncode == 1
+    assert "fedmedformer is installed neither in" in done.stderr
+
+
+def _prefix(text: str) -> str:
+    (line,) = [line for line in text.splitlines() if line.startswith("for venv")]
+    return line.removesuffix("; do").split()[-1]

@@ -1,0 +1,141 @@
+"""Provisioning: who is a member decides a fingerprint that was told by telephone; others keep
+every byte when one joins, leaves or gets a new key."""
+
+import hashlib
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from client.node.joining import init as site_init
+from medformer.common.certificate import check_certificate
+from medformer.errors import ConfigError
+from server.consortium.kits import KIT
+from server.consortium.provision import init, load, provision
+
+
+def joining(folder: Path, name: str) -> str:
+    """A hospital makes its key and sends a request; returns what it reads out by telephone."""
+    hospital = folder.parent / f"hospital-{name}"
+    (hospital / "node.key").unlink(missing_ok=True)
+    told = site_init(hospital, name)
+    (folder / "requests" / f"{name}.json").write_bytes((hospital / "request.json").read_bytes())
+    return told
+
+
+def members(folder: Path, **sites: str) -> None:
+    text = (folder / "consortium.yaml").read_text().split("sites:")[0]
+    (folder / "consortium.yaml").write_text(f"{text}sites: {json.dumps(sites)}\n")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    init(tmp_path / "c", "lungs", ("localhost", "127.0.0.1"))
+    return tmp_path / "c"
+
+
+def bytes_of(kit: Path) -> dict[str, str]:
+    return {
+        str(f.relative_to(kit)): hashlib.sha256(f.read_bytes()).hexdigest()
+        for f in sorted(kit.rglob("*"))
+        if f.is_file()
+    }
+
+
+def test_from_an_empty_folder_to_kits(folder: Path):
+    """Commented YAML, then authority, server and a kit for each member whose request has come."""
+    assert load(folder).sites == {}
+    assert "by telephone" in (folder / "consortium.yaml").read_text()
+    told = {name: joining(folder, name) for name in ("north", "south")}
+    members(folder, **told, west="0" * 32)
+    done = provision(folder)
+    assert done.kits == ("server", "north", "south")
+    assert done.missing == ("west",)
+    kit = folder / "kits" / "north"
+    assert json.loads((kit / KIT).read_text()) == {
+        "consortium": "lungs", "site": "north", "hosts": ["localhost", "127.0.0.1"], "port": 9092,
+    }  # fmt: skip
+    server = folder / "kits" / "server"
+    check_certificate(
+        (server / "server.crt").read_bytes(), (kit / "ca.crt").read_bytes(), "localhost"
+    )
+    assert sorted(f.name for f in (server / "nodes").iterdir()) == ["north.pub", "south.pub"]
+    secrets = [f for f in folder.rglob("*") if f.is_file() and b"PRIVATE KEY" in f.read_bytes()]
+    assert sorted(str(f.relative_to(folder)) for f in secrets) == [
+        "authority/bundle.key", "authority/ca.key", "kits/server/server.key",
+    ]  # fmt: skip
+    for secret in secrets:
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    before = bytes_of(folder)
+    provision(folder)
+    assert bytes_of(folder) == before
+
+
+def test_a_member_leaves_or_gets_a_new_key_and_the_others_keep_every_byte(folder: Path):
+    """Revoked: no kit, no key at the server. Rotated: only that key changes."""
+    told = {name: joining(folder, name) for name in ("north", "south", "west")}
+    members(folder, **told)
+    provision(folder)
+    before = {name: bytes_of(folder / "kits" / name) for name in ("north", "south", "server")}
+    told["south"] = joining(folder, "south")
+    del told["west"]
+    members(folder, **told)
+    provision(folder)
+    after = {name: bytes_of(folder / "kits" / name) for name in ("north", "south", "server")}
+    assert after["north"] == before["north"]
+    assert not (folder / "kits" / "west").exists()
+    changed = {k for k in before["server"] if after["server"].get(k) != before["server"][k]}
+    assert changed == {"nodes/south.pub", "nodes/west.pub"}
+
+
+def test_the_servers_certificate_is_rotated_or_gets_another_host(folder: Path):
+    """The authority stays: kits do not change with it, but for the hosts that they dial."""
+    members(folder, north=joining(folder, "north"))
+    provision(folder)
+    server, north = folder / "kits" / "server", bytes_of(folder / "kits" / "north")
+    first = (server / "server.crt").read_bytes()
+    provision(folder, rotate="server")
+    second = (server / "server.crt").read_bytes()
+    assert second != first
+    assert bytes_of(folder / "kits" / "north") == north
+    file = folder / "consortium.yaml"
+    file.write_text(file.read_text().replace("[localhost,", "[fl.example.org,"))
+    provision(folder)
+    third = (server / "server.crt").read_bytes()
+    check_certificate(third, (server / "ca.crt").read_bytes(), "fl.example.org")
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (lambda f: joining(f, "north"), "its key has the fingerprint .* consortium.yaml says"),
+        (lambda f: (f / "requests" / "north.json").write_text("{"), "Invalid JSON"),
+        (lambda f: (f / "requests" / "north.json").write_text('{"site": "n", "public_kee": "x"}'),
+         "unknown key `public_kee`. Did you mean `public_key`"),
+        (lambda f: (f / "requests" / "north.json").write_text(
+            '{"site": "north", "public_key": "ssh-rsa x"}'), "its public_key is no public key"),
+        (lambda f: (f / "requests" / "north.json").write_text(
+            (f / "requests" / "north.json").read_text().replace("north", "south")),
+         "is a request of the site 'south'"),
+        (lambda f: members(f, north="12 34"), "a fingerprint has 32 digits"),
+        (lambda f: members(f, **{"../up": "0" * 32}), "up"),
+        (lambda f: (f / "consortium.yaml").write_text("nam: x"), "Did you mean `name`"),
+        (lambda f: (f / "consortium.yaml").unlink(), "cannot be read"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_and_nothing_is_lost(folder: Path, harm, reason: str):
+    """The kits that there were stay as they were."""
+    members(folder, north=joining(folder, "north"))
+    provision(folder)
+    before = bytes_of(folder / "kits")
+    harm(folder)
+    with pytest.raises(ConfigError, match=reason):
+        provision(folder)
+    assert bytes_of(folder / "kits") == before
+
+
+def test_a_consortium_is_not_begun_twice(folder: Path):
+    """What was edited stays."""
+    with pytest.raises(ConfigError, match="is there already"):
+        init(folder, "other", ("localhost",))

@@ -1,0 +1,80 @@
+"""The helper process: results and errors come back, and it never outlives or outshouts anybody."""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from medformer.common.processes import KEEP_MEMORY
+from simulations.baselines.pool import each_done
+from simulations.launch.fresh import FreshProcess, in_fresh_process
+
+
+def fail() -> None:
+    raise ValueError("three is not four")
+
+
+def faults() -> int:
+    """Pages that the system hands out as 64 MiB come and go ten times: 16,384 a time, or once."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        b"x" * 2**26 * (before > 0)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def test_results_and_errors_come_back():
+    """From another process."""
+    assert in_fresh_process(os.getpid) != os.getpid()
+    with pytest.raises(ValueError, match="three is not four"):
+        in_fresh_process(fail)
+
+
+def in_pool(function: Callable[[], int]) -> int:
+    ((_, found),) = each_done(function, [()], method="spawn", workers=1)
+    return found
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are as they are")
+@pytest.mark.parametrize("call", [in_fresh_process, in_pool])
+def test_what_trains_keeps_the_memory_that_it_frees(
+    call: Callable[[Callable[[], int]], int], monkeypatch: pytest.MonkeyPatch
+):
+    """Else every step asks the system for the same pages, which takes a fifth to a third of it."""
+    for name in KEEP_MEMORY:
+        monkeypatch.delenv(name, raising=False)
+    assert call(faults) < 2 * 16_384
+
+
+def test_an_error_ends_the_helper_without_a_word(capfd: pytest.CaptureFixture[str]):
+    """What the user reads is one sentence, not the traceback of a process he never heard of."""
+    with pytest.raises(ValueError, match="three"), FreshProcess() as helper:
+        helper.call(fail)
+    assert capfd.readouterr().err == ""
+
+
+def test_it_ends_when_its_parent_was_killed():
+    """kill -9 of the launcher leaves nothing behind."""
+    code = """
+import os, time
+from simulations.launch.fresh import FreshProcess
+if __name__ == "__main__":
+    helper = FreshProcess()
+    print(helper.call(os.getpid), flush=True)
+    time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert psutil.pid_exists(pid)
+    parent.kill()
+    parent.communicate()
+    end = time.monotonic() + 10
+    while psutil.pid_exists(pid) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
