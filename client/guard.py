@@ -27,8 +27,8 @@ from client.ledger.ledger import Ledger, Reservation
 from client.policy import Policy
 from client.privacy.class_counts import noisy_counts, weighted
 from client.privacy.engine import DpEngine, clip_groups
-from client.privacy.models.modules import EngineError
 from client.privacy.noise import NoiseSource
+from client.privacy.per_example import EngineError
 from client.privacy.plan import PhasePlan, PrivacyPlan, count_sensitivity, learning_rate
 from client.refusals import (
     ApprovalPending,

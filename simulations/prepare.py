@@ -14,7 +14,7 @@ from client.data import medmnist, npz
 from client.data.load import check
 from client.data.sources import Listed, MedMnist, Npz, Phantoms, Source
 from client.ledger.ledger import Ledger
-from client.privacy.models.modules import EngineError
+from client.privacy.per_example import EngineError
 from client.privacy.plan import PrivacyPlan
 from client.site import Site, paths_in
 from client.trainable import planned

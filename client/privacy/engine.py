@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from client.privacy.accounting import Steps, epsilon
 from client.privacy.bookkeeping import Book
 from client.privacy.discrete import grid
-from client.privacy.models.modules import EngineError, check_modules
+from client.privacy.models.modules import check_modules
 from client.privacy.models.watch import Watch
 from client.privacy.noise import NoiseSource
+from client.privacy.per_example import EngineError
 from client.privacy.plan import ALLOWANCE, PhasePlan
 from medformer.common.rounding import exact
 from server.protocol import Phase

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from client.privacy.models.modules import EngineError, called
+from client.privacy.models.modules import called
+from client.privacy.per_example import EngineError
 
 ROWS = 3
 SEED = 20_231_017

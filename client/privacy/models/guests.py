@@ -4,8 +4,8 @@ Every row of the batch goes through the layer alone, with its own copy of the pa
 gradient is the copy's, whatever the layer computes, and no row can see another. B examples.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +14,10 @@ from torch.func import functional_call
 from torch.nn.modules.rnn import RNNBase
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from client.privacy.models.modules import EngineError
+from client.privacy.per_example import Bookkeeper, EngineError, Forward
 
 SHARED = frozenset({"attn_mask"})
 """Arguments that are the same for all rows."""
-
-
-class Rows(Protocol):
-    """What a `Book` offers to a layer that runs row by row."""
-
-    def knows(self, parameter: Tensor | None) -> bool:
-        """Whether the parameter is trained."""
-
-    def add_rows(self, parameter: Tensor | None, rows: Callable[[], Tensor]) -> None:
-        """Book per-example gradients, (B, *shape)."""
 
 
 class Copies(Function):
@@ -38,7 +28,7 @@ class Copies(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, parameter: Tensor, count: int, book: Rows) -> Tensor:
+    def forward(ctx: Any, parameter: Tensor, count: int, book: Bookkeeper) -> Tensor:
         """(*shape) -> (B, *shape)."""
         ctx.book, ctx.parameter = book, parameter
         return parameter.expand(count, *parameter.shape)
@@ -50,8 +40,8 @@ class Copies(Function):
         return None, None, None
 
 
-def by_rows(book: Rows, layer: nn.Module, own: Callable[..., Any], *args: Any, **words: Any) -> Any:
-    """What `layer` answers to a batch, row by row; a `Rule` of client/privacy/bookkeeping.py."""
+def by_rows(book: Bookkeeper, layer: nn.Module, own: Forward, *args: Any, **words: Any) -> Any:
+    """What `layer` answers to a batch, row by row; a `Rule` of client/privacy/per_example.py."""
     count = _count(layer, args, words)
     copies = {
         name: Copies.apply(p, count, book).unbind(0) if book.knows(p) else [p] * count

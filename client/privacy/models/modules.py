@@ -14,7 +14,7 @@ from torch.nn.modules.loss import _Loss
 from torch.nn.modules.rnn import RNNBase
 from torch.nn.utils import parametrize
 
-from medformer.errors import MedFormerError
+from client.privacy.per_example import EngineError
 
 OURS = ("medformer", "client")
 """Packages whose modules are held against a loop over the rows by tests."""
@@ -27,7 +27,7 @@ BOOKED: dict[type[nn.Module], frozenset[str]] = {
     nn.LayerNorm: frozenset({"weight", "bias"}),
     nn.GroupNorm: frozenset({"weight", "bias"}),
 }
-"""Layers that bookkeeping.py has a rule for, and their parameters."""
+"""Layers that layer_rules.py has a rule for, and their parameters."""
 
 GUESTS: tuple[type[nn.Module], ...] = (
     nn.Embedding, nn.EmbeddingBag, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
@@ -66,10 +66,6 @@ AXIS: dict[type[nn.Module], str] = {
     nn.Unflatten: "dim",
 }
 """Modules that treat each example alone unless this setting names the first axis."""
-
-
-class EngineError(MedFormerError):
-    """The model or the objective cannot be trained with per-example clipping: a bug, not data."""
 
 
 def check_modules(model: nn.Module) -> None:

@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from client.privacy.bookkeeping import Book
 from client.privacy.models.alone import Twin, neighbours_of
-from client.privacy.models.modules import EngineError, called, is_own, to_be_run
+from client.privacy.models.modules import called, is_own, to_be_run
+from client.privacy.per_example import EngineError
 
 
 class Watch:

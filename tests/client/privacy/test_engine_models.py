@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from client.privacy.bookkeeping import RULES
 from client.privacy.engine import ClipGroup, DpEngine, EngineError
+from client.privacy.layer_rules import RULES
 from client.privacy.models import modules
 from client.privacy.noise import SeededNoise
 from medformer.layers import Latents
