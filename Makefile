@@ -1,4 +1,5 @@
-# demo: run the quickstart.  test: the test suite.  audit: dependencies, their licences and holes.
+# demo: run the quickstart.  test: the test suite.  docs: the site, in build/docs.
+# audit: dependencies, their licences and holes.
 # Each sets up what it needs by itself.
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ AUDIT := .venv-audit
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo test test-heavy lint audit clean
+.PHONY: demo test test-heavy lint docs audit clean
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +34,15 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Sphinx is installed beside the package, whose docstrings it reads, but only by this target.
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "docs: build/docs/index.html"
 
 # The tools have an environment of their own: what they need is nothing that we depend on.
 $(AUDIT)/.installed: .ci/audit.lock
