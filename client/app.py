@@ -13,14 +13,8 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from server.protocol import (
-    INTERNAL_ERROR,
-    ProtocolError,
-    Refusal,
-    read_request,
-    run_folder,
-    to_content,
-)
+from server.protocol import INTERNAL_ERROR, ProtocolError, Refusal, run_folder
+from server.protocol.wire import read_request, to_content
 
 log = logging.getLogger(__name__)
 app = ClientApp()

@@ -60,7 +60,7 @@ from medformer.model import Medformer
 from medformer.sharing import shared_shapes
 from server.protocol import (
     INTERNAL_ERROR,
-    LONGEST,
+    MAX_JSON,
     PROTOCOL_VERSION,
     RUN_ID,
     Admit,
@@ -161,7 +161,7 @@ class Guard:
 
     def _admit(self, ledger: Ledger, request: Admit) -> AdmitAnswer:
         """Reserve the whole schedule; no record is read."""
-        if max(len(request.schedule), len(request.model)) > LONGEST:
+        if max(len(request.schedule), len(request.model)) > MAX_JSON:
             raise BadRequest("the schedule or the model is too long")
         try:
             schedule = Schedule.model_validate_json(request.schedule)

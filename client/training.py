@@ -99,7 +99,7 @@ def begin_round(
     """Fill the whole model for a round of this phase, and return the state that it begins with.
     The first round of a phase at this site need not be the phase's first, and it may have missed
     all of the one before."""
-    if schedule.settled_since(state.phase, phase):
+    if schedule.average_taken_since(state.phase, phase):
         state = settled(state, shared, phase)
     restore(model, shared, state)
     return replace(state, phase=phase.name)

@@ -20,7 +20,7 @@ from medformer.config import Domain, Frozen, GivenPath, ModelConfig, Name, Task,
 from medformer.errors import ConfigError
 from medformer.vocabulary import ANATOMY
 from medformer.words import unknown_words
-from server.protocol import MOST_ROUNDS, Schedule
+from server.protocol import MAX_ROUNDS, Schedule
 from server.run.federation import Federation, PublicSite, with_public_start
 from server.run.pretraining import phantom_domains
 from server.run.recipe import Training
@@ -154,10 +154,10 @@ class Scenario(Training):
         phases = self.phases_for(domains)
         longest = max(phases, key=lambda p: p.rounds * p.local_steps)
         steps = longest.rounds * longest.local_steps
-        if "centralised-plain" in self.baselines and steps > MOST_ROUNDS:
+        if "centralised-plain" in self.baselines and steps > MAX_ROUNDS:
             raise ConfigError(
                 f"baselines: centralised-plain takes one step a round, phase {longest.name!r} has "
-                f"{steps} steps, and a phase at most {MOST_ROUNDS} rounds: leave that baseline out"
+                f"{steps} steps, and a phase at most {MAX_ROUNDS} rounds: leave that baseline out"
             )
         tenth = max(1, math.ceil(0.1 * sum(p.rounds for p in phases)))
         return self.schedule_of(phases, tenth if self.spare_rounds is None else self.spare_rounds)

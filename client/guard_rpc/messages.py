@@ -9,9 +9,9 @@ import numpy as np
 
 from client.guard_rpc import guard_pb2 as pb
 from server.protocol import (
-    LARGEST_MESSAGE,
-    LONGEST_TEXT,
-    MOST_TENSORS,
+    MAX_MESSAGE,
+    MAX_TENSORS,
+    MAX_TEXT,
     Admit,
     AdmitAnswer,
     Answer,
@@ -30,8 +30,8 @@ from server.protocol import (
 SERVICE = "fedmedformer.guard.v1.Guard"
 METHOD = f"/{SERVICE}/Handle"
 SIZES = (
-    ("grpc.max_send_message_length", LARGEST_MESSAGE),
-    ("grpc.max_receive_message_length", LARGEST_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
 )
 
 _REQUESTS: dict[str, type[Any]] = {
@@ -119,11 +119,11 @@ def _read(kind: type[Any], message: Any, values: dict[str, Any]) -> Any:
 
 
 def _tensors(messages: Any) -> Tensors:
-    if len(messages) > MOST_TENSORS:
-        raise ProtocolError(f"{len(messages)} tensors; at most {MOST_TENSORS} are read")
+    if len(messages) > MAX_TENSORS:
+        raise ProtocolError(f"{len(messages)} tensors; at most {MAX_TENSORS} are read")
     tensors: Tensors = {}
     for one in messages:
-        if one.name in tensors or len(one.name) > LONGEST_TEXT or len(one.shape) > 8:
+        if one.name in tensors or len(one.name) > MAX_TEXT or len(one.shape) > 8:
             raise ProtocolError(f"tensor {one.name[:80]!r} comes twice, or is none")
         if 4 * math.prod(one.shape) != len(one.values):
             raise ProtocolError(f"tensor {one.name[:80]!r} is not of its shape")

@@ -22,7 +22,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from server.protocol import LARGEST_MESSAGE
+from server.protocol import MAX_MESSAGE
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ HEARTBEAT = "/v1/fleet/send-node-heartbeat"
 UNDERSTOOD = frozenset({200, 401, 502, 503, 504})
 """Answers to a heartbeat after which Flower's SuperNode goes on, or ends (401). After any other its
 heartbeats end for ever while its process lives, so that it is answered 503, and tries again."""
-LARGEST_BODY = LARGEST_MESSAGE + 2**20
+LARGEST_BODY = MAX_MESSAGE + 2**20
 """Bytes of a request: a message and what Flower puts around it."""
 CONNECTIONS = 256
 HOP_BY_HOP = {

@@ -246,8 +246,8 @@ class Run:
         number = state.round + 1
         self._join(number)
         phase = self.federation.schedule.phase_of(number)
-        if self.federation.schedule.settles(number):
-            state = state.settled()
+        if self.federation.schedule.starts_from_average(number):
+            state = state.from_average()
         began = time.monotonic()
         end = began + self.deadline
         quorum = self.federation.quorum or 1

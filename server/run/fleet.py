@@ -10,16 +10,8 @@ from flwr.app import Array, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from server.protocol import (
-    Answer,
-    Hello,
-    HelloAnswer,
-    ProtocolError,
-    Refusal,
-    Request,
-    read_answer,
-    to_content,
-)
+from server.protocol import Answer, Hello, HelloAnswer, ProtocolError, Refusal, Request
+from server.protocol.wire import read_answer, to_content
 from server.run.errors import FederationError, RunInterrupted
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, ValidationError,
 
 from medformer.common.yaml_file import explain
 from medformer.config import Domain, Frozen, Name, PresetName
-from server.protocol import LABEL_OBJECTIVES, MOST_ROUNDS, Objective, Phase, Schedule
+from server.protocol import LABEL_OBJECTIVES, MAX_ROUNDS, Objective, Phase, Schedule
 from server.run.federation import Pretraining, ServerRate, with_public_start
 
 AVERAGE_LAST = 0.6
@@ -31,7 +31,7 @@ Share = Annotated[StrictFloat, Field(ge=0, lt=1)]
 class Recipe(Frozen):
     """A schedule in a few numbers; a run lists `phases` of its own where it needs others."""
 
-    rounds: StrictInt = Field(default=150, ge=1, le=MOST_ROUNDS)
+    rounds: StrictInt = Field(default=150, ge=1, le=MAX_ROUNDS)
     """All of them: with the steps of a round, sections 1 and 7."""
     local_steps: StrictInt = Field(default=2, ge=1, le=1_000)
     """Sections 12 and 15: one is better by as much as seeds differ, two need half the messages."""

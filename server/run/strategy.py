@@ -26,8 +26,8 @@ class State:
         """After a round in which sites sent nothing."""
         return replace(self, round=self.round + 1)
 
-    def settled(self) -> "State":
-        """What a phase begins with in which something comes to rest."""
+    def from_average(self) -> "State":
+        """Return the state that a phase starts with which starts from an average."""
         return State(self.round, self.final(), {}, {})
 
     def final(self) -> Tensors:

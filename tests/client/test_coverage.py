@@ -11,16 +11,8 @@ from client.guard import Guard
 from client.privacy.noise import SecureNoise
 from client.release import ITEMS
 from medformer.sharing import is_local
-from server.protocol import (
-    Answer,
-    Evaluate,
-    Hello,
-    Refusal,
-    Schedule,
-    TrainAnswer,
-    source_hash,
-    to_content,
-)
+from server.protocol import Answer, Evaluate, Hello, Refusal, Schedule, TrainAnswer, source_hash
+from server.protocol.wire import to_content
 from tests.client.privacy.test_units import patients_site
 from tests.conftest import OPEN, admit, train
 from tests.helpers.pictures import draw

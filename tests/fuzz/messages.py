@@ -18,7 +18,6 @@ from safetensors.numpy import load, save
 from client.guard_rpc import guard_pb2 as pb
 from client.guard_rpc.messages import request_from_proto, request_to_proto
 from server.protocol import (
-    PACKED,
     PROTOCOL_VERSION,
     Admit,
     Evaluate,
@@ -30,8 +29,8 @@ from server.protocol import (
     Train,
     TrainAnswer,
     source_hash,
-    to_content,
 )
+from server.protocol.wire import PACKED, to_content
 from tests.fuzz.harm import spoiled
 
 # Updates
@@ -343,7 +342,7 @@ def _over_grpc(asked: Request, rng: Random) -> Request:
 
 
 def _over_flower(asked: Request, rng: Random) -> Request:
-    from server.protocol import read_request
+    from server.protocol.wire import read_request
 
     content = to_content(asked)
     for _ in range(rng.choice((1, 2))):

@@ -29,15 +29,9 @@ from medformer.common.yaml_file import LARGEST, parse_yaml, read_yaml
 from medformer.config import Frozen, ModelConfig
 from medformer.errors import ConfigError, MedFormerError, ModelFileError
 from medformer.library.model_file import LARGEST_HEADER, read_header
-from server.protocol import (
-    ProtocolError,
-    Refusal,
-    Schedule,
-    TrainAnswer,
-    read_answer,
-    to_content,
-)
+from server.protocol import ProtocolError, Refusal, Schedule, TrainAnswer
 from server.protocol.receipt import read_receipt
+from server.protocol.wire import read_answer, to_content
 from tests.conftest import admit
 from tests.fuzz.images import FLAT, archive, npy, npz_members, saved, site_of
 from tests.fuzz.texts import PRIVACY, plan

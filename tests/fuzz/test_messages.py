@@ -28,9 +28,9 @@ from server.protocol import (
     Schedule,
     Tensors,
     TrainAnswer,
-    read_answer,
     source_hash,
 )
+from server.protocol.wire import read_answer
 from server.run.errors import UpdateRefused
 from server.run.strategy import check_update
 from tests.conftest import OPEN, admit, ledger_rows, train

@@ -116,7 +116,7 @@ def train(
     state = State(0, start, {}, {})
     for number in range(1, schedule.rounds + 1):
         phase = schedule.phase_of(number)
-        state = state.settled() if schedule.settles(number) else state
+        state = state.from_average() if schedule.starts_from_average(number) else state
         updates = {
             name: member.round(state.shared, schedule, number, seed)
             for name, member in members.items()

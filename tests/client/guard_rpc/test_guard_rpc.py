@@ -36,7 +36,7 @@ from client.privacy.noise import SecureNoise
 from client.site import Site
 from medformer.common.health import ask
 from server.protocol import (
-    LARGEST_MESSAGE,
+    MAX_MESSAGE,
     AdmitAnswer,
     EvaluateAnswer,
     Hello,
@@ -147,7 +147,7 @@ def test_a_run_through_the_socket(guard: Guard, schedule: Schedule, tmp_path: Pa
                 "refusal", "unknown", "",
             )  # fmt: skip
             with pytest.raises(grpc.RpcError) as large:
-                raw(bytes(LARGEST_MESSAGE + 2**20), timeout=60)
+                raw(bytes(MAX_MESSAGE + 2**20), timeout=60)
             assert large.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
             with pytest.raises(grpc.RpcError):
                 raw(b"\xff\xff\xff not protobuf", timeout=10)
@@ -202,7 +202,7 @@ def test_each_status_of_grpc_has_its_true_sentence(guard: Guard, tmp_path: Path)
     path = tmp_path / "door.sock"
     with GuardService(guard, path), grpc.insecure_channel(f"unix:{path}", options=OPTIONS) as raw:
         with pytest.raises(grpc.RpcError) as large:
-            raw.unary_unary(METHOD)(bytes(LARGEST_MESSAGE + 2**20), timeout=60)
+            raw.unary_unary(METHOD)(bytes(MAX_MESSAGE + 2**20), timeout=60)
         assert reason(large.value.code(), large.value.details()) == TOO_LARGE
     assert "busy" in reason(exhausted, "Concurrent RPC limit exceeded!")
     assert "busy" in reason(exhausted)

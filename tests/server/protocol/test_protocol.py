@@ -1,7 +1,9 @@
 """The message contract: what goes in comes out, and nothing else goes in."""
 
 import math
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,19 +14,19 @@ from pydantic import ValidationError
 from medformer.config import PRESETS, ModelConfig
 from medformer.model import Medformer
 from server.protocol import (
-    LARGEST_MESSAGE,
+    MAX_MESSAGE,
+    PACKAGES,
     Phase,
     ProtocolError,
     Refusal,
     Schedule,
     TrainAnswer,
-    read_answer,
-    read_request,
     source_hash,
-    to_content,
 )
+from server.protocol.wire import read_answer, read_request, to_content
 from tests.conftest import CELLS, CHEST, train
 
+ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.usefixtures("flower_identity")
 
 
@@ -131,7 +133,7 @@ def test_phases_that_each_site_trains_alone_come_last():
     ]
     schedule = Schedule(phases=tuple(phases), spare_rounds=1, average_last=0.5)
     assert [r for r in range(1, 17) if schedule.averages(r)] == [7, 8, 11, 12, 15, 16]
-    assert [r for r in range(1, 17) if schedule.settles(r)] == [9, 13]
+    assert [r for r in range(1, 17) if schedule.starts_from_average(r)] == [9, 13]
     for wrong in (phases[::-1], phases[2:], [phases[0], phases[3], phases[1]]):
         with pytest.raises(ValidationError, match="come after those that all train together"):
             Schedule(phases=tuple(wrong), spare_rounds=1)
@@ -150,7 +152,7 @@ def test_heads_learn_from_labels_on_an_average():
     )
     schedule = Schedule(phases=phases, spare_rounds=0, average_last=0.5)
     assert [r for r in range(1, 7) if schedule.averages(r)] == [4, 6]
-    assert [r for r in range(1, 7) if schedule.settles(r)] == [5]
+    assert [r for r in range(1, 7) if schedule.starts_from_average(r)] == [5]
     without = schedule.model_copy(update={"average_last": 0.0})
     assert not any(without.averages(r) for r in range(1, 7))
     with pytest.raises(ValidationError, match="heads learn from labels alone"):
@@ -164,12 +166,12 @@ def test_a_site_that_missed_a_phase_still_begins_from_its_average():
         heads.model_copy(update={"name": name, "trains": "all"}) for name in ("first", "last")
     )
     schedule = Schedule(phases=(first, heads, last), spare_rounds=0)
-    assert schedule.settled_since("first", last)
-    assert schedule.settled_since("first", heads)
-    assert schedule.settled_since("", last)
-    assert not schedule.settled_since("heads", last)
-    assert not schedule.settled_since("heads", heads)
-    assert not schedule.settled_since("", first)
+    assert schedule.average_taken_since("first", last)
+    assert schedule.average_taken_since("first", heads)
+    assert schedule.average_taken_since("", last)
+    assert not schedule.average_taken_since("heads", last)
+    assert not schedule.average_taken_since("heads", heads)
+    assert not schedule.average_taken_since("", first)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -178,14 +180,21 @@ def test_a_message_holds_what_any_preset_shares(preset: str):
     config = ModelConfig.for_domains([CHEST, CELLS], preset)
     with torch.device("meta"):
         model = Medformer(config, (), site=False)
-    assert 2 * sum(4 * p.numel() for p in model.parameters()) < LARGEST_MESSAGE
+    assert 2 * sum(4 * p.numel() for p in model.parameters()) < MAX_MESSAGE
 
 
-def test_source_hash_notices_a_changed_file(tmp_path):
-    """Two checkouts that differ in one line differ."""
-    (tmp_path / "client").mkdir()
-    (tmp_path / "client" / "a.py").write_text("x = 1\n")
+@pytest.mark.parametrize("package", ["client", "medformer", "server", "simulations"])
+def test_the_source_hash_changes_with_a_file_of_each_package(package: str, tmp_path: Path):
+    """Two checkouts that differ in one line of any package have different hashes."""
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("[!_]*.py*"))
     before = source_hash(tmp_path)
-    (tmp_path / "client" / "a.py").write_text("x = 2\n")
+    with open(tmp_path / package / "__init__.py", "a") as file:
+        file.write("x = 1\n")
     assert source_hash(tmp_path) != before
-    assert source_hash() == source_hash()
+
+
+def test_the_source_hash_is_that_of_the_running_packages():
+    """It is the hash of the checkout that this process runs, and not of an empty folder."""
+    assert all((ROOT / package / "__init__.py").is_file() for package in PACKAGES)
+    assert source_hash() == source_hash(ROOT)

@@ -12,7 +12,8 @@ from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
 from server.consortium.nodes import node_ids
-from server.protocol import PACKED, Evaluate, Hello, HelloAnswer, Refusal, read_request, to_content
+from server.protocol import Evaluate, Hello, HelloAnswer, Refusal
+from server.protocol.wire import PACKED, read_request, to_content
 from server.run.errors import FederationError, RunInterrupted
 from server.run.fleet import REASONS, FlowerFleet, Lost
 

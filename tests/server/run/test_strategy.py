@@ -96,7 +96,7 @@ def test_what_comes_to_rest_is_the_average():
     """Without the momentum of the last step, and with an average of its own afterwards."""
     one = apply(state(0), {"n": {A: np.ones(2, "f4")}}, {"n": 1}, momentum=0.5, averages=True)
     two = apply(one, {"n": {A: np.full(2, 4, "f4")}}, {"n": 1}, momentum=0.5, averages=True)
-    rest = two.settled()
+    rest = two.from_average()
     assert (rest.round, rest.averaged, rest.momentum, rest.average) == (2, 0, {}, {})
     assert rest.shared[A].tolist() == two.final()[A].tolist() != two.shared[A].tolist()
 

@@ -1,0 +1,171 @@
+"""The messages between server and sites.
+
+A conversation: `hello` (who are you, and do you run the same code?), `admit` (here is the whole
+schedule: reserve the budget for all of it, or refuse), then `train` once a round and, in
+simulations only, `evaluate`. Every answer is either the expected one or a `Refusal`.
+
+No answer depends on a private record, with two exceptions: the tensors, which carry the noise that
+the ledger paid for, and fields named `exact_*`, which exist in simulations only.
+"""
+
+import hashlib
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+PROTOCOL_VERSION = 2
+"""Version of these messages; a guard refuses another one."""
+INTERNAL_ERROR = "The site could not answer. Its own log says why; nothing is told to the server."
+"""Reason of a refusal after a failure. The exception itself may quote a record."""
+
+Tensors = dict[str, npt.NDArray[np.float32]]
+"""Name of a shared tensor -> its values, in the shape of the model's parameter."""
+RefusalCode = Literal[
+    "budget-exhausted",
+    "policy",
+    "closed-now",
+    "approval-pending",
+    "bad-request",
+    "attempt-lost",
+    "ledger-rolled-back",
+    "internal-error",
+]
+
+
+class ProtocolError(Exception):
+    """A message is not of this contract."""
+
+
+@dataclass(frozen=True)
+class RequestHeader:
+    """Fields that open every request. Nothing here is signed: the connection authenticates."""
+
+    run_id: str
+    source_hash: str
+    """`server.protocol.source_hash` of the server."""
+    protocol_version: int = field(default=PROTOCOL_VERSION, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Hello(RequestHeader):
+    """Ask a site for its name and its declaration."""
+
+    kind: ClassVar[str] = "query.hello"
+
+
+@dataclass(frozen=True)
+class Admit(RequestHeader):
+    """Ask a site to reserve the budget of a whole schedule."""
+
+    kind: ClassVar[str] = "query.admit"
+    schedule: str
+    """`Schedule.canonical()`."""
+    model: str
+    """The public vocabulary of the model as JSON (`medformer.config.ModelConfig`)."""
+
+
+@dataclass(frozen=True)
+class Train(RequestHeader):
+    """Ask a site to train one round from these shared tensors."""
+
+    kind: ClassVar[str] = "train"
+    schedule_hash: str
+    round: int
+    """1 .. schedule.rounds."""
+    attempt: int
+    """0, or 1, 2, ... for a round that was lost; those are paid from the spare rounds."""
+    acknowledged_round: int
+    """Round of the server's last durable checkpoint. The site may delete kept answers up to it."""
+    tensors: Tensors
+    ledger_hash: str = ""
+    """Hash of the newest row of the site's ledger that the server knows. A ledger without that row
+    was restored from an old copy."""
+
+    def key(self) -> str:
+        """Return the SHA-256 of everything that the answer depends on.
+
+        A request with a known key gets the kept answer, byte for byte, and costs no new budget.
+        """
+        head = f"{self.run_id}\n{self.schedule_hash}\n{self.round}\n{self.attempt}\n"
+        digest = hashlib.sha256(head.encode())
+        for name in sorted(self.tensors):
+            value = np.ascontiguousarray(self.tensors[name], dtype="<f4")
+            digest.update(f"{name} {value.shape}\n".encode())
+            digest.update(value.tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Evaluate(RequestHeader):
+    """Ask a simulated site for exact metrics of its model on one split."""
+
+    kind: ClassVar[str] = "evaluate"
+    schedule_hash: str
+    split: str
+    tensors: Tensors
+
+
+@dataclass(frozen=True)
+class HelloAnswer:
+    """A site's public name and declaration."""
+
+    site: str
+    domain: str
+    """`medformer.config.Domain` as JSON."""
+    source_hash: str
+    protocol_version: int = PROTOCOL_VERSION
+
+
+@dataclass(frozen=True)
+class AdmitAnswer:
+    """Proof of the reservation: what this run may cost the site's patients."""
+
+    site: str
+    receipt: str
+    """`server.protocol.receipt.Receipt` as JSON: epsilon, delta, unit, phases. It holds neither a
+    lifetime total nor a number of records."""
+    ledger_hash: str = ""
+    """Hash of the reservation's row in the site's ledger, which chains all rows before it."""
+
+
+@dataclass(frozen=True)
+class TrainAnswer:
+    """The shared tensors that the round trained, with noise in them."""
+
+    site: str
+    round: int
+    attempt: int
+    tensors: Tensors
+    exact_loss: float | None = None
+    """Simulations only: mean training loss of the round, without noise."""
+    ledger_hash: str = ""
+    """Hash of the attempt's row in the site's ledger, which chains all rows before it."""
+
+
+@dataclass(frozen=True)
+class EvaluateAnswer:
+    """Exact metrics, which exist in simulations only."""
+
+    site: str
+    exact_metrics: str
+    """JSON list of {task, metric, split, value}."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A site's typed refusal. Its text depends on code and configuration, never on a record."""
+
+    code: RefusalCode
+    reason: str
+    site: str = ""
+
+
+Request = Hello | Admit | Train | Evaluate
+Answer = HelloAnswer | AdmitAnswer | TrainAnswer | EvaluateAnswer | Refusal
+
+
+def metadata(part: Request | Answer) -> dict[str, Any]:
+    """Return every field but the tensors: what a log may show."""
+    return {f.name: getattr(part, f.name) for f in fields(part) if f.name != "tensors"}

@@ -1,0 +1,260 @@
+"""The schedule: everything that a run will compute on private records, phase by phase."""
+
+import hashlib
+import json
+import math
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    model_validator,
+)
+
+from server.protocol.limits import MAX_ROUNDS, NAME
+
+PublicObjective = Literal[
+    "inpainting",
+    "restoration",
+    "degradation",
+    "orientation",
+    "contrastive",
+    "cross_scale",
+    "supervised",
+    "rescanned",
+]
+"""Objectives that public images can teach: all but adaptation between domains and alignment."""
+Objective = Literal[PublicObjective, "domain_adversarial", "alignment"]
+LABEL_OBJECTIVES: frozenset[Objective] = frozenset({"supervised", "rescanned"})
+"""Objectives to which an image without a label contributes nothing."""
+
+
+def ramp(progress: float) -> float:
+    """Return the strength of the domain adaptation at a point of the training.
+
+    Args:
+        progress: Fraction of the phase's rounds that are done, in (0, 1].
+    Returns:
+        A factor in (0, 1) that grows with progress.
+    Source: Ganin et al. 2016, arXiv:1505.07818, section 5.2.2.
+    """
+    return 2 / (1 + math.exp(-10 * progress)) - 1
+
+
+class Phase(BaseModel):
+    """Rounds that share one mix of objectives and one set of DP parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = Field(pattern=NAME)
+    rounds: StrictInt = Field(ge=1, le=MAX_ROUNDS)
+    local_steps: StrictInt = Field(default=1, ge=1, le=1_000)
+    """DP steps that a site takes between two averagings."""
+    objectives: dict[Objective, Annotated[StrictFloat, Field(gt=0, le=100)]] = Field(min_length=1)
+    """Weight of each loss; for domain_adversarial the lambda of the gradient reversal."""
+    lambda_schedule: Literal["constant", "ramp"] = "constant"
+    """`ramp`: the weight of domain_adversarial grows from near 0 to its full value within the
+    phase (Ganin et al. 2016, arXiv:1505.07818, section 5.2.2)."""
+    learning_rate: StrictFloat = Field(default=0.3, gt=0, le=10)
+    """Learning rate of a site's steps, unless `noise_floor` is given."""
+    noise_floor: StrictFloat | None = Field(default=None, gt=0, le=1)
+    """If given, each site computes its learning rate under DP from its noise: `noise_floor` divided
+    by the variance of the noise on its averaged gradient. The excess loss that the noise causes is
+    then the same at every site (`client.privacy.plan.learning_rate`). Sites that add less noise
+    take longer steps and so weigh more in the average."""
+    expected_batch_size: StrictInt = Field(default=512, ge=1, le=65_536)
+    """Mean number of units in a step. The sample rate is this number divided by the number of units
+    that the site declares: n_public, or n_labelled in a phase that learns from labels alone."""
+    views: StrictInt = Field(default=1, ge=1, le=64)
+    """Number of augmented views of each drawn image. The mean of their gradients is clipped: views
+    cost time and no epsilon (De et al. 2022, arXiv:2204.13650, "augmentation multiplicity")."""
+    max_grad_norm: StrictFloat = Field(default=1.0, gt=0, le=1_000)
+    """Maximum L2 norm of one unit's gradient; in a domain-adversarial phase, of its part for the
+    model."""
+    discriminator_max_grad_norm: StrictFloat = Field(default=1.0, gt=0, le=1_000)
+    """Maximum L2 norm of one unit's gradient for the discriminator in a domain-adversarial
+    phase."""
+    alone: StrictBool = False
+    """Each site trains its own copy of the shared tensors, under the same DP, and sends nothing.
+    The result is the hospital's own model. Such phases come last."""
+    trains: Literal["all", "heads"] = "all"
+    """`heads`: train only the answering layers. The encoder is frozen, and sites send nothing but
+    the concepts that sites with the same kind of image share. First the heads, then everything:
+    Kumar et al. 2022, arXiv:2202.10054; under DP, Ke et al. 2024, arXiv:2402.18905."""
+
+    @model_validator(mode="after")
+    def _one_step_when_adversarial(self) -> "Phase":
+        if "domain_adversarial" in self.objectives and self.local_steps != 1:
+            raise ValueError(
+                f"phase {self.name!r}: domain_adversarial needs local_steps: 1, because a site's "
+                f"own discriminator would learn a constant; got {self.local_steps}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_for_heads(self) -> "Phase":
+        if self.trains == "heads" and not self.needs_labels:
+            raise ValueError(
+                f"phase {self.name!r}: heads learn from labels alone: where trains is heads, "
+                f"objectives are supervised or rescanned; got {sorted(self.objectives)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _together_when_adversarial(self) -> "Phase":
+        if "domain_adversarial" in self.objectives and self.alone:
+            raise ValueError(
+                f"phase {self.name!r}: domain_adversarial needs other sites, and here each trains "
+                "alone: leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_lambda_to_ramp(self) -> "Phase":
+        if self.lambda_schedule == "ramp" and "domain_adversarial" not in self.objectives:
+            raise ValueError(
+                f"phase {self.name!r}: lambda_schedule: ramp needs the objective "
+                f"domain_adversarial; got {sorted(self.objectives)}"
+            )
+        return self
+
+    @property
+    def needs_labels(self) -> bool:
+        """True if an image without a label contributes nothing to this phase."""
+        return set(self.objectives) <= LABEL_OBJECTIVES
+
+    @property
+    def sends(self) -> bool:
+        """True if sites send the shared tensors that they trained."""
+        return not self.alone
+
+    @property
+    def starts_from_average(self) -> bool:
+        """True if server and sites start this phase from the average of the iterates before it.
+
+        Such a phase freezes the encoder or leaves the federation, so the noise of the last iterate
+        would stay in the model. Momentum is dropped, too: it belongs to the last iterate.
+        """
+        return self.alone or self.trains == "heads"
+
+    def mix(self, round_: int) -> dict[Objective, float]:
+        """Return the weight of each loss in one round of the phase; no weight is 0.
+
+        Args:
+            round_: Number within the phase, 1 .. `rounds`.
+        """
+        weights = dict(self.objectives)
+        if self.lambda_schedule == "ramp":
+            weights["domain_adversarial"] *= ramp(round_ / self.rounds)
+        return weights
+
+    @property
+    def sensitivity(self) -> float:
+        """L2 sensitivity of a step's clipped sum, both clipped groups joined."""
+        if "domain_adversarial" not in self.objectives:
+            return self.max_grad_norm
+        # Model and discriminator are clipped apart; one unit may reach both bounds at once.
+        return float(np.hypot(self.max_grad_norm, self.discriminator_max_grad_norm))
+
+
+class Schedule(BaseModel):
+    """All phases of a run. It is fixed before the first gradient."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    phases: tuple[Phase, ...] = Field(min_length=1, max_length=64, fail_fast=True)
+    spare_rounds: StrictInt = Field(ge=0, le=10_000)
+    """Number of rounds that may be trained again after a loss; admitted and paid with the rest."""
+    local_momentum: StrictFloat = Field(default=0.9, ge=0, lt=1)
+    """Momentum of the parameters that stay at the site. The server applies momentum to the shared
+    ones."""
+    average_last: StrictFloat = Field(default=0.3, ge=0, le=1)
+    """Fraction of a phase's rounds whose iterates are averaged at its end: in the last phase, and
+    in each phase before one that starts from an average (`Phase.starts_from_average`)."""
+
+    @model_validator(mode="after")
+    def _alone_at_the_end(self) -> "Schedule":
+        alone = [phase.alone for phase in self.phases]
+        if alone != sorted(alone) or all(alone):
+            raise ValueError(
+                "phases that each site trains alone come after those that all train together, of "
+                f"which there is at least one; got {[p.name for p in self.phases if p.alone]} alone"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> "Schedule":
+        names = [p.name for p in self.phases]
+        if len(set(names)) < len(names) or "spare" in names:
+            raise ValueError(f"phases need distinct names, none of them 'spare'; got {names}")
+        return self
+
+    @property
+    def rounds(self) -> int:
+        """Number of planned rounds, without the spare ones."""
+        return sum(p.rounds for p in self.phases)
+
+    def phase_of(self, round_: int) -> Phase:
+        """Return the phase of a round, 1 .. `rounds`.
+
+        Raises:
+            IndexError: The schedule has fewer rounds.
+        """
+        return self._place(round_)[0]
+
+    def mix(self, round_: int) -> dict[Objective, float]:
+        """Return the weight of each loss in a round, 1 .. `rounds`.
+
+        Raises:
+            IndexError: The schedule has fewer rounds.
+        """
+        phase, number = self._place(round_)
+        return phase.mix(number)
+
+    def _place(self, round_: int) -> tuple[Phase, int]:
+        """Return the phase of a round, and the round's number within that phase, from 1."""
+        for phase in self.phases:
+            if round_ <= phase.rounds:
+                return phase, round_
+            round_ -= phase.rounds
+        raise IndexError(f"the schedule has {self.rounds} rounds")
+
+    def averages(self, round_: int) -> bool:
+        """Return True if the iterate after this round belongs to the running average."""
+        phase, number = self._place(round_)
+        following = self.phases[self.phases.index(phase) + 1 :]
+        # An average that no later phase starts from would never be read.
+        if self.average_last == 0 or (following and not following[0].starts_from_average):
+            return False
+        return number > phase.rounds - max(1, round(self.average_last * phase.rounds))
+
+    def starts_from_average(self, round_: int) -> bool:
+        """Return True if this round starts from an average (`Phase.starts_from_average`)."""
+        phase, number = self._place(round_)
+        return number == 1 and round_ > 1 and phase.starts_from_average
+
+    def average_taken_since(self, earlier: str, phase: Phase) -> bool:
+        """Return True if a phase after `earlier`, up to `phase`, started from an average.
+
+        A site that missed rounds asks this before it goes on with its local tensors.
+
+        Args:
+            earlier: Name of the phase that the site trained last; "" before the first.
+            phase: The phase that it trains now.
+        """
+        names = [p.name for p in self.phases]
+        after = names.index(earlier) + 1 if earlier in names else 0
+        return any(p.starts_from_average for p in self.phases[after : names.index(phase.name) + 1])
+
+    def canonical(self) -> str:
+        """Return the schedule as JSON: the same text for the same schedule, on every machine."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def hash(self) -> str:
+        """Return the SHA-256 of the canonical text."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
