@@ -17,7 +17,7 @@ from medformer.config import LARGEST_VOLUME, Domain, Frozen, GivenPath, Name, Ta
 from server.protocol import Objective, Phase
 
 Rule = Literal["basic", "rdp"]
-"""How the costs of several runs add up: `client.ledger.composition`."""
+"""How the costs of several runs add up: `client.privacy.composition`."""
 
 
 def _no_switch(file: object) -> object:

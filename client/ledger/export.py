@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from client.ledger.chain import FILE, LedgerError, Row, checked
-from client.ledger.composition import Budget, Cost
+from client.privacy.composition import Budget, Cost
 from client.privacy.plan import PrivacyPlan
 from client.terminal import printable
 from medformer.common.rounding import (

@@ -23,7 +23,7 @@ from typing import Any
 
 from client.ledger.anchor import held_by_anchor, write_anchor
 from client.ledger.chain import FILE, LedgerError, Row, checked
-from client.ledger.composition import Budget, Cost
+from client.privacy.composition import Budget, Cost
 from client.privacy.plan import PrivacyPlan
 from client.refusals import AttemptLost, BadRequest, BudgetExhausted
 from client.site import Privacy, Rule, Site

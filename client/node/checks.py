@@ -19,7 +19,6 @@ from client.data.medical import PACKAGES
 from client.ledger import export as ledger_file
 from client.ledger.anchor import held_by_anchor
 from client.ledger.chain import FILE
-from client.ledger.composition import Budget, Cost
 from client.ledger.ledger import registrable
 from client.node.check_headers import lines, one_patient
 from client.node.check_line import Check
@@ -31,6 +30,7 @@ from client.node.starting import AlreadyUp, Start, conditions, only_ours_to_writ
 from client.node.supervise import HEALTH_PORT, Node
 from client.node.users import users_of
 from client.policy import load_policy
+from client.privacy.composition import Budget, Cost
 from client.site import Site
 from medformer.common.rounding import digits_down, exact, percent_down, rounded_down
 from medformer.errors import ConfigError, MedFormerError

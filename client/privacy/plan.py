@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
-from client.ledger.composition import enough_noise
 from client.privacy.accounting import (
     ACCOUNTANT,
     ARITHMETIC_EPSILON,
@@ -21,6 +20,7 @@ from client.privacy.accounting import (
     grid_of,
     solve_noise_multiplier,
 )
+from client.privacy.composition import enough_noise
 from client.site import Privacy
 from medformer.common.rounding import exact
 from medformer.config import Task

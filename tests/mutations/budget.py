@@ -3,7 +3,7 @@
 from tests.mutations.mutation import Mutation
 
 PLAN = "client/privacy/plan.py"
-COMPOSITION = "client/ledger/composition.py"
+COMPOSITION = "client/privacy/composition.py"
 LEDGER = "client/ledger/ledger.py"
 ACCOUNTING = "client/privacy/accounting.py"
 SMALL = ("test_small_deltas.py", "test_accounting.py")

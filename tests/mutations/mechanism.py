@@ -92,7 +92,7 @@ MECHANISM = (
     ),
     Mutation(
         "accountant reset with each run",
-        "client/ledger/composition.py",
+        "client/privacy/composition.py",
         "        total = self.nothing\n        for row in reservations:",
         "        total = self.nothing\n        for row in list(reservations)[-1:]:",
     ),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from client.ledger.composition import ARITHMETIC, LARGEST_ORDER, Budget, Cost, renyi
 from client.ledger.ledger import Ledger, LedgerError
 from client.privacy.accounting import ARITHMETIC_EPSILON, Steps, epsilons, gaussian_epsilon
+from client.privacy.composition import ARITHMETIC, LARGEST_ORDER, Budget, Cost, renyi
 from client.privacy.plan import SPARE, PrivacyPlan, solve
 from client.refusals import BadRequest, BudgetExhausted
 from client.site import Privacy

@@ -11,10 +11,10 @@ from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
 from opacus.accountants.analysis.rdp import compute_rdp
 
 from client.ledger.chain import LedgerError
-from client.ledger.composition import Budget, Cost, best_order, renyi, renyi_limit
 from client.ledger.export import as_text, read
 from client.ledger.ledger import Ledger
 from client.privacy.accounting import Steps, epsilon
+from client.privacy.composition import Budget, Cost, best_order, renyi, renyi_limit
 from client.privacy.plan import PhasePlan, PrivacyPlan, solve
 from client.refusals import BudgetExhausted
 from client.site import Privacy
@@ -165,7 +165,7 @@ def test_a_ledger_without_a_rule_stays_basic(tmp_path: Path):
 def test_order_and_limit_are_those_of_the_registration(tmp_path: Path, monkeypatch):
     """Written in the first row; a lower budget keeps the order, whatever would be chosen now."""
     Ledger(tmp_path / "l", RDP).close()
-    monkeypatch.setattr("client.ledger.composition.best_order", lambda *_: 40)
+    monkeypatch.setattr("client.privacy.composition.best_order", lambda *_: 40)
     with Ledger(tmp_path / "l", RDP.model_copy(update={"epsilon_budget": 5.0})):
         pass
     with sqlite3.connect(tmp_path / "l") as db:
