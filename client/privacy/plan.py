@@ -1,14 +1,15 @@
-"""The privacy plan: sampling, clipping, noise and epsilon from one object.
+"""The privacy plan of a run: sampling, clipping, noise and epsilon from one object.
 
-Everything here is a function of the public schedule and of what the site declares; no record is
+Everything here is a function of the public schedule and of the site's declarations; no record is
 read. Sampler, DP step and accountant read the same fields, so they cannot disagree.
 """
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from client.privacy.accounting import (
     ACCOUNTANT,
@@ -27,18 +28,19 @@ from medformer.config import Task
 from server.protocol import Phase, Schedule
 
 SPARE = "spare"
+"""Name of the phase that holds the spare rounds."""
 BALANCE = "class-balance"
-"""The phase that counts the classes: no round, one step in which every record takes part."""
+"""Name of the phase that counts the classes: one step on all records, outside of any round."""
 ALLOWANCE = 2.0**-10
 """Part of the bound by which arithmetic may move a sum further than exact numbers would: half of
 it for the rounding to a grid (client/privacy/discrete.py), half for float32 gradients, in which
 adding a unit changes the last bits of the others' (measured in
 tests/client/privacy/test_arithmetic.py)."""
-LARGEST_RATE = 1.0
-"""A learning rate that follows the noise goes no further: where there is little noise, something
-else limits it (docs/experiments.md, section 1)."""
+MAX_LEARNING_RATE = 1.0
+"""Upper bound of a learning rate that follows the noise. Where there is little noise, something
+else limits the rate (docs/experiments.md, section 1)."""
 PROGRESS_POINTS = 24
-"""Running epsilons shown for a run: enough for a plot, cheap to compute."""
+"""Number of running epsilons in a plan: enough for a plot, cheap to compute."""
 CURVE = tuple(10.0 ** (-i / 2) for i in range(4, 21))
 """Deltas of the privacy curve: 1e-2 to 1e-10, two a decade."""
 
@@ -55,13 +57,13 @@ class PhasePlan:
     sample_rate: float
     noise_multiplier: float
     max_grad_norm: float
-    """Bound of a unit's gradient, or of what it adds to the counts, in L2 norm."""
+    """L2 bound of one unit's gradient, or of one unit's contribution to the class counts."""
     expected_batch_size: float
-    """The public constant that the noisy sum is divided by."""
+    """Public constant by which the noisy sum is divided."""
 
     @property
     def sensitivity(self) -> float:
-        """Of a step's clipped sum as it is released, in L2 norm, under add/remove of one unit."""
+        """L2 sensitivity of a step's released sum under add/remove of one unit."""
         return self.max_grad_norm * (1 + ALLOWANCE)
 
     @property
@@ -75,15 +77,30 @@ class PhasePlan:
         return self.noise_multiplier * self.sensitivity
 
     def mechanism(self, steps: int | None = None) -> Steps:
-        """What the accountant composes: the whole phase, or its first `steps` steps."""
+        """Return what the accountant composes for this phase.
+
+        Args:
+            steps: Number of steps to charge; all steps of the phase if omitted.
+        Returns:
+            The same mechanism, `steps` times.
+
+        >>> heads = PhasePlan("heads", 10, 40, 4, 0.1, 1.5, 1.0, 20.0)
+        >>> heads.mechanism()
+        Steps(sample_rate=0.1, noise_multiplier=1.5, steps=40)
+        >>> heads.mechanism(heads.steps_per_round).steps
+        4
+        """
         count = self.steps if steps is None else steps
         return Steps(self.sample_rate, self.noise_multiplier, count)
 
 
 @dataclass(frozen=True)
 class PrivacyPlan:
-    """One run at one site. `phases` lists every admitted step: the count of the classes first, if
-    there is one, the spare rounds as the last."""
+    """The admitted steps of one run at one site, and the guarantee that they keep.
+
+    `phases` lists every admitted step: the class count first if there is one, the spare rounds
+    last.
+    """
 
     unit: str
     adjacency: str
@@ -92,40 +109,45 @@ class PrivacyPlan:
     """The guarantee: PLD epsilon of every admitted step, spares included."""
     phases: tuple[PhasePlan, ...]
     progress: tuple[tuple[int, float], ...] = ()
-    """(round, epsilon of the steps up to it), never too small, the first and the last round among
-    them. Without spare rounds the last is `epsilon`. Progress of the plan, not a guarantee: a round
-    that was trained again is not in it (`server.protocol.receipt.epsilon_so_far`)."""
+    """Pairs (round, epsilon of the steps up to it), each an upper bound, first and last round
+    included. Without spare rounds the last one is `epsilon`. These pairs describe the plan and are
+    not a guarantee: they omit rounds that were trained again
+    (`server.protocol.receipt.epsilon_so_far`)."""
     curve: tuple[tuple[float, float], ...] = ()
-    """(delta, epsilon) of every admitted step: each pair is guaranteed, all of them at once."""
+    """Pairs (delta, epsilon) of all admitted steps. Every pair is guaranteed, all at once."""
     accountant: str = ACCOUNTANT
 
     @property
     def steps(self) -> int:
-        """Admitted steps, spares included."""
+        """Number of admitted steps, spares included."""
         return sum(p.steps for p in self.phases)
 
     @property
     def rounds(self) -> int:
-        """Planned rounds."""
+        """Number of planned rounds, spares excluded."""
         return sum(p.rounds for p in self.phases if p.name != SPARE)
 
     @property
     def spare_rounds(self) -> int:
-        """Rounds that may be trained again."""
+        """Number of rounds that may be trained again."""
         return sum(p.rounds for p in self.phases if p.name == SPARE)
 
     @property
     def balance(self) -> PhasePlan | None:
-        """The count of the classes, if it was admitted."""
+        """The class count, if it was admitted."""
         return next((p for p in self.phases if p.name == BALANCE), None)
 
     def to_json(self) -> str:
-        """The receipt: public constants and the run's epsilon, nothing about records."""
+        """Return the receipt: public constants and the run's epsilon, nothing about records."""
         return json.dumps({**asdict(self), "steps": self.steps})
 
     @classmethod
     def from_json(cls, text: str) -> "PrivacyPlan":
-        """Read back what the ledger keeps."""
+        """Read a plan that this site's ledger holds.
+
+        Args:
+            text: Written by `to_json`, possibly by an older version that had no `curve`.
+        """
         values = json.loads(text)
         values.pop("steps")
         values["phases"] = tuple(PhasePlan(**p) for p in values["phases"])
@@ -134,48 +156,102 @@ class PrivacyPlan:
         return cls(**values)
 
 
+class _Rounds(NamedTuple):
+    """Rounds of one phase, or the spare rounds, before the noise is known."""
+
+    phase: Phase
+    name: str
+    rounds: int
+    steps_per_round: int
+    sample_rate: float
+
+    @property
+    def steps(self) -> int:
+        return self.rounds * self.steps_per_round
+
+    def planned(self, noise_multiplier: float, units: int) -> PhasePlan:
+        """Return the phase's plan; `units` is the declared number of units that it draws from."""
+        return PhasePlan(
+            name=self.name,
+            rounds=self.rounds,
+            steps=self.steps,
+            steps_per_round=self.steps_per_round,
+            sample_rate=self.sample_rate,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=self.phase.sensitivity,
+            expected_batch_size=self.sample_rate * units,
+        )
+
+
 def learning_rate(phase: Phase, plan: PhasePlan) -> float:
-    """A site's learning rate: the phase's, or what its `noise_floor` comes to under this noise.
+    """Return a site's learning rate: the phase's, or the one that its `noise_floor` implies.
 
     SGD with a constant rate ends in a cloud around the optimum whose excess loss is proportional to
-    rate times variance (Mandt et al. 2017, arXiv:1704.04289, section 3).
+    rate times variance. In our experiments (docs/experiments.md) the best rates over data sets and
+    epsilons have this product in common, so a phase may fix the product instead of the rate.
 
-    A function of public constants. In the log of experiments (docs/experiments.md) the best rates
-    over data sets and epsilons have this product in common.
+    Args:
+        phase: Public schedule of the phase.
+        plan: The site's plan of the same phase.
+    Returns:
+        A function of public constants, at most `MAX_LEARNING_RATE` where it follows the noise.
+    Source: Mandt et al. 2017, arXiv:1704.04289, section 3.
+
+    >>> heads = Phase(name="heads", rounds=2, objectives={"supervised": 1.0}, learning_rate=0.05)
+    >>> learning_rate(heads, PhasePlan("heads", 2, 2, 1, 0.1, 1.5, 1.0, 20.0))
+    0.05
     """
     if phase.noise_floor is None:
         return phase.learning_rate
-    return min(LARGEST_RATE, phase.noise_floor / plan.gradient_noise**2)
+    return min(MAX_LEARNING_RATE, phase.noise_floor / plan.gradient_noise**2)
 
 
 def countable(tasks: Iterable[Task]) -> list[Task]:
-    """The tasks whose classes are counted: all but dense ones."""
+    """Return the tasks whose classes are counted: all but dense ones."""
     return [task for task in tasks if task.kind != "dense"]
 
 
 def count_sensitivity(tasks: Iterable[Task]) -> float:
-    """L2 sensitivity of all counts together under add/remove of one image.
+    """Return the L2 sensitivity of all class counts together under add/remove of one image.
 
     An image adds 1 to one count of a single-label task, and to at most T of a task of T labels.
+
+    >>> finding = Task(name="finding", kind="binary-class", classes=2)
+    >>> signs = Task(name="signs", kind="multi-label", classes=3)
+    >>> count_sensitivity([finding, signs])
+    2.0
     """
     squares = (t.classes if t.kind == "multi-label" else 1 for t in countable(tasks))
     return math.sqrt(sum(squares))
 
 
 def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> PrivacyPlan:
-    """Fix the noise so that the whole schedule with its spares stays within `privacy.epsilon`, and
-    within the lifetime budget if it were the only run.
+    """Choose the noise of a run so that all its rounds and spares keep the site's promise.
 
-    The result is remembered within a process, because a simulation asks for it again and again.
-    One noise multiplier serves all phases but the count of the classes, whose noise the site has
-    fixed. A spare round may repeat any round, so spares are charged at the largest sample rate and
-    step count of the schedule.
+    All admitted steps together stay within `privacy.epsilon` at `privacy.delta`, and within the
+    lifetime budget if this run were the only one. One noise multiplier serves all phases but the
+    class count, whose noise the site has fixed. A spare round may repeat any round, so spares are
+    charged at the largest sample rate and step count of the schedule. Results are cached within a
+    process, because a simulation asks for the same plan again and again.
 
     Args:
-        tasks: Of the site; read only where `privacy.class_balance_noise` asks for a count.
+        schedule: The public schedule that the server proposes.
+        privacy: The site's declaration.
+        tasks: The site's tasks; read only where `privacy.class_balance_noise` asks for a count.
+    Returns:
+        The plan; a function of the three arguments alone, never of a record.
     Raises:
-        ValueError: No noise multiplier up to 100,000 suffices, the count alone costs more, there is
-            nothing to count, or a phase has the name of the count.
+        ValueError: No noise multiplier up to 100,000 suffices, the class count alone costs more
+            than the budget, there is no task to count, or a phase has the name of the count.
+
+    >>> rounds = Phase(name="all", rounds=10, objectives={"supervised": 1.0},
+    ...                expected_batch_size=50)
+    >>> schedule = Schedule(phases=[rounds], spare_rounds=0)
+    >>> plan = solve(schedule, Privacy(epsilon=2.0, n_public=1000))
+    >>> [(p.name, p.steps, p.sample_rate, p.noise_multiplier) for p in plan.phases]
+    [('all', 10, 0.05, 0.927)]
+    >>> plan.epsilon <= 2.0
+    True
     """
     counted: float | None = None
     if privacy.class_balance_noise is not None:
@@ -187,45 +263,32 @@ def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> P
 
 @lru_cache(maxsize=64)
 def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPlan:
+    """Solve from hashable arguments; `counted` is the sensitivity of the class count."""
     schedule = Schedule.model_validate_json(canonical)
     if BALANCE in [phase.name for phase in schedule.phases]:
-        raise ValueError(f"a phase may not be named {BALANCE!r}: a site's own count is")
+        raise ValueError(
+            f"a phase may not be named {BALANCE!r}: that name is reserved for a site's class count"
+        )
     count = _count(privacy, counted)
-    rows = []
-    for phase in schedule.phases:
-        rate = min(1.0, phase.expected_batch_size / privacy.drawn_from(phase))
-        rows.append((phase, phase.name, phase.rounds, phase.local_steps, rate))
-    if schedule.spare_rounds:
-        costliest = max(rows, key=lambda row: row[4])
-        longest = max(row[3] for row in rows)
-        rows.append((costliest[0], SPARE, schedule.spare_rounds, longest, costliest[4]))
-
-    parts = [(rate, rounds * steps) for _, _, rounds, steps, rate in rows]
+    rows = _rows(schedule, privacy)
+    parts = [(row.sample_rate, row.steps) for row in rows]
     fixed = [p.mechanism() for p in count]
+    # The discrete noise costs a little more than the Gaussian that the accountant composes.
     target = privacy.epsilon - ARITHMETIC_EPSILON
     if target <= 0:
         raise ValueError(
             f"epsilon {exact(privacy.epsilon)} is not above {exact(ARITHMETIC_EPSILON)}, which the "
-            "arithmetic of the noise may cost: choose a larger one"
+            "arithmetic of the noise may cost: choose a larger epsilon"
         )
     sigma = solve_noise_multiplier(parts, target, privacy.delta, fixed)
+    # Under the rule `rdp` the lifetime budget may ask for more noise than the run's own epsilon.
     sigma = enough_noise(privacy, sigma, parts, fixed)
-    phases = (
-        *count,
-        *(
-            PhasePlan(
-                name=name,
-                rounds=rounds,
-                steps=rounds * steps,
-                steps_per_round=steps,
-                sample_rate=rate,
-                noise_multiplier=sigma,
-                max_grad_norm=phase.sensitivity,
-                expected_batch_size=rate * privacy.drawn_from(phase),
-            )
-            for phase, name, rounds, steps, rate in rows
-        ),
-    )
+    phases = (*count, *(row.planned(sigma, privacy.drawn_from(row.phase)) for row in rows))
+    return _plan(privacy, phases)
+
+
+def _plan(privacy: Privacy, phases: tuple[PhasePlan, ...]) -> PrivacyPlan:
+    """Return the plan of these phases with the epsilon that they cost together."""
     mechanisms = [p.mechanism() for p in phases]
     spent, *others = [
         value + ARITHMETIC_EPSILON for value in epsilons(mechanisms, [privacy.delta, *CURVE])
@@ -241,50 +304,23 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
     )
 
 
-@dataclass(frozen=True)
-class PhaseCost:
-    """What one phase of a plan costs, for people who choose a schedule."""
-
-    name: str
-    epsilon_alone: float
-    """Of this phase's steps, as if there were no other. Together they cost less than the sum."""
-    epsilon_of_a_round: float | None
-    """What all steps would cost more with one more round of this phase, at the same noise; None of
-    a phase that has no rounds."""
-    saved_by_a_round: float | None
-    """What they would cost less with one round less."""
-    signal_to_noise: float
-    """Length of a step's clipped sum, if all drawn gradients are as long as the bound and point the
-    same way, over the standard deviation of the noise in that direction."""
-
-
-@lru_cache(maxsize=64)
-def costs(plan: PrivacyPlan) -> tuple[PhaseCost, ...]:
-    """What each phase costs; a function of the plan alone."""
-
-    def total(changed: int, rounds: int) -> float:
-        """Epsilon with so many rounds more in one phase."""
-        parts = [
-            p.mechanism(p.steps + (rounds * p.steps_per_round if i == changed else 0))
-            for i, p in enumerate(plan.phases)
-        ]
-        return epsilon(parts, plan.delta)
-
-    now = total(0, 0)
-    return tuple(
-        PhaseCost(
-            name=p.name,
-            epsilon_alone=epsilon([p.mechanism()], plan.delta),
-            epsilon_of_a_round=total(i, 1) - now if p.rounds else None,
-            saved_by_a_round=now - total(i, -1) if p.rounds else None,
-            signal_to_noise=p.expected_batch_size / p.noise_multiplier,
-        )
-        for i, p in enumerate(plan.phases)
-    )
+def _rows(schedule: Schedule, privacy: Privacy) -> list[_Rounds]:
+    """Return the rounds of each phase, then the spares, priced as the dearest round there is."""
+    rows = []
+    for phase in schedule.phases:
+        # A batch cannot be larger than the declared number of units: the rate ends at 1.
+        rate = min(1.0, phase.expected_batch_size / privacy.drawn_from(phase))
+        rows.append(_Rounds(phase, phase.name, phase.rounds, phase.local_steps, rate))
+    if schedule.spare_rounds:
+        costliest = max(rows, key=lambda row: row.sample_rate)
+        longest = max(row.steps_per_round for row in rows)
+        spares = schedule.spare_rounds
+        rows.append(_Rounds(costliest.phase, SPARE, spares, longest, costliest.sample_rate))
+    return rows
 
 
 def _count(privacy: Privacy, sensitivity: float | None) -> list[PhasePlan]:
-    """The count of the classes, if the site wants one: a Gaussian mechanism without sampling."""
+    """Return the class count, if the site wants one: a Gaussian mechanism without sampling."""
     if privacy.class_balance_noise is None or sensitivity is None:
         return []
     return [
@@ -302,23 +338,24 @@ def _count(privacy: Privacy, sensitivity: float | None) -> list[PhasePlan]:
 
 
 def _progress(
-    planned: list[PhasePlan], delta: float, total: float
+    planned: Sequence[PhasePlan], delta: float, total: float
 ) -> tuple[tuple[int, float], ...]:
-    """Epsilon after the first round, the last and some between; it never falls."""
+    """Return epsilon after the first round, the last and some between; it never falls."""
     rounds = sum(p.rounds for p in planned)
     wanted = {1, *(round(i * rounds / PROGRESS_POINTS) for i in range(1, PROGRESS_POINTS + 1))}
     points: list[tuple[int, float]] = []
     before: list[Steps] = []
-    done, least = 0, 0.0
+    done, floor = 0, 0.0
     for phase in planned:
         for i in range(1, phase.rounds + 1):
             if done + i in wanted:
                 now = [*before, phase.mechanism(i * phase.steps_per_round)]
-                # On the way a coarse grid is enough: it gives a little more, but never the total.
+                # Before the last round a coarse grid is enough: it overstates epsilon a little.
                 grid = None if done + i == rounds else grid_of(now, COARSEST)
                 spent = epsilon(now, delta, interval=grid) + ARITHMETIC_EPSILON
-                least = max(least, min(spent, total))
-                points.append((done + i, least))
+                # Two grids can disagree in the last digits: no point falls, none passes the total.
+                floor = max(floor, min(spent, total))
+                points.append((done + i, floor))
         before.append(phase.mechanism())
         done += phase.rounds
     return tuple(points)

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Solve the noise for every site and print it."""
     import dataclasses
 
-    from client.privacy.plan import costs
+    from client.privacy.costs import costs
     from medformer.config import ModelConfig
     from simulations.expected import expected, measured
     from simulations.scenario import load_scenario

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from client.privacy.plan import LARGEST_RATE, PhasePlan, learning_rate, solve
+from client.privacy.plan import MAX_LEARNING_RATE, PhasePlan, learning_rate, solve
 from client.site import Privacy
 from server.protocol import Phase, Schedule
 
@@ -47,4 +47,4 @@ def test_without_it_the_rate_is_the_phases_and_there_is_a_largest_one():
     """Almost no noise does not mean an endless step."""
     assert learning_rate(PLAIN, plan_of(PLAIN, 8, 500)) == PLAIN.learning_rate
     far = FOLLOWS.model_copy(update={"noise_floor": 1.0})
-    assert learning_rate(far, plan_of(far, 100, 50_000)) == LARGEST_RATE
+    assert learning_rate(far, plan_of(far, 100, 50_000)) == MAX_LEARNING_RATE

@@ -183,15 +183,15 @@ BUDGET = (
     Mutation(
         "spares are charged at the first phase's steps",
         PLAN,
-        "longest = max(row[3] for row in rows)",
-        "longest = rows[0][3]",
+        "longest = max(row.steps_per_round for row in rows)",
+        "longest = rows[0].steps_per_round",
         ("test_accounting.py", "test_budget.py"),
         audited=False,
     ),
     Mutation(
         "spares are charged at the first phase's rate",
         PLAN,
-        "costliest = max(rows, key=lambda row: row[4])",
+        "costliest = max(rows, key=lambda row: row.sample_rate)",
         "costliest = rows[0]",
         ("test_accounting.py", "test_budget.py"),
         audited=False,

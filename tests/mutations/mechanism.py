@@ -18,8 +18,8 @@ MECHANISM = (
     Mutation(
         "noise of the bound of one group where two are clipped apart",
         "client/privacy/plan.py",
-        "max_grad_norm=phase.sensitivity,",
-        "max_grad_norm=phase.max_grad_norm,",
+        "max_grad_norm=self.phase.sensitivity,",
+        "max_grad_norm=self.phase.max_grad_norm,",
     ),
     Mutation(
         "the whole batch clipped by its largest norm",
@@ -99,8 +99,8 @@ MECHANISM = (
     Mutation(
         "spare rounds not charged",
         "client/privacy/plan.py",
-        "parts = [(rate, rounds * steps) for _, _, rounds, steps, rate in rows]",
-        "parts = [(rate, rounds * steps) for _, n, rounds, steps, rate in rows if n != SPARE]",
+        "parts = [(row.sample_rate, row.steps) for row in rows]",
+        "parts = [(row.sample_rate, row.steps) for row in rows if row.name != SPARE]",
     ),
     Mutation(
         "budget reserved after the training",

@@ -15,7 +15,8 @@ from client.privacy.accounting import (
     gaussian_epsilon,
     solve_noise_multiplier,
 )
-from client.privacy.plan import CURVE, SPARE, PrivacyPlan, costs, solve
+from client.privacy.costs import costs
+from client.privacy.plan import CURVE, SPARE, PrivacyPlan, solve
 from client.site import Privacy
 from server.protocol import Phase, Schedule
 
