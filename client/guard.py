@@ -24,6 +24,14 @@ from client.data.load import load
 from client.data.records import Records
 from client.evaluation import evaluate
 from client.ledger.ledger import Ledger, Reservation
+from client.local_state import (
+    LocalState,
+    begin_round,
+    final_state,
+    initial_state,
+    next_state,
+    restore,
+)
 from client.policy import Policy
 from client.privacy.class_counts import noisy_counts, weighted
 from client.privacy.engine import DpEngine, clip_groups
@@ -42,14 +50,8 @@ from client.site import Site
 from client.state import Store, StoreError, exclusive
 from client.trainable import planned
 from client.training import (
-    LocalState,
     as_torch,
-    begin_round,
     build_optimizer,
-    final_state,
-    initial_state,
-    next_state,
-    restore,
     sent_after,
     site_model,
     train_round,

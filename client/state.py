@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from client.training import LocalState
+from client.local_state import LocalState
 from medformer.errors import MedFormerError
 from medformer.library.model_file import KEY, replace_file
 from server.protocol import RUN_ID, TrainAnswer, metadata

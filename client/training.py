@@ -1,7 +1,6 @@
 """Local training of one round: the same code under DP at a site and plain in a baseline."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from client.data.records import Records, Stack
+from client.local_state import LocalState
 from client.privacy.units import Units
 from client.site import Site
 from medformer.config import ModelConfig, Task
@@ -17,7 +17,7 @@ from medformer.library.models import seeded
 from medformer.model import Medformer
 from medformer.objectives import Batch, Mix, mix_losses, trained_parameters
 from medformer.sharing import is_concept, is_local, shared_names
-from server.protocol import Phase, Schedule, Tensors
+from server.protocol import Phase, Tensors
 
 
 class Engine(Protocol):
@@ -36,22 +36,6 @@ class Engine(Protocol):
     ) -> float:
         """One step on `parts`, runs of rows of one shape; returns the sum of the losses."""
         ...
-
-
-@dataclass(frozen=True)
-class LocalState:
-    """What a site keeps between rounds and never sends."""
-
-    parameters: dict[str, Tensor]
-    """Heads, queries, task and site embeddings; in rounds that a site trains alone, all tensors."""
-    momentum: dict[str, Tensor]
-    """SGD momentum of those that were trained."""
-    average: dict[str, Tensor]
-    """Mean of the iterates in the averaging window."""
-    averaged: int = 0
-    """How many iterates `average` holds."""
-    phase: str = ""
-    """Name of the phase of the last round; empty before the first."""
 
 
 def site_model(
@@ -74,40 +58,6 @@ def sent_after(model: Medformer, names: list[str], phase: Phase) -> Tensors:
         return {}
     named = dict(model.named_parameters())
     return {n: named[n].detach().numpy().copy() for n in shared_names(names)}
-
-
-def initial_state(model: Medformer) -> LocalState:
-    """A site's state before its first round."""
-    local = {k: p.detach().clone() for k, p in model.named_parameters() if is_local(k)}
-    return LocalState(local, {}, {})
-
-
-def settled(state: LocalState, shared: Mapping[str, Tensor], phase: Phase) -> LocalState:
-    """The state of a site that begins a phase in which something comes to rest: its own tensors
-    from their average, without momentum. Where it goes on alone the shared ones are its own."""
-    found = final_state(state)
-    return replace(found, parameters={**shared, **found.parameters}) if phase.alone else found
-
-
-def begin_round(
-    model: Medformer,
-    shared: Mapping[str, Tensor],
-    state: LocalState,
-    schedule: Schedule,
-    phase: Phase,
-) -> LocalState:
-    """Fill the whole model for a round of this phase, and return the state that it begins with.
-    The first round of a phase at this site need not be the phase's first, and it may have missed
-    all of the one before."""
-    if schedule.average_taken_since(state.phase, phase):
-        state = settled(state, shared, phase)
-    restore(model, shared, state)
-    return replace(state, phase=phase.name)
-
-
-def restore(model: Medformer, shared: Mapping[str, Tensor], state: LocalState) -> None:
-    """Fill the whole model: shared tensors from the server, the site's own from its state."""
-    model.load_state_dict({**shared, **state.parameters})
 
 
 def build_optimizer(
@@ -233,34 +183,3 @@ def trained_names(model: Medformer, site: Site, phase: Phase) -> list[str]:
     if phase.trains == "heads":
         return [n for n in names if n.startswith("output.") and (is_local(n) or is_concept(n))]
     return names
-
-
-def next_state(
-    model: Medformer,
-    names: list[str],
-    optimizer: torch.optim.SGD,
-    before: LocalState,
-    *,
-    averages: bool,
-) -> LocalState:
-    """The site's state after a round; `averages` adds this iterate to the final average."""
-    named = dict(model.named_parameters())
-    parameters = {k: named[k].detach().clone() for k in before.parameters}
-    momentum = dict(before.momentum)
-    for name in (n for n in names if n in before.parameters):
-        # torch keeps none where momentum is 0
-        if (kept := optimizer.state[named[name]].get("momentum_buffer")) is not None:
-            momentum[name] = kept.clone()
-    if not averages:
-        return replace(before, parameters=parameters, momentum=momentum)
-    count = before.averaged + 1
-    average = {
-        k: value.clone() if count == 1 else before.average[k] + (value - before.average[k]) / count
-        for k, value in parameters.items()
-    }
-    return LocalState(parameters, momentum, average, count, before.phase)
-
-
-def final_state(state: LocalState) -> LocalState:
-    """The averaged parameters of the site's own where there are any, else the last ones."""
-    return LocalState(state.average or state.parameters, {}, {})

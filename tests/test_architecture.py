@@ -154,9 +154,9 @@ def test_the_guard_cannot_reach_what_trains_without_privacy():
             where = path.relative_to(ROOT)
             if where.parts[:2] in outside or where.parts[:2] == ("client", "commands"):
                 continue
-            assert not [n for n in imports(path) if n.startswith("client.local")], where
+            assert not [n for n in imports(path) if f"{n}.".startswith("client.local.")], where
     loaded = "import sys, client.guard, client.guard_rpc.server, client.app; print([m for m in "
-    assert run_python(loaded + "sys.modules if m.startswith('client.local')])") == "[]"
+    assert run_python(loaded + "sys.modules if (m + '.').startswith('client.local.')])") == "[]"
 
 
 def test_a_deployed_guard_cannot_reach_a_seed():

@@ -19,18 +19,12 @@ from torch import Tensor, nn
 
 from client.audit.statistics import CONFIDENCE, Check, Seen, Trace, aim, checks, judge, step_scores
 from client.data.records import Records, Stack
+from client.local_state import initial_state, next_state
 from client.privacy.engine import ClipGroup, DpEngine, clip_groups
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import SPARE, PhasePlan, PrivacyPlan, learning_rate, solve
 from client.site import Site
-from client.training import (
-    build_optimizer,
-    initial_state,
-    next_state,
-    site_model,
-    train_round,
-    trained_names,
-)
+from client.training import build_optimizer, site_model, train_round, trained_names
 from medformer import phantoms
 from medformer.common.rounding import digits_up, rounded_down, rounded_up
 from medformer.config import ModelConfig, Task

@@ -20,9 +20,10 @@ from client.evaluation import CHUNK
 from client.local import calibration, novelty
 from client.local.calibration import Calibration, unweighted
 from client.local.store import Fitted, LocalError, LocalModel
+from client.local_state import final_state
 from client.site import Site
 from client.state import Store, StoreError
-from client.training import augmented, final_state
+from client.training import augmented
 from medformer import phantoms
 from medformer.config import Frozen
 from medformer.images import Move

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from medformer.averaging import running_mean
 from medformer.sharing import is_concept, is_local
 from server.protocol import Phase, Tensors, TrainAnswer
 from server.run.errors import UpdateRefused
@@ -127,10 +128,7 @@ def apply(
     average, count = state.average, state.averaged
     if averages:
         count += 1
-        average = {
-            k: v.copy() if count == 1 else average[k] + (v - average[k]) / np.float32(count)
-            for k, v in shared.items()
-        }
+        average = running_mean(average, shared, count)
     return State(state.round + 1, shared, velocity, average, count)
 
 

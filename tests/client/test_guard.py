@@ -15,11 +15,12 @@ from client import release, training
 from client.data.load import forget, load
 from client.guard import Guard
 from client.ledger import export as ledger_file
+from client.local_state import initial_state
 from client.privacy import engine
 from client.refusals import PolicyForbids
 from client.site import Privacy, Site
 from client.state import Store
-from client.training import initial_state, site_model
+from client.training import site_model
 from medformer.images import standardise
 from medformer.sharing import is_local
 from server.protocol import (

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from client.guard import Guard
+from client.local_state import LocalState
 from client.site import Site
 from client.state import KEPT_ROUNDS, Store, exclusive
-from client.training import LocalState
 from server.protocol import AdmitAnswer, Refusal, Schedule, TrainAnswer
 from tests.conftest import admit, ledger_rows, train
 

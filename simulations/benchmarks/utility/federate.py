@@ -11,19 +11,21 @@ from torch import Tensor
 from client.data.load import load
 from client.data.records import Records
 from client.local.finetune import Settings, finetune
+from client.local_state import (
+    LocalState,
+    begin_round,
+    final_state,
+    initial_state,
+    next_state,
+    restore,
+)
 from client.privacy.engine import DpEngine, clip_groups
 from client.privacy.noise import SeededNoise
 from client.privacy.plan import PrivacyPlan, learning_rate, solve
 from client.site import Site
 from client.training import (
-    LocalState,
     as_torch,
-    begin_round,
     build_optimizer,
-    final_state,
-    initial_state,
-    next_state,
-    restore,
     sent_after,
     site_model,
     train_round,

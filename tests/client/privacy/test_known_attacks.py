@@ -11,12 +11,13 @@ from torch import nn
 from client import release
 from client.guard import Guard
 from client.ledger.ledger import Ledger
+from client.local_state import initial_state
 from client.privacy.engine import DpEngine, EngineError
 from client.privacy.noise import SeededNoise
 from client.privacy.plan import solve
 from client.site import Privacy, Site
 from client.state import Store
-from client.training import initial_state, site_model
+from client.training import site_model
 from medformer.model import Medformer
 from medformer.objectives import mix_losses
 from server.protocol import Admit, AdmitAnswer, Phase, Schedule, TrainAnswer

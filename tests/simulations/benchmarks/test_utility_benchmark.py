@@ -13,10 +13,10 @@ from opacus.accountants import PRVAccountant
 from client.data.load import load
 from client.evaluation import evaluate
 from client.guard import Guard
+from client.local_state import final_state
 from client.privacy.noise import SeededNoise
 from client.privacy.plan import solve
 from client.state import Store
-from client.training import final_state
 from medformer.config import PRESETS
 from medformer.errors import ConfigError
 from server.run import recipe as product
