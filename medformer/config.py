@@ -259,6 +259,11 @@ class Task(Frozen):
         return self
 
     @property
+    def is_dense(self) -> bool:
+        """Whether the task has an answer for every pixel."""
+        return self.kind == "dense"
+
+    @property
     def outputs(self) -> int:
         """Length of the head's output: one logit for a binary task, thresholds between grades."""
         return {"binary-class": 1, "ordinal-regression": self.classes - 1}.get(

@@ -1,15 +1,21 @@
-"""Images before they meet the model. B images, C channels, *spatial is (H, W) or (D, H, W)."""
+"""Images before they meet the model: checked, standardised, moved.
 
-from collections.abc import Callable, Iterator
+Letters: B images, C channels, T outputs of a task; `*spatial` is (H, W) or (D, H, W).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from medformer.config import LARGEST_VOLUME
-from medformer.errors import ShapeError
+from medformer.common.yaml_file import explain
+from medformer.config import LARGEST_VOLUME, UNKNOWN, Domain
+from medformer.errors import ConfigError, ShapeError
 
 Pixels = Tensor | npt.NDArray[np.generic]
 SIDES = {2: (16, 512), 3: (16, LARGEST_VOLUME)}
@@ -46,6 +52,36 @@ def as_images(images: Pixels) -> Tensor:
     if not images.isfinite().all():
         raise ShapeError(f"{int((~images.isfinite()).sum())} pixels are NaN or infinite")
     return images
+
+
+def domain_of(
+    images: Tensor,
+    modality: str = UNKNOWN,
+    anatomy: str = UNKNOWN,
+    spacing: Sequence[float] | None = None,
+) -> Domain:
+    """Return a domain for images that no site declares.
+
+    Args:
+        images: (B, C, *spatial).
+        modality, anatomy: Words of the model's vocabulary, or `unknown`.
+        spacing: Distance between pixels along each axis, in any unit; equal if None.
+    Raises:
+        ConfigError: Not one positive distance for each axis, or more channels than any model has.
+    """
+    rank = images.ndim - 2
+    try:
+        return Domain(
+            name="these",
+            modality=modality,
+            anatomy=anatomy,
+            channels=images.shape[1],
+            rank=rank,  # type: ignore[arg-type]
+            size=round(math.prod(images.shape[2:]) ** (1 / rank)),
+            spacing=None if spacing is None else tuple(spacing),
+        )
+    except ValidationError as error:
+        raise ConfigError(f"these images: {explain(error, Domain)}") from error
 
 
 def standardise(images: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from medformer.config import Domain
+from medformer.encoder import Attention, Block
 from medformer.errors import ShapeError
 from medformer.grid import unpatchify
-from medformer.layers import Attention, Block
 from medformer.model import Medformer
 from medformer.objectives import Batch, inpainting
 

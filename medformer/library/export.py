@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from medformer.config import UNKNOWN, stem_kind
 from medformer.errors import ConfigError, ExportError
-from medformer.images import SIDES, standardise
+from medformer.images import SIDES, domain_of, standardise
 from medformer.library import model_file as files
 from medformer.library.card import ModelCard
 from medformer.library.models import load, save
@@ -89,7 +89,7 @@ class Exported(nn.Module):
         self.model = model
         self.task, self.flip = view.task, view.flip
         images = torch.empty(1, stem_kind(view.stem)[1], *view.size)
-        self.domain = model.view(images, view.modality, view.anatomy)
+        self.domain = domain_of(images, view.modality, view.anatomy)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, *spatial) float32 -> as `Medformer.predict`, or `encode` without a task."""

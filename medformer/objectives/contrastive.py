@@ -1,47 +1,56 @@
-"""Dense contrast within one image (after Wang et al. 2021, arXiv:2011.09157).
+"""Contrastive: tell the places of one image apart, across two views of it.
 
-Two views of the same image; positives are the same place in both, negatives are the other places
-of the SAME image. InfoNCE over a batch would mix private records and is not offered.
+Positives are the same place in both views, negatives are the other places of the SAME image.
+InfoNCE over a batch would mix private records and is not offered.
 """
-
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from medformer.model import Medformer
-    from medformer.objectives import Batch
+from medformer.model import Medformer
+from medformer.objectives.batch import Batch
 
 TEMPERATURE = 0.2
-MOST_PLACES = 256
+"""Divides cosine similarities; no unit."""
+MAX_PLACES = 256
 """Places of an image that are contrasted; a random choice where there are more, so that memory
 grows linearly with the tokens."""
 
 
-def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
-    """InfoNCE over the places of each image, (B,), averaged over both directions.
+def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: float) -> Tensor:
+    """Return InfoNCE over the places of each image, (B,), averaged over both directions.
 
     The second view is mirrored along every spatial axis, so that positions alone cannot tell
     which tokens belong together, and both are changed in contrast, brightness and noise.
+
+    Source: Wang et al. 2021, arXiv:2011.09157 (dense contrast; there with negatives from others).
     """
     axes = tuple(range(2, batch.images.ndim))
     first = _photometric(batch.images, generator)
     second = _photometric(batch.images, generator).flip(axes)
     a = model.tokens(first, batch.domain, spacing=batch.spacing)
     b = model.tokens(second, batch.domain, spacing=batch.spacing)
-    return weight * same_places(model, a, b.flip(1), generator)  # all axes: the tokens reversed
+    # To mirror along every axis is to reverse the order of the tokens.
+    return weight * same_places(model, a, b.flip(1), generator)
 
 
 def same_places(
-    model: "Medformer", first: Tensor, second: Tensor, generator: torch.Generator
+    model: Medformer, first: Tensor, second: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """InfoNCE between tokens (B, N, D) of the same N places, both directions averaged, (B,)."""
+    """Return InfoNCE between tokens of the same places, averaged over both directions, (B,).
+
+    Args:
+        model: Its `pretext.projector` is used.
+        first, second: (B, N, D); the tokens at n show the same place.
+        generator: Chooses places where there are more than `MAX_PLACES`.
+
+    Source: van den Oord et al. 2018, arXiv:1807.03748 (InfoNCE).
+    """
     count, places = first.shape[:2]
-    if places > MOST_PLACES:
+    if places > MAX_PLACES:
         order = torch.rand(count, places, generator=generator).argsort(1)
-        chosen = order[:, :MOST_PLACES, None].expand(-1, -1, first.shape[2])
+        chosen = order[:, :MAX_PLACES, None].expand(-1, -1, first.shape[2])
         first, second = first.gather(1, chosen), second.gather(1, chosen)
     a = F.normalize(model.pretext.projector(first), dim=-1)
     b = F.normalize(model.pretext.projector(second), dim=-1)
@@ -53,7 +62,7 @@ def same_places(
 
 
 def _photometric(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random contrast, brightness and noise, one draw an image."""
+    """Change contrast, brightness and noise at random, by one draw for each image."""
     shape = (len(images), *[1] * (images.ndim - 1))
     contrast = 0.7 + 0.6 * torch.rand(shape, generator=generator)
     brightness = 0.3 * torch.randn(shape, generator=generator)

@@ -1,6 +1,4 @@
-"""Which acquisition fault was put on the image, and how strongly."""
-
-from typing import TYPE_CHECKING
+"""Degradation: recognise which acquisition fault an image was given, and how strong it is."""
 
 import torch
 import torch.nn.functional as F
@@ -8,24 +6,23 @@ from torch import Tensor
 
 from medformer.degradations import DEGRADATIONS, degrade
 from medformer.images import standardise
+from medformer.model import Medformer
+from medformer.objectives.batch import Batch
 
-if TYPE_CHECKING:
-    from medformer.model import Medformer
-    from medformer.objectives import Batch
-
-WEAKEST = 0.2
-"""Least strength of a fault: weaker ones can hardly be told from none."""
+MIN_STRENGTH = 0.2
+"""Weaker faults can hardly be told from none."""
 
 
-def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
-    """Cross-entropy of the kind, none among them, plus the squared error of the strength, (B,).
+def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: float) -> Tensor:
+    """Return the cross-entropy of the kind plus the squared error of the strength, (B,).
 
-    The image is standardised again after the fault, so that mean and scale tell nothing.
+    `None` is one of the kinds, with strength 0.
     """
     count = len(batch)
     kinds = (torch.rand(count, generator=generator) * (1 + len(DEGRADATIONS))).long()
-    strength = WEAKEST + (1 - WEAKEST) * torch.rand(count, generator=generator)
+    strength = MIN_STRENGTH + (1 - MIN_STRENGTH) * torch.rand(count, generator=generator)
     strength = torch.where(kinds == 0, 0.0, strength)
+    # Standardised again after the fault, so that mean and scale do not give the answer away.
     shown = standardise(degrade(batch.images, kinds, strength, generator))
     features = model.tokens(shown, batch.domain, spacing=batch.spacing).mean(1)
     answers = model.pretext.degradation(features)

@@ -1,20 +1,18 @@
-"""Domain-adversarial adaptation (Ganin et al. 2016, arXiv:1505.07818)."""
+"""Domain-adversarial: make the domain of an image hard to guess from its features."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from medformer.errors import ConfigError
-
-if TYPE_CHECKING:
-    from medformer.model import Medformer
-    from medformer.objectives import Batch
+from medformer.model import Medformer
+from medformer.objectives.batch import Batch
 
 
 class _Reverse(torch.autograd.Function):
-    """Identity forward, gradient times -lambda backward."""
+    """Passes values on unchanged, and gradients times -lambda."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, strength: float) -> Tensor:
@@ -26,17 +24,24 @@ class _Reverse(torch.autograd.Function):
         return -ctx.strength * grads[0], None
 
 
-def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
-    """Cross-entropy of the domain guess for each image, (B,); `weight` is the lambda.
+def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: float) -> Tensor:
+    """Return the cross-entropy of the domain guess for each image, (B,); `weight` is the lambda.
 
-    A site sees its own domain only: used for more than one local step, its discriminator would
-    learn a constant. The schedule therefore allows one local step a round in such phases.
+    A site sees only its domain: over more than one local step, its discriminator would learn a
+    constant. The schedule therefore allows one local step a round in such phases.
+
+    Raises:
+        ConfigError: The batch's domain is not one of the model's.
+
+    Source: Ganin et al. 2016, arXiv:1505.07818.
     """
     if batch.domain.name not in model.config.domains:
         raise ConfigError(
             f"domain {batch.domain.name!r} is not on the public list {model.config.domains}"
         )
     features = model.tokens(batch.images, batch.domain, spacing=batch.spacing).mean(1)
+    # The discriminator learns to tell domains apart; the reversed gradient teaches the encoder not
+    # to let it.
     guess = model.discriminator(_Reverse.apply(features, weight))
-    own = torch.full((len(batch),), model.config.domains.index(batch.domain.name))
-    return F.cross_entropy(guess, own, reduction="none")
+    truth = torch.full((len(batch),), model.config.domains.index(batch.domain.name))
+    return F.cross_entropy(guess, truth, reduction="none")

@@ -1,46 +1,52 @@
-"""Masked inpainting (He et al. 2021, arXiv:2111.06377): predict hidden patches from the others."""
+"""Inpainting: predict hidden patches from the visible ones, as a masked autoencoder does."""
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from medformer.grid import along_curve, patchify, positions
-
-if TYPE_CHECKING:
-    from medformer.model import Medformer
-    from medformer.objectives import Batch
+from medformer.model import Medformer
+from medformer.objectives.batch import Batch
 
 MASKED = 0.6
 """Fraction of the patches that the encoder does not see."""
 
 
 class Guess(NamedTuple):
-    """What the model makes of images of which it saw a part."""
+    """A prediction of whole images from a part of them."""
 
     patches: Tensor
     """(B, N, C * patch**rank), predicted pixels of every patch."""
     visible: Tensor
-    """(B, N): 1 for the patches that it saw, else 0."""
+    """(B, N), 1 for the patches that the model saw, else 0."""
 
 
-def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
-    """Mean squared error over the hidden pixels of each image, (B,)."""
+def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: float) -> Tensor:
+    """Return the mean squared error over the hidden pixels of each image, (B,).
+
+    Source: He et al. 2021, arXiv:2111.06377.
+    """
     predicted, visible = guess(model, batch, generator)
     images, patch = batch.images, model.patch(batch.domain)
-    real = patchify(torch.ones_like(images), patch)  # padding is no pixel
+    real = patchify(torch.ones_like(images), patch)  # padding does not count
     wanted = (1 - visible)[:, :, None] * real
     errors = (predicted - patchify(images, patch)).square() * wanted
     return weight * errors.flatten(1).sum(1) / wanted.flatten(1).sum(1).clamp(min=1)
 
 
-def guess(model: "Medformer", batch: "Batch", generator: torch.Generator) -> Guess:
+def guess(model: Medformer, batch: Batch, generator: torch.Generator) -> Guess:
     """Hide patches of each image at random and predict all of them.
 
     Hidden patches are zeroed in the image before the convolutional stem, whose receptive field
     overlaps its neighbours, and their tokens are left out of the encoder.
+
+    Args:
+        model: Its pretext decoder predicts.
+        batch: Records; their labels are not read.
+        generator: Draws the hidden patches.
     """
     images = batch.images
     patch = model.patch(batch.domain)
@@ -60,17 +66,29 @@ def guess(model: "Medformer", batch: "Batch", generator: torch.Generator) -> Gue
 
 
 def grid_of(images: Tensor, patch: int) -> tuple[int, ...]:
-    """Tokens along each axis of images (B, C, *spatial)."""
+    """Return the number of tokens along each axis of images (B, C, *spatial).
+
+    Args:
+        images: (B, C, *spatial).
+        patch: Side of a patch, pixels.
+    """
     return tuple(-(-n // patch) for n in images.shape[2:])
 
 
-def pixel_kind(model: "Medformer", batch: "Batch") -> str:
-    """Which pixel decoder these images have."""
+def pixel_kind(model: Medformer, batch: Batch) -> str:
+    """Return the key of the pixel decoder for these images (`Pretext.pixels`)."""
     return f"{batch.domain.stem}-{model.preset.depth(batch.domain)}"
 
 
 def upsample(visible: Tensor, grid: tuple[int, ...], patch: int, spatial: Sequence[int]) -> Tensor:
-    """(B, N) -> (B, 1, *spatial), one value a patch; the last patch of a side may be cut off."""
+    """Give each pixel the value of its patch, (B, N) -> (B, 1, *spatial).
+
+    Args:
+        visible: (B, N), a value for each patch.
+        grid: Patches along each axis.
+        patch: Side of a patch, pixels; the last patch of an axis can be cut off.
+        spatial: Pixels along each axis.
+    """
     mask = visible.unflatten(1, (1, *grid))
     for axis, pixels in enumerate(spatial, start=2):
         mask = mask.repeat_interleave(patch, axis).narrow(axis, 0, pixels)

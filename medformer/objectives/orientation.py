@@ -1,28 +1,28 @@
-"""How an image was mirrored and turned (after Gidaris et al. 2018, arXiv:1803.07728).
+"""Orientation: recognise how an image was mirrored and turned.
 
 Class = turn * 2**rank + mirrors. Bit a of `mirrors` mirrors spatial axis a; `turn` then rotates the
-order of the axes: of a volume, which of its axes is depth; of an image, its transpose. For images
+order of the axes: it transposes an image, and chooses which axis of a volume is depth. For images
 these 8 classes are all rotations by 90 degrees with and without a mirror. The axes keep their order
-(4 classes, 8 of a volume) where a side or the distance between pixels differs among them, because
-the shape, or the distances that the model is told, would give the answer away.
+(4 classes, 8 for a volume) where sides or distances between pixels differ, because the shape, or
+the spacing that the model is given, would give the answer away.
 
-The sine-cosine positions are what makes an orientation visible at all. A site that mirrors its
-images (`flip`) cannot do better than guess that one bit.
+Only the sine-cosine positions make an orientation visible. At a site that mirrors its images at
+random (`flip`), the bit of that mirror can only be guessed.
 """
-
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from medformer.model import Medformer
-    from medformer.objectives import Batch
+from medformer.model import Medformer
+from medformer.objectives.batch import Batch
 
 
-def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
-    """Cross-entropy of the class, drawn for each image, (B,)."""
+def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: float) -> Tensor:
+    """Return the cross-entropy of an orientation drawn for each image, (B,).
+
+    Source: Gidaris et al. 2018, arXiv:1803.07728.
+    """
     rank = batch.domain.rank
     possible = _turns(batch) * 2**rank
     classes = (torch.rand(len(batch), generator=generator) * possible).long()
@@ -35,7 +35,12 @@ def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weigh
 
 
 def oriented(images: Tensor, classes: Tensor) -> Tensor:
-    """Mirror and turn each image (B, C, *spatial) as its class, (B,) int64, says."""
+    """Mirror and turn each image by its class, (B, C, *spatial) -> the same shape.
+
+    Args:
+        images: (B, C, *spatial).
+        classes: (B,) int64, as the head of this file defines them.
+    """
     rank = images.ndim - 2
     mirrors, turns = (
         v.view(-1, *[1] * (rank + 1)) for v in (classes % 2**rank, classes // 2**rank)
@@ -51,8 +56,8 @@ def oriented(images: Tensor, classes: Tensor) -> Tensor:
     return images
 
 
-def _turns(batch: "Batch") -> Tensor:
-    """Orders of the axes that each image may be shown in, (B,)."""
+def _turns(batch: Batch) -> Tensor:
+    """Count the orders of the axes in which each image can be shown, (B,)."""
     spacing = batch.spacing
     if spacing is None:
         spacing = torch.tensor([batch.domain.spacing or [1.0] * batch.domain.rank])
@@ -61,4 +66,5 @@ def _turns(batch: "Batch") -> Tensor:
 
 
 def _cube(images: Tensor) -> bool:
+    """Return whether all sides of the images are equal."""
     return len(set(images.shape[2:])) == 1

@@ -1,25 +1,24 @@
-"""The labels of an image that another scanner might have taken: adaptation to scanners unseen."""
+"""Rescanned: learn the labels from images as another scanner might have recorded them."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from medformer.degradations import rescan
 from medformer.images import standardise
-from medformer.objectives import supervised
-
-if TYPE_CHECKING:
-    from medformer.model import Medformer
-    from medformer.objectives import Batch
+from medformer.model import Medformer
+from medformer.objectives.batch import Batch
+from medformer.objectives.supervised import losses as supervised_losses
 
 
-def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
-    """The supervised losses, (B,), of images whose acquisition is drawn anew in every step.
+def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: float) -> Tensor:
+    """Return the supervised losses of images whose acquisition is drawn anew in every step, (B,).
 
-    It takes the place of `supervised`, or shares the weight with it. Masks of dense tasks stay as
-    they are: no pixel moves.
+    It replaces `supervised`, or shares the weight with it. Masks of dense tasks stay as they are,
+    because no pixel moves.
+
+    Source: Tobin et al. 2017, arXiv:1703.06907 (domain randomisation).
     """
     shown = standardise(rescan(batch.images, generator))
-    return supervised.losses(model, replace(batch, images=shown), generator, weight)
+    return supervised_losses(model, replace(batch, images=shown), generator, weight)

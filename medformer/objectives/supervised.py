@@ -1,22 +1,20 @@
-"""Supervised losses of the MedMNIST tasks (Yang et al. 2023) and of dense ones, one an example."""
-
-from typing import TYPE_CHECKING
+"""Supervised: learn the labels of the site's tasks."""
 
 import torch
 from torch import Tensor
 
+from medformer.model import Medformer
+from medformer.objectives.batch import Batch
 from medformer.tasks import label_losses
 
-if TYPE_CHECKING:
-    from medformer.model import Medformer
-    from medformer.objectives import Batch
 
+def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: float) -> Tensor:
+    """Return the weighted sum of each image's losses over the batch's tasks, (B,).
 
-def losses(model: "Medformer", batch: "Batch", generator: torch.Generator, weight: float) -> Tensor:
-    """Sum over the batch's tasks of each image's loss, (B,).
+    A missing label (`medformer.config.UNLABELLED`) adds 0. Each task needs an encoding of its own,
+    because its latents change the tokens.
 
-    What nobody labelled (`medformer.config.UNLABELLED`) counts 0. Each task is an encoding of its
-    own, because its latent embedding changes the tokens.
+    Source: Yang et al. 2023, arXiv:2110.14795 (the tasks of MedMNIST v2).
     """
     total = torch.zeros(len(batch))
     for name, labels in batch.labels.items():

@@ -213,7 +213,7 @@ def _set_reference(
 ) -> None:
     """Mean and variance of the public images' mean tokens; every set counts the same."""
     batches = (_draw(public, size, generator) for public in sets * REFERENCE_BATCHES)
-    model.pretext.reference.take(_features(model, batches)[0])
+    model.pretext.reference.fit(_features(model, batches)[0])
 
 
 def _set_whitening(model: Medformer, sets: list[PublicSet], settings: Pretraining) -> None:
@@ -223,7 +223,7 @@ def _set_whitening(model: Medformer, sets: list[PublicSet], settings: Pretrainin
     for public in sets:
         batches = (_draw(public, size, generator) for _ in range(WHITENING_BATCHES))
         groups.append(_features(model, batches))
-    model.output.whiten(groups)
+    model.output.fit_whitening(groups)
 
 
 @torch.no_grad()

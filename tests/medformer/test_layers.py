@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from medformer.config import PRESETS, Domain, ModelConfig, Preset, Task
+from medformer.encoder import Attention, Blocks
 from medformer.grid import along_curve
-from medformer.layers import WHITE_NORM, Attention, Blocks, Whitening, readout, spread
 from medformer.model import Medformer
 from medformer.objectives import trained_parameters
+from medformer.output import WHITE_NORM, Whitening, readout, spread
 
 SMALL = Preset(
     width=32,
@@ -261,7 +262,7 @@ def test_features_that_vary_within_groups_are_white_afterwards():
     ]
     whitening = Whitening(6)
     assert torch.equal(whitening(groups[0]), groups[0])
-    whitening.take(groups)
+    whitening.fit(groups)
     white = [whitening(group) for group in groups]
     within = torch.stack([group.T.cov(correction=0) for group in white]).mean(0)
     values = torch.linalg.eigvalsh(within)

@@ -12,7 +12,7 @@ from medformer.config import Domain, ModelConfig, Task
 from medformer.images import standardise
 from medformer.model import Medformer
 from medformer.objectives import OBJECTIVES, Batch, mix_losses, trained_parameters
-from medformer.objectives.contrastive import MOST_PLACES, same_places
+from medformer.objectives.contrastive import MAX_PLACES, same_places
 from medformer.objectives.cross_scale import POOL
 from medformer.objectives.orientation import oriented
 from server.protocol import Objective, PublicObjective
@@ -273,7 +273,7 @@ def test_at_most_so_many_places_are_contrasted(
     )
     size = (144, 144) if objective == "contrastive" else (272, 272)
     losses = losses_of(model, batch_of("2d-1", size, 2), objective)
-    assert seen == [(2, MOST_PLACES, model.preset.width)] * 2
+    assert seen == [(2, MAX_PLACES, model.preset.width)] * 2
     assert losses.isfinite().all()
 
 
@@ -304,9 +304,9 @@ def test_positives_are_the_same_place(
 
 def test_the_chosen_places_are_the_same_in_both_views(model: Medformer):
     """Equal views of many places are told apart."""
-    tokens = torch.randn(2, MOST_PLACES + 50, 64, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randn(2, MAX_PLACES + 50, 64, generator=torch.Generator().manual_seed(0))
     losses = same_places(model, tokens, tokens, torch.Generator().manual_seed(1))
-    assert (losses < 0.4 * torch.tensor(float(MOST_PLACES)).log()).all(), losses
+    assert (losses < 0.4 * torch.tensor(float(MAX_PLACES)).log()).all(), losses
 
 
 def test_alignment_measures_the_distance_from_the_public_reference():

@@ -109,7 +109,7 @@ def _set_reference(model: Medformer, data: DataSet) -> None:
     """Moments of the mean tokens of public images, as the encoder sees them now."""
     images = standardise(data.parts["val"].images[:256])
     features = model.tokens(images, data.domain).mean(1)
-    model.pretext.reference.take(features)
+    model.pretext.reference.fit(features)
 
 
 def jobs(sets: Sequence[DataSet], seed: int, quick: bool) -> Iterator[Job]:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from medformer.config import PRESETS, Domain, ModelConfig, Task
+from medformer.encoder import Blocks
 from medformer.errors import ConfigError
-from medformer.layers import Blocks
 from medformer.model import Medformer
 from medformer.objectives import trained_parameters
 from simulations.benchmarks.model.jobs import Job, Key, Values

@@ -6,6 +6,7 @@ import torch
 import medformer
 from client.local.calibration import Calibration, fit, fold
 from medformer.config import Task
+from medformer.images import domain_of
 from medformer.tasks import label_losses, probabilities
 
 GENERATOR = torch.Generator().manual_seed(3)
@@ -96,7 +97,7 @@ def test_folded_into_the_heads_it_is_the_same(kind: str):
     """Both together then answer with calibrated logits, and `undone` takes it back."""
     images = torch.rand(3, 1, 28, 28)
     model = medformer.build(tasks=[task(kind)])
-    domain = model.view(images)
+    domain = domain_of(images)
     model = medformer.extend(model, kinds=[domain.kind])
     concepts = model.output.concepts[domain.kind]
     for head in (model.output.heads["t"], model.output.textures["t"], concepts):

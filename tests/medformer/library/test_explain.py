@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from medformer.encoder import Attention
 from medformer.images import standardise
-from medformer.layers import Attention
 from medformer.library.explain import attention_map, attention_weights, inpainted
 from medformer.model import Medformer
 from medformer.objectives import Batch, inpainting

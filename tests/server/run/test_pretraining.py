@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from medformer.images import standardise
-from medformer.layers import WHITE_NORM
 from medformer.model import Medformer
+from medformer.output import WHITE_NORM
 from server.protocol import Schedule, Tensors
 from server.run.federation import Federation, Pretraining, PublicObjective, PublicSite
 from server.run.pretraining import (
@@ -130,7 +130,7 @@ def test_features_are_whitened_by_what_varies_within_the_public_sets(federation:
     with torch.no_grad():
         depths = model.depths(standardise(SETS[0].images), SETS[0].domain)
         features = model.output.features(depths, depths[-1].mean(1))
-        white = torch.cat(model.output.white(features), 1)
+        white = torch.cat(model.output.whitened(features), 1)
     # whitened from images that were shifted by pixels
     assert float(white.mean(0).norm()) < 0.7 * WHITE_NORM
     assert float(white.var(0).sum().sqrt()) == pytest.approx(WHITE_NORM, rel=0.3)

@@ -1,0 +1,119 @@
+"""Weighted sums of objectives, and which parameters of a model a mix of objectives trains."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from medformer.config import Domain
+from medformer.errors import ConfigError
+from medformer.model import Medformer
+from medformer.objectives import (
+    alignment,
+    contrastive,
+    cross_scale,
+    degradation,
+    domain_adversarial,
+    inpainting,
+    orientation,
+    rescanned,
+    restoration,
+    supervised,
+)
+from medformer.objectives.batch import Batch, Mix
+
+LossPerExample = Callable[[Medformer, Batch, torch.Generator, float], Tensor]
+"""Model, batch, random draws, weight -> (B,) losses."""
+
+OBJECTIVES: Mapping[str, LossPerExample] = {
+    "inpainting": inpainting.losses,
+    "restoration": restoration.losses,
+    "degradation": degradation.losses,
+    "orientation": orientation.losses,
+    "contrastive": contrastive.losses,
+    "cross_scale": cross_scale.losses,
+    "supervised": supervised.losses,
+    "rescanned": rescanned.losses,
+    "domain_adversarial": domain_adversarial.losses,
+    "alignment": alignment.losses,
+}
+
+_INPUT = ("input.stems.{stem}.exits.{depth}.", "input.modality.{modality}.",
+          "input.anatomy.{anatomy}.", "input.site.", "input.norm.", "input.attention.",
+          "encoder.")  # fmt: skip
+"""Prefixes of parameters that every objective trains, beside the stages of the stem."""
+_PAINTER = ("pretext.block.", "pretext.norm.", "pretext.pixels.{stem}-{depth}.")
+_LABELS = ("input.task.{task}.", "output.key.", "output.queries.{task}.",
+           "output.heads.{task}.weight", "output.heads.{task}.bias", "output.textures.{task}.",
+           "output.heads.{task}.{rank}d-{depth}.", "output.concepts.{kind}.")  # fmt: skip
+_OF_WHOLE_IMAGES = ("output.key.", "output.concepts.{kind}.")
+"""Shared parameters that no dense task uses."""
+_OWN: Mapping[str, tuple[str, ...]] = {
+    "inpainting": ("pretext.mask.", *_PAINTER),
+    "restoration": _PAINTER,
+    "degradation": ("pretext.degradation.",),
+    "orientation": ("pretext.orientation.{rank}d.",),
+    "contrastive": ("pretext.projector.",),
+    "cross_scale": ("pretext.projector.",),
+    "supervised": _LABELS,
+    "rescanned": _LABELS,
+    "domain_adversarial": ("discriminator.",),
+    "alignment": (),  # its reference is public and stays as it is
+}  # fmt: skip
+"""Objective -> prefixes of parameters that it trains beside `_INPUT`."""
+
+
+def mix_losses(model: Medformer, batch: Batch, mix: Mix, generator: torch.Generator) -> Tensor:
+    """Return the weighted sum of objectives, (B,): still one loss per example.
+
+    Args:
+        model: In training mode.
+        batch: Records of one site.
+        mix: Objective name -> weight. The weight of `domain_adversarial` is the lambda of the
+            gradient reversal; the discriminator itself always learns at full strength.
+        generator: Draws masks, degradations and so on.
+
+    Source: Ganin et al. 2016, arXiv:1505.07818, eq. 18 (the lambda).
+    """
+    total = torch.zeros(len(batch))
+    for name in sorted(mix):  # an order that all sites share, because each objective draws
+        total = total + OBJECTIVES[name](model, batch, generator, mix[name])
+    return total
+
+
+def trained_parameters(
+    model: Medformer, domain: Domain, tasks: Sequence[str], mix: Mix
+) -> list[str]:
+    """Return the names of the parameters that a mix trains at a site, in the model's order.
+
+    The answer follows from the public schedule and the site's declaration, never from a record.
+
+    Args:
+        model: The site's model.
+        domain: What the site's images are.
+        tasks: Names of the site's tasks that this step trains.
+        mix: Objective name -> weight.
+    Raises:
+        ConfigError: An objective does not exist, or there is none.
+    """
+    depth = model.preset.depth(domain)
+    words = {
+        "stem": domain.stem, "rank": domain.rank, "modality": domain.modality, "kind": domain.kind,
+        "anatomy": domain.anatomy, "depth": depth,
+    }  # fmt: skip
+    stages = {f"input.stems.{domain.stem}.{stage}." for stage in model.preset.stages(depth)}
+    only_dense = all(model.tasks[t].is_dense for t in tasks if t in model.tasks)
+    prefixes = stages | {
+        prefix.format(**words, task=task)
+        for prefix in _prefixes(mix)
+        for task in tasks or [""]
+        if not (only_dense and prefix in _OF_WHOLE_IMAGES)
+    }
+    return [name for name, _ in model.named_parameters() if name.startswith(tuple(prefixes))]
+
+
+def _prefixes(mix: Mix) -> Sequence[str]:
+    unknown = sorted(set(mix) - set(OBJECTIVES))
+    if unknown or not mix:
+        raise ConfigError(f"objectives must be some of {sorted(OBJECTIVES)}, got {sorted(mix)}")
+    return [*_INPUT, *(p for name in sorted(mix) for p in _OWN[name])]
