@@ -1,4 +1,5 @@
-# demo: run the quickstart.  test: the test suite.  docs: the site, in build/docs.
+# demo: run the quickstart.  docs: the site, in build/docs.
+# test: what most changes can break.  test-all: what CI runs.
 # audit: dependencies, their licences and holes.
 # Each sets up what it needs by itself.
 PYTHON ?= python3
@@ -10,7 +11,7 @@ AUDIT := .venv-audit
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo test test-heavy lint docs audit clean
+.PHONY: demo test test-all test-heavy lint docs audit clean
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -20,15 +21,28 @@ $(STAMP): pyproject.toml requirements.lock
 demo: $(STAMP)
 	$(BIN)/fedmedformer simulate quickstart --out runs/quickstart --overwrite
 
-# A worker a core, each file in one of them; tests that start Flower wait for processes for two thirds
-# of their time; two files of them are all that two cores bear, in their own order, or the file of one
-# long test would be kept for the end.
+# Every part prints how long it took and its ten slowest tests. xdist keeps the tests of a file on one
+# worker. Tests that start Flower mostly wait for processes, and two files of them are all that two
+# cores bear; they keep their order, so that the longest file does not come last.
+PYTEST := $(BIN)/python -m pytest --durations=10 --durations-min=1
+UNIT := -n logical --maxprocesses 4 --dist loadfile
+FLOWER := -n 2 --dist loadfile --no-loadscope-reorder
+define part
+	@echo "== $(1)"; begin=$$(date +%s); $(2) || exit $$?; \
+	echo "== $(1): $$(( $$(date +%s) - begin )) s"
+endef
+
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not flower and not heavy" -n logical --maxprocesses 4 --dist loadfile
-	$(BIN)/python -m pytest -m "flower and not heavy" -n 2 --dist loadfile --no-loadscope-reorder
+	$(call part,unit tests,$(PYTEST) -m "not flower and not slow and not heavy" $(UNIT))
+	$(call part,one run through Flower,$(PYTEST) -m "flower and smoke")
+
+# What is slow and rarely breaks: fuzzing, benchmarks, real processes, kill -9 of each of them.
+test-all: test
+	$(call part,slow tests,$(PYTEST) -m "slow and not flower and not heavy" $(UNIT))
+	$(call part,tests that start Flower,$(PYTEST) -m "flower and not smoke and not heavy" $(FLOWER))
 
 test-heavy: $(STAMP)
-	$(BIN)/python -m pytest -m heavy
+	$(call part,heavy tests,$(PYTEST) -m heavy)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from medformer.config import Domain, ModelConfig, Task
 from medformer.model import Medformer
 from server.protocol import Admit, Objective, Phase, Schedule, Train, source_hash
 from server.run.pretraining import initial_shared
+from tests.helpers.patience import processor_time as processor_time  # a fixture of every test
 
 torch.set_num_threads(1)
 logging.getLogger("client.guard").setLevel(logging.CRITICAL)

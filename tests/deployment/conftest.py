@@ -14,13 +14,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.patience import PATIENCE, waited
 from tests.helpers.sources import copy_sources
 
 SITES = ("north", "south", "west")
@@ -69,7 +70,7 @@ class Consortium:
     def command(self, who: str, *arguments: str, code: int = 0) -> str:
         done = subprocess.run(
             [str(self.bin / "fedmedformer"), *arguments], cwd=self.folder, capture_output=True,
-            text=True, timeout=180, env=self.environment(who),
+            text=True, timeout=PATIENCE, env=self.environment(who),
         )  # fmt: skip
         assert done.returncode == code, (arguments, done.stdout, done.stderr)
         return done.stdout + done.stderr
@@ -110,7 +111,7 @@ class Consortium:
             )
         return subprocess.run(
             [str(self.bin / "flwr"), *arguments], cwd=self.folder, capture_output=True, text=True,
-            timeout=120, env={**self.environment("server"), "FLWR_HOME": str(home)},
+            timeout=PATIENCE, env={**self.environment("server"), "FLWR_HOME": str(home)},
         )  # fmt: skip
 
     def built(self, app: str) -> bytes:
@@ -125,13 +126,6 @@ class Consortium:
 
     def status(self) -> str:
         return self.command("server", "consortium", "status", "lungs")
-
-
-def waited(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.3)
 
 
 def built_wheel(folder: Path) -> Path:
@@ -196,10 +190,10 @@ def consortium(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     (folder / "run.yaml").write_text(run)
     try:
         own.start("server", "consortium", "up", "lungs")
-        waited(lambda: len(_nodes(folder)) == len(SITES), 90, (folder / "server.log").read_text())
+        waited(lambda: len(_nodes(folder)) == len(SITES), "the server does not know all nodes")
         for name in SITES:
             own.site_up(name)
-        waited(lambda: own.status().count("online") == len(SITES), 90, "the nodes did not dial in")
+        waited(lambda: own.status().count("online") == len(SITES), "the nodes did not dial in")
         yield own
     finally:
         for process in own.processes.values():

@@ -19,16 +19,17 @@ from server.consortium.hub import new_signer, sign, signer_of
 from server.consortium.serving import Serving
 from server.consortium.superlink import load_run
 from server.protocol import key_id
-from tests.deployment.conftest import SITES, Consortium, ledger, waited
+from tests.deployment.conftest import SITES, Consortium, ledger
+from tests.helpers.patience import PATIENCE, waited
 
-pytestmark = [pytest.mark.flower, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.flower
 
 
 def test_three_sites_train_under_secure_noise_and_the_report_says_so(consortium: Consortium):
     """Three rounds; nothing exact in any file; each ledger has the run and its rounds."""
     folder, out = consortium.folder, consortium.folder / "run-1"
     consortium.command("server", "consortium", "submit", "lungs", "run.yaml", "--out", str(out))
-    waited((out / "outcome.json").exists, 240, "no outcome")
+    waited((out / "outcome.json").exists, "no outcome")
     assert json.loads((out / "outcome.json").read_text())["outcome"] == "done"
     report = json.loads((out / "report.json").read_text())
     jsonschema.validate(report, json.loads((out / "report.schema.json").read_text()))
@@ -60,9 +61,9 @@ def test_an_unknown_key_a_foreign_authority_and_plain_http_are_refused(consortiu
     foreign = folder / "other" / "kits" / "server" / "ca.crt"
     said = consortium.node(folder / "north" / "node.key", foreign, stranger)
     assert re.search("certificate|CERTIFICATE|SSL", said), said
-    with socket.create_connection(("localhost", consortium.port), timeout=10) as plain:
+    with socket.create_connection(("localhost", consortium.port), timeout=PATIENCE) as plain:
         plain.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        plain.settimeout(10)
+        plain.settimeout(PATIENCE)
         try:
             answer = plain.recv(1_000)
         except OSError:
@@ -129,7 +130,7 @@ def test_a_bundle_that_the_consortium_did_not_sign_is_not_run(
         done = consortium.flwr("run", app, "own", "--run-config", str(config))
         assert done.returncode == 0, done.stdout + done.stderr
     key.write_bytes(own)
-    waited((out / "outcome.json").exists, 240, "no outcome")
+    waited((out / "outcome.json").exists, "no outcome")
     outcome = json.loads((out / "outcome.json").read_text())
     assert outcome["outcome"] == "failed", outcome
     assert "no site takes part" in outcome["reason"], outcome
@@ -144,16 +145,16 @@ def test_a_guard_that_is_killed_in_mid_run_costs_a_spare_at_most(consortium: Con
     before = {name: ledger(folder, name).count("attempt") for name in SITES}
     submit = ("consortium", "submit", "lungs", "run.yaml", "--out", str(out))
     consortium.command("server", *submit)
-    waited(lambda: ledger(folder, "south").count("attempt") > before["south"], 120, "no attempt")
+    waited(lambda: ledger(folder, "south").count("attempt") > before["south"], "no attempt")
     facts = json.loads((folder / "south" / "run" / "node.json").read_text())
     os.kill(facts["processes"]["guard"], signal.SIGKILL)
     for _ in range(3):
-        waited((out / "outcome.json").exists, 240, "no outcome")
+        waited((out / "outcome.json").exists, "no outcome")
         outcome = json.loads((out / "outcome.json").read_text())
         if outcome["outcome"] == "done":
             break
         assert outcome["kind"] == "RunInterrupted", outcome
-        waited(lambda: "serving" in consortium.command("south", "site", "status", "south"), 60, "")
+        waited(lambda: "serving" in consortium.command("south", "site", "status", "south"), "")
         consortium.command("server", *submit)
     assert outcome["outcome"] == "done"
     for name in SITES:

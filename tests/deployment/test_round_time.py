@@ -15,7 +15,8 @@ from server.consortium.bundle import APP_ID, VERSION
 from server.consortium.hub import sign, signer_of
 from server.protocol import key_id
 from server.run.coordinate import read_metrics
-from tests.deployment.conftest import SITES, Consortium, waited
+from tests.deployment.conftest import SITES, Consortium
+from tests.helpers.patience import waited
 from tests.helpers.sources import ROOT
 
 TURNS = 3
@@ -103,7 +104,7 @@ def empty_rounds(own: Consortium, turn: int) -> list[float]:
     sign(own.folder / "lungs" / "flower" / "hub", own.built(str(app)), key, key_id(signer_of(key)))
     done = own.flwr("run", f"{APP_ID}=={VERSION}", "own", "--run-config", f'out="{out}"')
     assert done.returncode == 0, done.stdout + done.stderr
-    waited(out.exists, 240, "the empty app does not end")
+    waited(out.exists, "the empty app does not end")
     seconds: list[float] = json.loads(out.read_text())
     return seconds
 

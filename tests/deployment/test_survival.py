@@ -16,7 +16,8 @@ import pytest
 
 from client.ledger import export as ledger_file
 from server.run.coordinate import read_metrics
-from tests.deployment.conftest import SITES, Consortium, waited
+from tests.deployment.conftest import SITES, Consortium
+from tests.helpers.patience import PATIENCE, waited
 
 SEED = 20_261_125
 SPARES = 40
@@ -113,7 +114,7 @@ def check_ledger(folder: Path, runs: dict[str, Path]) -> Counter[str]:
 @pytest.mark.parametrize(
     ("kills", "longest"),
     [
-        pytest.param(20, 14, marks=pytest.mark.timeout(1_800)),
+        pytest.param(20, 14, marks=pytest.mark.timeout(7_200)),
         pytest.param(200, 18, marks=[pytest.mark.heavy, pytest.mark.timeout(14_400)]),
     ],
 )
@@ -154,7 +155,10 @@ def test_kill_9_of_every_process(consortium: Consortium, kills: int, longest: fl
                 done[f"{'server' if who == 'server' else 'site'} {what}"] += 1
                 due = time.monotonic() + rng.uniform(3, longest)
                 since = time.monotonic()
-            assert time.monotonic() - since < 240, (waiting[0], (folder / "server.log").read_text())
+            assert time.monotonic() - since < PATIENCE, (
+                waiting[0],
+                (folder / "server.log").read_text(),
+            )
         time.sleep(0.02)
     runs = {json.loads((out / "run.json").read_text())["run_id"]: out for out in outs}
     for out in outs:
@@ -165,4 +169,4 @@ def test_kill_9_of_every_process(consortium: Consortium, kills: int, longest: fl
         print(name, dict(check_ledger(folder / name, runs)))
     print("killed:", dict(done))
     assert set(done) == {f"server {w}" for w in SERVER} | {f"site {w}" for w in SITE}
-    waited(lambda: own.status().count("online") == len(SITES), 120, "a node did not come back")
+    waited(lambda: own.status().count("online") == len(SITES), "a node did not come back")

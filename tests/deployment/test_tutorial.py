@@ -19,14 +19,13 @@ import jsonschema
 import pytest
 
 from tests.deployment.conftest import free_port
+from tests.helpers.patience import PATIENCE
 from tests.helpers.sources import ROOT
 
 TEXT = (ROOT / "docs" / "hospital.md").read_text()
 BLOCK = re.compile(r"(?:^`([\w./-]+)`[^\n]*:\n\n)?^```(\w+(?: \w+)?)\n(.*?)^```$", re.M | re.S)
-PATIENCE = 240.0
-"""Seconds for what has to be waited for."""
 
-pytestmark = [pytest.mark.flower, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.flower
 
 
 class Reader:
@@ -103,7 +102,7 @@ class Reader:
     def _run(self, line: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             ["bash", "-c", self._filled_in(line)], cwd=self.folder, env=self._environment,
-            capture_output=True, text=True, timeout=180,
+            capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
 
     def _noted(self, line: str, said: str) -> str:

@@ -26,13 +26,12 @@ from tests.deployment.conftest import (
     built_wheel,
     free_port,
     ledger,
-    waited,
 )
+from tests.helpers.patience import PATIENCE, waited
 
 pytestmark = [
     pytest.mark.flower,
     pytest.mark.heavy,  # a minute and a half, and what users are on a machine is its own
-    pytest.mark.timeout(600),
     pytest.mark.skipif(os.getuid() != 0, reason="two users need root"),
 ]
 
@@ -87,7 +86,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
             for process in made.processes.values():
                 process.send_signal(signal.SIGTERM)
             for process in made.processes.values():
-                process.wait(timeout=60)
+                process.wait(timeout=PATIENCE)
 
 
 def as_unit(own: Consortium, who: str, user: int, groups: list[int], *arguments: str) -> None:
@@ -131,7 +130,7 @@ def test_a_round_with_guard_and_node_as_two_users(own: Consortium):
     assert users == {"guard": 60001, "supernode": 60002, "executor": 60002}
     out = folder / "run-1"
     own.command("server", "consortium", "submit", "lungs", "run.yaml", "--out", str(out))
-    waited((out / "outcome.json").exists, 240, "no outcome")
+    waited((out / "outcome.json").exists, "no outcome")
     assert json.loads((out / "outcome.json").read_text())["outcome"] == "done"
     kinds = ledger(folder, "north")
     assert (kinds.count("reservation"), kinds.count("answer")) == (1, 1)
@@ -140,7 +139,7 @@ def test_a_round_with_guard_and_node_as_two_users(own: Consortium):
     assert hostile(folder / "north") == []
 
     own.command("north", "site", "down", "north")
-    own.processes.pop("north").wait(timeout=60)
+    own.processes.pop("north").wait(timeout=PATIENCE)
     north = str(folder / "north")
     own.command("north", "site", "node", north, "--check")
     as_unit(own, "guard", 60001, [60002], "guard", north)
@@ -154,14 +153,14 @@ def test_a_round_with_guard_and_node_as_two_users(own: Consortium):
     assert hostile(folder / "north") == []
 
     own.command("server", "consortium", "provision", "lungs", "--revoke", "north")
-    waited(lambda: _online(own) == 0, 60, "the node was not turned away")
+    waited(lambda: _online(own) == 0, "the node was not turned away")
     assert json.loads((folder / "lungs" / "nodes.json").read_text()) == {}
 
 
 def _dialled_in(own: Consortium) -> None:
     """Or what the processes wrote until then."""
     try:
-        waited(lambda: _online(own) == 1, 120, "")
+        waited(lambda: _online(own) == 1, "")
     except AssertionError:
         logs = [*own.folder.glob("*.log"), *own.folder.glob("*/logs/*.log")]
         told = "\n".join(f"{f}:\n{f.read_text(errors='replace')[-1500:]}" for f in logs)

@@ -38,7 +38,6 @@ def fuzz(kinds: tuple[str, ...], counts: Mapping[str, int], first: int) -> Count
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=280,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     rows = [json.loads(line) for line in done.stdout.splitlines()]

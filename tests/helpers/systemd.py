@@ -16,7 +16,7 @@ def verify(*units: Path) -> None:
     """That systemd knows every setting, finds every program and has no word to say."""
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *map(str, units)],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True,
     )  # fmt: skip
     names = "|".join(re.escape(unit.name) for unit in units)
     said = [line for line in done.stderr.splitlines() if re.search(names, line)]
@@ -27,7 +27,7 @@ def exposure(unit: Path) -> float:
     """0 (closed) to 10 (open), as `systemd-analyze security` counts."""
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True,
     )  # fmt: skip
     (found,) = re.findall(r"exposure level for .*: ([\d.]+)", done.stdout)
     return float(found)

@@ -9,6 +9,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 from server.consortium.authority import new_authority, new_server_certificate
+from tests.helpers.patience import PATIENCE
 
 
 def certified(folder: Path, hosts: tuple[str, ...] = ("localhost",), name: str = "ca") -> Path:
@@ -46,7 +47,7 @@ def answering(
 
     def serve(raw: socket.socket) -> None:
         with suppress(OSError), raw:
-            raw.settimeout(10)
+            raw.settimeout(PATIENCE)
             with context.wrap_socket(raw, server_side=True) if folder else raw as talk:
                 if request := talk.recv(65_536):
                     if asked is not None:
@@ -63,12 +64,12 @@ def proxying(to: int, asked: list[str]) -> Iterator[int]:
 
     def serve(caller: socket.socket) -> None:
         with suppress(OSError), caller:
-            caller.settimeout(10)
+            caller.settimeout(PATIENCE)
             first = caller.recv(65_536)
             if not first:
                 return
             asked.append(first.split(b"\r\n")[0].decode())
-            with socket.create_connection(("127.0.0.1", to), timeout=10) as far:
+            with socket.create_connection(("127.0.0.1", to), timeout=PATIENCE) as far:
                 caller.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 back = threading.Thread(target=_pump, args=(far, caller), daemon=True)
                 back.start()

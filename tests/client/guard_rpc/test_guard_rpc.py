@@ -48,6 +48,7 @@ from server.protocol import (
     source_hash,
 )
 from tests.conftest import OPEN, admit, ledger_rows, train
+from tests.helpers.patience import PATIENCE
 from tests.test_architecture import run_python
 
 ROOT = Path(__file__).parents[3]
@@ -119,7 +120,7 @@ def test_a_message_that_is_not_of_the_protocol_is_refused():
 def test_a_run_through_the_socket(guard: Guard, schedule: Schedule, tmp_path: Path):
     """Hello, admission, a round, the same round again; the health service beside it."""
     path = tmp_path / "door.sock"
-    with GuardService(guard, path), GuardChannel(path, deadline=120) as channel:
+    with GuardService(guard, path), GuardChannel(path, deadline=PATIENCE) as channel:
         assert stat.S_IMODE(guard.folder.stat().st_mode) == 0o700
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         hello = channel.handle(Hello("run-1", source_hash()))
@@ -137,20 +138,20 @@ def test_a_run_through_the_socket(guard: Guard, schedule: Schedule, tmp_path: Pa
         assert late.code == "bad-request"
         with grpc.insecure_channel(f"unix:{path}", options=OPTIONS) as plain:
             checked = health_pb2_grpc.HealthStub(plain).Check(
-                health_pb2.HealthCheckRequest(service=SERVICE), timeout=10
+                health_pb2.HealthCheckRequest(service=SERVICE), timeout=PATIENCE
             )
             assert checked.status == health_pb2.HealthCheckResponse.SERVING
             raw = plain.unary_unary(METHOD, response_deserializer=pb.Answer.FromString)
-            assert raw(b"", timeout=10).refusal.code == "bad-request"
+            assert raw(b"", timeout=PATIENCE).refusal.code == "bad-request"
             refused = ledger_rows(guard.folder)[-1]
             assert (refused["kind"], refused["request"], refused["run_id"]) == (
                 "refusal", "unknown", "",
             )  # fmt: skip
             with pytest.raises(grpc.RpcError) as large:
-                raw(bytes(MAX_MESSAGE + 2**20), timeout=60)
+                raw(bytes(MAX_MESSAGE + 2**20), timeout=PATIENCE)
             assert large.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
             with pytest.raises(grpc.RpcError):
-                raw(b"\xff\xff\xff not protobuf", timeout=10)
+                raw(b"\xff\xff\xff not protobuf", timeout=PATIENCE)
         assert isinstance(channel.handle(Hello("run-1", source_hash())), HelloAnswer)
     assert not path.exists()
 
@@ -165,21 +166,21 @@ def test_a_busy_guard_is_healthy_and_says_that_it_is_busy(
 
     def slow(_: Guard, request: object) -> HelloAnswer:
         seen.release()
-        assert go_on.wait(60)
+        assert go_on.wait(PATIENCE)
         return HelloAnswer("north", "{}", "hash")
 
     monkeypatch.setattr(Guard, "handle", slow)
     path = tmp_path / "door.sock"
     with (
         GuardService(guard, path),
-        GuardChannel(path, deadline=60) as channel,
+        GuardChannel(path, deadline=PATIENCE) as channel,
         ThreadPoolExecutor(12) as callers,
     ):
         asked = [callers.submit(channel.handle, Hello("run-1", "hash")) for _ in range(12)]
-        assert all(seen.acquire(timeout=30) for _ in range(MOST_WAITING))
-        for _ in zip(range(12 - MOST_WAITING), as_completed(asked, timeout=30), strict=False):
+        assert all(seen.acquire(timeout=PATIENCE) for _ in range(MOST_WAITING))
+        for _ in zip(range(12 - MOST_WAITING), as_completed(asked, timeout=PATIENCE), strict=False):
             pass  # these are refused at once
-        assert ask(f"unix:{path}", timeout=10) == "serving"
+        assert ask(f"unix:{path}", timeout=PATIENCE) == "serving"
         go_on.set()
         answers = [one.result() for one in asked]
     refused = [a for a in answers if isinstance(a, Refusal)]
@@ -202,7 +203,7 @@ def test_each_status_of_grpc_has_its_true_sentence(guard: Guard, tmp_path: Path)
     path = tmp_path / "door.sock"
     with GuardService(guard, path), grpc.insecure_channel(f"unix:{path}", options=OPTIONS) as raw:
         with pytest.raises(grpc.RpcError) as large:
-            raw.unary_unary(METHOD)(bytes(MAX_MESSAGE + 2**20), timeout=60)
+            raw.unary_unary(METHOD)(bytes(MAX_MESSAGE + 2**20), timeout=PATIENCE)
         assert reason(large.value.code(), large.value.details()) == TOO_LARGE
     assert "busy" in reason(exhausted, "Concurrent RPC limit exceeded!")
     assert "busy" in reason(exhausted)
@@ -232,7 +233,7 @@ def test_a_socket_that_a_kill_left_behind_is_replaced_and_a_file_is_not(
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(path))
     left.close()
-    with GuardService(guard, path), GuardChannel(path, deadline=30) as channel:
+    with GuardService(guard, path), GuardChannel(path, deadline=PATIENCE) as channel:
         assert isinstance(channel.handle(Hello("run-1", source_hash())), HelloAnswer)
     path.write_text("mine")
     with pytest.raises(ServiceError):
@@ -250,7 +251,7 @@ def as_nobody(code: str) -> "subprocess.CompletedProcess[str]":
     )
     return subprocess.run(
         [sys.executable, "-c", first + become + textwrap.dedent(code)],
-        capture_output=True, text=True, cwd=ROOT, timeout=120,
+        capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
 
 
@@ -300,7 +301,7 @@ def test_the_guard_refuses_to_run_code_that_is_not_installed(site: Site, tmp_pat
     command = [sys.executable, "-m", "client.guard_rpc", "--site", str(tmp_path / "site.yaml"),
                "--policy", str(tmp_path / "policy.yaml"),
                "--state", str(tmp_path / "state"), "--socket", str(tmp_path / "s")]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
     assert "the guard runs installed code only" in done.stderr
     assert not (tmp_path / "state").exists()

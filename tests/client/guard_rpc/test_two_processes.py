@@ -9,6 +9,7 @@ from client.guard import Guard
 from client.site import Site
 from server.protocol import Schedule
 from tests.conftest import admit, ledger_rows
+from tests.helpers.patience import PATIENCE
 
 ROOT = Path(__file__).parents[3]
 ASK = """
@@ -35,7 +36,7 @@ def test_at_once_and_in_turn(open_guard: Callable[..., Guard], site: Site, sched
     together = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(3)
     ]
-    answers = [process.communicate(timeout=120)[0] for process in together]
+    answers = [process.communicate(timeout=PATIENCE)[0] for process in together]
     answers.append(subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout)
     assert len(set(answers)) == 1
     assert len(answers[0].strip()) == 64

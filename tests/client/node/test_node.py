@@ -24,6 +24,7 @@ from medformer.errors import ConfigError
 from server.consortium.hub import new_signer, sign_kit, signer_of
 from server.protocol import fingerprint, key_id
 from simulations.cli import main
+from tests.helpers.patience import PATIENCE, waited
 
 
 @pytest.fixture
@@ -58,15 +59,6 @@ def joined(folder: Path, signer: str = "bundle.key", **facts: object) -> None:
     told = fingerprint(public, "signer")
     policy = [line for line in policy if "signer" not in line] + [f'signer: "{told}"']
     (folder / "policy.yaml").write_text("\n".join(policy))
-
-
-def waited(condition, seconds: float = 20) -> bool:  # type: ignore[no-untyped-def]
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_the_command_lines_hold_no_secret_and_point_at_the_kit(folder: Path):
@@ -140,15 +132,15 @@ def test_a_process_that_ends_is_started_again_and_all_end_together(
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     try:
-        assert waited(lambda: len(supervisor.pids) == 2)
+        waited(lambda: len(supervisor.pids) == 2)
         before = supervisor.pids
         os.kill(before["a"], signal.SIGKILL)
-        assert waited(lambda: supervisor.pids.get("a", before["a"]) != before["a"])
+        waited(lambda: supervisor.pids.get("a", before["a"]) != before["a"])
         assert supervisor.pids["b"] == before["b"]
         after = supervisor.pids
     finally:
         supervisor.stop()
-        thread.join(timeout=30)
+        thread.join(timeout=PATIENCE)
     assert not thread.is_alive()
     left = [p for p in psutil.process_iter(["status"]) if _group(p.pid) in after.values()]
     assert [p for p in left if p.info["status"] != psutil.STATUS_ZOMBIE] == []
@@ -172,12 +164,12 @@ def test_a_process_that_cannot_start_waits_longer_each_time(
     thread = threading.Thread(target=supervisor.run, args=(lambda _: starts.append(time.time()),))
     thread.start()
     try:
-        assert waited(lambda: len(starts) == 3)
+        waited(lambda: len(starts) == 3)
         time.sleep(1.0)
         assert len(starts) == 3
     finally:
         supervisor.stop()
-        thread.join(timeout=30)
+        thread.join(timeout=PATIENCE)
     assert (tmp_path / "logs" / "bad.log").read_text().split() == ["why"] * 3
 
 

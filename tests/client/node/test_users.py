@@ -84,7 +84,7 @@ def as_user(user: int, groups: list[int], code: str, first: str = "") -> dict[st
     become = f"os.setgroups({groups})\nos.setgid({user})\nos.setuid({user})\n"
     done = subprocess.run(
         [PYTHON, "-c", first + become + textwrap.dedent(code)],
-        capture_output=True, text=True, cwd=ROOT, timeout=120,
+        capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, str] = json.loads(done.stdout)
@@ -293,7 +293,7 @@ def served(folder: Path, tmp_path: Path) -> Iterator[Path]:
             yield folder
         finally:
             process.stdin.close()
-            process.wait(timeout=60)
+            process.wait()
 
 
 def by_root(*arguments: str) -> str:
@@ -301,7 +301,7 @@ def by_root(*arguments: str) -> str:
     code = "import sys; from simulations.cli import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
         [PYTHON, "-c", code, "site", *arguments], capture_output=True, text=True, cwd=ROOT,
-        timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done
     return done.stdout.strip()
@@ -328,7 +328,7 @@ def test_a_hostile_relay_of_the_nodes_user_gets_the_guards_answers_and_no_more(s
     pid = (served / "guard.pid").read_text()
     code = f"""
         got = {{}}
-        with GuardChannel(Path({str(socket)!r}), deadline=30) as channel:
+        with GuardChannel(Path({str(socket)!r}), deadline=600) as channel:
             for name, request in asked.items():
                 answer = channel.handle(request)
                 got[name] = getattr(answer, "code", type(answer).__name__)
@@ -485,7 +485,7 @@ def test_roots_check_reads_records_as_the_guard(folder: Path):
     done = subprocess.run(
         [PYTHON, "-c", code, "site", "check", str(folder), "--offline", "--json",
          str(folder / "check.json")],
-        capture_output=True, text=True, cwd=ROOT, timeout=120,
+        capture_output=True, text=True, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done

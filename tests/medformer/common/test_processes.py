@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from medformer.common.processes import end, start
+from tests.helpers.patience import waited
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -22,13 +22,6 @@ time.sleep(99)
 """
 
 
-def waited(file: Path, text: str) -> None:
-    until = time.monotonic() + 20
-    while not (file.exists() and text in file.read_text()):
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
 def alive(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
@@ -37,10 +30,7 @@ def alive(pid: int) -> bool:
 
 
 def gone(pids: list[int]) -> None:
-    until = time.monotonic() + 10
-    while left := [pid for pid in pids if alive(pid)]:
-        assert time.monotonic() < until, left
-        time.sleep(0.05)
+    waited(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_what_does_not_want_to_end_is_killed_with_its_children(tmp_path: Path):
@@ -48,7 +38,7 @@ def test_what_does_not_want_to_end_is_killed_with_its_children(tmp_path: Path):
     log = tmp_path / "logs" / "one.log"
     for turn in (1, 2):
         process = start([sys.executable, "-c", STUBBORN], log, os.environ)
-        waited(log, "ready\n" * turn)
+        waited(lambda: log.exists() and log.read_text() == "ready\n" * turn)  # noqa: B023
         group = [p.pid for p in psutil.Process(process.pid).children()] + [process.pid]
         end([process], patience=0.5)
         assert process.returncode == -signal.SIGKILL

@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from medformer.common.health import ask
 from medformer.common.sockets import LONGEST, fit, target
 from medformer.errors import ConfigError
+from tests.helpers.patience import PATIENCE
 
 ODD = ["a b", "50%41", "what?x=1", "#1", "\U0001f600", "q'u\"", "new\nline", "back\\", "k=v&w;:[x]"]
 """Names that mean something to a URI, to TOML, to a shell or to Flower's options."""
@@ -40,7 +41,7 @@ def test_a_socket_in_a_folder_of_any_name_is_found(short: Path, name: str):
     server.add_insecure_port(target(path))
     server.start()
     assert path.is_socket()
-    assert ask(target(path), timeout=10) == "serving"
+    assert ask(target(path), timeout=PATIENCE) == "serving"
     server.stop(None)
 
 

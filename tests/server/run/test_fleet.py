@@ -22,6 +22,10 @@ LATE = Lost("no answer in time", late=True)
 Answers = Callable[[int, Message], Message | None]
 
 
+NEVER = 1e9
+"""Seconds that an answer takes which nobody may wait for."""
+
+
 class FakeGrid:
     """Nodes by id; each answers by a function, after so many seconds, or never."""
 
@@ -132,14 +136,11 @@ def test_once_a_quorum_has_answered_the_others_get_the_grace_and_no_more():
     grid = FakeGrid({1: "north", 2: "south", 3: "west"})
     own = fleet(grid, quorum=2, grace=0.1)
     own.hello(HELLO)
-    grid.slow = {3: 60}
-    began = time.monotonic()
+    grid.slow = {3: NEVER}  # so that whoever waited for it would hang
     answers = own.ask({site: question() for site in ("north", "south", "west")}, 2)
-    assert time.monotonic() - began < 2
     assert answers["west"] == LATE
     assert isinstance(answers["north"], Refusal)
     assert own.ask({"west": question()}, 0) == {"west": LATE}
-    assert time.monotonic() - began < 3
     grid.slow = {3: 0.05}
     assert isinstance(own.ask({"west": question()}, 0)["west"], Refusal)
 
@@ -149,7 +150,7 @@ def test_without_a_quorum_the_timeout_decides_and_the_question_dies_with_it():
     grid = FakeGrid({1: "north", 2: "south", 3: "west"})
     own = fleet(grid, timeout=0.3)
     own.hello(HELLO)
-    grid.slow = {3: 60}
+    grid.slow = {3: NEVER}
     assert ask(own, "north", "south", "west")["west"] == LATE
     assert {m.metadata.ttl for m in grid.pushed[3:]} == {0.3}
 
@@ -216,9 +217,7 @@ def test_an_error_that_the_superlink_makes_itself_is_the_asked_sites(code: int):
     own = fleet(grid, timeout=60)
     own.hello(HELLO)
     grid.errors = {5: code, 6: ErrorCode.NODE_UNAVAILABLE}
-    began = time.monotonic()
     answers = ask(own, "north", "south", "west")
-    assert time.monotonic() - began < 30
     north, south, west = (answers[name] for name in ("north", "south", "west"))
     assert isinstance(north, Lost)
     assert not north.late
@@ -251,7 +250,7 @@ def test_a_question_that_the_superlink_does_not_take_is_lost_at_once():
 
 def test_a_node_that_does_not_say_who_it_is_in_time_is_told_with_the_setting():
     """Its first answer starts a process, which takes its time on a busy machine."""
-    grid = FakeGrid({1: "north", 2: "south", 3: "west"}, slow={3: 60})
+    grid = FakeGrid({1: "north", 2: "south", 3: "west"}, slow={3: NEVER})
     with pytest.raises(FederationError, match=r"no answer in time \(0.1 s\).*--hello-wait"):
         fleet(grid, hello_wait=0.1).hello(HELLO)
     assert set(fleet(grid, hello_wait=0.1, quorum=2).hello(HELLO)) == {"north", "south"}

@@ -5,7 +5,6 @@ import platform
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import psutil
@@ -14,6 +13,7 @@ import pytest
 from medformer.common.processes import KEEP_MEMORY
 from simulations.baselines.pool import each_done
 from simulations.launch.fresh import FreshProcess, in_fresh_process
+from tests.helpers.patience import waited
 
 
 def fail() -> None:
@@ -58,6 +58,13 @@ def test_an_error_ends_the_helper_without_a_word(capfd: pytest.CaptureFixture[st
     assert capfd.readouterr().err == ""
 
 
+def running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_it_ends_when_its_parent_was_killed():
     """kill -9 of the launcher leaves nothing behind."""
     code = """
@@ -74,7 +81,4 @@ if __name__ == "__main__":
     assert psutil.pid_exists(pid)
     parent.kill()
     parent.communicate()
-    end = time.monotonic() + 10
-    while psutil.pid_exists(pid) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    waited(lambda: not running(pid))
