@@ -26,7 +26,8 @@ from server.run.fleet import HELLO_WAIT, FlowerFleet
 from server.run.model_file import write_model
 from simulations.board import board
 from simulations.launch.fresh import FreshProcess, in_fresh_process
-from simulations.run_folder import MARKER, Prepared, load_prepared, prepare_folder, site_facts
+from simulations.launch.steps import prepare_folder, public_start
+from simulations.run_folder import MARKER, Prepared, load_prepared, site_facts
 
 log = logging.getLogger(__name__)
 ROUND_TIMEOUT = 3_600.0
@@ -55,7 +56,7 @@ def main(grid: Grid, context: Context) -> None:
         with FreshProcess() as helper:
             # The start reads no record, so it need not wait for the sites, which take seconds.
             root = _path(context.run_config.get("data-root"))
-            begun = helper.begin(public_start, prepared, root) if fresh else None
+            begun = helper.begin(public_start, folder, root) if fresh else None
 
             def start() -> Tensors:
                 assert begun is not None
@@ -106,13 +107,6 @@ def _prepared(folder: Path, config: Any) -> Prepared:
     roots = (_path(config.get(name)) for name in ("data-root", "state-dir"))
     in_fresh_process(prepare_folder, folder, scenario, (), *roots)
     return load_prepared(folder)
-
-
-def public_start(prepared: Prepared, data_root: Path | None) -> Tensors:
-    """In a helper process, which has torch: the shared tensors of round 0."""
-    from simulations.start.public import start_of
-
-    return start_of(prepared.federation, prepared.folder, data_root)
 
 
 def _path(value: Any) -> Path | None:

@@ -4,19 +4,26 @@ Importing this module loads no torch.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from client.ledger.ledger import Ledger
 from client.site import Site, load_site
 from medformer.errors import ConfigError
+from server.consortium.following import at_work
 from server.protocol import SIMULATED_SITES
 from server.run.federation import Federation, PublicSite, load_federation
 
 MARKER = ".fedmedformer-run"
 """A file that says: this folder is a run, and --overwrite may delete it."""
+OWNER = "claimed by process "
+"""In that file, before the id of the process that works in the folder."""
 
 
 @dataclass(frozen=True)
@@ -30,22 +37,50 @@ class Prepared:
     """State folder of each site."""
 
 
-def prepare_folder(
-    folder: Path,
-    scenario: str,
-    settings: Sequence[str],
-    data_root: Path | None,
-    state_dir: Path | None,
-) -> None:
-    """Read the scenario, check budgets and data, and write the run folder.
+def claim_folder(folder: Path, *, overwrite: bool, owner: int | None = None) -> None:
+    """Make the run folder ours, deleting an earlier run only if asked to, or if it never began.
 
-    It loads torch, and is meant for a helper process.
+    Args:
+        owner: Process id of the command, which the folder belongs to while it lives.
+    Raises:
+        ConfigError: It holds something, somebody is at work there, or it cannot be written.
     """
-    from simulations.prepare import prepare
-    from simulations.scenario import load_scenario
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            if not (folder / MARKER).exists():
+                raise ConfigError(f"{folder}: is not empty and is no run: choose another --out")
+            if (busy := _at_work(folder)) or at_work(folder):
+                raise ConfigError(
+                    f"{folder}: {f'process {busy}' if busy else 'another process'} is at work "
+                    "there: wait for it or stop it, or choose another --out"
+                )
+            if not overwrite and begun(folder):
+                raise ConfigError(
+                    f"{folder}: holds an earlier run: go on with it (--resume), replace it "
+                    "(--overwrite), or choose another --out"
+                )
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).write_text(
+            "A run of fedmedformer; --overwrite may delete this folder.\n"
+            + (f"{OWNER}{owner}\n" if owner else "")
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be written ({error.strerror}): choose another --out"
+        ) from error
 
-    wanted = load_scenario(scenario, settings)
-    prepare(wanted, folder, data_root=data_root, state_dir=state_dir)
+
+def _at_work(folder: Path) -> int:
+    """Id of the process that has claimed a folder and lives, 0 if there is none."""
+    told = (folder / MARKER).read_text(errors="replace").splitlines()
+    try:
+        pid = next(int(line.removeprefix(OWNER)) for line in told if line.startswith(OWNER))
+        words = psutil.Process(pid).cmdline()
+    except (StopIteration, ValueError, psutil.Error):
+        return 0
+    ours = any("fedmedformer" in word or "simulations.cli" in word for word in words)
+    return pid if ours and pid != os.getpid() else 0
 
 
 def load_prepared(folder: Path) -> Prepared:

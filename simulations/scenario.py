@@ -1,52 +1,49 @@
-"""A scenario: sites, data, schedule and baselines of one simulated federation, in YAML."""
+"""A scenario: sites, data, schedule and baselines of one simulated federation, as YAML says it."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, ValidationError, model_validator
+from pydantic import (
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
-from client.data import medmnist
-from client.data.sources import MedMnist, Phantoms, Source, check_side
-from client.site import Privacy, Rule
-from medformer import phantoms
-from medformer.common.yaml_file import checked, explain, load_document
-from medformer.common.yaml_text import Document, Place, parse
-from medformer.config import Domain, Frozen, GivenPath, ModelConfig, Name, Task, TaskKind
+from client.data.sources import MedMnist, Source, check_side
+from client.site import Privacy
+from medformer.common.yaml_file import explain
+from medformer.config import Domain, Frozen, GivenPath, Name, Task
 from medformer.errors import ConfigError
-from medformer.vocabulary import ANATOMY
-from medformer.words import unknown_words
 from server.protocol import MAX_ROUNDS, Schedule
-from server.run.federation import Federation, PublicSite, with_public_start
-from server.run.pretraining import phantom_domains
+from server.run.federation import with_public_start
 from server.run.recipe import Training
-from simulations.start.warm import warm_start
+from simulations.source_facts import domain_and_tasks
 
 Baseline = Literal["local-dp", "local-plain", "federated-plain", "centralised-plain"]
 
 
-class PrivacySettings(Frozen):
-    """What `client.site.Privacy` says, with everything optional: left out means the default."""
+class _Partial(Frozen):
+    """Settings of which each may be left out."""
 
-    epsilon: StrictFloat | None = Field(default=None, gt=0, le=100)
-    delta: StrictFloat | None = Field(default=None, gt=0, lt=1e-2)
-    epsilon_budget: StrictFloat | None = Field(default=None, gt=0)
-    delta_budget: StrictFloat | None = Field(default=None, gt=0, lt=1e-2)
-    rule: Rule | None = None
-    n_public: StrictInt | None = Field(default=None, ge=1)
-    n_labelled: StrictInt | None = Field(default=None, ge=1)
-    n_upper: StrictInt | None = Field(default=None, ge=1)
-    class_balance_noise: StrictFloat | None = Field(default=None, ge=1, le=1_000)
-    unit: Literal["image", "patient"] | None = None
-    images_per_step: StrictInt | None = Field(default=None, ge=1, le=64)
-
-    def over(self, defaults: "PrivacySettings") -> dict[str, Any]:
-        """The values given here, else those given there."""
+    def over(self, defaults: Self) -> dict[str, Any]:
+        """Return the values given here, and those of `defaults` for the rest."""
         return defaults.model_dump(exclude_none=True) | self.model_dump(exclude_none=True)
+
+
+PrivacySettings = create_model(
+    "PrivacySettings",
+    __base__=_Partial,
+    __module__=__name__,
+    __doc__="The settings of `client.site.Privacy`, each optional: left out means the default.",
+    **{
+        name: (Annotated[field.annotation, "bounds", *field.metadata] | None, None)
+        for name, field in Privacy.model_fields.items()
+    },
+)
 
 
 class ScenarioSite(Frozen):
@@ -163,208 +160,10 @@ class Scenario(Training):
         return self.schedule_of(phases, tenth if self.spare_rounds is None else self.spare_rounds)
 
 
-def shipped() -> dict[str, Path]:
-    """Name -> file of the scenarios that come with the package."""
-    folder = Path(str(resources.files("simulations") / "scenarios"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def load_scenario(name_or_file: str, settings: Sequence[str] = ()) -> Scenario:
-    """Read a shipped scenario by name, or a file of the user's own.
-
-    Args:
-        name_or_file: `quickstart`, or a path that ends in .yaml or .yml.
-        settings: `key.subkey=value` overrides; values are YAML, list items go by number.
-    Raises:
-        ConfigError: Unknown name, unreadable file, unknown key, wrong type or value.
-    """
-    path = Path(name_or_file)
-    if path.suffix not in (".yaml", ".yml"):
-        if name_or_file not in shipped():
-            close = get_close_matches(name_or_file, shipped(), n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(
-                f"no scenario {name_or_file!r}; there are {', '.join(shipped())}, or give a path "
-                f"that ends in .yaml.{hint}"
-            )
-        path = shipped()[name_or_file]
-    document = load_document(path)
-    if not isinstance(document.values, dict):
-        raise ConfigError(
-            f"{path}: must hold keys and values, got {type(document.values).__name__}"
-        )
-    for setting in settings:
-        _override(document, setting)
-    return checked(document, Scenario, str(path))
-
-
-def _override(document: Document, setting: str) -> None:
-    key, separator, text = setting.partition("=")
-    if not separator:
-        raise ConfigError(f"--set {setting}: write KEY=VALUE, for example privacy.epsilon=3")
-    try:
-        document.put(_place(document, key), parse(text))
-    except ConfigError as error:
-        raise ConfigError(f"--set {setting}: {error}") from error
-    except (LookupError, TypeError, ValueError) as error:
-        raise ConfigError(f"--set {setting}: no such place in the scenario") from error
-
-
-def _place(document: Document, key: str) -> Place:
-    """The place that `sites.0.name` stands for; mappings that are not there yet are made.
-
-    Raises:
-        LookupError, TypeError, ValueError: There is no such place.
-    """
-    place: Place = ()
-    around = document.values
-    *parents, last = key.split(".")
-    for part in parents:
-        here: str | int = int(part) if isinstance(around, list) else part
-        if isinstance(around, dict) and around.get(here) is None:
-            document.put((*place, here), Document({}))
-        around = around[here]
-        place = (*place, here)
-    return (*place, int(last) if isinstance(around, list) else last)
-
-
 def describe(site: ScenarioSite) -> tuple[Domain, tuple[Task, ...]]:
-    """Public domain, and tasks, of a scenario's site.
+    """Return the public domain and the tasks of a scenario's site.
 
     Raises:
-        ConfigError: They neither follow from the source nor are given.
+        ConfigError: They are neither known from the source nor declared.
     """
-    domain, tasks = site.domain, site.tasks
-    if isinstance(site.data, Phantoms):
-        kind = phantoms.KINDS[site.data.kind]
-        domain = domain or Domain(
-            name=site.name,
-            modality=kind.modality,
-            anatomy=kind.anatomy,
-            channels=kind.channels,
-            size=site.data.size,
-        )
-        count = len(kind.classes)
-        sort: TaskKind = "binary-class" if count == 2 else "multi-class"
-        own = Task(name=kind.name, kind=sort, classes=count)
-        tasks = tasks or (own,)
-        masks = bool(kind.finding)
-        _fits(site, domain, tasks, _Facts(own, kind.channels, 2, outlines=masks))
-    elif isinstance(site.data, MedMnist):
-        facts = medmnist.info(site.data.dataset)
-        modality, anatomy = ANATOMY[facts.name]
-        domain = domain or Domain(
-            name=site.name,
-            modality=modality,
-            anatomy=anatomy,
-            channels=facts.channels,
-            rank=facts.rank,
-            size=site.data.size,
-        )
-        tasks = tasks or (facts.task,)
-        _fits(site, domain, tasks, _Facts(facts.task, facts.channels, facts.rank))
-    if domain is None or not tasks:
-        raise ConfigError(f"site {site.name}: this source needs `domain` and `tasks`")
-    for unknown in unknown_words(domain):
-        raise ConfigError(f"site {site.name}: domain: {unknown}")
-    return domain, tasks
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What a known set of images shows."""
-
-    task: Task
-    channels: int
-    rank: int
-    outlines: bool = False
-
-
-def _fits(site: ScenarioSite, domain: Domain, tasks: Sequence[Task], facts: _Facts) -> None:
-    """Hold what a site declares against what its source is known to show.
-
-    Raises:
-        ConfigError: Other channels or dimensions, labels that there are not, or too few classes.
-    """
-    where = f"site {site.name}"
-    if (domain.channels, domain.rank) != (facts.channels, facts.rank):
-        raise ConfigError(
-            f"{where}: declares {domain.channels}-channel {domain.rank}D images, its source has "
-            f"{facts.channels}-channel {facts.rank}D ones: leave `domain` out, or correct it"
-        )
-    for task in tasks:
-        has = ["labels", *(["masks"] if facts.outlines else [])]
-        if task.labels not in has:
-            raise ConfigError(
-                f"{where}, task {task.name}: its source has no {task.labels!r}; it has "
-                f"{', '.join(has)}"
-            )
-        several = facts.task.kind == "multi-label"
-        dense, many = task.labels == "masks", task.labels == "labels" and several
-        if (task.kind == "dense") != dense or (task.kind == "multi-label") != many:
-            wanted = "dense" if dense else facts.task.kind
-            raise ConfigError(
-                f"{where}, task {task.name}: is {task.kind}, its source's {task.labels} are for "
-                f"{wanted} tasks"
-            )
-        if not dense and (task.classes < facts.task.classes or many):
-            if task.classes == facts.task.classes:
-                continue
-            raise ConfigError(
-                f"{where}, task {task.name}: has {task.classes} classes, its source has "
-                f"{facts.task.classes}"
-            )
-
-
-def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Domain]]) -> Federation:
-    """The public part: what every site may read.
-
-    Raises:
-        MedFormerError: The model file to start from cannot be used, or the sites cannot train so.
-    """
-    domains = [domain for _, domain in sites]
-    named = ModelConfig.for_domains(domains, scenario.preset)
-    # Modalities that only the public pre-training shows are part of the model too, but nobody's
-    # domain: the discriminator tells the sites' domains apart.
-    public = phantom_domains() if scenario.pretraining else []
-    vocabulary = ModelConfig(
-        preset=named.preset,
-        stems=named.stems,
-        modalities=tuple(sorted({*named.modalities, *(d.modality for d in public)})),
-        anatomies=tuple(sorted({*named.anatomies, *(d.anatomy for d in public)})),
-        domains=named.domains,
-    ).between(domains if scenario.concepts else [])
-    started_from = ""
-    if scenario.start is not None:
-        vocabulary, started_from = warm_start(scenario.start, vocabulary)
-    members = tuple(PublicSite(name=s.name, domain=d, weight=s.weight) for s, d in sites)
-    try:
-        return Federation(
-            name=scenario.name,
-            seed=scenario.seed,
-            model=vocabulary,
-            schedule=scenario.schedule,
-            pretraining=scenario.pretraining,
-            started_from=started_from,
-            sites=members,
-            server_momentum=scenario.server_momentum,
-            server_learning_rate=scenario.server_learning_rate,
-        )
-    except ValidationError as error:
-        raise ConfigError(explain(error, Federation)) from error
-
-
-def privacy_of(site: ScenarioSite, scenario: Scenario, count: int, bound: int) -> Privacy:
-    """A site's privacy settings; `count` and `bound` stand in for what it does not declare.
-
-    Raises:
-        ConfigError: The budget does not cover one run.
-    """
-    declared = site.privacy.over(scenario.privacy)
-    # Nobody declares fewer at most than there are: the stand-in gives way.
-    bound = max(bound, declared.get("n_public", 0))
-    values = {"n_public": count, "n_upper": bound} | declared
-    try:
-        return Privacy.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"site {site.name}: privacy: {explain(error, Privacy)}") from error
+    return domain_and_tasks(site.name, site.data, site.domain, site.tasks)

@@ -11,7 +11,7 @@ from client.site import load_site
 from medformer.errors import ConfigError
 from server.consortium.provision import load
 from server.consortium.superlink import load_run
-from simulations.scenario import load_scenario
+from simulations.scenario_file import load_scenario
 
 DOMAIN = {"name": "north", "modality": "ct", "anatomy": "chest", "channels": 1}
 TASK = {"name": "t", "kind": "binary-class", "classes": 2}

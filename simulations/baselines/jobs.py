@@ -26,7 +26,8 @@ from server.run.fleet import Lost
 from simulations.baselines.plain import PlainSite
 from simulations.baselines.pool import each_done
 from simulations.run_folder import Prepared, load_prepared, public_sites
-from simulations.scenario import Baseline, load_scenario
+from simulations.scenario import Baseline
+from simulations.scenario_file import load_scenario
 
 
 class Handler(Protocol):

@@ -23,7 +23,8 @@ from typing import Any
 import psutil
 
 from simulations.benchmarks import record
-from simulations.scenario import Scenario, load_scenario
+from simulations.scenario import Scenario
+from simulations.scenario_file import load_scenario
 
 SITES, RECORDS, BATCH = 4, 1177, 64
 EVERY = 2.0
@@ -75,7 +76,8 @@ def as_a_loop(settings: Scenario, folder: Path, data_root: Path | None) -> None:
     from server.run.pretraining import initial_shared
     from simulations.baselines.jobs import LocalFleet
     from simulations.flower import finish
-    from simulations.prepare import claim_folder, prepare
+    from simulations.prepare import prepare
+    from simulations.run_folder import claim_folder
 
     torch.set_num_threads(2)
     claim_folder(folder, overwrite=False)

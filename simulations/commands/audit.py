@@ -49,8 +49,9 @@ def run(arguments: argparse.Namespace) -> None:
     from client.privacy.noise import NoiseSource, SecureNoise, SeededNoise
     from medformer.errors import ConfigError
     from medformer.library.model_file import replace_file
-    from simulations.prepare import resolve_sites
-    from simulations.scenario import federation_of, load_scenario
+    from simulations.federation import federation_of
+    from simulations.scenario_file import load_scenario
+    from simulations.sites import resolve_sites
 
     scenario = load_scenario(arguments.scenario, arguments.settings)
     members = resolve_sites(scenario, None, arguments.data_root)

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     from client.privacy.costs import costs
     from medformer.config import ModelConfig
     from simulations.expected import expected, measured
-    from simulations.scenario import load_scenario
+    from simulations.scenario_file import load_scenario
 
     curves = measured()
     scenario = load_scenario(arguments.scenario, arguments.settings)

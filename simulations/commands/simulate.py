@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     from medformer.errors import ConfigError
 
     if arguments.list:
-        from simulations.scenario import shipped
+        from simulations.scenario_file import shipped
 
         for name, path in shipped().items():
             print(f"{name:<14}{_description(path)}")
@@ -67,8 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace, folder: Path, on_done: Callable[[], None]) -> None:
     from simulations.launch.fresh import FreshProcess
     from simulations.launch.launcher import count_sites, run_config, run_flower
+    from simulations.launch.steps import prepare_folder
     from simulations.progress import Progress, say
-    from simulations.run_folder import prepare_folder
 
     if arguments.resume and _done(folder):
         say(f"{folder}: the federated run is complete")
@@ -107,9 +107,9 @@ def _done(folder: Path) -> bool:
 
 def claim(folder: Path, scenario: str, settings: list[str], *, overwrite: bool, owner: int) -> None:
     """Make the folder ours, but only if the scenario is valid."""
-    from simulations.prepare import claim_folder
     from simulations.progress import say
-    from simulations.scenario import load_scenario
+    from simulations.run_folder import claim_folder
+    from simulations.scenario_file import load_scenario
 
     name = load_scenario(scenario, settings).name
     claim_folder(folder, overwrite=overwrite, owner=owner)

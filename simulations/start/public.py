@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from client.data import medmnist, npz
-from medformer.config import PRESETS, Domain, ModelConfig, Task
-from medformer.vocabulary import ANATOMY
+from medformer.config import PRESETS, ModelConfig, Task
 from server.protocol import Tensors
 from server.run.federation import Federation, Pretraining
 from server.run.pretraining import (
@@ -25,7 +24,8 @@ from server.run.pretraining import (
     phantom_sets,
     train_public,
 )
-from simulations.scenario import load_scenario
+from simulations.scenario_file import load_scenario
+from simulations.source_facts import medmnist_domain
 from simulations.start import kept as pretrained
 from simulations.start.warm import untrained
 
@@ -148,15 +148,7 @@ def declared(settings: Pretraining, data_root: Path | None) -> PublicSet:
         MedFormerError: The data set cannot be read.
     """
     facts = medmnist.info(settings.source)
-    modality, anatomy = ANATOMY[facts.name]
-    domain = Domain(
-        name=facts.name,
-        modality=modality,
-        anatomy=anatomy,
-        channels=facts.channels,
-        rank=facts.rank,
-        size=28,
-    )
+    domain = medmnist_domain(settings.source)
     images, columns = npz.read(medmnist.find(facts.name, 28, data_root), "train")
     labels = columns["labels"]
     rows = np.random.default_rng(settings.seed).permutation(len(images))[: settings.images]

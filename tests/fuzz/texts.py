@@ -29,7 +29,7 @@ from medformer.library.model_file import KEY, read
 from server.consortium.provision import TEMPLATE, Consortium
 from server.run.checkpoints import load_state, save_state
 from server.run.strategy import State
-from simulations.scenario import load_scenario, shipped
+from simulations.scenario_file import load_scenario, shipped
 from tests.fuzz.harm import spoiled
 
 # YAML

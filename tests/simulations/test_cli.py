@@ -134,8 +134,8 @@ def test_a_bad_data_file(scenario, capsys, tmp_path: Path, arrays, sentence: str
 @pytest.mark.parametrize("source", ["npz", "folder"])
 def test_paths_reach_the_sites_as_absolute_ones(source: str, tmp_path: Path, monkeypatch):
     """Their processes work in other folders; a folder's pictures are never counted for it."""
-    from simulations.prepare import resolve_sites
-    from simulations.scenario import load_scenario
+    from simulations.scenario_file import load_scenario
+    from simulations.sites import resolve_sites
 
     monkeypatch.chdir(tmp_path)
     npz_site(tmp_path / "own")
@@ -193,7 +193,7 @@ def test_folders_are_protected(scenario, capsys, tmp_path: Path):
 def test_more_epsilon_than_is_left(scenario, capsys, tmp_path: Path, monkeypatch):
     """Refused before any record is read; ledger and earlier entries intact."""
     from client.privacy.plan import solve
-    from simulations.scenario import load_scenario
+    from simulations.scenario_file import load_scenario
 
     file = scenario()
     state = tmp_path / "state"

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from simulations import prepare
+from simulations import sites
 from simulations.scenario import Scenario
 
 SCENARIO = """
@@ -16,18 +16,18 @@ privacy: {epsilon: 3, delta: 1.0e-5, epsilon_budget: 9}
 @pytest.mark.parametrize("method", ["dirichlet", "iid"])
 def test_a_site_of_a_split_declares_its_share(monkeypatch: pytest.MonkeyPatch, method: str):
     """The README's example warned of 3,600 declared units where a site declares 1,200."""
-    monkeypatch.setattr(prepare, "_declared", lambda *_: 3_600)
+    monkeypatch.setattr(sites, "_declared", lambda *_: 3_600)
     scenario = Scenario.model_validate(yaml.safe_load(SCENARIO.replace("dirichlet", method)))
-    for _, site in prepare.resolve_sites(scenario, None, None):
+    for _, site in sites.resolve_sites(scenario, None, None):
         assert site.privacy.n_public == site.privacy.n_upper == 1_200
         assert site.privacy.delta_warning() is None
 
 
 def test_a_warning_names_the_number_that_was_declared(monkeypatch: pytest.MonkeyPatch):
     """And which of the two it is; deltas are rounded up, their bound down."""
-    monkeypatch.setattr(prepare, "_declared", lambda *_: 36_000)
+    monkeypatch.setattr(sites, "_declared", lambda *_: 36_000)
     scenario = Scenario.model_validate(yaml.safe_load(SCENARIO))
-    (_, site), *_ = prepare.resolve_sites(scenario, None, None)
+    (_, site), *_ = sites.resolve_sites(scenario, None, None)
     for upper, words in (
         (12_000, "1/(10 n) = 8.33e-06 for the 12000 units of n_public: choose a smaller delta"),
         (30_000, "1/(10 n) = 3.33e-06 for the 30000 units of n_upper: choose a smaller delta"),

@@ -16,7 +16,7 @@ from client.site import load_site
 from medformer.errors import MedFormerError
 from simulations.cli import main
 from simulations.prepare import prepare
-from simulations.scenario import load_scenario
+from simulations.scenario_file import load_scenario
 
 PHASE = {"name": "p", "rounds": 2, "objectives": {"supervised": 1}, "expected_batch_size": 16}
 CHEST = {"source": "phantoms", "kind": "chest", "records": 64}

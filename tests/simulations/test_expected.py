@@ -7,7 +7,7 @@ import pytest
 from medformer.config import Task
 from simulations.commands.plan import estimate, measurable
 from simulations.expected import Expected, expected
-from simulations.scenario import load_scenario
+from simulations.scenario_file import load_scenario
 
 
 def point(dataset: str, sites: int, records: int, epsilon: float | None, auc: float) -> Any:

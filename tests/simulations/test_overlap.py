@@ -12,7 +12,7 @@ from medformer.common.rounding import rounded_up
 from medformer.errors import ConfigError
 from simulations.cli import main
 from simulations.prepare import examine
-from simulations.scenario import load_scenario
+from simulations.scenario_file import load_scenario
 
 PHASE = {"name": "p", "rounds": 2, "objectives": {"supervised": 1}, "expected_batch_size": 16}
 DOMAIN = {"name": "own", "modality": "ultrasound", "anatomy": "breast", "channels": 1}

@@ -8,8 +8,9 @@ import pytest
 
 from medformer.errors import ConfigError
 from simulations.partition import divide, fingerprint, partition
-from simulations.prepare import resolve_sites
-from simulations.scenario import Split, load_scenario
+from simulations.scenario import Split
+from simulations.scenario_file import load_scenario
+from simulations.sites import resolve_sites
 
 LABELS = [i % 5 for i in range(1000)]
 FEWER = [i % 5 for i in range(150)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from client.data import medmnist, npz
 from client.data.errors import DataError
 from medformer.config import Domain, Task
-from simulations.scenario import ANATOMY
+from simulations.source_facts import medmnist_domain
 
 SETS = (
     "breastmnist",
@@ -96,15 +96,7 @@ def read(name: str, root: Path | None) -> DataSet:
         images = images[:, None] if axis == 1 else np.moveaxis(images, -1, 1)
         labels = torch.from_numpy(columns["labels"][:, 0].astype(np.int64))
         parts[split] = Part(torch.from_numpy(np.ascontiguousarray(images)), labels)
-    modality, anatomy = ANATOMY[name]
-    domain = Domain(
-        name=name,
-        modality=modality,
-        anatomy=anatomy,
-        channels=facts.channels,
-        rank=facts.rank,
-        size=28,
-    )
+    domain = medmnist_domain(name)
     complete = len(parts["train"]) == facts.train_count
     return DataSet(name, domain, facts.task, parts, complete)
 

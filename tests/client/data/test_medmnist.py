@@ -8,7 +8,8 @@ from medmnist import INFO
 from client.data import medmnist
 from client.data.errors import DataError
 from client.data.sources import MEDMNIST_SIDES, MedMnist
-from simulations.scenario import ANATOMY, ScenarioSite, describe
+from medformer.vocabulary import ANATOMY
+from simulations.scenario import ScenarioSite, describe
 
 KINDS = {
     "pathmnist": ("multi-class", 9, 3), "chestmnist": ("multi-label", 14, 1),

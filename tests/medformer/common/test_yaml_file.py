@@ -18,7 +18,8 @@ from medformer.config import Frozen, Name
 from medformer.errors import ConfigError
 from server.consortium.provision import Consortium
 from server.consortium.superlink import RunFile
-from simulations.scenario import Scenario, load_scenario
+from simulations.scenario import Scenario
+from simulations.scenario_file import load_scenario
 
 
 class Inner(Frozen):

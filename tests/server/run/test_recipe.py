@@ -11,7 +11,8 @@ from medformer.errors import ConfigError
 from server.consortium.superlink import RunFile, load_run
 from server.protocol import Phase
 from server.run.recipe import AVERAGE_LAST, Recipe
-from simulations.scenario import Scenario, load_scenario
+from simulations.scenario import Scenario
+from simulations.scenario_file import load_scenario
 from tests.conftest import CELLS, CHEST
 
 CHEST_ELSEWHERE = CHEST.model_copy(update={"name": "chest-b"})

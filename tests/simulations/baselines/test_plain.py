@@ -17,7 +17,7 @@ from server.protocol import Phase, Schedule, TrainAnswer
 from server.run.errors import RunInterrupted
 from simulations.baselines.plain import PlainSite
 from simulations.launch.launcher import SimulationError, run_flower
-from simulations.scenario import load_scenario, shipped
+from simulations.scenario_file import load_scenario, shipped
 from tests.conftest import admit, train
 
 

@@ -24,8 +24,7 @@ from server.protocol import SIMULATED_SITES
 from simulations.cli import main
 from simulations.launch import failure, launcher, scratch
 from simulations.launch.launcher import Flower
-from simulations.prepare import claim_folder
-from simulations.run_folder import MARKER, begun
+from simulations.run_folder import MARKER, begun, claim_folder
 from tests.client.ledger.test_ledger import plan
 from tests.medformer.common.test_sockets import ODD
 

@@ -26,7 +26,7 @@ from simulations.baselines.jobs import LocalFleet
 from simulations.flower import finish
 from simulations.prepare import prepare
 from simulations.run_folder import load_prepared
-from simulations.scenario import load_scenario
+from simulations.scenario_file import load_scenario
 from simulations.start.public import start_of
 
 PHANTOM_SITES = [

@@ -1,0 +1,49 @@
+"""The public part of a scenario: what the server and every site may read."""
+
+from pydantic import ValidationError
+
+from medformer.common.yaml_file import explain
+from medformer.config import Domain, ModelConfig
+from medformer.errors import ConfigError
+from server.run.federation import Federation, PublicSite
+from server.run.pretraining import phantom_domains
+from simulations.scenario import Scenario, ScenarioSite
+from simulations.start.warm import warm_start
+
+
+def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Domain]]) -> Federation:
+    """The public part: what every site may read.
+
+    Raises:
+        MedFormerError: The model file to start from cannot be used, or the sites cannot train so.
+    """
+    domains = [domain for _, domain in sites]
+    named = ModelConfig.for_domains(domains, scenario.preset)
+    # Modalities that only the public pre-training shows are part of the model too, but nobody's
+    # domain: the discriminator tells the sites' domains apart.
+    public = phantom_domains() if scenario.pretraining else []
+    vocabulary = ModelConfig(
+        preset=named.preset,
+        stems=named.stems,
+        modalities=tuple(sorted({*named.modalities, *(d.modality for d in public)})),
+        anatomies=tuple(sorted({*named.anatomies, *(d.anatomy for d in public)})),
+        domains=named.domains,
+    ).between(domains if scenario.concepts else [])
+    started_from = ""
+    if scenario.start is not None:
+        vocabulary, started_from = warm_start(scenario.start, vocabulary)
+    members = tuple(PublicSite(name=s.name, domain=d, weight=s.weight) for s, d in sites)
+    try:
+        return Federation(
+            name=scenario.name,
+            seed=scenario.seed,
+            model=vocabulary,
+            schedule=scenario.schedule,
+            pretraining=scenario.pretraining,
+            started_from=started_from,
+            sites=members,
+            server_momentum=scenario.server_momentum,
+            server_learning_rate=scenario.server_learning_rate,
+        )
+    except ValidationError as error:
+        raise ConfigError(explain(error, Federation)) from error

@@ -1,0 +1,42 @@
+"""The steps of a simulation that need torch, for a process that has it.
+
+Importing this module loads no torch, so that the launcher and the server can name a step without
+the memory that it takes; each function imports what it needs when it is called in the helper.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from server.protocol import Tensors
+from simulations.run_folder import load_prepared
+
+
+def prepare_folder(
+    folder: Path,
+    scenario: str,
+    settings: Sequence[str],
+    data_root: Path | None,
+    state_dir: Path | None,
+) -> None:
+    """Read the scenario, check budgets and data, and write the run folder.
+
+    Args:
+        scenario: Name of a shipped scenario, or path of a YAML file.
+        settings: Overrides, KEY=VALUE.
+        data_root: Folder of MedMNIST files.
+        state_dir: Where sites keep ledger and tensors; in the run folder if left out.
+    Raises:
+        MedFormerError: Settings, budget or data do not allow the run.
+    """
+    from simulations.prepare import prepare
+    from simulations.scenario_file import load_scenario
+
+    wanted = load_scenario(scenario, settings)
+    prepare(wanted, folder, data_root=data_root, state_dir=state_dir)
+
+
+def public_start(folder: Path, data_root: Path | None) -> Tensors:
+    """Return the shared tensors of round 0 of a prepared run folder."""
+    from simulations.start.public import start_of
+
+    return start_of(load_prepared(folder).federation, folder, data_root)
