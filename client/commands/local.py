@@ -6,64 +6,52 @@ Nothing that these commands write leaves the site by itself, and nothing that tr
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-NAMES = ("finetune", "evaluate", "predict")
-Action = Callable[[str, str], argparse.ArgumentParser]
+from medformer.common.actions import Action
+
 SITE = "what the site declares"
 
 
-def configure(action: Action) -> None:
-    """Add the three actions.
-
-    Args:
-        action: (name, help) -> the parser of a new action.
-    """
-    tune = action("finetune", "after a federation: fit the site's own model, without privacy")
-    tune.epilog = "example: fedmedformer site finetune site.yaml model.safetensors -o local"
-    tune.add_argument("site", type=Path, metavar="SITE.yaml", help=SITE)
-    tune.add_argument("model", type=Path, metavar="MODEL.safetensors", help="that a run left")
-    tune.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER",
-                      help="new, of this user alone, apart from the guard's state")  # fmt: skip
-    tune.add_argument("--state", type=Path, metavar="FOLDER", help="the guard's, with --run: try "
-                      "the copy that this site trained alone too, and keep the better")  # fmt: skip
-    tune.add_argument("--run", metavar="RUN", help="id of the run that left MODEL.safetensors")
-    tune.add_argument("--whole", action="store_true", help="train the encoder too")
-    tune.add_argument("--epochs", type=int, default=30, help="at most (%(default)s)")
-    tune.add_argument("--batch", type=int, default=32, help="images a step (%(default)s)")
-    tune.add_argument("--learning-rate", type=float, metavar="RATE",
-                      help="of AdamW (heads 0.01, whole model 0.001)")  # fmt: skip
-    tune.add_argument("--abstain", type=float, default=0.05, metavar="SHARE",
-                      help="of good images that may get no answer (%(default)s)")  # fmt: skip
-    tune.add_argument("--seed", type=int, default=0, help="of heads and batches (%(default)s)")
-
-    judge = action("evaluate", "what a finetuned model does on the site's own split: a local page")
-    judge.epilog = "example: fedmedformer site evaluate site.yaml local/model.safetensors -o a.html"
-    judge.add_argument("site", type=Path, metavar="SITE.yaml", help=SITE)
-    judge.add_argument("model", type=Path, metavar="MODEL", help="that site finetune made")
-    judge.add_argument("-o", "--out", type=Path, required=True, metavar="PAGE.html",
-                       help="PAGE.json is written beside it")  # fmt: skip
-    judge.add_argument("--split", choices=("test", "val"), default="test", help="(%(default)s)")
-    judge.add_argument("--resamples", type=int, default=1000, help="of intervals (%(default)s)")
-    judge.add_argument("--seed", type=int, default=0, help="of the resamples (%(default)s)")
-
-    say = action("predict", "calibrated answers, or abstentions, for image files: a CSV")
-    say.epilog = "example: fedmedformer site predict site.yaml local/model.safetensors new -o a.csv"
-    say.add_argument("site", type=Path, metavar="SITE.yaml", help=SITE)
-    say.add_argument("model", type=Path, metavar="MODEL", help="that site finetune made")
-    say.add_argument("images", type=Path, nargs="+", metavar="IMAGES",
-                     help="files or folders: PNG, JPEG, BMP, TIFF, DICOM, NIfTI, npz")  # fmt: skip
-    say.add_argument("-o", "--out", type=Path, required=True, metavar="OUT.csv")
+def _configure_finetune(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("site", type=Path, metavar="SITE.yaml", help=SITE)
+    add("model", type=Path, metavar="MODEL.safetensors", help="the model that a run left")
+    add("-o", "--out", type=Path, required=True, metavar="FOLDER",
+        help="new folder, outside the guard's state; only this user can enter it")  # fmt: skip
+    add("--state", type=Path, metavar="FOLDER",
+        help="the guard's state folder, with --run: also start from the copy that this site "
+        "trained alone, and keep the better of the two")  # fmt: skip
+    add("--run", metavar="RUN", help="id of the run that left MODEL.safetensors")
+    add("--whole", action="store_true", help="train the encoder, too")
+    add("--epochs", type=int, default=30, metavar="N", help="epochs at most (%(default)s)")
+    add("--batch", type=int, default=32, metavar="N", help="images in a step (%(default)s)")
+    add("--learning-rate", type=float, metavar="RATE",
+        help="learning rate of AdamW (0.01 for heads, 0.001 for the whole model)")  # fmt: skip
+    add("--abstain", type=float, default=0.05, metavar="SHARE",
+        help="share of good images that may get no answer (%(default)s)")  # fmt: skip
+    add("--seed", type=int, default=0, metavar="N", help="seed of heads and batches (%(default)s)")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Do what was asked for.
+def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("site", type=Path, metavar="SITE.yaml", help=SITE)
+    add("model", type=Path, metavar="MODEL", help="model file that site finetune made")
+    add("-o", "--out", type=Path, required=True, metavar="PAGE.html",
+        help="page to write; its numbers are written beside it as JSON")  # fmt: skip
+    add("--split", choices=("test", "val"), default="test", help="images to use (%(default)s)")
+    add("--resamples", type=int, default=1000, metavar="N",
+        help="bootstrap resamples of the intervals (%(default)s)")  # fmt: skip
+    add("--seed", type=int, default=0, metavar="N", help="seed of the resamples (%(default)s)")
 
-    Raises:
-        MedFormerError: Says what is wrong and what to do.
-    """
-    {"finetune": _finetune, "evaluate": _evaluate, "predict": _predict}[arguments.action](arguments)
+
+def _configure_predict(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("site", type=Path, metavar="SITE.yaml", help=SITE)
+    add("model", type=Path, metavar="MODEL", help="model file that site finetune made")
+    add("images", type=Path, nargs="+", metavar="IMAGES",
+        help="files or folders: PNG, JPEG, BMP, TIFF, DICOM, NIfTI, npz")  # fmt: skip
+    add("-o", "--out", type=Path, required=True, metavar="OUT.csv", help="table to write")
 
 
 def _finetune(arguments: argparse.Namespace) -> None:
@@ -171,3 +159,28 @@ def _predict(arguments: argparse.Namespace) -> None:
     predict.write(out, predict.table(answers, site))
     silent = sum(bool(answer.reason) for answer in answers)
     print(f"{out}: {len(answers)} images, {silent} without an answer; stays at {site.name}")
+
+
+ACTIONS = (
+    Action(
+        "finetune",
+        "after a federation: fit the shared model to the site's own labels, without privacy",
+        "site finetune site.yaml model.safetensors -o local",
+        _configure_finetune,
+        _finetune,
+    ),
+    Action(
+        "evaluate",
+        "measure a finetuned model on the site's own images, and write a page",
+        "site evaluate site.yaml local/model.safetensors -o a.html",
+        _configure_evaluate,
+        _evaluate,
+    ),
+    Action(
+        "predict",
+        "answer image files with calibrated probabilities, or abstain; writes a CSV",
+        "site predict site.yaml local/model.safetensors new -o a.csv",
+        _configure_predict,
+        _predict,
+    ),
+)

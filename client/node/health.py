@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from client.node.supervise import HEALTH_PORT, Node, NodeError, running
+from client.node.folder import HEALTH_PORT, Node, NodeError, running
 from medformer.common.health import SERVING, SILENT, SUPERLINK, ask
 from medformer.common.sockets import target
 

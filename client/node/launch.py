@@ -102,17 +102,17 @@ def act_as_guard(folder: Path) -> None:
         _act_as("guard", folder)
 
 
-def refuse_root(folder: Path, *, one_user: bool) -> None:
+def refuse_root(folder: Path, *, allow_root: bool) -> None:
     """Nobody's bundle runs as root by mistake.
 
     Raises:
         LaunchError: This is root, the folder is of one user, and nobody insists.
     """
-    if os.geteuid() == 0 and users_of(folder) is None and not one_user:
+    if os.geteuid() == 0 and users_of(folder) is None and not allow_root:
         raise LaunchError(
             f"{folder}: is of one user, and you are root: the consortium's code would run as "
             f"root. fedmedformer site install {folder} gives guard and node users of their own; "
-            "or be a user without rights; or insist with --one-user"
+            "or be a user without rights; or insist with --allow-root"
         )
 
 

@@ -7,7 +7,7 @@ consortium's kit: what they say runs under the user who owns records and ledger.
 import sys
 from pathlib import Path
 
-from client.node.supervise import HEALTH_PORT
+from client.node.folder import HEALTH_PORT
 from client.node.users import FILE, Users, check_layout, records_of, separate
 from client.site import Site, load_site
 from medformer.common.systemd import (

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import client
+from client.node.folder import HEALTH_PORT, Node, NodeError, running
 from client.node.joining import known_by
 from client.node.launch import LaunchError, refuse_root
 from client.node.permissions import installed_code, only_ours
-from client.node.supervise import HEALTH_PORT, Node, NodeError, running
 from client.node.users import users_of
 from client.site import Site, load_site
 from medformer.common.processes import is_taken
@@ -28,7 +28,7 @@ class Start:
 
     folder: Path
     health_port: int = HEALTH_PORT
-    one_user: bool = False
+    allow_root: bool = False
     """Whether root insists on running all of it as root."""
     patience: float = 0
     """Seconds in which a port may become free that a process of before still holds."""
@@ -75,7 +75,7 @@ def free_health_port(port: int, patience: float) -> None:
 
 
 def _user(start: Start) -> None:
-    refuse_root(start.folder, one_user=start.one_user)
+    refuse_root(start.folder, allow_root=start.allow_root)
     if users_of(start.folder) and os.geteuid() != 0:
         raise LaunchError(f"{start.folder}: guard and node are two users here: start it as root")
 

@@ -9,165 +9,42 @@ import json
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from client.guard_rpc.door import INNER
-from client.node.kit import read_kit, verify_kit
+from client.node.folder import HEALTH_PORT, Node, NodeError, running
 from client.node.launch import act_as_node, new_secret, options, refuse_root, separation
-from client.node.permissions import private_folder, private_key, private_state
-from client.node.users import check_layout, users_of
-from client.site import Site, load_site
-from medformer.common import sockets
-from medformer.common.processes import PATIENCE, Supervisor, free_port
-from medformer.common.toml import quoted
-from medformer.errors import ConfigError, MedFormerError
+from client.node.starting import Start, free_health_port, require
+from client.node.users import users_of
+from medformer.common.processes import PATIENCE, Supervisor
 from medformer.library.model_file import replace_file
-from medformer.words import unknown_words
 
 log = logging.getLogger(__name__)
 
-HEALTH_PORT = 9194
-"""Of the SuperNode's health service, on this machine only."""
 
-
-class NodeError(MedFormerError):
-    """The node cannot be started, or is not running."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """A site's folder, as `site init` makes it, with the consortium's kit in it."""
-
-    folder: Path
-
-    @property
-    def socket(self) -> Path:
-        """Where the guard listens."""
-        return self.folder / "run" / "guard" / "guard.sock"
-
-    @property
-    def state(self) -> Path:
-        """The guard's own: ledger, answers, local tensors."""
-        return self.folder / "state"
-
-    @property
-    def secret(self) -> Path:
-        """What SuperNode and executor know each other by; another one at every start."""
-        return self.folder / "flower" / "executor.secret"
-
-    @property
-    def facts(self) -> Path:
-        """Process ids and addresses of a node that is up."""
-        return self.folder / "run" / "node.json"
-
-    def kit(self) -> dict[str, Any]:
-        """What the consortium says of itself.
-
-        Raises:
-            ConfigError: There is no kit, or it is not one of this site.
-        """
-        return read_kit(self.folder / "kit")
-
-    def check(self) -> None:
-        """Whether everything that `up` needs is there.
-
-        Raises:
-            ConfigError: Names the first that is not, and what to do.
-            ExposedError: Others can reach what is the site's own.
-        """
-        from client.policy import load_policy
-
-        kit = self.kit()
-        site = load_site(self.folder / "site.yaml")
-        policy = load_policy(self.folder / "policy.yaml")
-        if kit["site"] != site.name:
-            raise ConfigError(f"the kit is of the site {kit['site']!r}, site.yaml of {site.name!r}")
-        for unknown in unknown_words(site.domain):
-            raise ConfigError(f"{self.folder / 'site.yaml'}: domain: {unknown}")
-        verify_kit(self.folder / "kit", policy.signer)
-        private_key(self.folder / "node.key")
-        self.private(site)
-        for socket in (self.socket, self.state.resolve() / INNER):
-            sockets.fit(socket)
-
-    def private(self, site: Site) -> None:
-        """See that nobody else can reach the site's folder, and the node's user no more than it
-        has to, where guard and node are two.
-
-        Raises:
-            ConfigError: The layout of two users is another one.
-            ExposedError: Names what others can reach.
-        """
-        if (users := users_of(self.folder)) is not None:
-            check_layout(self.folder, users, site)
-            return
-        private_folder(self.folder)
-        private_state(self.state, site.ledger_anchor)
-
-    def guard(self) -> list[str]:
-        """Command line of the guard; where there are two users, the node's may ask it."""
-        folder = self.folder.absolute()
-        users = users_of(folder)
-        return [
-            sys.executable, "-I", "-m", "client.guard_rpc",
-            "--site", str(folder / "site.yaml"),
-            "--policy", str(folder / "policy.yaml"),
-            "--state", str(self.state.absolute()),
-            "--socket", str(self.socket.absolute()),
-            *(["--user", str(users.node.uid)] if users else []),
-        ]  # fmt: skip
-
-    def flower(self, health_port: int) -> dict[str, list[str]]:
-        """Name -> command line of each of Flower's processes.
-
-        What starts the relays is a process of its own, so that it is started again when it ends: a
-        SuperNode would not notice. The two share a secret, which other users cannot read.
-        """
-        kit, folder = self.kit(), self.folder.absolute()
-        tools, port = Path(sys.executable).parent, free_port()
-        secret = ["--superexec-auth-secret-file", str(self.secret.absolute())]
-        supernode = [
-            sys.executable, "-I", "-m", "client.node.supernode",
-            "--superlink", f"{kit['hosts'][0]}:{kit['port']}",
-            "--root-certificates", str(folder / "kit" / "ca.crt"),
-            "--trusted-entities", str(folder / "kit" / "trusted.yaml"),
-            "--auth-supernode-private-key", str(folder / "node.key"),
-            "--node-config", f"guard-socket={quoted(str(self.socket.absolute()))}",
-            "--health-server-address", f"127.0.0.1:{health_port}",
-            "--port", str(port), "--isolation", "process", *secret,
-        ]  # fmt: skip
-        executor = [
-            str(tools / "flower-superexec"), "--insecure",
-            "--runtime-api-address", f"127.0.0.1:{port}", *secret,
-        ]  # fmt: skip
-        return {"supernode": supernode, "executor": executor}
-
-    def commands(self, health_port: int) -> dict[str, list[str]]:
-        """Name -> command line of each process; no secret is in one."""
-        return {"guard": self.guard(), **self.flower(health_port)}
-
-
-def up(folder: Path, health_port: int = HEALTH_PORT, *, one_user: bool = False) -> None:
+def up(
+    folder: Path,
+    health_port: int = HEALTH_PORT,
+    *,
+    allow_root: bool = False,
+    patience: float = PATIENCE,
+    supervisor: Callable[..., Supervisor] = Supervisor,
+) -> None:
     """Run a site's node until SIGTERM or SIGINT, as two users if its folder is of two.
 
     Args:
-        one_user: Whether root insists on running all of it as root.
+        allow_root: Whether root insists on running all of it as root.
+        patience: Seconds in which a port may become free that a process of before still holds.
+        supervisor: Keeps the processes running.
     Raises:
         ConfigError: Something is missing or wrong.
         ExposedError: Others can reach what is the site's own.
         LaunchError: The consortium's code would run as root, or this is not root and has to be.
         NodeError: The node is up already, or its health port is taken.
     """
-    from client.node.starting import Start, require  # which knows nodes, too
-
     node = Node(folder)
-    require(Start(folder, health_port, one_user=one_user, patience=PATIENCE))
+    require(Start(folder, health_port, allow_root=allow_root, patience=patience))
     log.warning("%s", separation(folder))
     for place in (node.socket.parent, node.secret.parent):
         place.mkdir(exist_ok=True, parents=True, mode=0o700)
@@ -178,12 +55,12 @@ def up(folder: Path, health_port: int = HEALTH_PORT, *, one_user: bool = False) 
         replace_file(node.facts, json.dumps(facts).encode())
 
     try:
-        _supervise(node, commands, folder / "logs", note)
+        _supervise(node, commands, folder / "logs", note, supervisor)
     finally:
         node.facts.unlink(missing_ok=True)
 
 
-def node_alone(folder: Path, health_port: int = HEALTH_PORT, *, one_user: bool = False) -> None:
+def node_alone(folder: Path, health_port: int = HEALTH_PORT, *, allow_root: bool = False) -> None:
     """Run Flower's processes as the node's user until SIGTERM or SIGINT; for service managers.
 
     Raises:
@@ -191,9 +68,7 @@ def node_alone(folder: Path, health_port: int = HEALTH_PORT, *, one_user: bool =
         LaunchError: This is neither the node's user nor root.
         NodeError: The health port is taken.
     """
-    from client.node.starting import free_health_port
-
-    refuse_root(folder, one_user=one_user)
+    refuse_root(folder, allow_root=allow_root)
     act_as_node(folder)
     node = Node(folder)
     free_health_port(health_port, PATIENCE)
@@ -207,26 +82,15 @@ def _supervise(
     commands: dict[str, list[str]],
     logs: Path,
     note: Callable[[Supervisor], None],
+    make: Callable[..., Supervisor] = Supervisor,
 ) -> None:
     users = users_of(node.folder)
     new_secret(node.secret, users)
     how = {name: options(name, node.folder, users) for name in commands}
-    supervisor = Supervisor(commands, logs, how)
+    supervisor = make(commands, logs, how)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
     supervisor.run(note)
-
-
-def running(folder: Path) -> dict[str, Any] | None:
-    """Facts of a node that is up, None if it is not."""
-    try:
-        facts: dict[str, Any] = json.loads(Node(folder).facts.read_bytes())
-        with suppress(PermissionError):  # it is somebody else's, and runs
-            os.kill(facts["pid"], 0)
-        started = Path(f"/proc/{facts['pid']}/cmdline").read_bytes()
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return facts if b"fedmedformer" in started or b"simulations.cli" in started else None
 
 
 def down(folder: Path) -> None:

@@ -121,6 +121,7 @@ class Supervisor:
         commands: Name -> command line.
         logs: Folder of their logs.
         options: Name -> further arguments of `subprocess.Popen`, `env` among them.
+        backoff: Seconds before a process that ended is started again, longer each time.
     """
 
     def __init__(
@@ -128,10 +129,12 @@ class Supervisor:
         commands: Mapping[str, Sequence[str]],
         logs: Path,
         options: Mapping[str, Mapping[str, Any]] | None = None,
+        backoff: Sequence[float] = BACKOFF,
     ) -> None:
         self._commands = commands
         self._logs = logs
         self._options = options or {name: {"env": os.environ} for name in commands}
+        self._backoff = backoff
         self._stopped = threading.Event()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._starts = dict.fromkeys(commands, 0)
@@ -166,7 +169,7 @@ class Supervisor:
                     end([self._running.pop(name)], patience=0)  # what is left of its group
                     if now - began[name] > SETTLED:
                         self._starts[name] = 1
-                    wait = BACKOFF[min(self._starts[name], len(BACKOFF)) - 1]
+                    wait = self._backoff[min(self._starts[name], len(self._backoff)) - 1]
                     due[name] = now + wait
                     file = self._logs / f"{name}.log"
                     log.warning("%s ended with %d: again in %g s; see %s", name, code, wait, file)

@@ -4,42 +4,45 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from medformer.common.actions import Action, add_actions, run_action
+
 WORDS = ("modalities", "anatomies", "stems", "domains")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `fedmedformer model`."""
+    """Add the actions of `fedmedformer model`."""
     parser.epilog = "example: fedmedformer model info runs/quickstart/model.safetensors"
-    commands = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    add_actions(parser, ACTIONS)
 
-    def command(name: str, help_: str, example: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help_, description=f"{help_}.")
-        sub.add_argument("file", type=Path, metavar="FILE", help="a model.safetensors")
-        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
-                         help="show the traceback of an error")  # fmt: skip
-        sub.epilog = f"example: fedmedformer model {name} {example}"
-        return sub
 
-    info = command("info", "print a model file's card and vocabulary", "model.safetensors")
-    info.add_argument("--json", action="store_true", help="print JSON instead of text")
-    export = command(
-        "export",
-        "write a checked program for one kind of image",
-        "model.safetensors --out chest.onnx --modality chest-xray --anatomy chest --size 28",
-    )
-    _export_arguments(export)
-    extend = command(
-        "extend",
-        "add modalities, anatomies, stems or domains; old answers stay",
-        "model.safetensors --modality mri --stem 3d-2 --out larger.safetensors",
-    )
-    extend.add_argument("--out", type=Path, required=True, help="the larger model's file")
+def run(arguments: argparse.Namespace) -> None:
+    """Carry out the chosen action, which prints what it wrote.
+
+    Raises:
+        MedFormerError: The action failed; the text says why and what to do.
+    """
+    run_action(ACTIONS, arguments)
+
+
+def _file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="a model.safetensors")
+
+
+def _configure_info(parser: argparse.ArgumentParser) -> None:
+    _file(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def _configure_extend(parser: argparse.ArgumentParser) -> None:
+    _file(parser)
+    parser.add_argument("--out", type=Path, required=True, help="the larger model's file")
     for name, one in zip(WORDS, ("modality", "anatomy", "stem", "domain"), strict=True):
-        extend.add_argument(f"--{one}", nargs="+", default=[], metavar="NAME", dest=name)
-    extend.add_argument("--seed", type=int, default=0, help="of what can be copied from nowhere")
+        parser.add_argument(f"--{one}", nargs="+", default=[], metavar="NAME", dest=name)
+    parser.add_argument("--seed", type=int, default=0, help="of what can be copied from nowhere")
 
 
-def _export_arguments(parser: argparse.ArgumentParser) -> None:
+def _configure_export(parser: argparse.ArgumentParser) -> None:
+    _file(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="X",
                         help="ends in .pt2, .onnx or .safetensors; X.md, X.json too")  # fmt: skip
     parser.add_argument("--format", choices=("torch", "onnx", "safetensors"), dest="kind",
@@ -55,11 +58,6 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
                         "are a mean over mirror images too")  # fmt: skip
     parser.add_argument("--non-private", action="store_true", dest="non_private",
                         help="export although the card says dp: none")  # fmt: skip
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Do what was asked; each action prints what it wrote."""
-    {"info": _info, "export": _export, "extend": _extend}[arguments.action](arguments)
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -110,3 +108,29 @@ def _extend(arguments: argparse.Namespace) -> None:
     larger = extend(load(arguments.file), **words, seed=arguments.seed)
     save(larger, arguments.out, read_header(arguments.file).card)
     print(arguments.out)
+
+
+ACTIONS = (
+    Action(
+        "info",
+        "print a model file's card and vocabulary",
+        "model info model.safetensors",
+        _configure_info,
+        _info,
+    ),
+    Action(
+        "export",
+        "write a checked program for one kind of image",
+        "model export model.safetensors --out chest.onnx --modality chest-xray --anatomy chest "
+        "--size 28",
+        _configure_export,
+        _export,
+    ),
+    Action(
+        "extend",
+        "add modalities, anatomies, stems or domains; old answers stay",
+        "model extend model.safetensors --modality mri --stem 3d-2 --out larger.safetensors",
+        _configure_extend,
+        _extend,
+    ),
+)

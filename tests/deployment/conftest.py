@@ -83,7 +83,7 @@ class Consortium:
             )  # fmt: skip
 
     def site_up(self, name: str) -> None:
-        self.start(name, "site", "up", name, "--one-user", "--health-port", str(free_port()))
+        self.start(name, "site", "up", name, "--allow-root", "--health-port", str(free_port()))
 
     def node(self, key: Path, authority: Path, folder: Path, port: int | None = None) -> str:
         """What a SuperNode with this key and authority says in so many seconds; it goes on trying,

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from client.node.supervise import Node, Supervisor
+from client.node.folder import Node
+from medformer.common.processes import Supervisor
 from medformer.errors import MedFormerError
 from medformer.library.model_file import is_secret
 from server.consortium.bundle import write_app

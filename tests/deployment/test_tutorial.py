@@ -51,7 +51,7 @@ class Reader:
     def type(self, line: str) -> str:
         """Run a line, and remember what it tells people to remember."""
         if "site check" in line:
-            line += f" --health-port {free_port()}" + (" --one-user" if os.getuid() == 0 else "")
+            line += f" --health-port {free_port()}" + (" --allow-root" if os.getuid() == 0 else "")
         done = self._run(line)
         assert done.returncode == 0, (line, done.stdout, done.stderr)
         return self._noted(line, done.stdout)

@@ -15,7 +15,7 @@ from client.data.errors import Unusable
 from client.data.fit import fit, padded, padded_mask
 from client.data.load import read
 from client.data.sources import Folder
-from client.node.checks import _data
+from client.node.check.records import check_data
 from medformer.config import UNLABELLED, Task
 from medformer.images import SIDES
 from tests.helpers.pictures import FINDING, class_folders, draw, folder_site
@@ -66,7 +66,7 @@ def test_pictures_of_28_pixels_lose_none(tmp_path: Path):
     card = data_card(site)
     assert [(s.padded, s.reduced, round(s.padding, 3)) for s in card.splits] == [(4, 0, 0.234)] * 3
     assert "4 (up to 23 %)" in as_text(card)
-    notes = [line.text for line in _data(card) if line.state == "NOTE"]
+    notes = [line.text for line in check_data(card) if line.state == "NOTE"]
     assert any("up to 23 % of an image repeats its edge" in note for note in notes)
     exact = data_card(folder_site(tmp_path, multiple=4))
     assert exact.splits[0].shapes == {"28x28": 4}

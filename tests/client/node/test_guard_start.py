@@ -9,8 +9,9 @@ import pytest
 
 from client.data.errors import DataError
 from client.guard import Guard
+from client.guard_rpc import server
 from client.guard_rpc.__main__ import _serve
-from client.guard_rpc.server import ServiceError
+from client.node.permissions import ExposedError
 from client.privacy.noise import SecureNoise
 from client.site import Site
 from tests.conftest import OPEN, write_site
@@ -21,8 +22,6 @@ def test_a_list_of_the_withdrawn_that_is_missing_or_anybodys_stops_the_start(
 ):
     """At the start it is said aloud; in a round it could only leave out everybody."""
     monkeypatch.setattr(sys, "prefix", str(Path(__file__).parents[3]))
-    monkeypatch.setattr("client.node.permissions.only_ours", lambda path: seen.append(path))
-    seen: list[Path] = []
     file = tmp_path / "withdrawn.txt"
     own = write_site(site.model_copy(update={"withdrawn": file}), tmp_path)
     (tmp_path / "policy.yaml").write_text(OPEN.model_dump_json())
@@ -36,14 +35,8 @@ def test_a_list_of_the_withdrawn_that_is_missing_or_anybodys_stops_the_start(
         _serve(arguments, stopped)
     file.write_text("p1")
     _serve(arguments, stopped)
-    assert file in seen
-
-    def refuse(path: Path) -> None:
-        if path == file:
-            raise ServiceError("others can write there")
-
-    monkeypatch.setattr("client.node.permissions.only_ours", refuse)
-    with pytest.raises(ServiceError, match="others can write there"):
+    file.chmod(0o666)
+    with pytest.raises(ExposedError, match=r"withdrawn\.txt: others can write there"):
         _serve(arguments, stopped)
 
 
@@ -60,8 +53,7 @@ def test_each_round_of_a_deployment_has_a_key_of_its_own(
         __enter__ = __exit__ = lambda *_: None
 
     monkeypatch.setattr(sys, "prefix", str(Path(__file__).parents[3]))
-    monkeypatch.setattr("client.node.permissions.only_ours", lambda _: None)
-    monkeypatch.setattr("client.guard_rpc.server.GuardService", Service)
+    monkeypatch.setattr(server, "GuardService", Service)
     (tmp_path / "policy.yaml").write_text(OPEN.model_dump_json())
     stopped = threading.Event()
     stopped.set()

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from client.node import supervise as node
+from client.node.folder import Node, NodeError, running
 from client.node.joining import init
 from client.node.permissions import ExposedError
-from client.node.supervise import Node, NodeError
 from medformer.common import processes
 from medformer.common.processes import Supervisor
 from medformer.errors import ConfigError
@@ -25,6 +25,8 @@ from server.consortium.hub import new_signer, sign_kit, signer_of
 from server.protocol import fingerprint, key_id
 from simulations.cli import main
 from tests.helpers.patience import PATIENCE, waited
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -107,7 +109,7 @@ def test_what_is_missing_is_named_before_anything_starts(folder: Path, harm, rea
     """With what to do about it."""
     harm(folder)
     with pytest.raises((ConfigError, ExposedError), match=reason):
-        node.up(folder, 9194, one_user=True)
+        node.up(folder, 9194, allow_root=True)
     assert not (folder / "run").exists()
 
 
@@ -121,14 +123,13 @@ def test_a_kit_of_somebody_else_is_refused(folder: Path):
 
 
 def test_a_process_that_ends_is_started_again_and_all_end_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ):
     """kill -9 of one leaves the other alone; children of a process end with it."""
-    monkeypatch.setattr(processes, "BACKOFF", (0.05, 0.05))
     child = "import subprocess; subprocess.run(['sleep', '99'])"
     commands = {"a": [sys.executable, "-c", "import time; time.sleep(99)"],
                 "b": [sys.executable, "-c", child]}  # fmt: skip
-    supervisor = Supervisor(commands, tmp_path / "logs")
+    supervisor = Supervisor(commands, tmp_path / "logs", backoff=(0.05,))
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     try:
@@ -154,13 +155,12 @@ def _group(pid: int) -> int | None:
 
 
 def test_a_process_that_cannot_start_waits_longer_each_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ):
     """And what it said is in its log."""
-    monkeypatch.setattr(processes, "BACKOFF", (0.05, 0.3, 30.0))
     starts: list[float] = []
     supervisor = Supervisor({"bad": [sys.executable, "-c", "print('why'); raise SystemExit(3)"]},
-                            tmp_path / "logs")  # fmt: skip
+                            tmp_path / "logs", backoff=(0.05, 0.3, 30.0))  # fmt: skip
     thread = threading.Thread(target=supervisor.run, args=(lambda _: starts.append(time.time()),))
     thread.start()
     try:
@@ -180,7 +180,7 @@ def test_a_node_that_is_not_up_is_said_to_be_down(folder: Path, capsys: pytest.C
     assert main(["site", "down", str(folder)]) == 1
     (folder / "run").mkdir()
     (folder / "run" / "node.json").write_text('{"pid": 1, "health_port": 1}')
-    assert node.running(folder) is None
+    assert running(folder) is None
     with pytest.raises(NodeError, match="not up"):
         node.down(folder)
 
@@ -189,18 +189,13 @@ def test_a_port_that_is_taken_is_said_before_anything_starts(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """gRPC would share it, and two nodes would answer for each other."""
-    monkeypatch.setattr(node, "PATIENCE", 0.0)
-    monkeypatch.setattr(Node, "check", lambda _: None)
-    monkeypatch.setattr(
-        "client.node.starting.installed_code", lambda _: None
-    )  # this checkout is not
+    monkeypatch.setattr(sys, "prefix", str(ROOT))  # as if this checkout were installed there
     started: list[object] = []
-    monkeypatch.setattr(node, "Supervisor", lambda *known: started.append(known))
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with pytest.raises(NodeError, match=f"port {port} .* is taken.*--health-port"):
-        node.up(folder, port, one_user=True)
+        node.up(folder, port, allow_root=True, patience=0, supervisor=started.append)
     server.stop(None).wait()
     assert not started
 

@@ -158,9 +158,7 @@ def test_the_guard_does_not_start(
     site: Site, tmp_path: Path, harm: str, said: str, monkeypatch: pytest.MonkeyPatch
 ):
     """And does once that is repaired."""
-    monkeypatch.setattr(
-        "client.node.permissions.installed_code", lambda _: None
-    )  # this checkout is not
+    monkeypatch.setattr(sys, "prefix", str(Path(__file__).parents[3]))  # as if installed there
     places = {"state": tmp_path / "state", "ledger": tmp_path / "state" / FILE,
               "key": tmp_path / "node.key", "site": tmp_path / "site.yaml"}  # fmt: skip
     places["state"].mkdir(mode=0o700)

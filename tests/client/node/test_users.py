@@ -17,12 +17,12 @@ import pytest
 
 from client.node import supervise as node
 from client.node import users
+from client.node.folder import Node
 from client.node.joining import init
 from client.node.launch import LaunchError, environment, new_secret, options
-from client.node.supervise import Node
 from client.node.users import User, Users, check_layout, separate, users_of
 from client.site import load_site
-from medformer.common.processes import KEEP_MEMORY
+from medformer.common.processes import KEEP_MEMORY, Supervisor
 from medformer.errors import ConfigError
 from server.protocol import Phase, Schedule
 from simulations.cli import main
@@ -477,9 +477,8 @@ def test_roots_check_reads_records_as_the_guard(folder: Path):
         os.chown(place, 0, TWO.guard.gid)
         place.chmod(0o750 if place.is_dir() else 0o640)
     (folder / "records/train/ill/closed.png").chmod(0o600)
-    code = (
-        "import sys, encodings.utf_8_sig, client.node.checks, client.data.card.content, PIL.Image\n"
-    )
+    code = "import sys, encodings.utf_8_sig, PIL.Image\n"
+    code += "import client.node.check.run, client.data.card.content\n"
     code += "from simulations.cli import main\n"
     code += "PIL.Image.init(); sys.exit(main(sys.argv[1:]))"  # this Python may be closed to others
     done = subprocess.run(
@@ -509,13 +508,17 @@ def test_two_users_are_two():
         User.named("root")
 
 
+class Idle(Supervisor):
+    """Starts nothing."""
+
+    def run(self, *_: object, **__: object) -> None:
+        """End at once."""
+
+
 def test_one_user_is_said_plainly(one: Path, monkeypatch: pytest.MonkeyPatch, caplog):
     """When it starts, and by `site check`."""
-    monkeypatch.setattr(node.Supervisor, "run", lambda *_: None)
-    monkeypatch.setattr(
-        "client.node.starting.installed_code", lambda _: None
-    )  # this checkout is not
-    node.up(one, one_user=True)
+    monkeypatch.setattr(sys, "prefix", str(ROOT))  # as if this checkout were installed there
+    node.up(one, allow_root=True, supervisor=Idle)
     assert "guard and node run as one user" in caplog.text
 
 
@@ -523,7 +526,7 @@ def test_a_users_file_that_cannot_be_read_is_no_folder_of_one_user(one: Path):
     """That would start both as whoever is there."""
     (one / "users.json").write_text("{}")
     with pytest.raises(ConfigError, match="does not say who guard and node are"):
-        node.up(one, one_user=True)
+        node.up(one, allow_root=True)
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="for those who are not root")

@@ -16,7 +16,7 @@ from client.data.dicom.headers.census import Census, census
 from client.data.dicom.headers.deidentified import Told
 from client.data.folder.table import TABLE, from_table
 from client.data.sources import Dicom
-from client.node.check_line import Check
+from client.node.check.line import Check
 from client.site import Site
 
 NAMED = 6

@@ -1,33 +1,39 @@
 """`fedmedformer site check`: a line a check, and each fails when what it claims is not so."""
 
 import json
+import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from client.data.card.content import data_card
 from client.ledger.ledger import Ledger
-from client.node import checks, starting
 from client.node import supervise as node
-from client.node.check_line import Check
-from client.node.checks import Place, at_start, every
+from client.node.check.line import Check
+from client.node.check.machine import check_disk
+from client.node.check.place import Place
+from client.node.check.records import check_packages
+from client.node.check.run import at_start, every
+from client.node.folder import Node, NodeError
 from client.node.joining import init
 from client.node.launch import LaunchError
 from client.node.permissions import ExposedError
-from client.node.supervise import Node
 from client.site import load_site
-from medformer.errors import MedFormerError
+from medformer.errors import ConfigError, MedFormerError
 from server.consortium.provision import provision
 from simulations.cli import main
 from tests.client.ledger.test_ledger import plan
 from tests.helpers.pictures import draw
 from tests.helpers.tls import answering
 
+ROOT = Path(__file__).parents[4]
 SITE = """\
 name: north
 domain: {name: north, modality: chest-xray, anatomy: chest, channels: 1}
@@ -36,6 +42,10 @@ data: {source: folder, path: RECORDS}
 privacy: {unit: patient, epsilon: 3, epsilon_budget: 9, delta: 1.0e-5, n_public: 100}
 """
 POLICY = "objectives: [supervised, inpainting]\nmax_epsilon_per_run: 3\n"
+
+
+def never(*_: object) -> NoReturn:
+    pytest.fail("it starts")
 
 
 def free_port() -> int:
@@ -59,8 +69,7 @@ def north(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A hospital that has done everything, with six pictures and the kit; nobody serves."""
     for name in ("HTTPS_PROXY", "ALL_PROXY", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    for module in (checks, starting):
-        monkeypatch.setattr(module, "installed_code", lambda _: None)  # this checkout is not
+    monkeypatch.setattr(sys, "prefix", str(ROOT))  # as if this checkout were installed there
     folder, records = tmp_path / "north", tmp_path / "records"
     rows = ["file,finding,patient,split"]
     for i, split in enumerate(("train", "train", "train", "train", "val", "test")):
@@ -77,13 +86,13 @@ def north(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def looked(folder: Path, *, offline: bool = True) -> list[Check]:
     site = load_site(folder / "site.yaml")
-    place = Place(site, folder, one_user=True, health_port=free_port())
+    place = Place(site, folder, allow_root=True, health_port=free_port())
     return list(every(place, data_card(site), at_start(place), offline=offline))
 
 
 def checking(target: Path) -> list[str]:
     """The command, as for a node that is to be started with the same options."""
-    return ["site", "check", str(target), "--one-user", "--health-port", str(free_port())]
+    return ["site", "check", str(target), "--allow-root", "--health-port", str(free_port())]
 
 
 def edited(file: Path, old: str, new: str) -> None:
@@ -233,28 +242,23 @@ def test_each_mistake_is_found_by_its_check(north: Path, harm: Harm, name: str, 
     assert not [line for line in found if line.name == "start"]
 
 
-def test_a_full_disk_is_found(north: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_is_found(north: Path):
     """Against what a run may need."""
-    usage = shutil.disk_usage(north)
-    short = usage._replace(free=checks.NEEDED - 1)
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda _: short)
-    (line,) = [line for line in looked(north) if line.state == "FIX"]
-    assert line.name == "disk"
-    assert "1023 MiB are free, and a run may need 1024 MiB" in line.text
+    place = Place(load_site(north / "site.yaml"), north)
+    with pytest.raises(ConfigError, match=r"MiB are free, and a run may need 1073741824 MiB"):
+        list(check_disk(place, needed=2**50))
+    (line,) = check_disk(place, needed=0)
+    assert line.state == "OK"
 
 
 @pytest.mark.parametrize(("source", "package"), [("dicom", "pydicom"), ("nifti", "nibabel")])
-def test_a_missing_package_is_named(
-    north: Path, monkeypatch: pytest.MonkeyPatch, source: str, package: str
-):
+def test_a_missing_package_is_named(north: Path, source: str, package: str):
     """With the extra that brings it."""
     pytest.importorskip(package)
     edited(north / "site.yaml", "source: folder", f"source: {source}")
-    real = checks.find_spec
     (line,) = [line for line in looked(north) if line.name == "packages"]
     assert line.state == "OK"
-    monkeypatch.setattr(checks, "find_spec", lambda n: None if n == package else real(n))
-    (line,) = [line for line in looked(north) if line.name == "packages"]
+    (line,) = check_packages(Place(load_site(north / "site.yaml"), north), lambda _: None)
     assert line.state == "FIX"
     assert f"pip install 'fedmedformer[{source}]'" in line.text
 
@@ -270,11 +274,11 @@ def test_a_folder_that_is_not_there_is_said_once(north: Path):
 
 
 def test_the_command_to_start_has_the_options_that_were_checked(north: Path):
-    """It is typed as it stands, and without --one-user root would be refused."""
+    """It is typed as it stands, and without --allow-root root would be refused."""
     port = free_port()
-    place = Place(load_site(north / "site.yaml"), north, one_user=True, health_port=port)
+    place = Place(load_site(north / "site.yaml"), north, allow_root=True, health_port=port)
     (said,) = [line.text for line in at_start(place) if line.name == "start"]
-    assert said == f"fedmedformer site up {north} --health-port {port} --one-user"
+    assert said == f"fedmedformer site up {north} --health-port {port} --allow-root"
 
 
 def test_a_hospital_without_a_kit_is_told_the_next_command(north: Path):
@@ -409,27 +413,24 @@ UP: list[tuple[str, Harm, str, str]] = [
 
 @pytest.mark.parametrize(("harm", "name", "said"), [u[1:] for u in UP], ids=[u[0] for u in UP])
 def test_what_the_check_says_of_the_start_up_says_too(
-    north: Path, monkeypatch: pytest.MonkeyPatch, harm: Harm, name: str, said: str
+    north: Path, harm: Harm, name: str, said: str
 ):
     """One list of conditions: where one has a FIX, the other refuses, and the other way round."""
-    monkeypatch.setattr(node, "Supervisor", lambda *_: pytest.fail("it starts"))
     harm(north)
     folder = north if north.exists() else next(
         f for f in north.parent.iterdir() if (f / "node.key").exists())  # fmt: skip
     fixes = [line for line in looked(folder) if line.state == "FIX"]
     assert [line for line in fixes if line.name == name and re.search(said, line.text)], fixes
     with pytest.raises(MedFormerError):
-        node.up(folder, free_port(), one_user=True)
+        node.up(folder, free_port(), allow_root=True, supervisor=never)
 
 
 def test_code_that_is_not_installed_does_not_start(north: Path, monkeypatch: pytest.MonkeyPatch):
     """The guard would end at once, and be started again for ever; both say it, the check once."""
-    monkeypatch.undo()
     monkeypatch.setattr(sys, "prefix", str(north / "venv"))
-    monkeypatch.setattr(node, "Supervisor", lambda *_: pytest.fail("it starts"))
     (line,) = [line for line in looked(north) if line.state == "FIX"]
     with pytest.raises(ExposedError, match="installed code only") as error:
-        node.up(north, free_port(), one_user=True)
+        node.up(north, free_port(), allow_root=True, supervisor=never)
     assert (line.name, line.text) == ("code", str(error.value))
 
 
@@ -437,36 +438,37 @@ def test_a_port_that_is_taken_and_root_are_found_by_both(
     north: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """With the option that helps; as `site up` will be given them."""
-    monkeypatch.setattr(node, "PATIENCE", 0.0)
     site = load_site(north / "site.yaml")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        (line,) = at_start(Place(site, north, one_user=True, health_port=port))[-1:]
+        (line,) = at_start(Place(site, north, allow_root=True, health_port=port))[-1:]
         assert (line.name, line.state) == ("port", "FIX")
         assert f"port {port} of this machine is taken" in line.text
-        with pytest.raises(node.NodeError, match="--health-port") as error:
-            node.up(north, port, one_user=True)
+        with pytest.raises(NodeError, match="--health-port") as error:
+            node.up(north, port, allow_root=True, patience=0)
         assert str(error.value) == line.text
-    monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr("client.node.launch.users_of", lambda _: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     found = at_start(Place(site, north, health_port=free_port()))
     assert [(c.name, c.state) for c in found if c.state == "FIX"] == [("user", "FIX")]
-    with pytest.raises(LaunchError, match="insist with --one-user") as refused:
+    with pytest.raises(LaunchError, match="insist with --allow-root") as refused:
         node.up(north, free_port())
     assert str(refused.value) == found[-1].text
 
 
-def test_a_node_that_is_up_is_no_mistake(north: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_node_that_is_up_is_no_mistake(north: Path):
     """Its own port is not taken by somebody else."""
-    monkeypatch.setattr("client.node.starting.running", lambda _: {"pid": 7})
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    code = [sys.executable, "-c", "import time; time.sleep(60)", "fedmedformer"]
+    with subprocess.Popen(code) as up, socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
+        (north / "run").mkdir()
+        (north / "run" / "node.json").write_text(f'{{"pid": {up.pid}, "health_port": {port}}}')
         site = load_site(north / "site.yaml")
-        (line,) = at_start(Place(site, north, one_user=True, health_port=port))[-1:]
+        (line,) = at_start(Place(site, north, allow_root=True, health_port=port))[-1:]
+        with pytest.raises(NodeError, match="is up already"):
+            node.up(north, free_port(), allow_root=True)
+        up.kill()
     assert (line.name, line.state) == ("start", "NOTE")
-    assert "is up already (process 7)" in line.text
-    with pytest.raises(node.NodeError, match="is up already"):
-        node.up(north, free_port(), one_user=True)
+    assert f"is up already (process {up.pid})" in line.text
 
 
 def test_a_door_whose_superlink_is_away_is_no_server(north: Path):

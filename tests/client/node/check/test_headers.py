@@ -15,7 +15,7 @@ from client.data.card.content import data_card
 from client.data.dicom.headers.confidential import OTHERS, PATIENT, PLACES
 from client.data.dicom.headers.deidentified import Told, stands_for_nobody
 from client.data.sources import Dicom
-from client.node.check_headers import lines, one_patient
+from client.node.check.headers import lines, one_patient
 from client.site import Privacy, Site
 from medformer.config import Domain, Task
 from tests.helpers.encoded import IMAGE, encoded, plain, stored

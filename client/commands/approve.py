@@ -1,0 +1,76 @@
+"""`fedmedformer site approve`: the screen on which a hospital says yes to a run."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medformer.common.actions import Action
+
+if TYPE_CHECKING:
+    from client.ledger.ledger import Ledger
+    from client.site import Site
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("site", type=Path, metavar="SITE.yaml", help="what the site declares")
+    parser.add_argument("state", type=Path, metavar="STATE", help="the site's state folder")
+    parser.add_argument("run", nargs="?", metavar="RUN", help="id of a run (default: all)")
+    parser.add_argument("--yes", action="store_true", help="approve RUN instead of showing it")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    """Show the runs that wait, in plain words, or approve one of them.
+
+    Raises:
+        LedgerError: The ledger cannot be used.
+        BadRequest: No such run waits.
+    """
+    import getpass
+
+    from client.ledger.ledger import Ledger
+    from client.node.launch import act_as_guard
+    from client.site import load_site
+
+    who = getpass.getuser()  # before this process becomes the guard's user
+    site = load_site(arguments.site)
+    act_as_guard(arguments.site.parent)
+    with Ledger.of(site, arguments.state) as ledger:
+        if arguments.yes:
+            ledger.approve(arguments.run or "", who)
+            print(f"approved: {arguments.run}. The server asks again by itself")
+        else:
+            _show(arguments, site, ledger)
+
+
+def _show(arguments: argparse.Namespace, site: "Site", ledger: "Ledger") -> None:
+    """Print a summary of each run that waits, and the command that approves it."""
+    from client.policy import summary
+    from client.privacy.plan import solve
+    from medformer.config import ModelConfig
+    from server.protocol import Schedule
+
+    waiting = ledger.waiting(arguments.run)
+    for run_id, (text, model) in sorted(waiting.items()):
+        schedule = Schedule.model_validate_json(text)
+        config = ModelConfig.model_validate_json(model)
+        plan = solve(schedule, site.privacy, site.tasks)
+        print(f"run {run_id}")
+        spent, budget = ledger.spent()[0], ledger.budget()[0]
+        print(summary(site, schedule, config, plan, spent, budget))
+        print(
+            f"To say yes: fedmedformer site approve {arguments.site} {arguments.state} "
+            f"{run_id} --yes"
+        )
+    if not waiting:
+        print("no run waits for approval")
+
+
+ACTIONS = (
+    Action(
+        "approve",
+        "show the runs that wait for this site's approval, or approve one; reads no record",
+        "site approve north/site.yaml north/state 5d0c... --yes",
+        _configure,
+        _run,
+    ),
+)

@@ -1,0 +1,124 @@
+"""`fedmedformer site ledger`: what the site's privacy has cost so far."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medformer.common.actions import Action, add_actions, run_action
+
+if TYPE_CHECKING:
+    from client.ledger.chain import Row
+
+
+def _state(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "state", type=Path, metavar="STATE", help="the site's state folder, or a ledger file"
+    )
+
+
+def _read(arguments: argparse.Namespace) -> "list[Row]":
+    """Read the ledger as the guard's user, who owns it."""
+    from client.ledger import export as ledger_file
+    from client.node.launch import act_as_guard
+
+    act_as_guard(arguments.state.parent)
+    return ledger_file.read(arguments.state)
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    """Print budget and runs.
+
+    Raises:
+        LedgerError: There is no ledger, or its chain is broken.
+    """
+    from client.ledger.export import as_text
+
+    print(as_text(_read(arguments)))
+
+
+def _configure_verify(parser: argparse.ArgumentParser) -> None:
+    _state(parser)
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="report.json of a run: the ledger must hold the row that it names",
+    )
+    parser.add_argument("--site", metavar="NAME", help="this site's name in the report")
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    """Recompute the hash chain.
+
+    Raises:
+        LedgerError: There is no ledger, its chain is broken, or it is older than the report.
+    """
+    from client.ledger.export import held_against
+
+    rows = _read(arguments)
+    if arguments.report:
+        held_against(rows, arguments.report, arguments.site)
+    newest = f", newest {rows[-1].hash}" if rows else ""
+    print(f"{len(rows)} rows, chain intact{newest}")
+
+
+def _configure_export(parser: argparse.ArgumentParser) -> None:
+    _state(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    """Write all rows as JSON lines.
+
+    Raises:
+        LedgerError: There is no ledger, or its chain is broken.
+    """
+    from client.ledger import export as ledger_file
+
+    rows = ledger_file.read(arguments.state)  # as whoever calls: the guard may not write to --out
+    ledger_file.export(rows, arguments.out)
+    print(f"{len(rows)} rows: {arguments.out}")
+
+
+VERBS = (
+    Action(
+        "show",
+        "print the budget, what is left of it, and every run",
+        "site ledger show north/state",
+        _state,
+        _show,
+    ),
+    Action(
+        "verify",
+        "recompute the hash chain of the ledger or of an export",
+        "site ledger verify north/state --report report.json --site north",
+        _configure_verify,
+        _verify,
+    ),
+    Action(
+        "export",
+        "write all rows as JSON lines",
+        "site ledger export north/state --out ledger.jsonl",
+        _configure_export,
+        _export,
+    ),
+)
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    add_actions(parser, VERBS, dest="verb", metavar="VERB")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    run_action(VERBS, arguments, dest="verb")
+
+
+ACTIONS = (
+    Action(
+        "ledger",
+        "show, verify or export what the site's privacy has cost so far; reads no record",
+        "site ledger show north/state",
+        _configure,
+        _run,
+    ),
+)

@@ -1,0 +1,81 @@
+"""The lines of `site check` about what a run may cost and compute: ledger and policy."""
+
+from client.ledger import export as ledger_file
+from client.ledger.anchor import held_by_anchor
+from client.ledger.chain import FILE
+from client.ledger.ledger import registrable
+from client.node.check.line import Check
+from client.node.check.place import Lines, Place
+from client.policy import load_policy
+from client.privacy.composition import Budget, Cost
+from medformer.common.rounding import digits_down, exact, percent_down, rounded_down
+from medformer.errors import ConfigError
+
+
+def check_budget(place: Place) -> Lines:
+    """Check that the ledger is whole and has budget left for another run.
+
+    Raises:
+        ConfigError: The ledger of a site that has trained is missing or empty.
+        LedgerError: The ledger cannot be read, or is older than its anchor.
+    """
+    file, privacy = place.state / FILE, place.site.privacy
+    rows = ledger_file.read(file) if file.exists() else []
+    if not rows and (place.state / "runs").exists():
+        raise ConfigError(
+            f"{file}: is missing or empty, but this site has trained: budget was spent that nobody "
+            "knows of. Restore the newest copy"
+        )
+    if place.site.ledger_anchor is not None:
+        held_by_anchor(rows, place.site.ledger_anchor, file)
+    cohorts = [row.values for row in rows if row.kind == "cohort"]
+    declared = registrable(cohorts, privacy, file)
+    total = declared.total(row.values for row in rows if row.kind == "reservation")
+    runs = sum(row.kind == "reservation" for row in rows)
+    text = f"{runs} runs so far; {_left(declared, total)} for all later ones"
+    one = Cost(privacy.epsilon, privacy.delta, declared.nothing.renyi)
+    if declared.fits(total + one) and declared.used(total) < 1:
+        yield Check("budget", "OK", text)
+    else:
+        yield Check("budget", "FIX", (
+            f"{text}, and one may cost epsilon {exact(privacy.epsilon)}, "
+            f"delta {exact(privacy.delta)}. Spent budget does not come back: lower "
+            "privacy.epsilon and delta for cheaper runs, or end this site's part"
+        ))  # fmt: skip
+
+
+def _left(budget: Budget, total: Cost) -> str:
+    if budget.rule == "rdp":
+        return f"{percent_down(1 - budget.used(total))} of the budget left"
+    epsilon, delta = budget.spent(total)
+    left = max(0.0, budget.epsilon - epsilon), max(0.0, budget.delta - delta)
+    return (
+        f"epsilon {rounded_down(left[0])} of {exact(budget.epsilon)} and delta "
+        f"{digits_down(left[1])} left"
+    )
+
+
+def check_policy(place: Place) -> Lines:
+    """Check that site.yaml and policy.yaml allow at least one run together."""
+    policy, site = load_policy(place.folder / "policy.yaml"), place.site
+    allowed = [name for name in policy.objectives if name in site.objectives]
+    limit = policy.max_epsilon_per_run
+    wrong = []
+    if site.privacy.unit == "image" and not policy.accept_unit_image:
+        wrong.append(
+            "site.yaml protects single images, which policy.yaml does not accept: set unit: "
+            "patient, or accept_unit_image: true where each patient has one image"
+        )
+    if site.privacy.epsilon > limit:
+        wrong.append(
+            f"a run may cost epsilon {exact(site.privacy.epsilon)} in site.yaml and {exact(limit)} "
+            "in policy.yaml: noise is planned for the former, and the run refused for the latter. "
+            f"Set privacy.epsilon: {exact(limit)}"
+        )
+    if not allowed:
+        wrong.append("site.yaml and policy.yaml allow no objective in common: edit one of them")
+    yield from (Check("policy", "FIX", text) for text in wrong)
+    if not wrong:
+        yield Check("policy", "OK", (
+            f"{', '.join(allowed)}; epsilon up to {exact(limit)} a run; approval {policy.approval}"
+        ))  # fmt: skip
