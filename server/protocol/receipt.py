@@ -1,73 +1,216 @@
-"""What a site says that a run may cost its patients: read as hostile as any other answer."""
+"""The receipt of a reservation: what a run may cost the patients of one site.
 
-from typing import Annotated, Any, Literal
+These two classes are the only list of its fields. The site's plan extends them
+(`client.privacy.plan`), the coordinator reads them from a site that it does not trust, and report,
+schema, page and the table of `fedmedformer plan` take names, descriptions and columns from
+`phase_fields`. Whoever adds a field to a phase declares it here and nowhere else.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from server.protocol.messages import ProtocolError
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0, le=2**31)]
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
-class _Phase(_Strict):
-    name: str = Field(max_length=64)
-    rounds: Count
-    steps: Count
+@dataclass(frozen=True)
+class Column:
+    """How a table for people shows a field of a phase."""
+
+    title: str
+    format: str = "d"
+    """Format as Python's `format` takes it. `down`: rounded down, so that no table shows more noise
+    than there is; `text`: as it is."""
+
+
+@dataclass(frozen=True)
+class PhaseReceipt:
+    """The DP steps of one phase that a site has reserved. A field with a `Column` is reported."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    name: Annotated[
+        str,
+        Field(
+            max_length=64,
+            description="Phase of the schedule; `spare`: rounds kept for retraining a lost round; "
+            "`class-balance`: the site's own count of its classes, no round.",
+        ),
+        Column("phase", "text"),
+    ]
+    rounds: Annotated[Count, Field(description="Admitted rounds of the phase."), Column("rounds")]
+    steps: Annotated[
+        Count,
+        Field(description="Admitted DP steps of the phase, all its rounds together."),
+        Column("steps"),
+    ]
     steps_per_round: Count
-    sample_rate: Share
-    noise_multiplier: Positive
-    max_grad_norm: Positive
-    expected_batch_size: Positive
+    """Admitted DP steps of one round; `steps` without rounds."""
+    sample_rate: Annotated[
+        Share,
+        Field(description="Probability with which each unit joins a step, independently."),
+        Column("sample rate", ".4g"),
+    ]
+    noise_multiplier: Annotated[
+        Positive,
+        Field(description="Standard deviation of the noise divided by max_grad_norm; no unit."),
+        Column("noise multiplier", "down"),
+    ]
+    max_grad_norm: Annotated[
+        Positive,
+        Field(
+            description="L2 sensitivity of a step's clipped sum, or of a count, under "
+            "add/remove of one unit."
+        ),
+        Column("max. norm", ".3f"),
+    ]
+    expected_batch_size: Annotated[
+        Positive,
+        Field(description="Public constant that the noisy sum is divided by; units a step."),
+        Column("expected batch", "g"),
+    ]
 
 
-class _Receipt(_Strict):
+@dataclass(frozen=True)
+class Receipt:
+    """What one run may cost at one site: public constants and epsilon, nothing about records."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
     unit: Literal["image", "patient"]
-    adjacency: str = Field(max_length=200)
+    """The unit of privacy: whose presence is hidden."""
+    adjacency: Annotated[str, Field(max_length=200)]
+    """How two neighbouring data sets differ, in words."""
     delta: Share
     epsilon: Positive
-    phases: list[_Phase] = Field(min_length=1, max_length=1_000, fail_fast=True)
-    progress: list[Annotated[list[Any], Field(min_length=2, max_length=2)]] = Field(
-        max_length=10_000, fail_fast=True
-    )
-    curve: list[
-        Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
-    ] = Field(max_length=1_000, fail_fast=True)
-    accountant: str = Field(max_length=200)
-    steps: Count
+    """The guarantee: epsilon of every admitted step, spare rounds included."""
+    phases: Annotated[
+        tuple[PhaseReceipt, ...], Field(min_length=1, max_length=1_000, fail_fast=True)
+    ]
+    """Every admitted step: the count of the classes first, if there is one, spare rounds last."""
+    progress: Annotated[
+        tuple[tuple[Count, NonNegative], ...], Field(max_length=10_000, fail_fast=True)
+    ]
+    """(round, epsilon of the planned steps up to it), never too small. This is progress, not a
+    guarantee: rounds that were trained again are not in it (`epsilon_so_far`)."""
+    curve: Annotated[
+        tuple[tuple[NonNegative, NonNegative], ...], Field(max_length=1_000, fail_fast=True)
+    ]
+    """(delta, epsilon) of every admitted step. Each pair is guaranteed, all of them at once."""
+    accountant: Annotated[str, Field(max_length=200)]
+    """Method that computed epsilon, with its version."""
+
+    @property
+    def steps(self) -> int:
+        """Admitted steps, spare rounds included."""
+        return sum(p.steps for p in self.phases)
+
+    def to_json(self) -> str:
+        """Return the receipt as JSON: what a site sends, and what its ledger keeps."""
+        return json.dumps({**asdict(self), "steps": self.steps})
+
+
+@dataclass(frozen=True)
+class _Received(Receipt):
+    """A receipt as it arrives, with the total that `to_json` adds."""
+
+    total: Annotated[Count, Field(alias="steps")] = field(kw_only=True)
+
+
+_RECEIVED = TypeAdapter(_Received)
 
 
 def read_receipt(text: str) -> dict[str, Any]:
-    """A receipt (`client.privacy.plan.PrivacyPlan` as JSON) as plain values.
+    """Return a receipt as plain values, checked as any answer of a site that may be hostile.
 
     Raises:
-        ProtocolError: It is none: a field is missing, unknown, of another type or not finite.
+        ProtocolError: A field is missing, unknown, of another type or not finite, or the number of
+            steps is not the sum over the phases.
     """
     try:
-        found = _Receipt.model_validate_json(text)
-        for round_, epsilon in found.progress:
-            if type(round_) is not int or not 0 <= float(epsilon) < float("inf"):
-                raise ValueError("progress is no list of rounds and epsilons")
-    except (ValidationError, ValueError, TypeError) as error:
+        received = _RECEIVED.validate_json(text)
+    except ValidationError as error:
         raise ProtocolError("it is no receipt of a plan") from error
-    return found.model_dump()
+    if received.total != received.steps:
+        raise ProtocolError("it is no receipt of a plan: its steps are not those of its phases")
+    values = asdict(received)
+    del values["total"]
+    return {**values, "steps": received.steps}
+
+
+@dataclass(frozen=True)
+class PhaseField:
+    """A reported field of a phase: its name, meaning, bounds and column."""
+
+    name: str
+    kind: type
+    """str, int or float."""
+    description: str
+    bounds: dict[str, float]
+    """Keywords of JSON Schema, such as {"exclusiveMinimum": 0}."""
+    column: Column
+
+    @property
+    def is_number(self) -> bool:
+        """True if the column holds numbers, which are aligned to the right."""
+        return self.kind is not str
+
+
+_KEYWORDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
+"""Bound of a pydantic field -> keyword of JSON Schema."""
+
+
+def phase_fields(receipt: type[PhaseReceipt] = PhaseReceipt) -> tuple[PhaseField, ...]:
+    """Return the fields of a phase that are reported, in the order of the table's columns."""
+    hints = get_type_hints(receipt, include_extras=True)
+    found = (_phase_field(item.name, hints[item.name]) for item in fields(receipt))
+    return tuple(item for item in found if item is not None)
+
+
+def _phase_field(name: str, hint: Any) -> PhaseField | None:
+    """Read one annotation; None for a field without a column."""
+    kind, *marks = get_args(hint)
+    column = next((mark for mark in marks if isinstance(mark, Column)), None)
+    if column is None:
+        return None
+    infos = [mark for mark in marks if isinstance(mark, FieldInfo)]
+    limits = [limit for info in infos for limit in info.metadata]
+    return PhaseField(
+        name=name,
+        kind=kind,
+        description=next(info.description for info in infos if info.description),
+        bounds={
+            keyword: getattr(limit, bound)
+            for bound, keyword in _KEYWORDS.items()
+            for limit in limits
+            if hasattr(limit, bound)
+        },
+        column=column,
+    )
 
 
 def epsilon_so_far(receipt: dict[str, Any], round_: int, repeated: bool) -> float | None:
-    """What a run has cost up to a round, never too small; None of a receipt without a plan.
+    """Return what a run has cost up to a round, never too small.
 
     A receipt holds the epsilon after some rounds only: between two of them, the next one's. After a
     repeated round and at the end it is the whole run's, which pays for the spare rounds.
 
     Args:
-        receipt: As `read_receipt` gives it.
+        receipt: As `read_receipt` returns it.
         round_: The round that was trained last.
-        repeated: Whether any round up to it was trained more than once.
+        repeated: True if any round up to it was trained more than once.
+    Returns:
+        Epsilon at the receipt's delta; None for a receipt without a plan.
     """
     whole: float | None = receipt.get("epsilon")
     if repeated or whole is None:

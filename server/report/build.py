@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import safe_open
 
 from medformer.errors import MedFormerError
+from server.protocol.receipt import phase_fields
 from server.run.coordinate import CHECKPOINTS, LEDGERS, read_metrics
 from server.run.federation import Federation, PublicSite, load_federation
 
@@ -20,15 +21,7 @@ PICTURES = "pictures.json"
 VOLATILE = ["run_id", "generated_at", "ledger_hashes", "timing"]
 """Fields in which two runs with the same seed may differ."""
 PACKAGES = ("dp-accounting", "fedmedformer", "flwr", "numpy", "opacus", "safetensors", "torch")
-PHASE_FIELDS = (
-    "name",
-    "rounds",
-    "steps",
-    "sample_rate",
-    "noise_multiplier",
-    "max_grad_norm",
-    "expected_batch_size",
-)
+PHASE_FIELDS = tuple(field.name for field in phase_fields())
 FACTS = (
     "rule",
     "epsilon_lifetime",

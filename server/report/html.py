@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from medformer.common.pages import STYLE
 from medformer.common.rounding import percent_up, rounded_down, rounded_up
+from server.protocol.receipt import phase_fields
 from server.report import plots
-from server.report.numbers import scientific
+from server.report.numbers import cell, scientific
 from server.report.template import TEMPLATE
 
 TABLES = (
@@ -37,7 +38,7 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(eps=rounded_up, down=rounded_down, sci=scientific)
+    environment.filters.update(eps=rounded_up, sci=scientific, cell=cell)
     sites, results = report["sites"], report["results"]
     columns = [m for m in plots.MODELS if any(r["model"] == m for r in results)]
     taking_part = [s for s in sites if s["participated"]]
@@ -48,6 +49,7 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
         guarantees=_grouped(taking_part, lambda s: {k: s[k] for k in ("epsilon", "delta")}),
         factor=_factor(taking_part),
         bar=_bar,
+        phase_columns=phase_fields(),
         mechanisms=_grouped(taking_part, lambda s: s["phases"]),
         egress=_grouped(sites, lambda s: {k: s[k] for k in ("released", "not_covered")}),
         columns=columns,

@@ -4,7 +4,16 @@ from decimal import ROUND_CEILING, Decimal
 
 from markupsafe import Markup
 
+from medformer.common.rounding import rounded_down
 from medformer.common.rounding import rounded_up as rounded_up
+from server.protocol.receipt import Column
+
+
+def cell(value: str | float, column: Column) -> str:
+    """Return a field of a receipt's phase as its column shows it."""
+    if isinstance(value, str):
+        return value
+    return rounded_down(value) if column.format == "down" else format(value, column.format)
 
 
 def scientific(value: float) -> Markup:

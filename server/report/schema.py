@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from server.protocol.receipt import PhaseField, phase_fields
+
 Kind = dict[str, Any]
 
 
@@ -39,33 +41,16 @@ def _object(properties: dict[str, Kind], optional: tuple[str, ...] = ()) -> Kind
     }
 
 
-SAMPLE_RATE = _number(
-    "Probability with which each unit joins a step, independently.", exclusiveMinimum=0, maximum=1
-)
-NOISE_MULTIPLIER = _number(
-    "Standard deviation of the noise divided by max_grad_norm; no unit.", exclusiveMinimum=0
-)
-MAX_GRAD_NORM = _number(
-    "L2 sensitivity of a step's clipped sum, or of a count, under add/remove of one unit.",
-    exclusiveMinimum=0,
-)
+def _phase_kind(field: PhaseField) -> Kind:
+    """Return the kind of a field of the receipt (`server.protocol.receipt`)."""
+    if field.kind is str:
+        return _text(field.description)
+    if field.kind is int:
+        return _count(field.description)
+    return _number(field.description, **field.bounds)
 
-PHASE = _object(
-    {
-        "name": _text(
-            "Phase of the schedule; `spare`: rounds kept for retraining a lost round; "
-            "`class-balance`: the site's own count of its classes, no round."
-        ),
-        "rounds": _count("Admitted rounds of the phase."),
-        "steps": _count("Admitted DP steps of the phase, all its rounds together."),
-        "sample_rate": SAMPLE_RATE,
-        "noise_multiplier": NOISE_MULTIPLIER,
-        "max_grad_norm": MAX_GRAD_NORM,
-        "expected_batch_size": _number(
-            "Public constant that the noisy sum is divided by; units a step.", exclusiveMinimum=0
-        ),
-    }
-)
+
+PHASE = _object({field.name: _phase_kind(field) for field in phase_fields()})
 
 RELEASED = _object(
     {
@@ -144,11 +129,22 @@ SITE = _object(
             )
         ),
         "noise_multiplier": _maybe(
-            {**NOISE_MULTIPLIER, "description": "Smallest of the training phases."}
+            {
+                **PHASE["properties"]["noise_multiplier"],
+                "description": "Smallest of the training phases.",
+            }
         ),
-        "sample_rate": _maybe({**SAMPLE_RATE, "description": "Largest of the training phases."}),
+        "sample_rate": _maybe(
+            {
+                **PHASE["properties"]["sample_rate"],
+                "description": "Largest of the training phases.",
+            }
+        ),
         "max_grad_norm": _maybe(
-            {**MAX_GRAD_NORM, "description": "Largest of the training phases."}
+            {
+                **PHASE["properties"]["max_grad_norm"],
+                "description": "Largest of the training phases.",
+            }
         ),
         "steps": _count("Admitted DP steps, spare rounds included."),
         "steps_trained": _count("DP steps really taken, repeated rounds included."),

@@ -124,15 +124,12 @@ to the sum; the sum is divided by the <i>expected batch</i>, a public constant. 
 <i>class-balance</i> is a site's own: it counted its classes once, before the first round, with noise
 of that standard deviation on each count, weighs its losses with them, and sent no count.{% endif %}</p>
 <table>
-<thead><tr><th>sites</th><th>phase</th><th class="n">rounds</th><th class="n">steps</th>
-<th class="n">sample rate</th><th class="n">noise multiplier</th><th class="n">max. norm</th>
-<th class="n">expected batch</th></tr></thead>
+<thead><tr><th>sites</th>{% for c in phase_columns %}<th{% if c.is_number %} class="n"{% endif %}>{{ c.column.title }}</th>
+{% endfor %}</tr></thead>
 <tbody>
 {% for who, phases in mechanisms %}{% for p in phases %}
 <tr{% if p.name == "spare" %} class="spare"{% endif %}>{% if loop.first %}<th class="who" rowspan="{{ phases|length }}">{{ names(who) }}</th>{% endif %}
-<td class="phase">{{ p.name }}</td><td class="n">{{ p.rounds }}</td><td class="n">{{ p.steps }}</td>
-<td class="n">{{ "%.4g"|format(p.sample_rate) }}</td><td class="n">{{ p.noise_multiplier|down }}</td>
-<td class="n">{{ "%.3f"|format(p.max_grad_norm) }}</td><td class="n">{{ "%g"|format(p.expected_batch_size) }}</td></tr>
+{% for c in phase_columns %}<td class="{{ "n" if c.is_number else "phase" }}">{{ p[c.name]|cell(c.column) }}</td>{% endfor %}</tr>
 {% endfor %}{% endfor %}
 </tbody></table>
 <h3>Admitted and trained</h3>
