@@ -134,7 +134,7 @@ class Guard:
         log.warning("site %s refuses: %s: %.300s", self.site.name, no.code, no)
         try:
             with exclusive(self.folder), Ledger.of(self.site, self.folder) as ledger:
-                ledger.note_refusal(request, run_id, no.code, str(no))
+                ledger.refused.note(request, run_id, no.code, str(no))
         except Exception:
             log.exception("site %s: this refusal is not on the ledger", self.site.name)
         return Refusal(no.code, str(no), self.site.name)
@@ -201,12 +201,12 @@ class Guard:
                 return
             raise PolicyForbids("this site has no policy.yaml, and so allows nothing")
         self.policy.check(self.site, schedule, config, plan)
-        ledger.check_budget(plan)
+        ledger.account.check(plan)
         if self.policy.approval == "automatic":
             return
         model = config.model_dump_json()
-        if not ledger.approved(run_id, schedule.canonical(), model):
-            ledger.ask(run_id, schedule.canonical(), model)
+        if not ledger.approvals.approved(run_id, schedule.canonical(), model):
+            ledger.approvals.ask(run_id, schedule.canonical(), model)
             raise ApprovalPending("somebody at this site has to approve the run first")
 
     def _train(self, ledger: Ledger, run: "_Run", request: Train) -> TrainAnswer:

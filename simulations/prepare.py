@@ -133,7 +133,7 @@ def check_budget(site: Site, state: Path, plan: PrivacyPlan) -> None:
         BudgetExhausted: The lifetime budget does not cover the plan.
     """
     with Ledger.of(site, state) as ledger:
-        ledger.check_budget(plan, site.name)
+        ledger.account.check(plan, site.name)
 
 
 def _write(

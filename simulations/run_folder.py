@@ -132,9 +132,9 @@ def site_facts(prepared: Prepared) -> dict[str, dict[str, Any]]:
     facts = {}
     for site, state in zip(prepared.sites, prepared.states, strict=True):
         with Ledger.of(site, state) as ledger:
-            epsilon, delta = ledger.spent()
-            epsilon_budget, delta_budget = ledger.budget()
-            rule, used = ledger.rule, ledger.used()
+            epsilon, delta = ledger.account.spent()
+            epsilon_budget, delta_budget = ledger.account.limits()
+            rule, used = ledger.account.rule, ledger.account.used()
         facts[site.name] = {
             "rule": rule,
             "epsilon_lifetime": epsilon,

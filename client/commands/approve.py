@@ -36,7 +36,7 @@ def _run(arguments: argparse.Namespace) -> None:
     act_as_guard(arguments.site.parent)
     with Ledger.of(site, arguments.state) as ledger:
         if arguments.yes:
-            ledger.approve(arguments.run or "", who)
+            ledger.approvals.approve(arguments.run or "", who)
             print(f"approved: {arguments.run}. The server asks again by itself")
         else:
             _show(arguments, site, ledger)
@@ -49,13 +49,13 @@ def _show(arguments: argparse.Namespace, site: "Site", ledger: "Ledger") -> None
     from medformer.config import ModelConfig
     from server.protocol import Schedule
 
-    waiting = ledger.waiting(arguments.run)
+    waiting = ledger.approvals.waiting(arguments.run)
     for run_id, (text, model) in sorted(waiting.items()):
         schedule = Schedule.model_validate_json(text)
         config = ModelConfig.model_validate_json(model)
         plan = solve(schedule, site.privacy, site.tasks)
         print(f"run {run_id}")
-        spent, budget = ledger.spent()[0], ledger.budget()[0]
+        spent, budget = ledger.account.spent()[0], ledger.account.limits()[0]
         print(summary(site, schedule, config, plan, spent, budget))
         print(
             f"To say yes: fedmedformer site approve {arguments.site} {arguments.state} "

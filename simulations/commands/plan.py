@@ -99,7 +99,7 @@ def examined(scenario: "Scenario", data_root: Path | None, state_dir: Path | Non
     Raises:
         MedFormerError: `simulate` would refuse the scenario, in the same words.
     """
-    from client.ledger.ledger import FILE
+    from client.ledger.chain import FILE
     from simulations.prepare import examine
 
     with TemporaryDirectory(prefix="fedmedformer-plan-") as name:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from client.guard import Guard
-from client.ledger.ledger import MOST_WAITING
 from client.policy import Policy, load_policy, summary
 from client.privacy.meaning import most_found, percent
 from client.privacy.noise import SecureNoise
@@ -125,21 +124,6 @@ def test_a_run_that_the_budget_does_not_cover_is_not_even_asked_for(
     asked = guarded(small, tmp_path, policy).handle(admit(schedule, "run-2"))
     refused(asked, "budget-exhausted")
     assert "asked" not in {row["kind"] for row in ledger_rows(tmp_path)}
-
-
-def test_a_server_cannot_fill_the_disk_with_requests(
-    site: Site, schedule: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """So many runs may wait, and no more."""
-    monkeypatch.setattr("client.ledger.ledger.MOST_WAITING", 3)
-    guard = guarded(site, tmp_path, OPEN.model_copy(update={"approval": "manual"}))
-    codes = []
-    for i in range(6):
-        answer = guard.handle(admit(schedule, f"run-{i}"))
-        assert isinstance(answer, Refusal)
-        codes.append(answer.code)
-    assert codes == ["approval-pending"] * 3 + ["bad-request"] * 3
-    assert MOST_WAITING == 100
 
 
 def test_hours_may_pass_midnight():

@@ -7,8 +7,8 @@ import pytest
 
 from client.guard import Guard
 from client.ledger import export as ledger_file
-from client.ledger import ledger as ledger_module
-from client.ledger.ledger import LONGEST_REASON, Ledger
+from client.ledger.ledger import Ledger
+from client.ledger.refused import MAX_REASON, Refused
 from client.policy import Policy
 from client.privacy.noise import SecureNoise
 from client.site import Privacy, Site
@@ -67,10 +67,11 @@ def test_a_refusal_costs_nothing(tmp_path: Path):
     """What is spent, left and admitted is what it was."""
     with Ledger(tmp_path / "l", PRIVACY) as ledger:
         standing = ledger.reserve("one", "s", "m", plan())
-        before = ledger.spent(), ledger.used(), ledger.budget(), ledger.waiting()
+        account, waiting = ledger.account, ledger.approvals.waiting
+        before = account.spent(), account.used(), account.limits(), waiting()
         for code in ("policy", "budget-exhausted", "bad-request"):
-            ledger.note_refusal("admit", "one", code, "no")
-        assert (ledger.spent(), ledger.used(), ledger.budget(), ledger.waiting()) == before
+            ledger.refused.note("admit", "one", code, "no")
+        assert (account.spent(), account.used(), account.limits(), waiting()) == before
         assert ledger.reservation("one") == standing
         ledger.reserve("two", "s", "m", plan())
 
@@ -79,25 +80,23 @@ def test_the_same_refusal_again_and_again_is_counted_and_written_at_each_doublin
     """Over restarts too: the count is in the file."""
     for _ in range(100):
         with Ledger(tmp_path / "ledger.sqlite", PRIVACY) as ledger:
-            ledger.note_refusal("train", "run-1", "bad-request", "no")
+            ledger.refused.note("train", "run-1", "bad-request", "no")
     assert [row["count"] for row in refusals(tmp_path)] == [1, 2, 4, 8, 16, 32, 64]
 
 
-def test_a_server_that_makes_up_runs_and_long_texts_cannot_fill_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_server_that_makes_up_runs_and_long_texts_cannot_fill_the_disk(tmp_path: Path):
     """Beyond so many runs all others are one; names that are none and long reasons are cut."""
-    monkeypatch.setattr(ledger_module, "MOST_REFUSED", 10)
     with Ledger(tmp_path / "ledger.sqlite", PRIVACY) as ledger:
-        ledger.note_refusal("train", "../../" + "y" * 10_000, "policy", "no")
+        refused = Refused(ledger.rows, max_counted=10)
+        refused.note("train", "../../" + "y" * 10_000, "policy", "no")
         for i in range(500):
-            ledger.note_refusal("train", f"run-{i}", "bad-request", "x" * 10_000)
+            refused.note("train", f"run-{i}", "bad-request", "x" * 10_000)
     rows = refusals(tmp_path)
     assert len({row["run_id"] for row in rows}) == 10
     assert [row["count"] for row in rows if row["code"] == "bad-request" and not row["run_id"]] == [
         2**n for n in range(9)
     ]
-    assert max(len(str(row["reason"])) for row in rows) == LONGEST_REASON
+    assert max(len(str(row["reason"])) for row in rows) == MAX_REASON
     assert not [row for row in rows if "y" in str(row["run_id"])]
 
 
@@ -111,7 +110,7 @@ def test_the_answer_is_the_same_where_the_ledger_cannot_be_written(
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(Ledger, "note_refusal", full)
+    monkeypatch.setattr(Refused, "note", full)
     assert guard.handle(train(schedule)) == usual
     assert refused(usual)[0] == "bad-request"
 
@@ -135,8 +134,8 @@ def test_the_ledger_shows_them(tmp_path: Path, capsys: pytest.CaptureFixture[str
     """First time, number, run, reason; what a request brought cannot steer the terminal."""
     with Ledger(tmp_path / "ledger.sqlite", PRIVACY) as ledger:
         for _ in range(5):
-            ledger.note_refusal("train", "run-1", "bad-request", "'\x1b[2Jgone' is not")
-        ledger.note_refusal("admit", "run-2", "policy", "not here")
+            ledger.refused.note("train", "run-1", "bad-request", "'\x1b[2Jgone' is not")
+        ledger.refused.note("admit", "run-2", "policy", "not here")
     assert main(["site", "ledger", "show", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     lines = [line.split() for line in out.splitlines()]

@@ -146,12 +146,12 @@ def test_a_thousand_hostile_requests(site: Site, schedule: Schedule, tmp_path: P
             assert len(answer.reason) < 1_000
             assert answer.reason.isprintable()
     with Ledger.of(site, folder) as ledger:
-        ledger.verify()
+        ledger.rows.verify()
         admitted = [ledger.reservation(run) for run in plans]
         costs = [kept.plan.epsilon for kept in admitted if kept is not None]
         assert len(costs) == len(judge.admitted) == len(plans) >= 2
-        assert ledger.spent()[0] == pytest.approx(sum(costs))
-        assert ledger.spent()[0] <= 20
+        assert ledger.account.spent()[0] == pytest.approx(sum(costs))
+        assert ledger.account.spent()[0] <= 20
     rows = ledger_rows(folder)
     attempts = {(r["run_id"], r["round"], r["attempt"]) for r in rows if r["kind"] == "attempt"}
     assert attempts == set(judge.answers)

@@ -219,7 +219,7 @@ def ledger_bytes() -> tuple[bytes, bytes, tuple[float, float], int]:
                 for round_ in (1, 2):
                     ledger.start_attempt(kept, round_, 0, f"{run}-{round_}")
                     ledger.record_answer(run, round_, 0, f"{run}-{round_}", "0" * 64)
-            rows, spent = ledger.rows(), ledger.spent()
+            rows, spent = ledger.rows.all(), ledger.account.spent()
         export(rows, folder / "lines")
         return (folder / FILE).read_bytes(), (folder / "lines").read_bytes(), spent, len(rows)
 
@@ -251,8 +251,8 @@ def ledger_case(folder: Path, rng: Random) -> Callable[[], None]:
         """A ledger that opens has every row, and its answers to each question are those of before;
         what it cannot answer it says as a LedgerError."""
         with Ledger.of(site, folder) as ledger:
-            assert len(ledger.rows()) == count
-            assert ledger.spent() == spent
+            assert len(ledger.rows.all()) == count
+            assert ledger.account.spent() == spent
             assert len(ledger.answers("run-2")) == 2
             kept = ledger.reservation("run-1")
             assert kept is not None

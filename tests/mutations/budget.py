@@ -5,6 +5,7 @@ from tests.mutations.mutation import Mutation
 PLAN = "client/privacy/plan.py"
 COMPOSITION = "client/privacy/composition.py"
 LEDGER = "client/ledger/ledger.py"
+REGISTERED = "client/ledger/budget.py"
 ACCOUNTING = "client/privacy/accounting.py"
 SMALL = ("test_small_deltas.py", "test_accounting.py")
 LEDGERS = ("test_ledger.py", "test_composition.py", "test_budget.py")
@@ -12,7 +13,7 @@ LEDGERS = ("test_ledger.py", "test_composition.py", "test_budget.py")
 BUDGET = (
     Mutation(
         "a budget that was lowered can be raised again",
-        LEDGER,
+        REGISTERED,
         """        epsilon > min(b["epsilon_budget"] for b in rows)
 """,
         """        epsilon > rows[0]["epsilon_budget"]
@@ -22,9 +23,9 @@ BUDGET = (
     ),
     Mutation(
         "a delta budget that was lowered can be raised again",
-        LEDGER,
-        'or delta > min(b["delta_budget"] for b in rows) * (1 + 1e-12)',
-        'or delta > rows[0]["delta_budget"] * (1 + 1e-12)',
+        REGISTERED,
+        'or delta > min(b["delta_budget"] for b in rows) * (1 + DELTA_ROUNDING)',
+        'or delta > rows[0]["delta_budget"] * (1 + DELTA_ROUNDING)',
         LEDGERS,
         audited=False,
     ),
@@ -324,7 +325,7 @@ BUDGET = (
     ),
     Mutation(
         "a ledger of images is charged for patients",
-        LEDGER,
+        REGISTERED,
         'if any(b["unit"] != privacy.unit for b in rows):',
         'if any(b["unit"] == "" for b in rows):',
         LEDGERS,

@@ -3,6 +3,7 @@
 from tests.mutations.mutation import Mutation
 
 LEDGER = "client/ledger/ledger.py"
+ROWS = "client/ledger/rows.py"
 FILES = "medformer/library/model_file.py"
 GUARD = "client/guard.py"
 CRASH = ("test_ledger_crash.py", "test_ledger.py", "test_ledger_file.py")
@@ -10,7 +11,7 @@ CRASH = ("test_ledger_crash.py", "test_ledger.py", "test_ledger_file.py")
 DURABILITY = (
     Mutation(
         "the ledger is synced at checkpoints only",
-        LEDGER,
+        ROWS,
         'self._db.execute("PRAGMA synchronous=FULL")',
         'self._db.execute("PRAGMA synchronous=NORMAL")',
         CRASH,
@@ -18,7 +19,7 @@ DURABILITY = (
     ),
     Mutation(
         "the ledger is never synced",
-        LEDGER,
+        ROWS,
         'self._db.execute("PRAGMA synchronous=FULL")',
         'self._db.execute("PRAGMA synchronous=OFF")',
         CRASH,
@@ -26,7 +27,7 @@ DURABILITY = (
     ),
     Mutation(
         "the ledger's journal is kept in memory",
-        LEDGER,
+        ROWS,
         'self._db.execute("PRAGMA journal_mode=WAL")',
         'self._db.execute("PRAGMA journal_mode=MEMORY")',
         CRASH,
@@ -50,7 +51,7 @@ DURABILITY = (
     ),
     Mutation(
         "the anchor is written after the ledger",
-        LEDGER,
+        ROWS,
         """        if self._anchor is not None:
             write_anchor(self._anchor, row)
         self._insert(row)
@@ -66,7 +67,7 @@ DURABILITY = (
     ),
     Mutation(
         "a row that only the anchor holds is dropped",
-        LEDGER,
+        ROWS,
         "            if missing is not None:\n                self._insert(missing)\n"
         "            elif",
         "            if missing is not None:\n                pass\n            elif",
@@ -75,7 +76,7 @@ DURABILITY = (
     ),
     Mutation(
         "two processes decide from the same state of the ledger",
-        LEDGER,
+        ROWS,
         'self._db.execute("BEGIN IMMEDIATE")',
         'self._db.execute("BEGIN")',
         CRASH,
@@ -83,29 +84,29 @@ DURABILITY = (
     ),
     Mutation(
         "a failed commit passes for one that stands",
-        LEDGER,
+        ROWS,
         """        except (OSError, sqlite3.Error) as error:
             raise LedgerError(
-                f"{self._path}: the ledger cannot be written""",
+                f"{self.path}: the ledger cannot be written""",
         """        except sqlite3.OperationalError:
             return
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(
-                f"{self._path}: the ledger cannot be written""",
+                f"{self.path}: the ledger cannot be written""",
         CRASH,
         audited=False,
     ),
     Mutation(
         "a lost ledger is begun anew",
         LEDGER,
-        "if begun and anchor is None and self._last() is None:",
-        "if begun and anchor is None and self._last() == ():",
+        "if begun and anchor is None and self.rows.last() is None:",
+        "if begun and anchor is None and self.rows.last() == ():",
         ("test_ledger_file.py",),
         audited=False,
     ),
     Mutation(
         "a damaged index of the ledger goes unnoticed",
-        LEDGER,
+        ROWS,
         'if problems != ["ok"]:',
         "if not problems:",
         CRASH,

@@ -209,7 +209,7 @@ def test_more_epsilon_than_is_left(scenario, capsys, tmp_path: Path, monkeypatch
     assert "site north: this run would cost epsilon" in text
     assert "are left of the lifetime budget" in text
     with Ledger(state / "north" / "ledger.sqlite", privacy) as ledger:
-        assert 15 < ledger.spent()[0] <= 16
+        assert 15 < ledger.account.spent()[0] <= 16
 
 
 def test_plan_prints_every_phase_and_reads_no_record(scenario, capsys, monkeypatch):

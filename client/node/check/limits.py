@@ -2,8 +2,8 @@
 
 from client.ledger import export as ledger_file
 from client.ledger.anchor import held_by_anchor
+from client.ledger.budget import registrable
 from client.ledger.chain import FILE
-from client.ledger.ledger import registrable
 from client.node.check.line import Check
 from client.node.check.place import Lines, Place
 from client.policy import load_policy

@@ -151,12 +151,12 @@ def test_changed_records_make_no_new_ledger(
     assert isinstance(receipt, AdmitAnswer)
     compare(clinic, guard.folder)
     with Ledger.of(clinic, guard.folder) as ledger:
-        before = ledger.spent()
+        before = ledger.account.spent()
     for name in ("0", "1"):
         draw(root_of(clinic) / f"{name}.png", 50)
     assert looked(clinic, guard.folder).changed == ("0.png", "1.png")
     with Ledger.of(clinic, guard.folder) as ledger:
-        assert ledger.spent() == before
+        assert ledger.account.spent() == before
     answer = guard.handle(train(schedule))
     assert isinstance(answer, TrainAnswer)
     assert before[0] > 0

@@ -38,7 +38,7 @@ def test_a_budget_that_was_lowered_stays_lowered(tmp_path: Path, rule: str, part
         with pytest.raises(LedgerError, match="can be lowered, not raised"):
             Ledger(tmp_path / "l", raised)
     with Ledger(tmp_path / "l", lowest) as ledger:
-        assert ledger.budget() == (lowest.lifetime_epsilon, lowest.lifetime_delta)
+        assert ledger.account.limits() == (lowest.lifetime_epsilon, lowest.lifetime_delta)
 
 
 def test_a_ledger_stays_with_the_unit_that_it_was_registered_for(tmp_path: Path):

@@ -37,7 +37,7 @@ def test_runs_compose_until_the_budget_refuses(ledger: Ledger):
     ledger.reserve("two", "s", "m", plan())
     with pytest.raises(BudgetExhausted, match=r"would cost epsilon 3.000.*1.000 and .* are left"):
         ledger.reserve("three", "s", "m", plan())
-    assert ledger.spent()[0] == 6.0
+    assert ledger.account.spent()[0] == 6.0
     assert ledger.reservation("three") is None
 
 
@@ -55,8 +55,8 @@ def test_the_whole_admitted_run_is_charged_and_never_handed_back(ledger: Ledger)
     first = ledger.reserve("one", "s", "m", plan())
     assert ledger.reserve("one", "s", "m", plan()).row == first.row
     ledger.close()
-    again = Ledger(ledger._path, PRIVACY)
-    assert again.spent() == (3.0, 1e-5)
+    again = Ledger(ledger.rows.path, PRIVACY)
+    assert again.account.spent() == (3.0, 1e-5)
 
 
 def test_another_schedule_under_the_same_run_is_refused(ledger: Ledger):
@@ -87,7 +87,7 @@ def test_each_attempt_is_written_once_and_later_ones_use_up_spares(ledger: Ledge
 def test_rows_can_be_neither_changed_nor_deleted(ledger: Ledger):
     """The database itself refuses."""
     ledger.reserve("one", "s", "m", plan())
-    with sqlite3.connect(ledger._path) as db:
+    with sqlite3.connect(ledger.rows.path) as db:
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             db.execute("DELETE FROM entries")
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
@@ -106,22 +106,22 @@ def test_a_changed_or_missing_row_is_found(ledger: Ledger, change: str):
     ledger.reserve("one", "s", "m", plan())
     ledger.reserve("two", "s", "m", plan())
     ledger.close()
-    with sqlite3.connect(ledger._path) as db:
+    with sqlite3.connect(ledger.rows.path) as db:
         db.execute("DROP TRIGGER no_update")
         db.execute("DROP TRIGGER no_delete")
         db.execute(change)
     with pytest.raises(LedgerError, match=r"row 2 of the ledger was changed or is missing"):
-        Ledger(ledger._path, PRIVACY)
+        Ledger(ledger.rows.path, PRIVACY)
 
 
 def test_a_budget_can_be_lowered_not_raised(ledger: Ledger):
     """The registered budget is the smallest ever given."""
     ledger.close()
-    lower = Ledger(ledger._path, Privacy(epsilon=3, epsilon_budget=5, n_public=100))
-    assert lower.budget()[0] == 5
+    lower = Ledger(ledger.rows.path, Privacy(epsilon=3, epsilon_budget=5, n_public=100))
+    assert lower.account.limits()[0] == 5
     lower.close()
     with pytest.raises(LedgerError, match="can be lowered, not raised"):
-        Ledger(ledger._path, Privacy(epsilon=3, epsilon_budget=70, n_public=100))
+        Ledger(ledger.rows.path, Privacy(epsilon=3, epsilon_budget=70, n_public=100))
 
 
 def test_a_corrupt_file_stops_everything(tmp_path: Path):
@@ -148,7 +148,7 @@ def test_writers_in_parallel_never_overspend(tmp_path: Path):
         admitted = list(pool.map(ask, range(8)))
     assert sum(admitted) == 2
     with Ledger(path, PRIVACY) as last:
-        assert last.spent()[0] == 6.0
+        assert last.account.spent()[0] == 6.0
 
 
 WRITER = """
@@ -177,7 +177,7 @@ def test_kill_9_forgets_no_admitted_run(tmp_path: Path, milliseconds: int):
         os.kill(writer.pid, signal.SIGKILL)
         reported = 1 + sum(1 for line in writer.stdout if line.endswith("\n"))
     with Ledger(path, Privacy(epsilon=1, epsilon_budget=1e6, n_public=100)) as ledger:
-        assert ledger.spent()[0] >= reported
+        assert ledger.account.spent()[0] >= reported
 
 
 def test_a_full_disk_admits_nothing_and_loses_nothing(tmp_path: Path):
@@ -186,17 +186,17 @@ def test_a_full_disk_admits_nothing_and_loses_nothing(tmp_path: Path):
     roomy = Privacy(epsilon=3, epsilon_budget=3_000, delta_budget=9e-3, n_public=100)
     with Ledger(tmp_path / "l", roomy) as ledger:
         ledger.reserve("run-0", "s", "m", plan(0.001))
-        (pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
-        ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+        ((pages,),) = ledger.rows.query("PRAGMA page_count")
+        ledger.rows.query(f"PRAGMA max_page_count = {pages}")
         admitted = 1
         full = pytest.raises(LedgerError, match=r"cannot be written.*full.*free or repair the disk")
         with full:
             while True:
                 ledger.reserve(f"run-{admitted}", "s" * 500, "m", plan(0.001))
                 admitted += 1
-        assert ledger.spent()[0] == pytest.approx(0.001 * admitted)
+        assert ledger.account.spent()[0] == pytest.approx(0.001 * admitted)
     with Ledger(tmp_path / "l", roomy) as again:
-        assert again.spent()[0] == pytest.approx(0.001 * admitted)
+        assert again.account.spent()[0] == pytest.approx(0.001 * admitted)
         again.reserve("after", "s", "m", plan(0.001))
 
 
@@ -213,4 +213,4 @@ def test_a_read_only_ledger_admits_nothing(tmp_path: Path, monkeypatch: pytest.M
         ledger.reserve("run-1", "s", "m", plan(1.0))
     monkeypatch.undo()
     with Ledger(tmp_path / "l", PRIVACY) as again:
-        assert again.spent() == (0, 0)
+        assert again.account.spent() == (0, 0)

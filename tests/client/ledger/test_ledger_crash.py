@@ -100,10 +100,10 @@ def test_a_crash_at_any_call_forgets_no_spent_budget(tmp_path: Path, name: str):
 def survives(folder: Path, runs: int, attempts: int) -> None:
     """Opens, holds at least what was reported, and goes on."""
     with opened(folder) as ledger:
-        rows = ledger.rows()
+        rows = ledger.rows.all()
         assert sum(row.kind == "reservation" for row in rows) >= runs
         assert sum(row.kind == "attempt" for row in rows) >= attempts
-        assert ledger.spent()[0] >= runs
+        assert ledger.account.spent()[0] >= runs
         ledger.reserve("after", "s", "m", plan(1.0))
     with opened(folder) as again:
         assert again.reservation("after") is not None

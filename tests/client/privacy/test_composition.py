@@ -79,7 +79,7 @@ def test_no_sequence_of_admitted_runs_passes_the_budget(tmp_path: Path, seed: in
                 admitted += steps
             except BudgetExhausted:
                 refused += 1
-        spent = ledger.spent()
+        spent = ledger.account.spent()
     assert refused
     assert admitted
     assert spent == (eps, privacy.lifetime_delta)
@@ -115,7 +115,7 @@ def test_a_run_is_refused_in_the_words_of_its_rule(tmp_path: Path):
             BudgetExhausted, match=r"divergence at order 4 is .* are left of the lif"
         ):
             ledger.reserve("one", "s", "m", run([Steps(1.0, 0.5, 10)]))
-        assert ledger.spent() == (0.0, 0.0)
+        assert ledger.account.spent() == (0.0, 0.0)
         assert ledger.reservation("one") is None
 
 
@@ -190,7 +190,7 @@ def test_the_hospital_sees_the_rule_and_what_it_promises(tmp_path: Path):
     with Ledger(tmp_path / "ledger.sqlite", RDP) as ledger:
         for i in range(5):
             ledger.reserve(f"run-{i}", "s", "m", solve(SCHEDULE, RDP))
-        used = ledger.used()
+        used = ledger.account.used()
     assert 0.3 < used < 0.4
     assert 5 * solve(SCHEDULE, RDP).epsilon > 8
     text = as_text(read(tmp_path))

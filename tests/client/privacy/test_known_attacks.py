@@ -80,7 +80,7 @@ def test_the_reported_epsilon_is_the_runs_not_a_rounds_and_survives_new_engines(
     assert receipts == [plan.to_json()] * 2
     assert plan.steps == 8 > one_round.steps
     with Ledger.of(site, guard.folder) as ledger:
-        assert ledger.spent()[0] == 2 * plan.epsilon
+        assert ledger.account.spent()[0] == 2 * plan.epsilon
 
 
 def test_a_server_cannot_choose_noise_or_its_seed(site: Site, schedule: Schedule):
