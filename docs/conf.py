@@ -19,7 +19,7 @@ extensions = [
     "repository_links",
 ]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build", "_ext", "figures", "results"]
+exclude_patterns = ["_build", "_ext", "figures"]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3

@@ -154,7 +154,7 @@ class Move:
 
 def over_views(logits: Callable[[Tensor], Tensor], images: Tensor, *, flip: bool = False) -> Tensor:
     """Mean logits over views of each raw image, (B, C, *spatial) -> (B, T): moved as in training
-    (docs/experiments.md, section 25).
+    (docs/experiments/, section 25).
 
     Args:
         logits: Of standardised images.

@@ -3,7 +3,7 @@
 A task about whole images is answered by three summands. Its **head** reads the token that the
 task's query attends to. Its **texture head** reads how much the tokens differ from place to place,
 at every depth of the encoder: texture shows in early layers, before the encoder averages it away
-(docs/experiments.md, section 22). Sites that have the same kind of image also share **concepts**, a
+(docs/experiments/, section 22). Sites that have the same kind of image also share **concepts**, a
 linear layer that describes an image in a few numbers; a task reads its answer off them in
 directions that never change (`readout`). Learning concepts under a fixed reading teaches all sites
 at once what none of them could learn alone from few private steps (section 30), while the two heads

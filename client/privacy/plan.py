@@ -38,7 +38,7 @@ adding a unit changes the last bits of the others' (measured in
 tests/client/privacy/test_arithmetic.py)."""
 MAX_LEARNING_RATE = 1.0
 """Upper bound of a learning rate that follows the noise. Where there is little noise, something
-else limits the rate (docs/experiments.md, section 1)."""
+else limits the rate (docs/experiments/, section 1)."""
 PROGRESS_POINTS = 24
 """Number of running epsilons in a plan: enough for a plot, cheap to compute."""
 CURVE = tuple(10.0 ** (-i / 2) for i in range(4, 21))
@@ -187,7 +187,7 @@ def learning_rate(phase: Phase, plan: PhasePlan) -> float:
     """Return a site's learning rate: the phase's, or the one that its `noise_floor` implies.
 
     SGD with a constant rate ends in a cloud around the optimum whose excess loss is proportional to
-    rate times variance. In our experiments (docs/experiments.md) the best rates over data sets and
+    rate times variance. In our experiments (docs/experiments/) the best rates over data sets and
     epsilons have this product in common, so a phase may fix the product instead of the rate.
 
     Args:

@@ -124,7 +124,7 @@ def train_public(
     federation. Images shown as unknown train the `unknown` entries. The moments of all public
     images' features become the reference of the alignment objective, and what varies within each
     set is what features are whitened by before a head. Texture heads do not take part: tokens are
-    better where the mean alone has to tell (docs/experiments.md, section 22).
+    better where the mean alone has to tell (docs/experiments/, section 22).
 
     Args:
         encoder_eps: Of the encoder's norms.

@@ -2,7 +2,7 @@
 
 Heads learn first on features that stay as they are, then all sites train everything together, then,
 where their images are of several kinds, each site everything by itself, and at the end the heads
-again. Every default names the section of the log of experiments (docs/experiments.md) that has the
+again. Every default names the section of the log of experiments (docs/experiments/) that has the
 rows that chose it.
 """
 

@@ -1,6 +1,6 @@
 """docs/dpo.md says what the code does: lists and tables are the code's, what it names exists.
 
-`python -m tests.test_dpo` writes the lists and tables again.
+`python -m tests.docs.test_dpo` writes the lists and tables again.
 """
 
 import re
@@ -13,7 +13,7 @@ from client import release
 from client.privacy import meaning
 from simulations import cli
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DPO = ROOT / "docs" / "dpo.md"
 TEXT = DPO.read_text()
 CODE = re.findall(r"`([^`\n]+)`", TEXT)
@@ -42,7 +42,7 @@ def block(name: str) -> re.Pattern[str]:
 def test_lists_and_tables_are_those_of_the_code(name: str):
     """What leaves a site, what epsilon means, what nothing covers: all of it, in the same words."""
     (found,) = block(name).findall(TEXT)
-    assert found[1] == BLOCKS[name]() + "\n", "python -m tests.test_dpo writes it again"
+    assert found[1] == BLOCKS[name]() + "\n", "python -m tests.docs.test_dpo writes it again"
 
 
 def test_every_test_that_it_names_exists():

@@ -17,7 +17,7 @@ from server.consortium.provision import Consortium
 from server.consortium.superlink import RunFile
 from simulations import cli
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "hospital.md").read_text()
 KINDS = {
     "lungs/consortium.yaml": Consortium,

@@ -11,7 +11,7 @@ from client.data.pictures import reading as pictures
 from client.data.sources import Dicom, Folder, MedMnist, Nifti, Npz, Phantoms
 from medformer.config import Frozen
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "data.md").read_text()
 ROWS = [[cell.strip() for cell in row.split("|")[1:-1]]
         for row in TEXT.splitlines() if row.startswith("|") and "---" not in row]  # fmt: skip
