@@ -8,37 +8,28 @@ other unit, and what is released of its coordinate is all that anybody can know 
 sees every step's parameters, as the accountant assumes. B rows of a drawn batch, m canaries.
 """
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from client.audit.statistics import CONFIDENCE, Check, Seen, Trace, aim, checks, judge, step_scores
 from client.data.records import Records, Stack
-from client.local_state import initial_state, next_state
 from client.privacy.engine import ClipGroup, DpEngine, clip_groups
 from client.privacy.noise import NoiseSource
-from client.privacy.plan import SPARE, PhasePlan, PrivacyPlan, learning_rate, solve
+from client.privacy.plan import PhasePlan, learning_rate
+from client.round import dp_engine
 from client.site import Site
-from client.training import build_optimizer, site_model, train_round, trained_names
 from medformer import phantoms
-from medformer.common.rounding import digits_up, rounded_down, rounded_up
 from medformer.config import ModelConfig, Task
 from medformer.errors import MedFormerError
 from medformer.layers import Latents
-from medformer.objectives import Mix
+from medformer.model import Medformer
 from server.protocol import Phase, Schedule
 
 FORCE = 1e3
 """Slope of a canary's loss over the clipping bound: so steep that every canary is clipped."""
-LEAST_CANARIES = 1_000
-
-NoiseFor = Callable[[int], NoiseSource]
-"""Round -> its randomness, never the same twice; round 0 draws who is in."""
 
 
 class AuditError(MedFormerError):
@@ -64,86 +55,6 @@ class Setup:
     canaries: int
     phantoms: int = 64
     images_per_canary: int = 1
-
-
-@dataclass(frozen=True)
-class Report:
-    """The audit's outcome; `epsilon_lower_bound` is to be read next to `claimed_epsilon`."""
-
-    site: str
-    claimed_epsilon: float
-    """PLD epsilon of every step that was trained, and of a class count if the plan has one."""
-    delta: float
-    unit: str
-    adjacency: str
-    steps: int
-    canaries: int
-    included: int
-    """Canaries that were among the records."""
-    guesses: int
-    correct: int
-    tried_guesses: tuple[int, ...]
-    """Fixed before the training; they share the confidence."""
-    confidence: float
-    epsilon_lower_bound: float
-    expected_if_correct: float
-    """Bound that a correct mechanism shows in nine of ten audits like this one."""
-    expected_at_half_noise: float
-    """Same of a mechanism with half the noise."""
-    checks: tuple[Check, ...]
-    passed: bool
-    """Whether the bound is at most the claim and every check holds. It proves nothing more."""
-    phases: tuple[PhasePlan, ...]
-    preset: str
-    phantoms: int
-    images_per_canary: int
-    noise_source: str
-    accountant: str
-    method: str = "one run, Dirac canaries, white box (arXiv:2305.08846, Theorem 5.2)"
-
-    def to_json(self) -> str:
-        """Keys as in `schema`."""
-        return json.dumps(asdict(self), indent=1)
-
-    @staticmethod
-    def schema() -> dict[str, object]:
-        """JSON schema of `to_json`."""
-        return TypeAdapter(Report).json_schema()
-
-    def as_text(self) -> str:
-        """For people."""
-        lines = [
-            f"site {self.site}: claimed epsilon {rounded_up(self.claimed_epsilon)}, "
-            f"delta {digits_up(self.delta)}, per {self.unit}, {self.steps} steps, "
-            f"{self.noise_source} noise",
-            f"  {self.canaries} canaries, each in with probability 1/2: {self.correct} of "
-            f"{self.guesses} guesses right (numbers fixed beforehand: "
-            f"{', '.join(map(str, self.tried_guesses))})",
-            f"  epsilon is at least {rounded_down(self.epsilon_lower_bound)}, with "
-            f"{100 * self.confidence:g} % confidence (Steinke et al. 2023, Theorem 5.2)",
-            f"  expected in nine of ten audits: {rounded_down(self.expected_if_correct)} of a "
-            f"correct mechanism, {rounded_down(self.expected_at_half_noise)} with half the noise",
-        ]
-        for check in self.checks:
-            lines.append(
-                f"  {'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.measured:.4f}, "
-                f"{check.limit}"
-            )
-        return "\n".join(lines)
-
-    def problem(self) -> str | None:
-        """What refutes the claim, in one sentence."""
-        if self.epsilon_lower_bound > self.claimed_epsilon:
-            return (
-                f"site {self.site}: epsilon is at least {rounded_down(self.epsilon_lower_bound)}, "
-                f"the plan claims {rounded_up(self.claimed_epsilon)}: do not use this installation"
-            )
-        if failed := [check.name for check in self.checks if not check.passed]:
-            return (
-                f"site {self.site}: this is not the mechanism of the plan ({'; '.join(failed)}): "
-                "do not use this installation"
-            )
-        return None
 
 
 class WithCanaries(nn.Module):
@@ -215,132 +126,43 @@ class CanaryEngine:
         return total
 
 
-def rounds_of(schedule: Schedule, plan: PrivacyPlan) -> list[tuple[Phase, Mix, PhasePlan]]:
-    """Every admitted round in order, the spares last: they repeat the last round of the phase of
-    the largest sample rate, as often and as long as the plan charges."""
-    plans = {phase.name: phase for phase in plan.phases}
-    played: list[tuple[Phase, Mix, PhasePlan]] = []
-    for number in range(1, schedule.rounds + 1):
-        phase = schedule.phase_of(number)
-        played.append((phase, schedule.mix(number), plans[phase.name]))
-    if SPARE in plans:
-        spare = plans[SPARE]
-        costliest = max(schedule.phases, key=lambda p: plans[p.name].sample_rate)
-        longer = costliest.model_copy(update={"local_steps": spare.steps_per_round})
-        again = (longer, costliest.mix(costliest.rounds), spare)
-        played.extend([again] * spare.rounds)
-    return played
+@dataclass
+class CanaryMethod:
+    """Takes the steps of one round as a site does, with canaries among the units."""
 
+    whole: WithCanaries
+    plan: PhasePlan
+    noise: NoiseSource
+    whose: Tensor
+    """(units,) number of the canary that each unit is, -1 where it is none."""
+    joined: list[Tensor] = field(default_factory=list)
+    """For each step of the round, (units,) whether each unit was drawn."""
+    released: list[Tensor] = field(default_factory=list)
+    """For each step of the round, (m,) noisy sum along each canary's coordinate, in units of C."""
 
-def run_audit(
-    setup: Setup,
-    noise_for: NoiseFor,
-    *,
-    confidence: float = CONFIDENCE,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Report:
-    """Train with canaries, guess, and bound epsilon from below.
+    def learning_rate(self, phase: Phase) -> float:
+        """Return the rate of the site's own steps."""
+        return learning_rate(phase, self.plan)
 
-    Args:
-        progress: Called after every round with its number and that of all.
-    Raises:
-        AuditError: Too few canaries, or no noise keeps the schedule within the site's epsilon.
-    """
-    if setup.canaries < LEAST_CANARIES:
-        raise AuditError(
-            f"an audit needs at least {LEAST_CANARIES} canaries, got {setup.canaries}: fewer prove "
-            "nothing"
-        )
-    site = setup.site
-    try:
-        plan = solve(setup.schedule, site.privacy, site.tasks)
-    except ValueError as error:
-        raise AuditError(f"site {site.name}: {error}") from error
-    played = rounds_of(setup.schedule, plan)
-    steps = [(_seen(phase, own), own.steps_per_round) for phase, _, own in played]
-    aimed = aim(steps, setup.canaries, plan.delta, confidence)
+    @contextmanager
+    def engine(
+        self, model: Medformer, names: list[str], optimizer: torch.optim.Optimizer, phase: Phase
+    ) -> Iterator[CanaryEngine]:
+        """Open the site's own engine over model and canaries, and keep what each step released."""
+        tokens = self.whole.coordinates.tokens
+        optimizer.add_param_group({"params": [tokens], "momentum": 0.0})
+        groups = _groups(names, phase)
+        with dp_engine(self.whole, self.plan, groups, optimizer, self.noise) as engine:
+            audited = CanaryEngine(engine, self.whole.coordinates, self.whose, phase.max_grad_norm)
+            yield audited
+        rate = self.learning_rate(phase)
+        unit = self.plan.expected_batch_size / (rate * self.plan.max_grad_norm)
+        self.released += [unit * update for update in audited.updates]
+        self.joined += audited.joined
 
-    draws = noise_for(0)
-    included = draws.uniform(setup.canaries) < 0.5
-    trace = _train(setup, played, included, noise_for, progress)
-    scores = np.zeros(setup.canaries)
-    for released, seen in zip(trace.released, trace.seen, strict=True):
-        scores += step_scores(released, seen)
-    verdict = judge(scores, trace.included, aimed.guesses, plan.delta, confidence)
-    found = tuple(checks(trace))
-    return Report(
-        site=site.name,
-        claimed_epsilon=plan.epsilon,
-        delta=plan.delta,
-        unit=plan.unit,
-        adjacency=plan.adjacency,
-        steps=len(trace.seen),
-        canaries=setup.canaries,
-        included=int(included.sum()),
-        guesses=verdict.guesses,
-        correct=verdict.correct,
-        tried_guesses=aimed.guesses,
-        confidence=confidence,
-        epsilon_lower_bound=verdict.epsilon_lower_bound,
-        expected_if_correct=aimed.bound_if_correct,
-        expected_at_half_noise=aimed.bound_at_half_noise,
-        checks=found,
-        passed=verdict.epsilon_lower_bound <= plan.epsilon and all(c.passed for c in found),
-        phases=plan.phases,
-        preset=setup.config.preset,
-        phantoms=setup.phantoms,
-        images_per_canary=setup.images_per_canary,
-        noise_source=draws.name,
-        accountant=plan.accountant,
-    )
-
-
-def _seen(phase: Phase, plan: PhasePlan) -> Seen:
-    """A canary lies in the group of the model, not in that of the discriminator."""
-    reach = phase.max_grad_norm / plan.max_grad_norm
-    return Seen(plan.sample_rate, plan.noise_multiplier, reach)
-
-
-def _train(
-    setup: Setup,
-    played: Sequence[tuple[Phase, Mix, PhasePlan]],
-    included: Tensor,
-    noise_for: NoiseFor,
-    progress: Callable[[int, int], None],
-) -> Trace:
-    """Every round of the schedule, as the site takes it."""
-    model = site_model(setup.config, setup.site.tasks)
-    whole = WithCanaries(model, setup.canaries)
-    canaries = included.nonzero().flatten()
-    records = public_records(setup, len(canaries))
-    whose = torch.cat([torch.full((setup.phantoms,), -1), canaries])
-    seen: list[Seen] = []
-    released: list[Tensor] = []
-    joined: list[Tensor] = []
-    state = initial_state(model)
-    for number, (phase, mix, plan) in enumerate(played, start=1):
-        names = trained_names(model, setup.site, phase)
-        rate = learning_rate(phase, plan)
-        optimizer = build_optimizer(model, names, rate, setup.schedule.local_momentum, state)
-        optimizer.add_param_group({"params": [whole.coordinates.tokens], "momentum": 0.0})
-        noise = noise_for(number)
-        with DpEngine(whole, plan, _groups(names, phase), optimizer, noise) as engine:
-            audited = CanaryEngine(engine, whole.coordinates, whose, phase.max_grad_norm)
-            train_round(model, setup.site, records, phase, mix, audited, noise.generator())
-            if len(engine.record) != plan.steps_per_round:
-                raise RuntimeError(f"{len(engine.record)} steps, not {plan.steps_per_round}")
-        unit = plan.expected_batch_size / (rate * plan.max_grad_norm)
-        released += [unit * update for update in audited.updates]
-        joined += audited.joined
-        seen += [_seen(phase, plan)] * plan.steps_per_round
-        state = next_state(model, names, optimizer, state, averages=False)
-        progress(number, len(played))
-    return Trace(
-        torch.stack(released).double().numpy(),
-        torch.stack(joined).numpy(),
-        tuple(seen),
-        included.numpy(),
-    )
+    def generator(self) -> torch.Generator:
+        """Return the noise source's own stream for draws that need no secrecy."""
+        return self.noise.generator()
 
 
 def _groups(names: list[str], phase: Phase) -> list[ClipGroup]:

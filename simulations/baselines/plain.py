@@ -5,7 +5,9 @@ imports `simulations`, and no message or file can ask for it (tests/test_archite
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import torch
@@ -14,27 +16,13 @@ from torch import Tensor
 from client.data.load import load
 from client.data.records import Records
 from client.evaluation import evaluate
-from client.local_state import (
-    LocalState,
-    begin_round,
-    final_state,
-    initial_state,
-    next_state,
-    restore,
-)
+from client.local_state import LocalState, final_state, initial_state, restore
 from client.privacy.class_counts import histogram, weighted
 from client.privacy.noise import SeededNoise
 from client.privacy.plan import countable
+from client.round import one_round
 from client.site import Site
-from client.training import (
-    as_torch,
-    build_optimizer,
-    sent_after,
-    site_model,
-    train_round,
-    trained_names,
-    units_of,
-)
+from client.training import as_torch, site_model, units_of
 from medformer.config import ModelConfig, Task
 from medformer.model import Medformer
 from server.protocol import (
@@ -120,6 +108,34 @@ class PlainEngine:
         return float(values.detach().sum())
 
 
+@dataclass(frozen=True)
+class PlainMethod:
+    """Takes the steps of a round without privacy: the counterpart of `client.round.DpMethod`."""
+
+    site: Site
+    records: Records
+    randomness: torch.Generator
+    """Draws batches, shifts, masks and views."""
+    pooled: int = 1
+    """Number of sites whose records these are."""
+
+    def learning_rate(self, phase: Phase) -> float:
+        """Return the phase's learning rate; its noise floor, if any, is for noisy steps."""
+        return phase.learning_rate
+
+    @contextmanager
+    def engine(
+        self, model: Medformer, names: list[str], optimizer: torch.optim.Optimizer, phase: Phase
+    ) -> Iterator[PlainEngine]:
+        """Open an engine whose batches are drawn from the true number of images."""
+        images = units_of(self.site, self.records, phase).images
+        yield PlainEngine.over(model, names, optimizer, phase, images, self.randomness, self.pooled)
+
+    def generator(self) -> torch.Generator:
+        """Return the one generator of this site."""
+        return self.randomness
+
+
 class PlainSite:
     """Answers the protocol as a guard does, without privacy and without a ledger.
 
@@ -168,22 +184,15 @@ class PlainSite:
     def _train(
         self, request: Train, schedule: Schedule, model: Medformer, state: LocalState
     ) -> TrainAnswer:
-        phase = schedule.phase_of(request.round)
-        state = begin_round(model, as_torch(request.tensors), state, schedule, phase)
-        names = trained_names(model, self._site, phase)
-        optimizer = build_optimizer(
-            model, names, phase.learning_rate, schedule.local_momentum, state
+        method = PlainMethod(self._site, self._records, self._generator, self._pooled)
+        shared = as_torch(request.tensors)
+        result = one_round(
+            model, self._site, self._records, schedule, request.round, shared, state, method
         )
-        images = units_of(self._site, self._records, phase).images
-        engine = PlainEngine.over(
-            model, names, optimizer, phase, images, self._generator, self._pooled
+        self._state = result.state
+        return TrainAnswer(
+            self._site.name, request.round, request.attempt, result.tensors, result.loss
         )
-        mix = schedule.mix(request.round)
-        loss = train_round(model, self._site, self._records, phase, mix, engine, self._generator)
-        averages = schedule.averages(request.round)
-        self._state = next_state(model, names, optimizer, state, averages=averages)
-        tensors = sent_after(model, names, phase)
-        return TrainAnswer(self._site.name, request.round, request.attempt, tensors, loss)
 
     def _evaluate(self, request: Evaluate, model: Medformer, state: LocalState) -> EvaluateAnswer:
         restore(model, as_torch(request.tensors), final_state(state))

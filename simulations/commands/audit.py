@@ -45,7 +45,9 @@ def run(arguments: argparse.Namespace) -> None:
     import sys
     from functools import partial
 
-    from client.audit.canaries import AuditError, Report, Setup, run_audit
+    from client.audit.canaries import AuditError, Setup
+    from client.audit.report import Report
+    from client.audit.run import run_audit
     from client.privacy.noise import NoiseSource, SecureNoise, SeededNoise
     from medformer.errors import ConfigError
     from medformer.library.model_file import replace_file

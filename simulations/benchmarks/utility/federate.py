@@ -11,32 +11,17 @@ from torch import Tensor
 from client.data.load import load
 from client.data.records import Records
 from client.local.finetune import Settings, finetune
-from client.local_state import (
-    LocalState,
-    begin_round,
-    final_state,
-    initial_state,
-    next_state,
-    restore,
-)
-from client.privacy.engine import DpEngine, clip_groups
+from client.local_state import LocalState, final_state, initial_state, restore
 from client.privacy.noise import SeededNoise
-from client.privacy.plan import PrivacyPlan, learning_rate, solve
+from client.privacy.plan import PrivacyPlan, solve
+from client.round import DpMethod, Method, local_steps, one_round
 from client.site import Site
-from client.training import (
-    as_torch,
-    build_optimizer,
-    sent_after,
-    site_model,
-    train_round,
-    trained_names,
-    units_of,
-)
+from client.training import as_torch, site_model, trained_names
 from medformer.errors import ConfigError
 from medformer.model import Medformer
 from server.protocol import Schedule, Tensors
 from server.run.strategy import State, apply
-from simulations.baselines.plain import PlainEngine
+from simulations.baselines.plain import PlainMethod
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings import Group
 
@@ -53,28 +38,26 @@ class Member:
     """None trains without privacy."""
 
     def round(self, shared: Tensors, schedule: Schedule, number: int, seed: str) -> Tensors:
-        """The shared tensors after one round of this site's steps."""
-        model, phase = self.model, schedule.phase_of(number)
-        self.state = begin_round(model, as_torch(shared), self.state, schedule, phase)
-        names = trained_names(model, self.site, phase)
-        phases = {} if self.plan is None else {p.name: p for p in self.plan.phases}
-        plan = phases.get(phase.name)
-        rate = phase.learning_rate if plan is None else learning_rate(phase, plan)
-        optimizer = build_optimizer(model, names, rate, schedule.local_momentum, self.state)
+        """Train one round at this site, and return the shared tensors that it sends."""
         noise = SeededNoise(seed, self.site.name, number)
-        generator = noise.generator()
-        mix = schedule.mix(number)
-        if plan is None:
-            count = units_of(self.site, self.records, phase).images
-            plain = PlainEngine.over(model, names, optimizer, phase, count, generator)
-            train_round(model, self.site, self.records, phase, mix, plain, generator)
+        method: Method
+        if self.plan is None:
+            method = PlainMethod(self.site, self.records, noise.generator())
         else:
-            groups = clip_groups(names, phase)
-            with DpEngine(model, plan, groups, optimizer, noise) as engine:
-                train_round(model, self.site, self.records, phase, mix, engine, generator)
-        averages = schedule.averages(number)
-        self.state = next_state(model, names, optimizer, self.state, averages=averages)
-        return sent_after(model, names, phase)
+            name = schedule.phase_of(number).name
+            method = DpMethod(next(p for p in self.plan.phases if p.name == name), noise)
+        result = one_round(
+            self.model,
+            self.site,
+            self.records,
+            schedule,
+            number,
+            as_torch(shared),
+            self.state,
+            method,
+        )
+        self.state = result.state
+        return result.tensors
 
     def final(self, shared: Tensors) -> Medformer:
         """The site's model for use: averaged shared tensors and its own."""
@@ -187,14 +170,26 @@ def ceiling(group: Group, recipe: Recipe, start: Tensors, seed: str) -> Medforme
     records, federation = load(site, "train"), group.federation
     phase = federation.schedule.phases[0]
     model = site_model(federation.model, site.tasks)
-    restore(model, as_torch(start), initial_state(model))
-    names, generator = trained_names(model, site, phase), SeededNoise(seed, site.name).generator()
+    state = initial_state(model)
+    restore(model, as_torch(start), state)
     named = dict(model.named_parameters())
-    optimizer = OneCycle([named[n] for n in names], recipe.learning_rate, recipe.steps)
-    images = units_of(site, records, phase).images
-    engine = PlainEngine.over(model, names, optimizer, phase, images, generator)
+    trained = [named[name] for name in trained_names(model, site, phase)]
+    optimizer = OneCycle(trained, recipe.learning_rate, recipe.steps)
+    method = PlainMethod(site, records, SeededNoise(seed, site.name).generator())
     one_step = phase.model_copy(update={"local_steps": 1})
     for number in range(recipe.steps):
         mix = federation.schedule.mix(min(number + 1, federation.schedule.rounds))
-        train_round(model, site, records, one_step, mix, engine, generator)
+        result = local_steps(
+            model,
+            site,
+            records,
+            one_step,
+            mix,
+            state,
+            method,
+            momentum=0.0,
+            averages=False,
+            optimizer=optimizer,
+        )
+        state = result.state
     return model

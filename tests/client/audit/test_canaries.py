@@ -7,7 +7,9 @@ import jsonschema
 import pytest
 from torch import Tensor
 
-from client.audit.canaries import AuditError, Report, Setup, rounds_of, run_audit
+from client.audit.canaries import AuditError, Setup
+from client.audit.report import Report
+from client.audit.run import rounds_of, run_audit
 from client.privacy.engine import DpEngine
 from client.privacy.noise import NoiseSource, SeededNoise
 from client.privacy.plan import solve

@@ -6,12 +6,11 @@ from itertools import product
 import numpy as np
 import pytest
 
+from client.audit.checks import Trace, checks
 from client.audit.statistics import (
     Floats,
     Seen,
-    Trace,
     aim,
-    checks,
     count_correct,
     epsilon_lower_bound,
     judge,

@@ -1,0 +1,90 @@
+"""The outcome of a privacy audit, as JSON and as text."""
+
+import json
+from dataclasses import asdict, dataclass
+
+from pydantic import TypeAdapter
+
+from client.audit.checks import Check
+from client.privacy.plan import PhasePlan
+from medformer.common.rounding import digits_up, rounded_down, rounded_up
+
+
+@dataclass(frozen=True)
+class Report:
+    """The audit's outcome; `epsilon_lower_bound` is to be read next to `claimed_epsilon`."""
+
+    site: str
+    claimed_epsilon: float
+    """PLD epsilon of every step that was trained, and of a class count if the plan has one."""
+    delta: float
+    unit: str
+    adjacency: str
+    steps: int
+    canaries: int
+    included: int
+    """Canaries that were among the records."""
+    guesses: int
+    correct: int
+    tried_guesses: tuple[int, ...]
+    """Fixed before the training; they share the confidence."""
+    confidence: float
+    epsilon_lower_bound: float
+    expected_if_correct: float
+    """Bound that a correct mechanism shows in nine of ten audits like this one."""
+    expected_at_half_noise: float
+    """Same of a mechanism with half the noise."""
+    checks: tuple[Check, ...]
+    passed: bool
+    """Whether the bound is at most the claim and every check holds. It proves nothing more."""
+    phases: tuple[PhasePlan, ...]
+    preset: str
+    phantoms: int
+    images_per_canary: int
+    noise_source: str
+    accountant: str
+    method: str = "one run, Dirac canaries, white box (arXiv:2305.08846, Theorem 5.2)"
+
+    def to_json(self) -> str:
+        """Keys as in `schema`."""
+        return json.dumps(asdict(self), indent=1)
+
+    @staticmethod
+    def schema() -> dict[str, object]:
+        """JSON schema of `to_json`."""
+        return TypeAdapter(Report).json_schema()
+
+    def as_text(self) -> str:
+        """For people."""
+        lines = [
+            f"site {self.site}: claimed epsilon {rounded_up(self.claimed_epsilon)}, "
+            f"delta {digits_up(self.delta)}, per {self.unit}, {self.steps} steps, "
+            f"{self.noise_source} noise",
+            f"  {self.canaries} canaries, each in with probability 1/2: {self.correct} of "
+            f"{self.guesses} guesses right (numbers fixed beforehand: "
+            f"{', '.join(map(str, self.tried_guesses))})",
+            f"  epsilon is at least {rounded_down(self.epsilon_lower_bound)}, with "
+            f"{100 * self.confidence:g} % confidence (Steinke et al. 2023, Theorem 5.2)",
+            f"  expected in nine of ten audits: {rounded_down(self.expected_if_correct)} of a "
+            f"correct mechanism, {rounded_down(self.expected_at_half_noise)} with half the noise",
+        ]
+        for check in self.checks:
+            lines.append(
+                f"  {'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.measured:.4f}, "
+                f"{check.limit}"
+            )
+        return "\n".join(lines)
+
+    def problem(self) -> str | None:
+        """What refutes the claim, in one sentence."""
+        if self.epsilon_lower_bound > self.claimed_epsilon:
+            return (
+                f"site {self.site}: epsilon is at least {rounded_down(self.epsilon_lower_bound)}, "
+                f"the plan claims {rounded_up(self.claimed_epsilon)}: do not use this installation"
+            )
+        if failed := [check.name for check in self.checks if not check.passed]:
+            return (
+                f"site {self.site}: this is not the mechanism of the plan ({'; '.join(failed)}): "
+                "do not use this installation"
+            )
+        return None
