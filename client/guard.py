@@ -1,9 +1,11 @@
-"""The guard: policy -> budget -> training -> release. The only code that reads records, and the
-only door out.
+"""The guard: the only code that reads a site's records, and the only way by which anything leaves.
+
+Each request passes the same steps, in this order: policy, budget, training, release. `Guard.handle`
+is the entry; `_admit` and `_train` are to be read from top to bottom.
 
 Nothing authoritative is kept in memory: each request reopens the ledger, the kept answers and the
 local tensors from the site's state folder under an exclusive lock, because processes come and go.
-There is no way to ask it for training without differential privacy.
+No request can ask for training without differential privacy.
 """
 
 import json
@@ -13,51 +15,34 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 from torch import Tensor
 
 from client import release
+from client.admitted import AdmittedRun, NoiseFor
 from client.data.load import load
 from client.data.records import Records
 from client.evaluation import evaluate
-from client.ledger.ledger import Ledger, Reservation
-from client.local_state import (
-    LocalState,
-    begin_round,
-    final_state,
-    initial_state,
-    next_state,
-    restore,
-)
-from client.policy import Policy
-from client.privacy.class_counts import noisy_counts, weighted
-from client.privacy.engine import DpEngine, clip_groups
-from client.privacy.noise import NoiseSource
+from client.ledger.ledger import Ledger
+from client.local_state import LocalState, final_state, restore
+from client.policy import Policy, check_objectives
 from client.privacy.per_example import EngineError
-from client.privacy.plan import PhasePlan, PrivacyPlan, count_sensitivity, learning_rate
+from client.privacy.plan import PrivacyPlan
 from client.refusals import (
     ApprovalPending,
-    AttemptLost,
     BadRequest,
     LedgerRolledBack,
     PolicyForbids,
     Refused,
 )
+from client.round import DpMethod, RoundResult, TrainRound, one_round
 from client.site import Site
-from client.state import Store, StoreError, exclusive
+from client.state import exclusive
 from client.trainable import planned
-from client.training import (
-    as_torch,
-    build_optimizer,
-    sent_after,
-    site_model,
-    train_round,
-    trained_names,
-)
-from medformer.config import ModelConfig, Task
+from client.training import as_torch, site_model
+from medformer.config import ModelConfig
 from medformer.model import Medformer
 from medformer.sharing import shared_shapes
 from server.protocol import (
@@ -83,14 +68,12 @@ from server.protocol import (
 
 log = logging.getLogger(__name__)
 
-LARGEST_WEIGHT = 1e4
-"""Incoming tensors beyond this are refused: they could provoke overflow on chosen records."""
+MAX_WEIGHT = 1e4
+"""Largest magnitude of an incoming weight. Larger ones are refused: a server could choose them so
+that chosen records overflow."""
 
-NoiseFor = Callable[[Reservation, int, int], NoiseSource]
-"""(reservation, round, attempt) -> the randomness of that training, never the same twice."""
-
-CLASS_COUNT = 0
-"""In place of a round, which begin at 1: the count of the classes has a stream of its own."""
+ReadRecords = Callable[[Site, str], Records]
+"""(site, split) -> the records of that split."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +81,13 @@ class Guard:
     """Answers requests for one site.
 
     Args:
-        site: What the hospital declares and allows.
+        site: The hospital's declaration: data, tasks, privacy.
         folder: The site's state folder.
         noise_for: Source of sampling, views and noise.
-        exact: True in simulations only: exact losses and metrics may be told.
-        policy: What the hospital allows; without one, only simulations may do anything.
+        exact: True in simulations only: answers may hold exact losses and metrics.
+        policy: The hospital's rules. Without them, only a simulation is allowed anything.
+        read: Reads the records of a split.
+        train: Trains one round.
     """
 
     site: Site
@@ -110,9 +95,18 @@ class Guard:
     noise_for: NoiseFor
     exact: bool = False
     policy: Policy | None = None
+    read: ReadRecords = load
+    train: TrainRound = one_round
 
     def handle(self, request: Request) -> Answer:
-        """Answer, or refuse with a fixed text; what went wrong inside is told to the log only."""
+        """Answer a request, or refuse it with a fixed text.
+
+        No exception leaves this method: its text could hold something private. Unexpected ones are
+        logged at the site and answered with `INTERNAL_ERROR`.
+
+        Returns:
+            An answer of which every field is on the release list (`client.release.ITEMS`).
+        """
         try:
             with exclusive(self.folder):
                 return release.check(self._answer(request), exact=self.exact)
@@ -123,13 +117,15 @@ class Guard:
             return Refusal("internal-error", INTERNAL_ERROR, self.site.name)
 
     def refuse(self, request: str, run_id: str, no: Refused) -> Refusal:
-        """A typed no, told to the site's log and written to its ledger.
+        """Return a typed refusal, after writing it to the site's log and ledger.
 
-        The answer is the same where the ledger cannot be written. An internal error is told to the
-        log only: it may come from a record, and the server learns the hash of every row.
+        The answer is the same where the ledger cannot be written. An internal error goes to the log
+        only: it may depend on a record, and the server learns the hash of every ledger row.
 
         Args:
-            request: Kind of what is refused.
+            request: Kind of the refused request: hello, admit, train or evaluate.
+            run_id: The run that the request names.
+            no: The reason; its text is fixed by code and configuration.
         """
         log.warning("site %s refuses: %s: %.300s", self.site.name, no.code, no)
         try:
@@ -140,6 +136,7 @@ class Guard:
         return Refusal(no.code, str(no), self.site.name)
 
     def _answer(self, request: Request) -> Answer:
+        """Check what all requests have in common, and open the ledger for the one that came."""
         if isinstance(request, Hello):
             return HelloAnswer(self.site.name, self.site.domain.model_dump_json(), source_hash())
         if request.protocol_version != PROTOCOL_VERSION:
@@ -151,43 +148,32 @@ class Guard:
         with Ledger.of(self.site, self.folder) as ledger:
             if isinstance(request, Admit):
                 return self._admit(ledger, request)
-            run = _Run.open(ledger, request)
+            run = AdmittedRun.open(self.site, self.folder, ledger, request)
             if isinstance(request, Train):
-                if request.ledger_hash and not ledger.holds(request.ledger_hash):
-                    raise LedgerRolledBack(
-                        "this site's ledger lacks a row that the server was told of: an old copy "
-                        "was put back, and budget was spent since then. Restore the newest copy"
-                    )
-                return self._train(ledger, run, request)
-            return self._evaluate(ledger, run, request)
+                return self._train(run, request)
+            return self._evaluate(run, request)
+
+    # Admission: policy, then budget. No record is read.
 
     def _admit(self, ledger: Ledger, request: Admit) -> AdmitAnswer:
-        """Reserve the whole schedule; no record is read."""
-        if max(len(request.schedule), len(request.model)) > MAX_JSON:
-            raise BadRequest("the schedule or the model is too long")
-        try:
-            schedule = Schedule.model_validate_json(request.schedule)
-            config = ModelConfig.model_validate_json(request.model)
-        except ValidationError as error:
-            raise BadRequest("the schedule or the model is not valid") from error
-        asked = {name for phase in schedule.phases for name in phase.objectives}
-        if forbidden := sorted(asked - set(self.site.objectives)):
-            raise PolicyForbids(f"this site does not allow the objective {forbidden[0]}")
+        """Reserve the budget of a whole schedule, or say why not."""
+        schedule, config = _parsed(request)
+        check_objectives(schedule, self.site.objectives, "this site")
         domain = self.site.domain
         if domain.name not in config.domains or domain.stem not in config.stems:
             raise BadRequest(f"the model does not know this site's domain {domain.name}")
+        # A run that is admitted already keeps its plan, also if site.yaml has changed since.
         standing = ledger.reservation(request.run_id)
         try:
             plan = standing.plan if standing else planned(self.site, config, schedule)
         except (ValueError, EngineError) as error:
             raise PolicyForbids(str(error)) from error
-        model = config.model_dump_json()
         if standing is None:
-            self._allowed(ledger, request.run_id, schedule, config, plan)
-        kept = ledger.reserve(request.run_id, schedule.canonical(), model, plan)
+            self._allow(ledger, request.run_id, schedule, config, plan)
+        kept = ledger.reserve(request.run_id, schedule.canonical(), config.model_dump_json(), plan)
         return AdmitAnswer(self.site.name, kept.plan.to_json(), kept.hash)
 
-    def _allowed(
+    def _allow(
         self,
         ledger: Ledger,
         run_id: str,
@@ -195,9 +181,13 @@ class Guard:
         config: ModelConfig,
         plan: PrivacyPlan,
     ) -> None:
-        """The hospital's policy, then its budget, then somebody's yes where the policy wants it."""
+        """Ask the hospital's policy, then its budget, then a person where the policy says so.
+
+        Raises:
+            Refused: By the first of the three that does not allow the run.
+        """
         if self.policy is None:
-            if self.exact:
+            if self.exact:  # a simulation
                 return
             raise PolicyForbids("this site has no policy.yaml, and so allows nothing")
         self.policy.check(self.site, schedule, config, plan)
@@ -209,150 +199,107 @@ class Guard:
             ledger.approvals.ask(run_id, schedule.canonical(), model)
             raise ApprovalPending("somebody at this site has to approve the run first")
 
-    def _train(self, ledger: Ledger, run: "_Run", request: Train) -> TrainAnswer:
-        """Budget first, then the count and the gradient, then the answer on the disk, then the
-        answer."""
-        if self.policy is not None:
-            self.policy.check_time(datetime.now())
-        answers = ledger.answers(request.run_id)
-        store = Store(self.folder, request.run_id)
-        acknowledged = request.acknowledged_round
-        store.forget_answers([k for k, row in answers.items() if row["round"] <= acknowledged])
+    # A round: policy, input, budget, training, release. Records are read in `_trained` alone.
+
+    def _train(self, run: AdmittedRun, request: Train) -> TrainAnswer:
+        """Train one attempt of a round, or return the answer that it was given before."""
+        self._check_policy(run, request)
+        run.forget_answers(request.acknowledged_round)
         model = site_model(
             run.config, self.site.tasks, checkpointing=self.site.activation_checkpointing
         )
         shared = _checked(request.tensors, model)
-
-        key = request.key()
-        if key in answers:
-            kept = store.get_answer(key, answers[key]["sha256"])
-            if kept is None:
-                raise AttemptLost("this answer was acknowledged and deleted: ask for a new attempt")
+        if (kept := run.kept_answer(request.key())) is not None:
             return kept
-        state = _state_before(request.round, store, answers, model)
-        row = ledger.start_attempt(run.reservation, request.round, request.attempt, key)
+        state = run.state_before(request.round, model)
+        row = run.start_attempt(request)
+        result = self._trained(run, request, model, shared, state)
+        return self._released(run, request, row, result)
 
-        records = load(self.site, "train")
-        tasks = self._balanced(ledger, run, store, records)
+    def _check_policy(self, run: AdmittedRun, request: Train) -> None:
+        """Refuse outside the site's hours, and on a ledger that lost rows."""
+        if request.ledger_hash and not run.ledger.holds(request.ledger_hash):
+            raise LedgerRolledBack(
+                "this site's ledger lacks a row that the server was told of: an old copy "
+                "was put back, and budget was spent since then. Restore the newest copy"
+            )
+        if self.policy is not None:
+            self.policy.check_time(datetime.now())
+
+    def _trained(
+        self,
+        run: AdmittedRun,
+        request: Train,
+        model: Medformer,
+        shared: Mapping[str, Tensor],
+        state: LocalState,
+    ) -> RoundResult:
+        """Read the records, and take the steps that the plan charges for this round."""
+        records = self.read(self.site, "train")
+        tasks = run.tasks(records, self.noise_for)
         model.tasks = {task.name: task for task in tasks}
-        phase = run.schedule.phase_of(request.round)
-        state = begin_round(model, shared, state, run.schedule, phase)
-        names = trained_names(model, self.site, phase)
-        plan = run.phase_plan(phase.name)
-        rate = learning_rate(phase, plan)
-        optimizer = build_optimizer(model, names, rate, run.schedule.local_momentum, state)
         noise = self.noise_for(run.reservation, request.round, request.attempt)
-        with DpEngine(model, plan, clip_groups(names, phase), optimizer, noise) as engine:
-            mix = run.schedule.mix(request.round)
-            loss = train_round(model, self.site, records, phase, mix, engine, noise.generator())
-            taken = len(engine.record)
-        if taken != plan.steps_per_round:
-            raise RuntimeError(f"{taken} steps were taken, the plan has {plan.steps_per_round}")
+        method = DpMethod(run.phase_plan(request.round), noise)
+        return self.train(
+            model, self.site, records, run.schedule, request.round, shared, state, method
+        )
 
+    def _released(
+        self, run: AdmittedRun, request: Train, row: str, result: RoundResult
+    ) -> TrainAnswer:
+        """Make the answer, and store it before it is sent."""
         answer = TrainAnswer(
             site=self.site.name,
             round=request.round,
             attempt=request.attempt,
-            tensors=sent_after(model, names, phase),
-            exact_loss=loss if self.exact else None,
+            tensors=result.tensors,
+            exact_loss=result.loss if self.exact else None,
             ledger_hash=row,
         )
-        averages = run.schedule.averages(request.round)
-        after = next_state(model, names, optimizer, state, averages=averages)
-        store.put_state(request.round, request.attempt, after)
-        digest = store.put_answer(key, answer)
-        ledger.record_answer(request.run_id, request.round, request.attempt, key, digest)
+        run.keep(request, answer, result.state)
         return answer
 
-    def _balanced(
-        self, ledger: Ledger, run: "_Run", store: Store, records: Records
-    ) -> tuple[Task, ...]:
-        """The site's tasks, their classes weighted if the run has paid for a count.
+    # Evaluation, in simulations only.
 
-        Counted once a run: the noisy counts are on the disk, and their hash in the ledger, before
-        anything is made of them; counts that are lost afterwards are not drawn again.
-        """
-        plan = run.reservation.plan.balance
-        if plan is None:
-            return self.site.tasks
-        if count_sensitivity(self.site.tasks) > plan.max_grad_norm * (1 + 1e-9):
-            raise RuntimeError("the site's tasks are not those of the admitted count of classes")
-        std = plan.noise_std
-        written = ledger.count(run.reservation.run_id)
-        if written is None and store.get_counts() is None:
-            noise = self.noise_for(run.reservation, CLASS_COUNT, 0)
-            store.put_counts(noisy_counts(records, self.site.tasks, std, noise))
-        stored = store.get_counts()
-        if stored is None or written not in (None, stored[1]):
-            raise StoreError("the run's class counts are lost: restore the site's state folder")
-        if written is None:
-            ledger.record_count(run.reservation.run_id, stored[1])
-        return weighted(self.site.tasks, stored[0], std, self.site.privacy.labelled)
-
-    def _evaluate(self, ledger: Ledger, run: "_Run", request: Evaluate) -> EvaluateAnswer:
+    def _evaluate(self, run: AdmittedRun, request: Evaluate) -> EvaluateAnswer:
+        """Measure the final model on a split of a simulated site."""
         if not self.exact:
             raise PolicyForbids("exact metrics exist in simulations only")
         if request.split not in ("val", "test"):
             raise BadRequest("split must be val or test")
         model = site_model(run.config, self.site.tasks)
         shared = _checked(request.tensors, model)
-        store, answers = Store(self.folder, request.run_id), ledger.answers(request.run_id)
-        state = _state_before(run.schedule.rounds + 1, store, answers, model)
+        state = run.state_before(run.schedule.rounds + 1, model)
         restore(model, shared, final_state(state))
-        metrics = evaluate(model, self.site, load(self.site, request.split), request.split)
+        metrics = evaluate(model, self.site, self.read(self.site, request.split), request.split)
         return EvaluateAnswer(self.site.name, json.dumps(metrics))
 
 
-@dataclass(frozen=True)
-class _Run:
-    """An admitted run, as the ledger knows it."""
-
-    reservation: Reservation
-    schedule: Schedule
-    config: ModelConfig
-
-    @classmethod
-    def open(cls, ledger: Ledger, request: Train | Evaluate) -> "_Run":
-        reservation = ledger.reservation(request.run_id)
-        if reservation is None:
-            raise BadRequest("this run was not admitted here: send its schedule first")
-        schedule = Schedule.model_validate_json(reservation.schedule)
-        if schedule.hash() != request.schedule_hash:
-            raise BadRequest("this run was admitted with another schedule")
-        return cls(reservation, schedule, ModelConfig.model_validate_json(reservation.model))
-
-    def phase_plan(self, name: str) -> PhasePlan:
-        plan: PrivacyPlan = self.reservation.plan
-        return next(p for p in plan.phases if p.name == name)
-
-
-def _state_before(
-    round_: int, store: Store, answers: Mapping[str, Mapping[str, Any]], model: Medformer
-) -> LocalState:
-    """The site's own tensors as the rounds before this one have left them.
-
-    Raises:
-        StoreError: It has trained such a round, and they are gone: beginning anew would be another
-            run than the one that was paid for.
-    """
-    if (state := store.get_state(round_)) is not None:
-        return state
-    if any(row["round"] < round_ for row in answers.values()):
-        raise StoreError(
-            f"the site's own tensors before round {round_} are gone: restore the site's state "
-            "folder, or let the server go on from its newest checkpoint"
-        )
-    return initial_state(model)
+def _parsed(request: Admit) -> tuple[Schedule, ModelConfig]:
+    """Return the schedule and the model of an admission request; bound their length first."""
+    if max(len(request.schedule), len(request.model)) > MAX_JSON:
+        raise BadRequest("the schedule or the model is too long")
+    try:
+        schedule = Schedule.model_validate_json(request.schedule)
+        config = ModelConfig.model_validate_json(request.model)
+    except ValidationError as error:
+        raise BadRequest("the schedule or the model is not valid") from error
+    return schedule, config
 
 
 def _checked(tensors: Tensors, model: Medformer) -> dict[str, Tensor]:
-    """The server's tensors, if they are exactly the shared ones and harmless."""
+    """Return the server's tensors as torch tensors, if they are exactly the shared ones.
+
+    Raises:
+        BadRequest: A tensor is missing, unknown, of another shape or type, not finite, or larger
+            than `MAX_WEIGHT`.
+    """
     shapes = shared_shapes(model)
     if wrong := sorted(set(tensors) ^ set(shapes)):
         raise BadRequest(f"the tensors must be exactly the shared ones; {wrong[0]!r:.80} is not")
     for name, value in tensors.items():
         if value.dtype != np.float32 or tuple(value.shape) != shapes[name]:
             raise BadRequest(f"{name} must be float32 of shape {shapes[name]}")
-        if not np.isfinite(value).all() or float(np.abs(value).max(initial=0)) > LARGEST_WEIGHT:
-            raise BadRequest(f"{name} is not finite or beyond {LARGEST_WEIGHT:g}")
+        if not np.isfinite(value).all() or float(np.abs(value).max(initial=0)) > MAX_WEIGHT:
+            raise BadRequest(f"{name} is not finite or beyond {MAX_WEIGHT:g}")
     return as_torch(tensors)

@@ -5,6 +5,7 @@ done with it. Everything here is checked when a run is admitted, before any reco
 """
 
 import re
+from collections.abc import Iterable
 from datetime import datetime, time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -71,14 +72,12 @@ class Policy(Frozen):
         Raises:
             PolicyForbids: Names the first rule that it breaks.
         """
-        asked = {name for phase in schedule.phases for name in phase.objectives}
         if site.privacy.unit == "image" and not self.accept_unit_image:
             raise PolicyForbids(
                 "this site's policy protects patients, its site.yaml says unit: image: set "
                 "unit: patient, or accept_unit_image where each patient has one image"
             )
-        if forbidden := sorted(asked - set(self.objectives)):
-            raise PolicyForbids(f"this site's policy does not allow the objective {forbidden[0]}")
+        check_objectives(schedule, self.objectives, "this site's policy")
         if site.domain.kind in config.kinds and not self.concepts:
             raise PolicyForbids(
                 "this site's policy keeps all that answers its questions at the site: the run has "
@@ -108,6 +107,21 @@ class Policy(Frozen):
         """
         if self.hours and not any(_within(now.time(), *_span(text)) for text in self.hours):
             raise ClosedNow(f"this site trains at {', '.join(self.hours)}, local time")
+
+
+def check_objectives(schedule: Schedule, allowed: Iterable[Objective], who: str) -> None:
+    """Refuse a schedule with an objective that is not allowed.
+
+    Args:
+        schedule: The run's phases.
+        allowed: Objectives of site.yaml, or of policy.yaml; both have to allow a run.
+        who: Subject of the refusal.
+    Raises:
+        PolicyForbids: Names the first forbidden objective, in the order of the alphabet.
+    """
+    asked = {name for phase in schedule.phases for name in phase.objectives}
+    if forbidden := sorted(asked - set(allowed)):
+        raise PolicyForbids(f"{who} does not allow the objective {forbidden[0]}")
 
 
 def load_policy(path: Path) -> Policy:

@@ -13,11 +13,13 @@ import torch
 
 from client import release, training
 from client.data.load import forget, load
+from client.data.records import Records
 from client.guard import Guard
 from client.ledger import export as ledger_file
 from client.local_state import initial_state
 from client.privacy import engine
 from client.refusals import PolicyForbids
+from client.round import RoundResult, one_round
 from client.site import Privacy, Site
 from client.state import Store
 from client.training import site_model
@@ -138,23 +140,21 @@ def test_training_before_admission_is_refused(open_guard: Open, site: Site, sche
 
 
 def test_the_budget_is_on_the_ledger_before_the_first_gradient(
-    open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+    open_guard: Open, site: Site, schedule: Schedule
 ):
-    """A process that dies inside its first step leaves reservation and attempt behind."""
+    """A process that dies in its training leaves reservation and attempt behind."""
     guard = open_guard(site)
     guard.handle(admit(schedule))
     seen: list[list[object]] = []
 
-    def die(*_: object) -> float:
+    def die(*_: object) -> RoundResult:
         seen.append([row["kind"] for row in ledger_rows(guard.folder)])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("client.privacy.engine.DpEngine.step", die)
     with pytest.raises(KeyboardInterrupt):
-        guard.handle(train(schedule))
+        replace(guard, train=die).handle(train(schedule))
     assert seen == [["cohort", "reservation", "attempt"]]
 
-    monkeypatch.undo()
     lost = open_guard(site).handle(train(schedule))
     assert isinstance(lost, Refusal)
     assert lost.code == "attempt-lost"
@@ -165,14 +165,14 @@ def test_the_budget_is_on_the_ledger_before_the_first_gradient(
 
 
 def test_a_run_over_budget_is_refused_before_any_record_is_read(
-    open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+    open_guard: Open, site: Site, schedule: Schedule
 ):
     """Runs compose on one ledger; the third of epsilon 8 does not fit 20."""
     guard = open_guard(site)
     assert isinstance(guard.handle(admit(schedule, "run-1")), AdmitAnswer)
     assert isinstance(guard.handle(admit(schedule, "run-2")), AdmitAnswer)
-    monkeypatch.setattr("client.guard.load", lambda *_: pytest.fail("a record was read"))
-    answer = open_guard(site).handle(admit(schedule, "run-3"))
+    blind = replace(open_guard(site), read=lambda *_: pytest.fail("a record was read"))
+    answer = blind.handle(admit(schedule, "run-3"))
     assert isinstance(answer, Refusal)
     assert answer.code == "budget-exhausted"
     epsilons = [row["epsilon"] for row in ledger_rows(guard.folder) if row["kind"] == "reservation"]
@@ -196,20 +196,17 @@ def test_noise_that_the_engine_could_not_add_is_refused_before_budget_is_spent(
 
 @pytest.mark.parametrize("more", [-1, 1])
 def test_an_answer_of_more_or_fewer_steps_than_planned_does_not_leave(
-    open_guard: Open,
-    site: Site,
-    schedule: Schedule,
-    monkeypatch: pytest.MonkeyPatch,
-    more: int,
+    open_guard: Open, site: Site, schedule: Schedule, more: int
 ):
     """Each step costs what the plan says of it, and a step that is missing is a mistake too."""
 
-    def other(model, site, records, phase, *rest):  # type: ignore[no-untyped-def]
-        steps = {"local_steps": phase.local_steps + more}
-        return training.train_round(model, site, records, phase.model_copy(update=steps), *rest)
+    def other(model, site, records, schedule, *rest):  # type: ignore[no-untyped-def]
+        (phase,) = schedule.phases
+        steps = phase.model_copy(update={"local_steps": phase.local_steps + more})
+        changed = schedule.model_copy(update={"phases": (steps,)})
+        return one_round(model, site, records, changed, *rest)
 
-    monkeypatch.setattr("client.guard.train_round", other)
-    guard = open_guard(site)
+    guard = replace(open_guard(site), train=other)
     guard.handle(admit(schedule))
     answer = guard.handle(train(schedule))
     assert isinstance(answer, Refusal)
@@ -330,18 +327,15 @@ def test_a_poisoned_record_changes_no_field_of_any_message(
         assert all(np.isfinite(v).all() for v in other.tensors.values())
 
 
-def test_an_exception_tells_the_server_nothing(
-    open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_exception_tells_the_server_nothing(open_guard: Open, site: Site, schedule: Schedule):
     """Type and message of an error may hold a record's path."""
     guard = open_guard(site)
     guard.handle(admit(schedule))
 
-    def fail(*_: object) -> None:
+    def fail(*_: object) -> Records:
         raise ValueError("/hospital/patient-4711.dcm is odd")
 
-    monkeypatch.setattr("client.guard.load", fail)
-    answer = guard.handle(train(schedule))
+    answer = replace(guard, read=fail).handle(train(schedule))
     assert isinstance(answer, Refusal)
     assert answer.code == "internal-error"
     assert "4711" not in answer.reason

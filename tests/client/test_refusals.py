@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from client.data.records import Records
 from client.guard import Guard
 from client.ledger import export as ledger_file
 from client.ledger.ledger import Ledger
@@ -116,17 +117,16 @@ def test_the_answer_is_the_same_where_the_ledger_cannot_be_written(
 
 
 def test_what_may_come_from_a_record_is_not_on_the_ledger(
-    site: Site, schedule: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, schedule: Schedule, tmp_path: Path
 ):
     """The server is told the hash of later rows, and could try what it thinks went before."""
     guard = guarded(site, tmp_path)
     guard.handle(admit(schedule))
 
-    def fail(*_: object) -> None:
+    def fail(*_: object) -> Records:
         raise ValueError("/hospital/patient-4711.dcm is odd")
 
-    monkeypatch.setattr("client.guard.load", fail)
-    assert refused(guard.handle(train(schedule)))[0] == "internal-error"
+    assert refused(replace(guard, read=fail).handle(train(schedule)))[0] == "internal-error"
     assert refusals(tmp_path) == []
 
 

@@ -55,7 +55,7 @@ BUDGET = (
     ),
     Mutation(
         "noise of the class count is not multiplied by its sensitivity",
-        "client/guard.py",
+        "client/admitted.py",
         "std = plan.noise_std\n        written",
         "std = plan.noise_multiplier\n        written",
         ("test_class_counts.py",),
@@ -309,7 +309,7 @@ BUDGET = (
     ),
     Mutation(
         "nobody counts the steps that were taken",
-        "client/guard.py",
+        "client/round.py",
         "if taken != plan.steps_per_round:",
         "if taken < 0:",
         ("test_guard.py",),

@@ -5,7 +5,7 @@ from tests.mutations.mutation import Mutation
 LEDGER = "client/ledger/ledger.py"
 ROWS = "client/ledger/rows.py"
 FILES = "medformer/library/model_file.py"
-GUARD = "client/guard.py"
+ADMITTED = "client/admitted.py"
 CRASH = ("test_ledger_crash.py", "test_ledger.py", "test_ledger_file.py")
 
 DURABILITY = (
@@ -130,13 +130,13 @@ DURABILITY = (
     ),
     Mutation(
         "the row of an answer is written before the answer",
-        GUARD,
-        """        digest = store.put_answer(key, answer)
-        ledger.record_answer(request.run_id, request.round, request.attempt, key, digest)
+        ADMITTED,
+        """        digest = self.store.put_answer(key, answer)
+        self.ledger.record_answer(self.run_id, request.round, request.attempt, key, digest)
 """,
         """        digest = "0" * 64
-        ledger.record_answer(request.run_id, request.round, request.attempt, key, digest)
-        store.put_answer(key, answer)
+        self.ledger.record_answer(self.run_id, request.round, request.attempt, key, digest)
+        self.store.put_answer(key, answer)
 """,
         ("test_state.py", "test_guard.py"),
         audited=False,
@@ -159,20 +159,20 @@ DURABILITY = (
     ),
     Mutation(
         "the hash of the counts is written before the counts",
-        GUARD,
-        """            store.put_counts(noisy_counts(records, self.site.tasks, std, noise))
+        ADMITTED,
+        """            self.store.put_counts(noisy_counts(records, self.site.tasks, std, noise))
 """,
-        """            ledger.record_count(run.reservation.run_id, "0" * 64)
-            store.put_counts(noisy_counts(records, self.site.tasks, std, noise))
+        """            self.ledger.record_count(self.run_id, "0" * 64)
+            self.store.put_counts(noisy_counts(records, self.site.tasks, std, noise))
 """,
         ("test_class_counts.py",),
         audited=False,
     ),
     Mutation(
         "counts that were lost are drawn again",
-        GUARD,
-        "if written is None and store.get_counts() is None:",
-        "if store.get_counts() is None:",
+        ADMITTED,
+        "if written is None and self.store.get_counts() is None:",
+        "if self.store.get_counts() is None:",
         ("test_class_counts.py",),
         audited=False,
     ),
@@ -195,11 +195,11 @@ DURABILITY = (
     ),
     Mutation(
         "the answer is on the disk before the tensors that the next round begins from",
-        GUARD,
-        "        store.put_state(request.round, request.attempt, after)\n"
-        "        digest = store.put_answer(key, answer)\n",
-        "        digest = store.put_answer(key, answer)\n"
-        "        store.put_state(request.round, request.attempt, after)\n",
+        ADMITTED,
+        "        self.store.put_state(request.round, request.attempt, state)\n"
+        "        digest = self.store.put_answer(key, answer)\n",
+        "        digest = self.store.put_answer(key, answer)\n"
+        "        self.store.put_state(request.round, request.attempt, state)\n",
         ("test_state.py",),
         audited=False,
     ),

@@ -105,12 +105,8 @@ MECHANISM = (
     Mutation(
         "budget reserved after the training",
         "client/guard.py",
-        """        row = ledger.start_attempt(run.reservation, request.round, request.attempt, key)
-
-        records""",
-        """        row = ""
-
-        records""",
+        "        row = run.start_attempt(request)\n",
+        '        row = ""\n',
     ),
     Mutation(
         "a lost round trained again at no cost",
@@ -121,8 +117,8 @@ MECHANISM = (
     Mutation(
         "a ledger put back from an old copy trained on",
         "client/guard.py",
-        "if request.ledger_hash and not ledger.holds(request.ledger_hash):",
-        "if request.ledger_hash and not ledger:",
+        "if request.ledger_hash and not run.ledger.holds(request.ledger_hash):",
+        "if request.ledger_hash and not run.ledger:",
     ),
     Mutation(
         "patients drawn and clipped as images",
@@ -180,8 +176,8 @@ MECHANISM = (
     Mutation(
         "exact loss sent by a deployment",
         "client/guard.py",
-        "exact_loss=loss if self.exact else None,",
-        "exact_loss=loss,",
+        "exact_loss=result.loss if self.exact else None,",
+        "exact_loss=result.loss,",
     ),
     Mutation(
         "local tensors sent",

@@ -156,9 +156,9 @@ RANDOMNESS = (
     ),
     Mutation(
         "the count of the classes shares a round's stream",
-        "client/guard.py",
-        "noise = self.noise_for(run.reservation, CLASS_COUNT, 0)",
-        "noise = self.noise_for(run.reservation, 1, 0)",
+        "client/admitted.py",
+        "noise = noise_for(self.reservation, CLASS_COUNT, 0)",
+        "noise = noise_for(self.reservation, 1, 0)",
         ("test_class_counts.py",),
         audited=False,
     ),

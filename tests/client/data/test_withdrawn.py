@@ -4,6 +4,7 @@ import gc
 import shutil
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from client import guard as guard_module
 from client.data import load as load_module
 from client.data.card.content import data_card
 from client.data.card.text import as_text
@@ -19,6 +19,7 @@ from client.data.errors import DataError
 from client.data.load import forget, load, read
 from client.data.records import Records
 from client.guard import Guard
+from client.round import RoundResult, one_round
 from client.site import Site
 from server.protocol import AdmitAnswer, Schedule, TrainAnswer
 from simulations.cli import main
@@ -44,18 +45,14 @@ def clinic(tmp_path: Path) -> Site:
     return folder_site(root).model_copy(update={"withdrawn": tmp_path / "withdrawn.txt"})
 
 
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[Records]:
-    """The records of every round that a guard trains."""
-    found: list[Records] = []
-    inner = guard_module.train_round
+def watched(guard: Guard, seen: list[Records]) -> Guard:
+    """Return the guard, made to add the records of every round that it trains to `seen`."""
 
-    def spy(model: Any, site: Any, records: Records, *rest: Any) -> Any:
-        found.append(records)
-        return inner(model, site, records, *rest)
+    def spy(model: Any, site: Any, records: Records, *rest: Any) -> RoundResult:
+        seen.append(records)
+        return one_round(model, site, records, *rest)
 
-    monkeypatch.setattr(guard_module, "train_round", spy)
-    return found
+    return replace(guard, train=spy)
 
 
 def test_a_failure_to_read_is_over_when_the_file_can_be_read(
@@ -79,10 +76,11 @@ def list_of(site: Site, *names: str) -> None:
 
 
 def test_the_next_round_does_not_see_a_patient_and_the_ledger_goes_on(
-    open_guard: Open, clinic: Site, schedule: Schedule, seen: list[Records], tmp_path: Path
+    open_guard: Open, clinic: Site, schedule: Schedule, tmp_path: Path
 ):
     """The guard stays up; budget is neither returned nor spent; later rounds are answered."""
-    guard = open_guard(clinic)
+    seen: list[Records] = []
+    guard = watched(open_guard(clinic), seen)
     admitted = guard.handle(admit(schedule))
     assert isinstance(admitted, AdmitAnswer)
     assert isinstance(guard.handle(train(schedule, 1)), TrainAnswer)
@@ -111,7 +109,7 @@ def test_who_withdrew_leaves_no_trace(open_guard: Open, clinic: Site, schedule: 
     answers = []
     for site in (clinic, clinic.model_copy(update={"data": data, "withdrawn": None})):
         folder = path.parent / f"state-{site.withdrawn is None}"
-        guard = guard_module.Guard(site, folder, open_guard(site).noise_for, exact=True)
+        guard = Guard(site, folder, open_guard(site).noise_for, exact=True)
         guard.handle(admit(schedule))
         answer = guard.handle(train(schedule))
         assert isinstance(answer, TrainAnswer)
@@ -120,10 +118,11 @@ def test_who_withdrew_leaves_no_trace(open_guard: Open, clinic: Site, schedule: 
 
 
 def test_a_list_that_cannot_be_read_leaves_out_everybody(
-    open_guard: Open, clinic: Site, schedule: Schedule, seen: list[Records], tmp_path: Path
+    open_guard: Open, clinic: Site, schedule: Schedule, tmp_path: Path
 ):
     """In training silently, because the server must not hear of it; in a check with a sentence."""
-    guard = open_guard(clinic)
+    seen: list[Records] = []
+    guard = watched(open_guard(clinic), seen)
     guard.handle(admit(schedule))
     guard.handle(train(schedule, 1))
     assert clinic.withdrawn is not None

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
 
-from client import guard as guard_module
+from client.admitted import CLASS_COUNT, NoiseFor
 from client.data.records import Records, Stack
 from client.guard import Guard
 from client.ledger.ledger import Ledger, Reservation
@@ -24,8 +26,10 @@ from client.privacy.plan import (
     count_sensitivity,
     solve,
 )
+from client.round import RoundResult, one_round
 from client.site import Privacy, Site
 from medformer.config import UNLABELLED, Task
+from medformer.model import Medformer
 from server.protocol import (
     AdmitAnswer,
     Answer,
@@ -175,27 +179,28 @@ def counts_file(guard: Guard) -> Path:
 
 
 def test_budget_comes_before_the_count_and_the_count_before_its_use(
-    guard: Guard, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+    guard: Guard, schedule: Schedule
 ):
-    """Reservation and attempt; the counts on the disk; their hash in the ledger; the weights; the
-    gradient."""
+    """The attempt is on the ledger before the count's noise is drawn; the counts are on the disk,
+    and their hash is on the ledger, before the first gradient."""
     seen: list[tuple[str, object, bool]] = []
 
-    def spied(name: str, function: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **kwargs: object) -> object:
-            seen.append((name, kinds(guard)[2:], counts_file(guard).exists()))
-            return function(*args, **kwargs)
+    def noise_for(reservation: Reservation, round_: int, attempt: int) -> NoiseSource:
+        event = "count" if round_ == CLASS_COUNT else "noise of the round"
+        seen.append((event, kinds(guard)[2:], counts_file(guard).exists()))
+        return guard.noise_for(reservation, round_, attempt)
 
-        return call
+    def spy(*given: Any) -> RoundResult:
+        seen.append(("training", kinds(guard)[2:], counts_file(guard).exists()))
+        return one_round(*given)
 
-    for name in ("noisy_counts", "weighted", "train_round"):
-        monkeypatch.setattr(guard_module, name, spied(name, getattr(guard_module, name)))
-    assert isinstance(guard.handle(train(schedule)), TrainAnswer)
+    spied = replace(guard, noise_for=noise_for, train=spy)
+    assert isinstance(spied.handle(train(schedule)), TrainAnswer)
 
     assert seen == [
-        ("noisy_counts", ["attempt"], False),
-        ("weighted", ["attempt", "class-balance"], True),
-        ("train_round", ["attempt", "class-balance"], True),
+        ("count", ["attempt"], False),
+        ("noise of the round", ["attempt", "class-balance"], True),
+        ("training", ["attempt", "class-balance"], True),
     ]
 
 
@@ -230,24 +235,31 @@ def test_classes_are_not_counted_where_patients_are_the_units(tmp_path: Path):
         )  # fmt: skip
 
 
-def test_the_loss_is_weighed_by_the_counts_on_the_disk(
-    guard: Guard, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_loss_is_weighed_by_the_counts_on_the_disk(guard: Guard, schedule: Schedule):
     """Not by those in memory."""
     used: list[object] = []
 
-    def spy(model, *_: object) -> float:  # type: ignore[no-untyped-def]
+    def spy(model: Medformer, *_: object) -> RoundResult:
         used.append(model.tasks["chest"].class_weights)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("client.guard.train_round", spy)
     with pytest.raises(KeyboardInterrupt):
-        guard.handle(train(schedule))
+        replace(guard, train=spy).handle(train(schedule))
     counts = json.loads(counts_file(guard).read_text())
     assert used == [weighted([OPACITY], counts, 20.0, 64)[0].class_weights]
 
 
-@pytest.mark.parametrize("died", ["before the ledger row", "in the first step", "never"])
+def counted_once(guard: Guard) -> NoiseFor:
+    """Return the guard's noise for rounds; a second class count fails the test."""
+
+    def noise_for(reservation: Reservation, round_: int, attempt: int) -> NoiseSource:
+        assert round_ != CLASS_COUNT, "the classes were counted again"
+        return guard.noise_for(reservation, round_, attempt)
+
+    return noise_for
+
+
+@pytest.mark.parametrize("died", ["before the ledger row", "in the training", "never"])
 def test_a_run_counts_once_in_all_its_rounds_attempts_and_processes(
     died: str,
     guard: Guard,
@@ -258,43 +270,41 @@ def test_a_run_counts_once_in_all_its_rounds_attempts_and_processes(
 ):
     """Wherever the process died after the counts were on the disk, they stand."""
 
-    def die(*_: object) -> float:
+    def die(*_: object) -> RoundResult:
         raise KeyboardInterrupt
 
-    place = {"before the ledger row": "client.ledger.ledger.Ledger.record_count",
-             "in the first step": "client.privacy.engine.DpEngine.step"}.get(died)  # fmt: skip
-    if place:
-        with monkeypatch.context() as patch:
-            patch.setattr(place, die)
-            with pytest.raises(KeyboardInterrupt):
-                guard.handle(train(schedule))
-    else:
-        guard.handle(train(schedule))
+    with monkeypatch.context() as patch:
+        if died == "before the ledger row":
+            patch.setattr(Ledger, "record_count", die)
+        dying = replace(guard, train=die) if died == "in the training" else guard
+        with nullcontext() if died == "never" else pytest.raises(KeyboardInterrupt):
+            dying.handle(train(schedule))
     before = counts_file(guard).read_bytes()
-    monkeypatch.setattr(
-        "client.guard.noisy_counts", lambda *_: pytest.fail("the classes were counted again")
-    )
-    again = open_guard(counting, seed=2)
-    number, attempt = (1, 1) if place else (2, 0)
+    again = replace(open_guard(counting, seed=2), noise_for=counted_once(guard))
+    number, attempt = (2, 0) if died == "never" else (1, 1)
     assert isinstance(again.handle(train(schedule, number, attempt)), TrainAnswer)
     assert counts_file(guard).read_bytes() == before
     assert kinds(guard).count("class-balance") == 1
 
 
 @pytest.mark.parametrize("harm", ["deleted", "changed"])
-def test_counts_that_were_lost_are_not_drawn_again(
-    harm: str, guard: Guard, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
-):
+def test_counts_that_were_lost_are_not_drawn_again(harm: str, guard: Guard, schedule: Schedule):
     """A second draw would cost a second time."""
     guard.handle(train(schedule))
     if harm == "deleted":
         counts_file(guard).unlink()
     else:
         counts_file(guard).write_text('{"chest": [1.0, 2.0]}')
-    monkeypatch.setattr("client.guard.noisy_counts", lambda *_: pytest.fail("counted again"))
-    answer = guard.handle(train(schedule, 2))
+    drawn: list[int] = []
+
+    def noise_for(reservation: Reservation, round_: int, attempt: int) -> NoiseSource:
+        drawn.append(round_)
+        return guard.noise_for(reservation, round_, attempt)
+
+    answer = replace(guard, noise_for=noise_for).handle(train(schedule, 2))
     assert isinstance(answer, Refusal)
     assert answer.code == "internal-error"
+    assert CLASS_COUNT not in drawn
 
 
 def test_no_count_without_its_admission(open_guard: Open, site: Site, schedule: Schedule):

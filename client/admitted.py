@@ -1,0 +1,174 @@
+"""One admitted run at one site: what the site's ledger and state folder hold of it.
+
+The order of writes is what makes a crash harmless. Budget is on the ledger before a record is
+read; an answer and the site's own tensors are on the disk before the ledger row that names them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.data.records import Records
+from client.ledger.ledger import Ledger, Reservation
+from client.local_state import LocalState, initial_state
+from client.privacy.class_counts import noisy_counts, weighted
+from client.privacy.noise import NoiseSource
+from client.privacy.plan import PhasePlan, PrivacyPlan, count_sensitivity
+from client.refusals import AttemptLost, BadRequest
+from client.site import Site
+from client.state import Store, StoreError
+from medformer.config import ModelConfig, Task
+from medformer.model import Medformer
+from server.protocol import Evaluate, Schedule, Train, TrainAnswer
+
+CLASS_COUNT = 0
+"""The class count's number in place of a round's. Rounds begin at 1, so the count and the rounds
+never share noise."""
+
+NoiseFor = Callable[[Reservation, int, int], NoiseSource]
+"""(reservation, round, attempt) -> the randomness of that training, never the same twice."""
+
+
+@dataclass(frozen=True)
+class AdmittedRun:
+    """One run's part of a site's ledger and state folder."""
+
+    site: Site
+    reservation: Reservation
+    """The run's budget, as the ledger admitted it."""
+    schedule: Schedule
+    config: ModelConfig
+    ledger: Ledger
+    store: Store
+
+    @classmethod
+    def open(
+        cls, site: Site, folder: Path, ledger: Ledger, request: Train | Evaluate
+    ) -> "AdmittedRun":
+        """Look up the run that a request belongs to.
+
+        Args:
+            site: The site's declaration.
+            folder: The site's state folder.
+            ledger: The site's ledger, open.
+            request: Names the run and the hash of its schedule.
+        Raises:
+            BadRequest: The run was never admitted here, or with another schedule.
+        """
+        reservation = ledger.reservation(request.run_id)
+        if reservation is None:
+            raise BadRequest("this run was not admitted here: send its schedule first")
+        schedule = Schedule.model_validate_json(reservation.schedule)
+        if schedule.hash() != request.schedule_hash:
+            raise BadRequest("this run was admitted with another schedule")
+        config = ModelConfig.model_validate_json(reservation.model)
+        return cls(site, reservation, schedule, config, ledger, Store(folder, request.run_id))
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.reservation.run_id
+
+    def phase_plan(self, round_: int) -> PhasePlan:
+        """Return the plan of the phase to which a round belongs."""
+        plan: PrivacyPlan = self.reservation.plan
+        name = self.schedule.phase_of(round_).name
+        return next(phase for phase in plan.phases if phase.name == name)
+
+    def forget_answers(self, acknowledged: int) -> None:
+        """Delete the answers of all rounds up to `acknowledged`, which the server has stored."""
+        answers = self.ledger.answers(self.run_id)
+        self.store.forget_answers([k for k, row in answers.items() if row["round"] <= acknowledged])
+
+    def kept_answer(self, key: str) -> TrainAnswer | None:
+        """Return the answer that an equal request was given before, or None.
+
+        A repeated request is answered with the same bytes, which cost no further budget.
+
+        Args:
+            key: Hash of everything that the answer depends on (`Train.key`).
+        Raises:
+            AttemptLost: There was such an answer, and its file was deleted or changed.
+        """
+        answers = self.ledger.answers(self.run_id)
+        if key not in answers:
+            return None
+        kept = self.store.get_answer(key, answers[key]["sha256"])
+        if kept is None:
+            raise AttemptLost("this answer was acknowledged and deleted: ask for a new attempt")
+        return kept
+
+    def state_before(self, round_: int, model: Medformer) -> LocalState:
+        """Return the site's own tensors as the rounds before this one left them.
+
+        Args:
+            round_: The round that comes next.
+            model: A new model of the site, from which the first round starts.
+        Raises:
+            StoreError: An earlier round was trained, and its tensors are gone. To start again from
+                new ones would train something else than what was paid for.
+        """
+        if (state := self.store.get_state(round_)) is not None:
+            return state
+        if any(row["round"] < round_ for row in self.ledger.answers(self.run_id).values()):
+            raise StoreError(
+                f"the site's own tensors before round {round_} are gone: restore the site's state "
+                "folder, or let the server go on from its newest checkpoint"
+            )
+        return initial_state(model)
+
+    def start_attempt(self, request: Train) -> str:
+        """Charge an attempt of a round, durably; from here on its budget is spent.
+
+        Returns:
+            Hash of the ledger row, for the server to keep.
+        Raises:
+            Refused: As `Ledger.start_attempt`.
+        """
+        return self.ledger.start_attempt(
+            self.reservation, request.round, request.attempt, request.key()
+        )
+
+    def keep(self, request: Train, answer: TrainAnswer, state: LocalState) -> None:
+        """Store what an attempt left behind: local tensors, then the answer, then its row.
+
+        Args:
+            request: The request that is answered.
+            answer: Stored so that a repeated request gets the same bytes.
+            state: The site's own tensors after the round.
+        """
+        key = request.key()
+        self.store.put_state(request.round, request.attempt, state)
+        digest = self.store.put_answer(key, answer)
+        self.ledger.record_answer(self.run_id, request.round, request.attempt, key, digest)
+
+    def tasks(self, records: Records, noise_for: NoiseFor) -> tuple[Task, ...]:
+        """Return the site's tasks, their classes weighted if the run has paid for a count.
+
+        Classes are counted once a run. The noisy counts are on the disk, and their hash is on the
+        ledger, before they are used; counts that are lost afterwards are not drawn again, because a
+        second draw would cost a second time.
+
+        Args:
+            records: The site's training records, counted at most once a run.
+            noise_for: Noise of the count, a stream that no round shares.
+        Raises:
+            StoreError: The run's counts are lost or were changed.
+            RuntimeError: The site's tasks are not those that the plan charged the count for.
+        """
+        plan = self.reservation.plan.balance
+        if plan is None:
+            return self.site.tasks
+        if count_sensitivity(self.site.tasks) > plan.max_grad_norm * (1 + 1e-9):
+            raise RuntimeError("the site's tasks are not those of the admitted count of classes")
+        std = plan.noise_std
+        written = self.ledger.count(self.run_id)
+        if written is None and self.store.get_counts() is None:
+            noise = noise_for(self.reservation, CLASS_COUNT, 0)
+            self.store.put_counts(noisy_counts(records, self.site.tasks, std, noise))
+        stored = self.store.get_counts()
+        if stored is None or written not in (None, stored[1]):
+            raise StoreError("the run's class counts are lost: restore the site's state folder")
+        if written is None:
+            self.ledger.record_count(self.run_id, stored[1])
+        return weighted(self.site.tasks, stored[0], std, self.site.privacy.labelled)
