@@ -40,7 +40,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from client.node.folder import HEALTH_PORT
     from client.node.launch import act_as_guard
     from client.site import load_site
-    from client.terminal import printable
+    from medformer.common.terminal import printable
     from medformer.errors import ConfigError
     from medformer.library.model_file import replace_file
 

@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 from client.ledger.chain import FILE, LedgerError, Row, checked
 from client.privacy.composition import Budget, Cost
 from client.privacy.plan import PrivacyPlan
-from client.terminal import printable
 from medformer.common.rounding import (
     digits_down,
     digits_up,
@@ -22,6 +21,7 @@ from medformer.common.rounding import (
     rounded_down,
     rounded_up,
 )
+from medformer.common.terminal import printable
 from medformer.library.model_file import replace_file
 
 ALONE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
