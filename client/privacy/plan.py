@@ -7,7 +7,7 @@ read. Sampler, DP step and accountant read the same fields, so they cannot disag
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from client.site import Privacy
 from medformer.common.rounding import exact
 from medformer.config import Task
 from server.protocol import Phase, Schedule
+from server.protocol.receipt import PhaseReceipt, Receipt
 
 SPARE = "spare"
 """Name of the phase that holds the spare rounds."""
@@ -46,20 +47,8 @@ CURVE = tuple(10.0 ** (-i / 2) for i in range(4, 21))
 
 
 @dataclass(frozen=True)
-class PhasePlan:
-    """The DP steps of one phase."""
-
-    name: str
-    rounds: int
-    steps: int
-    """All steps of the phase: rounds times steps a round."""
-    steps_per_round: int
-    sample_rate: float
-    noise_multiplier: float
-    max_grad_norm: float
-    """L2 bound of one unit's gradient, or of one unit's contribution to the class counts."""
-    expected_batch_size: float
-    """Public constant by which the noisy sum is divided."""
+class PhasePlan(PhaseReceipt):
+    """The DP steps of one phase: the fields of its receipt, and what follows from them."""
 
     @property
     def sensitivity(self) -> float:
@@ -81,46 +70,22 @@ class PhasePlan:
 
         Args:
             steps: Number of steps to charge; all steps of the phase if omitted.
-        Returns:
-            The same mechanism, `steps` times.
 
-        >>> heads = PhasePlan("heads", 10, 40, 4, 0.1, 1.5, 1.0, 20.0)
-        >>> heads.mechanism()
+        >>> PhasePlan("heads", 10, 40, 4, 0.1, 1.5, 1.0, 20.0).mechanism()
         Steps(sample_rate=0.1, noise_multiplier=1.5, steps=40)
-        >>> heads.mechanism(heads.steps_per_round).steps
-        4
         """
         count = self.steps if steps is None else steps
         return Steps(self.sample_rate, self.noise_multiplier, count)
 
 
 @dataclass(frozen=True)
-class PrivacyPlan:
-    """The admitted steps of one run at one site, and the guarantee that they keep.
+class PrivacyPlan(Receipt):
+    """The admitted steps of one run at one site, and the guarantee that they keep."""
 
-    `phases` lists every admitted step: the class count first if there is one, the spare rounds
-    last.
-    """
-
-    unit: str
-    adjacency: str
-    delta: float
-    epsilon: float
-    """The guarantee: PLD epsilon of every admitted step, spares included."""
     phases: tuple[PhasePlan, ...]
     progress: tuple[tuple[int, float], ...] = ()
-    """Pairs (round, epsilon of the steps up to it), each an upper bound, first and last round
-    included. Without spare rounds the last one is `epsilon`. These pairs describe the plan and are
-    not a guarantee: they omit rounds that were trained again
-    (`server.protocol.receipt.epsilon_so_far`)."""
     curve: tuple[tuple[float, float], ...] = ()
-    """Pairs (delta, epsilon) of all admitted steps. Every pair is guaranteed, all at once."""
     accountant: str = ACCOUNTANT
-
-    @property
-    def steps(self) -> int:
-        """Number of admitted steps, spares included."""
-        return sum(p.steps for p in self.phases)
 
     @property
     def rounds(self) -> int:
@@ -136,10 +101,6 @@ class PrivacyPlan:
     def balance(self) -> PhasePlan | None:
         """The class count, if it was admitted."""
         return next((p for p in self.phases if p.name == BALANCE), None)
-
-    def to_json(self) -> str:
-        """Return the receipt: public constants and the run's epsilon, nothing about records."""
-        return json.dumps({**asdict(self), "steps": self.steps})
 
     @classmethod
     def from_json(cls, text: str) -> "PrivacyPlan":
@@ -196,10 +157,6 @@ def learning_rate(phase: Phase, plan: PhasePlan) -> float:
     Returns:
         A function of public constants, at most `MAX_LEARNING_RATE` where it follows the noise.
     Source: Mandt et al. 2017, arXiv:1704.04289, section 3.
-
-    >>> heads = Phase(name="heads", rounds=2, objectives={"supervised": 1.0}, learning_rate=0.05)
-    >>> learning_rate(heads, PhasePlan("heads", 2, 2, 1, 0.1, 1.5, 1.0, 20.0))
-    0.05
     """
     if phase.noise_floor is None:
         return phase.learning_rate
