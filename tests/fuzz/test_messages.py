@@ -78,6 +78,7 @@ def no_more_than(most: int) -> Iterator[None]:
 
 
 @SEEDS
+@pytest.mark.slow
 def test_a_thousand_hostile_updates(first: int):
     """Each is refused by a typed error, or is what was asked for and small."""
     rng = np.random.default_rng(0)
@@ -101,6 +102,7 @@ def test_a_thousand_hostile_updates(first: int):
 
 
 @SEEDS
+@pytest.mark.slow
 def test_a_thousand_hostile_requests(site: Site, schedule: Schedule, tmp_path: Path, first: int):
     """To one guard: what is admitted and trained is what may be, each once; the ledger
     then has paid for exactly that, and its chain holds."""

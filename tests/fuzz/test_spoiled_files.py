@@ -50,6 +50,7 @@ def fuzz(kinds: tuple[str, ...], counts: Mapping[str, int], first: int) -> Count
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [IMAGES, TEXTS], ids=["records", "settings"])
 def test_a_thousand_spoiled_files(kinds: tuple[str, ...]):
     """Each is refused by a sentence, or read as something that is within limits."""

@@ -283,6 +283,7 @@ def test_a_scanner_outside_physics_is_refused(setting, message):
         Scanner(**setting)
 
 
+@pytest.mark.slow
 def test_volumes_are_reproducible_and_of_many_shapes():
     """The same bytes, fewer are the first ones, classes equally likely, every class of its own."""
     volumes, labels = solids.generate(40, seed=3)
@@ -302,6 +303,7 @@ def test_volumes_are_reproducible_and_of_many_shapes():
     assert (share.mean(1) < 0.6).all()
 
 
+@pytest.mark.slow
 def test_the_shape_of_a_volume_can_be_told_from_its_outline():
     """By the moments of the bare outlines alone, far above chance (1/8)."""
     rng = np.random.default_rng(1)

@@ -108,6 +108,7 @@ def test_the_aim_is_a_function_of_public_constants_and_is_met():
         assert sorted(bounds)[1] >= 0.93 * promised
 
 
+@pytest.mark.slow
 def test_power_of_an_ideal_training():
     """Claim 2: at least 30 % of it from a correct mechanism, more than it from half noise, in nine
     of ten seeds. The same of real training: tests/client/audit/test_canaries.py, heavy."""

@@ -350,6 +350,7 @@ def trained_alone(site: Site, folder: Path, last: bool) -> Path:
     return folder / "state"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", ["1e-6", "0.01"])
 def test_the_better_of_the_shared_model_and_the_own_copy_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: str

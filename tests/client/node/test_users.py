@@ -181,6 +181,7 @@ LOOSE = {
 
 
 @needs_root
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOOSE)
 def test_a_layout_that_gives_the_node_something_does_not_start(
     folder: Path, name: str, capsys: pytest.CaptureFixture[str]
@@ -200,6 +201,7 @@ def test_a_layout_that_gives_the_node_something_does_not_start(
 
 
 @needs_root
+@pytest.mark.slow
 def test_records_elsewhere_are_tried_as_either_user(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -463,6 +465,7 @@ def test_what_root_types_writes_as_the_guard(folder: Path):
 
 
 @needs_root
+@pytest.mark.slow
 def test_roots_check_reads_records_as_the_guard(folder: Path):
     """Key and layout as root, the rest as the user who will train: what it may not read is found
     now, and nothing of root's is left in the guard's folder."""

@@ -32,6 +32,7 @@ def model() -> Medformer:
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "task", "shape"),
     [([40, 24], "grades", (3, 4)), ([16], None, (3, 8, 64))],

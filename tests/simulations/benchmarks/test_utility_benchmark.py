@@ -34,6 +34,7 @@ from simulations.benchmarks.utility.settings import SETTINGS, groups
 from simulations.benchmarks.utility.trials import Row, scores_file
 from simulations.start.public import EPS, public_tensors
 
+pytestmark = pytest.mark.slow
 PLAIN = "heads_first=0 heads_last=0"
 RECIPE = (
     f"steps=3 expected_batch_size=16 divided_batch_size=16 pretraining=false spare_rounds=0 {PLAIN}"
