@@ -7,12 +7,11 @@ runs/RUN/state/rN-aM     local tensors after round N, attempt M
 runs/RUN/class-counts    noisy counts of the classes, drawn once a run
 """
 
-import fcntl
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -21,8 +20,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from client.local_state import LocalState
+from medformer.common.files import replace_file
+from medformer.common.locks import locked
 from medformer.errors import MedFormerError
-from medformer.library.model_file import KEY, replace_file
+from medformer.library.model_file import KEY
 from server.protocol import RUN_ID, TrainAnswer, metadata
 
 ASIDE_MARK = "DP-NONE.txt"
@@ -136,13 +137,14 @@ def exclusive(folder: Path) -> Iterator[None]:
             f"{folder}: holds what `site finetune` made without privacy, and no state: a guard "
             "needs a folder of its own"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = open(folder / "lock", "w")  # noqa: SIM115
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be written ({error}): choose another folder") from error
-    with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            stack.enter_context(locked(folder / "lock"))
+        except OSError as error:
+            raise StoreError(
+                f"{folder}: cannot be written ({error}): choose another folder"
+            ) from error
         yield
 
 

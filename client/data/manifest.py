@@ -22,7 +22,7 @@ from client.data.load import arrays, chosen_rows
 from client.data.nifti import file as nifti_file
 from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms
 from client.site import Site
-from medformer.library.model_file import replace_file
+from medformer.common.files import replace_file
 
 FILE = "manifest.json"
 CHUNK = 2**20

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from client.ledger.chain import LedgerError, Row
-from medformer.library.model_file import replace_file
+from medformer.common.files import replace_file
 
 
 def write_anchor(path: Path, row: Row) -> None:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from client.ledger.chain import FILE, LedgerError, Row, checked
 from client.privacy.composition import Budget, Cost
 from client.privacy.plan import PrivacyPlan
+from medformer.common.files import replace_file
 from medformer.common.rounding import (
     digits_down,
     digits_up,
@@ -22,7 +23,6 @@ from medformer.common.rounding import (
     rounded_up,
 )
 from medformer.common.terminal import printable
-from medformer.library.model_file import replace_file
 
 ALONE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 """What SQLite says where it cannot write beside a database that it is to read."""

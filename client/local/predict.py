@@ -19,8 +19,8 @@ from client.local.measures import per_class
 from client.local.novelty import features
 from client.local.store import LocalError, LocalModel
 from client.site import Site
+from medformer.common.files import replace_file
 from medformer.config import Task
-from medformer.library.model_file import replace_file
 
 CHUNK = 64
 """Files that are in memory at once."""

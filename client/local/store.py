@@ -17,18 +17,11 @@ from client.local.calibration import Calibration
 from client.local.novelty import Novelty
 from client.site import Site
 from client.state import ASIDE_MARK
+from medformer.common.files import replace_file
 from medformer.config import Domain, Frozen, Task
 from medformer.errors import ConfigError, MedFormerError, ModelFileError
 from medformer.library.card import NO_DEVICE, ModelCard, Promise
-from medformer.library.model_file import (
-    Aside,
-    Header,
-    card_path,
-    read_aside,
-    read_header,
-    replace_file,
-    write,
-)
+from medformer.library.model_file import Aside, Header, card_path, read_aside, read_header, write
 from medformer.library.models import load
 from medformer.model import Medformer
 

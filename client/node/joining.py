@@ -18,8 +18,8 @@ from client.node.kit import signer_in, unpack
 from client.node.users import separate, users_of
 from client.policy import load_policy
 from client.site import load_site
+from medformer.common.files import replace_file, write_secret
 from medformer.errors import ConfigError
-from medformer.library.model_file import replace_file, write_secret
 from server.protocol import JoinRequest, fingerprint
 
 KEY, PUBLIC, REQUEST = "node.key", "node.pub", "request.json"

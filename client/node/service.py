@@ -10,6 +10,7 @@ from pathlib import Path
 from client.node.folder import HEALTH_PORT
 from client.node.users import FILE, Users, check_layout, records_of, separate
 from client.site import Site, load_site
+from medformer.common.files import replace_file
 from medformer.common.systemd import (
     CONTAINERFILE,
     compose,
@@ -19,7 +20,6 @@ from medformer.common.systemd import (
     unit,
     up_script,
 )
-from medformer.library.model_file import replace_file
 
 GUARD_UNIT, NODE_UNIT = "fedmedformer-guard.service", "fedmedformer-node.service"
 EXTRAS = {"dicom": "[dicom]", "nifti": "[nifti]"}

@@ -17,8 +17,8 @@ from client.node.folder import HEALTH_PORT, Node, NodeError, running
 from client.node.launch import act_as_node, new_secret, options, refuse_root, separation
 from client.node.starting import Start, free_health_port, require
 from client.node.users import users_of
+from medformer.common.files import replace_file
 from medformer.common.processes import PATIENCE, Supervisor
-from medformer.library.model_file import replace_file
 
 log = logging.getLogger(__name__)
 

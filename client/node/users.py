@@ -26,8 +26,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from client.site import Site, paths_in
+from medformer.common.files import replace_file
 from medformer.errors import ConfigError
-from medformer.library.model_file import replace_file
 
 FILE = "users.json"
 GUARD, NODE = "fedmedformer-guard", "fedmedformer-node"

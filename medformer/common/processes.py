@@ -91,18 +91,22 @@ def is_taken(port: int, patience: float = PATIENCE) -> bool:
         time.sleep(0.2)
 
 
-def end_with_parent() -> None:
-    """From now on this process ends at once when the one that started it is gone.
+def end_with_parent(*, quiet: bool = False) -> None:
+    """Make this process end within a second of the one that started it.
 
-    For a process that somebody else's code has started: without its parent it would hold locks and
-    wait for answers that never come.
+    Without its parent, a process that a library has started would hold locks and wait for answers
+    that never come.
+
+    Args:
+        quiet: Log nothing when it ends.
     """
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        log.error("the process that started this one is gone")
+        if not quiet:
+            log.error("the process that started this one is gone")
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -6,9 +6,7 @@ are no part of the model.
 """
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +18,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from medformer.common.files import replace_file
 from medformer.common.yaml_file import explain
 from medformer.config import Frozen, ModelConfig, Task
 from medformer.errors import ModelFileError
@@ -182,36 +181,6 @@ def write_text(path: Path, text: str) -> None:
         raise ModelFileError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
-    """Replace `path` by `data`, whole or not at all, on the disk when it returns.
-
-    Args:
-        mode: Permissions, less the umask; 0o600 for what only this user may read.
-    """
-    partial = path.with_name(path.name + ".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.unlink(missing_ok=True)  # of a process that died, perhaps with other permissions
-    try:
-        _write_then_rename(partial, path, data, mode)
-    except BaseException:  # a disk that is full: what is half-written claims nothing
-        with suppress(OSError):
-            partial.unlink()
-        raise
-
-
-def _write_then_rename(partial: Path, path: Path, data: bytes, mode: int) -> None:
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name too
-    finally:
-        os.close(folder)
-
-
 def _small_header(path: Path) -> None:
     """Before it is parsed: eight bytes in front say how long it is."""
     with open(path, "rb") as file:
@@ -251,21 +220,3 @@ def _finite(path: Path, tensors: Arrays) -> None:
         if not np.isfinite(value).all():
             count = int((~np.isfinite(value)).sum())
             raise ModelFileError(f"{path}: {name} holds {count} numbers that are NaN or infinite")
-
-
-def write_secret(path: Path, data: bytes) -> None:
-    """Write a private key that only this user can read, in a folder that only this user can enter.
-
-    Raises:
-        FileExistsError: There is something already; it is not replaced.
-        OSError: It cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-
-
-def is_secret(path: Path) -> bool:
-    """Whether a file is there and nobody but its owner can read it."""
-    return path.is_file() and not path.stat().st_mode & 0o077

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from medformer.common.files import replace_file, write_secret
 from medformer.errors import MedFormerError
-from medformer.library.model_file import replace_file, write_secret
 
 AUTHORITY_DAYS = 3_650
 SKEW = timedelta(minutes=5)

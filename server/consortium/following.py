@@ -1,14 +1,14 @@
 """Follow a run of real hospitals, and submit it again when something died."""
 
-import fcntl
 import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from medformer.common.locks import is_locked, locked
 from medformer.common.rounding import rounded_up
 from medformer.errors import MedFormerError
 from server.run.coordinate import read_metrics
@@ -38,31 +38,20 @@ def alone(folder: Path, wait: float | None = None) -> Iterator[None]:
     Raises:
         RunInterrupted: Another process is at work there, and does not end.
     """
-    with open(folder / LOCK, "w") as file:
-        end = time.monotonic() + (LOCK_WAIT if wait is None else wait)
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() > end:
-                    raise RunInterrupted(
-                        f"{folder}: another process is at work on this run; stop it first"
-                    ) from error
-                time.sleep(POLL)
+    with ExitStack() as stack:
+        max_wait = LOCK_WAIT if wait is None else wait
+        try:
+            stack.enter_context(locked(folder / LOCK, max_wait=max_wait, poll=POLL))
+        except TimeoutError as error:
+            raise RunInterrupted(
+                f"{folder}: another process is at work on this run; stop it first"
+            ) from error
         yield
 
 
 def at_work(folder: Path) -> bool:
     """Whether a process works in a run folder."""
-    try:
-        with open(folder / LOCK) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+    return is_locked(folder / LOCK)
 
 
 def follow(

@@ -27,7 +27,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from medformer.library.model_file import replace_file, write_secret
+from medformer.common.files import replace_file, write_secret
 from server.consortium.authority import AuthorityError
 from server.consortium.bundle import APP_ID
 from server.protocol import kit_statement

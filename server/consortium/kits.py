@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medformer.common.files import replace_file
 from medformer.common.systemd import (
     CONTAINERFILE,
     compose,
@@ -24,7 +25,6 @@ from medformer.common.systemd import (
     unit,
     up_script,
 )
-from medformer.library.model_file import replace_file
 from server.consortium.hub import sign_kit, signer_of
 from server.protocol import key_id
 

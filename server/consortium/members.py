@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from medformer.common.files import replace_file
 from medformer.common.yaml_file import explain
 from medformer.errors import ConfigError
-from medformer.library.model_file import replace_file
 from server.protocol import JoinRequest, fingerprint
 
 REVOKED = "revoked.json"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medformer.common.files import replace_file
 from medformer.errors import MedFormerError
-from medformer.library.model_file import replace_file
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, StrictFloat, StrictInt, ValidationError, model_validator
 
 from medformer.common import certificate as certificates
+from medformer.common.files import replace_file
 from medformer.common.yaml_file import explain, parse_yaml, read_yaml
 from medformer.config import Frozen, Name
 from medformer.errors import ConfigError
-from medformer.library.model_file import replace_file
 from server.consortium import members
 from server.consortium.authority import new_authority, new_server_certificate
 from server.consortium.hub import new_signer, signer_of

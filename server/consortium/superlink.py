@@ -26,13 +26,13 @@ from typing import Any
 import httpx
 from pydantic import Field, StrictFloat, StrictInt, ValidationError, model_validator
 
+from medformer.common.files import is_secret, replace_file, write_secret
 from medformer.common.processes import Supervisor, free_port, is_taken
 from medformer.common.systemd import plain
 from medformer.common.toml import quoted, toml
 from medformer.common.yaml_file import explain, read_yaml
 from medformer.config import Domain, ModelConfig, Name
 from medformer.errors import ConfigError
-from medformer.library.model_file import is_secret, replace_file, write_secret
 from medformer.words import unknown_words
 from server.consortium.bundle import APP_ID, RUN_CONFIG, VERSION, write_app
 from server.consortium.deployment import FEDERATION

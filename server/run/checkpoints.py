@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from medformer.library.model_file import replace_file
+from medformer.common.files import replace_file
 from server.run.errors import CheckpointError
 from server.run.strategy import State
 

@@ -1,7 +1,6 @@
 """What every benchmark writes: name, commit, machine, rows."""
 
 import argparse
-import fcntl
 import json
 import os
 import platform
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from medformer.common.locks import locked
 from server.run.checkpoints import write_atomically
 
 
@@ -59,8 +59,7 @@ def _write(path: Path, record: dict[str, Any]) -> None:
 def alone(path: Path) -> Iterator[None]:
     """Alone with a file that several processes write; inside, read it again first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(path.with_suffix(".lock")):
         yield
 
 

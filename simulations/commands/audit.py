@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
     from client.audit.report import Report
     from client.audit.run import run_audit
     from client.privacy.noise import NoiseSource, SecureNoise, SeededNoise
+    from medformer.common.files import replace_file
     from medformer.errors import ConfigError
-    from medformer.library.model_file import replace_file
     from simulations.federation import federation_of
     from simulations.scenario_file import load_scenario
     from simulations.sites import resolve_sites

@@ -8,15 +8,13 @@ import importlib
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.context import BaseContext
-from threading import Thread
 from types import TracebackType
 from typing import Literal, ParamSpec, TypeVar
 
-from medformer.common.processes import KEEP_MEMORY
+from medformer.common.processes import KEEP_MEMORY, end_with_parent
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,20 +76,9 @@ def worker_setup() -> None:
     then ends them, silently; and they end when their parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _end_with_parent()
+    # A pool's workers would wait for ever for the work of a parent that was killed.
+    end_with_parent(quiet=True)
 
 
 def _load(module: str) -> None:
     importlib.import_module(module)
-
-
-def _end_with_parent() -> None:
-    """A pool's workers would wait for ever for the work of a parent that was killed."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()

@@ -6,7 +6,6 @@ under the user's home after its first training.
 """
 
 import base64
-import fcntl
 import hashlib
 import json
 import logging
@@ -19,7 +18,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from medformer.library.model_file import replace_file
+from medformer.common.files import replace_file
+from medformer.common.locks import locked
 from server.protocol import Tensors
 
 log = logging.getLogger(__name__)
@@ -83,12 +83,14 @@ def alone(key: str, cache: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(open(_file(key, cache).with_suffix(".lock"), "w"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.info("public start %s: another process is making it; waiting", key)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            stack.enter_context(
+                locked(
+                    _file(key, cache).with_suffix(".lock"),
+                    on_wait=lambda: log.info(
+                        "public start %s: another process is making it; waiting", key
+                    ),
+                )
+            )
         except OSError as error:
             log.warning("%s: cannot be written: %s", cache, error)
         yield

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from client.node.folder import Node
+from medformer.common.files import is_secret
 from medformer.common.processes import Supervisor
 from medformer.errors import MedFormerError
-from medformer.library.model_file import is_secret
 from server.consortium.bundle import write_app
 from simulations.cli import main
 

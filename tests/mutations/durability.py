@@ -4,7 +4,7 @@ from tests.mutations.mutation import Mutation
 
 LEDGER = "client/ledger/ledger.py"
 ROWS = "client/ledger/rows.py"
-FILES = "medformer/library/model_file.py"
+FILES = "medformer/common/files.py"
 ADMITTED = "client/admitted.py"
 CRASH = ("test_ledger_crash.py", "test_ledger.py", "test_ledger_file.py")
 
@@ -44,7 +44,7 @@ DURABILITY = (
     Mutation(
         "a file's new name is not synced",
         FILES,
-        "        os.fsync(folder)  # the new name too",
+        "        os.fsync(folder)  # the new name has to reach the disk, too",
         "        pass",
         CRASH,
         audited=False,
@@ -122,9 +122,9 @@ DURABILITY = (
     ),
     Mutation(
         "two processes answer for a site at once",
-        "client/state.py",
-        "fcntl.flock(handle, fcntl.LOCK_EX)",
-        "fcntl.flock(handle, fcntl.LOCK_SH)",
+        "medformer/common/locks.py",
+        "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)",
         ("test_state.py",),
         audited=False,
     ),

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medformer.common.files import replace_file
 from medformer.errors import ConfigError
-from medformer.library.model_file import replace_file
 from simulations.baselines.pool import each_done
 from simulations.benchmarks import record
 from simulations.benchmarks.utility.recipe import Recipe

@@ -299,7 +299,7 @@ def test_the_command(made, site: Site, tmp_path: Path, capsys, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("medformer.library.model_file.os.replace", full)
+    monkeypatch.setattr("medformer.common.files.os.replace", full)
     assert main([*command, str(folder), "-o", str(out)]) == 1
     assert "cannot be written" in capsys.readouterr().err
     assert out.read_bytes() == before

@@ -13,10 +13,11 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import medformer
+from medformer.common.files import replace_file
 from medformer.config import Task
 from medformer.errors import ConfigError, ModelFileError
 from medformer.library.card import ModelCard, Promise
-from medformer.library.model_file import KEY, card_path, read, read_header, replace_file
+from medformer.library.model_file import KEY, card_path, read, read_header
 from medformer.model import Medformer
 from medformer.vocabulary import ANATOMY
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medformer.common.certificate import check_certificate
-from medformer.library.model_file import is_secret
+from medformer.common.files import is_secret
 from server.consortium.authority import AuthorityError, new_authority, new_server_certificate
 
 
