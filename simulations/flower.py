@@ -14,20 +14,17 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from client import release
-from medformer.common.yaml_file import load_yaml
 from medformer.errors import ConfigError
 from server.consortium.deployment import deploy
 from server.protocol import Tensors, run_folder
-from server.report.write import write_report
-from server.run.checkpoints import load_state, write_json
+from server.run.checkpoints import load_state
 from server.run.coordinate import CHECKPOINTS, Run, outcome
 from server.run.federation import Federation
 from server.run.fleet import HELLO_WAIT, FlowerFleet
-from server.run.model_file import write_model
 from simulations.board import board
 from simulations.launch.fresh import FreshProcess, in_fresh_process
 from simulations.launch.steps import prepare_folder, public_start
-from simulations.run_folder import MARKER, Prepared, load_prepared, site_facts
+from simulations.run_folder import MARKER, Prepared, load_prepared
 
 log = logging.getLogger(__name__)
 ROUND_TIMEOUT = 3_600.0
@@ -65,8 +62,11 @@ def main(grid: Grid, context: Context) -> None:
                 return shared
 
             run.execute(start)
-        finish(prepared)
-    log.info("report: %s", folder / "report.html")
+        if not context.run_config.get("scenario-sha256"):
+            # `fedmedformer simulate`, which sends this digest, reports when its baselines are done.
+            from simulations.finish import finish
+
+            finish(prepared)
 
 
 def _deploy(grid: Grid, folder: Path, nodes: Path | None, waits: Sequence[float]) -> None:
@@ -87,15 +87,6 @@ def start_of_federation(federation: Federation, folder: Path) -> Tensors:
     if federation.pretraining is None:
         return initial_shared(federation.model, federation.seed)
     return start_of(federation, folder, None)
-
-
-def finish(prepared: Prepared) -> None:
-    """Everything that follows from what is on the disk: site facts, the report, the model."""
-    write_json(prepared.folder / "site_facts.json", site_facts(prepared))
-    write_json(prepared.folder / "release.json", release.declaration())
-    write_report(prepared.folder)
-    scenario = load_yaml(prepared.folder / "scenario.yaml")
-    write_model(prepared.folder, description=scenario.get("description", ""), noise="seeded")
 
 
 def _prepared(folder: Path, config: Any) -> Prepared:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medformer.common.rounding import rounded_up
-from simulations.launch.launcher import count_sites
+from simulations.run_folder import count_sites
 
 
 class Progress:

@@ -9,16 +9,14 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from client.ledger.ledger import Ledger
 from client.site import Site, load_site
 from medformer.errors import ConfigError
-from server.consortium.following import at_work
 from server.protocol import SIMULATED_SITES
 from server.run.federation import Federation, PublicSite, load_federation
+from simulations.errors import SimulationError
 
 MARKER = ".fedmedformer-run"
 """A file that says: this folder is a run, and --overwrite may delete it."""
@@ -45,6 +43,8 @@ def claim_folder(folder: Path, *, overwrite: bool, owner: int | None = None) -> 
     Raises:
         ConfigError: It holds something, somebody is at work there, or it cannot be written.
     """
+    from server.consortium.following import at_work
+
     try:
         if folder.exists() and any(folder.iterdir()):
             if not (folder / MARKER).exists():
@@ -81,6 +81,31 @@ def _at_work(folder: Path) -> int:
         return 0
     ours = any("fedmedformer" in word or "simulations.cli" in word for word in words)
     return pid if ours and pid != os.getpid() else 0
+
+
+def count_sites(folder: Path) -> int:
+    """Return the number of sites of a prepared run folder.
+
+    Raises:
+        SimulationError: The folder is not a prepared run folder.
+    """
+    try:
+        return len(json.loads((folder / SIMULATED_SITES).read_text())["sites"])
+    except (OSError, ValueError, KeyError) as error:
+        raise SimulationError(f"{folder}: is no run folder: start without --resume") from error
+
+
+def check_outcome(folder: Path) -> None:
+    """Hold a run that has ended to its outcome.
+
+    Raises:
+        SimulationError: It failed; the sentence says why, and how to go on if that is possible.
+    """
+    outcome = json.loads((folder / "outcome.json").read_text())
+    if outcome["outcome"] != "done":
+        again = f"Go on from the last checkpoint with --resume --out {folder}"
+        hint = f" {again}" if outcome["kind"] == "RunInterrupted" else ""
+        raise SimulationError(f"{outcome['reason']}{hint}")
 
 
 def load_prepared(folder: Path) -> Prepared:
@@ -125,25 +150,3 @@ def public_sites(federation: Federation, names: Iterable[str]) -> tuple[PublicSi
     """The public entries of `names`."""
     wanted = set(names)
     return tuple(s for s in federation.sites if s.name in wanted)
-
-
-def site_facts(prepared: Prepared) -> dict[str, dict[str, Any]]:
-    """What only the site knows and a simulation may print: lifetime totals and budgets."""
-    facts = {}
-    for site, state in zip(prepared.sites, prepared.states, strict=True):
-        with Ledger.of(site, state) as ledger:
-            epsilon, delta = ledger.account.spent()
-            epsilon_budget, delta_budget = ledger.account.limits()
-            rule, used = ledger.account.rule, ledger.account.used()
-        facts[site.name] = {
-            "rule": rule,
-            "epsilon_lifetime": epsilon,
-            "delta_lifetime": delta,
-            "epsilon_budget": epsilon_budget,
-            "delta_budget": delta_budget,
-            "budget_used": used,
-            "delta_warning": site.privacy.delta_warning(),
-            "n_public": site.privacy.n_public,
-            "n_labelled": site.privacy.n_labelled,
-        }
-    return facts

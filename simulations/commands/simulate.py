@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state-dir", type=Path, help="sites' ledgers, shared between runs")
     parser.add_argument("--seed", type=int, help="seed of the simulation")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
+    parser.add_argument("--engine", choices=("flower", "local"), default="flower",
+                        help="local: without Flower's processes, same results (default: "
+                        "%(default)s)")  # fmt: skip
     parser.add_argument("--actors", type=int, metavar="N",
                         help="sites that train at once (default: one a core)")  # fmt: skip
     for name, default, what in (
@@ -36,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train, compare, report; prints the result table and the report's path."""
     from medformer.errors import ConfigError
+    from simulations.simulation import Simulation
 
     if arguments.list:
         from simulations.scenario_file import shipped
@@ -52,82 +54,28 @@ def run(arguments: argparse.Namespace) -> None:
         if not 0 < wait <= 1_000_000:
             raise ConfigError(f"--{name}-wait must be between 0 and 1000000 s, got {wait:g}")
     folder = (arguments.out or Path("runs") / Path(arguments.scenario).stem).resolve()
-    from simulations.launch.fresh import FreshProcess
-
-    baselines = not arguments.no_baselines
-    with FreshProcess() as helper:
-        next_ = "simulations.baselines.jobs" if baselines else "server.report.pictures"
-        _train(arguments, folder, lambda: helper.load(next_))
-        helper.call(compare_and_report, folder, baselines=baselines)
+    settings = list(arguments.settings)
+    settings += [f"seed={arguments.seed}"] if arguments.seed is not None else []
+    simulation = Simulation(
+        arguments.scenario,
+        folder,
+        tuple(settings),
+        engine=arguments.engine,
+        baselines=not arguments.no_baselines,
+        data_root=arguments.data_root,
+        state_dir=arguments.state_dir,
+        actors=arguments.actors,
+        start_wait=arguments.start_wait,
+        hello_wait=arguments.hello_wait,
+        round_wait=arguments.round_wait,
+    )
+    if arguments.resume:
+        simulation.resume()
+    else:
+        simulation.begin(overwrite=arguments.overwrite)
     results = json.loads((folder / "report.json").read_text())["results"]
     print(result_table(results))
     print(f"report: {folder / 'report.html'}")
-
-
-def _train(arguments: argparse.Namespace, folder: Path, on_done: Callable[[], None]) -> None:
-    from simulations.launch.fresh import FreshProcess
-    from simulations.launch.launcher import count_sites, run_config, run_flower
-    from simulations.launch.steps import prepare_folder
-    from simulations.progress import Progress, say
-
-    if arguments.resume and _done(folder):
-        say(f"{folder}: the federated run is complete")
-        return
-    scenario, settings = arguments.scenario, list(arguments.settings)
-    roots = (arguments.data_root, arguments.state_dir)
-    settings += [f"seed={arguments.seed}"] if arguments.seed is not None else []
-    with FreshProcess() as helper:
-        if arguments.resume:
-            count_sites(folder)  # refuses what is no run folder, before Flower starts
-        else:
-            how = {"overwrite": arguments.overwrite, "owner": os.getpid()}
-            helper.call(claim, folder, scenario, settings, **how)
-
-        def config() -> dict[str, Any]:
-            if not arguments.resume:
-                helper.call(prepare_folder, folder, scenario, settings, *roots)
-            helper.close()
-            return {
-                **run_config(folder, *roots),
-                "hello-wait": arguments.hello_wait,
-                "round-deadline": arguments.round_wait,
-            }
-
-        progress = Progress(folder)
-        run_flower(
-            folder, config, progress.poll, on_done,
-            actors=arguments.actors, start_wait=arguments.start_wait,
-        )  # fmt: skip
-
-
-def _done(folder: Path) -> bool:
-    outcome = folder / "outcome.json"
-    return outcome.exists() and json.loads(outcome.read_text())["outcome"] == "done"
-
-
-def claim(folder: Path, scenario: str, settings: list[str], *, overwrite: bool, owner: int) -> None:
-    """Make the folder ours, but only if the scenario is valid."""
-    from simulations.progress import say
-    from simulations.run_folder import claim_folder
-    from simulations.scenario_file import load_scenario
-
-    name = load_scenario(scenario, settings).name
-    claim_folder(folder, overwrite=overwrite, owner=owner)
-    say(f"{name}: checking budgets and data, starting Flower (about 20 s)")
-
-
-def compare_and_report(folder: Path, *, baselines: bool) -> None:
-    """What follows the federated run: the baselines, the pictures, and the report again."""
-    from server.report.pictures import draw_pictures
-    from simulations.baselines.jobs import run_all
-    from simulations.flower import finish
-    from simulations.progress import say
-    from simulations.run_folder import load_prepared
-
-    if baselines:
-        run_all(folder, say)
-    draw_pictures(folder)
-    finish(load_prepared(folder))
 
 
 def _description(path: Path) -> str:

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Literal, ParamSpec, TypeVar
@@ -18,6 +18,8 @@ from medformer.common.processes import KEEP_MEMORY, end_with_parent
 
 P = ParamSpec("P")
 T = TypeVar("T")
+TICK = 0.3
+"""Seconds between two calls of `FreshProcess.follow`."""
 
 
 class FreshProcess:
@@ -52,6 +54,16 @@ class FreshProcess:
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function` there and wait; its result and its errors come back."""
         return self.begin(function, *args, **kwargs)()
+
+    def follow(
+        self, tick: Callable[[], None], function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `function` there, and call `tick` here a few times a second until it has ended."""
+        running = self._pool.submit(function, *args, **kwargs)
+        while not wait([running], timeout=TICK).done:
+            tick()
+        tick()
+        return running.result()
 
     def close(self) -> None:
         """End it, after what it was given."""

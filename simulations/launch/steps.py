@@ -35,6 +35,33 @@ def prepare_folder(
     prepare(wanted, folder, data_root=data_root, state_dir=state_dir)
 
 
+def train_here(folder: Path, data_root: Path | None, actors: int | None) -> None:
+    """Train a prepared run folder without Flower; outcome.json says whether it is complete."""
+    from simulations.launch.loop import run_loop
+
+    run_loop(folder, data_root, actors=actors)
+
+
+def single_threaded() -> None:
+    """Keep torch to one thread, so that workers can be forked from this process later."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def compare_and_report(folder: Path, *, baselines: bool) -> None:
+    """Train the baselines, draw the pictures and write the report of a complete run."""
+    from server.report.pictures import draw_pictures
+    from simulations.baselines.jobs import run_all
+    from simulations.finish import finish
+    from simulations.progress import say
+
+    if baselines:
+        run_all(folder, say)
+    draw_pictures(folder)
+    finish(load_prepared(folder))
+
+
 def public_start(folder: Path, data_root: Path | None) -> Tensors:
     """Return the shared tensors of round 0 of a prepared run folder."""
     from simulations.start.public import start_of

@@ -1,0 +1,42 @@
+"""What is written once a federated run is complete: the sites' facts, the report and the model."""
+
+from typing import Any
+
+from client import release
+from client.ledger.ledger import Ledger
+from medformer.common.yaml_file import load_yaml
+from server.report.write import write_report
+from server.run.checkpoints import write_json
+from server.run.model_file import write_model
+from simulations.run_folder import Prepared
+
+
+def finish(prepared: Prepared) -> None:
+    """Write report and model from what is on the disk; a later call replaces them."""
+    write_json(prepared.folder / "site_facts.json", site_facts(prepared))
+    write_json(prepared.folder / "release.json", release.declaration())
+    write_report(prepared.folder)
+    scenario = load_yaml(prepared.folder / "scenario.yaml")
+    write_model(prepared.folder, description=scenario.get("description", ""), noise="seeded")
+
+
+def site_facts(prepared: Prepared) -> dict[str, dict[str, Any]]:
+    """Return, for each site, the totals and budgets that only the site itself would know."""
+    facts = {}
+    for site, state in zip(prepared.sites, prepared.states, strict=True):
+        with Ledger.of(site, state) as ledger:
+            epsilon, delta = ledger.account.spent()
+            epsilon_budget, delta_budget = ledger.account.limits()
+            rule, used = ledger.account.rule, ledger.account.used()
+        facts[site.name] = {
+            "rule": rule,
+            "epsilon_lifetime": epsilon,
+            "delta_lifetime": delta,
+            "epsilon_budget": epsilon_budget,
+            "delta_budget": delta_budget,
+            "budget_used": used,
+            "delta_warning": site.privacy.delta_warning(),
+            "n_public": site.privacy.n_public,
+            "n_labelled": site.privacy.n_labelled,
+        }
+    return facts

@@ -1,0 +1,140 @@
+"""One simulation from its scenario to its report: what `fedmedformer simulate` does.
+
+Importing this module loads neither torch nor Flower: a mistake in the settings is answered at once.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from medformer.errors import ConfigError
+from simulations.launch.fresh import FreshProcess
+from simulations.launch.steps import (
+    compare_and_report,
+    prepare_folder,
+    single_threaded,
+    train_here,
+)
+from simulations.progress import Progress, say
+from simulations.run_folder import check_outcome, claim_folder, count_sites, load_prepared
+from simulations.scenario_file import load_scenario
+
+Engine = Literal["flower", "local"]
+ENGINES: tuple[Engine, ...] = ("flower", "local")
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A simulation to run.
+
+    Args:
+        scenario: Name of a shipped scenario, or path of a YAML file.
+        folder: The run folder.
+        settings: Overrides of the scenario, KEY=VALUE.
+        engine: `flower`: through Flower's processes, as between hospitals. `local`: the same sites
+            and coordinator without them, with the same results, bit for bit.
+        baselines: Also train the scenario's baselines.
+        data_root: Folder of MedMNIST files.
+        state_dir: Folder of the sites' ledgers, shared between runs.
+        actors: Sites that train at once; one a core if left out.
+        start_wait: Seconds in which each of Flower's processes has to start.
+        hello_wait: Seconds in which all sites have to say who they are.
+        round_wait: Seconds in which all sites have to answer a round.
+    """
+
+    scenario: str
+    folder: Path
+    settings: tuple[str, ...] = ()
+    engine: Engine = "flower"
+    baselines: bool = True
+    data_root: Path | None = None
+    state_dir: Path | None = None
+    actors: int | None = None
+    start_wait: float = 60.0
+    hello_wait: float = 120.0
+    round_wait: float = 3_600.0
+
+    def begin(self, *, overwrite: bool = False) -> None:
+        """Train a new run, compare and report.
+
+        Args:
+            overwrite: Replace an earlier run in the folder.
+        Raises:
+            MedFormerError: Settings, budget or data do not allow the run, or it failed.
+        """
+        scenario = load_scenario(self.scenario, self.settings)
+        if self.data_root is not None and not self.data_root.is_dir():
+            raise ConfigError(f"--data-root {self.data_root}: there is no such folder")
+        claim_folder(self.folder, overwrite=overwrite, owner=os.getpid())
+        say(f"{scenario.name}: checking budgets and data")
+        self._train(prepare=True)
+
+    def resume(self) -> None:
+        """Go on with the run in the folder from its last checkpoint, compare and report.
+
+        Raises:
+            MedFormerError: The folder holds no run, or the run failed.
+        """
+        count_sites(self.folder)  # refuses a folder that is no run before anything starts
+        if is_complete(self.folder):
+            say(f"{self.folder}: the federated run is complete; comparing and reporting")
+            with FreshProcess() as helper:
+                helper.call(compare_and_report, self.folder, baselines=self.baselines)
+            return
+        prepared = load_prepared(self.folder)
+        say(f"{prepared.federation.name}: going on from the last checkpoint in {self.folder}")
+        self._train(prepare=False)
+
+    def _train(self, *, prepare: bool) -> None:
+        train = self._locally if self.engine == "local" else self._through_flower
+        began = time.monotonic()
+        train(prepare)
+        say(f"done in {time.monotonic() - began:.0f} s")
+
+    def _locally(self, prepare: bool) -> None:
+        """Use one helper for everything: torch is loaded once."""
+        from server.consortium.following import alone
+
+        with FreshProcess() as helper, alone(self.folder, wait=1.0):
+            helper.call(single_threaded)
+            if prepare:
+                helper.call(prepare_folder, *self._wanted())
+            progress = Progress(self.folder)
+            arguments = self.folder, self.data_root, self.actors
+            helper.follow(progress.poll, train_here, *arguments)
+            check_outcome(self.folder)
+            helper.call(compare_and_report, self.folder, baselines=self.baselines)
+
+    def _through_flower(self, prepare: bool) -> None:
+        from simulations.launch.launcher import run_config, run_flower
+
+        with FreshProcess() as preparing, FreshProcess() as after:
+
+            def config() -> dict[str, Any]:
+                if prepare:
+                    preparing.call(prepare_folder, *self._wanted())
+                preparing.close()
+                return {
+                    **run_config(self.folder, self.data_root, self.state_dir),
+                    "hello-wait": self.hello_wait,
+                    "round-deadline": self.round_wait,
+                }
+
+            next_ = "simulations.baselines.jobs" if self.baselines else "server.report.pictures"
+            run_flower(
+                self.folder, config, Progress(self.folder).poll, lambda: after.load(next_),
+                actors=self.actors, start_wait=self.start_wait,
+            )  # fmt: skip
+            after.call(compare_and_report, self.folder, baselines=self.baselines)
+
+    def _wanted(self) -> tuple[Path, str, tuple[str, ...], Path | None, Path | None]:
+        return self.folder, self.scenario, self.settings, self.data_root, self.state_dir
+
+
+def is_complete(folder: Path) -> bool:
+    """Return whether the federated part of a run is complete."""
+    outcome = folder / "outcome.json"
+    return outcome.exists() and json.loads(outcome.read_text())["outcome"] == "done"
