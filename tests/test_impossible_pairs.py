@@ -9,8 +9,7 @@ import yaml
 from client.policy import load_policy
 from client.site import load_site
 from medformer.errors import ConfigError
-from server.consortium.provision import load
-from server.consortium.superlink import load_run
+from server.consortium.declarations import load, load_run
 from simulations.scenario_file import load_scenario
 
 DOMAIN = {"name": "north", "modality": "ct", "anatomy": "chest", "channels": 1}

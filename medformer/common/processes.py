@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,15 @@ def end(processes: Iterable["subprocess.Popen[bytes]"], patience: float = PATIEN
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens at now."""
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port: int = one.getsockname()[1]
-        return port
+    """Return a port of the loopback address at which nobody listens now."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different ports of the loopback address at which nobody listens now."""
+    with ExitStack() as stack:
+        made = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(one.getsockname()[1]) for one in made]
 
 
 def is_taken(port: int, patience: float = PATIENCE) -> bool:

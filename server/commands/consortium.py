@@ -4,70 +4,67 @@ import argparse
 import sys
 from pathlib import Path
 
+from medformer.common.actions import Action, add_actions, run_action
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `fedmedformer consortium` and of its actions."""
+    """Add the actions of `fedmedformer consortium`."""
     parser.epilog = "example: fedmedformer consortium init lungs --name lungs --host fl.example.org"
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    begin = actions.add_parser("init", help="write a commented consortium.yaml")
-    begin.add_argument("folder", type=Path, metavar="FOLDER", help="made if missing")
-    begin.add_argument("--name", required=True, help="of the consortium")
-    begin.add_argument(
-        "--host", action="append", required=True, help="name or address of the server; repeatable"
-    )
-    make = actions.add_parser("provision", help="make authority, certificate and start-up kits")
-    make.add_argument("folder", type=Path, metavar="FOLDER", help="with consortium.yaml")
-    one = make.add_mutually_exclusive_group()
-    one.add_argument(
-        "--rotate",
-        metavar="NODE",
-        help="a member whose key is new; or `server`: a new certificate of the same authority",
-    )
-    one.add_argument("--revoke", metavar="NODE", help="turn a member away, for good")
-    serve = actions.add_parser("up", help="run the SuperLink until it is stopped")
-    serve.add_argument("folder", type=Path, metavar="FOLDER", help="provisioned")
-    submit = actions.add_parser("submit", help="begin a run, or go on with an interrupted one")
-    submit.add_argument("folder", type=Path, metavar="FOLDER", help="whose SuperLink is up")
-    submit.add_argument("run", type=Path, metavar="RUN.yaml", help="what is to be trained")
-    submit.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
-    submit.add_argument(
-        "--follow", action="store_true", help="show the rounds until the run has ended"
-    )
-    submit.add_argument(
-        "--retries",
-        type=int,
-        default=0,
-        metavar="N",
-        help="with --follow: submit an interrupted run again, up to N times in a row",
-    )
-    status = actions.add_parser("status", help="nodes and runs")
-    status.add_argument("folder", type=Path, metavar="FOLDER", help="whose SuperLink is up")
-    status.add_argument("--health", action="store_true", help="only whether it serves")
-    stop = actions.add_parser("stop", help="stop a run; what is trained stays")
-    stop.add_argument("folder", type=Path, metavar="FOLDER", help="whose SuperLink is up")
-    stop.add_argument("run", metavar="RUN_ID", help="Flower's id, as submit printed it")
-    for action in (begin, make, serve, submit, status, stop):
-        action.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
+    add_actions(parser, ACTIONS)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what was asked for, and say what is next."""
-    from server.consortium.members import revoke
-    from server.consortium.provision import FILE, init, provision
+    """Carry out the chosen action.
 
-    if arguments.action == "init":
-        file = init(arguments.folder, arguments.name, tuple(arguments.host))
-        print(
-            f"{file}: name the members there, then fedmedformer consortium provision "
-            f"{arguments.folder}"
-        )
-        return
-    if arguments.action in ("up", "submit", "status", "stop"):
-        _superlink(arguments)
-        return
+    Raises:
+        MedFormerError: The action failed; the text says why and what to do.
+    """
+    run_action(ACTIONS, arguments)
+
+
+def _folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the consortium")
+
+
+def _configure_init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="made if missing")
+    parser.add_argument("--name", required=True, help="name of the consortium")
+    parser.add_argument(
+        "--host", action="append", required=True, help="name or address of the server; repeatable"
+    )
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    """Write consortium.yaml and print the next step."""
+    from server.consortium.declarations import init
+
+    file = init(arguments.folder, arguments.name, tuple(arguments.host))
+    print(
+        f"{file}: name the members there, then fedmedformer consortium provision {arguments.folder}"
+    )
+
+
+def _configure_provision(parser: argparse.ArgumentParser) -> None:
+    _folder(parser)
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument(
+        "--rotate",
+        metavar="NODE",
+        help="a member that has a new key; or `server`: a new certificate of the same authority",
+    )
+    one.add_argument("--revoke", metavar="NODE", help="a member to exclude for good")
+
+
+def _provision(arguments: argparse.Namespace) -> None:
+    """Make what is missing, or revoke a member, and print what is left to do."""
+    from server.consortium.declarations import FILE
+    from server.consortium.members import revoke
+    from server.consortium.provision import provision
+
     if arguments.revoke:
-        told = revoke(arguments.folder, arguments.revoke)
-        print(f"revoked: {arguments.revoke}, key {told}. A SuperLink that is up turns it away now;")
+        fingerprint = revoke(arguments.folder, arguments.revoke)
+        print(f"revoked: {arguments.revoke}, key {fingerprint}. A SuperLink that is up turns it "
+              "away now;")  # fmt: skip
         print(f"take it out of {arguments.folder / FILE}, too")
         return
     done = provision(arguments.folder, rotate=arguments.rotate)
@@ -79,32 +76,115 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"waiting for the request of {name}: {arguments.folder / 'requests' / name}.json")
 
 
-def _superlink(arguments: argparse.Namespace) -> None:
+def _up(arguments: argparse.Namespace) -> None:
+    """Run the SuperLink until a signal comes."""
     from server.consortium.superlink import SuperLink
 
-    own = SuperLink(arguments.folder)
-    if arguments.action == "up":
-        own.up()
-    elif arguments.action == "submit" and arguments.follow:
-        from server.consortium.following import follow
-        from server.consortium.provision import load
+    SuperLink(arguments.folder).up()
 
-        def show(line: str) -> None:
-            print(line, file=sys.stderr, flush=True)
 
-        out = arguments.out
-        wait = load(arguments.folder).start_seconds
-        follow(out, lambda: own.submit(arguments.run, out), arguments.retries, show, wait)
-        print(f"report: {out / 'report.html'}")
-    elif arguments.action == "submit":
-        print(f"run {own.submit(arguments.run, arguments.out)}: {arguments.out}")
-    elif arguments.action == "status":
-        own.check_health()
-        print("superlink: serving")
-        if arguments.health:
-            return
-        print(own.flwr(["supernode", "list", "own"]).strip())
-        print(own.flwr(["list", "own"]).strip())
-    else:
-        own.flwr(["stop", arguments.run, "own"])
-        print(f"run {arguments.run} is stopped; submit it again to go on from its last round")
+def _configure_submit(parser: argparse.ArgumentParser) -> None:
+    _folder(parser)
+    parser.add_argument("run", type=Path, metavar="RUN.yaml", help="what is to be trained")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
+    parser.add_argument(
+        "--follow", action="store_true", help="show the rounds until the run has ended"
+    )
+    parser.add_argument(
+        "--retries",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --follow: submit an interrupted run again, up to N times in a row",
+    )
+
+
+def _submit(arguments: argparse.Namespace) -> None:
+    """Start or continue a run, and follow it if asked to."""
+    from server.consortium.declarations import load, load_run
+
+    folder, file, out = arguments.folder, arguments.run, arguments.out
+    load_run(file)  # a typo is refused before anything large is loaded
+    from server.consortium.submission import submit
+
+    if not arguments.follow:
+        print(f"run {submit(folder, file, out)}: {out}")
+        return
+    from server.consortium.following import Waits, follow
+
+    def show(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    waits = Waits(start=load(folder).start_seconds)
+    follow(out, lambda: submit(folder, file, out), arguments.retries, show, waits)
+    print(f"report: {out / 'report.html'}")
+
+
+def _configure_status(parser: argparse.ArgumentParser) -> None:
+    _folder(parser)
+    parser.add_argument("--health", action="store_true", help="show only whether it serves")
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    """Print whether the server serves, its nodes and its runs."""
+    from server.consortium.superlink import SuperLink
+
+    server = SuperLink(arguments.folder)
+    server.check_health()
+    print("superlink: serving")
+    if not arguments.health:
+        print(server.flwr(["supernode", "list", "own"]).strip())
+        print(server.flwr(["list", "own"]).strip())
+
+
+def _configure_stop(parser: argparse.ArgumentParser) -> None:
+    _folder(parser)
+    parser.add_argument("run", metavar="RUN_ID", help="Flower's id of the run, as submit prints it")
+
+
+def _stop(arguments: argparse.Namespace) -> None:
+    """Stop a run; its folder keeps what was trained."""
+    from server.consortium.superlink import SuperLink
+
+    SuperLink(arguments.folder).flwr(["stop", arguments.run, "own"])
+    print(f"run {arguments.run} is stopped; submit it again to go on from its last round")
+
+
+ACTIONS = (
+    Action(
+        "init",
+        "write a commented consortium.yaml",
+        "consortium init lungs --name lungs --host fl.example.org",
+        _configure_init,
+        _init,
+    ),
+    Action(
+        "provision",
+        "make the authority, the server's certificate and the start-up kits",
+        "consortium provision lungs",
+        _configure_provision,
+        _provision,
+    ),
+    Action("up", "run the SuperLink until it is stopped", "consortium up lungs", _folder, _up),
+    Action(
+        "submit",
+        "start a run, or continue an interrupted one",
+        "consortium submit lungs run.yaml --out lungs/runs/first --follow",
+        _configure_submit,
+        _submit,
+    ),
+    Action(
+        "status",
+        "show whether the server serves, its nodes and its runs",
+        "consortium status lungs",
+        _configure_status,
+        _status,
+    ),
+    Action(
+        "stop",
+        "stop a run and keep what is trained",
+        "consortium stop lungs 1234567890",
+        _configure_stop,
+        _stop,
+    ),
+)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,25 @@ from medformer.common.toml import toml
 from server.protocol import PACKAGES
 
 PUBLISHER = NAME = "fedmedformer"
-VERSION = "0.1.0"
 APP_ID = f"@{PUBLISHER}/{NAME}"
-"""What Flower calls the bundle."""
+"""Flower's name for the bundle."""
+
+
+def app_version() -> str:
+    """Return the version of the bundle: that of the package which is installed here."""
+    try:
+        return version(NAME)
+    except PackageNotFoundError:  # run from a folder of sources
+        return "0.0.0"
 
 
 def write_app(folder: Path) -> Path:
-    """The app bundle: the packages as they are installed, and a pyproject of its own.
+    """Write the app bundle: the packages as they are installed, and a pyproject for Flower.
 
+    Args:
+        folder: Folder to write to.
     Returns:
-        `folder`, ready for `flwr run`.
+        The same folder, ready for `flwr run`.
     """
     root = Path(__file__).parents[2]
     for package in PACKAGES:
@@ -26,7 +36,7 @@ def write_app(folder: Path) -> Path:
             root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
         )
     (folder / "pyproject.toml").write_text(
-        f'[project]\nname = "{NAME}"\nversion = "{VERSION}"\nlicense = "Apache-2.0"\n'
+        f'[project]\nname = "{NAME}"\nversion = "{app_version()}"\nlicense = "Apache-2.0"\n'
         "dependencies = []\n\n"
         f'[tool.flwr.app]\npublisher = "{PUBLISHER}"\n'
         f"fab-include = {json.dumps([f'{p}/**' for p in PACKAGES])}\n\n"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from medformer.common.processes import end_with_parent
-from server.consortium.following import alone
 from server.consortium.nodes import node_ids
 from server.protocol import Tensors
 from server.report.write import write_report
@@ -14,6 +13,7 @@ from server.run.checkpoints import write_json
 from server.run.coordinate import Run, outcome
 from server.run.federation import Federation, load_federation
 from server.run.fleet import FlowerFleet
+from server.run.lock import run_lock
 from server.run.model_file import write_model
 
 FEDERATION = "federation.json"
@@ -49,7 +49,7 @@ def deploy(
         MedFormerError: The run cannot start, or was interrupted; outcome.json says why.
     """
     end_with_parent()
-    with alone(folder), outcome(folder):
+    with run_lock(folder), outcome(folder):
         federation = load_federation(folder / FEDERATION)
         fleet = FlowerFleet(
             grid,

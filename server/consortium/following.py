@@ -1,79 +1,54 @@
-"""Follow a run of real hospitals, and submit it again when something died."""
+"""Follows a run of real hospitals, and submits it again when something has died."""
 
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medformer.common.locks import is_locked, locked
 from medformer.common.rounding import rounded_up
 from medformer.errors import MedFormerError
 from server.run.coordinate import read_metrics
-from server.run.errors import FederationError, RunInterrupted, SuperLinkError
+from server.run.errors import FederationError, SuperLinkError
+from server.run.lock import at_work
 
 log = logging.getLogger(__name__)
 
-LOCK = ".lock"
-"""In a run folder; held by the process that works there."""
-LOCK_WAIT = 60.0
-"""Seconds for the process of an earlier submission of the same run to end."""
-START_SECONDS = 60.0
-"""From a submission until its process is at work."""
-PAUSE = 5.0
-"""Seconds before a run is submitted again."""
-POLL = 0.5
-
 Show = Callable[[str], None]
+"""Shows a line of progress."""
 
 
-@contextmanager
-def alone(folder: Path, wait: float | None = None) -> Iterator[None]:
-    """Nobody else works in a run folder meanwhile: the process of an earlier submission may live.
+@dataclass(frozen=True)
+class Waits:
+    """How long a run is waited for; all in seconds."""
 
-    Args:
-        wait: Seconds until it has to be over; `LOCK_WAIT` if left out.
-    Raises:
-        RunInterrupted: Another process is at work there, and does not end.
-    """
-    with ExitStack() as stack:
-        max_wait = LOCK_WAIT if wait is None else wait
-        try:
-            stack.enter_context(locked(folder / LOCK, max_wait=max_wait, poll=POLL))
-        except TimeoutError as error:
-            raise RunInterrupted(
-                f"{folder}: another process is at work on this run; stop it first"
-            ) from error
-        yield
-
-
-def at_work(folder: Path) -> bool:
-    """Whether a process works in a run folder."""
-    return is_locked(folder / LOCK)
+    start: float = 60.0
+    """Time from a submission until the run's process is at work."""
+    pause: float = 5.0
+    """Time before a run is submitted again."""
+    poll: float = 0.5
+    """Time between two looks at the run folder."""
 
 
 def follow(
-    folder: Path,
-    submit: Callable[[], str],
-    retries: int,
-    show: Show,
-    start_seconds: float | None = None,
+    folder: Path, submit: Callable[[], str], retries: int, show: Show, waits: Waits | None = None
 ) -> None:
     """Submit a run, show its rounds, and submit it again while it is interrupted.
 
     Args:
         folder: The run folder.
-        submit: Begins the run, or goes on with it.
-        retries: How often in a row, without a round in between, it is submitted again.
-        show: Told each line of progress.
-        start_seconds: From a submission until its process is at work; `START_SECONDS` if left out.
+        submit: Starts the run, or continues it.
+        retries: Times in a row, without a round in between, that it is submitted again.
+        show: Called with each line of progress.
+        waits: Times to wait.
     Raises:
-        ConfigError: The run file cannot be used, or the folder is of another run.
-        SuperLinkError: It is not up, and there are no retries.
+        ConfigError: The run file cannot be used, or the folder holds another run.
+        SuperLinkError: The SuperLink is not up, and there are no retries.
         FederationError: The run failed, or was interrupted too often.
     """
+    waits = waits or Waits()
     rows, left = _Rows(folder, show), retries
     while True:
         before = rows.shown
@@ -81,18 +56,19 @@ def follow(
             submit()
         except MedFormerError as error:
             first = left == retries and not rows.shown
+            # Waiting mends a SuperLink that still starts, but no run file that cannot be used.
             if left == retries == 0 or (first and not isinstance(error, SuperLinkError)):
-                raise  # nothing that waiting would mend, as a run file that cannot be used
+                raise
             reason = str(error)
         else:
-            reason = _watch(folder, rows, start_seconds or START_SECONDS)
+            reason = _watch(folder, rows, waits)
         if not reason:
             return
         left = (retries if rows.shown > before else left) - 1
         if left < 0:
             raise FederationError(f"{folder}: {reason}. Submit it again to go on")
-        log.warning("interrupted: %s; submitting again in %g s", reason, PAUSE)
-        time.sleep(PAUSE)
+        log.warning("interrupted: %s; submitting again in %g s", reason, waits.pause)
+        time.sleep(waits.pause)
 
 
 class _Rows:
@@ -104,21 +80,24 @@ class _Rows:
         self.shown = 0
 
     def update(self) -> None:
+        """Show the rows that have come since the last call."""
         rows = list(read_metrics(self._folder))
         for row in rows[self.shown :]:
             self._show(_line(row))
         self.shown = len(rows)
 
 
-def _watch(folder: Path, rows: _Rows, start_seconds: float) -> str:
-    """Until the run is done: "", or interrupted: why.
+def _watch(folder: Path, rows: _Rows, waits: Waits) -> str:
+    """Wait until a run ends.
 
+    Returns:
+        Why it was interrupted; empty if it is done.
     Raises:
         FederationError: It failed for good.
     """
     began, started = time.monotonic(), False
     while True:
-        working = at_work(folder)
+        working = at_work(folder)  # before the outcome is read: it is written under the lock
         outcome = _outcome(folder)
         rows.update()
         started = started or working
@@ -128,15 +107,16 @@ def _watch(folder: Path, rows: _Rows, start_seconds: float) -> str:
             return str(outcome["reason"])
         if started and not working:
             return "the server's process died"
-        if not started and time.monotonic() - began > start_seconds:
+        if not started and time.monotonic() - began > waits.start:
             return (
-                f"the server's process did not start within {start_seconds:g} s (start_seconds in "
+                f"the server's process did not start within {waits.start:g} s (start_seconds in "
                 "consortium.yaml)"
             )
-        time.sleep(POLL)
+        time.sleep(waits.poll)
 
 
 def _outcome(folder: Path) -> dict[str, Any] | None:
+    """Read how the run has ended; None while it has not."""
     try:
         found: dict[str, Any] = json.loads((folder / "outcome.json").read_bytes())
     except (OSError, ValueError):
@@ -145,6 +125,7 @@ def _outcome(folder: Path) -> dict[str, Any] | None:
 
 
 def _line(row: dict[str, Any]) -> str:
+    """Write a row of metrics.jsonl as a line of progress."""
     if row["event"] == "pretraining":
         return (
             f"public pre-training, step {row['step']}/{row['steps']}  loss {row['public_loss']:.3f}"

@@ -1,10 +1,10 @@
-"""The one door of a consortium's server to the outside: what a registered node needs, no more.
+"""The only way from outside to a consortium's server: it passes on what registered nodes need.
 
-Flower's SuperLink answers all its interfaces at one port: beside the Fleet API, whose callers it
-authenticates by their keys, the Control API (start a run, register a node) and the Runtime API,
-which ask nobody who they are. So the SuperLink listens on the loopback address, and only the Fleet
-API and the health page are passed on from outside. An allow list: what a later Flower adds stays
-shut.
+Flower's SuperLink answers all its interfaces at one port. The Fleet API authenticates its callers
+by their keys. The Control API (start a run, register a node) and the Runtime API ask nobody who
+they are. So the SuperLink listens on the loopback address, and only requests to the Fleet API and
+to the health page are passed on from outside. This is an allow list: an API that a later Flower
+adds stays closed.
 """
 
 import logging
@@ -30,31 +30,33 @@ OPEN = re.compile(r"/v1/fleet/[a-z-]+")
 """Paths to which a POST is passed on."""
 HEARTBEAT = "/v1/fleet/send-node-heartbeat"
 UNDERSTOOD = frozenset({200, 401, 502, 503, 504})
-"""Answers to a heartbeat after which Flower's SuperNode goes on, or ends (401). After any other its
-heartbeats end for ever while its process lives, so that it is answered 503, and tries again."""
-LARGEST_BODY = MAX_MESSAGE + 2**20
-"""Bytes of a request: a message and what Flower puts around it."""
+"""Answers to a heartbeat after which Flower's SuperNode goes on, or ends (401). After any other
+answer its heartbeats stop for ever while its process lives. Such an answer becomes 503, after which
+it tries again."""
+MAX_BODY = MAX_MESSAGE + 2**20
+"""Bytes of a request: a message, and what Flower puts around it."""
 CONNECTIONS = 256
 HOP_BY_HOP = {
     "connection", "host", "keep-alive", "proxy-authenticate", "proxy-authorization", "te",
     "trailer", "transfer-encoding", "upgrade",
 }  # fmt: skip
-"""RFC 9110, section 7.6.1: of one connection, not of the message."""
+"""Headers that belong to one connection, not to the message (RFC 9110, section 7.6.1)."""
 NOT_PASSED = HOP_BY_HOP | {"forwarded", "x-forwarded-for", "x-forwarded-proto"}
-"""A caller may not say where it comes from; the gateway does."""
+"""Headers that are not passed on: a caller must not choose the address that it seems to have."""
 UNKNOWN = Address("unknown", 0)
 
 
 class _TooLarge(Exception):
-    """A body beyond `LARGEST_BODY`."""
+    """A request's body exceeds its limit."""
 
 
-def gateway(inner: str, authority: str) -> ASGIApp:
-    """An ASGI application that passes on what nodes may ask.
+def gateway(inner: str, authority: str, max_body: int = MAX_BODY) -> ASGIApp:
+    """Make an ASGI application that passes on what nodes may ask.
 
     Args:
         inner: URL of the SuperLink.
-        authority: File of the certificates that the SuperLink's is held against.
+        authority: Certificate file against which the SuperLink's certificate is checked.
+        max_body: Bytes that a request's body may have.
     """
     client = httpx.AsyncClient(
         base_url=inner,
@@ -65,33 +67,9 @@ def gateway(inner: str, authority: str) -> ASGIApp:
     )
 
     async def handle(request: Request) -> Response:
-        path = request.url.path
-        health = request.method == "GET" and path == "/health"
-        if not health and not (request.method == "POST" and OPEN.fullmatch(path)):
+        if not _is_open(request):
             return PlainTextResponse("not found", 404)
-        headers = [(k, v) for k, v in request.headers.raw if k.decode("latin-1") not in NOT_PASSED]
-        headers.append((b"x-forwarded-for", (request.client or UNKNOWN).host.encode()))
-        asked = client.build_request(request.method, path, headers=headers, content=_body(request))
-        try:
-            answer = await client.send(asked, stream=True)
-        except _TooLarge:
-            code = 503 if path == HEARTBEAT else 413
-            return PlainTextResponse("too large", code)
-        except (httpx.HTTPError, httpx.InvalidURL, ClientDisconnect, ValueError) as error:
-            log.warning("%s is not passed on: %s", path, type(error).__name__)
-            return PlainTextResponse("the SuperLink does not answer", 503)
-        if path == HEARTBEAT and answer.status_code not in UNDERSTOOD:
-            await answer.aclose()
-            log.warning("the SuperLink answers %d to a heartbeat", answer.status_code)
-            return PlainTextResponse("the SuperLink does not take heartbeats now", 503)
-        done = BackgroundTask(answer.aclose)
-        response = StreamingResponse(answer.aiter_raw(), answer.status_code, background=done)
-        response.raw_headers = [
-            (k.lower(), v)
-            for k, v in answer.headers.raw
-            if k.lower().decode("latin-1") not in HOP_BY_HOP
-        ]
-        return response
+        return await _pass_on(client, request, max_body)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -102,10 +80,53 @@ def gateway(inner: str, authority: str) -> ASGIApp:
     return Starlette(routes=routes, lifespan=lifespan)
 
 
-async def _body(request: Request) -> AsyncIterator[bytes]:
+def _is_open(request: Request) -> bool:
+    """Return whether a request may be passed on: the health page, or a call of the Fleet API."""
+    path = request.url.path
+    if request.method == "GET":
+        return path == "/health"
+    return request.method == "POST" and OPEN.fullmatch(path) is not None
+
+
+async def _pass_on(client: httpx.AsyncClient, request: Request, max_body: int) -> Response:
+    """Send a request to the SuperLink, and stream its answer back."""
+    path = request.url.path
+    headers = [(k, v) for k, v in request.headers.raw if k.decode("latin-1") not in NOT_PASSED]
+    headers.append((b"x-forwarded-for", (request.client or UNKNOWN).host.encode()))
+    body = _body(request, max_body)
+    asked = client.build_request(request.method, path, headers=headers, content=body)
+    try:
+        answer = await client.send(asked, stream=True)
+    except _TooLarge:
+        # A heartbeat has to be answered so that the next one comes.
+        code = 503 if path == HEARTBEAT else 413
+        return PlainTextResponse("too large", code)
+    except (httpx.HTTPError, httpx.InvalidURL, ClientDisconnect, ValueError) as error:
+        log.warning("%s is not passed on: %s", path, type(error).__name__)
+        return PlainTextResponse("the SuperLink does not answer", 503)
+    if path == HEARTBEAT and answer.status_code not in UNDERSTOOD:
+        await answer.aclose()
+        log.warning("the SuperLink answers %d to a heartbeat", answer.status_code)
+        return PlainTextResponse("the SuperLink does not take heartbeats now", 503)
+    done = BackgroundTask(answer.aclose)
+    response = StreamingResponse(answer.aiter_raw(), answer.status_code, background=done)
+    response.raw_headers = [
+        (k.lower(), v)
+        for k, v in answer.headers.raw
+        if k.lower().decode("latin-1") not in HOP_BY_HOP
+    ]
+    return response
+
+
+async def _body(request: Request, max_body: int) -> AsyncIterator[bytes]:
+    """Stream a request's body, up to its limit.
+
+    Raises:
+        _TooLarge: The body is longer, whatever its headers say.
+    """
     taken = 0
     async for part in request.stream():
         taken += len(part)
-        if taken > LARGEST_BODY:
+        if taken > max_body:
             raise _TooLarge
         yield part

@@ -10,15 +10,13 @@ import json
 import logging
 import os
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +24,13 @@ from typing import Any
 
 import psutil
 
-from medformer.common.processes import KEEP_MEMORY
+from medformer.common.processes import KEEP_MEMORY, free_ports
 from medformer.common.toml import toml
 from medformer.errors import MedFormerError
 from server.consortium.bundle import write_app
-from server.consortium.following import alone
-from server.protocol import FLOWER_SWITCHES, SIMULATED_SITES
+from server.consortium.flwr import connect, environment, flwr
+from server.protocol import SIMULATED_SITES
+from server.run.lock import run_lock
 from simulations.launch import failure
 from simulations.launch import orphans as processes
 from simulations.launch.scratch import scratch, why_not
@@ -43,8 +42,6 @@ START_WAIT = 60.0
 """Seconds for Flower's SuperLink to answer, and for its simulation to start: `--start-wait`."""
 POLL = 0.3
 OUTPUT = "output.log"
-HERE = "127.0.0.1,localhost"
-"""Not to be asked through a proxy."""
 
 
 class SimulationError(MedFormerError):
@@ -97,7 +94,7 @@ def run_flower(
     folder = folder.resolve()  # Flower is started in a folder of its own
     if not folder.is_dir():
         raise SimulationError(f"{folder}: is no run folder: start without --resume")
-    with alone(folder, wait=1.0), superlink(folder / "flower") as flower:
+    with run_lock(folder, wait=1.0), superlink(folder / "flower") as flower:
         (folder / "outcome.json").unlink(missing_ok=True)
         settings = config()
         app = write_app(flower.work / "app")
@@ -139,13 +136,10 @@ def superlink(logs: Path) -> Iterator[Flower]:
 def _started(logs: Path, work: Path) -> Iterator[Flower]:
     (work / "empty").mkdir()
     (work / "home").mkdir()
-    port, control = _free_ports(2)
+    port, control = free_ports(2)
     token = f"{logs}#{uuid.uuid4().hex}"
-    environment = {**inherited(), **_settings(work), processes.TOKEN: token}
-    (work / "home" / "config.toml").write_text(
-        f'[superlink]\ndefault = "own"\n\n[superlink.own]\naddress = "127.0.0.1:{port}"\n'
-        "insecure = true\n"
-    )
+    variables = {**_environment(work), processes.TOKEN: token}
+    connect(work / "home", port)
     command = [
         "flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess",
         "--host", "127.0.0.1", "--port", str(port),
@@ -161,13 +155,13 @@ def _started(logs: Path, work: Path) -> Iterator[Flower]:
         process = subprocess.Popen(
             command,
             cwd=work / "empty",
-            env=environment,
+            env=variables,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C comes to us, and we stop it in order
         )
         try:
-            yield Flower(token, port, process, environment, work, logs)
+            yield Flower(token, port, process, variables, work, logs)
         finally:
             left = processes.stop(token)
             process.wait(timeout=10)
@@ -175,29 +169,16 @@ def _started(logs: Path, work: Path) -> Iterator[Flower]:
                 log.error("processes %s could not be stopped", left)
 
 
-def inherited(given: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Variables that Flower's processes get from ours: none that configure Flower or Ray.
-
-    `RAY_ADDRESS` would have the sites train in somebody else's cluster, whose machines would see
-    their records.
-    """
-    return {k: v for k, v in given.items() if not k.startswith(("RAY_", "FLWR_", "FLOWER_"))}
-
-
-def _settings(work: Path) -> dict[str, str]:
-    past = ",".join(filter(None, (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), HERE)))
+def _environment(work: Path) -> dict[str, str]:
+    """Build the environment of Flower, of Ray, and of the processes in which sites train."""
     return {
-        "FLWR_HOME": str(work / "home"),
-        **FLOWER_SWITCHES,
+        **environment(work / "home"),
         "RAY_ADDRESS": "local",  # also where a cluster of this user happens to run
         "RAY_TMPDIR": str(work),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "no_proxy": past,
-        "NO_PROXY": past,
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait must not take another process's core
         **KEEP_MEMORY,
         "PYTHONWARNINGS": "ignore",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
 
 
@@ -321,15 +302,9 @@ def _hint(folder: Path) -> str:
 
 
 def _flwr(flower: Flower, arguments: list[str], timeout: float) -> str:
+    """Ask Flower's command; nothing if it does not answer in time."""
     try:
-        done = subprocess.run(
-            ["flwr", *arguments],
-            env=flower.environment,
-            cwd=flower.work / "empty",
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        done = flwr(arguments, flower.environment, flower.work / "empty", timeout)
     except subprocess.TimeoutExpired:
         return ""
     return done.stdout if done.stdout.strip() else done.stderr
@@ -355,14 +330,3 @@ def wait_healthy(flower: Flower, wait: float = START_WAIT) -> None:
         f"Flower's SuperLink did not start {how}. Nothing has begun: start again as before, when "
         f"this machine is less busy; see {flower.log}"
     )
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [int(s.getsockname()[1]) for s in sockets]
-    finally:
-        for s in sockets:
-            s.close()

@@ -15,9 +15,9 @@ from starlette.applications import Starlette
 from medformer.common.toml import toml
 from server.consortium.authority import new_server_certificate
 from server.consortium.bundle import APP_ID, RUN_CONFIG, VERSION, write_app
+from server.consortium.declarations import load_run
 from server.consortium.hub import new_signer, sign, signer_of
 from server.consortium.serving import Serving
-from server.consortium.superlink import load_run
 from server.protocol import key_id
 from tests.deployment.conftest import SITES, Consortium, ledger
 from tests.helpers.patience import PATIENCE, waited

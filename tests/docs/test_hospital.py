@@ -13,8 +13,7 @@ import yaml
 from client.policy import Policy
 from client.site import Site
 from medformer.config import Frozen
-from server.consortium.provision import Consortium
-from server.consortium.superlink import RunFile
+from server.consortium.declarations import Consortium, RunFile
 from simulations import cli
 
 DOCS = Path(__file__).parents[2] / "docs"

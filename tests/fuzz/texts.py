@@ -26,7 +26,7 @@ from client.site import Privacy, Site
 from medformer.common.yaml_file import read_yaml
 from medformer.library.card import ModelCard, Promise
 from medformer.library.model_file import KEY, read
-from server.consortium.provision import TEMPLATE, Consortium
+from server.consortium.declarations import TEMPLATE, Consortium
 from server.run.checkpoints import load_state, save_state
 from server.run.strategy import State
 from simulations.scenario_file import load_scenario, shipped

@@ -9,7 +9,7 @@ from medformer.errors import ConfigError
 from medformer.phantoms import KINDS
 from medformer.vocabulary import ANATOMY
 from medformer.words import ANATOMIES, MODALITIES, unknown_words
-from server.consortium.superlink import load_run
+from server.consortium.declarations import load_run
 from simulations.scenario import Scenario, describe
 from tests.conftest import CHEST
 

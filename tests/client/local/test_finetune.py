@@ -29,7 +29,7 @@ from medformer.library.model_file import ASIDE_KEY, KEY, read_header
 from medformer.model import Medformer
 from medformer.sharing import is_local
 from medformer.tasks import label_losses, probabilities
-from server.consortium.superlink import load_run
+from server.consortium.declarations import load_run
 from server.protocol import (
     Admit,
     AdmitAnswer,

@@ -11,7 +11,8 @@ import pytest
 
 from client.node.joining import init as site_init
 from client.node.kit import FILES, LARGEST, verify_kit
-from server.consortium.provision import init, provision
+from server.consortium.declarations import init
+from server.consortium.provision import provision
 from simulations.cli import main
 from tests.server.consortium.test_provision import joining, members
 

@@ -16,8 +16,7 @@ from medformer.common.yaml_file import load_yaml, parse_yaml, read_yaml
 from medformer.common.yaml_text import dump
 from medformer.config import Frozen, Name
 from medformer.errors import ConfigError
-from server.consortium.provision import Consortium
-from server.consortium.superlink import RunFile
+from server.consortium.declarations import Consortium, RunFile
 from simulations.scenario import Scenario
 from simulations.scenario_file import load_scenario
 

@@ -8,17 +8,11 @@ from pathlib import Path
 import pytest
 
 from medformer.errors import ConfigError
-from server.consortium import following
-from server.consortium.following import LOCK, alone, at_work, follow
-from server.run.errors import FederationError, RunInterrupted, SuperLinkError
+from server.consortium.following import Waits, follow
+from server.run.errors import FederationError, SuperLinkError
+from server.run.lock import LOCK, at_work
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("POLL", "PAUSE"):
-        monkeypatch.setattr(following, name, 0.01)
-    monkeypatch.setattr(following, "LOCK_WAIT", 0.05)
-    monkeypatch.setattr(following, "START_SECONDS", 0.3)
+QUICK = Waits(start=0.3, pause=0.01, poll=0.01)
 
 
 @pytest.fixture
@@ -51,7 +45,7 @@ def run(tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
             return "1"
 
         try:
-            follow(tmp_path, submit, retries, shown.append)
+            follow(tmp_path, submit, retries, shown.append, QUICK)
         finally:
             run_.seen = submitted, shown  # type: ignore[attr-defined]
         return submitted, shown
@@ -123,16 +117,5 @@ def test_a_process_that_dies_without_an_outcome_is_noticed(tmp_path: Path):
         return "1"
 
     with pytest.raises(FederationError, match="the server's process died"):
-        follow(tmp_path, submit, 0, lambda _: None)
+        follow(tmp_path, submit, 0, lambda _: None, QUICK)
     assert turns == [True]
-
-
-def test_two_processes_do_not_work_on_one_run(tmp_path: Path):
-    """The second one waits a while for the first, and says so."""
-    with alone(tmp_path):
-        assert at_work(tmp_path)
-        with pytest.raises(RunInterrupted, match="another process is at work"), alone(tmp_path):
-            pass
-    assert not at_work(tmp_path)
-    with alone(tmp_path):
-        pass

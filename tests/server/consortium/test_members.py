@@ -14,10 +14,12 @@ from client.node.kit import FILES
 from medformer.common.certificate import CertificateError
 from medformer.errors import ConfigError, MedFormerError
 from server.consortium.authority import new_authority, new_server_certificate
+from server.consortium.declarations import FILE, init
 from server.consortium.kits import zipped
 from server.consortium.members import REVOKED, revoke, revoked
 from server.consortium.nodes import Admission
-from server.consortium.provision import FILE, init, load, provision
+from server.consortium.provision import provision
+from server.consortium.submission import submit
 from server.consortium.superlink import SuperLink
 from server.run.errors import SuperLinkError
 from simulations.cli import main
@@ -141,38 +143,33 @@ def test_a_server_certificate_of_no_use_is_noticed_before_the_hospitals_do(folde
 
 
 def test_two_consortia_on_one_machine_need_two_health_ports(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
 ):
     """Else one would take the other's answers for its own."""
-    monkeypatch.setattr("medformer.common.processes.is_taken.__defaults__", (0.0,))
-    monkeypatch.setattr(SuperLink, "_supervise", lambda *_: pytest.fail("it has started"))
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with open(folder / FILE, "a") as file:
             file.write(f"health_port: {port}\n")
         with pytest.raises(SuperLinkError, match=f"port {port} .* is taken.* health_port in"):
-            SuperLink(folder).up()
+            SuperLink(folder).up(patience=0)
 
 
 def test_a_superlink_behind_a_closed_door_is_not_said_to_serve(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
 ):
     """Hospitals come through the gateway: it may be gone, or answer that nobody is behind it."""
-    monkeypatch.setattr("server.consortium.superlink.healthy", lambda _: True)
     provision(folder)
     with answering(folder / "kits" / "server") as port:
         reconfigured(folder, port)
-        SuperLink(folder).check_health()
-        monkeypatch.setattr("server.consortium.superlink.healthy", lambda _: False)
+        SuperLink(folder).check_health(lambda _: True)
         with pytest.raises(SuperLinkError, match="does not serve"):
-            SuperLink(folder).check_health()
-        monkeypatch.setattr("server.consortium.superlink.healthy", lambda _: True)
+            SuperLink(folder).check_health(lambda _: False)
     with pytest.raises(SuperLinkError, match=f"do not reach it at port {port}"):
-        SuperLink(folder).check_health()
+        SuperLink(folder).check_health(lambda _: True)
     with answering(folder / "kits" / "server", status=503) as port:
         reconfigured(folder, port)
         with pytest.raises(SuperLinkError, match="HTTP 503"):
-            SuperLink(folder).check_health()
+            SuperLink(folder).check_health(lambda _: True)
 
 
 def reconfigured(folder: Path, port: int) -> None:
@@ -181,27 +178,22 @@ def reconfigured(folder: Path, port: int) -> None:
     (folder / FILE).write_text(text)
 
 
-def test_a_submission_that_never_began_leaves_its_folder_free(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_submission_that_never_began_leaves_its_folder_free(folder: Path, tmp_path: Path):
     """Say, because the SuperLink was not up, and run.yaml was edited meanwhile."""
 
     def refuses(*_: object, **__: object) -> str:
         raise SuperLinkError("is not up")
 
-    monkeypatch.setattr(SuperLink, "flwr", refuses)
     members(folder, north="0" * 32)
-    (folder / "kits" / "server").mkdir(parents=True, exist_ok=True)
-    monkeypatch.setattr(SuperLink, "_ready", lambda self: load(self.folder))
     file, out = tmp_path / "run.yaml", tmp_path / "run"
     for rounds in (2, 3):
         file.write_text(RUN.format(rounds=rounds))
         with pytest.raises(SuperLinkError, match="is not up"):
-            SuperLink(folder).submit(file, out)
+            submit(folder, file, out, refuses)
     (out / "run.json").write_text("{}")
     file.write_text(RUN.format(rounds=4))
     with pytest.raises(ConfigError, match="holds another run; choose another folder"):
-        SuperLink(folder).submit(file, out)
+        submit(folder, file, out, refuses)
 
 
 def test_a_site_cannot_be_called_server(folder: Path):

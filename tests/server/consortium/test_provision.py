@@ -11,8 +11,9 @@ import pytest
 from client.node.joining import init as site_init
 from medformer.common.certificate import check_certificate
 from medformer.errors import ConfigError
+from server.consortium.declarations import init, load
 from server.consortium.kits import KIT
-from server.consortium.provision import init, load, provision
+from server.consortium.provision import provision
 
 
 def joining(folder: Path, name: str) -> str:

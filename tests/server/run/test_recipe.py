@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from medformer.errors import ConfigError
-from server.consortium.superlink import RunFile, load_run
+from server.consortium.declarations import RunFile, load_run
 from server.protocol import Phase
 from server.run.recipe import AVERAGE_LAST, Recipe
 from simulations.scenario import Scenario

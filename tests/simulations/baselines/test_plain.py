@@ -12,9 +12,9 @@ from client.data.load import load
 from client.guard import Guard
 from client.site import Site
 from medformer.errors import ConfigError
-from server.consortium.following import alone
 from server.protocol import Phase, Schedule, TrainAnswer
 from server.run.errors import RunInterrupted
+from server.run.lock import run_lock
 from simulations.baselines.plain import PlainSite
 from simulations.launch.launcher import SimulationError, run_flower
 from simulations.scenario_file import load_scenario, shipped
@@ -81,7 +81,7 @@ def test_a_baseline_with_more_rounds_than_a_phase_may_have_is_refused_at_the_sta
 def test_one_process_at_a_time_works_in_a_run_folder(tmp_path: Path):
     """A second one would delete what the first one waits for."""
     (tmp_path / "outcome.json").write_text("{}")
-    with alone(tmp_path), pytest.raises(RunInterrupted, match="another process is at work"):
+    with run_lock(tmp_path), pytest.raises(RunInterrupted, match="another process is at work"):
         run_flower(tmp_path, dict, lambda: None, lambda: None)
     assert (tmp_path / "outcome.json").exists()
     with pytest.raises(SimulationError, match="is no run folder"):

@@ -19,8 +19,9 @@ from client.ledger.ledger import Ledger
 from client.site import Privacy
 from medformer.common.toml import quoted, toml
 from medformer.errors import ConfigError
-from server.consortium.following import alone
+from server.consortium.flwr import inherited
 from server.protocol import SIMULATED_SITES
+from server.run.lock import run_lock
 from simulations.cli import main
 from simulations.launch import failure, launcher, scratch
 from simulations.launch.launcher import Flower
@@ -89,8 +90,8 @@ def test_nothing_that_configures_flower_or_ray_is_inherited():
     """Least of all somebody else's cluster."""
     given = {"RAY_ADDRESS": "10.0.0.1:6379", "RAY_NAMESPACE": "x", "FLWR_HOME": "/x",
              "FLOWER_X": "1", "PATH": "/bin", "OMP_NUM_THREADS": "1"}  # fmt: skip
-    assert launcher.inherited(given) == {"PATH": "/bin", "OMP_NUM_THREADS": "1"}
-    settings = launcher._settings(Path("/tmp/fmf-1"))
+    assert inherited(given) == {"PATH": "/bin", "OMP_NUM_THREADS": "1"}
+    settings = launcher._environment(Path("/tmp/fmf-1"))
     assert settings["RAY_ADDRESS"] == "local"
     assert settings["RAY_TMPDIR"] == settings["FLWR_HOME"].removesuffix("/home") == "/tmp/fmf-1"
     assert {"127.0.0.1", "localhost"} <= set(settings["no_proxy"].split(","))
@@ -203,5 +204,5 @@ def test_a_folder_that_somebody_works_in_is_not_taken_over(tmp_path: Path):
         other.kill()
     claim_folder(tmp_path / "run", overwrite=False, owner=os.getpid())
     claim_folder(tmp_path / "run", overwrite=False, owner=os.getpid())
-    with alone(tmp_path / "run"), pytest.raises(ConfigError, match="another process is at work"):
+    with run_lock(tmp_path / "run"), pytest.raises(ConfigError, match="another process is at work"):
         claim_folder(tmp_path / "run", overwrite=True)
