@@ -43,7 +43,7 @@ def claim_folder(folder: Path, *, overwrite: bool, owner: int | None = None) -> 
     Raises:
         ConfigError: It holds something, somebody is at work there, or it cannot be written.
     """
-    from server.consortium.following import at_work
+    from server.run.lock import at_work
 
     try:
         if folder.exists() and any(folder.iterdir()):

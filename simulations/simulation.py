@@ -96,9 +96,9 @@ class Simulation:
 
     def _locally(self, prepare: bool) -> None:
         """Use one helper for everything: torch is loaded once."""
-        from server.consortium.following import alone
+        from server.run.lock import run_lock
 
-        with FreshProcess() as helper, alone(self.folder, wait=1.0):
+        with FreshProcess() as helper, run_lock(self.folder, wait=1.0):
             helper.call(single_threaded)
             if prepare:
                 helper.call(prepare_folder, *self._wanted())
