@@ -11,9 +11,10 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from client.data.sources import COLUMNS, Listed, Source, Volumetric
+from medformer.common.fields import GivenPath
 from medformer.common.rounding import digits_down, digits_up, exact
 from medformer.common.yaml_file import read_yaml
-from medformer.config import LARGEST_VOLUME, Domain, Frozen, GivenPath, Name, Task
+from medformer.config import MAX_VOLUME_SIDE, Domain, Frozen, Name, Task
 from server.protocol import Objective, Phase
 
 Rule = Literal["basic", "rdp"]
@@ -212,10 +213,10 @@ class Site(Frozen):
     def _volumes_that_the_model_reads(self) -> "Site":
         if not isinstance(self.data, Volumetric) or self.domain.rank == 2:
             return self
-        if self.data.max_side > LARGEST_VOLUME:
+        if self.data.max_side > MAX_VOLUME_SIDE:
             raise ValueError(
                 f"max_side {self.data.max_side} leaves volumes larger than a model reads: at most "
-                f"{LARGEST_VOLUME} voxels a side"
+                f"{MAX_VOLUME_SIDE} voxels a side"
             )
         return self
 

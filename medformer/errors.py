@@ -1,17 +1,30 @@
-"""The errors that a user of this project may see: what is wrong, what came, what to do."""
+"""The errors that a user can see: each says what is wrong, what came and what to do."""
 
 
-def one_line(text: str, most: int = 2_000) -> str:
-    """A text that may hold pieces of a file as one line: no control characters reach a terminal or
-    a log, and no piece is longer than a reader wants."""
+def printable(text: str) -> str:
+    """Escape control characters, so that a file's name or a message cannot steer a terminal.
+
+    >>> printable("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def one_line(text: str, max_length: int = 2_000) -> str:
+    """Turn a text that can hold pieces of a file into one short line for a terminal or a log.
+
+    Args:
+        text: Any text.
+        max_length: Characters; the middle of a longer text is left out.
+    """
     flat = " ".join(text.split())
-    if len(flat) > most:
-        flat = f"{flat[: most * 3 // 4]} ... {flat[-most // 8 :]}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in flat)[:most]
+    if len(flat) > max_length:
+        flat = f"{flat[: max_length * 3 // 4]} ... {flat[-max_length // 8 :]}"
+    return printable(flat)[:max_length]
 
 
 class MedFormerError(Exception):
-    """Root of every expected error; a command prints it as one sentence and exits with 1."""
+    """The root of all expected errors; a command prints it as one sentence and exits with 1."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())
@@ -22,12 +35,12 @@ class ConfigError(MedFormerError):
 
 
 class ShapeError(MedFormerError):
-    """A tensor has another rank, size or type than the function was promised."""
+    """A tensor does not have the rank, size or type that a function needs."""
 
 
 class ModelFileError(MedFormerError):
-    """A model file cannot be read or written, or is not what was asked for."""
+    """A model file cannot be read or written, or holds another model than was asked for."""
 
 
 class ExportError(MedFormerError):
-    """A model cannot be exported, or what was exported answers otherwise than the model."""
+    """A model cannot be exported, or the exported program gives other answers than the model."""

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from medformer.common.yaml_file import explain
-from medformer.config import LARGEST_VOLUME, UNKNOWN, Domain
+from medformer.config import MAX_VOLUME_SIDE, UNKNOWN, Domain
 from medformer.errors import ConfigError, ShapeError
 
 Pixels = Tensor | npt.NDArray[np.generic]
-SIDES = {2: (16, 512), 3: (16, LARGEST_VOLUME)}
+SIDES = {2: (16, 512), 3: (16, MAX_VOLUME_SIDE)}
 """Spatial dimensions -> smallest and largest side that the model is made for, pixels."""
 
 

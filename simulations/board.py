@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from server.run.metrics import Row
 
-
-def board(folder: Path) -> Callable[[Row], None]:
+def board(folder: Path) -> Callable[[dict[str, Any]], None]:
     """A function that writes rows of metrics.jsonl to `folder/tensorboard`.
 
     Shown with `tensorboard --logdir RUN/tensorboard`.
@@ -15,7 +14,7 @@ def board(folder: Path) -> Callable[[Row], None]:
 
     writer = Writer(str(folder / "tensorboard"))
 
-    def write(row: Row) -> None:
+    def write(row: dict[str, Any]) -> None:
         if row["event"] != "round":
             return
         site, number = row["site"], row["round"]

@@ -15,8 +15,9 @@ from pydantic import (
 
 from client.data.sources import MedMnist, Source, check_side
 from client.site import Privacy
+from medformer.common.fields import GivenPath
 from medformer.common.yaml_file import explain
-from medformer.config import Domain, Frozen, GivenPath, Name, Task
+from medformer.config import Domain, Frozen, Name, Task
 from medformer.errors import ConfigError
 from server.protocol import MAX_ROUNDS, Schedule
 from server.run.federation import with_public_start

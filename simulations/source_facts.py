@@ -11,8 +11,7 @@ from client.data.sources import MedMnist, Phantoms, Source
 from medformer import phantoms
 from medformer.config import Domain, Task, TaskKind
 from medformer.errors import ConfigError
-from medformer.vocabulary import ANATOMY
-from medformer.words import unknown_words
+from medformer.vocabulary import MEDMNIST, unknown_words
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def medmnist_domain(dataset: str, *, name: str | None = None, size: int = 28) ->
         DataError: MedMNIST has no such set.
     """
     facts = medmnist.info(dataset)
-    modality, anatomy = ANATOMY[facts.name]
+    modality, anatomy = MEDMNIST[facts.name]
     return Domain(
         name=name or facts.name,
         modality=modality,

@@ -45,6 +45,94 @@ def test_the_model_knows_neither_flower_nor_opacus():
         assert not {n for n in imports(path) if n.split(".")[0] in ("flwr", "opacus")}, path
 
 
+def test_common_is_the_lowest_floor():
+    """medformer/common knows nothing of the model: of ours it imports itself and errors only."""
+    for path in (ROOT / "medformer" / "common").rglob("*.py"):
+        ours = {n for n in imports(path) if n.split(".")[0] in OURS}
+        above = {n for n in ours if not n.startswith(("medformer.common.", "medformer.errors."))}
+        assert above <= {"medformer.common"}, path.relative_to(ROOT)
+
+
+USED_OF_COMMON = {
+    "medformer": {"fields", "yaml_file"},
+    "medformer/objectives": set(),
+    "medformer/phantoms": set(),
+    "medformer/library": {"actions", "files", "rounding", "yaml_file"},
+}
+"""Folder of the model -> modules of medformer.common that it uses: how settings are written and
+explained, how files are replaced, and how a card and the commands show numbers and help."""
+
+
+@pytest.mark.parametrize("folder", sorted(USED_OF_COMMON))
+def test_the_model_uses_little_of_the_machine(folder: str):
+    """No part of the model knows processes, services, certificates or sockets."""
+    used = {
+        name.split(".")[2]
+        for path in (ROOT / folder).glob("*.py")
+        for name in imports(path)
+        if name.startswith("medformer.common.")
+    }
+    assert used == USED_OF_COMMON[folder]
+
+
+def test_common_loads_no_torch():
+    """Whoever needs a lock, a file or a certificate does not wait for a learning library."""
+    names = sorted(p.stem for p in (ROOT / "medformer" / "common").glob("[!_]*.py"))
+    loads = "; ".join(f"import medformer.common.{name}" for name in names)
+    assert run_python(f"import sys; {loads}; print('torch' in sys.modules)") == "False"
+
+
+MAX_ROOM = 15
+"""Modules of one folder, without `__init__`, that a reader can take in at a glance."""
+
+
+@pytest.mark.parametrize("package", sorted(OURS - {"simulations"}))  # TODO: 17 modules
+def test_no_folder_holds_more_modules_than_a_glance_takes_in(package: str):
+    """A larger folder has parts, which get folders."""
+    folders = {path.parent for path in (ROOT / package).rglob("*.py")}
+    for folder in sorted(folders):
+        modules = [p.name for p in folder.glob("*.py") if not p.name.startswith("__")]
+        assert len(modules) <= MAX_ROOM, (folder.relative_to(ROOT), len(modules))
+
+
+def modules() -> dict[str, Path]:
+    """Return every module of the packages by its dotted name."""
+    paths = [p for package in sorted(OURS) for p in (ROOT / package).rglob("*.py")]
+    return {
+        ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
+        for p in paths
+    }
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return the groups of modules that import each other, directly or through others."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = list(graph[start])
+        while waiting:
+            if (name := waiting.pop()) not in seen:
+                seen.add(name)
+                waiting += graph[name]
+        return seen
+
+    every = {name: reached(name) for name in graph}
+    groups = {tuple(sorted(o for o in every[n] if n in every[o])) for n in graph if n in every[n]}
+    return [list(group) for group in sorted(groups)]
+
+
+def test_imports_form_no_circle():
+    """Imports inside functions and under TYPE_CHECKING count: a reader follows them, too."""
+    known = modules()
+    graph: dict[str, set[str]] = {}
+    for name, path in known.items():
+        targets = {n if n in known else n.rpartition(".")[0] for n in imports(path)}
+        graph[name] = (targets & set(known)) - {name}
+    # TODO: the two modules of simulations.launch
+    assert circles(graph) in ([], [["simulations.launch.loop", "simulations.launch.steps"]])
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
 def test_protocol_imports_nothing_of_ours():
     """Both sides can read it without loading the other."""
     for path in (ROOT / "server" / "protocol").glob("*.py"):

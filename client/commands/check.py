@@ -41,8 +41,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from client.node.launch import act_as_guard
     from client.site import load_site
     from medformer.common.files import replace_file
-    from medformer.common.terminal import printable
-    from medformer.errors import ConfigError
+    from medformer.errors import ConfigError, printable
 
     given: Path = arguments.site
     file = given / "site.yaml" if given.is_dir() else given

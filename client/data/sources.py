@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
-from medformer.config import Frozen, GivenPath
+from medformer.common.fields import GivenPath
+from medformer.config import Frozen
 from medformer.phantoms import KINDS, Scanner
 
 LARGEST = 2**28

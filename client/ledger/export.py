@@ -22,7 +22,7 @@ from medformer.common.rounding import (
     rounded_down,
     rounded_up,
 )
-from medformer.common.terminal import printable
+from medformer.errors import printable
 
 ALONE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 """What SQLite says where it cannot write beside a database that it is to read."""

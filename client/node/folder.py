@@ -17,7 +17,7 @@ from medformer.common import sockets
 from medformer.common.processes import free_port
 from medformer.common.toml import quoted
 from medformer.errors import ConfigError, MedFormerError
-from medformer.words import unknown_words
+from medformer.vocabulary import unknown_words
 
 HEALTH_PORT = 9194
 """Of the SuperNode's health service, on this machine only."""

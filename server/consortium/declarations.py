@@ -11,7 +11,7 @@ from medformer.common.files import replace_file
 from medformer.common.yaml_file import explain, parse_yaml, read_yaml
 from medformer.config import Domain, Frozen, ModelConfig, Name
 from medformer.errors import ConfigError
-from medformer.words import unknown_words
+from medformer.vocabulary import unknown_words
 from server.protocol import NAME, spaced
 from server.run.federation import Federation, PublicSite
 from server.run.recipe import Training

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, StrictFloat, StrictInt, ValidationEr
 from medformer.common.yaml_file import explain
 from medformer.config import Domain, Frozen, ModelConfig, Name
 from medformer.errors import ConfigError
-from medformer.vocabulary import ANATOMY
+from medformer.vocabulary import MEDMNIST
 from server.protocol import PublicObjective, Schedule
 
 ServerRate = Annotated[StrictFloat, Field(gt=0, le=10)] | Literal["sqrt-sites", "sites"]
@@ -30,8 +30,8 @@ class PublicSite(Frozen):
 
 
 def _public_source(name: str) -> str:
-    if name != "phantoms" and name not in ANATOMY:
-        close = get_close_matches(name, ["phantoms", *ANATOMY], n=1)
+    if name != "phantoms" and name not in MEDMNIST:
+        close = get_close_matches(name, ["phantoms", *MEDMNIST], n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"no public images {name!r}: phantoms, or a data set of MedMNIST.{hint}")
     return name

@@ -296,7 +296,7 @@ def test_a_header_that_is_too_long_is_not_parsed(tmp_path: Path):
         read_header(path)
     names = tuple(f"w{i}" for i in range(2_000))
     tracemalloc.start()  # an error for each of many words takes a thousand times their memory
-    with pytest.raises(ValueError, match="is no stem"):
+    with pytest.raises(ValueError, match="is not a stem"):
         ModelConfig(stems=names * 100, modalities=("a",), anatomies=("a",), domains=("a",))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -102,7 +102,7 @@ def test_labels_outside_the_task(labels, sentence: str):
         (lambda: Domain(name="d", modality="m", anatomy="a", channels=1, rank=3, spacing=(1, 1)),
          "spacing needs 3 numbers"),
         (lambda: ModelConfig(stems=("4d-1",), modalities=("m",), anatomies=("a",), domains=("d",)),
-         "'4d-1' is no stem: write 2d-CHANNELS"),
+         "'4d-1' is not a stem: write 2d-CHANNELS"),
     ],
 )  # fmt: skip
 def test_settings(make, sentence: str):

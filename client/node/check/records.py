@@ -9,7 +9,7 @@ from client.data.medical import PACKAGES
 from client.node.check import headers
 from client.node.check.line import Check
 from client.node.check.place import Lines, Place
-from medformer.words import unknown_words
+from medformer.vocabulary import unknown_words
 
 NAMED = 5
 """Records that a line names; the rest is counted."""

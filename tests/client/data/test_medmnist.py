@@ -8,7 +8,7 @@ from medmnist import INFO
 from client.data import medmnist
 from client.data.errors import DataError
 from client.data.sources import MEDMNIST_SIDES, MedMnist
-from medformer.vocabulary import ANATOMY
+from medformer.vocabulary import MEDMNIST
 from simulations.scenario import ScenarioSite, describe
 
 KINDS = {
@@ -44,7 +44,7 @@ def test_a_set_in_every_size(name: str, tmp_path: Path, monkeypatch: pytest.Monk
         domain, (task,) = describe(ScenarioSite(name="n", data=data))
         assert (task.name, task.kind, task.classes) == (name, kind, classes)
         assert (domain.channels, domain.rank, domain.size) == (channels, rank, size)
-        assert (domain.modality, domain.anatomy) == ANATOMY[name]
+        assert (domain.modality, domain.anatomy) == MEDMNIST[name]
         path = medmnist.find(name, size, tmp_path)
         assert path.name == (f"{name}.npz" if size == 28 else f"{name}_{size}.npz")
         assert medmnist.find(name, size, tmp_path) == path
@@ -58,7 +58,7 @@ def test_a_set_in_every_size(name: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_names_and_sizes_are_those_of_the_package():
     """What is checked without loading it is what it publishes."""
-    assert set(INFO) == set(KINDS) == set(ANATOMY)
+    assert set(INFO) == set(KINDS) == set(MEDMNIST)
     for name, facts in INFO.items():
         published = [size for size in (28, 64, 128, 224) if f"url_{size}" in facts or size == 28]
         assert tuple(published) == MEDMNIST_SIDES[medmnist.info(name).rank], name

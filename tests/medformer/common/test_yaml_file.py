@@ -199,7 +199,7 @@ def test_a_point_before_three_digits_makes_no_whole_number(written: str, tmp_pat
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("~/images", "`~` is somebody else's folder"), ("'~'", "or ./~ for a name"),
+        ("~/images", "`~` is another folder"), ("'~'", "or ./~ for a name"),
         ("$HOME/images", "variables are not replaced"),
         ("/data/${SITE}/x", "variables are not replaced"), ("'%DATA%/x'", "variables are not"),
         (r"C:\images", "is a path of Windows"), ("D:/images", "is a path of Windows"),

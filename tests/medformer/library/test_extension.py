@@ -126,7 +126,7 @@ def test_the_model_itself_is_left_alone(model: Medformer):
         ({"modalities": ["histology"]}, "modalities: this model knows histology already"),
         ({"anatomies": ["unknown"]}, "anatomies: this model knows unknown already"),
         ({"domains": ["z", "z"]}, "without repeats"),
-        ({"stems": ["3d-1", "2d-0"]}, "'2d-0' is no stem"),
+        ({"stems": ["3d-1", "2d-0"]}, "'2d-0' is not a stem"),
         ({"modalities": ["m r"]}, "'m r' is not a name"),
         ({"modalities": "mri"}, "must be a list of names, got the text 'mri'"),
     ],

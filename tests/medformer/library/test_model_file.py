@@ -19,7 +19,7 @@ from medformer.errors import ConfigError, ModelFileError
 from medformer.library.card import ModelCard, Promise
 from medformer.library.model_file import KEY, card_path, read, read_header
 from medformer.model import Medformer
-from medformer.vocabulary import ANATOMY
+from medformer.vocabulary import MEDMNIST
 
 PUBLIC = ModelCard(name="test", dp=Promise(kind="public"))
 GRADES = Task(name="grades", kind="ordinal-regression", classes=4)
@@ -67,7 +67,7 @@ def test_a_model_built_without_names_reads_every_medmnist_image():
     """2D and 3D, grey and colour, every modality and anatomy of the one list."""
     model = medformer.build().eval()
     with torch.no_grad():
-        for modality, anatomy in set(ANATOMY.values()):
+        for modality, anatomy in set(MEDMNIST.values()):
             for shape in ((1, 28, 28), (3, 28, 28), (1, 16, 16, 16)):
                 tokens = model.encode(torch.rand(1, *shape), modality=modality, anatomy=anatomy)
                 assert tokens.isfinite().all()
@@ -88,7 +88,7 @@ def test_the_seed_decides_the_weights():
     ("arguments", "sentence"),
     [
         ({"preset": "tinny"}, "Did you mean 'tiny'"),
-        ({"stems": ["4d-1"]}, "'4d-1' is no stem"),
+        ({"stems": ["4d-1"]}, "'4d-1' is not a stem"),
         ({"modalities": ["ct", "ct"]}, "without repeats"),
         ({"anatomies": ["a b"]}, "'a b' is not a name"),
         ({"tasks": [GRADES, GRADES]}, "tasks need distinct names"),

@@ -158,7 +158,7 @@ HARMS: list[tuple[str, Harm, str, str]] = [
                                                   "subject_id"),
      "data", "unknown column 'subject_id'"),
     ("a word that is misspelt", lambda f: edited(f / "site.yaml", "chest-xray", "chest-xrax"),
-     "words", "'chest-xrax' is no known word. Did you mean 'chest-xray'"),
+     "words", "'chest-xrax' is not a known word. Did you mean 'chest-xray'"),
     ("no policy", lambda f: (f / "policy.yaml").unlink(), "policy", "there is no such file"),
     ("a typing error in it", lambda f: edited(f / "policy.yaml", "objectives", "objectivs"),
      "policy", "Did you mean `objectives`"),

@@ -7,8 +7,7 @@ import pytest
 from medformer.config import Domain
 from medformer.errors import ConfigError
 from medformer.phantoms import KINDS
-from medformer.vocabulary import ANATOMY
-from medformer.words import ANATOMIES, MODALITIES, unknown_words
+from medformer.vocabulary import ANATOMIES, MEDMNIST, MODALITIES, unknown_words
 from server.consortium.declarations import load_run
 from simulations.scenario import Scenario, describe
 from tests.conftest import CHEST
@@ -20,7 +19,7 @@ def domain(modality: str = "ct", anatomy: str = "chest", *, new: bool = False) -
 
 def test_all_that_medmnist_and_the_phantoms_show_is_known():
     """And a word that is known is no variant of another."""
-    shown = {*ANATOMY.values(), *((k.modality, k.anatomy) for k in KINDS.values())}
+    shown = {*MEDMNIST.values(), *((k.modality, k.anatomy) for k in KINDS.values())}
     assert all(unknown_words(domain(*words)) == [] for words in shown)
     for word in MODALITIES - {"xray"}:
         assert unknown_words(domain(modality=word)) == []
@@ -48,13 +47,15 @@ def test_all_that_medmnist_and_the_phantoms_show_is_known():
 def test_another_spelling_gets_the_known_one(word: str, meant: str):
     """By case, hyphens, abbreviation or a slip; with what to do."""
     (text,) = unknown_words(domain(modality=word))
-    assert text.startswith(f"modality {word!r} is no known word. Did you mean {meant!r}?")
+    assert text.startswith(f"modality {word!r} is not a known word. Did you mean {meant!r}?")
     assert "`new: true`" in text
 
 
 def test_a_word_of_ones_own_is_declared():
     """Then nothing is asked; the declaration is no part of what is sent or compared."""
-    assert unknown_words(domain("elastography", "tail"))[1].startswith("anatomy 'tail' is no known")
+    assert unknown_words(domain("elastography", "tail"))[1].startswith(
+        "anatomy 'tail' is not a known"
+    )
     new = domain("elastography", "tail", new=True)
     assert unknown_words(new) == []
     assert "new" not in new.model_dump_json()
@@ -64,7 +65,7 @@ def test_a_word_of_ones_own_is_declared():
 def test_an_xray_of_the_chest_has_a_name_of_its_own():
     """Else it would be another kind than that of MedMNIST."""
     assert unknown_words(domain("xray")) == [
-        "modality 'xray' of the chest is 'chest-xray': write so"
+        "modality 'xray' of the chest is 'chest-xray': write that"
     ]
 
 
