@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -220,7 +221,7 @@ def test_a_write_that_fails_leaves_the_old_file(saved: Path, monkeypatch: pytest
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("medformer.library.model_file.os.fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ModelFileError, match=r"cannot be written \(No space left"):
         medformer.save(medformer.build(seed=3, **WORDS), saved, PUBLIC)
     torch.nn.init.constant_(model.encoder.norm.bias, float("inf"))
@@ -245,7 +246,7 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_half_written(
         raise OSError(28, "No space left on device")
 
     replace_file(tmp_path / "a", b"old")
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     for name in ("a", "b"):
         with pytest.raises(OSError, match="No space left"):
             replace_file(tmp_path / name, b"new")
