@@ -16,7 +16,7 @@ from client.data.orientation import CANONICAL, Array, Grid, turned
 
 UNEVEN = 0.05
 """Part of their distance by which slices may lie off their places."""
-MOST_ROUNDED = 0.2
+MAX_ROUNDING = 0.2
 """Part of their distance that rounding may explain: at more, a missing slice would look alike."""
 ALIKE = 1e-3
 """Part by which sizes of pixels may differ: half a pixel at the far end of 512."""
@@ -27,7 +27,7 @@ CROOKED = 0.05
 ROUGH = 1e-2
 """Radians that the rounding of direction cosines may explain."""
 UNTILTED = "no regular tilt"
-LARGEST_GROWTH = 2.0
+MAX_GROWTH = 2.0
 """Times as many pixels as slices may take once they are shifted into their places."""
 
 
@@ -78,7 +78,7 @@ def stacked(
     Raises:
         Unusable: One does not say where it lies, directions are impossible, slices are not
             parallel, of several sizes, several at one place, missing or uneven; or they are shifted
-            by more than `LARGEST_GROWTH` allows.
+            by more than `MAX_GROWTH` allows.
     """
     _all_say_where(places, what)
     written = np.array([place.position for place in places], np.float64)
@@ -93,11 +93,7 @@ def stacked(
     apart, first = _evenly(depths[order], rounding, what, hint)
     pixel = _pixel([place.spacing for place in places], what)
     across = written[order] @ np.stack([columns, rows]).T
-    # Positions on one line were not rounded off it, however few decimals they have.
-    off_line = np.abs(_off_line(np.arange(len(order)), written[order])).max()
-    slack = min(rounding, 2 * off_line) + _roughness(cosines) * np.abs(
-        depths[order] - depths.mean()
-    )
+    slack = _slack(written[order], cosines, depths[order], rounding)
     shifts, notes = _shifted(across, depths[order], pixel or (1.0, 1.0), sides, slack, what)
     corner = np.median(across, axis=0) if shifts is None else across.min(0)
     origin = first * normal + corner[0] * columns + corner[1] * rows
@@ -226,7 +222,7 @@ def _evenly(
         )
     step, begin = np.polynomial.polynomial.polyfit(np.arange(len(places)), places, 1)[::-1]
     off = np.abs(places - begin - step * np.arange(len(places)))
-    if off.max() <= min(MOST_ROUNDED * step, UNEVEN * step + rounding + 1e-3):
+    if off.max() <= min(MAX_ROUNDING * step, UNEVEN * step + rounding + 1e-3):
         return float(step), float(begin)
     many = np.rint(gaps / apart)
     between = f"{gaps.min():.4g} to {gaps.max():.4g} mm apart"
@@ -279,7 +275,7 @@ def _shifted(
     most = float((across.max(0) - across.min(0)).max())
     regular = bool(straight.all())
     shifts: Array = np.round((across - across.min(0)) / np.array(pixel), 3)
-    if np.prod((np.array(sides) + shifts.max(0)) / np.array(sides)) > LARGEST_GROWTH:
+    if np.prod((np.array(sides) + shifts.max(0)) / np.array(sides)) > MAX_GROWTH:
         tilt = f"a tilt of {angle:.1f} degrees" if regular else UNTILTED
         raise Unusable(
             f"its {what}s are shifted within their planes by up to {most:.4g} mm ({tilt}), which "
@@ -290,6 +286,16 @@ def _shifted(
         f"have {what}s that are shifted within their planes ({tilt}): each was moved to where its "
         "position says",
     )
+
+
+def _slack(written: Array, cosines: Array, depths: Array, rounding: float) -> Array:
+    """(F,) millimetres within its plane by which rounding may have moved each slice."""
+    # Positions that lie on one line were not rounded off it, however few decimals they have.
+    off_line = np.abs(_off_line(np.arange(len(written)), written)).max()
+    slack: Array = min(rounding, 2 * off_line) + _roughness(cosines) * np.abs(
+        depths - depths.mean()
+    )
+    return slack
 
 
 def _off_line(x: Array, y: Array) -> Array:

@@ -18,7 +18,7 @@ from client.data.errors import DataError
 from client.data.folder import reading as folder
 from client.data.folder.splits import SPLITS
 from client.data.folder.table import Entry, from_table
-from client.data.load import arrays, chosen_rows
+from client.data.load import chosen_rows, stored_arrays
 from client.data.nifti import file as nifti_file
 from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms
 from client.site import Site
@@ -141,7 +141,7 @@ def _of_rows(site: Site) -> Iterator[tuple[str, str]]:
     source = site.data
     assert isinstance(source, Npz | MedMnist)
     for split in SPLITS:
-        _, images, labels = arrays(source, split, {task.labels for task in site.tasks})
+        _, images, labels = stored_arrays(source, split, {task.labels for task in site.tasks})
         rows = chosen_rows(source.indices, split)
         for row in range(len(images)) if rows is None else rows:
             own = [images[row], *(labels[key][row] for key in sorted(labels))]

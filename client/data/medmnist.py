@@ -87,10 +87,10 @@ def find(dataset: str, size: int, root: Path | None) -> Path:
 def largest(dataset: str, size: int) -> int:
     """Bytes that a split of the official file may come to: images as published, and labels."""
     if size == 28 or dataset.endswith("3d"):
-        return npz.LARGEST  # which no such set reaches; the package takes a second to load
+        return npz.MAX_BYTES  # which no such set reaches; the package takes a second to load
     facts = info(dataset)
     image = facts.channels * size**facts.rank
-    return max(npz.LARGEST, facts.most * (image + SPACE_FOR_LABELS))
+    return max(npz.MAX_BYTES, facts.most * (image + SPACE_FOR_LABELS))
 
 
 def present(dataset: str, size: int, root: Path | None) -> Path | None:

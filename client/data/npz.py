@@ -19,8 +19,8 @@ from client.data.errors import DataError
 Array = npt.NDArray[np.generic]
 Arrays = tuple[Array, dict[str, Array]]
 """Images, and the labels under each key."""
-MOST_MEMBERS = 1_024
-LARGEST = 2**30
+MAX_MEMBERS = 1_024
+MAX_BYTES = 2**30
 """Bytes that a split's arrays may come to where nobody says more, however small the file is: masks
 and shapes pack hundreds to one, so that no ratio tells them from a bomb."""
 WORTH_A_WORD = 2**26
@@ -57,12 +57,12 @@ def labels(path: Path, split: str) -> Array:
     Raises:
         DataError: As in `read`.
     """
-    (found,) = _read(path, [f"{split}_labels"], LARGEST)
+    (found,) = _read(path, [f"{split}_labels"], MAX_BYTES)
     return found
 
 
 def read(
-    path: Path, split: str, keys: Iterable[str] = ("labels",), largest: int = LARGEST
+    path: Path, split: str, keys: Iterable[str] = ("labels",), largest: int = MAX_BYTES
 ) -> Arrays:
     """Images of `split` (train, val or test) and its labels `{split}_KEY`, as they are stored.
 
@@ -96,8 +96,8 @@ def _read(path: Path, names: Sequence[str], largest: int) -> list[Array]:
 
 def _check_directory(path: Path, archive: zipfile.ZipFile, wanted: Sequence[str]) -> None:
     found = archive.namelist()
-    if len(found) > MOST_MEMBERS:
-        raise DataError(f"{path}: lists {len(found)} arrays; at most {MOST_MEMBERS} are read")
+    if len(found) > MAX_MEMBERS:
+        raise DataError(f"{path}: lists {len(found)} arrays; at most {MAX_MEMBERS} are read")
     if len(set(found)) < len(found):
         raise DataError(f"{path}: lists an array twice, so that nobody can say which one counts")
     for name in found:

@@ -8,7 +8,7 @@ from medformer.common.fields import GivenPath
 from medformer.config import Frozen
 from medformer.phantoms import KINDS, Scanner
 
-LARGEST = 2**28
+MAX_BYTES = 2**28
 """Bytes of a DICOM or NIfTI file, and of its values as 32-bit numbers, where a site says no more:
 a volume of 512 x 512 x 256. Reading takes up to three times as much memory."""
 DECODE_SECONDS = 5.0

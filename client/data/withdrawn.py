@@ -9,7 +9,7 @@ from pathlib import Path
 
 from client.data.errors import DataError
 
-LARGEST = 64 * 1024 * 1024
+MAX_BYTES = 64 * 1024 * 1024
 """Bytes of the list."""
 
 
@@ -23,8 +23,8 @@ def names(path: Path | None) -> frozenset[str]:
     if path is None:
         return frozenset()
     try:
-        if path.stat().st_size > LARGEST:
-            raise DataError(f"{path}: is larger than {LARGEST >> 20} MiB: is it the right file?")
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path}: is larger than {MAX_BYTES >> 20} MiB: is it the right file?")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(

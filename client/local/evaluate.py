@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -48,9 +49,7 @@ def evaluate(
     if not valid.any():
         raise LocalError(f"site {site.name}: the split {split} has no usable image")
     told(f"{int(valid.sum())} images of the split {split}")
-    known = bool(records.patients) and all(records.patients)
-    units = list(records.patients) if known else [str(i) for i in range(len(records))]
-    units = [unit for unit, use in zip(units, valid.tolist(), strict=True) if use]
+    unit, units = _units(records)
     everyone = Bootstrap(units, resamples, seed)
     far = novel(local, site, records)
     results = []
@@ -64,13 +63,25 @@ def evaluate(
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         images=int(valid.sum()),
         unusable=int((~valid).sum()),
-        unit="patient" if known else "image",
+        unit=unit,
         units=len(everyone.names),
         resamples=resamples,
         abstained=everyone.share(far, np.ones_like(far)),
         strangers=local.fitted.strangers,
         tasks=tuple(results),
     )
+
+
+def _units(records: Records) -> tuple[Literal["patient", "image"], list[str]]:
+    """Return what the intervals resample, and the unit of each valid record.
+
+    Images of one patient resemble each other: resampling them one by one would make the intervals
+    too narrow, so patients are resampled wherever every image has one.
+    """
+    known = bool(records.patients) and all(records.patients)
+    units = list(records.patients) if known else [str(i) for i in range(len(records))]
+    units = [one for one, use in zip(units, records.valid.tolist(), strict=True) if use]
+    return "patient" if known else "image", units
 
 
 def novel(local: LocalModel, site: Site, records: Records) -> npt.NDArray[np.bool_]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import Parameter
 
 from client.data.load import read
 from client.data.records import Records, Stack, has_label
@@ -34,7 +35,7 @@ from medformer.sharing import is_local
 from medformer.tasks import label_losses
 
 MIX = {"supervised": 1.0}
-LONGEST_NORM = 1.0
+MAX_GRAD_NORM = 1.0
 LAST_ROUND = 10**6
 """After every round that a schedule can have."""
 STRANGERS = 128
@@ -98,13 +99,7 @@ def finetune(
     """
     train, val = (_usable(site, split) for split in ("train", "val"))
     model = copy.deepcopy(start) if own else with_heads(start, site, settings.seed)
-    named = dict(model.named_parameters())
-    names = trained_parameters(model, site.domain, [t.name for t in site.tasks], MIX)
-    trained = [named[n] for n in names if settings.whole or is_local(n)]
-    for parameter in named.values():
-        parameter.requires_grad_(False)
-    for parameter in trained:
-        parameter.requires_grad_(True)
+    trained = _trainable(model, site, settings.whole)
     generator = torch.Generator().manual_seed(settings.seed)
     optimizer = torch.optim.AdamW(trained, lr=settings.rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs)
@@ -120,6 +115,18 @@ def finetune(
             break
     model.load_state_dict(best)
     return _fitted(model.eval(), site, train, val, settings.alpha), chosen, least
+
+
+def _trainable(model: Medformer, site: Site, whole: bool) -> list[Parameter]:
+    """Freeze all parameters but those that are trained, and return these."""
+    named = dict(model.named_parameters())
+    names = trained_parameters(model, site.domain, [t.name for t in site.tasks], MIX)
+    trained = [named[n] for n in names if whole or is_local(n)]
+    for parameter in named.values():
+        parameter.requires_grad_(False)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    return trained
 
 
 def own_copy(shared: Medformer, site: Site, state: Path, run: str) -> Medformer:
@@ -204,7 +211,7 @@ def _epoch(
         losses = mix_losses(model, moved, MIX, generator)
         optimizer.zero_grad()
         losses.mean().backward()
-        torch.nn.utils.clip_grad_norm_(trained, LONGEST_NORM)
+        torch.nn.utils.clip_grad_norm_(trained, MAX_GRAD_NORM)
         optimizer.step()
         total, seen = total + float(losses.detach().sum()), seen + len(stack)
     return total / max(seen, 1)

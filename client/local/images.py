@@ -27,7 +27,7 @@ from medformer.images import SIDES
 
 DICOM = (".dcm", ".dicom", ".ima")
 NPZ = ".npz"
-LARGEST = 2**30
+MAX_BYTES = 2**30
 """Bytes of one array of an npz file."""
 L = TypeVar("L", Folder, Dicom, Nifti)
 
@@ -149,8 +149,8 @@ def _rows(path: Path, site: Site) -> Iterator[Opened]:
         raise Unusable("no such file")
     with zipfile.ZipFile(path) as archive:
         names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith("images.npy")]
-        if large := [i.filename for i in archive.infolist() if i.file_size > LARGEST]:
-            raise Unusable(f"{large[0]} has more than {LARGEST >> 20} MiB")
+        if large := [i.filename for i in archive.infolist() if i.file_size > MAX_BYTES]:
+            raise Unusable(f"{large[0]} has more than {MAX_BYTES >> 20} MiB")
     if not names:
         raise Unusable("holds no array `images` or `{train,val,test}_images`")
     with np.load(path, allow_pickle=False) as arrays:

@@ -53,21 +53,14 @@ def classified(
         kinds, answer = np.arange(task.classes), given.argmax(1)
         columns, answered = truth[:, None] == kinds, answer[:, None] == kinds
         right = mean((truth == answer).astype(np.float64))
-    shown = range(1, 2) if task.kind == "binary-class" else range(task.classes)
-    scores = log_odds(logits, task).numpy().T
-    rankings = {k: Ranking(columns[:, k], own) for k, own in zip(shown, scores, strict=True)}
+    rankings = _rankings(task, logits, columns)
     measures = {
         "auc": bootstrap.interval(mean_of([r.auc for r in rankings.values()])),
         "accuracy": bootstrap.interval(right),
         "brier": bootstrap.interval(mean(_brier(given, columns, task))),
     }
     if task.kind != "multi-label":
-        hits = [share(answered[:, k], columns[:, k]) for k in range(task.classes)]
-        measures["balanced accuracy"] = bootstrap.interval(mean_of(hits))
-    if task.kind == "ordinal-regression":
-        distance = np.abs(truth - answer).astype(np.float64)
-        measures["mean distance of grades"] = bootstrap.interval(mean(distance))
-        measures["weighted kappa"] = bootstrap.interval(_kappa(truth, answer, task.classes))
+        measures |= _of_one_answer(task, truth, answer, bootstrap)
     classes = [
         _row(bootstrap, names[k], columns[:, k], answered[:, k], rankings.get(k))
         for k in range(task.classes)
@@ -85,6 +78,26 @@ def classified(
         calibration_error=calibration_error(stated, correct),
         calibration_error_before=calibration_error(*_stated(before, columns, task)),
     )
+
+
+def _rankings(task: Task, logits: Tensor, columns: Bools) -> dict[int, Ranking]:
+    """Return class -> the ranking of the images by it; a binary task has one, of its finding."""
+    shown = range(1, 2) if task.kind == "binary-class" else range(task.classes)
+    scores = log_odds(logits, task).numpy().T
+    return {k: Ranking(columns[:, k], own) for k, own in zip(shown, scores, strict=True)}
+
+
+def _of_one_answer(
+    task: Task, truth: Ints, answer: Ints, bootstrap: Bootstrap
+) -> dict[str, Interval]:
+    """Return the measures of tasks that give each image exactly one class. Truth, answer: (N,)."""
+    hits = [share(answer == k, truth == k) for k in range(task.classes)]
+    measures = {"balanced accuracy": bootstrap.interval(mean_of(hits))}
+    if task.kind == "ordinal-regression":
+        distance = np.abs(truth - answer).astype(np.float64)
+        measures["mean distance of grades"] = bootstrap.interval(mean(distance))
+        measures["weighted kappa"] = bootstrap.interval(_kappa(truth, answer, task.classes))
+    return measures
 
 
 def per_class(logits: Tensor, task: Task) -> Array:

@@ -19,7 +19,7 @@ from medformer.images import standardise
 from medformer.model import Medformer
 
 QUANTILES = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
-LEAST = 1e-6
+MIN_SCALE = 1e-6
 
 
 def features(model: Medformer, domain: Domain, images: Tensor, spacing: Tensor | None) -> Tensor:
@@ -83,7 +83,7 @@ def fit(model: Medformer, domain: Domain, train: Records, val: Records, alpha: f
             1 / (their number + 1).
     """
     own = _features(model, domain, train)
-    centre, scale = own.mean(0), own.std(0, correction=0).clamp(min=LEAST)
+    centre, scale = own.mean(0), own.std(0, correction=0).clamp(min=MIN_SCALE)
     precision = torch.linalg.inv(shrunk((own - centre) / scale))
     novelty = Novelty(centre, scale, precision, math.inf)
     kept = novelty.tensors()  # as a file keeps it, so that no image moves over the limit
@@ -109,7 +109,7 @@ def shrunk(values: Tensor) -> Tensor:
         (values.square().sum(1).square().sum() / count - covariance.square().sum()) / count / width
     )
     share = 1.0 if apart <= 0 else min(1.0, max(spread / apart, 1e-4))
-    return (1 - share) * covariance + share * target.clamp(min=LEAST) * identity
+    return (1 - share) * covariance + share * target.clamp(min=MIN_SCALE) * identity
 
 
 def _features(model: Medformer, domain: Domain, records: Records) -> Tensor:

@@ -21,7 +21,7 @@ LIKE = 0.99
 """Least correlation of near copies. At 16 x 16 pixels 51 of BreastMNIST's 156 test images reach it
 with a training image, and one more is the same; of 2,000 test images of blood, organs and chests
 one does."""
-MOST = 8_192
+MAX_IMAGES = 8_192
 """Images of a split that are looked at, evenly over it: three pairs of splits then take seconds."""
 IMAGES, ROWS = 16, 1_024
 """In memory at once: whole images, and thumbnails that are compared."""
@@ -71,10 +71,10 @@ def near_copies(small: Mapping[str, Tensor], prints: Mapping[str, Sequence[str]]
 
 
 def _spread(values: Tensor) -> Tensor:
-    """Rows that are looked at: all, or MOST of them at even distances."""
-    if len(values) <= MOST:
+    """Rows that are looked at: all, or MAX_IMAGES of them at even distances."""
+    if len(values) <= MAX_IMAGES:
         return torch.arange(len(values))
-    return torch.linspace(0, len(values) - 1, MOST).round().long()
+    return torch.linspace(0, len(values) - 1, MAX_IMAGES).round().long()
 
 
 def _alike(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from client.data.card.content import Balance, Card
+from client.data.card.form import Balance, Card
 
 Row = tuple[str, ...]
 """A name, then a cell a split."""

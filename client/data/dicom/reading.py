@@ -28,10 +28,10 @@ from client.data.dicom.places import (
 from client.data.dicom.values import shown
 from client.data.errors import Unusable
 from client.data.geometry import Stack, laid, stacked
-from client.data.sources import DECODE_SECONDS, LARGEST, Orientation, Window
+from client.data.sources import DECODE_SECONDS, MAX_BYTES, Orientation, Window
 from medformer.config import Domain
 
-MOST_FILES = 2_048
+MAX_FILES = 2_048
 
 Array = npt.NDArray[Any]
 
@@ -56,7 +56,7 @@ def scan(
     path: Path,
     domain: Domain,
     window: Window,
-    largest: int = LARGEST,
+    largest: int = MAX_BYTES,
     seconds: float = DECODE_SECONDS,
     orientation: Orientation = "canonical",
 ) -> Scan:
@@ -126,8 +126,8 @@ def _series(
 ) -> Scan:
     """The files of one series as a volume, sorted along the normal of their planes."""
     files = files_in(folder)
-    if not 1 < len(files) <= MOST_FILES:
-        raise Unusable(f"its folder holds {len(files)} files; a series has 2 to {MOST_FILES}")
+    if not 1 < len(files) <= MAX_FILES:
+        raise Unusable(f"its folder holds {len(files)} files; a series has 2 to {MAX_FILES}")
     if sum(path.stat().st_size for path in files) > largest:
         raise Unusable(too_large("its files come", largest))
     headers = [header_of(path, largest) for path in files]
@@ -153,7 +153,7 @@ def _series(
     return _scan(values, in_order(headers, order), spacing, domain, notes)
 
 
-def patient_of(path: Path, largest: int = LARGEST) -> str:
+def patient_of(path: Path, largest: int = MAX_BYTES) -> str:
     """PatientID of a file, or of a series' first file, its pixels not read; "" where there is none,
     or where the file cannot be read."""
     try:

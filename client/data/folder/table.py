@@ -22,7 +22,7 @@ from medformer.config import Domain, Task
 from medformer.errors import one_line
 
 TABLE = "labels.csv"
-LARGEST_TABLE = 2**26
+MAX_TABLE_BYTES = 2**26
 """Bytes."""
 
 
@@ -110,8 +110,8 @@ def opened_sheet(source: Listed) -> Sheet:
         inside(source.path, TABLE)
     except Unusable as error:
         raise DataError(f"{table}: {error}") from error
-    if table.stat().st_size > LARGEST_TABLE:
-        raise DataError(f"{table}: has more than {LARGEST_TABLE >> 20} MiB")
+    if table.stat().st_size > MAX_TABLE_BYTES:
+        raise DataError(f"{table}: has more than {MAX_TABLE_BYTES >> 20} MiB")
     return sheet.read(table, source.columns.file)
 
 

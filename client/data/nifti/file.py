@@ -22,9 +22,9 @@ PAIR, SINGLE = (b"ni1\0", b"ni2\0"), (b"n+1\0", b"n+2\0")
 """First bytes of the magic of a header whose voxels lie in a file of their own, and in its own."""
 SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz")
 """Names of such files; of a pair, `.hdr` holds the header and `.img` the voxels."""
-MOST_EXTENSIONS = 2**24
+MAX_EXTENSION_BYTES = 2**24
 """Bytes before the first voxel: some programs write their history there."""
-MOST_UNPACKED = 2**33
+MAX_UNPACKED_BYTES = 2**33
 """Bytes that a zipped file may come to, of which one volume of a series is kept."""
 
 
@@ -67,7 +67,7 @@ def find(name: Path, largest: int) -> Found:
         if not file.is_file():
             other = f": {file.name} is missing" if path != voxels else ""
             raise Unusable(f"no such file{other}")
-        if file.stat().st_size > (largest if number is None else MOST_UNPACKED):
+        if file.stat().st_size > (largest if number is None else MAX_UNPACKED_BYTES):
             raise Unusable(too_large(f"has {file.stat().st_size >> 20} MiB", largest))
     try:
         found = Found(_header(path, path == voxels), voxels, number)
@@ -80,7 +80,7 @@ def find(name: Path, largest: int) -> Found:
         raise Unusable(f"has {shape} voxels, which is none")
     whole = max(4, found.type.itemsize) * int(np.prod(shape, dtype=object))
     one = whole if number is None else whole // int(np.prod(shape[3:], dtype=object))
-    if one > largest or whole > MOST_UNPACKED:
+    if one > largest or whole > MAX_UNPACKED_BYTES:
         raise Unusable(too_large(f"has {shape} voxels", largest))
     if found.type.names:
         raise Unusable("its voxels are colours, not numbers: store them as grey, or as pictures")
@@ -177,9 +177,9 @@ def _header(path: Path, single: bool) -> Any:
             where = "in a file of their own" if single else "in its own file"
             raise Unusable(f"says that its voxels lie {where}: convert it to one .nii.gz")
         first = struct.unpack_from(order + code, head, begins)[0]
-        if not 0 <= first <= MOST_EXTENSIONS:
+        if not 0 <= first <= MAX_EXTENSION_BYTES:
             raise Unusable(f"says that its voxels begin at byte {first:g}")
-        _extensions_fit(file, head, order, int(first) if single else MOST_EXTENSIONS)
+        _extensions_fit(file, head, order, int(first) if single else MAX_EXTENSION_BYTES)
     if size == min(HEADERS):
         kind = nifti1.Nifti1Header if single else nifti1.Nifti1PairHeader
     else:
@@ -240,7 +240,7 @@ def identity(name: Path) -> str:
     """The same text for the same volume, by whichever of its names it is called."""
     path, number = numbered(name)
     try:
-        found = find(name, MOST_UNPACKED)
+        found = find(name, MAX_UNPACKED_BYTES)
         more = found.shape[3:]
         if int(np.prod(more, dtype=int)) == 1:
             number = None

@@ -19,7 +19,7 @@ from client.data.geometry import in_place, straightened
 from client.data.nifti.affine import affine_of, sizes_of
 from client.data.nifti.file import Values, files_of, find, identity, numbered, read
 from client.data.orientation import CANONICAL, SHOWN, Array, Grid, difference, plane_of, turned
-from client.data.sources import LARGEST, Orientation, Window
+from client.data.sources import MAX_BYTES, Orientation, Window
 from medformer.config import Domain
 
 __all__ = [
@@ -62,7 +62,7 @@ def image(
     name: Path,
     domain: Domain,
     window: Window,
-    largest: int = LARGEST,
+    largest: int = MAX_BYTES,
     orientation: Orientation = "canonical",
 ) -> tuple[Tensor, Tensor]:
     """A file as (C, *spatial) float32 in [0, 1], and its spacing, (rank,) millimetres.
@@ -81,7 +81,7 @@ def image(
 
 
 def volume(
-    name: Path, domain: Domain, largest: int = LARGEST, orientation: Orientation = "canonical"
+    name: Path, domain: Domain, largest: int = MAX_BYTES, orientation: Orientation = "canonical"
 ) -> Volume:
     """As `image`, before it is shown."""
     return _volume(name, domain, largest, None if orientation == "canonical" else "stored")
@@ -116,7 +116,7 @@ def spacing_of(found: Volume, domain: Domain) -> Tensor:
     return torch.from_numpy(found.spacing[3 - domain.rank :].astype(np.float32))
 
 
-def mask(name: Path, domain: Domain, largest: int = LARGEST, of: Volume | None = None) -> Tensor:
+def mask(name: Path, domain: Domain, largest: int = MAX_BYTES, of: Volume | None = None) -> Tensor:
     """A file's classes, (*spatial) int64.
 
     Args:

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 
-from client.data.card.content import Card
+from client.data.card.form import Card
 from client.data.dicom.decoding import codecs
 from client.data.dicom.headers.census import Census, census
 from client.data.dicom.headers.deidentified import Told

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from client.data.card.content import Card
+from client.data.card.form import Card
 from client.data.manifest import compare
 from client.data.medical import PACKAGES
 from client.node.check import headers

@@ -7,7 +7,7 @@ is.
 
 from collections.abc import Callable, Sequence
 
-from client.data.card.content import Card
+from client.data.card.form import Card
 from client.node.check import headers, limits, machine, records, server
 from client.node.check.line import Check
 from client.node.check.place import Lines, Place

@@ -188,7 +188,7 @@ def test_a_warm_guard_reads_again_what_changed(
         os.utime(picture, ns=(before.st_atime_ns, before.st_mtime_ns))
     with caplog.at_level(logging.WARNING):
         second = load(clinic, "train")
-    assert "its data changed on the disk and are read again" in caplog.text
+    assert "its data has changed on disk and is read again" in caplog.text
     assert second is not first
     if change == "picture":
         assert not torch.equal(second.stacks[0].images, first.stacks[0].images)

@@ -75,7 +75,7 @@ def test_identical_images_are_counted_elsewhere():
 
 def test_the_work_is_bounded_and_the_count_repeats(monkeypatch: pytest.MonkeyPatch):
     """Of more images than the limit, as many at even distances."""
-    monkeypatch.setattr(near, "MOST", 16)
+    monkeypatch.setattr(near, "MAX_IMAGES", 16)
     found = {counted(CHESTS, 0.9 * CHESTS) for _ in range(3)}
     assert found == {16}
 

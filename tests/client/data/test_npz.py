@@ -93,7 +93,7 @@ def _said(file: Path, size: int) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]
     archive = Saying(file)
     member = archive.getinfo("train_images.npy")
     member.file_size = size
-    return archive, [member], npz.LARGEST
+    return archive, [member], npz.MAX_BYTES
 
 
 def test_counts_that_differ_are_told_before_anything_is_unpacked(tmp_path: Path):
@@ -113,7 +113,7 @@ def test_a_large_file_is_read_up_to_its_own_size(tmp_path: Path):
 def test_labels_are_read_without_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """So that a set of many gigabytes can be divided."""
     file = black(tmp_path / "a.npz", (64, 256, 256))
-    monkeypatch.setattr(npz, "LARGEST", 2**20)
+    monkeypatch.setattr(npz, "MAX_BYTES", 2**20)
     assert npz.labels(file, "train").shape == (64, 1)
 
 
@@ -143,7 +143,7 @@ def test_shapes_of_true_and_false_are_images_of_0_and_1(tmp_path: Path):
 @pytest.mark.parametrize(
     ("stored", "said"),
     [
-        (SHOWN.astype("i8") + 2**40, "more than float32 tells apart"),
+        (SHOWN.astype("i8") + 2**40, "more than float32 can tell apart"),
         (SHOWN.astype("c8"), "images must be numbers, got complex64"),
         (SHOWN.astype("S3"), "images must be numbers, got"),
     ],

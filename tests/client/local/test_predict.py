@@ -124,7 +124,7 @@ def test_whatever_a_file_is_it_gets_a_line(made, site: Site, tmp_path: Path):
 def test_a_large_array_is_refused_before_it_is_read(made, site, tmp_path: Path, monkeypatch):
     """By what the archive says of it."""
     np.savez_compressed(tmp_path / "a.npz", images=np.zeros((40, 64, 64), np.uint8))
-    monkeypatch.setattr("client.local.images.LARGEST", 2**16)
+    monkeypatch.setattr("client.local.images.MAX_BYTES", 2**16)
     monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("was read"))
     (line,) = answered(made[1], site, tmp_path / "a.npz")
     assert "has more than" in line["reason"]

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any
 
-LEAST_MEMORY = 2**30
+MIN_MEMORY = 2**30
 """Bytes by which the process may grow, however small the largest record may be."""
 COPIES = 3
 """Times the largest record by which it may grow: file, pixels, and pixels on their way."""
@@ -50,7 +50,7 @@ def main(decode: Callable[[str, float], Any] | None = None) -> None:
     sys.stdout = sys.stderr
     while len(length := asked.read(LENGTH.size)) == LENGTH.size:
         request = json.loads(asked.read(LENGTH.unpack(length)[0]))
-        memory = max(LEAST_MEMORY, COPIES * request["largest"])
+        memory = max(MIN_MEMORY, COPIES * request["largest"])
         resource.setrlimit(resource.RLIMIT_AS, (_at_most(begun + memory, hard), hard))
         pixels = np.zeros(0, np.uint8)
         answer: dict[str, Any]
