@@ -1,17 +1,20 @@
 """Clipped gradient sums in one backward pass, without the per-example gradients ("book-keeping").
 
-After Bu et al. 2022 (arXiv:2210.00038). While a `Book` is open, the layers that own trained
-parameters run through autograd functions of their own. Their backward returns the gradient of the
-input only; for the parameters it books what the per-example gradients are made of, in the shorter
-of two forms (parameters are known by identity, so they are kept as they are: what autograd saves
-may come back as a copy, as it does under activation checkpointing):
+While a `Book` is open, the layers that own trained parameters run through the autograd functions of
+client/privacy/layer_rules.py. Their backward returns the gradient of the input only. For the
+parameters it records what the per-example gradients are made of, in the shorter of two forms:
 
 - rows: the per-example gradients themselves, (B, *shape), where they are small;
 - pairs: activation (B, T, P) and output gradient (B, T, D), whose product over T is the gradient.
 
-`Book.clip` then knows every example's norm over all layers, and one weighted product a layer takes
-the place of the ordinary weight gradient. B examples, T places (tokens, pixels), P inputs and D
-outputs of a layer. All uses of a parameter are joined before its norm is taken.
+`Book.clip` then computes every example's norm over all layers, and one weighted product a layer
+replaces the ordinary weight gradient. All uses of a parameter are joined before its norm is taken.
+Parameters are recognised by identity: autograd may hand back a copy of what it saved, and does so
+under activation checkpointing, so the book holds the parameters themselves.
+
+B examples, T places (tokens, pixels), P inputs and D outputs of a layer.
+
+Source: Bu et al. 2022, arXiv:2210.00038.
 """
 
 import logging
@@ -28,22 +31,29 @@ from client.privacy.per_example import EngineError, Entry, Forward, Grouping, Ta
 
 log = logging.getLogger(__name__)
 
-ROWS_UP_TO = 1.0
-"""Rows are kept where they are at most so many times as long as the pair; 0.5 to 2 cost the same
+MAX_ROWS_TO_PAIR = 1.0
+"""Largest size of the rows, relative to the pair, at which rows are stored; 0.5 to 2 cost the same
 time on the tiny preset."""
 
 
 class Book:
-    """Books the layers of `model` that own `trained` parameters, until it is closed.
+    """Records the per-example gradients of a model's trained parameters until it is closed.
 
     Args:
         model: Its layers' `forward` is replaced while the book is open.
         trained: Name -> parameter.
+        max_rows_to_pair: Size of rows, relative to a pair, up to which rows are stored.
     Raises:
         EngineError: A module owns trained parameters and there is no rule for it.
     """
 
-    def __init__(self, model: nn.Module, trained: Mapping[str, nn.Parameter]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        trained: Mapping[str, nn.Parameter],
+        max_rows_to_pair: float = MAX_ROWS_TO_PAIR,
+    ) -> None:
+        self._max_rows_to_pair = max_rows_to_pair
         self._trained = dict(trained)
         self._names = {id(p): name for name, p in trained.items()}
         self._entries: dict[str, Entry] = {}
@@ -51,7 +61,7 @@ class Book:
         guests: list[str] = []
         for name, module in model.named_modules():
             if any(name.startswith(guest) for guest in guests):
-                continue  # a part of a layer that is run row by row as a whole
+                continue  # part of a layer that is run row by row as a whole
             guest = type(module) in GUESTS
             if not any(self.knows(p) for p in module.parameters(recurse=guest)):
                 continue
@@ -71,7 +81,7 @@ class Book:
         self.open()
 
     def open(self) -> None:
-        """Let the layers run through the book."""
+        """Replace the layers' `forward` by their rules."""
         for module, forward in self._layers:
             module.forward = forward
 
@@ -81,15 +91,21 @@ class Book:
             vars(module).pop("forward", None)
 
     def forget(self) -> None:
-        """Drop what was booked since the last `clip`."""
+        """Drop the gradients recorded since the last `clip`."""
         self._entries = {}
 
     def seen(self) -> list[str]:
-        """Names of the parameters that were booked since the last `clip`."""
+        """Return the names of the parameters recorded since the last `clip`."""
         return list(self._entries)
 
     def examples(self) -> dict[str, Tensor]:
-        """Per-example gradients since the last `clip`, (B, *shape); for checks."""
+        """Return and forget the per-example gradients since the last `clip`; for checks.
+
+        Returns:
+            Name -> (B, *shape).
+        Raises:
+            EngineError: A parameter was used outside its layer.
+        """
         entries = {name: entry.joined() for name, entry in self._entries.items()}
         self._refuse_other_uses()
         self.forget()
@@ -99,32 +115,43 @@ class Book:
         }
 
     def knows(self, parameter: Tensor | None) -> bool:
-        """Whether the parameter is trained."""
+        """Tell whether the parameter is trained."""
         return parameter is not None and id(parameter) in self._names
 
     def add_rows(self, parameter: Tensor | None, rows: Callable[[], Tensor]) -> None:
-        """Book per-example gradients, (B, *shape); computed only if the parameter is trained."""
+        """Record per-example gradients.
+
+        Args:
+            parameter: A parameter of a layer, trained or not; None for an absent bias.
+            rows: Computes (B, *shape); called only if the parameter is trained.
+        """
         if parameter is not None and (name := self._names.get(id(parameter))):
             more = rows()
             entry = self._entry(name, len(more))
             entry.rows = more if entry.rows is None else entry.rows + more
 
     def add_pair(self, weight: Tensor, x: Tensor, g: Tensor) -> None:
-        """Book activation (B, ..., P) and output gradient (B, ..., D) of a (D, P) weight."""
+        """Record one use of a weight, as rows or as a pair, whichever is shorter.
+
+        Args:
+            weight: (D, P), or a shape of as many values.
+            x: Activation, (B, ..., P).
+            g: Output gradient, (B, ..., D).
+        """
         if not self.knows(weight):
             return
         x, g = (v.detach().reshape(len(v), -1, v.shape[-1]) for v in (x, g))
         places, inputs, outputs = x.shape[1], x.shape[2], g.shape[2]
-        if inputs * outputs <= ROWS_UP_TO * places * (inputs + outputs):
+        if inputs * outputs <= self._max_rows_to_pair * places * (inputs + outputs):
             self.add_rows(weight, lambda: (g.transpose(1, 2) @ x).view(len(x), *weight.shape))
         else:
             self._entry(self._names[id(weight)], len(x)).pairs.append((x, g))
 
     def _entry(self, name: str, count: int) -> Entry:
-        """Where a use of a parameter on `count` examples is booked.
+        """Return the entry of a parameter that is used on `count` examples.
 
         Raises:
-            EngineError: It was used on another number of them before.
+            EngineError: It was used on another number of examples before.
         """
         entry = self._entries.setdefault(name, Entry())
         if (entry.pairs or entry.rows is not None) and entry.count != count:
@@ -141,19 +168,22 @@ class Book:
         valid: Tensor,
         units: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Clipped sum of the units booked since the last call, and forget them.
+        """Return the clipped sum of the units recorded since the last call, and forget them.
+
+        A unit's gradient g counts as g * min(1, C / (|g| + 1e-6)), as in Opacus, so its norm over
+        the group is below C, up to float32 rounding. Units whose gradient holds NaN or infinity
+        count as 0, and so do units without a valid row.
 
         Args:
-            groups: Names that are clipped together, and their bound C: a unit's gradient g counts
-                as g * min(1, C / (|g| + 1e-6)), as in Opacus.
-            valid: (B,) bool; rows that are False count as 0, and so do units whose gradient is not
-                finite.
+            groups: Names of the parameters that are clipped together, and their bound C > 0.
+            valid: (B,) bool; rows that are False count as 0.
             units: (B,) int64, each row's unit, from 0 without gaps; a unit's gradient is the mean
-                over its valid rows. Each row is a unit if left out.
+                over its valid rows. Each row is a unit if omitted.
         Returns:
-            Name -> sum, of the parameter's shape.
+            Name -> sum over the units, of the parameter's shape.
         Raises:
-            EngineError: A parameter was not used once an example, or used outside its layer.
+            EngineError: A parameter was not used once an example, or was used outside its layer.
+        Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1.
         """
         entries = {name: entry.joined() for name, entry in self._entries.items()}
         self._entries = {}
@@ -166,6 +196,7 @@ class Book:
         for names, bound in groups:
             table = Table({n: entries[n] for n in names})
             norms = table.squares().sqrt()
+            # One bad row must cost its own unit and no other: NaN would spread through the sum.
             usable = norms.isfinite() & valid
             factors = torch.where(usable, (bound / (norms + 1e-6)).clamp(max=1.0), 0.0)
             for name, total in table.weighted(factors, usable).items():
@@ -173,6 +204,7 @@ class Book:
         return sums
 
     def _check(self, entries: Mapping[str, Entry], count: int) -> None:
+        """Refuse a parameter whose gradients are not one an example: its norm would be wrong."""
         for name in self._trained:
             seen = entries[name].count if name in entries else None
             if seen != count:
@@ -183,7 +215,10 @@ class Book:
         self._refuse_other_uses()
 
     def _refuse_other_uses(self) -> None:
-        """No layer of a book leaves a gradient behind, so one that is there came another way."""
+        """Refuse a parameter with a gradient of its own.
+
+        The rules leave none behind, so the parameter was used where nothing is clipped.
+        """
         for name, parameter in self._trained.items():
             if parameter.grad is not None:
                 raise EngineError(

@@ -1,7 +1,13 @@
-"""Rules of layers: autograd functions whose backward books per-example gradients.
+"""Rules of layers: autograd functions whose backward records per-example gradients.
 
-Each rule runs a layer through a function of its own. The backward returns the gradient of the input
-only; for the parameters it books what the per-example gradients are made of. B examples.
+A rule runs a layer's computation through an autograd function. Its backward returns the gradient of
+the input only, None for the parameters; what their per-example gradients are made of goes to the
+`Bookkeeper`. The parameters travel on `ctx` as they are, not through `save_for_backward`: autograd
+may return saved tensors as copies, and the bookkeeper knows parameters by identity.
+
+B examples, C channels; x is an input, g the gradient of an output.
+
+Source: Bu et al. 2022, arXiv:2210.00038.
 """
 
 import math
@@ -17,6 +23,8 @@ from medformer.layers import Latents
 
 
 class _Linear(Function):
+    """x W^T + b; the weight's gradient is the pair (x, g), the bias's the sum of g over places."""
+
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, book: Bookkeeper
@@ -40,6 +48,8 @@ def _linear(book: Bookkeeper, layer: nn.Linear, own: Forward, x: Tensor) -> Tens
 
 
 class _Conv(Function):
+    """A convolution of any rank; `settings` are stride, padding, dilation and groups."""
+
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, book: Bookkeeper, settings: Any
@@ -66,7 +76,7 @@ class _Conv(Function):
 def _conv_backward(
     g: Tensor, x: Tensor, weight: Tensor, settings: Any, mask: tuple[bool, bool, bool]
 ) -> Any:
-    """Gradients of input, weight and bias, as `mask` asks."""
+    """Return the gradients of input, weight and bias, each where `mask` asks for it."""
     stride, padding, dilation, groups = settings
     zeros = [0] * len(stride)
     return torch.ops.aten.convolution_backward(
@@ -75,16 +85,25 @@ def _conv_backward(
 
 
 def _book_conv(book: Bookkeeper, x: Tensor, g: Tensor, weight: Tensor, settings: Any) -> None:
-    """As pair of windows and output gradients, or as rows: then every example is a group of one
-    large convolution. The choice, measured on CPU, depends on shapes alone: equal seeds, equal
-    bits."""
+    """Record the gradient of a convolution's weight in the form that is fastest for its shapes.
+
+    That is a pair of windows and output gradients, or rows, for which every example becomes a group
+    of one large convolution. The choice was measured on a CPU and depends on shapes alone, so equal
+    seeds give equal bits.
+    """
     stride, padding, dilation, groups = settings
     kernel, places = weight.shape[2:], g[0, 0].numel()
+    # A 1x1 convolution is a linear layer on pixels: no windows have to be cut.
     if groups == 1 and max(kernel) == max(stride) == 1 and max(padding) == 0:
         book.add_pair(weight, _columns(x), _columns(g))
         return
-    if x.ndim == 4 and groups == 1 and (places <= UNFOLD_UP_TO or x.shape[1] <= FEW_CHANNELS):
-        if x.shape[1] <= FEW_CHANNELS and max(dilation) == 1:
+    if (
+        x.ndim == 4
+        and groups == 1
+        and (places <= MAX_UNFOLDED_PLACES or x.shape[1] <= MAX_SLICED_CHANNELS)
+    ):
+        if x.shape[1] <= MAX_SLICED_CHANNELS and max(dilation) == 1:
+            # Strided views of the padded image are faster than F.unfold for so few channels.
             wide = F.pad(x, [padding[1]] * 2 + [padding[0]] * 2)
             seen = wide.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1])
             windows = seen.permute(0, 1, 4, 5, 2, 3).reshape(len(x), -1, places)
@@ -94,6 +113,7 @@ def _book_conv(book: Bookkeeper, x: Tensor, g: Tensor, weight: Tensor, settings:
         return
 
     def rows() -> Tensor:
+        """Return the weight gradient of each example, from one convolution with B x C groups."""
         count = len(x)
         merged = _conv_backward(
             g.reshape(1, -1, *g.shape[2:]),
@@ -108,14 +128,14 @@ def _book_conv(book: Bookkeeper, x: Tensor, g: Tensor, weight: Tensor, settings:
 
 
 def _columns(x: Tensor) -> Tensor:
-    """(B, C, *spatial) -> (B, places, C), without a copy."""
+    """Return (B, C, *spatial) as (B, places, C), without a copy."""
     return x.flatten(2).transpose(1, 2)
 
 
-UNFOLD_UP_TO = 36
-"""Places of the output up to which unfolding is faster."""
-FEW_CHANNELS = 4
-"""Channels of an image up to which windows that are cut out of it are faster."""
+MAX_UNFOLDED_PLACES = 36
+"""Places of an output up to which a pair of unfolded windows is faster than rows."""
+MAX_SLICED_CHANNELS = 4
+"""Channels of an input up to which cutting its windows as strided views is fastest."""
 
 
 def _conv(
@@ -125,7 +145,8 @@ def _conv(
         raise EngineError(f"convolutions take (B, C, *spatial), got {tuple(x.shape)}")
     padding = layer.padding
     if layer.padding_mode != "zeros" or isinstance(padding, str):
-        # What is not the same number of zeros on both sides is added first, as torch does it.
+        # torch.convolution pads both sides with equally many zeros. Any other padding is added to
+        # the input first, as the layer itself would do.
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         x = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
         padding = (0,) * len(layer.stride)
@@ -135,6 +156,8 @@ def _conv(
 
 
 class _LayerNorm(Function):
+    """Normalisation over the last axes; weight and bias have the shape of those axes."""
+
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, book: Bookkeeper, eps: float
@@ -151,7 +174,8 @@ class _LayerNorm(Function):
         shape = weight.shape
         width, count = math.prod(shape), len(x)
         if ctx.book.knows(weight) or ctx.book.knows(bias):
-            # The sum over the places of g * (x - mean) * rstd, and of g, in two small products.
+            # The weight's gradient sums g * (x - mean) * rstd over the places, the bias's sums g.
+            # Two small products give both without a tensor of the size of (x - mean).
             each, scale = g.reshape(count, -1, width), rstd.reshape(count, 1, -1)
             shift = torch.cat([mean.reshape(count, 1, -1) * scale, torch.ones_like(scale)], 1)
             moved, slopes = (shift @ each).unbind(1)
@@ -174,6 +198,8 @@ def _layer_norm(book: Bookkeeper, layer: nn.LayerNorm, own: Forward, x: Tensor) 
 
 
 class _GroupNorm(Function):
+    """Normalisation over groups of channels; weight and bias have one value a channel."""
+
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, book: Bookkeeper, groups: int,
@@ -198,7 +224,7 @@ class _GroupNorm(Function):
         slopes = g.flatten(2).sum(2)
 
         def rows() -> Tensor:
-            """Sum over the places of g * (x - mean) * rstd."""
+            """Return the sum over the places of g * (x - mean) * rstd, (B, C)."""
             raw = (g * x).flatten(2).sum(2)
             wide = [v.repeat_interleave(each, 1) for v in (mean, rstd)]
             return (raw - slopes * wide[0]) * wide[1]
@@ -221,6 +247,8 @@ def _group_norm(book: Bookkeeper, layer: nn.GroupNorm, own: Forward, x: Tensor) 
 
 
 class _Broadcast(Function):
+    """Tokens repeated for every example, (count, width) -> (B, count, width)."""
+
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, count: int, book: Bookkeeper) -> Tensor:
         ctx.book, ctx.tokens = book, tokens
@@ -233,7 +261,7 @@ class _Broadcast(Function):
 
 
 def _latents(book: Bookkeeper, layer: Latents, own: Forward, batch: Tensor) -> Tensor:
-    """Every example received the same tokens, so its gradient is the output gradient itself."""
+    """Give every example the same tokens; its gradient of them is the output gradient itself."""
     result: Tensor = _Broadcast.apply(layer.tokens, len(batch), book)
     return result
 
@@ -247,4 +275,4 @@ RULES: dict[type[nn.Module], Rule] = {
     nn.GroupNorm: _group_norm,
     Latents: _latents,
 }
-"""Kinds of layer, by exact type, that are booked by a rule of their own."""
+"""Rule of each kind of layer, by exact type: a subclass may compute something else."""

@@ -1,6 +1,8 @@
-"""Per-example gradients as one backward pass books them: one parameter, several, units of rows.
+"""Per-example gradients of one backward pass, for one parameter, for several, for units of rows.
 
-B examples, T places (tokens, pixels), P inputs and D outputs of a layer.
+A gradient is stored in the shorter of two forms, "rows" or "pairs" (`Entry`); norms and weighted
+sums are computed from either form without the other. B examples, T places (tokens, pixels),
+P inputs and D outputs of a layer.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,50 +14,54 @@ from torch import Tensor
 
 from medformer.errors import MedFormerError
 
-SHORT = 2048
-"""Rows of up to so many values are joined to one table: copying them costs less than the many
-small products it saves."""
+MAX_JOINED_ROW = 2048
+"""Values of a row up to which rows of several parameters are joined: copying them costs less than
+the many small products that it saves."""
 
 ROUNDING = 9.0
-"""Relative rounding error allowed for in a ghost norm, always to the safe side, in units of the
-number format's own: 1e-6 for float32."""
+"""Relative rounding error added to a ghost norm, in machine epsilons (1e-6 in all for float32). It
+is always added, because a norm that is too small would weaken the clipping."""
 
 Forward = Callable[..., Any]
-"""A layer's own `forward`."""
+"""The `forward` that a layer had before the book replaced it."""
 
 
 class EngineError(MedFormerError):
-    """The model or the objective cannot be trained with per-example clipping: a bug, not data."""
+    """The model or the objective cannot be trained with per-example clipping.
+
+    This is a bug in the program, never a property of the records.
+    """
 
 
 class Bookkeeper(Protocol):
     """Takes the per-example gradients that the rules of layers compute."""
 
     def knows(self, parameter: Tensor | None) -> bool:
-        """Whether the parameter is trained."""
+        """Tell whether the parameter is trained."""
 
     def add_rows(self, parameter: Tensor | None, rows: Callable[[], Tensor]) -> None:
-        """Book per-example gradients, (B, *shape); computed only if the parameter is trained."""
+        """Record per-example gradients, (B, *shape); computed only if the parameter is trained."""
 
     def add_pair(self, weight: Tensor, x: Tensor, g: Tensor) -> None:
-        """Book activation (B, ..., P) and output gradient (B, ..., D) of a (D, P) weight."""
+        """Record activation (B, ..., P) and output gradient (B, ..., D) of a (D, P) weight."""
 
 
 Rule = Callable[..., Any]
-"""(bookkeeper, layer, its own forward, *inputs) -> output."""
+"""(bookkeeper, layer, the layer's own forward, *inputs) -> output."""
 
 
 @dataclass
 class Entry:
-    """What one backward pass said about one parameter."""
+    """The per-example gradients of one parameter, as rows, as pairs, or as both."""
 
     rows: Tensor | None = None
-    """(B, *shape)."""
+    """Gradients themselves, (B, *shape)."""
     pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    """(B, T, P) and (B, T, D) of each use of a (D, P) weight."""
+    """Activation (B, T, P) and output gradient (B, T, D) of each use of a (D, P) weight; their
+    product over T is the gradient."""
 
     def joined(self) -> "Entry":
-        """All uses as one: tokens of several pairs side by side, or everything as rows."""
+        """Return all uses as one: a single pair with the places side by side, or rows alone."""
         if self.rows is None:
             if len(self.pairs) < 2:
                 return self
@@ -67,7 +73,7 @@ class Entry:
         return Entry(rows)
 
     def spelled_out(self) -> Tensor:
-        """The per-example gradients themselves; of a joined entry."""
+        """Return the per-example gradients of a joined entry, (B, *shape) or (B, D, P)."""
         if self.rows is not None:
             return self.rows
         ((x, g),) = self.pairs
@@ -75,17 +81,24 @@ class Entry:
 
     @property
     def count(self) -> int:
-        """Examples."""
+        """Number of examples, B."""
         return len(self.pairs[0][0] if self.rows is None else self.rows)
 
     def of_units(self, units: "Grouping") -> "Entry":
-        """Mean gradient of each unit's rows in place of each row's; of a joined entry.
+        """Replace the gradient of each row by the mean gradient of each unit's rows.
 
-        The rows of a unit become places side by side, so that their cross terms are in its norm.
+        The rows of a unit become places side by side, so that the norm of a unit's gradient
+        includes the cross terms between its rows.
+
+        Args:
+            units: Which rows of this joined entry belong together.
+        Returns:
+            An entry with one example a unit.
         """
         if self.rows is not None:
             shares = units.shares.view(-1, *[1] * (self.rows.ndim - 1))
-            rows = torch.where(shares > 0, shares * self.rows, 0.0)  # 0 * NaN is NaN
+            # Not a plain product: 0 * NaN is NaN, and an invalid row must not spoil its unit.
+            rows = torch.where(shares > 0, shares * self.rows, 0.0)
             total = rows.new_zeros(units.count, *rows.shape[1:])
             return Entry(total.index_add_(0, units.index, rows))
         ((x, g),) = self.pairs
@@ -95,28 +108,39 @@ class Entry:
         return Entry(None, [(units.side_by_side(x), units.side_by_side(g))])
 
     def squares(self) -> Tensor:
-        """Squared norm of each example's gradient, (B,), never too small; of a joined entry."""
+        """Return the squared norm of each example's gradient in a joined entry.
+
+        A pair's norm comes from its two Gram matrices, without the gradient ("ghost norm").
+
+        Returns:
+            (B,), never too small: rounding errors are added.
+        Source: Li et al. 2022, arXiv:2110.05679, section 4.
+        """
         if self.rows is not None:
             return torch.linalg.vector_norm(self.rows.flatten(1), dim=1).square()
-        ((x, g),) = self.pairs  # the Gram matrices give the norm of the product: ghost norm
+        ((x, g),) = self.pairs
         grams = x @ x.transpose(1, 2), g @ g.transpose(1, 2)
         ghost = torch.linalg.vecdot(*(gram.flatten(1) for gram in grams))
-        # Where places cancel, rounding could make it too small, and the clipping too weak.
+        # Where places cancel, rounding could make the norm too small and the clipping too weak.
         lengths = [gram.diagonal(dim1=1, dim2=2) for gram in grams]
         longest = (lengths[0] * lengths[1]).sqrt().sum(1)
         return ghost.clamp(min=0) + ROUNDING * torch.finfo(ghost.dtype).eps * longest.square()
 
     def weighted(self, factors: Tensor) -> Tensor:
-        """Sum of the examples' gradients times `factors` (B,); of a joined entry."""
+        """Return the sum of the examples' gradients times `factors` (B,), of a joined entry."""
         if self.rows is not None:
             return factors @ self.rows.flatten(1)
         ((x, g),) = self.pairs
+        # Scaling the narrower side copies less.
         narrow, wide = (g, x) if g.shape[2] <= x.shape[2] else (x, g)
         scaled = (narrow * factors[:, None, None]).flatten(0, 1)
         return scaled.T @ x.flatten(0, 1) if narrow is g else wide.flatten(0, 1).T @ scaled
 
     def without(self, usable: Tensor) -> "Entry":
-        """The same, with zeros for the examples that are not `usable` (B,): 0 * NaN is NaN."""
+        """Return the entry with zeros for the examples that are not `usable`, (B,) bool.
+
+        A factor of 0 would not do: 0 * NaN is NaN.
+        """
         if self.rows is not None:
             usable = usable.view(-1, *[1] * (self.rows.ndim - 1))
             return Entry(torch.where(usable, self.rows, 0.0))
@@ -125,26 +149,38 @@ class Entry:
 
 
 class Table:
-    """The short rows of several parameters side by side, so that one product serves them all."""
+    """Entries of several parameters, with short rows side by side so that one product serves all.
+
+    Args:
+        entries: Name -> joined entry, all of the same examples.
+    """
 
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         self._widths = {}
         parts = []
         for name, entry in entries.items():
-            if entry.rows is not None and entry.rows[0].numel() <= SHORT:
+            if entry.rows is not None and entry.rows[0].numel() <= MAX_JOINED_ROW:
                 parts.append(entry.rows.flatten(1))
                 self._widths[name] = parts[-1].shape[1]
         self._joined = Entry(torch.cat(parts, 1)) if parts else None
         self._others = {n: e for n, e in entries.items() if n not in self._widths}
 
     def squares(self) -> Tensor:
-        """Squared norm of each example's whole gradient, (B,)."""
+        """Return the squared norm of each example's gradient over all parameters, (B,)."""
         entries = [*([self._joined] if self._joined else []), *self._others.values()]
         return torch.stack([entry.squares() for entry in entries]).sum(0)
 
     def weighted(self, factors: Tensor, usable: Tensor) -> dict[str, Tensor]:
-        """Name -> sum of the examples' gradients times `factors` (B,), flat or as a matrix."""
+        """Return the sum of the examples' gradients times `factors`, for each parameter.
+
+        Args:
+            factors: (B,), 0 where `usable` is False.
+            usable: (B,) bool, the examples whose gradient is finite and counts.
+        Returns:
+            Name -> sum, flat or as a matrix.
+        """
         joined, others = self._joined, self._others
+        # Copies are made only where they are needed: most batches have no bad row.
         if not bool(usable.all()):
             joined = joined.without(usable) if joined else None
             others = {name: entry.without(usable) for name, entry in others.items()}
@@ -156,13 +192,12 @@ class Table:
 
 
 class Grouping:
-    """Which rows of a batch belong together and are clipped together: a patient's images, or the
-    views of an image.
+    """The rows of a batch that are clipped together: a patient's images, or the views of an image.
 
     Args:
         index: (B,) int64, each row's unit, from 0 without gaps.
-        valid: (B,) bool; other rows are no part of their unit's mean. A unit that has no valid row
-            counts as 0.
+        valid: (B,) bool; rows that are False do not enter their unit's mean. A unit without a valid
+            row counts as 0.
     """
 
     def __init__(self, index: Tensor, valid: Tensor) -> None:
@@ -172,14 +207,21 @@ class Grouping:
         known = torch.zeros(self.count).index_add_(0, index, valid.float())
         self.valid = known > 0
         self.shares = torch.where(valid, 1 / known.clamp(min=1)[index], 0.0)
-        """(B,) part of each row in its unit's mean."""
+        """Weight of each row in its unit's mean, (B,)."""
         order = index.argsort(stable=True)
         starts = (sizes.cumsum(0) - sizes)[index[order]]
+        # Position of each row among those of its unit.
         self._slot = torch.empty_like(index).scatter_(0, order, torch.arange(len(index)) - starts)
-        self._most = int(sizes.max())
+        self._largest = int(sizes.max())
 
     def side_by_side(self, rows: Tensor) -> Tensor:
-        """(B, T, P) -> (units, most rows of a unit * T, P), zeros where a unit has fewer rows."""
-        wide = rows.new_zeros(self.count, self._most, *rows.shape[1:])
+        """Join the places of each unit's rows.
+
+        Args:
+            rows: (B, T, P).
+        Returns:
+            (units, R T, P) for units of at most R rows; zeros where a unit has fewer.
+        """
+        wide = rows.new_zeros(self.count, self._largest, *rows.shape[1:])
         wide[self.index, self._slot] = rows
         return wide.flatten(1, 2)

@@ -1,9 +1,9 @@
-"""Before the first step of somebody's own model: does each row of a batch stand alone?
+"""A check, before the first step of a user's own model, that it treats each row of a batch alone.
 
-A copy of the module is run on random inputs of the shapes that it is called with, so nothing that
-is refused, and no word of the refusal, depends on a record. Three rows are answered together, with
-other rows beside them, and one by one; the gradients that the engine would clip are held against
-a plain loop; what the module keeps must be what it was.
+A copy of the module is run on random inputs of the shapes that it is called with, so neither the
+decision nor the text of a refusal depends on a record. Three rows are answered together, with other
+rows beside them, and one by one. The gradients that the engine would clip are compared with a plain
+loop, and the tensors that the module keeps must not change.
 """
 
 import copy
@@ -19,29 +19,33 @@ from client.privacy.per_example import EngineError
 
 ROWS = 3
 SEED = 20_231_017
-SAME = 1e-5
-"""Largest relative difference of a row whose neighbours changed: nothing is rounded otherwise in a
-batch of the same shape, so this is room for kernels that add in another order each time."""
-CLOSE = 1e-3
-"""Largest relative difference of a row in a batch and alone, which kernels may round otherwise:
-measured about 1e-6, and what a neighbour adds is a hundred times larger than this."""
+MAX_NEIGHBOUR_CHANGE = 1e-5
+"""Largest relative difference allowed in a row whose neighbours changed. Batches of the same shape
+are rounded alike, so this is room for kernels that add in a different order each time."""
+MAX_BATCH_CHANGE = 1e-3
+"""Largest relative difference allowed between a row in a batch and alone, which kernels round
+differently: about 1e-6 was measured, and a neighbour's influence is a hundred times the limit."""
 STIR = 0.05
-"""Random numbers of this size are added to the copy's parameters: layers that begin at zero would
-hide what comes before them."""
+"""Size of the random numbers added to the copy's parameters: layers that begin at zero would hide
+the layers before them."""
 
 Gradients = Mapping[str, Tensor]
 Booked = Callable[[nn.Module, Mapping[str, nn.Parameter], Callable[[], Tensor]], Gradients]
-"""(model, trained, sum of the losses) -> what the engine takes for per-example gradients."""
+"""(model, trained, sum of the losses) -> the per-example gradients that the engine would clip."""
 
 
 class Twin:
-    """A copy of a module, and random inputs of the shapes that it is called with.
+    """A copy of a module, with random inputs of the shapes that the module is called with.
 
     Args:
-        name: Of the module in the model.
-        trained: Whether a parameter is.
-        args, words: What it was called with: shapes and types are read, never values.
-        count: Rows of the batch; tensors with as many are random here, others are as they are.
+        name: Name of the module in the model.
+        module: The module that is copied.
+        trained: Tells whether a parameter is trained.
+        args, words: Arguments of the call; shapes and types are read, never values.
+        count: Rows of the batch. Tensors with as many rows are replaced by random ones; other
+            arguments are passed as they are.
+    Raises:
+        EngineError: The module cannot be copied, or takes no tensor with one row an example.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class Twin:
         self._called = called(name, module)
         try:
             self.module = copy.deepcopy(module)
-        except Exception as error:  # classes of others raise what they like
+        except Exception as error:  # a user's class may raise anything
             raise self._refusal(f"cannot be copied ({type(error).__name__})") from error
         pairs = zip(module.named_parameters(), self.module.parameters(), strict=True)
         self._trained = {n: own for (n, p), own in pairs if trained(p)}
@@ -73,8 +77,10 @@ class Twin:
         self._weights: Tensor | None = None
 
     def check(self, booked: Booked) -> None:
-        """Raise unless each row stands alone, as the module's docstring says.
+        """Check that each row stands alone.
 
+        Args:
+            booked: Computes per-example gradients as the engine does.
         Raises:
             EngineError: Names the module and the reason.
         """
@@ -85,13 +91,13 @@ class Twin:
             for row in range(ROWS):
                 self._check_neighbours(row)
             self._check_state(before)
-            # With dropout, a row alone draws other zeros than in a batch: compare without them.
+            # Dropout draws other zeros for a row alone than in a batch: compare without it.
             for training in (False,) if chance else (True, False):
                 self.module.train(training)
                 self._check_loop(booked)
 
     def _check_neighbours(self, row: int) -> None:
-        """A row's answer and gradient are the same whatever the other rows hold."""
+        """Check that a row's answer and gradient stay the same when the other rows change."""
         own, mine = self._run(), self._gradient(row)
         kept = self._inputs
         others = [self._drawn(x) for x in kept]
@@ -100,14 +106,17 @@ class Twin:
         self._inputs = others
         beside, theirs = self._run(), self._gradient(row)
         self._inputs = kept
-        if not (_alike(own[row], beside[row], SAME) and _all_alike(mine, theirs, SAME)):
+        if not (
+            _alike(own[row], beside[row], MAX_NEIGHBOUR_CHANGE)
+            and _all_alike(mine, theirs, MAX_NEIGHBOUR_CHANGE)
+        ):
             raise self._refusal(
-                "lets the rows of a batch see each other: what it makes of one example changes "
+                "lets the rows of a batch see each other: its answer to one example changes "
                 "with the others. Take means and norms over other axes than the first"
             )
 
     def _check_loop(self, booked: Booked) -> None:
-        """What the engine would clip is what a loop over the rows gives."""
+        """Check that the engine would clip the gradients that a loop over the rows gives."""
         whole = self._run()
         found = booked(self.module, self._trained, lambda: self._weighted(self._run()).sum())
         kept = self._inputs
@@ -118,17 +127,18 @@ class Twin:
             for name, gradient in self._gradient(0, rows=1).items():
                 alone[name].append(gradient)
             self._inputs = kept
-            if not _alike(whole[row], answer[0], CLOSE):
-                raise self._refusal("answers a row otherwise in a batch than alone")
+            if not _alike(whole[row], answer[0], MAX_BATCH_CHANGE):
+                raise self._refusal("answers a row differently in a batch than alone")
         wanted = {name: torch.stack(gradients) for name, gradients in alone.items()}
         given = {name: found.get(name, torch.zeros_like(v)) for name, v in wanted.items()}
-        if not _all_alike(given, wanted, CLOSE):
+        if not _all_alike(given, wanted, MAX_BATCH_CHANGE):
             raise self._refusal(
                 "has per-example gradients that a loop over the rows contradicts: every layer "
                 "must see one row an example, as its first axis"
             )
 
     def _check_state(self, before: Mapping[str, Tensor]) -> None:
+        """Check that the module's tensors are still those of `before`."""
         for name, value in self._state().items():
             if name not in before or not _alike(before[name], value, 0.0):
                 raise self._refusal(
@@ -136,7 +146,7 @@ class Twin:
                 )
 
     def _state(self) -> dict[str, Tensor]:
-        """Buffers, parameters and other tensors that the module keeps."""
+        """Return copies of all tensors that the module keeps: buffers, parameters, attributes."""
         kept = {**dict(self.module.named_buffers()), **dict(self.module.named_parameters())}
         for name, module in self.module.named_modules():
             others = {k: v for k, v in vars(module).items() if isinstance(v, Tensor)}
@@ -144,7 +154,7 @@ class Twin:
         return {name: value.detach().clone() for name, value in kept.items()}
 
     def _run(self, seed: int = 1, rows: int = ROWS) -> Tensor:
-        """All that the module answers to the inputs, (rows, M)."""
+        """Return everything that the module answers to the inputs, (rows, M)."""
         drawn = iter(self._inputs)
         args, words = tree_map(lambda x: next(drawn) if self._is_batched(x) else x, self._form)
         torch.manual_seed(seed)
@@ -152,7 +162,7 @@ class Twin:
             answer = self.module(*args, **words)
         except EngineError:
             raise
-        except Exception as error:  # code of others raises what it likes
+        except Exception as error:  # a user's code may raise anything
             raise self._refusal(
                 f"cannot be checked: it does not run on {rows} random rows "
                 f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
@@ -166,13 +176,13 @@ class Twin:
         return torch.cat([x.reshape(rows, -1) for x in parts], 1)
 
     def _weighted(self, answer: Tensor) -> Tensor:
-        """(rows, M) -> (rows,) a loss of each row, to which all of its answer counts."""
+        """Return a loss of each row, (rows, M) -> (rows,), that depends on all of its answer."""
         if self._weights is None:
             self._weights = torch.randn(answer.shape[1], generator=self._random)
         return answer @ self._weights.to(answer.dtype)
 
     def _gradient(self, row: int, rows: int = ROWS) -> dict[str, Tensor]:
-        """Of one row's loss, by autograd alone."""
+        """Return the gradient of one row's loss, by plain autograd."""
         loss = self._weighted(self._run(rows=rows))[row]
         if not loss.requires_grad or not self._trained:
             return {name: torch.zeros_like(p) for name, p in self._trained.items()}
@@ -183,11 +193,14 @@ class Twin:
         }
 
     def _is_batched(self, value: Any) -> bool:
+        """Tell whether an argument has one row an example."""
         return isinstance(value, Tensor) and value.ndim > 0 and len(value) == self._count
 
     def _drawn(self, like: Tensor) -> Tensor:
-        """Random values in place of a batch's: normal, or 0 and 1, which every table of words
-        has."""
+        """Return random values in place of a batch's: normal, or 0 and 1 for integers.
+
+        Every embedding table has rows 0 and 1.
+        """
         shape = (ROWS, *like.shape[1:])
         if like.is_floating_point() or like.is_complex():
             return torch.randn(shape, dtype=like.dtype, generator=self._random)
@@ -198,7 +211,10 @@ class Twin:
 
 
 def _all_alike(a: Gradients, b: Gradients, tolerance: float) -> bool:
-    """As `_alike`, of all gradients together: a bias before a norm has one that is rounding."""
+    """Compare all gradients together, as `_alike` does.
+
+    One by one would not do: the gradient of a bias before a normalisation is nothing but rounding.
+    """
     if any(a[name].shape != b[name].shape for name in a):
         return False
     if not a:
@@ -208,7 +224,7 @@ def _all_alike(a: Gradients, b: Gradients, tolerance: float) -> bool:
 
 
 def _alike(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    """Whether two tensors differ by no more than a share of their largest value."""
+    """Tell whether two tensors differ by no more than `tolerance` times their largest value."""
     if a.shape != b.shape:
         return False
     if not a.is_floating_point() or not (a.isfinite().all() and b.isfinite().all()):
@@ -220,10 +236,15 @@ def _alike(a: Tensor, b: Tensor, tolerance: float) -> bool:
 
 
 def neighbours_of(losses: Tensor, outputs: Tensor, rows: Sequence[int]) -> bool:
-    """Whether a row's loss has a gradient in another row of the model's output.
+    """Tell whether a row's loss has a gradient in another row of the model's output.
 
-    A gradient that ought to be absent is exactly zero, whatever the records are: so a model and
-    objective that keep rows apart are never refused because of one.
+    A gradient that must be absent is exactly zero, whatever the records are, so a model and an
+    objective that keep rows apart are never refused because of a record.
+
+    Args:
+        losses: (B,), attached to the graph.
+        outputs: (B, ...), a tensor of the same graph.
+        rows: Rows whose losses are looked at.
     """
     for row in rows:
         found: tuple[Tensor | None, ...] = torch.autograd.grad(

@@ -1,7 +1,8 @@
-"""Per-example gradients of layers without a rule of their own: by running them row by row.
+"""Per-example gradients of layers without a rule: the layers are run row by row.
 
-Every row of the batch goes through the layer alone, with its own copy of the parameters, so its
-gradient is the copy's, whatever the layer computes, and no row can see another. B examples.
+Every row of the batch goes through the layer alone, with its own copy of the parameters. Its
+gradient is that of the copy, whatever the layer computes, and no row can see another. This is slow,
+and works for every layer. B examples.
 """
 
 from collections.abc import Sequence
@@ -17,37 +18,47 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from client.privacy.per_example import Bookkeeper, EngineError, Forward
 
 SHARED = frozenset({"attn_mask"})
-"""Arguments that are the same for all rows."""
+"""Names of arguments that all rows share."""
 
 
 class Copies(Function):
-    """A parameter for each row, (B, *shape); their gradients are booked, the parameter gets none.
+    """Copies of a parameter, one for each row.
 
-    A use of the parameter outside its layer is then the only thing that gives it a gradient, by
-    which the book knows it.
+    The gradients of the copies are recorded and the parameter itself gets none. A gradient on the
+    parameter therefore shows the book that it was used outside its layer.
     """
 
     @staticmethod
     def forward(ctx: Any, parameter: Tensor, count: int, book: Bookkeeper) -> Tensor:
-        """(*shape) -> (B, *shape)."""
+        """Return `count` copies, (*shape) -> (B, *shape), without using memory for them."""
         ctx.book, ctx.parameter = book, parameter
         return parameter.expand(count, *parameter.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
-        """Books the copies' gradients."""
+        """Record the copies' gradients."""
         ctx.book.add_rows(ctx.parameter, lambda: grads[0])
         return None, None, None
 
 
 def by_rows(book: Bookkeeper, layer: nn.Module, own: Forward, *args: Any, **words: Any) -> Any:
-    """What `layer` answers to a batch, row by row; a `Rule` of client/privacy/per_example.py."""
+    """Return what `layer` answers to a batch, row by row; a `Rule`.
+
+    Args:
+        book: Takes the gradients of the layer's trained parameters.
+        layer: One of `GUESTS`, or a module that holds one.
+        own: The layer's own forward, which `functional_call` finds by itself.
+        args, words: The layer's arguments; every tensor but those named in `SHARED` has B rows.
+    Raises:
+        EngineError: An argument does not have one row an example.
+    """
     count = _count(layer, args, words)
     copies = {
         name: Copies.apply(p, count, book).unbind(0) if book.knows(p) else [p] * count
         for name, p in layer.named_parameters()
     }
-    booked = vars(layer).pop("forward")  # functional_call has to reach the layer's own
+    # functional_call looks `forward` up on the layer, and must not find this rule there.
+    booked = vars(layer).pop("forward")
     try:
         answers = []
         for i in range(count):
@@ -61,6 +72,7 @@ def by_rows(book: Bookkeeper, layer: nn.Module, own: Forward, *args: Any, **word
 
 
 def _count(layer: nn.Module, args: Sequence[Any], words: dict[str, Any]) -> int:
+    """Return the number of examples that the layer is called with."""
     given = [*args, *(v for k, v in words.items() if k not in SHARED)]
     if isinstance(layer, RNNBase) and len([v for v in given if v is not None]) != 1:
         raise EngineError(
@@ -77,6 +89,7 @@ def _count(layer: nn.Module, args: Sequence[Any], words: dict[str, Any]) -> int:
 
 
 def _row(layer: nn.Module, value: Any, i: int, count: int) -> Any:
+    """Return row i of every tensor in an argument, as a batch of one."""
     leaves, form = tree_flatten(value)
     rows = []
     for leaf in leaves:
@@ -90,8 +103,9 @@ def _row(layer: nn.Module, value: Any, i: int, count: int) -> Any:
 
 
 def _joined(layer: nn.Module, answers: Sequence[Any]) -> Any:
+    """Join the answers to single rows into the answer to the batch."""
     leaves, form = zip(*(tree_flatten(answer) for answer in answers), strict=True)
-    # A recurrent layer's last states, which follow its answer, have the examples on axis 1.
+    # A recurrent layer also returns its last states, with the examples on axis 1.
     dims = [int(isinstance(layer, RNNBase) and k > 0) for k in range(len(leaves[0]))]
     joined = [
         torch.cat(each, dim) if isinstance(each[0], Tensor) else each[0]

@@ -1,9 +1,9 @@
-"""Which modules a model may be made of when every example is clipped by itself.
+"""Lists of the modules that a model may consist of when every example is clipped by itself.
 
-Modules of torch are allowed by a list: those that treat each example of a batch, the first axis,
-alone and keep no state. What torch adds later is refused until somebody has read it. A class of the
-user's own is allowed if it owns no trained parameter, and is run on random inputs before the first
-step (client/privacy/models/alone.py). The modules of this project have tests instead.
+A module of torch is allowed if it treats each example (the first axis of a batch) alone and keeps
+no state; modules that later versions of torch add are refused until a maintainer has read them. A
+user's own class is allowed if it owns no trained parameter, and is run on random inputs before the
+first step (client/privacy/models/alone.py). The modules of this project have tests instead.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from client.privacy.per_example import EngineError
 
 OURS = ("medformer", "client")
-"""Packages whose modules are held against a loop over the rows by tests."""
+"""Packages whose modules are compared with a loop over the rows by tests."""
 
 BOOKED: dict[type[nn.Module], frozenset[str]] = {
     nn.Linear: frozenset({"weight", "bias"}),
@@ -27,7 +27,7 @@ BOOKED: dict[type[nn.Module], frozenset[str]] = {
     nn.LayerNorm: frozenset({"weight", "bias"}),
     nn.GroupNorm: frozenset({"weight", "bias"}),
 }
-"""Layers that layer_rules.py has a rule for, and their parameters."""
+"""Layers with a rule in client/privacy/layer_rules.py, and their parameters."""
 
 GUESTS: tuple[type[nn.Module], ...] = (
     nn.Embedding, nn.EmbeddingBag, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
@@ -54,7 +54,7 @@ PLAIN: tuple[type[nn.Module], ...] = (
     nn.UpsamplingNearest2d, nn.TransformerEncoderLayer, nn.TransformerEncoder,
     nn.TransformerDecoderLayer, nn.TransformerDecoder, nn.Transformer,
 )  # fmt: skip
-"""Modules of torch that own nothing and treat each example alone, whatever their settings."""
+"""Modules of torch that own no parameter and treat each example alone, whatever their settings."""
 
 AXIS: dict[type[nn.Module], str] = {
     nn.Softmax: "dim",
@@ -71,15 +71,17 @@ AXIS: dict[type[nn.Module], str] = {
 def check_modules(model: nn.Module) -> None:
     """Refuse a model that holds a module of torch that is not on the lists.
 
-    Frozen modules count, too: batch statistics of a frozen layer still mix the examples.
+    Frozen modules count too: batch statistics of a frozen layer still mix the examples.
 
+    Args:
+        model: Its modules are looked at, none is run.
     Raises:
         EngineError: Names the module, the reason and the remedy.
     """
     inside: list[str] = []
     for name, module in model.named_modules():
         if any(name.startswith(guest) for guest in inside):
-            continue  # part of a layer that is looked at as a whole
+            continue  # part of a layer that is judged as a whole
         if reason := _reason(module):
             raise EngineError(
                 f"this model cannot be trained per example: {called(name, module)} {reason}"
@@ -89,13 +91,16 @@ def check_modules(model: nn.Module) -> None:
 
 
 def called(name: str, module: nn.Module) -> str:
-    """How messages speak of a module."""
+    """Return a module's name for messages: its place in the model and its class."""
     return f"{name or 'the model'} ({type(module).__name__})"
 
 
 def to_be_run(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules whose code is the user's own, and the model itself unless it is ours or one
-    layer that is run row by row."""
+    """Yield the modules that are to be run on random inputs, with their names.
+
+    These are the modules whose code is the user's own, and the model itself unless it is this
+    project's or a single layer that is run row by row.
+    """
     known = _is_ours(model) or type(model) in GUESTS
     for name, module in model.named_modules():
         if is_own(module) or (module is model and not known):
@@ -103,7 +108,7 @@ def to_be_run(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def is_own(module: nn.Module) -> bool:
-    """Whether a module runs code that neither torch nor this project has written."""
+    """Tell whether a module runs code that belongs neither to torch nor to this project."""
     hooked = module._forward_hooks or module._forward_pre_hooks
     return bool(hooked) or not (_is_listed(module) or _is_ours(module))
 
@@ -122,7 +127,7 @@ def _of_torch(module: nn.Module) -> bool:
 
 
 def _reason(module: nn.Module) -> str | None:
-    """Why a module is refused, with the remedy."""
+    """Return why a module is refused, with the remedy; None if it is allowed."""
     if isinstance(module, _NormBase) and (type(module) not in GUESTS or module.track_running_stats):
         return (
             "normalises with statistics of the whole batch, or keeps them: use GroupNorm, "
@@ -133,7 +138,8 @@ def _reason(module: nn.Module) -> str | None:
     if _is_ours(module):
         return None
     if not _of_torch(module):
-        return None  # its code is run before the first step; bookkeeping.py looks at what it owns
+        # A user's own class is run before the first step; the book refuses what it owns.
+        return None
     if not _is_listed(module):
         return (
             "is not on the list of torch's modules that treat each example alone "
@@ -142,6 +148,7 @@ def _reason(module: nn.Module) -> str | None:
         )
     if "forward" in vars(module):
         return "has a forward of its own: make a class of it"
+    # torch's normalisation utilities add parameters and buffers from which a weight is computed.
     if (known := BOOKED.get(type(module))) is not None:
         names = {name for name, _ in module.named_parameters(recurse=False)}
         if names - known or any(True for _ in module.buffers(recurse=False)):
@@ -157,6 +164,7 @@ def _reason(module: nn.Module) -> str | None:
 
 
 def _reason_of_guest(layer: nn.Module) -> str | None:
+    """Return why a layer that would run row by row is refused; None if it is allowed."""
     if layer._forward_hooks or layer._forward_pre_hooks:
         return "has hooks, and is run row by row: put the hooks on the module around it"
     if isinstance(layer, nn.Embedding | nn.EmbeddingBag):

@@ -1,8 +1,8 @@
-"""Looks at a model that is not this project's own while it takes its first step.
+"""Checks on a model that is not this project's own, while it trains.
 
-Modules of the user's own are checked when they are called for the first time, by
-client/privacy/models/alone.py on random inputs. Every step, nothing that the model keeps may
-change. The models of this project cost one look at their list of tensors.
+A user's own module is checked when it is called for the first time, on random inputs
+(client/privacy/models/alone.py). In every step, no tensor that the model keeps may change. For the
+models of this project the checks cost one look at a list of tensors.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,12 +19,12 @@ from client.privacy.per_example import EngineError
 
 
 class Watch:
-    """Checks a model's modules at their first call, until it is closed.
+    """Checks a model's modules at their first call, and its tensors in every step, until closed.
 
     Args:
-        model: With its book open.
+        model: A model whose book is open.
         trained: Name -> parameter.
-        book: Closed while copies of modules are made and run.
+        book: The model's book, which is closed while copies of modules are made and run.
     """
 
     def __init__(self, model: nn.Module, trained: Mapping[str, nn.Parameter], book: Book) -> None:
@@ -40,6 +40,7 @@ class Watch:
         self._open()
 
     def _open(self) -> None:
+        """Add hooks to every module whose code is the user's own."""
         for module in self._names:
             self._handles.append(
                 module.register_forward_pre_hook(self._enter, with_kwargs=True, prepend=True)
@@ -47,22 +48,26 @@ class Watch:
             self._handles.append(module.register_forward_hook(self._leave, always_call=True))
 
     def close(self) -> None:
-        """Take the hooks away."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
     def begin(self, count: int) -> None:
-        """Before a slice of `count` rows goes through the model."""
+        """Prepare for a slice of `count` rows, before it goes through the model."""
         self._count, self._depth, self._outputs = count, 0, []
         self._versions = [value._version for _, value in self._kept]
 
     def check_losses(self, losses: Tensor) -> None:
-        """After the forward pass: the losses of the first and the last row have no gradient in
-        another row of what the model has answered. Looked at once.
+        """Check, once, after a forward pass that each loss depends on its own row alone.
 
+        The losses of the first and the last row must not have a gradient in another row of the
+        model's output.
+
+        Args:
+            losses: (B,), attached to the graph.
         Raises:
-            EngineError: One has.
+            EngineError: The loss of one row depends on another row.
         """
         if not self._outputs or not self._first or len(losses) < 2 or not losses.requires_grad:
             return
@@ -73,11 +78,14 @@ class Watch:
                     "the loss of one row depends on what the model answers to another: losses are "
                     "one value a row, of that row alone"
                 )
-        self._book.forget()  # layers behind an output were asked for these gradients, too
+        # These gradients went through layers behind the outputs, whose rules recorded them.
+        self._book.forget()
 
     def check_kept(self) -> None:
-        """After the backward pass: no buffer and no parameter was written to, which would take
-        what it has learned past the noise, and whatever owns a booked parameter was checked.
+        """Check after a backward pass that the model kept nothing and that its owners were checked.
+
+        A buffer or parameter that the model itself writes to would carry what it learned past the
+        noise. A module that owns a recorded parameter must have been called, and so checked.
 
         Raises:
             EngineError: Names the tensor or the module.
@@ -93,16 +101,18 @@ class Watch:
             outer = self._answered[name]
             if outer is not None and not any(outer in m.modules() for m in self._checked):
                 raise EngineError(
-                    f"{called(self._names[outer], outer)} is never called itself, so nobody can "
-                    "see whether it keeps examples apart: write what it does in its forward, and "
+                    f"{called(self._names[outer], outer)} is never called itself, so it cannot be "
+                    "checked for keeping examples apart: write what it does in its forward, and "
                     "call it"
                 )
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], words: dict[str, Any]) -> None:
+        """Check a module before its first call of the real batch."""
         self._depth += 1
         if module in self._checked or not self._count:
             return
-        self.close()  # copies must not hold our hooks, nor run through the book
+        # A copy made now would carry our hooks and run through the book.
+        self.close()
         self._book.close()
         try:
             twin = Twin(
@@ -116,6 +126,7 @@ class Watch:
         self._checked.add(module)
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Keep the outputs of outermost modules for `check_losses`."""
         self._depth -= 1
         if self._depth == 0 and self._first:
             self._outputs += [
@@ -125,7 +136,7 @@ class Watch:
 
 
 def _outermost(model: nn.Module, parameter: str) -> nn.Module | None:
-    """The first module on the way to a parameter whose code is the user's own."""
+    """Return the first module on the way to a parameter whose code is the user's own."""
     for module in _path(model, parameter.split(".")[:-1]):
         if is_own(module):
             return module
@@ -133,6 +144,7 @@ def _outermost(model: nn.Module, parameter: str) -> nn.Module | None:
 
 
 def _path(model: nn.Module, parts: Iterable[str]) -> Iterable[nn.Module]:
+    """Yield the modules from the model down to the one that `parts` name."""
     yield model
     for part in parts:
         model = model.get_submodule(part)
@@ -142,7 +154,7 @@ def _path(model: nn.Module, parts: Iterable[str]) -> Iterable[nn.Module]:
 def _booked(
     model: nn.Module, trained: Mapping[str, nn.Parameter], losses: Any
 ) -> dict[str, Tensor]:
-    """What a book takes for the per-example gradients of the summed losses."""
+    """Return the per-example gradients that a book records for the summed losses."""
     book = Book(model, trained)
     try:
         loss = losses()

@@ -9,8 +9,8 @@ from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from client.privacy import bookkeeping
-from client.privacy.bookkeeping import Book, EngineError
+from client.privacy.bookkeeping import MAX_ROWS_TO_PAIR, Book
+from client.privacy.per_example import EngineError
 from medformer.layers import Latents
 
 BOUND = 0.7
@@ -97,12 +97,13 @@ def booked(
     bound: float,
     units: Tensor | None = None,
     valid: Tensor | None = None,
+    rows_up_to: float = MAX_ROWS_TO_PAIR,
 ) -> dict[str, Tensor]:
     named = dict(model.named_parameters())
     for name, parameter in named.items():
         parameter.requires_grad_(name in names)
         parameter.grad = None
-    book = Book(model, {n: named[n] for n in names})
+    book = Book(model, {n: named[n] for n in names}, rows_up_to)
     try:
         loss_of(model, x).sum().backward()
         valid = torch.ones(len(x), dtype=torch.bool) if valid is None else valid
@@ -114,18 +115,15 @@ def booked(
 
 @pytest.mark.parametrize("rows_up_to", [0, 2, 1e9], ids=["pairs", "default", "rows"])
 @pytest.mark.parametrize("case", sorted(CASES))
-def test_clipped_sum_equals_a_float64_loop(
-    case: str, rows_up_to: float, monkeypatch: pytest.MonkeyPatch
-):
+def test_clipped_sum_equals_a_float64_loop(case: str, rows_up_to: float):
     """Every kind of layer, whether pairs or rows are booked; 1e-5 relative."""
-    monkeypatch.setattr(bookkeeping, "ROWS_UP_TO", rows_up_to)
     model, shape = CASES[case]
     x = torch.randn(8, *shape, generator=torch.Generator().manual_seed(3))
     names = [n for n, _ in model.named_parameters()]
     norms = torch.stack([v.square().sum() for v in one_by_one(model, x, names, 1e9).values()])
     bound = float(norms.sum().sqrt()) / 8  # near the mean length: some are cut, some are not
     wanted = one_by_one(model, x, names, bound)
-    found = booked(model, x, names, bound)
+    found = booked(model, x, names, bound, rows_up_to=rows_up_to)
     largest = max(float(v.abs().max()) for v in wanted.values())
     for name in names:
         assert float((found[name] - wanted[name]).abs().max()) <= 1e-5 * largest, name
@@ -133,11 +131,8 @@ def test_clipped_sum_equals_a_float64_loop(
 
 @pytest.mark.parametrize("rows_up_to", [0, 1e9], ids=["pairs", "rows"])
 @pytest.mark.parametrize("case", sorted(CASES))
-def test_in_float64_the_clipped_sum_is_that_of_opacus_to_ten_digits(
-    case: str, rows_up_to: float, monkeypatch: pytest.MonkeyPatch
-):
+def test_in_float64_the_clipped_sum_is_that_of_opacus_to_ten_digits(case: str, rows_up_to: float):
     """Its per-sample gradients by hooks, its flat clipping; float32 to 1e-5."""
-    monkeypatch.setattr(bookkeeping, "ROWS_UP_TO", rows_up_to)
     model, shape = copy.deepcopy(CASES[case])
     x = torch.randn(8, *shape, generator=torch.Generator().manual_seed(4))
     names = [n for n, _ in model.named_parameters()]
@@ -145,7 +140,7 @@ def test_in_float64_the_clipped_sum_is_that_of_opacus_to_ten_digits(
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
         model, x = model.to(dtype), x.to(dtype)
         wanted = by_opacus(model, x, bound)
-        found = booked(model, x, names, bound)
+        found = booked(model, x, names, bound, rows_up_to=rows_up_to)
         largest = max(float(v.abs().max()) for v in wanted.values())
         for name in names:
             worst = float((found[name] - wanted[name]).abs().max())
@@ -178,14 +173,11 @@ PATIENTS = {
 @pytest.mark.parametrize("rows_up_to", [0, 1e9], ids=["pairs", "rows"])
 @pytest.mark.parametrize("sizes", PATIENTS.values(), ids=PATIENTS)
 @pytest.mark.parametrize("case", sorted(CASES))
-def test_units_are_averaged_before_the_clip(
-    case: str, sizes: list[int], rows_up_to: float, monkeypatch: pytest.MonkeyPatch
-):
+def test_units_are_averaged_before_the_clip(case: str, sizes: list[int], rows_up_to: float):
     """A unit counts as the mean gradient of its valid rows, cross terms in its norm; 1e-5 relative.
 
     A row of the second unit is invalid, and a unit of invalid rows alone counts 0.
     """
-    monkeypatch.setattr(bookkeeping, "ROWS_UP_TO", rows_up_to)
     model, shape = CASES[case]
     units = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
     x = torch.randn(len(units), *shape, generator=torch.Generator().manual_seed(3))
@@ -213,7 +205,7 @@ def test_units_are_averaged_before_the_clip(
     norms = torch.stack([v.square().sum() for v in by_hand(1e9).values()])
     bound = float(norms.sum().sqrt()) / len(sizes)
     wanted = by_hand(bound)
-    found = booked(model, x, names, bound, units, valid)
+    found = booked(model, x, names, bound, units, valid, rows_up_to)
     largest = max(float(v.abs().max()) for v in wanted.values())
     for name in names:
         assert float((found[name] - wanted[name]).abs().max()) <= 1e-5 * largest, name
@@ -233,9 +225,8 @@ def test_a_row_without_a_finite_gradient_takes_its_unit_out_and_no_other():
         assert torch.allclose(found[name], wanted[name], atol=1e-6), name
 
 
-def test_places_that_cancel_do_not_weaken_the_clipping(monkeypatch: pytest.MonkeyPatch):
+def test_places_that_cancel_do_not_weaken_the_clipping():
     """A gradient of length 10 made of parts of 1e6: the Gram matrices alone lose it to rounding."""
-    monkeypatch.setattr(bookkeeping, "ROWS_UP_TO", 0)
     layer = nn.Linear(8, 8, bias=False)
     generator = torch.Generator().manual_seed(6)
     x, push = torch.randn(20, 1, 8, generator=generator), torch.randn(20, 1, 8, generator=generator)
@@ -243,7 +234,7 @@ def test_places_that_cancel_do_not_weaken_the_clipping(monkeypatch: pytest.Monke
     push[:, 0] += torch.randn(20, 8, generator=generator).sign()
     alone = []
     for i in range(len(x)):
-        book = Book(layer, {"weight": layer.weight})
+        book = Book(layer, {"weight": layer.weight}, max_rows_to_pair=0)
         (layer(x[i : i + 1]) * push[i : i + 1]).sum().backward()
         total = book.clip([(["weight"], BOUND)], torch.ones(1, dtype=torch.bool))["weight"]
         alone.append(float(total.norm()))
