@@ -210,7 +210,7 @@ the file (CT: Hounsfield)."""
 
 Orientation = Literal["canonical", "stored"]
 """How volumes are turned: slices to the head, rows to the back, columns to the patient's left,
-whatever the acquisition and the format (`client.data.orientation`); or not at all."""
+whatever the acquisition and the format (`client.data.geometry.orientation`); or not at all."""
 
 
 class Volumetric(Listed):

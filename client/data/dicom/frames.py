@@ -15,7 +15,7 @@ from client.data.dicom.padding import Padding, padding_of
 from client.data.dicom.places import place_of
 from client.data.dicom.windows import Voi, voi_of
 from client.data.errors import Unusable
-from client.data.geometry import Place
+from client.data.geometry.stacking import Place
 
 T = TypeVar("T")
 PETS = ("1.2.840.10008.5.1.4.1.1.128.1", "1.2.840.10008.5.1.4.1.1.130")

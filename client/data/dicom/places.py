@@ -8,7 +8,7 @@ import numpy as np
 
 from client.data.dicom.groups import attribute
 from client.data.errors import Unusable
-from client.data.geometry import Place, Stack, stacked
+from client.data.geometry.stacking import Place, Stack, stacked
 
 UNKNOWN = (
     "do not say how their frames lie in the patient and are read as they are stored. Look whether "

@@ -27,7 +27,7 @@ from client.data.dicom.places import (
 )
 from client.data.dicom.values import shown
 from client.data.errors import Unusable
-from client.data.geometry import Stack, laid, stacked
+from client.data.geometry.stacking import Stack, laid, stacked
 from client.data.sources import DECODE_SECONDS, MAX_BYTES, Orientation, Window
 from medformer.config import Domain
 

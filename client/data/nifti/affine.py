@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from client.data.errors import Unusable
-from client.data.orientation import Array, Grid, grid_of, same_way
+from client.data.geometry.orientation import Array, Grid, grid_of, same_way
 
 MILLIMETRES = {1: 1_000.0, 2: 1.0, 3: 0.001}
 """Code of the unit of length (metre, millimetre, micron) -> its millimetres."""

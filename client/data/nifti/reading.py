@@ -15,10 +15,18 @@ import torch
 from torch import Tensor
 
 from client.data.errors import Unusable
-from client.data.geometry import in_place, straightened
+from client.data.geometry.orientation import (
+    CANONICAL,
+    SHOWN,
+    Array,
+    Grid,
+    difference,
+    plane_of,
+    turned,
+)
+from client.data.geometry.shifts import in_place, straightened
 from client.data.nifti.affine import affine_of, sizes_of
 from client.data.nifti.file import Values, files_of, find, identity, numbered, read
-from client.data.orientation import CANONICAL, SHOWN, Array, Grid, difference, plane_of, turned
 from client.data.sources import MAX_BYTES, Orientation, Window
 from medformer.config import Domain
 

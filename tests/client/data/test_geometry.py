@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from client.data.errors import Unusable
-from client.data.geometry import Place, Stack, in_place, laid, stacked, straightened
-from client.data.orientation import Grid
+from client.data.geometry.orientation import Grid
+from client.data.geometry.shifts import in_place, straightened
+from client.data.geometry.stacking import Place, Stack, laid, stacked
 
 SIDES = (20, 24)
 HEAD = np.array([0.0, 0.0, 1.0])

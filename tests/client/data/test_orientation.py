@@ -13,8 +13,8 @@ from client.data import dicom, nifti
 from client.data.card.content import data_card
 from client.data.card.text import as_text
 from client.data.errors import Unusable
+from client.data.geometry.orientation import Grid, difference, grid_of, turned
 from client.data.load import read
-from client.data.orientation import Grid, difference, grid_of, turned
 from client.local.images import opened
 from medformer.config import Domain, Task
 from tests.helpers import heads

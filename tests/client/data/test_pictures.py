@@ -466,7 +466,7 @@ def test_a_bmp_of_each_depth(bits: int, tmp_path: Path):
 def test_deep_colour_trains_in_three_channels_and_in_one(tmp_path: Path):
     """By the door that training uses."""
     from client.data.load import read as records_of
-    from tests.client.data.test_folder import CELLS, folder_site
+    from tests.client.data.folder.test_folder import CELLS, folder_site
 
     values = whole("u2", (H, W, 3))
     file = tmp_path / "train" / "a" / "x.tif"

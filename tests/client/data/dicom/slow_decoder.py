@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-place = Path(__file__).parents[3] / "client" / "data" / "dicom" / "decoding" / "decoder.py"
+place = Path(__file__).parents[4] / "client" / "data" / "dicom" / "decoding" / "decoder.py"
 spec = importlib.util.spec_from_file_location("decoder", place)
 assert spec is not None
 assert spec.loader is not None

@@ -1,0 +1,189 @@
+"""Slices, each with its position, are put in order on one regular grid.
+
+Positions and directions are Image Position and Image Orientation (Patient) of PS3.3, C.7.6.2.1.1,
+compared in three dimensions: a sort by one coordinate alone would fail for oblique series. This
+module does not know how a file states them. F slices of H rows and W columns.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from client.data.errors import Unusable
+from client.data.geometry.orientation import CANONICAL, Array, Grid, turned
+from client.data.geometry.rounding import half_unit, roughness, slack
+from client.data.geometry.shifts import in_place, shifted
+
+UNEVEN = 0.05
+"""Share of their distance by which slices may lie off a regular grid."""
+MAX_ROUNDING = 0.2
+"""Share of their distance that rounding may explain; with more, a missing slice would go unseen."""
+ALIKE = 1e-3
+"""Share by which sizes of pixels may differ: half a pixel at the far end of 512."""
+PARALLEL = 2e-3
+"""Radians between slices of one stack: half a pixel at the far end of 256."""
+CROOKED = 0.05
+"""Tolerance of the length of a direction, and of the cosine of two at right angles."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one plane lies; None where nothing says it. Millimetres."""
+
+    position: tuple[float, ...] | None = None
+    """(3,) of the centre of the first pixel."""
+    orientation: tuple[float, ...] | None = None
+    """(6,) direction of a row, then of a column."""
+    spacing: tuple[float, float] | None = None
+    """Between rows, and between columns."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """How slices make one volume."""
+
+    order: list[int]
+    """Which slice comes first, second, ..."""
+    spacing: tuple[float, ...] | None
+    """Of (D, H, W) in this order, millimetres; None where it is not known."""
+    grid: Grid | None = None
+    """Orthogonal, of (D, H, W) in this order; sides of a pixel count 1 where nobody says their
+    length. None where nothing says how the slices lie."""
+    shifts: Array | None = None
+    """(F, 2): rows and columns, none negative, by which each slice, in order, lies off the grid's
+    first pixel; None where all lie where they should."""
+    notes: tuple[str, ...] = ()
+    """What was chosen or put right, for people."""
+
+
+def stacked(
+    places: Sequence[Place],
+    sides: tuple[int, int],
+    what: str = "slice",
+    hint: Callable[[], str] = str,
+) -> Stack:
+    """One grid for slices that lie in parallel and evenly, along the normal of their planes.
+
+    Slices that are shifted within their planes, as a tilted gantry does it, get `shifts`.
+
+    Args:
+        sides: H, W.
+        what: The field's word for a plane of this record: slice, frame.
+        hint: What else tells slices at one place apart.
+    Raises:
+        Unusable: One does not say where it lies, directions are impossible, slices are not
+            parallel, of several sizes, several at one place, missing or uneven; or they are shifted
+            by more than `MAX_GROWTH` allows.
+    """
+    _all_say_where(places, what)
+    written = np.array([place.position for place in places], np.float64)
+    cosines = np.array([place.orientation for place in places], np.float64)
+    if not (np.isfinite(written).all() and np.isfinite(cosines).all()):
+        raise Unusable("says where its planes lie in numbers that are not finite")
+    rows, columns = _directions(cosines, what)  # where a row and a column run to
+    normal = np.cross(rows, columns)
+    rounding = half_unit(written) * np.sqrt(3)
+    depths = written @ normal
+    order = np.argsort(depths, kind="stable")
+    apart, first = _evenly(depths[order], rounding, what, hint)
+    pixel = _pixel([place.spacing for place in places], what)
+    across = written[order] @ np.stack([columns, rows]).T
+    tolerance = slack(written[order], cosines, depths[order], rounding)
+    shifts, notes = shifted(across, depths[order], pixel or (1.0, 1.0), sides, tolerance, what)
+    corner = np.median(across, axis=0) if shifts is None else across.min(0)
+    origin = first * normal + corner[0] * columns + corner[1] * rows
+    high, wide = pixel or (1.0, 1.0)
+    grid = Grid(origin, np.stack([apart * normal, high * columns, wide * rows]))
+    return Stack(order.tolist(), (apart, *pixel) if pixel else None, grid, shifts, notes)
+
+
+def laid(values: Array, stack: Stack, canonical: bool) -> tuple[Array, tuple[float, ...] | None]:
+    """Slices (F, H, W, ...), in order, as a volume in which each lies at its place; its spacing.
+
+    Args:
+        canonical: Whether it is turned so that all volumes lie alike in the patient.
+    """
+    if stack.shifts is not None:
+        values = in_place(values, stack.shifts)
+    if stack.grid is None or not canonical:
+        return values, stack.spacing
+    values, grid = turned(values, stack.grid, CANONICAL)
+    return values, tuple(grid.spacing.tolist()) if stack.spacing else None
+
+
+def _all_say_where(places: Sequence[Place], what: str) -> None:
+    silent = {
+        "ImagePositionPatient": sum(place.position is None for place in places),
+        "ImageOrientationPatient": sum(place.orientation is None for place in places),
+    }
+    if missing := [f"{name} {count}" for name, count in silent.items() if count]:
+        raise Unusable(
+            f"does not say where its {what}s lie (of {len(places)}, missing or damaged: "
+            f"{', '.join(missing)}): export it again, or convert it to NIfTI by what you know of it"
+        )
+
+
+def _directions(cosines: Array, what: str) -> tuple[Array, Array]:
+    """Unit vectors, at right angles, along which rows and columns of all slices run."""
+    axes = cosines.reshape(-1, 2, 3)
+    lengths = np.linalg.norm(axes, axis=2)
+    crooked = np.abs((axes[:, 0] * axes[:, 1]).sum(1)).max()
+    if np.abs(lengths - 1).max() > CROOKED or crooked > CROOKED:
+        raise Unusable("its image orientation is impossible: no two unit vectors at right angles")
+    axes = axes / lengths[:, :, None]
+    middle = np.median(axes, axis=0)
+    usual = axes[np.linalg.norm(axes - middle, axis=(1, 2)).argmin()]
+    angles = 2 * np.arcsin(np.clip(np.linalg.norm(axes - usual, axis=2) / 2, 0, 1)).max(1)
+    if angles.max() > max(PARALLEL, 2 * roughness(cosines)):
+        raise Unusable(
+            f"its {what}s are not parallel: {int((angles > PARALLEL).sum())} of {len(axes)} are "
+            f"turned by up to {np.degrees(angles.max()):.1f} degrees. Keep localisers and other "
+            "stacks in folders of their own"
+        )
+    row = middle[0] / np.linalg.norm(middle[0])
+    column = middle[1] - (middle[1] @ row) * row
+    return row, column / np.linalg.norm(column)
+
+
+def _evenly(
+    places: Array, rounding: float, what: str, hint: Callable[[], str]
+) -> tuple[float, float]:
+    """Distance between neighbours, and the first one's place, by least squares."""
+    gaps = np.diff(places)
+    apart = float(np.median(gaps))
+    if apart <= 1e-3 or gaps.min() <= max(1e-3, UNEVEN * apart):
+        twice = int((gaps <= max(1e-3, UNEVEN * apart)).sum())
+        raise Unusable(
+            f"several {what}s lie at one place ({twice} of {len(places)} where another one is): "
+            f"one acquisition, echo or phase a folder or file{hint()}"
+        )
+    step, begin = np.polynomial.polynomial.polyfit(np.arange(len(places)), places, 1)[::-1]
+    off = np.abs(places - begin - step * np.arange(len(places)))
+    if off.max() <= min(MAX_ROUNDING * step, UNEVEN * step + rounding + 1e-3):
+        return float(step), float(begin)
+    many = np.rint(gaps / apart)
+    between = f"{gaps.min():.4g} to {gaps.max():.4g} mm apart"
+    if many.max() > 1 and np.abs(gaps - many * apart).max() <= UNEVEN * apart + 2 * rounding + 1e-3:
+        raise Unusable(
+            f"{what}s are missing: {int((many - 1).sum())} between the {len(places)} that there "
+            f"are; neighbours are {between}"
+        )
+    raise Unusable(
+        f"its {what}s lie unevenly: neighbours are {between}. Resample it evenly, or keep stacks "
+        "of different distances apart"
+    )
+
+
+def _pixel(spacings: Sequence[tuple[float, float] | None], what: str) -> tuple[float, float] | None:
+    known = np.array([spacing for spacing in spacings if spacing is not None])
+    if not len(known):
+        return None
+    low, high = known.min(0), known.max(0)
+    if len(known) < len(spacings) or (high - low > ALIKE * high).any():
+        raise Unusable(
+            f"its {what}s differ in rows, columns or pixel spacing: pixels of {low.tolist()} to "
+            f"{high.tolist()} mm, {len(spacings) - len(known)} of unknown size"
+        )
+    rows, columns = np.median(known, axis=0).tolist()
+    return rows, columns
