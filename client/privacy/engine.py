@@ -1,25 +1,25 @@
 """One differentially private step: Poisson sample, per-unit clip, Gaussian noise, public divisor.
 
-Clipped sums come from client/privacy/bookkeeping.py, Opacus' DPOptimizer accumulates, adds noise
-and scales, its accountant interface counts the steps. B images of a drawn batch, P parameters.
+Read it in this order: `DpEngine.draw` samples the units of a step; `DpEngine.step` takes it and
+calls, in turn, `DpEngine.accumulate` (clipped sums, from client/privacy/bookkeeping.py) and Opacus'
+`step`, which calls back into `NoisyOptimizer`: `accumulate`, `add_noise`, `scale_grad`.
+
 Guarantee: with the plan's sample_rate q, noise_multiplier sigma and max_grad_norm C, a step is the
 Poisson-subsampled Gaussian mechanism of Abadi et al. 2016 (arXiv:1607.00133, Algorithm 1) with
 L2 sensitivity C under add/remove of one unit, and a little more for arithmetic
 (`PhasePlan.sensitivity`). Rows that are invalid or whose gradient is not finite contribute exactly
-zero.
+zero. B images of a drawn batch, P parameters.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
-from opacus.accountants.accountant import IAccountant
 from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGradientClipping
 from torch import Tensor, nn
 
-from client.privacy.accounting import Steps, epsilon
+from client.privacy.accounting import Steps
 from client.privacy.bookkeeping import Book
 from client.privacy.discrete import grid
 from client.privacy.models.modules import check_modules
@@ -27,11 +27,12 @@ from client.privacy.models.watch import Watch
 from client.privacy.noise import NoiseSource
 from client.privacy.per_example import EngineError
 from client.privacy.plan import ALLOWANCE, PhasePlan
+from client.privacy.units import slices
 from medformer.common.rounding import exact
 from server.protocol import Phase
 
 PHYSICAL_BATCH = 128
-"""Rows that go through the model at once, unless the engine is told otherwise."""
+"""Rows that go through the model at once, unless the engine is given another number."""
 
 SliceLosses = Callable[[slice], Tensor]
 """Rows of the drawn batch -> their losses, one value a row, in order."""
@@ -44,31 +45,33 @@ class ClipGroup(NamedTuple):
     max_grad_norm: float
 
 
-class StepRecord(IAccountant):
-    """Counts the steps that were really taken, in Opacus' accountant interface."""
+class StepRecord:
+    """Counts the noisy steps that were really taken, empty batches included.
 
-    def __init__(self) -> None:
-        super().__init__()
+    It is a check, not an accountant: a run is charged by its plan before its first step, and the
+    guard refuses to send a round whose steps were not those of the plan.
 
-    def step(self, *, noise_multiplier: float, sample_rate: float) -> None:
-        """Called by the optimizer's hook once a step, empty batches included."""
-        self.history.append((noise_multiplier, sample_rate, 1))
+    Args:
+        sample_rate: The rate at which the engine draws.
+    """
 
-    def get_epsilon(self, delta: float, *args: Any, **kwargs: Any) -> float:
-        """PLD epsilon of the steps taken by this object alone; never a run's total."""
-        return epsilon([Steps(q, sigma, n) for sigma, q, n in self.history], delta)
+    def __init__(self, sample_rate: float) -> None:
+        self.taken: list[Steps] = []
+        self._sample_rate = sample_rate
+
+    def note(self, optimizer: "NoisyOptimizer") -> None:
+        """Record one step; Opacus calls this after the noise, before the parameters change."""
+        self.taken.append(Steps(self._sample_rate, float(optimizer.noise_multiplier), 1))
 
     def __len__(self) -> int:
-        return len(self.history)
-
-    @classmethod
-    def mechanism(cls) -> str:
-        """Name in Opacus' state dicts."""
-        return "fedmedformer-pld"
+        return len(self.taken)
 
 
 class NoisyOptimizer(DPOptimizerFastGradientClipping):
     """Opacus' optimizer for gradients that are clipped already, with our source of noise.
+
+    Its `step` calls the methods below in their order here. Between the slices of one batch it is
+    told to skip (`signal_skip_step`), and then calls `accumulate` only.
 
     Args:
         optimizer: Built over exactly the trained parameters.
@@ -109,37 +112,39 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Forget the gradients, and the total unless the step was skipped."""
         super().zero_grad(set_to_none)
+        # After a skipped step the total holds the slices so far, and the batch is not complete.
         if not self._is_last_step_skipped:
             self._total = None
 
     def by_parameter(self, flat: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """Each parameter with its part of (P,) values, in its shape."""
+        """Yield each parameter with its part of (P,) values, in its shape."""
         for p, part in zip(self.params, flat.split(self._sizes), strict=True):
             yield p, part.view_as(p)
 
     def total(self) -> Tensor:
-        """(P,) float64: clipped sum of the slices so far, in the order of the parameters."""
+        """Return the clipped sum of the slices so far, (P,) float64, in the parameters' order."""
         if self._total is None:
             raise EngineError("no batch was accumulated")
         return self._total
 
 
 class DpEngine:
-    """The DP steps of one round at one site.
+    """Takes the DP steps of one round at one site.
 
     Args:
         model: Trained in place; only parameters named in `groups` change.
         plan: Rate, noise, bound and divisor of this phase.
-        groups: All trained parameters; their bounds join to the plan's `max_grad_norm`.
+        groups: All trained parameters; the root of their bounds' summed squares must be the plan's
+            `max_grad_norm`.
         optimizer: Built over exactly these parameters.
         noise: Randomness of this round.
-        physical_batch: Rows that go through the model at once; fewer need less memory, and the
-            clipped sum does not depend on it.
+        physical_batch: Rows that go through the model at once. Fewer rows need less memory; the
+            clipped sum does not depend on the number.
     Raises:
-        EngineError: A module that is on no list of client/privacy/models/modules.py, bounds
-            that do not join to the plan's, or more parameters than the grid allows. At the first
-            call of a model that is not this project's, in `accumulate`: it does not keep
-            examples apart.
+        EngineError: A module is on no list of client/privacy/models/modules.py, the bounds do not
+            match the plan's, or there are more parameters than the grid allows. A model that is not
+            this project's is checked at its first call, in `accumulate`, and refused there if it
+            does not keep examples apart.
     """
 
     def __init__(
@@ -157,6 +162,7 @@ class DpEngine:
         check_modules(model)
         named = dict(model.named_parameters())
         self._trained: dict[str, Any] = {n: named[n] for g in groups for n in g.names}
+        # A gradient left from earlier would pass for a use of the parameter outside its layer.
         for name, parameter in named.items():
             parameter.requires_grad_(name in self._trained)
             parameter.grad = None
@@ -165,12 +171,12 @@ class DpEngine:
         self._groups = groups
         self._noise = noise
         self._sample_rate = plan.sample_rate
-        self.record = StepRecord()
+        self.record = StepRecord(plan.sample_rate)
         model.train()
         self._book = Book(model, self._trained)
         self._watch = Watch(model, self._trained, self._book)
-        self._optimizer = NoisyOptimizer(optimizer, plan, noise)
-        self._optimizer.attach_step_hook(self.record.get_optimizer_hook_fn(plan.sample_rate))
+        self.optimizer = NoisyOptimizer(optimizer, plan, noise)
+        self.optimizer.attach_step_hook(self.record.note)
 
     def __enter__(self) -> "DpEngine":
         return self
@@ -180,10 +186,12 @@ class DpEngine:
         self._book.close()
 
     def draw(self, count: int) -> Tensor:
-        """Poisson sampling: each of `count` units with probability sample_rate, independently.
+        """Draw a Poisson sample: each unit with probability sample_rate, independently.
 
+        Args:
+            count: Number of units at the site.
         Returns:
-            Indices of the drawn units; often none at all where there are few.
+            Numbers of the drawn units, ascending, (U,) int64; often empty where units are few.
         """
         return (self._noise.uniform(count) < self._sample_rate).nonzero().flatten()
 
@@ -196,19 +204,23 @@ class DpEngine:
     ) -> float:
         """Take one noisy step on the drawn batch, which may be empty.
 
+        An empty batch still gets noise and counts as a step: the accountant charges every draw.
+
         Args:
             losses: Computes the per-row losses of a slice of the batch.
             valid: (B,) bool; rows that are False contribute exactly zero.
             parts: Lengths of runs of rows that no slice may join, because their images differ in
-                shape; one run if left out.
-            units: (B,) int64, ascending: the unit of each row. A unit's rows are averaged before
-                the clip, and lie in one part. Each row is a unit if left out.
+                shape; one run if omitted.
+            units: (B,) int64, ascending: the unit of each row. The rows of a unit are averaged
+                before the clip, and lie in one part. Each row is a unit if omitted.
         Returns:
             Sum of the valid rows' losses, without noise: it must not leave the site.
+        Raises:
+            EngineError: The model or the losses do not keep examples apart.
         """
         total = self.accumulate(losses, valid, parts, units)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         return total
 
     def accumulate(
@@ -218,33 +230,28 @@ class DpEngine:
         parts: Sequence[int] | None = None,
         units: Tensor | None = None,
     ) -> float:
-        """The batch's clipped sum, all but the last slice of it in the optimizer already.
+        """Compute the batch's clipped sum, slice by slice; arguments and result as of `step`.
 
         Batches larger than the physical batch are taken in slices whose clipped sums are added. No
-        slice ends within a unit.
+        slice ends within a unit. The last slice's sum is left in the parameters' gradients, where
+        the optimizer's own step takes it from.
         """
         total = 0.0
-        slices = list(_slices(len(valid), self._physical_batch, parts, units))
-        for rows in slices:
+        runs = list(slices(len(valid), self._physical_batch, parts, units))
+        for rows in runs:
             own = None if units is None else units[rows].unique(return_inverse=True)[1]
             total += self._slice(losses, rows, valid[rows], own)
-            if rows is not slices[-1]:
-                self._optimizer.signal_skip_step(True)
-                self._optimizer.step()
-                self._optimizer.zero_grad(set_to_none=True)
+            if rows is not runs[-1]:
+                # Opacus' way to add up slices: its step then accumulates and changes nothing.
+                self.optimizer.signal_skip_step(True)
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
         return total
-
-    def clipped_sum(self) -> dict[str, Tensor]:
-        """After `accumulate`: the sum that the noise is added to; for tests and audits only."""
-        self._optimizer.accumulate()
-        sums = self._optimizer.by_parameter(self._optimizer.total())
-        self._optimizer.zero_grad(set_to_none=True)
-        found = {id(p): total for p, total in sums}
-        return {name: found[id(p)] for name, p in self._trained.items()}
 
     def _slice(
         self, losses: SliceLosses, rows: slice, valid: Tensor, units: Tensor | None
     ) -> float:
+        """Put the clipped sum of one slice into the gradients, and return its summed losses."""
         count = rows.stop - rows.start
         if count == 0:
             for p in self._trained.values():
@@ -265,12 +272,15 @@ class DpEngine:
 def check_rounding(count: int, plan: PhasePlan) -> None:
     """Refuse noise whose grid is too coarse for so many parameters.
 
-    The clipped sum is rounded to a grid that grows with the noise; the sensitivity has room for a
+    The clipped sum is rounded to a grid that grows with the noise. The sensitivity has room for a
     part of the bound (`client.privacy.plan.ALLOWANCE`), and rounding moves a sum of `count`
     coordinates by up to sqrt(count) grid points.
 
+    Args:
+        count: Number of trained parameters.
+        plan: The phase's plan.
     Raises:
-        EngineError: Says the largest noise multiplier that so many parameters allow, about.
+        EngineError: Names, approximately, the largest noise multiplier that `count` allows.
     """
     moved, room = math.sqrt(count) * grid(plan.noise_std), ALLOWANCE / 2 * plan.max_grad_norm
     if moved > room:
@@ -283,8 +293,15 @@ def check_rounding(count: int, plan: PhasePlan) -> None:
         )
 
 
-def clip_groups(names: list[str], phase: Phase) -> list[ClipGroup]:
-    """What is clipped together: everything, or model and discriminator apart."""
+def clip_groups(names: Sequence[str], phase: Phase) -> list[ClipGroup]:
+    """Return what is clipped together: everything, or model and discriminator apart.
+
+    Args:
+        names: All trained parameters.
+        phase: Its bounds apply.
+    Returns:
+        One group, or two in a phase with the objective `domain_adversarial`.
+    """
     if "domain_adversarial" not in phase.objectives:
         return [ClipGroup(tuple(names), phase.max_grad_norm)]
     judge = tuple(n for n in names if n.startswith("discriminator."))
@@ -293,37 +310,3 @@ def clip_groups(names: list[str], phase: Phase) -> list[ClipGroup]:
         ClipGroup(rest, phase.max_grad_norm),
         ClipGroup(judge, phase.discriminator_max_grad_norm),
     ]
-
-
-def _slices(
-    count: int, most: int, parts: Sequence[int] | None, units: Tensor | None = None
-) -> Iterator[slice]:
-    """Runs of at most `most` rows within the parts, or of one unit that is larger; one
-    empty run if there are no rows."""
-    parts = [n for n in (parts if parts is not None else [count]) if n]
-    if sum(parts) != count:
-        raise EngineError(f"the parts {parts} are not the {count} rows of the batch")
-    ends = _unit_ends(count, units)
-    stops = set(accumulate(parts))
-    if torn := stops - set(ends):
-        raise EngineError(f"a part ends at row {min(torn)}, within a unit")
-    start, reach = 0, 0
-    for end in ends:
-        if end - start > most and reach > start:
-            yield slice(start, reach)
-            start = reach
-        reach = end
-        if end in stops:
-            yield slice(start, end)
-            start = end
-    if not count:
-        yield slice(0, 0)
-
-
-def _unit_ends(count: int, units: Tensor | None) -> Sequence[int]:
-    """The rows after which another unit begins, the last among them."""
-    if units is None:
-        return range(1, count + 1)
-    if units.shape != (count,) or bool((units.diff() < 0).any()):
-        raise EngineError(f"units must be ({count},) and ascend, got {tuple(units.shape)}")
-    return [*(units.diff().nonzero().flatten() + 1).tolist(), *([count] if count else [])]

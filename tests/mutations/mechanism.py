@@ -59,10 +59,10 @@ MECHANISM = (
     Mutation(
         "division by the drawn batch's size",
         "client/privacy/engine.py",
-        "total = self.accumulate(losses, valid, parts, units)\n        self._optimizer.step()",
+        "total = self.accumulate(losses, valid, parts, units)\n        self.optimizer.step()",
         "total = self.accumulate(losses, valid, parts, units)\n"
-        "        self._optimizer.expected_batch_size = max(1, len(valid))\n"
-        "        self._optimizer.step()",
+        "        self.optimizer.expected_batch_size = max(1, len(valid))\n"
+        "        self.optimizer.step()",
     ),
     Mutation(
         "local heads trained without noise",

@@ -14,6 +14,7 @@ from client.release import NOT_COVERED
 from medformer.model import Medformer
 from medformer.objectives import Batch, mix_losses
 from tests.client.privacy.test_engine import PLAN, batch_of, build, groups_of, names_of
+from tests.helpers.clipping import clipped_sum_of
 
 
 def rows_of(model: Medformer, batch: Batch, rows: int) -> torch.Tensor:
@@ -26,7 +27,7 @@ def rows_of(model: Medformer, batch: Batch, rows: int) -> torch.Tensor:
             lambda part: mix_losses(model, batch[part], {"supervised": 1}, torch.Generator()),
             torch.ones(len(batch), dtype=torch.bool),
         )
-        return torch.cat([total.flatten() for total in engine.clipped_sum().values()])
+        return torch.cat([total.flatten() for total in clipped_sum_of(engine, model).values()])
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 16, 33, 64])

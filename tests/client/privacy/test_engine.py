@@ -10,16 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from client.privacy import engine as engine_module
+from client.privacy.accounting import Steps
 from client.privacy.engine import ClipGroup, DpEngine, EngineError
 from client.privacy.noise import NoiseSource, SecureNoise, SeededNoise
 from client.privacy.plan import ALLOWANCE, PhasePlan
+from client.privacy.units import slices
 from client.training import _place
 from medformer.config import Domain, ModelConfig, Task
 from medformer.images import standardise
 from medformer.model import Medformer
 from medformer.objectives import OBJECTIVES, Batch, mix_losses, trained_parameters
 from tests.conftest import CELLS, CHEST, OPACITY
+from tests.helpers.clipping import clipped_sum_of
 
 PLAN = PhasePlan(
     name="p", rounds=1, steps=1, steps_per_round=1, sample_rate=0.25, noise_multiplier=1.5,
@@ -80,19 +82,24 @@ def groups_of(names: list[str]) -> list[ClipGroup]:
     return [ClipGroup(rest, PLAN.max_grad_norm * 0.8), ClipGroup(judge, PLAN.max_grad_norm * 0.6)]
 
 
-def build(model: nn.Module, groups: list[ClipGroup], plan: PhasePlan = PLAN, seed: int = 1):
+def build(
+    model: nn.Module, groups: list[ClipGroup], plan: PhasePlan = PLAN, physical: int | None = None
+) -> DpEngine:
     named = dict(model.named_parameters())
     optimizer = torch.optim.SGD([named[n] for g in groups for n in g.names], lr=1.0)
-    return DpEngine(model, plan, groups, optimizer, SeededNoise(seed))
+    return DpEngine(model, plan, groups, optimizer, SeededNoise(1), physical)
 
 
-def clipped_sum(model: Medformer, batch: Batch, objective: str) -> dict[str, Tensor]:
+def clipped_sum(
+    model: Medformer, batch: Batch, objective: str, physical: int | None = None
+) -> dict[str, Tensor]:
     def losses(rows: slice) -> Tensor:
         return mix_losses(model, batch[rows], {objective: 0.7}, torch.Generator())
 
-    with build(model, groups_of(names_of(model, objective, batch.domain))) as engine:
+    groups = groups_of(names_of(model, objective, batch.domain))
+    with build(model, groups, physical=physical) as engine:
         engine.accumulate(losses, torch.ones(len(batch), dtype=torch.bool))
-        return engine.clipped_sum()
+        return clipped_sum_of(engine, model)
 
 
 def one_by_one(model: Medformer, batch: Batch, objective: str) -> dict[str, Tensor]:
@@ -122,20 +129,18 @@ def test_clipped_sum_equals_one_by_one_gradients(
 ):
     """Per-sample gradients of every objective are the gradients of every single record."""
     draws_by_row(monkeypatch)
-    monkeypatch.setattr(engine_module, "PHYSICAL_BATCH", 4)  # more slices than one
     model = volume_model if domain is VOLUMES else model
     batch = batch_of(SIZE, domain=domain)
     wanted = one_by_one(model, batch, objective)
-    found = clipped_sum(model, batch, objective)
+    found = clipped_sum(model, batch, objective, physical=4)  # more slices than one
     largest = max(float(v.abs().max()) for v in wanted.values())
     for name, value in wanted.items():
         assert float((found[name] - value).abs().max()) <= 1e-4 * largest, name
 
 
 @pytest.mark.parametrize("rank", [2, 3])
-def test_clipped_sum_of_two_tasks_of_which_one_is_dense(rank: int, monkeypatch: pytest.MonkeyPatch):
+def test_clipped_sum_of_two_tasks_of_which_one_is_dense(rank: int):
     """Two encodings a record and a head that reads the stem's maps: still one gradient a record."""
-    monkeypatch.setattr(engine_module, "PHYSICAL_BATCH", 4)
     domain = CHEST if rank == 2 else VOLUMES
     outline = Task(name="outline", kind="dense", classes=3, weight=2, class_weights=(0.5, 1, 2))
     torch.manual_seed(2)
@@ -149,7 +154,7 @@ def test_clipped_sum_of_two_tasks_of_which_one_is_dense(rank: int, monkeypatch: 
     batch = Batch(whole.images, {**whole.labels, outline.name: masks}, domain)
 
     wanted = one_by_one(model, batch, "supervised")
-    found = clipped_sum(model, batch, "supervised")
+    found = clipped_sum(model, batch, "supervised", physical=4)
     assert {n.split(".")[2] for n in wanted if n.startswith("output.heads.")} == {
         "chest",
         "outline",
@@ -165,7 +170,6 @@ def test_clipped_sum_over_mixed_shapes_is_that_of_each_record_alone(
 ):
     """Three shapes in one drawn batch, in slices that hold one shape each."""
     draws_by_row(monkeypatch)
-    monkeypatch.setattr(engine_module, "PHYSICAL_BATCH", 2)
     batches = []
     for i, shape in enumerate([(28, 28), (24, 40), (16, 32)]):
         images = torch.rand(4 - i, 1, *shape, generator=torch.Generator().manual_seed(i))
@@ -183,9 +187,9 @@ def test_clipped_sum_over_mixed_shapes_is_that_of_each_record_alone(
     for batch in batches:
         for name, value in one_by_one(model, batch, objective).items():
             wanted[name] = wanted.get(name, 0) + value
-    with build(model, groups_of(names_of(model, objective))) as engine:
+    with build(model, groups_of(names_of(model, objective)), physical=2) as engine:
         engine.accumulate(losses, torch.ones(9, dtype=torch.bool), [len(b) for b in batches])
-        found = engine.clipped_sum()
+        found = clipped_sum_of(engine, model)
     assert taken == [(2, (28, 28)), (2, (28, 28)), (2, (24, 40)), (1, (24, 40)), (2, (16, 32))]
     largest = max(float(v.abs().max()) for v in wanted.values())
     for name, value in wanted.items():
@@ -196,12 +200,12 @@ def test_clipped_sum_over_mixed_shapes_is_that_of_each_record_alone(
 def test_slices_never_join_shapes(parts: list[int]):
     """Together they are every row once, in order, each within one part and not too long; of an
     empty batch there is one empty slice, so that its step is taken and counted."""
-    slices = list(engine_module._slices(sum(parts), 4, parts))
-    assert [row for s in slices for row in range(s.start, s.stop)] == list(range(sum(parts)))
-    assert all(s.stop - s.start <= 4 for s in slices)
-    assert slices
+    found = list(slices(sum(parts), 4, parts))
+    assert [row for s in found for row in range(s.start, s.stop)] == list(range(sum(parts)))
+    assert all(s.stop - s.start <= 4 for s in found)
+    assert found
     for edge in accumulate(parts):
-        assert not any(s.start < edge < s.stop for s in slices)
+        assert not any(s.start < edge < s.stop for s in found)
 
 
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
@@ -220,47 +224,45 @@ def test_one_unit_moves_the_clipped_sum_by_at_most_the_bound(
     assert moved > 0
 
 
-def sum_of_units(
-    model: Medformer, batch: Batch, units: Tensor, parts: list[int] | None = None
-) -> dict[str, Tensor]:
+def sum_of_units(model: Medformer, batch: Batch, units: Tensor, physical: int) -> dict[str, Tensor]:
     def losses(rows: slice) -> Tensor:
         return mix_losses(model, batch[rows], {"supervised": 60.0}, torch.Generator())
 
-    with build(model, groups_of(names_of(model, "supervised"))) as engine:
-        engine.accumulate(losses, torch.ones(len(batch), dtype=torch.bool), parts, units)
-        return engine.clipped_sum()
+    with build(model, groups_of(names_of(model, "supervised")), physical=physical) as engine:
+        engine.accumulate(losses, torch.ones(len(batch), dtype=torch.bool), None, units)
+        return clipped_sum_of(engine, model)
 
 
 @pytest.mark.parametrize("physical", [2, 4, 128])
 def test_a_whole_patient_moves_the_clipped_sum_by_at_most_the_bound(
-    physical: int, model: Medformer, monkeypatch: pytest.MonkeyPatch
+    physical: int, model: Medformer
 ):
     """However many images it has; slices end between patients, whatever their size."""
-    monkeypatch.setattr(engine_module, "PHYSICAL_BATCH", physical)
     batch = batch_of(9)
     units = torch.tensor([3, 3, 3, 5, 7, 7, 8, 8, 8])
-    whole = sum_of_units(model, batch, units)
+    whole = sum_of_units(model, batch, units, physical)
     for unit in (3, 5, 7, 8):
         kept = (units != unit).nonzero().flatten()
         labels = {task: values[kept] for task, values in batch.labels.items()}
-        without = sum_of_units(model, Batch(batch.images[kept], labels, CHEST), units[kept])
+        rest = Batch(batch.images[kept], labels, CHEST)
+        without = sum_of_units(model, rest, units[kept], physical)
         moved = sum(float((whole[n] - without[n]).double().square().sum()) for n in whole) ** 0.5
         assert 0.5 * PLAN.max_grad_norm < moved <= PLAN.max_grad_norm * (1 + 1e-3), unit
-    apart = sum_of_units(model, batch, torch.arange(9))
+    apart = sum_of_units(model, batch, torch.arange(9), physical)
     assert any(not torch.allclose(apart[n], whole[n], atol=1e-3) for n in whole)
 
 
 def test_no_slice_ends_within_a_unit():
     """Nor may a part, for a unit's rows go through the model together."""
     units = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 3])
-    slices = [(s.start, s.stop) for s in engine_module._slices(11, 4, [5, 6], units)]
-    assert slices == [(0, 3), (3, 5), (5, 10), (10, 11)]
-    assert [(s.start, s.stop) for s in engine_module._slices(6, 4, None)] == [(0, 4), (4, 6)]
-    assert [(s.start, s.stop) for s in engine_module._slices(0, 4, None)] == [(0, 0)]
+    found = [(s.start, s.stop) for s in slices(11, 4, [5, 6], units)]
+    assert found == [(0, 3), (3, 5), (5, 10), (10, 11)]
+    assert [(s.start, s.stop) for s in slices(6, 4, None)] == [(0, 4), (4, 6)]
+    assert [(s.start, s.stop) for s in slices(0, 4, None)] == [(0, 0)]
     with pytest.raises(EngineError, match="ends at row 4, within a unit"):
-        list(engine_module._slices(11, 4, [4, 7], units))
+        list(slices(11, 4, [4, 7], units))
     with pytest.raises(EngineError, match="ascend"):
-        list(engine_module._slices(2, 4, None, torch.tensor([1, 0])))
+        list(slices(2, 4, None, torch.tensor([1, 0])))
 
 
 def test_noise_has_the_planned_standard_deviation_and_the_public_divisor(model: Medformer):
@@ -269,8 +271,7 @@ def test_noise_has_the_planned_standard_deviation_and_the_public_divisor(model: 
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     with build(model, groups_of(names)) as engine:
         engine.step(lambda rows: torch.zeros(0), torch.ones(0, dtype=torch.bool))
-        assert len(engine.record) == 1
-        assert engine.record.history == [(PLAN.noise_multiplier, PLAN.sample_rate, 1)]
+        assert engine.record.taken == [Steps(PLAN.sample_rate, PLAN.noise_multiplier, 1)]
     after = dict(model.named_parameters())
     steps = torch.cat([(before[n] - after[n].detach()).flatten() for n in names])
     wanted = PLAN.noise_multiplier * PLAN.max_grad_norm / PLAN.expected_batch_size
@@ -343,7 +344,7 @@ def test_bad_rows_contribute_exactly_zero(model: Medformer):
 
     with build(model, groups_of(names_of(model, "supervised"))) as engine:
         engine.accumulate(losses, torch.tensor([True, True, True, True, False]))
-        found = engine.clipped_sum()
+        found = clipped_sum_of(engine, model)
     for name, value in alone.items():
         assert torch.allclose(found[name], value, atol=1e-6), name
 

@@ -16,6 +16,7 @@ from client.privacy.noise import SeededNoise
 from medformer.layers import Latents
 from medformer.model import Medformer
 from tests.client.privacy.test_engine import PLAN
+from tests.helpers.clipping import clipped_sum_of
 
 COUNT = 5
 VECTORS = (6,)
@@ -78,7 +79,7 @@ def clipped(model: nn.Module, x: Tensor, loss: Loss = squares) -> dict[str, Tens
     groups = [ClipGroup(tuple(named), PLAN.max_grad_norm)]
     with DpEngine(model, PLAN, groups, optimizer, SeededNoise(1)) as engine:
         engine.accumulate(lambda rows: loss(first(model(x[rows]))), torch.ones(len(x)).bool())
-        return engine.clipped_sum()
+        return clipped_sum_of(engine, model)
 
 
 def by_loop(model: nn.Module, x: Tensor, loss: Loss = squares) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from client.privacy import engine as engine_module
 from medformer.config import PRESETS, Domain, ModelConfig, Task
 from medformer.images import standardise
 from medformer.model import Medformer
@@ -38,9 +37,10 @@ def batch_of(domain: Domain, task: Task, spatial: tuple[int, ...], count: int = 
     return Batch(standardise(images), {task.name: labels}, domain)
 
 
-def equal(model: Medformer, batch: Batch, objective: str) -> None:
-    """Booked gradients are those of every single record."""
-    wanted, found = one_by_one(model, batch, objective), clipped_sum(model, batch, objective)
+def equal(model: Medformer, batch: Batch, objective: str, physical: int | None = None) -> None:
+    """Check that booked gradients are those of every single record."""
+    wanted = one_by_one(model, batch, objective)
+    found = clipped_sum(model, batch, objective, physical)
     largest = max(float(v.abs().max()) for v in wanted.values())
     assert largest > 0
     for name, value in wanted.items():
@@ -62,10 +62,9 @@ def test_windows_and_checkpointing(
 ):
     """49 tokens in windows of 8, of a volume with spacing; activations computed twice or not."""
     draws_by_row(monkeypatch)
-    monkeypatch.setattr(engine_module, "PHYSICAL_BATCH", 4)
     narrow = PRESETS["tiny"].model_copy(update={"window": 8, "summaries": 3})
     monkeypatch.setitem(PRESETS, "tiny", narrow)
     domain = Domain(name="d", modality="m", anatomy="a", channels=1, rank=3, spacing=(3, 1, 1))
     model = model_of("tiny", domain, KINDS[0])
     model.encoder.blocks.checkpointing = checkpointing
-    equal(model, batch_of(domain, KINDS[0], (24, 24, 20)), objective)
+    equal(model, batch_of(domain, KINDS[0], (24, 24, 20)), objective, physical=4)
