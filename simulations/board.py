@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from server.run.metrics import Row
 
 
-def board(folder: Path) -> Callable[[dict[str, Any]], None]:
+def board(folder: Path) -> Callable[[Row], None]:
     """A function that writes rows of metrics.jsonl to `folder/tensorboard`.
 
     Shown with `tensorboard --logdir RUN/tensorboard`.
@@ -14,7 +15,7 @@ def board(folder: Path) -> Callable[[dict[str, Any]], None]:
 
     writer = Writer(str(folder / "tensorboard"))
 
-    def write(row: dict[str, Any]) -> None:
+    def write(row: Row) -> None:
         if row["event"] != "round":
             return
         site, number = row["site"], row["round"]

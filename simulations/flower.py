@@ -18,9 +18,10 @@ from medformer.errors import ConfigError
 from server.consortium.deployment import deploy
 from server.protocol import Tensors, run_folder
 from server.run.checkpoints import load_state
-from server.run.coordinate import CHECKPOINTS, Run, outcome
+from server.run.coordinate import Run
 from server.run.federation import Federation
 from server.run.fleet import HELLO_WAIT, FlowerFleet
+from server.run.journal import CHECKPOINTS, outcome
 from simulations.board import board
 from simulations.launch.fresh import FreshProcess, in_fresh_process
 from simulations.launch.steps import prepare_folder, public_start

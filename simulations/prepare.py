@@ -17,8 +17,8 @@ from medformer.common.yaml_text import dump
 from medformer.errors import ConfigError
 from server.protocol import SIMULATED_SITES, Tensors
 from server.run.checkpoints import save_state, write_atomically, write_json
-from server.run.coordinate import CHECKPOINTS
 from server.run.federation import Federation
+from server.run.journal import CHECKPOINTS
 from server.run.strategy import State
 from simulations import overlap
 from simulations.federation import federation_of

@@ -1,12 +1,11 @@
 """Shows a run as it goes, on stderr: site, round, loss, epsilon so far."""
 
-import json
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from medformer.common.rounding import rounded_up
+from server.run.metrics import Follower, RoundRow, Row
 from simulations.run_folder import count_sites
 
 
@@ -18,10 +17,9 @@ class Progress:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "metrics.jsonl"
         self._folder = folder
-        self._offset = self._path.stat().st_size if self._path.exists() else 0
-        self._round: list[dict[str, Any]] = []
+        self._rows = Follower(folder, from_end=True)
+        self._round: list[RoundRow] = []
 
     @cached_property
     def _sites(self) -> int:
@@ -30,18 +28,10 @@ class Progress:
 
     def poll(self) -> None:
         """Print what is new."""
-        if not self._path.exists():
-            return
-        with open(self._path) as file:
-            file.seek(self._offset)
-            while (line := file.readline()).endswith("\n"):
-                self._offset = file.tell()
-                try:
-                    self._show(json.loads(line))
-                except ValueError:
-                    continue
+        for row in self._rows.new_rows():
+            self._show(row)
 
-    def _show(self, row: dict[str, Any]) -> None:
+    def _show(self, row: Row) -> None:
         if row["event"] == "pretraining":
             say(f"public pre-training {row['step']}/{row['steps']}  loss {row['public_loss']:.3f}")
         elif row["event"] == "round":

@@ -10,9 +10,10 @@ from server.consortium.nodes import node_ids
 from server.protocol import Tensors
 from server.report.write import write_report
 from server.run.checkpoints import write_json
-from server.run.coordinate import Run, outcome
+from server.run.coordinate import Run
 from server.run.federation import Federation, load_federation
 from server.run.fleet import FlowerFleet
+from server.run.journal import outcome
 from server.run.lock import run_lock
 from server.run.model_file import write_model
 

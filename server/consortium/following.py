@@ -10,9 +10,9 @@ from typing import Any
 
 from medformer.common.rounding import rounded_up
 from medformer.errors import MedFormerError
-from server.run.coordinate import read_metrics
 from server.run.errors import FederationError, SuperLinkError
 from server.run.lock import at_work
+from server.run.metrics import Follower, Row
 
 log = logging.getLogger(__name__)
 
@@ -49,45 +49,29 @@ def follow(
         FederationError: The run failed, or was interrupted too often.
     """
     waits = waits or Waits()
-    rows, left = _Rows(folder, show), retries
+    rows, left = Follower(folder), retries
     while True:
-        before = rows.shown
+        before = rows.count
         try:
             submit()
         except MedFormerError as error:
-            first = left == retries and not rows.shown
+            first = left == retries and not rows.count
             # Waiting mends a SuperLink that still starts, but no run file that cannot be used.
             if left == retries == 0 or (first and not isinstance(error, SuperLinkError)):
                 raise
             reason = str(error)
         else:
-            reason = _watch(folder, rows, waits)
+            reason = _watch(folder, rows, show, waits)
         if not reason:
             return
-        left = (retries if rows.shown > before else left) - 1
+        left = (retries if rows.count > before else left) - 1
         if left < 0:
             raise FederationError(f"{folder}: {reason}. Submit it again to go on")
         log.warning("interrupted: %s; submitting again in %g s", reason, waits.pause)
         time.sleep(waits.pause)
 
 
-class _Rows:
-    """Shows each row of metrics.jsonl once."""
-
-    def __init__(self, folder: Path, show: Show) -> None:
-        self._folder = folder
-        self._show = show
-        self.shown = 0
-
-    def update(self) -> None:
-        """Show the rows that have come since the last call."""
-        rows = list(read_metrics(self._folder))
-        for row in rows[self.shown :]:
-            self._show(_line(row))
-        self.shown = len(rows)
-
-
-def _watch(folder: Path, rows: _Rows, waits: Waits) -> str:
+def _watch(folder: Path, rows: Follower, show: Show, waits: Waits) -> str:
     """Wait until a run ends.
 
     Returns:
@@ -99,7 +83,8 @@ def _watch(folder: Path, rows: _Rows, waits: Waits) -> str:
     while True:
         working = at_work(folder)  # before the outcome is read: it is written under the lock
         outcome = _outcome(folder)
-        rows.update()
+        for row in rows.new_rows():
+            show(_line(row))
         started = started or working
         if outcome is not None and not working:
             if outcome["kind"] not in ("", "RunInterrupted"):
@@ -124,7 +109,7 @@ def _outcome(folder: Path) -> dict[str, Any] | None:
     return found
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: Row) -> str:
     """Write a row of metrics.jsonl as a line of progress."""
     if row["event"] == "pretraining":
         return (

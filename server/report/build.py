@@ -12,8 +12,9 @@ from safetensors import safe_open
 
 from medformer.errors import MedFormerError
 from server.protocol.receipt import phase_fields
-from server.run.coordinate import CHECKPOINTS, LEDGERS, read_metrics
 from server.run.federation import Federation, PublicSite, load_federation
+from server.run.journal import CHECKPOINTS, LEDGERS
+from server.run.metrics import RoundRow, read_metrics
 
 SCHEMA_VERSION = 1
 PICTURES = "pictures.json"
@@ -53,7 +54,7 @@ class RunFiles:
     release: dict[str, Any]
     pictures: list[dict[str, Any]]
     baselines: list[dict[str, Any]]
-    rounds: list[dict[str, Any]]
+    rounds: list[RoundRow]
     """A row a trained round and site, the latest attempt; ordered by round, then site."""
     pretraining_seconds: float | None
     shared_parameters: int | None
@@ -137,8 +138,8 @@ def _load(folder: Path) -> RunFiles:
     if not receipts:
         raise ReportError(f"{folder}: no site took part, so there is nothing to report")
     rows = list(read_metrics(folder))
-    latest = {(r["round"], r["site"]): r for r in rows if r.get("event") == "round"}
-    public = [row["seconds"] for row in rows if row.get("event") == "pretraining"]
+    latest = {(r["round"], r["site"]): r for r in rows if r["event"] == "round"}
+    public = [row["seconds"] for row in rows if row["event"] == "pretraining"]
     return RunFiles(
         federation=load_federation(folder / "federation.json"),
         run=run,
@@ -225,10 +226,15 @@ def _work(name: str, phases: list[dict[str, Any]], files: RunFiles) -> dict[str,
     }
 
 
-def _training(row: dict[str, Any]) -> dict[str, Any]:
+def _training(row: RoundRow) -> dict[str, Any]:
     loss = row["exact_loss"]
-    kept = {name: row[name] for name in ("round", "phase", "site", "attempt")}
-    return {**kept, "exact_loss": loss if loss is not None and math.isfinite(loss) else None}
+    return {
+        "round": row["round"],
+        "phase": row["phase"],
+        "site": row["site"],
+        "attempt": row["attempt"],
+        "exact_loss": loss if loss is not None and math.isfinite(loss) else None,
+    }
 
 
 def _event(row: dict[str, Any]) -> dict[str, Any]:
@@ -258,7 +264,7 @@ def _shared_parameters(checkpoint: Path) -> int | None:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
 
 
-def _seconds(rounds: list[dict[str, Any]]) -> list[float]:
+def _seconds(rounds: list[RoundRow]) -> list[float]:
     by_round = {row["round"]: row["seconds"] for row in rounds}
     return [by_round[number] for number in sorted(by_round)]
 

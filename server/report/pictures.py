@@ -25,8 +25,8 @@ from medformer.library.explain import attention_map, inpainted
 from medformer.model import Medformer
 from server.report.build import PICTURES
 from server.run.checkpoints import load_state, write_atomically, write_json
-from server.run.coordinate import CHECKPOINTS
 from server.run.federation import Federation, load_federation
+from server.run.journal import CHECKPOINTS
 
 IMAGES = 3
 """Images of each kind."""

@@ -53,6 +53,36 @@ class Fleet(Protocol):
         ...
 
 
+def ask(
+    fleet: Fleet, requests: Mapping[str, Request], quorum: int | None, enough: int | None = None
+) -> tuple[dict[str, Answer], dict[str, str]]:
+    """Ask sites and tell answers from losses.
+
+    Args:
+        fleet: How sites are reached.
+        requests: Site -> what it is asked.
+        quorum: The federation's; None if a run cannot go on without one of its sites.
+        enough: Number of answers after which the others need not be waited for much longer.
+    Returns:
+        Answers by site, and the sites that were lost with the reason of each; both in the order of
+        names, on which the sum of the updates depends.
+    Raises:
+        RunInterrupted: Without a quorum: a site is gone, or cannot say what went wrong.
+    """
+    answers: dict[str, Answer] = {}
+    lost: dict[str, str] = {}
+    for name, answer in sorted(fleet.ask(requests, enough).items() if requests else ()):
+        if isinstance(answer, Lost):
+            lost[name] = answer.reason
+        elif isinstance(answer, Refusal) and answer.code == "internal-error":
+            lost[name] = answer.reason  # its process failed: it may work when it is asked again
+        else:
+            answers[name] = answer
+    if lost and quorum is None:
+        raise RunInterrupted("; ".join(f"{name}: {why}" for name, why in lost.items()))
+    return answers, lost
+
+
 class FlowerFleet:
     """Sites behind a Flower grid, whose node ids are random in every simulated run.
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from medformer.library.card import NO_DEVICE, ModelCard, Promise
 from medformer.library.model_file import Header, write
 from server.run.checkpoints import load_state
-from server.run.coordinate import CHECKPOINTS, RECEIPTS
 from server.run.errors import CheckpointError
 from server.run.federation import Federation, PublicSite, load_federation
+from server.run.journal import CHECKPOINTS, RECEIPTS
 
 MODEL = "model.safetensors"
 

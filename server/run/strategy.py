@@ -1,6 +1,6 @@
 """Partial averaging: each tensor over the sites that trained it. State is a value."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +9,7 @@ from medformer.averaging import running_mean
 from medformer.sharing import is_concept, is_local
 from server.protocol import Phase, Tensors, TrainAnswer
 from server.run.errors import UpdateRefused
-from server.run.federation import ServerRate
+from server.run.federation import Federation, ServerRate
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,42 @@ class State:
     def final(self) -> Tensors:
         """The averaged tensors where there are any, else the last ones."""
         return self.average or self.shared
+
+
+Collect = Callable[[State], Mapping[str, Tensors]]
+"""Has sites train the round after a state; returns site name -> its checked tensors."""
+
+
+def advance(
+    state: State,
+    federation: Federation,
+    collect: Collect,
+    weights: Mapping[str, float] | None = None,
+) -> State:
+    """Train one round; the order of average, training and step is fixed here alone.
+
+    Args:
+        state: The state after the round before.
+        federation: Schedule, momentum and learning rate.
+        collect: Has the sites train.
+        weights: Site name -> its weight in the average; the declared ones if left out.
+    Returns:
+        The state after the round.
+    """
+    schedule, number = federation.schedule, state.round + 1
+    if schedule.starts_from_average(number):
+        state = state.from_average()
+    updates = collect(state)
+    if not schedule.phase_of(number).sends:
+        return state.unchanged()
+    return apply(
+        state,
+        updates,
+        {site.name: site.weight for site in federation.sites} if weights is None else weights,
+        momentum=federation.server_momentum,
+        learning_rate=federation.server_learning_rate,
+        averages=schedule.averages(number),
+    )
 
 
 def check_update(

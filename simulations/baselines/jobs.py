@@ -20,9 +20,10 @@ from client.simulated import simulated_guard
 from client.site import Site
 from server.protocol import Answer, Hello, HelloAnswer, Request, Schedule
 from server.run.checkpoints import load_state, write_json
-from server.run.coordinate import CHECKPOINTS, Run
+from server.run.coordinate import Run
 from server.run.federation import Federation
 from server.run.fleet import Lost
+from server.run.journal import CHECKPOINTS
 from simulations.baselines.plain import PlainSite
 from simulations.baselines.pool import each_done
 from simulations.run_folder import Prepared, load_prepared, public_sites

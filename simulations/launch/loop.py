@@ -19,8 +19,9 @@ import torch
 from client.simulated import open_guard
 from server.protocol import INTERNAL_ERROR, Answer, Hello, HelloAnswer, Refusal, Request, Tensors
 from server.run.checkpoints import load_state
-from server.run.coordinate import CHECKPOINTS, Run, outcome
+from server.run.coordinate import Run
 from server.run.fleet import Lost
+from server.run.journal import CHECKPOINTS, outcome
 from simulations.board import board
 from simulations.launch.fresh import context, worker_setup
 from simulations.launch.steps import public_start

@@ -1,7 +1,6 @@
 """The public start of a federation: random tensors, or pre-training on public images."""
 
 import hashlib
-import json
 import logging
 import os
 import time
@@ -16,6 +15,7 @@ from client.data import medmnist, npz
 from medformer.config import PRESETS, ModelConfig, Task
 from server.protocol import Tensors
 from server.run.federation import Federation, Pretraining
+from server.run.metrics import append_row
 from server.run.pretraining import (
     REVISION,
     PublicSet,
@@ -49,15 +49,16 @@ def start_of(federation: Federation, folder: Path, data_root: Path | None) -> Te
     began = time.monotonic()
 
     def progress(step: int, steps: int, loss: float) -> None:
-        row = {
-            "event": "pretraining",
-            "step": step,
-            "steps": steps,
-            "public_loss": loss,
-            "seconds": round(time.monotonic() - began, 3),
-        }
-        with open(folder / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_row(
+            folder,
+            {
+                "event": "pretraining",
+                "step": step,
+                "steps": steps,
+                "public_loss": loss,
+                "seconds": round(time.monotonic() - began, 3),
+            },
+        )
 
     return public_start(federation, data_root, pretrained.cache_folder(), progress)
 

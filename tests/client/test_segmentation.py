@@ -76,7 +76,7 @@ def test_a_site_trains_both_tasks_under_dp_and_keeps_both_heads(
 
     assert not [name for name in state.shared if name.startswith("output.heads.")]
     assert not np.array_equal(state.shared["output.key.weight"], start["output.key.weight"])
-    kept = Store(tmp_path / "north", run.run_id).get_state(4)
+    kept = Store(tmp_path / "north", run.journal.run_id).get_state(4)
     assert kept is not None
     for head in ("output.heads.lesion.weight", "output.heads.outline.2d-3.out.weight"):
         assert kept.parameters[head].any()  # both start at zero

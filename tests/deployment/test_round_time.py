@@ -14,7 +14,7 @@ import pytest
 from server.consortium.bundle import APP_ID, VERSION
 from server.consortium.hub import sign, signer_of
 from server.protocol import key_id
-from server.run.coordinate import read_metrics
+from server.run.metrics import read_metrics
 from tests.deployment.conftest import SITES, Consortium
 from tests.helpers.patience import waited
 from tests.helpers.sources import ROOT

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from client.ledger import export as ledger_file
-from server.run.coordinate import read_metrics
+from server.run.metrics import read_metrics
 from tests.deployment.conftest import SITES, Consortium
 from tests.helpers.patience import PATIENCE, waited
 

@@ -28,11 +28,13 @@ from server.protocol import (
 )
 from server.report.build import build
 from server.run.checkpoints import write_json
-from server.run.coordinate import Run, outcome, read_metrics
+from server.run.coordinate import Run
 from server.run.errors import FederationError, RunInterrupted
 from server.run.federation import Federation, PublicSite
 from server.run.fleet import Lost
 from server.run.fleet import _read as read_reply
+from server.run.journal import outcome
+from server.run.metrics import read_metrics
 from server.run.pretraining import initial_shared
 from server.run.strategy import State
 from simulations.baselines.jobs import LocalFleet
@@ -88,7 +90,8 @@ def execute(
     ) -> tuple[Run, State]:
         fleet = HarmedFleet({s.name: open_guard(s) for s in sites}, harm)
         chosen = federation.model_copy(update={"quorum": quorum})
-        run = Run(fleet, chosen, folder, evaluate=True, **settings)
+        quick = {"approval_poll": 0.01, "retry_pause": 0.01}
+        run = Run(fleet, chosen, folder, evaluate=True, **quick, **settings)
         return run, run.execute(lambda: initial_shared(CONFIG, 0))
 
     return execute_
@@ -107,7 +110,7 @@ def test_a_run_trains_every_round_and_writes_what_the_report_needs(execute, tmp_
     assert {(r["site"], r["metric"]) for r in summary["results"]} == {
         (s, m) for s in ("north", "south") for m in ("auc", "accuracy")
     }
-    assert run.receipts["north"]["epsilon"] <= 8
+    assert run.journal.receipts["north"]["epsilon"] <= 8
 
 
 def test_volumes_and_images_train_one_encoder(
@@ -185,7 +188,7 @@ def test_a_lost_site_interrupts_and_resume_retrains_from_the_spares(execute, tmp
     assert attempts["south"] == [(1, 0), (2, 0), (3, 0)]
     again = [r for r in ledger_rows(tmp_path / "north") if r["kind"] == "reservation"]
     assert again == reserved
-    assert run.run_id == reserved[0]["run_id"]
+    assert run.journal.run_id == reserved[0]["run_id"]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +215,7 @@ def test_a_site_that_never_answers_well_does_not_hold_up_the_others(
     assert state.round == 3
     attempts = 1 + schedule.spare_rounds if isinstance(said, Refusal) else 1
     assert asked == 3 * attempts
-    events = [e for e in run.events if e["site"] == "south"]
+    events = [e for e in run.journal.events if e["site"] == "south"]
     assert [(e["round"], e["text"]) for e in events] == [(n, text) for n in (1, 2, 3)]
 
 
@@ -227,7 +230,7 @@ def test_an_update_with_a_local_tensor_is_refused_and_reported(execute, leak: st
 
     run, state = execute(harm)
     assert state.round == 3
-    refused = [e for e in run.events if e["kind"] == "refused-update"]
+    refused = [e for e in run.journal.events if e["kind"] == "refused-update"]
     assert [e["round"] for e in refused] == [1, 2, 3]
     assert all(leak in e["text"] and e["site"] == "south" for e in refused)
 
@@ -257,7 +260,7 @@ def test_a_refusal_ends_that_sites_part_not_the_run(execute):
 
     run, state = execute(refuse)
     assert state.round == 3
-    assert run.out == {"south": "policy: not here"}
+    assert run.journal.excluded == {"south": "policy: not here"}
 
 
 def test_a_site_that_puts_an_old_ledger_back_is_out_of_the_run(execute, tmp_path: Path):
@@ -278,19 +281,19 @@ def test_a_site_that_puts_an_old_ledger_back_is_out_of_the_run(execute, tmp_path
 
     run, state = execute(rollback)
     assert state.round == 3
-    assert "an old copy was put back" in run.out["north"]
-    assert set(run.ledgers) == {"north", "south"}
-    assert json.loads((tmp_path / "run" / "ledgers.json").read_text()) == run.ledgers
-    assert run.ledgers["south"] in [row.hash for row in ledger_file.read(tmp_path / "south")]
-    assert run.ledgers["north"] not in [row.hash for row in ledger_file.read(north)]
+    assert "an old copy was put back" in run.journal.excluded["north"]
+    assert set(run.journal.ledgers) == {"north", "south"}
+    assert json.loads((tmp_path / "run" / "ledgers.json").read_text()) == run.journal.ledgers
+    hashes = {s: [row.hash for row in ledger_file.read(tmp_path / s)] for s in ("north", "south")}
+    assert run.journal.ledgers["south"] in hashes["south"]
+    assert run.journal.ledgers["north"] not in hashes["north"]
 
 
 @pytest.mark.parametrize(("patience", "joins"), [(60, True), (0, False)])
 def test_a_site_whose_people_have_to_say_yes_is_waited_for(
-    execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float, joins: bool
+    execute, tmp_path: Path, patience: float, joins: bool
 ):
     """As long as the coordinator has patience; the others are asked once."""
-    monkeypatch.setattr("server.run.coordinate.APPROVAL_POLL", 0.01)
     asked: list[str] = []
 
     def slow(name: str, request: Request, answer: Answer) -> Answer:
@@ -304,8 +307,8 @@ def test_a_site_whose_people_have_to_say_yes_is_waited_for(
     assert state.round == 3
     assert asked.count("north") == 1
     assert asked.count("south") == (4 if joins else 1)
-    assert ("south" in run.receipts) == joins
-    assert ("south" in run.out) != joins
+    assert ("south" in run.journal.receipts) == joins
+    assert ("south" in run.journal.excluded) != joins
 
 
 def refused(code: RefusalCode, name: str) -> Refusal:
@@ -317,13 +320,7 @@ def attempts(folder: Path) -> list[tuple[int, int]]:
     return [(r["round"], r["attempt"]) for r in rows if r["kind"] == "attempt"]
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.run.coordinate.RETRY_PAUSE", 0.01)
-    monkeypatch.setattr("server.run.coordinate.APPROVAL_POLL", 0.01)
-
-
-def test_a_quorum_goes_on_without_a_site_that_is_lost(execute, tmp_path: Path, quick: None):
+def test_a_quorum_goes_on_without_a_site_that_is_lost(execute, tmp_path: Path):
     """It is asked once more, is absent in that round and back in the next, at no further cost."""
     asked: list[int] = []
 
@@ -336,7 +333,7 @@ def test_a_quorum_goes_on_without_a_site_that_is_lost(execute, tmp_path: Path, q
     run, state = execute(lose, quorum=1)
     assert state.round == 3
     assert asked == [1, 2, 2, 3]
-    assert [(e["round"], e["site"], e["kind"], e["text"]) for e in run.events] == [
+    assert [(e["round"], e["site"], e["kind"], e["text"]) for e in run.journal.events] == [
         (2, "south", "absent", "killed")
     ]
     rows = [r for r in read_metrics(tmp_path / "run") if r["event"] == "round"]
@@ -344,9 +341,7 @@ def test_a_quorum_goes_on_without_a_site_that_is_lost(execute, tmp_path: Path, q
     assert attempts(tmp_path / "south") == [(1, 0), (2, 0), (3, 0)]
 
 
-def test_a_process_that_dies_once_is_asked_again_within_the_round(
-    execute, tmp_path: Path, quick: None
-):
+def test_a_process_that_dies_once_is_asked_again_within_the_round(execute, tmp_path: Path):
     """Its answer was on the disk: the same bytes, free."""
     lost: list[int] = []
 
@@ -357,13 +352,11 @@ def test_a_process_that_dies_once_is_asked_again_within_the_round(
         return answer
 
     run, state = execute(lose, quorum=2)
-    assert (state.round, lost, run.events) == (3, [1, 2, 3], [])
+    assert (state.round, lost, run.journal.events) == (3, [1, 2, 3], [])
     assert attempts(tmp_path / "south") == [(1, 0), (2, 0), (3, 0)]
 
 
-def test_too_few_for_a_quorum_interrupt_the_run_at_the_deadline(
-    execute, tmp_path: Path, quick: None
-):
+def test_too_few_for_a_quorum_interrupt_the_run_at_the_deadline(execute, tmp_path: Path):
     """Both have to; after the deadline the checkpoint of the round before stands, and submitting
     the run again ends it."""
 
@@ -379,7 +372,7 @@ def test_too_few_for_a_quorum_interrupt_the_run_at_the_deadline(
 
 
 def test_a_site_that_was_away_joins_later_and_reserves_the_whole_run(
-    execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+    execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Its node dials in after round 1. What it reserves does not depend on when."""
     original = LocalFleet.hello
@@ -394,8 +387,10 @@ def test_a_site_that_was_away_joins_later_and_reserves_the_whole_run(
     run, state = execute(quorum=1)
     assert state.round == 3
     assert attempts(tmp_path / "south") == [(2, 0), (3, 0)]
-    assert [(e["round"], e["site"], e["kind"]) for e in run.events] == [(2, "south", "joined")]
-    assert run.receipts["south"]["epsilon"] == run.receipts["north"]["epsilon"]
+    assert [(e["round"], e["site"], e["kind"]) for e in run.journal.events] == [
+        (2, "south", "joined")
+    ]
+    assert run.journal.receipts["south"]["epsilon"] == run.journal.receipts["north"]["epsilon"]
     assert len(calls) == 3
 
 
@@ -411,7 +406,7 @@ def test_a_site_that_is_away_after_a_resume_stays_in_the_receipts(
     monkeypatch.setattr(LocalFleet, "hello", lambda self, r: {"north": original(self, r)["north"]})
     run, state = execute(quorum=1)
     assert state.round == 3
-    assert set(run.receipts) == {"north"}
+    assert set(run.journal.receipts) == {"north"}
     assert json.loads((folder / "receipts.json").read_text()) == before
     write_json(folder / "federation.json", run.federation.model_dump(mode="json"))
     report = build(folder, simulation=True, generated_at="now")
@@ -443,7 +438,7 @@ def test_a_quorum_that_refusals_make_impossible_ends_the_run(execute):
         execute(refuse, quorum=2)
 
 
-def test_a_spent_site_is_out_and_a_closed_one_is_waited_for(execute, tmp_path: Path, quick: None):
+def test_a_spent_site_is_out_and_a_closed_one_is_waited_for(execute, tmp_path: Path):
     """`budget-exhausted` in a round ends the site's part; `closed-now` is asked until it opens."""
     asked: list[str] = []
 
@@ -457,14 +452,12 @@ def test_a_spent_site_is_out_and_a_closed_one_is_waited_for(execute, tmp_path: P
 
     run, state = execute(refuse, quorum=1, approval_wait=60)
     assert state.round == 3
-    assert run.out == {"south": "budget-exhausted: no"}
+    assert run.journal.excluded == {"south": "budget-exhausted: no"}
     assert len(asked) == 2  # a quorum had answered, so that it was asked once more, not waited for
     asked.clear()
 
 
-def test_a_round_without_a_quorum_waits_until_a_closed_site_opens(
-    execute, tmp_path: Path, quick: None
-):
+def test_a_round_without_a_quorum_waits_until_a_closed_site_opens(execute, tmp_path: Path):
     """Both are needed: the round takes as long as it takes, within the patience of the run."""
     asked: list[str] = []
 
@@ -475,7 +468,7 @@ def test_a_round_without_a_quorum_waits_until_a_closed_site_opens(
         return answer
 
     run, state = execute(refuse, quorum=2, approval_wait=60, deadline=0)
-    assert (state.round, len(asked), run.events) == (3, 6, [])
+    assert (state.round, len(asked), run.journal.events) == (3, 6, [])
 
 
 def test_sites_that_all_refuse_are_named(execute):
@@ -547,8 +540,8 @@ def test_a_site_without_a_readable_receipt_takes_no_part(execute, receipt: str):
 
     run, state = execute(harm)
     assert state.round == 3
-    assert set(run.receipts) == {"north"}
-    assert run.out["south"] == "bad-request: it is no receipt of a plan"
+    assert set(run.journal.receipts) == {"north"}
+    assert run.journal.excluded["south"] == "bad-request: it is no receipt of a plan"
 
 
 def test_an_update_in_another_sites_name_is_refused(execute):
@@ -560,7 +553,7 @@ def test_an_update_in_another_sites_name_is_refused(execute):
         return replace(answer, **({"site": "north"} if answer.round == 1 else {"attempt": 7}))
 
     run, _ = execute(harm)
-    texts = [e["text"] for e in run.events if e["kind"] == "refused-update"]
+    texts = [e["text"] for e in run.journal.events if e["kind"] == "refused-update"]
     assert texts == [
         "the update says that it is of 'north'",
         *2 * ["the update is of attempt 7, not 0"],

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from server.protocol import SIMULATED_SITES
-from server.run.coordinate import read_metrics
+from server.run.metrics import read_metrics
 from simulations.launch.orphans import TOKEN
 from tests.helpers.patience import PATIENCE, waited
 

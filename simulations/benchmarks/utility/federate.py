@@ -20,7 +20,7 @@ from client.training import as_torch, site_model, trained_names
 from medformer.errors import ConfigError
 from medformer.model import Medformer
 from server.protocol import Schedule, Tensors
-from server.run.strategy import State, apply
+from server.run.strategy import State, advance
 from simulations.baselines.plain import PlainMethod
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings import Group
@@ -99,24 +99,15 @@ def train(
         for name, member in members.items()
     }
     state = State(0, start, {}, {})
-    for number in range(1, schedule.rounds + 1):
-        phase = schedule.phase_of(number)
-        state = state.from_average() if schedule.starts_from_average(number) else state
-        updates = {
-            name: member.round(state.shared, schedule, number, seed)
+
+    def collect(state: State) -> dict[str, Tensors]:
+        return {
+            name: member.round(state.shared, schedule, state.round + 1, seed)
             for name, member in members.items()
         }
-        if not phase.sends:
-            state = state.unchanged()
-            continue
-        state = apply(
-            state,
-            updates,
-            weights,
-            momentum=federation.server_momentum,
-            learning_rate=federation.server_learning_rate,
-            averages=schedule.averages(number),
-        )
+
+    for _ in range(schedule.rounds):
+        state = advance(state, federation, collect, weights)
     return {name: member.final(state.final()) for name, member in members.items()}
 
 

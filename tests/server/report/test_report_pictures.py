@@ -12,8 +12,8 @@ from medformer.config import ModelConfig
 from server.protocol import Phase, Schedule
 from server.report.pictures import draw_pictures
 from server.run.checkpoints import save_state
-from server.run.coordinate import CHECKPOINTS
 from server.run.federation import Federation, PublicSite
+from server.run.journal import CHECKPOINTS
 from server.run.pretraining import initial_shared
 from server.run.strategy import State
 from tests.conftest import CELLS, CHEST, CONFIG

@@ -18,7 +18,8 @@ from medformer.library.card import ModelCard, Promise
 from medformer.library.model_file import read, read_header
 from medformer.sharing import is_concept, is_local
 from server.run.checkpoints import load_state
-from server.run.coordinate import CHECKPOINTS, Run
+from server.run.coordinate import Run
+from server.run.journal import CHECKPOINTS
 from server.run.model_file import write_model
 from server.run.pretraining import initial_shared
 from server.run.strategy import State

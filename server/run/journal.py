@@ -1,0 +1,178 @@
+"""What a run writes into its folder: who it is, what it costs, what happened and how it ended."""
+
+import json
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medformer.errors import one_line
+from server.protocol import Refusal, source_hash
+from server.protocol.receipt import epsilon_so_far
+from server.run.checkpoints import write_json
+from server.run.errors import FederationError
+from server.run.metrics import EVENTS, EventKind, Row, append_row, end_last_line, read_metrics
+
+log = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints in a run folder (`server.run.checkpoints`)."""
+RUN = "run.json"
+LEDGERS = "ledgers.json"
+"""Site -> hash of the newest row of its ledger that it reported."""
+RECEIPTS = "receipts.json"
+"""Site -> what the run may cost its patients (`server.protocol.receipt`)."""
+SUMMARY = "summary.json"
+OUTCOME = "outcome.json"
+
+
+@dataclass
+class Journal:
+    """Everything that the coordinator of a run has to remember, on the disk as soon as it is known.
+
+    Args:
+        folder: The run folder.
+        on_row: Called with every row of metrics.jsonl, for example to draw it.
+    """
+
+    folder: Path
+    on_row: Callable[[Row], None] = lambda row: None
+    run_id: str = ""
+    """Identifies the run in the sites' ledgers; kept across `--resume`."""
+    receipts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Receipts of the sites that take part now."""
+    ledgers: dict[str, str] = field(default_factory=dict)
+    """Site -> hash of the newest row of its ledger that it reported."""
+    excluded: dict[str, str] = field(default_factory=dict)
+    """Sites that are no longer asked, and why."""
+    events: list[dict[str, Any]] = field(default_factory=list)
+    """Refusals, refused updates, absences and late joins of this submission."""
+    _earlier: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Receipts of earlier submissions of this run. What was reserved stays reserved, also at a site
+    that is away now, and the report has to show it."""
+    _repeated: set[str] = field(default_factory=set)
+    """Sites that trained a round more than once."""
+
+    def open(self) -> None:
+        """Start a run, or read what an earlier submission of it wrote.
+
+        Raises:
+            FederationError: The run was started with other sources.
+        """
+        path = self.folder / RUN
+        if not path.exists():
+            self.run_id = uuid.uuid4().hex
+            write_json(path, {"run_id": self.run_id, "source_hash": source_hash()})
+            return
+        end_last_line(self.folder)
+        known = json.loads(path.read_text())
+        self.run_id = known["run_id"]
+        self.ledgers = self._read(LEDGERS)
+        self._earlier = self._read(RECEIPTS)
+        rounds = (row for row in read_metrics(self.folder) if row["event"] == "round")
+        self._repeated = {row["site"] for row in rounds if row["attempt"]}
+        # Other code may average, charge or check otherwise than the rounds before.
+        if known["source_hash"] != source_hash():
+            raise FederationError(
+                f"{path}: this run was started with other sources; resume it with those, or "
+                "start again with --overwrite"
+            )
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def append(self, row: Row) -> None:
+        """Write a row of metrics.jsonl and show it to `on_row`."""
+        append_row(self.folder, row)
+        self.on_row(row)
+
+    def note(self, number: int, site: str, kind: EventKind, text: str) -> None:
+        """Write an event of a round; 0 is before the first."""
+        text = one_line(text)  # a site wrote it, and it goes into a log
+        log.warning("round %d, site %s: %s: %s", number, site, kind, text)
+        self.events.append({"round": number, "site": site, "kind": kind, "text": text})
+        self.append({"event": kind, "round": number, "site": site, "text": text})
+
+    def exclude(self, site: str, refusal: Refusal, number: int) -> None:
+        """Ask a site no more in this run."""
+        self.excluded[site] = f"{refusal.code}: {refusal.reason}"
+        self.note(number, site, "refusal", self.excluded[site])
+
+    def damaged(self, number: int) -> None:
+        """Write that a checkpoint was passed over."""
+        text = f"the checkpoint of round {number} is damaged: training goes on from the one before"
+        self.append({"event": "checkpoint-damaged", "round": number, "site": "", "text": text})
+
+    def trained(
+        self,
+        number: int,
+        rounds: int,
+        phase: str,
+        attempts: Mapping[str, int],
+        losses: Mapping[str, float | None],
+        seconds: float,
+    ) -> None:
+        """Write a row for each site whose update of a round was accepted.
+
+        Args:
+            number: The round.
+            rounds: Planned rounds of the run.
+            phase: Name of the round's phase.
+            attempts: Site -> last attempt that it was asked for, refused updates included.
+            losses: Site -> exact loss, for the sites whose update was accepted.
+            seconds: Duration of the round.
+        """
+        self._repeated |= {site for site, attempt in attempts.items() if attempt}
+        for site in sorted(losses):
+            self.append(
+                {
+                    "event": "round",
+                    "round": number,
+                    "rounds": rounds,
+                    "phase": phase,
+                    "site": site,
+                    "attempt": attempts[site],
+                    "exact_loss": losses[site],
+                    "epsilon_progress": epsilon_so_far(
+                        self.receipts[site], number, site in self._repeated
+                    ),
+                    "seconds": round(seconds, 3),
+                }
+            )
+
+    def save_receipts(self) -> None:
+        """Write the receipts of this and of earlier submissions."""
+        write_json(self.folder / RECEIPTS, {**self._earlier, **self.receipts})
+
+    def save_ledgers(self) -> None:
+        """Write the newest ledger rows that sites reported."""
+        write_json(self.folder / LEDGERS, self.ledgers)
+
+    def summarise(self, rounds: int, results: list[dict[str, Any]]) -> None:
+        """Write the summary of a finished run, with the events of all its submissions."""
+        events = [row for row in read_metrics(self.folder) if row["event"] in EVENTS]
+        summary = {
+            "run_id": self.run_id,
+            "rounds": rounds,
+            "excluded": self.excluded,
+            "events": events or self.events,
+            "results": results,
+        }
+        write_json(self.folder / SUMMARY, summary)
+
+
+@contextmanager
+def outcome(folder: Path) -> Iterator[None]:
+    """Write outcome.json last: `done`, or `failed` with the sentence that says why."""
+    path = folder / OUTCOME
+    path.unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        write_json(path, {"outcome": "failed", "reason": f"{error}", "kind": type(error).__name__})
+        raise
+    write_json(path, {"outcome": "done", "reason": "", "kind": ""})
