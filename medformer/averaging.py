@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 
 class Array(Protocol):
-    """What numpy arrays and torch tensors have in common."""
+    """The arithmetic that NumPy arrays and torch tensors share."""
 
     def __add__(self, other: Any, /) -> Any: ...
 

@@ -12,7 +12,7 @@ class Action:
     name: str
     """The word that is typed after the command."""
     help: str
-    """What the action does, in a line without a full stop."""
+    """A line of help without a full stop, such as `list the withdrawn records`."""
     example: str
     """Arguments of a command line that shows its use, from the command's name on."""
     configure: Callable[[argparse.ArgumentParser], None]

@@ -1,4 +1,4 @@
-"""What is wrong with a certificate that a server shows, in words for those who can mend it."""
+"""Checks the certificate that a server shows, and explains what is wrong with it."""
 
 import ipaddress
 from datetime import UTC, datetime
@@ -16,15 +16,16 @@ class CertificateError(MedFormerError):
 def check_certificate(
     certificate: bytes, authority: bytes, host: str, now: datetime | None = None
 ) -> None:
-    """Whether a server's certificate is what a hospital expects, and if not, why.
+    """Check that a server's certificate is the one that a hospital expects.
 
     Args:
-        certificate: PEM, as the server showed it.
-        authority: PEM, as the start-up kit holds it.
-        host: What was dialled.
+        certificate: The server's certificate, PEM.
+        authority: The certificate of the consortium's authority, from the start-up kit, PEM.
+        host: The name or IP address that was dialled.
+        now: Time of the check; the clock of this machine if None.
     Raises:
-        CertificateError: One sentence with a remedy: a foreign authority, a wrong name, expired,
-            not valid yet (or this machine's clock is off).
+        CertificateError: It comes from another authority, has another name, is expired or not
+            valid yet (or this machine's clock is wrong). The text says what to do.
     """
     try:
         shown = x509.load_pem_x509_certificate(certificate)
@@ -36,7 +37,8 @@ def check_certificate(
     except (InvalidSignature, ValueError, TypeError) as error:
         raise CertificateError(
             f"the server's certificate was made by {shown.issuer.rfc4514_string()!r}, not by this "
-            "consortium's authority: use the newest start-up kit, or somebody listens in between"
+            "consortium's authority: use the newest start-up kit. If this is the newest, "
+            "an attacker may be intercepting the connection"
         ) from error
     now = now or datetime.now(UTC)
     if now > shown.not_valid_after_utc:
@@ -52,9 +54,9 @@ def check_certificate(
     try:
         names = list(shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
-        names = []
+        names = []  # a certificate without names fits no host
     if _name(host) not in names:
-        known_hosts = ", ".join(str(n.value) for n in names) or "nobody"
+        known_hosts = ", ".join(str(n.value) for n in names) or "no host"
         raise CertificateError(
             f"the server's certificate is for {known_hosts}, but {host} was dialled: dial one of "
             "them, or add the host to consortium.yaml and provision again"

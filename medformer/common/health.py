@@ -1,4 +1,4 @@
-"""Asks a gRPC health service on this machine whether it serves."""
+"""Asks a gRPC health service on this machine whether it is serving."""
 
 from collections.abc import Mapping
 
@@ -6,27 +6,27 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 NO_PROXY = (("grpc.enable_http_proxy", 0),)
-"""gRPC would ask a proxy of the environment for 127.0.0.1, too."""
+"""Otherwise gRPC would use a proxy from the environment for 127.0.0.1, too."""
 SERVING, SILENT = "serving", "does not answer"
 SUPERLINK = "superlink"
-"""Service of a SuperNode's health page: whether the server takes its heartbeats."""
+"""Service of a SuperNode's health page that reports whether the server takes its heartbeats."""
 WORDS: Mapping[grpc.StatusCode, str] = {
     grpc.StatusCode.UNAVAILABLE: SILENT,
     grpc.StatusCode.DEADLINE_EXCEEDED: f"{SILENT} in time",
-    grpc.StatusCode.RESOURCE_EXHAUSTED: "is up, but too busy to say more",
-    grpc.StatusCode.UNIMPLEMENTED: "is something else: it has no health page",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "is up, but too busy to answer",
+    grpc.StatusCode.UNIMPLEMENTED: "is another program: it has no health page",
     grpc.StatusCode.NOT_FOUND: "is another version: its health page does not know the question",
     grpc.StatusCode.CANCELLED: "was ending while it was asked",
 }
 
 
 def ask(address: str, timeout: float, service: str = "") -> str:
-    """`serving`, `not serving`, or in words why there is no answer, with the code of gRPC.
+    """Return `serving`, `not serving`, or why there is no answer, with the code of gRPC.
 
     Args:
-        address: Without TLS: a Unix socket, or a port of the loopback address.
+        address: A Unix socket or a port of the loopback address; the connection has no TLS.
         timeout: Seconds.
-        service: Part that is asked after; the whole if left out.
+        service: The part of the process to ask about; all of it if left out.
     """
     with grpc.insecure_channel(address, options=NO_PROXY) as channel:
         try:

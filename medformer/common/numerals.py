@@ -1,4 +1,4 @@
-"""What somebody may have meant who wrote something else than a number where one is wanted."""
+"""Suggests the right spelling of a number in a file of settings."""
 
 import math
 import re
@@ -8,16 +8,19 @@ from collections.abc import Callable
 MIB = {"kib": 2**-10, "kb": 2**-10, "mib": 1, "mb": 1, "gib": 2**10, "gb": 2**10}
 """Units of memory -> MiB, in which settings count it."""
 THOUSANDS = {"k": 1e3, "tsd": 1e3, "thousand": 1e3, "mio": 1e6, "million": 1e6}
-"""Words that multiply."""
+"""Words that multiply a number."""
 BASES = {"b": 2, "o": 8, "x": 16}
 """Letter after 0 -> base of the digits."""
 
 
 def suggestion(given: object) -> str:
-    """The right spelling of a number, as the end of a sentence; empty if nobody can tell.
+    """Return the right spelling of a number, as the end of a sentence; empty if it is unclear.
+
+    >>> suggestion("1,5")
+    ': write 1.5, with a point'
 
     Args:
-        given: What came where a number is wanted.
+        given: The value that came where a number is wanted.
     """
     if isinstance(given, float) and not math.isfinite(given):
         return ": it must be finite"
@@ -37,9 +40,15 @@ def suggestion(given: object) -> str:
 
 
 def grouped(written: str) -> str:
-    """What a whole number written as `1.000` may mean, as the end of a sentence; else empty.
+    """Return both meanings of a whole number written as `1.000`, as the end of a sentence.
 
-    It is a thousand where a comma divides decimals, and one where a point does.
+    It is a thousand in languages with a decimal comma, and one in those with a decimal point.
+
+    >>> grouped("1.000")
+    ': write 1, or 1000, without a separator'
+
+    Args:
+        written: The text in the file; the result is empty if it is not of this form.
     """
     if not (found := re.fullmatch(r"([-+]?[0-9]{1,3})\.([0-9]{3})", written)):
         return ""
@@ -98,7 +107,7 @@ SHAPES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"([-+]?)0+([0-9]+\.[0-9]*)", lambda m: f"write {m[1]}{m[2]}, without zeros in front"),
     (rf"{DECIMAL}|0x[0-9a-f]+|0o[0-7]+", lambda m: f"write {m[0]}, without quotes"),
     (r"([-+]?)0b([01]+)", lambda m: f"write {m[1]}{int(m[2], 2)}"),
-    (r"0([box]).*", lambda m: f"these are no digits in base {BASES[m[1].lower()]}"),
+    (r"0([box]).*", lambda m: f"these are not digits in base {BASES[m[1].lower()]}"),
     (r"[-+]?[0-9][0-9_.]*_[0-9_.]*(?:e[-+]?[0-9]+)?",
      lambda m: f"write {m[0].replace('_', '')}, without separators"),
     (rf"[-+]?[0-9]{{1,3}}(?:{GAP}[0-9]{{3}})+", _separators),
@@ -117,4 +126,4 @@ SHAPES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"[-+]?\.?(?:inf|infinity)|\.?nan", lambda m: "it must be finite"),
     (r"yes|no|on|off|true|false|y|n", lambda m: "that word is for switches"),
 )  # fmt: skip
-"""How numbers are written elsewhere, and what to write here."""
+"""Patterns of numbers as they are written elsewhere -> advice on what to write here."""

@@ -1,6 +1,7 @@
-"""What the pages that people read have in common: their style, and plots inside them as SVG.
+"""The style of all HTML pages, and plots inside them as SVG.
 
-Strings, because only sources travel in an app bundle. Loads matplotlib when a plot is drawn.
+The style is a string, because an app bundle holds only sources. Matplotlib is loaded when a plot is
+drawn.
 """
 
 import html
@@ -27,7 +28,7 @@ PLOTS: dict[Any, Any] = {
     "legend.labelspacing": 0.4,
     "lines.linewidth": 1.6,
 }
-"""Settings of matplotlib."""
+"""Settings of matplotlib for all plots."""
 
 STYLE = """
 :root { --ink: #0f172a; --soft: #475569; --line: #d5dce6; --accent: #0b5fa5; --earlier: #64748b;
@@ -99,16 +100,17 @@ figcaption { color: var(--soft); font-size: 13.5px; max-width: 106ch; margin-top
 
 
 def inline(figure: Any, name: str, label: str) -> str:
-    """A figure as SVG inside a page, the same bytes for the same figure.
+    """Return a figure as SVG for a page; the same figure gives the same bytes.
 
     Args:
-        name: The plot's own on its page; begins the ids inside.
-        label: A text for those who cannot see it.
+        figure: A matplotlib figure.
+        name: Name of the plot, unique on its page; prefixes the ids inside.
+        label: Description for readers who cannot see it.
     """
     import matplotlib as mpl
 
     buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
+    with mpl.rc_context({"svg.hashsalt": name}):  # else ids are random
         figure.savefig(
             buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )

@@ -1,4 +1,4 @@
-"""Child processes that end with whoever started them."""
+"""Starts child processes that end with their parent, and supervises them."""
 
 import ctypes
 import logging
@@ -22,27 +22,31 @@ PR_SET_PDEATHSIG = 1
 BACKOFF = (1.0, 2.0, 5.0, 10.0, 20.0)
 """Seconds before a process that ended is started again, longer each time."""
 SETTLED = 300.0
-"""Seconds after which a process counts as well again."""
+"""Seconds after which a process counts as healthy again, so that its next restart is quick."""
 KEEP_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
     "MALLOC_TOP_PAD_": str(2**26),
 }
 """Environment of a process that trains: glibc then keeps freed memory instead of asking for the
-same pages at every step, which costs a fifth of the time (docs/results/dp_step.json). Others ignore
-it."""
+same pages at every step, which costs a fifth of the time (docs/results/dp_step.json). Other C
+libraries ignore it."""
+# Loaded here, because nothing may be loaded between fork and exec.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def start(
     command: Sequence[str], log: Path, environment: Mapping[str, str], **more: Any
 ) -> "subprocess.Popen[bytes]":
-    """Start a process in a group of its own, whose output is appended to a file.
+    """Start a process in a separate process group, and append its output to a file.
 
     On Linux it gets SIGTERM when the thread that started it ends, also by kill -9: nothing is left
     behind that holds a port or a lock.
 
     Args:
+        command: Program and arguments.
+        log: File for its output; its folder is made if it is missing.
+        environment: All variables of its environment.
         more: Further arguments of `subprocess.Popen`.
     """
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -54,36 +58,46 @@ def start(
 
 
 def end(processes: Iterable["subprocess.Popen[bytes]"], patience: float = PATIENCE) -> None:
-    """SIGTERM to each group, and SIGKILL to what is left of it after so many seconds."""
-    mine = list(processes)
+    """End process groups: first by SIGTERM, then by SIGKILL.
+
+    Args:
+        processes: As `start` returned them.
+        patience: Seconds between the two signals; less if all have ended before.
+    """
+    groups = list(processes)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for process in mine:
+        for process in groups:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
         until = time.monotonic() + patience
-        while time.monotonic() < until and any(process.poll() is None for process in mine):
+        while time.monotonic() < until and any(process.poll() is None for process in groups):
             time.sleep(0.05)
 
 
 def free_port() -> int:
-    """Return a port of the loopback address at which nobody listens now."""
+    """Return a port of the loopback address at which no process listens now."""
     return free_ports(1)[0]
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports of the loopback address at which nobody listens now."""
+    """Return different ports of the loopback address at which no process listens now.
+
+    Args:
+        count: Number of ports.
+    """
     with ExitStack() as stack:
-        made = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(one.getsockname()[1]) for one in made]
+        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(one.getsockname()[1]) for one in held]
 
 
 def is_taken(port: int, patience: float = PATIENCE) -> bool:
-    """Whether somebody listens at a port of the loopback address, and goes on to.
+    """Return whether a process listens at a port of the loopback address, and keeps doing so.
 
-    gRPC shares a port with whoever has it already: a question would be answered by one of the two.
+    gRPC would share the port with that process, and either of the two could get a request.
 
     Args:
-        patience: Seconds in which a process that is about to end may do so.
+        port: The port.
+        patience: Seconds to wait for a process that is about to end.
     """
     until = time.monotonic() + patience
     while True:
@@ -118,7 +132,7 @@ def end_with_parent(*, quiet: bool = False) -> None:
 
 
 def _end_with_parent() -> None:
-    """Runs between fork and exec: no lock may be taken here, so that libc is loaded before."""
+    """Ask the kernel to end this process with its parent. Runs between fork and exec."""
     if _LIBC is not None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -128,8 +142,9 @@ class Supervisor:
 
     Args:
         commands: Name -> command line.
-        logs: Folder of their logs.
-        options: Name -> further arguments of `subprocess.Popen`, `env` among them.
+        logs: Folder for NAME.log of each.
+        options: Name -> further arguments of `subprocess.Popen`, which include `env`; this
+            process's environment if None.
         backoff: Seconds before a process that ended is started again, longer each time.
     """
 
@@ -150,11 +165,11 @@ class Supervisor:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Of the processes that run."""
+        """Name -> process id, for the processes that run."""
         return {name: process.pid for name, process in self._running.items()}
 
     def stop(self) -> None:
-        """Ask `run` to end; from a signal handler or another thread."""
+        """Ask `run` to end. Can be called from a signal handler or another thread."""
         self._stopped.set()
 
     def run(
@@ -165,8 +180,8 @@ class Supervisor:
         """Start everything, start again what ends, and on `stop` end everything.
 
         Args:
-            on_change: Called with the supervisor whenever a process was started.
-            on_tick: Called several times a second; what it raises ends everything.
+            on_change: Called with the supervisor after each start of a process.
+            on_tick: Called several times a second; an error that it raises ends everything.
         """
         due = dict.fromkeys(self._commands, 0.0)
         began: dict[str, float] = {}
@@ -175,7 +190,7 @@ class Supervisor:
                 now = time.monotonic()
                 for name in [n for n, p in self._running.items() if p.poll() is not None]:
                     code = self._running[name].returncode
-                    end([self._running.pop(name)], patience=0)  # what is left of its group
+                    end([self._running.pop(name)], patience=0)  # its children may have survived it
                     if now - began[name] > SETTLED:
                         self._starts[name] = 1
                     wait = self._backoff[min(self._starts[name], len(self._backoff)) - 1]

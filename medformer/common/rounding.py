@@ -1,7 +1,7 @@
-"""How epsilons, deltas and what is left of a budget are written: never in somebody's favour.
+"""Rounds epsilons, deltas and remaining budgets so that no printed number promises too much.
 
-What a run costs is rounded up and what is left of a budget down, in decimal arithmetic on the
-shortest text of the number, so that 7.993 stays 7.993 and 7.9931 becomes 7.994.
+The cost of a run is rounded up and the rest of a budget down, in decimal arithmetic on the shortest
+text of the number, so that 7.993 stays 7.993 and 7.9931 becomes 7.994.
 """
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
@@ -11,37 +11,89 @@ PLACES = 3
 
 
 def rounded_up(value: float, places: int = PLACES) -> str:
-    """Never less than the value: 7.99312 -> 7.994."""
+    """Write a cost with fixed decimals, never less than its value.
+
+    >>> rounded_up(7.99312)
+    '7.994'
+
+    Args:
+        value: Any number; infinite ones are written as they are.
+        places: Decimals.
+    """
     return _fixed(value, places, ROUND_CEILING)
 
 
 def rounded_down(value: float, places: int = PLACES) -> str:
-    """Never more than the value, for what is left of a budget: 0.00688 -> 0.006."""
+    """Write the rest of a budget with fixed decimals, never more than its value.
+
+    >>> rounded_down(0.00688)
+    '0.006'
+
+    Args:
+        value: Any number; infinite ones are written as they are.
+        places: Decimals.
+    """
     return _fixed(value, places, ROUND_FLOOR)
 
 
 def digits_up(value: float, digits: int = 3) -> str:
-    """Significant digits, never less than the value, for deltas: 1.01e-05 -> 1.1e-05."""
+    """Write a delta with significant digits, never less than its value.
+
+    >>> digits_up(1.0100001e-05)
+    '1.02e-05'
+
+    Args:
+        value: Any number.
+        digits: Significant digits.
+    """
     return _significant(value, digits, ROUND_CEILING)
 
 
 def digits_down(value: float, digits: int = 3) -> str:
-    """Significant digits, never more than the value: 1.19e-05 -> 1.1e-05."""
+    """Write the rest of a delta with significant digits, never more than its value.
+
+    >>> digits_down(1.0199999e-05)
+    '1.01e-05'
+
+    Args:
+        value: Any number.
+        digits: Significant digits.
+    """
     return _significant(value, digits, ROUND_FLOOR)
 
 
 def percent_up(share: float, places: int = 1) -> str:
-    """Never less than the share, for what is used of a budget: 0.35011 -> 35.1 %."""
+    """Write the used share of a budget as a percentage, never less than it is.
+
+    >>> percent_up(0.35011)
+    '35.1 %'
+
+    Args:
+        share: 1 is the whole budget.
+        places: Decimals.
+    """
     return f"{_fixed(100 * _without_noise(share), places, ROUND_CEILING)} %"
 
 
 def percent_down(share: float, places: int = 1) -> str:
-    """Never more than the share, for what is left of a budget: 0.64989 -> 64.9 %."""
+    """Write the remaining share of a budget as a percentage, never more than it is.
+
+    >>> percent_down(0.64989)
+    '64.9 %'
+
+    Args:
+        share: 1 is the whole budget.
+        places: Decimals.
+    """
     return f"{_fixed(100 * _without_noise(share), places, ROUND_FLOOR)} %"
 
 
 def exact(value: float) -> str:
-    """Every digit, for what somebody declared: 8.0 -> 8, 7.0000001 -> 7.0000001."""
+    """Write a declared number with all its digits.
+
+    >>> exact(8.0), exact(7.0000001)
+    ('8', '7.0000001')
+    """
     return repr(float(value)).removesuffix(".0")
 
 
@@ -49,12 +101,12 @@ def _fixed(value: float | Decimal, places: int, rounding: str) -> str:
     exact = value if isinstance(value, Decimal) else Decimal(repr(float(value)))
     if not exact.is_finite():
         return str(float(exact))
-    with localcontext(prec=400):
+    with localcontext(prec=400):  # the default of 28 digits is too few for large floats
         return f"{exact.quantize(Decimal(1).scaleb(-places), rounding):f}"
 
 
 def _without_noise(value: float) -> Decimal:
-    """Twelve digits: the sum of three deltas of 1e-05 is 3e-05, not 3.0000000000000004e-05."""
+    """Keep twelve digits: three deltas of 1e-05 sum to 3e-05, not to 3.0000000000000004e-05."""
     return Decimal(f"{value:.12g}")
 
 

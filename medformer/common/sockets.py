@@ -1,4 +1,4 @@
-"""Unix sockets as gRPC and the kernel know them."""
+"""Checks and names Unix sockets, within the limits of gRPC and of the kernel."""
 
 import os
 from pathlib import Path
@@ -6,28 +6,30 @@ from urllib.parse import quote
 
 from medformer.errors import ConfigError
 
-LONGEST = 107
-"""Bytes of a socket's path (unix(7))."""
+MAX_PATH = 107
+"""Bytes of a socket's path, at most (unix(7))."""
 
 
 def target(path: Path) -> str:
-    """gRPC's name of a socket: an URI, in which %, ? and # mean something else."""
+    """Return gRPC's name of a socket: a URI, so that %, ? and # in its path are escaped."""
     return f"unix:{quote(os.fsencode(path.absolute()))}"
 
 
 def fit(path: Path) -> None:
-    """See that a socket can be made there and asked.
+    """Check that a socket can be created at a path and reached through gRPC.
 
+    Args:
+        path: Where the socket is to be created.
     Raises:
-        ConfigError: Its path is too long, or gRPC would take it for several addresses.
+        ConfigError: The path is too long, or gRPC would read it as several addresses.
     """
     size = len(os.fsencode(path.absolute()))
-    if size > LONGEST:
+    if size > MAX_PATH:
         raise ConfigError(
-            f"{path}: has {size} bytes, which is too long for a socket (at most {LONGEST}); use a "
+            f"{path}: has {size} bytes, which is too long for a socket (at most {MAX_PATH}); use a "
             "shorter path"
         )
     if "," in str(path.absolute()):
         raise ConfigError(
-            f"{path}: has a comma, at which gRPC divides addresses: choose a path without one"
+            f"{path}: has a comma, which separates addresses for gRPC: choose a path without one"
         )

@@ -1,7 +1,7 @@
-"""What keeps a role running on a machine of its own: systemd unit, compose file, `up` script.
+"""Writes what keeps a role running on its machine: systemd unit, compose file, `up` script.
 
-Both roles write these from the code that is installed at their own place, never from what the other
-side sent: a unit decides what runs as which user.
+Hospital and operator each write these from the code that is installed on their machine, never from
+what the other side sent: a unit decides which program runs as which user.
 """
 
 import re
@@ -73,7 +73,7 @@ HARDENED: Mapping[str, str] = {
     "SystemCallFilter": "@system-service",
     "SystemCallErrorNumber": "EPERM",
 }
-"""What every unit has (systemd.exec(5))."""
+"""Settings of every unit that limit what its process can do (systemd.exec(5))."""
 
 
 def unit(
@@ -82,12 +82,13 @@ def unit(
     service: Mapping[str, str | Sequence[str]],
     homes: Sequence[Path],
 ) -> str:
-    """A systemd unit that is started again whenever it ends, hardened as far as it can be.
+    """Return the text of a hardened systemd unit that is restarted whenever it ends.
 
     Args:
+        description: One line about the service.
         after: Units that it wants, and starts after.
-        service: Settings of the section [Service]; replace those of `HARDENED`.
-        homes: Folders that it reads; where one lies in somebody's home, homes can be read.
+        service: Settings of the section [Service]; they replace those of `HARDENED`.
+        homes: Folders that it reads; if one lies in a user's home, homes become readable.
     """
     at_home = any(part in ("home", "root") for home in homes for part in home.parts[1:2])
     settings: dict[str, str | Sequence[str]] = {
@@ -109,7 +110,12 @@ def unit(
 
 
 def compose(comment: str, services: Mapping[str, Mapping[str, Any]]) -> str:
-    """A compose file; every service runs the image without rights and is started again."""
+    """Return the text of a compose file whose services run without privileges and are restarted.
+
+    Args:
+        comment: First line of the file.
+        services: Name -> settings of a service, added to those that all services have.
+    """
     common = {
         "image": IMAGE,
         "build": {"context": "."},
@@ -120,14 +126,20 @@ def compose(comment: str, services: Mapping[str, Mapping[str, Any]]) -> str:
         "security_opt": ["no-new-privileges:true"],
     }
     text: str = yaml.safe_dump(
-        {"services": {name: {**deepcopy(common), **own} for name, own in services.items()}},
+        {"services": {name: {**deepcopy(common), **more} for name, more in services.items()}},
         sort_keys=False,
     )
     return f"# {comment}\n{text}"
 
 
 def mount(source: str | Path, target: str, *, write: bool = False) -> dict[str, Any]:
-    """A file or folder of the machine in a container; it has to be there."""
+    """Return a bind mount of a file or folder that has to exist on the machine.
+
+    Args:
+        source: Path on the machine.
+        target: Path in the container.
+        write: Whether the container can write to it.
+    """
     return {
         "type": "bind",
         "source": str(source),
@@ -138,7 +150,11 @@ def mount(source: str | Path, target: str, *, write: bool = False) -> dict[str, 
 
 
 def healthcheck(*command: str) -> dict[str, Any]:
-    """Asks every half minute, and gives a start two minutes."""
+    """Return a health check that runs every half minute and allows a start two minutes.
+
+    Args:
+        command: Arguments of `fedmedformer`.
+    """
     return {
         "test": ["CMD", "/opt/fedmedformer/bin/fedmedformer", *command],
         "interval": "30s",
@@ -149,25 +165,27 @@ def healthcheck(*command: str) -> dict[str, Any]:
 
 
 def up_script(what: str, command: str, up: str) -> str:
-    """A POSIX script that finds its environment and starts a role.
+    """Return a POSIX script that finds its virtual environment and starts a role.
 
     Args:
-        what: It does, in a sentence without an end.
-        command: Of fedmedformer, before its folder.
-        up: From the script's folder to the role's.
+        what: A sentence about what the script does, without a full stop.
+        command: Command of fedmedformer, to which the role's folder is added.
+        up: Path from the script's folder to the role's folder.
     """
     return UP.format(what=what, command=command, up=up, prefix=shlex.quote(sys.prefix))
 
 
 def plain(path: Path) -> Path:
-    """An absolute path that needs no quoting in a unit.
+    """Return an absolute path that needs no quoting in a unit.
 
+    Args:
+        path: Any path.
     Raises:
-        ConfigError: It would.
+        ConfigError: It holds characters that a unit or a container would interpret.
     """
-    whole = path.absolute()
-    if not re.fullmatch(r"[A-Za-z0-9/._+@-]+", str(whole)) or ".." in whole.parts:
+    absolute = path.absolute()
+    if not re.fullmatch(r"[A-Za-z0-9/._+@-]+", str(absolute)) or ".." in absolute.parts:
         raise ConfigError(
-            f"{whole}: units and containers need a path of letters, digits and ._+@- only"
+            f"{absolute}: units and containers need a path of letters, digits and ._+@- only"
         )
-    return whole
+    return absolute

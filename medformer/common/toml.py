@@ -1,4 +1,4 @@
-"""Writes TOML that Flower reads: flat scalars, also in its options of the form key="value"."""
+"""Writes TOML for Flower: flat scalars, which also fit its options of the form key="value"."""
 
 import json
 from collections.abc import Mapping
@@ -10,8 +10,13 @@ BACKSLASH = "\\"
 
 
 def toml(values: Mapping[str, Any]) -> str:
-    """Return flat scalars as lines of TOML; JSON's numbers and booleans are valid TOML.
+    """Return flat scalars as lines of TOML.
 
+    >>> toml({"rounds": 3, "name": "north"})
+    'rounds = 3\\nname = "north"\\n'
+
+    Args:
+        values: Key -> text, number or boolean; JSON's numbers and booleans are valid TOML.
     Raises:
         ConfigError: A text is not UTF-8.
     """
@@ -24,9 +29,12 @@ def toml(values: Mapping[str, Any]) -> str:
 def quoted(text: str) -> str:
     """Return a basic string of TOML (toml.io, v1.0.0) without a quotation mark inside.
 
-    JSON's escapes of characters beyond the BMP are two surrogates, which TOML refuses. Flower's
-    options of the form key="value" end at the first quotation mark, escaped or not.
+    JSON's escapes cannot be used: those of characters beyond the BMP are two surrogates, which TOML
+    refuses. Flower's options of the form key="value" end at the first quotation mark, escaped or
+    not.
 
+    Args:
+        text: Any text that UTF-8 can encode.
     Raises:
         ConfigError: The text is not UTF-8.
     """

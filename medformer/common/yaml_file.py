@@ -1,4 +1,4 @@
-"""Reads files of settings: YAML within limits, and one sentence with a suggestion for an error."""
+"""Reads files of settings: YAML within limits, and errors of one sentence with a suggestion."""
 
 import codecs
 import copy
@@ -17,8 +17,8 @@ from medformer.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
 
-LARGEST = 2**18
-"""Bytes of a file of settings."""
+MAX_BYTES = 2**18
+"""Bytes of a file of settings, at most."""
 NUMBERS = {
     "float_type": "a valid number",
     "float_parsing": "a valid number",
@@ -26,7 +26,7 @@ NUMBERS = {
     "int_parsing": "a valid integer",
     "int_from_float": "a valid integer",
 }
-"""Pydantic's errors where something else came -> what is wanted."""
+"""Pydantic's error where a number is wanted -> description of that number."""
 WORDS = {
     "string_type": "text",
     "path_type": "the name of a file or folder",
@@ -38,33 +38,40 @@ WORDS = {
     "model_type": "keys and values",
     "model_attributes_type": "keys and values",
 }
-"""The same for all other values."""
+"""Pydantic's error where another value is wanted -> description of that value."""
 SWITCHES = {"yes": True, "on": True, "no": False, "off": False}
-"""Words of YAML 1.1, which say the same where only a switch can be meant."""
-MOST_MENDS = 4
-"""Passes in which values are read as a model wants them; errors inside a value show up late."""
+"""Booleans of YAML 1.1, which are accepted where the model wants a boolean."""
+MAX_PASSES = 4
+"""Attempts to read values as the model wants them; errors inside a value show only when those
+around it are mended."""
 
 
 def parse_yaml(text: str) -> Any:
-    """What a text of YAML says: plain values only, each key once, within limits.
+    """Parse YAML into plain values: each key once, within limits.
 
+    Args:
+        text: The content of a file.
     Raises:
-        ConfigError: No such YAML.
+        ConfigError: It is not valid YAML, or exceeds the limits.
     """
     return parse(text).values
 
 
 def load_document(path: Path) -> Document:
-    """What a file of settings says, unchecked, and how it is written there.
+    """Read a file of settings without checking it against a model.
 
+    Args:
+        path: The file.
+    Returns:
+        Its values, and the spelling of each.
     Raises:
-        ConfigError: Missing, larger than settings are, or not YAML.
+        ConfigError: The file is missing, too large or not YAML.
     """
     try:
         with open(path, "rb") as file:
-            data = file.read(LARGEST + 1)
-        if len(data) > LARGEST:
-            raise ConfigError(f"it has more than {LARGEST >> 10} KiB")
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ConfigError(f"it has more than {MAX_BYTES >> 10} KiB")
         return parse(_decoded(data))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
@@ -82,36 +89,44 @@ def load_document(path: Path) -> Document:
 
 
 def load_yaml(path: Path) -> Any:
-    """What a file of settings says, unchecked.
+    """Read the plain values of a file of settings without checking them against a model.
 
+    Args:
+        path: The file.
     Raises:
-        ConfigError: Missing, larger than settings are, or not YAML.
+        ConfigError: The file is missing, too large or not YAML.
     """
     return load_document(path).values
 
 
 def read_yaml(path: Path, model: type[M]) -> M:
-    """Read and check a file of settings.
+    """Read a file of settings and check it against a model.
 
+    Args:
+        path: The file.
+        model: The model of its settings.
     Raises:
-        ConfigError: Missing, not YAML, unknown key, wrong type or value.
+        ConfigError: The file is missing or not YAML, or holds an unknown key, a wrong type or a
+            wrong value.
     """
     return checked(load_document(path), model, str(path))
 
 
 def checked(document: Document, model: type[M], name: str) -> M:
-    """What a document says, as a model.
+    """Check a document against a model.
 
-    The model decides what a value is meant to be: `007` and `1e3` are text where it wants text,
-    `600.0` is a whole number and `yes` a switch where it wants those.
+    The model decides which type a value has: `007` and `1e3` are text where it wants text, `600.0`
+    is a whole number and `yes` a boolean where it wants those.
 
     Args:
-        name: Of the file, for messages.
+        document: What `load_document` returned.
+        model: The model of the settings.
+        name: Name of the file, for messages.
     Raises:
-        ConfigError: Unknown key, wrong type or value; says the line.
+        ConfigError: An unknown key, a wrong type or a wrong value; names the line.
     """
     values = document.values
-    for _ in range(MOST_MENDS):
+    for _ in range(MAX_PASSES):
         try:
             return model.model_validate(values)
         except ValidationError as error:
@@ -125,12 +140,14 @@ def checked(document: Document, model: type[M], name: str) -> M:
 def explain(
     error: ValidationError, model: type[BaseModel], document: Document | None = None
 ) -> str:
-    """What is wrong first, where, what came, and the nearest known key for an unknown one.
+    """Explain the first error of a validation in a sentence.
 
     Args:
-        error: What `model` raised.
-        model: Where the search for known keys starts.
-        document: What the values were read from, if they were.
+        error: The error that `model` raised.
+        model: The model whose keys are suggested for an unknown one.
+        document: The file that the values came from; None if they came from elsewhere.
+    Returns:
+        Where it is, what is wanted and what came; for an unknown key the nearest known one.
     """
     first = _first(error)
     location = first["loc"] if document is None else document.nearest(first["loc"])
@@ -146,8 +163,11 @@ def explain(
 
 
 def _first(error: ValidationError) -> ErrorDetails:
-    """The error to show: an unknown key explains what is missing; of the alternatives of one value,
-    the one that it was meant to be."""
+    """Choose the error to show.
+
+    An unknown key comes first, because it often explains a missing one. If a value has
+    alternatives, the error of the alternative that was meant is shown.
+    """
     errors = error.errors()
     if unknown := [e for e in errors if e["type"] == "extra_forbidden"]:
         return unknown[0]
@@ -189,7 +209,7 @@ def _sentence(first: ErrorDetails, error: ValidationError, written: str | None) 
 
 
 def _other_words(first: ErrorDetails, error: ValidationError) -> list[str]:
-    """Words that a value may be instead of a number."""
+    """Return the words that are allowed instead of a number."""
     return [
         str(e["ctx"]["expected"])
         for e in error.errors()
@@ -204,7 +224,7 @@ def _shown(given: object) -> str:
 
 
 def _line(document: Document, error: ValidationError, model: type[BaseModel]) -> str:
-    """Line and sentence of an error."""
+    """Return the line of an error and the sentence that explains it."""
     place = document.nearest(_first(error)["loc"])
     known = document.written.get(place)
     line = f", line {known.line}" if known is not None and known.line and place else ""
@@ -212,9 +232,8 @@ def _line(document: Document, error: ValidationError, model: type[BaseModel]) ->
 
 
 def _mended(values: Any, document: Document, error: ValidationError) -> Any | None:
-    """The values with those that were taken for something else read as the model wants them; None
-    if there are none."""
-    result, found = copy.deepcopy(values), False
+    """Read wrongly typed values as the model wants them; return None if that is not possible."""
+    result, changed = copy.deepcopy(values), False
     for e in error.errors():
         place = document.nearest(e["loc"])
         if not place or (meant := _meant(e, document, place)) is None:
@@ -223,15 +242,17 @@ def _mended(values: Any, document: Document, error: ValidationError) -> Any | No
         for part in place[:-1]:
             outer = outer[part]
         outer[place[-1]] = meant
-        found = True
-    return result if found else None
+        changed = True
+    return result if changed else None
 
 
 def _meant(error: ErrorDetails, document: Document, place: Place) -> str | int | bool | None:
+    """Return a value as the type that the model wants; None if it cannot be meant so."""
     given, written = error.get("input"), document.written[place]
     if error["type"] in ("string_type", "path_type") and isinstance(given, (int, float)):
         return written.text if written.plain else None
     if error["type"] in ("int_type", "int_from_float") and isinstance(given, float):
+        # 1.000 can be a thousand or one: the writer has to decide.
         if written.text is not None and numerals.grouped(written.text):
             return None
         return int(given) if given.is_integer() and abs(given) < 2**53 else None
@@ -241,7 +262,7 @@ def _meant(error: ErrorDetails, document: Document, place: Place) -> str | int |
 
 
 def _decoded(data: bytes) -> str:
-    """Text in one of the encodings that YAML knows (section 5.2)."""
+    """Decode a file in one of the encodings of YAML (section 5.2)."""
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     plain = data.decode("utf-16").encode() if wide else data
     if b"\0" in plain:
@@ -253,7 +274,7 @@ def _decoded(data: bytes) -> str:
 
 
 def _all_keys(model: type[BaseModel]) -> set[str]:
-    """Names of every field of a model and of the models inside it."""
+    """Collect the names of all fields of a model and of the models inside it."""
     seen: set[type[BaseModel]] = set()
     keys: set[str] = set()
 

@@ -1,8 +1,8 @@
-"""Reads and writes YAML as version 1.2 of it says, within limits.
+"""Reads and writes YAML 1.2, within limits.
 
-PyYAML follows version 1.1, in which `0600` is 384, `1:30` is 90, `no` is false and `1_000` is a
-number. Here only what the core schema of YAML 1.2 (section 10.3.2) calls a number or a switch is
-one. A number with zeros in front, which 1.1 and 1.2 read differently, stays text.
+PyYAML follows YAML 1.1, in which `0600` is 384, `1:30` is 90, `no` is false and `1_000` is a
+number. Here only the numbers and booleans of YAML 1.2's core schema (section 10.3.2) are read as
+such. A number with leading zeros, which 1.1 and 1.2 read differently, stays text.
 """
 
 import re
@@ -14,12 +14,12 @@ import yaml
 
 from medformer.errors import ConfigError
 
-DEEPEST = 24
-"""Levels of lists and mappings."""
-MOST_VALUES = 20_000
-"""Values of a file, each counted as often as aliases repeat it."""
-LONGEST_NUMBER = 64
-"""Characters."""
+MAX_DEPTH = 24
+"""Levels of lists and mappings, at most."""
+MAX_VALUES = 20_000
+"""Values of a file, at most, each counted as often as aliases repeat it."""
+MAX_DIGITS = 64
+"""Characters of a number, at most."""
 TAG = "tag:yaml.org,2002:"
 INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+")
 FLOAT = re.compile(
@@ -30,43 +30,43 @@ BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 NULL = re.compile(r"~|null|Null|NULL|")
 MERGE = re.compile(r"<<")
 MEANINGS = {"bool": BOOL, "int": INT, "float": FLOAT, "null": NULL, "merge": MERGE}
-"""What a plain scalar may be; the first that fits, else text."""
+"""Type -> pattern of a plain scalar. The first that fits decides; without any it is text."""
 REMEDIES = (
     ("'\\t'", "indent with spaces, not with tabs"),
     ("another document", "one file holds one document: leave out the line `---`"),
     ("mapping values are not allowed",
      "keys are written `key: value`, with a space; put a text that holds a colon in quotes"),
-    ("expected the node content", "put a text that begins with a sign of YAML's own in quotes"),
-    ("cannot start any token", "put a text that begins with a sign of YAML's own in quotes"),
-    ("unknown escape character", "in double quotes write \\\\ for \\, or take single quotes"),
+    ("expected the node content", "put a text that begins with a sign of YAML in quotes"),
+    ("cannot start any token", "put a text that begins with a sign of YAML in quotes"),
+    ("unknown escape character", "in double quotes write \\\\ for \\, or use single quotes"),
 )  # fmt: skip
-"""What PyYAML says, and what helps."""
+"""Part of a message of PyYAML -> what to do."""
 
 UNSEEN = (
     "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b\u200c"
     "\u200d\u200e\u200f\u202a\u202b\u202c\u202f\u205f\u2060\u3000\ufeff"
 )
-"""Spaces that are none to YAML, and characters without a width: editors show no difference."""
+"""Characters that look like a space, or like nothing, but are text to YAML."""
 
 Place = tuple[str | int, ...]
-"""Keys and list numbers from the outside to a value."""
+"""Path to a value: the keys and list indices from the outermost one on."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """How a value stands in the file."""
+    """The spelling of a value in the file."""
 
     text: str | None
-    """Of a scalar as it is written, without quotes."""
+    """The text of a scalar, without its quotes; None for lists and mappings."""
     plain: bool
-    """Whether a scalar has no quotes."""
+    """True for a scalar without quotes."""
     line: int
-    """From 1; 0 of what is in no file."""
+    """Line number from 1; 0 for a value that is not from a file."""
 
 
 @dataclass
 class Document:
-    """Plain values, and how each is written."""
+    """Plain values, and the spelling of each in the file."""
 
     values: Any
     written: dict[Place, Written] = field(default_factory=dict)
@@ -74,8 +74,11 @@ class Document:
     def put(self, place: Place, part: "Document") -> None:
         """Replace the value at a place, or add one to the mapping around it.
 
+        Args:
+            place: Path to the value.
+            part: The new value.
         Raises:
-            LookupError: No mapping or list is around it, or the list has no such number.
+            LookupError: There is no mapping or list around it, or no such index in the list.
         """
         outer: Any = self.values
         for key in place[:-1]:
@@ -87,8 +90,14 @@ class Document:
         self.written |= {(*place, *p): replace(w, line=0) for p, w in part.written.items()}
 
     def nearest(self, location: tuple[Any, ...]) -> Place:
-        """The place that a location in a model stands for, without what only models have in it,
-        such as the kind of a source; the place around it where the value itself is missing."""
+        """Return the place of a value that pydantic names.
+
+        Args:
+            location: Path in a model. Parts that exist only in models, such as the kind of a
+                source, are left out.
+        Returns:
+            The place of the value, or of the nearest value around it if it is missing.
+        """
         place: Place = ()
         for part in location:
             if (*place, part) in self.written:
@@ -97,8 +106,10 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe one with the meanings of YAML 1.2; it also refuses a key that stands twice, and
-    what is deep or repeated without end."""
+    """PyYAML's safe loader with the types of YAML 1.2.
+
+    It also refuses repeated keys, deep nesting, and aliases that repeat values without end.
+    """
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012
     depth = 0
@@ -113,8 +124,8 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.depth += 1
-        if self.depth > DEEPEST:
-            raise yaml.YAMLError(f"lists and mappings of more than {DEEPEST} levels")
+        if self.depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"lists and mappings of more than {MAX_DEPTH} levels")
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -129,7 +140,8 @@ class _Loader(yaml.SafeLoader):
         self.count += 1
         if isinstance(node, yaml.ScalarNode):
             _check_seen(node)
-        if self.count > MOST_VALUES or depth > DEEPEST:
+        # Nodes are counted as often as aliases lead to them: a few lines can name millions.
+        if self.count > MAX_VALUES or depth > MAX_DEPTH:
             raise yaml.YAMLError("values that repeat each other without end")
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
@@ -139,29 +151,29 @@ class _Loader(yaml.SafeLoader):
         elif isinstance(node, yaml.SequenceNode):
             for value in node.value:
                 self._check(value, depth + 1)
-        elif node.tag in (f"{TAG}int", f"{TAG}float") and len(node.value) > LONGEST_NUMBER:
+        elif node.tag in (f"{TAG}int", f"{TAG}float") and len(node.value) > MAX_DIGITS:
             raise yaml.YAMLError(f"a number of {len(node.value)} characters")
 
 
 def _check_seen(node: yaml.ScalarNode) -> None:
-    """Refuse an unquoted text that begins or ends with something that nobody sees."""
+    """Refuse an unquoted text that begins or ends with an invisible character."""
     bare = node.value.strip(UNSEEN)
     if node.style is None and bare != node.value:
         odd = next(c for c in (node.value[:1], node.value[-1:]) if c in UNSEEN)
         raise yaml.YAMLError(
-            f"line {node.start_mark.line + 1}: U+{ord(odd):04X}, which nobody sees, stands beside "
-            f"{bare!r}: delete it"
+            f"line {node.start_mark.line + 1}: the invisible character U+{ord(odd):04X} stands "
+            f"beside {bare!r}: delete it"
         )
 
 
 def _check_key(key: yaml.Node, seen: set[str]) -> None:
-    """Keys are names: text as it is written, each once."""
+    """Make a key a text, as it is written, and refuse one that is repeated or not a name."""
     line = key.start_mark.line + 1
     if not isinstance(key, yaml.ScalarNode):
         raise yaml.YAMLError(f"line {line}: a list cannot be a key")
     _check_seen(key)
     if key.value in seen:
-        raise yaml.YAMLError(f"line {line}: the key {key.value!r} stands twice in one mapping")
+        raise yaml.YAMLError(f"line {line}: the key {key.value!r} is given twice in one mapping")
     seen.add(key.value)
     if key.tag != f"{TAG}merge":
         key.tag = f"{TAG}str"
@@ -183,10 +195,12 @@ def _bool(loader: _Loader, node: yaml.ScalarNode) -> bool:
 
 
 def _shaped(node: yaml.ScalarNode, shape: re.Pattern[str]) -> str:
-    """The text of a scalar that an explicit tag may have called what it is not."""
+    """Return the text of a scalar, whose explicit tag can be of a type that it does not have."""
     if not shape.fullmatch(node.value):
         kind = node.tag.removeprefix(TAG)
-        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {node.value!r} is no {kind}")
+        raise yaml.YAMLError(
+            f"line {node.start_mark.line + 1}: {node.value!r} is not a valid {kind}"
+        )
     return str(node.value)
 
 
@@ -203,21 +217,25 @@ _Loader.yaml_constructors = {
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's, which puts in quotes what YAML 1.1 takes for something else than text; this one
-    also what YAML 1.2 does."""
+    """PyYAML's dumper, which quotes a text that YAML 1.1 would read as another type.
+
+    This one also quotes what YAML 1.2 would read as another type.
+    """
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
-        found = str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]
-        if kind is yaml.ScalarNode and implicit[0] and found == f"{TAG}str":
-            return next((TAG + n for n, s in MEANINGS.items() if s.fullmatch(value)), found)
-        return found
+        tag = str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]
+        if kind is yaml.ScalarNode and implicit[0] and tag == f"{TAG}str":
+            return next((TAG + n for n, s in MEANINGS.items() if s.fullmatch(value)), tag)
+        return tag
 
 
 def parse(text: str) -> Document:
-    """What a text of YAML says: plain values only, each key once, within limits.
+    """Parse YAML: plain values only, each key once, within limits.
 
+    Args:
+        text: The content of a file.
     Raises:
-        ConfigError: No such YAML; says the line where PyYAML knows it.
+        ConfigError: It is not valid, or exceeds the limits; names the line where it is known.
     """
     try:
         loader = _Loader(text)
@@ -231,28 +249,35 @@ def parse(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"cannot be read as YAML ({_sentence(error)})") from error
     except Exception as error:  # PyYAML raises KeyError and more at tags that do not fit
-        said = "" if isinstance(error, (KeyError, IndexError, AttributeError)) else f": {error}"
-        raise ConfigError(f"cannot be read as YAML ({type(error).__name__}{said})") from error
+        detail = "" if isinstance(error, (KeyError, IndexError, AttributeError)) else f": {error}"
+        raise ConfigError(f"cannot be read as YAML ({type(error).__name__}{detail})") from error
     return Document(_apart(values), dict(_places(node, ())))
 
 
 def dump(value: Mapping[str, Any]) -> bytes:
-    """A file of settings that says the same to readers of YAML 1.1 and 1.2."""
+    """Write a file of settings that readers of YAML 1.1 and 1.2 understand alike.
+
+    Args:
+        value: Keys and plain values.
+    Returns:
+        UTF-8.
+    """
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text.encode()
 
 
 def _apart(value: Any) -> Any:
-    """A copy in which nothing that an alias repeats is shared, so that one can be changed alone."""
+    """Copy values so that those which an alias repeats can be changed one by one."""
     if isinstance(value, dict):
         return {key: _apart(part) for key, part in value.items()}
     return [_apart(part) for part in value] if isinstance(value, list) else value
 
 
 def _sentence(error: yaml.MarkedYAMLError) -> str:
+    """Turn an error of PyYAML into a place, its message and what to do."""
     where = error.problem_mark or error.context_mark
-    said = " ".join(f"{error.context or ''} {error.problem or ''}".split())
-    help_ = next((f"; {remedy}" for sign, remedy in REMEDIES if sign in said), "")
+    message = " ".join(f"{error.context or ''} {error.problem or ''}".split())
+    help_ = next((f"; {remedy}" for sign, remedy in REMEDIES if sign in message), "")
     if (
         where is not None
         and where.buffer
@@ -260,13 +285,13 @@ def _sentence(error: yaml.MarkedYAMLError) -> str:
     ):
         help_ = f"; {REMEDIES[0][1]}"
     if where is not None and (odd := _unseen(where)):
-        help_ = f"; {odd}, which is no space: write spaces"
+        help_ = f"; {odd}, which is not a space: write spaces"
     place = f"line {where.line + 1}, column {where.column + 1}: " if where is not None else ""
-    return f"{place}{said}{help_}"
+    return f"{place}{message}{help_}"
 
 
 def _unseen(where: yaml.Mark) -> str:
-    """The last line so far that begins with what only looks like a space, in words."""
+    """Describe the last line up to a mark that begins with what only looks like a space."""
     lines = (where.buffer or "")[: where.pointer].split("\n")
     for number, line in reversed(list(enumerate(lines, 1))):
         if (first := line.lstrip(" ")[:1]) and first in UNSEEN:
@@ -275,7 +300,7 @@ def _unseen(where: yaml.Mark) -> str:
 
 
 def _places(node: yaml.Node, place: Place) -> Iterator[tuple[Place, Written]]:
-    """Every value's place; merged keys stand where they were merged to."""
+    """Yield the place of every value; merged keys are placed where they were merged to."""
     text, plain = None, False
     if isinstance(node, yaml.ScalarNode):
         text, plain = node.value, node.style is None

@@ -25,7 +25,7 @@ from client.guard import Guard
 from client.ledger.chain import FILE, LedgerError
 from client.ledger.ledger import Ledger
 from client.site import Privacy, Site
-from medformer.common.yaml_file import LARGEST, parse_yaml, read_yaml
+from medformer.common.yaml_file import MAX_BYTES, parse_yaml, read_yaml
 from medformer.config import Frozen, ModelConfig
 from medformer.errors import ConfigError, MedFormerError, ModelFileError
 from medformer.library.model_file import LARGEST_HEADER, read_header
@@ -257,8 +257,8 @@ def test_settings_have_limits(tmp_path: Path):
         (laughs, "repeat each other"),
         ("[" * 30 + "]" * 30, "more than 24 levels"),
         ("[" * 100_000, "more than 24 levels"),
-        ("x: 1\nx: 2", "'x' stands twice"),
-        ("a: {b: {x: 1, x: 2}}", "'x' stands twice"),
+        ("x: 1\nx: 2", "'x' is given twice"),
+        ("a: {b: {x: 1, x: 2}}", "'x' is given twice"),
         (f"x: 0x{'f' * 100}", "a number of 102 characters"),
         ("x: &a [*a]", "repeat each other|recursive|levels"),
         ("!!python/object/apply:os.getcwd []", "could not determine a constructor"),
@@ -267,7 +267,7 @@ def test_settings_have_limits(tmp_path: Path):
     ):
         with pytest.raises(ConfigError, match=reason):
             parse_yaml(text)
-    (tmp_path / "x.yaml").write_text("#" * (LARGEST + 1))
+    (tmp_path / "x.yaml").write_text("#" * (MAX_BYTES + 1))
     with pytest.raises(ConfigError, match="more than 256 KiB"):
         read_yaml(tmp_path / "x.yaml", OneNumber)
     assert parse_yaml("a: &a [1, 2]\nb: *a") == {"a": [1, 2], "b": [1, 2]}

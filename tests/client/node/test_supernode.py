@@ -205,7 +205,7 @@ def test_health_in_words():
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    assert ask(f"127.0.0.1:{port}", 5).startswith("is something else")
+    assert ask(f"127.0.0.1:{port}", 5).startswith("is another program")
     server.stop(None).wait()
     assert ask(f"127.0.0.1:{port}", 5) == "does not answer (UNAVAILABLE)"
     assert supernode.Health().Check(health_pb2.HealthCheckRequest(), None).status == 1

@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from medformer.common.health import ask
-from medformer.common.sockets import LONGEST, fit, target
+from medformer.common.sockets import MAX_PATH, fit, target
 from medformer.errors import ConfigError
 from tests.helpers.patience import PATIENCE
 
@@ -47,11 +47,11 @@ def test_a_socket_in_a_folder_of_any_name_is_found(short: Path, name: str):
 
 def test_what_no_socket_can_have_is_refused(short: Path):
     """The kernel counts bytes, not characters; a comma divides addresses in gRPC."""
-    room = LONGEST - len(os.fsencode(short)) - 1
+    room = MAX_PATH - len(os.fsencode(short)) - 1
     fit(short / ("x" * room))
     with pytest.raises(ConfigError, match="108 bytes, which is too long for a socket"):
         fit(short / ("x" * (room + 1)))
     with pytest.raises(ConfigError, match="too long"):
         fit(short / ("ü" * (room // 2 + 1)))
-    with pytest.raises(ConfigError, match="a comma, at which gRPC"):
+    with pytest.raises(ConfigError, match="a comma, which separates"):
         fit(short / "a,b")
