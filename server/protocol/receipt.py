@@ -25,7 +25,7 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 @dataclass(frozen=True)
 class Column:
-    """How a table for people shows a field of a phase."""
+    """Title and format of a field of a phase in tables for people."""
 
     title: str
     format: str = "d"
@@ -83,14 +83,14 @@ class PhaseReceipt:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What one run may cost at one site: public constants and epsilon, nothing about records."""
+    """Cost of one run at one site: public constants and epsilon, nothing about records."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     unit: Literal["image", "patient"]
     """The unit of privacy: whose presence is hidden."""
     adjacency: Annotated[str, Field(max_length=200)]
-    """How two neighbouring data sets differ, in words."""
+    """The difference between two neighbouring data sets, in words."""
     delta: Share
     epsilon: Positive
     """The guarantee: epsilon of every admitted step, spare rounds included."""
@@ -133,6 +133,8 @@ _RECEIVED = TypeAdapter(_Received)
 def read_receipt(text: str) -> dict[str, Any]:
     """Return a receipt as plain values, checked as any answer of a site that may be hostile.
 
+    Args:
+        text: `Receipt.to_json` of a site.
     Raises:
         ProtocolError: A field is missing, unknown, of another type or not finite, or the number of
             steps is not the sum over the phases.
@@ -171,7 +173,11 @@ _KEYWORDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum"
 
 
 def phase_fields(receipt: type[PhaseReceipt] = PhaseReceipt) -> tuple[PhaseField, ...]:
-    """Return the fields of a phase that are reported, in the order of the table's columns."""
+    """Return the fields of a phase that are reported, in the order of the table's columns.
+
+    Args:
+        receipt: The class that declares them.
+    """
     hints = get_type_hints(receipt, include_extras=True)
     found = (_phase_field(item.name, hints[item.name]) for item in fields(receipt))
     return tuple(item for item in found if item is not None)
@@ -202,8 +208,8 @@ def _phase_field(name: str, hint: Any) -> PhaseField | None:
 def epsilon_so_far(receipt: dict[str, Any], round_: int, repeated: bool) -> float | None:
     """Return what a run has cost up to a round, never too small.
 
-    A receipt holds the epsilon after some rounds only: between two of them, the next one's. After a
-    repeated round and at the end it is the whole run's, which pays for the spare rounds.
+    A receipt holds the epsilon after some rounds only. Between two of them the later one is taken;
+    after a repeated round and at the end that of the whole run, which pays for the spare rounds.
 
     Args:
         receipt: As `read_receipt` returns it.

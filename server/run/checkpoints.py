@@ -18,12 +18,17 @@ from server.run.strategy import State
 
 log = logging.getLogger(__name__)
 KEEP = 3
+"""Number of checkpoints that are kept, besides that of round 0."""
 PARTS = ("shared", "momentum", "average")
+"""Fields of a state that hold tensors; they prefix the names in the file."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, on the disk when it returns.
+    """Replace a file; the data are on the disk when this returns.
 
+    Args:
+        path: The file; its folder is created if need be.
+        data: Its new content.
     Raises:
         CheckpointError: The folder cannot be written.
     """
@@ -34,12 +39,23 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, keys sorted."""
+    """Replace a file by JSON with sorted keys.
+
+    Raises:
+        CheckpointError: The folder cannot be written.
+    """
     write_atomically(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
 def save_state(folder: Path, state: State) -> None:
-    """Write a checkpoint: NNNNNN.safetensors, then NNNNNN.json, which makes it count."""
+    """Write a checkpoint and delete old ones.
+
+    NNNNNN.safetensors is written first. The checkpoint exists once NNNNNN.json is there, so a kill
+    between the two leaves none.
+
+    Raises:
+        CheckpointError: The folder cannot be written.
+    """
     tensors = {f"{part}/{k}": v for part in PARTS for k, v in getattr(state, part).items()}
     data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()})
     stem = f"{state.round:06d}"
@@ -51,7 +67,7 @@ def save_state(folder: Path, state: State) -> None:
     }
     write_json(folder / f"{stem}.json", facts)
     for old in _rounds(folder)[:-KEEP]:
-        if old:  # round 0, the public start, serves the baselines too
+        if old:  # round 0, the public start, is also where the baselines start
             (folder / f"{old:06d}.json").unlink()
             (folder / f"{old:06d}.safetensors").unlink(missing_ok=True)
 
@@ -61,12 +77,14 @@ def load_state(
     round_: int | None = None,
     on_damage: Callable[[int], None] = lambda number: None,
 ) -> State | None:
-    """The newest readable checkpoint (or that of `round_`), None if there is none at all.
-
-    A damaged one is named in the log and the one before it is taken.
+    """Read the newest checkpoint that is not damaged.
 
     Args:
-        on_damage: Told the round of each damaged one that was passed over.
+        folder: The folder of the checkpoints.
+        round_: Read the checkpoint of this round only.
+        on_damage: Called with the round of each damaged checkpoint that is passed over.
+    Returns:
+        The state, or None if the folder holds no checkpoint.
     Raises:
         CheckpointError: There are checkpoints, but none can be read.
     """
@@ -87,7 +105,7 @@ def _rounds(folder: Path) -> list[int]:
 
 
 def _read(folder: Path, number: int) -> State | None:
-    """None if it is not, byte by byte, what was written."""
+    """Read one checkpoint; None if its bytes are not those that were written."""
     try:
         facts = json.loads((folder / f"{number:06d}.json").read_text())
         data = (folder / f"{number:06d}.safetensors").read_bytes()
@@ -105,5 +123,5 @@ def _read(folder: Path, number: int) -> State | None:
 
 
 def _digest(round_: int, averaged: int, data: bytes) -> str:
-    """SHA-256 of everything that a checkpoint says, the file names left out."""
+    """Return the SHA-256 of a checkpoint's content: numbers and tensors."""
     return hashlib.sha256(f"{round_} {averaged}\n".encode() + data).hexdigest()

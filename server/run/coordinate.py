@@ -26,9 +26,9 @@ class Run:
     """One run in progress."""
 
     fleet: Fleet
-    """How sites are reached."""
+    """The sites, as they are reached."""
     federation: Federation
-    """What is to be trained."""
+    """Sites, model, schedule and strategy."""
     folder: Path
     """The run folder; checkpoints, metrics and receipts are written there."""
     evaluate: bool = False

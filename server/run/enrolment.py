@@ -1,4 +1,4 @@
-"""Who takes part in a run: sites say who they are, reserve its budget, and may join later."""
+"""The sites that take part in a run: they identify themselves, reserve its budget or join later."""
 
 import logging
 import time

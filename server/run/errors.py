@@ -1,4 +1,4 @@
-"""What a coordinator may fail with."""
+"""Errors of a coordinator."""
 
 from medformer.errors import MedFormerError
 
@@ -12,11 +12,11 @@ class RunInterrupted(MedFormerError):
 
 
 class SuperLinkError(MedFormerError):
-    """The SuperLink cannot be started or asked; says what to do."""
+    """The SuperLink cannot be started or asked; the text names what to do."""
 
 
 class UpdateRefused(MedFormerError):
-    """An update that may not be averaged; its sender's part of the round is left out."""
+    """An update may not be averaged; the round goes on without it."""
 
 
 class CheckpointError(MedFormerError):

@@ -1,4 +1,4 @@
-"""What a coordinator knows of a consortium: public facts only."""
+"""The public facts of a run: sites, model, schedule and strategy. No private fact is among them."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,20 +13,20 @@ from medformer.vocabulary import MEDMNIST
 from server.protocol import PublicObjective, Schedule
 
 ServerRate = Annotated[StrictFloat, Field(gt=0, le=10)] | Literal["sqrt-sites", "sites"]
-"""Factor of the averaged update (FedOpt, Reddi et al. 2021, arXiv:2003.00295). `sites`: the
-number of sites that trained a tensor; where rates follow the variance of noise, the noise of their
-mean then costs what a site's own costs alone. `sqrt-sites`: its root, for steps as noisy as those
-of a site alone."""
+"""Factor of the averaged update (FedOpt, Reddi et al. 2021, arXiv:2003.00295). `sites`: the number
+of sites that trained a tensor. If learning rates follow the variance of the noise, the noise of the
+mean then costs as much as that of one site. `sqrt-sites`: the root of that number, which makes
+steps as noisy as those of one site."""
 
 
 class PublicSite(Frozen):
-    """A site as the others know it."""
+    """A site as all others know it."""
 
     name: Name
     domain: Domain
     weight: StrictFloat = Field(default=1.0, gt=0)
-    """Publicly declared weight in the average; equal for all unless agreed otherwise. Never the
-    number of records, which would tell it."""
+    """Publicly declared weight in the average; equal for all sites unless agreed otherwise. It is
+    never the number of records, which is private."""
 
 
 def _public_source(name: str) -> str:
@@ -38,66 +38,79 @@ def _public_source(name: str) -> str:
 
 
 class Pretraining(Frozen):
-    """Training on public images before round 1: costs no epsilon."""
+    """Training on public images before round 1. It reads no record and costs no epsilon.
+
+    Source: De et al. 2022, arXiv:2204.13650, for what public pre-training gains under DP.
+    """
 
     source: Annotated[str, AfterValidator(_public_source)] = "phantoms"
     """`phantoms`, or the name of a MedMNIST data set that the consortium declares public."""
     images: StrictInt = Field(default=10_000, ge=64, le=1_000_000)
-    """Images of each phantom kind, or at most so many of the data set."""
+    """Number of images of each phantom kind, or maximum number of images of the data set."""
     patterns: StrictInt = Field(default=20_000, ge=0, le=1_000_000)
-    """Beside the phantoms: so many images of shapes and textures that imitate nothing."""
+    """Number of images of shapes and textures that imitate no organ, in addition to phantoms."""
     volumes: StrictInt = Field(default=6_000, ge=0, le=100_000)
-    """And so many volumes of the same kind, for the stem of 3D images."""
+    """Number of volumes of such shapes, which train the stem of 3D images."""
     steps: StrictInt = Field(default=10_000, ge=0, le=1_000_000)
     batch_size: StrictInt = Field(default=128, ge=1)
     learning_rate: StrictFloat = Field(default=1.5e-3, gt=0)
     seed: StrictInt = Field(default=0, ge=0, le=2**53)
-    """Of images and training: federations with the same settings start from the same tensors."""
+    """Seed of images and training. Federations with equal settings start from equal tensors."""
     objectives: dict[PublicObjective, Annotated[StrictFloat, Field(gt=0)]] = Field(
         default={"supervised": 1.0, "inpainting": 0.5}, min_length=1
     )
 
 
 def default_pretraining(preset: str) -> Pretraining:
-    """What a preset starts from if nobody says more: `tiny` from the start that comes with the
-    package, a larger model from as much training as a run can wait for."""
+    """Return the pre-training of a preset whose settings do not mention any.
+
+    For `tiny` the package holds its result. A larger model is trained when the run starts, for as
+    long as a run can wait.
+    """
     if preset == "tiny":
         return Pretraining()
     return Pretraining(images=4_000, patterns=4_000, volumes=0, steps=300)
 
 
 def with_public_start(raw: Any) -> Any:
-    """Settings in which `pretraining` is left out or `true`, with the preset's own in its place;
-    `false` asks for none."""
+    """Fill in the default pre-training of raw settings.
+
+    Args:
+        raw: Settings as read from YAML. `pretraining` left out or `true` takes the preset's
+            default; `false` takes none.
+    Returns:
+        The settings; anything but a mapping as it came, for the validation to refuse.
+    """
     if not isinstance(raw, dict):
         return raw
     wanted = raw.get("pretraining", True)
     if wanted is True:
         preset = str(raw.get("preset", "tiny"))
         return {**raw, "pretraining": default_pretraining(preset).model_dump()}
-    none = wanted is False or wanted in ("no", "off")
+    none = wanted is False or wanted in ("no", "off")  # `--set pretraining=off` is a text
     return {**raw, "pretraining": None if none else wanted}
 
 
 class Federation(Frozen):
-    """One training run, as all sites may read it."""
+    """One training run, as every site may read it."""
 
     name: Name
     seed: StrictInt = Field(default=0, ge=0, le=2**53)
-    """Seeds the shared tensors that public pre-training does not make."""
+    """Seed of the shared tensors that public pre-training does not make."""
     model: ModelConfig
     schedule: Schedule
     pretraining: Pretraining | None
     started_from: str = ""
-    """Another model whose shared tensors this run starts from, with that model's own promise."""
+    """Description of a model whose shared tensors this run starts from, with its guarantee; empty
+    for a run that starts from the public start."""
     sites: tuple[PublicSite, ...] = Field(min_length=1)
     server_momentum: StrictFloat = Field(default=0.9, ge=0, lt=1)
     server_learning_rate: ServerRate = 1.0
     max_update_norm: StrictFloat = Field(default=100.0, gt=0)
     """An update that moves the shared tensors further than this (L2) is refused."""
     quorum: StrictInt | None = Field(default=None, ge=1)
-    """Updates that make a round; the others may be late, lost, or join later. Without one, as in
-    simulations, a site that is lost interrupts the run."""
+    """Number of updates that complete a round; other sites may be late, lost, or join later.
+    Without a quorum, as in simulations, a lost site interrupts the run."""
 
     @model_validator(mode="after")
     def _domains_to_tell_apart(self) -> "Federation":
@@ -121,7 +134,7 @@ def load_federation(path: Path) -> Federation:
     """Read a federation file.
 
     Raises:
-        ConfigError: Unreadable or not valid.
+        ConfigError: The file cannot be read or is not valid.
     """
     try:
         return Federation.model_validate_json(path.read_text())

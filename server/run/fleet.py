@@ -1,4 +1,4 @@
-"""How a coordinator reaches its sites: over a Flower grid, or any other way with this interface."""
+"""Reaching the sites of a run: over a Flower grid, or any other way with this interface."""
 
 import logging
 import time
@@ -19,27 +19,32 @@ log = logging.getLogger(__name__)
 NODES_WAIT = 10.0
 """Seconds to wait for the nodes of a simulation."""
 HELLO_WAIT = 120.0
-"""Seconds to wait for a node that says who it is: its first question starts a process. The setting
-is `hello_seconds` in run.yaml, and the run config's `hello-wait` in a simulation."""
+"""Seconds to wait for the first answer of a node, which starts a process. The setting is
+`hello_seconds` in run.yaml, and the run config's `hello-wait` in a simulation."""
 GRACE = 60.0
+"""Seconds that the other sites get once enough have answered."""
 POLL = 0.2
 """Seconds between two looks for answers."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """No answer from a site, and why."""
+    """A site gave no answer."""
 
     reason: str
     late: bool = False
-    """Whether time ran out, and nobody said anything."""
+    """True if the time ran out without any sign of the site."""
 
 
 class Fleet(Protocol):
     """The sites of one run, by name."""
 
     def hello(self, request: Hello) -> dict[str, HelloAnswer]:
-        """Ask everybody who they are."""
+        """Ask every node for its site.
+
+        Returns:
+            Site name -> answer, for the sites that answered.
+        """
         ...
 
     def ask(
@@ -48,7 +53,8 @@ class Fleet(Protocol):
         """Send each named site its request and wait for all answers.
 
         Args:
-            enough: After so many answers the others need not be waited for much longer.
+            requests: Site -> what it is asked.
+            enough: Number of answers after which the others need not be waited for much longer.
         """
         ...
 
@@ -87,16 +93,17 @@ class FlowerFleet:
     """Sites behind a Flower grid, whose node ids are random in every simulated run.
 
     Args:
-        grid: Flower's.
+        grid: Flower's grid.
         wanted: Number of sites in the federation.
-        timeout: Seconds to wait for the answers to one round; a node that comes back later finds
-            no question any more.
+        timeout: Seconds to wait for the answers to one round. The question then expires: a node
+            that comes back later does not find it.
         nodes_wait: Seconds to wait for the nodes.
-        hello_wait: Seconds to wait for nodes that were asked who they are.
-        quorum: Sites that are enough to go on with. Without one all have to be there.
+        hello_wait: Seconds to wait for the answer to hello.
+        quorum: Number of sites that suffices. Without a quorum all sites have to be there.
         grace: Seconds that the others get once enough have answered.
-        members: Name -> node of each member, looked up at each hello: a node that says another's
-            name is left alone. Without it nodes are who they say they are.
+        members: Returns member name -> node id; called at each hello. A node that answers with the
+            name of another member is ignored. Without it, nodes are believed.
+        poll: Seconds between two looks for answers.
     Raises:
         FederationError: Fewer nodes than sites.
         RunInterrupted: Fewer nodes than a quorum.
@@ -113,6 +120,7 @@ class FlowerFleet:
         quorum: int | None = None,
         grace: float = GRACE,
         members: Callable[[], Mapping[str, int]] | None = None,
+        poll: float = POLL,
     ) -> None:
         self._grid = grid
         self._timeout = timeout
@@ -120,6 +128,7 @@ class FlowerFleet:
         self._quorum = quorum
         self._grace = grace
         self._members = members
+        self._poll = poll
         self._nodes: dict[str, int] = {}
         self._strangers: set[int] = set()
         end = time.monotonic() + nodes_wait
@@ -137,48 +146,53 @@ class FlowerFleet:
             time.sleep(0.2)
 
     def hello(self, request: Hello) -> dict[str, HelloAnswer]:
-        """Ask every node that was not asked before; nodes without a site are left alone then.
+        """Ask every node that was not asked before; a node without a site is not asked again.
 
         Raises:
-            FederationError: Two nodes claim one name, or, where all have to, one does not answer.
+            FederationError: Two nodes claim one name, or, without a quorum, one does not answer.
         """
         known = self._strangers | set(self._nodes.values())
         new = sorted(set(self._grid.get_node_ids()) - known)
         answers: dict[str, HelloAnswer] = {}
-        said = self._send({node: request for node in new}, self._hello_wait)
-        members = self._members() if self._members is not None and said else None
-        for node, answer in said.items():
+        replies = self._send({node: request for node in new}, self._hello_wait)
+        members = self._members() if self._members is not None and replies else None
+        for node, answer in replies.items():
             if isinstance(answer, Lost):
-                why = answer.reason
-                if answer.late:
-                    why = (
-                        f"{why} ({self._hello_wait:g} s). A node's first answer starts a process: "
-                        "on a busy machine give it longer, with --hello-wait or hello_seconds"
-                    )
-                if self._quorum is None:
-                    raise FederationError(f"a node did not answer hello: {why}")
-                log.warning("node %d did not answer hello: %s", node, why)
-                continue
-            if not isinstance(answer, HelloAnswer):
+                self._unanswered(node, answer)
+            elif not isinstance(answer, HelloAnswer):
                 log.warning("node %d serves no site: %s", node, answer)
                 self._strangers.add(node)
-                continue
-            if members is not None and members.get(answer.site) != node:
-                log.warning("node %d says %r, whose node it is not", node, answer.site)
-                if answer.site in members:  # else it may be let in just now
+            elif members is not None and members.get(answer.site) != node:
+                log.warning("node %d answers as %r, but is not its node", node, answer.site)
+                # A member without a node may be registered just now: ask this node again later.
+                if answer.site in members:
                     self._strangers.add(node)
-                continue
-            if answer.site in self._nodes:
+            elif answer.site in self._nodes:
                 raise FederationError(f"two nodes say that they are {answer.site!r}")
-            answers[answer.site] = answer
-            self._nodes[answer.site] = node
+            else:
+                answers[answer.site] = answer
+                self._nodes[answer.site] = node
         return answers
+
+    def _unanswered(self, node: int, lost: Lost) -> None:
+        """Report a node that did not answer hello; an error where every node is needed."""
+        why = lost.reason
+        if lost.late:
+            why = (
+                f"{why} ({self._hello_wait:g} s). A node's first answer starts a process: "
+                "on a busy machine give it longer, with --hello-wait or hello_seconds"
+            )
+        if self._quorum is None:
+            raise FederationError(f"a node did not answer hello: {why}")
+        log.warning("node %d did not answer hello: %s", node, why)
 
     def ask(
         self, requests: Mapping[str, Request], enough: int | None = None
     ) -> dict[str, Answer | Lost]:
-        """Send each named site its request and wait for the answers; not for nodes that are away,
-        where a quorum is enough."""
+        """Send each named site its request and wait for the answers.
+
+        With a quorum, sites whose node is offline are not waited for.
+        """
         away: set[str] = set()
         if self._quorum is not None:
             online = set(self._grid.get_node_ids())
@@ -194,18 +208,19 @@ class FlowerFleet:
     def _send(
         self, requests: Mapping[int, Request], timeout: float, enough: int | None = None
     ) -> dict[int, Answer | Lost]:
-        """Answers of all, or of enough and of those that follow them within the grace."""
+        """Return the answers of all nodes, or of enough and those that follow within the grace."""
         answers: dict[int, Answer | Lost] = {}
         if not requests:
             return answers
-        packed: dict[int, Array] = {}  # all sites begin a round from the same tensors
+        packed: dict[int, Array] = {}  # all sites start a round from the same tensors
         messages = [
             Message(
                 content=to_content(r, packed), dst_node_id=node, message_type=r.kind, ttl=timeout
             )
             for node, r in requests.items()
         ]
-        # By question, not by sender: errors that the SuperLink makes itself come from node 1.
+        # By question, not by sender: errors that the SuperLink makes itself come from node 1. A
+        # question that it did not take has no id, and may be missing at the end of the list.
         asked = dict(zip(self._grid.push_messages(messages), requests, strict=False))
         unsent = Lost("the SuperLink did not take its question; see the SuperLink's log")
         answers = {node: unsent for node in requests if node not in asked.values()}
@@ -219,12 +234,12 @@ class FlowerFleet:
                 if question not in waiting:
                     continue
                 waiting.discard(question)
-                answers[asked[question]] = _read(reply)
+                answers[asked[question]] = read_reply(reply)
             good = sum(not isinstance(answer, Lost) for answer in answers.values())
             if not graceful and enough is not None and good >= enough:
                 graceful, end = True, min(end, time.monotonic() + self._grace)
             if waiting:
-                time.sleep(POLL)
+                time.sleep(self._poll)
         late = Lost("no answer in time", late=True)
         return {node: answers.get(node, late) for node in requests}
 
@@ -241,14 +256,15 @@ REASONS: Mapping[int, str] = {
     "another signing key",
     ErrorCode.CLIENT_APP_CRASHED: "the site's process died; see its node's log",
 }
-"""Flower's code of an error -> what has happened. Flower's own text may quote the site."""
+"""Flower's error code -> what has happened. Flower's text is not used: it may quote the site."""
 
 
-def _read(reply: Message) -> Answer | Lost:
+def read_reply(reply: Message) -> Answer | Lost:
+    """Read what came back from a node; an answer that cannot be read counts as a refusal."""
     if reply.has_error():
         code = reply.error.code
-        said = REASONS.get(code, "Flower does not say why")
-        return Lost(f"{said} (Flower error {code})")
+        reason = REASONS.get(code, "Flower does not say why")
+        return Lost(f"{reason} (Flower error {code})")
     try:
         return read_answer(reply.content)
     except ProtocolError as error:

@@ -1,4 +1,4 @@
-"""What a run writes into its folder: who it is, what it costs, what happened and how it ended."""
+"""The records of a run in its folder: its id, its costs, its events and its outcome."""
 
 import json
 import logging
@@ -86,24 +86,37 @@ class Journal:
         return json.loads(path.read_text()) if path.exists() else {}
 
     def append(self, row: Row) -> None:
-        """Write a row of metrics.jsonl and show it to `on_row`."""
+        """Write a row of metrics.jsonl and pass it to `on_row`."""
         append_row(self.folder, row)
         self.on_row(row)
 
     def note(self, number: int, site: str, kind: EventKind, text: str) -> None:
-        """Write an event of a round; 0 is before the first."""
+        """Write an event.
+
+        Args:
+            number: The round; 0 before the first.
+            site: The site's name.
+            kind: The kind of event.
+            text: Its reason, which a site may have written.
+        """
         text = one_line(text)  # a site wrote it, and it goes into a log
         log.warning("round %d, site %s: %s: %s", number, site, kind, text)
         self.events.append({"round": number, "site": site, "kind": kind, "text": text})
         self.append({"event": kind, "round": number, "site": site, "text": text})
 
     def exclude(self, site: str, refusal: Refusal, number: int) -> None:
-        """Ask a site no more in this run."""
+        """Take a site out of the run: it is asked no more.
+
+        Args:
+            site: The site's name.
+            refusal: Its refusal, or the server's reason.
+            number: The round; 0 before the first.
+        """
         self.excluded[site] = f"{refusal.code}: {refusal.reason}"
         self.note(number, site, "refusal", self.excluded[site])
 
     def damaged(self, number: int) -> None:
-        """Write that a checkpoint was passed over."""
+        """Write that the checkpoint of a round was damaged and passed over."""
         text = f"the checkpoint of round {number} is damaged: training goes on from the one before"
         self.append({"event": "checkpoint-damaged", "round": number, "site": "", "text": text})
 
@@ -153,7 +166,12 @@ class Journal:
         write_json(self.folder / LEDGERS, self.ledgers)
 
     def summarise(self, rounds: int, results: list[dict[str, Any]]) -> None:
-        """Write the summary of a finished run, with the events of all its submissions."""
+        """Write the summary of a finished run, with the events of all its submissions.
+
+        Args:
+            rounds: Number of trained rounds.
+            results: Exact metrics, in simulations.
+        """
         events = [row for row in read_metrics(self.folder) if row["event"] in EVENTS]
         summary = {
             "run_id": self.run_id,
@@ -167,7 +185,13 @@ class Journal:
 
 @contextmanager
 def outcome(folder: Path) -> Iterator[None]:
-    """Write outcome.json last: `done`, or `failed` with the sentence that says why."""
+    """Write outcome.json when the block ends: `done`, or `failed` with the reason.
+
+    Flower reports success whatever happens, so this file is what others read.
+
+    Args:
+        folder: The run folder.
+    """
     path = folder / OUTCOME
     path.unlink(missing_ok=True)
     try:

@@ -35,5 +35,5 @@ def run_lock(folder: Path, wait: float = LOCK_WAIT, poll: float = POLL) -> Itera
 
 
 def at_work(folder: Path) -> bool:
-    """Return whether a process works in a run folder."""
+    """Return True if a process works in a run folder."""
     return is_locked(folder / LOCK)

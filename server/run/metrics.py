@@ -23,7 +23,7 @@ class PretrainingRow(TypedDict):
     steps: int
     public_loss: float
     seconds: float
-    """Since the pre-training began."""
+    """Time since the pre-training began."""
 
 
 class RoundRow(TypedDict):
@@ -40,7 +40,7 @@ class RoundRow(TypedDict):
     exact_loss: float | None
     """Mean training loss without noise; simulations only."""
     epsilon_progress: float | None
-    """What the run has cost the site so far; None without privacy."""
+    """Epsilon that the run has cost the site so far; None without privacy."""
     seconds: float
     """Duration of the round, all sites together."""
 

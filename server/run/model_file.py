@@ -1,4 +1,4 @@
-"""Writes what a run is for: model.safetensors, the shared part after the last checkpoint.
+"""Writing the result of a run: model.safetensors, the shared tensors of the last checkpoint.
 
 Loads no torch. `medformer.load` reads the file.
 """
@@ -22,7 +22,10 @@ def write_model(folder: Path, *, description: str, noise: Literal["seeded", "sec
 
     Args:
         folder: A run folder with federation, receipts and checkpoints.
-        noise: `seeded` in simulations, where the card says that it can be removed.
+        description: One sentence for the model's card.
+        noise: `seeded` in simulations, where the card warns that the noise can be removed.
+    Returns:
+        The model's file.
     Raises:
         MedFormerError: No checkpoint can be read, or the model cannot be written.
     """
@@ -42,7 +45,7 @@ def _card(
     description: str,
     noise: Literal["seeded", "secure"],
 ) -> ModelCard:
-    """The guarantee is that of the site whose run costs most."""
+    """Make the model's card; its guarantee is that of the site whose run costs most."""
     promise = Promise(
         kind="federated-dp",
         epsilon=max(r["epsilon"] for r in receipts.values()),
@@ -63,7 +66,7 @@ def _card(
         limits=(
             NO_DEVICE,
             _holds(federation),
-            "Who has images at several sites is protected by the sum of their epsilons.",
+            "A person with images at several sites is protected by the sum of their epsilons.",
         ),
     )
 
@@ -71,10 +74,10 @@ def _card(
 def _holds(federation: Federation) -> str:
     if federation.model.kinds:
         return (
-            "Holds what sites share, and with it what answers questions that sites with the same "
-            "kind of image have in common (concepts); every site keeps its own task heads."
+            "Holds the shared tensors, among them the concepts with which sites with the same kind "
+            "of image answer; every site keeps its own task heads."
         )
-    return "Holds what sites share: every site keeps its own task heads."
+    return "Holds the shared tensors; every site keeps its own task heads."
 
 
 def _line(site: PublicSite) -> str:

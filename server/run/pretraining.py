@@ -1,4 +1,7 @@
-"""Central training on public images before round 1. It reads no private record: zero epsilon."""
+"""Central training on public images before round 1. It reads no private record: zero epsilon.
+
+Letters: N images, C channels, D depth, H and W pixels; in `_features`, D is the width.
+"""
 
 import logging
 import time
@@ -22,20 +25,20 @@ from server.run.federation import Pretraining
 log = logging.getLogger(__name__)
 
 REVISION = 4
-"""Raise it with whatever changes public images or what training makes of them: kept starts are of
-one revision."""
+"""Version of public images and their training; raise it with every change of either, because starts
+that are kept on the disk belong to one revision."""
 UNKNOWN_EVERY = 5
-"""In every so many turns through the sets, images are shown as of unknown modality and anatomy."""
+"""Number of turns through the sets, in the last of which modality and anatomy count as unknown."""
 NAMED = ("modality", "anatomy")
-"""Parts of the input adapter that have an entry for each name and one for `unknown`."""
+"""Parts of the input adapter with one entry per name, and one for `unknown`."""
 REFERENCE_BATCHES = 8
-"""Batches of each set that the reference moments are taken over."""
+"""Number of batches of each set from which the reference moments are computed."""
 WHITENING_BATCHES = 8
-"""Batches of each set that the whitening of features is taken from."""
+"""Number of batches of each set from which the whitening of features is computed."""
 VOLUME_SIZE = 28
-"""Side of public volumes, voxels."""
+"""Side of public volumes in voxels."""
 _APART = 1_000_003
-"""Added to the seed of public images, so that they are no site's phantoms."""
+"""Offset of the seed of public images: a simulated site never has the same phantoms."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,15 @@ class PublicSet:
 
 
 def phantom_sets(settings: Pretraining, size: int = 28) -> list[PublicSet]:
-    """Procedural images of every kind, colour ones in grey too, whatever kinds the sites have.
+    """Generate procedural images of every kind, whatever kinds the sites have.
 
-    Patterns and volumes imitate no kind and are shown as of unknown modality and anatomy.
+    Colour images come in grey, too. Patterns and volumes imitate no organ; their modality and
+    anatomy are unknown.
 
     Args:
-        settings: How many of each.
-        size: Their side in pixels: that of most sites, so that the same stages of a stem learn.
+        settings: Numbers of images, and their seed.
+        size: Side of the images in pixels. Take that of most sites, because the stages of a stem
+            that learn depend on it.
     """
     kinds = [(kind, settings.images) for kind in phantoms.KINDS.values()]
     if settings.patterns:
@@ -97,7 +102,10 @@ def _sets_of(kind: phantoms.PhantomKind, count: int, seed: int, size: int) -> It
 
 
 def phantom_domains() -> list[Domain]:
-    """Modalities and anatomies that phantoms show: part of a model that is pre-trained on them."""
+    """Return the modalities and anatomies that phantoms show, as domains.
+
+    A model that is pre-trained on phantoms has an entry for each of them.
+    """
     return [
         Domain(name=k.name, modality=k.modality, anatomy=k.anatomy, channels=k.channels)
         for k in phantoms.KINDS.values()
@@ -105,7 +113,12 @@ def phantom_domains() -> list[Domain]:
 
 
 def initial_shared(config: ModelConfig, seed: int) -> Tensors:
-    """Shared tensors before any training, from the federation's seed."""
+    """Return the shared tensors before any training.
+
+    Args:
+        config: Vocabulary and size of the model.
+        seed: The federation's seed.
+    """
     return _as_arrays(seeded(config, (), site=False, seed=seed).named_parameters())
 
 
@@ -118,21 +131,25 @@ def train_public(
     *,
     start: Tensors | None = None,
 ) -> Tensors:
-    """Train on public images, one kind a step in turn.
+    """Train on public images; each step takes a batch of one set, in turn.
 
-    What is trained knows the names of the public images alone, so that it is the same for every
-    federation. Images shown as unknown train the `unknown` entries. The moments of all public
-    images' features become the reference of the alignment objective, and what varies within each
-    set is what features are whitened by before a head. Texture heads do not take part: tokens are
-    better where the mean alone has to tell (docs/experiments/, section 22).
+    The model knows only the names of the public images, so the result is the same for every
+    federation. Images whose modality and anatomy are hidden train the `unknown` entries. The
+    moments of all public features become the reference of the alignment objective, and the
+    variation within each set is what features are whitened by before a head. Texture heads are
+    frozen: tokens are better if the mean token alone has to answer (docs/experiments/, section 22).
 
     Args:
-        encoder_eps: Of the encoder's norms.
-        sets: Public images; their heads are thrown away afterwards.
+        preset: Size of the model.
+        encoder_eps: Epsilon of the encoder's norms.
+        settings: Steps, batch size, learning rate, objectives and seed.
+        sets: Public images. Their heads are thrown away afterwards.
         progress: Called every 50 steps with (step, steps, loss).
-        start: What another public training made, to go on from; random tensors if left out.
+        start: Result of another public training to continue; random tensors if left out.
     Returns:
         Name -> array, for `carried_over`.
+    Source: Loshchilov and Hutter 2019, arXiv:1711.05101, for AdamW; Smith and Topin 2018,
+        arXiv:1708.07120, for the one-cycle learning rate.
     """
     config = ModelConfig.for_domains([s.domain for s in sets], preset)
     config = config.model_copy(update={"encoder_eps": encoder_eps})
@@ -150,10 +167,7 @@ def train_public(
     )
     began = time.monotonic()
     for step in range(settings.steps):
-        turn, place = divmod(step, len(sets))
-        batch = _draw(sets[place], settings.batch_size, generator)
-        if turn % UNKNOWN_EVERY == UNKNOWN_EVERY - 1:
-            batch = _anonymous(batch)
+        batch = _batch_of_step(step, sets, settings.batch_size, generator)
         loss = mix_losses(model, batch, settings.objectives, generator).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -169,19 +183,24 @@ def train_public(
 
 
 def carried_over(trained: Tensors, start: Tensors) -> Tensors:
-    """The start of a federation with the public tensors of its names and shapes in it.
+    """Put public tensors into the start of a federation, where names and shapes agree.
 
-    A modality or an anatomy that they do not have starts as the unknown one.
+    Args:
+        trained: Result of `train_public`.
+        start: `initial_shared` of the federation.
+    Returns:
+        The federation's tensors. A modality or anatomy that public images do not show starts from
+        the `unknown` entry.
     """
-    found = dict(start)
-    for name, own in start.items():
+    result = dict(start)
+    for name, initial in start.items():
         group, field, *rest = name.split(".")
-        known = name
+        source = name
         if group == "input" and field in NAMED and name not in trained:
-            known = ".".join([group, field, UNKNOWN, *rest[1:]])
-        if known in trained and trained[known].shape == own.shape:
-            found[name] = trained[known]
-    return found
+            source = ".".join([group, field, UNKNOWN, *rest[1:]])
+        if source in trained and trained[source].shape == initial.shape:
+            result[name] = trained[source]
+    return result
 
 
 def _go_on_from(start: Tensors, model: Medformer) -> None:
@@ -196,6 +215,15 @@ def _as_arrays(named: Iterable[tuple[str, Tensor]]) -> Tensors:
     return {k: v.detach().numpy().copy() for k, v in named}
 
 
+def _batch_of_step(
+    step: int, sets: list[PublicSet], size: int, generator: torch.Generator
+) -> Batch:
+    """Draw a batch of the set whose turn it is; now and then its names are hidden."""
+    turn, place = divmod(step, len(sets))
+    batch = _draw(sets[place], size, generator)
+    return _anonymous(batch) if turn % UNKNOWN_EVERY == UNKNOWN_EVERY - 1 else batch
+
+
 def _draw(public: PublicSet, size: int, generator: torch.Generator) -> Batch:
     rows = torch.randint(len(public.images), (size,), generator=generator)
     images = shift_and_flip(public.images[rows], generator)
@@ -203,7 +231,7 @@ def _draw(public: PublicSet, size: int, generator: torch.Generator) -> Batch:
 
 
 def _anonymous(batch: Batch) -> Batch:
-    """The same images, with nothing said about them."""
+    """Return the same images with unknown modality and anatomy."""
     nothing = {"modality": UNKNOWN, "anatomy": UNKNOWN}
     return replace(batch, domain=batch.domain.model_copy(update=nothing))
 
@@ -211,13 +239,13 @@ def _anonymous(batch: Batch) -> Batch:
 def _set_reference(
     model: Medformer, sets: list[PublicSet], size: int, generator: torch.Generator
 ) -> None:
-    """Mean and variance of the public images' mean tokens; every set counts the same."""
+    """Fit the reference moments to the public images' mean tokens; every set has equal weight."""
     batches = (_draw(public, size, generator) for public in sets * REFERENCE_BATCHES)
     model.pretext.reference.fit(_features(model, batches)[0])
 
 
 def _set_whitening(model: Medformer, sets: list[PublicSet], settings: Pretraining) -> None:
-    """Whiten what varies within the sets of public images."""
+    """Fit the whitening of features to the variation within each set of public images."""
     size, generator = settings.batch_size, torch.Generator().manual_seed(settings.seed)
     groups = []
     for public in sets:
@@ -228,8 +256,10 @@ def _set_whitening(model: Medformer, sets: list[PublicSet], settings: Pretrainin
 
 @torch.no_grad()
 def _features(model: Medformer, batches: Iterable[Batch]) -> list[Tensor]:
-    """What heads are shown of the images of all batches, part by part, each (N, D); the query of a
-    task that has learned nothing finds the mean token."""
+    """Return the features that heads see of all batches: one tensor (N, D) per part.
+
+    A task that has learned nothing attends to all tokens equally and so reads the mean token.
+    """
     found = []
     for batch in batches:
         depths = model.depths(batch.images, batch.domain)

@@ -1,9 +1,9 @@
-"""The default way to train, as the benchmark chose it: rounds and shares of rounds -> phases.
+"""The default way to train: a few numbers, from which the phases of a schedule are made.
 
-Heads learn first on features that stay as they are, then all sites train everything together, then,
-where their images are of several kinds, each site everything by itself, and at the end the heads
-again. Every default names the section of the log of experiments (docs/experiments/) that has the
-rows that chose it.
+First only the heads are trained, on frozen features. Then all sites train everything together.
+Then, if their images are of several kinds, each site trains a copy of everything alone, and at the
+end its heads again. A benchmark chose the numbers: each default names the section of the log of
+experiments (docs/experiments/) with the rows that chose it.
 """
 
 from collections.abc import Iterable
@@ -17,49 +17,56 @@ from server.protocol import LABEL_OBJECTIVES, MAX_ROUNDS, Objective, Phase, Sche
 from server.run.federation import Pretraining, ServerRate, with_public_start
 
 AVERAGE_LAST = 0.6
-"""Section 7."""
+"""Default of `average_last`. Section 7."""
 SERVER_LEARNING_RATE: ServerRate = "sites"
-"""Sections 3, 13 and 24."""
+"""Default of `server_learning_rate`. Sections 3, 13 and 24."""
 HEADS_LAST = 0.2
-"""Sections 16, 17, 24 and 29."""
+"""Default share of the last rounds in which only heads are trained. Sections 16, 17, 24 and 29."""
 ALONE_LAST = 0.4
-"""Where not all sites have the same kind of image. Sections 9, 15, 18 and 29."""
+"""Default share of the rounds that each site trains alone, if the sites have several kinds of
+image. Sections 9, 15, 18 and 29."""
 
 Share = Annotated[StrictFloat, Field(ge=0, lt=1)]
 
 
 class Recipe(Frozen):
-    """A schedule in a few numbers; a run lists `phases` of its own where it needs others."""
+    """A schedule in a few numbers. A run that needs another one lists its `phases`.
+
+    Source: Kumar et al. 2022, arXiv:2202.10054, for heads first; under DP, Ke et al. 2024,
+        arXiv:2402.18905.
+    """
 
     rounds: StrictInt = Field(default=150, ge=1, le=MAX_ROUNDS)
-    """All of them: with the steps of a round, sections 1 and 7."""
+    """Number of rounds of all phases together. With `local_steps`: sections 1 and 7."""
     local_steps: StrictInt = Field(default=2, ge=1, le=1_000)
-    """Sections 12 and 15: one is better by as much as seeds differ, two need half the messages."""
+    """DP steps of a round. One step is better by as much as seeds differ, two need half the
+    messages. Sections 12 and 15."""
     expected_batch_size: StrictInt = Field(default=256, ge=1, le=65_536)
-    """Sections 15, 26 and 27: larger ones gain little, for their time."""
+    """Mean number of units in a step. Larger batches gain little for their time. Sections 15, 26
+    and 27."""
     objectives: dict[Objective, Annotated[StrictFloat, Field(gt=0, le=100)]] = Field(
         default={"supervised": 1.0}, min_length=1
     )
-    """Phases of heads take those of them that heads can learn from."""
+    """Weight of each loss. Phases of heads take those that learn from labels."""
     learning_rate: StrictFloat = Field(default=0.1, gt=0, le=10)
-    """Of baselines without privacy; under DP each site's follows its noise, unless `noise_floor` is
-    null."""
+    """Learning rate of baselines without privacy. Under DP each site computes its rate from its
+    noise, unless `noise_floor` is null."""
     noise_floor: StrictFloat | None = Field(default=1e-6, gt=0, le=1)
-    """Sections 13 and 22."""
+    """See `Phase.noise_floor`. Sections 13 and 22."""
     heads_noise_floor: StrictFloat | None = Field(default=4e-5, gt=0, le=1)
-    """The same in phases of heads; null: as in the others. Sections 14, 17 and 30."""
+    """`noise_floor` in phases of heads; null: as in the other phases. Sections 14, 17 and 30."""
     heads_first: Share = 0.3
-    """Share of the rounds, the first ones, in which only heads are trained. Section 14."""
+    """Share of the rounds, at the beginning, in which only heads are trained. Section 14."""
     heads_last: Share | None = None
-    """Share of the rounds, the last ones, in which only heads are trained."""
+    """Share of the rounds, at the end, in which only heads are trained."""
     alone_last: Share | None = None
-    """Share of the rounds, those before, in which each site trains a copy of its own. If one of the
-    two is given the other is 0 unless it is given too; if neither is, the sites' kinds of image
-    decide."""
+    """Share of the rounds, before `heads_last`, in which each site trains a copy of everything
+    alone. If only one of the two is given, the other is 0. If neither is given, the defaults depend
+    on the sites' kinds of image."""
     views: StrictInt = Field(default=1, ge=1, le=64)
-    """Sections 23 and 26."""
+    """Augmented views of each drawn image. Sections 23 and 26."""
     max_grad_norm: StrictFloat = Field(default=1.0, gt=0, le=1_000)
-    """Section 23."""
+    """Maximum L2 norm of one unit's gradient. Section 23."""
 
     @model_validator(mode="after")
     def _some_together(self) -> "Recipe":
@@ -73,6 +80,8 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _makes_phases(self) -> "Recipe":
+        # The phases are made later, from the sites: an impossible one is refused here, where the
+        # reader of the error knows the recipe.
         try:
             for alike in (True, False):
                 self.phases(alike=alike)
@@ -81,16 +90,18 @@ class Recipe(Frozen):
         return self
 
     def phases(self, *, alike: bool) -> tuple[Phase, ...]:
-        """What the rounds are divided into.
+        """Return the phases that the rounds are divided into.
 
         Args:
-            alike: Whether all sites have the same kind of image.
+            alike: True if all sites have the same kind of image.
         """
         heads_last, alone_last = self._end(alike)
         labels = {k: v for k, v in self.objectives.items() if k in LABEL_OBJECTIVES}
         heads = self._rounds(self.heads_first if labels else 0)
+        # A site that trains alone sees one domain: there is nothing to adapt to.
         own = {k: v for k, v in self.objectives.items() if k != "domain_adversarial"}
         alone = self._rounds(alone_last if own else 0)
+        # Rounding never takes the last round in which the sites train together.
         again = min(self._rounds(heads_last if labels else 0), self.rounds - alone - 1)
         heads = min(heads, self.rounds - again - alone - 1)
         together = self.rounds - heads - again - alone
@@ -105,6 +116,7 @@ class Recipe(Frozen):
         return tuple(Phase.model_validate({**self._same(), **r}) for r in rows if r["rounds"] > 0)
 
     def _end(self, alike: bool) -> tuple[float, float]:
+        """Return the shares of the rounds for the last heads and for training alone."""
         if self.heads_last is None and self.alone_last is None:
             return HEADS_LAST, 0.0 if alike else ALONE_LAST
         return self.heads_last or 0.0, self.alone_last or 0.0
@@ -113,28 +125,35 @@ class Recipe(Frozen):
         return min(round(share * self.rounds), self.rounds - 1)
 
     def _same(self) -> dict[str, Any]:
-        """What all phases have in common."""
+        """Return the settings that all phases have in common."""
         both = Phase.model_fields.keys() & type(self).model_fields.keys() - {"rounds"}
         return {name: getattr(self, name) for name in both}
 
 
 class Training(Frozen):
-    """What a consortium's run and a simulated scenario say about training, in the same words."""
+    """Settings of a training, with the same names in a consortium's run and in a scenario."""
 
     name: Name
+    """Name of the run."""
     preset: PresetName = "tiny"
+    """Size of the model."""
     seed: StrictInt = Field(default=0, ge=0, le=2**53)
+    """Seed of the shared tensors, and in simulations of everything else."""
     phases: tuple[Phase, ...] = ()
+    """The phases, if `recipe` does not make them."""
     recipe: Recipe | None = None
-    """What makes the phases where none are listed; the default one if left out."""
+    """The recipe that makes the phases if none are listed; the default recipe if left out."""
     local_momentum: StrictFloat = Field(default=0.9, ge=0, lt=1)
-    """With the server's: section 7."""
+    """Momentum of the parameters that stay at the site. Section 7."""
     server_momentum: StrictFloat = Field(default=0.9, ge=0, lt=1)
+    """Momentum of the shared parameters. Section 7."""
     server_learning_rate: ServerRate = SERVER_LEARNING_RATE
+    """Factor of the averaged update: a number, `sites` or `sqrt-sites`."""
     average_last: StrictFloat = Field(default=AVERAGE_LAST, ge=0, le=1)
+    """Fraction of a phase's rounds whose iterates are averaged at its end."""
     concepts: StrictBool = True
-    """Sites with the same kind of image answer with concepts that they train together; `false`:
-    each with heads of its own alone, which learn from its own records only. Section 30."""
+    """Sites with the same kind of image answer with concepts that they train together. `false`:
+    each site has heads of its own only, which learn from its own records. Section 30."""
     pretraining: Pretraining | None
     """Public pre-training; `pretraining: false` starts from random tensors."""
 
@@ -148,15 +167,23 @@ class Training(Frozen):
         return raw
 
     def phases_for(self, domains: Iterable[Domain]) -> tuple[Phase, ...]:
-        """The phases that somebody listed, else those of the recipe for these kinds of image; none
-        given means one kind."""
+        """Return the listed phases, or those that the recipe makes for these sites.
+
+        Args:
+            domains: The sites' domains. None at all count as one kind of image.
+        """
         if self.phases:
             return self.phases
         alike = len({domain.kind for domain in domains}) <= 1
         return (self.recipe or Recipe()).phases(alike=alike)
 
     def schedule_of(self, phases: tuple[Phase, ...], spare_rounds: int) -> Schedule:
-        """What sites are asked to admit."""
+        """Return the schedule that sites are asked to admit.
+
+        Args:
+            phases: As `phases_for` returns them.
+            spare_rounds: Number of rounds that may be trained again.
+        """
         return Schedule(
             phases=phases,
             spare_rounds=spare_rounds,

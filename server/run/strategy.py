@@ -1,9 +1,11 @@
-"""Partial averaging: each tensor over the sites that trained it. State is a value."""
+"""Partial averaging: each tensor is averaged over the sites that trained it. State is a value."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from medformer.averaging import running_mean
 from medformer.sharing import is_concept, is_local
@@ -14,25 +16,32 @@ from server.run.federation import Federation, ServerRate
 
 @dataclass(frozen=True)
 class State:
-    """The coordinator's model after a round."""
+    """The coordinator's model after a round.
+
+    Source: Polyak and Juditsky 1992, doi:10.1137/0330046, for the average of the last iterates.
+    """
 
     round: int
+    """Number of rounds that are done."""
     shared: Tensors
+    """The shared tensors after the round."""
     momentum: Tensors
+    """Velocity of each shared tensor."""
     average: Tensors
-    """Mean of the shared tensors over the rounds of the averaging window."""
+    """Mean of the shared tensors over the rounds of the averaging window; empty before it."""
     averaged: int = 0
+    """Number of iterates in `average`."""
 
     def unchanged(self) -> "State":
-        """After a round in which sites sent nothing."""
+        """Return the state after a round in which sites trained for themselves."""
         return replace(self, round=self.round + 1)
 
     def from_average(self) -> "State":
-        """Return the state that a phase starts with which starts from an average."""
+        """Return the state that starts a phase from the average, without momentum."""
         return State(self.round, self.final(), {}, {})
 
     def final(self) -> Tensors:
-        """The averaged tensors where there are any, else the last ones."""
+        """Return the average, or the last tensors if there is none."""
         return self.average or self.shared
 
 
@@ -55,11 +64,13 @@ def advance(
         weights: Site name -> its weight in the average; the declared ones if left out.
     Returns:
         The state after the round.
+    Source: FedAvg, McMahan et al. 2017, arXiv:1602.05629, Algorithm 1.
     """
     schedule, number = federation.schedule, state.round + 1
     if schedule.starts_from_average(number):
         state = state.from_average()
     updates = collect(state)
+    # In a phase that each site trains alone there is nothing to average.
     if not schedule.phase_of(number).sends:
         return state.unchanged()
     return apply(
@@ -82,18 +93,21 @@ def check_update(
     attempt: int,
     phase: Phase,
 ) -> None:
-    """Refuse what may not be averaged.
+    """Refuse an update that may not be averaged.
 
     Args:
-        shared: What the round began with.
-        site: Who was asked.
-        round_: For which round.
-        attempt: For which attempt.
-        phase: Of that round.
+        answer: The site's answer, which may be hostile.
+        shared: The shared tensors that the round started from.
+        max_update_norm: Maximum L2 distance of the update from `shared`, all tensors together.
+        site: The site that was asked.
+        round_: The round that it was asked for.
+        attempt: The attempt that it was asked for.
+        phase: The phase of the round.
     Raises:
         UpdateRefused: Another site, round or attempt, a tensor that is local or unknown or not
             trained in this phase, a wrong shape or type, NaN or infinity, nothing at all, or a step
             longer than `max_update_norm`.
+    Source: Sun et al. 2019, arXiv:1911.07963, section 4, for the bound on the norm.
     """
     if answer.round != round_:
         raise UpdateRefused(f"the update is for round {answer.round}, not {round_}")
@@ -105,29 +119,35 @@ def check_update(
         if answer.tensors:
             raise UpdateRefused("the update holds tensors, though the site trains for itself")
         return
-    heads = phase.trains == "heads"
-    if not answer.tensors and not heads:
+    # In a phase of heads a site without a common concept trains nothing that it shares.
+    if not answer.tensors and phase.trains != "heads":
         raise UpdateRefused("the update holds no tensor")
     square = 0.0
     for name, value in answer.tensors.items():
-        if is_local(name):
-            raise UpdateRefused(f"{name} is local: it must never leave a site")
-        if name not in shared:
-            raise UpdateRefused(f"{name} is not a shared tensor of this model")
-        if heads and not is_concept(name):
-            raise UpdateRefused(f"{name} is not trained in a phase of heads")
-        if value.dtype != np.float32 or tuple(value.shape) != tuple(shared[name].shape):
-            raise UpdateRefused(
-                f"{name} must be float32 {tuple(shared[name].shape)}, "
-                f"got {value.dtype} {tuple(value.shape)}"
-            )
-        if not np.isfinite(value).all():
-            raise UpdateRefused(f"{name} holds NaN or infinity")
+        _check_tensor(name, value, shared, phase)
         square += float(np.square(value.astype(np.float64) - shared[name]).sum())
+    # `not <=`, because a sum that overflowed is neither larger nor smaller.
     if not square**0.5 <= max_update_norm:
         raise UpdateRefused(
             f"the update moves {square**0.5:.3g}, more than max_update_norm {max_update_norm:g}"
         )
+
+
+def _check_tensor(name: str, value: npt.NDArray[Any], shared: Tensors, phase: Phase) -> None:
+    """Refuse a tensor of an update by its name, shape or values."""
+    if is_local(name):
+        raise UpdateRefused(f"{name} is local: it must never leave a site")
+    if name not in shared:
+        raise UpdateRefused(f"{name} is not a shared tensor of this model")
+    if phase.trains == "heads" and not is_concept(name):
+        raise UpdateRefused(f"{name} is not trained in a phase of heads")
+    if value.dtype != np.float32 or tuple(value.shape) != tuple(shared[name].shape):
+        raise UpdateRefused(
+            f"{name} must be float32 {tuple(shared[name].shape)}, "
+            f"got {value.dtype} {tuple(value.shape)}"
+        )
+    if not np.isfinite(value).all():
+        raise UpdateRefused(f"{name} holds NaN or infinity")
 
 
 def apply(
@@ -139,15 +159,21 @@ def apply(
     averages: bool,
     learning_rate: ServerRate = 1.0,
 ) -> State:
-    """The state after averaging one round (FedAvgM, Hsu et al. 2019, arXiv:1909.06335).
+    """Return the state after averaging the updates of one round.
+
+    A tensor that no site trained stays as it is, and so does its momentum.
 
     Args:
-        updates: Site name -> its checked tensors; summed in the order of names, because the order
-            of float additions decides whether a run can be repeated.
+        state: The state that the sites started from.
+        updates: Site name -> its checked tensors. They are summed in the order of names, because
+            the order of float additions decides whether a run can be repeated bit for bit.
         weights: Site name -> publicly declared weight.
+        momentum: Factor of the velocity, in [0, 1).
+        averages: True if this iterate belongs to the running average.
         learning_rate: Factor of the averaged update; `sites`: the number of sites that trained a
             tensor, so that their updates add up; `sqrt-sites`: its root.
-        averages: Whether this iterate belongs to the final average.
+    Source: FedAvgM, Hsu et al. 2019, arXiv:1909.06335; server rates, FedOpt, Reddi et al. 2021,
+        arXiv:2003.00295.
     """
     shared, velocity = dict(state.shared), dict(state.momentum)
     for name, before in state.shared.items():

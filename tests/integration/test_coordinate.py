@@ -31,8 +31,7 @@ from server.run.checkpoints import write_json
 from server.run.coordinate import Run
 from server.run.errors import FederationError, RunInterrupted
 from server.run.federation import Federation, PublicSite
-from server.run.fleet import Lost
-from server.run.fleet import _read as read_reply
+from server.run.fleet import Lost, read_reply
 from server.run.journal import outcome
 from server.run.metrics import read_metrics
 from server.run.pretraining import initial_shared

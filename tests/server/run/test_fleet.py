@@ -76,14 +76,13 @@ class FakeGrid:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.run.fleet.POLL", 0.01)
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_run_id", "_task_id", "_node_id"):  # as in a ServerApp's process
         monkeypatch.setattr(TaskIdentity, name, 1)
 
 
 def fleet(grid: FakeGrid, timeout: float = 5, **settings: float) -> FlowerFleet:
-    return FlowerFleet(grid, 3, timeout, 0.05, **settings)  # type: ignore[arg-type]
+    return FlowerFleet(grid, 3, timeout, 0.05, poll=0.01, **settings)  # type: ignore[arg-type]
 
 
 def question(run: str = "run") -> Evaluate:
@@ -175,7 +174,7 @@ def test_a_node_that_says_another_members_name_is_left_alone():
     just now is asked again."""
     grid = FakeGrid({1: "north", 2: "north", 3: "west", 4: "east"})
     members = {"north": 1, "south": 2, "west": 3}
-    own = FlowerFleet(grid, 3, 5, 0.05, quorum=2, members=lambda: members)  # type: ignore[arg-type]
+    own = FlowerFleet(grid, 3, 5, 0.05, quorum=2, members=lambda: members, poll=0.01)  # type: ignore[arg-type]
     assert set(own.hello(HELLO)) == {"north", "west"}
     assert own._nodes == {"north": 1, "west": 3}
     members["east"] = 4
