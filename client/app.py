@@ -1,8 +1,8 @@
-"""Flower ClientApp: hands a message to the site's guard and returns the guard's answer.
+"""The Flower ClientApp, a relay: it hands a message to the site's guard and returns the answer.
 
-It sees no record and decides nothing, because a consortium's bundle is code that somebody else
-wrote. It imports flwr and server/protocol/ only; the way to the guard is loaded at the first
-message.
+It is part of the consortium's bundle, code that the hospital did not write. Therefore it sees no
+record and decides nothing. It imports flwr and server/protocol/ only; the connection to the guard
+is imported with the first message.
 """
 
 import importlib
@@ -18,15 +18,23 @@ from server.protocol.wire import read_request, to_content
 
 log = logging.getLogger(__name__)
 app = ClientApp()
-SHORTEST_ROUND = 3_600.0
-"""Seconds that a guard may take for an answer, where a run's rounds are not longer."""
+MIN_DEADLINE = 3_600.0
+"""Seconds that a guard has to answer a request, unless the run's rounds last longer."""
 
 
 def connect(context: Context) -> Any:
-    """The site's guard: behind its socket, or in process for simulations."""
+    """Connect to the site's guard: through its socket, or in this process in a simulation.
+
+    Args:
+        context: Flower's description of this node and run.
+    Returns:
+        An object with the method `handle` of `client.guard.Guard`.
+    Raises:
+        ProtocolError: The node is configured neither for a socket nor for a simulation.
+    """
     if "guard-socket" in context.node_config:
         rpc = importlib.import_module("client.guard_rpc.channel")
-        deadline = max(SHORTEST_ROUND, float(context.run_config.get("round-deadline") or 0))
+        deadline = max(MIN_DEADLINE, float(context.run_config.get("round-deadline") or 0))
         return rpc.GuardChannel(Path(str(context.node_config["guard-socket"])), deadline)
     if "partition-id" not in context.node_config:
         raise ProtocolError("this node has neither a guard-socket nor a partition id")
@@ -60,7 +68,15 @@ def evaluate(message: Message, context: Context) -> Message:
 
 
 def relay(message: Message, context: Context) -> Message:
-    """Ask the guard. Every exception becomes a fixed text: Flower would send it to the server."""
+    """Ask the guard, and return its answer as a Flower message.
+
+    Args:
+        message: The server's request.
+        context: Flower's description of this node and run.
+    Returns:
+        The guard's answer or a refusal. An exception becomes a refusal with a fixed text: Flower
+        would send the exception's own text, which could be private, to the server.
+    """
     try:
         answer = connect(context).handle(read_request(message))
     except ProtocolError as error:

@@ -1,7 +1,8 @@
-"""policy.yaml: what a hospital lets a consortium compute. Without one, a deployed site refuses.
+"""policy.yaml: the hospital's rules for what a consortium may compute on its records.
 
-It is the hospital's own, beside its site.yaml: that says what there is, policy.yaml what may be
-done with it. Everything here is checked when a run is admitted, before any record is read.
+site.yaml declares the records; policy.yaml restricts their use. Both files belong to the hospital,
+and no message can change them. The rules are checked when a run is admitted, before any record is
+read; without a policy.yaml, a deployed site refuses every run.
 """
 
 import re
@@ -19,70 +20,79 @@ from client.site import Site
 from medformer.common.rounding import digits_up, exact, rounded_up
 from medformer.common.yaml_file import read_yaml
 from medformer.config import Frozen, ModelConfig
-from server.protocol import Objective, Schedule, spaced
+from server.protocol import Objective, Phase, Schedule, spaced
 
 
 def _hours(text: str) -> str:
-    """`20:00-06:00`."""
+    """Check a span of local time, such as `20:00-06:00`."""
     _span(text)
     return text
 
 
-WORDS = {
-    "supervised": "learn the site's tasks from its labels",
-    "rescanned": "learn the tasks from images as other scanners might take them",
-    "domain_adversarial": "make images of all sites look alike to the model",
-    "alignment": "make features resemble those of public images",
+IN_WORDS = {
+    "supervised": "learn this site's tasks from its labels",
+    "rescanned": "learn this site's tasks from images altered as if by another scanner",
+    "domain_adversarial": "keep features from revealing which site an image comes from",
+    "alignment": "make the features of images resemble those of public images",
 }
-"""What objectives do, for those who say yes or no."""
+"""Objective -> its purpose, for the person who approves a run."""
 
 Hours = Annotated[str, AfterValidator(_hours)]
 Fingerprint = Annotated[str, AfterValidator(spaced)]
 
 
 class Policy(Frozen):
-    """What is allowed; everything else is refused with a reason that a server may know."""
+    """A hospital's rules. A run that breaks one is refused with a reason, which the server sees."""
 
     signer: Fingerprint | None = None
-    """Whose bundles and start-up kit this site trusts: the fingerprint that the consortium read out
-    by telephone. Without it the site's node does not start."""
+    """Fingerprint of the key that signs the consortium's bundles and start-up kit, as the operator
+    read it out by telephone. Without it the site's node does not start."""
     objectives: tuple[Objective, ...] = Field(min_length=1)
-    """What may be trained."""
+    """Losses that a run may train; every other one is refused."""
     max_epsilon_per_run: StrictFloat = Field(gt=0, le=50)
+    """Upper limit of one run's epsilon, spare rounds included."""
     min_noise_multiplier: StrictFloat = Field(default=0.5, ge=0.2)
-    """Least noise of any phase, whatever epsilon it comes to."""
+    """Lower limit of the noise multiplier of every phase, whatever the epsilon."""
     max_rounds: StrictInt = Field(default=1_000, ge=1)
-    """Planned rounds and spares of a run."""
+    """Upper limit of a run's rounds, spare rounds included."""
     max_expected_share: StrictFloat = Field(default=0.5, gt=0, le=1)
-    """Largest sample rate: the part of the records that a step may draw on average."""
+    """Upper limit of the sample rate: the fraction of the units that a step draws on average."""
     accept_unit_image: StrictBool = False
-    """Whether runs may protect single images, not patients: right where each patient has one."""
+    """Accept runs whose unit of privacy is the image, not the patient. Set it only where each
+    patient has one image."""
     concepts: StrictBool = True
-    """Whether what answers a question may be trained in common with sites that have the same kind
-    of image, and sent with noise. It tells as much of the answer as the site's own head, which
-    never leaves; a run that would is refused where this is `false`."""
+    """Accept runs in which sites with the same kind of image train the layer that answers their
+    questions together. This layer is sent, with noise; it tells as much about the answers as the
+    site's own heads, which never leave. If `false`, such runs are refused."""
     hours: tuple[Hours, ...] = ()
-    """Local times at which rounds are trained, as `20:00-06:00`; always if left out."""
+    """Local times at which rounds are trained, as `20:00-06:00`; at any time if omitted."""
     approval: Literal["manual", "automatic"] = "manual"
-    """Whether somebody at the hospital has to say yes to each run (`fedmedformer site approve`)."""
+    """`manual`: a person at the hospital approves each run (`fedmedformer site approve`).
+    `automatic`: every run within the rules and the budget is admitted."""
 
     def check(self, site: Site, schedule: Schedule, config: ModelConfig, plan: PrivacyPlan) -> None:
-        """Whether a run is within the policy; a function of public constants.
+        """Refuse a run that breaks a rule. The outcome depends on public constants alone.
 
+        Args:
+            site: The site's declaration.
+            schedule: The run's phases and spare rounds.
+            config: The run's model.
+            plan: The run's plan at this site: epsilon, noise, sample rates.
         Raises:
-            PolicyForbids: Names the first rule that it breaks.
+            PolicyForbids: Names the first rule that the run breaks.
         """
         if site.privacy.unit == "image" and not self.accept_unit_image:
             raise PolicyForbids(
                 "this site's policy protects patients, its site.yaml says unit: image: set "
-                "unit: patient, or accept_unit_image where each patient has one image"
+                "unit: patient, or accept_unit_image if each patient has one image"
             )
         check_objectives(schedule, self.objectives, "this site's policy")
         if site.domain.kind in config.kinds and not self.concepts:
             raise PolicyForbids(
-                "this site's policy keeps all that answers its questions at the site: the run has "
-                "to say `concepts: false`"
+                "this site's policy keeps the layers that answer its questions at the site: the "
+                "run has to set `concepts: false`"
             )
+        # The largest rate and the smallest noise of any phase decide: a limit has no exceptions.
         rounds = schedule.rounds + schedule.spare_rounds
         noise = min(p.noise_multiplier for p in plan.phases)
         share = max(p.sample_rate for p in plan.phases if p.rounds)
@@ -100,10 +110,12 @@ class Policy(Frozen):
                 )
 
     def check_time(self, now: datetime) -> None:
-        """Whether rounds are trained now.
+        """Refuse to train outside the site's hours.
 
+        Args:
+            now: The site's local time.
         Raises:
-            ClosedNow: Says when they are.
+            ClosedNow: Names the hours.
         """
         if self.hours and not any(_within(now.time(), *_span(text)) for text in self.hours):
             raise ClosedNow(f"this site trains at {', '.join(self.hours)}, local time")
@@ -127,8 +139,11 @@ def check_objectives(schedule: Schedule, allowed: Iterable[Objective], who: str)
 def load_policy(path: Path) -> Policy:
     """Read and check a policy.yaml.
 
+    Args:
+        path: The file.
     Raises:
-        ConfigError: Missing, not YAML, unknown key, wrong type or value.
+        ConfigError: The file is missing or not YAML, or has an unknown key, a wrong type or a wrong
+            value.
     """
     return read_yaml(path, Policy)
 
@@ -141,43 +156,83 @@ def summary(
     spent: float,
     budget: float,
 ) -> str:
-    """What a run would compute and cost, in words for those who say yes or no."""
+    """Describe a run to the person who approves it: what it computes, costs and sends.
+
+    Args:
+        site: The site's declaration.
+        schedule: The run's phases and spare rounds.
+        config: The run's model.
+        plan: The run's plan at this site.
+        spent: Epsilon that earlier runs have spent.
+        budget: Epsilon that all runs together may spend.
+    Returns:
+        Lines of text. Shares of found units are upper bounds, rounded up.
+    """
     total = min(budget, spent + plan.epsilon)
-    spares = f" and {schedule.spare_rounds} in reserve" if schedule.spare_rounds else ""
-    lines = [f"Train a shared model at {site.name} in {schedule.rounds} rounds{spares}:"]
-    for phase in schedule.phases:
-        does = [WORDS.get(o, f"learn from the images alone ({o})") for o in phase.objectives]
-        own = "; with a copy of the model that stays at the site" if phase.alone else ""
-        own += "; of what answers questions alone" if phase.trains == "heads" else ""
-        lines.append(f"  {phase.name}: {phase.rounds} rounds: {'; '.join(does)}{own}")
-    lines += [
+    unit, lifetime_delta = plan.unit, site.privacy.lifetime_delta
+    more = (
+        f", plus up to {schedule.spare_rounds} if rounds are lost" if schedule.spare_rounds else ""
+    )
+    lines = [
+        f"Train a shared model at {site.name} in {_rounds(schedule.rounds)}{more}:",
+        *(f"  {p.name} ({_rounds(p.rounds)}): {_purpose(p)}" for p in schedule.phases),
         f"It costs epsilon {rounded_up(plan.epsilon)}, delta {digits_up(plan.delta)}, for every "
-        f"{plan.unit}, in full, also if the run stops early.",
-        f"Spent before: epsilon {rounded_up(spent)} of {exact(budget)}.",
-        f"In words: who suspects 1 % of those {plan.unit}s that were not used finds at most "
-        f"{percent(most_found(plan.epsilon, plan.delta, 0.01))} of those that were; with all runs "
-        f"so far, at most {percent(most_found(total, site.privacy.lifetime_delta, 0.01))}.",
+        f"{unit}. The full cost is charged before the first round, even if the run stops early.",
+        f"Spent so far: epsilon {rounded_up(spent)} of {exact(budget)}.",
+        f"In plain words: an attacker who accepts a 1 % false-alarm rate can correctly identify at "
+        f"most {percent(most_found(plan.epsilon, plan.delta, 0.01))} of the {unit}s that were "
+        f"used. From this run and all earlier ones together, at most "
+        f"{percent(most_found(total, lifetime_delta, 0.01))}.",
         "What leaves the site: shared model weights with noise, the site's public name and kind of "
-        "image, and these numbers. No image, label, count or metric does.",
+        "image, the run's privacy plan, and hashes of ledger rows. No image, label, count or "
+        "metric does.",
     ]
     if site.domain.kind in config.kinds:
         lines.append(
-            "Among these weights is what answers the site's questions: it is learned in common "
-            "with sites that have the same kind of image (`concepts: false` in policy.yaml "
-            "forbids it)."
+            "These weights include the layer that answers the site's questions. It is trained "
+            "together with sites that have the same kind of image (`concepts: false` in "
+            "policy.yaml forbids it)."
         )
     return "\n".join(lines)
 
 
+def _rounds(count: int) -> str:
+    """Return a number of rounds in words: 1 round, 2 rounds."""
+    return f"{count} round{'' if count == 1 else 's'}"
+
+
+def _purpose(phase: Phase) -> str:
+    """Describe in a sentence or two what a phase trains, and on what."""
+    if phase.trains == "heads":
+        text = (
+            "train only the answering layers (the concept layer, or this site's task heads) from "
+            "this site's labels. The encoder is frozen."
+        )
+    else:
+        does = [
+            IN_WORDS.get(o, f"learn from images without labels ({o})") for o in phase.objectives
+        ]
+        text = f"{'; '.join(does)}."
+    if phase.alone:
+        text += " The site trains a copy of the model that stays here: nothing is sent."
+    return text
+
+
 def _span(text: str) -> tuple[time, time]:
+    """Parse a span of local time into its start and its end.
+
+    Raises:
+        ValueError: The text is no such span, or the span is empty.
+    """
     if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", text):
-        raise ValueError(f"must be as 20:00-06:00, got {text!r}")
+        raise ValueError(f"must be a span such as 20:00-06:00, got {text!r}")
     first, last = text.split("-")
     if first == last:
-        raise ValueError(f"{text!r} begins when it ends: leave `hours` out for all day")
+        raise ValueError(f"{text!r} starts when it ends: leave `hours` out for all day")
     return time.fromisoformat(first), time.fromisoformat(last)
 
 
 def _within(now: time, first: time, last: time) -> bool:
-    """From `first` to before `last`, past midnight if it has to be."""
+    """Tell whether a time lies in a span that includes `first`, excludes `last`, and may pass
+    midnight."""
     return first <= now < last if first < last else now >= first or now < last

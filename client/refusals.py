@@ -1,35 +1,39 @@
-"""Why a guard says no. Texts are fixed by code and configuration, never by a record."""
+"""The refusals of a guard, one class for each code of the protocol.
+
+A refusal's text goes to the server. It depends on code, configuration, the request and the ledger,
+never on a record.
+"""
 
 from medformer.errors import MedFormerError
 from server.protocol import RefusalCode
 
 
 class Refused(MedFormerError):
-    """Base of the typed refusals that a server may be told."""
+    """Base of all refusals that are sent to the server."""
 
     code: RefusalCode = "policy"
 
 
 class BudgetExhausted(Refused):
-    """The site's lifetime budget, or a run's spare rounds, do not cover what is asked."""
+    """The request needs more than what is left of the site's budget or the run's spare rounds."""
 
     code: RefusalCode = "budget-exhausted"
 
 
 class PolicyForbids(Refused):
-    """The site's rules do not allow what is asked."""
+    """The site's rules do not allow the request."""
 
     code: RefusalCode = "policy"
 
 
 class ClosedNow(Refused):
-    """The site trains at other hours: ask again later."""
+    """The site trains at other hours; the server asks again later."""
 
     code: RefusalCode = "closed-now"
 
 
 class ApprovalPending(Refused):
-    """Somebody at the hospital has to say yes to this run first."""
+    """A person at the hospital has to approve this run first."""
 
     code: RefusalCode = "approval-pending"
 
@@ -41,12 +45,12 @@ class BadRequest(Refused):
 
 
 class LedgerRolledBack(Refused):
-    """The site's ledger lacks a row that the server was told of."""
+    """The site's ledger lacks a row whose hash the server holds: an old copy was restored."""
 
     code: RefusalCode = "ledger-rolled-back"
 
 
 class AttemptLost(Refused):
-    """This attempt was started and left no answer: ask with the next attempt number."""
+    """This attempt was started and left no answer; the server asks for the next attempt."""
 
     code: RefusalCode = "attempt-lost"

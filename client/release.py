@@ -1,6 +1,6 @@
-"""Everything that may leave a site, and the mechanism that covers it: one list.
+"""The list of everything that may leave a site, each with the mechanism that covers it.
 
-The guard sends nothing that is not named here; a report prints it.
+The guard sends nothing that is not named here, and every report prints the list.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -13,18 +13,21 @@ from server.protocol import Answer, TrainAnswer
 
 @dataclass(frozen=True)
 class Item:
-    """One kind of thing that can leave a site."""
+    """One field of one answer."""
 
     name: str
+    """Answer and field, as `TrainAnswer.tensors`."""
     mechanism: str
+    """The reason for which it may leave, in words."""
     covered: bool
-    """Whether the ledger's epsilon covers it, or nothing private is in it."""
+    """True if it holds nothing private, or if the ledger's epsilon covers it."""
     simulation_only: bool = False
+    """True if a deployed guard refuses to send it."""
 
 
 LEDGER_HASH = (
-    "hash of a ledger row and all before it: requests, plans, the site's clock, and hashes of what "
-    "carries noise"
+    "hash of a ledger row and all earlier rows: requests, plans, the site's clock, and hashes of "
+    "noisy values"
 )
 ITEMS = (
     Item("HelloAnswer.site", "public: the site's name", True),
@@ -34,7 +37,7 @@ ITEMS = (
     Item("AdmitAnswer.site", "public: the site's name", True),
     Item(
         "AdmitAnswer.receipt",
-        "function of the public schedule and of what the site declares; reads no record",
+        "function of the public schedule and of the site's declaration; reads no record",
         True,
     ),
     Item("AdmitAnswer.ledger_hash", LEDGER_HASH, True),
@@ -43,8 +46,8 @@ ITEMS = (
     Item("TrainAnswer.attempt", "echo of the request", True),
     Item(
         "TrainAnswer.tensors",
-        "Poisson-subsampled Gaussian (DP-SGD), admitted in the ledger; shared tensors only, "
-        "concepts among them",
+        "Poisson-subsampled Gaussian mechanism (DP-SGD), charged to the ledger; shared tensors "
+        "only, including concepts",
         True,
     ),
     Item("TrainAnswer.ledger_hash", LEDGER_HASH, True),
@@ -58,35 +61,36 @@ ITEMS = (
 _BY_NAME = {item.name: item for item in ITEMS}
 
 NOT_COVERED = (
-    "timing and size of answers, and whether one comes at all",
-    "hyper-parameters that somebody chose after looking at private data",
+    "timing and size of answers, and whether an answer comes at all",
+    "hyper-parameters that were chosen after looking at private data",
     "rollback of ledger, anchor and reports together by the site's own administrator",
-    "overlap of public pre-training data with private records",
+    "overlap between public pre-training data and private records",
     "a person with records at k sites: that person's epsilon is the sum over those sites",
-    "rounding of float32 gradients before the clipped sum: within an allowance of the sensitivity "
-    "that is measured on models as training makes them, not proven, and not for tensors that a "
-    "server makes up to enlarge it; sum, noise and release are exact",
+    "rounding of float32 gradients before the clipped sum: an allowance in the sensitivity covers "
+    "it, which was measured on models as training makes them, is not proven, and does not hold for "
+    "tensors that a server chooses to enlarge the rounding; sum, noise and release are exact",
 )
 SIMULATION_NOT_COVERED = (
-    "noise_source is seeded: whoever has the seed can remove the noise",
-    "exact losses and metrics are read from private splits and are not noised",
-    "non-private and local baselines are trained on the same records outside the ledger",
+    "noise_source is seeded: anyone who has the seed can remove the noise",
+    "exact losses and metrics are computed on private splits and carry no noise",
+    "non-private and local baselines are trained on the same records, outside the ledger",
 )
 
 
 def check(answer: Answer, *, exact: bool) -> Answer:
-    """Let an answer out if every field of it is on the list.
+    """Return an answer unchanged if it may leave the site.
 
     Args:
-        answer: What would be sent.
-        exact: Whether this guard serves a simulation, where exact values exist.
+        answer: The guard's answer, before it is sent.
+        exact: True in a simulation, where exact losses and metrics may leave.
     Raises:
-        PolicyForbids: A field that is not listed, or one for simulations only elsewhere, or a
-            tensor that stays at the site.
+        PolicyForbids: A field is not on the list, or is for simulations only, or a tensor is one
+            that stays at the site.
     """
     for field in fields(answer):
         name = f"{type(answer).__name__}.{field.name}"
         item = _BY_NAME.get(name)
+        # A field that somebody adds to a message later must not leave by default.
         if item is None:
             raise PolicyForbids(f"{name} is not on the list of what may leave a site")
         if item.simulation_only and not exact and getattr(answer, field.name) is not None:
@@ -99,7 +103,7 @@ def check(answer: Answer, *, exact: bool) -> Answer:
 
 
 def declaration() -> dict[str, Any]:
-    """The whole list, as the report prints it."""
+    """Return the whole list and the gaps in its coverage, as the report prints them."""
     return {
         "items": [asdict(item) for item in ITEMS],
         "not_covered": list(NOT_COVERED),

@@ -1,6 +1,6 @@
-"""A guard for simulations: in process, seeded, and allowed to tell exact values.
+"""A guard for simulations: it runs in this process, is seeded, and may send exact values.
 
-A deployed guard never imports this module: a seed cannot be reached there.
+A deployed guard never imports this module, so no seed can reach it.
 """
 
 import json
@@ -15,10 +15,13 @@ from server.protocol import SIMULATED_SITES
 
 
 def open_guard(run_folder: Path, partition: int) -> Guard:
-    """The guard of simulated site number `partition`.
+    """Open the guard of a simulated site.
 
+    Args:
+        run_folder: A folder that `simulations.prepare` wrote.
+        partition: Number of the site, from 0, in the order of the scenario.
     Raises:
-        ConfigError: No such run folder or partition, or a site.yaml that is not valid.
+        ConfigError: The run folder or partition does not exist, or its site.yaml is not valid.
     """
     try:
         index = json.loads((run_folder / SIMULATED_SITES).read_text())
@@ -35,10 +38,17 @@ def open_guard(run_folder: Path, partition: int) -> Guard:
 
 
 def simulated_guard(site_file: Path, state: Path, seed: int | str) -> Guard:
-    """A guard over one site's state folder, whose randomness derives from the seed.
+    """Open a guard over one site's state folder, with randomness derived from a seed.
 
-    The ledger row of the reservation is part of every seed, so that no two runs share noise, and
-    so is the attempt, so that a round that is trained again has fresh noise.
+    The ledger row of the reservation is part of every derived seed, so that no two runs share
+    noise. So is the attempt: a round that is trained again has fresh noise.
+
+    Args:
+        site_file: The site.yaml.
+        state: The site's state folder.
+        seed: Seed of the simulation. With it, the noise can be removed from what was sent.
+    Raises:
+        ConfigError: The site.yaml is not valid.
     """
     site = load_site(site_file)
 

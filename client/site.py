@@ -1,7 +1,7 @@
-"""site.yaml -> Site: what one hospital declares about itself. It stays at the hospital.
+"""site.yaml -> Site: one hospital's declaration of its data, tasks and privacy budget.
 
-There is no key for training without differential privacy: no switch, no zero noise, no infinite
-clipping bound can be written here.
+The file stays at the hospital. It has no key for training without differential privacy: it can
+hold no switch for it, no zero noise and no infinite clipping bound.
 """
 
 import os
@@ -18,11 +18,11 @@ from medformer.config import MAX_VOLUME_SIDE, Domain, Frozen, Name, Task
 from server.protocol import Objective, Phase
 
 Rule = Literal["basic", "rdp"]
-"""How the costs of several runs add up: `client.privacy.composition`."""
+"""Rule by which the costs of several runs add up: `client.privacy.composition`."""
 
 
 def _no_switch(file: object) -> object:
-    """`withdrawn: no` would be a file that is called no."""
+    """Refuse a YAML boolean: `withdrawn: no` would mean a file with the name `no`."""
     word = str(file).lower()
     if isinstance(file, bool) or word in ("no", "off", "false", "none", "yes", "on", "true"):
         raise ValueError(
@@ -36,45 +36,50 @@ OwnFile = Annotated[GivenPath, BeforeValidator(_no_switch)]
 
 
 class Privacy(Frozen):
-    """What a site's patients are promised."""
+    """A site's privacy promise to its patients: (epsilon, delta), and for what."""
 
     epsilon: StrictFloat = Field(default=8.0, gt=0, le=100)
-    """Most that one run may cost."""
+    """Upper limit of the epsilon of one run, spare rounds included."""
     delta: StrictFloat = Field(default=1e-5, gt=0, lt=1e-2)
     """Delta of one run."""
     epsilon_budget: StrictFloat | None = Field(default=None, gt=0)
-    """Most that all runs together may cost; one run's worth if left out."""
+    """Upper limit of the epsilon of all runs on these records together; `epsilon` if omitted."""
     delta_budget: StrictFloat | None = Field(default=None, gt=0, lt=1e-2)
-    """Same for delta; in proportion to epsilon_budget if left out."""
+    """Upper limit of the delta of all runs together. If omitted, `delta` times the ratio of
+    `epsilon_budget` to `epsilon`."""
     rule: Rule = "basic"
-    """How runs add up: their epsilons and deltas (`basic`), or their Renyi divergence (`rdp`),
-    which lets more small runs into the same budget. Fixed when the ledger begins."""
+    """Composition of runs: `basic` adds their epsilons and deltas, `rdp` adds their Renyi
+    divergences, which admits more small runs within the same budget. It cannot be changed once the
+    ledger exists."""
     n_public: StrictInt = Field(ge=1)
-    """Declared number of units. Sampling rate and divisor follow from it, never from the true
-    number; a wrong value costs utility, not privacy."""
+    """Declared number of units (images or patients, see `unit`). Sampling rate and divisor follow
+    from it and never from the true number; a wrong value costs utility, not privacy."""
     n_labelled: StrictInt | None = Field(default=None, ge=1)
-    """Declared number of units with a label, where they are fewer. Phases that learn from labels
-    alone then draw from these units, at a rate that follows from this number, and the others sit
-    them out; if left out, they draw from all, and a unit without a label takes a place in vain."""
+    """Declared number of units with a label, if fewer than `n_public`. Phases that learn from
+    labels alone then sample from the labelled units, at a rate that follows from this number.
+    Unlabelled units are skipped in those phases. If omitted, such phases sample from all units and
+    an unlabelled unit contributes nothing."""
     n_upper: StrictInt | None = Field(default=None, ge=1)
-    """Declared upper bound of the number of units, against which delta is checked."""
+    """Declared upper bound of the number of units; delta is checked against it."""
     class_balance_noise: StrictFloat | None = Field(default=None, ge=1, le=1_000)
-    """Count the classes of each classification task once a run, with Gaussian noise of this many
-    times the count's sensitivity, and weigh them in the loss (`client.privacy.class_counts`). The
-    plan charges the count; 20 costs little. Not counted if left out."""
+    """Noise multiplier of a class count, taken once a run: standard deviation divided by the
+    count's L2 sensitivity. The noisy counts give each class its weight in the loss
+    (`client.privacy.class_counts`), and the plan charges for them; 20 costs little. If omitted,
+    classes are not counted."""
     unit: Literal["image", "patient"] = "image"
-    """Whose presence is hidden: one image, or all images of one patient, where the source says
-    whose each image is. `n_public` counts these units."""
+    """Unit of privacy: the presence of one image is hidden, or of all images of one patient. The
+    latter needs a source that names the patient of each image. `n_public` counts these units."""
     images_per_step: StrictInt = Field(default=4, ge=1, le=64)
-    """Images of a patient that take part in one step, at most; their gradients are averaged before
-    the clip. More make a patient's gradient less noisy, and the step longer."""
+    """Maximal number of a patient's images in one step. Their gradients are averaged before
+    clipping, so that more images reduce the variance of a patient's gradient; the step takes
+    longer."""
 
     @model_validator(mode="after")
     def _labelled_among_all(self) -> "Privacy":
         if self.n_labelled is not None and self.n_labelled > self.n_public:
             raise ValueError(
-                f"n_labelled {self.n_labelled} is more than n_public {self.n_public}: units with a "
-                "label are among all units"
+                f"n_labelled {self.n_labelled} is more than n_public {self.n_public}: labelled "
+                "units are counted in both"
             )
         return self
 
@@ -82,8 +87,8 @@ class Privacy(Frozen):
     def _bound_is_a_bound(self) -> "Privacy":
         if self.n_upper is not None and self.n_upper < self.n_public:
             raise ValueError(
-                f"n_upper {self.n_upper} is less than n_public {self.n_public}: it is an upper "
-                "bound of the number of units"
+                f"n_upper {self.n_upper} is less than n_public {self.n_public}: it has to be an "
+                "upper bound of the number of units"
             )
         return self
 
@@ -93,8 +98,8 @@ class Privacy(Frozen):
             if (getattr(self, name) or 0) * self.n_public >= 1:
                 raise ValueError(
                     f"{name} {getattr(self, name):g} is not below 1/n_public = "
-                    f"{1 / self.n_public:.2g}: to publish a random record in full would keep such "
-                    "a promise. Choose a smaller one"
+                    f"{1 / self.n_public:.2g}: publishing one random record in full would satisfy "
+                    "it. Choose a smaller value"
                 )
         return self
 
@@ -103,8 +108,8 @@ class Privacy(Frozen):
         usual = type(self).model_fields["images_per_step"].default
         if self.unit == "image" and self.images_per_step != usual:
             raise ValueError(
-                f"images_per_step {self.images_per_step} counts a patient's images, and here the "
-                "unit is the image: set unit: patient, or leave images_per_step out"
+                f"images_per_step {self.images_per_step} counts a patient's images, but the unit "
+                "is the image: set unit: patient, or leave images_per_step out"
             )
         return self
 
@@ -128,23 +133,30 @@ class Privacy(Frozen):
         return self.n_labelled or self.n_public
 
     def drawn_from(self, phase: Phase) -> int:
-        """Declared number of units that take part in a phase."""
+        """Return the declared number of units from which a phase samples."""
         return self.labelled if phase.needs_labels else self.n_public
 
     @property
     def lifetime_epsilon(self) -> float:
-        """Budget for the life of the record set."""
+        """Epsilon of all runs on this record set together."""
         return self.epsilon if self.epsilon_budget is None else self.epsilon_budget
 
     @property
     def lifetime_delta(self) -> float:
-        """Budget for the life of the record set."""
+        """Delta of all runs on this record set together."""
         if self.delta_budget is not None:
             return self.delta_budget
         return self.delta * self.lifetime_epsilon / self.epsilon
 
     def delta_warning(self) -> str | None:
-        """A sentence if delta is not below 1 / (10 n) for the declared upper bound n."""
+        """Return a warning if delta is not below 1 / (10 n), for the declared upper bound n.
+
+        A mechanism that publishes one random record in full has delta = 1 / n, so delta has to be
+        far below that to mean anything.
+
+        Returns:
+            A sentence that names the field to change, or None.
+        """
         units = max(self.n_public, self.n_upper or 0)
         bound = 1 / (10 * units)
         if self.lifetime_delta < bound:
@@ -158,40 +170,49 @@ class Privacy(Frozen):
 
 
 class Site(Frozen):
-    """One hospital: its data, its public declaration, its budget."""
+    """One hospital: its data, its public declaration and its privacy budget."""
 
     name: Name
     domain: Domain
     tasks: tuple[Task, ...] = Field(min_length=1)
-    """What its heads answer; they stay at the site."""
+    """Questions that the model answers for this site. They stay at the site, as its heads do."""
     data: Annotated[Source, Field(discriminator="source")]
+    """Files or folders with images and labels, and how to read them."""
     privacy: Privacy
+    """The site's privacy promise to its patients."""
     withdrawn: OwnFile | None = None
-    """A text file of patient ids, files or `SPLIT:ROW`, one a line, that are left out from the next
-    round on (`client.data.withdrawn`). A list that cannot be read leaves out everything."""
+    """A text file with one patient id, file name or `SPLIT:ROW` a line. These records are left out
+    from the next round on (`client.data.withdrawn`). If the list cannot be read, all records
+    are."""
     ledger_anchor: OwnFile | None = None
-    """A file that keeps the newest row of the ledger, where a backup of the state folder does not
-    reach. With it, a ledger that was put back from an old copy is refused."""
+    """A file that holds a copy of the ledger's newest row, outside of every backup of the state
+    folder. With it, a ledger that was restored from an old copy is refused."""
     activation_checkpointing: StrictBool = False
-    """Compute activations twice instead of keeping them: less memory, a third more time."""
+    """Recompute activations in the backward pass instead of keeping them: this needs less memory
+    and a third more time."""
     flip: StrictBool = False
-    """Mirror images in training: only where labels are left-right invariant."""
+    """Mirror half of the images in training. Only for tasks whose labels are the same left and
+    right."""
+    objectives: tuple[Objective, ...] = Field(default=get_args(Objective), min_length=1)
+    """Losses that a consortium may ask this site to train; all if omitted. policy.yaml has its own
+    list, and a run needs to be allowed by both."""
 
     @model_validator(mode="after")
     def _two_files(self) -> "Site":
+        # The guard writes the anchor, so it must not be a file that means something else.
         own = {"withdrawn": self.withdrawn, "ledger_anchor": self.ledger_anchor}
         places = {name: os.path.normpath(path) for name, path in own.items() if path is not None}
         if len(set(places.values())) < len(places):
             raise ValueError(
                 f"withdrawn and ledger_anchor name one file, {self.withdrawn}: the ledger would "
-                "write its rows over the list of patients"
+                "overwrite the list of patients. Choose two files"
             )
         taken = {"site.yaml", "policy.yaml"}
         for path in paths_in(self.data).values():
             taken |= {os.path.normpath(path), os.path.normpath(path / "labels.csv")}
         for name, place in places.items():
             if place in taken:
-                raise ValueError(f"{name} names {place}, which is something else: give it a file")
+                raise ValueError(f"{name} names {place}, which has another use: choose a new file")
         return self
 
     @model_validator(mode="after")
@@ -215,14 +236,14 @@ class Site(Frozen):
             return self
         if self.data.max_side > MAX_VOLUME_SIDE:
             raise ValueError(
-                f"max_side {self.data.max_side} leaves volumes larger than a model reads: at most "
-                f"{MAX_VOLUME_SIDE} voxels a side"
+                f"max_side {self.data.max_side} allows larger volumes than a model reads: set at "
+                f"most {MAX_VOLUME_SIDE} voxels a side"
             )
         return self
 
     @model_validator(mode="after")
     def _distinct_tasks(self) -> "Site":
-        names = [t.name for t in self.tasks]
+        names = [task.name for task in self.tasks]
         if len(set(names)) < len(names):
             raise ValueError(f"tasks need distinct names, got {names}")
         return self
@@ -233,13 +254,14 @@ class Site(Frozen):
             return self
         if not isinstance(self.data, Listed):
             raise ValueError(
-                f"unit: patient needs to know whose each image is, and {self.data.source} does not "
-                "say it. Use a source with a labels.csv that has the column `patient`, or dicom"
+                f"unit: patient needs the patient of each image, which {self.data.source} does not "
+                "give. Use a source whose labels.csv has the column `patient`, or dicom"
             )
+        # One patient could change a class count by any number of images.
         if self.privacy.class_balance_noise is not None:
             raise ValueError(
-                "class_balance_noise counts images, of which a patient may have any number: its "
-                "noise hides one image. Leave it out, or declare class_weights"
+                "class_balance_noise counts images, and a patient can have any number of them: its "
+                "noise hides one image only. Leave it out, or declare class_weights"
             )
         return self
 
@@ -247,24 +269,26 @@ class Site(Frozen):
     def _one_source_of_class_weights(self) -> "Site":
         if self.privacy.class_balance_noise is None:
             return self
-        if not (counted := [t for t in self.tasks if t.kind != "dense"]):
+        if not (counted := [task for task in self.tasks if not task.is_dense]):
             raise ValueError("class_balance_noise needs a task whose classes can be counted")
-        if declared := [t.name for t in counted if t.class_weights is not None]:
+        if declared := [task.name for task in counted if task.class_weights is not None]:
             raise ValueError(
-                f"task {declared[0]!r} declares class_weights, and class_balance_noise would count "
-                "them: leave one of the two out"
+                f"task {declared[0]!r} declares class_weights, which class_balance_noise would "
+                "replace: leave one of the two out"
             )
         return self
 
-    objectives: tuple[Objective, ...] = Field(default=get_args(Objective), min_length=1)
-    """What a consortium may ask this site to train."""
-
 
 def load_site(path: Path) -> Site:
-    """Read and check a site.yaml. Relative paths in it begin at its own folder.
+    """Read and check a site.yaml.
 
+    Args:
+        path: The file. Relative paths in it start at the folder in which it lies.
+    Returns:
+        The site, with absolute paths.
     Raises:
-        ConfigError: Unreadable, not YAML, unknown key, wrong type or value.
+        ConfigError: The file is missing or not YAML, or has an unknown key, a wrong type or a wrong
+            value.
     """
     site = read_yaml(path, Site)
     home = path.absolute().parent
@@ -274,6 +298,6 @@ def load_site(path: Path) -> Site:
 
 
 def paths_in(part: Frozen) -> dict[str, Path]:
-    """Field -> files and folders that a part of site.yaml names."""
+    """Return field -> path for each field of a part of site.yaml that holds a file or folder."""
     values = {name: getattr(part, name) for name in type(part).model_fields}
     return {name: value for name, value in values.items() if isinstance(value, Path)}

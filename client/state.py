@@ -2,9 +2,12 @@
 
 ledger.sqlite            the privacy ledger
 lock                     held while a request is answered
-runs/RUN/answers/KEY     an answer that was paid for, until the server acknowledges it
+runs/RUN/answers/KEY     an answer that budget was spent for, until the server acknowledges it
 runs/RUN/state/rN-aM     local tensors after round N, attempt M
 runs/RUN/class-counts    noisy counts of the classes, drawn once a run
+
+Every file is written under another name, synced, and renamed: after a power cut it is there in
+full or not at all.
 """
 
 import hashlib
@@ -27,10 +30,11 @@ from medformer.library.model_file import KEY
 from server.protocol import RUN_ID, TrainAnswer, metadata
 
 ASIDE_MARK = "DP-NONE.txt"
-"""Lies in a folder of what a hospital made for itself without privacy; a state folder has none."""
+"""Name of a file that marks models which a hospital trained for itself without privacy. A folder
+that holds it is never taken as a state folder."""
 KEPT_ROUNDS = 4
-"""Local states kept, so that a server can go back to its earliest checkpoint while this site has
-answered the next round already."""
+"""Number of rounds whose local states are kept. A server that lost its newest checkpoints can go
+back to an earlier round while this site has already trained later ones."""
 
 
 class StoreError(MedFormerError):
@@ -42,7 +46,9 @@ class Store:
 
     Args:
         folder: The site's state folder.
-        run_id: Becomes a folder name, so it may hold letters, digits and `-` only.
+        run_id: Letters, digits and `-`, because it becomes the name of a folder.
+    Raises:
+        StoreError: The run id is not of this form.
     """
 
     def __init__(self, folder: Path, run_id: str) -> None:
@@ -53,7 +59,14 @@ class Store:
         self._counts = folder / "runs" / run_id / "class-counts"
 
     def put_answer(self, key: str, answer: TrainAnswer) -> str:
-        """Store an answer durably; returns its SHA-256."""
+        """Store an answer durably.
+
+        Args:
+            key: Hash of everything that the answer depends on; becomes a file name.
+            answer: As it will be sent.
+        Returns:
+            SHA-256 of the file, for the ledger.
+        """
         head = metadata(answer)
         tensors = {k: torch.from_numpy(v) for k, v in answer.tensors.items()}
         data = save(tensors, {"answer": json.dumps(head)})
@@ -61,7 +74,14 @@ class Store:
         return hashlib.sha256(data).hexdigest()
 
     def get_answer(self, key: str, sha256: str) -> TrainAnswer | None:
-        """The stored answer, or None if it is gone or not the one that was written."""
+        """Return a stored answer.
+
+        Args:
+            key: As for `put_answer`.
+            sha256: The hash that the ledger holds of it.
+        Returns:
+            None if the file is gone or does not have this hash.
+        """
         path = self._answers / key
         try:
             if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
@@ -73,12 +93,18 @@ class Store:
         return TrainAnswer(**json.loads(head["answer"]), tensors=numpy)
 
     def forget_answers(self, keys: list[str]) -> None:
-        """Delete answers that the server has made durable; the ledger keeps their tombstones."""
+        """Delete answers that the server has stored. The ledger keeps a row for each of them."""
         for key in keys:
             (self._answers / key).unlink(missing_ok=True)
 
     def put_state(self, round_: int, attempt: int, state: LocalState) -> None:
-        """Store the local tensors after a round, and drop those of rounds long gone."""
+        """Store the local tensors after a round, and delete those of the oldest rounds.
+
+        Args:
+            round_: The round that was trained.
+            attempt: Its attempt.
+            state: The tensors after it.
+        """
         tensors = {f"parameters/{k}": v for k, v in state.parameters.items()}
         tensors |= {f"momentum/{k}": v for k, v in state.momentum.items()}
         tensors |= {f"average/{k}": v for k, v in state.average.items()}
@@ -93,7 +119,11 @@ class Store:
                 path.unlink()
 
     def get_state(self, before_round: int) -> LocalState | None:
-        """The newest state of the rounds before `before_round`, or None."""
+        """Return the newest state of the rounds before `before_round`, or None.
+
+        Raises:
+            StoreError: The file is damaged, or is a model file that another program put there.
+        """
         older = [path for number, path in self._state_files() if number[0] < before_round]
         if not older:
             return None
@@ -112,7 +142,11 @@ class Store:
         replace_file(self._counts, json.dumps(counts, sort_keys=True).encode())
 
     def get_counts(self) -> tuple[dict[str, list[float]], str] | None:
-        """The stored counts and their SHA-256, or None if there are none."""
+        """Return the stored counts and their SHA-256, or None if there are none.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
         if not self._counts.exists():
             return None
         try:
@@ -122,6 +156,7 @@ class Store:
             raise StoreError(f"{self._counts}: the class counts cannot be read") from error
 
     def _state_files(self) -> list[tuple[tuple[int, int], Path]]:
+        """Return ((round, attempt), path) of the stored states, oldest first."""
         found = []
         for path in self._states.glob("r*-a*"):
             if match := re.fullmatch(r"r(\d+)-a(\d+)", path.name):
@@ -131,7 +166,14 @@ class Store:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the site's state folder: one process at a time answers for a site."""
+    """Lock the site's state folder, so that one process at a time answers for a site.
+
+    Args:
+        folder: The state folder; made if it does not exist, for its owner alone.
+    Raises:
+        StoreError: The folder cannot be written, or holds models trained without privacy.
+    """
+    # Tensors trained without privacy must never become a guard's local state.
     if (folder / ASIDE_MARK).exists():
         raise StoreError(
             f"{folder}: holds what `site finetune` made without privacy, and no state: a guard "
@@ -149,6 +191,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return tensors and metadata of a safetensors file that this module wrote."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         if KEY in metadata:

@@ -1,4 +1,4 @@
-"""Whether the steps of a plan can be taken at all, asked before any budget is reserved for them."""
+"""A check that the steps of a plan can be taken, made before any budget is reserved for them."""
 
 from client.privacy.engine import check_rounding
 from client.privacy.plan import PrivacyPlan, solve
@@ -7,16 +7,23 @@ from client.training import site_model, trained_names
 from medformer.config import ModelConfig
 from server.protocol import Schedule
 
-ROOMY = 16.0
-"""Noise multiplier that rounding allows for a billion parameters: no model is built below it."""
+ALWAYS_TRAINABLE = 16.0
+"""Noise multiplier that rounding allows even for a billion parameters. Up to it the check passes
+without building a model."""
 
 
 def planned(site: Site, config: ModelConfig, schedule: Schedule) -> PrivacyPlan:
-    """Solve a run's plan at a site, and see that its steps can be taken.
+    """Solve a run's plan at a site, and check that its steps can be taken.
 
+    Args:
+        site: The site's declaration: privacy settings and tasks.
+        config: The run's model.
+        schedule: The run's phases and spare rounds.
+    Returns:
+        The plan, a function of these public constants; no record is read.
     Raises:
-        ValueError: As `client.privacy.plan.solve`.
-        EngineError: As `check_trainable`.
+        ValueError: No noise keeps the schedule within the site's epsilon (`solve`).
+        EngineError: The noise is too large for the model (`check_trainable`).
     """
     plan = solve(schedule, site.privacy, site.tasks)
     check_trainable(site, config, schedule, plan)
@@ -24,14 +31,17 @@ def planned(site: Site, config: ModelConfig, schedule: Schedule) -> PrivacyPlan:
 
 
 def check_trainable(site: Site, config: ModelConfig, schedule: Schedule, plan: PrivacyPlan) -> None:
-    """Refuse a plan that the engine would refuse in its first step, when its budget is spent.
+    """Refuse a plan that the engine would refuse at its first step, after the budget is spent.
 
-    A function of public constants and of the site's declaration; no record is read.
-
+    Args:
+        site: The site's declaration; no record is read.
+        config: The run's model.
+        schedule: The run's phases.
+        plan: The solved plan of this schedule at this site.
     Raises:
         EngineError: A phase has too much noise for the number of parameters that it trains.
     """
-    if max(phase.noise_multiplier for phase in plan.phases) <= ROOMY:
+    if max(phase.noise_multiplier for phase in plan.phases) <= ALWAYS_TRAINABLE:
         return
     model = site_model(config, site.tasks)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}

@@ -75,7 +75,7 @@ def test_a_window_grows(source: str, window: list[float], said: str, tmp_path: P
         ({"privacy": {"n_public": 600, "images_per_step": 8}}, "set unit: patient, or leave"),
         ({"domain": {**DOMAIN, "rank": 3, "size": 224}}, "at most 128 voxels a side, got size 224"),
         ({"domain": {**DOMAIN, "rank": 3},
-          "data": {"source": "nifti", "path": ".", "max_side": 256}}, "max_side 256 leaves"),
+          "data": {"source": "nifti", "path": ".", "max_side": 256}}, "max_side 256 allows"),
         ({"data": {"source": "phantoms", "kind": "brain"}}, "no phantom kind 'brain'; use"),
         ({"data": {"source": "nifti", "path": ".", "max_side": 32, "multiple": 64}},
          "max_side 32 and multiple 64 leave sides of 0 pixels"),
@@ -85,8 +85,8 @@ def test_a_window_grows(source: str, window: list[float], said: str, tmp_path: P
         ({"data": {**PHANTOMS, "scanner": {"noise": -1}}}, "noise is out of range: got -1"),
         ({"withdrawn": "a.txt", "ledger_anchor": "a.txt"}, "name one file, a.txt"),
         ({"withdrawn": "a.txt", "ledger_anchor": "b/../a.txt"}, "name one file, a.txt"),
-        ({"withdrawn": "records/labels.csv"}, "withdrawn names records/labels.csv, which is some"),
-        ({"ledger_anchor": "./policy.yaml"}, "ledger_anchor names policy.yaml, which is something"),
+        ({"withdrawn": "records/labels.csv"}, "withdrawn names records/labels.csv, which has another use"),
+        ({"ledger_anchor": "./policy.yaml"}, "ledger_anchor names policy.yaml, which has another use"),
         ({"ledger_anchor": "x.npz", "data": {"source": "npz", "path": "x.npz"}}, "names x.npz, wh"),
         ({"tasks": [{**TASK, "labels": "split"}]}, "column 'split', which data.columns takes for"),
         ({"data": {**RECORDS, "columns": {"patient": "labels"}}}, "takes for the patient: a colu"),
@@ -106,7 +106,7 @@ def test_what_a_site_cannot_be(changes: dict[str, Any], said: str, tmp_path: Pat
 def test_what_a_policy_cannot_be(tmp_path: Path):
     """Hours of no length, which were all day."""
     hours = {**POLICY, "hours": ["20:00-20:00"]}
-    refuses(load_policy, tmp_path, "policy.yaml", hours, "begins when it ends: leave `hours` out")
+    refuses(load_policy, tmp_path, "policy.yaml", hours, "starts when it ends: leave `hours` out")
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_site_may_keep_all_that_answers_its_questions(
     assert {row["kind"] for row in ledger_rows(tmp_path)} == {"cohort", "refusal"}
     assert isinstance(kept.handle(admit(schedule)), AdmitAnswer)
     plan = solve(schedule, site.privacy, site.tasks)
-    told = "what answers the site's questions"
+    told = "the layer that answers the site's questions"
     assert told in summary(site, schedule, common, plan, 0.0, 20.0)
     assert told not in summary(site, schedule, CONFIG, plan, 0.0, 20.0)
 
@@ -96,11 +96,12 @@ def test_a_run_waits_until_somebody_says_yes(
     assert main(command) == 0
     text = capsys.readouterr().out
     assert "run run-1" in text
-    assert "3 rounds and 1 in reserve" in text
-    assert "learn the site's tasks from its labels" in text
+    assert "3 rounds, plus up to 1 if rounds are lost" in text
+    assert "supervised (3 rounds): learn this site's tasks from its labels." in text
     plan = solve(schedule, site.privacy)
     assert f"It costs epsilon {rounded_up(plan.epsilon)}" in text
-    assert f"finds at most {percent(most_found(plan.epsilon, plan.delta, 0.01))} of those" in text
+    found = percent(most_found(plan.epsilon, plan.delta, 0.01))
+    assert f"can correctly identify at most {found} of the images that were used" in text
     assert main([*command, "run-9", "--yes"]) == 1
     assert "does not wait for approval; waiting: run-1" in capsys.readouterr().err
     assert main([*command, "run-1", "--yes"]) == 0
@@ -180,6 +181,6 @@ def test_who_says_yes_reads_that_a_copy_stays_at_the_site(site: Site, schedule: 
     both = schedule.model_copy(update={"phases": (heads, *schedule.phases, phase)})
     text = summary(site, both, CONFIG, solve(both, site.privacy, site.tasks), 0.0, 20.0)
     (own,) = [line for line in text.splitlines() if "copy of the model that stays" in line]
-    assert own.strip().startswith("own: 3 rounds")
-    (first,) = [line for line in text.splitlines() if "of what answers questions alone" in line]
-    assert first.strip().startswith("heads: 3 rounds")
+    assert own.strip().startswith("own (3 rounds): ")
+    (first,) = [line for line in text.splitlines() if "train only the answering layers" in line]
+    assert first.strip().startswith("heads (3 rounds): ")

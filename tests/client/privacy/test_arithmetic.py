@@ -53,7 +53,7 @@ def test_larger_weights_enlarge_rounding(model: Medformer, scale: float, within:
     alone = sum(rows_of(model, batch[i : i + 1], 1) for i in range(16))
     moved = float((rows_of(model, batch[:16], 16) - alone).norm())
     assert (moved < ALLOWANCE / 2 * PLAN.max_grad_norm) == within
-    assert any("that a server makes up" in line for line in NOT_COVERED)
+    assert any("that a server chooses" in line for line in NOT_COVERED)
 
 
 def test_one_unit_moves_the_sum_by_at_most_the_stated_sensitivity(model: Medformer):

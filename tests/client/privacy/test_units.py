@@ -226,7 +226,7 @@ def replace_unit(site: Site, unit: str) -> Site:
 def test_sources_that_know_no_patient_are_refused(site: Site):
     """When the site is declared, not when it trains; and so is a count of images."""
     privacy = {**site.privacy.model_dump(), "unit": "patient"}
-    with pytest.raises(ValidationError, match=r"unit: patient needs to know whose each image is"):
+    with pytest.raises(ValidationError, match=r"unit: patient needs the patient of each image"):
         Site.model_validate({**site.model_dump(), "privacy": privacy})
     folder = {"source": "folder", "path": "x"}
     counted = {**privacy, "class_balance_noise": 20}
