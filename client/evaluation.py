@@ -1,8 +1,11 @@
-"""Exact AUC and accuracy as MedMNIST defines them: for a site's own eyes and for simulations.
+"""Exact AUC, accuracy and Dice, without noise: for the site itself and for simulations.
 
-Not by `medmnist.evaluator`, which costs 1.5 s and 75 MB in every process; a test holds the one
-against the other. AUC ranks images by log odds in float64, and shares of right answers come from
-probabilities in float64: in float32 both round to 0 or 1 where a head is sure, and images tie.
+AUC and accuracy are those of `medmnist.evaluator`. It is not imported, because it costs 1.5 s and
+75 MB in every process; a test compares the two. Images are ranked by log odds in float64, and
+accuracy comes from probabilities in float64: in float32, probabilities round to 0 or 1 where a head
+is confident, and images tie that are not equal.
+
+N images, B images of a chunk, T outputs of a task, M pixels.
 """
 
 import logging
@@ -23,6 +26,7 @@ from medformer.tasks import log_odds, probabilities
 log = logging.getLogger(__name__)
 
 CHUNK = 256
+"""Number of images that go through the model at once."""
 Labels = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 
@@ -30,8 +34,16 @@ Scores = npt.NDArray[np.float64]
 def answers(
     model: Medformer, site: Site, records: Records, task: Task
 ) -> Iterator[tuple[Stack, Tensor]]:
-    """The records in chunks, in their order, each with the logits of a task, (B, T) or
-    (B, T, *spatial)."""
+    """Answer a task for all records, chunk by chunk.
+
+    Args:
+        model: Put into evaluation mode.
+        site: Domain of the images; `flip` averages the answers for an image and its mirror image.
+        records: In the order in which they are yielded.
+        task: One of the site's tasks.
+    Yields:
+        Records of a chunk, and their logits, (B, T), or (B, T, *spatial) of a dense task.
+    """
     model.eval()
     with torch.no_grad():
         for stack in records.stacks:
@@ -44,19 +56,25 @@ def answers(
 
 
 def auc(truth: Labels, predicted: Scores) -> float | None:
-    """Area under the ROC curve as `medmnist.evaluator.getAUC`: the mean over classes or labels.
+    """Return the area under the ROC curve, averaged over classes or labels.
 
-    Of each class against all others, and of each label: how often an image that shows it has a
-    higher score than one that does not, ties counted half.
+    For each class against all others, or each label: how often an image that shows it has a higher
+    score than an image that does not; ties count half.
 
     Args:
         truth: (N,) classes, or (N, T) labels.
-        predicted: (N, T) scores, the higher the likelier; (N, 1) for a binary task. Log odds in
-            float64, because probabilities near 0 and 1 round to the same number.
+        predicted: (N, T) scores, a higher one meaning more likely; (N, 1) for a binary task. Pass
+            log odds in float64, because probabilities near 0 and 1 round to the same number.
     Returns:
-        None where it is not defined, and no mean over the other classes, which would not be the
-        same measure: a class that no image of the split shows, a label that none or every image
-        has, or a score that is NaN.
+        The value of `medmnist.evaluator.getAUC`. None where that is not defined: no image of the
+        split shows a class, no image or every image has a label, or a score is NaN. A mean over
+        the remaining classes would be another measure.
+    Source: Yang et al. 2023 (MedMNIST v2), arXiv:2110.14795.
+
+    >>> auc(np.array([0, 1, 1]), np.array([[-1.0], [0.5], [2.0]]))
+    1.0
+    >>> auc(np.array([1, 1, 1]), np.array([[-1.0], [0.5], [2.0]])) is None
+    True
     """
     columns = _columns(truth, predicted.shape[1])
     if len(_present(columns)) < columns.shape[1] or np.isnan(predicted).any():
@@ -67,20 +85,30 @@ def auc(truth: Labels, predicted: Scores) -> float | None:
 
 
 def _columns(truth: Labels, outputs: int) -> npt.NDArray[np.bool_]:
-    """(N, T) which image shows which class or label; of a binary task the finding alone."""
+    """Return (N, T) bool: which image shows which class or label; (N, 1) for a binary task."""
     if truth.ndim > 1:
         return truth == 1
     return truth[:, None] == (np.arange(outputs) if outputs > 1 else 1)
 
 
 def _present(columns: npt.NDArray[np.bool_]) -> list[int]:
-    """Columns of which there are images that show them, and images that do not."""
+    """Return the columns that some images show and others do not."""
     shown = columns.sum(0)
     return [int(k) for k in np.flatnonzero((shown > 0) & (shown < len(columns)))]
 
 
 def accuracy(truth: Labels, predicted: Scores) -> float | None:
-    """Share of right answers as `medmnist.evaluator.getACC`: of labels for a multi-label task."""
+    """Return the fraction of correct answers, as `medmnist.evaluator.getACC`.
+
+    Args:
+        truth: (N,) classes, or (N, T) labels.
+        predicted: (N, T) probabilities; (N, 1) for a binary task.
+    Returns:
+        A fraction of the images, or of all labels of a multi-label task; None without images.
+
+    >>> accuracy(np.array([0, 1]), np.array([[0.2], [0.4]]))
+    0.5
+    """
     if not len(truth):
         return None
     one_a_row = truth.ndim == 1 and predicted.shape[1] > 1
@@ -89,13 +117,18 @@ def accuracy(truth: Labels, predicted: Scores) -> float | None:
 
 
 def dice(truth: Tensor, predicted: Tensor, classes: int) -> float | None:
-    """Mean Dice overlap of the classes but the first, over all images together.
+    """Return the mean Dice overlap of all classes except the first, which is the background.
 
     Args:
-        truth: (M,) class of each pixel.
+        truth: (M,) class of each pixel, of all images together.
         predicted: (M,) most likely class of each pixel.
+        classes: Number of classes.
     Returns:
-        None where no pixel shows any of these classes, in truth or prediction.
+        Mean over the classes that occur in truth or prediction; None if none does.
+    Source: Dice 1945, doi:10.2307/1932409.
+
+    >>> dice(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]), classes=2)
+    0.6666666666666666
     """
     overlaps = []
     for kind in range(1, classes):
@@ -109,36 +142,44 @@ def dice(truth: Tensor, predicted: Tensor, classes: int) -> float | None:
 def evaluate(
     model: Medformer, site: Site, records: Records, split: str
 ) -> list[dict[str, str | float | None]]:
-    """Metrics of the valid, labelled records.
+    """Measure a model on the valid, labelled records of a split.
 
+    Args:
+        model: The site's model.
+        site: Domain and tasks.
+        records: The records of the split.
+        split: Its name, copied into the rows.
     Returns:
-        One {task, metric, split, value} a task and metric: AUC and accuracy (medmnist.evaluator),
-        or Dice and accuracy of a dense task. The AUC of a split that lacks a class is None.
+        A row {task, metric, split, value} for each task and metric: AUC and accuracy, or Dice and
+        accuracy of a dense task. A value is None where it is not defined.
     """
     rows: list[dict[str, str | float | None]] = []
     for task in site.tasks:
-        measure = _dense if task.kind == "dense" else _classes
+        measure = _dense if task.is_dense else _classes
         for metric, value in measure(model, site, records, task).items():
             rows.append({"task": task.name, "metric": metric, "split": split, "value": value})
     return rows
 
 
 def _classes(model: Medformer, site: Site, records: Records, task: Task) -> dict[str, float | None]:
+    """Return AUC and accuracy of a task that answers for the whole image."""
     if not len(records):
         return {"auc": None, "accuracy": None}
     return classified(records, task, predicted(model, site, records, task))
 
 
 def predicted(model: Medformer, site: Site, records: Records, task: Task) -> Tensor:
-    """The logits of a task that is not dense, for all records, (N, T)."""
+    """Return the logits of a task that is not dense, for all records, (N, T)."""
     return torch.cat([given for _, given in answers(model, site, records, task)])
 
 
 def classified(records: Records, task: Task, given: Tensor) -> dict[str, float | None]:
-    """AUC and accuracy of the valid, labelled records.
+    """Return AUC and accuracy of the valid, labelled records.
 
     Args:
-        given: (N, T) logits of all records, as `predicted` gives them.
+        records: All records of a split.
+        task: A task that is not dense.
+        given: (N, T) logits of all records, as `predicted` returns them.
     """
     truth = records.joined(task.name)
     known = records.valid & (truth[:, None] != UNLABELLED).flatten(1).all(1)
@@ -148,13 +189,14 @@ def classified(records: Records, task: Task, given: Tensor) -> dict[str, float |
     if value is None and len(own):
         columns = _columns(own, scores.shape[1])
         log.info(
-            "task %s: no AUC, %d of %d classes are in this split beside others",
+            "task %s: AUC is not defined, only %d of %d classes can be ranked in this split",
             task.name, len(_present(columns)), columns.shape[1],
         )  # fmt: skip
     return {"auc": value, "accuracy": accuracy(own, chances)}
 
 
 def _dense(model: Medformer, site: Site, records: Records, task: Task) -> dict[str, float | None]:
+    """Return Dice and accuracy of a task that answers for each pixel."""
     if not len(records):
         return {"dice": None, "accuracy": None}
     truths, given_classes = [], []

@@ -1,4 +1,8 @@
-"""Local training of one round: the same code under DP at a site and plain in a baseline."""
+"""The steps of local training: what is drawn, augmented, trained and sent.
+
+The same code runs under differential privacy at a site and without it in a baseline; the `Engine`
+makes the difference. B rows of a drawn batch, U units of privacy, K views of an image.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -21,10 +25,10 @@ from server.protocol import Phase, Tensors
 
 
 class Engine(Protocol):
-    """Draws a batch and takes a step on it: `DpEngine`, or the plain one of the baselines."""
+    """Draws a batch and takes a step on it: `DpEngine`, or the plain engine of the baselines."""
 
     def draw(self, count: int) -> Tensor:
-        """Units of the next batch."""
+        """Return the numbers of the units of the next batch, out of 0 .. count - 1."""
         ...
 
     def step(
@@ -34,26 +38,52 @@ class Engine(Protocol):
         parts: Sequence[int],
         units: Tensor | None,
     ) -> float:
-        """One step on `parts`, runs of rows of one shape; returns the sum of the losses."""
+        """Take one step.
+
+        Args:
+            losses: Rows of the drawn batch -> their losses, one value a row.
+            valid: (B,) bool; other rows contribute nothing.
+            parts: Lengths of the runs of rows whose images have one shape.
+            units: (B,) unit of each row, ascending; None if each row is a unit.
+        Returns:
+            Sum of the losses of the valid rows, without noise.
+        """
         ...
 
 
 def site_model(
     config: ModelConfig, tasks: Sequence[Task], *, checkpointing: bool = False
 ) -> Medformer:
-    """A site's model before any training; its local tensors start the same at every site."""
+    """Build a site's model before any training.
+
+    Args:
+        config: The run's vocabulary and preset.
+        tasks: The site's tasks; each gets a head.
+        checkpointing: Recompute activations in the backward pass, to save memory.
+    Returns:
+        A model whose local tensors start from one seed, the same at every site.
+    """
     model = seeded(config, tasks, site=True, seed=0)
     model.encoder.blocks.checkpointing = checkpointing
     return model
 
 
 def as_torch(tensors: Tensors) -> dict[str, Tensor]:
-    """The server's arrays as tensors of our own."""
+    """Copy the server's arrays into torch tensors that share no memory with the message."""
     return {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}
 
 
 def sent_after(model: Medformer, names: list[str], phase: Phase) -> Tensors:
-    """Copies of those of `names` that may be sent; none in a phase that sends nothing."""
+    """Copy the trained tensors that a site sends after a round.
+
+    Args:
+        model: The model after the round.
+        names: The parameters that the round trained.
+        phase: The phase of the round.
+    Returns:
+        Name -> array of each trained shared tensor; nothing if the phase sends nothing. Local
+        tensors are never among them.
+    """
     if not phase.sends:
         return {}
     named = dict(model.named_parameters())
@@ -63,7 +93,18 @@ def sent_after(model: Medformer, names: list[str], phase: Phase) -> Tensors:
 def build_optimizer(
     model: Medformer, names: list[str], learning_rate: float, momentum: float, state: LocalState
 ) -> torch.optim.SGD:
-    """SGD over `names`: shared tensors without momentum (the server has it), a site's own with."""
+    """Build the SGD optimizer of one round.
+
+    Shared tensors have no momentum here, because the server applies it to their average; a site's
+    own tensors go on with the momentum of earlier rounds.
+
+    Args:
+        model: The site's model.
+        names: The parameters that the round trains.
+        learning_rate: Rate of all of them, > 0.
+        momentum: Momentum of the site's own tensors, in [0, 1).
+        state: The site's own tensors before the round, with their momentum.
+    """
     named = dict(model.named_parameters())
     local = [n for n in names if n in state.parameters]
     shared = [n for n in names if n not in state.parameters]
@@ -92,20 +133,23 @@ def train_round(
     """Take the phase's local steps.
 
     Args:
-        model: Changed in place.
+        model: Trained in place.
+        site: Tasks, domain and unit of privacy.
         records: The site's training records.
+        phase: Number of steps, and views of each image.
         mix: Weights of the losses in this round (`Schedule.mix`).
-        engine: Knows the parameters, the optimizer and how a batch is drawn.
+        engine: Draws the batches and takes the steps; it knows parameters and optimizer.
         generator: Draws shifts, masks and views.
     Returns:
-        Mean loss of the drawn records, 0 if none was drawn. Not noised: it must not leave a site.
+        Mean loss of the valid drawn records, 0 if none was drawn. It carries no noise and must not
+        leave the site.
     """
-    dense = [t.name for t in site.tasks if t.kind == "dense"]
+    dense = [task.name for task in site.tasks if task.is_dense]
     whole = units_of(site, records, phase)
     total, seen = 0.0, 0
     for _ in range(phase.local_steps):
         rows, units = whole.rows(engine.draw(len(whole)), generator)
-        rows, units = seen_often(rows, units, phase.views)
+        rows, units = repeated(rows, units, phase.views)
         drawn = list(records.take(rows))
         moves = [
             Move.draw(len(stack), site.domain.rank, generator, flip=site.flip) for stack in drawn
@@ -114,7 +158,7 @@ def train_round(
 
         def losses(part: slice, drawn: list[Stack] = drawn, moves: list[Move] = moves) -> Tensor:
             which, rows = _place([len(stack) for stack in drawn], part)
-            # Pixels become numbers slice by slice: what is drawn may be more than fits.
+            # Pixels become float32 slice by slice, because a drawn batch may exceed the memory.
             batch = augmented(drawn[which][rows], site, dense, moves[which][rows])
             return mix_losses(model, batch, mix, generator)
 
@@ -124,8 +168,14 @@ def train_round(
 
 
 def units_of(site: Site, records: Records, phase: Phase) -> Units:
-    """What a phase draws from: all units, or of those that the site has declared to be fewer, the
-    ones with a label."""
+    """Return the units that a phase draws from.
+
+    Args:
+        site: Unit of privacy, and the declared number of labelled units, if any.
+        records: The site's training records.
+        phase: If it learns from labels alone and the site declared `n_labelled`, units without a
+            label are skipped.
+    """
     privacy = site.privacy
     fewer = phase.needs_labels and privacy.n_labelled is not None
     return Units(
@@ -136,15 +186,19 @@ def units_of(site: Site, records: Records, phase: Phase) -> Units:
     )
 
 
-def seen_often(rows: Tensor, units: Tensor | None, views: int) -> tuple[Tensor, Tensor | None]:
-    """Each row as often as it is viewed, the views of a unit side by side.
+def repeated(rows: Tensor, units: Tensor | None, views: int) -> tuple[Tensor, Tensor | None]:
+    """Repeat each row once for each view, the views of a unit side by side.
+
+    All views of an image belong to one unit, so that their gradients are averaged before clipping
+    and K views cost no more privacy than one.
 
     Args:
-        rows: (B,).
-        units: (B,) the unit of each row; None if each row is one.
+        rows: (B,) row numbers.
+        units: (B,) unit of each row; None if each row is a unit.
         views: K >= 1.
     Returns:
-        (K * B,) rows and their units; what was given if K is 1.
+        (K * B,) rows and their units; the arguments themselves if K is 1.
+    Source: De et al. 2022 (augmentation multiplicity), arXiv:2204.13650.
     """
     if views == 1:
         return rows, units
@@ -153,13 +207,29 @@ def seen_often(rows: Tensor, units: Tensor | None, views: int) -> tuple[Tensor, 
 
 
 def augmented(stack: Stack, site: Site, dense: Sequence[str], move: Move) -> Batch:
-    """Images moved, masks along with them."""
+    """Move images and their masks alike, and standardise the images.
+
+    Args:
+        stack: (B, C, *spatial) images of one shape, with labels.
+        site: The domain of the images.
+        dense: Names of the tasks whose labels are masks.
+        move: The shift and flip of each image.
+    """
     labels = {k: move(v) if k in dense else v for k, v in stack.labels.items()}
     return Batch(standardise(move(stack.images)), labels, site.domain, stack.spacing)
 
 
 def _place(lengths: Sequence[int], part: slice) -> tuple[int, slice]:
-    """Rows of the whole drawn batch, all of them in one stack: which stack, and its own rows."""
+    """Find rows of the whole drawn batch in its stacks.
+
+    Args:
+        lengths: Number of rows of each stack.
+        part: Rows of the batch that lie in one stack.
+    Returns:
+        Number of the stack, and the rows within it.
+    Raises:
+        IndexError: The rows lie beyond the batch.
+    """
     start = 0
     for which, length in enumerate(lengths):
         if part.start < start + length:
@@ -169,15 +239,23 @@ def _place(lengths: Sequence[int], part: slice) -> tuple[int, slice]:
 
 
 def trained_names(model: Medformer, site: Site, phase: Phase) -> list[str]:
-    """Parameters that this phase trains at this site.
+    """List the parameters that a phase trains at a site.
 
-    Where its kind of image has concepts, these learn the answers together, and the site's own two
-    heads of a task stay as they are: they are for the site's own use afterwards.
+    If the run has a concept layer for the site's kind of image, that layer is trained to answer,
+    together with the other sites, and the site's own two heads of a task are not trained.
+
+    Args:
+        model: The site's model.
+        site: Domain and tasks.
+        phase: Objectives, and whether all parameters or only the answering layers are trained.
+    Returns:
+        Names of parameters, in the model's order.
     """
     tasks = [t.name for t in site.tasks]
     names = trained_parameters(model, site.domain, tasks, phase.objectives)
     if site.domain.kind in model.config.kinds:
-        # Those of a dense task lie deeper, and go on learning.
+        # The head of a dense task has deeper names and no counterpart among the concepts, so it is
+        # trained on.
         own = {f"output.{part}.{task}" for part in ("heads", "textures") for task in tasks}
         names = [n for n in names if n.rpartition(".")[0] not in own]
     if phase.trains == "heads":

@@ -1,11 +1,13 @@
-"""A site's own training with canaries among public records: what an audit looks at.
+"""A site's training with canaries among public records: the training that an audit observes.
 
-`train_round` and `DpEngine` are those of a hospital; only the records are public, and the model
-has one parameter more, a coordinate for each canary. A canary's loss is steep in its own
-coordinate and nothing else, so that its clipped gradient is C on that coordinate ("Dirac canary",
-Nasr et al. 2023, arXiv:2302.07956): it is drawn, clipped, summed, noised and divided like any
-other unit, and what is released of its coordinate is all that anybody can know of it. The auditor
-sees every step's parameters, as the accountant assumes. B rows of a drawn batch, m canaries.
+`local_steps` and `DpEngine` are those of a hospital. Only the records are public, and the model has
+one more parameter, with a coordinate for each canary. A canary's loss is steep in its own
+coordinate and depends on nothing else, so that its clipped gradient is C on that coordinate ("Dirac
+canary", Nasr et al. 2023, arXiv:2302.07956). A canary is drawn, clipped, summed, noised and divided
+like any other unit, and its released coordinate is all that an attacker can learn about it. The
+auditor sees the parameters after every step, as the accountant assumes.
+
+B rows of a drawn batch, m canaries.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,24 +31,24 @@ from medformer.model import Medformer
 from server.protocol import Phase, Schedule
 
 FORCE = 1e3
-"""Slope of a canary's loss over the clipping bound: so steep that every canary is clipped."""
+"""Slope of a canary's loss divided by the clipping bound: steep enough to clip every canary."""
 
 
 class AuditError(MedFormerError):
-    """The audit cannot be run, or has refuted the claimed epsilon."""
+    """The audit cannot be run, or it refuted the claimed epsilon."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is audited, and how; public constants only.
+    """The training that an audit observes; it consists of public constants.
 
     Args:
-        site: Its privacy settings, tasks and domain; its data is never read.
+        site: Privacy settings, tasks and domain of a site; its data is never read.
         config: The model's vocabulary.
-        schedule: Every planned round is trained, then every spare one.
-        canaries: m >= 1,000, each in with probability 1/2.
-        phantoms: Public records that are trained on besides.
-        images_per_canary: Images of a canary's unit; more than 1 where the unit is the patient.
+        schedule: Every planned round is trained, then every spare round.
+        canaries: m >= 1,000; each is among the records with probability 1/2.
+        phantoms: Number of further public records.
+        images_per_canary: Images of one canary; more than 1 if the unit is the patient.
     """
 
     site: Site
@@ -58,7 +60,7 @@ class Setup:
 
 
 class WithCanaries(nn.Module):
-    """A model and a coordinate for every canary, all at zero."""
+    """A model with a coordinate for each canary; all coordinates start at zero."""
 
     def __init__(self, model: nn.Module, canaries: int) -> None:
         super().__init__()
@@ -67,13 +69,13 @@ class WithCanaries(nn.Module):
 
 
 class CanaryEngine:
-    """The `DpEngine` of a round, in which some units are canaries.
+    """The `DpEngine` of a round in which some units are canaries.
 
     Args:
-        engine: Over a `WithCanaries`; draws and steps.
-        coordinates: The canaries' parameter, (1, m).
-        whose: (units,) number of the canary that each unit is, -1 where it is none.
-        bound: C of the canaries' clipping group.
+        engine: An engine over a `WithCanaries`; it draws and takes the steps.
+        coordinates: The parameter of the canaries, (1, m).
+        whose: (units,) number of each unit's canary, -1 for units that are not canaries.
+        bound: C of the clipping group to which the coordinates belong.
     """
 
     def __init__(self, engine: DpEngine, coordinates: Latents, whose: Tensor, bound: float) -> None:
@@ -83,15 +85,17 @@ class CanaryEngine:
         self._slope = FORCE * bound
         self._drawn = torch.zeros(0, dtype=torch.int64)
         self.joined: list[Tensor] = []
-        """For each draw, (units,) whether each unit was drawn."""
+        """A tensor (units,) for each draw: True for the units that were drawn."""
         self.updates: list[Tensor] = []
-        """For each step, (m,) what was subtracted from the coordinates."""
+        """A tensor (m,) for each step: the amount that was subtracted from each coordinate."""
 
     def draw(self, count: int) -> Tensor:
-        """The engine's own draw, over canaries and phantoms alike.
+        """Draw a batch with the audited engine, over canaries and phantoms alike.
 
+        Args:
+            count: Number of units, as the training counts them.
         Raises:
-            AuditError: The training takes something else for a unit than the plan does.
+            AuditError: The training counts other units than those that the plan protects.
         """
         if count != len(self._whose):
             raise AuditError(
@@ -109,7 +113,10 @@ class CanaryEngine:
         parts: Sequence[int],
         units: Tensor | None,
     ) -> float:
-        """The engine's own step; a canary's row goes through the model, but learns nothing."""
+        """Take a step with the audited engine; arguments as for `Engine.step`.
+
+        A canary's row goes through the model like any other, and then has its loss replaced.
+        """
         drawn = self._drawn if units is None else self._drawn[units]
         whose = self._whose[drawn]
 
@@ -119,6 +126,7 @@ class CanaryEngine:
             height = self._coordinates(own)[:, 0].gather(1, canary.clamp(min=0)[:, None])[:, 0]
             return torch.where(canary < 0, own, self._slope * height)
 
+        # The step's effect on the coordinates is what the mechanism releases of the canaries.
         tokens = self._coordinates.tokens
         before = tokens.detach().clone()
         total = self._engine.step(with_canaries, valid, parts, units)
@@ -134,11 +142,11 @@ class CanaryMethod:
     plan: PhasePlan
     noise: NoiseSource
     whose: Tensor
-    """(units,) number of the canary that each unit is, -1 where it is none."""
+    """(units,) number of each unit's canary, -1 for units that are not canaries."""
     joined: list[Tensor] = field(default_factory=list)
-    """For each step of the round, (units,) whether each unit was drawn."""
+    """A tensor (units,) for each step of the round: True for the units that were drawn."""
     released: list[Tensor] = field(default_factory=list)
-    """For each step of the round, (m,) noisy sum along each canary's coordinate, in units of C."""
+    """A tensor (m,) for each step: noisy sum along each canary's coordinate, in units of C."""
 
     def learning_rate(self, phase: Phase) -> float:
         """Return the rate of the site's own steps."""
@@ -148,8 +156,9 @@ class CanaryMethod:
     def engine(
         self, model: Medformer, names: list[str], optimizer: torch.optim.Optimizer, phase: Phase
     ) -> Iterator[CanaryEngine]:
-        """Open the site's own engine over model and canaries, and keep what each step released."""
+        """Open the site's engine over model and canaries, and keep what each step releases."""
         tokens = self.whole.coordinates.tokens
+        # Without momentum, a coordinate moves by exactly what this step releases of it.
         optimizer.add_param_group({"params": [tokens], "momentum": 0.0})
         groups = _groups(names, phase)
         with dp_engine(self.whole, self.plan, groups, optimizer, self.noise) as engine:
@@ -166,7 +175,7 @@ class CanaryMethod:
 
 
 def _groups(names: list[str], phase: Phase) -> list[ClipGroup]:
-    """The site's own groups; the canaries' coordinates are clipped with the model."""
+    """Return the site's clipping groups, with the canaries' coordinates in that of the model."""
     first, *others = [
         ClipGroup(tuple(f"model.{name}" for name in group.names), group.max_grad_norm)
         for group in clip_groups(names, phase)
@@ -175,12 +184,17 @@ def _groups(names: list[str], phase: Phase) -> list[ClipGroup]:
 
 
 def public_records(setup: Setup, canaries: int) -> Records:
-    """Phantoms, then the images of the canaries, which repeat them; labels are random.
+    """Make the public records of an audit: phantoms, then canaries that repeat their images.
 
-    Volumes are random pixels: there are no phantoms of three dimensions.
+    Labels are random. Volumes and images with other than 1 or 3 channels are random pixels,
+    because there are no phantoms of these shapes.
 
+    Args:
+        setup: Domain, tasks and numbers of records.
+        canaries: Number of canaries that are among the records.
     Returns:
-        Images of one shape; each canary's side by side, and a patient of its own.
+        Images of one shape. Those of a canary lie side by side and belong to a patient of their
+        own.
     """
     domain, count = setup.site.domain, max(1, setup.phantoms)
     side = domain.size or 28
@@ -206,7 +220,7 @@ def public_records(setup: Setup, canaries: int) -> Records:
 
 
 def _labels(task: Task, dense: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Uniform labels of (N, *spatial) = `dense` images."""
+    """Draw uniform labels of a task for images of the shape (N, *spatial) = `dense`."""
     shape = {"dense": dense, "multi-label": (dense[0], task.classes)}.get(task.kind, dense[:1])
-    most = 2 if task.kind == "multi-label" else task.classes
-    return torch.randint(0, most, shape, generator=generator)
+    values = 2 if task.kind == "multi-label" else task.classes
+    return torch.randint(0, values, shape, generator=generator)

@@ -1,4 +1,10 @@
-"""Checks of a mechanism beside the bound on epsilon: is it the one that the accountant assumed?"""
+"""Checks of the audited mechanism against its plan: noise, clip and sampler.
+
+The bound on epsilon holds for any mechanism, and therefore detects little where epsilon is large.
+These checks compare the training with the Gaussian mechanism that the accountant assumed.
+
+S steps, m canaries, N units of privacy.
+"""
 
 import math
 from dataclasses import dataclass
@@ -9,96 +15,97 @@ from scipy.stats import chi2, norm
 from client.audit.statistics import Flags, Floats, Seen
 
 FALSE_ALARM = 1e-4
-"""Probability, about, that one check of a mechanism that is what it claims to be fails."""
+"""Approximate probability that a check fails for a correct mechanism."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What the auditor saw of every step of a training. S steps, m canaries, N units."""
+    """The auditor's observations of every step of a training."""
 
     released: Floats
     """(S, m) noisy sum along each canary's coordinate, in units of the step's bound C."""
     joined: Flags
-    """(S, N) whether each unit of the training was drawn."""
+    """(S, N) True for the units that a step drew."""
     seen: tuple[Seen, ...]
-    """(S,) what the plan says of each step."""
+    """(S,) the plan of each step."""
     included: Flags
-    """(m,) which canaries were among the units."""
+    """(m,) True for the canaries that were among the units."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One property of the mechanism that can be measured beside the bound on epsilon.
-
-    The bound holds whatever the mechanism is, and therefore finds little where epsilon is large; a
-    check asks whether this is the Gaussian mechanism that the accountant assumed.
-    """
+    """One measured property of the mechanism, next to its planned value."""
 
     name: str
     claimed: float
     measured: float
     limit: str
-    """What `measured` may be at most or at least, in words."""
+    """Accepted range of `measured`, in words."""
     passed: bool
 
 
 def checks(trace: Trace) -> list[Check]:
-    """Noise, its independence, the clip and the sampler, each against the plan.
+    """Check noise, independence of the noise, clip and sampler against the plan.
 
-    The noise is seen where no canary is; what a canary adds is seen where one is. Each check fails
-    a correct mechanism with a probability of about `FALSE_ALARM`.
+    Coordinates of canaries that were left out show the noise alone; those of canaries that were in
+    show what a unit adds. Each check fails for a correct mechanism with a probability of about
+    `FALSE_ALARM`.
+
+    Args:
+        trace: Every step of a training.
     """
     return [_noise(trace), _repeats(trace), _reach(trace), *_sampler(trace)]
 
 
 def _standard(trace: Trace) -> Floats:
-    """(S, m - included): what should be independent standard normal values."""
+    """Return (S, m - included) values that are independent and standard normal by the plan."""
     sigma = np.array([[s.noise_multiplier] for s in trace.seen])
     return np.nan_to_num(trace.released[:, ~trace.included] / sigma)
 
 
 def _noise(trace: Trace) -> Check:
-    """Less noise than claimed: the sum of squares is chi-square."""
+    """Check for less noise than claimed: the sum of squares is chi-square distributed."""
     values = _standard(trace)
-    least = math.sqrt(chi2.ppf(FALSE_ALARM, values.size) / values.size)
+    lower = math.sqrt(chi2.ppf(FALSE_ALARM, values.size) / values.size)
     measured = float(np.sqrt(np.mean(values**2)))
     name = "standard deviation of the noise, over the claimed one"
-    return Check(name, 1.0, measured, f"at least {least:.4f}", bool(measured >= least))
+    return Check(name, 1.0, measured, f"at least {lower:.4f}", bool(measured >= lower))
 
 
 def _repeats(trace: Trace) -> Check:
-    """Noise that comes again in another step can be subtracted: largest correlation of two."""
+    """Check that no two steps have the same noise, which an attacker could subtract."""
     values = _standard(trace)
     norms = np.linalg.norm(values, axis=1)
     count = len(values) * (len(values) - 1) // 2
     name = "largest correlation of two steps' noise"
     if not count or not norms.all():
-        return Check(name, 0.0, 0.0, "of two steps only", True)
+        return Check(name, 0.0, 0.0, "needs two steps with noise", True)
     products = np.triu((values @ values.T) / np.outer(norms, norms), 1)
-    most = float(norm.isf(FALSE_ALARM / (2 * count))) / math.sqrt(values.shape[1])
+    upper = float(norm.isf(FALSE_ALARM / (2 * count))) / math.sqrt(values.shape[1])
     measured = float(np.abs(products).max())
-    return Check(name, 0.0, measured, f"at most {most:.4f}", measured <= most)
+    return Check(name, 0.0, measured, f"at most {upper:.4f}", measured <= upper)
 
 
 def _reach(trace: Trace) -> Check:
-    """How far canaries move the sum, over sample rate times bound: clip and rate together."""
+    """Check clip and sample rate together: how far canaries move the sum, relative to the plan."""
     values = np.nan_to_num(trace.released[:, trace.included], nan=np.inf)
     rate = np.array([s.sample_rate for s in trace.seen])
     reach = np.array([s.reach for s in trace.seen])
     sigma = np.array([s.noise_multiplier for s in trace.seen])
     expected = values.shape[1] * float((rate * reach).sum())
     variance = values.shape[1] * float((sigma**2 + rate * (1 - rate) * reach**2).sum())
-    most = 1 + float(norm.isf(FALSE_ALARM)) * math.sqrt(variance) / expected
+    upper = 1 + float(norm.isf(FALSE_ALARM)) * math.sqrt(variance) / expected
     measured = float(values.sum()) / expected
     name = "what a canary adds to the sum, over sample_rate times the bound"
-    return Check(name, 1.0, measured, f"at most {most:.4f}", measured <= most)
+    return Check(name, 1.0, measured, f"at most {upper:.4f}", measured <= upper)
 
 
 def _sampler(trace: Trace) -> list[Check]:
-    """Poisson sampling: sizes of the batches, and draws of one unit, spread as binomials do.
+    """Check for Poisson sampling: batch sizes, and draws of one unit, vary as binomials do.
 
-    A batch of fixed size or a shuffled pass over the data spreads less, a unit that is drawn more
-    often than others spreads more. Chi-square, two-sided; where all are drawn there is no spread.
+    Batches of a fixed size and shuffled passes over the data vary less; a unit that is drawn more
+    often than others varies more. The test is chi-square and two-sided. At a sample rate of 1,
+    every unit is drawn and nothing varies.
     """
     rate = np.array([s.sample_rate for s in trace.seen])[:, None]
     spread = rate * (1 - rate)

@@ -12,31 +12,31 @@ from medformer.common.rounding import digits_up, rounded_down, rounded_up
 
 @dataclass(frozen=True)
 class Report:
-    """The audit's outcome; `epsilon_lower_bound` is to be read next to `claimed_epsilon`."""
+    """The outcome of an audit: `epsilon_lower_bound` refutes a smaller `claimed_epsilon`."""
 
     site: str
     claimed_epsilon: float
-    """PLD epsilon of every step that was trained, and of a class count if the plan has one."""
+    """Epsilon of every trained step, and of the class count if the plan has one."""
     delta: float
     unit: str
     adjacency: str
     steps: int
     canaries: int
     included: int
-    """Canaries that were among the records."""
+    """Number of canaries that were among the records."""
     guesses: int
     correct: int
     tried_guesses: tuple[int, ...]
-    """Fixed before the training; they share the confidence."""
+    """Numbers of guesses, fixed before the training; they share the confidence."""
     confidence: float
     epsilon_lower_bound: float
     expected_if_correct: float
-    """Bound that a correct mechanism shows in nine of ten audits like this one."""
+    """Bound that a correct mechanism exceeds in nine of ten audits like this one."""
     expected_at_half_noise: float
-    """Same of a mechanism with half the noise."""
+    """Bound that a mechanism with half the noise exceeds in nine of ten audits."""
     checks: tuple[Check, ...]
     passed: bool
-    """Whether the bound is at most the claim and every check holds. It proves nothing more."""
+    """True if the bound is at most the claim and every check holds. It proves no more than that."""
     phases: tuple[PhasePlan, ...]
     preset: str
     phantoms: int
@@ -46,16 +46,16 @@ class Report:
     method: str = "one run, Dirac canaries, white box (arXiv:2305.08846, Theorem 5.2)"
 
     def to_json(self) -> str:
-        """Keys as in `schema`."""
+        """Return the report as JSON, with the keys of `schema`."""
         return json.dumps(asdict(self), indent=1)
 
     @staticmethod
     def schema() -> dict[str, object]:
-        """JSON schema of `to_json`."""
+        """Return the JSON schema of `to_json`."""
         return TypeAdapter(Report).json_schema()
 
     def as_text(self) -> str:
-        """For people."""
+        """Return the report as lines of text."""
         lines = [
             f"site {self.site}: claimed epsilon {rounded_up(self.claimed_epsilon)}, "
             f"delta {digits_up(self.delta)}, per {self.unit}, {self.steps} steps, "
@@ -76,7 +76,7 @@ class Report:
         return "\n".join(lines)
 
     def problem(self) -> str | None:
-        """What refutes the claim, in one sentence."""
+        """Return the first fact that refutes the claim, in a sentence, or None."""
         if self.epsilon_lower_bound > self.claimed_epsilon:
             return (
                 f"site {self.site}: epsilon is at least {rounded_down(self.epsilon_lower_bound)}, "

@@ -9,7 +9,7 @@ from torch import Tensor
 from client.audit.canaries import AuditError, CanaryMethod, Setup, WithCanaries, public_records
 from client.audit.checks import Trace, checks
 from client.audit.report import Report
-from client.audit.statistics import CONFIDENCE, Seen, aim, judge, step_scores
+from client.audit.statistics import CONFIDENCE, Aim, Seen, aim, judge, step_scores
 from client.local_state import initial_state
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import SPARE, PhasePlan, PrivacyPlan, solve
@@ -19,15 +19,24 @@ from medformer.objectives import Mix
 from server.protocol import Phase, Schedule
 
 MIN_CANARIES = 1_000
-"""With fewer, no number of right guesses refutes a common epsilon."""
+"""Lower limit of the number of canaries: with fewer, the bound is too weak to be useful."""
 
 NoiseFor = Callable[[int], NoiseSource]
 """Round -> its randomness, never the same twice; round 0 draws which canaries are in."""
 
 
 def rounds_of(schedule: Schedule, plan: PrivacyPlan) -> list[tuple[Phase, Mix, PhasePlan]]:
-    """Every admitted round in order, the spares last: they repeat the last round of the phase of
-    the largest sample rate, as often and as long as the plan charges."""
+    """List the rounds that a plan charges, in order, with the spare rounds last.
+
+    A spare round repeats the last round of the phase with the largest sample rate, with as many
+    steps as the plan charges for it.
+
+    Args:
+        schedule: The run's phases.
+        plan: The plan of this schedule at the audited site.
+    Returns:
+        (phase, weights of the losses, plan of the phase) of each round.
+    """
     plans = {phase.name: phase for phase in plan.phases}
     played: list[tuple[Phase, Mix, PhasePlan]] = []
     for number in range(1, schedule.rounds + 1):
@@ -49,44 +58,59 @@ def run_audit(
     confidence: float = CONFIDENCE,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Train with canaries, guess, and bound epsilon from below.
+    """Train with canaries, guess which ones were in, and bound epsilon from below.
 
     Args:
-        progress: Called after every round with its number and that of all.
+        setup: The training that is audited.
+        noise_for: Randomness of each round; round 0 draws which canaries are in.
+        confidence: Probability, at least, that the bound of a correct mechanism is at most its
+            epsilon.
+        progress: Called after each round with the number of rounds done and of all rounds.
+    Returns:
+        The bound next to the claim, and checks of the mechanism. A report that passes does not
+        prove the claim.
     Raises:
-        AuditError: Too few canaries, or no noise keeps the schedule within the site's epsilon.
+        AuditError: There are too few canaries, or no noise keeps the schedule within the site's
+            epsilon.
+    Source: Steinke, Nasr and Jagielski 2023, arXiv:2305.08846.
     """
     if setup.canaries < MIN_CANARIES:
         raise AuditError(
             f"an audit needs at least {MIN_CANARIES} canaries, got {setup.canaries}: fewer prove "
             "nothing"
         )
-    site = setup.site
     try:
-        plan = solve(setup.schedule, site.privacy, site.tasks)
+        plan = solve(setup.schedule, setup.site.privacy, setup.site.tasks)
     except ValueError as error:
-        raise AuditError(f"site {site.name}: {error}") from error
+        raise AuditError(f"site {setup.site.name}: {error}") from error
     played = rounds_of(setup.schedule, plan)
+    # The numbers of guesses have to be fixed before any output is seen.
     steps = [(_seen(phase, own), own.steps_per_round) for phase, _, own in played]
     aimed = aim(steps, setup.canaries, plan.delta, confidence)
-
     draws = noise_for(0)
     included = draws.uniform(setup.canaries) < 0.5
     trace = _train(setup, played, included, noise_for, progress)
+    return _report(setup, plan, aimed, trace, draws.name, confidence)
+
+
+def _report(
+    setup: Setup, plan: PrivacyPlan, aimed: Aim, trace: Trace, noise: str, confidence: float
+) -> Report:
+    """Guess from a trace, check the mechanism, and put both next to the plan's claim."""
     scores = np.zeros(setup.canaries)
     for released, seen in zip(trace.released, trace.seen, strict=True):
         scores += step_scores(released, seen)
     verdict = judge(scores, trace.included, aimed.guesses, plan.delta, confidence)
     found = tuple(checks(trace))
     return Report(
-        site=site.name,
+        site=setup.site.name,
         claimed_epsilon=plan.epsilon,
         delta=plan.delta,
         unit=plan.unit,
         adjacency=plan.adjacency,
         steps=len(trace.seen),
         canaries=setup.canaries,
-        included=int(included.sum()),
+        included=int(trace.included.sum()),
         guesses=verdict.guesses,
         correct=verdict.correct,
         tried_guesses=aimed.guesses,
@@ -100,13 +124,17 @@ def run_audit(
         preset=setup.config.preset,
         phantoms=setup.phantoms,
         images_per_canary=setup.images_per_canary,
-        noise_source=draws.name,
+        noise_source=noise,
         accountant=plan.accountant,
     )
 
 
 def _seen(phase: Phase, plan: PhasePlan) -> Seen:
-    """A canary lies in the group of the model, not in that of the discriminator."""
+    """Return what the auditor knows of a step.
+
+    A canary is clipped with the model's group, not with the discriminator's, so that its reach is
+    below 1 in phases that have both.
+    """
     reach = phase.max_grad_norm / plan.max_grad_norm
     return Seen(plan.sample_rate, plan.noise_multiplier, reach)
 
@@ -118,7 +146,7 @@ def _train(
     noise_for: NoiseFor,
     progress: Callable[[int, int], None],
 ) -> Trace:
-    """Every round of the schedule, as the site takes it."""
+    """Train every round as the site does, and record what each step released and drew."""
     model = site_model(setup.config, setup.site.tasks)
     whole = WithCanaries(model, setup.canaries)
     canaries = included.nonzero().flatten()

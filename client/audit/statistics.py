@@ -1,19 +1,19 @@
-"""What a privacy audit in one training run can prove: the statistics, without any training.
+"""The statistics of a privacy audit in one training run, without any training.
 
-After Steinke, Nasr and Jagielski 2023 (arXiv:2305.08846). Each of m canaries is part of the whole
-training with probability 1/2, independently. The auditor sees what the mechanism released, guesses
-of r canaries whether they were in, and abstains on the others. Many correct guesses refute a claim
-of (epsilon, delta)-DP: client/audit/canaries.py makes the released values.
+The method is that of Steinke, Nasr and Jagielski 2023 (arXiv:2305.08846). Each of m canaries is
+part of the whole training with probability 1/2, independently. The auditor sees what the mechanism
+released (client/audit/canaries.py), guesses for r canaries whether they were in, and abstains on
+the others. Many correct guesses refute a claim of (epsilon, delta)-DP.
 
-The bound is Theorem 5.2 of the paper. Why it holds: let S_i = +-1 say whether canary i was in, T_i
-in {-1, 0, +1} be the guess, a function of the mechanism's output. For delta = 0, given the output
-and S_1 .. S_(i-1), Bayes' rule and the prior 1/2 leave odds of at most e^epsilon for S_i, so each
-guess is right with probability at most e^epsilon / (1 + e^epsilon), whatever came before: the
-number of right guesses is stochastically at most W ~ Binomial(r, e^epsilon / (1 + e^epsilon)). For
-delta > 0 a canary may besides be given away, in total F canaries with E[F] <= 2 m delta. Hence
-P[right >= v] <= P[W + F >= v] <= f(v) + E[F] * max_i (f(v - i) - f(v)) / i, f(v) = P[W >= v]: the
-worst F of a given mean puts all its weight on 0 and on one number i >= 1. The number of guesses r
-has to be fixed before the output is seen.
+The bound is Theorem 5.2 of the paper. It holds for this reason: let S_i = +-1 be the inclusion of
+canary i, and T_i in {-1, 0, +1} the guess, a function of the mechanism's output. For delta = 0,
+given the output and S_1 .. S_(i-1), Bayes' rule and the prior 1/2 leave odds of at most e^epsilon
+for S_i. So each guess is right with probability at most e^epsilon / (1 + e^epsilon), whatever came
+before, and the number of right guesses is stochastically at most W ~ Binomial(r, e^epsilon / (1 +
+e^epsilon)). For delta > 0 the output may also reveal canaries outright, F in total, with E[F] <= 2
+m delta. Hence P[right >= v] <= P[W + F >= v] <= f(v) + E[F] * max_i (f(v - i) - f(v)) / i, with
+f(v) = P[W >= v]: the worst F of a given mean puts all its weight on 0 and on one number i >= 1. The
+number of guesses r has to be fixed before the output is seen.
 """
 
 import math
@@ -28,26 +28,36 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 CONFIDENCE = 0.95
-"""Of the lower bound, over sampling, noise and the choice of the canaries."""
+"""Confidence of the lower bound, over sampling, noise and the choice of the canaries."""
 HALF = 0.5
-"""The broken mechanism that the second number of guesses is chosen for: half the noise."""
+"""Noise of the broken mechanism for which the second number of guesses is chosen, relative to the
+claimed noise."""
 REHEARSALS = 8
-"""Simulated releases from which a number of guesses is chosen; they see no training."""
+"""Number of simulated releases from which a number of guesses is chosen; they see no training."""
 
 
 def p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:
-    """Probability of at least `correct` right guesses, at most, if (epsilon, delta)-DP holds.
+    """Bound the probability of at least `correct` right guesses under (epsilon, delta)-DP.
 
     Args:
         canaries: m, each in with probability 1/2, independently.
-        guesses: r <= m, fixed beforehand; of the others the auditor abstains.
-        correct: v <= r.
-        epsilon: >= 0, of adding or removing one canary.
-        delta: In [0, 1].
+        guesses: r <= m, fixed beforehand; the auditor abstains on the other canaries.
+        correct: v <= r, the number of right guesses.
+        epsilon: Claimed epsilon >= 0 under addition or removal of one canary.
+        delta: Claimed delta in [0, 1].
+    Returns:
+        An upper bound of the probability, in [0, 1]; a small one refutes the claim.
+    Raises:
+        ValueError: Not 0 <= correct <= guesses <= canaries.
     Source: Theorem 5.2 and appendix D of arXiv:2305.08846.
+
+    >>> p_value(canaries=10, guesses=4, correct=4, epsilon=0.0, delta=0.0)
+    0.0625
     """
     if not 0 <= correct <= guesses <= canaries:
-        raise ValueError(f"0 <= {correct} right <= {guesses} guesses <= {canaries} canaries?")
+        raise ValueError(
+            f"must be 0 <= correct <= guesses <= canaries, got {correct}, {guesses}, {canaries}"
+        )
     right = 1 / (1 + math.exp(-epsilon))
     tail = float(binom.sf(correct - 1, guesses, right))
     if not correct or not delta:
@@ -61,15 +71,23 @@ def p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: fl
 def epsilon_lower_bound(
     canaries: int, guesses: int, correct: int, delta: float, confidence: float = CONFIDENCE
 ) -> float:
-    """Largest epsilon that so many right guesses refute, 0 if none.
+    """Return the largest epsilon that a number of right guesses refutes, 0 if it refutes none.
 
-    With probability `confidence` at least, a mechanism that is (epsilon, delta)-DP gives a number
-    of at most epsilon.
+    For a mechanism that is (epsilon, delta)-DP, the result is at most epsilon with a probability of
+    at least `confidence`.
+
+    Args:
+        canaries: m, each in with probability 1/2, independently.
+        guesses: r <= m, fixed beforehand.
+        correct: v <= r, the number of right guesses.
+        delta: Claimed delta in [0, 1].
+        confidence: In (0, 1).
+    Source: Section 5 of arXiv:2305.08846.
     """
-    least = 1 - confidence
+    max_p = 1 - confidence
 
     def refuted(epsilon: float) -> bool:
-        return p_value(canaries, guesses, correct, epsilon, delta) < least
+        return p_value(canaries, guesses, correct, epsilon, delta) < max_p
 
     if not refuted(0.0):
         return 0.0
@@ -84,26 +102,27 @@ def epsilon_lower_bound(
 
 @dataclass(frozen=True)
 class Seen:
-    """Equal steps, as the auditor knows them."""
+    """The auditor's knowledge of a step, or of several equal ones."""
 
     sample_rate: float
     """q: a canary that is in joins a step with this probability."""
     noise_multiplier: float
     """Claimed standard deviation of the noise, in units of the L2 sensitivity C."""
     reach: float = 1.0
-    """How far a canary that joins moves its coordinate, in units of C: less than 1 where only a
-    part of the parameters shares its bound."""
+    """Distance by which a canary that joins moves its coordinate, in units of C. It is below 1 if
+    the canary's clipping group has only a part of the bound C."""
 
 
 def step_scores(released: Floats, seen: Seen) -> Floats:
-    """How much one step speaks for each canary being in: its log-likelihood ratio, claimed noise.
+    """Return each canary's log-likelihood ratio of being in, from one step with the claimed noise.
 
-    At q = 1 this is a line of positive slope, so a sum over equal steps orders the canaries as the
-    sum of their released coordinates does; at q < 1 it is the most powerful score of independent
-    coordinates (Neyman and Pearson).
+    At q = 1 it grows linearly with the released coordinate, so that a sum over equal steps ranks
+    the canaries as the sum of their released coordinates does. At q < 1 it is the most powerful
+    score of independent coordinates, by the lemma of Neyman and Pearson.
 
     Args:
         released: (canaries,) noisy sum along each canary's coordinate, in units of C.
+        seen: Sample rate, noise and reach of the step.
     Returns:
         (canaries,) natural logarithms; values that are not finite count as 0.
     """
@@ -114,12 +133,12 @@ def step_scores(released: Floats, seen: Seen) -> Floats:
 
 
 def count_correct(scores: Floats, included: Flags, guesses: int) -> int:
-    """Right guesses where half of them say `in`, of the highest scores, and half `out`.
+    """Count the right guesses if the highest scores are guessed `in` and the lowest `out`.
 
     Args:
-        scores: (canaries,); ties are broken by position, which says nothing about inclusion.
-        included: (canaries,) the truth.
-        guesses: Even number of guesses, at most the canaries.
+        scores: (canaries,); ties are broken by position, which is independent of inclusion.
+        included: (canaries,) True for the canaries that were in.
+        guesses: Even number of guesses, at most that of the canaries; half of them are `in`.
     """
     order = np.argsort(scores, kind="stable")
     half = guesses // 2
@@ -128,14 +147,15 @@ def count_correct(scores: Floats, included: Flags, guesses: int) -> int:
 
 @dataclass(frozen=True)
 class Aim:
-    """Numbers of guesses, and what they can show, before anything is trained."""
+    """The numbers of guesses of an audit and their power, known before anything is trained."""
 
     guesses: tuple[int, ...]
     """One or two even numbers, ascending."""
     bound_if_correct: float
-    """Lower bound that a correct mechanism shows in nine of ten audits."""
+    """Lower bound that a correct mechanism exceeds in nine of ten audits."""
     bound_at_half_noise: float
-    """Same of a mechanism with half the noise: an audit finds it where this is above the claim."""
+    """Lower bound that a mechanism with half the noise exceeds in nine of ten audits. If it is
+    above the claim, the audit finds such a mechanism."""
 
 
 def aim(
@@ -146,13 +166,15 @@ def aim(
 ) -> Aim:
     """Choose the numbers of guesses from public constants alone.
 
-    One is best if the mechanism is what it claims to be, the other if it has half the noise: each
-    has the largest bound that simulated releases reach nine times out of ten. The audit tries both
-    and pays for it with a union bound.
+    One number is best for a mechanism as claimed, the other for one with half the noise: each
+    maximises the bound that simulated releases exceed nine times out of ten. The audit tries both,
+    and divides its risk between them by a union bound.
 
     Args:
-        seen: Steps and their number.
+        seen: Kinds of steps, and how many there are of each.
         canaries: m >= 100.
+        delta: Claimed delta.
+        confidence: Confidence of the whole audit.
     """
     grid = sorted({2 * round(canaries * share / 2) for share in np.geomspace(0.004, 1.0, 24)})
     each = 1 - (1 - confidence) / 2
@@ -168,7 +190,7 @@ def aim(
 def _reached(
     worlds: Sequence[tuple[Floats, Flags]], guesses: int, delta: float, confidence: float
 ) -> float:
-    """Bound that nine of ten releases like these reach with so many guesses."""
+    """Return the bound that nine of ten releases like these exceed with a number of guesses."""
     rights = [count_correct(scores, included, guesses) for scores, included in worlds]
     rate = (sum(rights) + 0.5) / (len(rights) * guesses + 1)
     low = guesses * rate - 1.28 * math.sqrt(guesses * rate * (1 - rate))
@@ -179,7 +201,7 @@ def _reached(
 def _rehearsal(
     seen: Sequence[tuple[Seen, int]], canaries: int, noise: float, rng: np.random.Generator
 ) -> tuple[Floats, Flags]:
-    """Scores and truth of an ideal mechanism with `noise` times the claimed noise."""
+    """Simulate scores and inclusion of an ideal mechanism with `noise` times the claimed noise."""
     included = rng.random(canaries) < 0.5
     scores = np.zeros(canaries)
     for one, steps in seen:
@@ -192,10 +214,10 @@ def _rehearsal(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the guesses prove."""
+    """The result of guessing."""
 
     guesses: int
-    """Of the number that proved most; both were fixed beforehand."""
+    """The number of guesses that gave the larger bound; both numbers were fixed beforehand."""
     correct: int
     epsilon_lower_bound: float
 
@@ -207,12 +229,14 @@ def judge(
     delta: float,
     confidence: float = CONFIDENCE,
 ) -> Verdict:
-    """Guess, and bound epsilon from below; each number of guesses has its share of the risk.
+    """Guess, and bound epsilon from below.
 
     Args:
-        scores: (canaries,) higher means more likely in.
-        included: (canaries,) the truth.
-        tried: Even numbers of guesses, fixed before the scores were seen.
+        scores: (canaries,) a higher one means that the canary is more likely in.
+        included: (canaries,) True for the canaries that were in.
+        tried: Even numbers of guesses, fixed before the scores were seen; they share the risk.
+        delta: Claimed delta.
+        confidence: Confidence of the larger of the bounds.
     """
     each = 1 - (1 - confidence) / len(tried)
     best = Verdict(tried[0], 0, -1.0)
