@@ -1,1 +1,1 @@
-"""The guard as a service of its own: gRPC on a Unix socket, typed messages, one door."""
+"""The guard as a service: gRPC on a Unix socket, with typed messages, for listed users only."""

@@ -1,7 +1,7 @@
 """`python -I -m client.guard_rpc`: the guard of one site, as the hospital runs it.
 
--I keeps the working folder, the user's own packages and PYTHONPATH out: the bundle of a consortium
-has packages of the same names.
+-I keeps the working folder, the user's own packages and PYTHONPATH off the import path: a
+consortium's bundle has packages of the same names, and none of its code may run in the guard.
 """
 
 import argparse
@@ -13,10 +13,10 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Serve until a signal comes.
+    """Serve one site until a signal comes.
 
     Returns:
-        0 after SIGTERM or SIGINT, 1 if the guard cannot be served.
+        0 after SIGTERM or SIGINT, 1 if the guard cannot be served; the reason is on stderr.
     """
     parser = argparse.ArgumentParser(prog="python -I -m client.guard_rpc")
     parser.add_argument("--site", type=Path, required=True, metavar="SITE.yaml")
@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--state", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--socket", type=Path, required=True, metavar="PATH")
     parser.add_argument(
-        "--user", type=int, action="append", default=[], metavar="UID", help="of the relay"
+        "--user", type=int, action="append", default=[], metavar="UID", help="user id of the relay"
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -42,6 +42,11 @@ def main() -> int:
 
 
 def _serve(arguments: argparse.Namespace, stopped: threading.Event) -> None:
+    """Check files and installed code, and serve until `stopped` is set.
+
+    Raises:
+        MedFormerError: A file is not valid, or others can change the files or code of the guard.
+    """
     import client
     from client.data.load import load
     from client.data.withdrawn import names
@@ -60,11 +65,11 @@ def _serve(arguments: argparse.Namespace, stopped: threading.Event) -> None:
         private_key(key)
     site, policy = load_site(arguments.site), load_policy(arguments.policy)
     if site.withdrawn is not None:
-        names(site.withdrawn)  # said at the start, not in the first round
+        names(site.withdrawn)  # a damaged list is reported at the start, not in the first round
         only_ours(site.withdrawn)
     guard = Guard(site, arguments.state, lambda *_: SecureNoise(), policy=policy)
     with GuardService(guard, arguments.socket, arguments.user):
-        load(site, "train")  # warm before the first round
+        load(site, "train")  # fill the cache before the first round
         logging.info("guard of site %s: serving at %s", site.name, arguments.socket)
         stopped.wait()
 

@@ -1,4 +1,4 @@
-"""The relay's end of the socket: asks a site's guard, and loads nothing that learns."""
+"""The relay's end of the socket: it asks a site's guard, and loads neither torch nor Opacus."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +19,10 @@ OPTIONS = (*SIZES, ("grpc.enable_http_proxy", 0))
 
 
 class GuardChannel:
-    """A site's guard behind a Unix socket, with the interface of `client.guard.Guard`.
+    """A connection to a site's guard, with the interface of `client.guard.Guard`.
 
     Args:
-        socket: Where the guard listens.
+        socket: The Unix socket at which the guard listens.
         deadline: Seconds that a round may take.
     """
 
@@ -37,10 +37,10 @@ class GuardChannel:
         )
 
     def handle(self, request: Request) -> Answer:
-        """The guard's answer; what keeps it from answering becomes a fixed refusal.
+        """Return the guard's answer, or a refusal with a fixed text if it cannot answer.
 
-        A guard that is down, restarting or past its deadline has an attempt on its ledger, or has
-        not: the coordinator interrupts the run, and asks again when it is resumed.
+        If the guard is down, restarting or past the deadline, the attempt may be on its ledger or
+        not. The coordinator interrupts the run, and asks again when the run is resumed.
         """
         try:
             return answer_from_proto(
@@ -52,7 +52,7 @@ class GuardChannel:
             return Refusal("internal-error", "The site's guard gave an answer of another version.")
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the connection."""
         self._channel.close()
 
     def __enter__(self) -> "GuardChannel":
@@ -71,16 +71,18 @@ REASONS: Mapping[grpc.StatusCode, str] = {
     grpc.StatusCode.INTERNAL: "The site's guard could not read the message, or broke off.",
     grpc.StatusCode.UNKNOWN: "The site's guard failed; its own log says why.",
 }
+"""gRPC's status -> the reason that the server sees."""
 TOO_LARGE = "The message, or the guard's answer, is larger than either reads."
 BUSY = "The site's guard is busy, or this machine is out of memory; ask again later."
 
 
 def reason(code: grpc.StatusCode, details: str = "") -> str:
-    """A fixed text: what gRPC says could name paths of the site.
+    """Return a fixed text for a failed call, because gRPC's own text could name paths of the site.
 
     Args:
-        details: gRPC's own text, which alone tells apart what RESOURCE_EXHAUSTED means: a message
-            beyond the limit, or a server that takes no more calls.
+        code: gRPC's status.
+        details: gRPC's own text. Only it tells the two meanings of RESOURCE_EXHAUSTED apart: a
+            message beyond the limit, or a server that accepts no more calls.
     """
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return TOO_LARGE if "larger than" in details else BUSY

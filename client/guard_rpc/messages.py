@@ -1,4 +1,4 @@
-"""server/protocol/ as typed protobuf, and back. Imports no learning library."""
+"""Conversion of the protocol's messages to protobuf and back. It imports no learning library."""
 
 import math
 from collections.abc import Iterable
@@ -28,7 +28,9 @@ from server.protocol import (
 )
 
 SERVICE = "fedmedformer.guard.v1.Guard"
+"""Name of the gRPC service."""
 METHOD = f"/{SERVICE}/Handle"
+"""Path of the service's one method."""
 SIZES = (
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.max_receive_message_length", MAX_MESSAGE),
@@ -45,11 +47,11 @@ _ANSWERS: dict[str, type[Any]] = {
     "refusal": Refusal,
 }
 _ENVELOPE = ("run_id", "source_hash", "protocol_version")
-"""Fields that every request has, beside its own."""
+"""Fields that every request has."""
 
 
 def request_to_proto(request: Request) -> Any:
-    """A `guard.proto` Request."""
+    """Convert a request to a `Request` of guard.proto."""
     name = _name_of(_REQUESTS, request)
     message = pb.Request(**{field: getattr(request, field) for field in _ENVELOPE})
     getattr(message, name).SetInParent()
@@ -58,10 +60,12 @@ def request_to_proto(request: Request) -> Any:
 
 
 def request_from_proto(message: Any) -> Request:
-    """Back again.
+    """Convert a `Request` of guard.proto to a request.
 
+    Args:
+        message: As it came over the socket.
     Raises:
-        ProtocolError: It asks for nothing, or its tensors are not what they say.
+        ProtocolError: The message holds no request, or its tensors are malformed.
     """
     name = message.WhichOneof("ask")
     if name is None:
@@ -72,7 +76,7 @@ def request_from_proto(message: Any) -> Request:
 
 
 def answer_to_proto(answer: Answer) -> Any:
-    """A `guard.proto` Answer."""
+    """Convert an answer to an `Answer` of guard.proto."""
     message = pb.Answer()
     inner = getattr(message, _name_of(_ANSWERS, answer))
     inner.SetInParent()
@@ -81,10 +85,12 @@ def answer_to_proto(answer: Answer) -> Any:
 
 
 def answer_from_proto(message: Any) -> Answer:
-    """Back again.
+    """Convert an `Answer` of guard.proto to an answer.
 
+    Args:
+        message: As it came over the socket.
     Raises:
-        ProtocolError: It holds nothing, or its tensors are not what they say.
+        ProtocolError: The message holds no answer, or its tensors are malformed.
     """
     name = message.WhichOneof("answer")
     if name is None:
@@ -94,10 +100,12 @@ def answer_from_proto(message: Any) -> Answer:
 
 
 def _name_of(kinds: dict[str, type[Any]], part: Request | Answer) -> str:
+    """Return the protobuf field for a message of this type."""
     return next(name for name, kind in kinds.items() if type(part) is kind)
 
 
 def _fill(message: Any, part: Any, leave: Iterable[str]) -> None:
+    """Copy the fields of a dataclass, except those in `leave`, to a protobuf message."""
     for item in fields(part):
         value = getattr(part, item.name)
         if item.name == "tensors":
@@ -109,6 +117,7 @@ def _fill(message: Any, part: Any, leave: Iterable[str]) -> None:
 
 
 def _read(kind: type[Any], message: Any, values: dict[str, Any]) -> Any:
+    """Make a dataclass from `values` and the fields of a protobuf message."""
     for item in fields(kind):
         if item.name == "tensors":
             values["tensors"] = _tensors(message.tensors)
@@ -119,17 +128,20 @@ def _read(kind: type[Any], message: Any, values: dict[str, Any]) -> Any:
 
 
 def _tensors(messages: Any) -> Tensors:
+    """Read named arrays; names, sizes and shapes are checked before anything is allocated."""
     if len(messages) > MAX_TENSORS:
-        raise ProtocolError(f"{len(messages)} tensors; at most {MAX_TENSORS} are read")
+        raise ProtocolError(f"{len(messages)} tensors; at most {MAX_TENSORS} are allowed")
     tensors: Tensors = {}
     for one in messages:
         if one.name in tensors or len(one.name) > MAX_TEXT or len(one.shape) > 8:
-            raise ProtocolError(f"tensor {one.name[:80]!r} comes twice, or is none")
+            raise ProtocolError(
+                f"tensor {one.name[:80]!r} is repeated, or its name or shape is too long"
+            )
         if 4 * math.prod(one.shape) != len(one.values):
-            raise ProtocolError(f"tensor {one.name[:80]!r} is not of its shape")
+            raise ProtocolError(f"the data of tensor {one.name[:80]!r} does not fit its shape")
         flat = np.frombuffer(one.values, dtype="<f4").astype(np.float32)
         try:
             tensors[one.name] = flat.reshape(tuple(one.shape))
-        except ValueError as error:  # no value at all, and sides whose product overflows
+        except ValueError as error:  # no data, and sides whose product overflows
             raise ProtocolError(f"tensor {one.name[:80]!r} has an impossible shape") from error
     return tensors

@@ -1,4 +1,4 @@
-"""Serves one site's guard: gRPC on a Unix socket behind a door, with a health service."""
+"""The server of one site's guard: gRPC on a Unix socket behind a proxy, with a health service."""
 
 import logging
 import threading
@@ -12,13 +12,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from client.guard import Guard
 from client.guard_rpc import guard_pb2 as pb
-from client.guard_rpc.door import INNER, Door
 from client.guard_rpc.messages import (
     SERVICE,
     SIZES,
     answer_to_proto,
     request_from_proto,
 )
+from client.guard_rpc.proxy import INNER, UserProxy
 from client.node.permissions import private_state
 from client.refusals import BadRequest
 from medformer.common.sockets import fit, target
@@ -27,33 +27,34 @@ from server.protocol import Answer, ProtocolError, Refusal
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 8
-"""Requests at a time: they wait for each other at the state folder's lock. More are refused."""
+MAX_WAITING = 8
+"""Maximal number of requests at a time. They wait for each other at the state folder's lock; more
+are refused."""
 SPARE = 4
-"""Threads for those that are refused, and for health checks, which wait for nobody."""
+"""Number of further threads, for refusals and health checks, which wait for no lock."""
 BUSY = "The site's guard is busy with other questions; ask again later."
 
 
 class ServiceError(MedFormerError):
-    """The guard cannot be served as it is set up."""
+    """A socket or folder of the guard cannot be used."""
 
 
 class GuardService:
-    """Serves from the constructor on, until it is closed.
+    """Serves a guard, from its construction until it is closed.
 
     Args:
-        guard: Answers; its state folder is made 0700 if it is not there yet.
-        socket: Where relays connect.
-        users: User ids of relays.
+        guard: Answers the requests. Its state folder is made with mode 0700 if it is missing.
+        socket: The socket to which relays connect.
+        users: User ids of the relays.
     Raises:
         ServiceError: A folder cannot be used.
-        ExposedError: Others can enter the state folder, or read ledger or anchor.
+        ExposedError: Other users can enter the state folder, or read ledger or anchor.
     """
 
     def __init__(self, guard: Guard, socket: Path, users: Collection[int] = ()) -> None:
         self._guard = guard
         self._health = health.HealthServicer()
-        self._free = threading.BoundedSemaphore(MOST_WAITING)
+        self._free = threading.BoundedSemaphore(MAX_WAITING)
         private_state(guard.folder, guard.site.ledger_anchor)
         try:
             guard.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -63,7 +64,7 @@ class GuardService:
             inner.unlink(missing_ok=True)
             self._server = self._listening(inner)
             try:
-                self._door = Door(socket, inner, users)
+                self._proxy = UserProxy(socket, inner, users)
             except OSError:
                 self._server.stop(None).wait()
                 raise
@@ -73,10 +74,14 @@ class GuardService:
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def close(self, grace: float = 30) -> None:
-        """Let what is being answered finish, for so many seconds."""
+        """Stop serving.
+
+        Args:
+            grace: Seconds in which requests that are being answered may finish.
+        """
         for name in ("", SERVICE):
             self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._door.close()
+        self._proxy.close()
         self._server.stop(grace).wait()
 
     def __enter__(self) -> "GuardService":
@@ -86,9 +91,10 @@ class GuardService:
         self.close()
 
     def _listening(self, inner: Path) -> grpc.Server:
-        # gRPC's own limit (maximum_concurrent_rpcs) would turn health checks away, too.
+        """Start gRPC on the guard's own socket."""
+        # gRPC's own limit (maximum_concurrent_rpcs) would refuse health checks, too.
         server = grpc.server(
-            ThreadPoolExecutor(MOST_WAITING + SPARE, thread_name_prefix="guard"),
+            ThreadPoolExecutor(MAX_WAITING + SPARE, thread_name_prefix="guard"),
             options=(*SIZES, ("grpc.so_reuseport", 0)),
         )
         handle = grpc.unary_unary_rpc_method_handler(
@@ -105,8 +111,9 @@ class GuardService:
         return server
 
     def _handle(self, message: Any, context: grpc.ServicerContext) -> Any:
+        """Answer one call, or refuse it while too many wait."""
         if not self._free.acquire(blocking=False):
-            log.warning("more than %d questions at a time: one was refused", MOST_WAITING)
+            log.warning("more than %d requests at a time: one was refused", MAX_WAITING)
             return answer_to_proto(Refusal("internal-error", BUSY, self._guard.site.name))
         try:
             return answer_to_proto(self._answer(message))
@@ -114,6 +121,7 @@ class GuardService:
             self._free.release()
 
     def _answer(self, message: Any) -> Answer:
+        """Parse a message and ask the guard; a malformed message is a refusal on the ledger."""
         try:
             request = request_from_proto(message)
         except ProtocolError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client.guard_rpc.door import INNER
+from client.guard_rpc.proxy import INNER
 from client.node.kit import read_kit, verify_kit
 from client.node.permissions import private_folder, private_key, private_state
 from client.node.users import check_layout, users_of

@@ -82,7 +82,7 @@ def test_more_right_guesses_prove_more_and_delta_or_confidence_less():
     assert epsilon_lower_bound(1000, 200, 180, 1e-3) < base
     assert epsilon_lower_bound(1000, 200, 180, 1e-5, confidence=0.99) < base
     assert epsilon_lower_bound(1000, 200, 100, 1e-5) == 0.0
-    with pytest.raises(ValueError, match="right"):
+    with pytest.raises(ValueError, match="must be 0 <= correct <= guesses"):
         p_value(10, 5, 6, 1.0, 0.0)
 
 

@@ -30,7 +30,7 @@ from client.guard_rpc.messages import (
     request_from_proto,
     request_to_proto,
 )
-from client.guard_rpc.server import MOST_WAITING, GuardService, ServiceError
+from client.guard_rpc.server import MAX_WAITING, GuardService, ServiceError
 from client.node.permissions import ExposedError
 from client.privacy.noise import SecureNoise
 from client.site import Site
@@ -177,15 +177,15 @@ def test_a_busy_guard_is_healthy_and_says_that_it_is_busy(
         ThreadPoolExecutor(12) as callers,
     ):
         asked = [callers.submit(channel.handle, Hello("run-1", "hash")) for _ in range(12)]
-        assert all(seen.acquire(timeout=PATIENCE) for _ in range(MOST_WAITING))
-        for _ in zip(range(12 - MOST_WAITING), as_completed(asked, timeout=PATIENCE), strict=False):
+        assert all(seen.acquire(timeout=PATIENCE) for _ in range(MAX_WAITING))
+        for _ in zip(range(12 - MAX_WAITING), as_completed(asked, timeout=PATIENCE), strict=False):
             pass  # these are refused at once
         assert ask(f"unix:{path}", timeout=PATIENCE) == "serving"
         go_on.set()
         answers = [one.result() for one in asked]
     refused = [a for a in answers if isinstance(a, Refusal)]
     assert {a.reason for a in refused} == {server.BUSY}
-    assert len(refused) == 12 - MOST_WAITING
+    assert len(refused) == 12 - MAX_WAITING
 
 
 def test_a_relay_waits_as_long_as_a_round_may_take(tmp_path: Path):
