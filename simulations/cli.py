@@ -8,21 +8,34 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from medformer.common.arguments import Parser
+
 COMMANDS = {
     "simulate": ("simulations.commands.simulate", "train a federation of simulated hospitals"),
+    "classify": (
+        "simulations.commands.classify",
+        "classify an image with the model of a simulated site",
+    ),
     "plan": (
         "simulations.commands.plan",
-        "what a scenario would cost each site, if it can run; trains nothing",
+        "print what a scenario would cost each site; train nothing",
     ),
-    "audit": ("simulations.commands.audit", "try to refute a site's epsilon with canaries"),
+    "audit": (
+        "simulations.commands.audit",
+        "try to refute the epsilon that a simulated site claims",
+    ),
+    "schema": (
+        "simulations.commands.schema",
+        "print the keys of a settings file, or its JSON schema",
+    ),
     "report": (
         "server.commands.report",
-        "rebuild and name the privacy-budget report of a run folder",
+        "rebuild a run's privacy report and print its path",
     ),
-    "site": ("client.commands.site", "what a hospital does by itself, such as checking its data"),
+    "site": ("client.commands.site", "run a hospital's node, and check its data and ledger"),
     "consortium": (
         "server.commands.consortium",
-        "invite hospitals: certificates and start-up kits",
+        "run a consortium's server, and invite hospitals",
     ),
     "model": ("medformer.library.commands", "look into a model file, export or extend it"),
 }
@@ -37,20 +50,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = next((a for a in arguments if not a.startswith("-")), None)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fedmedformer",
         description="Hospitals train one medical-image model together under differential privacy.",
         epilog="example: fedmedformer simulate quickstart --out runs/quickstart",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, help_) in COMMANDS.items():
-        command = commands.add_parser(name, help=help_, description=f"{help_}.")
+        command = commands.add_parser(
+            name, help=help_, description=f"{help_[:1].upper()}{help_[1:]}."
+        )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if name == chosen:
             importlib.import_module(module).configure(command)
     parsed = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     return _run(parsed)
+
+
+class _Version(argparse.Action):
+    """Prints the installed version; it is looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"fedmedformer {version('fedmedformer')}")
+        parser.exit()
 
 
 def _run(parsed: argparse.Namespace) -> int:

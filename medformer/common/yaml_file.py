@@ -153,6 +153,8 @@ def explain(
     location = first["loc"] if document is None else document.nearest(first["loc"])
     where = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
+        if location[-1:] != first["loc"][-1:]:  # a key that was set, and is not written anywhere
+            where = ".".join(str(part) for part in (*location, first["loc"][-1]))
         return _unknown_key(where, first, model)
     if first["type"] == "missing":
         inside = ".".join(str(part) for part in (*location, first["loc"][-1]))
