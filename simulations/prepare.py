@@ -25,6 +25,8 @@ from simulations.federation import federation_of
 from simulations.run_folder import Prepared
 from simulations.scenario import Scenario
 from simulations.sites import resolve_sites
+from simulations.start.kept import cache_folder
+from simulations.start.public import start_at_hand
 from simulations.start.warm import untrained
 
 log = logging.getLogger(__name__)
@@ -49,8 +51,13 @@ def prepare(
     scenario = _from_anywhere(scenario).model_copy(update=known)
     states = tuple(found.states[site.name] for site in found.sites)
     _write(scenario, folder, found.federation, found.sites, states)
-    if found.start is not None:  # torch is loaded here, and need not be in the server
-        save_state(folder / CHECKPOINTS, State(0, found.start, {}, {}))
+    start = found.start
+    if start is None:
+        start = start_at_hand(found.federation, data_root, cache_folder())
+    # This process has torch; the server would need a helper for it. What has to be trained first
+    # is left to the run, which shows its progress.
+    if start is not None:
+        save_state(folder / CHECKPOINTS, State(0, start, {}, {}))
     return Prepared(folder, found.federation, found.sites, states)
 
 

@@ -16,6 +16,7 @@ from client.site import Site, load_site
 from medformer.errors import ConfigError
 from server.protocol import SIMULATED_SITES
 from server.run.federation import Federation, PublicSite, load_federation
+from server.run.lock import at_work
 from simulations.errors import SimulationError
 
 MARKER = ".fedmedformer-run"
@@ -43,8 +44,6 @@ def claim_folder(folder: Path, *, overwrite: bool, owner: int | None = None) -> 
     Raises:
         ConfigError: It holds something, somebody is at work there, or it cannot be written.
     """
-    from server.run.lock import at_work
-
     try:
         if folder.exists() and any(folder.iterdir()):
             if not (folder / MARKER).exists():
@@ -103,9 +102,13 @@ def check_outcome(folder: Path) -> None:
     """
     outcome = json.loads((folder / "outcome.json").read_text())
     if outcome["outcome"] != "done":
-        again = f"Go on from the last checkpoint with --resume --out {folder}"
-        hint = f" {again}" if outcome["kind"] == "RunInterrupted" else ""
+        hint = f" {how_to_resume(folder)}" if outcome["kind"] == "RunInterrupted" else ""
         raise SimulationError(f"{outcome['reason']}{hint}")
+
+
+def how_to_resume(folder: Path) -> str:
+    """Return the sentence that says how an interrupted run goes on."""
+    return f"Go on from the last checkpoint with --resume --out {folder}"
 
 
 def load_prepared(folder: Path) -> Prepared:

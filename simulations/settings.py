@@ -39,10 +39,12 @@ FILES = {
         "client.policy", "Policy", "policy.yaml is what a hospital allows a run to do."
     ),
     "consortium": SettingsFile(
-        "server.consortium.provision", "Consortium", "consortium.yaml names server and members."
+        "server.consortium.declarations", "Consortium", "consortium.yaml names server and members."
     ),
     "run": SettingsFile(
-        "server.consortium.superlink", "RunFile", "run.yaml is what a consortium agreed to train."
+        "server.consortium.declarations",
+        "RunFile",
+        "run.yaml is what a consortium agreed to train.",
     ),
 }
 """Name of the kind -> the model. Each module is loaded when it is asked for."""

@@ -6,11 +6,13 @@ Importing this module loads neither torch nor Flower: a mistake in the settings 
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from medformer.errors import ConfigError
+from server.run.lock import run_lock
 from simulations.launch.fresh import FreshProcess
 from simulations.launch.steps import (
     compare_and_report,
@@ -96,7 +98,6 @@ class Simulation:
 
     def _locally(self, prepare: bool) -> None:
         """Use one helper for everything: torch is loaded once."""
-        from server.run.lock import run_lock
 
         with FreshProcess() as helper, run_lock(self.folder, wait=1.0):
             helper.call(single_threaded)
@@ -123,12 +124,17 @@ class Simulation:
                     "round-deadline": self.round_wait,
                 }
 
-            next_ = "simulations.baselines.jobs" if self.baselines else "server.report.pictures"
+            reported: list[Callable[[], None]] = []
+
+            def on_done() -> None:  # Flower takes seconds to close: report meanwhile
+                begin = after.begin(compare_and_report, self.folder, baselines=self.baselines)
+                reported.append(begin)
+
             run_flower(
-                self.folder, config, Progress(self.folder).poll, lambda: after.load(next_),
+                self.folder, config, Progress(self.folder).poll, on_done,
                 actors=self.actors, start_wait=self.start_wait,
             )  # fmt: skip
-            after.call(compare_and_report, self.folder, baselines=self.baselines)
+            reported[0]()
 
     def _wanted(self) -> tuple[Path, str, tuple[str, ...], Path | None, Path | None]:
         return self.folder, self.scenario, self.settings, self.data_root, self.state_dir

@@ -42,7 +42,8 @@ class Table:
 
 
 def schema_of(
-    model: type[BaseModel], same_as: Mapping[type[BaseModel], type[BaseModel]] = MappingProxyType({})
+    model: type[BaseModel],
+    same_as: Mapping[type[BaseModel], type[BaseModel]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return the JSON schema of a settings file, each key with its meaning.
 

@@ -8,7 +8,11 @@ class _Set(argparse.Action):
     """Collects KEY=VALUE; the word `help` prints every key and ends the command."""
 
     def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: object, *_: object
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        value: object,
+        *_: object,
     ) -> None:
         if value == "help":
             from simulations.settings import text

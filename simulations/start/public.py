@@ -63,6 +63,26 @@ def start_of(federation: Federation, folder: Path, data_root: Path | None) -> Te
     return public_start(federation, data_root, pretrained.cache_folder(), progress)
 
 
+def start_at_hand(federation: Federation, data_root: Path | None, cache: Path) -> Tensors | None:
+    """Return the shared tensors of round 0 if nothing has to be trained for them, else None.
+
+    Args:
+        federation: A federation with public pre-training.
+        data_root: Folder of MedMNIST files.
+        cache: Folder where earlier starts are kept.
+    Raises:
+        MedFormerError: The data set that is declared public cannot be read.
+    """
+    settings, model = federation.pretraining, federation.model
+    assert settings is not None
+    random = initial_shared(model, federation.seed)
+    if not settings.steps:
+        return random
+    facts = made_from(settings, model.preset, model.encoder_eps, usual_size(federation), data_root)
+    found = pretrained.find(pretrained.key_of(facts), cache)
+    return carried_over(found[0], random) if found is not None else None
+
+
 def public_start(
     federation: Federation,
     data_root: Path | None,

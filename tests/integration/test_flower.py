@@ -177,13 +177,13 @@ def test_a_run_outlives_every_way_to_die_in_mid_round(simulate):
 def test_bare_flwr_run_works_and_too_few_nodes_are_named(tmp_path: Path):
     """`flwr run .` without the option has 2 nodes for 4 sites: a sentence names the option."""
     from server.consortium.bundle import write_app
-    from simulations.launch.launcher import _flwr, superlink, wait_healthy
+    from simulations.launch.superlink import ask, superlink, wait_healthy
 
     with superlink(tmp_path / "flower") as flower:
         wait_healthy(flower)
         flower.environment["HOME"] = str(tmp_path)
         app = write_app(flower.work / "app")
-        answer = _flwr(flower, ["run", str(app), "own", "--format", "json",
+        answer = ask(flower, ["run", str(app), "own", "--format", "json",
                                 "--run-config", f'out="{tmp_path / "out"}"'], 120)  # fmt: skip
         assert json.loads(answer)["success"], answer
         waited((tmp_path / "out" / "outcome.json").exists, "the run did not end")

@@ -16,7 +16,8 @@ from server.protocol import Phase, Schedule, TrainAnswer
 from server.run.errors import RunInterrupted
 from server.run.lock import run_lock
 from simulations.baselines.plain import PlainSite
-from simulations.launch.launcher import SimulationError, run_flower
+from simulations.errors import SimulationError
+from simulations.launch.launcher import run_flower
 from simulations.scenario_file import load_scenario, shipped
 from tests.conftest import admit, train
 

@@ -23,8 +23,8 @@ from server.consortium.flwr import inherited
 from server.protocol import SIMULATED_SITES
 from server.run.lock import run_lock
 from simulations.cli import main
-from simulations.launch import failure, launcher, scratch
-from simulations.launch.launcher import Flower
+from simulations.launch import failure, launcher, scratch, superlink
+from simulations.launch.superlink import Flower
 from simulations.run_folder import MARKER, begun, claim_folder
 from tests.client.ledger.test_ledger import plan
 from tests.medformer.common.test_sockets import ODD
@@ -91,7 +91,7 @@ def test_nothing_that_configures_flower_or_ray_is_inherited():
     given = {"RAY_ADDRESS": "10.0.0.1:6379", "RAY_NAMESPACE": "x", "FLWR_HOME": "/x",
              "FLOWER_X": "1", "PATH": "/bin", "OMP_NUM_THREADS": "1"}  # fmt: skip
     assert inherited(given) == {"PATH": "/bin", "OMP_NUM_THREADS": "1"}
-    settings = launcher._environment(Path("/tmp/fmf-1"))
+    settings = superlink._environment(Path("/tmp/fmf-1"))
     assert settings["RAY_ADDRESS"] == "local"
     assert settings["RAY_TMPDIR"] == settings["FLWR_HOME"].removesuffix("/home") == "/tmp/fmf-1"
     assert {"127.0.0.1", "localhost"} <= set(settings["no_proxy"].split(","))

@@ -24,7 +24,7 @@ from server.run.model_file import write_model
 from server.run.pretraining import initial_shared
 from server.run.strategy import State
 from simulations.baselines.jobs import LocalFleet
-from simulations.flower import finish
+from simulations.finish import finish
 from simulations.prepare import prepare
 from simulations.run_folder import load_prepared
 from simulations.scenario_file import load_scenario
