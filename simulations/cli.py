@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from medformer.common.arguments import Parser
+from simulations.commands.parser import Parser
 
 COMMANDS = {
     "simulate": ("simulations.commands.simulate", "train a federation of simulated hospitals"),

@@ -76,7 +76,7 @@ def as_a_loop(settings: Scenario, folder: Path, data_root: Path | None) -> None:
     from server.run.pretraining import initial_shared
     from simulations.baselines.jobs import LocalFleet
     from simulations.finish import finish
-    from simulations.prepare import prepare
+    from simulations.prepare.prepare import prepare
     from simulations.run_folder import claim_folder
 
     torch.set_num_threads(2)

@@ -51,9 +51,9 @@ def run(arguments: argparse.Namespace) -> None:
     from client.privacy.noise import NoiseSource, SecureNoise, SeededNoise
     from medformer.common.files import replace_file
     from medformer.errors import ConfigError
-    from simulations.federation import federation_of
+    from simulations.prepare.federation import federation_of
+    from simulations.prepare.sites import resolve_sites
     from simulations.scenario_file import load_scenario
-    from simulations.sites import resolve_sites
 
     scenario = load_scenario(arguments.scenario, arguments.settings)
     members = resolve_sites(scenario, None, arguments.data_root)

@@ -15,7 +15,7 @@ class _Set(argparse.Action):
         *_: object,
     ) -> None:
         if value == "help":
-            from simulations.settings import text
+            from simulations.settings.files import text
 
             print(text("scenario"))
             parser.exit()

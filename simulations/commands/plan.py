@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medformer.config import Task
-    from simulations.prepare import Examined
+    from simulations.prepare.prepare import Examined
     from simulations.scenario import Scenario
 
 LEAST_STEPS = 150
@@ -100,7 +100,7 @@ def examined(scenario: "Scenario", data_root: Path | None, state_dir: Path | Non
         MedFormerError: `simulate` would refuse the scenario, in the same words.
     """
     from client.ledger.chain import FILE
-    from simulations.prepare import examine
+    from simulations.prepare.prepare import examine
 
     with TemporaryDirectory(prefix="fedmedformer-plan-") as name:
         folder = Path(name)

@@ -6,7 +6,7 @@ import json
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fedmedformer schema`."""
-    from simulations.settings import FILES
+    from simulations.settings.files import FILES
 
     parser.add_argument("file", choices=tuple(FILES), metavar="FILE",
                         help=f"kind of settings file: {', '.join(FILES)}")  # fmt: skip
@@ -17,6 +17,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the keys, their values, defaults and meanings."""
-    from simulations.settings import schema, text
+    from simulations.settings.files import schema, text
 
     print(json.dumps(schema(arguments.file), indent=1) if arguments.json else text(arguments.file))

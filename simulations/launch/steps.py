@@ -28,7 +28,7 @@ def prepare_folder(
     Raises:
         MedFormerError: Settings, budget or data do not allow the run.
     """
-    from simulations.prepare import prepare
+    from simulations.prepare.prepare import prepare
     from simulations.scenario_file import load_scenario
 
     wanted = load_scenario(scenario, settings)

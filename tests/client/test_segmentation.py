@@ -22,8 +22,8 @@ from server.run.federation import Federation, PublicSite
 from server.run.pretraining import initial_shared
 from simulations.baselines.jobs import LocalFleet
 from simulations.commands.simulate import result_table
+from simulations.prepare.sites import resolve_sites
 from simulations.scenario_file import load_scenario
-from simulations.sites import resolve_sites
 from tests.conftest import CONFIG
 
 LESION = Task(name="lesion", kind="binary-class", classes=2)

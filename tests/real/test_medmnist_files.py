@@ -10,8 +10,8 @@ from client.data.load import check, load
 from client.data.sources import Npz
 from client.site import Privacy, Site
 from medformer.config import Domain, Task
+from simulations.prepare.sites import resolve_sites
 from simulations.scenario_file import load_scenario
-from simulations.sites import resolve_sites
 
 DATA = Path(os.environ.get("FEDMEDFORMER_DATA", Path(__file__).parents[3] / "shared" / "data"))
 pytestmark = [

@@ -134,8 +134,8 @@ def test_a_bad_data_file(scenario, capsys, tmp_path: Path, arrays, sentence: str
 @pytest.mark.parametrize("source", ["npz", "folder"])
 def test_paths_reach_the_sites_as_absolute_ones(source: str, tmp_path: Path, monkeypatch):
     """Their processes work in other folders; a folder's pictures are never counted for it."""
+    from simulations.prepare.sites import resolve_sites
     from simulations.scenario_file import load_scenario
-    from simulations.sites import resolve_sites
 
     monkeypatch.chdir(tmp_path)
     npz_site(tmp_path / "own")
@@ -203,7 +203,9 @@ def test_more_epsilon_than_is_left(scenario, capsys, tmp_path: Path, monkeypatch
         with Ledger(state / site / "ledger.sqlite", privacy) as ledger:
             ledger.reserve("a", "s", "m", plan)
             ledger.reserve("b", "s", "m", plan)
-    monkeypatch.setattr("simulations.prepare.check", lambda _: pytest.fail("a record was read"))
+    monkeypatch.setattr(
+        "simulations.prepare.prepare.check", lambda _: pytest.fail("a record was read")
+    )
     text = fails(capsys, "simulate", file, "--out", str(tmp_path / "out"), "--state-dir",
                  str(state))  # fmt: skip
     assert "site north: this run would cost epsilon" in text

@@ -10,9 +10,9 @@ from server.run.federation import Federation
 from simulations.benchmarks.model.sets import MIRRORS
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.variants import behind_scanners, few_labels
-from simulations.federation import federation_of
+from simulations.prepare.federation import federation_of
+from simulations.prepare.sites import resolve_sites
 from simulations.scenario import PrivacySettings, Scenario, ScenarioSite, Split
-from simulations.sites import resolve_sites
 
 SITES = 4
 SKEW = 0.3

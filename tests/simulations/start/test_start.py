@@ -25,7 +25,7 @@ from server.run.pretraining import initial_shared
 from server.run.strategy import State
 from simulations.baselines.jobs import LocalFleet
 from simulations.finish import finish
-from simulations.prepare import prepare
+from simulations.prepare.prepare import prepare
 from simulations.run_folder import load_prepared
 from simulations.scenario_file import load_scenario
 from simulations.start.public import start_of

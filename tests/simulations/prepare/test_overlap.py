@@ -11,7 +11,7 @@ import yaml
 from medformer.common.rounding import rounded_up
 from medformer.errors import ConfigError
 from simulations.cli import main
-from simulations.prepare import examine
+from simulations.prepare.prepare import examine
 from simulations.scenario_file import load_scenario
 
 PHASE = {"name": "p", "rounds": 2, "objectives": {"supervised": 1}, "expected_batch_size": 16}

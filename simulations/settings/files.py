@@ -1,18 +1,11 @@
-"""Every key of every settings file: as text for a terminal, as a page and as JSON schemas.
-
-`python -m simulations.settings docs` writes docs/reference/settings.md and docs/schemas/*.json.
-"""
+"""The settings files: which model reads each, its JSON schema, and its keys as text."""
 
 import importlib
-import json
-import sys
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from medformer.common.reference import Table, schema_of, tables_of
+from simulations.settings.reference import schema_of, tables_of
 
 WIDTH = 80
 """Columns of a line in a terminal."""
@@ -87,58 +80,3 @@ def text(name: str) -> str:
                 key.meaning, WIDTH, initial_indent="      ", subsequent_indent="      "
             )
     return "\n".join(lines)
-
-
-def page() -> str:
-    """Return the reference page of all settings files, in Markdown."""
-    lines = [
-        "# Settings files",
-        "",
-        "Every key of every YAML file, generated from the models that read them by",
-        "`python -m simulations.settings docs`. A terminal shows the same with",
-        "`fedmedformer schema scenario`; an editor can check a file against the JSON schemas in",
-        "`docs/schemas/`. A key of a scenario is overridden with `--set KEY=VALUE`, keys of",
-        "mappings and lists with points: `--set privacy.epsilon=3`, `--set sites.0.name=north`.",
-    ]
-    described: set[str] = set()
-    for name, file in FILES.items():
-        first, *inside = tables_of(schema(name))
-        command = f"`fedmedformer schema {name}`"
-        lines += ["", f"## {name}", "", f"{file.title} {command} prints these keys.", ""]
-        lines += _rows(first)
-        for table in inside:
-            if table.name in described:
-                continue
-            described.add(table.name)
-            lines += ["", f"### {table.name}", "", table.meaning, "", *_rows(table)]
-    return "\n".join(lines) + "\n"
-
-
-def _rows(table: Table) -> list[str]:
-    rows = ["| key | value | if left out | meaning |", "|---|---|---|---|"]
-    for key in table.keys:
-        default = key.default if key.default in ("", "required") else f"`{key.default}`"
-        cells = (f"`{key.name}`", key.type, default, key.meaning)
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return rows
-
-
-def files(docs: Path) -> dict[Path, str]:
-    """Return path and content of everything that is generated below the docs folder."""
-    found = {docs / "reference" / "settings.md": page()}
-    for name in FILES:
-        found[docs / "schemas" / f"{name}.json"] = json.dumps(schema(name), indent=1) + "\n"
-    return found
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write the page and the schemas below a docs folder, and print their paths."""
-    (docs,) = sys.argv[1:] if argv is None else argv
-    for path, content in files(Path(docs)).items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-        print(path)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from simulations import sites
+from simulations.prepare import sites
 from simulations.scenario import Scenario
 
 SCENARIO = """

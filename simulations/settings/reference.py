@@ -15,6 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+Repeated = Mapping[type[BaseModel], type[BaseModel]]
+"""A model made at run time, which has no source -> the model whose fields it repeats."""
+
 
 @dataclass(frozen=True)
 class Key:

@@ -15,7 +15,7 @@ from client.privacy.plan import solve
 from client.site import load_site
 from medformer.errors import MedFormerError
 from simulations.cli import main
-from simulations.prepare import prepare
+from simulations.prepare.prepare import prepare
 from simulations.scenario_file import load_scenario
 
 PHASE = {"name": "p", "rounds": 2, "objectives": {"supervised": 1}, "expected_batch_size": 16}

@@ -20,11 +20,11 @@ from server.run.checkpoints import save_state, write_atomically, write_json
 from server.run.federation import Federation
 from server.run.journal import CHECKPOINTS
 from server.run.strategy import State
-from simulations import overlap
-from simulations.federation import federation_of
+from simulations.prepare import overlap
+from simulations.prepare.federation import federation_of
+from simulations.prepare.sites import resolve_sites
 from simulations.run_folder import Prepared
 from simulations.scenario import Scenario
-from simulations.sites import resolve_sites
 from simulations.start.kept import cache_folder
 from simulations.start.public import start_at_hand
 from simulations.start.warm import untrained

@@ -10,7 +10,7 @@ from client.site import Privacy, Site, paths_in
 from medformer.common.yaml_file import explain
 from medformer.errors import ConfigError
 from server.run.checkpoints import write_json
-from simulations.partition import divide, fingerprint
+from simulations.prepare.partition import divide, fingerprint
 from simulations.scenario import Scenario, ScenarioSite, Split, describe
 
 

@@ -7,10 +7,10 @@ import numpy.typing as npt
 import pytest
 
 from medformer.errors import ConfigError
-from simulations.partition import divide, fingerprint, partition
+from simulations.prepare.partition import divide, fingerprint, partition
+from simulations.prepare.sites import resolve_sites
 from simulations.scenario import Split
 from simulations.scenario_file import load_scenario
-from simulations.sites import resolve_sites
 
 LABELS = [i % 5 for i in range(1000)]
 FEWER = [i % 5 for i in range(150)]
