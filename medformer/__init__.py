@@ -1,10 +1,17 @@
 """Medformer: a multitask, multimodal vision transformer for medical images.
 
-After the description in Simionescu's thesis (arXiv:2510.23325, which publishes no code); the sizes,
-losses and names are this project's own. Pure PyTorch: knows neither Flower nor Opacus.
+The model is written in PyTorch and knows neither Flower nor Opacus. Build one, and encode images:
 
-What is listed in `__all__` is loaded when it is first used, so that `import medformer` alone loads
-no torch.
+>>> import medformer, torch
+>>> model = medformer.build(modalities=["ct"], anatomies=["chest"])
+>>> model.encode(torch.rand(2, 1, 28, 28), modality="ct", anatomy="chest").shape
+torch.Size([2, 16, 64])
+
+The names in `__all__` are loaded when they are first used, so that `import medformer` loads no
+torch.
+
+Source: Simionescu 2025, arXiv:2510.23325, which describes the model and publishes no code; sizes,
+losses and names are this project's.
 """
 
 import importlib
@@ -33,7 +40,8 @@ _HOME = {
     "load": "library.models", "save": "library.models", "extend": "library.extension",
     "load_vit": "library.vit",
 }  # fmt: skip
-"""Name -> module of this package that defines it; no module is called as a function is."""
+"""Name -> module of this package that defines it. No module has the name of a function in this
+table, because importing it would hide the function."""
 
 
 def __getattr__(name: str) -> Any:

@@ -53,7 +53,7 @@ class Preset(Frozen):
     stem_widths: tuple[int, ...]
     """Channels after each stage; the last is D where there is no `token_budget`."""
     own_ends: bool = False
-    """Whether the finest and the coarsest images have separate stages. The finest convolve at full
+    """True if the finest and the coarsest images have separate stages. The finest convolve at full
     resolution and then pool, which is better and affordable there (CHANGELOG.md). The coarsest
     begin with one convolution of stride 4, because two of stride 2 would cost more than all that
     follows."""
@@ -73,7 +73,11 @@ class Preset(Frozen):
     """Means of equal parts of a long sequence."""
 
     def depth(self, domain: "Domain") -> int:
-        """Return how often the stem halves these images; a token covers 2**depth pixels a side."""
+        """Return how often the stem halves these images; a token covers 2**depth pixels a side.
+
+        Args:
+            domain: What the images are; their `size` decides.
+        """
         last = len(self.stem_widths)
         if domain.size is None:
             return last
@@ -83,7 +87,11 @@ class Preset(Frozen):
         return last
 
     def stages(self, depth: int) -> list[str]:
-        """Return the names of the stages that images of this depth pass, in order."""
+        """Return the names of the stem's stages that images pass, in order.
+
+        Args:
+            depth: Number of halvings; one of `depths`.
+        """
         if self.own_ends and depth == self.depths[0]:
             return [f"fine.{i}" for i in range(depth)]
         if self.own_ends and depth == self.depths[-1]:
@@ -152,7 +160,7 @@ class Domain(Frozen):
     anatomy: Name
     """A word of `medformer.vocabulary.ANATOMIES`, or one that the consortium agreed on."""
     new: StrictBool = Field(default=False, exclude=True)
-    """Whether the consortium chose the word for modality or anatomy itself. A site that spells it
+    """True if the consortium chose the word for modality or anatomy itself. A site that spells it
     differently has another kind of image and shares no concepts. Read from settings, never sent."""
     channels: StrictInt = Field(ge=1, le=64)
     """Values of a pixel: 1 for grey, 3 for colour."""
@@ -233,7 +241,7 @@ class Task(Frozen):
 
     @property
     def is_dense(self) -> bool:
-        """Whether the task has an answer for every pixel."""
+        """True if the task has an answer for every pixel."""
         return self.kind == "dense"
 
     @property
@@ -298,7 +306,12 @@ class ModelConfig(Frozen):
 
     @classmethod
     def for_domains(cls, domains: list[Domain], preset: str = "tiny") -> "ModelConfig":
-        """Return the smallest vocabulary that covers `domains`, sorted so that all sites agree."""
+        """Return the smallest vocabulary that covers domains, sorted so that all sites agree on it.
+
+        Args:
+            domains: Those of all sites.
+            preset: Name in `PRESETS`.
+        """
         return cls(
             preset=preset,
             stems=tuple(sorted({d.stem for d in domains})),
@@ -308,7 +321,11 @@ class ModelConfig(Frozen):
         )
 
     def between(self, sites: Sequence[Domain]) -> "ModelConfig":
-        """Add concepts for the kinds of image that at least two of these sites have."""
+        """Return this vocabulary with concepts for every kind of image that several sites have.
+
+        Args:
+            sites: The domain of each site.
+        """
         counts = Counter(domain.kind for domain in sites)
         return self.model_copy(
             update={"kinds": tuple(sorted(kind for kind, n in counts.items() if n > 1))}

@@ -1,6 +1,7 @@
-"""Where tokens lie: positions, neighbourhoods and patches of grids of any rank and size.
+"""Geometry of tokens: positions, neighbourhoods and patches of grids of any rank and size.
 
-Letters: B images, C channels, N tokens, D width. `*spatial` and `*grid` are (H, W) or (D, H, W).
+Letters as in layers.py: B images, C channels, N tokens, D width; `*spatial` and `*grid` are (H, W)
+or (D, H, W).
 """
 
 from collections.abc import Sequence
@@ -12,13 +13,17 @@ from torch import Tensor
 
 
 def positions(grid: Sequence[int], width: int, spacing: Tensor | None = None) -> Tensor:
-    """Sine-cosine positions of a grid, (N, D), or (B, N, D) with a spacing; origin at its centre.
+    """Return sine-cosine positions of a grid, whose origin is its centre.
 
     Args:
-        grid: Tokens a side.
-        width: D; what does not divide among the axes stays 0.
-        spacing: (B, rank) distance between pixels along each axis; the finest axis of an image
-            counts 1 a token, so that only the ratios matter.
+        grid: Tokens along each axis.
+        width: D; the rest that does not divide among the axes stays 0.
+        spacing: (B, rank), distance between pixels along each axis; the finest axis of an image
+            counts as 1, so that only the ratios matter.
+    Returns:
+        (N, D), or (B, N, D) with a spacing.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5, here for several axes.
     """
     axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in grid]
     coordinates = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
@@ -33,12 +38,17 @@ def positions(grid: Sequence[int], width: int, spacing: Tensor | None = None) ->
 
 @lru_cache(maxsize=64)
 def along_curve(grid: tuple[int, ...]) -> Tensor:
-    """Rank of each token, (N,), on a Z-order curve (Morton 1966) through the grid.
+    """Return the rank of each token on a Z-order curve (Morton 1966) through the grid, (N,).
 
     Tokens that follow each other on the curve are neighbours in space, whatever the rank and size
-    of the grid: a window of a sequence in this order is a patch of the image (as Wu et al. 2024,
-    arXiv:2312.10035, serialise point clouds).
+    of the grid: a window of a sequence in this order is a patch of the image.
+
+    Args:
+        grid: Tokens along each axis.
+
+    Source: Wu et al. 2024, arXiv:2312.10035 (point clouds in this order).
     """
+    # The code of a token interleaves the bits of its coordinates.
     axes = torch.meshgrid(*[torch.arange(n) for n in grid], indexing="ij")
     code = torch.zeros(grid, dtype=torch.int64)
     for bit in range(max(grid).bit_length()):
@@ -48,14 +58,15 @@ def along_curve(grid: tuple[int, ...]) -> Tensor:
 
 
 def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Give each place of a larger grid the value of the place of `maps` that it lies in.
+    """Enlarge maps by repetition: each place gets the value of the smaller map's place around it.
 
     Place i of m takes place floor(i * n / m) of n, in whole numbers. `F.interpolate` multiplies
     i by n / m in float32 and misses at some sizes (50 to 198: place 99), other programs at others,
-    so what is exported never relies on it.
+    so an exported model never relies on it.
 
     Args:
         maps: (B, C, *grid).
+        size: Places along each axis afterwards.
     Returns:
         (B, C, *size).
     """
@@ -71,19 +82,24 @@ def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _nearest(n: int, m: int) -> Tensor:
-    """(m,) places among n."""
+    """Return which of n places each of m places lies in, (m,)."""
     return torch.arange(m) * n // m
 
 
 @lru_cache(maxsize=256)
 def _rounds_right(n: int, m: int) -> bool:
-    """Whether `F.interpolate` takes the places of `_nearest`."""
+    """Return whether `F.interpolate` takes the same places as `_nearest`."""
     taken = F.interpolate(torch.arange(n, dtype=torch.float32)[None, None], m)
     return torch.equal(taken[0, 0].long(), _nearest(n, m))
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
-    """(B, C, *spatial) -> (B, N, C * patch**rank); edges padded with zeros, N as in the stem."""
+    """Cut images into patches, (B, C, *spatial) -> (B, N, C * patch**rank).
+
+    Args:
+        images: (B, C, *spatial); padded with zeros where a side is not divisible.
+        patch: Side of a patch, pixels.
+    """
     rank = images.ndim - 2
     pads = [p for n in reversed(images.shape[2:]) for p in (0, -n % patch)]
     images = F.pad(images, pads)
@@ -95,10 +111,18 @@ def patchify(images: Tensor, patch: int) -> Tensor:
 
 
 def unpatchify(patches: Tensor, channels: int, spatial: Sequence[int], patch: int) -> Tensor:
-    """(B, N, C * patch**rank) -> (B, C, *spatial): the inverse of `patchify`, padding cut off."""
+    """Join patches to images, (B, N, C * patch**rank) -> (B, C, *spatial): undo `patchify`.
+
+    Args:
+        patches: (B, N, C * patch**rank).
+        channels: C.
+        spatial: Pixels along each axis; the padding is cut off.
+        patch: Side of a patch, pixels.
+    """
     rank = len(spatial)
     grid = [-(-n // patch) for n in spatial]
     tiles = patches.unflatten(1, grid).unflatten(-1, (channels, *[patch] * rank))
+    # (B, *grid, C, *inside) -> (B, C, grid 1, inside 1, grid 2, inside 2, ...)
     order = [0, rank + 1, *(a for i in range(rank) for a in (1 + i, rank + 2 + i))]
     images = tiles.permute(order)
     for axis in range(2, 2 + rank):

@@ -19,17 +19,16 @@ from medformer.errors import ConfigError, ShapeError
 
 Pixels = Tensor | npt.NDArray[np.generic]
 SIDES = {2: (16, 512), 3: (16, MAX_VOLUME_SIDE)}
-"""Spatial dimensions -> smallest and largest side that the model is made for, pixels."""
+"""Spatial dimensions -> smallest and largest side of the images, pixels."""
 
 
 def as_images(images: Pixels) -> Tensor:
-    """Raw images as a tensor that the model can read.
+    """Check raw images and return them as a tensor that the model can read.
 
     Args:
         images: (B, C, H, W) or (B, C, D, H, W), uint8 or floating point, any range, finite.
     Raises:
-        ShapeError: Another rank, type or size, no image at all, or NaN and infinite pixels; names
-            what was expected and what came.
+        ShapeError: Another rank, type or size, no image at all, or NaN and infinite pixels.
     """
     if not isinstance(images, Tensor):
         if images.dtype.kind not in "uf":
@@ -43,10 +42,10 @@ def as_images(images: Pixels) -> Tensor:
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise ShapeError(f"images must be uint8 or floating point, got {images.dtype}")
     rank = images.ndim - 2
-    least, most = SIDES[rank]
-    if not len(images) or not all(least <= n <= most for n in images.shape[2:]):
+    low, high = SIDES[rank]
+    if not len(images) or not all(low <= n <= high for n in images.shape[2:]):
         raise ShapeError(
-            f"{rank}D images must have {least} to {most} pixels a side and be at least one, "
+            f"{rank}D images must have {low} to {high} pixels a side and be at least one, "
             f"got {tuple(images.shape)}. Crop or resample them first."
         )
     if not images.isfinite().all():
@@ -85,12 +84,12 @@ def domain_of(
 
 
 def standardise(images: Tensor) -> Tensor:
-    """Give every image mean 0 and standard deviation 1 over its own values.
+    """Give every image mean 0 and standard deviation 1.
 
     Args:
         images: (B, C, *spatial), uint8 or floating point, finite.
     Returns:
-        (B, C, *spatial) float32. Each image depends on itself alone; a constant image becomes
+        (B, C, *spatial) float32. Each image depends only on itself; a constant image becomes
         exactly 0, whatever its value.
     Raises:
         ShapeError: Fewer than 4 dimensions.
@@ -102,8 +101,8 @@ def standardise(images: Tensor) -> Tensor:
         )
     values = images.float()
     dims = tuple(range(1, values.ndim))
-    # In float32, the mean of equal values is not that value, and what remains would be divided by
-    # almost nothing. In float64 the sum of 2^29 equal float32 values is exact, and so is its mean.
+    # In float32, the mean of equal values is not exactly that value, and the small rest would be
+    # divided by almost 0. In float64 the sum of 2^29 equal float32 values is exact, and their mean.
     precise = values.double()
     centred = (precise - precise.mean(dims, keepdim=True)).float()
     scale = centred.square().mean(dims, keepdim=True).sqrt()
@@ -111,35 +110,44 @@ def standardise(images: Tensor) -> Tensor:
 
 
 SHIFT = 2
-"""Pixels along each axis by which images are moved, at most."""
+"""Largest shift of an image along each axis, pixels."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """A shift along every axis and a mirror, one an image or (B = 1) one for all, for images and
-    their masks."""
+    """A shift along every axis and a mirror, for images and their masks.
+
+    It holds one move for each image, or (B = 1) one for all.
+    """
 
     shifts: Tensor
-    """(rank, B) pixels."""
+    """(rank, B), in pixels."""
     mirrored: Tensor
-    """(B,) bool, along the last axis."""
+    """(B,) bool, whether the last axis is mirrored."""
 
     @classmethod
     def draw(
         cls, count: int, rank: int, generator: torch.Generator, *, shift: int = SHIFT, flip: bool
     ) -> "Move":
-        """Draws that see no pixel: up to `shift` pixels along each axis, mirrored half of the time
-        if `flip`."""
+        """Draw moves without looking at a pixel.
+
+        Args:
+            count: B.
+            rank: Spatial dimensions.
+            generator: Source of the draws.
+            shift: Largest shift along each axis, pixels.
+            flip: Mirror half of the images.
+        """
         shifts = torch.randint(-shift, shift + 1, (rank, count), generator=generator)
         mirrored = torch.rand(count, generator=generator) < (0.5 if flip else 0.0)
         return cls(shifts, mirrored)
 
     def __getitem__(self, rows: slice) -> "Move":
-        """That of some of the images."""
+        """Return the moves of some of the images."""
         return Move(self.shifts[:, rows], self.mirrored[rows])
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, ..., *spatial) moved; edges are repeated, not wrapped."""
+        """Move images, (B, ..., *spatial) -> the same shape; edges are repeated, not wrapped."""
         first = images.ndim - len(self.shifts)
         for axis, shift in enumerate(self.shifts, start=first):
             size = images.shape[axis]
@@ -153,20 +161,26 @@ class Move:
 
 
 def over_views(logits: Callable[[Tensor], Tensor], images: Tensor, *, flip: bool = False) -> Tensor:
-    """Mean logits over views of each raw image, (B, C, *spatial) -> (B, T): moved as in training
+    """Return the mean logits over several views of each raw image, (B, C, *spatial) -> (B, T).
+
+    The views are moved as in training. Averaging them improves answers and costs no privacy
     (docs/experiments/, section 25).
 
     Args:
-        logits: Of standardised images.
-        flip: Mirror images count as much; only where the labels are left-right invariant.
+        logits: Answers one view, standardised (B, C, *spatial) -> (B, T).
+        images: (B, C, *spatial), raw.
+        flip: Also use mirror images; only where the labels are left-right invariant.
     """
     moves = _moves(images.ndim - 2, flip)
     return torch.stack([logits(standardise(move(images))) for move in moves]).mean(0)
 
 
 def _moves(rank: int, flip: bool) -> Iterator[Move]:
-    """Each shift of training once along every axis, one of them nowhere: a lattice (Korobov 1959)
-    that covers their square, or cube, as evenly as so few points can."""
+    """Yield moves in which each shift of training occurs once along every axis; one is no shift.
+
+    Their shifts form a lattice (Korobov 1959), which covers the square, or cube, of all shifts as
+    evenly as so few points can.
+    """
     sides = 2 * SHIFT + 1
     for step in range(-SHIFT, SHIFT + 1):
         shifts = [(2**axis * step + SHIFT) % sides - SHIFT for axis in range(rank)]
@@ -177,12 +191,14 @@ def _moves(rank: int, flip: bool) -> Iterator[Move]:
 def shift_and_flip(
     images: Tensor, generator: torch.Generator, *, shift: int = SHIFT, flip: bool = False
 ) -> Tensor:
-    """Move each image (B, C, *spatial) by a draw of `Move`.
+    """Move each image at random, (B, C, *spatial) -> the same shape.
 
     Args:
-        generator: Draws one shift an axis and one mirror an image; the draws see no pixel.
-        shift: Largest shift in pixels.
-        flip: Along the last axis; only where the labels are left-right invariant.
+        images: (B, C, *spatial).
+        generator: Draws, for each image, a shift along each axis and a mirror; sees no pixel.
+        shift: Largest shift, pixels.
+        flip: Mirror half of them along the last axis; only where the labels are left-right
+            invariant.
     """
     move = Move.draw(len(images), images.ndim - 2, generator, shift=shift, flip=flip)
     return move(images)

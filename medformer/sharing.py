@@ -1,19 +1,19 @@
-"""Which tensors leave a site and which stay: the single place that decides.
+"""Decides which tensors leave a site and which stay; no other module does.
 
-Shared, averaged by the server: stems, modality and anatomy embeddings, the encoder, the key
-projection of the output adaptformer, the concepts of a kind of image that several sites have, the
-pretext parts and the discriminator; they learn what is common, and every one of them is trained
-under DP before it leaves. `pretext.reference` and
-`output.whitening` are never trained at a site: they come from public images and are handed round as
-they are.
-Local, never in any message: task and texture heads, the directions in which a task reads its answer
-off concepts, task queries and task embeddings (they name and solve a site's own question), and the
-site's own embedding (it holds what is peculiar to one hospital).
+**Shared**, and averaged by the server: stems, modality and anatomy embeddings, the encoder, the key
+projection of the output adaptformer, the concepts of kinds of image that several sites have, the
+pretext parts and the discriminator. They learn what sites have in common, and each of them is
+trained under DP before it leaves. `pretext.reference` and `output.whitening` are shared, too, but
+never trained at a site: they come from public images and are passed on unchanged.
 
-Concepts are all that a phase of heads may send. They tell as much of a question that sites have in
-common as its head would; and because a task's directions follow from its name, kind and number of
-classes, many rounds of them may tell somebody who guesses these that the guess is right. That is
-what a site declares, not what a record says.
+**Local**, never in any message: task and texture heads, the directions in which a task reads its
+answer off concepts, task queries and task embeddings (they name and answer a site's question), and
+the embedding of the site (it holds what distinguishes one hospital).
+
+A phase that trains heads can send nothing but concepts. They reveal as much about a question that
+sites share as its head would. And because a task's directions follow from its name, kind and number
+of classes, an attacker who guesses these can confirm the guess from many rounds of concepts. That
+is a fact about the site's declaration, not about a record.
 """
 
 from collections.abc import Iterable
@@ -30,25 +30,26 @@ LOCAL_PREFIXES = (
     "output.readouts.",
     "output.textures.",
 )
+"""Beginnings of the names of local tensors."""
 CONCEPTS_PREFIX = "output.concepts."
 
 
 def is_local(name: str) -> bool:
-    """True for a tensor that must not leave its site."""
+    """Return whether a tensor must not leave its site; `name` is its name in the model."""
     return name.startswith(LOCAL_PREFIXES)
 
 
 def is_concept(name: str) -> bool:
-    """True for a shared tensor that answers questions, and changes no token."""
+    """Return whether a shared tensor belongs to concepts: it changes answers, but no token."""
     return name.startswith(CONCEPTS_PREFIX)
 
 
 def shared_names(names: Iterable[str]) -> list[str]:
-    """Those of `names` that may be sent, in the same order."""
+    """Return those of the tensors `names` that can be sent, in the same order."""
     return [name for name in names if not is_local(name)]
 
 
 def shared_shapes(model: "Medformer") -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that sites share, in the model's order."""
+    """Return name and shape of every tensor that sites share, in the model's order."""
     parameters = dict(model.named_parameters())
     return {name: tuple(parameters[name].shape) for name in shared_names(parameters)}

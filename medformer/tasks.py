@@ -1,4 +1,7 @@
-"""What the logits of a task mean: its loss for each example, and its probabilities."""
+"""Losses and probabilities of each kind of task.
+
+Letters: B images, M answers of an image, T outputs of a task.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -9,17 +12,22 @@ from medformer.errors import ShapeError
 
 
 def label_losses(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
-    """Logits and labels of one task -> (B,).
+    """Return the loss of each example of one task, (B,).
 
-    Cross-entropy for classes; its mean over labels, or pixels, for a multi-label or dense task; for
-    grades the sum of the conditional threshold losses of CORN (Shi et al. 2021, arXiv:2111.08851).
-    With class weights, each term counts the weight of its class; nothing is divided by their sum,
-    which would depend on the other images.
+    It is the cross-entropy for classes, its mean over labels for a multi-label task and over pixels
+    for a dense one, and for grades the sum of the conditional threshold losses of CORN. With class
+    weights, each term is multiplied by the weight of its class. Nothing is divided by the sum of
+    the weights, which would depend on the other images.
 
     Args:
-        logits: (B, T), or (B, T, *spatial) of a dense task.
-        labels: (B,), (B, T) of a multi-label task, or (B, *spatial) of a dense one; `UNLABELLED`
-            where nobody knows.
+        logits: (B, T), or (B, T, *spatial) for a dense task.
+        labels: (B,), (B, T) for a multi-label task, or (B, *spatial) for a dense one; `UNLABELLED`
+            where the label is missing.
+        task: Kind, classes and class weights.
+    Raises:
+        ShapeError: The labels do not fit the logits, or are out of range.
+
+    Source: Shi et al. 2021, arXiv:2111.08851 (CORN).
     """
     _check_labels(logits, labels, task)
     known = labels != UNLABELLED
@@ -32,12 +40,13 @@ def label_losses(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
     if task.kind == "ordinal-regression":
         grades = torch.arange(task.classes - 1)
         passed = (truth[:, None] > grades).to(logits.dtype)
-        asked = truth[:, None] >= grades  # threshold k is asked of those who passed all before it
+        # CORN is conditional: threshold k learns only from images that passed all before it.
+        asked = truth[:, None] >= grades
         each = F.binary_cross_entropy_with_logits(logits, passed, reduction="none") * asked
         loss = each.sum(1)
     elif task.kind == "binary-class":
-        found = truth.to(logits.dtype)
-        loss = F.binary_cross_entropy_with_logits(logits[:, 0], found, reduction="none")
+        target = truth.to(logits.dtype)
+        loss = F.binary_cross_entropy_with_logits(logits[:, 0], target, reduction="none")
     else:
         loss = F.cross_entropy(logits, truth, reduction="none")
     weights = _weights(task)
@@ -54,11 +63,11 @@ def _check_labels(logits: Tensor, labels: Tensor, task: Task) -> None:
             f"labels of {task.kind} task {task.name!r} must be {(len(logits), *each)}, "
             f"got {tuple(labels.shape)}"
         )
-    most = 1 if task.kind == "multi-label" else task.classes - 1
-    if len(labels) and not (int(labels.min()) >= UNLABELLED and int(labels.max()) <= most):
+    highest = 1 if task.kind == "multi-label" else task.classes - 1
+    if len(labels) and not (int(labels.min()) >= UNLABELLED and int(labels.max()) <= highest):
         raise ShapeError(
-            f"labels of task {task.name!r} must be 0 to {most}, or {UNLABELLED} where nobody "
-            f"knows; got {int(labels.min())} to {int(labels.max())}"
+            f"labels of task {task.name!r} must be 0 to {highest}, or {UNLABELLED} where the label "
+            f"is missing; got {int(labels.min())} to {int(labels.max())}"
         )
 
 
@@ -67,29 +76,48 @@ def _weights(task: Task) -> Tensor | None:
 
 
 def _mean(each: Tensor, known: Tensor) -> Tensor:
-    """(B, M) losses -> (B,) mean over what is known; 0 where nothing is."""
+    """Average losses over the known labels, (B, M) -> (B,); 0 where none is known."""
     return torch.where(known, each, 0.0).sum(1) / known.sum(1).clamp(min=1)
 
 
 def probabilities(logits: Tensor, task: Task) -> Tensor:
-    """Logits -> probabilities of the classes: (B, classes), (B, 1) for a binary task, (B, classes,
-    *spatial) for a dense one; of each label by itself for a multi-label task."""
+    """Turn logits into the probabilities of the classes.
+
+    >>> task = Task(name="finding", kind="multi-class", classes=2)
+    >>> probabilities(torch.zeros(1, 2), task)
+    tensor([[0.5000, 0.5000]])
+
+    Args:
+        logits: (B, T), or (B, T, *spatial) for a dense task.
+        task: Kind and classes.
+    Returns:
+        (B, classes); (B, 1) for a binary task; (B, classes, *spatial) for a dense one. Those of a
+        multi-label task are independent, all others sum to 1.
+    """
     if task.kind in ("binary-class", "multi-label"):
         return logits.sigmoid()
     if task.kind == "ordinal-regression":
-        above = F.logsigmoid(logits).cumsum(1).exp()  # P(grade > k); ONNX knows no cumprod
+        # P(grade > k) is a product over thresholds; ONNX has a cumulative sum but no product.
+        above = F.logsigmoid(logits).cumsum(1).exp()
         edges = F.pad(F.pad(above, (1, 0), value=1.0), (0, 1))
         return edges[:, :-1] - edges[:, 1:]
     return logits.softmax(1)
 
 
 def log_odds(logits: Tensor, task: Task) -> Tensor:
-    """log(p / (1 - p)) of each probability of `probabilities`, in float64: (B, 1) of a binary task,
-    else (B, classes); of a task that is not dense.
+    """Return log(p / (1 - p)) of each probability of `probabilities`, in float64.
 
-    Ranks images as the probabilities do where those can be told apart, and goes on where they round
-    to 0 or 1 (float32 does from logits of 17 on): so a constant that is added to the logit of a
-    binary task or of a label, or to all logits of a multi-class task, changes no ranking.
+    It ranks images as the probabilities do, also where those round to 0 or 1 (in float32 from
+    logits of 17 on). So a constant added to the logit of a binary task or of a label, or to all
+    logits of a multi-class task, changes no ranking.
+
+    Args:
+        logits: (B, T).
+        task: Any task that is not dense.
+    Returns:
+        (B, 1) for a binary task, else (B, classes).
+    Raises:
+        ValueError: The task is dense.
     """
     values = logits.double()
     if task.kind in ("binary-class", "multi-label"):
@@ -98,7 +126,7 @@ def log_odds(logits: Tensor, task: Task) -> Tensor:
         passed = F.pad(F.logsigmoid(values).cumsum(1), (1, 0))
         chance = passed + F.pad(F.logsigmoid(-values), (0, 1))
         return chance - torch.log(-torch.expm1(chance))
-    if task.kind == "dense":
+    if task.is_dense:
         raise ValueError("a dense task has no ranking of images")
     others = torch.eye(task.classes, dtype=torch.bool)
     return values - values[:, None].masked_fill(others, -torch.inf).logsumexp(2)

@@ -1,4 +1,4 @@
-"""What the model learns from: each objective is a loss PER EXAMPLE, so that DP can clip it.
+"""Objectives: what the model learns from, each a loss PER EXAMPLE, so that DP can clip it.
 
 No loss in this package mixes the images of a batch: `losses(...)[i]` depends on record i and random
 draws only. Averages over the batch, negatives from other images or batch statistics would silently

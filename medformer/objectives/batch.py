@@ -1,4 +1,4 @@
-"""What every objective reads: the records of one step at one site, and the weights of a mix.
+"""The input of every objective: the records of one step at one site, and the weights of a mix.
 
 Letters as in medformer/layers.py: B images, C channels, T labels of a multi-label task.
 """

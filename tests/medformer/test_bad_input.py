@@ -80,7 +80,7 @@ def test_prediction_without_a_task():
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        (torch.tensor([0, 4]), r"must be 0 to 3, or -1 where nobody knows; got 0 to 4"),
+        (torch.tensor([0, 4]), r"must be 0 to 3, or -1 where the label is missing; got 0 to 4"),
         (torch.tensor([-2, 0]), "got -2 to 0"),
         (torch.tensor([[0], [1]]), r"must be \(2,\), got \(2, 1\)"),
         (torch.tensor([0]), r"must be \(2,\), got \(1,\)"),
