@@ -55,7 +55,7 @@ $(VENV)/.docs: $(STAMP)
 	touch $@
 
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	$(BIN)/python -m sphinx -E -a -W --keep-going -q -b html docs build/docs
 	@echo "docs: build/docs/index.html"
 
 # The tools have an environment of their own: what they need is nothing that we depend on.

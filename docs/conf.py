@@ -8,7 +8,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
 
 project = "FedMedformer"
 author = "the FedMedformer authors"
-project_copyright = "Apache-2.0"
 
 extensions = [
     "myst_parser",
@@ -27,13 +26,13 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "FedMedformer"
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_preserve_defaults = True
-autodoc_class_signature = "separated"
 default_role = "code"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False

@@ -12,6 +12,8 @@ from sphinx.application import Sphinx
 CODE = re.compile(r"(`+)(.+?)\1")
 MARKUP = re.compile(r"([*|\\])|(?<=\w)(_)(?=\W|$)")
 
+ATTRIBUTES = {"attribute", "data", "property"}
+
 
 def escape(line: str) -> str:
     """Return `line` with names in double backticks and all other markup characters escaped."""
@@ -37,13 +39,26 @@ def _join_names(lines: list[str]) -> list[str]:
     return joined
 
 
-def _process(_: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]):
+def _process(
+    app: Sphinx, what: str, name: str, _object: Any, _options: Any, lines: list[str]
+) -> None:
     lines[:] = [
         line if line.lstrip().startswith(">>>") else escape(line) for line in _join_names(lines)
     ]
+    if what in ATTRIBUTES:
+        app.env.temp_data.setdefault("attributes", {})[name] = list(lines)
+
+
+def _restore(
+    app: Sphinx, what: str, name: str, _object: Any, _options: Any, lines: list[str]
+) -> None:
+    """Undo what napoleon made of an attribute: it takes words before a colon for a type."""
+    if what in ATTRIBUTES:
+        lines[:] = app.env.temp_data["attributes"][name]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register before napoleon, which reads the sections of what this leaves."""
+    """Register one function before napoleon, which reads the sections, and one after it."""
     app.connect("autodoc-process-docstring", _process, priority=100)
+    app.connect("autodoc-process-docstring", _restore, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,17 +2,22 @@
 
 A comment on the line above a block says when a test runs it, or why none does:
 
-    <!-- run: flower -->             slow: a run through Flower and Ray
+    <!-- run: slow -->               seconds to a minute: a run in one process
+    <!-- run: flower -->             a run through Flower and Ray
     <!-- run: heavy -->              minutes
     <!-- parsed: REASON -->          the command line is parsed to the last option, not run
     <!-- not run: REASON -->         neither
+    <!-- output -->                  a `text` block: what the block before it printed
 
 Without a comment a block is run by the unit tests. `sh` blocks are typed line by line, `python`
 blocks of a page share their names, and a `yaml` block is written to the file that the paragraph
-above it names (`NAME`: ...). A page's blocks run in their order, in one folder.
+above it names (`NAME`: ...). A page's blocks run in their order, in one folder. The lines of an
+output are looked for among the real ones, numbers apart; `...` stands for lines left out.
 """
 
+import contextlib
 import functools
+import io
 import os
 import re
 import shlex
@@ -34,11 +39,11 @@ PAGES = [
 ]  # fmt: skip
 ELSEWHERE = {"docs/hospital.md": "tests/deployment/test_tutorial.py"}
 """Pages with a test of their own, which runs every block."""
-LEVELS = ("fast", "flower", "heavy")
+LEVELS = ("fast", "slow", "flower", "heavy")
 RUNNABLE = {"sh", "python", "yaml"}
 BLOCK = re.compile(
     r"(?:^`(?P<file>[\w./-]+)`[^\n]*:\n\n)?"
-    r"(?:^<!-- (?P<declared>(?:run|parsed|not run):[^\n]*?) -->\n)?"
+    r"(?:^<!-- (?P<declared>(?:run: |parsed: |not run: |output)[^\n]*?) -->\n)?"
     r"^```(?P<info>[^\n]*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
@@ -61,7 +66,7 @@ class Block:
     level: str | None
     """`fast`, `flower` or `heavy`; None if the block is declared as not run."""
     declared: str
-    """`parsed` or `not run`, or an empty string."""
+    """`parsed`, `not run`, `output` or an empty string."""
     reason: str
 
     @property
@@ -116,6 +121,7 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._names: dict[str, object] = {"__name__": "__main__"}
+        self._printed: list[str] = []
         (folder / ".venv").symlink_to(sys.prefix)
         for name in ("Makefile", "pyproject.toml", "requirements.lock"):
             shutil.copy(ROOT / name, folder / name)
@@ -139,8 +145,20 @@ class Reader:
             exec(code, self._names)
             self._compare_shapes(block)
         else:
+            self._printed = []
             for line in block.lines:
                 self._type(line, block)
+
+    def compare(self, output: Block) -> None:
+        """Look for each line of a block of output among those that the last commands printed.
+
+        Digits count as equal and runs of spaces as one: times and losses differ from machine to
+        machine, words and columns do not.
+        """
+        real = {_without_numbers(line) for text in self._printed for line in text.splitlines()}
+        for line in output.text.splitlines():
+            where = (output.page, output.line, line)
+            assert line == "..." or _without_numbers(line) in real, (*where, self._printed)
 
     def _compare_shapes(self, block: Block) -> None:
         """Hold a comment such as `# (4, 5)` behind an assignment against the shape of its value."""
@@ -153,7 +171,11 @@ class Reader:
         if plain and block.level == "fast":  # without a new process, which would load torch again
             from simulations import cli
 
-            assert cli.main(shlex.split(line, comments=True)[1:]) == 0, (block.page, line)
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+                code = cli.main(shlex.split(line, comments=True)[1:])
+            self._printed.append(printed.getvalue())
+            assert code == 0, (block.page, line, printed.getvalue())
             return
         if line.startswith("make "):  # the environment of the tests is the one it would set up
             line = line.replace("make ", "make -o .venv/.installed ", 1)
@@ -165,4 +187,9 @@ class Reader:
             text=True,
             check=False,
         )
+        self._printed.append(done.stdout + done.stderr)
         assert done.returncode == 0, (block.page, block.line, line, done.stdout, done.stderr)
+
+
+def _without_numbers(line: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"\d+", "0", line)).strip()

@@ -30,8 +30,14 @@ def follow(page: str, level: str, folder: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(folder)
     reader = Reader(folder)
     allowed = LEVELS[: LEVELS.index(level) + 1]
+    ran = False
     for block in all_blocks():
-        if block.page == page and block.language in RUNNABLE and block.level in allowed:
+        if block.page != page:
+            continue
+        if block.declared == "output":
+            if ran:
+                reader.compare(block)
+        elif block.language in RUNNABLE and (ran := block.level in allowed):
             reader.follow(block)
 
 
@@ -41,9 +47,20 @@ def test_a_page_is_right(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     follow(page, "fast", tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES_AT["slow"])
+def test_a_page_with_a_run_in_one_process_is_right(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """So do the blocks that train a federation in one process."""
+    follow(page, "slow", tmp_path, monkeypatch)
+
+
 @pytest.mark.flower
 @pytest.mark.parametrize("page", PAGES_AT["flower"])
-def test_a_page_with_a_run_is_right(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_page_with_a_run_through_flower_is_right(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """So do the blocks that train a federation through Flower."""
     follow(page, "flower", tmp_path, monkeypatch)
 
