@@ -37,7 +37,8 @@ def _configure_extend(parser: argparse.ArgumentParser) -> None:
     _file(parser)
     parser.add_argument("--out", type=Path, required=True, help="the larger model's file")
     for name, one in zip(WORDS, ("modality", "anatomy", "stem", "domain"), strict=True):
-        parser.add_argument(f"--{one}", nargs="+", default=[], metavar="NAME", dest=name)
+        parser.add_argument(f"--{one}", nargs="+", default=[], metavar="NAME", dest=name,
+                            help=f"{name} to add")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of what can be copied from nowhere")
 
 

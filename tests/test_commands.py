@@ -1,0 +1,74 @@
+"""Every command explains itself: its --help describes it and shows a command line that works."""
+
+import argparse
+import importlib
+import shlex
+from collections.abc import Iterator
+
+import pytest
+
+from simulations.cli import COMMANDS
+
+UNTOLD = ("action", "verb", "settings")
+"""Arguments whose values are listed elsewhere in the help."""
+GROUPS = {"site": 13, "consortium": 6, "model": 3, "site ledger": 3}
+"""Commands that have actions of their own, and how many."""
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """Build the parser of a command, as `fedmedformer` does."""
+    module, help_ = COMMANDS[command]
+    parser = argparse.ArgumentParser(prog=f"fedmedformer {command}", description=f"{help_}.")
+    importlib.import_module(module).configure(parser)
+    return parser
+
+
+def walk(
+    name: str, parser: argparse.ArgumentParser
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield a parser and all parsers below it, with the words that lead to them."""
+    yield name, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, below in action.choices.items():
+                yield from walk(f"{name} {word}", below)
+
+
+ALL = {name: parser for command in COMMANDS for name, parser in walk(command, parser_of(command))}
+
+
+def test_the_walk_finds_every_action():
+    """The other tests of this file see all commands, not only the first level."""
+    for group, count in GROUPS.items():
+        below = [
+            n for n in ALL if n.startswith(f"{group} ") and n.count(" ") == group.count(" ") + 1
+        ]
+        assert len(below) == count, below
+    assert set(COMMANDS) <= set(ALL)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_command_has_a_description_and_an_example_that_parses(name: str):
+    """The description is a sentence; the example is of this very command and is understood."""
+    parser = ALL[name]
+    assert (parser.description or "").endswith(".")
+    assert (parser.epilog or "").startswith(f"example: fedmedformer {name}")
+    words = shlex.split(str(parser.epilog).removeprefix("example: fedmedformer "))
+    command = words[0]
+    parser_of(command).parse_args(words[1:])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_argument_is_explained(name: str):
+    """An option without a text helps nobody."""
+    silent = [a.dest for a in ALL[name]._actions if not a.help and a.dest not in UNTOLD]
+    assert not silent, f"{name}: {silent}"
+
+
+@pytest.mark.parametrize("option", ["--allow-root", "--one-user"])
+@pytest.mark.parametrize("action", ["up", "check", "guard", "node"])
+def test_root_can_insist_under_either_name(action: str, option: str):
+    """--one-user was the option's name, and scripts that use it go on to work."""
+    parsed = parser_of("site").parse_args([action, "north", option])
+    assert parsed.allow_root
+    assert not parser_of("site").parse_args([action, "north"]).allow_root
