@@ -20,11 +20,11 @@ from medformer.errors import ConfigError, MedFormerError
 from medformer.vocabulary import unknown_words
 
 HEALTH_PORT = 9194
-"""Of the SuperNode's health service, on this machine only."""
+"""Port of the SuperNode's health page, on this machine only, unless another one is given."""
 
 
 class NodeError(MedFormerError):
-    """The node cannot be started, or is not running."""
+    """A node cannot be started, or is not running."""
 
 
 @dataclass(frozen=True)
@@ -35,38 +35,38 @@ class Node:
 
     @property
     def socket(self) -> Path:
-        """Where the guard listens."""
+        """Unix socket at which the guard listens."""
         return self.folder / "run" / "guard" / "guard.sock"
 
     @property
     def state(self) -> Path:
-        """The guard's own: ledger, answers, local tensors."""
+        """The guard's state folder: ledger, answers, local tensors."""
         return self.folder / "state"
 
     @property
     def secret(self) -> Path:
-        """What SuperNode and executor know each other by; another one at every start."""
+        """File of the secret that SuperNode and executor share, made anew at every start."""
         return self.folder / "flower" / "executor.secret"
 
     @property
     def facts(self) -> Path:
-        """Process ids and addresses of a node that is up."""
+        """File with process ids and health port of a node that is up."""
         return self.folder / "run" / "node.json"
 
     def kit(self) -> dict[str, Any]:
-        """What the consortium says of itself.
+        """Read the facts of the start-up kit.
 
         Raises:
-            ConfigError: There is no kit, or it is not one of this site.
+            ConfigError: There is no kit, or it cannot be read.
         """
         return read_kit(self.folder / "kit")
 
     def check(self) -> None:
-        """Whether everything that `up` needs is there.
+        """Check that everything is there which `site up` needs.
 
         Raises:
-            ConfigError: Names the first that is not, and what to do.
-            ExposedError: Others can reach what is the site's own.
+            ConfigError: Something is missing or wrong; says what, and what to do.
+            ExposedError: Other users can reach private files of the site.
         """
         from client.policy import load_policy  # loads scipy, which `site status` does not need
 
@@ -74,7 +74,9 @@ class Node:
         site = load_site(self.folder / "site.yaml")
         policy = load_policy(self.folder / "policy.yaml")
         if kit["site"] != site.name:
-            raise ConfigError(f"the kit is of the site {kit['site']!r}, site.yaml of {site.name!r}")
+            raise ConfigError(
+                f"the kit is for the site {kit['site']!r}, but site.yaml is of {site.name!r}"
+            )
         for unknown in unknown_words(site.domain):
             raise ConfigError(f"{self.folder / 'site.yaml'}: domain: {unknown}")
         verify_kit(self.folder / "kit", policy.signer)
@@ -84,12 +86,15 @@ class Node:
             sockets.fit(socket)
 
     def private(self, site: Site) -> None:
-        """See that nobody else can reach the site's folder, and the node's user no more than it
-        has to, where guard and node are two.
+        """Check that other users cannot reach the site's folder.
 
+        Where guard and node are two users, the node's user must reach only what it needs.
+
+        Args:
+            site: As its site.yaml declares it.
         Raises:
-            ConfigError: The layout of two users is another one.
-            ExposedError: Names what others can reach.
+            ConfigError: The folder is not laid out for its two users.
+            ExposedError: Other users can reach a file or folder; names it.
         """
         if (users := users_of(self.folder)) is not None:
             check_layout(self.folder, users, site)
@@ -98,7 +103,7 @@ class Node:
         private_state(self.state, site.ledger_anchor)
 
     def guard(self) -> list[str]:
-        """Command line of the guard; where there are two users, the node's may ask it."""
+        """Return the guard's command line; of two users, the node's user may ask the guard."""
         folder = self.folder.absolute()
         users = users_of(folder)
         return [
@@ -111,10 +116,14 @@ class Node:
         ]  # fmt: skip
 
     def flower(self, health_port: int) -> dict[str, list[str]]:
-        """Name -> command line of each of Flower's processes.
+        """Return the command lines of Flower's processes, by the name of the process.
 
-        What starts the relays is a process of its own, so that it is started again when it ends: a
-        SuperNode would not notice. The two share a secret, which other users cannot read.
+        The executor, which starts the relays, is a process apart, so that the supervisor starts it
+        again when it ends: a SuperNode would not notice. The two share a secret that other users
+        cannot read.
+
+        Args:
+            health_port: Port of the SuperNode's health page.
         """
         kit, folder = self.kit(), self.folder.absolute()
         tools, port = Path(sys.executable).parent, free_port()
@@ -136,17 +145,22 @@ class Node:
         return {"supernode": supernode, "executor": executor}
 
     def commands(self, health_port: int) -> dict[str, list[str]]:
-        """Name -> command line of each process; no secret is in one."""
+        """Return the command lines of all processes, by name; none holds a secret.
+
+        Args:
+            health_port: Port of the SuperNode's health page.
+        """
         return {"guard": self.guard(), **self.flower(health_port)}
 
 
 def running(folder: Path) -> dict[str, Any] | None:
-    """Facts of a node that is up, None if it is not."""
+    """Return the facts of a node that is up; None if it is not."""
     try:
         facts: dict[str, Any] = json.loads(Node(folder).facts.read_bytes())
-        with suppress(PermissionError):  # it is somebody else's, and runs
+        with suppress(PermissionError):  # it runs, as another user
             os.kill(facts["pid"], 0)
         started = Path(f"/proc/{facts['pid']}/cmdline").read_bytes()
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    # A process id is used again after a crash: only a process of ours is this node.
     return facts if b"fedmedformer" in started or b"simulations.cli" in started else None

@@ -8,19 +8,23 @@ from medformer.common.health import SERVING, SILENT, SUPERLINK, ask
 from medformer.common.sockets import target
 
 SERVER = "server"
-"""What is said of the way to the consortium, as the SuperNode finds it."""
+"""Name of the answer on whether the consortium's server hears the node."""
 
 
 def status(
     folder: Path, health_port: int | None = None, only: str | None = None, wait: float = 0
 ) -> dict[str, str]:
-    """Process -> `serving`, or what is wrong with it; and whether the server hears the node.
+    """Ask guard and SuperNode whether they serve, and whether the server hears the node.
 
     Args:
-        health_port: Of the SuperNode; if left out, that of the `site up` that runs.
-        only: `guard` or `node`, the process alone, which may serve while the server is away;
-            or `server`.
-        wait: Seconds to go on asking until all serve.
+        folder: The site's folder.
+        health_port: Port of the SuperNode's health page; if left out, that of the `site up` that
+            runs.
+        only: Ask only `guard`, `node` or `server`. Guard and node can serve while the server is
+            away.
+        wait: Seconds to go on asking until all of them serve.
+    Returns:
+        `serving`, or what is wrong, by the name of what was asked.
     Raises:
         NodeError: Nothing answers, and no `site up` runs.
     """
@@ -29,33 +33,34 @@ def status(
         facts = running(folder)
         port = health_port or (facts or {}).get("health_port", HEALTH_PORT)
         found = _asked(target(Node(folder).socket), f"127.0.0.1:{port}", only)
-        if all(said == SERVING for said in found.values()):
+        if all(state == SERVING for state in found.values()):
             return found
         if time.monotonic() >= until:
             break
         time.sleep(0.5)
-    processes = [said for name, said in found.items() if name != SERVER]
-    if facts is None and processes and all(said.startswith(SILENT) for said in processes):
+    processes = [state for name, state in found.items() if name != SERVER]
+    if facts is None and processes and all(state.startswith(SILENT) for state in processes):
         raise NodeError(f"{folder}: this node is not up: fedmedformer site up {folder}")
     return found
 
 
 def _asked(guard: str, supernode: str, only: str | None) -> dict[str, str]:
+    """Ask each of them once."""
     found = {}
     if only in (None, "guard"):
         found["guard"] = _ask(guard)
     if only in (None, "node"):
         found["supernode"] = _ask(supernode)
     if only in (None, SERVER):
-        said = ask(supernode, timeout=5, service=SUPERLINK)
+        state = ask(supernode, timeout=5, service=SUPERLINK)
         found[SERVER] = {
             SERVING: SERVING,
             "not serving": "does not hear this node: see supernode.log, and fedmedformer site "
             "check",
-        }.get(said, f"unknown, because the supernode {said}")
+        }.get(state, f"unknown, because the supernode {state}")
     return found
 
 
 def _ask(address: str) -> str:
-    said = ask(address, timeout=5)
-    return said if said in (SERVING, "not serving") else f"{said}: see its log"
+    state = ask(address, timeout=5)
+    return state if state in (SERVING, "not serving") else f"{state}: see its log"

@@ -1,4 +1,4 @@
-"""What a hospital does first: make a key, ask to join, write down what there is and is allowed."""
+"""A hospital's first steps: its key, its request to join, drafts of site.yaml and policy.yaml."""
 
 import json
 import os
@@ -24,47 +24,50 @@ from server.protocol import JoinRequest, fingerprint
 
 KEY, PUBLIC, REQUEST = "node.key", "node.pub", "request.json"
 SITE = """\
-# What there is at this site. `fedmedformer site check` reads everything and prints a data card.
+# This file describes the site. `fedmedformer site check` reads everything and prints a data card.
 name: {name}
 
-# Public: kind of image as the consortium calls it. Others see this.
+# Public: the kind of image, as the consortium calls it. Other sites see this.
 domain: {{name: {name}, modality: chest-xray, anatomy: chest, channels: 1, size: 224}}
 
-# What is to be learned from the labels; stays here.
+# Tasks to learn from the labels. They stay here.
 tasks:
   - {{name: finding, kind: binary-class, classes: 2, labels: finding}}
 
-# Where the records are: dicom, nifti, folder, npz, medmnist or phantoms. `records/labels.csv` has
-# the columns file and finding, and patient if the files do not say it.
+# Format and place of the records: dicom, nifti, folder, npz, medmnist or phantoms. The table
+# `records/labels.csv` has the columns file and finding, and patient if the files do not name it.
 data: {{source: dicom, path: records}}
-# withdrawn: /srv/north/withdrawn.txt  # patients to leave out from the next round on, an id a line
+# withdrawn: /srv/north/withdrawn.txt  # patients to leave out from the next round on, one id a line
 
 privacy:
   unit: patient
-  epsilon: 3            # of one run
-  epsilon_budget: 9     # of all runs together, for ever
+  epsilon: 3            # cost of one run
+  epsilon_budget: 9     # limit for all runs together, for ever
   delta: 1.0e-6
-  n_public: 1000        # patients, roughly, as you would tell anybody; never counted from the data
-  # n_labelled: 200     # of them with a label, if fewer: phases that need labels draw from these
+  n_public: 1000        # patients: a rough public number; never counted from the data
+  # n_labelled: 200     # those with a label, if fewer; phases that need labels draw from these
 """
 POLICY = """\
-# What the consortium may compute here. What is not in this file is refused.
+# What the consortium may compute here. Everything that this file does not allow is refused.
 # signer: ""                     # fingerprint of the consortium's signing key, by telephone
 objectives: [inpainting, contrastive, supervised]
 max_epsilon_per_run: 3
 min_noise_multiplier: 0.5
 max_rounds: 400
 # accept_unit_image: true        # only where each patient has one image
-# hours: ["20:00-06:00"]         # local time; always if left out
-approval: manual                 # somebody here says yes to each run: fedmedformer site approve
+# hours: ["20:00-06:00"]         # local time; at any time if left out
+approval: manual                 # a person here approves each run: fedmedformer site approve
 """
 
 
 def init(folder: Path, name: str) -> str:
     """Make a site's folder: its key, its request, and drafts of site.yaml and policy.yaml.
 
-    A folder of two users stays one: the new key is the node's.
+    If the folder belongs to two users, it stays theirs: the new key is the node's.
 
+    Args:
+        folder: The site's folder; made if missing.
+        name: Name of the site in the consortium.
     Returns:
         Fingerprint of the key, to be read to the consortium by telephone.
     Raises:
@@ -76,7 +79,7 @@ def init(folder: Path, name: str) -> str:
         request = JoinRequest(site=name, public_key=public)
     except ValueError as error:
         raise ConfigError(
-            f"the name {name!r} is impossible: small letters, digits and '-', at most 40"
+            f"{name!r} cannot be a site's name: use at most 40 small letters, digits and '-'"
         ) from error
     try:
         if os.path.lexists(folder / KEY):
@@ -92,8 +95,8 @@ def init(folder: Path, name: str) -> str:
         write_secret(folder / KEY, private)
     except FileExistsError as error:
         raise ConfigError(
-            f"{folder / KEY}: this site has a key already. For a new one move it away, and tell "
-            "the consortium its new fingerprint"
+            f"{folder / KEY}: this site has a key already. To make a new one, move it away, and "
+            "tell the consortium the new fingerprint"
         ) from error
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be written ({error.strerror})") from error
@@ -103,40 +106,46 @@ def init(folder: Path, name: str) -> str:
 
 
 def known_by(folder: Path) -> str:
-    """Fingerprint of a site's key, if what the consortium was sent is of it.
+    """Return the fingerprint of a site's key, if the consortium was sent this key.
 
+    Args:
+        folder: The site's folder.
     Raises:
-        ConfigError: The key cannot be read, or the public files are of another one.
+        ConfigError: The key cannot be read, or the public files belong to another key.
     """
     file = folder / KEY
     try:
         key = load_ssh_private_key(file.read_bytes(), None)
         own = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-        told = fingerprint(own)
+        shown = fingerprint(own)
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigError(
-            f"{file}: is no key of a node ({error}): restore it, or move it away and run "
+            f"{file}: is not a node's key ({error}): restore it, or move it away and run "
             "fedmedformer site init again"
         ) from error
     for name in (PUBLIC, REQUEST):
         other = folder / name
         if not other.exists() or own not in other.read_text(errors="replace"):
             raise ConfigError(
-                f"{other}: is missing, or not of {KEY}: the consortium may know another key. "
-                f"Restore both, or move {KEY} away and run fedmedformer site init again"
+                f"{other}: is missing, or belongs to another key than {KEY}, which the consortium "
+                f"may not know. Restore both, or move {KEY} away and run fedmedformer site init "
+                "again"
             )
-    return told
+    return shown
 
 
 def join(folder: Path, kit: Path) -> str:
     """Unpack the consortium's kit into a site's folder.
 
+    Args:
+        folder: The site's folder.
+        kit: The zip file that the consortium sent.
     Returns:
-        What is to be done next, in a sentence.
+        The next step, as a sentence or a command.
     Raises:
-        ConfigError: `site init` was not here yet, or the kit is not this site's.
+        ConfigError: `site init` has not made this folder, or the kit is not this site's.
     """
     site = load_site(folder / "site.yaml")
     signer = load_policy(folder / "policy.yaml").signer

@@ -1,7 +1,8 @@
-"""A consortium's start-up kit, as it lies at a hospital, and whether it is the consortium's own.
+"""A consortium's start-up kit at a hospital: unpacks it, reads it, and verifies its signature.
 
-One fingerprint in policy.yaml, read out by telephone, vouches for all of it: the signer's key signs
-the kit (addresses and certificate authority) and every bundle that the node may run.
+All trust comes from one fingerprint in policy.yaml, which the consortium reads out by telephone.
+The signer's key signs the kit (addresses and certificate authority) and every bundle that the node
+runs.
 """
 
 import base64
@@ -22,13 +23,15 @@ from server.protocol import fingerprint, kit_statement
 
 FACTS, SIGNATURE, AUTHORITY, TRUSTED = "kit.json", "kit.sig", "ca.crt", "trusted.yaml"
 FILES = (FACTS, SIGNATURE, AUTHORITY, TRUSTED, "README.md")
-LARGEST = 2**16
-"""Bytes of a file of a kit."""
+MAX_FILE = 2**16
+"""Bytes that a file of a kit may have."""
 
 
 def read_kit(folder: Path) -> dict[str, Any]:
-    """What the consortium says of itself: `consortium`, `site`, `hosts`, `port`.
+    """Read the facts of a kit: `consortium`, `site`, `hosts`, `port`.
 
+    Args:
+        folder: Folder of the unpacked kit.
     Raises:
         ConfigError: There is no kit, or it cannot be read.
     """
@@ -41,35 +44,37 @@ def read_kit(folder: Path) -> dict[str, Any]:
         return {**kit, "hosts": hosts, "port": int(kit["port"]), "site": str(kit["site"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
-            f"{file}: is no start-up kit ({type(error).__name__}): unpack the kit that the "
+            f"{file}: is not a start-up kit ({type(error).__name__}): unpack the kit that the "
             f"consortium sent as {folder}"
         ) from error
 
 
 def verify_kit(folder: Path, signer: str | None) -> None:
-    """Whether a kit, and the list of trusted keys in it, are of the signer that policy.yaml names.
+    """Check that a kit is signed by the signer that policy.yaml names.
 
     Args:
-        signer: Fingerprint of its key; None trusts nobody.
+        folder: Folder of the unpacked kit.
+        signer: Fingerprint of the signer's key; None trusts nobody.
     Raises:
-        ConfigError: Says what is wrong, and whom to ask.
+        ConfigError: The kit is of another signer, or was changed; says what to do.
     """
     shown, public = _signer(folder / TRUSTED)
     if signer is None:
         raise ConfigError(
-            "policy.yaml: names no signer, so that nobody may run anything here. The kit's is "
-            f'`signer: "{shown}"`: write it there if the consortium reads the same to you by '
-            "telephone"
+            "policy.yaml: names no signer, so nobody can run anything here. If the consortium "
+            "reads the same fingerprint to you by telephone, write this line into it: "
+            f'`signer: "{shown}"`'
         )
     if shown != signer:
         raise ConfigError(
-            f"{folder / TRUSTED}: its signing key has the fingerprint {shown}, policy.yaml says "
-            f"{signer}: somebody else's kit, or a new key. Ask the consortium by telephone"
+            f"{folder / TRUSTED}: its signing key has the fingerprint {shown}, but policy.yaml "
+            f"names {signer}: this kit is somebody else's, or the key is new. Ask the consortium "
+            "by telephone"
         )
     try:
         signature = base64.b64decode((folder / SIGNATURE).read_bytes())
-        said = kit_statement((folder / FACTS).read_bytes(), (folder / AUTHORITY).read_bytes())
-        public.verify(signature, said)
+        signed = kit_statement((folder / FACTS).read_bytes(), (folder / AUTHORITY).read_bytes())
+        public.verify(signature, signed)
     except (OSError, ValueError, InvalidSignature) as error:
         raise ConfigError(
             f"{folder}: was changed after the consortium signed it ({type(error).__name__}): "
@@ -78,10 +83,14 @@ def verify_kit(folder: Path, signer: str | None) -> None:
 
 
 def signer_in(folder: Path) -> str:
-    """Fingerprint of the key that a kit says it is signed with; proves nothing by itself.
+    """Return the fingerprint of the key that a kit names as its signer's.
 
+    It proves nothing until somebody compares it with what the consortium reads out.
+
+    Args:
+        folder: Folder of the unpacked kit.
     Raises:
-        ConfigError: It names none, or several.
+        ConfigError: The kit names no key, or several.
     """
     return _signer(folder / TRUSTED)[0]
 
@@ -89,15 +98,16 @@ def signer_in(folder: Path) -> str:
 def unpack(file: Path, folder: Path, site: str, signer: str | None) -> None:
     """Unpack a start-up kit in place of an older one, whole or not at all.
 
-    A kit is data: what is no file of a kit is refused, so that nothing is written elsewhere and
-    nothing that could be run comes with it.
+    A kit is data. An archive with any other file is refused, so that nothing is written outside
+    the folder and no program comes with a kit.
 
     Args:
-        folder: Where the kit is to lie.
-        site: Whose kit it has to be.
-        signer: As policy.yaml names it; None if it does not yet.
+        file: The zip file.
+        folder: Folder to unpack it to.
+        site: Name of the site for which the kit has to be.
+        signer: Fingerprint in policy.yaml; None if policy.yaml names no signer yet.
     Raises:
-        ConfigError: The file is no kit, or not this site's, or not of the signer.
+        ConfigError: The file is not a kit, or of another site or signer.
     """
     parts = _parts(file)
     fresh, old = folder.with_name("kit.new"), folder.with_name("kit.old")
@@ -119,26 +129,26 @@ def unpack(file: Path, folder: Path, site: str, signer: str | None) -> None:
 
 
 def _parts(file: Path) -> dict[str, bytes]:
-    """Name -> content; nothing is believed of what the archive says of itself."""
+    """Read the files of a kit from its archive; sizes in its directory are not believed."""
     try:
-        if file.stat().st_size > len(FILES) * 2 * LARGEST:
+        if file.stat().st_size > len(FILES) * 2 * MAX_FILE:
             raise ConfigError(f"{file}: is larger than any kit")
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             strange = [e.filename for e in entries if e.filename not in FILES]
             if strange or len({e.filename for e in entries}) < len(entries):
                 name = (strange or [entries[0].filename])[0]
-                raise ConfigError(f"{file}: holds {name!r}, which is no file of a kit")
+                raise ConfigError(f"{file}: holds {name!r}, which is not a file of a kit")
             parts = {}
             for entry in entries:
                 with archive.open(entry) as part:
-                    parts[entry.filename] = part.read(LARGEST + 1)
+                    parts[entry.filename] = part.read(MAX_FILE + 1)
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(
-            f"{file}: is no zip file that can be read ({type(error).__name__}); ask the "
-            "consortium for it again"
+            f"{file}: cannot be read as a zip file ({type(error).__name__}); ask the consortium "
+            "for it again"
         ) from error
-    if large := [name for name, data in parts.items() if len(data) > LARGEST]:
+    if large := [name for name, data in parts.items() if len(data) > MAX_FILE]:
         raise ConfigError(f"{file}: {large[0]} is larger than any file of a kit")
     if missing := [name for name in FILES if name not in parts]:
         raise ConfigError(f"{file}: lacks {missing[0]}; ask the consortium for it again")
@@ -146,7 +156,7 @@ def _parts(file: Path) -> dict[str, bytes]:
 
 
 def _signer(file: Path) -> tuple[str, Ed25519PublicKey]:
-    """Fingerprint and key that a kit names."""
+    """Return fingerprint and key of the signer that a kit names."""
     try:
         listed = load_yaml(file)
         ((_, key),) = listed.items()

@@ -1,4 +1,4 @@
-"""As whom, where and with which environment a site's two processes run."""
+"""The user, the working folder and the environment of a site's two processes."""
 
 import os
 import secrets
@@ -13,25 +13,30 @@ from medformer.errors import MedFormerError
 from server.protocol import FLOWER_SWITCHES
 
 KEPT = ("PATH", "LANG", "LANGUAGE", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
-"""Variables that both may see. Whoever starts them may have secrets in others."""
+"""Variables that both processes get. Others may hold secrets of the user who starts them."""
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-"""What Flower's HTTP client (httpx) heeds, in small letters and in capitals."""
+"""Variables that Flower's HTTP client (httpx) obeys, in lower and in upper case."""
 LOOPBACK = ("127.0.0.1", "localhost")
-"""The SuperNode talks with the relays that it starts, past any proxy."""
+"""Addresses at which the SuperNode talks to the relays that it starts, never through a proxy."""
 
 
 class LaunchError(MedFormerError):
-    """A process must not be started like this."""
+    """A process must not be started by this user."""
 
 
 def environment(
     name: str, folder: Path, users: Users | None, given: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Of one process. Only Flower's learn of proxies: the guard dials nobody.
+    """Build the environment of one process.
+
+    Only Flower's processes get the proxies: the guard connects to nobody.
 
     Args:
-        folder: The site's.
-        users: Of two users, neither has the home or the temporary folder of whoever starts them.
+        name: `guard`, or a process of Flower.
+        folder: The site's folder.
+        users: Guard and node, where they are two users: then neither gets the home or the
+            temporary folder of the user who starts them.
+        given: Environment of this process.
     """
     kept = (*KEPT, *(() if users else ("HOME", "TMPDIR")))
     found = {key: given[key] for key in kept if key in given}
@@ -54,7 +59,13 @@ def environment(
 
 
 def options(name: str, folder: Path, users: Users | None) -> dict[str, Any]:
-    """Arguments of `subprocess.Popen`: environment, and user and groups if there are two."""
+    """Return arguments of `subprocess.Popen`: environment, and the process's user if there are two.
+
+    Args:
+        name: `guard`, or a process of Flower.
+        folder: The site's folder.
+        users: Guard and node; None where they are one user.
+    """
     found: dict[str, Any] = {"env": environment(name, folder, users)}
     if users and os.geteuid() == 0:
         user, others = _who(name, users)
@@ -66,6 +77,9 @@ def options(name: str, folder: Path, users: Users | None) -> dict[str, Any]:
 def become_guard(folder: Path, command: list[str]) -> None:
     """Turn this process into the guard, for a service manager that watches it.
 
+    Args:
+        folder: The site's folder.
+        command: Command line of the guard.
     Raises:
         LaunchError: This is neither the guard's user nor root.
     """
@@ -77,7 +91,7 @@ def become_guard(folder: Path, command: list[str]) -> None:
 
 
 def act_as_node(folder: Path) -> None:
-    """Go on as the node's user, where a folder has one.
+    """Become the node's user, where the folder belongs to two users.
 
     Raises:
         LaunchError: This is neither that user nor root.
@@ -87,7 +101,14 @@ def act_as_node(folder: Path) -> None:
 
 
 def new_secret(file: Path, users: Users | None) -> None:
-    """Make a secret of the node's user; root's own hands touch nothing that was put there."""
+    """Write a new secret that only the node's user can read.
+
+    Root follows no link, and does not write into a file that the node has put there.
+
+    Args:
+        file: The secret's file; an older one is replaced.
+        users: Guard and node; None where they are one user.
+    """
     file.unlink(missing_ok=True)
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(handle, "wb") as made:
@@ -97,27 +118,30 @@ def new_secret(file: Path, users: Users | None) -> None:
 
 
 def act_as_guard(folder: Path) -> None:
-    """As root, go on as the guard's user: what is written to the state folder stays the guard's."""
+    """As root, become the guard's user, so that files in the state folder belong to the guard."""
     if os.geteuid() == 0:
         _act_as("guard", folder)
 
 
 def refuse_root(folder: Path, *, allow_root: bool) -> None:
-    """Nobody's bundle runs as root by mistake.
+    """Refuse to run a consortium's bundle as root by mistake.
 
+    Args:
+        folder: The site's folder.
+        allow_root: Run it as root all the same.
     Raises:
-        LaunchError: This is root, the folder is of one user, and nobody insists.
+        LaunchError: This is root, the folder belongs to one user, and root is not allowed.
     """
     if os.geteuid() == 0 and users_of(folder) is None and not allow_root:
         raise LaunchError(
-            f"{folder}: is of one user, and you are root: the consortium's code would run as "
-            f"root. fedmedformer site install {folder} gives guard and node users of their own; "
-            "or be a user without rights; or insist with --allow-root"
+            f"{folder}: belongs to one user, and you are root: the consortium's code would run as "
+            f"root. Run fedmedformer site install {folder}, which gives guard and node a user "
+            "each; or run this as an ordinary user; or insist with --allow-root"
         )
 
 
 def separation(folder: Path) -> str:
-    """Who runs what, in a sentence."""
+    """Say in a sentence as which users guard and node run."""
     users = users_of(folder)
     if users is None:
         return ONE_USER.format(folder=folder)
@@ -128,6 +152,7 @@ def separation(folder: Path) -> str:
 
 
 def _act_as(name: str, folder: Path) -> None:
+    """Become the user of a process, where the folder belongs to two users."""
     users = users_of(folder)
     if users is None:
         return
@@ -142,7 +167,7 @@ def _act_as(name: str, folder: Path) -> None:
 
 
 def _who(name: str, users: Users) -> tuple[User, list[int]]:
-    """The user of a process, and its groups beside its own: the guard passes through the node's."""
+    """Return a process's user and its further groups: the guard is in the node's group, too."""
     if name == "guard":
         return users.guard, [users.node.gid]
     return users.node, []

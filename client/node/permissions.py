@@ -1,4 +1,4 @@
-"""Who can reach what is the site's own: checked before anything starts, and refused in words."""
+"""Checks, before anything starts, that other users cannot reach a site's private files."""
 
 import os
 import stat
@@ -14,31 +14,31 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class ExposedError(MedFormerError):
-    """Others can read or change what is the site's own; says what, and what to do."""
+    """Other users can read or change a private file; says which one, and what to do."""
 
 
 def only_ours(path: Path) -> None:
-    """See that nobody but this user and root can change a file or folder, or what leads to it.
+    """Check that only this user and root can change a path, or any folder above it.
 
     Raises:
-        ExposedError: Names what others can write.
+        ExposedError: Other users can write there; names the place.
     """
     for place in (path.resolve(), *path.resolve().parents):
         _ours(place)
 
 
 def installed_code(package: Path) -> None:
-    """See that our code is that of the environment which runs, and that others cannot change it.
+    """Check that our code belongs to the environment that runs, and that others cannot change it.
 
     Args:
-        package: Folder of one of our packages; the others lie beside it.
+        package: Folder of one of our packages; the others are beside it.
     Raises:
-        ExposedError: It lies elsewhere, or others can write a file of it.
+        ExposedError: It is elsewhere, or other users can write a file of it.
     """
     if not package.resolve().is_relative_to(Path(sys.prefix).resolve()):
         raise ExposedError(
-            f"{package}: the guard runs installed code only, and this lies outside of "
-            f"{sys.prefix}: pip install fedmedformer into an environment of the guard's own"
+            f"{package}: the guard runs installed code only, and this is outside of "
+            f"{sys.prefix}: pip install fedmedformer into an environment for the guard"
         )
     root = package.resolve().parent
     for place in (root, *root.parents):
@@ -50,13 +50,13 @@ def installed_code(package: Path) -> None:
 
 
 def private_folder(folder: Path) -> None:
-    """See that a folder is this user's, and that others cannot enter it.
+    """Check that a folder belongs to this user, and that others cannot enter it.
 
     Raises:
-        ExposedError: They can, or it is no folder.
+        ExposedError: Others can enter it, or it is not a folder of this user.
     """
     if not folder.is_dir():
-        raise ExposedError(f"{folder}: is no folder")
+        raise ExposedError(f"{folder}: is not a folder")
     found = folder.stat()
     if found.st_uid != os.getuid():
         raise ExposedError(f"{folder}: belongs to another user: run this as its owner, or chown it")
@@ -65,12 +65,15 @@ def private_folder(folder: Path) -> None:
 
 
 def private_state(state: Path, anchor: Path | None = None) -> None:
-    """See that nobody else can enter a state folder, or read ledger and anchor.
+    """Check that no other user can enter a state folder, or read ledger and anchor.
 
-    What is not there yet is in order: it is made as it has to be.
+    A file that is missing passes: it will be made with the right permissions.
 
+    Args:
+        state: The state folder.
+        anchor: The ledger's anchor file, if the site has one.
     Raises:
-        ExposedError: Names what others can reach.
+        ExposedError: Other users can reach one of them; names it.
     """
     if state.exists():
         private_folder(state)
@@ -81,10 +84,10 @@ def private_state(state: Path, anchor: Path | None = None) -> None:
 
 
 def private_key(file: Path) -> None:
-    """See that nobody but its owner can read a key.
+    """Check that only its owner can read a key.
 
     Raises:
-        ExposedError: Others can, or there is none.
+        ExposedError: Others can read it, or it is missing.
     """
     if not file.is_file():
         raise ExposedError(f"{file}: is missing: fedmedformer site init makes it")
@@ -93,7 +96,9 @@ def private_key(file: Path) -> None:
 
 
 def _ours(place: Path) -> None:
+    """Check the owner and the write permissions of one file or folder."""
     found = place.stat()
+    # In a folder like /tmp others can write, but cannot touch what belongs to somebody else.
     sticky_root = found.st_uid == 0 and found.st_mode & stat.S_ISVTX
     if found.st_uid not in (0, os.getuid()):
         raise ExposedError(f"{place}: belongs to another user")

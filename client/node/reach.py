@@ -1,7 +1,7 @@
-"""Whether a hospital reaches its consortium: TCP, TLS with the kit's authority, the clocks.
+"""Checks the way from a hospital to its consortium: TCP, TLS with the kit's authority, the clock.
 
-It dials as Flower's SuperNode does, with httpx and through the proxy that the environment names,
-and asks for the server's health page: nothing of the site is in it.
+It connects as Flower's SuperNode does, with httpx and through the proxy that the environment names,
+and asks for the server's health page. It sends nothing about the site.
 """
 
 import socket
@@ -22,50 +22,56 @@ from medformer.errors import MedFormerError
 PATIENCE = 5.0
 """Seconds for each step."""
 AHEAD, BEHIND = 5.0, 305.0
-"""Seconds by which a node's clock may be off: Flower's SuperLink refuses what comes from its future
-or is older than that (TIMESTAMP_TOLERANCE and SYSTEM_TIME_TOLERANCE of flwr)."""
+"""Seconds by which a node's clock may be ahead of the server's, or behind it. Flower's SuperLink
+refuses a message from its future and a message that is older than that (TIMESTAMP_TOLERANCE and
+SYSTEM_TIME_TOLERANCE of flwr)."""
 UNSURE = 1.0
-"""Seconds: an HTTP date has whole seconds, and travels."""
+"""Seconds of doubt about the server's time: an HTTP date has whole seconds, and takes time to
+arrive."""
 
 
 class UnreachableError(MedFormerError):
-    """The consortium's server cannot be dialled, or is not the one that the kit names."""
+    """The consortium's server cannot be reached, or is not the one that the kit names."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """What a server showed to somebody who trusts the kit's authority."""
+    """A server as a node sees it that trusts the kit's authority."""
 
     version: str
-    """Of TLS."""
+    """Version of TLS."""
     ends: str
-    """Date up to which its certificate is good."""
+    """Last day on which its certificate is valid."""
     status: int
-    """Of its health page, 200 where it serves."""
+    """HTTP status of its health page; 200 where it serves."""
     ahead: float | None
-    """Seconds by which this machine's clock is before the server's; None if it told no time."""
+    """Seconds by which this machine's clock is ahead of the server's; None if it sends no time."""
 
 
-def dial(host: str, port: int) -> str:
-    """Connect and hang up.
+def dial(host: str, port: int, patience: float = PATIENCE) -> str:
+    """Connect to a server, or to the proxy that leads to it, and hang up.
 
+    Args:
+        host: Name or address of the server.
+        port: Its port.
+        patience: Seconds to wait for an answer.
     Returns:
-        What was dialled.
+        The address that was connected to.
     Raises:
-        UnreachableError: Says what is in the way.
+        UnreachableError: No connection; says why, and what to do.
     """
     proxy = _proxy(host)
     to = (proxy[0], proxy[1]) if proxy else (host, port)
     name = f"the proxy {to[0]}:{to[1]}" if proxy else f"{host}:{port}"
     try:
-        socket.create_connection(to, timeout=PATIENCE).close()
+        socket.create_connection(to, timeout=patience).close()
     except socket.gaierror as error:
         raise UnreachableError(
             f"the name {to[0]} is unknown here ({error.strerror}): ask for a DNS entry"
         ) from error
     except TimeoutError as error:
         raise UnreachableError(
-            f"{name} does not answer within {PATIENCE:g} s: let this machine's outgoing TCP "
+            f"{name} does not answer within {patience:g} s: let this machine's outgoing TCP "
             "connections to it through the firewall, or name your proxy in HTTPS_PROXY"
         ) from error
     except ConnectionRefusedError as error:
@@ -78,50 +84,59 @@ def dial(host: str, port: int) -> str:
     return name
 
 
-def greet(host: str, port: int, authority: Path) -> Server:
-    """Shake hands over TLS as a node does, and look at the clock.
+def greet(host: str, port: int, authority: Path, patience: float = PATIENCE) -> Server:
+    """Shake hands over TLS as a node does, and compare the clocks.
 
     Args:
+        host: Name or address of the server.
+        port: Its port.
         authority: ca.crt of the start-up kit.
+        patience: Seconds to wait for each answer.
     Raises:
-        CertificateError: The server shows another certificate than a hospital expects.
+        CertificateError: The server's certificate is not the one that a hospital expects.
         UnreachableError: It speaks no TLS, does not answer, or the authority cannot be read.
     """
     shown_host = f"[{host}]" if ":" in host else host
     url = f"https://{shown_host}:{port}/health"
     try:
         trusting = ssl.create_default_context(cafile=str(authority))
-    except OSError as error:  # also what is no certificate
+    except OSError as error:  # includes a file that is not a certificate
         raise UnreachableError(
-            f"{authority}: is no certificate ({error}); ask for a new kit"
+            f"{authority}: is not a certificate ({error}); ask for a new kit"
         ) from error
     try:
-        shown, version, status, date, now = _asked(url, trusting)
+        shown, version, status, date, now = _asked(url, trusting, patience)
     except httpx.HTTPError as error:
-        raise UnreachableError(_why(url, host, authority, error)) from error
+        raise UnreachableError(_why(url, host, authority, error, patience)) from error
     ends = x509.load_der_x509_certificate(shown).not_valid_after_utc
     return Server(version, f"{ends:%Y-%m-%d}", status, None if date is None else now - date)
 
 
 def off(ahead: float) -> str:
-    """What is wrong with this machine's clock; empty if it is good enough."""
+    """Say what is wrong with this machine's clock; empty if Flower accepts it.
+
+    Args:
+        ahead: Seconds by which it is ahead of the server's clock.
+    """
     if ahead > AHEAD - UNSURE:
-        return f"{ahead:.0f} s ahead of the server's, which takes messages up to {AHEAD:g} s"
+        return f"{ahead:.0f} s ahead of the server's; at most {AHEAD:g} s are accepted"
     if -ahead > BEHIND - UNSURE:
-        return f"{-ahead:.0f} s behind the server's, which takes messages up to {BEHIND:g} s"
+        return f"{-ahead:.0f} s behind the server's; at most {BEHIND:g} s are accepted"
     return ""
 
 
-def _asked(url: str, context: ssl.SSLContext) -> tuple[bytes, str, int, float | None, float]:
-    """Certificate (DER), version of TLS, status, the server's time and this machine's then."""
+def _asked(
+    url: str, context: ssl.SSLContext, patience: float
+) -> tuple[bytes, str, int, float | None, float]:
+    """Return certificate (DER), TLS version, status, the server's time and this machine's."""
     began = time.time()
     with (
-        httpx.Client(verify=context, timeout=PATIENCE) as client,
+        httpx.Client(verify=context, timeout=patience) as client,
         client.stream("GET", url) as answer,
     ):
         tls: ssl.SSLObject = answer.extensions["network_stream"].get_extra_info("ssl_object")
         dates = answer.headers.get_list("date")
-        now = (began + time.time()) / 2
+        now = (began + time.time()) / 2  # the server's time is from somewhere in between
         return (
             tls.getpeercert(True) or b"",
             tls.version() or "TLS",
@@ -132,25 +147,25 @@ def _asked(url: str, context: ssl.SSLContext) -> tuple[bytes, str, int, float | 
 
 
 def _seconds(dates: list[str]) -> float | None:
-    """Of an HTTP date, which is half a second old on average."""
+    """Parse an HTTP date, which has whole seconds: on average the true time is half a second on."""
     try:
         return parsedate_to_datetime(dates[0]).timestamp() + 0.5
     except (IndexError, ValueError):
         return None
 
 
-def _why(url: str, host: str, authority: Path, failed: httpx.HTTPError) -> str:
-    """Why a handshake failed.
+def _why(url: str, host: str, authority: Path, failed: httpx.HTTPError, patience: float) -> str:
+    """Find out why a handshake failed, by another one that accepts any certificate.
 
     Raises:
-        CertificateError: It was the certificate.
+        CertificateError: The certificate was the reason.
     """
     trusting_all = ssl.create_default_context()
     trusting_all.check_hostname, trusting_all.verify_mode = False, ssl.CERT_NONE
     try:
-        shown = _asked(url, trusting_all)[0]
+        shown = _asked(url, trusting_all, patience)[0]
     except httpx.TimeoutException:
-        return f"does not answer over TLS within {PATIENCE:g} s: is this the consortium's port?"
+        return f"does not answer over TLS within {patience:g} s: is this the consortium's port?"
     except httpx.HTTPError as error:
         return f"does not speak HTTPS ({error}): is this the consortium's port?"
     check_certificate(ssl.DER_cert_to_PEM_cert(shown).encode(), authority.read_bytes(), host)
@@ -158,7 +173,7 @@ def _why(url: str, host: str, authority: Path, failed: httpx.HTTPError) -> str:
 
 
 def _proxy(host: str) -> tuple[str, int] | None:
-    """Where a connection to a host has to go first."""
+    """Return the proxy to which a connection has to go first; None without one."""
     named = getproxies().get("https") or getproxies().get("all")
     if not named or proxy_bypass(host):
         return None

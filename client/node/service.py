@@ -1,7 +1,7 @@
 """`fedmedformer site install`: guard and node as services of a hospital's machine.
 
-Units and containers are written here, by the hospital's own installed code, and never taken from a
-consortium's kit: what they say runs under the user who owns records and ledger.
+The hospital's installed code writes units and containers. They never come from a consortium's kit,
+because what they name runs as the user who owns records and ledger.
 """
 
 import sys
@@ -27,15 +27,15 @@ PROXY_VARIABLES = ("https_proxy", "http_proxy", "no_proxy")
 README = """\
 # {site}: guard and node as services
 
-Written by `fedmedformer site install {folder}` from the code that is installed here; run it again
-when site.yaml names other folders, or after an update.
+`fedmedformer site install {folder}` wrote this folder from the code that is installed here. Run it
+again when site.yaml names other folders, and after an update.
 
-| | user | may read | may write | network |
+| | user | can read | can write | network |
 |---|---|---|---|---|
 | guard | {guard} | site.yaml, policy.yaml, records | state/, run/guard/ | none |
-| node | {node} | kit/, node.key | flower/ | out to the consortium |
+| node | {node} | kit/, node.key | flower/ | outgoing, to the consortium |
 
-They meet at `run/guard/guard.sock`, where the guard asks the kernel who calls.
+They share one socket, `run/guard/guard.sock`. The guard asks the kernel which user is calling.
 
 With systemd:
 
@@ -50,20 +50,23 @@ With containers: put the wheel of fedmedformer into `{folder}/service`, then
 
 By hand, as root: `{folder}/service/up`.
 
-**Proxy.** The node dials out to the consortium's one port, HTTPS; nobody dials the hospital. Where
-that needs a proxy, write `https_proxy=http://proxy.example.org:3128` into `{folder}/proxy.env`
-(0640, root:{node_group}), or set it before `up`. It is heeded in small letters and in capitals,
-with `no_proxy`; the proxy sees a CONNECT to the consortium's name, and only TLS after it: one that
-opens TLS is refused, because its certificate is not the consortium's. The guard has no proxy and no
-network.
+**Proxy.** The node connects to the consortium's only port, by HTTPS. Nobody connects to the
+hospital. If outgoing connections need a proxy, write `https_proxy=http://proxy.example.org:3128`
+into `{folder}/proxy.env` (0640, root:{node_group}), or set it before `up`, in lower or in upper
+case; `no_proxy` works, too. The proxy sees a CONNECT to the consortium's name, and then only TLS. A
+proxy that decrypts TLS is refused, because its certificate is not the consortium's. The guard has
+no proxy and no network.
 """
 
 
 def install(folder: Path, users: Users) -> list[Path]:
     """Give a site's folder to its two users, and write units, compose file and script.
 
+    Args:
+        folder: The site's folder.
+        users: Guard and node.
     Returns:
-        What was written.
+        The files that were written.
     Raises:
         ConfigError: This is not root, or the folder cannot be laid out.
     """
@@ -80,10 +83,16 @@ def install(folder: Path, users: Users) -> list[Path]:
 
 
 def files(folder: Path, site: Site, users: Users) -> dict[str, str]:
-    """Name -> text of everything that runs this site's two processes.
+    """Return the files that run this site's two processes: units, containers, script, page.
 
+    Args:
+        folder: The site's folder.
+        site: As its site.yaml declares it.
+        users: Guard and node.
+    Returns:
+        The text of each file, by its name.
     Raises:
-        ConfigError: A path cannot stand in a unit.
+        ConfigError: A path cannot be written in a unit.
     """
     home = plain(folder)
     facts = {
@@ -107,11 +116,12 @@ def files(folder: Path, site: Site, users: Users) -> dict[str, str]:
 
 
 def _program() -> Path:
+    """Return the path of the installed `fedmedformer` command."""
     return plain(Path(sys.prefix) / "bin" / "fedmedformer")
 
 
 def _guard_unit(home: Path, site: Site, users: Users) -> str:
-    """No network at all; state and socket are all that it writes."""
+    """Write the guard's unit: no network, and it writes only to state, socket and anchor."""
     program, records = _program(), [plain(p) for p in records_of(site)]
     anchor = [plain(site.ledger_anchor).parent] if site.ledger_anchor else []
     writes = [home / "state", home / "run" / "guard", *anchor]
@@ -134,7 +144,7 @@ def _guard_unit(home: Path, site: Site, users: Users) -> str:
 
 
 def _node_unit(home: Path, site: Site, users: Users) -> str:
-    """Root looks at kit and layout before every start; the node itself has no rights."""
+    """Write the node's unit: root checks kit and layout before each start, then the node starts."""
     program = _program()
     records = [plain(p) for p in records_of(site)]
     closed = [home / "state", home / "site.yaml", home / "policy.yaml", *records]
@@ -157,7 +167,7 @@ def _node_unit(home: Path, site: Site, users: Users) -> str:
 
 
 def _compose(home: Path, site: Site, users: Users) -> str:
-    """The same two, and the same walls, as containers."""
+    """Write the compose file: the same two processes with the same restrictions, as containers."""
     anchor = site.ledger_anchor
     records = [mount(p, str(p)) for p in map(plain, records_of(site)) if p != anchor]
     parts = (FILE, "site.yaml", "policy.yaml", "state", "run/guard", "kit", "node.key", "flower")

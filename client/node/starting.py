@@ -1,4 +1,4 @@
-"""What keeps a site's node from starting: one list, for `site up` and for `site check`."""
+"""The conditions under which a site's node starts: one list for `site up` and `site check`."""
 
 import os
 import sys
@@ -19,27 +19,28 @@ from medformer.errors import ConfigError
 
 
 class AlreadyUp(NodeError):
-    """The node runs: there is nothing to start."""
+    """The node is up already."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """How a node is to be started."""
+    """The options with which a node is started."""
 
     folder: Path
+    """The site's folder."""
     health_port: int = HEALTH_PORT
+    """Port of the SuperNode's health page, on this machine only."""
     allow_root: bool = False
-    """Whether root insists on running all of it as root."""
+    """Root insists on running everything as root."""
     patience: float = 0
-    """Seconds in which a port may become free that a process of before still holds."""
+    """Seconds for the health port to become free, if an earlier node still ends."""
 
 
 def conditions(start: Start) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Name and look at each condition, in their order; a look raises a sentence that says what to
-    do."""
+    """Yield each condition: its name and a check, which raises an error that says what to do."""
     yield "user", partial(_user, start)
     yield "start", Node(start.folder).check
-    if users_of(start.folder) is None:  # else the guard's user looks at what the guard reads
+    if users_of(start.folder) is None:  # else the guard's user checks what the guard reads
         yield "files", partial(_settings, start.folder)
         yield "code", _code
     yield "start", partial(_key, start.folder)
@@ -49,12 +50,12 @@ def conditions(start: Start) -> Iterator[tuple[str, Callable[[], None]]]:
 
 
 def require(start: Start) -> None:
-    """See that a node can be started.
+    """Check that a node can be started.
 
     Raises:
         ConfigError: Something is missing or wrong.
-        ExposedError: Others can reach what is the site's own.
-        LaunchError: The consortium's code would run as root, or this is not root and has to be.
+        ExposedError: Other users can reach private files of the site.
+        LaunchError: The consortium's code would run as root, or only root can start this node.
         NodeError: The node is up already, or its health port is taken.
     """
     for _, look in conditions(start):
@@ -62,10 +63,13 @@ def require(start: Start) -> None:
 
 
 def free_health_port(port: int, patience: float) -> None:
-    """See that the SuperNode's health page can have its port.
+    """Check that the port of the SuperNode's health page is free.
 
+    Args:
+        port: Port of the loopback address.
+        patience: Seconds for it to become free.
     Raises:
-        NodeError: Somebody listens there.
+        NodeError: A process listens there.
     """
     if is_taken(port, patience):
         raise NodeError(
@@ -81,7 +85,7 @@ def _user(start: Start) -> None:
 
 
 def _key(folder: Path) -> None:
-    """A key of which the consortium knows nothing is turned away for ever."""
+    """Check the key: the consortium refuses a key that it does not know."""
     known_by(folder)
 
 
@@ -90,10 +94,15 @@ def _settings(folder: Path) -> None:
 
 
 def only_ours_to_write(folder: Path, site: Site) -> None:
-    """See that nobody else can write what the guard obeys: it would end at once, again and again.
+    """Check that no other user can write the files that the guard obeys.
 
+    Otherwise the guard would refuse to start, and be started again for ever.
+
+    Args:
+        folder: The site's folder.
+        site: As its site.yaml declares it.
     Raises:
-        ExposedError: Others can.
+        ExposedError: Other users can write one of them.
     """
     for file in (folder / "site.yaml", folder / "policy.yaml", site.withdrawn):
         if file is not None and file.exists():

@@ -1,14 +1,14 @@
-"""`python -I -m client.node.supernode`: Flower's SuperNode, which ends when it is let out.
+"""`python -I -m client.node.supernode`: Flower's SuperNode, which takes part or ends.
 
-Flower 1.41's own lives on without a word in three cases: an unexpected answer to one heartbeat ends
-its thread of heartbeats, one to a pull ends its main loop while its HTTP server keeps the process,
-and one to a push throws an answer away. A proxy gives such answers while it is restarted. Here
-heartbeats go on, pulls and pushes are tried again for a while, and a SuperNode that has lost a part
-ends whole: `site up` or the service manager starts it again. The health service also tells whether
-the server hears this node (service `superlink`).
+Flower 1.41's own SuperNode lives on without taking part in three cases, and prints nothing. An
+unexpected answer to a heartbeat ends its thread of heartbeats. One to a pull ends its main loop,
+while its HTTP server keeps the process alive. One to a push loses the site's answer. A proxy gives
+such answers while it restarts. Here heartbeats go on, and pulls and pushes are tried again for a
+while. A SuperNode that has lost a part ends as a whole, and `site up` or the service manager starts
+it again. The health service also reports whether the server hears this node (service `superlink`).
 
-The corrections stand in the places of three names of Flower's modules. Where a release of Flower no
-longer looks there, this SuperNode does not start, and says so.
+Three names in Flower's modules are replaced. If a release of Flower no longer uses one of them,
+this SuperNode refuses to start.
 """
 
 import inspect
@@ -36,39 +36,44 @@ from medformer.common.health import SUPERLINK
 log = logging.getLogger(__name__)
 
 PASSING = frozenset({407, 408, 425, 429, 500})
-"""Answers after which the same question may get another one, beside those that Flower knows."""
+"""HTTP codes after which a request is worth repeating, beside those that Flower repeats itself."""
 PATIENCE = 600.0
-"""Seconds for which a pull or push is tried again, from the first unexpected answer in a row."""
+"""Seconds for which a pull or push is repeated, from the first unexpected answer in a row."""
 HEARD_SECONDS = float(HEARTBEAT_PATIENCE * HEARTBEAT_DEFAULT_INTERVAL)
-"""After so many without a heartbeat the SuperLink counts a node as away."""
+"""Seconds without a heartbeat after which the SuperLink counts a node as away."""
 ENDED = 70
-"""Exit code of a SuperNode that had lost a part."""
+"""Exit code of a SuperNode that has lost a part."""
 
 
 class Heard:
-    """When the server last took a heartbeat, and whether it answered the last question at all."""
+    """The server's last signs of life.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: Seconds without a heartbeat after which a node counts as away.
+    """
+
+    def __init__(self, seconds: float = HEARD_SECONDS) -> None:
+        self._seconds = seconds
         self._last: float | None = None
         self._silent = False
 
     def now(self) -> None:
-        """It has just taken one."""
+        """Note that the server has taken a heartbeat."""
         self._last = time.monotonic()
         self._silent = False
 
     def answered(self) -> None:
-        """It has answered another question: a pull comes every few seconds."""
+        """Note that the server has answered another request; a pull comes every few seconds."""
         self._silent = False
 
     def silent(self) -> None:
-        """It could not be asked, or gave an answer that tells of something in between."""
+        """Note that the server could not be asked, or that something in between answered."""
         self._silent = True
 
     @property
     def lately(self) -> bool:
-        """Whether the server is there, and counts this node as present."""
-        taken = self._last is not None and time.monotonic() - self._last < HEARD_SECONDS
+        """True while the server answers and counts this node as present."""
+        taken = self._last is not None and time.monotonic() - self._last < self._seconds
         return taken and not self._silent
 
 
@@ -76,13 +81,13 @@ HEARD = Heard()
 
 
 class Heartbeats(HeartbeatSender):  # type: ignore[misc]  # Flower has no types
-    """Goes on after any answer; Flower's backs off between failures, for at most 20 s."""
+    """Sends heartbeats whatever the answers; Flower waits up to 20 s between failures."""
 
     def __init__(self, heartbeat_fn: Callable[[], bool]) -> None:
         def beat() -> bool:
             try:
                 good = heartbeat_fn()
-            except httpx.HTTPStatusError as error:  # 401 has asked this process to end by now
+            except httpx.HTTPStatusError as error:  # Flower itself ends the process after a 401
                 log.warning("a heartbeat was answered %d: again", error.response.status_code)
                 good = False
             if good:
@@ -94,8 +99,12 @@ class Heartbeats(HeartbeatSender):  # type: ignore[misc]  # Flower has no types
         super().__init__(beat)
 
 
-def patient() -> RetryInvoker:
-    """Flower's own retries, which also outlast a proxy that is restarted."""
+def patient(patience: float = PATIENCE) -> RetryInvoker:
+    """Make Flower's own retries, which here also outlast a proxy that restarts.
+
+    Args:
+        patience: Seconds for which unexpected answers are retried.
+    """
     invoker = make_simple_http_retry_invoker()
     invoker.recoverable_exceptions = (*_recoverable(invoker), httpx.ProxyError)
     usual, succeeded, failed = invoker.should_giveup, invoker.on_success, invoker.on_backoff
@@ -104,7 +113,7 @@ def patient() -> RetryInvoker:
     def give_up(error: Exception) -> bool:
         if isinstance(error, httpx.HTTPStatusError) and passing(error.response):
             first.append(time.monotonic())
-            return first[-1] - first[0] > PATIENCE
+            return first[-1] - first[0] > patience
         return usual is not None and usual(error)
 
     def on_success(state: Any) -> None:
@@ -124,10 +133,13 @@ def patient() -> RetryInvoker:
 
 
 def passing(answer: httpx.Response) -> bool:
-    """Whether a bad answer may be another one soon: it says so, or a proxy gave it.
+    """Return whether a bad answer may soon be a better one: its code says so, or a proxy gave it.
 
-    What the SuperLink refuses is JSON; a page of 403 or 404 is somebody else's. What is too large
-    stays so.
+    The SuperLink refuses with JSON, so any other page with 403 or 404 is not from the SuperLink. A
+    message that is too large stays too large.
+
+    Args:
+        answer: The bad answer.
     """
     if answer.status_code in PASSING:
         return True
@@ -141,7 +153,7 @@ def _recoverable(invoker: RetryInvoker) -> tuple[type[Exception], ...]:
 
 
 class Health(SimpleHealthServicer):  # type: ignore[misc]
-    """The process serves while it answers; `superlink` tells whether the server hears it."""
+    """Health service of a SuperNode; `superlink` reports whether the server hears it."""
 
     def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Answer at once."""
@@ -155,22 +167,22 @@ REPLACED: tuple[tuple[ModuleType, str, str, object], ...] = (
     (fleet_http_connection, "http_request_response", "make_simple_http_retry_invoker", patient),
     (health_server, "run_health_server_grpc_no_tls", "SimpleHealthServicer", Health),
 )
-"""Module of Flower, function there, name that it looks up, and what stands there here."""
+"""Module of Flower, function in it, name that the function uses, and our replacement."""
 
 
 def install() -> None:
-    """Put the corrections where Flower looks for its own.
+    """Replace the three names in Flower's modules.
 
     Raises:
-        SystemExit: This release of Flower does not look there.
+        SystemExit: This release of Flower does not use one of them.
     """
     for module, function, name, _ in REPLACED:
         found = inspect.unwrap(getattr(module, function, install))
         if name not in found.__code__.co_names:
             raise SystemExit(
                 f"supernode: flwr {version('flwr')} does not use {name} in "
-                f"{module.__name__}.{function}, so that this SuperNode could live on without "
-                "taking part. Install the flwr that fedmedformer needs: pip check names it"
+                f"{module.__name__}.{function}, so this SuperNode could live on without taking "
+                "part. Install the flwr that fedmedformer needs: pip check names it"
             )
     for module, _, name, own in REPLACED:
         setattr(module, name, own)
@@ -178,23 +190,24 @@ def install() -> None:
 
 
 def _thread_ended(what: threading.ExceptHookArgs) -> None:
-    """A SuperNode without one of its threads is not one that takes part."""
+    """End the process: without one of its threads a SuperNode takes no part."""
     traceback.print_exception(what.exc_type, what.exc_value, what.exc_traceback)
     _end("a thread of it failed")
 
 
 def _end(why: str) -> None:
+    """End at once, with the exit code that says: start me again."""
     print(f"supernode: ends, to be started again: {why}", file=sys.stderr, flush=True)
     os._exit(ENDED)
 
 
 def main() -> None:
-    """Run until a signal comes, or a part of it is lost."""
+    """Run until a signal comes, or until a part is lost."""
     from flwr.supernode.cli import flower_supernode
 
     install()
     flower_supernode()
-    # Flower's HTTP server would keep the process, which asks for no more work.
+    # Flower's HTTP server would keep the process alive, without asking for work.
     _end("its main loop has ended")
 
 

@@ -1,8 +1,8 @@
 """`fedmedformer site up`: a hospital's guard and SuperNode, kept running.
 
-The SuperNode dials out to the consortium and starts the relay of the bundle, which asks the guard
-through its socket. Both are started again when they end; nothing is lost with them, because all
-that counts is in the state folder.
+The SuperNode connects to the consortium and starts the relay of the app bundle, which asks the
+guard through its socket. Guard and SuperNode are started again when they end. Nothing is lost with
+them, because everything that counts is in the state folder.
 """
 
 import json
@@ -31,16 +31,18 @@ def up(
     patience: float = PATIENCE,
     supervisor: Callable[..., Supervisor] = Supervisor,
 ) -> None:
-    """Run a site's node until SIGTERM or SIGINT, as two users if its folder is of two.
+    """Run a site's guard and node until SIGTERM or SIGINT, as two users if the folder has two.
 
     Args:
-        allow_root: Whether root insists on running all of it as root.
-        patience: Seconds in which a port may become free that a process of before still holds.
+        folder: The site's folder.
+        health_port: Port of the SuperNode's health page.
+        allow_root: Root insists on running everything as root.
+        patience: Seconds for the health port to become free, if an earlier node still ends.
         supervisor: Keeps the processes running.
     Raises:
         ConfigError: Something is missing or wrong.
-        ExposedError: Others can reach what is the site's own.
-        LaunchError: The consortium's code would run as root, or this is not root and has to be.
+        ExposedError: Other users can reach private files of the site.
+        LaunchError: The consortium's code would run as root, or only root can start this node.
         NodeError: The node is up already, or its health port is taken.
     """
     node = Node(folder)
@@ -61,8 +63,12 @@ def up(
 
 
 def node_alone(folder: Path, health_port: int = HEALTH_PORT, *, allow_root: bool = False) -> None:
-    """Run Flower's processes as the node's user until SIGTERM or SIGINT; for service managers.
+    """Run Flower's processes as the node's user until SIGTERM or SIGINT, for service managers.
 
+    Args:
+        folder: The site's folder.
+        health_port: Port of the SuperNode's health page.
+        allow_root: Root insists on running the consortium's code as root.
     Raises:
         ConfigError: There is no kit.
         LaunchError: This is neither the node's user nor root.
@@ -94,8 +100,10 @@ def _supervise(
 
 
 def down(folder: Path) -> None:
-    """End a node that is up, and wait until it has ended.
+    """Stop a node that is up, and wait until it has ended.
 
+    Args:
+        folder: The site's folder.
     Raises:
         NodeError: It is not up, or does not end.
     """

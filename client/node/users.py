@@ -1,7 +1,7 @@
-"""Guard and node as two users of the machine, and the layout of a folder that keeps them apart.
+"""Guard and node as two users of the machine, and the folder layout that keeps them apart.
 
-    FOLDER        root   node    0710   both may pass, nobody else
-      site.yaml   root   guard   0640   policy.yaml and records alike, where they lie here
+    FOLDER        root   node    0710   both can pass, nobody else
+      site.yaml   root   guard   0640   so are policy.yaml, and records in this folder
       state/      guard  guard   0700   ledger, answers, local tensors, the guard's inner socket
       run/        root   node    0710
         guard/    guard  node    2710   guard.sock, 0660
@@ -9,9 +9,9 @@
       node.key    node   node    0600
       flower/     node   node    0700   the node's home
       logs/       root   root    0700
-      users.json  root   root    0644   who the two are
+      users.json  root   root    0644   names the two users
 
-The guard is in the node's group, too; the node is in none but its own.
+The guard is in the node's group, too. The node is in no other group.
 """
 
 import grp
@@ -31,24 +31,26 @@ from medformer.errors import ConfigError
 
 FILE = "users.json"
 GUARD, NODE = "fedmedformer-guard", "fedmedformer-node"
-"""Names that are taken if none are given."""
+"""Names of the two users, unless others are given."""
 ONE_USER = (
-    "guard and node run as one user: a consortium's code that breaks out of its relay could read "
-    "records and ledger. As root, `fedmedformer site install {folder}` keeps them apart"
+    "guard and node run as one user: if the consortium's code broke out of its relay, it could "
+    "read records and ledger. To keep them apart, run as root: fedmedformer site install {folder}"
 )
 
 
 @dataclass(frozen=True)
 class User:
-    """A user of this machine, and its own group."""
+    """A user of this machine, and its main group."""
 
     uid: int
     gid: int
 
     @classmethod
     def named(cls, text: str) -> "User":
-        """By name, or by number, which needs no entry in the list of users.
+        """Find a user by name or by number; a number needs no entry in the list of users.
 
+        Args:
+            text: Name or number.
         Raises:
             ConfigError: There is no such user, or it is root.
         """
@@ -63,12 +65,12 @@ class User:
                 ) from error
             user = cls(int(text), int(text))
         if 0 in (user.uid, user.gid):
-            raise ConfigError(f"{text}: is root; guard and node need users of their own")
+            raise ConfigError(f"{text}: is root; guard and node each need an ordinary user")
         return user
 
     @property
     def name(self) -> str:
-        """Its name, or its number."""
+        """Name of the user, or its number if it has none."""
         try:
             return pwd.getpwuid(self.uid).pw_name
         except KeyError:
@@ -76,14 +78,14 @@ class User:
 
     @property
     def group(self) -> str:
-        """Name of its group, or its number."""
+        """Name of the group, or its number if it has none."""
         try:
             return grp.getgrgid(self.gid).gr_name
         except KeyError:
             return str(self.gid)
 
     def groups(self) -> list[int]:
-        """All groups that the machine's list puts it in."""
+        """Return all groups in which this machine has the user."""
         try:
             return os.getgrouplist(pwd.getpwuid(self.uid).pw_name, self.gid)
         except KeyError:
@@ -92,10 +94,10 @@ class User:
 
 @dataclass(frozen=True)
 class Users:
-    """The two of a site.
+    """The two users of a site.
 
     Raises:
-        ConfigError: They are one, or one is in the other's group.
+        ConfigError: They are the same, or the node is in the guard's group.
     """
 
     guard: User
@@ -103,23 +105,28 @@ class Users:
 
     def __post_init__(self) -> None:
         if self.guard.uid == self.node.uid or self.guard.gid == self.node.gid:
-            raise ConfigError("guard and node need two users, each with a group of its own")
+            raise ConfigError("guard and node need two users with two different groups")
         if self.guard.gid in self.node.groups():
             raise ConfigError(
-                f"the user {self.node.name} is in the group {self.guard.group}: take it out"
+                f"the user {self.node.name} is in the group {self.guard.group}: remove it from "
+                "that group"
             )
 
 
 def users_of(folder: Path) -> Users | None:
-    """Whom a folder is of, as `separate` wrote it down; None for a folder of one user.
+    """Read the two users to whom a site's folder belongs.
 
+    Args:
+        folder: The site's folder.
+    Returns:
+        The users, as `separate` recorded them; None for a folder of one user.
     Raises:
-        ConfigError: What is written there cannot be read.
+        ConfigError: The record cannot be read.
     """
     file = folder / FILE
     try:
-        told = json.loads(file.read_bytes())
-        guard, node = (User(int(told[n]["uid"]), int(told[n]["gid"])) for n in ("guard", "node"))
+        known = json.loads(file.read_bytes())
+        guard, node = (User(int(known[n]["uid"]), int(known[n]["gid"])) for n in ("guard", "node"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -131,26 +138,28 @@ def users_of(folder: Path) -> Users | None:
 
 
 def separate(folder: Path, users: Users, site: Site | None = None) -> None:
-    """Give a site's folder to the two; needs root. What is there stays.
+    """Give a site's folder to its two users, as root; the content stays.
 
     Args:
-        site: If its records lie in the folder, the folder of records is closed to the node.
+        folder: The site's folder.
+        users: Guard and node.
+        site: Closes records that are in the folder to the node; None before site.yaml is written.
     Raises:
-        ConfigError: This is not root, or something in the folder is a link.
+        ConfigError: This is not root, or a part of the folder is a link.
     """
     if os.geteuid() != 0:
         raise ConfigError("two users need root: sudo fedmedformer site install")
     for path, uid, gid, mode in _layout(folder, users, site):
         if path.is_symlink():
-            raise ConfigError(f"{path}: is a link; put the thing itself there")
+            raise ConfigError(f"{path}: is a link; put the file or folder itself there")
         if not path.exists():
             if path.name not in ("state", "run", "guard", "kit", "flower", "logs"):
                 continue
             path.mkdir(mode=0o700)
         os.chown(path, uid, gid, follow_symlinks=False)
         path.chmod(mode)
-    told = {"guard": asdict(users.guard), "node": asdict(users.node)}
-    replace_file(folder / FILE, json.dumps(told).encode())
+    known = {"guard": asdict(users.guard), "node": asdict(users.node)}
+    replace_file(folder / FILE, json.dumps(known).encode())
     (folder / FILE).chmod(0o644)
     for name, user in (("state", users.guard), ("flower", users.node)):
         for place in _below(folder / name):
@@ -164,36 +173,40 @@ def separate(folder: Path, users: Users, site: Site | None = None) -> None:
 
 
 def check_layout(folder: Path, users: Users, site: Site) -> None:
-    """See that each of the two can do what it has to, and the node no more.
+    """Check that each of the two users can reach what it needs, and the node no more.
 
+    Args:
+        folder: The site's folder.
+        users: Guard and node.
+        site: As its site.yaml declares it.
     Raises:
-        ConfigError: Names the first place that is open, and what to do.
+        ConfigError: Names the first place that is wrong, and what to do.
     """
-    remedy = f"fedmedformer site install {folder} sets it right"
+    remedy = f"fedmedformer site install {folder} repairs it"
     for path, uid, gid, mode in _layout(folder, users, site):
         if not os.path.lexists(path):
             continue
         found = path.lstat()
         if stat.S_ISLNK(found.st_mode):
-            raise ConfigError(f"{path}: is a link; put the thing itself there")
+            raise ConfigError(f"{path}: is a link; put the file or folder itself there")
         if (found.st_uid, found.st_gid) != (uid, gid):
             raise ConfigError(f"{path}: belongs to {found.st_uid}:{found.st_gid}; {remedy}")
         if stat.S_IMODE(found.st_mode) & ~mode:
             raise ConfigError(
                 f"{path}: its mode is {stat.S_IMODE(found.st_mode):o}, not {mode:o}: others could "
-                f"get in; {remedy}"
+                f"reach it; {remedy}"
             )
     if os.geteuid() == 0:
         _try(folder, users, site)
 
 
 def records_of(site: Site) -> list[Path]:
-    """Files and folders that site.yaml names: records, lists, the ledger's anchor."""
+    """Return the files and folders that site.yaml names: records, lists, the ledger's anchor."""
     return [*paths_in(site.data).values(), *paths_in(site).values()]
 
 
 def _layout(folder: Path, users: Users, site: Site | None) -> Iterator[tuple[Path, int, int, int]]:
-    """Path, user, group and mode of each part, the folder first."""
+    """Yield path, user, group and mode of each part, the folder first."""
     guard, node = users.guard, users.node
     yield folder, 0, node.gid, 0o710
     for name in ("site.yaml", "policy.yaml"):
@@ -217,14 +230,14 @@ def _layout(folder: Path, users: Users, site: Site | None) -> Iterator[tuple[Pat
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """All that is in a folder, links not followed."""
+    """Yield everything in a folder, without following links."""
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):
             yield Path(root) / name
 
 
 def _try(folder: Path, users: Users, site: Site) -> None:
-    """Try as either user, because records lie where the hospital put them."""
+    """Try as each user: records may be outside the folder, with the hospital's own permissions."""
     guard = [*users.guard.groups(), users.node.gid]
     node = users.node.groups()
     for user, groups in ((users.guard, guard), (users.node, node)):
@@ -232,7 +245,7 @@ def _try(folder: Path, users: Users, site: Site) -> None:
             if _fails(user, groups, "test", need, code):
                 raise ConfigError(
                     f"{code}: {user.name} cannot {'run' if need == '-x' else 'read'} what is "
-                    "installed there: install fedmedformer where all users may read, say in /opt"
+                    "installed there: install fedmedformer where all users can read, such as /opt"
                 )
         if not _fails(user, groups, "test", "-w", sys.prefix):
             raise ConfigError(f"{sys.prefix}: {user.name} can change what is installed there")
@@ -247,24 +260,23 @@ def _try(folder: Path, users: Users, site: Site) -> None:
                 f"chmod o-rwx, and give it to the group {users.guard.group}"
             )
         find = ("find", str(place), "!", "-readable", "-print", "-quit")
-        if (said := _fails(users.guard, guard, *find)) or (
-            said := _said(users.guard, guard, *find)
-        ):
-            raise ConfigError(f"{said}: {users.guard.name} cannot read it (chgrp, chmod g+r)")
+        # `find` fails at a folder that is closed, and prints a file that is.
+        if closed := _fails(users.guard, guard, *find) or _output(users.guard, guard, *find):
+            raise ConfigError(f"{closed}: {users.guard.name} cannot read it (chgrp, chmod g+r)")
 
 
 def _code() -> dict[str, str]:
-    """Where this Python takes its code from, and what its user must be able to do there."""
+    """Return the places of this Python's code, and the test that its user has to pass there."""
     return {sys.executable: "-x", **{p: "-r" for p in sys.path if os.path.exists(p)}}
 
 
 def _fails(user: User, groups: list[int], *command: str) -> str:
-    """What a command of that user says when it fails, or `no`; nothing if it does not."""
+    """Run a command as a user; return what it prints if it fails, and nothing if it succeeds."""
     done = _run(user, groups, command)
     return (done.stderr.strip() or "no") if done.returncode else ""
 
 
-def _said(user: User, groups: list[int], *command: str) -> str:
+def _output(user: User, groups: list[int], *command: str) -> str:
     return _run(user, groups, command).stdout.strip()
 
 

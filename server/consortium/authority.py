@@ -1,6 +1,6 @@
-"""Keys and certificates of a consortium.
+"""Keys and certificates of a consortium, on the elliptic curve P-256.
 
-Elliptic curves on P-256. A private key is written once, 0600, where it is used.
+A private key is written once, with mode 0600, to the place where it is used.
 """
 
 import ipaddress
@@ -23,7 +23,7 @@ from medformer.errors import MedFormerError
 
 AUTHORITY_DAYS = 3_650
 SKEW = timedelta(minutes=5)
-"""Certificates begin a little before they are made: clocks differ."""
+"""Certificates begin to be valid a little before they are made, because clocks differ."""
 
 
 class AuthorityError(MedFormerError):
@@ -31,8 +31,12 @@ class AuthorityError(MedFormerError):
 
 
 def new_authority(key: Path, certificate: Path, name: str) -> None:
-    """Make the consortium's own certificate authority, good for ten years.
+    """Make the consortium's own certificate authority, valid for ten years.
 
+    Args:
+        key: File of its private key.
+        certificate: File of its certificate.
+        name: Name of the consortium.
     Raises:
         AuthorityError: There is a key already, or it cannot be written.
     """
@@ -62,19 +66,28 @@ def new_authority(key: Path, certificate: Path, name: str) -> None:
 
 
 def new_server_certificate(
-    authority: tuple[Path, Path], key: Path, certificate: Path, hosts: Sequence[str], days: int
+    authority: tuple[Path, Path],
+    key: Path,
+    certificate: Path,
+    hosts: Sequence[str],
+    days: int,
+    now: datetime | None = None,
 ) -> None:
-    """Make the server's key and certificate; replaces those that are there.
+    """Make the server's key and certificate, in place of those that are there.
 
     Args:
-        authority: Its key and certificate.
-        hosts: Names and addresses that hospitals may dial.
+        authority: Files of the authority's key and certificate.
+        key: File of the server's private key.
+        certificate: File of its certificate.
+        hosts: Names and addresses by which hospitals reach the server.
+        days: Days for which the certificate is valid; never longer than the authority's.
+        now: When it begins to be valid; the present time if left out.
     Raises:
         AuthorityError: The authority cannot be read, or something cannot be written.
     """
     signer, issuer = _authority(*authority)
     private = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.now(UTC)
+    now = now or datetime.now(UTC)
     made = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])]))
@@ -113,7 +126,7 @@ def _authority(key: Path, certificate: Path) -> tuple[ec.EllipticCurvePrivateKey
     except (OSError, ValueError, TypeError) as error:
         raise AuthorityError(f"{key}: the authority cannot be read ({error})") from error
     if not isinstance(private, ec.EllipticCurvePrivateKey):
-        raise AuthorityError(f"{key}: is no elliptic-curve key")
+        raise AuthorityError(f"{key}: is not an elliptic-curve key")
     return private, made
 
 

@@ -18,21 +18,21 @@ from server.run.recipe import Training
 
 FILE = "consortium.yaml"
 TEMPLATE = """\
-# What this consortium is. `fedmedformer consortium provision` reads it.
+# This file describes the consortium. `fedmedformer consortium provision` reads it.
 name: {name}
 
-# Names and addresses by which hospitals reach the server; they are in its certificate.
+# Names and addresses by which hospitals reach the server. Its certificate names them.
 hosts: [{hosts}]
 
-# One port for everything, HTTPS. Hospitals dial out to it; nobody dials a hospital.
+# The server's only port, HTTPS. Hospitals connect to it; nobody connects to a hospital.
 port: 9092
 
-# After so many days `provision --rotate server` makes a new certificate; nothing changes at the
-# hospitals.
+# Days for which the server's certificate is valid. `provision --rotate server` makes a new one;
+# nothing changes at the hospitals.
 certificate_days: 365
 
 # Members: the site's name, and the fingerprint that `fedmedformer site init` printed there. Let
-# them read it to you by telephone; put the request.json they send into requests/NAME.json.
+# them read it to you by telephone. Save the request.json that they send as requests/NAME.json.
 sites: {{}}
 #  north: "8c1f 02aa 9b7e 4410 5d3c e0f1 77aa 1b2c"
 """
@@ -42,7 +42,7 @@ Fingerprint = Annotated[str, AfterValidator(spaced)]
 
 
 def _host(text: str) -> str:
-    """A name or an address, without a port: it goes into the server's certificate as it is."""
+    """Check a name or an address without a port: the server's certificate names it as it is."""
     part = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # RFC 1123, 2.1
     named = len(text) <= 253 and re.fullmatch(rf"{part}(\.{part})*", text)
     if named and not re.fullmatch(r"[0-9.]+", text):
@@ -54,11 +54,11 @@ def _host(text: str) -> str:
         url = re.match(r"[a-z]+://([^/:]+)", text)
         more = f": write the port as `port: {port[1]}`" if port else ""
         more = f": write {url[1]}" if url else more
-        raise ValueError(f"{text!r} is no host name and no IP address{more}") from None
+        raise ValueError(f"{text!r} is neither a host name nor an IP address{more}") from None
 
 
 def _dialled(text: str) -> str:
-    """A host by which hospitals reach the server."""
+    """Check a host by which hospitals reach the server."""
     host = _host(text)
     if host in ("0.0.0.0", "::"):
         raise ValueError(f"{text!r} is where a server listens, and nobody can dial it")
@@ -66,30 +66,35 @@ def _dialled(text: str) -> str:
 
 
 def _member(name: str) -> str:
-    """The names under which sites can ask to join."""
+    """Check the name of a site, as a request to join must have it."""
     if not re.fullmatch(NAME, name):
         raise ValueError(
-            f"{name!r} is no site's name: use 1 to 40 small letters, digits or '-', starting with "
-            "a letter or digit"
+            f"{name!r} cannot be a site's name: use 1 to 40 small letters, digits or '-', starting "
+            "with a letter or digit"
         )
     return name
 
 
 class Consortium(Frozen):
-    """consortium.yaml."""
+    """The content of consortium.yaml."""
 
     name: Name
+    """Name of the consortium."""
     hosts: tuple[Annotated[str, AfterValidator(_dialled)], ...] = Field(min_length=1)
+    """Names and addresses by which hospitals reach the server. Its certificate names them."""
     listen: Annotated[str, AfterValidator(_host)] = "0.0.0.0"
-    """Address of this machine that the server listens at."""
+    """Address of this machine at which the server listens."""
     port: StrictInt = Field(default=9092, ge=1, le=65_535)
+    """The server's only port for hospitals, HTTPS."""
     health_port: StrictInt = Field(default=9095, ge=1, le=65_535)
-    """Of the SuperLink's health service, on this machine only."""
+    """Port of the SuperLink's health page, on this machine only."""
     start_seconds: StrictFloat = Field(default=60, gt=0, le=10_000)
-    """In which the SuperLink has to start, and after a submission the run's process; Flower's own
-    command may take twice as long to answer."""
+    """Seconds in which the SuperLink has to start, and in which a submitted run's process has to
+    start. Flower's own command may take twice as long to answer."""
     certificate_days: StrictInt = Field(default=365, ge=1, le=825)
+    """Days for which the server's certificate is valid."""
     sites: dict[Annotated[str, AfterValidator(_member)], Fingerprint] = Field(default_factory=dict)
+    """Members: the fingerprint of each site's key, as the hospital read it out, by its name."""
 
     @model_validator(mode="after")
     def _two_ports(self) -> "Consortium":
@@ -107,12 +112,18 @@ class Consortium(Frozen):
 def init(folder: Path, name: str, hosts: tuple[str, ...]) -> Path:
     """Write a commented consortium.yaml.
 
+    Args:
+        folder: Folder of the consortium; made if missing.
+        name: Name of the consortium.
+        hosts: Names and addresses of the server.
+    Returns:
+        The file.
     Raises:
         ConfigError: There is one already, or the name or a host is impossible.
     """
     file = folder / FILE
     if file.exists():
-        raise ConfigError(f"{file}: is there already; edit it, then run provision")
+        raise ConfigError(f"{file}: exists already; edit it, then run provision")
     text = TEMPLATE.format(name=name, hosts=", ".join(hosts))
     try:
         Consortium.model_validate(parse_yaml(text))
@@ -134,38 +145,42 @@ def load(folder: Path) -> Consortium:
     for name, key in found.sites.items():
         if (other := names.setdefault(key, name)) != name:
             raise ConfigError(
-                f"{folder / FILE}: sites {other!r} and {name!r} have one fingerprint: each has a "
-                "key of its own"
+                f"{folder / FILE}: sites {other!r} and {name!r} have the same fingerprint: each "
+                "site needs its own key"
             )
     return found
 
 
 class RunFile(Training):
-    """run.yaml: what a consortium has agreed to train."""
+    """The content of run.yaml: what a consortium has agreed to train."""
 
     spare_rounds: StrictInt = Field(default=1, ge=0)
+    """Rounds that are added to the schedule for sites that miss some; their privacy is paid for."""
     sites: dict[Name, Domain] = Field(min_length=1)
-    """Members that take part, and the kind of image that each declares."""
+    """Members that take part, and the kind of image that each of them declares."""
     approval_hours: StrictFloat = Field(default=48, ge=0, le=1_000)
-    """Hours to wait for the sites' people to say yes, and for the hours at which they train."""
+    """Hours to wait for the sites' approvals, and for the hours in which they train."""
     quorum: StrictInt | None = Field(default=None, ge=1)
-    """Updates that make a round; more than half of the sites if left out. The others may be late,
-    away, or join later."""
+    """Updates that complete a round; more than half of the sites if left out. The other sites may
+    be late, be away, or join later."""
     round_minutes: StrictFloat = Field(default=60, gt=0, le=10_000)
-    """In which a round has to find its quorum; else the run stops, to be submitted again."""
+    """Minutes in which a round has to reach its quorum; otherwise the run stops, and can be
+    submitted again."""
     grace_seconds: StrictFloat = Field(default=60, ge=0, le=100_000)
-    """That the other sites have once a quorum has answered."""
+    """Seconds that the remaining sites have once a quorum has answered."""
     nodes_seconds: StrictFloat = Field(default=120, gt=0, le=100_000)
-    """In which a quorum of nodes has to be there when a run begins; else it stops."""
+    """Seconds in which a quorum of nodes has to connect when a run begins; otherwise it stops."""
     hello_seconds: StrictFloat = Field(default=120, gt=0, le=100_000)
-    """In which a node has to say whose it is; its first answer starts a process."""
+    """Seconds in which a node has to say to which site it belongs. Its first answer takes longer,
+    because it starts a process."""
 
     @model_validator(mode="after")
     def _makes_a_federation(self) -> "RunFile":
         for name in self.sites:
             if not re.fullmatch(NAME, name):
                 raise ValueError(
-                    f"{name!r} is no member's name: use small letters, digits and '-', as in {FILE}"
+                    f"{name!r} cannot be a member's name: use small letters, digits and '-', as in "
+                    f"{FILE}"
                 )
         try:
             self.federation()
@@ -174,7 +189,7 @@ class RunFile(Training):
         return self
 
     def federation(self) -> Federation:
-        """As all sites may read it."""
+        """Return the federation, which every site may read."""
         domains = list(self.sites.values())
         model = ModelConfig.for_domains(domains, self.preset)
         return Federation(

@@ -1,4 +1,4 @@
-"""One run over real hospitals: no exact value, secure noise, people who have to say yes first."""
+"""Trains one run over real hospitals: secure noise, approvals, and no exact value in the report."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,7 +18,7 @@ from server.run.lock import run_lock
 from server.run.model_file import write_model
 
 FEDERATION = "federation.json"
-"""What a deployment's run folder begins with."""
+"""First file of a deployment's run folder: what is trained, by which sites."""
 
 
 def deploy(
@@ -33,19 +33,20 @@ def deploy(
     hello_wait: float,
     nodes_wait: float,
 ) -> None:
-    """Train, and write report and model; goes on from the last checkpoint if there is one.
+    """Train a run, from its last checkpoint if there is one, and write report and model.
 
     Args:
-        grid: Flower's.
+        grid: Flower's grid, through which messages go to the nodes.
         folder: The run folder, with federation.json in it.
-        nodes: nodes.json of the consortium, which knows each member's node; None believes nodes.
+        nodes: nodes.json of the consortium, which names each member's node; None believes what
+            a node says of itself.
         start: Makes the shared tensors of round 0.
-        release: What may leave a site, as the code that all sites run declares it.
-        approval_wait: Seconds to wait for the sites' people to say yes, and for their hours.
-        deadline: Seconds in which a round has to find its quorum.
-        grace: Seconds that the other sites have from then on.
-        hello_wait: Seconds in which a node has to say whose it is.
-        nodes_wait: Seconds to wait for the hospitals' nodes to dial in.
+        release: Everything that may leave a site, as the code that all sites run declares it.
+        approval_wait: Seconds to wait for the hospitals' approvals and their opening hours.
+        deadline: Seconds in which a round has to reach its quorum.
+        grace: Seconds that the remaining sites have from then on.
+        hello_wait: Seconds in which a node has to say to which site it belongs.
+        nodes_wait: Seconds to wait for the hospitals' nodes to connect.
     Raises:
         MedFormerError: The run cannot start, or was interrupted; outcome.json says why.
     """

@@ -1,9 +1,9 @@
-"""Signed app bundles: a consortium signs what its nodes may be asked to run.
+"""Signed app bundles: a consortium signs the code that its nodes run.
 
-A node that trusts some keys runs only bundles that one of them has signed. Flower takes bundles and
-their signatures from an app hub, which it finds by an address in the SuperLink's environment; this
-is such a hub, on the loopback address, for the one bundle of the consortium. It vouches for
-nothing: each node verifies the signature itself.
+A node runs only bundles that a key has signed which it trusts. Flower takes bundles and their
+signatures from an app hub, whose address is in the SuperLink's environment. This is such a hub, on
+the loopback address, for the one bundle of the consortium. Nobody has to trust it: each node
+verifies the signature itself.
 """
 
 import base64
@@ -36,8 +36,10 @@ BUNDLE, SIGNATURE = "app.fab", "app.json"
 
 
 def new_signer(key: Path) -> None:
-    """Make the key that signs a consortium's bundles.
+    """Make the key that signs a consortium's kits and bundles.
 
+    Args:
+        key: File of the private key.
     Raises:
         AuthorityError: There is a key already, or it cannot be written.
     """
@@ -51,8 +53,10 @@ def new_signer(key: Path) -> None:
 
 
 def signer_of(key: Path) -> str:
-    """Public half of the signing key, in OpenSSH format.
+    """Return the public half of the signing key, in OpenSSH format.
 
+    Args:
+        key: File of the private key.
     Raises:
         AuthorityError: There is no such key.
     """
@@ -61,8 +65,14 @@ def signer_of(key: Path) -> str:
 
 
 def sign_kit(facts: bytes, authority: bytes, key: Path) -> str:
-    """Signature of a start-up kit, in base64; the same for the same kit.
+    """Sign a start-up kit; the same kit has the same signature.
 
+    Args:
+        facts: Bytes of kit.json.
+        authority: Bytes of ca.crt.
+        key: File of the signing key.
+    Returns:
+        The signature in base64.
     Raises:
         AuthorityError: The key cannot be read.
     """
@@ -70,14 +80,16 @@ def sign_kit(facts: bytes, authority: bytes, key: Path) -> str:
 
 
 def sign(folder: Path, bundle: bytes, key: Path, key_id: str) -> None:
-    """Put a bundle and its signature where the hub finds them.
+    """Sign a bundle, and put both where the hub finds them.
 
     The signature is over the time (8 bytes, big-endian) and the bundle's SHA-256, as Flower's
     SuperNode verifies it.
 
     Args:
-        folder: The hub's.
-        key_id: Name of the key in the nodes' list of those they trust.
+        folder: The hub's folder.
+        bundle: The bundle's bytes.
+        key: File of the signing key.
+        key_id: Name of the key in the nodes' list of trusted keys.
     Raises:
         AuthorityError: The key cannot be read.
     """
@@ -91,10 +103,10 @@ def sign(folder: Path, bundle: bytes, key: Path, key_id: str) -> None:
 
 
 def hub(folder: Path) -> ASGIApp:
-    """An ASGI application that answers as far as a SuperLink asks: where is this app, who signed.
+    """Make an ASGI application that answers a SuperLink: where an app is, and who signed it.
 
     Args:
-        folder: As `sign` left it.
+        folder: The hub's folder, as `sign` leaves it.
     """
 
     async def find(request: Request) -> Response:
@@ -124,7 +136,7 @@ def _load(key: Path) -> ed25519.Ed25519PrivateKey:
     try:
         found = load_ssh_private_key(key.read_bytes(), password=None)
     except (OSError, ValueError) as error:
-        raise AuthorityError(f"{key}: is no key that can sign ({error})") from error
+        raise AuthorityError(f"{key}: is not a key that can sign ({error})") from error
     if not isinstance(found, ed25519.Ed25519PrivateKey):
-        raise AuthorityError(f"{key}: is no Ed25519 key")
+        raise AuthorityError(f"{key}: is not an Ed25519 key")
     return found

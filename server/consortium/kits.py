@@ -1,9 +1,9 @@
-"""Start-up kits: what a hospital gets of its consortium, and what keeps the server running.
+"""Start-up kits: one for each hospital, and one that runs the server.
 
-A hospital's kit is a page to read, and data that the signer's key vouches for: facts, authority,
-trusted key. It holds no secret and nothing that is run: units and scripts are made at the hospital
-by the code that is installed there (`fedmedformer site install`). The server's kit never leaves its
-machine, because its private key is in it, and so there is no zip of it.
+A hospital's kit holds a page to read and signed data: facts, authority, trusted key. It holds no
+secret and no program. Units and scripts are made at the hospital, by the code that is installed
+there (`fedmedformer site install`). The server's kit holds the server's private key, so it never
+leaves its machine, and there is no zip of it.
 """
 
 import io
@@ -34,26 +34,27 @@ SERVER_USER = "fedmedformer-server"
 README = """\
 # {name} in the consortium {consortium}
 
-This kit tells the hospital's node how to reach the consortium, at port {port} of {hosts}, HTTPS. It
-holds no secret, and nothing that is run.
+This kit tells the hospital's node how to reach the consortium: HTTPS, port {port} of {hosts}. It
+holds no secret and no program.
 
     fedmedformer site init {name} --kit {name}.zip      # {name}: the folder that site init made
-    fedmedformer site check {name}/site.yaml            # your data, for your own eyes
+    fedmedformer site check {name}/site.yaml            # checks your data; the result stays here
     fedmedformer site up {name}
 
-Write the fingerprint of the consortium's signing key into policy.yaml as they read it to you by
-telephone: it vouches for this kit and for all code that the node may run. `ca.crt` is the
-consortium's authority: your node talks to nobody whose certificate it has not made.
+Ask the consortium by telephone for the fingerprint of its signing key, and write it into
+policy.yaml. That key signs this kit and all code that your node may run. `ca.crt` is the
+certificate of the consortium's authority: your node talks only to servers that it has certified.
 
-As services, with a user of its own each for guard and node: `sudo fedmedformer site install {name}`
-writes units, a compose file and a page on both, and on proxies. The hospital dials out only.
+To run guard and node as services, each with a user of its own: `sudo fedmedformer site install
+{name}` writes systemd units, a compose file, and a page about both and about proxies. The hospital
+only makes outgoing connections.
 """
 SERVER = """\
 # The server of {consortium}
 
-Written by `fedmedformer consortium provision {folder}`; it stays on this machine, because
-`server.key` is in it. `nodes/` holds the keys that are let in: a SuperLink that is up follows it
-within seconds. Hospitals get `{folder}/kits/NAME.zip`.
+`fedmedformer consortium provision {folder}` wrote this folder. It holds `server.key`, so it must
+stay on this machine. `nodes/` holds the keys of the admitted nodes; a running server follows a
+change within seconds. Each hospital gets its `{folder}/kits/NAME.zip`.
 
 With systemd, as the user {user}, who owns {folder}{make}:
 
@@ -67,23 +68,24 @@ With containers: put the wheel of fedmedformer into this folder, then
 
 By hand: `{folder}/kits/server/up`.
 
-Either way the service cannot see `{folder}/authority`, whose keys make certificates and sign
-bundles: `consortium provision` and `consortium submit` use them, typed by the same user. Run
-folders go below `{folder}`. Port {port} is the only one that hospitals need; health is asked at
-127.0.0.1:{health}.
+In all three cases the service cannot see `{folder}/authority`, whose keys make certificates and
+sign bundles. `consortium provision` and `consortium submit`, run by the same user, need them. Put
+run folders inside `{folder}`. Port {port} is the only one that hospitals need; the health page is
+at 127.0.0.1:{health}.
 """
 
 
 def site_kit(
     kits: Path, name: str, facts: Mapping[str, Any], authority: bytes, signer: Path
 ) -> None:
-    """A hospital's kit, as a folder and as a zip of the same bytes; the same for the same facts.
+    """Write a hospital's kit, as a folder and as a zip; the same facts give the same bytes.
 
     Args:
         kits: Folder of all kits.
+        name: The site's name.
         facts: Consortium, site, hosts and port.
-        authority: Certificate, PEM.
-        signer: The private key that vouches for it.
+        authority: The authority's certificate, PEM.
+        signer: File of the private key that signs the kit.
     Raises:
         AuthorityError: The key cannot be read.
     """
@@ -101,7 +103,7 @@ def site_kit(
 
 
 def zipped(files: Mapping[str, str]) -> bytes:
-    """A zip of the same bytes whenever the files are the same."""
+    """Make a zip whose bytes depend on nothing but the files."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
@@ -112,12 +114,15 @@ def zipped(files: Mapping[str, str]) -> bytes:
 
 
 def server_files(folder: Path, consortium: str, port: int, health: int) -> dict[str, str]:
-    """Name -> text of what keeps the SuperLink running.
+    """Return the files that run the server: units, containers, script and page, by name.
 
     Args:
-        folder: The consortium's.
+        folder: Folder of the consortium.
+        consortium: Its name.
+        port: Port at which hospitals reach the server.
+        health: Port of the health page, on this machine only.
     Raises:
-        ConfigError: The folder's path cannot stand in a unit.
+        ConfigError: The folder's path cannot be written in a unit.
     """
     home, program = plain(folder), plain(Path(sys.prefix) / "bin" / "fedmedformer")
     user, number = _owner(home)
@@ -150,7 +155,7 @@ def server_files(folder: Path, consortium: str, port: int, health: int) -> dict[
 
 
 def mirror(folder: Path, files: Mapping[str, str]) -> None:
-    """Exactly these files in a folder."""
+    """Make a folder hold exactly these files."""
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
         if old.name not in files:
@@ -160,13 +165,13 @@ def mirror(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def replace_if_other(file: Path, data: bytes) -> None:
-    """Write a file unless it holds just that."""
+    """Write a file, unless it already holds these bytes."""
     if not file.exists() or file.read_bytes() != data:
         replace_file(file, data)
 
 
 def _owner(folder: Path) -> tuple[str, str]:
-    """Who owns a folder, for a unit and for a container; a user that is yet to be made for root."""
+    """Return a folder's owner for a unit and for a container; for root's, a user yet to be made."""
     found = folder.stat()
     if found.st_uid == 0:
         ask = "${FEDMEDFORMER_USER:?number of the user who owns the folder}"

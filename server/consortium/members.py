@@ -1,7 +1,8 @@
-"""Who is let in: members by fingerprint, keys that never come back, and one node at a time.
+"""Members of a consortium: their requests, and how a key is revoked or rotated.
 
-revoked.json lists fingerprints of keys that were revoked or rotated away. It outlives mistakes in
-consortium.yaml: a key on it gets no kit and is not let in, whatever is written there.
+revoked.json lists the fingerprints of keys that were revoked or replaced. It protects against
+mistakes in consortium.yaml: a key on the list gets no kit and is not admitted, whatever is written
+there.
 """
 
 import json
@@ -17,13 +18,18 @@ from medformer.errors import ConfigError
 from server.protocol import JoinRequest, fingerprint
 
 REVOKED = "revoked.json"
+"""List of revoked keys, in the consortium's folder."""
 
 
 def revoked(folder: Path) -> dict[str, str]:
-    """Fingerprint -> the name that it had.
+    """Read the revoked keys.
 
+    Args:
+        folder: Folder of the consortium.
+    Returns:
+        The name that each key had, by its fingerprint.
     Raises:
-        ConfigError: The list cannot be read: nobody is let in without it.
+        ConfigError: The list cannot be read. Nobody is admitted without it.
     """
     file = folder / REVOKED
     try:
@@ -36,12 +42,16 @@ def revoked(folder: Path) -> dict[str, str]:
 
 
 def request_of(folder: Path, name: str, told: str) -> JoinRequest | None:
-    """A member's request, if it has come and is the member's own.
+    """Read a member's request, and check that it is the member's own.
 
     Args:
-        told: Fingerprint as consortium.yaml has it.
+        folder: Folder of the consortium.
+        name: The member's name.
+        told: Fingerprint of its key, as consortium.yaml has it.
+    Returns:
+        The request; None if it has not come yet.
     Raises:
-        ConfigError: It cannot be read, or is somebody else's.
+        ConfigError: It cannot be read, or is of another site or key.
     """
     file = folder / "requests" / f"{name}.json"
     if not file.exists():
@@ -66,33 +76,40 @@ def request_of(folder: Path, name: str, told: str) -> JoinRequest | None:
 
 
 def revoke(folder: Path, name: str) -> str:
-    """Turn a node away for good: its key is listed, its kit goes, nobody else's changes.
+    """Exclude a node for good: its key is listed as revoked and its kit deleted.
 
+    The kits of other members do not change, even where their entries are wrong.
+
+    Args:
+        folder: Folder of the consortium.
+        name: The member's name.
     Returns:
         Fingerprint of its key.
     Raises:
-        ConfigError: No key of that name is let in.
+        ConfigError: No key of that name is admitted.
     """
     key = _key(folder, name)
     if not key.exists():
         raise ConfigError(f"no key of {name!r} is let in; {_known(folder)}")
     shown = fingerprint(key.read_text())
-    _list(folder, shown, name)
+    _list(folder, shown, name)  # first: a revocation that is cut short must not be forgotten
     key.unlink()
     drop_kit(folder / "kits", name)
     return shown
 
 
 def rotate(folder: Path, name: str, told: Mapping[str, str]) -> JoinRequest:
-    """Put a node's new key in place of its old one, which never comes back.
+    """Replace a node's key by its new one; the old key is revoked.
 
     Args:
-        told: Member -> fingerprint, as consortium.yaml has them now.
+        folder: Folder of the consortium.
+        name: The member's name.
+        told: Fingerprint of each member's key, as consortium.yaml has it now.
     Returns:
         The request with the new key.
     Raises:
-        ConfigError: Unknown node, the fingerprint is still the old one, the old key is not there,
-            the new one was revoked, or its request has not come.
+        ConfigError: The node is unknown, the fingerprint is still the old one, the old key is not
+            admitted, the new one was revoked, or its request has not come.
     """
     if name not in told:
         raise ConfigError(f"consortium.yaml has no member {name!r}; {_known(folder)}")
@@ -124,6 +141,7 @@ def drop_kit(kits: Path, name: str) -> None:
 
 
 def _list(folder: Path, shown: str, name: str) -> None:
+    """Add a fingerprint to the revoked keys."""
     listed = json.dumps({**revoked(folder), shown: name}, indent=1)
     replace_file(folder / REVOKED, listed.encode())
 

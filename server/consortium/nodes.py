@@ -1,4 +1,4 @@
-"""Which keys a SuperLink lets in: exactly those in the server's kit, also while it is up."""
+"""Admits nodes: a SuperLink lets in exactly the keys in the server's kit, also while it is up."""
 
 import json
 import logging
@@ -12,31 +12,28 @@ from medformer.errors import MedFormerError
 log = logging.getLogger(__name__)
 
 NODES = "nodes.json"
-"""In the consortium's folder: name -> node id and key, of those that are let in."""
+"""File in the consortium's folder: node id and key of each admitted node, by its name."""
 
 
 class AdmissionError(MedFormerError):
-    """Flower's answer to a key cannot be understood."""
+    """Flower's answer to a registration cannot be understood."""
 
 
 @dataclass
 class Admission:
-    """Registers and unregisters nodes.
-
-    Args:
-        folder: The consortium's.
-        flwr: Asks Flower's own command; raises if it says no.
-    """
+    """Registers and unregisters nodes."""
 
     folder: Path
+    """Folder of the consortium."""
     flwr: Callable[[Sequence[str]], str]
+    """Runs Flower's own command and returns its answer; raises if the command fails."""
     _done: dict[str, str] | None = field(default=None, init=False)
-    """Keys of the kit when they were last followed."""
+    """Keys that the kit held when `follow` last succeeded."""
 
     def follow(self) -> None:
-        """Let in and turn away what has changed in the kit; says so if Flower does not take it.
+        """Admit and exclude the nodes whose keys have changed in the kit.
 
-        What failed is tried again in the next call, because a key that was revoked must not stay.
+        A failure is logged and tried again in the next call: a revoked key must not stay admitted.
         """
         wanted = self.wanted()
         if wanted == self._done:
@@ -49,12 +46,12 @@ class Admission:
             self._done = wanted
 
     def update(self, wanted: dict[str, str]) -> None:
-        """Unregister what is not wanted any more first, then register what is new.
+        """Unregister the nodes that are no longer wanted, then register the new ones.
 
         Args:
-            wanted: Name -> public key.
+            wanted: Public key of each node to admit, by its name.
         Raises:
-            MedFormerError: Flower says no; what was done until then is noted.
+            MedFormerError: Flower refuses; what was done until then is recorded.
         """
         known = self.known()
         for name, entry in list(known.items()):
@@ -73,17 +70,17 @@ class Admission:
                 self._note(known)
 
     def wanted(self) -> dict[str, str]:
-        """Name -> public key, as the server's kit has them."""
+        """Return the public keys in the server's kit, by the name of the node."""
         found = {}
         for file in sorted(self._keys.glob("*.pub")):
             try:
                 found[file.stem] = file.read_text()
-            except FileNotFoundError:  # revoked just now
+            except FileNotFoundError:  # revoked since the folder was listed
                 continue
         return found
 
     def known(self) -> dict[str, dict[str, str]]:
-        """Name -> node id and public key, of those that are let in."""
+        """Return node id and public key of each admitted node, by its name."""
         try:
             known: dict[str, dict[str, str]] = json.loads((self.folder / NODES).read_bytes())
         except FileNotFoundError:
@@ -99,7 +96,11 @@ class Admission:
 
 
 def node_ids(file: Path) -> dict[str, int]:
-    """Name -> id of the member's node, of a nodes.json; nobody where it cannot be read."""
+    """Read the ids of the members' nodes from nodes.json.
+
+    Returns:
+        Id by name; empty if the file cannot be read, so that no node is believed.
+    """
     try:
         known = json.loads(file.read_bytes())
         return {name: int(entry["node_id"]) for name, entry in known.items()}
@@ -109,6 +110,7 @@ def node_ids(file: Path) -> dict[str, int]:
 
 
 def _node_id(answer: str) -> str:
+    """Parse the id of a node that Flower has registered."""
     try:
         found = json.loads(answer[answer.index("{") :])
         return str(next(found[key] for key in ("node-id", "node_id", "id") if key in found))

@@ -1,4 +1,4 @@
-"""An ASGI application served by a thread of this process."""
+"""Serves an ASGI application in a thread of this process."""
 
 import socket
 import threading
@@ -11,22 +11,24 @@ from starlette.types import ASGIApp
 from medformer.errors import MedFormerError
 
 START_SECONDS = 60.0
+"""Seconds for a server to start."""
 
 
 class ServingError(MedFormerError):
-    """The address cannot be listened at."""
+    """A server cannot listen at its address."""
 
 
 class Serving:
-    """Serves from the constructor to `close`.
+    """A server that answers from its construction until `close`.
 
     Args:
-        app: What answers.
-        host, port: Where it listens; port 0 takes a free one.
+        app: The application that answers.
+        host: Address to listen at.
+        port: Port to listen at; 0 takes a free one.
         tls: Files of certificate and key; without them it speaks plain HTTP.
-        connections: More at a time are turned away.
+        connections: Connections at a time; more are refused.
     Raises:
-        ServingError: The address is taken, or is not this machine's.
+        ServingError: The address is taken, or is not one of this machine's.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Serving:
             raise ServingError(
                 f"{host}:{port}: cannot listen there ({error.strerror or error})"
             ) from error
+        # Port 0 has become a real one; and nobody can take the address before uvicorn has it.
         self.port: int = listening.getsockname()[1]
         config = uvicorn.Config(
             app,
@@ -75,10 +78,10 @@ class Serving:
 
     @property
     def serves(self) -> bool:
-        """Whether it still answers."""
+        """True while it answers."""
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Stop, after what is being answered."""
+        """Stop, once the requests in progress are answered."""
         self._server.should_exit = True
         self._thread.join(10)

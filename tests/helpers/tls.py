@@ -5,6 +5,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from email.utils import formatdate
 from pathlib import Path
 
@@ -12,13 +13,19 @@ from server.consortium.authority import new_authority, new_server_certificate
 from tests.helpers.patience import PATIENCE
 
 
-def certified(folder: Path, hosts: tuple[str, ...] = ("localhost",), name: str = "ca") -> Path:
-    """An authority, ca.crt, and a server's key and certificate."""
+def certified(
+    folder: Path,
+    hosts: tuple[str, ...] = ("localhost",),
+    name: str = "ca",
+    now: datetime | None = None,
+) -> Path:
+    """Make an authority, ca.crt, and a server's key and certificate, valid from `now` on."""
     folder.mkdir(exist_ok=True)
     if not (folder / f"{name}.key").exists():
         new_authority(folder / f"{name}.key", folder / f"{name}.crt", "test")
     pair = folder / f"{name}.key", folder / f"{name}.crt"
-    new_server_certificate(pair, folder / "server.key", folder / "server.crt", hosts, 30)
+    files = folder / "server.key", folder / "server.crt"
+    new_server_certificate(pair, *files, hosts, 30, now)
     return folder
 
 

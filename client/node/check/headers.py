@@ -1,9 +1,10 @@
-"""The lines of `site check` about DICOM headers: compression, what still identifies, patients.
+"""The lines of `site check` about DICOM headers: compression, identity, patients.
 
-NOTE or FIX? No tag is read into training, so that a site with names in its files works: NOTE. FIX
-is what contradicts itself, and would be believed: files that say that no identity is in them and
-name the patient; a site that declares `data.deidentified`; PatientIDs that an anonymiser wrote into
-all files where the patient is the unit of privacy. FIX is a file that cannot be decoded, too.
+No tag is read into training, so a site with names in its files works: that is a NOTE. A
+contradiction is a FIX, because somebody would rely on it: files that claim to hold no identity and
+name the patient; names at a site that declares `data.deidentified`; the same PatientID, written by
+an anonymiser, in all files of a site whose unit of privacy is the patient. A file that cannot be
+decoded is a FIX, too.
 """
 
 import sys
@@ -20,15 +21,21 @@ from client.node.check.line import Check
 from client.site import Site
 
 NAMED = 6
-"""Attributes that a line names; the rest is counted."""
+"""Attributes that a line names; further ones are counted."""
 STEP = 500
+"""Files between two lines of progress."""
 PROFILE = "Basic Application Level Confidentiality Profile (PS3.15)"
+"""The DICOM standard's list of attributes that can identify a person."""
 FEW = 8
-"""Images from which on one patient may be too many of them."""
+"""Images below which a split is too small to suspect that one patient has too many of them."""
 
 
 def lines(site: Site) -> Iterator[Check]:
-    """Of a DICOM site; none of another one."""
+    """Check the headers of a DICOM site; no line for a site of another format.
+
+    Args:
+        site: As its site.yaml declares it.
+    """
     if not isinstance(site.data, Dicom):
         return
     found = census(site, _progress)
@@ -40,7 +47,12 @@ def lines(site: Site) -> Iterator[Check]:
 
 
 def one_patient(site: Site, card: Card) -> Iterator[Check]:
-    """Of any source: a patient who has most of the images."""
+    """Check, for any format, whether one patient has at least half of the training images.
+
+    Args:
+        site: As its site.yaml declares it.
+        card: Data card of its records.
+    """
     for split in card.splits:
         if split.split != "train" or split.images_a_patient is None:
             continue
@@ -48,13 +60,14 @@ def one_patient(site: Site, card: Card) -> Iterator[Check]:
         if site.privacy.unit == "patient" and split.count >= FEW and 2 * most > split.count:
             yield Check("patients", "NOTE", (
                 f"train: one patient has {most} of {split.count} images, and privacy.n_public "
-                f"declares {site.privacy.n_public} units. Their images are clipped together and "
-                "count as one; if several persons share an id, each is protected as part of a unit "
-                "only: give every person an id"
+                f"declares {site.privacy.n_public} units. The images of a patient are clipped "
+                "together and count as one unit. If several persons share this id, each of them is "
+                "protected only as a part of that unit: give every person an id"
             ))  # fmt: skip
 
 
 def _codecs(found: Census) -> Iterator[Check]:
+    """Check that all files can be decoded."""
     total = sum(found.syntaxes.values())
     for why, count in found.undecodable.items():
         yield Check("codecs", "FIX", f"{count} of {total} files cannot be decoded: {why}")
@@ -66,34 +79,35 @@ def _codecs(found: Census) -> Iterator[Check]:
 
 
 def _identity(told: Told, *, declared: bool) -> Iterator[Check]:
-    """What the profile would have removed, from the patient's name on."""
+    """Check for attributes that the profile removes, and for claims about identity."""
     found = [*_attributes(told, declared=declared), *_claims(told, declared=declared)]
     yield from found
     if not found:
         yield Check("identity", "OK", (
-            f"{told.files} files hold none of the attributes of the {PROFILE}. UIDs were not judged"
+            f"{told.files} files hold none of the attributes of the {PROFILE}. UIDs were not "
+            "checked"
         ))  # fmt: skip
 
 
 def _attributes(told: Told, *, declared: bool) -> Iterator[Check]:
-    """Of each group, in how many files there are any, and in how many each."""
+    """Report each group of attributes: in how many files, and how often each attribute."""
     kinds = {
-        "patient": "name the patient, or number the patient in a hospital's books",
+        "patient": "hold the patient's name, or a number of the patient in hospital records",
         "staff": "name other persons, places or devices",
-        "others": "hold free text, or say what the patient is like",
+        "others": "hold free text, or describe the patient",
         "dates": "hold dates or times",
-        "private": "hold private attributes, which may say anything",
+        "private": "hold private attributes, which can contain anything",
     }
     for group, what in kinds.items():
         count = told.groups[group]
         if not count:
             continue
-        why = "no tag is read into training, but a copy of them tells it"
+        why = "no tag is used in training, but a copy of the files reveals it"
         if declared:
             why = "but the site declares data.deidentified"
         elif group == "patient" and told.broken:
             why = f"but {told.broken} of them say PatientIdentityRemoved YES"
-        bad = why.startswith("but")
+        bad = why.startswith("but")  # a contradiction: see the head of this file
         names = "" if group == "private" else f": {_some(getattr(told, group))}"
         yield Check("identity", "FIX" if bad else "NOTE", (
             f"{count} of {told.files} files {what}{names}; {why}. De-identify them by the {PROFILE}"
@@ -101,60 +115,61 @@ def _attributes(told: Told, *, declared: bool) -> Iterator[Check]:
 
 
 def _claims(told: Told, *, declared: bool) -> Iterator[Check]:
-    """What files say of themselves."""
+    """Report what the files claim about identity."""
     if count := told.removed["NO"]:
         text = f"{count} of {told.files} files say PatientIdentityRemoved NO"
         yield Check("identity", "FIX" if declared else "NOTE", text)
     if count := told.unmethodical:
         yield Check("identity", "NOTE", (
-            f"{count} of {told.files} files say PatientIdentityRemoved YES, and not how: their "
-            "DeidentificationMethod is empty"
+            f"{count} of {told.files} files say PatientIdentityRemoved YES, but not by which "
+            "method: their DeidentificationMethod is empty"
         ))  # fmt: skip
     if told.faces:
         yield Check("identity", "NOTE", (
             f"{told.faces} of {told.files} files are slices of heads and do not say "
-            "RecognizableVisualFeatures NO: a face can be drawn from such slices. Remove faces, or "
-            "know that the images identify by themselves"
+            "RecognizableVisualFeatures NO: a face can be reconstructed from such slices. "
+            "Remove the faces, or treat the images themselves as identifying"
         ))  # fmt: skip
 
 
 def _ids(told: Told, site: Site) -> Iterator[Check]:
-    """Of PatientID, where it is what tells patients apart."""
+    """Check PatientID, where nothing else distinguishes the patients."""
     if site.privacy.unit != "patient" or _table_has_patients(site):
         return
     remedy = f"write a pseudonym of each person into PatientID, or a column `patient` into {TABLE}"
     if empty := told.ids[""]:
         yield Check("patients", "FIX", (
-            f"{empty} of {told.files} files have no PatientID, so that they cannot be used under "
-            f"unit: patient: {remedy}"
+            f"{empty} of {told.files} files have no PatientID, and so cannot be used with unit: "
+            f"patient: {remedy}"
         ))  # fmt: skip
     if (count := told.nobodies) > 1:
         yield Check("patients", "FIX", (
-            f"{count} of {told.files} files have a PatientID that stands for nobody, as "
-            "anonymisers write it. All with the same one count as one patient, where "
-            f"privacy.n_public declares {site.privacy.n_public} units: {remedy}"
+            f"{count} of {told.files} files have a placeholder as PatientID, as anonymisers write "
+            "it. All files with the same one count as one patient, while privacy.n_public declares "
+            f"{site.privacy.n_public} units: {remedy}"
         ))  # fmt: skip
     elif len(told.ids) == 1 and told.files >= FEW:
         yield Check("patients", "NOTE", (
-            f"all {told.files} files have one PatientID: one patient, where privacy.n_public "
+            f"all {told.files} files have one PatientID: one patient, while privacy.n_public "
             f"declares {site.privacy.n_public} units. If they are of several persons, {remedy}"
         ))  # fmt: skip
 
 
 def _table_has_patients(site: Site) -> bool:
+    """Return whether the table of labels names a patient for every file."""
     assert isinstance(site.data, Dicom)
     entries = from_table(site.data, sorted({task.labels for task in site.tasks}))
     return bool(entries) and all(entry.patient for entry in entries)
 
 
 def _some(attributes: Counter[str]) -> str:
-    """Keywords and counts, the most frequent first."""
+    """List the most frequent keywords with their counts, and count the rest."""
     named = ", ".join(f"{keyword} {count}" for keyword, count in attributes.most_common(NAMED))
     rest = len(attributes) - NAMED
     return named + (f" and {rest} more attributes" if rest > 0 else "")
 
 
 def _progress(number: int) -> None:
-    """For whoever waits at a terminal."""
+    """Show progress to a person at a terminal."""
     if number % STEP == 0 and sys.stderr.isatty():
         print(f"headers of {number} files", end="\r", file=sys.stderr, flush=True)

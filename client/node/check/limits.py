@@ -23,8 +23,8 @@ def check_budget(place: Place) -> Lines:
     rows = ledger_file.read(file) if file.exists() else []
     if not rows and (place.state / "runs").exists():
         raise ConfigError(
-            f"{file}: is missing or empty, but this site has trained: budget was spent that nobody "
-            "knows of. Restore the newest copy"
+            f"{file}: is missing or empty, but this site has trained, and so has spent budget. "
+            "Restore the newest copy of the ledger"
         )
     if place.site.ledger_anchor is not None:
         held_by_anchor(rows, place.site.ledger_anchor, file)
@@ -38,9 +38,9 @@ def check_budget(place: Place) -> Lines:
         yield Check("budget", "OK", text)
     else:
         yield Check("budget", "FIX", (
-            f"{text}, and one may cost epsilon {exact(privacy.epsilon)}, "
-            f"delta {exact(privacy.delta)}. Spent budget does not come back: lower "
-            "privacy.epsilon and delta for cheaper runs, or end this site's part"
+            f"{text}, but one may cost epsilon {exact(privacy.epsilon)}, "
+            f"delta {exact(privacy.delta)}. Spent budget never comes back: lower privacy.epsilon "
+            "and delta to make runs cheaper, or leave the federation"
         ))  # fmt: skip
 
 
@@ -68,9 +68,9 @@ def check_policy(place: Place) -> Lines:
         )
     if site.privacy.epsilon > limit:
         wrong.append(
-            f"a run may cost epsilon {exact(site.privacy.epsilon)} in site.yaml and {exact(limit)} "
-            "in policy.yaml: noise is planned for the former, and the run refused for the latter. "
-            f"Set privacy.epsilon: {exact(limit)}"
+            f"a run may cost epsilon {exact(site.privacy.epsilon)} in site.yaml, but only "
+            f"{exact(limit)} in policy.yaml: noise would be planned for the former, and the run "
+            f"refused. Set privacy.epsilon: {exact(limit)}"
         )
     if not allowed:
         wrong.append("site.yaml and policy.yaml allow no objective in common: edit one of them")

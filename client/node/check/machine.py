@@ -36,7 +36,7 @@ def check_users(place: Place) -> Lines:
 def check_files(place: Place) -> Lines:
     """Check that other users of this machine cannot reach the site's folder."""
     Node(place.folder).private(place.site)
-    yield Check("files", "OK", f"nobody else can enter {place.folder}")
+    yield Check("files", "OK", f"other users cannot enter {place.folder}")
 
 
 def check_settings(place: Place) -> Lines:
@@ -68,7 +68,7 @@ def check_disk(place: Place, needed: int = NEEDED) -> Lines:
     if free < needed:
         raise ConfigError(
             f"{there}: {free >> 20} MiB are free, and a run may need {needed >> 20} MiB for its "
-            "answers, local tensors and logs: free the disk. A run stops where it is full"
+            "answers, local tensors and logs: free some space. A run stops when the disk is full"
         )
     yield Check("disk", "OK", f"{free / 2**30:.1f} GiB free, {needed / 2**30:.1f} GiB needed")
 

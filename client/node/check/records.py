@@ -43,7 +43,7 @@ def check_words(place: Place) -> Lines:
         yield Check("words", "NOTE" if domain.new else "OK", (
             f"{domain.modality} of {domain.anatomy}: sites with images of the kind {domain.kind} "
             "share concepts"
-            + (", and this one is new: it has to be spelt alike everywhere" if domain.new else "")
+            + (". This kind is new: every site has to spell it the same way" if domain.new else "")
         ))  # fmt: skip
 
 
@@ -78,14 +78,16 @@ def check_records(place: Place) -> Lines:
     if found is None:
         return
     if found.since is None:
-        yield Check("records", "OK", f"{found.records} noted; later checks tell what changed")
+        yield Check(
+            "records", "OK", f"{found.records} recorded; later checks report what has changed"
+        )
         return
     kinds = {"new": found.new, "changed": found.changed, "gone": found.gone}
     changes = [f"{len(names)} {kind} ({_some(names[:NAMED], len(names))})"
              for kind, names in kinds.items() if names]  # fmt: skip
     text = f"{found.records} records; since {found.since}: {', '.join(changes) or 'none changed'}"
     if changes:
-        text += ". The ledger goes on as before"
+        text += ". The ledger is not affected"
     yield Check("records", "NOTE" if changes else "OK", text)
 
 

@@ -18,15 +18,17 @@ def check_kit(place: Place) -> Lines:
     folder = place.folder / "kit"
     if not place.kitted:
         yield Check("kit", "NOTE", (
-            f"is not here yet: send {place.folder / REQUEST} to the consortium, and when its kit "
-            f"has come: fedmedformer site init {place.folder} --kit FILE.zip"
+            f"is not here yet: send {place.folder / REQUEST} to the consortium. When its kit has "
+            f"come, run: fedmedformer site init {place.folder} --kit FILE.zip"
         ))  # fmt: skip
         return
     facts = read_kit(folder)
     if facts["site"] != place.site.name:
-        raise ConfigError(f"is of the site {facts['site']!r}, site.yaml of {place.site.name!r}")
+        raise ConfigError(
+            f"is for the site {facts['site']!r}, but site.yaml is of {place.site.name!r}"
+        )
     verify_kit(folder, load_policy(place.folder / "policy.yaml").signer)
-    yield Check("kit", "OK", f"of {facts.get('consortium')}, signed by its key")
+    yield Check("kit", "OK", f"from {facts.get('consortium')}, signed by its key")
 
 
 def check_server(place: Place) -> Lines:
@@ -40,7 +42,7 @@ def check_server(place: Place) -> Lines:
         facts = read_kit(folder)
         verify_kit(folder, load_policy(place.folder / "policy.yaml").signer)
     except MedFormerError:
-        yield Check("server", "NOTE", "is not dialled before kit and policy.yaml are right")
+        yield Check("server", "NOTE", "is not contacted: mend the kit and policy.yaml first")
         return
     host, port = facts["hosts"][0], facts["port"]
     yield Check("server", "OK", f"{reach.dial(host, port)} answers")
@@ -52,13 +54,13 @@ def check_server(place: Place) -> Lines:
     yield Check("tls", "OK", f"{found.version}, certificate of {host} good until {found.ends}")
     if found.status != 200:
         yield Check("server", "FIX", (
-            f"its door is open, but its SuperLink does not serve (HTTP {found.status}): ask the "
+            f"its gateway answers, but its SuperLink does not serve (HTTP {found.status}): ask the "
             "coordinator to start it again"
         ))  # fmt: skip
     if found.ahead is None:
-        yield Check("clock", "NOTE", "the server tells no time: see yourself that NTP runs here")
+        yield Check("clock", "NOTE", "the server sends no time: check yourself that NTP runs here")
     elif wrong := reach.off(found.ahead):
-        yield Check("clock", "FIX", f"this machine's is {wrong}: set it (NTP)")
+        yield Check("clock", "FIX", f"this machine's clock is {wrong}: set it (NTP)")
     else:
         yield Check(
             "clock", "OK", f"within {abs(found.ahead) + reach.UNSURE:.0f} s of the server's"

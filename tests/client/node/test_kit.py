@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from client.node.joining import init as site_init
-from client.node.kit import FILES, LARGEST, verify_kit
+from client.node.kit import FILES, MAX_FILE, verify_kit
 from server.consortium.declarations import init
 from server.consortium.provision import provision
 from simulations.cli import main
@@ -70,7 +70,7 @@ def twice(kit: Path) -> None:
 
 def lying(kit: Path) -> None:
     """The archive says that a file is small; there is more of it."""
-    repacked(kit, lambda p: p.update({"README.md": b"x" * 10 * LARGEST}))
+    repacked(kit, lambda p: p.update({"README.md": b"x" * 10 * MAX_FILE}))
     data = bytearray(kit.read_bytes())
     at = data.rindex(b"PK\x01\x02")  # the last entry of the directory
     data[at + 24 : at + 28] = struct.pack("<I", 100)
@@ -78,23 +78,23 @@ def lying(kit: Path) -> None:
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "traversal": (lambda k: repacked(k, lambda p: p.update({"../policy.yaml": b"x"})), "no file"),
-    "absolute": (lambda k: repacked(k, lambda p: p.update({"/etc/x": b"x"})), "no file of a kit"),
-    "program": (lambda k: repacked(k, lambda p: p.update({"up": b"#!/bin/sh"})), "no file"),
-    "folder": (lambda k: repacked(k, lambda p: p.update({"kit.json/": b""})), "no file of a kit"),
-    "twice": (twice, "no file of a kit"),
-    "bomb": (lambda k: repacked(k, lambda p: p.update({"README.md": bytes(50 * LARGEST)})),
+    "traversal": (lambda k: repacked(k, lambda p: p.update({"../site.yaml": b"x"})), "not a file"),
+    "absolute": (lambda k: repacked(k, lambda p: p.update({"/etc/x": b"x"})), "not a file"),
+    "program": (lambda k: repacked(k, lambda p: p.update({"up": b"#!/bin/sh"})), "not a file"),
+    "folder": (lambda k: repacked(k, lambda p: p.update({"kit.json/": b""})), "not a file"),
+    "twice": (twice, "not a file"),
+    "bomb": (lambda k: repacked(k, lambda p: p.update({"README.md": bytes(50 * MAX_FILE)})),
              "is larger than any file of a kit"),
-    "lying": (lying, "is larger than any file|is no zip file"),
-    "fat": (lambda k: k.write_bytes(bytes(20 * LARGEST)), "is larger than any kit"),
-    "no zip": (lambda k: k.write_bytes(b"<html>"), "is no zip file that can be read"),
-    "cut": (lambda k: k.write_bytes(k.read_bytes()[:900]), "is no zip file that can be read"),
+    "lying": (lying, "is larger than any file|cannot be read as a zip"),
+    "fat": (lambda k: k.write_bytes(bytes(20 * MAX_FILE)), "is larger than any kit"),
+    "no zip": (lambda k: k.write_bytes(b"<html>"), "cannot be read as a zip file"),
+    "cut": (lambda k: k.write_bytes(k.read_bytes()[:900]), "cannot be read as a zip file"),
     "lacks": (lambda k: repacked(k, lambda p: p.pop("kit.sig")), "lacks kit.sig"),
     "changed": (lambda k: repacked(k, lambda p: p.update({"ca.crt": b"mine"})),
                 "was changed after the consortium signed it"),
     "another site": (lambda k: k.write_bytes((k.parent / "south.zip").read_bytes()),
                      "is the kit of the site 'south', not of 'north'"),
-    "missing": (lambda k: k.unlink(), "is no zip file that can be read"),
+    "missing": (lambda k: k.unlink(), "cannot be read as a zip file"),
 }  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def test_a_whole_kit_of_somebody_else_is_refused(
     members(other, north=_fingerprint(folder))
     provision(other)
     assert main(["site", "init", str(folder), "--kit", str(other / "kits" / "north.zip")]) == 1
-    assert "somebody else's kit" in capsys.readouterr().err
+    assert "this kit is somebody else's" in capsys.readouterr().err
     assert not (folder / "kit").exists()
 
 

@@ -79,11 +79,11 @@ def test_the_command_lines_hold_no_secret_and_point_at_the_kit(folder: Path):
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
-        (lambda f: (f / "kit" / "kit.json").unlink(), "is no start-up kit"),
-        (lambda f: (f / "kit" / "kit.json").write_text("[]"), "is no start-up kit"),
+        (lambda f: (f / "kit" / "kit.json").unlink(), "is not a start-up kit"),
+        (lambda f: (f / "kit" / "kit.json").write_text("[]"), "is not a start-up kit"),
         (lambda f: (f / "kit" / "kit.json").write_text(
             (f / "kit" / "kit.json").read_text().replace("north", "south")),
-         "the kit is of the site 'south', site.yaml of 'north'"),
+         "the kit is for the site 'south', but site.yaml is of 'north'"),
         (lambda f: (f / "kit" / "ca.crt").write_text("other"), "was changed after the consortium"),
         (lambda f: (f / "kit" / "kit.sig").unlink(), "was changed after the consortium"),
         (lambda f: (f / "kit" / "kit.json").write_text(
@@ -118,7 +118,7 @@ def test_a_kit_of_somebody_else_is_refused(folder: Path):
     policy = (folder / "policy.yaml").read_text()
     joined(folder, "other.key")
     (folder / "policy.yaml").write_text(policy)
-    with pytest.raises(ConfigError, match="somebody else's kit"):
+    with pytest.raises(ConfigError, match="this kit is somebody else's"):
         Node(folder).check()
 
 

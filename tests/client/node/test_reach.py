@@ -11,7 +11,6 @@ import pytest
 from client.node import reach
 from client.node.reach import UnreachableError, dial, greet, off
 from medformer.common.certificate import CertificateError
-from server.consortium import authority
 from tests.helpers.tls import answering, certified, proxying
 
 
@@ -23,9 +22,8 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "PATIENCE", 0.3)
+HASTY = 0.3
+"""Seconds that a test waits for a server that never answers."""
 
 
 def test_a_server_that_listens_is_reached():
@@ -34,7 +32,7 @@ def test_a_server_that_listens_is_reached():
         assert dial("localhost", port) == f"localhost:{port}"
 
 
-def test_each_way_not_to_be_reached_has_its_sentence(hasty: None):
+def test_each_way_not_to_be_reached_has_its_sentence():
     """Unknown name, closed port, a firewall that drops."""
     with socket.create_server(("127.0.0.1", 0)) as one:
         port = one.getsockname()[1]
@@ -52,7 +50,7 @@ def test_each_way_not_to_be_reached_has_its_sentence(hasty: None):
         with pytest.raises(
             UnreachableError, match=r"does not answer within .*through the firewall"
         ):
-            dial(*full.getsockname())
+            dial(*full.getsockname(), HASTY)
         for one in waiting:
             one.close()
 
@@ -82,38 +80,28 @@ def test_a_foreign_server_a_wrong_name_and_a_kit_without_certificate(tmp_path: P
         with pytest.raises(CertificateError, match=r"is for localhost, but 127\.0\.0\.1 was"):
             greet("127.0.0.1", port, ours / "ca.crt")
         (tmp_path / "ca.crt").write_text("nothing")
-        with pytest.raises(UnreachableError, match=r"is no certificate.*new kit"):
+        with pytest.raises(UnreachableError, match=r"is not a certificate.*new kit"):
             greet("localhost", port, tmp_path / "ca.crt")
 
 
 @pytest.mark.parametrize(
     ("days", "said"), [(-400, r"ended on .*--rotate server"), (40, r"set the clock \(NTP\)")]
 )
-def test_a_certificate_of_another_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, said: str
-):
-    """Expired, or not valid yet by this machine's clock."""
-    folder = certified(tmp_path / "t")
-
-    class Then(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> datetime:
-            return datetime.now(UTC) + timedelta(days=days)
-
-    monkeypatch.setattr(authority, "datetime", Then)
-    certified(folder)
+def test_a_certificate_of_another_time(tmp_path: Path, days: int, said: str):
+    """A certificate is refused that has expired, or is not valid yet by this machine's clock."""
+    folder = certified(tmp_path / "t", now=datetime.now(UTC) + timedelta(days=days))
     with answering(folder) as port, pytest.raises(CertificateError, match=said):
         greet("localhost", port, folder / "ca.crt")
 
 
-def test_what_speaks_no_tls_is_no_server_of_a_consortium(tmp_path: Path, hasty: None):
+def test_what_speaks_no_tls_is_no_server_of_a_consortium(tmp_path: Path):
     """Plain HTTP; a socket that says nothing."""
     folder = certified(tmp_path / "t")
     with answering(None) as port, pytest.raises(UnreachableError, match="does not speak HTTPS"):
         greet("localhost", port, folder / "ca.crt")
     late = pytest.raises(UnreachableError, match="does not answer over TLS within")
     with socket.create_server(("127.0.0.1", 0)) as silent, late:
-        greet("127.0.0.1", silent.getsockname()[1], folder / "ca.crt")
+        greet("127.0.0.1", silent.getsockname()[1], folder / "ca.crt", HASTY)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import ModuleType
 
 import grpc
@@ -109,7 +110,8 @@ def test_what_stays_so_is_given_up_in_the_end(
     superlink: SuperLink, monkeypatch: pytest.MonkeyPatch
 ):
     """A push that never succeeds must not keep the node from the next question."""
-    monkeypatch.setattr(supernode, "PATIENCE", 0.05)
+    hasty = partial(supernode.patient, 0.05)
+    monkeypatch.setattr(connection, "make_simple_http_retry_invoker", hasty)
     assert pulled(superlink, *[Response(PAGE, 500)] * 90) == "given up: 500"
     assert 0 < len(superlink.before["pull-messages"]) < 89
 
@@ -140,7 +142,8 @@ def test_the_health_page_tells_the_process_from_the_way_to_the_server(
         assert ask(address, 5, SUPERLINK) == "not serving"
         supernode.HEARD.now()
         assert ask(address, 5, SUPERLINK) == SERVING
-        monkeypatch.setattr(supernode, "HEARD_SECONDS", 0.0)
+        monkeypatch.setattr(supernode, "HEARD", supernode.Heard(seconds=0.0))
+        supernode.HEARD.now()
         assert ask(address, 5, SUPERLINK) == "not serving"
         assert ask(address, 5) == SERVING
     finally:

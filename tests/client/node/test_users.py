@@ -190,7 +190,7 @@ def test_a_layout_that_gives_the_node_something_does_not_start(
     loosen, gained = LOOSE[name]
     loosen(folder)
     assert main(["site", "up", str(folder)]) == 1
-    assert "sets it right" in capsys.readouterr().err
+    assert "repairs it" in capsys.readouterr().err
     assert main(["site", "node", str(folder), "--check"]) == 1
     kit = (folder / "kit" / "kit.json").read_bytes()
     assert gained in hostile(folder)

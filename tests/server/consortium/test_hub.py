@@ -76,10 +76,10 @@ def test_the_hub_has_one_app_and_says_when_there_is_none(signed: Path):
 
 def test_a_key_that_cannot_sign_is_named(signed: Path):
     """Missing, or a node's key."""
-    with pytest.raises(AuthorityError, match=r"missing\.key: is no key that can sign"):
+    with pytest.raises(AuthorityError, match=r"missing\.key: is not a key that can sign"):
         signer_of(signed / "missing.key")
     site_init(signed / "north", "north")
-    with pytest.raises(AuthorityError, match=r"node\.key: is no Ed25519 key"):
+    with pytest.raises(AuthorityError, match=r"node\.key: is not an Ed25519 key"):
         signer_of(signed / "north" / "node.key")
     with pytest.raises(AuthorityError, match=r"bundle\.key: cannot be written"):
         new_signer(signed / "bundle.key")

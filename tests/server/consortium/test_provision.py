@@ -138,5 +138,5 @@ def test_what_is_wrong_is_named_and_nothing_is_lost(folder: Path, harm, reason: 
 
 def test_a_consortium_is_not_begun_twice(folder: Path):
     """What was edited stays."""
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         init(folder, "other", ("localhost",))

@@ -163,7 +163,7 @@ HARMS: list[tuple[str, Harm, str, str]] = [
     ("a typing error in it", lambda f: edited(f / "policy.yaml", "objectives", "objectivs"),
      "policy", "Did you mean `objectives`"),
     ("a run beyond it", lambda f: edited(f / "policy.yaml", "_run: 3", "_run: 2"),
-     "policy", "epsilon 3 in site.yaml and 2 in policy.yaml.* privacy.epsilon: 2"),
+     "policy", "epsilon 3 in site.yaml, but only 2 in policy.yaml.* privacy.epsilon: 2"),
     ("no common objective", lambda f: edited(f / "policy.yaml", "supervised, inpainting",
                                              "contrastive") or
      edited(f / "site.yaml", "north\ndomain", "north\nobjectives: [supervised]\ndomain"),
@@ -172,7 +172,7 @@ HARMS: list[tuple[str, Harm, str, str]] = [
                                                          "unit: image"),
      "policy", "accept_unit_image: true"),
     ("all budget spent", lambda f: spent(f, 3),
-     "budget", r"3 runs so far; epsilon 0\.000 of 9 .* left .*Spent budget does not come back"),
+     "budget", r"3 runs so far; epsilon 0\.000 of 9 .* left .*Spent budget never comes back"),
     ("a budget that was raised", lambda f: spent(f, 1) or edited(
         f / "site.yaml", "_budget: 9", "_budget: 99"), "budget", "can be lowered, not raised"),
     ("another unit", lambda f: spent(f, 1) or edited(f / "site.yaml", "unit: patient",
@@ -186,11 +186,12 @@ HARMS: list[tuple[str, Harm, str, str]] = [
     ("a key for everybody", lambda f: (f / "node.key").chmod(0o640), "key", "chmod 600"),
     ("no key", lambda f: (f / "node.key").unlink(), "key", "is missing"),
     ("something that is no key", lambda f: (f / "node.key").write_text("x"), "key",
-     "is no key of a node"),
+     "is not a node's key"),
     ("another key", lambda f: init(f.parent / "o", "o") and shutil.copy(
-        f.parent / "o" / "node.key", f / "node.key"), "key", r"node\.pub: is missing, or not of"),
+        f.parent / "o" / "node.key", f / "node.key"), "key",
+     r"node\.pub: is missing, or belongs to another key"),
     ("another request", lambda f: edited(f / "request.json", "AAAA", "BBBB"), "key",
-     r"request\.json: is missing, or not of"),
+     r"request\.json: is missing, or belongs to another key"),
     ("an open folder", lambda f: f.chmod(0o750), "files", "others can enter it"),
     ("an open state folder", lambda f: (f / "state").mkdir(mode=0o755), "files",
      "state: others can enter it"),
@@ -201,12 +202,12 @@ HARMS: list[tuple[str, Harm, str, str]] = [
     ("a list of the withdrawn for everybody", lambda f: listed(f).chmod(0o646), "files",
      "gone.txt: others can write there"),
     ("a kit of another site", lambda f: edited(f / "kit/kit.json", "north", "south"),
-     "kit", "is of the site 'south', site.yaml of 'north'"),
+     "kit", "is for the site 'south', but site.yaml is of 'north'"),
     ("a changed kit", lambda f: edited(f / "kit/kit.json", "localhost", "evil"), "kit",
      "was changed after the consortium signed it"),
     ("no signer", lambda f: edited(f / "policy.yaml", "signer", "# signer"), "kit",
      "names no signer"),
-    ("half a kit", lambda f: (f / "kit/kit.json").unlink(), "kit", "is no start-up kit"),
+    ("half a kit", lambda f: (f / "kit/kit.json").unlink(), "kit", "is not a start-up kit"),
 ]  # fmt: skip
 
 
@@ -293,13 +294,13 @@ def test_what_changed_since_the_last_check_is_told(north: Path):
     """By name; the budget is what it was."""
     spent(north, 1)
     (first,) = [line for line in looked(north) if line.name == "records"]
-    assert first.text.startswith("6 noted")
+    assert first.text.startswith("6 recorded")
     draw(north.parent / "records" / "1.png", 99)
     edited(north.parent / "records" / "labels.csv", "4.png,0,p4,val", "4.png,1,p4,val")
     found = looked(north)
     (line,) = [line for line in found if line.name == "records"]
     assert line.state == "NOTE"
-    assert "2 changed (1.png; 4.png). The ledger goes on as before" in line.text
+    assert "2 changed (1.png; 4.png). The ledger is not affected" in line.text
     (budget,) = [line for line in found if line.name == "budget"]
     assert budget.text.startswith("1 runs so far; epsilon 6.000 of 9")
     (line,) = [line for line in looked(north) if line.name == "records"]
@@ -403,7 +404,7 @@ UP: list[tuple[str, Harm, str, str]] = [
     *[harm for harm in HARMS if harm[2] in ("kit", "key")],
     ("an open folder", lambda f: f.chmod(0o750), "files", "others can enter it"),
     ("a kit of another site", lambda f: edited(f / "site.yaml", "name: north\n", "name: south\n"),
-     "kit", "site.yaml of 'south'"),
+     "kit", "but site.yaml is of 'south'"),
     ("settings that others write", lambda f: (f / "policy.yaml").chmod(0o666), "files",
      "policy.yaml: others can write there"),
     ("a comma in the path", lambda f: f.rename(f.with_name("a,b")), "start", "has a comma"),

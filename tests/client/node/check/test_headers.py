@@ -64,7 +64,7 @@ def test_files_that_tell_of_nobody(tmp_path: Path):
     made = [header(i, PatientName=f"Anon^K{i}", PatientBirthDate="") for i in range(3)]
     assert said(site(tmp_path, made)) == [("OK", (
         "3 files hold none of the attributes of the Basic Application Level Confidentiality "
-        "Profile (PS3.15). UIDs were not judged"
+        "Profile (PS3.15). UIDs were not checked"
     ))]  # fmt: skip
 
 
@@ -141,7 +141,9 @@ def test_what_files_say_of_themselves(tmp_path: Path):
     found = [text for state, text in said(site(tmp_path, made)) if state == "NOTE"]
     assert len(found) == 3
     assert found[0] == "1 of 7 files say PatientIdentityRemoved NO"
-    assert found[1].startswith("1 of 7 files say PatientIdentityRemoved YES, and not how")
+    assert found[1].startswith(
+        "1 of 7 files say PatientIdentityRemoved YES, but not by which method"
+    )
     assert found[2].startswith("2 of 7 files are slices of heads")
 
 
@@ -165,7 +167,7 @@ def test_one_id_for_all_is_named(tmp_path: Path):
     """As a mistake where it stands for nobody; not where the table tells patients apart."""
     (line,) = said(site(tmp_path, with_ids(["ANONYMOUS"] * 9)), "patients")
     assert line[0] == "FIX"
-    assert "9 of 9 files have a PatientID that stands for nobody" in line[1]
+    assert "9 of 9 files have a placeholder as PatientID" in line[1]
     assert "privacy.n_public declares 64 units" in line[1]
     assert "ANONYMOUS" not in line[1]
     (line,) = said(site(tmp_path, with_ids(["K1"] * 9)), "patients")
