@@ -1,4 +1,4 @@
-"""From a run folder to the report's content: a pure function of the files in it."""
+"""The content of a report: a pure function of the files in a run folder."""
 
 import json
 import math
@@ -18,10 +18,11 @@ from server.run.metrics import RoundRow, read_metrics
 
 SCHEMA_VERSION = 1
 PICTURES = "pictures.json"
-"""What `server.report.pictures` drew, if it did."""
+"""List of the pictures that `server.report.pictures` drew; absent if it drew none."""
 VOLATILE = ["run_id", "generated_at", "ledger_hashes", "timing"]
 """Fields in which two runs with the same seed may differ."""
 PACKAGES = ("dp-accounting", "fedmedformer", "flwr", "numpy", "opacus", "safetensors", "torch")
+"""Packages whose versions the report lists."""
 PHASE_FIELDS = tuple(field.name for field in phase_fields())
 FACTS = (
     "rule",
@@ -34,7 +35,7 @@ FACTS = (
     "n_public",
     "n_labelled",
 )
-"""What only the site knows: null where it keeps them to itself."""
+"""Facts that only the site knows; null where the site keeps them to itself."""
 
 
 class ReportError(MedFormerError):
@@ -43,7 +44,7 @@ class ReportError(MedFormerError):
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run folder holds, as read."""
+    """Content of a run folder."""
 
     federation: Federation
     run: dict[str, Any]
@@ -55,65 +56,39 @@ class RunFiles:
     pictures: list[dict[str, Any]]
     baselines: list[dict[str, Any]]
     rounds: list[RoundRow]
-    """A row a trained round and site, the latest attempt; ordered by round, then site."""
+    """One row for each trained round and site, the latest attempt; ordered by round, then site."""
     pretraining_seconds: float | None
     shared_parameters: int | None
 
 
 def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any]:
-    """Everything the report says.
+    """Return everything that the report contains.
 
     Args:
         folder: A run folder with federation, run, receipts and summary.
-        simulation: Exact metrics and seeded noise; otherwise neither exists.
+        simulation: True for a simulation, whose metrics are exact and whose noise is seeded.
         generated_at: ISO time.
+    Returns:
+        The content of report.json (`server.report.schema`).
     Raises:
-        MedFormerError: A file is missing or damaged, or holds what its kind of run cannot.
+        MedFormerError: A file is missing or damaged, or holds something that only a simulation
+            may hold.
     """
     files = _load(folder)
     try:
         results = [{**row, "model": "federated-dp"} for row in files.summary["results"]]
         results += files.baselines
         training = [_training(row) for row in files.rounds]
+        # Exact values that left a site without a mechanism must not look like a usual report.
         if not simulation and (results or any(t["exact_loss"] is not None for t in training)):
             raise ReportError(
                 f"{folder}: holds exact losses or metrics, which exist in simulations only: "
                 "rebuild it as a simulation"
             )
         return {
-            "schema_version": SCHEMA_VERSION,
-            "generated_by": f"fedmedformer {version('fedmedformer')}",
-            "generated_at": generated_at,
-            "volatile": VOLATILE,
-            "name": files.federation.name,
-            "run_id": files.run["run_id"],
-            "source_hash": files.run["source_hash"],
-            "ledger_hashes": files.ledgers,
-            "packages": _packages(),
-            "seed": files.federation.seed,
-            "simulation": simulation,
-            "exact_simulation": simulation,
-            "noise_source": "seeded" if simulation else "secure",
-            "unit": _joined(files, "unit"),
-            "adjacency": _joined(files, "adjacency"),
-            "model": _model(files),
-            "rounds": files.summary["rounds"],
-            "schedule": [
-                {
-                    "name": p.name,
-                    "rounds": p.rounds,
-                    "sends": p.sends,
-                    "trains": p.trains,
-                    "objectives": dict(p.objectives),
-                }
-                for p in files.federation.schedule.phases
-            ],
-            "public_pretraining": (
-                files.federation.pretraining.model_dump(mode="json")
-                if files.federation.pretraining
-                else None
-            ),
-            "started_from": files.federation.started_from,
+            **_origin(files, generated_at),
+            **_guarantee(files, simulation),
+            **_model_and_schedule(files),
             "sites": [_site(site, files, simulation) for site in files.federation.sites],
             "results": results,
             "events": [_event(row) for row in files.summary["events"]],
@@ -157,6 +132,7 @@ def _load(folder: Path) -> RunFiles:
 
 
 def _read(folder: Path, name: str, default: Any = None) -> Any:
+    """Read NAME.json; a file without a default has to be there."""
     path = folder / f"{name}.json"
     if default is not None and not path.exists():
         return default
@@ -169,13 +145,61 @@ def _read(folder: Path, name: str, default: Any = None) -> Any:
         ) from error
 
 
+def _origin(files: RunFiles, generated_at: str) -> dict[str, Any]:
+    """Name the run, the code and the packages."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "generated_by": f"fedmedformer {version('fedmedformer')}",
+        "generated_at": generated_at,
+        "volatile": VOLATILE,
+        "name": files.federation.name,
+        "run_id": files.run["run_id"],
+        "source_hash": files.run["source_hash"],
+        "ledger_hashes": files.ledgers,
+        "packages": _packages(),
+        "seed": files.federation.seed,
+    }
+
+
+def _guarantee(files: RunFiles, simulation: bool) -> dict[str, Any]:
+    """Say whose presence is hidden, and whether the noise is secret."""
+    return {
+        "simulation": simulation,
+        "exact_simulation": simulation,
+        "noise_source": "seeded" if simulation else "secure",
+        "unit": _joined(files, "unit"),
+        "adjacency": _joined(files, "adjacency"),
+    }
+
+
+def _model_and_schedule(files: RunFiles) -> dict[str, Any]:
+    federation = files.federation
+    public = federation.pretraining
+    return {
+        "model": _model(files),
+        "rounds": files.summary["rounds"],
+        "schedule": [
+            {
+                "name": p.name,
+                "rounds": p.rounds,
+                "sends": p.sends,
+                "trains": p.trains,
+                "objectives": dict(p.objectives),
+            }
+            for p in federation.schedule.phases
+        ],
+        "public_pretraining": public.model_dump(mode="json") if public else None,
+        "started_from": federation.started_from,
+    }
+
+
 def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]:
     receipt = files.receipts.get(site.name)
     phases = receipt["phases"] if receipt else []
     trained = [p for p in phases if p["rounds"]]  # all but the count of the classes
-    known = files.facts.get(site.name, {})
-    hidden = list(files.release.get("not_covered", []))
-    hidden += files.release.get("simulation_not_covered", []) if simulation else []
+    facts = files.facts.get(site.name, {})
+    not_covered = list(files.release.get("not_covered", []))
+    not_covered += files.release.get("simulation_not_covered", []) if simulation else []
     return {
         "name": site.name,
         "modality": site.domain.modality,
@@ -187,7 +211,8 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
         "refusal": files.summary["excluded"].get(site.name),
         "epsilon": receipt["epsilon"] if receipt else 0.0,
         "delta": receipt["delta"] if receipt else 0.0,
-        **{name: known.get(name) for name in FACTS},
+        **{name: facts.get(name) for name in FACTS},
+        # Of several phases the least noise and the largest rate and norm: the weakest protection.
         "noise_multiplier": min((p["noise_multiplier"] for p in trained), default=None),
         "sample_rate": max((p["sample_rate"] for p in trained), default=None),
         "steps": sum(p["steps"] for p in phases),
@@ -202,27 +227,29 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
             for item in files.release.get("items", [])
             if simulation or not item["simulation_only"]
         ],
-        "not_covered": hidden,
+        "not_covered": not_covered,
     }
 
 
 def _work(name: str, phases: list[dict[str, Any]], files: RunFiles) -> dict[str, int]:
-    """Rounds and steps that the site really trained, as far as the coordinator saw them.
+    """Count the rounds and steps that a site trained, as far as the coordinator knows.
 
     A lost attempt and an update that the server refused took their steps all the same.
     """
     per_round = {p["name"]: p["steps_per_round"] for p in phases}
-    mine = {r["round"]: 1 + r["attempt"] for r in files.rounds if r["site"] == name}
+    attempts_of = {r["round"]: 1 + r["attempt"] for r in files.rounds if r["site"] == name}
     for event in files.summary["events"]:
         if event["site"] == name and _event(event)["kind"] == "refused-update":
-            mine.setdefault(event["round"], 1)
+            attempts_of.setdefault(event["round"], 1)
     phase_of = files.federation.schedule.phase_of
-    counted = sum(p["steps"] for p in phases if not p["rounds"]) if mine else 0
+    # The count of the classes is a step without a round, taken before the site's first round.
+    steps = sum(p["steps"] for p in phases if not p["rounds"]) if attempts_of else 0
+    for round_, attempts in attempts_of.items():
+        steps += per_round[phase_of(round_).name] * attempts
     return {
-        "rounds_trained": len(mine),
-        "rounds_repeated": sum(attempts - 1 for attempts in mine.values()),
-        "steps_trained": counted
-        + sum(per_round[phase_of(round_).name] * attempts for round_, attempts in mine.items()),
+        "rounds_trained": len(attempts_of),
+        "rounds_repeated": sum(attempts - 1 for attempts in attempts_of.values()),
+        "steps_trained": steps,
     }
 
 
@@ -233,18 +260,19 @@ def _training(row: RoundRow) -> dict[str, Any]:
         "phase": row["phase"],
         "site": row["site"],
         "attempt": row["attempt"],
+        # A training that diverged has a loss that JSON cannot hold.
         "exact_loss": loss if loss is not None and math.isfinite(loss) else None,
     }
 
 
 def _event(row: dict[str, Any]) -> dict[str, Any]:
-    """A refusal or refused update; what the log calls `event` is its kind."""
+    """Return an event under the names of the report: metrics.jsonl calls the kind `event`."""
     kind = row["kind"] if "kind" in row else row["event"]
     return {"round": row["round"], "site": row["site"], "kind": kind, "text": row["text"]}
 
 
 def _joined(files: RunFiles, field: str) -> str:
-    """The one value that all receipts hold, or all of them."""
+    """Return the value of a field that all receipts hold; all values if they differ."""
     return ", ".join(sorted({receipt[field] for receipt in files.receipts.values()}))
 
 
@@ -256,7 +284,7 @@ def _model(files: RunFiles) -> dict[str, Any]:
 
 
 def _shared_parameters(checkpoint: Path) -> int | None:
-    """Numbers in the shared tensors of round 0, read from the checkpoint's header."""
+    """Count the values of the shared tensors of round 0; only the checkpoint's header is read."""
     if not checkpoint.exists():
         return None
     with safe_open(checkpoint, framework="np") as file:
@@ -270,11 +298,11 @@ def _seconds(rounds: list[RoundRow]) -> list[float]:
 
 
 def _packages() -> dict[str, str]:
-    """Versions that are installed where the report is made."""
-    found = {"python": platform.python_version()}
+    """Return the versions that are installed where the report is made."""
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
-        except PackageNotFoundError:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # a coordinator needs neither torch nor opacus
             continue
-    return found
+    return versions

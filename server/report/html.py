@@ -21,19 +21,20 @@ TABLES = (
     ("Test Dice overlap", "dice", True),
     ("Test accuracy of pixels", "accuracy", True),
 )
-"""Title, metric, and whether it is of dense tasks, whose values do not compare with the others'."""
+"""Title, metric, and True for dense tasks, whose values do not compare with those of others."""
 
 Row = dict[str, Any]
 
 
 def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
-    """Self-contained HTML without scripts.
+    """Return the report as one HTML page, which loads nothing and runs no script.
+
+    Every value is escaped, because sites write some of them. Plots are inline SVG. Epsilons and
+    deltas are rounded up, so that no shown guarantee is stronger than the computed one.
 
     Args:
-        images: PNG files by name: of those that the report lists, the ones to show.
-
-    Every value is escaped; plots are inline SVG; epsilons and deltas are rounded up, so that no
-    shown guarantee is stronger than the computed one.
+        report: The content of report.json.
+        images: File name -> PNG, for the pictures that are to be shown.
     """
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -64,7 +65,7 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
 
 
 def _plots(report: dict[str, Any], columns: Sequence[str]) -> dict[str, str]:
-    """SVG by name; empty where there is nothing to draw."""
+    """Draw the plots: name -> SVG, empty where there is nothing to draw."""
     exact = any(row["exact_loss"] is not None for row in report["training"])
     return {
         "epsilon": plots.epsilon_by_round(report),
@@ -76,15 +77,15 @@ def _plots(report: dict[str, Any], columns: Sequence[str]) -> dict[str, str]:
 
 
 def _factor(sites: Iterable[Row]) -> str:
-    """The largest e^epsilon of the run, in words that a reader can take in."""
+    """Return the largest e^epsilon of the run, with few digits."""
     largest = math.exp(min(50.0, max((s["epsilon"] for s in sites), default=0.0)))
     return f"{largest:.1f}" if largest < 100 else f"{largest:,.0f}"
 
 
 def _bar(site: Row) -> Row:
-    """Shares of the lifetime budget in per cent: earlier runs, this run; and what is left.
+    """Return the shares of the lifetime budget, for a bar: earlier runs and this run, in per cent.
 
-    A Renyi filter is filled by all runs together: no share of its own for this run.
+    Under a Renyi filter all runs fill the budget together, so this run has no share of its own.
     """
     if site["rule"] == "rdp":
         used = percent_up(site["budget_used"], 0)
@@ -100,7 +101,7 @@ def _bar(site: Row) -> Row:
 
 
 def _grouped(sites: Iterable[Row], part: Callable[[Row], Any]) -> list[tuple[list[str], Any]]:
-    """Names of sites with an equal part together, in the order of the sites."""
+    """Group the sites with an equal part, so that a table says it once; the order is kept."""
     groups: list[tuple[list[str], Any]] = []
     for site in sites:
         value = part(site)
@@ -114,13 +115,13 @@ def _grouped(sites: Iterable[Row], part: Callable[[Row], Any]) -> list[tuple[lis
 
 
 def _tables(report: Row, columns: Sequence[str]) -> list[tuple[str, Row]]:
-    """Title and content of those that have a row."""
+    """Return title and content of the tables that have a row."""
     every = [(title, _table(report, metric, dense, columns)) for title, metric, dense in TABLES]
     return [(title, table) for title, table in every if table["rows"]]
 
 
 def _table(report: Row, metric: str, dense: bool, columns: Sequence[str]) -> Row:
-    """A row a site and task, and the mean of each column over the rows that have a value."""
+    """Return one row per site and task, and the mean of each column over its values."""
     outlines = {(r["site"], r["task"]) for r in report["results"] if r["metric"] == "dice"}
     rows = [
         r for r in plots.scores(report, metric) if ((r["site"], r["task"]) in outlines) == dense

@@ -1,4 +1,4 @@
-"""How delta is written in the report; epsilon: `medformer.common.rounding`."""
+"""Numbers as the report shows them; `medformer.common.rounding` rounds epsilons."""
 
 from decimal import ROUND_CEILING, Decimal
 
@@ -10,14 +10,24 @@ from server.protocol.receipt import Column
 
 
 def cell(value: str | float, column: Column) -> str:
-    """Return a field of a receipt's phase as its column shows it."""
+    """Return a field of a receipt's phase as its column shows it.
+
+    Args:
+        value: The field's value.
+        column: Its format.
+    """
     if isinstance(value, str):
         return value
     return rounded_down(value) if column.format == "down" else format(value, column.format)
 
 
 def scientific(value: float) -> Markup:
-    """Two significant digits, never less than the value: 0.00001 -> 1 x 10^-5, as HTML."""
+    """Return a delta as HTML with two significant digits: 0.00001 -> 1 x 10^-5.
+
+    Args:
+        value: A number >= 0. It is rounded up, so that no shown guarantee is stronger than the
+            computed one.
+    """
     if value == 0:
         return Markup("0")
     exact = Decimal(repr(value))

@@ -1,7 +1,7 @@
-"""Pictures of what the final shared model sees, for the report.
+"""Pictures for the report that show how the final shared model works.
 
-The server draws them from what it has: the shared tensors, which carry the noise that the sites'
-ledgers paid for, and phantom images that it makes itself. No record is read, so they cost nothing.
+The server draws them from the shared tensors, which carry the noise that the sites' ledgers paid
+for, and from phantom images, which a program makes. No record is read, so they cost no epsilon.
 This module loads torch: it runs in a helper process, never in the coordinator.
 
 Letters: B images, C channels, H and W pixels.
@@ -29,35 +29,38 @@ from server.run.federation import Federation, load_federation
 from server.run.journal import CHECKPOINTS
 
 IMAGES = 3
-"""Images of each kind."""
-SIDE = 120
-"""Least pixels a side of a shown image."""
+"""Number of images of each kind."""
+MIN_SIDE = 120
+"""Minimum side of a shown image in pixels."""
 GAP = 6
-"""White pixels between images."""
+"""Width of the white space between images in pixels."""
 SEED = 2_000_003
-"""Away from the seeds of the pre-training, so that the model has not seen these images."""
+"""Offset of the seed: the pre-training has not seen these images."""
 
 Colours = npt.NDArray[np.float64]
-"""(H, W, 3), 0 to 1."""
+"""A colour image (H, W, 3), values from 0 to 1."""
 
 ATTENTION = (
-    "Above: three {kind} images. Below: where the encoder's mean token comes from, by attention "
-    "rollout (Abnar and Zuidema 2020); yellow most, black least, each image by itself."
+    "Above: three {kind} images. Below: the parts of each image that contribute to the encoder's "
+    "mean token, by attention rollout (Abnar and Zuidema 2020): yellow the most, black the least."
 )
 INPAINTING = (
-    "Three {kind} images, a row each: the image; what the model was shown, {hidden} % hidden; "
-    "the same with what the model fills in."
+    "Three {kind} images, one in each row. From left to right: the image; the input of the model, "
+    "with {hidden} % hidden; the image as the model completes it."
 )
 
 
 def draw_pictures(folder: Path) -> list[dict[str, str]]:
     """Draw pictures of a run's final model into its folder: pictures/*.png, then pictures.json.
 
-    One of the attention, and one of the inpainting where any phase or the public pre-training
-    trained it, for each kind of phantom that the model has a stem, modality and anatomy for.
+    For each kind of phantom that the model has a stem, modality and anatomy for, there is a picture
+    of the attention, and one of inpainting if a phase or the public pre-training trained it.
 
+    Args:
+        folder: The run folder.
     Returns:
-        {file, title, caption} of each; empty before the first checkpoint.
+        {file, title, caption} of each picture; empty before the first checkpoint.
+    Source: Abnar and Zuidema 2020, arXiv:2005.00928, for attention rollout.
     """
     federation = load_federation(folder / "federation.json")
     state = load_state(folder / CHECKPOINTS)
@@ -77,7 +80,7 @@ def draw_pictures(folder: Path) -> list[dict[str, str]]:
 
 
 def _pictures(model: Medformer, federation: Federation) -> Iterator[tuple[str, str, str, Colours]]:
-    """Name, title, caption and pixels of every picture."""
+    """Yield name, title, caption and pixels of every picture."""
     inpaints = _trains_inpainting(federation)
     for kind in phantoms.KINDS.values():
         domain = _domain(model, federation, kind)
@@ -111,8 +114,8 @@ def _trains_inpainting(federation: Federation) -> bool:
 
 
 def _domain(model: Medformer, federation: Federation, kind: phantoms.PhantomKind) -> Domain | None:
-    """These phantoms as a domain of the model, of the size of a site's images; None if no site has
-    such images."""
+    """Return the domain under which the model sees these phantoms, with the size of a site's
+    images; None if no site has images of this kind."""
     config = federation.model
     sizes = [s.domain.size for s in federation.sites if s.domain.modality == kind.modality]
     known = kind.modality in config.modalities and kind.anatomy in config.anatomies
@@ -128,7 +131,7 @@ def _domain(model: Medformer, federation: Federation, kind: phantoms.PhantomKind
 
 
 def _phantoms(kind: phantoms.PhantomKind, domain: Domain, seed: int) -> Tensor:
-    """(B, C, H, W) uint8, each of another class where there are enough."""
+    """Generate `IMAGES` phantoms (B, C, H, W) uint8, of different classes if there are enough."""
     size = min(domain.size or 28, 128)  # no more tokens than a window at the coarsest patch
     images, labels = phantoms.generate(kind.name, 32, seed=SEED + seed, size=size)
     order = np.argsort(labels, kind="stable")
@@ -138,7 +141,7 @@ def _phantoms(kind: phantoms.PhantomKind, domain: Domain, seed: int) -> Tensor:
 
 
 def _attention(images: Tensor, maps: Tensor) -> Colours:
-    """Images above, images under their heat maps below."""
+    """Arrange images above, and the same images under their heat maps below."""
     from matplotlib import colormaps
 
     shown = _colours(images.float() / 255)
@@ -152,7 +155,7 @@ def _attention(images: Tensor, maps: Tensor) -> Colours:
 
 
 def _inpainting(images: Tensor, seen: Tensor, filled: Tensor) -> Colours:
-    """A row an image: original, masked, filled in."""
+    """Arrange one row per image: original, masked, completed."""
     pixels = images.float()
     dims = (1, 2, 3)
     mean, scale = pixels.mean(dims, keepdim=True), pixels.std(dims, correction=0, keepdim=True)
@@ -163,8 +166,8 @@ def _inpainting(images: Tensor, seen: Tensor, filled: Tensor) -> Colours:
 
 
 def _colours(images: Tensor) -> list[Colours]:
-    """(B, C, H, W) in 0 to 1 -> colour images at a size to look at."""
-    factor = max(1, -(-SIDE // images.shape[-1]))
+    """Turn images (B, C, H, W), 0 to 1, into colour images that are large enough to look at."""
+    factor = max(1, -(-MIN_SIDE // images.shape[-1]))
     large = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).double()
     return [
         image.repeat_interleave(factor, 0).repeat_interleave(factor, 1).numpy() for image in large
@@ -172,7 +175,7 @@ def _colours(images: Tensor) -> list[Colours]:
 
 
 def _tiles(rows: list[list[Colours]]) -> Colours:
-    """Images in rows, white between them."""
+    """Put rows of images on one sheet, with white space between them."""
     height, width = rows[0][0].shape[:2]
     sheet = np.ones((len(rows) * (height + GAP) - GAP, len(rows[0]) * (width + GAP) - GAP, 3))
     for i, row in enumerate(rows):
@@ -183,7 +186,7 @@ def _tiles(rows: list[list[Colours]]) -> Colours:
 
 
 def _png(picture: Colours) -> bytes:
-    """The same bytes for the same picture."""
+    """Encode a picture; equal pictures have equal bytes, because no date is written."""
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()

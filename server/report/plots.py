@@ -12,14 +12,20 @@ from medformer.common.rounding import rounded_up
 MODELS = ("federated-dp", "local-dp", "local-plain", "federated-plain", "centralised-plain")
 MARKERS = "osD^vP*X"
 WIDTH = 9.6
-"""Inches; the page scales it."""
+"""Width of a plot in inches; the page scales it."""
 LEGEND_ROW = 0.21
-"""Inches."""
+"""Height of a row of the legend in inches."""
 Report = dict[str, Any]
 
 
 def epsilon_by_round(report: Report) -> str:
-    """Running epsilon of each site, and the guarantee as a dashed line."""
+    """Draw the running epsilon of each site, and the guarantee as a dashed line.
+
+    Args:
+        report: The content of report.json.
+    Returns:
+        SVG.
+    """
     equal: dict[tuple[Any, ...], list[str]] = {}
     for site in report["sites"]:  # equal plans draw one line
         if site["participated"]:
@@ -48,7 +54,13 @@ def epsilon_by_round(report: Report) -> str:
 
 
 def privacy_curve(report: Report) -> str:
-    """Epsilon of each site's run at every delta; empty where no receipt holds the curve."""
+    """Draw the epsilon of each site's run at every delta.
+
+    Args:
+        report: The content of report.json.
+    Returns:
+        SVG; empty if no receipt holds a curve.
+    """
     equal: dict[tuple[Any, ...], list[str]] = {}
     for site in report["sites"]:  # equal plans draw one line
         if points := tuple((delta, value) for delta, value in site["curve"]):
@@ -74,11 +86,16 @@ SCORES = {
     "auc": ("AUC", "test AUC (0.5: guessing; 1: perfect)"),
     "dice": ("Dice overlap", "test Dice overlap (0: nowhere right; 1: every pixel)"),
 }
-"""Metric -> its name, and what its axis says."""
+"""Metric -> its name, and the label of its axis."""
 
 
 def scores(report: Report, metric: str) -> list[Report]:
-    """Test results of one metric that have a value."""
+    """Return the test results of one metric that have a value.
+
+    Args:
+        report: The content of report.json.
+        metric: `auc`, `accuracy` or `dice`.
+    """
     return [
         r
         for r in report["results"]
@@ -87,14 +104,26 @@ def scores(report: Report, metric: str) -> list[Report]:
 
 
 def places(report: Report, rows: Sequence[Report]) -> list[tuple[str, str]]:
-    """Site and task of `rows`, each once: sites in the report's order, tasks as they come."""
+    """Return each (site, task) of some results once.
+
+    Args:
+        report: The content of report.json, whose order of sites is kept.
+        rows: Results.
+    """
     order = [site["name"] for site in report["sites"]]
     found = dict.fromkeys((r["site"], r["task"]) for r in rows if r["site"] in order)
     return sorted(found, key=lambda place: order.index(place[0]))
 
 
 def scores_by_task(report: Report, metric: str) -> str:
-    """A metric of every model, site and task; empty where no task has it."""
+    """Draw one metric of every model, site and task.
+
+    Args:
+        report: The content of report.json.
+        metric: `auc` or `dice`.
+    Returns:
+        SVG; empty if no task has the metric.
+    """
     rows = scores(report, metric)
     if not rows:
         return ""
@@ -125,7 +154,13 @@ def scores_by_task(report: Report, metric: str) -> str:
 
 
 def losses(report: Report) -> str:
-    """Exact training loss of each site by round."""
+    """Draw the exact training loss of each site by round.
+
+    Args:
+        report: The content of report.json, of a simulation.
+    Returns:
+        SVG.
+    """
     rows = [r for r in report["training"] if r["exact_loss"] is not None]
     names = _in_order(report, rows)
     with _plot(2.8, names) as (figure, axes):
@@ -146,7 +181,7 @@ def losses(report: Report) -> str:
 
 @contextmanager
 def _plot(height: float, labels: Sequence[str]) -> Iterator[tuple[Any, Any]]:
-    """A figure whose axes are `height` inches tall, with room for the legend below them."""
+    """Open a figure whose axes are `height` inches tall, with room for the legend below them."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -159,13 +194,13 @@ def _plot(height: float, labels: Sequence[str]) -> Iterator[tuple[Any, Any]]:
 
 
 def _columns(labels: Sequence[str]) -> int:
-    """Columns of a legend that fit the width."""
+    """Return how many columns of a legend fit the width."""
     longest = max((len(label) for label in labels), default=1)
     return max(1, min(5, 118 // (longest + 6)))
 
 
 def _look(i: int) -> dict[str, Any]:
-    """Colour, marker and dash of the i-th line: 32 different ones."""
+    """Return colour, marker and dash of the i-th line; 32 lines differ."""
     return {
         "color": COLOURS[i % 8],
         "marker": MARKERS[(i + i // 8) % 8],
@@ -174,18 +209,18 @@ def _look(i: int) -> dict[str, Any]:
 
 
 def _in_order(report: Report, rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Sites that have a row, in the order of the report."""
+    """Return the sites that have a row, in the order of the report."""
     having = {row["site"] for row in rows}
     return [site["name"] for site in report["sites"] if site["name"] in having]
 
 
 def _short(name: str) -> str:
-    """At most 32 letters; the middle of a long name is left out, the table has it whole."""
+    """Shorten a name to 32 letters by leaving out its middle; the table shows all of it."""
     return name if len(name) <= 32 else f"{name[:18]}…{name[-13:]}"
 
 
 def _apart(values: Sequence[float], gap: float) -> list[float]:
-    """Heights of labels, moved down where two would overlap."""
+    """Return the heights of labels, moved down where two would overlap."""
     placed: dict[int, float] = {}
     last = float("inf")
     for i in sorted(range(len(values)), key=lambda i: -values[i]):
@@ -194,7 +229,7 @@ def _apart(values: Sequence[float], gap: float) -> list[float]:
 
 
 def _mark_phases(axes: Any, schedule: Sequence[dict[str, Any]]) -> None:
-    """Thin lines between phases, and their names above the plot, on two levels if narrow."""
+    """Draw lines between phases and write their names above the plot, on two levels if narrow."""
     total = sum(phase["rounds"] for phase in schedule)
     axes.set_xlim(0.5, total + 0.5)
     narrow = any(len(p["name"]) > 110 * p["rounds"] / total for p in schedule)
@@ -211,7 +246,7 @@ def _mark_phases(axes: Any, schedule: Sequence[dict[str, Any]]) -> None:
 
 
 def _svg(figure: Any, name: str, label: str) -> str:
-    """Inline SVG with the legend below."""
+    """Return the figure as inline SVG, with the legend below it."""
     labels = figure.axes[0].get_legend_handles_labels()[1]
     figure.legend(loc="outside lower center", ncols=_columns(labels))
     return inline(figure, name, label)

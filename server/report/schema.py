@@ -1,4 +1,4 @@
-"""JSON Schema (draft 2020-12) of report.json: what each number is, in which unit."""
+"""JSON Schema (draft 2020-12) of report.json, with the meaning and the unit of each number."""
 
 import json
 from typing import Any
@@ -55,8 +55,10 @@ PHASE = _object({field.name: _phase_kind(field) for field in phase_fields()})
 RELEASED = _object(
     {
         "name": _text("Message and field."),
-        "mechanism": _text("What makes it safe to send, or `none`."),
-        "covered": _truth("The ledger's epsilon covers it, or nothing private is in it."),
+        "mechanism": _text("The mechanism that makes it safe to send, or `none`."),
+        "covered": _truth(
+            "True if the ledger's epsilon covers it, or if it holds nothing private."
+        ),
     }
 )
 
@@ -85,8 +87,8 @@ SITE = _object(
         "channels": _count("Channels of an image."),
         "domain": _text("Public domain id."),
         "weight": _number("Publicly declared weight in the average; no unit.", minimum=0),
-        "participated": _truth("Whether the site admitted the run."),
-        "refusal": _maybe(_text("Why the site did not take part.")),
+        "participated": _truth("True if the site admitted the run."),
+        "refusal": _maybe(_text("The reason why the site did not take part.")),
         "epsilon": _number(
             "The guarantee: epsilon of every admitted step of this run, spare rounds included; "
             "0 if nothing was admitted.",
@@ -100,13 +102,17 @@ SITE = _object(
             "order; null: kept at the site.",
         },
         "epsilon_budget": _maybe(
-            _number("Most that all runs may cost; null: kept at the site.", exclusiveMinimum=0)
+            _number(
+                "Maximum epsilon of all runs together; null: kept at the site.", exclusiveMinimum=0
+            )
         ),
-        "delta_budget": _maybe(_number("Same for delta; null: kept at the site.", minimum=0)),
+        "delta_budget": _maybe(
+            _number("Maximum delta of all runs together; null: kept at the site.", minimum=0)
+        ),
         "epsilon_lifetime": _maybe(
             _number(
-                "Epsilon of all runs admitted so far, under rdp the budget; null: kept at the "
-                "site.",
+                "Epsilon of all runs admitted so far; under rdp it is the budget; null: kept at "
+                "the site.",
                 minimum=0,
             )
         ),
@@ -115,47 +121,54 @@ SITE = _object(
         ),
         "budget_used": _maybe(
             _number(
-                "Part of the lifetime budget that no later run can have; null: kept at the site.",
+                "Fraction of the lifetime budget that no later run can use; null: kept at the "
+                "site.",
                 minimum=0,
                 maximum=1,
             )
         ),
-        "delta_warning": _maybe(_text("Delta is large for the declared number of units.")),
+        "delta_warning": _maybe(
+            _text("Warning that delta is large for the declared number of units.")
+        ),
         "n_public": _maybe(_count("Declared number of units; null: kept at the site.")),
         "n_labelled": _maybe(
             _count(
-                "Declared number of units with a label, from which phases that learn from labels "
-                "alone draw; null: all, or kept at the site."
+                "Declared number of units with a label; phases that learn from labels alone sample "
+                "from them; null: all units have one, or kept at the site."
             )
         ),
         "noise_multiplier": _maybe(
             {
                 **PHASE["properties"]["noise_multiplier"],
-                "description": "Smallest of the training phases.",
+                "description": "Minimum over the training phases.",
             }
         ),
         "sample_rate": _maybe(
             {
                 **PHASE["properties"]["sample_rate"],
-                "description": "Largest of the training phases.",
+                "description": "Maximum over the training phases.",
             }
         ),
         "max_grad_norm": _maybe(
             {
                 **PHASE["properties"]["max_grad_norm"],
-                "description": "Largest of the training phases.",
+                "description": "Maximum over the training phases.",
             }
         ),
         "steps": _count("Admitted DP steps, spare rounds included."),
-        "steps_trained": _count("DP steps really taken, repeated rounds included."),
+        "steps_trained": _count("DP steps that were taken, repeated rounds included."),
         "rounds_trained": _count("Different rounds that were trained."),
         "rounds_repeated": _count("Attempts after the first, paid from the spare rounds."),
         "accountant": _maybe(_text("Method that computed epsilon, with its version.")),
         "phases": _list(PHASE, "Every admitted step."),
         "progress": _list(PROGRESS, "Progress of the plan, not a guarantee."),
         "curve": _list(CURVE, "Privacy curve of this run: every pair is guaranteed, all at once."),
-        "released": _list(RELEASED, "All that may leave the site; empty: the site declared none."),
-        "not_covered": _list(_text("A gap."), "What no guarantee in this report covers."),
+        "released": _list(
+            RELEASED, "Everything that may leave the site; empty: the site declared none."
+        ),
+        "not_covered": _list(
+            _text("A gap."), "Everything that no guarantee in this report covers."
+        ),
     }
 )
 
@@ -165,12 +178,12 @@ RESULT = _object(
         "task": _text("Supervised task."),
         "metric": {
             "enum": ["auc", "accuracy", "dice"],
-            "description": "Between 0 and 1. A dense task has `dice`, the mean overlap of its "
-            "classes but the first, and the accuracy of its pixels.",
+            "description": "A value between 0 and 1. A dense task has `dice`, the mean overlap of "
+            "all its classes but the first, and the accuracy of its pixels.",
         },
         "split": {"enum": ["val", "test"]},
         "value": _maybe(_number("Null if undefined.", minimum=0, maximum=1)),
-        "model": _text("federated-dp: this run. Others are baselines."),
+        "model": _text("`federated-dp` is this run; the others are baselines."),
     }
 )
 
@@ -188,11 +201,11 @@ SCHEDULED = _object(
         "rounds": _count("Planned rounds, spares not counted."),
         "sends": {
             "type": "boolean",
-            "description": "False: each site trained for itself, and sent nothing.",
+            "description": "False: each site trained alone and sent nothing.",
         },
         "trains": {
             "enum": ["all", "heads"],
-            "description": "Everything, or what answers questions.",
+            "description": "All layers, or only the answering layers (heads, concepts).",
         },
         "objectives": {"type": "object", "additionalProperties": _number("Weight of a loss.")},
     }
@@ -201,7 +214,7 @@ SCHEDULED = _object(
 EVENT = _object(
     {
         "round": _count("0: before the first round."),
-        "site": _text("Site; empty where the server itself is meant."),
+        "site": _text("Site; empty for an event of the server itself."),
         "kind": {"enum": ["refusal", "refused-update", "absent", "joined", "checkpoint-damaged"]},
         "text": _text("Reason."),
     }
@@ -219,16 +232,18 @@ TRAINING = _object(
 
 PICTURE = _object(
     {
-        "file": _text("PNG in the folder `pictures` beside the report."),
-        "title": _text("What it shows."),
-        "caption": _text("How to read it."),
+        "file": _text("Name of a PNG file in the folder `pictures` beside the report."),
+        "title": _text("Its title."),
+        "caption": _text("An explanation of the picture."),
     }
 )
 
 TIMING = _object(
     {
-        "round_seconds": _list(_number("Seconds.", minimum=0), "Each trained round, in order."),
-        "pretraining_seconds": _maybe(_number("Public pre-training.", minimum=0)),
+        "round_seconds": _list(
+            _number("Seconds.", minimum=0), "Duration of each trained round, in order."
+        ),
+        "pretraining_seconds": _maybe(_number("Seconds of the public pre-training.", minimum=0)),
     }
 )
 
@@ -242,29 +257,29 @@ SCHEMA: Kind = {
             "generated_at": _text("ISO 8601, UTC."),
             "volatile": _list(_text("Field."), "Fields that differ between equal runs."),
             "name": _text("Name of the run's scenario or consortium."),
-            "run_id": _text("Identifies the run at the sites' ledgers."),
+            "run_id": _text("Id of the run in the sites' ledgers."),
             "source_hash": _text("SHA-256 of the Python sources that trained."),
             "ledger_hashes": {
                 "type": "object",
                 "additionalProperties": {"type": "string"},
-                "description": "Site: newest row of its ledger that the server was told of.",
+                "description": "Site: hash of the newest row of its ledger that it reported.",
             },
             "packages": {
                 "type": "object",
                 "additionalProperties": {"type": "string"},
-                "description": "Versions installed where the report was made.",
+                "description": "Versions of the packages that made the report.",
             },
             "seed": _count("Seed of the run."),
-            "simulation": _truth("Hospitals were simulated on one machine."),
+            "simulation": _truth("True if the hospitals were simulated on one machine."),
             "exact_simulation": _truth(
-                "Results and losses are exact: neither noised nor covered by any epsilon."
+                "True if results and losses are exact: without noise, and covered by no epsilon."
             ),
             "noise_source": {
                 "enum": ["seeded", "secure"],
-                "description": "seeded: whoever has the seed can remove the noise.",
+                "description": "`seeded`: anyone who has the seed can remove the noise.",
             },
-            "unit": _text("Whose presence is hidden: one of these."),
-            "adjacency": _text("How two neighbouring data sets differ."),
+            "unit": _text("Unit of privacy: the presence of one of these is hidden."),
+            "adjacency": _text("Difference between two neighbouring data sets."),
             "model": MODEL,
             "rounds": _count("Trained rounds."),
             "schedule": _list(SCHEDULED, "Phases in the order of training."),
@@ -272,15 +287,16 @@ SCHEMA: Kind = {
                 "type": ["object", "null"],
                 "description": "Training on public images before round 1; costs no epsilon.",
             },
-            "started_from": _text("Model that the run started from, with its promise; or empty."),
-            "sites": _list(SITE, "Every site of the run, those that refused too."),
+            "started_from": _text("Model that the run started from, with its guarantee; or empty."),
+            "sites": _list(SITE, "Every site of the run, including those that refused."),
             "results": _list(RESULT, "Metrics of this run and of its baselines."),
             "events": _list(
                 EVENT, "Refusals, refused updates, absences, late joins, damaged checkpoints."
             ),
-            "training": _list(TRAINING, "One row a round and site."),
+            "training": _list(TRAINING, "One row per round and site."),
             "pictures": _list(
-                PICTURE, "Of the final shared model, on phantom images; they show no record."
+                PICTURE,
+                "Pictures of the final shared model on phantom images; they show no record.",
             ),
             "timing": TIMING,
         }
@@ -289,5 +305,5 @@ SCHEMA: Kind = {
 
 
 def schema_json() -> str:
-    """The schema as it is published beside every report."""
+    """Return the text of report.schema.json, which is written beside every report."""
     return json.dumps(SCHEMA, indent=1, sort_keys=True) + "\n"

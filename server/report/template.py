@@ -1,4 +1,4 @@
-"""The page's text: a string, because only sources travel in an app bundle."""
+"""The text of the page. It is a string in a module, because app bundles hold Python files only."""
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -21,20 +21,21 @@ TEMPLATE = """<!doctype html>
 
 {% if r.simulation %}
 <p class="warn"><b>This is a simulation, not a deployment.</b> All sites ran on one machine. The noise
-is seeded so that the run can be repeated: whoever has the seed can remove it. The guarantees below
-are those that the same run would give with secret noise. Losses and metrics are exact and are
-covered by no guarantee; baselines were trained on the same records outside the ledger.</p>
+comes from a seed so that the run can be repeated: anyone who has the seed can remove the noise. The
+guarantees below are those that the same run would give with secret noise. Losses and metrics are
+exact, and no guarantee covers them. Baselines were trained on the same records, outside the privacy
+ledger.</p>
 {% endif %}
 
 <h2>1. Summary</h2>
 <p class="lead">{{ taking_part|length }} of {{ r.sites|length }} sites trained one shared model in
 {{ r.rounds }} rounds:
 {% for s in taking_part %}<b>{{ s.name }}</b> ({{ s.modality }}, {{ s.anatomy }}){{ ", " if not loop.last }}{% endfor %}.
-Images and labels stayed at the sites; section 5 lists what left them. Each site guarantees
-differential privacy for <b>one {{ r.unit }}</b>: to {{ r.adjacency }} changes the probability of
-anything that may be seen of the site's messages by at most a factor e<sup>&epsilon;</sup>, up to an
-added &delta;. The smaller &epsilon; and &delta;, the stronger the guarantee; the largest
-&epsilon; here allows a factor of {{ factor }}.</p>
+Images and labels stayed at the sites; section 5 lists everything that left them. Each site guarantees
+differential privacy for <b>one {{ r.unit }}</b>. If one {{ r.unit }} is added or removed, the
+probability of anything that the site's messages may show changes by at most a factor of
+e<sup>&epsilon;</sup>, plus &delta;. Smaller &epsilon; and &delta; mean a stronger guarantee. The
+largest &epsilon; of this run allows a factor of {{ factor }}.</p>
 <ul class="lead">
 {% for who, g in guarantees %}
 <li><b>&epsilon;&nbsp;=&nbsp;{{ g.epsilon|eps }}, &delta;&nbsp;=&nbsp;{{ g.delta|sci }}</b> per
@@ -44,21 +45,21 @@ added &delta;. The smaller &epsilon; and &delta;, the stronger the guarantee; th
 <li><b>{{ s.name }} did not take part</b>: {{ s.refusal or "no reason was given" }}</li>
 {% endfor %}
 </ul>
-<p class="note"><b>A person with records at k of these sites gets the sum of the k epsilons</b> (and
-of the k deltas): one {{ r.unit }} at each of the {{ taking_part|length }} sites adds up to
+<p class="note"><b>For a person with records at several sites, the epsilons of these sites add
+up</b>, and so do the deltas. One {{ r.unit }} at each of the {{ taking_part|length }} sites adds up to
 &epsilon;&nbsp;=&nbsp;{{ taking_part|sum(attribute="epsilon")|eps }},
 &delta;&nbsp;=&nbsp;{{ taking_part|sum(attribute="delta")|sci }}.
-{% if r.unit == "image" %}A person with several images at one site is protected less than one image
-is: with m images, by m times &epsilon;, and by a &delta; that grows faster than m.{% endif %}</p>
+{% if r.unit == "image" %}A person with several images at one site has weaker protection than a single
+image: for m images &epsilon; is m times as large, and &delta; grows faster than m.{% endif %}</p>
 <dl class="facts">
 <div><dt>unit of privacy</dt><dd>one {{ r.unit }}<small>{{ r.adjacency }}</small></dd></div>
-<div><dt>at one site, at most</dt>
+<div><dt>largest at one site</dt>
 <dd>&epsilon; = {{ taking_part|map(attribute="epsilon")|max|eps }}<small>&delta; =
 {{ taking_part|map(attribute="delta")|max|sci }}</small></dd></div>
 <div><dt>one {{ r.unit }} at every site</dt>
 <dd>&epsilon; = {{ taking_part|sum(attribute="epsilon")|eps }}<small>&delta; =
 {{ taking_part|sum(attribute="delta")|sci }}</small></dd></div>
-<div><dt>noise</dt><dd>{{ r.noise_source }}<small>{{ "removable with the seed" if r.noise_source == "seeded" else "cryptographic generator" }}</small></dd></div>
+<div><dt>noise</dt><dd>{{ r.noise_source }}<small>{{ "can be removed with the seed" if r.noise_source == "seeded" else "from a cryptographic generator" }}</small></dd></div>
 </dl>
 
 <h2>2. Budget of each site</h2>
@@ -91,38 +92,40 @@ is: with m images, by m times &epsilon;, and by a &delta; that grows faster than
 {% endfor %}
 </tbody></table>
 <p class="soft small"><i class="key first earlier"></i>earlier runs<i class="key run"></i>this run
-<i class="key left"></i>left. Epsilons and deltas are rounded up, what is left is rounded down.
+<i class="key left"></i>left. Epsilons and deltas are rounded up; the rest of a budget is rounded down.
 Accountant:
 {% for a in taking_part|map(attribute="accountant")|unique %}{{ a }}{{ ", " if not loop.last }}{% endfor %}.</p>
-<p>Each site reserved the whole schedule before its first gradient. It is charged in full, also if
-the run stops early; nothing is handed back. Over several runs, whatever server asked for them,
-epsilons and deltas add up{% if r.sites|selectattr("rule", "equalto", "rdp")|list %}; at
-{{ names(r.sites|selectattr("rule", "equalto", "rdp")|map(attribute="name")) }} it is the runs'
-R&eacute;nyi divergence of one order, fixed before the first run, that adds up (Feldman and Zrnic
-2021); what holds for all runs together is then the lifetime limit, however few they are{% endif %}.</p>
+<p>Each site reserved the budget of the whole schedule before its first gradient. The run is charged in
+full even if it stops early; nothing is handed back. Over several runs, whichever server asked for
+them, epsilons and deltas add up{% if r.sites|selectattr("rule", "equalto", "rdp")|list %}; at
+{{ names(r.sites|selectattr("rule", "equalto", "rdp")|map(attribute="name")) }} the
+R&eacute;nyi divergences of the runs add up instead, at one order that was fixed before the first run
+(Feldman and Zrnic 2021). The guarantee for all runs together is then the lifetime limit, however few
+runs there were{% endif %}.</p>
 
 <h2>3. Epsilon by round</h2>
 <figure>{{ plots.epsilon }}<figcaption><b>Lines with markers: progress of the plan, not a
 guarantee.</b> Sites with equal plans share a line. Dashed: the guaranteed &epsilon; of the whole
-run. It lies above the last round (dotted) because spare rounds, kept for retraining a lost round,
-are charged too, used or not.</figcaption></figure>
+run. It lies above the last round (dotted line) because spare rounds, which are kept for repeating a
+lost round, are charged whether they are used or not.</figcaption></figure>
 
 {% if plots.curve %}
 <h3>Epsilon at other deltas</h3>
 <figure>{{ plots.curve }}<figcaption>Every point of a line is a guarantee of the whole run, and all
-points hold at once: a smaller &delta; goes with a larger &epsilon;. Large marker: the pair that the
-site's budget is charged with. Computed from the plan alone.</figcaption></figure>
+points hold at once: a smaller &delta; goes with a larger &epsilon;. The large marker is the pair that
+is charged to the site's budget. All points are computed from the plan alone.</figcaption></figure>
 {% endif %}
 
 <h2>4. Mechanism</h2>
-<p>Each step is a Poisson-subsampled Gaussian mechanism (Abadi et al. 2016): every {{ r.unit }} joins
-a step with the <i>sample rate</i> as its probability; its gradient is scaled down to at most the
-<i>max. norm</i>; noise of standard deviation <i>noise multiplier</i> times <i>max. norm</i> is added
-to the sum; the sum is divided by the <i>expected batch</i>, a public constant. The phase
-<i>spare</i> may repeat any round and is charged like the costliest.
+<p>Each step is a Poisson-subsampled Gaussian mechanism (Abadi et al. 2016). Every {{ r.unit }} joins a
+step at random, with the <i>sample rate</i> as its probability. Its gradient is scaled down to at most
+the <i>max. norm</i>. Noise is added to the sum of the gradients; its standard deviation is the
+<i>noise multiplier</i> times the <i>max. norm</i>. The sum is divided by the <i>expected batch</i>, a
+public constant. The phase <i>spare</i> may repeat any round and is charged like the most expensive
+one.
 {% if taking_part|map(attribute="phases")|sum(start=[])|selectattr("name", "equalto", "class-balance")|list %}
-<i>class-balance</i> is a site's own: it counted its classes once, before the first round, with noise
-of that standard deviation on each count, weighs its losses with them, and sent no count.{% endif %}</p>
+<i>class-balance</i> means that a site counted its classes once, before the first round, with noise of
+that standard deviation on each count. It weights its losses with these counts and sent no count.{% endif %}</p>
 <table>
 <thead><tr><th>sites</th>{% for c in phase_columns %}<th{% if c.is_number %} class="n"{% endif %}>{{ c.column.title }}</th>
 {% endfor %}</tr></thead>
@@ -134,7 +137,7 @@ of that standard deviation on each count, weighs its losses with them, and sent 
 </tbody></table>
 <h3>Admitted and trained</h3>
 <table>
-<thead><tr><th>site</th><th class="n">steps admitted (charged)</th><th class="n">steps trained</th>
+<thead><tr><th>site</th><th class="n">steps admitted and charged</th><th class="n">steps trained</th>
 <th class="n">rounds trained</th><th class="n">rounds repeated</th></tr></thead>
 <tbody>
 {% for s in taking_part %}
@@ -176,30 +179,30 @@ of that standard deviation on each count, weighs its losses with them, and sent 
 {% for m in table.means %}<td class="n">{% if m.value is none %}–{% else %}{{ "%.3f"|format(m.value) }}{% if m.count < table.rows|length %} <span class="soft">{{ m.count }} of {{ table.rows|length }} {{ table.of }}</span>{% endif %}{% endif %}</td>{% endfor %}</tr></tfoot>
 </table>
 {% endfor %}
-<figure>{{ plots.auc }}{{ plots.dice }}<figcaption>On the test split of each site. <b>federated-dp</b>: this run.
-<b>local-dp</b>: each site alone, same plan and &epsilon;. <b>local-plain</b>,
-<b>federated-plain</b>, <b>centralised-plain</b> (records pooled): without privacy. All but the first
-are baselines, outside the ledger.</figcaption></figure>
+<figure>{{ plots.auc }}{{ plots.dice }}<figcaption>Results on the test split of each site. <b>federated-dp</b>: this run.
+<b>local-dp</b>: each site alone, with the same plan and &epsilon;. <b>local-plain</b>,
+<b>federated-plain</b> and <b>centralised-plain</b> (all records pooled): without privacy. All models
+but the first are baselines, outside the privacy ledger.</figcaption></figure>
 {% else %}<p>Metrics stayed at the sites.</p>{% endif %}
 
 <h2>7. Training loss{{ exact() if plots.losses }}</h2>
 {% if plots.losses %}
-<figure>{{ plots.losses }}<figcaption>Mean loss of each round, read without noise. Each phase mixes
-its own objectives, so losses of different phases do not compare.</figcaption></figure>
+<figure>{{ plots.losses }}<figcaption>Mean loss of each round, measured without noise. Each phase
+has its own mix of objectives, so losses of different phases cannot be compared.</figcaption></figure>
 {% else %}<p>No training loss left a site.</p>{% endif %}
 
-<h2>8. Refusals, refused updates, absences, late joins, damaged checkpoints</h2>
+<h2>8. Refusals, absences, late joins and damaged checkpoints</h2>
 {% if r.events %}
-<table><thead><tr><th class="n">round</th><th>site</th><th>what</th><th>why</th></tr></thead><tbody>
+<table><thead><tr><th class="n">round</th><th>site</th><th>event</th><th>reason</th></tr></thead><tbody>
 {% for e in r.events %}<tr><td class="n">{{ e.round }}</td><td class="who">{{ e.site }}</td>
 <td class="narrow">{{ e.kind }}</td><td>{{ e.text }}</td></tr>{% endfor %}
 </tbody></table>
 {% else %}<p>None.</p>{% endif %}
 
-<h2>9. What the shared model sees</h2>
+<h2>9. How the shared model sees images</h2>
 {% if pictures %}
-<p>Drawn by the server from the final shared model and from phantom images, which a program made:
-they show no patient and tell nothing about any record. All sites have this model.</p>
+<p>The server drew these pictures from the final shared model and from phantom images, which a program
+made. They show no patient and reveal nothing about any record. Every site has this model.</p>
 <div class="pictures">
 {% for p in pictures %}
 <figure><img alt="{{ p.title }}" src="data:image/png;base64,{{ p.data }}"><figcaption><b>{{ p.title }}.</b>
@@ -208,24 +211,24 @@ they show no patient and tell nothing about any record. All sites have this mode
 </div>
 {% else %}<p>No pictures were drawn.</p>{% endif %}
 
-<h2>10. To repeat this run</h2>
+<h2>10. Details for repeating this run</h2>
 <table><tbody>
 <tr><th class="who">run</th><td><code>{{ r.run_id }}</code></td></tr>
 <tr><th>seed</th><td>{{ r.seed }}</td></tr>
 <tr><th>model</th><td>Medformer {{ r.model.preset }}{% if r.model.shared_parameters is defined %},
 {{ "{:,}".format(r.model.shared_parameters) }} shared parameters{% endif %}</td></tr>
-<tr><th>schedule</th><td>{% for p in r.schedule %}{{ p.name }}: {{ p.rounds }} rounds{% if p.trains == "heads" %} of the heads{% endif %}{% if not p.sends %}, each site for itself and nothing sent,{% endif %} of
+<tr><th>schedule</th><td>{% for p in r.schedule %}{{ p.name }}: {{ p.rounds }} rounds{% if p.trains == "heads" %}, heads only{% endif %}{% if not p.sends %}, each site alone and nothing sent{% endif %}; losses:
 {% for o, w in p.objectives|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% if not loop.last %}<br>{% endif %}{% endfor %}</td></tr>
 <tr><th>public pre-training</th><td>{% if r.public_pretraining %}{% for k, v in r.public_pretraining|dictsort %}{{ k }}:
 {% if v is mapping %}{% for o, w in v|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% else %}{{ v }}{% endif %}{{ ", " if not loop.last }}{% endfor %} (costs no epsilon){% else %}none{% endif %}</td></tr>
 {% if r.started_from %}<tr><th>started from</th><td>{{ r.started_from }}</td></tr>
 {% endif %}<tr><th>sources, SHA-256</th><td><code>{{ r.source_hash }}</code></td></tr>
-{% if r.ledger_hashes %}<tr><th>newest ledger rows told</th><td>{% for name, h in r.ledger_hashes|dictsort %}{{ name }}
-<code>{{ h[:16] }}</code>{{ ", " if not loop.last }}{% endfor %}; a site checks that its ledger still holds its own with
+{% if r.ledger_hashes %}<tr><th>newest ledger rows reported</th><td>{% for name, h in r.ledger_hashes|dictsort %}{{ name }}
+<code>{{ h[:16] }}</code>{{ ", " if not loop.last }}{% endfor %}; a site checks that its ledger still holds its row with
 <code>fedmedformer site ledger verify STATE --report report.json --site NAME</code></td></tr>
-{% endif %}<tr><th>packages of this report</th><td>{% for name, v in r.packages|dictsort %}{{ name }}&nbsp;{{ v }}{{ ", " if not loop.last }}{% endfor %}</td></tr>
+{% endif %}<tr><th>packages that made this report</th><td>{% for name, v in r.packages|dictsort %}{{ name }}&nbsp;{{ v }}{{ ", " if not loop.last }}{% endfor %}</td></tr>
 </tbody></table>
-<p class="soft small">The same numbers, for programs: <code>report.json</code> beside this page; its
-schema is <code>report.schema.json</code>.</p>
+<p class="soft small">The file <code>report.json</code> beside this page holds the same numbers for
+programs; its schema is <code>report.schema.json</code>.</p>
 </main></body></html>
 """

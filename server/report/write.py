@@ -1,4 +1,4 @@
-"""Writes report.json, its schema and report.html into a run folder."""
+"""Writing report.json, its schema and report.html into a run folder."""
 
 import json
 from datetime import UTC, datetime
@@ -15,13 +15,13 @@ from server.run.checkpoints import write_atomically, write_json
 
 
 def write_report(folder: Path, *, simulation: bool = True) -> dict[str, Any]:
-    """Build, validate and write the report; call it again when baselines were added.
+    """Build, validate and write the report; call it again after baselines were added.
 
     Args:
         folder: A run folder.
-        simulation: False for a deployment: no exact value, cryptographic noise.
+        simulation: False for a deployment, which has secret noise and holds no exact value.
     Returns:
-        What report.json holds.
+        The content of report.json.
     Raises:
         MedFormerError: The folder holds no finished run, or one that cannot be reported. No file
             was changed.
@@ -37,20 +37,22 @@ def write_report(folder: Path, *, simulation: bool = True) -> dict[str, Any]:
 
 
 def _images(folder: Path, report: dict[str, Any]) -> dict[str, bytes]:
-    """The pictures that the report lists, as far as they lie in the folder beside it."""
+    """Read the pictures that the report lists, if they are in the folder `pictures`."""
     found = {}
     for name in (picture["file"] for picture in report["pictures"]):
         path = folder / "pictures" / name
-        if Path(name).name == name and path.is_file():
+        if Path(name).name == name and path.is_file():  # no path that leads out of the folder
             found[name] = path.read_bytes()
     return found
 
 
 def check(report: dict[str, Any]) -> None:
-    """Hold a report against its schema; NaN and infinity are no JSON.
+    """Check a report against its schema.
 
+    Args:
+        report: The content of report.json.
     Raises:
-        ReportError: Names the first field that is wrong.
+        ReportError: A field is wrong, or a number is NaN or infinite, which JSON cannot hold.
     """
     error = best_match(Draft202012Validator(SCHEMA).iter_errors(report))
     if error is not None:

@@ -191,10 +191,10 @@ def test_the_first_section_says_unit_sum_over_sites_and_simulation(folder: Path)
 
     assert "differential privacy for one image" in first
     assert "add or remove one image" in first
-    assert "person with records at k of these sites gets the sum of the k epsilons" in first
+    assert "records at several sites, the epsilons of these sites add up" in first
     assert rounded_up(2 * PLAN.epsilon) in first
     assert "This is a simulation" in first
-    assert "whoever has the seed can remove" in first
+    assert "anyone who has the seed can remove" in first
 
 
 def test_every_item_that_may_leave_and_every_gap_is_shown(folder: Path):
@@ -271,7 +271,7 @@ def test_pictures_are_embedded_and_only_those_of_the_folder(folder: Path):
     assert report["pictures"] == entries
     assert 'src="data:image/png;base64,cGljdHVyZQ=="' in page_of(folder)
     assert "c2VjcmV0" not in page_of(folder)
-    assert "tell nothing about any record" in text_of(folder)
+    assert "reveal nothing about any record" in text_of(folder)
     assert "&lt;b&gt;" in page_of(folder)
     (folder / "pictures.json").unlink()
     assert write_report(folder)["pictures"] == []
