@@ -77,7 +77,7 @@ class Account:
 
     @property
     def rule(self) -> Rule:
-        """How the costs of runs add up; fixed when the records were registered."""
+        """Rule by which the costs of runs add up; fixed when the records were registered."""
         return self._budget.rule
 
     @property

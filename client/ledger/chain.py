@@ -1,4 +1,8 @@
-"""The rows of a ledger, chained by SHA-256: how they are hashed, read and checked."""
+"""The rows of a ledger and their chain of SHA-256 hashes.
+
+The hash of a row covers its fields and the hash of the row before, so the newest hash vouches for
+every row.
+"""
 
 import hashlib
 import json
@@ -12,7 +16,7 @@ FILE = "ledger.sqlite"
 """Name of the ledger in a site's state folder."""
 
 TYPES = (int, str, str, str, str, str)
-"""Of a row's fields, its hash left out."""
+"""Types of a row's fields, without its hash."""
 
 
 class LedgerError(MedFormerError):
@@ -21,23 +25,31 @@ class LedgerError(MedFormerError):
 
 @dataclass(frozen=True)
 class Row:
-    """One entry, as it lies in the file and in an export."""
+    """One entry, as the file and an export hold it."""
 
     seq: int
-    """From 1, without gaps."""
+    """Number of the row: from 1, without gaps."""
     time: str
-    """UTC, as the site's clock said; nothing depends on it."""
+    """Time of the site's clock, in UTC; nothing depends on it."""
     kind: str
     run_id: str
     body: str
-    """JSON."""
+    """Content of the row, as JSON."""
     previous: str
     """Hash of the row before; empty in the first."""
     hash: str
 
     @classmethod
     def after(cls, last: "Row | None", time: str, kind: str, run_id: str, body: str) -> "Row":
-        """The row that follows `last`."""
+        """Return the row that follows `last`.
+
+        Args:
+            last: The newest row; None for the first row of a ledger.
+            time: Time of the row, as ISO text.
+            kind: What the row records, for example `reservation`.
+            run_id: The run that it belongs to; empty where there is none.
+            body: Content, as JSON.
+        """
         seq, previous = (last.seq + 1, last.hash) if last else (1, "")
         return cls(seq, time, kind, run_id, body, previous, _digest(
             seq, time, kind, run_id, body, previous
@@ -45,24 +57,26 @@ class Row:
 
     @property
     def fits(self) -> bool:
-        """Whether its hash is that of its own fields."""
+        """True if the row's hash is that of its fields."""
         *fields, digest = asdict(self).values()
+        # Anyone can compute a hash: fields of other types would fit it and break every reader.
         if any(type(field) is not kind for field, kind in zip(fields, TYPES, strict=True)):
             return False
         return bool(digest == _digest(*fields))
 
     @property
     def values(self) -> dict[str, Any]:
-        """The body."""
+        """The body, parsed."""
         values: dict[str, Any] = json.loads(self.body)
         return values
 
 
 def checked(rows: Iterable[Row], name: str) -> Iterator[Row]:
-    """The same rows, each after it was seen to follow the one before.
+    """Yield the same rows, each after a check that it follows the row before.
 
     Args:
-        name: Of the file, for the error.
+        rows: Rows of a ledger, oldest first.
+        name: Name of the file, for the error.
     Raises:
         LedgerError: Names the first row that does not fit.
     """
@@ -78,4 +92,5 @@ def checked(rows: Iterable[Row], name: str) -> Iterator[Row]:
 
 
 def _digest(*fields: object) -> str:
+    """Return the SHA-256 of a row's fields, the hash of the row before among them."""
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A ledger as its hospital reads it: opened read-only, checked, shown, exported as JSON lines."""
+"""A ledger for its readers at the hospital: opened read-only, checked, shown or exported."""
 
 import json
 import shutil
@@ -24,17 +24,20 @@ from medformer.common.rounding import (
 )
 from medformer.errors import printable
 
-ALONE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
-"""What SQLite says where it cannot write beside a database that it is to read."""
+NOT_WRITABLE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
+"""SQLite's error codes for a database that it cannot write beside."""
 
 
 def read(path: Path) -> list[Row]:
-    """All rows of a ledger or of an export, after their chain was checked; nothing is written.
+    """Read all rows of a ledger or an export and check their chain; nothing is written.
 
     Args:
         path: A state folder, its ledger, or a file of JSON lines.
+    Returns:
+        Every row, oldest first.
     Raises:
-        LedgerError: Not there, unreadable, or changed; names the first row that does not fit.
+        LedgerError: The file is missing, unreadable or changed; the text names the first row that
+            does not fit.
     """
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
@@ -49,10 +52,13 @@ def read(path: Path) -> list[Row]:
 
 
 def export(rows: Sequence[Row], path: Path) -> None:
-    """Write one JSON object a row, which `read` takes back.
+    """Write each row as a line of JSON; `read` accepts the file.
 
+    Args:
+        rows: Every row, oldest first.
+        path: The new file, replaced if it exists.
     Raises:
-        LedgerError: Cannot be written; then nothing is.
+        LedgerError: The file cannot be written; then nothing changes.
     """
     lines = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
     try:
@@ -62,31 +68,42 @@ def export(rows: Sequence[Row], path: Path) -> None:
 
 
 def held_against(rows: Sequence[Row], report: Path, site: str | None) -> None:
-    """See whether a ledger still holds the row that a server was told of.
+    """Check that a ledger still holds the row whose hash a run's report names.
 
     Args:
+        rows: Every row of the ledger.
         report: report.json of a run.
-        site: Name in the report; may be left out where there is one site.
+        site: Name of the site in the report; may be omitted if the report has one site.
     Raises:
-        LedgerError: The row is missing: an old copy was put back. Or the report names none.
+        LedgerError: The row is missing, so an old copy was put back; or the report names no row.
     """
     try:
         told: dict[str, str] = dict(json.loads(report.read_bytes())["ledger_hashes"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise LedgerError(f"{report}: is no report of a run ({type(error).__name__})") from error
+        raise LedgerError(
+            f"{report}: is not the report of a run ({type(error).__name__})"
+        ) from error
     name = site or (next(iter(told)) if len(told) == 1 else "")
     if name not in told:
         known = ", ".join(sorted(told)) or "none"
         raise LedgerError(f"{report}: name one of its sites with --site; they are: {known}")
     if not any(row.hash == told[name] for row in rows):
         raise LedgerError(
-            f"this ledger of {len(rows)} rows lacks the row {told[name]} that site {name} told the "
-            f"server of, says {report}: an old copy was put back. Restore the newest copy"
+            f"this ledger of {len(rows)} rows lacks the row {told[name]}, which site {name} had "
+            f"according to {report}: an old copy was put back. Restore the newest copy"
         )
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """Budget, what is left of it, a line a run, and the hash that the next row will name."""
+    """Describe a ledger: its budget and the rest of it, a line for each run, the newest hash.
+
+    Args:
+        rows: Every row, oldest first.
+    Returns:
+        Lines of text. Costs are rounded up, remaining budgets down.
+    Raises:
+        LedgerError: No budget is registered.
+    """
     cohorts = [row.values for row in rows if row.kind == "cohort"]
     runs = [row for row in rows if row.kind == "reservation"]
     if not cohorts:
@@ -118,7 +135,7 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def _budget_lines(budget: Budget, total: Cost) -> list[str]:
-    """What all runs together are promised to cost, and what later ones may."""
+    """Return the lines with the cost of all runs together, and the rest for later runs."""
     epsilon, delta = budget.spent(total)
     if budget.rule == "rdp":
         return [
@@ -136,7 +153,7 @@ def _budget_lines(budget: Budget, total: Cost) -> list[str]:
 
 
 def _refusal_lines(rows: Sequence[Row]) -> list[str]:
-    """A line a run and code: when it was refused first, how often at least, and why last."""
+    """Return a line for each run and code: first time, smallest possible count, last reason."""
     found: dict[tuple[str, str], tuple[str, Row]] = {}
     for row in rows:
         if row.kind == "refusal":
@@ -148,6 +165,7 @@ def _refusal_lines(rows: Sequence[Row]) -> list[str]:
     for (run_id, code), (first, row) in found.items():
         body = row.values
         reason = printable(body["reason"])  # some quote a request
+        # Rows are written when the count doubles, so there may have been more since.
         times = f"{body['count']}+" if body["count"] > 1 else "1"
         lines.append(
             f"{first:<26}{times:>9}  {body['request']:<10}{code:<19}{run_id or 'others'}: {reason}"
@@ -156,17 +174,17 @@ def _refusal_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def _from_sqlite(path: Path) -> list[Row]:
-    """Rows of a ledger where it lies, or of a private copy where nothing can be written beside it.
+    """Read a ledger in place, or a private copy where nothing can be written beside it.
 
     A database in WAL mode cannot be opened on read-only media, because its readers share a file.
-    `immutable=1` would open it, but leave out what stands in `-wal` alone. In a copy SQLite reads
-    both, and rolls back what a crash has left half-written.
+    `immutable=1` would open it but ignore the rows that only the `-wal` file holds. In a copy,
+    SQLite reads both files and rolls back what a crash left half-written.
     """
     try:
         try:
             return _rows(path, "ro")
         except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in ALONE:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in NOT_WRITABLE:
                 raise
         with TemporaryDirectory(prefix="fedmedformer-ledger-") as place:
             copy = Path(place) / FILE
@@ -179,6 +197,7 @@ def _from_sqlite(path: Path) -> list[Row]:
 
 
 def _rows(path: Path, mode: str) -> list[Row]:
+    """Read every row of a SQLite file, opened in SQLite's `mode`."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)) as db:
         problems = [text for (text,) in db.execute("PRAGMA integrity_check(1)")]
         if problems != ["ok"]:
@@ -187,12 +206,13 @@ def _rows(path: Path, mode: str) -> list[Row]:
 
 
 def _from_lines(path: Path) -> list[Row]:
+    """Read every row of an export."""
     rows = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             rows.append(Row(**json.loads(line)))
         except (ValueError, TypeError, RecursionError) as error:
             raise LedgerError(
-                f"{path}: line {number} is no row of a ledger ({type(error).__name__})"
+                f"{path}: line {number} is not the row of a ledger ({type(error).__name__})"
             ) from error
     return rows

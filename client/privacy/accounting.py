@@ -1,9 +1,11 @@
 """Epsilon of Poisson-subsampled Gaussian steps, add/remove one unit: an upper bound at every delta.
 
-The losses of a step lie on a grid and are never too small (`client.privacy.losses`); their
-composition has a known relative error, which is charged (`client.privacy.tilted`). dp_accounting,
-Opacus' accountants, the Gaussian's closed form and an integral without any grid are the independent
-checks (tests/client/privacy/test_accounting.py, tests/client/privacy/test_small_deltas.py).
+The losses of a step lie on a grid and are never too small (`client.privacy.losses`). Their
+composition has a known relative error, which is charged (`client.privacy.tilted`). Independent
+checks are dp_accounting, Opacus' accountants, the closed form of the Gaussian and an integral
+without any grid (test_accounting.py and test_small_deltas.py in tests/client/privacy).
+
+Source: Koskela et al. 2020, arXiv:1906.03049, for the composition of privacy losses.
 """
 
 import math
@@ -18,30 +20,31 @@ from client.privacy.tilted import Curve, curve
 from medformer.common.rounding import rounded_up
 
 ACCOUNTANT = "PLD (connect the dots, tilted FFT)"
+"""Name of the method, as receipts hold it."""
 GRID = 5e-4
-"""Distance of two privacy losses, unless the steps ask for another (`grid_of`)."""
-COARSEST = 64 * GRID
-"""The same where an epsilon may be a thousandth too large for speed."""
-POINTS = 16
-"""Grid intervals in a standard deviation of a step's loss, at least: epsilon is then less than
+"""Distance of two privacy losses, unless the steps need another (`grid_of`)."""
+COARSE_GRID = 64 * GRID
+"""The same where speed matters more than a thousandth of epsilon."""
+MIN_POINTS = 16
+"""Grid intervals in one standard deviation of a step's loss, at least: epsilon is then less than
 0.1 % too large (docs/privacy.md)."""
-ROUGHLY = 3
+MIN_POINTS_ROUGH = 3
 """The same for the first part of a search."""
-WIDEST = 2.0**16
-"""Grid intervals in a standard deviation of all steps' loss, at most: more would take minutes."""
-LONGEST = 2.0**18
-"""Grid intervals in the largest loss of a step, at most: those of rarely sampled steps with little
-noise are a million times as large as their standard deviation."""
-LEAST_DELTA = 1e-20
-"""No epsilon is given at a smaller delta: the noise ends at 13.2 standard deviations, which in
-10^11 coordinates times steps has a probability of less than 1e-26 (docs/privacy.md)."""
+MAX_WIDTH = 2.0**16
+"""Grid intervals in one standard deviation of the summed loss, at most: more would take minutes."""
+MAX_REACH = 2.0**18
+"""Grid intervals in the largest loss of a step, at most: rarely sampled steps with little noise
+have largest losses of a million standard deviations."""
+MIN_DELTA = 1e-20
+"""No epsilon is given at a smaller delta: the noise ends at 13.2 standard deviations, and a value
+beyond has a probability of less than 1e-26 in 10^11 coordinates times steps (docs/privacy.md)."""
 
 ARITHMETIC_EPSILON = 1e-6
-"""Added to the epsilon of a plan: the noise is discrete, the accounting that of the continuous
-Gaussian. Enough for a million steps (docs/privacy.md)."""
+"""Added to the epsilon of a plan, because the noise is discrete and the accounting is that of the
+continuous Gaussian. It is enough for a million steps (docs/privacy.md)."""
 
-LEAST, MOST = 200, 100_000_000
-"""Noise multipliers that are planned, in thousandths."""
+MIN_THOUSANDTHS, MAX_THOUSANDTHS = 200, 100_000_000
+"""Smallest and largest noise multiplier that is planned, in thousandths."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +52,28 @@ class Steps:
     """A number of equal steps of one mechanism."""
 
     sample_rate: float
-    """q: each unit joins a step with this probability, independently."""
+    """Probability q with which each unit joins a step, independently."""
     noise_multiplier: float
     """Standard deviation of the noise over the L2 sensitivity of the clipped sum."""
     steps: int
 
 
 def epsilon(mechanisms: Iterable[Steps], delta: float, *, interval: float | None = None) -> float:
-    """Smallest epsilon (as an upper bound) for which all steps together are (epsilon, delta)-DP.
+    """Return an upper bound of the smallest epsilon at which all steps are (epsilon, delta)-DP.
 
     Args:
-        mechanisms: All steps, in any order; the schedule was fixed before the first.
+        mechanisms: All steps, in any order; the schedule must be fixed before the first one.
         delta: In (0, 1).
-        interval: Grid of the privacy loss, `grid_of` the mechanisms if left out; a coarser one is
+        interval: Grid of the privacy loss; `grid_of` the mechanisms if omitted. A coarser grid is
             faster and gives a larger epsilon.
+    Returns:
+        As `epsilons` does, for one delta.
+
+    >>> forty = Steps(sample_rate=0.1, noise_multiplier=1.5, steps=40)
+    >>> f"{epsilon([forty], 1e-5):.4f}"
+    '2.2839'
+    >>> epsilon([], 1e-5)
+    0.0
     """
     return epsilons(mechanisms, [delta], interval=interval)[0]
 
@@ -70,15 +81,19 @@ def epsilon(mechanisms: Iterable[Steps], delta: float, *, interval: float | None
 def epsilons(
     mechanisms: Iterable[Steps], deltas: Iterable[float], *, interval: float | None = None
 ) -> list[float]:
-    """The same at several deltas: all of these pairs hold at once.
+    """Return an upper bound of epsilon at each delta; all of these pairs hold at once.
 
     Args:
-        mechanisms: All steps, in any order; the schedule was fixed before the first.
+        mechanisms: All steps, in any order; the schedule must be fixed before the first one.
         deltas: Each in (0, 1).
         interval: As in `epsilon`.
     Returns:
         An epsilon for each delta; infinity where delta is below 1e-20, or no epsilon suffices.
+
+    >>> epsilons([Steps(0.1, 1.5, 40)], [1e-21])
+    [inf]
     """
+    # Phases share one noise multiplier, so joining equal mechanisms leaves few to compose.
     equal: dict[tuple[float, float], int] = {}
     for m in mechanisms:
         key = m.sample_rate, m.noise_multiplier
@@ -90,10 +105,20 @@ def epsilons(
     return [_epsilon(parts, delta, grid) for delta in deltas]
 
 
-def grid_of(mechanisms: Sequence[Steps], coarsest: float = GRID, points: float = POINTS) -> float:
-    """The grid that decides: a plan is solved, reported and held against its budget on this one.
+def grid_of(
+    mechanisms: Sequence[Steps], coarsest: float = GRID, points: float = MIN_POINTS
+) -> float:
+    """Return the grid on which a plan is solved, reported and compared with its budget.
 
-    A power of two times `GRID`, the finer the less a step loses.
+    Args:
+        mechanisms: At least one, each with at least one step.
+        coarsest: Grid to begin with.
+        points: Smallest number of grid intervals in a standard deviation of a step's loss.
+    Returns:
+        A power of two times `coarsest`; the finer, the less a step loses.
+
+    >>> grid_of([Steps(0.1, 1.0, 100)])
+    0.0005
     """
     total = math.sqrt(sum(m.steps * _variance(m) for m in mechanisms))
     steps = sum(m.steps for m in mechanisms)
@@ -101,37 +126,44 @@ def grid_of(mechanisms: Sequence[Steps], coarsest: float = GRID, points: float =
     while points * grid > total / math.sqrt(steps):
         grid /= 2
     longest = max(largest_loss(m.sample_rate, m.noise_multiplier) for m in mechanisms)
-    while WIDEST * grid < total or LONGEST * grid < longest:
+    # Memory and time have the last word: a coarser grid is still an upper bound.
+    while MAX_WIDTH * grid < total or MAX_REACH * grid < longest:
         grid *= 2
     return grid
 
 
 def _variance(m: Steps) -> float:
-    """About the variance of one step's loss: exact for q = 1, and for small q with much noise."""
+    """Return the approximate variance of one step's loss.
+
+    It is exact for q = 1, and nearly so for small q with much noise.
+    """
     inverse = 1 / m.noise_multiplier**2
-    if inverse > 600:
+    if inverse > 600:  # expm1 would overflow
         return max(inverse + 2 * math.log(m.sample_rate), 1.0)
     return math.log1p(m.sample_rate**2 * math.expm1(inverse))
 
 
 def _epsilon(parts: tuple[Steps, ...], delta: float, grid: float) -> float:
-    if delta < LEAST_DELTA:
+    """Return epsilon at one delta, the larger of both directions of the adjacency."""
+    if delta < MIN_DELTA:
         return math.inf
+    # Deltas close to each other share one composition, which is cached.
     near = 10.0 ** (3 * round(math.log10(delta) / 3))
     sides = _composed(parts, grid, near)
     found = max(side.epsilon(delta) for side in sides)
     if found and any(side.is_loose(delta) for side in sides):
-        # Chernoff's tilt may lie far beyond a large delta; with hardly any, the bound holds, too.
+        # The best tilt can lie far beyond a large delta. With hardly any tilt the bound holds too.
         found = min(found, max(side.epsilon(delta) for side in _composed(parts, grid, 1.0)))
     return found
 
 
 @lru_cache(maxsize=16)
 def _composed(parts: tuple[Steps, ...], grid: float, near: float) -> list[Curve]:
-    """Curves for removing a unit and for adding one, the most exact around the delta `near`."""
+    """Return the curves for removing a unit and for adding one, most exact around delta `near`."""
     sides = [losses(m.sample_rate, m.noise_multiplier, grid) for m in parts]
     counts = [m.steps for m in parts]
     both = max(len(side) for side in sides)
+    # An unsampled part has one side only, which serves both directions.
     return [
         curve([(side[min(i, len(side) - 1)], n) for side, n in zip(sides, counts, strict=True)],
               grid, near)
@@ -140,56 +172,81 @@ def _composed(parts: tuple[Steps, ...], grid: float, near: float) -> list[Curve]
 
 
 def solve_noise_multiplier(
-    rates_and_steps: list[tuple[float, int]],
+    rates_and_steps: Sequence[tuple[float, int]],
     target_epsilon: float,
     target_delta: float,
     fixed: Sequence[Steps] = (),
 ) -> float:
-    """Smallest noise multiplier, in steps of 0.001 rounded up, that keeps within the target.
+    """Return the smallest noise multiplier, a multiple of 0.001, that keeps within the target.
 
     Args:
-        rates_and_steps: (sample_rate, steps) of everything that will be admitted.
-        fixed: What is admitted besides, with noise of its own.
+        rates_and_steps: (sample_rate, steps) of everything that will be admitted with this noise.
+        target_epsilon: Largest epsilon of all steps together, `fixed` included.
+        target_delta: Delta at which it is computed.
+        fixed: Steps that are admitted besides, with their own noise.
     Raises:
-        ValueError: Not reachable with a noise multiplier of at most 100,000, delta is below
-            1e-20, or `fixed` alone costs more.
+        ValueError: No noise multiplier up to 100,000 suffices, delta is below 1e-20, or `fixed`
+            alone costs more than the target.
+
+    >>> solve_noise_multiplier([(0.1, 40)], target_epsilon=2.0, target_delta=1e-5)
+    1.633
     """
-    if target_delta < LEAST_DELTA:
+    if target_delta < MIN_DELTA:
         raise ValueError(
-            f"delta {target_delta:g} is below {LEAST_DELTA:g}, where no epsilon is given: choose a "
+            f"delta {target_delta:g} is below {MIN_DELTA:g}, where no epsilon is given: choose a "
             "larger delta"
         )
     if (alone := epsilon(fixed, target_delta)) > target_epsilon:
         raise ValueError(
-            f"what has noise of its own costs epsilon {rounded_up(alone)} of {target_epsilon:.4g} "
-            "already: raise class_balance_noise or epsilon"
+            f"the steps with fixed noise alone cost epsilon {rounded_up(alone)} of "
+            f"{target_epsilon:.4g}: raise class_balance_noise or epsilon"
         )
 
     def fits(thousandths: int, rough: bool = False) -> bool:
         sigma = thousandths / 1000
         parts = [*fixed, *(Steps(q, sigma, n) for q, n in rates_and_steps)]
-        grid = grid_of(parts, COARSEST, ROUGHLY) if rough else None
+        grid = grid_of(parts, COARSE_GRID, MIN_POINTS_ROUGH) if rough else None
         return epsilon(parts, target_delta, interval=grid) <= target_epsilon
 
-    low, high = LEAST - 1, 1000
-    while not fits(high, rough=True):
-        if high == MOST:
-            raise ValueError(
-                f"epsilon {target_epsilon:.4g} at delta {target_delta:g} is not reachable with a "
-                f"noise multiplier of at most {MOST // 1000}: plan fewer steps or a smaller batch"
-            )
-        low, high = high, min(2 * high, MOST)
-    rough = smallest(low, high, lambda sigma: fits(sigma, rough=True))
-    # A coarse grid gives a larger epsilon: the answer is `rough` or somewhat less.
+    rough = _smallest_rough(fits)
+    if rough is None:
+        raise ValueError(
+            f"epsilon {target_epsilon:.4g} at delta {target_delta:g} is not reachable with a "
+            f"noise multiplier of at most {MAX_THOUSANDTHS // 1000}: plan fewer steps or a "
+            "smaller batch"
+        )
+    # A coarse grid gives a larger epsilon, so the answer is `rough` or somewhat less.
     low, reach = rough - 1, 1
-    while low >= LEAST and fits(low):
+    while low >= MIN_THOUSANDTHS and fits(low):
         rough, reach = low, 2 * reach
-        low = max(rough - reach, LEAST - 1)
+        low = max(rough - reach, MIN_THOUSANDTHS - 1)
     return smallest(low, rough, fits) / 1000
 
 
+def _smallest_rough(fits: Callable[[int, bool], bool]) -> int | None:
+    """Return the smallest noise multiplier, in thousandths, that fits on the rough grid.
+
+    None if even the largest does not.
+    """
+    low, high = MIN_THOUSANDTHS - 1, 1000
+    while not fits(high, True):
+        if high == MAX_THOUSANDTHS:
+            return None
+        low, high = high, min(2 * high, MAX_THOUSANDTHS)
+    return smallest(low, high, lambda thousandths: fits(thousandths, True))
+
+
 def smallest(low: int, high: int, fits: Callable[[int], bool]) -> int:
-    """Smallest number above `low` that fits, by bisection; `high` does, and so do all above."""
+    """Return the smallest number above `low` that fits, by bisection.
+
+    Args:
+        low: A number that does not fit, or the lower end of the search.
+        high: A number that fits.
+        fits: Once true, it stays true for all larger numbers.
+
+    >>> smallest(0, 100, lambda number: number * number >= 50)
+    8
+    """
     while low + 1 < high:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle, high)
@@ -197,10 +254,21 @@ def smallest(low: int, high: int, fits: Callable[[int], bool]) -> int:
 
 
 def gaussian_epsilon(noise_multiplier: float, steps: int, delta: float) -> float:
-    """Exact epsilon of `steps` unsubsampled Gaussians (Balle and Wang 2018, arXiv:1805.06530)."""
+    """Return the exact epsilon of Gaussian steps without sampling, a check on the accountant.
+
+    Args:
+        noise_multiplier: Standard deviation of the noise over the sensitivity.
+        steps: Number of steps.
+        delta: In (0, 1).
+    Source: Balle and Wang 2018, arXiv:1805.06530, theorem 8.
+
+    >>> f"{gaussian_epsilon(2.0, 1, 1e-5):.4f} <= {epsilon([Steps(1.0, 2.0, 1)], 1e-5):.4f}"
+    '1.9931 <= 1.9931'
+    """
     mu = math.sqrt(steps) / noise_multiplier
 
     def log_delta_at(eps: float) -> float:
+        """Return the logarithm of the Gaussian's delta at an epsilon."""
         present = float(log_ndtr(mu / 2 - eps / mu))
         absent = eps + float(log_ndtr(-mu / 2 - eps / mu))
         return present + math.log(-math.expm1(absent - present)) if absent < present else -math.inf

@@ -1,9 +1,11 @@
-"""Weights of the classes in a site's losses, from a count of its classes under DP.
+"""Weights of the classes in a site's losses, from a differentially private class count.
 
 The classes of all tasks but dense ones are counted once a run, over all valid training records,
-with Gaussian noise (Dwork and Roth 2014, appendix A). The plan charges the count as a mechanism of
-its own; what is made of it is post-processing, which costs nothing. Counts and weights stay at the
-site, and the gradients that they weigh are clipped and noised like any others.
+with Gaussian noise. The plan charges the count as a separate mechanism; the weights are computed
+from the noisy counts alone, which costs nothing more (post-processing). Counts and weights stay at
+the site, and the weighted gradients are clipped and noised like any others.
+
+Source: Dwork and Roth 2014, "The algorithmic foundations of differential privacy", appendix A.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,15 +18,22 @@ from client.privacy.noise import NoiseSource
 from client.privacy.plan import countable
 from medformer.config import UNLABELLED, Task
 
-LEAST, MOST = 0.2, 5.0
-"""Bounds of a weight, whatever the counts say."""
+MIN_WEIGHT, MAX_WEIGHT = 0.2, 5.0
+"""Bounds of a weight, whatever the counts are."""
 
 Counts = Mapping[str, Sequence[float]]
-"""Task -> noisy number of records of each class, or with each label."""
+"""Task -> noisy number of records in each class, or with each label."""
 
 
 def histogram(records: Records, task: Task) -> Tensor:
-    """Exact number of valid records of each class, (classes,) float64. It must not be kept."""
+    """Count the valid records of each class, exactly. The result must not leave this process.
+
+    Args:
+        records: Training records of the site.
+        task: A task that is not dense.
+    Returns:
+        (classes,) float64; for a multi-label task, the records with each label.
+    """
     truth = records.joined(task.name)
     truth = truth[records.valid]
     if task.kind == "multi-label":
@@ -37,10 +46,16 @@ def noisy_counts(
 ) -> dict[str, list[float]]:
     """Count the classes of every countable task, with noise.
 
+    The counts of all tasks together are one Gaussian mechanism, with the sensitivity of
+    `client.privacy.plan.count_sensitivity`.
+
     Args:
-        std: Standard deviation of the noise on each count: `PhasePlan.noise_std`. The counts of one
-            task after the other together are one Gaussian mechanism.
-        noise: Used for nothing else.
+        records: Training records of the site.
+        tasks: The site's tasks; dense ones are left out.
+        std: Standard deviation of the noise on each count: `PhasePlan.noise_std`.
+        noise: Source of the noise, which must serve no other purpose.
+    Returns:
+        Task -> noisy counts, on the grid of the noise; they may be negative.
     """
     counts = {}
     for task in countable(tasks):
@@ -50,14 +65,21 @@ def noisy_counts(
 
 
 def weighted(tasks: Iterable[Task], counts: Counts, std: float, labelled: int) -> tuple[Task, ...]:
-    """The tasks with the weights that follow from `counts`; a function of no record.
+    """Return the tasks with class weights computed from noisy counts, without reading a record.
 
     A class of a single-label task weighs N / (K n_k), for K classes, n_k images of the class and
-    their sum N: every class adds equally to the loss, whose mean weight over the images stays 1. A
-    label weighs (labelled - n_t) / n_t where it is present, for the declared number of units with
-    a label: presence and absence add equally.
-    A count below the noise's standard deviation tells nothing and is taken for that. All weights
-    lie in [LEAST, MOST].
+    their sum N: every class then adds equally to the loss, and the mean weight of an image stays 1.
+    A label of a multi-label task weighs (labelled - n_t) / n_t where it is present: presence and
+    absence then add equally. A count below the noise's standard deviation carries no information
+    and is replaced by that standard deviation, or by 1 if that is larger.
+
+    Args:
+        tasks: The site's tasks.
+        counts: As `noisy_counts` returned them.
+        std: Standard deviation of their noise.
+        labelled: Declared number of units with a label.
+    Returns:
+        The tasks in their order, weights within [MIN_WEIGHT, MAX_WEIGHT]; uncounted tasks as given.
     """
     result = []
     for task in tasks:
@@ -70,6 +92,6 @@ def weighted(tasks: Iterable[Task], counts: Counts, std: float, labelled: int) -
             raw = [max(floor, labelled - count) / count for count in known]
         else:
             raw = [sum(known) / (len(known) * count) for count in known]
-        weights = tuple(min(MOST, max(LEAST, weight)) for weight in raw)
+        weights = tuple(min(MAX_WEIGHT, max(MIN_WEIGHT, weight)) for weight in raw)
         result.append(task.model_copy(update={"class_weights": weights}))
     return tuple(result)

@@ -9,27 +9,33 @@ from client.privacy.plan import PrivacyPlan
 
 @dataclass(frozen=True)
 class PhaseCost:
-    """What one phase of a plan costs, for people who choose a schedule."""
+    """The cost of one phase of a plan, for people who choose a schedule."""
 
     name: str
     epsilon_alone: float
-    """Of this phase's steps, as if there were no other. Together they cost less than the sum."""
+    """Epsilon of this phase's steps alone. All phases together cost less than the sum."""
     epsilon_of_a_round: float | None
-    """What all steps would cost more with one more round of this phase, at the same noise; None of
-    a phase that has no rounds."""
+    """Increase of the run's epsilon with one more round of this phase, at the same noise; None for
+    a phase without rounds."""
     saved_by_a_round: float | None
-    """What they would cost less with one round less."""
+    """Decrease of the run's epsilon with one round less; None for a phase without rounds."""
     signal_to_noise: float
-    """Length of a step's clipped sum, if all drawn gradients are as long as the bound and point the
-    same way, over the standard deviation of the noise in that direction."""
+    """Length of a step's clipped sum, if all drawn gradients have the length of the bound and point
+    the same way, over the standard deviation of the noise in that direction."""
 
 
 @lru_cache(maxsize=64)
 def costs(plan: PrivacyPlan) -> tuple[PhaseCost, ...]:
-    """What each phase costs; a function of the plan alone."""
+    """Return the cost of each phase; a function of the plan alone.
+
+    Args:
+        plan: A solved plan.
+    Returns:
+        One cost for each phase, in the plan's order.
+    """
 
     def total(changed: int, rounds: int) -> float:
-        """Epsilon with so many rounds more in one phase."""
+        """Return the run's epsilon with `rounds` more rounds in the phase number `changed`."""
         parts = [
             p.mechanism(p.steps + (rounds * p.steps_per_round if i == changed else 0))
             for i, p in enumerate(plan.phases)

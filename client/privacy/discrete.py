@@ -1,15 +1,16 @@
 """Exact samples of a discrete Gaussian, and the release of a sum on a fixed grid with them.
 
-Floating-point noise has gaps that tell which sum it was added to (Mironov 2012, "On significance of
-the least significant bits"). Here a sum is rounded to multiples of a power of two, a whole number
-of which is added (Canonne, Kamath and Steinke 2020, arXiv:2004.00010), so that every result is
-possible for every sum.
+Floating-point noise has gaps that reveal which sum it was added to (Mironov 2012, "On significance
+of the least significant bits"). Here a sum is rounded to multiples of a power of two, and a whole
+number of them is added as noise, so that every result is possible for every sum.
 
-A sampler draws integers z with probability proportional to exp(-z^2 / (2 sigma^2)) from random
-bits by comparing them with exact numbers: floating point only settles comparisons that it cannot
-get wrong, all others are made in 60 decimal digits. With sigma of at least 2^30, such a z and a
-rounded continuous normal value differ in likelihood by a factor of at most 1 + 10^-17 within 13
-sigma, so that the accounting of the continuous Gaussian holds (docs/privacy.md).
+A sampler draws integers z with probability proportional to exp(-z^2 / (2 sigma^2)) by comparing
+random bits with exact numbers. Floating point decides only the comparisons that it cannot get
+wrong; all others are made with 60 decimal digits. For sigma of at least 2^30, such a z and a
+rounded continuous normal value differ in likelihood by a factor of at most 1 + 10^-17 within
+13 sigma, so the accounting of the continuous Gaussian holds (docs/privacy.md).
+
+Source: Canonne, Kamath and Steinke 2020, arXiv:2004.00010.
 """
 
 import bisect
@@ -26,41 +27,46 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 accept: Callable[..., int] | None = None
-"""The compiled part, client/privacy/_discrete.c, where there was a compiler."""
+"""The compiled sampler, client/privacy/_discrete.c; None if it was installed without a compiler."""
 with suppress(ImportError):
     from client.privacy._discrete import accept
 
 Words = NDArray[np.uint64]
+"""Random 64-bit words."""
 
 SCALE = 30
-"""A grid point is 2^-31 to 2^-30 standard deviations of the noise."""
+"""Binary logarithm of the smallest sigma: a grid point is 2^-31 to 2^-30 standard deviations."""
 LOW_BITS = SCALE - 5
-"""Integers of a bin: 2^25, so that sigma is 32 to 64 bins."""
+"""Binary logarithm of the number of integers in a bin: sigma is 32 to 64 bins."""
 REACH = 13.2
-"""Standard deviations up to which bins are kept; beyond are 2^-126 of the values."""
+"""Standard deviations that the bins cover; a fraction of 2^-126 of the values lies beyond."""
 HIGH_BITS = 38
-"""Bits that choose a bin, with a further word for the draws which these leave undecided."""
+"""Bits that choose a bin. A further word decides the draws that these bits leave open."""
 GUIDE_BITS = 16
+"""Leading bits that look a bin up in a table, which answers nearly always."""
 CHUNK = 2**13
-"""Draws at a time: what they need stays in the cache."""
+"""Number of draws at a time: their arrays stay in the processor's cache."""
 SURE = 2.0**-45
-"""Distance at which a comparison in float64 cannot be wrong."""
+"""Distance from which on a comparison in float64 cannot be wrong."""
 DIGITS = 60
+"""Decimal digits of an exact comparison."""
 
 
 class Bits(Protocol):
     """Independent random bits."""
 
     def words(self, count: int) -> Words:
-        """(count,) random 64-bit words."""
+        """Return `count` random 64-bit words."""
         ...
 
 
 class DiscreteGaussian:
-    """Sampler of one sigma, by rejection from a staircase of bins that lies above the density.
+    """Draws from the discrete Gaussian of one sigma, by rejection.
+
+    Candidates come from a staircase of bins that lies above the density.
 
     Args:
-        sigma: Parameter of the discrete Gaussian; its standard deviation to 2^-60.
+        sigma: Parameter of the distribution; equal to its standard deviation to within 2^-60.
     Raises:
         ValueError: `sigma` is not in [2^30, 2^31].
     """
@@ -74,7 +80,7 @@ class DiscreteGaussian:
             self._twice = 2 * Decimal(sigma) ** 2
             heights = [(-(Decimal(b << LOW_BITS) ** 2) / self._twice).exp() for b in range(count)]
             total, area = sum(heights), Decimal(0)
-            self._ends = []  # of each bin, in 2^-(HIGH_BITS + 64) of the area
+            self._ends = []  # upper end of each bin, in units of 2^-(HIGH_BITS + 64) of the area
             for height in heights:
                 area += height
                 self._ends.append(int(area / total * 2 ** (HIGH_BITS + 64)))
@@ -83,10 +89,18 @@ class DiscreteGaussian:
         cells = np.arange(2**GUIDE_BITS + 1, dtype=np.int64) << HIGH_BITS - GUIDE_BITS
         first = np.searchsorted(self._high, cells[:-1], side="left")
         last = np.searchsorted(self._high, cells[1:], side="left")
+        # -1 marks a cell that holds the end of a bin: the draw has to look closer.
         self._guide = np.where(first == last, first << LOW_BITS, -1)
 
     def draw(self, count: int, bits: Bits) -> NDArray[np.int64]:
-        """(count,) independent integers, the same with and without the compiled part."""
+        """Draw independent integers; equal bits give equal integers with and without a compiler.
+
+        Args:
+            count: Number of integers.
+            bits: Source of random words.
+        Returns:
+            (count,) int64.
+        """
         done = np.empty(count, dtype=np.int64)
         filled = 0
         while filled < count:
@@ -104,18 +118,19 @@ class DiscreteGaussian:
         return done
 
     def _accepted(self, words: Words, bits: Bits) -> NDArray[np.int64]:
-        """At most half as many integers as words: about one in a hundred is rejected.
+        """Return at most half as many integers as words; about one in a hundred is rejected.
 
-        Of the first word, the lowest bit is the sign, the next are the place in the bin, the rest
-        choose the bin. The second word is uniform: the value is kept if it is below the height of
-        the density over that of the bin, exp(-exponent), which is at least 1 - exponent.
+        In the first word of a draw, the lowest bit is the sign, the next bits are the place in the
+        bin and the rest choose the bin. The second word is a uniform value: the draw is kept if it
+        is below the ratio of the density to the height of the bin, exp(-exponent), which is at
+        least 1 - exponent.
         """
         choice, coin = words.reshape(2, -1)
         start = self._starts((choice >> np.uint64(64 - HIGH_BITS)).view(np.int64), bits)
         low = (choice >> np.uint64(1) & np.uint64(2**LOW_BITS - 1)).view(np.int64)
         value = start + low
         exponent = low * (start + value)  # exact: value^2 - start^2 < 2^63
-        uniform = (coin.view(np.int64) * 2.0**-64) + 0.5  # of the sign bit, 0 is the upper half
+        uniform = (coin.view(np.int64) * 2.0**-64) + 0.5  # a sign bit of 0 is the upper half
         shortfall = uniform + exponent * self._inverse
         kept = shortfall < 1 - SURE
         close = np.flatnonzero(~kept)
@@ -128,19 +143,20 @@ class DiscreteGaussian:
         return ((value ^ sign) - sign)[kept]
 
     def _starts(self, high: NDArray[np.int64], bits: Bits) -> NDArray[np.int64]:
-        """Where the bin of each draw begins, chosen by its area."""
+        """Return the first integer of each draw's bin, chosen by the bins' areas."""
         starts = self._guide.take(high >> HIGH_BITS - GUIDE_BITS)
         mixed = np.flatnonzero(starts < 0)
         if len(mixed):
             asked = high[mixed]
             starts[mixed] = np.searchsorted(self._high, asked, side="right") << LOW_BITS
-            for i in mixed[np.isin(asked, self._high)]:  # on an end: the next 64 bits decide
+            # A draw exactly on an end is open until the next 64 bits decide it.
+            for i in mixed[np.isin(asked, self._high)]:
                 exact = int(high[i]) << 64 | int(bits.words(1)[0])
                 starts[i] = bisect.bisect_right(self._ends, exact) << LOW_BITS
         return starts
 
     def _below(self, coin: int, exponent: int, bits: Bits) -> bool:
-        """Whether the uniform value that begins with the word `coin` is below the height."""
+        """Tell whether the uniform value that begins with the word `coin` is below the height."""
         first = (coin + 2**63) % 2**64  # as in `_accepted`
         with localcontext(prec=DIGITS):
             height = (-Decimal(exponent) / self._twice).exp()
@@ -149,28 +165,37 @@ class DiscreteGaussian:
 
 @lru_cache(maxsize=32)
 def sampler(sigma: float) -> DiscreteGaussian:
-    """The sampler of this sigma; its tables take a tenth of a second to compute."""
+    """Return the sampler of this sigma; computing its tables takes a tenth of a second."""
     return DiscreteGaussian(sigma)
 
 
 def grid(std: float) -> float:
-    """The power of two whose multiples are released with noise of standard deviation `std`."""
+    """Return the distance of two values that can be released.
+
+    Args:
+        std: Standard deviation of the noise, above 0.
+    Returns:
+        A power of two, 2^-31 to 2^-30 times `std`.
+    """
     return 2.0 ** (math.frexp(std)[1] - 1 - SCALE)
 
 
 def release(total: Tensor, std: float, bits: Bits) -> Tensor:
-    """`total`, (P,) float64, rounded to the grid, with discrete Gaussian noise on each coordinate.
+    """Round a sum to the grid and add discrete Gaussian noise to each coordinate.
 
-    Rounding can move two sums apart by one grid point a coordinate, that is by at most
-    sqrt(P) * grid(std) in L2 norm: part of the sensitivity (`PhasePlan.sensitivity`).
+    Rounding can move two sums apart by one grid point a coordinate, so by at most
+    sqrt(P) * grid(std) in L2 norm; the sensitivity includes this (`PhasePlan.sensitivity`).
 
     Args:
+        total: (P,) float64, the sum.
         std: Standard deviation of the noise, in the units of `total`.
+        bits: Source of randomness.
     Returns:
         (P,) float64, multiples of grid(std).
+    Source: Canonne, Kamath and Steinke 2020, arXiv:2004.00010, for the mechanism.
     """
     unit = grid(std)
     noise = torch.from_numpy(sampler(std / unit).draw(total.numel(), bits)).to(total.device)
-    # Rounded sums and noise are whole numbers below 2^53, so that float64 adds them exactly.
+    # Rounded sums and noise are whole numbers below 2^53, which float64 adds exactly.
     rounded = (total / unit).round_().clamp_(-(2.0**51), 2.0**51)
     return rounded.add_(noise).mul_(unit)

@@ -1,8 +1,8 @@
-"""Where the randomness of sampling, augmentation and noise comes from.
+"""Sources of randomness for sampling, augmentation and noise.
 
-All of it is a ChaCha20 key stream. Deployments: with a fresh key of the operating system, kept by
-nobody. Simulations: with a key that is derived from a seed, so that a run can be repeated; whoever
-has the seed can remove the noise, and the report says so.
+All randomness is a ChaCha20 key stream. A deployment takes a fresh key from the operating system
+for each round and stores it nowhere. A simulation derives the key from a seed, so that a run can be
+repeated: anyone who knows the seed can remove the noise, and the report states this.
 """
 
 import hashlib
@@ -17,34 +17,41 @@ from client.privacy.discrete import Words, release
 
 
 class NoiseSource:
-    """Randomness of one training round.
+    """The randomness of one training round.
 
     Args:
         key: 32 bytes; equal keys give equal randomness.
     """
 
     name: str
-    """`secure` or `seeded`, printed in the report."""
+    """Kind of the source, `secure` or `seeded`; the report prints it."""
 
     def __init__(self, key: bytes) -> None:
         self._stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
 
     def words(self, count: int) -> Words:
-        """(count,) random 64-bit words."""
-        words = bytearray(8 * count + 64)  # as the cipher asks, a block longer
+        """Return the next `count` random 64-bit words of the key stream."""
+        words = bytearray(8 * count + 64)  # the cipher wants room for a block more
         self._stream.update_into(bytes(8 * count), words)
         return np.frombuffer(words, "<u8", count)
 
     def uniform(self, count: int) -> Tensor:
-        """(count,) independent values in [0, 1) with 53 random bits, float64."""
+        """Return `count` independent values in [0, 1) with 53 random bits each, float64."""
         return torch.from_numpy((self.words(count) >> np.uint64(11)) * 2.0**-53)
 
     def noised(self, total: Tensor, std: float) -> Tensor:
-        """`total` with Gaussian noise on a fixed grid, (P,) float64: see `discrete.release`."""
+        """Add Gaussian noise on a fixed grid.
+
+        Args:
+            total: (P,), the sum.
+            std: Standard deviation of the noise, in the units of `total`.
+        Returns:
+            (P,) float64: see `client.privacy.discrete.release`.
+        """
         return release(total.double(), std, self)
 
     def generator(self) -> torch.Generator:
-        """For draws that need no secrecy beyond the run: masks, shifts, views."""
+        """Return a generator for draws that need no secrecy: masks, shifts, views."""
         raise NotImplementedError
 
 
@@ -52,7 +59,8 @@ class SeededNoise(NoiseSource):
     """Reproducible randomness for simulations.
 
     Args:
-        parts: What makes this stream unlike any other: seed, site, ledger row, round, attempt.
+        parts: Values that tell this stream from every other: seed, site, ledger row, round,
+            attempt.
     """
 
     name = "seeded"
@@ -65,7 +73,7 @@ class SeededNoise(NoiseSource):
         return hashlib.sha256(repr((*self._parts, purpose)).encode()).digest()
 
     def generator(self) -> torch.Generator:
-        """A stream of its own for masks, shifts and views."""
+        """Return a generator for masks, shifts and views, independent of the noise."""
         seed = int.from_bytes(self._derive("views")[:8], "big", signed=True)
         return torch.Generator().manual_seed(seed)
 
@@ -79,5 +87,5 @@ class SecureNoise(NoiseSource):
         super().__init__(secrets.token_bytes(32))
 
     def generator(self) -> torch.Generator:
-        """Seeded by the operating system; for masks, shifts and views."""
+        """Return a generator for masks, shifts and views, seeded by the operating system."""
         return torch.Generator().manual_seed(secrets.randbits(63))

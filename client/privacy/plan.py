@@ -14,7 +14,7 @@ from typing import NamedTuple
 from client.privacy.accounting import (
     ACCOUNTANT,
     ARITHMETIC_EPSILON,
-    COARSEST,
+    COARSE_GRID,
     Steps,
     epsilon,
     epsilons,
@@ -308,7 +308,7 @@ def _progress(
             if done + i in wanted:
                 now = [*before, phase.mechanism(i * phase.steps_per_round)]
                 # Before the last round a coarse grid is enough: it overstates epsilon a little.
-                grid = None if done + i == rounds else grid_of(now, COARSEST)
+                grid = None if done + i == rounds else grid_of(now, COARSE_GRID)
                 spent = epsilon(now, delta, interval=grid) + ARITHMETIC_EPSILON
                 # Two grids can disagree in the last digits: no point falls, none passes the total.
                 floor = max(floor, min(spent, total))

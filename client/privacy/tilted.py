@@ -1,14 +1,16 @@
-"""Many steps' privacy loss, composed with a relative error that is bounded and charged.
+"""The privacy loss of many steps, composed with a relative error that is bounded and charged.
 
-A composed distribution is a product of Fourier transforms, but the fast transform errs by some
-1e-16 of the LARGEST probability, and every step adds to that: where delta is 1e-12 the sum of the
-tail is rounding error. So the losses are tilted first (Chernoff's change of measure): each
-probability is multiplied by exp(theta loss), with a theta that makes losses near the epsilon in
-question the likeliest ones. The error that remains is bounded and added to delta (docs/privacy.md,
-"Accounting"). Borja Balle's and others' saddle-point accountants tilt for the same reason (Alghamdi
-et al. 2023, arXiv:2208.09595).
+A composed distribution is a product of Fourier transforms, but the fast transform errs by about
+1e-16 of the LARGEST probability, and every step adds to the error: at a delta of 1e-12 the sum of
+the tail would be rounding error. The losses are therefore tilted first (Chernoff's change of
+measure): each probability is multiplied by exp(theta loss), with a theta that makes losses near the
+epsilon in question the likeliest ones. The remaining error is bounded and added to delta
+(docs/privacy.md, "Accounting").
 
 Letters: K losses of a step, N points of the transform.
+
+Source: Alghamdi et al. 2023, arXiv:2208.09595, whose saddle-point accountant tilts for the same
+reason.
 """
 
 import math
@@ -25,16 +27,17 @@ from client.privacy.losses import Array, Losses
 UNIT = 2.0**-53
 """Relative rounding error of float64."""
 CUT = 1e-18
-"""Probability, under the tilted distribution, of a loss above the window, and of one below."""
-NOTHING = -200.0
-"""Logarithm of a probability that counts for nothing; smaller floats would be slow."""
+"""Probability of a loss above the window under the tilted distribution, and of one below it."""
+MIN_LOG = -200.0
+"""Logarithm of a negligible probability; smaller floats are denormal and slow."""
 SUMMATION = 1e-9
-"""Relative error, at most, of sums of positive numbers over the window."""
-LOOSE = 1e-3
-"""Part of the bound that the charge for errors may be before another tilt is tried."""
+"""Largest relative error of a sum of positive numbers over the window."""
+MAX_LOOSE = 1e-3
+"""Largest charge for errors, relative to the bound, before another tilt is tried."""
 THETAS = 2.0**-20, 2.0**20
+"""Range in which the best tilt is searched."""
 DEVIATIONS = 0.3, 1.0, 3.0, 9.0, 27.0, 81.0, 243.0
-"""Rates of the bounds of a window that are tried, times the standard deviation."""
+"""Chernoff rates that are tried for the bounds of a window, times the standard deviation."""
 
 Part = tuple[Losses, int]
 """One mechanism's losses, and the number of its steps."""
@@ -45,18 +48,18 @@ class Curve:
     """Upper bound of delta as a function of epsilon."""
 
     epsilons: Array
-    """(N,) ascending, on the grid."""
+    """Points of the grid, (N,) ascending."""
     log_finite: Array
-    """(N,) logarithm of the bound, without what is infinite."""
+    """Logarithm of the bound at each epsilon, (N,), without the infinite losses."""
     infinite: float
-    """Probability of an infinite loss: a part of delta at every epsilon."""
+    """Probability of an infinite loss, which is a part of delta at every epsilon."""
     largest: float
     """Sum of the largest finite losses."""
     loose: NDArray[np.bool_]
-    """(N,) whether the charge for errors is more than a thousandth of the bound."""
+    """True where the charge for errors is more than a thousandth of the bound, (N,)."""
 
     def is_loose(self, delta: float) -> bool:
-        """Whether the epsilon at `delta` is that of the error, or of the window's first point."""
+        """Tell whether the error, or the end of the window, determines the epsilon at `delta`."""
         found = self._fitting(delta)
         if found is None:
             return False
@@ -64,24 +67,26 @@ class Curve:
         return first is None or first == 0 or bool(self.loose[first - 1])
 
     def epsilon(self, delta: float) -> float:
-        """Smallest epsilon, 0 or more, at which the bound is at most `delta`."""
+        """Return the smallest epsilon, 0 or more, at which the bound is at most `delta`."""
         if (found := self._fitting(delta)) is None:
             return math.inf
         log_left, k = found
-        if k is None:
+        if k is None:  # only a loss larger than all would exceed it
             return max(0.0, self.largest)
         high = float(self.epsilons[k])
         if k == 0 or high <= 0:
             return max(0.0, high)
-        # The divergence of losses on a grid is linear in e^epsilon between two grid points.
+        # Between two grid points the divergence of losses on a grid is linear in e^epsilon.
         low = float(self.epsilons[k - 1])
         above, below = (float(log) - log_left for log in self.log_finite[k - 1 : k + 1])
         share = math.expm1(-above) / math.expm1(below - above)
         return max(0.0, min(high, low + math.log1p(share * math.expm1(high - low))))
 
     def _fitting(self, delta: float) -> tuple[float, int | None] | None:
-        """Logarithm of what is left of delta, and the first point that keeps it; None if nothing
-        is left."""
+        """Return the logarithm of the rest of delta, and the first point that keeps it.
+
+        None if the infinite losses leave no rest.
+        """
         left = delta - self.infinite
         if left <= 0:
             return None
@@ -93,11 +98,14 @@ def curve(parts: Sequence[Part], grid: float, delta: float) -> Curve:
     """Compose all steps of one direction.
 
     Args:
-        parts: At least one, all on the same grid.
-        delta: Where the bound is tightest; it holds at every other delta too.
+        parts: At least one mechanism, all on the same grid.
+        grid: Distance of two losses.
+        delta: The delta at which the bound is tightest; it holds at every other delta too.
+    Returns:
+        An upper bound of delta at every epsilon of the window.
     """
     infinite = sum(n * losses.infinite for losses, n in parts) * (1 + SUMMATION)
-    if infinite >= delta:  # no epsilon helps
+    if infinite >= delta:  # no epsilon is large enough
         return Curve(np.zeros(1), np.zeros(1), infinite, math.inf, np.zeros(1, dtype=bool))
     theta = _best_tilt(parts, grid, delta)
     tilted = [_tilted(losses, theta * grid) for losses, _ in parts]
@@ -106,10 +114,10 @@ def curve(parts: Sequence[Part], grid: float, delta: float) -> Curve:
     first, last = _window(parts, weights, theta, log_mass, grid)
     probability, error = _convolved(parts, weights, first, last - first + 1)
 
-    # Of a tilted loss that is m intervals beyond epsilon, delta takes (1 - e^(-m grid)) times
-    # e^(-theta m grid), which is r^m - s^m. The sums below are of positive numbers only.
+    # A tilted loss that lies m intervals beyond epsilon adds (1 - e^(-m grid)) e^(-theta m grid)
+    # to delta, which is r^m - s^m. The filters below sum positive numbers only, so nothing cancels.
     r, s = math.exp(-theta * grid), math.exp(-(1 + theta) * grid)
-    beyond = np.concatenate(([0.0], probability[:0:-1])) + math.exp(NOTHING)
+    beyond = np.concatenate(([0.0], probability[:0:-1])) + math.exp(MIN_LOG)
     finite = lfilter([-r * math.expm1(-grid)], [1.0, -r], lfilter([1.0], [1.0, -s], beyond))[::-1]
     tail = lfilter([r], [1.0, -r], beyond)[::-1]
     terms = min(float(len(probability)), 1 + 1 / (grid * theta * (1 + theta)))
@@ -118,14 +126,14 @@ def curve(parts: Sequence[Part], grid: float, delta: float) -> Curve:
     epsilons = np.arange(first, last + 1, dtype=np.float64) * grid
     largest = grid * sum(n * int(losses.index[-1]) for losses, n in parts)
     log_finite = log_mass - theta * epsilons + np.log(bound)
-    loose = finite * (1 + LOOSE) < bound
+    loose = finite * (1 + MAX_LOOSE) < bound
     return Curve(epsilons, np.asarray(log_finite), infinite, largest, np.asarray(loose))
 
 
 def _best_tilt(parts: Sequence[Part], grid: float, delta: float) -> float:
-    """The tilt at which Chernoff's bound of delta, e^(log_mass - theta epsilon), is smallest.
+    """Return the tilt of the smallest Chernoff bound of delta, e^(log_mass - theta epsilon).
 
-    Found on blocks of losses: it need not be exact.
+    The search uses blocks of losses: any tilt is valid, so the best one need not be exact.
     """
     low, high = (math.log2(theta) for theta in THETAS)
     while high - low > 0.05:
@@ -141,14 +149,15 @@ def _best_tilt(parts: Sequence[Part], grid: float, delta: float) -> float:
 
 
 def _tilted(losses: Losses, tilt: float) -> tuple[float, Array]:
+    """Tilt one step's losses; result as of `_tilted_of`."""
     return _tilted_of(losses.log, losses.index, tilt)
 
 
 def _tilted_of(log: Array, index: Array, tilt: float) -> tuple[float, Array]:
-    """Logarithm of the sum of mass x e^(tilt x index), and (K,) the terms' shares of it."""
+    """Return the logarithm of the sum of mass x e^(tilt x index), and its terms' shares, (K,)."""
     exponent = log + tilt * index
     top = float(exponent.max())
-    weights: Array = np.exp(np.maximum(exponent - top, NOTHING))
+    weights: Array = np.exp(np.maximum(exponent - top, MIN_LOG))
     total = float(weights.sum())
     return top + math.log(total), weights / total
 
@@ -156,14 +165,17 @@ def _tilted_of(log: Array, index: Array, tilt: float) -> tuple[float, Array]:
 def _window(
     parts: Sequence[Part], weights: Sequence[Array], theta: float, log_mass: float, grid: float
 ) -> tuple[int, int]:
-    """First and last grid point between which all but `CUT` of the tilted losses lie (Chernoff)."""
+    """Return the first and last grid point between which all but `CUT` of the tilted losses lie.
+
+    Both are Chernoff bounds.
+    """
     variance = 0.0
     for (losses, steps), w in zip(parts, weights, strict=True):
         variance += steps * float(w @ (losses.index - float(w @ losses.index)) ** 2)
     deviation = max(math.sqrt(variance), 1.0)
     ends = []
     for sign in (1, -1):
-        # Any rate is a bound; the best one is looked for on blocks.
+        # Every rate gives a valid bound, so the best one may be chosen on blocks.
         rates = [sign * deviations / deviation for deviations in DEVIATIONS]
         reach = {
             rate: (_log_moment(parts, theta * grid + rate, blocks=True) - log_mass) / rate
@@ -178,7 +190,7 @@ def _window(
 
 
 def _log_moment(parts: Sequence[Part], tilt: float, blocks: bool = False) -> float:
-    """Logarithm of E exp(tilt x loss) of all steps, in grid intervals; about, on blocks."""
+    """Return the logarithm of E exp(tilt x loss) of all steps; on blocks, an estimate."""
     return sum(
         n * _tilted_of(*(losses.blocks if blocks else (losses.log, losses.index)), tilt)[0]
         for losses, n in parts
@@ -188,36 +200,45 @@ def _log_moment(parts: Sequence[Part], tilt: float, blocks: bool = False) -> flo
 def _convolved(
     parts: Sequence[Part], weights: Sequence[Array], first: int, count: int
 ) -> tuple[Array, float]:
-    """(count,) tilted probabilities of the composed losses from `first` on, and a bound of the
-    error of each.
+    """Return the tilted probabilities of the composed losses, and a bound of each one's error.
 
-    The transform is circular: what lies outside of the window is added within. That is too much of
-    it there; what is missing above the window is part of `CUT`.
+    The transform is circular, so losses outside of the window are added within it. That can only
+    make a probability too large; the losses missing above the window are part of `CUT`.
+
+    Args:
+        parts: Losses and number of steps of each mechanism.
+        weights: (K,) tilted probabilities of one step, for each part.
+        first: Loss of the first entry, in grid intervals.
+        count: Number of losses, N.
+    Returns:
+        (N,) probabilities, and the bound.
     """
     size = next_fast_len(count, real=True)
-    one = 16 * UNIT * math.log2(max(size, 2))  # of a transform of numbers whose sum is 1
-    log_size, log_most, angle = (np.zeros(size // 2 + 1) for _ in range(3))
+    # Error of one transform of numbers whose sum is 1.
+    one = 16 * UNIT * math.log2(max(size, 2))
+    log_size, log_bound, angle = (np.zeros(size // 2 + 1) for _ in range(3))
     start = 0
     with np.errstate(divide="ignore"):
         for (losses, steps), w in zip(parts, weights, strict=True):
-            centre = round(float(w @ losses.index))  # near 0, phases are small and exact
+            # Centred losses have small phases, which are exact.
+            centre = round(float(w @ losses.index))
             start += steps * centre
             places: NDArray[np.int64] = (losses.index.astype(np.int64) - centre) % size
             transform = rfft(np.bincount(places, weights=w, minlength=size))
             modulus = np.abs(transform)
             log_size += steps * np.log(modulus)
-            log_most += steps * np.log(modulus + one)
+            log_bound += steps * np.log(modulus + one)
             angle += steps * np.angle(transform)
-    product, most = np.exp(log_size), np.exp(log_most)
-    angle[product < 1e-40] = 0.0
+    product, upper = np.exp(log_size), np.exp(log_bound)
+    angle[product < 1e-40] = 0.0  # the phase of a negligible value is noise
     probability = np.maximum(irfft(product * np.exp(1j * angle), size), 0.0)
     inverse = product * (one + 4 * UNIT * np.abs(angle))
-    error = 2 * float(np.sum(most - product + inverse)) / size
+    error = 2 * float(np.sum(upper - product + inverse)) / size
     return np.roll(probability, (start - first) % size)[:count], error
 
 
 def _rounding(parts: Sequence[Part], weights: Sequence[Array], tilt: float) -> float:
-    """Relative error of all steps' probabilities, as a multiple of the mass beyond epsilon."""
+    """Return the relative error of all steps' probabilities, times the mass beyond epsilon."""
     return sum(
         n * UNIT * (128 + 4 * abs(tilt) * float(w @ np.abs(losses.index)))
         for (losses, n), w in zip(parts, weights, strict=True)

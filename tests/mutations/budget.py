@@ -128,15 +128,16 @@ BUDGET = (
     Mutation(
         "a budget may be passed by a percent",
         COMPOSITION,
-        "return total.epsilon <= self.epsilon and total.delta <= self.delta * (1 + 1e-9)",
-        "return total.epsilon <= 1.01 * self.epsilon and total.delta <= self.delta * (1 + 1e-9)",
+        "return total.epsilon <= self.epsilon and total.delta <= self.delta * (1 + DELTA_ROUNDING)",
+        "return total.epsilon <= 1.01 * self.epsilon and "
+        "total.delta <= self.delta * (1 + DELTA_ROUNDING)",
         LEDGERS,
         audited=False,
     ),
     Mutation(
         "a delta budget may be passed by a percent",
         COMPOSITION,
-        "return total.epsilon <= self.epsilon and total.delta <= self.delta * (1 + 1e-9)",
+        "return total.epsilon <= self.epsilon and total.delta <= self.delta * (1 + DELTA_ROUNDING)",
         "return total.epsilon <= self.epsilon and total.delta <= self.delta * (1 + 1e-2)",
         LEDGERS,
         audited=False,

@@ -110,7 +110,7 @@ RANDOMNESS = (
     Mutation(
         "the key stream begins anew at every draw",
         NOISE,
-        """        words = bytearray(8 * count + 64)  # as the cipher asks, a block longer
+        """        words = bytearray(8 * count + 64)  # the cipher wants room for a block more
 """,
         """        words = bytearray(8 * count + 64)
         self._stream = getattr(self, "_again", self._stream)

@@ -8,7 +8,7 @@ import pytest
 
 from client.ledger.ledger import Ledger, LedgerError
 from client.privacy.accounting import ARITHMETIC_EPSILON, Steps, epsilons, gaussian_epsilon
-from client.privacy.composition import ARITHMETIC, LARGEST_ORDER, Budget, Cost, renyi
+from client.privacy.composition import ARITHMETIC, MAX_ORDER, Budget, Cost, renyi
 from client.privacy.plan import SPARE, PrivacyPlan, solve
 from client.refusals import BadRequest, BudgetExhausted
 from client.site import Privacy
@@ -107,7 +107,7 @@ def test_the_allowance_of_a_divergence_is_enough_at_every_order():
     """Likelihoods that change by a factor of up to e^x change a divergence of order a by up to
     x (2a - 1) / (a - 1)."""
     assert all(
-        ARITHMETIC_EPSILON * (2 * a - 1) / (a - 1) <= ARITHMETIC for a in range(2, LARGEST_ORDER)
+        ARITHMETIC_EPSILON * (2 * a - 1) / (a - 1) <= ARITHMETIC for a in range(2, MAX_ORDER)
     )
 
 

@@ -67,7 +67,7 @@ def test_an_export_holds_every_row_and_verifies(tmp_path: Path, capsys: pytest.C
     assert main(["site", "ledger", "verify", str(lines)]) == 1
     assert "row 2 of the ledger was changed" in capsys.readouterr().err
     lines.write_text("\n".join([rows[0], "{}"]))
-    with pytest.raises(LedgerError, match="line 2 is no row of a ledger"):
+    with pytest.raises(LedgerError, match="line 2 is not the row of a ledger"):
         read(lines)
 
 
@@ -90,7 +90,7 @@ def test_a_report_finds_a_ledger_that_is_older_than_it(
     assert "ledger of 3 rows lacks the row" in capsys.readouterr().err
     report.write_text("{}")
     assert main([*command, "--site", "north"]) == 1
-    assert "is no report of a run" in capsys.readouterr().err
+    assert "is not the report of a run" in capsys.readouterr().err
 
 
 def test_reading_needs_a_ledger_and_writes_nothing(tmp_path: Path):

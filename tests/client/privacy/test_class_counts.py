@@ -16,7 +16,13 @@ from client.data.records import Records, Stack
 from client.guard import Guard
 from client.ledger.ledger import Ledger, Reservation
 from client.privacy.accounting import Steps, epsilon, gaussian_epsilon
-from client.privacy.class_counts import LEAST, MOST, histogram, noisy_counts, weighted
+from client.privacy.class_counts import (
+    MAX_WEIGHT,
+    MIN_WEIGHT,
+    histogram,
+    noisy_counts,
+    weighted,
+)
 from client.privacy.noise import NoiseSource, SeededNoise
 from client.privacy.plan import (
     ALLOWANCE,
@@ -139,8 +145,8 @@ def test_weights_balance_the_classes_within_public_bounds():
     counts = {"stage": [400.0, 200.0, 100.0, -7.0], "signs": [500.0, 100.0, 1e9]}
     stage, signs, place = weighted(TASKS, counts, 25.0, 1000)
 
-    assert stage.class_weights == pytest.approx((725 / 1600, 725 / 800, 725 / 400, MOST))
-    assert signs.class_weights == pytest.approx((1.0, MOST, LEAST))
+    assert stage.class_weights == pytest.approx((725 / 1600, 725 / 800, 725 / 400, MAX_WEIGHT))
+    assert signs.class_weights == pytest.approx((1.0, MAX_WEIGHT, MIN_WEIGHT))
     assert place is PLACE
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy.stats import norm
 
-from client.privacy.meaning import most_found, percent
+from client.privacy.meaning import max_detected, percent
 
 
 def gaussian_delta(mu: float, epsilon: float) -> float:
@@ -23,18 +23,18 @@ def test_no_test_against_a_gaussian_does_better_and_the_best_one_as_well(mu: flo
     touching = norm.sf(mu / 2 + epsilon / mu)
     for false_alarms in (1e-6, 1e-3, 0.01, 0.1, 0.3, 0.5, 0.9, touching):
         best = norm.cdf(norm.ppf(false_alarms) + mu)
-        assert best <= most_found(epsilon, delta, false_alarms) + 1e-12
+        assert best <= max_detected(epsilon, delta, false_alarms) + 1e-12
     best = norm.cdf(norm.ppf(touching) + mu)
-    assert best == pytest.approx(most_found(epsilon, delta, touching), abs=1e-9)
+    assert best == pytest.approx(max_detected(epsilon, delta, touching), abs=1e-9)
     mirrored = float(1 - best)
-    assert 1 - touching == pytest.approx(most_found(epsilon, delta, mirrored), abs=1e-9)
+    assert 1 - touching == pytest.approx(max_detected(epsilon, delta, mirrored), abs=1e-9)
 
 
 def test_without_privacy_loss_a_test_guesses():
     """As many true as false alarms; and never more than all."""
-    assert most_found(0, 0, 0.03) == pytest.approx(0.03)
-    assert most_found(50, 0, 0.03) == pytest.approx(1)
-    assert most_found(1, 1e-3, 0) == pytest.approx(1e-3)
+    assert max_detected(0, 0, 0.03) == pytest.approx(0.03)
+    assert max_detected(50, 0, 0.03) == pytest.approx(1)
+    assert max_detected(1, 1e-3, 0) == pytest.approx(1e-3)
 
 
 def test_what_is_shown_is_never_less():
