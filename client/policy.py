@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt
 
-from client.privacy.meaning import most_found, percent
+from client.privacy.meaning import max_detected, percent
 from client.privacy.plan import PrivacyPlan
 from client.refusals import ClosedNow, PolicyForbids
 from client.site import Site
@@ -180,9 +180,9 @@ def summary(
         f"{unit}. The full cost is charged before the first round, even if the run stops early.",
         f"Spent so far: epsilon {rounded_up(spent)} of {exact(budget)}.",
         f"In plain words: an attacker who accepts a 1 % false-alarm rate can correctly identify at "
-        f"most {percent(most_found(plan.epsilon, plan.delta, 0.01))} of the {unit}s that were "
+        f"most {percent(max_detected(plan.epsilon, plan.delta, 0.01))} of the {unit}s that were "
         f"used. From this run and all earlier ones together, at most "
-        f"{percent(most_found(total, lifetime_delta, 0.01))}.",
+        f"{percent(max_detected(total, lifetime_delta, 0.01))}.",
         "What leaves the site: shared model weights with noise, the site's public name and kind of "
         "image, the run's privacy plan, and hashes of ledger rows. No image, label, count or "
         "metric does.",

@@ -39,9 +39,6 @@ def max_detected(epsilon: float, delta: float, false_alarms: float) -> float:
     return min(1.0, one, other)
 
 
-most_found = max_detected
-
-
 def percent(share: float) -> str:
     """Return a share as text, rounded up to a tenth of a percent: an upper bound stays one.
 

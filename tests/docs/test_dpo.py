@@ -111,9 +111,9 @@ def test_the_hospital_finds_what_it_has_to_fill_in():
 
 def test_the_figures_in_its_words_are_those_of_the_table():
     """At epsilon 1, about 3 in a hundred; from 6 on next to nothing is excluded, below it is."""
-    assert 0.025 < meaning.most_found(1, meaning.DELTA, 0.01) < 0.035
-    assert meaning.most_found(3, meaning.DELTA, 0.01) < 0.25
-    assert meaning.most_found(6, meaning.DELTA, 0.01) > 0.99
+    assert 0.025 < meaning.max_detected(1, meaning.DELTA, 0.01) < 0.035
+    assert meaning.max_detected(3, meaning.DELTA, 0.01) < 0.25
+    assert meaning.max_detected(6, meaning.DELTA, 0.01) > 0.99
 
 
 if __name__ == "__main__":

@@ -1,0 +1,22 @@
+"""Examples in docstrings are run, and print what they show."""
+
+import doctest
+import importlib
+
+import pytest
+
+MODULES = (
+    "client.privacy.accounting",
+    "client.privacy.composition",
+    "client.privacy.meaning",
+    "client.privacy.plan",
+)
+"""Modules with examples in their docstrings, each fast and with exact numbers."""
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_print_what_they_show(name: str):
+    """Every module of the list has examples, and every example is right."""
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted > 0
+    assert result.failed == 0
