@@ -12,9 +12,10 @@ HEAD = """# The model itself, without privacy
 
 Written by `python -m simulations.benchmarks.model --data-root DATA --out docs/results/model.json
 --markdown docs/results.md` from [model.json](results/model.json), which names the commit of every
-value. Mean over the seeds that were run, standard deviation in brackets where there are several.
-28-pixel MedMNIST files, CPU, one thread. Published values are of the official training sets; a file
-that holds a part of them is not to be held against them. Settings were chosen on validation AUC.
+value. Values are means over the seeds, with the standard deviation in brackets where
+there are several. MedMNIST files of 28 pixels, CPU, one thread. Published values belong
+to the official training sets; a file that holds a part of one is not comparable with
+them. Settings were chosen on validation AUC.
 """
 
 

@@ -15,15 +15,15 @@ Written by `python -m simulations.benchmarks.utility --data-root DATA --out
 docs/results/utility.json --markdown FILE` from [utility.json](results/utility.json), whose rows
 name recipe, seed and commit: each is what `... --test --sets SET --settings SETTING --epsilons
 EPSILON --seeds SEED --recipes RECIPE` adds to that file. AUC of the {split} images, mean over
-seeds, standard deviation over seeds in brackets. Delta is {delta:g}; `plain` is the ceiling
-without privacy. The choice of a recipe by the validation images of a set is not covered by its
-epsilon where `tuning` says so.
+seeds, with the standard deviation over seeds in brackets. Delta is {delta:g}; `plain`
+is the ceiling without privacy. Where `tuning` says `not-covered`, epsilon does not
+cover the choice of the recipe by the validation images of the set.
 """
-NOTE = """Of test AUC, seeds paired, with the middle 95 % of resamples of seeds and test images.
-`gain`: the lower end is above 0; `no worse`: above -0.02. Resamples of five seeds vary less than
-new seeds would, so that where seeds matter more than images these intervals are too narrow. All
-seeds begin from one public start. Labels are divided anew with each seed where they are skewed:
-`site-1` is another hospital in each."""
+NOTE = """Differences of test AUC with paired seeds, and the middle 95 % of resamples of seeds and
+test images. `gain`: the lower end is above 0. `no worse`: it is above -0.02. Resamples
+of five seeds vary less than new seeds would, so these intervals are too narrow where
+seeds matter more than images. All seeds begin from one public start. Skewed labels are
+divided anew with each seed, so `site-1` is another hospital in each."""
 
 
 def markdown(
