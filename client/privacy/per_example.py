@@ -1,8 +1,8 @@
-"""Per-example gradients of one backward pass, for one parameter, for several, for units of rows.
+"""Per-example gradients of one backward pass, stored as rows or as pairs.
 
-A gradient is stored in the shorter of two forms, "rows" or "pairs" (`Entry`); norms and weighted
-sums are computed from either form without the other. B examples, T places (tokens, pixels),
-P inputs and D outputs of a layer.
+Each gradient takes the shorter of the two forms (`Entry`); norms and weighted sums are computed
+from either form without the other. B examples, T places (tokens, pixels), P inputs and D outputs of
+a layer.
 """
 
 from collections.abc import Callable, Mapping

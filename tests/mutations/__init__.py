@@ -1,4 +1,4 @@
-"""Every known way to break the mechanism by a change of a line or two, by what it breaks."""
+"""Known ways to break the mechanism by a change of a line or two, grouped by what they break."""
 
 from tests.mutations.budget import BUDGET
 from tests.mutations.durability import DURABILITY

@@ -20,7 +20,7 @@ from tests.mutations.run import run
 
 
 def main() -> int:
-    """Run what is not in the file yet."""
+    """Run the mutations that the result file does not hold yet."""
     parser = argparse.ArgumentParser(description="Break the mechanism, see what notices.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", help="run this one again")

@@ -1,4 +1,4 @@
-"""Epsilon, delta and spares that are added up wrongly, or not charged for what is done."""
+"""Mutations that add up epsilon, delta or spares wrongly, or do not charge what is done."""
 
 from tests.mutations.mutation import Mutation
 

@@ -1,4 +1,4 @@
-"""Budget that a crash, a power cut, a second process or an old copy would hand back."""
+"""Mutations by which a crash, a power cut, a second process or an old copy hands budget back."""
 
 from tests.mutations.mutation import Mutation
 

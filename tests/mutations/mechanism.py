@@ -1,4 +1,4 @@
-"""Broken clipping, noise, sampling, accounting and release."""
+"""Mutations of clipping, noise, sampling, accounting and release."""
 
 from tests.mutations.mutation import Mutation
 

@@ -1,4 +1,4 @@
-"""What a mutation is."""
+"""The type of a mutation, and how it is applied."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Randomness that repeats, can be guessed, or decides less than it should."""
+"""Mutations that make randomness repeat, predictable, or without effect."""
 
 from tests.mutations.mutation import Mutation
 

@@ -36,7 +36,7 @@ SHOWN = 3
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return what docs/mutations.md shows of the result, in the order of `MUTATIONS`."""
+    """Return the table of docs/mutations.md, in the order of `MUTATIONS`."""
     by_name = {row["mutation"]: row for row in rows}
     lines = ["| mutation | audit | tests |", "|---|---|---|"]
     for mutation in MUTATIONS:
@@ -87,7 +87,7 @@ def _copy(folder: Path) -> None:
 
 
 def _audit(folder: Path, scenario: Sequence[str]) -> str | None:
-    """How the audit failed, if it did."""
+    """Return how the audit failed, or None if it passed."""
     command = ["simulations.cli", "audit", *scenario, "--seed", "0", "--canaries", "4000"]
     done = _python(folder, command)
     if done.returncode == 0:
@@ -96,7 +96,7 @@ def _audit(folder: Path, scenario: Sequence[str]) -> str | None:
 
 
 def _python(folder: Path, arguments: list[str]) -> "subprocess.CompletedProcess[str]":
-    """Modules of the copy come first: the current folder does."""
+    """Run a module of the copy; modules in the current folder come first."""
     return subprocess.run(
         [sys.executable, "-m", *arguments], cwd=folder, capture_output=True, text=True, check=False
     )

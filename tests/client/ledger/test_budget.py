@@ -1,4 +1,4 @@
-"""Arithmetic of the budget at its edges: what is registered, charged, admitted and left."""
+"""Arithmetic of the budget at its edges: registration, cost, admission and the rest."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,14 +22,14 @@ WIDE = Phase(name="wide", rounds=2, objectives={"supervised": 1}, expected_batch
 
 
 def declared(rule: str = "basic", epsilon: float = 7.0, delta: float = 7e-5) -> Privacy:
-    """A lifetime budget of which one run takes a part."""
+    """Return a lifetime budget of which one run takes a part."""
     return Privacy(epsilon=1, n_public=100, epsilon_budget=epsilon, delta_budget=delta, rule=rule)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rule", ["basic", "rdp"])
 @pytest.mark.parametrize("part", ["epsilon", "delta"])
 def test_a_budget_that_was_lowered_stays_lowered(tmp_path: Path, rule: str, part: str):
-    """Not even back to a value that stood before."""
+    """It cannot be raised even to a value that stood before."""
     values = {"epsilon": (7.0, 5.0, 6.0), "delta": (7e-5, 5e-5, 6e-5)}[part]
     first, lowest, between = (declared(rule, **{part: value}) for value in values)
     for privacy in (first, lowest, lowest):
@@ -42,14 +42,14 @@ def test_a_budget_that_was_lowered_stays_lowered(tmp_path: Path, rule: str, part
 
 
 def test_a_ledger_stays_with_the_unit_that_it_was_registered_for(tmp_path: Path):
-    """Costs of images are no costs of patients."""
+    """Costs of images are not costs of patients."""
     Ledger(tmp_path / "l", declared()).close()
     with pytest.raises(LedgerError, match="registered for unit 'image'"):
         Ledger(tmp_path / "l", declared().model_copy(update={"unit": "patient"}))
 
 
 def test_a_run_cannot_go_on_with_another_schedule_or_model(tmp_path: Path):
-    """What was admitted is what was paid for."""
+    """A run was paid for as it was admitted."""
     with Ledger(tmp_path / "l", declared()) as ledger:
         ledger.reserve("one", "schedule", "model", plan(1.0))
         for schedule, model in (("other", "model"), ("schedule", "other")):
@@ -59,7 +59,8 @@ def test_a_run_cannot_go_on_with_another_schedule_or_model(tmp_path: Path):
 
 @pytest.mark.parametrize("part", ["epsilon", "delta"])
 def test_of_several_registered_budgets_the_smallest_counts(part: str):
-    """Whatever order their rows stand in; under `rdp` its limit counts too."""
+    """The order of the registrations does not matter, and under `rdp` the smallest limit counts
+    too."""
     budgets = [Budget.of(declared("rdp", **{part: value})) for value in
                ((7.0, 5.0, 6.0) if part == "epsilon" else (7e-5, 5e-5, 6e-5))]  # fmt: skip
     order = budgets[0].order
@@ -82,19 +83,19 @@ def test_of_several_registered_budgets_the_smallest_counts(part: str):
     ],
 )
 def test_a_budget_is_kept_to_a_millionth(budget: Budget, cost: Callable[[float], Cost]):
-    """The whole of it may be spent, and nothing that can be seen beyond it."""
+    """All of it can be spent, and nothing visible beyond it."""
     assert budget.fits(cost(1.0))
     assert not budget.fits(cost(1.000001))
 
 
 def test_epsilons_deltas_and_divergences_of_runs_add_up():
-    """Each of the three for itself."""
+    """Each of the three is summed separately."""
     total = Cost(1.0, 1e-5, 0.25) + Cost(2.0, 3e-5, 0.5)
     assert total == Cost(3.0, pytest.approx(4e-5), 0.75)
 
 
 def test_the_divergence_of_a_run_is_that_of_all_its_steps_and_of_discrete_noise():
-    """Every phase, in any order, and the allowance for arithmetic once a run."""
+    """It includes every phase, in any order, and the allowance for arithmetic once a run."""
     budget = Budget.of(declared("rdp"))
     steps = [Steps(0.1, 2.0, 3), Steps(0.3, 3.0, 5), Steps(1.0, 30.0, 1)]
     assert budget.order is not None
@@ -104,15 +105,15 @@ def test_the_divergence_of_a_run_is_that_of_all_its_steps_and_of_discrete_noise(
 
 
 def test_the_allowance_of_a_divergence_is_enough_at_every_order():
-    """Likelihoods that change by a factor of up to e^x change a divergence of order a by up to
-    x (2a - 1) / (a - 1)."""
+    """It covers x (2a - 1) / (a - 1), by which likelihoods that change by a factor of up to e^x can
+    change a divergence of order a."""
     assert all(
         ARITHMETIC_EPSILON * (2 * a - 1) / (a - 1) <= ARITHMETIC for a in range(2, MAX_ORDER)
     )
 
 
 def test_what_is_left_is_never_shown_larger_than_it_is():
-    """Under both rules; what a run costs is never shown smaller."""
+    """This holds under both rules, and the cost of a run is never shown smaller."""
     basic = Budget("basic", 3.0, 1e-5)
     words = basic.left(Cost(2.0004, 0.9996e-6), Cost(1.0, 1e-6))
     assert words.startswith("0.999 and 9e-06 are left")
@@ -122,7 +123,8 @@ def test_what_is_left_is_never_shown_larger_than_it_is():
 
 
 def test_spares_are_for_all_rounds_together(tmp_path: Path):
-    """Two spares repeat two rounds, not each round twice; rounds outside the plan do not exist."""
+    """Two spares repeat two rounds, not each round twice. Rounds outside the plan do not exist for
+    a ledger."""
     with Ledger(tmp_path / "l", declared()) as ledger:
         standing = ledger.reserve("one", "s", "m", plan(spares=2))
         for round_, attempt in ((1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (4, 0)):
@@ -137,27 +139,30 @@ def test_spares_are_for_all_rounds_together(tmp_path: Path):
 
 @pytest.mark.parametrize("phases", [(LONG, WIDE), (WIDE, LONG)])
 def test_spares_are_charged_as_the_costliest_round_that_could_be(phases: tuple[Phase, ...]):
-    """The highest rate and the most steps, although no one phase has both."""
+    """They cost the highest rate and the largest number of steps, although no single phase has
+    both."""
     solved = solve(Schedule(phases=phases, spare_rounds=2), declared())
     (spare,) = [p for p in solved.phases if p.name == SPARE]
     assert (spare.sample_rate, spare.steps) == (0.6, 6)
 
 
 def unsampled(rounds: int) -> Schedule:
-    """Every unit takes part in every step, so that epsilon has a closed form."""
+    """Return a schedule in which every unit takes part in every step, so that epsilon has a closed
+    form."""
     phase = Phase(name="all", rounds=rounds, objectives={"supervised": 1}, expected_batch_size=100)
     return Schedule(phases=(phase,), spare_rounds=0)
 
 
 def closed_form(solved: PrivacyPlan, delta: float) -> float:
-    """Exact epsilon of a plan of unsampled steps."""
+    """Return the exact epsilon of a plan of unsampled steps."""
     (phase,) = solved.phases
     return gaussian_epsilon(phase.noise_multiplier, phase.steps, delta)
 
 
 @pytest.mark.parametrize("rounds", [1, 30])
 def test_a_runs_epsilon_is_that_of_its_own_delta(rounds: int):
-    """Where the lifetime's delta is seven times as large: the promise is epsilon 1 at the run's."""
+    """The promise is epsilon 1 at the run's delta, although the lifetime's delta is seven times as
+    large."""
     privacy = declared()
     assert privacy.lifetime_delta == pytest.approx(7 * privacy.delta)
     solved = solve(unsampled(rounds), privacy)
@@ -169,7 +174,7 @@ def test_a_runs_epsilon_is_that_of_its_own_delta(rounds: int):
 
 
 def test_a_runs_epsilon_holds_the_allowance_for_discrete_noise():
-    """On top of what the accountant says of continuous noise, also on the curve."""
+    """The allowance is added to the accountant's epsilon of continuous noise, on the curve too."""
     solved = solve(Schedule(phases=(LONG, WIDE), spare_rounds=1), declared())
     deltas = [solved.delta, *(delta for delta, _ in solved.curve)]
     exact = epsilons([p.mechanism() for p in solved.phases], deltas)

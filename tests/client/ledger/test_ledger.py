@@ -1,4 +1,4 @@
-"""The ledger: budget before gradient, never handed back, found out when changed."""
+"""The ledger records budget before gradients, never hands it back, and detects changes."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def test_runs_compose_until_the_budget_refuses(ledger: Ledger):
-    """Epsilons add up; the run that would pass the budget writes nothing."""
+    """Epsilons add up, and a run that would exceed the budget writes nothing."""
     ledger.reserve("one", "s", "m", plan())
     ledger.reserve("two", "s", "m", plan())
     with pytest.raises(BudgetExhausted, match=r"would cost epsilon 3.000.*1.000 and .* are left"):
@@ -51,7 +51,7 @@ def test_delta_is_a_budget_too(tmp_path: Path):
 
 
 def test_the_whole_admitted_run_is_charged_and_never_handed_back(ledger: Ledger):
-    """Asking again is free, stopping early gives nothing back, reopening forgets nothing."""
+    """Asking again is free, stopping early returns nothing, and reopening forgets nothing."""
     first = ledger.reserve("one", "s", "m", plan())
     assert ledger.reserve("one", "s", "m", plan()).row == first.row
     ledger.close()
@@ -67,7 +67,7 @@ def test_another_schedule_under_the_same_run_is_refused(ledger: Ledger):
 
 
 def test_each_attempt_is_written_once_and_later_ones_use_up_spares(ledger: Ledger):
-    """Attempt 0 is free, the first retry takes the spare, the next finds none."""
+    """Attempt 0 is free, the first retry takes the spare, and the next retry finds none."""
     run = ledger.reserve("one", "s", "m", plan(spares=1))
     ledger.start_attempt(run, 1, 0, "k0")
     with pytest.raises(AttemptLost, match="ask for the next attempt"):
@@ -85,7 +85,7 @@ def test_each_attempt_is_written_once_and_later_ones_use_up_spares(ledger: Ledge
 
 
 def test_rows_can_be_neither_changed_nor_deleted(ledger: Ledger):
-    """The database itself refuses."""
+    """The database itself refuses both."""
     ledger.reserve("one", "s", "m", plan())
     with sqlite3.connect(ledger.rows.path) as db:
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
@@ -102,7 +102,7 @@ def test_rows_can_be_neither_changed_nor_deleted(ledger: Ledger):
     ],
 )
 def test_a_changed_or_missing_row_is_found(ledger: Ledger, change: str):
-    """Whoever removes the triggers still breaks the chain."""
+    """An attacker who removes the triggers still breaks the chain."""
     ledger.reserve("one", "s", "m", plan())
     ledger.reserve("two", "s", "m", plan())
     ledger.close()
@@ -115,7 +115,7 @@ def test_a_changed_or_missing_row_is_found(ledger: Ledger, change: str):
 
 
 def test_a_budget_can_be_lowered_not_raised(ledger: Ledger):
-    """The registered budget is the smallest ever given."""
+    """The smallest budget ever registered counts."""
     ledger.close()
     lower = Ledger(ledger.rows.path, Privacy(epsilon=3, epsilon_budget=5, n_public=100))
     assert lower.account.limits()[0] == 5
@@ -132,7 +132,7 @@ def test_a_corrupt_file_stops_everything(tmp_path: Path):
 
 
 def test_writers_in_parallel_never_overspend(tmp_path: Path):
-    """Eight runs ask at once for a budget of two."""
+    """Eight runs ask at once for a budget of two, and two get it."""
     path = tmp_path / "l"
     Ledger(path, PRIVACY).close()
 
@@ -166,7 +166,7 @@ for i in range(10**6):
 
 @pytest.mark.parametrize("milliseconds", [5, 30, 90])
 def test_kill_9_forgets_no_admitted_run(tmp_path: Path, milliseconds: int):
-    """Every run that was reported as admitted is on the ledger after the kill."""
+    """The ledger holds every run that was reported as admitted before the kill."""
     path = tmp_path / "l"
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
@@ -181,8 +181,8 @@ def test_kill_9_forgets_no_admitted_run(tmp_path: Path, milliseconds: int):
 
 
 def test_a_full_disk_admits_nothing_and_loses_nothing(tmp_path: Path):
-    """SQLite's own answer to a full disk; what was written before stands, and after making room
-    the next run goes on top of it."""
+    """SQLite reports the full disk, earlier rows stand, and the next run follows them once there is
+    room."""
     roomy = Privacy(epsilon=3, epsilon_budget=3_000, delta_budget=9e-3, n_public=100)
     with Ledger(tmp_path / "l", roomy) as ledger:
         ledger.reserve("run-0", "s", "m", plan(0.001))
@@ -201,7 +201,7 @@ def test_a_full_disk_admits_nothing_and_loses_nothing(tmp_path: Path):
 
 
 def test_a_read_only_ledger_admits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A file system that was mounted read-only after an error, for example."""
+    """A file system may be mounted read-only after an error, for example."""
     Ledger(tmp_path / "l", PRIVACY).close()
     real = sqlite3.connect
 

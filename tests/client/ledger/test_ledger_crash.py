@@ -1,5 +1,5 @@
-"""A crash or a power cut at any call that changes a file: the ledger stays valid, and forgets
-nothing that was reported."""
+"""A crash or a power cut at any call that changes a file leaves the ledger valid, and nothing that
+was reported is forgotten."""
 
 import os
 import random
@@ -18,7 +18,7 @@ from tests.client.ledger.test_ledger import ROOT, plan
 PRIVACY = Privacy(epsilon=1, epsilon_budget=1e6, n_public=100)
 POINTS = 120
 KILLED, TORN, POWER_CUT = range(3)
-"""How a process ends: before a call, in the middle of a write, or with what was not synced lost."""
+"""Ends of a process: before a call, in the middle of a write, or with unsynced data lost."""
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 
 CHILD = """
@@ -39,13 +39,13 @@ for line in sys.stdin:
 
 
 def opened(folder: Path) -> Ledger:
-    """Open the ledger of one trial, with an anchor if the trial's folder says so."""
+    """Open the ledger of one trial, with an anchor if the folder's name asks for one."""
     anchor = folder / "anchor" if folder.name.startswith("anchored") else None
     return Ledger(folder / "state" / FILE, PRIVACY, anchor)
 
 
 def work(folder: Path) -> None:
-    """Admit three runs, train a round of each, and report each success in a file of its own."""
+    """Admit three runs, train a round of each, and report each success in a separate file."""
     with (
         open(folder / "reported", "a") as said,
         opened(folder) as ledger,
@@ -98,7 +98,7 @@ def test_a_crash_at_any_call_forgets_no_spent_budget(tmp_path: Path, name: str):
 
 
 def survives(folder: Path, runs: int, attempts: int) -> None:
-    """Opens, holds at least what was reported, and goes on."""
+    """Check that the ledger opens, holds at least what was reported, and accepts another run."""
     with opened(folder) as ledger:
         rows = ledger.rows.all()
         assert sum(row.kind == "reservation" for row in rows) >= runs

@@ -1,4 +1,4 @@
-"""The hospital's view of its ledger, and what it finds: flipped bits, old copies, lost anchors."""
+"""The hospital reads its ledger, which detects flipped bits, old copies and lost anchors."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from tests.conftest import admit, train
 
 
 def used(state: Path, runs: int = 1, anchor: Path | None = None) -> Path:
-    """A state folder whose ledger holds some runs, one round of each trained twice."""
+    """Return a state folder whose ledger holds some runs, with one round of each trained twice."""
     privacy = Privacy(epsilon=3, epsilon_budget=100, n_public=100)
     with Ledger(state / FILE, privacy, anchor) as ledger:
         for i in range(runs):
@@ -53,7 +53,7 @@ def test_a_ledger_shows_budget_runs_and_spares(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_an_export_holds_every_row_and_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Anybody can check the chain with the export alone; a changed line is named."""
+    """The export alone is enough to check the chain, and a changed line is named."""
     state, lines = used(tmp_path / "state"), tmp_path / "ledger.jsonl"
     assert main(["site", "ledger", "export", str(state), "--out", str(lines)]) == 0
     assert read(lines) == read(state)
@@ -74,7 +74,8 @@ def test_an_export_holds_every_row_and_verifies(tmp_path: Path, capsys: pytest.C
 def test_a_report_finds_a_ledger_that_is_older_than_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """What the server was told is in the report: without the site's own anchor."""
+    """The report holds a hash that the server received, so it detects an old copy without an
+    anchor."""
     state, report = used(tmp_path / "state", runs=2), tmp_path / "report.json"
     rows = read(state)
     report.write_text(json.dumps({"ledger_hashes": {"north": rows[3].hash, "south": "0" * 64}}))
@@ -94,7 +95,7 @@ def test_a_report_finds_a_ledger_that_is_older_than_it(
 
 
 def test_reading_needs_a_ledger_and_writes_nothing(tmp_path: Path):
-    """No file appears where there was none, none changes where there is one."""
+    """Reading creates no file and changes none."""
     with pytest.raises(LedgerError, match="there is no ledger here"):
         read(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -105,7 +106,7 @@ def test_reading_needs_a_ledger_and_writes_nothing(tmp_path: Path):
 
 
 def as_a_reader(work: Callable[[], list[Row]]) -> list[Row] | str:
-    """What `work` comes to for a user who may write nowhere but in /tmp."""
+    """Return the result of `work`, or its error, for a user who may write in /tmp only."""
     reading, writing = os.pipe()
     if (child := os.fork()) == 0:
         if os.getuid() == 0:
@@ -128,7 +129,7 @@ def as_a_reader(work: Callable[[], list[Row]]) -> list[Row] | str:
 
 @pytest.fixture
 def media() -> Iterator[Path]:
-    """A folder that is closed for writing by `as_a_reader`; below /tmp, where all may pass."""
+    """Yield a folder that `closed` makes read-only, below /tmp, which every user can enter."""
     folder = Path(tempfile.mkdtemp(prefix="media-", dir="/tmp"))
     yield folder
     folder.chmod(0o700)
@@ -145,8 +146,8 @@ def closed(media: Path) -> None:
 def test_a_clean_copy_on_read_only_media_is_read(
     tmp_path: Path, media: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """SQLite's readers of a WAL database want to write beside it; every row is there, and nothing
-    is left behind in the place of temporary files."""
+    """Every row is read although SQLite's readers of a WAL database want to write beside it, and no
+    temporary file stays behind."""
     state = used(tmp_path / "state", runs=2)
     shutil.copyfile(state / FILE, media / name)
     closed(media)
@@ -159,8 +160,8 @@ def test_a_clean_copy_on_read_only_media_is_read(
 
 
 def test_a_copy_with_its_wal_is_read_with_the_rows_in_it(tmp_path: Path, media: Path):
-    """`immutable=1` would read the ledger as it was before the newest rows: budget would come
-    back. Without the file the copy is an older ledger, which a report or the anchor shows."""
+    """`immutable=1` would ignore the newest rows, and budget would come back. Without the WAL file
+    the copy is an older ledger, which a report or the anchor shows."""
     state = used(tmp_path / "state", runs=1)
     rows = read(state)
     with closing(sqlite3.connect(state / FILE)) as reader:  # keeps the WAL from being emptied
@@ -181,7 +182,7 @@ def test_a_copy_with_its_wal_is_read_with_the_rows_in_it(tmp_path: Path, media: 
 
 
 def test_a_damaged_copy_on_read_only_media_is_refused(tmp_path: Path, media: Path):
-    """Of its file, or of its WAL."""
+    """The error names the file."""
     state = used(tmp_path / "state", runs=1)
     data = bytearray((state / FILE).read_bytes())
     data[100:4_000] = bytes(3_900)
@@ -207,7 +208,7 @@ def test_a_clock_that_went_back_is_shown_and_changes_nothing(tmp_path: Path):
 def test_a_ledger_that_is_gone_after_training_is_not_begun_again(
     open_guard: Callable[..., Guard], site: Site, schedule: Schedule, tmp_path: Path
 ):
-    """Its budget was spent, and nobody could say how much of it."""
+    """Budget was spent, and no row records how much."""
     guard = open_guard(site)
     guard.handle(admit(schedule))
     assert isinstance(guard.handle(train(schedule)), TrainAnswer)
@@ -224,7 +225,7 @@ def test_a_ledger_that_is_gone_after_training_is_not_begun_again(
 
 
 def test_an_index_that_lost_its_rows_hides_no_cost(tmp_path: Path):
-    """Rows are looked up by an index: one that is empty would make every run look unpaid."""
+    """Rows are looked up by an index, and an empty one would make every run look unpaid."""
     path = used(tmp_path) / FILE
     with sqlite3.connect(path) as db:
         (page_size,) = db.execute("PRAGMA page_size").fetchone()
@@ -239,7 +240,7 @@ def test_an_index_that_lost_its_rows_hides_no_cost(tmp_path: Path):
 
 
 def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path: Path):
-    """Anywhere in the file; a bit that no row depends on may go unnoticed."""
+    """A flipped bit anywhere in the file is found, unless no row depends on it."""
     state = used(tmp_path / "state", runs=6)
     whole, rows = (state / FILE).read_bytes(), read(state)
     draw, found = random.Random(0), 0
@@ -261,7 +262,7 @@ def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path: Path):
 
 
 def test_an_old_copy_is_refused(tmp_path: Path):
-    """Budget was spent since the backup: the anchor remembers."""
+    """Budget was spent since the backup, and the anchor shows it."""
     anchor = tmp_path / "elsewhere" / "anchor"
     state = used(tmp_path / "state", 1, anchor)
     shutil.copytree(state, tmp_path / "backup")
@@ -276,7 +277,8 @@ def test_an_old_copy_is_refused(tmp_path: Path):
 
 
 def test_a_row_that_only_the_anchor_holds_is_spent(tmp_path: Path):
-    """A crash between anchor and ledger, or a copy that lacks just the last row."""
+    """Such a row follows from a crash between anchor and ledger, or from a copy that lacks the last
+    row."""
     anchor, state = tmp_path / "anchor", tmp_path / "state"
     privacy = Privacy(epsilon=3, epsilon_budget=100, n_public=100)
     Ledger(state / FILE, privacy, anchor).close()
@@ -288,7 +290,7 @@ def test_a_row_that_only_the_anchor_holds_is_spent(tmp_path: Path):
 
 
 def test_a_lost_or_changed_anchor_stops_everything(tmp_path: Path):
-    """Nobody can tell any more whether the ledger is an old copy."""
+    """An old copy of the ledger could not be detected any more."""
     anchor = tmp_path / "anchor"
     state = used(tmp_path / "state", 1, anchor)
     text = anchor.read_text()
@@ -307,7 +309,7 @@ def test_a_lost_or_changed_anchor_stops_everything(tmp_path: Path):
 
 
 def test_an_anchor_that_cannot_be_written_admits_nothing(tmp_path: Path):
-    """The budget is refused before the ledger changes."""
+    """The run is refused before the ledger changes."""
     anchor = tmp_path / "anchor"
     state = used(tmp_path / "state", 1, anchor)
     anchor.with_name("anchor.partial").mkdir()  # even root cannot write there
@@ -317,7 +319,7 @@ def test_an_anchor_that_cannot_be_written_admits_nothing(tmp_path: Path):
 
 
 def test_an_anchor_begins_at_any_row(tmp_path: Path):
-    """A site may add one later."""
+    """A site may add an anchor later."""
     state = used(tmp_path / "state")
     anchor = tmp_path / "anchor"
     Ledger(state / FILE, Privacy(epsilon=3, epsilon_budget=100, n_public=100), anchor).close()
@@ -327,7 +329,7 @@ def test_an_anchor_begins_at_any_row(tmp_path: Path):
 
 
 def test_the_anchor_of_another_ledger_stops_everything(tmp_path: Path):
-    """Also one that is shorter, whose row would otherwise pass for one that stands."""
+    """The other ledger may even be shorter, so that its row would pass for one of this ledger."""
     mine, other = tmp_path / "mine", tmp_path / "other"
     used(mine, runs=2, anchor=tmp_path / "mine.json")
     with Ledger(other / FILE, PRIVACY, tmp_path / "other.json") as ledger:

@@ -1,4 +1,4 @@
-"""Epsilon: three independent accountants and a closed form agree."""
+"""Epsilon agrees with three independent accountants and with a closed form."""
 
 import json
 from dataclasses import replace
@@ -44,7 +44,7 @@ def history(steps: list[Steps]) -> list[tuple[float, float, int]]:
 
 @pytest.mark.parametrize("steps", CASES)
 def test_pld_lies_in_the_interval_of_opacus_prv_and_below_rdp(steps: list[Steps]):
-    """PRV with its own error bound at 0.2 % of epsilon brackets our number; RDP is above it."""
+    """PRV brackets our epsilon within 0.2 % by its own error bound, and RDP lies above it."""
     ours = epsilon(steps, DELTA)
     accountant = PRVAccountant()
     accountant.history = history(steps)
@@ -60,21 +60,21 @@ def test_pld_lies_in_the_interval_of_opacus_prv_and_below_rdp(steps: list[Steps]
 
 @pytest.mark.parametrize(("sigma", "steps"), [(2.0, 1), (5.0, 30), (1.0, 3)])
 def test_unsubsampled_gaussian_agrees_with_its_closed_form(sigma: float, steps: int):
-    """Balle and Wang 2018, to 1e-4."""
+    """Epsilon equals that of Balle and Wang 2018 to 1e-4."""
     ours = epsilon([Steps(1.0, sigma, steps)], DELTA)
     assert ours == pytest.approx(gaussian_epsilon(sigma, steps, DELTA), rel=1e-4)
 
 
 @pytest.mark.parametrize("delta", [1e-3, 1e-6, 1e-9])
 def test_the_privacy_curve_of_a_gaussian_is_its_closed_form(delta: float):
-    """At every delta, from one composition."""
+    """The closed form is met at every delta of one composition."""
     curve = epsilons([Steps(1.0, 2.0, 1)], [1e-4, delta])
     assert curve[1] == pytest.approx(gaussian_epsilon(2.0, 1, delta), rel=1e-4)
 
 
 def test_a_plan_holds_its_privacy_curve_from_one_composition(monkeypatch: pytest.MonkeyPatch):
-    """The pairs are what each delta alone would give, and fall with delta; the steps are composed
-    once for all of them, and not at all when a ledger's plan is read."""
+    """Each pair of the curve is what its delta alone would give, and epsilon falls as delta grows.
+    The steps are composed once for all pairs, and not at all when a plan is read from a ledger."""
     compositions: list[object] = []
     real = accounting.epsilons
 
@@ -95,7 +95,7 @@ def test_a_plan_holds_its_privacy_curve_from_one_composition(monkeypatch: pytest
 
 
 def test_a_plan_of_before_the_curve_is_read():
-    """Ledgers outlive versions."""
+    """A plan that an older version wrote without a curve can still be read."""
     plan = solve(TWO_PHASES, Privacy(epsilon=4.5, n_public=200))
     values = json.loads(plan.to_json())
     del values["curve"]
@@ -103,7 +103,7 @@ def test_a_plan_of_before_the_curve_is_read():
 
 
 def test_epsilon_grows_with_steps_and_rate_and_falls_with_noise():
-    """Monotone in everything that costs privacy."""
+    """Epsilon is monotone in everything that costs privacy."""
     base = epsilon([Steps(0.1, 1.0, 50)], DELTA)
     assert epsilon([Steps(0.1, 1.0, 51)], DELTA) > base
     assert epsilon([Steps(0.11, 1.0, 50)], DELTA) > base
@@ -112,14 +112,14 @@ def test_epsilon_grows_with_steps_and_rate_and_falls_with_noise():
 
 
 def test_solved_noise_is_the_smallest_that_fits():
-    """One thousandth less would overspend."""
+    """A thousandth less noise would exceed the target."""
     sigma = solve_noise_multiplier([(0.2, 100)], 8.0, DELTA)
     assert epsilon([Steps(0.2, sigma, 100)], DELTA) <= 8.0
     assert epsilon([Steps(0.2, sigma - 0.001, 100)], DELTA, interval=1e-3) > 8.0
 
 
 def test_a_plan_lists_and_charges_every_step_spares_at_the_highest_price():
-    """The reported epsilon recomputes from q, sigma and steps of the plan's own phases."""
+    """The reported epsilon can be recomputed from q, sigma and steps of the plan's phases."""
     plan = solve(TWO_PHASES, Privacy(epsilon=4, n_public=200))
     assert [(p.name, p.steps, p.sample_rate) for p in plan.phases] == [
         ("a", 12, 0.1), ("b", 5, 0.3), (SPARE, 6, 0.3),
@@ -134,14 +134,15 @@ def test_a_plan_lists_and_charges_every_step_spares_at_the_highest_price():
 
 
 def test_epsilon_of_a_run_is_not_that_of_one_round():
-    """The mistake of other systems: a fresh accountant a round shows far less."""
+    """A fresh accountant for each round, the mistake of other systems, would report far less."""
     run = epsilon([Steps(0.2, 1.2, 50)], DELTA)
     one_round = epsilon([Steps(0.2, 1.2, 2)], DELTA)
     assert run > 3 * one_round
 
 
 def test_the_price_of_a_phase_and_of_one_more_round():
-    """Recomputed by hand: each phase alone, and the plan with one round more or less of it."""
+    """The costs equal a recomputation of each phase alone, and of the plan with one round more or
+    less."""
     plan = solve(TWO_PHASES, Privacy(epsilon=4, n_public=200))
     found = costs(plan)
     assert [cost.name for cost in found] == ["a", "b", SPARE]

@@ -1,4 +1,4 @@
-"""What computer arithmetic adds to the sensitivity stays within the plan's allowance."""
+"""Computer arithmetic moves the clipped sum by less than the plan's allowance."""
 
 import math
 from dataclasses import replace
@@ -18,7 +18,7 @@ from tests.helpers.clipping import clipped_sum_of
 
 
 def rows_of(model: Medformer, batch: Batch, rows: int) -> torch.Tensor:
-    """Clipped sum, (P,) float64, of the batch, so many rows at once."""
+    """Return the clipped sum of the batch, (P,) float64, computed `rows` rows at a time."""
     names = names_of(model, "supervised")
     named = dict(model.named_parameters())
     optimizer = torch.optim.SGD([named[n] for n in names], lr=1.0)
@@ -32,8 +32,8 @@ def rows_of(model: Medformer, batch: Batch, rows: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("count", [1, 2, 7, 16, 33, 64])
 def test_units_move_each_others_gradients_by_less_than_the_allowance(model: Medformer, count: int):
-    """float32 kernels round a row differently in batches of another size, so that adding a unit
-    changes the others' last bits: by less than a hundredth of what the sensitivity allows for."""
+    """float32 kernels round a row differently in batches of another size, so adding a unit changes
+    the last bits of the others. The effect is below a hundredth of the allowance."""
     batch = batch_of(64)
     alone = sum(rows_of(model, batch[i : i + 1], 1) for i in range(count))
     together = rows_of(model, batch[:count], count)
@@ -43,8 +43,8 @@ def test_units_move_each_others_gradients_by_less_than_the_allowance(model: Medf
 
 @pytest.mark.parametrize(("scale", "within"), [(3, True), (30, False)])
 def test_larger_weights_enlarge_rounding(model: Medformer, scale: float, within: bool):
-    """Three times the usual matrices are within the allowance; what a server could make up is not,
-    which the list of what is not covered says."""
+    """The allowance is enough for matrices three times as large as usual. It is not enough for
+    weights that a server makes up, and the list of what is not covered names them."""
     with torch.no_grad():
         for name, value in model.named_parameters():
             if value.ndim > 1 and name.startswith("encoder."):
@@ -57,7 +57,7 @@ def test_larger_weights_enlarge_rounding(model: Medformer, scale: float, within:
 
 
 def test_one_unit_moves_the_sum_by_at_most_the_stated_sensitivity(model: Medformer):
-    """Rounded to the grid, in a batch of another size."""
+    """The sensitivity holds for sums that are rounded to the grid, in batches of another size."""
     batch = batch_of(40)
     unit = grid(PLAN.noise_std)
     whole = (rows_of(model, batch, 40) / unit).round() * unit
@@ -67,7 +67,7 @@ def test_one_unit_moves_the_sum_by_at_most_the_stated_sensitivity(model: Medform
 
 
 def test_sensitivity_and_noise_include_the_allowance():
-    """Noise is a multiple of the sensitivity of what is released, not of the bound alone."""
+    """The noise is a multiple of the sensitivity of the released sum, not of the bound alone."""
     assert PLAN.sensitivity == PLAN.max_grad_norm * (1 + 2**-10)
     assert PLAN.noise_std == PLAN.noise_multiplier * PLAN.sensitivity
 

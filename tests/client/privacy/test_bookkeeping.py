@@ -1,4 +1,4 @@
-"""Book-keeping: the clipped sum of every kind of layer equals a one-by-one loop in float64."""
+"""The clipped sum of every kind of layer equals a one-by-one loop in float64."""
 
 import copy
 import logging
@@ -17,7 +17,7 @@ BOUND = 0.7
 
 
 class Twice(nn.Module):
-    """One layer used twice, on inputs of different lengths."""
+    """One layer that is used twice, on inputs of different lengths."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Twice(nn.Module):
 
 
 class WithTokens(nn.Module):
-    """Tokens that are the same for all examples, joined to each example's own."""
+    """Tokens shared by all examples, joined to each example's own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,12 +71,13 @@ CASES = {
 
 
 def loss_of(model: nn.Module, x: Tensor) -> Tensor:
-    """One value an example, of a few sizes, so that some are clipped and some are not."""
+    """Return one loss an example, of a few sizes, so that some gradients are clipped and some are
+    not."""
     return model(x).flatten(1).square().sum(1) * x.flatten(1)[:, 0].abs()
 
 
 def one_by_one(model: nn.Module, x: Tensor, names: list[str], bound: float) -> dict[str, Tensor]:
-    """The slow oracle, in float64."""
+    """Compute the clipped sum slowly, row by row in float64."""
     model = model.double()
     named = dict(model.named_parameters())
     total = {n: torch.zeros_like(named[n]) for n in names}
@@ -116,7 +117,7 @@ def booked(
 @pytest.mark.parametrize("rows_up_to", [0, 2, 1e9], ids=["pairs", "default", "rows"])
 @pytest.mark.parametrize("case", sorted(CASES))
 def test_clipped_sum_equals_a_float64_loop(case: str, rows_up_to: float):
-    """Every kind of layer, whether pairs or rows are booked; 1e-5 relative."""
+    """The sum of every kind of layer is right to 1e-5, whether pairs or rows are stored."""
     model, shape = CASES[case]
     x = torch.randn(8, *shape, generator=torch.Generator().manual_seed(3))
     names = [n for n, _ in model.named_parameters()]
@@ -132,7 +133,7 @@ def test_clipped_sum_equals_a_float64_loop(case: str, rows_up_to: float):
 @pytest.mark.parametrize("rows_up_to", [0, 1e9], ids=["pairs", "rows"])
 @pytest.mark.parametrize("case", sorted(CASES))
 def test_in_float64_the_clipped_sum_is_that_of_opacus_to_ten_digits(case: str, rows_up_to: float):
-    """Its per-sample gradients by hooks, its flat clipping; float32 to 1e-5."""
+    """The sum equals Opacus' per-sample gradients with flat clipping, in float32 to 1e-5."""
     model, shape = copy.deepcopy(CASES[case])
     x = torch.randn(8, *shape, generator=torch.Generator().manual_seed(4))
     names = [n for n, _ in model.named_parameters()]
@@ -148,7 +149,7 @@ def test_in_float64_the_clipped_sum_is_that_of_opacus_to_ten_digits(case: str, r
 
 
 def by_opacus(model: nn.Module, x: Tensor, bound: float) -> dict[str, Tensor]:
-    """Clipped sum of GradSampleModule and DPOptimizer, without noise."""
+    """Return the clipped sum of GradSampleModule and DPOptimizer, without noise."""
     hooked = GradSampleModule(copy.deepcopy(model), loss_reduction="sum", strict=False)
     optimizer = DPOptimizer(
         torch.optim.SGD(hooked.parameters(), lr=1.0),
@@ -174,9 +175,10 @@ PATIENTS = {
 @pytest.mark.parametrize("sizes", PATIENTS.values(), ids=PATIENTS)
 @pytest.mark.parametrize("case", sorted(CASES))
 def test_units_are_averaged_before_the_clip(case: str, sizes: list[int], rows_up_to: float):
-    """A unit counts as the mean gradient of its valid rows, cross terms in its norm; 1e-5 relative.
+    """A unit counts as the mean gradient of its valid rows, cross terms included in its norm, to
+    1e-5.
 
-    A row of the second unit is invalid, and a unit of invalid rows alone counts 0.
+    A row of the second unit is invalid, and a unit of invalid rows alone counts as 0.
     """
     model, shape = CASES[case]
     units = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
@@ -212,7 +214,7 @@ def test_units_are_averaged_before_the_clip(case: str, sizes: list[int], rows_up
 
 
 def test_a_row_without_a_finite_gradient_takes_its_unit_out_and_no_other():
-    """Not the row alone: then the mean would tell how many rows were good."""
+    """Dropping the row alone would let the mean reveal the number of good rows."""
     model, shape = CASES["linear, tokens"]
     units = torch.tensor([0, 0, 1, 1, 2])
     x = torch.randn(5, *shape, generator=torch.Generator().manual_seed(3))
@@ -226,7 +228,7 @@ def test_a_row_without_a_finite_gradient_takes_its_unit_out_and_no_other():
 
 
 def test_places_that_cancel_do_not_weaken_the_clipping():
-    """A gradient of length 10 made of parts of 1e6: the Gram matrices alone lose it to rounding."""
+    """The Gram matrices alone would lose a gradient of length 10 made of parts of 1e6 to rounding."""
     layer = nn.Linear(8, 8, bias=False)
     generator = torch.Generator().manual_seed(6)
     x, push = torch.randn(20, 1, 8, generator=generator), torch.randn(20, 1, 8, generator=generator)
@@ -243,7 +245,7 @@ def test_places_that_cancel_do_not_weaken_the_clipping():
 
 
 def test_frozen_parameters_stay_out_of_the_norm_and_the_input_gradient_is_right():
-    """Only the trained are booked, but the gradient passes through all."""
+    """Only trained parameters are recorded, but the gradient passes through all layers."""
     model, shape = CASES["group norm"]
     x = torch.randn(5, *shape, generator=torch.Generator().manual_seed(4))
     names = ["0.weight"]
@@ -253,7 +255,7 @@ def test_frozen_parameters_stay_out_of_the_norm_and_the_input_gradient_is_right(
 
 
 def test_layers_get_their_own_forward_back():
-    """After closing, training is ordinary again."""
+    """After the book is closed, training is ordinary again."""
     model, shape = CASES["used twice"]
     x = torch.randn(4, *shape)
     booked(model, x, [n for n, _ in model.named_parameters()], BOUND)
@@ -262,7 +264,7 @@ def test_layers_get_their_own_forward_back():
 
 
 def test_a_weight_used_outside_its_layer_is_refused():
-    """The part of the gradient that nobody clips would go unnoticed."""
+    """Otherwise a part of the gradient would stay unclipped without notice."""
     layer = nn.Linear(4, 4)
     x = torch.randn(3, 4)
     book = Book(layer, dict(layer.named_parameters()))
@@ -273,7 +275,7 @@ def test_a_weight_used_outside_its_layer_is_refused():
 
 
 def test_rows_that_are_folded_into_one_example_are_refused():
-    """A layer that sees two rows an example has twice the rows: their norm would be halved."""
+    """A layer that sees two rows an example would halve the norm of each."""
     layer = nn.Linear(4, 4)
     x = torch.randn(3, 2, 4)
     book = Book(layer, dict(layer.named_parameters()))

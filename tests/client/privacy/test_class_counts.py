@@ -1,4 +1,5 @@
-"""Class weights from a count under DP: charged, noised, drawn once, and never told."""
+"""Class weights come from a differentially private count that is charged, drawn once and never
+sent."""
 
 import json
 from collections.abc import Callable
@@ -57,7 +58,8 @@ Open = Callable[..., Guard]
 
 
 def labelled(count: int) -> Records:
-    """Records with every task; the first is invalid, the second unlabelled, the third has all."""
+    """Return records with every task: the first is invalid, the second unlabelled, the third has
+    all labels."""
     generator = torch.Generator().manual_seed(0)
     stage = torch.randint(0, 4, (count,), generator=generator)
     signs = torch.randint(0, 2, (count, 3), generator=generator)
@@ -72,7 +74,8 @@ def joint(records: Records) -> torch.Tensor:
 
 
 def test_one_image_moves_the_counts_by_at_most_the_sensitivity():
-    """One count of a single-label task, and up to three of three labels; outlines are no count."""
+    """An image moves one count of a single-label task and up to three of three labels; outlines are
+    not counted."""
     whole = labelled(30)
     moved = []
     for i in range(30):
@@ -84,7 +87,7 @@ def test_one_image_moves_the_counts_by_at_most_the_sensitivity():
 
 
 def test_noise_has_the_stated_standard_deviation():
-    """On every count by itself, and independent between the counts."""
+    """Each count has independent noise."""
     records, std = labelled(40), 20 * count_sensitivity(TASKS)
     source = SeededNoise("balance")
     draws = torch.stack(
@@ -101,7 +104,7 @@ def test_noise_has_the_stated_standard_deviation():
 
 
 def test_the_count_is_a_phase_of_its_own_and_charged_with_all_steps(schedule: Schedule):
-    """No sampling, one step; the training noise grows to make room for it."""
+    """The count is one step without sampling, and the training noise grows to make room for it."""
     privacy = Privacy(epsilon=8, n_public=64, class_balance_noise=4)
     with_ = solve(schedule, privacy, TASKS)
     without = solve(schedule, privacy.model_copy(update={"class_balance_noise": None}), TASKS)
@@ -120,7 +123,7 @@ def test_the_count_is_a_phase_of_its_own_and_charged_with_all_steps(schedule: Sc
 
 
 def test_a_count_and_unsampled_steps_compose_as_gaussians_do():
-    """Precisions add up: the closed form of Balle and Wang 2018."""
+    """Precisions add up, by the closed form of Balle and Wang 2018."""
     ours = epsilon([Steps(1.0, 20, 1), Steps(1.0, 4, 3)], 1e-5)
 
     joined = (1 / 20**2 + 3 / 4**2) ** -0.5
@@ -128,7 +131,8 @@ def test_a_count_and_unsampled_steps_compose_as_gaussians_do():
 
 
 def test_what_cannot_be_planned_is_said(schedule: Schedule):
-    """A count dearer than the run, nothing to count, the name of the count taken."""
+    """Refusals name a count that costs more than the run, a count without a task, and a phase with
+    the name of the count."""
     dear = Privacy(epsilon=0.5, n_public=64, class_balance_noise=1)
     with pytest.raises(ValueError, match=r"cost epsilon .* of 0\.5: raise"):
         solve(schedule, dear, TASKS)
@@ -141,7 +145,7 @@ def test_what_cannot_be_planned_is_said(schedule: Schedule):
 
 
 def test_weights_balance_the_classes_within_public_bounds():
-    """Rare classes weigh more; whatever the noise did, a weight lies between the bounds."""
+    """Rare classes weigh more, and no noise moves a weight beyond the bounds."""
     counts = {"stage": [400.0, 200.0, 100.0, -7.0], "signs": [500.0, 100.0, 1e9]}
     stage, signs, place = weighted(TASKS, counts, 25.0, 1000)
 
@@ -151,7 +155,7 @@ def test_weights_balance_the_classes_within_public_bounds():
 
 
 def test_declared_and_counted_weights_exclude_each_other(site: Site):
-    """And without a class there is nothing to count."""
+    """A site cannot have both, nor a count without classes."""
 
     def declare(task: Task) -> None:
         Site.model_validate({**site.model_dump(), "tasks": [task], "privacy": COUNTED})
@@ -170,7 +174,7 @@ def counting(site: Site) -> Site:
 
 @pytest.fixture
 def guard(open_guard: Open, counting: Site, schedule: Schedule) -> Guard:
-    """Admitted, not trained."""
+    """Return a guard that has admitted the run and trained nothing."""
     guard = open_guard(counting)
     assert isinstance(guard.handle(admit(schedule)), AdmitAnswer)
     return guard
@@ -187,8 +191,8 @@ def counts_file(guard: Guard) -> Path:
 def test_budget_comes_before_the_count_and_the_count_before_its_use(
     guard: Guard, schedule: Schedule
 ):
-    """The attempt is on the ledger before the count's noise is drawn; the counts are on the disk,
-    and their hash is on the ledger, before the first gradient."""
+    """The attempt is on the ledger before the noise of the count is drawn. The counts are on the
+    disk, and their hash on the ledger, before the first gradient."""
     seen: list[tuple[str, object, bool]] = []
 
     def noise_for(reservation: Reservation, round_: int, attempt: int) -> NoiseSource:
@@ -213,8 +217,8 @@ def test_budget_comes_before_the_count_and_the_count_before_its_use(
 def test_the_counts_have_noise_for_their_joint_sensitivity(
     open_guard: Open, counting: Site, schedule: Schedule
 ):
-    """Of two tasks counted together, an image is in two counts: sqrt(2) times the declared noise,
-    and the allowance for arithmetic."""
+    """An image enters the counts of two tasks, so the noise is sqrt(2) times the declared one, plus
+    the allowance for arithmetic."""
     second = OPACITY.model_copy(update={"name": "second"})
     guard = open_guard(counting.model_copy(update={"tasks": (OPACITY, second)}))
     asked: list[float] = []
@@ -231,7 +235,7 @@ def test_the_counts_have_noise_for_their_joint_sensitivity(
 
 
 def test_classes_are_not_counted_where_patients_are_the_units(tmp_path: Path):
-    """A patient may have any number of images: the noise of a count hides one."""
+    """A patient may have any number of images, and the noise of a count hides one image."""
     folder = {"source": "folder", "path": str(tmp_path)}
     privacy = {**COUNTED.model_dump(), "unit": "patient"}
     with pytest.raises(ValidationError, match="class_balance_noise counts images"):
@@ -242,7 +246,7 @@ def test_classes_are_not_counted_where_patients_are_the_units(tmp_path: Path):
 
 
 def test_the_loss_is_weighed_by_the_counts_on_the_disk(guard: Guard, schedule: Schedule):
-    """Not by those in memory."""
+    """Counts in memory are not used."""
     used: list[object] = []
 
     def spy(model: Medformer, *_: object) -> RoundResult:
@@ -274,7 +278,7 @@ def test_a_run_counts_once_in_all_its_rounds_attempts_and_processes(
     schedule: Schedule,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Wherever the process died after the counts were on the disk, they stand."""
+    """Counts on the disk are reused, wherever the process died after they were written."""
 
     def die(*_: object) -> RoundResult:
         raise KeyboardInterrupt
@@ -295,7 +299,7 @@ def test_a_run_counts_once_in_all_its_rounds_attempts_and_processes(
 
 @pytest.mark.parametrize("harm", ["deleted", "changed"])
 def test_counts_that_were_lost_are_not_drawn_again(harm: str, guard: Guard, schedule: Schedule):
-    """A second draw would cost a second time."""
+    """A second draw would cost budget a second time."""
     guard.handle(train(schedule))
     if harm == "deleted":
         counts_file(guard).unlink()
@@ -314,8 +318,8 @@ def test_counts_that_were_lost_are_not_drawn_again(harm: str, guard: Guard, sche
 
 
 def test_no_count_without_its_admission(open_guard: Open, site: Site, schedule: Schedule):
-    """A site that asks for weights after the run was admitted waits for the next run; one whose
-    tasks grew is not counted with too little noise."""
+    """A site that asks for weights after a run was admitted waits for the next run. A site with new
+    tasks is not counted with too little noise."""
     open_guard(site).handle(admit(schedule))
     counting = site.model_copy(update={"privacy": COUNTED})
     late = open_guard(counting)
@@ -330,7 +334,8 @@ def test_no_count_without_its_admission(open_guard: Open, site: Site, schedule: 
 
 
 def test_the_counts_noise_is_no_rounds_noise(guard: Guard, schedule: Schedule):
-    """A stream of its own: a round's noise, seen in its answer, must not bare the counts."""
+    """The count has a separate stream: the noise of a round, visible in its answer, must not
+    uncover the counts."""
     asked: list[tuple[int, int]] = []
     first_values: set[tuple[float, ...]] = set()
 
@@ -350,7 +355,8 @@ def test_the_counts_noise_is_no_rounds_noise(guard: Guard, schedule: Schedule):
 def test_no_message_depends_on_the_labels_but_through_the_noisy_tensors(
     open_guard: Open, counting: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ):
-    """The receipt of a site with one class is that of a balanced one; no field holds counts."""
+    """The receipt of a site with one class equals that of a balanced site, and no field holds
+    counts."""
 
     def answers(name: str) -> tuple[Answer, Answer]:
         guard = open_guard(counting.model_copy(update={"name": name}))

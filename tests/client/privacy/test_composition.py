@@ -1,4 +1,4 @@
-"""How runs add up: the Renyi filter keeps the budget that it promises, and admits more."""
+"""The Renyi filter keeps the budget that it promises, and admits more runs than adding epsilons."""
 
 import json
 import math
@@ -29,7 +29,7 @@ SCHEDULE = Schedule(
 
 
 def run(steps: list[Steps], delta: float = 1e-5) -> PrivacyPlan:
-    """A plan of these steps; its own epsilon is the PLD's."""
+    """Return a plan of these steps, with the PLD's epsilon."""
     phases = tuple(
         PhasePlan(f"p{i}", s.steps, s.steps, 1, s.sample_rate, s.noise_multiplier, 1.0, 10.0)
         for i, s in enumerate(steps)
@@ -42,7 +42,8 @@ def run(steps: list[Steps], delta: float = 1e-5) -> PrivacyPlan:
     ("eps", "delta"), [(0.5, 1e-6), (1, 1e-5), (8, 1e-5), (16, 2e-5), (50, 1e-4)]
 )
 def test_the_limit_is_what_dp_accounting_converts_to_the_budget(eps: float, delta: float):
-    """At the chosen order exactly; a little more divergence is too much."""
+    """dp_accounting converts the limit to the budget exactly, and a slightly larger divergence to
+    more."""
     order = best_order(eps, delta)
     limit = renyi_limit(order, eps, delta)
     assert compute_epsilon([order], [limit], delta)[0] == pytest.approx(eps, rel=1e-12)
@@ -52,7 +53,7 @@ def test_the_limit_is_what_dp_accounting_converts_to_the_budget(eps: float, delt
 @pytest.mark.parametrize("steps", [Steps(0.1, 1.2, 50), Steps(1.0, 3.0, 2), Steps(0.003, 0.7, 900)])
 @pytest.mark.parametrize("order", [2, 3, 14])
 def test_the_divergence_is_opacus_too(steps: Steps, order: int):
-    """Two programs, one number; ours is never the smaller."""
+    """Opacus computes the same divergence; ours is never the smaller one."""
     other = compute_rdp(q=steps.sample_rate, noise_multiplier=steps.noise_multiplier,
                         steps=steps.steps, orders=[order])  # fmt: skip
     assert float(other[0]) <= renyi(steps, order) <= float(other[0]) * (1 + 1e-7)
@@ -60,8 +61,8 @@ def test_the_divergence_is_opacus_too(steps: Steps, order: int):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_no_sequence_of_admitted_runs_passes_the_budget(tmp_path: Path, seed: int):
-    """Random runs until many are refused: composed by PLD, which knows no Renyi divergence, all
-    admitted steps together stay within the lifetime budget at its delta."""
+    """Random runs are reserved until many are refused. PLD, which uses no Renyi divergence, then
+    finds all admitted steps together within the lifetime budget at its delta."""
     draw = random.Random(seed)
     eps = draw.choice([1.0, 4.0, 16.0])
     privacy = Privacy(epsilon=eps, epsilon_budget=eps, rule="rdp", n_public=1000)
@@ -88,7 +89,7 @@ def test_no_sequence_of_admitted_runs_passes_the_budget(tmp_path: Path, seed: in
 
 
 def test_more_equal_runs_fit_than_by_adding_epsilons(tmp_path: Path):
-    """The same runs, the same noise, the same lifetime budget."""
+    """Both rules get the same runs, noise and lifetime budget."""
 
     def admitted(rule: str) -> int:
         privacy = RDP.model_copy(update={"rule": rule})
@@ -109,7 +110,7 @@ def test_more_equal_runs_fit_than_by_adding_epsilons(tmp_path: Path):
 
 
 def test_a_run_is_refused_in_the_words_of_its_rule(tmp_path: Path):
-    """What it costs and what is left, in the same unit."""
+    """The refusal states cost and remaining budget in the same unit."""
     with Ledger(tmp_path / "l", RDP) as ledger:
         with pytest.raises(
             BudgetExhausted, match=r"divergence at order 4 is .* are left of the lif"
@@ -120,7 +121,7 @@ def test_a_run_is_refused_in_the_words_of_its_rule(tmp_path: Path):
 
 
 def test_the_noise_lets_the_run_into_the_lifetime_budget():
-    """With a budget of one run, the filter needs more noise than the run's own epsilon does."""
+    """With a budget of one run, the filter needs more noise than the run's epsilon alone."""
     tight = RDP.model_copy(update={"epsilon_budget": 2.0})
     ours, basic = (
         solve(SCHEDULE, tight),
@@ -137,7 +138,7 @@ def test_the_noise_lets_the_run_into_the_lifetime_budget():
 
 
 def test_the_plan_does_not_tell_what_was_spent(tmp_path: Path):
-    """A receipt shows the same noise at a fresh site and at one with little left."""
+    """A receipt shows the same noise at a fresh site and at a site with little budget left."""
     before = solve(SCHEDULE, RDP)
     with Ledger(tmp_path / "l", RDP) as ledger:
         ledger.reserve("one", "s", "m", before)
@@ -146,14 +147,14 @@ def test_the_plan_does_not_tell_what_was_spent(tmp_path: Path):
 
 @pytest.mark.parametrize(("first", "then"), [("basic", "rdp"), ("rdp", "basic")])
 def test_the_rule_never_changes(tmp_path: Path, first: str, then: str):
-    """Nobody takes the better of two after the fact."""
+    """A site cannot choose the better of two rules afterwards."""
     Ledger(tmp_path / "l", RDP.model_copy(update={"rule": first})).close()
     with pytest.raises(LedgerError, match=rf"fixed for the life of these records.*rule: {first}"):
         Ledger(tmp_path / "l", RDP.model_copy(update={"rule": then}))
 
 
 def test_a_ledger_without_a_rule_stays_basic(tmp_path: Path):
-    """As the first versions wrote them."""
+    """The first versions wrote ledgers without a rule."""
     rows = [{"epsilon_budget": 7.0, "delta_budget": 1e-5, "unit": "image"}]
     budget = Budget.registered(rows)
     assert (budget.rule, budget.epsilon, budget.order) == ("basic", 7.0, None)
@@ -163,7 +164,7 @@ def test_a_ledger_without_a_rule_stays_basic(tmp_path: Path):
 
 
 def test_order_and_limit_are_those_of_the_registration(tmp_path: Path, monkeypatch):
-    """Written in the first row; a lower budget keeps the order, whatever would be chosen now."""
+    """The first row fixes the order; a lower budget keeps it, whatever would be chosen now."""
     Ledger(tmp_path / "l", RDP).close()
     monkeypatch.setattr("client.privacy.composition.best_order", lambda *_: 40)
     with Ledger(tmp_path / "l", RDP.model_copy(update={"epsilon_budget": 5.0})):
@@ -176,7 +177,7 @@ def test_order_and_limit_are_those_of_the_registration(tmp_path: Path, monkeypat
 
 
 def test_a_budget_that_no_order_can_keep_is_named(tmp_path: Path):
-    """Before anything is written."""
+    """The refusal comes before anything is written."""
     tiny = Privacy(epsilon=1e-4, delta=1e-9, rule="rdp", n_public=10)
     with pytest.raises(
         LedgerError, match=r"cannot keep a lifetime budget as small as epsilon 0\.0001"
@@ -186,7 +187,7 @@ def test_a_budget_that_no_order_can_keep_is_named(tmp_path: Path):
 
 
 def test_the_hospital_sees_the_rule_and_what_it_promises(tmp_path: Path):
-    """Not the sum of the epsilons, and nothing smaller than the filter's limit."""
+    """The ledger shows the filter's limit, not the sum of the epsilons and nothing smaller."""
     with Ledger(tmp_path / "ledger.sqlite", RDP) as ledger:
         for i in range(5):
             ledger.reserve(f"run-{i}", "s", "m", solve(SCHEDULE, RDP))

@@ -1,4 +1,5 @@
-"""The noise of a release: exact draws from a discrete Gaussian, on a grid that no sum changes."""
+"""The noise of a release consists of exact draws from a discrete Gaussian, on a grid that no sum
+changes."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ SIGMA = 1.3 * 2**30
 
 
 class Given:
-    """Words that a test has chosen, in the order in which they are asked for."""
+    """Words that a test has chosen, in the order of their use."""
 
     def __init__(self, *words: int) -> None:
         self.left = list(words)
@@ -33,7 +34,7 @@ def sampler() -> DiscreteGaussian:
 
 
 def exact_ends(count: int) -> list[Decimal]:
-    """Cumulative area of the bins of the staircase, as parts of the whole."""
+    """Return the cumulative area of the staircase's bins, as parts of the whole."""
     with localcontext(prec=60):
         heights = [(-(Decimal(b << LOW_BITS) ** 2) / (2 * Decimal(SIGMA) ** 2)).exp()
                    for b in range(count)]  # fmt: skip
@@ -41,8 +42,8 @@ def exact_ends(count: int) -> list[Decimal]:
 
 
 def test_draws_follow_the_density(sampler: DiscreteGaussian):
-    """Kolmogorov-Smirnov against the normal distribution, moments, and the low bits by chi-square:
-    at 2^30 the two distributions cannot be told apart."""
+    """Draws pass a Kolmogorov-Smirnov test against the normal distribution, the moments agree, and
+    so do the low bits by chi-square. At 2^30 the two distributions cannot be distinguished."""
     values = sampler.draw(2_000_000, SeededNoise("density"))
     scaled = values / SIGMA
     assert stats.kstest(scaled, "norm").pvalue > 1e-3
@@ -56,7 +57,7 @@ def test_draws_follow_the_density(sampler: DiscreteGaussian):
 
 
 def test_a_draw_on_the_end_of_a_bin_is_settled_by_more_bits(sampler: DiscreteGaussian):
-    """The 38 bits that choose a bin equal those of its end: the next word says on which side."""
+    """If the 38 bits that choose a bin equal those of its end, the next word decides."""
     for b, end in list(enumerate(exact_ends(845)))[:400:37]:
         with localcontext(prec=60):
             whole = int(end * 2 ** (HIGH_BITS + 64))
@@ -67,7 +68,7 @@ def test_a_draw_on_the_end_of_a_bin_is_settled_by_more_bits(sampler: DiscreteGau
 
 
 def test_bins_are_as_likely_as_their_area(sampler: DiscreteGaussian):
-    """The 38 bits below an end choose the bin before it, those above the bin after it."""
+    """A draw of 38 bits below an end chooses the bin before it, one above it the bin after it."""
     for b, end in list(enumerate(exact_ends(845)))[:180:17]:
         high = int(end * 2**HIGH_BITS)
         starts = sampler._starts(np.array([high - 1, high + 1]), Given())
@@ -75,7 +76,7 @@ def test_bins_are_as_likely_as_their_area(sampler: DiscreteGaussian):
 
 
 def coin_for(height: Decimal, beyond: int) -> tuple[int, int]:
-    """Two words whose uniform value is the height plus `beyond` / 2^128."""
+    """Return two words whose uniform value is the height plus `beyond` / 2^128."""
     with localcontext(prec=60):
         whole = int(height * 2**128) + beyond
     return (whole >> 64) ^ 2**63, whole % 2**64
@@ -83,7 +84,8 @@ def coin_for(height: Decimal, beyond: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize(("b", "low"), [(0, 5), (3, 2**24), (40, 12345), (200, 2**25 - 1)])
 def test_a_value_is_kept_with_exactly_its_probability(sampler: DiscreteGaussian, b: int, low: int):
-    """Uniform values that differ from exp(-exponent) by 2^-127 are told apart."""
+    """A uniform value is accepted or rejected correctly if it differs from exp(-exponent) by
+    2^-127."""
     start = b << LOW_BITS
     value = start + low
     with localcontext(prec=60):
@@ -102,14 +104,14 @@ def test_a_value_is_kept_with_exactly_its_probability(sampler: DiscreteGaussian,
 
 
 def test_zero_is_drawn_with_one_sign_only(sampler: DiscreteGaussian):
-    """Else it would be twice as likely as the density says."""
+    """A negative zero would make 0 twice as likely as the density allows."""
     assert sampler._accepted(Given(0, 2**63).words(2), Given()).tolist() == [0]
     assert sampler._accepted(Given(1, 2**63).words(2), Given()).tolist() == []
 
 
 @pytest.mark.parametrize("std", [1e-5, 0.3, 1.0, 7.7, 4096.0])
 def test_what_is_released_lies_on_the_grid(std: float):
-    """Whatever the sum: no low bit of a result tells which sum it comes from."""
+    """No low bit of a result reveals its sum, whatever the sum is."""
     assert 2**30 <= std / grid(std) < 2**31
     for total in (torch.zeros(1000), torch.full((1000,), math.pi * std), torch.randn(1000) * std):
         steps = release(total.double(), std, SecureNoise()) / grid(std)
@@ -118,7 +120,7 @@ def test_what_is_released_lies_on_the_grid(std: float):
 
 
 def test_the_noise_is_what_is_released_less_the_rounded_sum():
-    """Equal bits: the result moves with the sum, by whole grid points and no further."""
+    """With equal bits the result moves with the sum, by whole grid points and no further."""
     total = torch.randn(5000, dtype=torch.float64)
     bare = release(torch.zeros(5000, dtype=torch.float64), 1.5, SeededNoise("same"))
     moved = release(total, 1.5, SeededNoise("same"))
@@ -127,8 +129,8 @@ def test_the_noise_is_what_is_released_less_the_rounded_sum():
 
 @pytest.mark.parametrize("size", [0.0, 1.0, 1e3, 2.0**20])
 def test_nothing_is_clipped_at_the_release(size: float):
-    """However large a sum is in standard deviations, what is released is that sum and its noise:
-    clipping is the mechanism's, before the noise, and nowhere else."""
+    """A sum of any size is released in full with its noise: clipping belongs before the noise and
+    nowhere else."""
     total = torch.full((20_000,), size * 0.7, dtype=torch.float64) * torch.tensor([1, -1]).repeat(
         10_000
     )
@@ -144,7 +146,7 @@ def test_sigma_must_fit_the_bins():
 
 
 def test_the_tables_hold_nearly_all_of_the_density():
-    """Beyond the last bin are 2^-126 of the values, at either end of the allowed range."""
+    """A fraction of 2^-126 is left beyond the last bin, at either end of the allowed range."""
     for sigma in (2.0**30, 2.0**31):
         bins: Sequence[int] = DiscreteGaussian(sigma)._ends
         reach = len(bins) * 2**LOW_BITS / sigma
@@ -158,7 +160,7 @@ compiled = pytest.mark.skipif(discrete.accept is None, reason="installed without
 @compiled
 @pytest.mark.parametrize("sigma", [2.0**30, SIGMA, 2.0**31])
 def test_the_compiled_part_draws_the_same(sigma: float, monkeypatch: pytest.MonkeyPatch):
-    """Value by value, from the same bits."""
+    """Compiled and interpreted samplers give equal values for equal bits."""
     sampler = DiscreteGaussian(sigma)
     fast = sampler.draw(1_000_000, SeededNoise("same"))
     monkeypatch.setattr(discrete, "accept", None)
@@ -167,7 +169,8 @@ def test_the_compiled_part_draws_the_same(sigma: float, monkeypatch: pytest.Monk
 
 @compiled
 def test_the_compiled_part_leaves_close_comparisons_to_exact_arithmetic(sampler: DiscreteGaussian):
-    """A bin's end, and a height: either makes the whole chunk go the slow way, with more bits."""
+    """A draw on a bin's end, or on a height, sends the whole chunk to exact arithmetic, which asks
+    for more bits."""
     end = int(exact_ends(845)[30] * 2**HIGH_BITS)
     on_an_end = [end << 64 - HIGH_BITS, 2**63]
     with localcontext(prec=60):

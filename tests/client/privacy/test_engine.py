@@ -1,4 +1,4 @@
-"""The DP step: exact clipping, bounded sensitivity, the right noise, Poisson sampling."""
+"""The DP step clips exactly, bounds the sensitivity, adds its noise and samples by Poisson."""
 
 from dataclasses import replace
 from itertools import accumulate
@@ -44,7 +44,7 @@ def batch_of(count: int, seed: int = 0, domain: Domain = CHEST) -> Batch:
 
 @pytest.fixture
 def volume_model() -> Medformer:
-    """A tiny model of volumes, nothing at zero, so that gradients flow everywhere."""
+    """Return a tiny model of volumes without zero parameters: gradients flow everywhere."""
     torch.manual_seed(1)
     config = ModelConfig.for_domains([CHEST, VOLUMES]).between([CHEST, VOLUMES, CHEST, VOLUMES])
     model = Medformer(config, [OPACITY], site=True)
@@ -103,7 +103,7 @@ def clipped_sum(
 
 
 def one_by_one(model: Medformer, batch: Batch, objective: str) -> dict[str, Tensor]:
-    """The slow oracle: one backward pass a row, clipped by hand."""
+    """Compute the clipped sum slowly, with one backward pass a row and clipping by hand."""
     names = names_of(model, objective, batch.domain)
     named = dict(model.named_parameters())
     total = {n: torch.zeros_like(named[n]) for n in names}
@@ -127,7 +127,7 @@ def test_clipped_sum_equals_one_by_one_gradients(
     volume_model: Medformer,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Per-sample gradients of every objective are the gradients of every single record."""
+    """The per-sample gradients of every objective are those of every single record."""
     draws_by_row(monkeypatch)
     model = volume_model if domain is VOLUMES else model
     batch = batch_of(SIZE, domain=domain)
@@ -140,7 +140,8 @@ def test_clipped_sum_equals_one_by_one_gradients(
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_clipped_sum_of_two_tasks_of_which_one_is_dense(rank: int):
-    """Two encodings a record and a head that reads the stem's maps: still one gradient a record."""
+    """Two encodings a record, and a head that reads the stem's maps, still give one gradient a
+    record."""
     domain = CHEST if rank == 2 else VOLUMES
     outline = Task(name="outline", kind="dense", classes=3, weight=2, class_weights=(0.5, 1, 2))
     torch.manual_seed(2)
@@ -168,7 +169,7 @@ def test_clipped_sum_of_two_tasks_of_which_one_is_dense(rank: int):
 def test_clipped_sum_over_mixed_shapes_is_that_of_each_record_alone(
     objective: str, model: Medformer, monkeypatch: pytest.MonkeyPatch
 ):
-    """Three shapes in one drawn batch, in slices that hold one shape each."""
+    """A drawn batch of three shapes is taken in slices of one shape each."""
     draws_by_row(monkeypatch)
     batches = []
     for i, shape in enumerate([(28, 28), (24, 40), (16, 32)]):
@@ -198,8 +199,8 @@ def test_clipped_sum_over_mixed_shapes_is_that_of_each_record_alone(
 
 @given(st.lists(st.integers(0, 400), max_size=8))
 def test_slices_never_join_shapes(parts: list[int]):
-    """Together they are every row once, in order, each within one part and not too long; of an
-    empty batch there is one empty slice, so that its step is taken and counted."""
+    """Slices cover every row once, in order, each within one part and not too long. An empty batch
+    has one empty slice, so that its step is taken and counted."""
     found = list(slices(sum(parts), 4, parts))
     assert [row for s in found for row in range(s.start, s.stop)] == list(range(sum(parts)))
     assert all(s.stop - s.start <= 4 for s in found)
@@ -212,7 +213,7 @@ def test_slices_never_join_shapes(parts: list[int]):
 def test_one_unit_moves_the_clipped_sum_by_at_most_the_bound(
     objective: str, model: Medformer, monkeypatch: pytest.MonkeyPatch
 ):
-    """Sensitivity under add/remove is max_grad_norm, also for gradients that are far longer."""
+    """The sensitivity under add/remove is max_grad_norm, even for gradients that are far longer."""
     draws_by_row(monkeypatch)
     for parameter in model.parameters():
         parameter.data.mul_(3)
@@ -237,7 +238,7 @@ def sum_of_units(model: Medformer, batch: Batch, units: Tensor, physical: int) -
 def test_a_whole_patient_moves_the_clipped_sum_by_at_most_the_bound(
     physical: int, model: Medformer
 ):
-    """However many images it has; slices end between patients, whatever their size."""
+    """The bound holds for any number of images, and slices of any size end between patients."""
     batch = batch_of(9)
     units = torch.tensor([3, 3, 3, 5, 7, 7, 8, 8, 8])
     whole = sum_of_units(model, batch, units, physical)
@@ -253,7 +254,7 @@ def test_a_whole_patient_moves_the_clipped_sum_by_at_most_the_bound(
 
 
 def test_no_slice_ends_within_a_unit():
-    """Nor may a part, for a unit's rows go through the model together."""
+    """No part may end there either, because the rows of a unit go through the model together."""
     units = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 3])
     found = [(s.start, s.stop) for s in slices(11, 4, [5, 6], units)]
     assert found == [(0, 3), (3, 5), (5, 10), (10, 11)]
@@ -282,7 +283,7 @@ def test_noise_has_the_planned_standard_deviation_and_the_public_divisor(model: 
 
 
 def test_noise_is_drawn_for_the_sensitivity_with_its_allowance(model: Medformer):
-    """The bound alone would be a thousandth too little: more than any test of draws can see."""
+    """The bound alone would be a thousandth too small, which no test of draws could see."""
     asked: list[float] = []
 
     class Recorded(SecureNoise):
@@ -299,7 +300,7 @@ def test_noise_is_drawn_for_the_sensitivity_with_its_allowance(model: Medformer)
 
 
 def test_divisor_does_not_depend_on_the_drawn_batch(model: Medformer):
-    """A step on 3 and on 30 equal rows: the sum grows tenfold, the divisor stays."""
+    """Between steps on 3 and on 30 equal rows the sum grows tenfold and the divisor stays."""
     names = names_of(model, "supervised")
     one = batch_of(1)
 
@@ -321,7 +322,7 @@ def test_divisor_does_not_depend_on_the_drawn_batch(model: Medformer):
 
 
 def test_sampling_is_poisson(model: Medformer):
-    """Each unit joins with probability q, independently: sizes vary as a binomial's."""
+    """Each unit joins with probability q, independently, so batch sizes vary as a binomial's."""
     with build(model, groups_of(names_of(model, "supervised"))) as engine:
         draws = [engine.draw(100) for _ in range(2000)]
     sizes = torch.tensor([len(d) for d in draws]).double()
@@ -332,7 +333,7 @@ def test_sampling_is_poisson(model: Medformer):
 
 
 def test_bad_rows_contribute_exactly_zero(model: Medformer):
-    """A NaN image, a NaN gradient and a row marked invalid leave the sum of the others."""
+    """The sum of the other rows is unchanged by a NaN image, a NaN gradient and an invalid row."""
     batch = batch_of(5)
     alone = clipped_sum(model, batch[:3], "supervised")
     poisoned = batch.images.clone()
@@ -350,7 +351,7 @@ def test_bad_rows_contribute_exactly_zero(model: Medformer):
 
 
 def test_modules_that_mix_examples_are_refused():
-    """BatchNorm, and owners of parameters without a per-example rule."""
+    """The engine refuses BatchNorm, and owners of parameters without a per-example rule."""
     with pytest.raises(EngineError, match="BatchNorm"):
         build(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), [ClipGroup(("0.weight",), 0.8)])
 
@@ -364,7 +365,7 @@ def test_modules_that_mix_examples_are_refused():
 
 
 def test_a_parameter_without_per_sample_gradient_is_refused(model: Medformer):
-    """Opacus would go on silently with None."""
+    """Opacus would continue silently with None."""
     names = [*names_of(model, "supervised"), "discriminator.0.weight"]
     batch = batch_of(3)
     with (
@@ -388,7 +389,7 @@ def test_bounds_must_join_to_the_plan(model: Medformer):
 
 @pytest.mark.parametrize("source", [SeededNoise("a", 1), SecureNoise()])
 def test_noise_sources_are_normal_and_uniform(source: NoiseSource):
-    """Mean, variance, fourth moment; uniforms fill [0, 1)."""
+    """Mean, variance and fourth moment are those of a normal, and uniforms fill [0, 1)."""
     values = source.noised(torch.zeros(200_000), 0.7) / 0.7
     assert float(values.mean()) == pytest.approx(0, abs=0.01)
     assert float(values.var()) == pytest.approx(1, abs=0.02)
@@ -400,7 +401,7 @@ def test_noise_sources_are_normal_and_uniform(source: NoiseSource):
 
 
 def test_seeded_streams_differ_in_every_part():
-    """Another site, ledger row, round or attempt: other noise. The same: the same."""
+    """Another site, ledger row, round or attempt gives other noise; equal parts give the same."""
     base = SeededNoise(7, "north", 2, 3, 0).words(50)
     assert np.array_equal(base, SeededNoise(7, "north", 2, 3, 0).words(50))
     for parts in [(8, "north", 2, 3, 0), (7, "south", 2, 3, 0), (7, "north", 3, 3, 0),

@@ -1,4 +1,4 @@
-"""Models of the user's own: clipped as by a loop over the rows in float64, or refused by name."""
+"""A user's own model is clipped as by a loop over the rows in float64, or refused by name."""
 
 import copy
 from collections.abc import Callable
@@ -28,7 +28,7 @@ Loss = Callable[[Tensor], Tensor]
 
 
 class Own(nn.Module):
-    """A class of the user's own: layers, and a function of them and of the batch."""
+    """A user's own class, made of layers and a function of them and of the batch."""
 
     def __init__(self, function: Callable[..., Tensor], **layers: nn.Module) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def inputs(shape: tuple[int, ...], words: bool = False) -> Tensor:
 
 
 def clipped(model: nn.Module, x: Tensor, loss: Loss = squares) -> dict[str, Tensor]:
-    """The engine's sum over one batch."""
+    """Return the engine's sum over one batch."""
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.SGD(named.values(), lr=1.0)
     groups = [ClipGroup(tuple(named), PLAN.max_grad_norm)]
@@ -83,7 +83,7 @@ def clipped(model: nn.Module, x: Tensor, loss: Loss = squares) -> dict[str, Tens
 
 
 def by_loop(model: nn.Module, x: Tensor, loss: Loss = squares) -> dict[str, Tensor]:
-    """The oracle: one row at a time, plain autograd, float64."""
+    """Compute the clipped sum row by row, with plain autograd in float64."""
     model = copy.deepcopy(model).double().train()
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
     total = {n: torch.zeros_like(p) for n, p in named.items()}
@@ -105,7 +105,7 @@ def tied() -> nn.Module:
 
 
 def states(recurrent: nn.Module) -> nn.Module:
-    """Answers with the last states, whose examples lie on the second axis."""
+    """Answer with the last states, whose examples lie on the second axis."""
     return Own(lambda m, x: first(m.layer(x)[1]).transpose(0, 1), layer=recurrent)
 
 
@@ -172,7 +172,7 @@ WORDS: dict[str, Callable[[], nn.Module]] = {
 
 @pytest.mark.parametrize("case", [*GOOD, *WORDS])
 def test_the_clipped_sum_is_that_of_a_loop_over_the_rows(case: str):
-    """Whatever layers the user takes, with whatever padding, used once or twice, tied or not."""
+    """It holds for all layers and paddings, whether a layer is used once, twice or tied."""
     torch.manual_seed(0)
     build, shape = GOOD[case] if case in GOOD else (WORDS[case], ())
     model, x = build(), inputs(shape, words=case in WORDS)
@@ -183,7 +183,7 @@ def test_the_clipped_sum_is_that_of_a_loop_over_the_rows(case: str):
 
 
 class Remembers(nn.Module):
-    """Keeps a moving mean of what it sees, as buffer or as plain attribute."""
+    """A module that keeps a moving mean of its inputs, as a buffer or as a plain attribute."""
 
     def __init__(self, buffer: bool) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class Remembers(nn.Module):
 
 
 class Scaled(nn.Module):
-    """Owns a parameter itself."""
+    """A module that owns a parameter itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -314,7 +314,7 @@ def patched(layer: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("case", [*BAD, *BAD_WORDS])
 def test_what_mixes_examples_or_remembers_them_is_refused(case: str):
-    """Before anything is released, with the module's name and what to do."""
+    """The refusal comes before anything is released and names the module and the remedy."""
     torch.manual_seed(0)
     if case in BAD:
         build, shape, sentence = BAD[case]
@@ -327,7 +327,7 @@ def test_what_mixes_examples_or_remembers_them_is_refused(case: str):
 
 
 def test_a_loss_that_sees_other_rows_is_refused():
-    """The model keeps rows apart, the objective does not."""
+    """Here the model keeps rows apart and the objective does not."""
 
     def centred(answer: Tensor) -> Tensor:
         return squares(answer - answer.mean(0))
@@ -338,7 +338,7 @@ def test_a_loss_that_sees_other_rows_is_refused():
 
 @pytest.mark.parametrize("neighbour", [1, -1])
 def test_a_loss_that_sees_the_row_before_or_after_alone_is_refused(neighbour: int):
-    """The first row has none before it and the last none after it: both are looked at."""
+    """The first row has none before it and the last none after it, so both are looked at."""
 
     def chained(answer: Tensor) -> Tensor:
         own = squares(answer)
@@ -355,7 +355,7 @@ def test_a_loss_that_sees_the_row_before_or_after_alone_is_refused(neighbour: in
 
 @pytest.mark.parametrize("kept", ["weight", "seen"])
 def test_what_is_written_to_after_the_first_step_is_refused_then(kept: str):
-    """A parameter or a buffer that code changes later, when no copy of the model is run."""
+    """Code may change a parameter or a buffer later, when no copy of the model is run any more."""
     later: list[bool] = []
 
     def forward(module: nn.Module, x: Tensor) -> Tensor:
@@ -378,7 +378,7 @@ def test_what_is_written_to_after_the_first_step_is_refused_then(kept: str):
 
 
 def test_a_class_whose_methods_do_the_work_is_refused():
-    """Nobody has seen what they do."""
+    """Methods other than forward cannot be checked."""
     model = Own(lambda m, x: m.a(x), a=linear())
     x = inputs(VECTORS)
     groups = [ClipGroup(("a.weight", "a.bias"), PLAN.max_grad_norm)]
@@ -391,8 +391,8 @@ def test_a_class_whose_methods_do_the_work_is_refused():
 
 
 def test_what_is_refused_does_not_depend_on_a_record():
-    """A module that looks at values in its batch is run on random ones: NaN, zeros and huge records
-    pass or fail as any other do."""
+    """A module that reads values of its batch is run on random ones, so records of NaN, zeros or
+    huge values pass or fail as any others do."""
     seen = []
 
     def look(module: nn.Module, x: Tensor) -> Tensor:
@@ -411,7 +411,7 @@ def test_what_is_refused_does_not_depend_on_a_record():
 
 
 def test_the_check_leaves_the_randomness_of_training_alone():
-    """And the parameters, gradients and hooks: as if it had not been."""
+    """The check also leaves parameters, gradients and hooks as they were."""
     torch.manual_seed(0)
     model = Own(lambda m, x: m.b(m.a(x)), a=linear(), b=nn.Dropout(0.5))
     before = copy.deepcopy(model.state_dict())
@@ -428,7 +428,7 @@ def test_the_check_leaves_the_randomness_of_training_alone():
 
 
 def test_a_model_is_checked_once():
-    """At its first step; later ones cost nothing more."""
+    """The check runs at the first step, and later steps cost nothing more."""
     calls = []
 
     def count(module: nn.Module, x: Tensor) -> Tensor:
@@ -447,14 +447,14 @@ def test_a_model_is_checked_once():
 
 
 def test_the_lists_hold_what_there_are_rules_for():
-    """A rule without its place on the list would leave its parameters' names unlooked at."""
+    """A rule for a layer that is not on the list would leave its parameters' names unchecked."""
     assert {kind for kind in RULES if kind is not Latents} == set(modules.BOOKED)
     listed = [*modules.BOOKED, *modules.GUESTS, *modules.PLAIN, *modules.AXIS]
     assert len(listed) == len(set(listed))
 
 
 def test_a_hook_on_a_layer_of_this_projects_model_is_looked_at(model: Medformer):
-    """The model itself is not run on random rows, but code that others hang on it is."""
+    """The model itself is not run on random rows, but foreign code hooked onto it is."""
     assert not list(modules.to_be_run(model))
     layer = next(module for module in model.modules() if type(module) is nn.Linear)
     layer.register_forward_hook(lambda *_: None)

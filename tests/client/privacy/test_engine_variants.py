@@ -1,4 +1,4 @@
-"""The DP step on models other than the tiny one: early exits, windows, checkpointing, tasks."""
+"""The DP step works on larger models too: early exits, windows, checkpointing, kinds of task."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ KINDS = [
 
 
 def model_of(preset: str, domain: Domain, task: Task) -> Medformer:
-    """Nothing at zero, so that gradients flow everywhere."""
+    """Return a model with no parameter at zero, so that gradients flow everywhere."""
     torch.manual_seed(2)
     model = Medformer(ModelConfig.for_domains([domain], preset), [task], site=True)
     for parameter in model.parameters():
@@ -50,7 +50,7 @@ def equal(model: Medformer, batch: Batch, objective: str, physical: int | None =
 @pytest.mark.parametrize("task", KINDS, ids=lambda t: t.kind)
 @pytest.mark.parametrize("preset", ["tiny", "small"])
 def test_every_kind_of_task(preset: str, task: Task):
-    """Also with records that nobody labelled."""
+    """Per-example gradients are right for every kind of task, unlabelled records included."""
     domain = Domain(name="d", modality="m", anatomy="a", channels=3, size=28)
     equal(model_of(preset, domain, task), batch_of(domain, task, (28, 30)), "supervised")
 
@@ -60,7 +60,8 @@ def test_every_kind_of_task(preset: str, task: Task):
 def test_windows_and_checkpointing(
     objective: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    """49 tokens in windows of 8, of a volume with spacing; activations computed twice or not."""
+    """A volume with spacing gives 49 tokens in windows of 8; activations are computed once or
+    twice."""
     draws_by_row(monkeypatch)
     narrow = PRESETS["tiny"].model_copy(update={"window": 8, "summaries": 3})
     monkeypatch.setitem(PRESETS, "tiny", narrow)

@@ -1,4 +1,4 @@
-"""Ways in which claims of others were wrong, each tried here: docs/privacy.md, "Known attacks"."""
+"""Published claims that turned out wrong are each tried here: docs/privacy.md, "Known attacks"."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +31,7 @@ def test_the_divisor_is_no_function_of_the_records(
     open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ):
     """With all gradients at zero and the same noise, sites with 32 and with 128 records send the
-    same bytes: a divisor from the data would show (arXiv:2605.15648)."""
+    same bytes; a divisor taken from the data would show (arXiv:2605.15648)."""
     monkeypatch.setattr(
         "client.training.mix_losses", lambda model, batch, *_: _no_loss(model, batch)
     )
@@ -55,15 +55,15 @@ def test_the_divisor_is_no_function_of_the_records(
 
 
 def _no_loss(model: Medformer, batch) -> torch.Tensor:  # type: ignore[no-untyped-def]
-    """The real losses, times zero."""
+    """Return the real losses times zero."""
     return 0.0 * mix_losses(model, batch, {"supervised": 1.0}, torch.Generator())
 
 
 def test_the_reported_epsilon_is_the_runs_not_a_rounds_and_survives_new_engines(
     open_guard: Open, site: Site, schedule: Schedule
 ):
-    """Every round has a new engine, whose own count starts at nothing; the receipt knows all rounds
-    before the first, and the ledger charges a second run on top."""
+    """Every round has a new engine whose count starts at zero. The receipt includes all rounds
+    before the first one starts, and the ledger charges a second run on top."""
     guard = open_guard(site)
     receipts = []
     for run_id in ("run-1", "run-2"):
@@ -84,8 +84,8 @@ def test_the_reported_epsilon_is_the_runs_not_a_rounds_and_survives_new_engines(
 
 
 def test_a_server_cannot_choose_noise_or_its_seed(site: Site, schedule: Schedule):
-    """No request has a field for it, and a schedule that brings one is no schedule. The learning
-    rate may follow the noise (`noise_floor`); the noise does not follow it."""
+    """No request has a field for them, and a schedule that adds one is invalid. The learning rate
+    may follow the noise (`noise_floor`); the noise does not follow the rate."""
     fields = set(Admit.__dataclass_fields__) | set(Phase.model_fields) | set(Schedule.model_fields)
     named = [f for f in fields if "seed" in f or "noise" in f or "sigma" in f]
     assert named == ["noise_floor"]
@@ -99,8 +99,8 @@ def test_a_server_cannot_choose_noise_or_its_seed(site: Site, schedule: Schedule
 
 
 def test_sensitivity_cannot_be_set_apart_from_the_clipping(model: Medformer):
-    """What clips, what scales the noise and what the plan says are one bound: noise grows with it,
-    epsilon does not move, and an engine with another bound is not built."""
+    """One bound determines the clipping, the scale of the noise and the plan. Noise grows with it,
+    epsilon does not change, and an engine with another bound cannot be built."""
     phase = Phase(name="a", rounds=3, objectives={"supervised": 1}, expected_batch_size=16)
     privacy = Privacy(epsilon=8, n_public=64, epsilon_budget=8)
     plans = [
@@ -116,7 +116,8 @@ def test_sensitivity_cannot_be_set_apart_from_the_clipping(model: Medformer):
 
 
 def test_no_buffer_learns_from_records(model: Medformer):
-    """The model has none that a forward pass changes, and layers that do are refused."""
+    """The model has no buffer that a forward pass changes, and layers with such buffers are
+    refused."""
     before = {name: value.clone() for name, value in model.named_buffers()}
     model.train()
     mix_losses(model, batch_of(8), {"supervised": 1.0}, torch.Generator()).sum().backward()
@@ -130,8 +131,8 @@ def test_no_buffer_learns_from_records(model: Medformer):
 
 
 def test_initial_weights_know_no_label(site: Site):
-    """A site's model before its first round is a function of public constants; an initial bias from
-    label counts would publish them."""
+    """A site's model before its first round is a function of public constants. An initial bias from
+    label counts would publish the counts."""
     one = site_model(CONFIG, [OPACITY]).state_dict()
     other_data = {"source": "phantoms", "kind": "chest", "records": 999, "seed": 5}
     other = Site.model_validate({**site.model_dump(), "data": other_data})
@@ -141,7 +142,7 @@ def test_initial_weights_know_no_label(site: Site):
 
 
 def test_choices_made_by_looking_at_records_are_listed_as_not_covered():
-    """Nobody can see them from here."""
+    """The system cannot detect such choices."""
     assert any("hyper-parameters" in gap for gap in release.NOT_COVERED)
     assert any("overlap" in gap for gap in release.NOT_COVERED)
 
@@ -150,8 +151,8 @@ def test_local_heads_carry_the_same_noise_as_what_is_sent(
     open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ):
     """A head without noise would leak through the encoder's gradients of the next step. With all
-    gradients at zero the change is noise alone: two steps, at momentum 0 for what is shared and
-    0.9 for what stays."""
+    gradients at zero the change is noise alone: two steps, at momentum 0 for shared parameters and
+    0.9 for local ones."""
     monkeypatch.setattr(
         "client.training.mix_losses", lambda model, batch, *_: _no_loss(model, batch)
     )
@@ -179,8 +180,8 @@ def test_local_heads_carry_the_same_noise_as_what_is_sent(
 def test_two_clipping_groups_have_the_noise_of_both(
     open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ):
-    """Model and discriminator are clipped apart: one record moves the sum by up to the root of the
-    sum of both bounds' squares, and the noise is a multiple of that."""
+    """Model and discriminator are clipped apart, so one record moves the sum by up to the root of
+    both squared bounds' sum, and the noise is a multiple of that."""
     phase = Phase(
         name="adaptation", rounds=1, objectives={"supervised": 1, "domain_adversarial": 0.1},
         expected_batch_size=16, learning_rate=0.1, max_grad_norm=3, discriminator_max_grad_norm=4,

@@ -1,4 +1,4 @@
-"""Randomness: where it comes from, that no two uses share any, and what the draws decide."""
+"""Randomness has the right source, no two uses share any, and the draws decide what is used."""
 
 import hashlib
 import random
@@ -25,7 +25,7 @@ RFC_8439_FIRST_BLOCK = bytes.fromhex(
 
 
 def test_random_words_are_the_key_stream_of_chacha20():
-    """The published vector, however the words are asked for."""
+    """The words are those of the published vector, however they are asked for."""
     whole = NoiseSource(bytes(32)).words(8)
     assert whole.tobytes() == RFC_8439_FIRST_BLOCK
     source = NoiseSource(bytes(32))
@@ -33,7 +33,7 @@ def test_random_words_are_the_key_stream_of_chacha20():
 
 
 def test_uniform_values_have_53_random_bits():
-    """Coarser ones would round every sampling rate."""
+    """Coarser values would round every sampling rate."""
     bits = (NoiseSource(bytes(32)).uniform(4_000) * 2.0**53).long()
     for place in range(53):
         share = float((bits >> place & 1).double().mean())
@@ -43,7 +43,7 @@ def test_uniform_values_have_53_random_bits():
 def test_the_key_of_a_deployment_is_32_bytes_of_the_operating_system(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """All of them are the key, and nothing else is."""
+    """All 32 bytes form the key, and nothing else does."""
     sizes = []
 
     def token_bytes(size: int) -> bytes:
@@ -58,7 +58,7 @@ def test_the_key_of_a_deployment_is_32_bytes_of_the_operating_system(
 
 
 def test_no_seed_of_a_program_reaches_a_deployment():
-    """Python's, numpy's and torch's generators can be seeded and their state can be guessed."""
+    """The generators of Python, numpy and torch can be seeded, and their state can be guessed."""
     streams, seeds = set(), set()
     for _ in range(3):
         random.seed(0)
@@ -71,7 +71,7 @@ def test_no_seed_of_a_program_reaches_a_deployment():
 
 
 def test_masks_and_views_of_a_deployment_have_63_random_bits():
-    """No seed comes twice among a thousand, and the highest bits vary."""
+    """Among a thousand seeds none repeats, and the highest bits vary."""
     source = SecureNoise()
     seeds = {source.generator().initial_seed() for _ in range(1_000)}
     assert len(seeds) == 1_000
@@ -79,7 +79,8 @@ def test_masks_and_views_of_a_deployment_have_63_random_bits():
 
 
 def test_simulated_streams_are_derived_as_documented():
-    """Later versions repeat a run; masks and views are drawn from another key than the noise."""
+    """Later versions can repeat a run, and masks and views are drawn from another key than the
+    noise."""
     source = SeededNoise(7, "north", 2, 3, 0)
 
     def derived(purpose: str) -> bytes:
@@ -95,7 +96,7 @@ def test_simulated_streams_are_derived_as_documented():
 
 
 def test_no_two_trainings_of_a_simulation_share_noise(open_guard, site: Site):  # type: ignore[no-untyped-def]
-    """Another seed, site, run, round or attempt: another stream, in the guard that trains."""
+    """Another seed, site, run, round or attempt gives another stream, in the guard that trains."""
     south = site.model_copy(update={"name": "south"})
     uses = [
         (guard, run, round_, attempt)
@@ -112,7 +113,7 @@ def test_no_two_trainings_of_a_simulation_share_noise(open_guard, site: Site):  
 
 
 class Scripted:
-    """An engine that draws what it is told, and keeps what it is asked to step on."""
+    """An engine that draws given units, and keeps those it is asked to step on."""
 
     def __init__(self, draws: list[list[int]]) -> None:
         self.draws = [torch.tensor(drawn, dtype=torch.int64) for drawn in draws]
@@ -131,7 +132,8 @@ class Scripted:
 def test_each_step_trains_on_the_units_that_were_drawn_for_it(
     model: Medformer, site: Site, schedule: Schedule
 ):
-    """A draw a step, over the units of all shapes; units that were not drawn take no part."""
+    """Each step draws anew over the units of all shapes, and units that were not drawn take no
+    part."""
     stacks = tuple(
         Stack(
             torch.zeros(count, 1, side, side, dtype=torch.uint8),

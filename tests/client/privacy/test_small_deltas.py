@@ -1,6 +1,6 @@
-"""Epsilon is an upper bound at every delta, however small, and however many steps there are.
+"""Epsilon is an upper bound at every delta, however small, and for any number of steps.
 
-Two oracles that share nothing with the accountant: the closed form of unsampled Gaussians, and for
+Two oracles share nothing with the accountant: the closed form of unsampled Gaussians, and for
 sampled ones an integral along a line of the complex plane, without grid, discretisation or FFT.
 """
 
@@ -33,14 +33,15 @@ DELTAS = (1e-3, 1e-5, 1e-9, 1e-12, 1e-15, 1e-19)
     [(2.0, 1), (1.0, 3), (100.0, 10_000), (40.0, 1_000), (300.0, 100_000), (671.0, 1_000)],
 )
 def test_no_epsilon_is_below_the_closed_form_of_a_gaussian(sigma: float, steps: int):
-    """And none is a thousandth above it: the error that is charged costs nobody anything."""
+    """Epsilon is at most a thousandth above the closed form, so charging the error costs nearly
+    nothing."""
     for delta, ours in zip(DELTAS, epsilons([Steps(1.0, sigma, steps)], DELTAS), strict=True):
         exact = gaussian_epsilon(sigma, steps, delta)
         assert exact <= ours <= 1.001 * exact + 1e-5
 
 
 def test_different_gaussians_add_up_as_the_closed_form_says():
-    """mu^2 of several Gaussians is the sum of theirs."""
+    """The mu^2 of several Gaussians together is the sum of theirs."""
     parts = [Steps(1.0, 20.0, 1), Steps(1.0, 90.0, 5_000), Steps(1.0, 30.0, 40)]
     joined = sum(p.steps / p.noise_multiplier**2 for p in parts) ** -0.5
     for delta in DELTAS:
@@ -49,7 +50,7 @@ def test_different_gaussians_add_up_as_the_closed_form_says():
 
 
 def log_moments(z: np.ndarray, steps: Steps, adding: bool) -> np.ndarray:
-    """log E exp(z L) of one step's loss L, by the trapezoidal rule over the released value."""
+    """Return log E exp(z L) of a step's loss L, by the trapezoidal rule over the released value."""
     q, sigma = steps.sample_rate, steps.noise_multiplier
     reach = 12 * sigma + max(1.0, float(z.real[0]) + 1)
     x = np.arange(-reach, reach, sigma / 25)
@@ -62,7 +63,7 @@ def log_moments(z: np.ndarray, steps: Steps, adding: bool) -> np.ndarray:
 
 
 def log_delta(parts: Sequence[Steps], eps: float, adding: bool) -> float:
-    """Exact logarithm of delta at `eps`.
+    """Return the exact logarithm of delta at `eps`.
 
     delta = E max(0, 1 - e^(eps - L)) is the integral of M(z)^n e^(-z eps) / (z (z + 1)) over a line
     of constant positive real part, divided by 2 pi i (the Laplace transform's inverse).
@@ -94,8 +95,8 @@ SAMPLED = [
 @pytest.mark.parametrize("adding", [False, True])
 @pytest.mark.parametrize("parts", SAMPLED)
 def test_no_epsilon_of_sampled_steps_is_below_the_integral(parts: list[Steps], adding: bool):
-    """In each direction; and delta is at most two percent too large there, which is about a
-    thousandth of epsilon. What is reported is the larger of the two."""
+    """In each direction delta is at most two percent too large, which is about a thousandth of
+    epsilon. The larger of the two is reported."""
     grid = grid_of(parts)
     sides = [losses(p.sample_rate, p.noise_multiplier, grid) for p in parts]
     one = [(side[-1] if adding else side[0], p.steps) for side, p in zip(sides, parts, strict=True)]
@@ -110,8 +111,8 @@ def test_no_epsilon_of_sampled_steps_is_below_the_integral(parts: list[Steps], a
     [(Steps(0.0128, 0.251, 110), "49.860"), (Steps(0.0002, 0.361, 10_000), "7.954")],
 )
 def test_two_plans_on_which_accountants_differ(steps: Steps, reported: str):
-    """Little noise, rarely sampled: other accountants say up to 49.873, and 7.998. The integral
-    says that what is reported suffices, and that a thousandth of it less would not."""
+    """For rarely sampled steps with little noise, other accountants report up to 49.873, and 7.998.
+    The integral shows that the reported epsilon suffices and that a thousandth less would not."""
     eps = epsilon([steps], 1e-5)
     assert rounded_up(eps) == reported
     assert log_delta([steps], eps, adding=False) <= math.log(1e-5)
@@ -120,14 +121,14 @@ def test_two_plans_on_which_accountants_differ(steps: Steps, reported: str):
 
 @pytest.mark.parametrize("steps", [Steps(4e-4, 0.68, 6), Steps(0.013, 1.3, 2)])
 def test_a_large_delta_alone_is_enough(steps: Steps):
-    """Where delta exceeds the probability that a unit is drawn at all, no epsilon is needed."""
+    """No epsilon is needed if delta exceeds the probability that a unit is drawn at all."""
     delta = 1.01 * steps.sample_rate * steps.steps
     assert epsilon([steps], delta) == 0
 
 
 @pytest.mark.parametrize("q", [1e-5, 1e-6])
 def test_rarely_sampled_steps_need_no_memory(q: float):
-    """The grid has an end, whatever a step's largest loss is in standard deviations."""
+    """The grid is bounded, however large a step's loss is in standard deviations."""
     steps = Steps(q, 0.4, 1000)
     sides = losses(q, 0.4, grid_of([steps]))
     assert max(len(side.mass) for side in sides) <= 2**18 + 2
@@ -135,7 +136,7 @@ def test_rarely_sampled_steps_need_no_memory(q: float):
 
 
 def one_step_delta(q: float, sigma: float, eps: float) -> float:
-    """The larger of both directions' hockey-stick divergences of one step, in closed form."""
+    """Return the larger hockey-stick divergence of one step's two directions, in closed form."""
 
     def beyond(cut: float) -> tuple[float, float]:
         return float(ndtr(-cut / sigma)), float(ndtr((1 - cut) / sigma))
@@ -150,7 +151,7 @@ def one_step_delta(q: float, sigma: float, eps: float) -> float:
 
 @pytest.mark.parametrize(("q", "sigma"), [(0.3, 0.7), (0.01, 1.0), (1e-4, 0.5), (0.999, 2.0)])
 def test_one_sampled_step_has_the_epsilon_of_its_closed_form(q: float, sigma: float):
-    """At the epsilon that is given delta is not exceeded, and at one a little smaller it is."""
+    """At the reported epsilon delta is not exceeded, and at a slightly smaller one it is."""
     for delta in (1e-3, 1e-6, 1e-11):
         eps = epsilon([Steps(q, sigma, 1)], delta)
         assert one_step_delta(q, sigma, eps) <= delta * (1 + 1e-9)
@@ -159,8 +160,8 @@ def test_one_sampled_step_has_the_epsilon_of_its_closed_form(q: float, sigma: fl
 
 @pytest.mark.parametrize("sampled", [Steps(0.05, 1.0, 40), Steps(1.0, 3.0, 1)])
 def test_a_steps_losses_are_never_too_small(sampled: Steps):
-    """Each direction's masses sum to 1, and the divergence that they make is the closed form's at
-    the grid points; with it no composition of them can be too small."""
+    """The masses of each direction sum to 1, and their divergence is the closed form's at the grid
+    points, so no composition of them can be too small."""
     q, sigma, grid = sampled.sample_rate, sampled.noise_multiplier, 1e-3
     sides = losses(q, sigma, grid)
     assert len(sides) == (1 if q == 1 else 2)
@@ -176,7 +177,7 @@ def test_a_steps_losses_are_never_too_small(sampled: Steps):
 
 
 def test_below_the_smallest_delta_there_is_no_epsilon():
-    """The noise ends at 13.2 standard deviations: what that may show is not in any epsilon."""
+    """The noise ends at 13.2 standard deviations, and no epsilon covers what lies beyond."""
     assert epsilons([Steps(0.1, 2.0, 10)], [1e-20, 9e-21, 1e-300])[1:] == [math.inf] * 2
     assert math.isfinite(epsilon([Steps(0.1, 2.0, 10)], 1e-20))
     with pytest.raises(ValueError, match=r"delta 1e-21 is below 1e-20.*choose a larger delta"):
@@ -185,7 +186,8 @@ def test_below_the_smallest_delta_there_is_no_epsilon():
 
 @pytest.mark.parametrize("delta", [1e-5, 1e-13, 1e-17])
 def test_a_promise_of_8_over_ten_thousand_steps_is_kept(delta: float):
-    """The solved noise, by the closed form; one thousandth of noise less would break it."""
+    """The closed form confirms the solved noise, and a thousandth less noise would break the
+    promise."""
     sigma = solve_noise_multiplier([(1.0, 10_000)], 8.0, delta)
     assert gaussian_epsilon(sigma, 10_000, delta) <= 8
     assert gaussian_epsilon(0.999 * sigma, 10_000, delta) > 8
@@ -196,21 +198,21 @@ def test_a_promise_of_8_over_ten_thousand_steps_is_kept(delta: float):
 def test_a_small_epsilon_takes_half_a_percent_more_noise_than_it_needs_at_most(
     q: float, steps: int, target: float
 ):
-    """Also where thousands of standard deviations are needed."""
+    """The limit holds even where thousands of standard deviations are needed."""
     sigma = solve_noise_multiplier([(q, steps)], target, 1e-5)
     assert gaussian_epsilon(sigma, steps, 1e-5) <= target
     assert gaussian_epsilon(sigma / 1.005, steps, 1e-5) > target
 
 
 def test_what_no_noise_can_reach_is_refused_with_the_true_limit():
-    """The search ends where it says that it ends."""
+    """The search ends at the limit that the refusal names."""
     assert 50_000 < solve_noise_multiplier([(1.0, 100)], 1e-4, 1e-5) < 100_000
     with pytest.raises(ValueError, match="noise multiplier of at most 100000: plan fewer steps"):
         solve_noise_multiplier([(1.0, 10_000)], 1e-4, 1e-5)
 
 
 def test_the_grid_follows_what_a_step_loses():
-    """The usual one for usual steps; never so coarse that it blurs one step's loss."""
+    """Usual steps get the usual grid, and no grid is so coarse that it blurs one step's loss."""
     assert grid_of([Steps(0.1, 1.0, 100)]) == 5e-4
     assert grid_of([Steps(1.0, 671.0, 1000)]) <= 1 / 671 / 16
     assert grid_of([Steps(1.0, 0.2, 10**6)]) > 5e-4
@@ -218,8 +220,8 @@ def test_the_grid_follows_what_a_step_loses():
 
 @pytest.mark.parametrize("steps", [10_000, 100_000])
 def test_the_error_of_a_composition_is_charged(steps: int, monkeypatch: pytest.MonkeyPatch):
-    """Without the tilt the transform's error is larger than these deltas: what is reported is then
-    far too large, and never too small."""
+    """Without the tilt the error of the transform exceeds these deltas: the reported epsilon is
+    then far too large, and never too small."""
     monkeypatch.setattr(tilted, "_best_tilt", lambda *_: 2.0**-20)
     for delta in (1e-10, 1e-12, 1e-13):
         plain = tilted.curve(
@@ -230,6 +232,5 @@ def test_the_error_of_a_composition_is_charged(steps: int, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("sigma", [0.02, 0.0285, 0.03, 0.031])
 def test_losses_beyond_the_largest_float_are_part_of_delta(sigma: float):
-    """Where they alone are more than delta, no epsilon holds; where they are less, the rest of
-    delta has to do."""
+    """If they alone exceed delta, no epsilon holds; otherwise the rest of delta has to suffice."""
     assert epsilon([Steps(1.0, sigma, 1)], 1e-5) >= gaussian_epsilon(sigma, 1, 1e-5)

@@ -1,4 +1,5 @@
-"""Patients as units of privacy: what is drawn together, and that nobody else has a say in it."""
+"""Patients as units of privacy: their images are drawn together, and no other patient affects the
+draw."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ Open = Callable[..., Guard]
 
 
 def records_of(shapes: list[list[str]]) -> Records:
-    """A stack a list, of images that belong to these patients."""
+    """Return records of one stack for each list, whose images belong to these patients."""
     stacks = []
     for side, patients in enumerate(shapes, start=28):
         count = len(patients)
@@ -35,7 +36,7 @@ def records_of(shapes: list[list[str]]) -> Records:
 
 
 def patients_site(root: Path, images: dict[str, int], size: tuple[int, int] = (32, 32)) -> Site:
-    """A site by patient; `images` of each, and of others in val and test."""
+    """Return a site by patient, with `images` images of each, and others in val and test."""
     lines = ["file,labels,patient,split"]
     for split in ("train", "val", "test"):
         for number, (patient, count) in enumerate(images.items()):
@@ -49,7 +50,7 @@ def patients_site(root: Path, images: dict[str, int], size: tuple[int, int] = (3
 
 
 def test_images_of_a_drawn_patient_lie_side_by_side():
-    """All of them up to the limit, of one shape, and those of nobody else."""
+    """A drawn patient contributes all images up to the limit, of one shape, and no one else's."""
     records = records_of([["a", "b", "a", "a", "c"], ["d", "b", "d"]])
     units = Units(records, by_patient=True, most=2)
     assert len(units) == 4
@@ -76,7 +77,7 @@ def test_images_of_a_drawn_patient_lie_side_by_side():
 
 
 def test_without_patients_each_image_is_a_unit():
-    """As it was: the drawn numbers are the rows."""
+    """The drawn numbers are the rows."""
     units = Units(records_of([["a", "a", "b"]]), by_patient=False, most=2)
     drawn = torch.tensor([0, 2])
     rows, index = units.rows(drawn, torch.Generator())
@@ -86,14 +87,15 @@ def test_without_patients_each_image_is_a_unit():
 
 
 def test_pooled_sites_keep_their_patients_apart():
-    """A baseline on all sites' data draws patients too; `a` of one site is not `a` of another."""
+    """A baseline on all sites' data draws patients too; patient `a` of one site is not patient `a`
+    of another."""
     both = pooled([records_of([["a", "a", "b"]]), records_of([["a"]])])
     assert len(both.patients) == len(both) == 4
     assert len(Units(both, by_patient=True, most=2)) == 3
 
 
 def test_nobody_drawn_is_an_empty_batch():
-    """Of units too."""
+    """Rows and units are then both empty."""
     units = Units(records_of([["a", "a", "b"]]), by_patient=True, most=2)
     rows, index = units.rows(torch.zeros(0, dtype=torch.int64), torch.Generator())
     assert rows.tolist() == []
@@ -137,7 +139,8 @@ def test_a_site_by_patient_trains_and_says_so(
 def test_views_of_an_image_are_one_unit_and_cost_nothing(
     tmp_path: Path, open_guard: Open, schedule: Schedule, monkeypatch: pytest.MonkeyPatch, unit: str
 ):
-    """Each drawn image comes three times, moved otherwise each time; the receipt stays the same."""
+    """Each drawn image appears three times, shifted differently each time, and the receipt stays
+    the same."""
     phase = schedule.phases[0].model_copy(update={"views": 3})
     seen = schedule.model_copy(update={"phases": (phase,)})
     site = patients_site(tmp_path, {f"p{i}": 2 for i in range(20)})
@@ -173,7 +176,7 @@ def test_views_of_an_image_are_one_unit_and_cost_nothing(
 
 
 def test_another_patient_changes_nothing_for_those_who_are_there():
-    """Given who is drawn, rows and their order come from the drawn patients' own images."""
+    """Rows and their order are determined by the images of the drawn patients alone."""
     few = records_of([["a", "a", "a", "b", "b"]])
     more = records_of([["a", "a", "a", "b", "b", "z", "z"]])
     for seed in range(10):
@@ -187,7 +190,7 @@ def test_another_patient_changes_nothing_for_those_who_are_there():
 
 
 def test_an_image_without_a_patient_cannot_be_used(tmp_path: Path):
-    """It may be anybody's, also of a patient who has others: training counts it as nothing."""
+    """It may belong to a patient who has others, so training ignores it."""
     site = patients_site(tmp_path, {"p0": 2, "": 2, "p2": 1})
     records = load(site, "train")
     assert [
@@ -200,8 +203,8 @@ def test_an_image_without_a_patient_cannot_be_used(tmp_path: Path):
 
 
 def test_a_file_that_is_listed_twice_is_no_unit(tmp_path: Path):
-    """One image would count as two, or clip as two: none of its rows takes part, not even the
-    first, whatever the table calls the file; with patients as units its rows are one patient's."""
+    """One image would count or clip as two, so none of its rows takes part, whatever name the table
+    gives the file. With patients as units, its rows belong to one patient."""
     for number in range(3):
         draw(tmp_path / f"{number}.png", number)
     (tmp_path / "labels.csv").write_text(
@@ -224,7 +227,8 @@ def replace_unit(site: Site, unit: str) -> Site:
 
 
 def test_sources_that_know_no_patient_are_refused(site: Site):
-    """When the site is declared, not when it trains; and so is a count of images."""
+    """The refusal comes when the site is declared, not when it trains, and it covers a count of
+    images too."""
     privacy = {**site.privacy.model_dump(), "unit": "patient"}
     with pytest.raises(ValidationError, match=r"unit: patient needs the patient of each image"):
         Site.model_validate({**site.model_dump(), "privacy": privacy})
@@ -235,7 +239,7 @@ def test_sources_that_know_no_patient_are_refused(site: Site):
 
 
 def test_the_first_reason_is_the_files_own(tmp_path: Path):
-    """A picture that cannot be read is not one of nobody; only those that could be used are."""
+    """An unreadable picture is not reported as one without a patient; only usable pictures are."""
     site = patients_site(tmp_path, {"p0": 2, "": 1})
     (tmp_path / "train-0-0.png").write_bytes(b"no picture")
     (tmp_path / "train-1-0.png").write_bytes(b"no picture")
