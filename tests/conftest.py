@@ -41,7 +41,7 @@ CONFIG = ModelConfig.for_domains([CHEST, CELLS])
 
 @pytest.fixture
 def schedule() -> Schedule:
-    """Three rounds, one spare."""
+    """Return a schedule of three rounds and one spare round."""
     return Schedule(
         phases=(
             Phase(
@@ -60,7 +60,7 @@ def schedule() -> Schedule:
 
 @pytest.fixture
 def site() -> Site:
-    """A chest site of 64 phantoms."""
+    """Return a chest site with 64 phantoms."""
     return Site(
         name="north",
         domain=CHEST,
@@ -72,7 +72,7 @@ def site() -> Site:
 
 @pytest.fixture
 def model() -> Medformer:
-    """The tiny model of a chest site, head not at zero so that gradients flow everywhere."""
+    """Return the tiny model of a chest site, with a head that lets gradients flow everywhere."""
     torch.manual_seed(0)
     model = Medformer(CONFIG, [OPACITY], site=True)
     for name, parameter in model.named_parameters():
@@ -101,7 +101,7 @@ def open_guard(tmp_path: Path) -> Callable[..., Guard]:
 
 
 def admit(schedule: Schedule, run_id: str = "run-1", *, config: ModelConfig = CONFIG) -> Admit:
-    """The admission request of a run."""
+    """Return the admission request of a run."""
     return Admit(
         run_id, source_hash(), schedule=schedule.canonical(), model=config.model_dump_json()
     )
@@ -117,7 +117,7 @@ def train(
     scale: float = 1.0,
     config: ModelConfig = CONFIG,
 ) -> Train:
-    """A training request from seeded shared tensors."""
+    """Return a training request with seeded shared tensors."""
     shared = initial_shared(config, 0)
     return Train(
         run_id,
@@ -131,7 +131,7 @@ def train(
 
 
 def ledger_rows(folder: Path) -> list[dict[str, object]]:
-    """Every row of a site's ledger, newest last."""
+    """Return every row of a site's ledger, newest last."""
     import sqlite3
 
     with sqlite3.connect(folder / "ledger.sqlite") as db:
@@ -141,7 +141,7 @@ def ledger_rows(folder: Path) -> list[dict[str, object]]:
 
 @pytest.fixture
 def flower_identity() -> None:
-    """What Flower sets before an app runs, so that messages can be made."""
+    """Set what Flower sets before an app runs, so that messages can be made."""
     from flwr.supercore.task_identity import TaskIdentity
 
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1

@@ -1,4 +1,4 @@
-"""Who may import whom, and what must not exist at all."""
+"""The rules of the architecture: imports, sizes of folders and classes, and forbidden calls."""
 
 import ast
 import subprocess
@@ -76,7 +76,7 @@ def test_the_model_uses_little_of_the_machine(folder: str):
 
 
 def test_common_loads_no_torch():
-    """Whoever needs a lock, a file or a certificate does not wait for a learning library."""
+    """Code that needs a lock, a file or a certificate does not wait for a learning library."""
     names = sorted(p.stem for p in (ROOT / "medformer" / "common").glob("[!_]*.py"))
     loads = "; ".join(f"import medformer.common.{name}" for name in names)
     assert run_python(f"import sys; {loads}; print('torch' in sys.modules)") == "False"
@@ -146,7 +146,7 @@ def test_the_contract_loads_without_flower():
 
 
 def hazards(source: str) -> list[str]:
-    """What runs code out of data, in a module: unpicklers, unsafe YAML, `eval` and a shell."""
+    """Return the calls that could run code from data: unpicklers, unsafe YAML, `eval`, a shell."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -175,7 +175,7 @@ def hazards(source: str) -> list[str]:
 
 
 def test_nothing_runs_code_out_of_data():
-    """No unpickler, unsafe YAML, eval or shell in what is shipped; PyYAML with our limits only."""
+    """The packages hold no unpickler, unsafe YAML, eval or shell, and limit what PyYAML reads."""
     for package in sorted(OURS):
         for path in (ROOT / package).rglob("*.py"):
             assert not hazards(path.read_text()), path.relative_to(ROOT)

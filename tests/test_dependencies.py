@@ -35,7 +35,7 @@ def tool(folder: Path, name: str, code: str) -> None:
 
 @pytest.fixture
 def around(tmp_path: Path) -> Path:
-    """A lock file of two packages, and tools that find nothing wrong with them."""
+    """Write a lock file of two packages, and tools that find no fault in them."""
     (tmp_path / "lock").write_text("good==1.0\nb.a_d==1.0\n")
     bill = {"components": [component("good", "1.0", "MIT"), component("B-a-d", "1.0", "ISC"),
                            component("pip", "23", "MIT")]}  # fmt: skip
@@ -50,7 +50,7 @@ def package(name: str, **more: Any) -> dict[str, Any]:
 
 
 def answers(folder: Path, control: Any, *others: Any) -> None:
-    """What pip-audit answers: of the control, and of the lock file."""
+    """Set the answers of pip-audit about the control and about the lock file."""
     tool(folder, "pip-audit",
          f"own = 'control' in sys.argv[2]\n"
          f"found = {[control]!r} if own else {list(others)!r}\n"
@@ -76,7 +76,7 @@ def test_all_known_and_allowed(around: Path, capsys: pytest.CaptureFixture[str])
 def test_a_known_hole_fails_unless_a_reason_is_written(
     around: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """Under its own id or another one of it."""
+    """A reason may name the hole by its own id or by an alias."""
     answers(around, CONTROL, package("good"), package("b.a_d", vulns=[HOLE]))
     assert run(around) == 1
     assert "b.a_d 1.0: PYSEC-1, mended in 2.0" in capsys.readouterr().err
@@ -118,7 +118,7 @@ def test_what_was_not_asked_is_not_called_safe(
 def test_a_service_out_of_reach_is_one_sentence(
     around: Path, capsys: pytest.CaptureFixture[str], code: str
 ):
-    """No traceback, and not the answer of an earlier audit."""
+    """The audit prints one sentence, no traceback, and never the answer of an earlier audit."""
     assert run(around) == 0
     tool(around, "pip-audit", code)
     capsys.readouterr()
@@ -175,7 +175,7 @@ def test_an_environment_other_than_the_lock_file_is_named():
 
 
 def test_every_dependency_here_has_an_allowed_licence():
-    """What the metadata of the locked packages say, against audit.toml; needs no tool."""
+    """The licences in the metadata of the locked packages are those of audit.toml."""
     from importlib.metadata import distributions
 
     allowed = audit.Allowed.of(audit.ROOT / ".ci" / "audit.toml")
@@ -193,7 +193,7 @@ def test_every_dependency_here_has_an_allowed_licence():
 
 @pytest.mark.skipif(not (TOOLS / "cyclonedx-py").exists(), reason="`make audit` installs the tools")
 def test_the_bill_of_materials_is_valid_sorted_and_the_same_again(tmp_path: Path):
-    """CycloneDX 1.6; of the tools' own environment, which is small."""
+    """Two bills of the tools' own environment are the same valid CycloneDX 1.6."""
     bills = [audit.sbom(TOOLS, TOOLS / "python", tmp_path / f"{i}.json") for i in (1, 2)]
     assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
     bill = bills[0]

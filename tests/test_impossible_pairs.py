@@ -104,7 +104,7 @@ def test_what_a_site_cannot_be(changes: dict[str, Any], said: str, tmp_path: Pat
 
 
 def test_what_a_policy_cannot_be(tmp_path: Path):
-    """Hours of no length, which were all day."""
+    """Hours that end when they start are refused; they used to mean the whole day."""
     hours = {**POLICY, "hours": ["20:00-20:00"]}
     refuses(load_policy, tmp_path, "policy.yaml", hours, "starts when it ends: leave `hours` out")
 

@@ -21,11 +21,11 @@ LIES = (
     0x7FFFFFFFFFFFFFFF,
     2**64 - 1,
 )
-"""What a field of a length may say."""
+"""Lengths that a field may claim."""
 
 
 def flipped(data: bytes, rng: Random) -> bytes:
-    """One to eight bits the other way round."""
+    """Flip one to eight bits."""
     out = bytearray(data)
     for _ in range(rng.randint(1, 8) if out else 0):
         out[rng.randrange(len(out))] ^= 1 << rng.randrange(8)
@@ -33,7 +33,7 @@ def flipped(data: bytes, rng: Random) -> bytes:
 
 
 def flipped_early(data: bytes, rng: Random) -> bytes:
-    """The same among the first bytes, where headers are."""
+    """Flip bits among the first bytes, where headers are."""
     head = min(len(data), rng.choice((64, 400, 2_000)))
     return flipped(data[:head], rng) + data[head:]
 
@@ -44,7 +44,7 @@ def cut(data: bytes, rng: Random) -> bytes:
 
 
 def spliced(data: bytes, rng: Random) -> bytes:
-    """A piece of the file in another place of it."""
+    """Copy a piece of the file to another place in it."""
     if not data:
         return data
     start, to = rng.randrange(len(data)), rng.randrange(len(data))
@@ -82,7 +82,7 @@ PLAIN: Sequence[Harm] = (flipped, flipped_early, cut, spliced, dropped, lied, bl
 
 
 def spoiled(data: bytes, rng: Random) -> bytes:
-    """One to three of these in a row."""
+    """Apply one to three kinds of harm in a row."""
     for _ in range(rng.choice((1, 1, 2, 3))):
         data = rng.choice(PLAIN)(data, rng)
     return data

@@ -30,18 +30,18 @@ KIND = Task(name="kind", kind="binary-class", classes=2, labels="kind")
 OUTLINE = Task(name="outline", kind="dense", classes=2, labels="outline")
 Case = Callable[[], str]
 MOST_MIB = 256
-"""Of a record of 32-bit numbers: with it a site needs less than 1 GiB to read any file."""
+"""Limit of a record of 32-bit numbers. With it, a site reads any file within 1 GiB of memory."""
 SPACE = 2**25
-"""Bytes of a bomb when it is unpacked; the larger ones say more than they hold."""
+"""Bytes of an unpacked bomb. Larger bombs only claim to hold more."""
 
 
 def read(site: Site) -> Records:
-    """By the door that training uses, errors and all."""
+    """Read records by the function that a site's checks use, which reports errors."""
     return load.read(site, "train")
 
 
 def sound(records: Records, site: Site) -> str:
-    """What no file may get past: records are of the declared kind, or zeros that do not count.
+    """Assert that records are of the declared kind, or zeros that do not count.
 
     Returns:
         `read` if one counts, else `refused`.
@@ -72,7 +72,7 @@ def sound(records: Records, site: Site) -> str:
 
 
 def site_of(data: object, domain: Domain, tasks: Sequence[Task] = (KIND,)) -> Site:
-    """A site with these records."""
+    """Return a site with these records."""
     return Site(
         name="north",
         domain=domain,
@@ -83,7 +83,7 @@ def site_of(data: object, domain: Domain, tasks: Sequence[Task] = (KIND,)) -> Si
 
 
 def listed(folder: Path, name: str, data: bytes, mask: str = "") -> None:
-    """A folder of one file, whose table is in order."""
+    """Write a folder of one file, whose table is in order."""
     (folder / name).write_bytes(data)
     cells = f"file,kind,outline,split\n{name},1,{mask},train\n"
     (folder / "labels.csv").write_text(cells)
@@ -93,10 +93,11 @@ def listed(folder: Path, name: str, data: bytes, mask: str = "") -> None:
 
 
 def dicom_seeds() -> list[bytes]:
-    """Small files of pydicom's own test data, nearly all with pixels, some with several frames.
+    """Return small files of pydicom's own test data, nearly all with pixels, some with frames.
 
-    None whose pixels are decoded by other people's C and C++: a seed that spoils one so that its
-    decoder crashes would hold a file that crashes it. That a decoder may die is tested without one.
+
+    Files that third-party C and C++ code decodes are left out, because a spoiled copy could crash
+    that code. A decoder that dies is tested without such a file.
     """
     from pydicom.data.data_manager import DATA_ROOT
 
@@ -109,7 +110,7 @@ def dicom_seeds() -> list[bytes]:
 
 
 def _decoded_by_others(data: bytes) -> bool:
-    """Whether a file is JPEG of any kind: pydicom decodes RLE itself, and the rest is not
+    """Tell whether a file is JPEG of any kind. pydicom decodes RLE itself; the rest is not
     compressed."""
     return b"1.2.840.10008.1.2.4." in data[:1_000]
 
@@ -134,7 +135,7 @@ DICOM_LIES: dict[str, Sequence[object]] = {
 
 
 def dicom_lie(data: bytes, rng: Random) -> bytes:
-    """A whole file, whose header says something extreme."""
+    """Return a whole file with an extreme value in its header."""
     import pydicom
     from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
@@ -161,7 +162,7 @@ def dicom_nested(data: bytes, rng: Random) -> bytes:
 
 
 def dicom_bomb(data: bytes, rng: Random) -> bytes:
-    """A deflated file that is small on the disk."""
+    """Return a deflated file that is small on disk and large in memory."""
     import pydicom
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -206,7 +207,7 @@ def dicom_case(folder: Path, rng: Random) -> Case:
 
 
 def nifti_seeds() -> list[bytes]:
-    """nibabel's own test data, and a flat slice."""
+    """Return nibabel's own test data and a flat slice."""
     import nibabel as nib
     from nibabel.testing import data_path
 
@@ -235,7 +236,7 @@ NIFTI_FIELDS: Sequence[tuple[int, str, Sequence[float]]] = (
 
 
 def nifti_lie(data: bytes, rng: Random) -> bytes:
-    """A header with one to three impossible fields, zipped or not."""
+    """Return a file whose header has one to three impossible fields, zipped or not."""
     zipped = data[:2] == b"\x1f\x8b"
     plain = bytearray(gzip.decompress(data) if zipped else data)
     order = "<" if plain[0] in (0x5C, 0x1C) else ">"
@@ -288,7 +289,7 @@ def nifti_case(folder: Path, rng: Random) -> Case:
 
 
 def picture_seeds() -> list[tuple[str, bytes]]:
-    """Every format and depth that is read."""
+    """Return a file of every format and depth that is read."""
     grey = np.random.default_rng(0).integers(0, 256, (24, 32), dtype=np.uint8)
     kinds = {
         "png": (Image.fromarray(grey), Image.fromarray(grey.astype(np.uint16) * 200)),
@@ -347,7 +348,7 @@ def picture_case(folder: Path, rng: Random) -> Case:
 
 
 def npy(header: str, body: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
-    """An npy file with any header."""
+    """Return an npy file with the given header, valid or not."""
     text = header.encode("latin1", "replace") + b"\n"
     size = struct.pack("<H" if version == (1, 0) else "<I", len(text) & (2**16 - 1))
     return b"\x93NUMPY" + bytes(version) + size + text + body
@@ -370,7 +371,7 @@ def saved(array: np.ndarray) -> bytes:
 
 
 def npz_members() -> list[tuple[str, bytes]]:
-    """Four grey images a split."""
+    """Return the members of an npz file with four grey images in each split."""
     images = np.random.default_rng(0).integers(0, 256, (4, 20, 20), dtype=np.uint8)
     labels = np.array([[0], [1], [1], [0]], np.uint8)
     return [
@@ -474,7 +475,7 @@ def npz_case(folder: Path, rng: Random) -> Case:
 
 
 def lie_in_directory(data: bytes, rng: Random) -> bytes:
-    """Another size in the central directory of a zip file."""
+    """Return a zip file whose central directory claims another size."""
     out = bytearray(data)
     places = [i for i in range(len(out) - 46) if out[i : i + 4] == b"PK\x01\x02"]
     if places:
@@ -493,7 +494,7 @@ CELLS = (
     "NaN", "inf", "9" * 400, "x" * 200_000, '"', '""', "'; DROP TABLE", "\x1b[2J", "\u202egnp.exe",
     "..", ".", "/", "pipe.png", "sub", "train", "test", "1e9",
 )  # fmt: skip
-"""What may stand where a file, a label, a split or a patient is wanted."""
+"""Values that may stand in the place of a file, a label, a split or a patient."""
 
 
 def csv_case(folder: Path, rng: Random) -> Case:

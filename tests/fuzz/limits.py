@@ -1,4 +1,4 @@
-"""What a hostile file may cost: processor time and memory of the process that reads it."""
+"""Limits of processor time and memory for the process that reads a hostile file."""
 
 import resource
 import signal
@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 
 SECONDS = 5
-"""Of processor time a case, so that a busy machine hangs nothing."""
+"""Processor seconds of one case. Wall time would fail on a busy machine."""
 MEMORY = 2**30
 """Bytes of the whole process, its libraries included."""
 
@@ -26,7 +26,7 @@ def cap_memory() -> None:
 
 
 def peak_memory() -> int:
-    """Bytes that this process had in memory at most, since its program began.
+    """Return the largest number of bytes that this process had in memory since its program began.
 
     Not `ru_maxrss`, which begins with what the process that started it had.
     """

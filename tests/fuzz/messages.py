@@ -56,7 +56,7 @@ JUNK = (
 
 @dataclass(frozen=True)
 class Round:
-    """What the server asked for."""
+    """The round that the server asked for."""
 
     site: str
     number: int
@@ -82,7 +82,7 @@ def update(rng: Random, of: Round) -> RecordDict:
 
 
 def _put(content: RecordDict, name: str, record: ArrayRecord | ConfigRecord | MetricRecord) -> None:
-    """Without the warning of Flower's that a record was of another type."""
+    """Replace a record without Flower's warning about another type."""
     content.pop(name, None)
     content[name] = record
 
@@ -100,7 +100,7 @@ def _harm_answer(content: RecordDict, rng: Random) -> None:
 
 
 def _harmed(record: ArrayRecord, rng: Random) -> ArrayRecord:
-    """The file of tensors, or what is said about it, spoiled."""
+    """Return a record whose file of tensors, or whose description of it, is spoiled."""
     key, one = next(iter(record.items()))
     how = rng.randrange(14)
     if how < 3:  # whatever the bytes say
@@ -144,7 +144,7 @@ def _as_sent(data: bytes) -> ArrayRecord:
 
 
 def _lying(rng: Random) -> bytes:
-    """A file of safetensors whose header says what is not there."""
+    """Return a safetensors file whose header describes data that it does not hold."""
     shape = rng.choice(([2**40], [-1, 4], [0, 2**63], [2**31] * 3, [1] * 64, [2**70], [], "x"))
     places = rng.choice(([0, 16], [0, 2**62], [16, 0], [8, 24], [0], "x"))
     kind = rng.choice(("F32", "F32", "F4", "F64", "BOOL", "x"))
@@ -177,7 +177,7 @@ def _harm_fields(content: RecordDict, rng: Random) -> None:
 
 
 def may_be_averaged(answer: TrainAnswer, of: Round) -> None:
-    """What `check_update` has let through is what was asked for, and harmless."""
+    """Assert that an answer which `check_update` accepted is the one asked for, and harmless."""
     assert (answer.site, answer.round, answer.attempt) == (of.site, of.number, of.attempt)
     assert answer.tensors
     assert set(answer.tensors) <= set(of.shared)
@@ -355,7 +355,7 @@ def _over_flower(asked: Request, rng: Random) -> Request:
 
 
 class Judge:
-    """What a guard owes to a request, after all that it has answered so far."""
+    """Knows which answer a guard owes to a request, given all its answers so far."""
 
     def __init__(self, good: Mapping[str, Request], shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.good = good
@@ -368,7 +368,10 @@ class Judge:
         return isinstance(asked, Hello)
 
     def may_admit(self, asked: Request) -> bool:
-        """A run of this protocol whose schedule and vocabulary are good ones, or stand already."""
+        """Tell whether the request is a run of this protocol with a good schedule and vocabulary.
+
+        A run that was admitted already also counts.
+        """
         if not (isinstance(asked, Admit) and self._ours(asked)):
             return False
         schedule = Schedule.model_validate_json(asked.schedule)
@@ -383,7 +386,10 @@ class Judge:
         return True
 
     def may_train(self, asked: Request) -> bool:
-        """An admitted run's next attempt of a round of its, or one that was answered already."""
+        """Tell whether the request is the next attempt of a round of an admitted run.
+
+        An attempt that was answered already also counts.
+        """
         if not (isinstance(asked, Train) and self._ours(asked)):
             return False
         schedule = self.admitted[asked.run_id][0]

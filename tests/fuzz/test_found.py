@@ -1,4 +1,4 @@
-"""What the fuzzers have found, one test each: it stays found when seeds change."""
+"""Faults that the fuzzers have found, one test each, which do not depend on seeds."""
 
 import gzip
 import json
@@ -349,13 +349,13 @@ def answered(**arrays: Array) -> RecordDict:
 
 
 def safetensors(header: object, body: bytes = bytes(16), length: int | None = None) -> bytes:
-    """A file of safetensors with any header."""
+    """Return a safetensors file with the given header, valid or not."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return (len(text) if length is None else length).to_bytes(8, "little") + text + body
 
 
 def test_tensors_are_what_their_bytes_are():
-    """No unpickling, no other type, and no more memory than bytes have come."""
+    """Nothing is unpickled, no other type is read, and no more memory is used than bytes came."""
     whole = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
 
     def made(body: bytes = bytes(16), **changes: object) -> Array:
@@ -415,7 +415,7 @@ def test_values_that_no_field_may_have():
 
 
 def test_a_receipt_is_one_of_a_plan():
-    """What a report quotes as a guarantee is finite and complete."""
+    """A receipt that a report quotes as a guarantee is finite and complete."""
     text = plan().to_json()
     assert read_receipt(text)["epsilon"] == plan().epsilon
     values = json.loads(text)

@@ -54,7 +54,7 @@ SEEDS = pytest.mark.parametrize(
 
 
 def judged(content: RecordDict, shared: Tensors) -> TrainAnswer | str:
-    """What the server makes of an answer: an update, or why it is none."""
+    """Return the update that the server reads from an answer, or the reason why it is none."""
     try:
         answer = read_answer(content)
         if not isinstance(answer, TrainAnswer):
@@ -67,7 +67,7 @@ def judged(content: RecordDict, shared: Tensors) -> TrainAnswer | str:
 
 @contextmanager
 def no_more_than(most: int) -> Iterator[None]:
-    """Of bytes that the block may ask for at once: none for what is not there."""
+    """Assert that the block allocates at most so many bytes, however much a message claims."""
     tracemalloc.start()
     try:
         yield

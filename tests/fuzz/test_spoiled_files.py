@@ -26,7 +26,7 @@ THOUSAND = {
 }  # fmt: skip
 assert sum(THOUSAND.values()) == 1_000
 MORE = 9
-"""How many thousands the heavy test adds."""
+"""Thousands of files that the heavy test adds."""
 
 
 def fuzz(kinds: tuple[str, ...], counts: Mapping[str, int], first: int) -> Counter[tuple[str, str]]:
@@ -64,5 +64,5 @@ def test_a_thousand_spoiled_files(kinds: tuple[str, ...]):
 @pytest.mark.parametrize("number", range(1, MORE + 1))
 @pytest.mark.parametrize("kinds", [IMAGES, TEXTS], ids=["records", "settings"])
 def test_thousands_of_other_spoiled_files(kinds: tuple[str, ...], number: int):
-    """The same with other seeds."""
+    """Files that are spoiled by other seeds are read or refused as well."""
     fuzz(kinds, THOUSAND, 1_000 * number)

@@ -69,7 +69,7 @@ VALUES = (
 
 
 def yaml_text(text: str, rng: Random) -> bytes:
-    """A file of settings with an impossible value, one key twice, a bomb, or broken bytes."""
+    """Return settings with an impossible value, a repeated key, a bomb, or broken bytes."""
     lines, how = text.splitlines(), rng.random()
     if how < 0.3:
         return spoiled(text.encode(), rng)
@@ -121,7 +121,7 @@ def yaml_case(folder: Path, rng: Random) -> Callable[[], None]:
 
 @lru_cache(maxsize=1)
 def model_bytes() -> bytes:
-    """A tiny model, as `medformer.save` writes it."""
+    """Return the bytes of a tiny model as `medformer.save` writes it."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -134,7 +134,7 @@ def model_bytes() -> bytes:
 
 
 def model_lie(data: bytes, rng: Random) -> bytes:
-    """A header that says something else of the tensors, or of the model."""
+    """Return a model file whose header misstates its tensors or its model."""
     size = struct.unpack("<Q", data[:8])[0]
     head, body = json.loads(data[8 : 8 + size]), data[8 + size :]
     meta = json.loads(head["__metadata__"][KEY])
@@ -208,7 +208,7 @@ def plan() -> PrivacyPlan:
 
 @lru_cache(maxsize=1)
 def ledger_bytes() -> tuple[bytes, bytes, tuple[float, float], int]:
-    """A ledger with two runs as SQLite and as JSON lines, what they cost, and its rows."""
+    """Return a ledger with two runs as SQLite and as JSON lines, their cost, and its rows."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as name:

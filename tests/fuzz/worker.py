@@ -25,14 +25,14 @@ TEXTS = ("yaml", "model", "ledger", "checkpoint")
 
 
 def maker(kind: str) -> Maker:
-    """What spoils a file of this kind; loads what reads such files and nothing else."""
+    """Return the function that spoils a file of this kind, and load only its reader."""
     module = importlib.import_module("tests.fuzz." + ("images" if kind in IMAGES else "texts"))
     made: Maker = getattr(module, f"{kind}_case")
     return made
 
 
 def run(kind: str, seed: int) -> dict[str, object]:
-    """One case: `read`, `refused` with the sentence, or what went wrong."""
+    """Run one case, and return `read`, `refused` with its sentence, or the fault."""
     from medformer.errors import MedFormerError
 
     with tempfile.TemporaryDirectory() as name:

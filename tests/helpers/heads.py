@@ -25,7 +25,7 @@ def value(places: np.ndarray) -> np.ndarray:
 
 
 def sampled(origin: np.ndarray, steps: np.ndarray, sides: tuple[int, ...]) -> np.ndarray:
-    """The head on any grid."""
+    """Return the voxels of the head on any grid."""
     index = np.stack(np.meshgrid(*map(np.arange, sides), indexing="ij"), axis=-1)
     return value(origin + index @ steps).astype(np.int16)
 
@@ -52,7 +52,7 @@ def acquired(
 
 
 def header(rows: int, columns: int, **tags: Any) -> Any:
-    """A grey DICOM image of 16 bits without pixels."""
+    """Return a grey 16-bit DICOM image without pixels."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -72,14 +72,14 @@ def header(rows: int, columns: int, **tags: Any) -> Any:
 
 
 def numbers(values: np.ndarray) -> list[str]:
-    """As DICOM writes decimals: 16 characters at most."""
+    """Return numbers as DICOM's decimal strings, which hold at most 16 characters."""
     return [f"{v:.10f}"[:16] for v in values.ravel().tolist()]
 
 
 def series(
     folder: Path, origin: np.ndarray, steps: np.ndarray, sides: tuple[int, ...], **tags: Any
 ) -> Path:
-    """A file a slice, named against their order."""
+    """Write one file for each slice, with names in the opposite order."""
     folder.mkdir(parents=True)
     pixels, mm = sampled(origin, steps, sides), np.linalg.norm(steps, axis=1)
     for k in range(sides[0]):
@@ -96,7 +96,7 @@ def series(
 def enhanced(
     path: Path, origin: np.ndarray, steps: np.ndarray, sides: tuple[int, ...], shuffled: bool = True
 ) -> Path:
-    """One file, its frames out of order, each with a place in its functional groups."""
+    """Write one file whose frames are out of order, each with its position."""
     from pydicom.dataset import Dataset
     from pydicom.sequence import Sequence
 

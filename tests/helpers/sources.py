@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def copy_sources(folder: Path) -> Path:
-    """All that a wheel or an app bundle is built from, without anything compiled, into `folder`."""
+    """Copy the sources of a wheel or an app bundle into `folder`, without compiled files."""
     compiled = shutil.ignore_patterns("__pycache__", "*.so")
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=compiled)

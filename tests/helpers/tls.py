@@ -36,10 +36,10 @@ def answering(
     asked: list[bytes] | None = None,
     status: int = 200,
 ) -> Iterator[int]:
-    """Port of a server that answers each request in the same way.
+    """Start a server that answers each request in the same way, and yield its port.
 
     Args:
-        folder: With server.key and server.crt; without, it speaks plain HTTP.
+        folder: Holds server.key and server.crt. Without them, the server speaks plain HTTP.
         date: Seconds of its clock; "" for a server that tells no time, None for the real one.
         asked: Gets what was asked.
         status: Of every answer.
@@ -67,7 +67,7 @@ def answering(
 
 @contextmanager
 def proxying(to: int, asked: list[str]) -> Iterator[int]:
-    """Port of an HTTP proxy that leads every CONNECT to one port of this machine."""
+    """Start an HTTP proxy that leads every CONNECT to one local port, and yield its own."""
 
     def serve(caller: socket.socket) -> None:
         with suppress(OSError), caller:
