@@ -1,4 +1,4 @@
-"""A whole run without Flower: guards in this process, lost attempts, refusals, resume."""
+"""Whole runs without Flower: guards in this process, lost attempts, refusals and resumption."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -97,7 +97,7 @@ def execute(
 
 
 def test_a_run_trains_every_round_and_writes_what_the_report_needs(execute, tmp_path: Path):
-    """Receipts, metrics, checkpoints, results."""
+    """The folder holds receipts, metrics, checkpoints and results."""
     run, state = execute()
     assert state.round == 3
     folder = tmp_path / "run"
@@ -115,7 +115,7 @@ def test_a_run_trains_every_round_and_writes_what_the_report_needs(execute, tmp_
 def test_volumes_and_images_train_one_encoder(
     open_guard: Callable[..., Guard], site: Site, schedule: Schedule, tmp_path: Path
 ):
-    """A 3D and a 2D site in one run under DP: each its stem, both the encoder."""
+    """In one run under DP, a 3D and a 2D site each train a stem, and both train the encoder."""
     rng = np.random.default_rng(0)
     arrays = {}
     for split in ("train", "val", "test"):
@@ -151,7 +151,7 @@ def test_volumes_and_images_train_one_encoder(
 
 
 def test_two_runs_with_one_seed_are_the_same(execute, tmp_path: Path, sites: list[Site]):
-    """Bit for bit, on empty state."""
+    """Started from empty state, they agree bit for bit."""
     import shutil
 
     _, one = execute()
@@ -163,8 +163,8 @@ def test_two_runs_with_one_seed_are_the_same(execute, tmp_path: Path, sites: lis
 
 
 def test_a_lost_site_interrupts_and_resume_retrains_from_the_spares(execute, tmp_path: Path):
-    """Round 2 is lost at one site after it was started there; resuming asks for attempt 1 of it,
-    and replays the other site's kept answer."""
+    """Round 2 is lost at one site after it was started there. Resuming asks that site for attempt 1
+    of it and replays the other site's kept answer."""
 
     def lose(name: str, request: Request, answer: Answer) -> Answer | Lost:
         lost = isinstance(request, Train) and request.round == 2 and name == "north"
@@ -200,7 +200,7 @@ def test_a_lost_site_interrupts_and_resume_retrains_from_the_spares(execute, tmp
 def test_a_site_that_never_answers_well_does_not_hold_up_the_others(
     execute, schedule: Schedule, said: Answer, text: str
 ):
-    """It is asked once for each attempt that it has paid for, and what it said is in the events."""
+    """It is asked once for each attempt that it has paid for, and its answer is in the events."""
     asked = 0
 
     def harm(name: str, request: Request, answer: Answer) -> Answer | Lost:
@@ -220,7 +220,7 @@ def test_a_site_that_never_answers_well_does_not_hold_up_the_others(
 
 @pytest.mark.parametrize("leak", ["output.heads.chest.weight", "input.site.own.tokens"])
 def test_an_update_with_a_local_tensor_is_refused_and_reported(execute, leak: str):
-    """The others' updates are averaged; the refusal is in the events."""
+    """The updates of the others are averaged; the refusal is in the events."""
 
     def harm(name: str, request: Request, answer: Answer) -> Answer | Lost:
         if name == "south" and isinstance(answer, TrainAnswer):
@@ -235,7 +235,7 @@ def test_an_update_with_a_local_tensor_is_refused_and_reported(execute, leak: st
 
 
 def test_no_message_to_a_site_or_back_names_a_local_tensor(execute):
-    """Everything the server sends, everything it receives."""
+    """The test looks at every message in both directions."""
     from medformer.sharing import is_local
 
     seen: list[str] = []
@@ -251,7 +251,7 @@ def test_no_message_to_a_site_or_back_names_a_local_tensor(execute):
 
 
 def test_a_refusal_ends_that_sites_part_not_the_run(execute):
-    """Policy says no at one site; the other trains on."""
+    """The policy of one site refuses, and the other site trains on."""
 
     def refuse(name: str, request: Request, answer: Answer) -> Answer | Lost:
         admitting = type(request).__name__ == "Admit"
@@ -263,7 +263,8 @@ def test_a_refusal_ends_that_sites_part_not_the_run(execute):
 
 
 def test_a_site_that_puts_an_old_ledger_back_is_out_of_the_run(execute, tmp_path: Path):
-    """The server says what it was told; the others go on, and the report names the rows."""
+    """The server quotes the row that the site had reported. The others go on, and the report names
+    the rows."""
     north = tmp_path / "north"
     kept: dict[str, bytes] = {}
 
@@ -292,7 +293,7 @@ def test_a_site_that_puts_an_old_ledger_back_is_out_of_the_run(execute, tmp_path
 def test_a_site_whose_people_have_to_say_yes_is_waited_for(
     execute, tmp_path: Path, patience: float, joins: bool
 ):
-    """As long as the coordinator has patience; the others are asked once."""
+    """The coordinator waits as long as it was told to; the other sites are asked once."""
     asked: list[str] = []
 
     def slow(name: str, request: Request, answer: Answer) -> Answer:
@@ -320,7 +321,8 @@ def attempts(folder: Path) -> list[tuple[int, int]]:
 
 
 def test_a_quorum_goes_on_without_a_site_that_is_lost(execute, tmp_path: Path):
-    """It is asked once more, is absent in that round and back in the next, at no further cost."""
+    """The site is asked once more, is absent in that round, and is back in the next at no further
+    cost."""
     asked: list[int] = []
 
     def lose(name: str, request: Request, answer: Answer) -> Answer | Lost:
@@ -341,7 +343,7 @@ def test_a_quorum_goes_on_without_a_site_that_is_lost(execute, tmp_path: Path):
 
 
 def test_a_process_that_dies_once_is_asked_again_within_the_round(execute, tmp_path: Path):
-    """Its answer was on the disk: the same bytes, free."""
+    """Its answer was on the disk: it sends the same bytes and pays nothing."""
     lost: list[int] = []
 
     def lose(name: str, request: Request, answer: Answer) -> Answer | Lost:
@@ -356,8 +358,8 @@ def test_a_process_that_dies_once_is_asked_again_within_the_round(execute, tmp_p
 
 
 def test_too_few_for_a_quorum_interrupt_the_run_at_the_deadline(execute, tmp_path: Path):
-    """Both have to; after the deadline the checkpoint of the round before stands, and submitting
-    the run again ends it."""
+    """Both sites are needed. After the deadline the checkpoint of the round before stands, and the
+    run can be submitted again."""
 
     def lose(name: str, request: Request, answer: Answer) -> Answer | Lost:
         lost = isinstance(request, Train) and request.round == 2 and name == "south"
@@ -373,7 +375,7 @@ def test_too_few_for_a_quorum_interrupt_the_run_at_the_deadline(execute, tmp_pat
 def test_a_site_that_was_away_joins_later_and_reserves_the_whole_run(
     execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Its node dials in after round 1. What it reserves does not depend on when."""
+    """Its node connects after round 1. Its reservation does not depend on when that is."""
     original = LocalFleet.hello
     calls: list[int] = []
 
@@ -396,7 +398,7 @@ def test_a_site_that_was_away_joins_later_and_reserves_the_whole_run(
 def test_a_site_that_is_away_after_a_resume_stays_in_the_receipts(
     execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """It trained round 1 and then died: what its patients were charged is still told."""
+    """It trained round 1 and then died: the report still shows what its patients were charged."""
     folder = tmp_path / "run"
     with pytest.raises(RunInterrupted):
         execute(lambda name, r, a: Lost("killed") if _is_round(r, 2) else a, quorum=2, deadline=0.2)
@@ -419,8 +421,8 @@ def _is_round(request: Request, number: int) -> bool:
 
 
 def test_fewer_sites_than_the_quorum_do_not_begin(execute, monkeypatch: pytest.MonkeyPatch):
-    """Nothing is trained; those who are missing are named, and the run may be submitted again: a
-    site that was killed at its hello is there a moment later."""
+    """Nothing is trained, and the missing sites are named. The run may be submitted again, because
+    a site that died at its hello is back a moment later."""
     original = LocalFleet.hello
     monkeypatch.setattr(LocalFleet, "hello", lambda self, r: {"north": original(self, r)["north"]})
     with pytest.raises(RunInterrupted, match="too few sites take part: south: is not there"):
@@ -428,7 +430,7 @@ def test_fewer_sites_than_the_quorum_do_not_begin(execute, monkeypatch: pytest.M
 
 
 def test_a_quorum_that_refusals_make_impossible_ends_the_run(execute):
-    """To submit it again would not help."""
+    """Submitting it again would not help."""
 
     def refuse(name: str, request: Request, answer: Answer) -> Answer | Lost:
         return refused("budget-exhausted", name) if name == "south" else answer
@@ -438,7 +440,7 @@ def test_a_quorum_that_refusals_make_impossible_ends_the_run(execute):
 
 
 def test_a_spent_site_is_out_and_a_closed_one_is_waited_for(execute, tmp_path: Path):
-    """`budget-exhausted` in a round ends the site's part; `closed-now` is asked until it opens."""
+    """`budget-exhausted` in a round ends the site's part; after `closed-now` it is asked again."""
     asked: list[str] = []
 
     def refuse(name: str, request: Request, answer: Answer) -> Answer | Lost:
@@ -457,7 +459,7 @@ def test_a_spent_site_is_out_and_a_closed_one_is_waited_for(execute, tmp_path: P
 
 
 def test_a_round_without_a_quorum_waits_until_a_closed_site_opens(execute, tmp_path: Path):
-    """Both are needed: the round takes as long as it takes, within the patience of the run."""
+    """Both sites are needed, so the round takes as long as the run is allowed to wait."""
     asked: list[str] = []
 
     def refuse(name: str, request: Request, answer: Answer) -> Answer | Lost:
@@ -471,7 +473,7 @@ def test_a_round_without_a_quorum_waits_until_a_closed_site_opens(execute, tmp_p
 
 
 def test_sites_that_all_refuse_are_named(execute):
-    """With the reason of each."""
+    """The error gives the reason of each."""
 
     def refuse(name: str, request: Request, answer: Answer) -> Answer | Lost:
         return Refusal("budget-exhausted", "nothing left", name)
@@ -481,7 +483,7 @@ def test_sites_that_all_refuse_are_named(execute):
 
 
 def test_other_sources_at_a_site_stop_the_run(execute, monkeypatch: pytest.MonkeyPatch):
-    """Two checkouts must not train together."""
+    """Two versions of the code must not train together."""
 
     def hello(self: LocalFleet, request: Hello) -> dict[str, HelloAnswer]:
         return {
@@ -495,7 +497,7 @@ def test_other_sources_at_a_site_stop_the_run(execute, monkeypatch: pytest.Monke
 
 
 def test_outcome_says_done_or_why_not(tmp_path: Path):
-    """Written last, atomically."""
+    """outcome.json is written last, atomically."""
     with outcome(tmp_path):
         assert not (tmp_path / "outcome.json").exists()
     assert json.loads((tmp_path / "outcome.json").read_text())["outcome"] == "done"
@@ -506,14 +508,14 @@ def test_outcome_says_done_or_why_not(tmp_path: Path):
 
 
 def test_a_line_cut_off_by_a_kill_is_skipped(tmp_path: Path):
-    """And the next row is kept apart from it."""
+    """The rows before it are read."""
     (tmp_path / "metrics.jsonl").write_text('{"event": "round"}\n{"event": "ro')
     assert len(list(read_metrics(tmp_path))) == 1
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_written_down(execute, tmp_path: Path):
-    """The newest is cut off: resuming trains its round again, from kept answers that cost nothing
-    more, ends with the same model, and says so in metrics.jsonl and the summary."""
+    """The newest one is cut off. Resuming trains its round again from kept answers, which cost
+    nothing more, ends with the same model, and notes it in metrics.jsonl and the summary."""
     _, before = execute()
     folder = tmp_path / "run"
     newest = folder / "checkpoints" / "000003.safetensors"
@@ -531,7 +533,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_written_down(execute, tmp_path:
 
 @pytest.mark.parametrize("receipt", ["", "[", '{"epsilon": 1}', "null"])
 def test_a_site_without_a_readable_receipt_takes_no_part(execute, receipt: str):
-    """The other trains on: nobody can stop a run by answering nonsense."""
+    """The other site trains on: a hostile answer cannot stop a run."""
 
     def harm(name: str, request: Request, answer: Answer) -> Answer | Lost:
         spoilt = name == "south" and isinstance(answer, AdmitAnswer)
@@ -544,7 +546,7 @@ def test_a_site_without_a_readable_receipt_takes_no_part(execute, receipt: str):
 
 
 def test_an_update_in_another_sites_name_is_refused(execute):
-    """Or of another attempt."""
+    """An update of another attempt is refused, too."""
 
     def harm(name: str, request: Request, answer: Answer) -> Answer | Lost:
         if name != "south" or not isinstance(answer, TrainAnswer):
@@ -561,7 +563,8 @@ def test_an_update_in_another_sites_name_is_refused(execute):
 
 @pytest.mark.usefixtures("flower_identity")
 def test_an_answer_that_cannot_be_read_is_a_refusal():
-    """Of that site, whatever is wrong with it; a process that failed is lost."""
+    """It counts as a refusal of that site, whatever is wrong with it; a process that failed is
+    lost."""
     request = Message(content=RecordDict(), dst_node_id=1, message_type="train")
     unreadable = read_reply(Message(RecordDict({"x": ConfigRecord()}), reply_to=request))
     assert isinstance(unreadable, Refusal)

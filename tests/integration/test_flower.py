@@ -1,7 +1,5 @@
-"""Through Flower itself: runs, ended in the middle of a round by all that can end them.
-
-Few, because each starts a SuperLink and Ray.
-"""
+"""Runs through Flower itself, interrupted in the middle of a round in every way that can happen.
+They are few, because each starts a SuperLink and Ray."""
 
 import json
 import os
@@ -53,8 +51,8 @@ class Simulation:
         )  # fmt: skip
 
     def wait_for_round(self, number: int) -> None:
-        """Until the server has ended round `number` and a site has written on its ledger that it
-        trains a later one: from here on, that round is lost when a process dies."""
+        """Wait until the server has finished round `number` and a site's ledger has an attempt of a
+        later one. From then on that round is lost if a process dies."""
 
         def claimed() -> int:
             rows = (row for site in ("north", "south") for row in ledger(self.out, site, "attempt"))
@@ -65,11 +63,11 @@ class Simulation:
             time.sleep(0.02)
 
     def rounds(self) -> int:
-        """How many the server has ended, in all attempts together."""
+        """Return the number of rounds that the server has finished, all attempts together."""
         return max((r["round"] for r in read_metrics(self.out) if r["event"] == "round"), default=0)
 
     def find(self, wanted: str) -> psutil.Process:
-        """The process of this simulation whose command line holds `wanted`."""
+        """Return the process of this simulation whose command line contains `wanted`."""
         for child in psutil.Process(self.process.pid).children(recursive=True):
             try:
                 if wanted in " ".join(child.cmdline()):
@@ -83,7 +81,7 @@ class Simulation:
         return self.process.wait(timeout=PATIENCE)
 
     def text(self) -> str:
-        """Everything it printed."""
+        """Return everything that it printed."""
         self.log.seek(self._begin)
         return self.log.read()
 
@@ -107,7 +105,7 @@ def simulate(tmp_path: Path) -> Iterator[Callable[..., Simulation]]:
 
 
 def left_running(out: Path) -> list[str]:
-    """Processes of this very run, whoever their parent is by now."""
+    """Return the processes of this run, whatever their parent is by now."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -128,7 +126,7 @@ def ledger(out: Path, site: str, kind: str) -> list[dict]:
 
 
 def stopped(one: Simulation, how: str) -> None:
-    """The way `how` for a run to die: a signal to the command, or kill -9 of a process of it."""
+    """End a run in one way: a signal to the command, or kill -9 of one of its processes."""
     if how.startswith("SIG"):
         one.process.send_signal(signal.Signals[how])
     elif how == "ray::":
@@ -143,11 +141,10 @@ def stopped(one: Simulation, how: str) -> None:
 
 
 def test_a_run_outlives_every_way_to_die_in_mid_round(simulate):
-    """One run, stopped in five ways one after the other, and resumed after each.
-
-    Each time: exit 1 within 90 s with a sentence, nothing left running, the admitted schedule still
-    on the ledger. At the end every lost round was trained again from the spares, and no other.
-    """
+    """One run is stopped in five ways, one after the other, and resumed after each. Each time the
+    command exits with 1 within 90 s and a sentence, no process is left, and the admitted schedule
+    is still on the ledger. At the end every lost round was trained again from the spares, and no
+    other."""
     one, reserved = simulate(), None
     for how in STOPS:
         one.wait_for_round(one.rounds() + 1)
@@ -175,7 +172,7 @@ def test_a_run_outlives_every_way_to_die_in_mid_round(simulate):
 
 @pytest.mark.smoke
 def test_bare_flwr_run_works_and_too_few_nodes_are_named(tmp_path: Path):
-    """`flwr run .` without the option has 2 nodes for 4 sites: a sentence names the option."""
+    """Without the option, `flwr run .` has 2 nodes for 4 sites, and the error names the option."""
     from server.consortium.bundle import write_app
     from simulations.launch.superlink import ask, superlink, wait_healthy
 

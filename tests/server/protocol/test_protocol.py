@@ -1,4 +1,4 @@
-"""The message contract: what goes in comes out, and nothing else goes in."""
+"""A message is read as it was sent, and nothing else is accepted."""
 
 import math
 import shutil
@@ -35,7 +35,7 @@ def message(request: object) -> Message:
 
 
 def test_requests_and_answers_survive_the_wire(schedule: Schedule):
-    """Every field and every bit of the tensors."""
+    """Every field and every bit of the tensors comes back."""
     request = train(schedule, 2, 1)
     back = read_request(message(request))
     assert back.key() == request.key()  # type: ignore[union-attr]
@@ -50,7 +50,7 @@ def test_requests_and_answers_survive_the_wire(schedule: Schedule):
 
 @pytest.mark.parametrize("harm", ["unknown", "type", "missing", "kind"])
 def test_foreign_fields_are_refused(schedule: Schedule, harm: str):
-    """`private: false` is not a field, a round is a number, and nothing may be missing."""
+    """`private: false` is not a field, a round is a number, and no field may be missing."""
     content = to_content(train(schedule))
     fields = dict(content["fields"])
     if harm == "unknown":
@@ -67,7 +67,7 @@ def test_foreign_fields_are_refused(schedule: Schedule, harm: str):
 
 
 def test_the_key_depends_on_everything_the_answer_depends_on(schedule: Schedule):
-    """And on nothing else: an acknowledgement does not make a new request."""
+    """It depends on nothing else: another acknowledgement does not make a new request."""
     request = train(schedule)
     keys = {
         request.key(),
@@ -81,7 +81,7 @@ def test_the_key_depends_on_everything_the_answer_depends_on(schedule: Schedule)
 
 
 def test_adversarial_phases_take_one_local_step():
-    """A site's own discriminator would learn a constant; bounds of both groups join."""
+    """A site's own discriminator would learn a constant. The bounds of both groups add up."""
     with pytest.raises(ValidationError, match="needs local_steps: 1"):
         Phase(name="a", rounds=1, local_steps=2, objectives={"domain_adversarial": 0.1})
     phase = Phase(name="a", rounds=1, objectives={"domain_adversarial": 0.1, "supervised": 1},
@@ -90,7 +90,7 @@ def test_adversarial_phases_take_one_local_step():
 
 
 def test_a_ramped_lambda_grows_within_its_phase_and_nothing_else_does():
-    """Ganin et al. 2016: 2 / (1 + exp(-10 p)) - 1, from above 0 to the whole weight."""
+    """It follows 2 / (1 + exp(-10 p)) - 1 (Ganin et al. 2016), from above 0 to the full weight."""
     both = {"domain_adversarial": 0.5, "supervised": 2}
     schedule = Schedule(
         phases=(
@@ -111,13 +111,13 @@ def test_a_ramped_lambda_grows_within_its_phase_and_nothing_else_does():
 
 
 def test_only_an_adversarial_phase_has_a_lambda_to_ramp():
-    """A schedule of a weight that is not there is an error."""
+    """A ramp for a weight that the phase does not have is an error."""
     with pytest.raises(ValidationError, match="ramp needs the objective domain_adversarial"):
         Phase(name="a", rounds=1, objectives={"supervised": 1}, lambda_schedule="ramp")
 
 
 def test_rounds_belong_to_phases_and_to_the_averaging_window(schedule: Schedule):
-    """Three rounds, the last half of which is averaged."""
+    """The last half of three rounds is averaged."""
     assert schedule.phase_of(3).name == "supervised"
     with pytest.raises(IndexError):
         schedule.phase_of(4)
@@ -125,8 +125,8 @@ def test_rounds_belong_to_phases_and_to_the_averaging_window(schedule: Schedule)
 
 
 def test_phases_that_each_site_trains_alone_come_last():
-    """Those together have one final average, each of those alone has its own and begins from the
-    one before; the discriminator needs other sites."""
+    """The phases together have one final average. Each phase alone has its own and starts from the
+    one before. The discriminator needs other sites."""
     phases = [
         Phase(name=name, rounds=4, objectives={"supervised": 1}, alone=name > "b")
         for name in ("a", "b", "c", "d")
@@ -143,7 +143,8 @@ def test_phases_that_each_site_trains_alone_come_last():
 
 
 def test_heads_learn_from_labels_on_an_average():
-    """First on the start, later on the average of what was trained before."""
+    """The first phase of heads starts from the public start, a later one from the average before
+    it."""
     heads = Phase(name="heads", rounds=2, objectives={"supervised": 1}, trains="heads")
     phases = (
         heads,
@@ -159,8 +160,8 @@ def test_heads_learn_from_labels_on_an_average():
         Phase(name="a", rounds=1, objectives={"supervised": 1, "inpainting": 1}, trains="heads")
 
 
-def test_a_site_that_missed_a_phase_still_begins_from_its_average():
-    """What came to rest meanwhile does not begin in the middle of it."""
+def test_a_site_that_missed_a_phase_still_starts_from_its_average():
+    """It does not continue with tensors from before the average."""
     heads = Phase(name="heads", rounds=2, objectives={"supervised": 1}, trains="heads")
     first, last = (
         heads.model_copy(update={"name": name, "trains": "all"}) for name in ("first", "last")
@@ -176,7 +177,7 @@ def test_a_site_that_missed_a_phase_still_begins_from_its_average():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_message_holds_what_any_preset_shares(preset: str):
-    """With room for what is around it: a run that is admitted can be trained."""
+    """It is less than half of the limit, so every run that is admitted can be trained."""
     config = ModelConfig.for_domains([CHEST, CELLS], preset)
     with torch.device("meta"):
         model = Medformer(config, (), site=False)
@@ -195,6 +196,6 @@ def test_the_source_hash_changes_with_a_file_of_each_package(package: str, tmp_p
 
 
 def test_the_source_hash_is_that_of_the_running_packages():
-    """It is the hash of the checkout that this process runs, and not of an empty folder."""
+    """It is the hash of this checkout and not that of an empty folder."""
     assert all((ROOT / package / "__init__.py").is_file() for package in PACKAGES)
     assert source_hash() == source_hash(ROOT)

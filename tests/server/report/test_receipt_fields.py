@@ -36,7 +36,7 @@ def test_report_schema_and_page_show_every_field_of_the_receipt(tmp_path: Path):
 
 
 def test_a_new_field_is_declared_in_one_file(tmp_path: Path):
-    """It is added to the receipt of a copy of the sources, and to nothing else there."""
+    """It is added to the receipt in a copy of the sources, and to nothing else there."""
     for package in ("medformer", "server"):
         shutil.copytree(ROOT / package, tmp_path / package)
     receipt = tmp_path / "server" / "protocol" / "receipt.py"

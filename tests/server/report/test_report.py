@@ -1,4 +1,4 @@
-"""The report: true to its sources, valid, readable, safe."""
+"""The report is true to its sources, valid, readable and safe."""
 
 import json
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def change(folder: Path, name: str, edit: Callable[[Any], object]) -> None:
 
 
 def write_run(folder: Path, run_id: str = "abc", seconds: float = 0.5) -> Path:
-    """A finished simulation of three sites, of which west refused."""
+    """Write a finished simulation of three sites, one of which (west) refused."""
     folder.mkdir(exist_ok=True)
     federation = Federation(
         name="test", seed=3, model=CONFIG, schedule=SCHEDULE, pretraining=None,
@@ -99,7 +99,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def as_deployment(folder: Path) -> Path:
-    """The same run where nothing exact exists and the site keeps its totals."""
+    """Turn it into a deployment: nothing exact exists, and the site keeps its totals."""
     for name in ("site_facts", "baselines"):
         (folder / f"{name}.json").unlink()
     change(folder, "summary", lambda summary: summary.update(results=[]))
@@ -113,7 +113,7 @@ def page_of(folder: Path) -> str:
 
 
 def text_of(folder: Path) -> str:
-    """What a reader sees, on one line."""
+    """Return the text of the page, as a reader sees it, on one line."""
     texts: list[str] = []
 
     class Texts(HTMLParser):
@@ -125,7 +125,7 @@ def text_of(folder: Path) -> str:
 
 
 def test_the_privacy_curve_is_the_plans_and_drawn(folder: Path):
-    """In a deployment's report too; a run of before it has none."""
+    """A deployment's report has it, too; an older run has none."""
     write_report(as_deployment(folder), simulation=False)
     north, _, west = json.loads((folder / "report.json").read_text())["sites"]
     assert north["curve"] == [list(pair) for pair in PLAN.curve]
@@ -138,7 +138,7 @@ def test_the_privacy_curve_is_the_plans_and_drawn(folder: Path):
 
 
 def test_epsilon_is_the_receipts_and_lifetime_the_ledgers(folder: Path):
-    """The guaranteed number is that of the admitted schedule; totals come from the site."""
+    """The guarantee is that of the admitted schedule; totals come from the site."""
     north = write_report(folder)["sites"][0]
 
     assert (north["epsilon"], north["delta"]) == (PLAN.epsilon, PLAN.delta)
@@ -148,7 +148,7 @@ def test_epsilon_is_the_receipts_and_lifetime_the_ledgers(folder: Path):
 
 
 def test_every_admitted_phase_is_listed_the_spare_rounds_too(folder: Path):
-    """Steps of the phases add up to the steps charged, and all parameters are shown."""
+    """The steps of the phases add up to the steps charged, and all parameters are shown."""
     north = write_report(folder)["sites"][0]
 
     assert [(p["name"], p["rounds"], p["steps"]) for p in north["phases"]] == [
@@ -163,7 +163,7 @@ def test_every_admitted_phase_is_listed_the_spare_rounds_too(folder: Path):
 
 
 def test_steps_trained_count_repeated_rounds_and_refused_updates(folder: Path):
-    """Both took gradients of private records; the latest row of a round and site counts."""
+    """Both took gradients of private records. The latest row of a round and site counts."""
     rows = [trained(1, "north"), trained(2, "north"), trained(2, "north", attempt=1)]
     write_metrics(folder, rows)
     update = refused(3, "north", "refused-update", "moves too far")
@@ -185,7 +185,8 @@ def test_a_site_that_refused_is_named_with_its_reason(folder: Path):
 
 
 def test_the_first_section_says_unit_sum_over_sites_and_simulation(folder: Path):
-    """A data-protection officer who reads one section knows whose privacy and at what price."""
+    """A data-protection officer who reads only this section knows the unit of privacy and the
+    cost."""
     write_report(folder)
     first = text_of(folder).split("2. Budget of each site")[0]
 
@@ -198,7 +199,7 @@ def test_the_first_section_says_unit_sum_over_sites_and_simulation(folder: Path)
 
 
 def test_every_item_that_may_leave_and_every_gap_is_shown(folder: Path):
-    """The release list is printed whole, with the items that nothing covers."""
+    """The whole release list is printed, with the items that nothing covers."""
     report = write_report(folder)
     shown = text_of(folder)
 
@@ -212,7 +213,7 @@ def test_every_item_that_may_leave_and_every_gap_is_shown(folder: Path):
 
 
 def test_baselines_that_come_later_join_the_results(folder: Path):
-    """The report is written again; a mean over fewer sites says so."""
+    """The report is written again; a mean over fewer sites names their number."""
     (folder / "baselines.json").unlink()
     assert {row["model"] for row in write_report(folder)["results"]} == {"federated-dp"}
     write(folder, "baselines", [result("north", "auc", 0.625, "local-dp")])
@@ -223,7 +224,7 @@ def test_baselines_that_come_later_join_the_results(folder: Path):
 
 
 def test_several_tasks_of_a_site_have_rows_of_their_own(folder: Path):
-    """Dice is a table of its own, and accuracy of pixels is not averaged with that of images."""
+    """Dice has its own table, and the accuracy of pixels is not averaged with that of images."""
     outline = [
         {**result("north", metric, value), "task": "outline"}
         for metric, value in (("dice", 0.5), ("accuracy", 0.97))
@@ -244,7 +245,7 @@ def test_several_tasks_of_a_site_have_rows_of_their_own(folder: Path):
 
 
 def test_a_count_of_classes_is_shown_as_a_phase_without_rounds(folder: Path):
-    """One more step, admitted and taken; the training's own figures stay the training's."""
+    """It adds one step, admitted and taken; the figures of the training do not change."""
     counting = Privacy(epsilon=5, n_public=2000, class_balance_noise=20)
     plan = json.loads(solve(SCHEDULE, counting, [OPACITY]).to_json())
     change(folder, "receipts", lambda receipts: receipts.update(north=plan))
@@ -258,7 +259,7 @@ def test_a_count_of_classes_is_shown_as_a_phase_without_rounds(folder: Path):
 
 
 def test_pictures_are_embedded_and_only_those_of_the_folder(folder: Path):
-    """With their captions, escaped; a name that leads elsewhere shows nothing."""
+    """Their captions are escaped; a name that leads out of the folder shows nothing."""
     (folder / "pictures").mkdir()
     (folder / "pictures" / "one.png").write_bytes(b"picture")
     (folder / "secret.png").write_bytes(b"secret")
@@ -279,7 +280,8 @@ def test_pictures_are_embedded_and_only_those_of_the_folder(folder: Path):
 
 
 def test_a_deployment_keeps_totals_at_the_site_and_releases_nothing_exact(folder: Path):
-    """Without site facts the fields are null; items for simulations only are not listed."""
+    """Without site facts the fields are null; items that exist in simulations only are not
+    listed."""
     report = write_report(as_deployment(folder), simulation=False)
 
     for site in report["sites"]:
@@ -292,13 +294,13 @@ def test_a_deployment_keeps_totals_at_the_site_and_releases_nothing_exact(folder
 
 
 def test_a_deployment_that_holds_exact_values_is_refused(folder: Path):
-    """They left a site although no mechanism covers them: no report may hide it."""
+    """They left a site although no mechanism covers them: no report may hide that."""
     with pytest.raises(ReportError, match="exist in simulations only"):
         write_report(folder, simulation=False)
 
 
 def test_a_site_that_declared_nothing_is_said_to_have_declared_nothing(folder: Path):
-    """An empty list must not read as: nothing left, nothing is uncovered."""
+    """An empty list must not read as if nothing had left the site and nothing were uncovered."""
     (folder / "release.json").unlink()
     assert write_report(folder)["sites"][0]["released"] == []
     assert "The site did not declare what may leave it" in text_of(folder)
@@ -306,7 +308,7 @@ def test_a_site_that_declared_nothing_is_said_to_have_declared_nothing(folder: P
 
 
 def test_no_text_of_a_site_becomes_markup(folder: Path):
-    """Sites write these texts; whoever reads the page must not run them."""
+    """Sites write these texts, and the reader's browser must not run them."""
     places: list[tuple[str, Callable[[Any, str], object]]] = [
         ("summary", lambda s, text: s["excluded"].update(west=text)),
         ("summary", lambda s, text: s["events"].append(refused(1, "north", "refusal", text))),
@@ -329,7 +331,7 @@ def test_no_text_of_a_site_becomes_markup(folder: Path):
 
 
 def test_the_page_loads_nothing_and_its_ids_are_unique(folder: Path):
-    """One file that can be mailed and archived."""
+    """It is one file that can be mailed and archived."""
     (folder / "pictures").mkdir()
     (folder / "pictures" / "one.png").write_bytes(b"picture")
     write(folder, "pictures", [{"file": "one.png", "title": "one", "caption": "a picture"}])
@@ -355,7 +357,7 @@ def test_the_page_loads_nothing_and_its_ids_are_unique(folder: Path):
 
 
 def test_two_builds_give_the_same_bytes(folder: Path):
-    """Plots included, if the time of writing is the same."""
+    """Plots are the same, too, if the time of writing is the same."""
     one, two = (build(folder, simulation=True, generated_at="2026-01-01") for _ in range(2))
 
     assert json.dumps(one) == json.dumps(two)
@@ -363,7 +365,7 @@ def test_two_builds_give_the_same_bytes(folder: Path):
 
 
 def test_two_runs_with_one_seed_differ_in_volatile_fields_only(tmp_path: Path):
-    """Run id, time of writing and durations."""
+    """These are the run id, the time of writing, the ledger hashes and durations."""
     one = write_report(write_run(tmp_path / "one", run_id="abc", seconds=0.5))
     two = write_report(write_run(tmp_path / "two", run_id="def", seconds=0.9))
     assert one["run_id"] != two["run_id"]
@@ -375,7 +377,7 @@ def test_two_runs_with_one_seed_differ_in_volatile_fields_only(tmp_path: Path):
 
 
 def test_report_and_schema_are_published_beside_the_page(folder: Path):
-    """What is returned is what is written, and it is valid under the published schema."""
+    """The returned report is the written one, and it is valid under the published schema."""
     report = write_report(folder)
     schema = json.loads((folder / "report.schema.json").read_text())
     Draft202012Validator.check_schema(schema)
@@ -400,7 +402,7 @@ def test_report_and_schema_are_published_beside_the_page(folder: Path):
 def test_a_report_that_breaks_the_schema_is_not_written(
     folder: Path, edit: Callable[[Any], object], where: str
 ):
-    """A missing, impossible or unknown field is named."""
+    """The error names a missing, impossible or unknown field."""
     report = build(folder, simulation=True, generated_at="2026-01-01")
     edit(report)
     with pytest.raises(ReportError, match=where):
@@ -409,7 +411,7 @@ def test_a_report_that_breaks_the_schema_is_not_written(
 
 @pytest.mark.parametrize("name", ["run", "receipts", "summary"])
 def test_an_unfinished_run_is_named_with_what_to_do(folder: Path, name: str):
-    """One sentence, and no half of a report."""
+    """The error is one sentence, and no part of a report is written."""
     (folder / f"{name}.json").unlink()
     with pytest.raises(ReportError, match=rf"{name}\.json: missing.*no finished run.*--resume"):
         write_report(folder)
@@ -417,7 +419,7 @@ def test_an_unfinished_run_is_named_with_what_to_do(folder: Path, name: str):
 
 
 def test_a_damaged_receipt_and_a_wrong_folder_are_named(folder: Path):
-    """Receipts are the sites' texts: they may hold anything."""
+    """Sites write the receipts, which may hold anything."""
     change(folder, "receipts", lambda receipts: receipts["north"].pop("epsilon"))
     with pytest.raises(ReportError, match=r"lacks or misspells a field.*epsilon"):
         write_report(folder)
@@ -427,14 +429,14 @@ def test_a_damaged_receipt_and_a_wrong_folder_are_named(folder: Path):
 
 @pytest.mark.parametrize("value", [7.9970001, 7.997945885695303, 8.0, 0.00001, 31.9917835])
 def test_shown_numbers_are_never_smaller_than_computed_ones(value: float):
-    """Rounding to the nearest would promise more than the accountant did."""
+    """Rounding to the nearest number would promise more than the accountant did."""
     assert value <= float(rounded_up(value)) < value + 0.001
     shown = scientific(value).replace("&nbsp;&times;&nbsp;10<sup>", "e").replace("</sup>", "")
     assert value <= float(shown) <= 1.11 * value
 
 
 def test_numbers_read_well():
-    """No 1e-05, no 10 x 10^-6."""
+    """Neither 1e-05 nor 10 x 10^-6 is shown."""
     assert rounded_up(7.9971) == "7.998"
     assert scientific(1e-5) == "1&nbsp;&times;&nbsp;10<sup>-5</sup>"
     assert scientific(9.96e-6) == "1&nbsp;&times;&nbsp;10<sup>-5</sup>"

@@ -1,4 +1,4 @@
-"""Pictures of the final model: drawn from shared tensors and phantoms, from nothing else."""
+"""Pictures of the final model are drawn from shared tensors and phantoms, from nothing else."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ from tests.conftest import CELLS, CHEST, CONFIG
 
 
 def write_run(folder: Path, objective: str = "inpainting") -> Path:
-    """What the server holds of a run: public facts and shared tensors."""
+    """Write what the server has of a run: public facts and shared tensors."""
     phase = Phase(name="one", rounds=1, objectives={objective: 1.0})  # type: ignore[dict-item]
     federation = Federation(
         name="test", model=CONFIG, schedule=Schedule(phases=(phase,), spare_rounds=0),
@@ -34,8 +34,8 @@ def write_run(folder: Path, objective: str = "inpainting") -> Path:
 
 
 def test_two_pictures_of_every_kind_that_a_site_has(tmp_path: Path):
-    """Chest and histology here, nothing that only the public start shows; the same bytes again for
-    the same model."""
+    """These are chest and histology, and no kind that only the public start shows. The same model
+    gives the same bytes."""
     folder = write_run(tmp_path / "run")
     file = folder / "federation.json"
     federation = json.loads(file.read_text())
@@ -63,7 +63,7 @@ def test_two_pictures_of_every_kind_that_a_site_has(tmp_path: Path):
 
 
 def test_a_better_model_gives_another_picture(tmp_path: Path):
-    """The newest checkpoint is drawn, its average where there is one."""
+    """The newest checkpoint is drawn, and its average if it has one."""
     folder = write_run(tmp_path / "run")
     draw_pictures(folder)
     before = (folder / "pictures" / "attention-chest.png").read_bytes()
@@ -81,7 +81,7 @@ def test_no_inpainting_is_shown_that_nobody_trained(tmp_path: Path):
 
 
 def test_a_run_without_a_checkpoint_has_no_pictures(tmp_path: Path):
-    """Nor does it get an empty list of them."""
+    """It does not get an empty list of them either."""
     folder = write_run(tmp_path / "run")
     for path in (folder / CHECKPOINTS).iterdir():
         path.unlink()
@@ -90,7 +90,7 @@ def test_a_run_without_a_checkpoint_has_no_pictures(tmp_path: Path):
 
 
 def test_no_data_module_of_a_site_is_loaded():
-    """Pictures come from phantoms that the server makes: it has no way to a record."""
+    """The server makes the phantoms itself and cannot reach a record."""
     code = "import sys, server.report.pictures as p; print('client' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr

@@ -1,4 +1,4 @@
-"""Sites behind a Flower grid: who is asked, who is waited for, and for how long."""
+"""Sites behind a Flower grid: which nodes are asked, which are waited for, and how long."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -27,7 +27,7 @@ NEVER = 1e9
 
 
 class FakeGrid:
-    """Nodes by id; each answers by a function, after so many seconds, or never."""
+    """Nodes by id. Each answers by a function, after a number of seconds, or never."""
 
     def __init__(self, nodes: dict[int, str], slow: dict[int, float] | None = None) -> None:
         self.nodes = nodes
@@ -94,7 +94,7 @@ def ask(fleet_: FlowerFleet, *sites: str) -> dict[str, object]:
 
 
 def test_all_are_asked_and_waited_for():
-    """Whatever the order of their ids; a node without a site is left alone from then on."""
+    """The order of node ids does not matter. A node without a site is not asked again."""
     grid = FakeGrid({7: "south", 3: "north", 5: "west", 9: ""})
     grid.slow = {3: 0.2}
     own = fleet(grid)
@@ -106,7 +106,7 @@ def test_all_are_asked_and_waited_for():
 
 
 def test_what_all_sites_are_sent_is_packed_once():
-    """However many they are; other tensors are others."""
+    """The number of sites does not matter; other tensors are packed apart."""
     grid = FakeGrid({1: "north", 2: "south", 3: "west"})
     own = fleet(grid)
     own.hello(HELLO)
@@ -119,7 +119,7 @@ def test_what_all_sites_are_sent_is_packed_once():
 
 
 def test_too_few_nodes_are_an_error_that_says_what_to_do():
-    """In a simulation: the option; in a deployment a quorum of nodes is enough."""
+    """A simulation names the option; in a deployment a quorum of nodes suffices."""
     with pytest.raises(FederationError, match=r"2 nodes for 3 sites.*num-supernodes=3"):
         fleet(FakeGrid({1: "north", 2: "south"}))
     with pytest.raises(RunInterrupted, match="1 nodes for 2 sites"):  # they may come back
@@ -131,7 +131,7 @@ def test_too_few_nodes_are_an_error_that_says_what_to_do():
 
 
 def test_once_a_quorum_has_answered_the_others_get_the_grace_and_no_more():
-    """0.1 s here; the slow one is late, not the round."""
+    """The slow site is late; the round is not."""
     grid = FakeGrid({1: "north", 2: "south", 3: "west"})
     own = fleet(grid, quorum=2, grace=0.1)
     own.hello(HELLO)
@@ -145,7 +145,8 @@ def test_once_a_quorum_has_answered_the_others_get_the_grace_and_no_more():
 
 
 def test_without_a_quorum_the_timeout_decides_and_the_question_dies_with_it():
-    """A node that comes back later finds no question: it would pay for an answer nobody reads."""
+    """A node that comes back later finds no question: it would pay for an answer that is not
+    read."""
     grid = FakeGrid({1: "north", 2: "south", 3: "west"})
     own = fleet(grid, timeout=0.3)
     own.hello(HELLO)
@@ -155,7 +156,7 @@ def test_without_a_quorum_the_timeout_decides_and_the_question_dies_with_it():
 
 
 def test_a_node_that_is_away_is_not_asked_and_one_that_comes_is_found():
-    """Its question would wait for it and start it on a round that is over."""
+    """A waiting question would start the node on a round that is over."""
     grid = FakeGrid({1: "north", 2: "south", 3: "west"})
     own = fleet(grid, quorum=2)
     own.hello(HELLO)
@@ -170,8 +171,8 @@ def test_a_node_that_is_away_is_not_asked_and_one_that_comes_is_found():
 
 
 def test_a_node_that_says_another_members_name_is_left_alone():
-    """Its key is its own: it can neither answer for the other nor stop the run. One that is let in
-    just now is asked again."""
+    """It can neither answer for the other member nor stop the run. A node that is registered just
+    now is asked again."""
     grid = FakeGrid({1: "north", 2: "north", 3: "west", 4: "east"})
     members = {"north": 1, "south": 2, "west": 3}
     own = FlowerFleet(grid, 3, 5, 0.05, quorum=2, members=lambda: members, poll=0.01)  # type: ignore[arg-type]
@@ -183,7 +184,7 @@ def test_a_node_that_says_another_members_name_is_left_alone():
 
 
 def test_without_a_list_of_members_no_node_is_known(tmp_path: Path):
-    """Nobody is believed because a file is damaged."""
+    """A damaged file does not make the server believe any node."""
     file = tmp_path / "nodes.json"
     for text in (None, "", "[]", '{"north": {"node_id": "x"}}', '{"north": 5}'):
         if text is not None:
@@ -194,7 +195,7 @@ def test_without_a_list_of_members_no_node_is_known(tmp_path: Path):
 
 
 def test_two_nodes_of_one_name_are_refused():
-    """At once, or when the second one comes later."""
+    """The second node may be there from the beginning or come later."""
     with pytest.raises(FederationError, match="two nodes say that they are 'north'"):
         fleet(FakeGrid({1: "north", 2: "north", 3: "west"})).hello(HELLO)
     grid = FakeGrid({1: "north", 2: "south", 3: "west"})
@@ -210,8 +211,8 @@ CODES = sorted(v for k, v in vars(ErrorCode).items() if k.isupper())
 
 @pytest.mark.parametrize("code", CODES)
 def test_an_error_that_the_superlink_makes_itself_is_the_asked_sites(code: int):
-    """It comes from node 1, at once. Each site has its own true reason, in our words: Flower's may
-    quote the site; who answers beside it is heard."""
+    """It comes from node 1, at once. Each site is lost for its true reason, in our words, because
+    Flower's may quote the site. The answers of the other sites are read."""
     grid = FakeGrid({5: "north", 6: "south", 7: "west"})
     own = fleet(grid, timeout=60)
     own.hello(HELLO)
@@ -227,13 +228,13 @@ def test_an_error_that_the_superlink_makes_itself_is_the_asked_sites(code: int):
 
 
 def test_every_error_code_of_flower_but_unknown_has_its_sentence():
-    """Of the pinned version."""
+    """The codes are those of the pinned version."""
     left_out = {ErrorCode.UNKNOWN, ErrorCode.MOD_FAILED_PRECONDITION}  # no mods here
     assert set(CODES) - left_out == set(REASONS)
 
 
 def test_a_question_that_the_superlink_does_not_take_is_lost_at_once():
-    """It has no id, which would never be answered; nor have any, where all are too large."""
+    """It has no id to wait for; if all are too large, none has one."""
     grid = FakeGrid({5: "north", 6: "south", 7: "west"})
     own = fleet(grid, timeout=60)
     own.hello(HELLO)
@@ -248,7 +249,7 @@ def test_a_question_that_the_superlink_does_not_take_is_lost_at_once():
 
 
 def test_a_node_that_does_not_say_who_it_is_in_time_is_told_with_the_setting():
-    """Its first answer starts a process, which takes its time on a busy machine."""
+    """Its first answer starts a process, which is slow on a busy machine."""
     grid = FakeGrid({1: "north", 2: "south", 3: "west"}, slow={3: NEVER})
     with pytest.raises(FederationError, match=r"no answer in time \(0.1 s\).*--hello-wait"):
         fleet(grid, hello_wait=0.1).hello(HELLO)

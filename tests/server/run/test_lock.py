@@ -9,7 +9,7 @@ from server.run.lock import at_work, run_lock
 
 
 def test_two_processes_do_not_work_on_one_run(tmp_path: Path):
-    """The second one waits a while for the first, and is then refused."""
+    """The second one waits for the first for a while and is then refused."""
     assert not at_work(tmp_path)
     with run_lock(tmp_path):
         assert at_work(tmp_path)

@@ -1,4 +1,5 @@
-"""Public pre-training: what it trains beside the encoder, and what it leaves for adaptation."""
+"""Public pre-training: the parts that it trains besides the encoder, and the reference it
+leaves."""
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def federation(schedule: Schedule) -> Federation:
 
 
 def pretrain(federation: Federation, settings: Pretraining, sets: list[PublicSet]) -> Tensors:
-    """The federation's tensors after training on `sets`."""
+    """Return the federation's tensors after training on `sets`."""
     config = federation.model
     made = train_public(config.preset, config.encoder_eps, settings, sets)
     return carried_over(made, initial_shared(config, federation.seed))
@@ -50,7 +51,7 @@ def moved(name: str, before: Tensors, after: Tensors) -> bool:
 
 @pytest.mark.parametrize("entry", ["input.modality.unknown", "input.anatomy.unknown"])
 def test_unknown_entries_learn_in_every_fifth_turn_only(federation: Federation, entry: str):
-    """The named ones learn in the others."""
+    """The named entries learn in the other turns."""
     first = trained(federation, 1)
     before = trained(federation, UNKNOWN_EVERY - 1)
     after = trained(federation, UNKNOWN_EVERY)
@@ -60,7 +61,8 @@ def test_unknown_entries_learn_in_every_fifth_turn_only(federation: Federation, 
 
 
 def test_what_no_public_image_shows_starts_as_unknown(federation: Federation):
-    """A modality, an anatomy; a stem is what the federation's seed makes it."""
+    """A new modality or anatomy starts from `unknown`; a new stem starts from the federation's
+    seed."""
     after = trained(federation, UNKNOWN_EVERY)
     for field, unseen in (("modality", "histology"), ("anatomy", "colon")):
         name = f"input.{field}.{unseen}.tokens"
@@ -75,7 +77,7 @@ def test_what_no_public_image_shows_starts_as_unknown(federation: Federation):
 
 
 def test_federations_with_other_sites_start_from_the_same_tensors(federation: Federation):
-    """So that one public start serves them all, whatever their names and seeds are."""
+    """One public start serves all federations, whatever their names and seeds are."""
     more = CONFIG.model_copy(update={"modalities": (*CONFIG.modalities, "mri"), "domains": ("a",)})
     other = federation.model_copy(update={"model": more, "seed": 7})
     one, two = trained(federation, 2), trained(other, 2)
@@ -85,7 +87,7 @@ def test_federations_with_other_sites_start_from_the_same_tensors(federation: Fe
 
 
 def test_every_kind_of_stem_learns_whatever_the_sites_have(federation: Federation):
-    """Patterns in grey and in colour, and volumes, shown as of unknown kind."""
+    """Patterns in grey and in colour and volumes are shown as of unknown kind."""
     sets = phantom_sets(Pretraining(images=64, patterns=96, volumes=80))
     shown = [s for s in sets if s.domain.modality == "unknown"]
     assert [s.domain.stem for s in shown] == ["2d-3", "2d-1", "3d-1"]
@@ -101,7 +103,7 @@ def test_every_kind_of_stem_learns_whatever_the_sites_have(federation: Federatio
 
 
 def test_the_reference_holds_the_moments_of_public_features(federation: Federation):
-    """Close to mean and variance over all public images, by the model that is handed on."""
+    """It is close to mean and variance over all public images, under the final model."""
     after = trained(federation, 3)
     model = Medformer(CONFIG)
     model.load_state_dict({k: torch.from_numpy(v) for k, v in after.items()})
@@ -116,14 +118,14 @@ def test_the_reference_holds_the_moments_of_public_features(federation: Federati
 
 
 def test_without_pre_training_the_reference_is_standard():
-    """Mean 0 and variance 1."""
+    """It has mean 0 and variance 1."""
     start = initial_shared(CONFIG, 0)
     assert not start["pretext.reference.mean"].any()
     assert (start["pretext.reference.variance"] == 1).all()
 
 
 def test_features_are_whitened_by_what_varies_within_the_public_sets(federation: Federation):
-    """Public features are centred before a head, and have the size that heads are used to."""
+    """Public features are centred before a head and have the size that heads expect."""
     after = trained(federation, 3, batch_size=64)
     model = Medformer(CONFIG)
     model.load_state_dict({k: torch.from_numpy(v) for k, v in after.items()})

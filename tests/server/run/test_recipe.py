@@ -1,4 +1,4 @@
-"""The default recipe: what a run trains if nobody lists phases."""
+"""The default recipe: the training of a run that lists no phases."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def rounds(phases: tuple[Phase, ...]) -> dict[str, int]:
 
 
 def test_all_end_with_heads_and_sites_of_several_kinds_go_on_alone_before():
-    """What each phase trains, sends and learns from."""
+    """Each phase trains, sends and learns from labels as the recipe describes."""
     alike, unlike = (Recipe().phases(alike=a) for a in (True, False))
     assert rounds(alike) == {"heads": 45, "together": 75, "heads-again": 30}
     assert rounds(unlike) == {"heads": 45, "together": 15, "alone": 60, "heads-again": 30}
@@ -41,7 +41,7 @@ def test_all_end_with_heads_and_sites_of_several_kinds_go_on_alone_before():
 
 
 def test_every_number_of_rounds_is_divided_without_rest():
-    """And some are left to train together."""
+    """At least one round is left in which all sites train together."""
     for count in range(1, 60):
         for alike in (True, False):
             for more in ({}, {"heads_first": 0.01, "heads_last": 0.49, "alone_last": 0.49}):
@@ -52,7 +52,7 @@ def test_every_number_of_rounds_is_divided_without_rest():
 
 
 def test_each_phase_takes_the_objectives_that_it_can_learn_from():
-    """Heads need labels, a site alone has no others to be told apart from."""
+    """Heads need labels; a site alone has no other sites to be told apart from."""
     mix: dict[Any, float] = {"supervised": 1, "inpainting": 0.5, "domain_adversarial": 0.1}
     heads, together, alone, again = Recipe(local_steps=1, objectives=mix).phases(alike=False)
     assert heads.objectives == again.objectives == {"supervised": 1}
@@ -73,7 +73,7 @@ def test_each_phase_takes_the_objectives_that_it_can_learn_from():
     ],
 )
 def test_what_makes_no_schedule_is_refused_when_it_is_read(values: dict[str, Any], said: str):
-    """Not when the first site is asked."""
+    """It is not refused as late as when the first site is asked."""
     with pytest.raises(ValidationError, match=said):
         Recipe(**values)
 
@@ -87,7 +87,8 @@ def run_file(folder: Path, **values: Any) -> RunFile:
 
 
 def test_a_run_of_real_sites_trains_by_it_too(tmp_path: Path):
-    """Same phases, average and server rate as a simulation; kinds of image decide the end."""
+    """It has the same phases, average and server rate as a simulation; the kinds of image decide
+    how it ends."""
     federation = run_file(tmp_path).federation()
     assert federation.schedule.phases == Recipe().phases(alike=True)
     assert federation.schedule.average_last == AVERAGE_LAST
@@ -107,7 +108,7 @@ def test_a_run_of_real_sites_trains_by_it_too(tmp_path: Path):
 
 
 def test_a_scenario_without_phases_trains_by_it():
-    """Divided data are of one kind, listed sites of what their sources say."""
+    """A divided data set is of one kind; listed sites are of the kinds of their sources."""
     divided = load_scenario("pneumonia")
     assert divided.schedule.phases == Recipe().phases(alike=True)
     listed = load_scenario("quickstart", ["recipe.rounds=10"])

@@ -1,4 +1,4 @@
-"""\"Epsilon so far\" is never too small, from the first round on, and never falls."""
+""" "Epsilon so far" is never too small from the first round on, and it never falls."""
 
 import pytest
 
@@ -12,7 +12,7 @@ PRIVACY = Privacy(epsilon=4, n_public=400)
 
 
 def schedule(spare_rounds: int) -> Schedule:
-    """Many more rounds than a receipt has points."""
+    """Make a schedule with many more rounds than a receipt has points."""
     many = Phase(name="a", rounds=90, local_steps=2, objectives={"supervised": 1},
                  expected_batch_size=20)  # fmt: skip
     few = Phase(name="b", rounds=7, objectives={"supervised": 1}, expected_batch_size=60)
@@ -21,7 +21,8 @@ def schedule(spare_rounds: int) -> Schedule:
 
 @pytest.mark.parametrize("spare_rounds", [0, 3])
 def test_it_is_at_least_what_the_rounds_cost_and_at_the_end_the_whole_run(spare_rounds: int):
-    """Recomputed for some rounds; the last says what is charged, spare rounds included."""
+    """It is recomputed for some rounds; the last value is what is charged, spare rounds
+    included."""
     plan = solve(schedule(spare_rounds), PRIVACY)
     receipt = read_receipt(plan.to_json())
     shown = [epsilon_so_far(receipt, r, repeated=False) for r in range(1, 98)]
@@ -44,13 +45,14 @@ def test_it_is_at_least_what_the_rounds_cost_and_at_the_end_the_whole_run(spare_
 
 
 def test_a_round_that_was_trained_again_is_in_it():
-    """The plan's progress knows no repeated round: the whole run's epsilon, which pays for them."""
+    """The progress of the plan does not contain repeated rounds, so the epsilon of the whole run is
+    shown, which pays for them."""
     receipt = read_receipt(solve(schedule(3), PRIVACY).to_json())
     assert epsilon_so_far(receipt, 5, repeated=True) == receipt["epsilon"]
 
 
 def test_between_two_points_it_is_that_of_the_next():
-    """Also before the first point, as receipts of earlier versions have them."""
+    """Before the first point it is that of the first, as in receipts of earlier versions."""
     receipt = {"epsilon": 3.0, "progress": [[4, 1.0], [8, 2.0], [12, 2.5]]}
     shown = [epsilon_so_far(receipt, r, repeated=False) for r in (1, 4, 5, 8, 9, 11, 12, 13)]
     assert shown == [1.0, 1.0, 2.0, 2.0, 2.5, 2.5, 3.0, 3.0]

@@ -1,4 +1,4 @@
-"""Averaging, refusal of updates, checkpoints."""
+"""Averaging, refusal of updates, and checkpoints."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,8 @@ def check(answer: TrainAnswer, site: str = "north", round_: int = 1, attempt: in
 
 
 def test_each_tensor_is_averaged_over_the_sites_that_trained_it():
-    """Worked out by hand: weights 1 and 3 on the common tensor, one site alone on the other."""
+    """The result is computed by hand: weights 1 and 3 on the common tensor, one site on the
+    other."""
     updates = {
         "north": {A: np.array([2, 2], "f4"), B: np.array([1, 1, 1], "f4")},
         "south": {A: np.array([6, 6], "f4")},
@@ -44,14 +45,14 @@ def test_each_tensor_is_averaged_over_the_sites_that_trained_it():
 
 
 def test_momentum_is_the_servers():
-    """FedAvgM: the second step carries half of the first."""
+    """Under FedAvgM the second step carries half of the first."""
     one = apply(state(0), {"n": {A: np.ones(2, "f4")}}, {"n": 1}, momentum=0.5, averages=False)
     two = apply(one, {"n": {A: np.full(2, 2, "f4")}}, {"n": 1}, momentum=0.5, averages=False)
     assert two.shared[A].tolist() == [2.5, 2.5]
 
 
 def test_the_averaged_update_has_a_learning_rate():
-    """A number, or how many sites trained the tensor, or its root."""
+    """It is a number, the number of sites that trained the tensor, or its root."""
     updates = {n: {A: np.full(2, 3, "f4")} for n in ("a", "b", "c", "d")}
     updates["a"][B] = np.ones(3, "f4")
     weights = dict.fromkeys(updates, 1.0)
@@ -67,7 +68,7 @@ def test_the_averaged_update_has_a_learning_rate():
 
 
 def test_a_round_that_sites_train_alone_changes_nothing_here():
-    """And what a site sends nevertheless is refused."""
+    """An update that a site sends nevertheless is refused."""
     before = apply(state(0), {"n": {A: np.ones(2, "f4")}}, {"n": 1}, momentum=0.5, averages=True)
     after = before.unchanged()
     assert (after.round, after.averaged) == (2, 1)
@@ -82,7 +83,7 @@ def test_a_round_that_sites_train_alone_changes_nothing_here():
 
 
 def test_a_round_of_heads_changes_no_feature():
-    """A site sends the concepts of its kind of image, or nothing if they are nobody else's."""
+    """A site sends the concepts of its kind of image, or nothing if no other site has that kind."""
     shared = state().shared | {C: np.zeros(2, "f4")}
     facts = {"site": "north", "round_": 1, "attempt": 0, "phase": HEADS}
     concepts = update(**{C.replace(".", "__"): [1, 1]})
@@ -92,8 +93,8 @@ def test_a_round_of_heads_changes_no_feature():
         check_update(update(encoder__a=[1, 1]), shared, 100.0, **facts)  # type: ignore[arg-type]
 
 
-def test_what_comes_to_rest_is_the_average():
-    """Without the momentum of the last step, and with an average of its own afterwards."""
+def test_a_phase_of_heads_starts_from_the_average():
+    """The phase starts without the momentum of the last step, and with a new average."""
     one = apply(state(0), {"n": {A: np.ones(2, "f4")}}, {"n": 1}, momentum=0.5, averages=True)
     two = apply(one, {"n": {A: np.full(2, 4, "f4")}}, {"n": 1}, momentum=0.5, averages=True)
     rest = two.from_average()
@@ -129,14 +130,14 @@ def test_updates_that_may_not_be_averaged(tensors: dict[str, object], reason: st
 
 
 def test_a_stale_update_is_refused():
-    """Round 1's update cannot enter round 2; a good one passes."""
+    """An update of round 1 cannot enter round 2; a good one passes."""
     with pytest.raises(UpdateRefused, match="for round 1, not 2"):
         check(update(encoder__a=[1, 2]), round_=2)
     check(update(encoder__a=[1, 2]))
 
 
 def test_an_update_of_another_site_or_attempt_is_refused():
-    """Nobody speaks for another site, and no lost attempt comes back as a later one."""
+    """A site cannot answer for another one, and a lost attempt cannot come back as a later one."""
     with pytest.raises(UpdateRefused, match="says that it is of 'north'"):
         check(update(encoder__a=[1, 2]), site="south")
     with pytest.raises(UpdateRefused, match="of attempt 0, not 1"):
@@ -157,7 +158,7 @@ def test_a_checkpoint_comes_back_and_old_ones_go(tmp_path: Path):
 
 
 def test_a_damaged_checkpoint_falls_back_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    """A flipped byte is found by the checksum."""
+    """The checksum finds a flipped byte."""
     save_state(tmp_path, State(1, {A: np.ones(2, np.float32)}, {}, {}))
     save_state(tmp_path, State(2, {A: np.ones(2, np.float32)}, {}, {}))
     file = tmp_path / "000002.safetensors"
@@ -175,7 +176,7 @@ def test_a_damaged_checkpoint_falls_back_loudly(tmp_path: Path, caplog: pytest.L
 
 @pytest.mark.parametrize("harm", ["averaged", "round", "list", "deep", "foreign"])
 def test_what_a_checkpoint_says_of_itself_is_checksummed_too(tmp_path: Path, harm: str):
-    """Not its tensors alone: a wrong count of averaged rounds would spoil the final model."""
+    """A wrong number of averaged rounds would spoil the final model."""
     for number in (1, 2):
         save_state(tmp_path, State(number, {A: np.ones(2, np.float32)}, {}, {}, number))
     file = tmp_path / "000002.json"
@@ -194,7 +195,7 @@ def test_what_a_checkpoint_says_of_itself_is_checksummed_too(tmp_path: Path, har
 
 
 def test_an_unwritable_folder_is_named(tmp_path: Path):
-    """A file where a folder should be."""
+    """A file stands where the folder should be."""
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
         write_atomically(tmp_path / "file" / "x.json", b"")
