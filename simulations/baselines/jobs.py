@@ -1,10 +1,12 @@
-"""What the federated DP model is compared with, through the same training and averaging code.
+"""The baselines of a federated DP model, trained through the same training and averaging code.
 
-local-dp: every site alone, under the same plan, noise and epsilon.
-local-plain: every site alone, no privacy.
-federated-plain: the same federation, no privacy.
-centralised-plain: records of sites with one task pooled, one step a round: the ceiling.
-Baselines are simulations: they read the same records outside the ledger, and the report says so.
+local-dp: each site alone, under the same plan, noise and epsilon.
+local-plain: each site alone, without privacy.
+federated-plain: the same federation, without privacy.
+centralised-plain: pooled records of the sites that share a task, one step a round; an upper bound.
+
+Baselines exist in simulations only. They read the same records outside the ledger, and the report
+says so.
 """
 
 import json
@@ -32,40 +34,44 @@ from simulations.scenario_file import load_scenario
 
 
 class Handler(Protocol):
-    """A guard, or what stands in for one."""
+    """A guard, or a `PlainSite` in its place."""
 
     def handle(self, request: Request) -> Answer:
-        """Answer one request."""
+        """Answer a request."""
         ...
 
 
 class LocalFleet:
-    """Sites in this process, asked one after the other."""
+    """A fleet of sites in this process, which are asked one after the other."""
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
         self._handlers = handlers
 
     def hello(self, request: Hello) -> dict[str, HelloAnswer]:
-        """Ask everybody who they are."""
+        """Ask every site for its name and domain; refusals are left out."""
         answers = {name: handler.handle(request) for name, handler in self._handlers.items()}
         return {name: a for name, a in answers.items() if isinstance(a, HelloAnswer)}
 
     def ask(
         self, requests: Mapping[str, Request], enough: int | None = None
     ) -> dict[str, Answer | Lost]:
-        """Send each named site its request."""
+        """Send each named site its request, and return all answers, however few are enough."""
         return {name: self._handlers[name].handle(r) for name, r in requests.items()}
 
 
 def jobs(baseline: Baseline, prepared: Prepared) -> list[list[str]]:
-    """Groups of sites that are trained together: each alone, or all."""
+    """Return the groups of sites that a baseline trains together: each site alone, or all."""
     names = [site.name for site in prepared.sites]
     return [[n] for n in names] if baseline.startswith("local") else [names]
 
 
 def run_job(folder: Path, baseline: Baseline, names: list[str]) -> list[dict[str, Any]]:
-    """Train and evaluate one group of one baseline; results already on the disk are read back.
+    """Train and evaluate one group of one baseline, or read its results if they exist.
 
+    Args:
+        folder: The prepared run folder.
+        baseline: Name of the baseline.
+        names: The sites of the group.
     Returns:
         Rows {site, task, metric, split, value, model}.
     """
@@ -74,7 +80,7 @@ def run_job(folder: Path, baseline: Baseline, names: list[str]) -> list[dict[str
     place = folder / "baselines" / baseline / label
     done = place / "summary.json"
     if not done.exists():
-        if "plain" in baseline:  # its sites keep no state: nothing to go on from
+        if "plain" in baseline:  # its sites keep no state, so that it cannot be resumed
             shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True, exist_ok=True)
         handlers, federation = _build(baseline, prepared, names, place)
@@ -82,7 +88,7 @@ def run_job(folder: Path, baseline: Baseline, names: list[str]) -> list[dict[str
         assert start is not None
         run = Run(LocalFleet(handlers), federation, place, evaluate=True)
         if "plain" in baseline:
-            run.receipt_of = json.loads  # of nothing: these promise nothing
+            run.receipt_of = json.loads  # plain sites have no plan, so their receipts are empty
         run.execute(lambda: start.shared)
     return list(_rows(done, baseline, prepared, names))
 
@@ -90,6 +96,7 @@ def run_job(folder: Path, baseline: Baseline, names: list[str]) -> list[dict[str
 def _build(
     baseline: Baseline, prepared: Prepared, names: list[str], place: Path
 ) -> tuple[dict[str, Handler], Federation]:
+    """Make the sites of a job, and the federation that they form."""
     sites = [s for s in prepared.sites if s.name in names]
     federation = prepared.federation
     if baseline == "centralised-plain":
@@ -107,7 +114,7 @@ def _build(
         return handlers, federation
     federation = federation.model_copy(update={"sites": public_sites(federation, names)})
     if baseline == "local-dp":
-        seed = f"{federation.seed}/local-dp"  # noise of its own, not that of the federated run
+        seed = f"{federation.seed}/local-dp"  # other noise than in the federated run
         file = prepared.folder / "sites" / names[0] / "site.yaml"
         return {names[0]: simulated_guard(file, place / "state", seed)}, federation
     return {
@@ -116,7 +123,7 @@ def _build(
 
 
 def _groups(sites: list[Site]) -> list[list[Site]]:
-    """Sites with the same task and kind of image."""
+    """Group sites with the same tasks and kind of image."""
     groups: dict[tuple[Any, ...], list[Site]] = {}
     for site in sites:
         key = (site.tasks, site.domain.stem, site.domain.modality, site.domain.anatomy)
@@ -125,12 +132,12 @@ def _groups(sites: list[Site]) -> list[list[Site]]:
 
 
 def _pool_members(sites: list[Site]) -> dict[str, list[str]]:
-    """Name of a pool's first site -> names of all its sites."""
+    """Return, for each pool, the name of its first site -> the names of all its sites."""
     return {members[0].name: [s.name for s in members] for members in _groups(sites)}
 
 
 def _pooled(sites: list[Site]) -> list[tuple[Site, Records]]:
-    """Records of each group joined; the first site gives the name."""
+    """Return each pool's first site with the joined records of all its sites."""
     joined = []
     for members in _groups(sites):
         parts = [load(site, "train") for site in members]
@@ -139,7 +146,7 @@ def _pooled(sites: list[Site]) -> list[tuple[Site, Records]]:
 
 
 def _one_step_a_round(schedule: Schedule) -> Schedule:
-    """The same number of steps, averaged after every one: central training."""
+    """Return a schedule of as many steps, with an average after each: central training."""
     phases = tuple(
         p.model_copy(update={"rounds": p.rounds * p.local_steps, "local_steps": 1})
         for p in schedule.phases
@@ -150,7 +157,7 @@ def _one_step_a_round(schedule: Schedule) -> Schedule:
 def _rows(
     summary: Path, baseline: Baseline, prepared: Prepared, names: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """The job's results; a pooled model of one task is every pooled site's result."""
+    """Read a job's results; those of a pooled model count for each site of the pool."""
     members = {s.name: [s.name] for s in prepared.sites}
     if baseline == "centralised-plain":
         members = _pool_members([s for s in prepared.sites if s.name in names])
@@ -162,8 +169,14 @@ def _rows(
 def run_all(folder: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Run the scenario's baselines in a few processes, and write baselines.json.
 
-    What an earlier, interrupted call finished is read back. The processes are forked, so call it
-    before torch has computed anything in this one.
+    Jobs that an earlier, interrupted call finished are read back. The processes are forked, so this
+    has to be called before torch has computed anything in this process.
+
+    Args:
+        folder: The prepared run folder.
+        say: Called with a line of text after each job.
+    Returns:
+        The rows of all jobs, sorted.
     """
     prepared = load_prepared(folder)
     scenario = load_scenario(str(folder / "scenario.yaml"))

@@ -1,7 +1,7 @@
 """Training without privacy, for baselines only.
 
-It lives here, and not in `client`, so that no installation of a hospital has it: the guard never
-imports `simulations`, and no message or file can ask for it (tests/test_architecture.py).
+It is in this package, and not in `client`, so that a hospital's guard cannot reach it: the guard
+never imports `simulations`, and no message or file can ask for it (tests/test_architecture.py).
 """
 
 import json
@@ -43,12 +43,13 @@ from server.protocol import (
 
 
 class PlainEngine:
-    """The same batches as under DP, an ordinary averaged gradient, no noise.
+    """Takes ordinary steps: batches drawn as under DP, the mean gradient, no noise.
 
     Args:
-        parameters: What is trained.
-        sample_rate: Each record joins a batch with this probability, as in `DpEngine`.
-        max_grad_norm: Bound of the batch gradient's norm: the same step length as under DP.
+        parameters: The trained parameters.
+        optimizer: Built over exactly these.
+        sample_rate: Probability with which each record joins a batch, as in `DpEngine`.
+        max_grad_norm: Bound of the norm of the batch gradient, for steps as long as under DP.
         generator: Draws the batches.
     """
 
@@ -77,14 +78,24 @@ class PlainEngine:
         generator: torch.Generator,
         pooled: int = 1,
     ) -> "PlainEngine":
-        """For a phase's batches of so many records, those of `pooled` sites joined."""
+        """Make the engine of a phase.
+
+        Args:
+            model: Put into training mode.
+            names: The parameters that the phase trains.
+            optimizer: Built over exactly these.
+            phase: Expected batch size of one site, and clipping bound.
+            records: Number of images to draw from.
+            generator: Draws the batches.
+            pooled: Number of sites whose images these are; the expected batch grows with it.
+        """
         model.train()
         named = dict(model.named_parameters())
         rate = min(1.0, pooled * phase.expected_batch_size / max(1, records))
         return cls([named[n] for n in names], optimizer, rate, phase.max_grad_norm, generator)
 
     def draw(self, count: int) -> Tensor:
-        """Units of the next batch."""
+        """Draw the units of the next batch, each with the same probability, independently."""
         drawn = torch.rand(count, generator=self._generator) < self._sample_rate
         return drawn.nonzero().flatten()
 
@@ -95,7 +106,10 @@ class PlainEngine:
         parts: Sequence[int],
         units: Tensor | None,
     ) -> float:
-        """One ordinary step, every image for itself; an empty batch changes nothing."""
+        """Take a step on the mean loss of the valid rows; an empty batch changes nothing.
+
+        Arguments as for `client.training.Engine.step`; each image counts as a unit of its own.
+        """
         self._optimizer.zero_grad()
         edges = [0, *accumulate(parts)]
         each = [losses(slice(*edge)) for edge in pairwise(edges)]
@@ -140,11 +154,11 @@ class PlainSite:
     """Answers the protocol as a guard does, without privacy and without a ledger.
 
     Args:
-        site: Data and task; several records of sites with one task may be pooled in `records`.
-        records: Training records.
-        seed: Seeds batches and views.
-        pooled: How many sites' records these are: the expected batch grows with them, so that a
-            pooled step sees as many images as a federated one.
+        site: Tasks, domain, and files of the evaluation splits.
+        records: Training records; those of several sites with the same tasks may be pooled.
+        seed: Seed of batches and views.
+        pooled: Number of sites whose records these are. The expected batch grows with it, so that
+            a pooled step sees as many images as a federated one.
     """
 
     def __init__(self, site: Site, records: Records, seed: str, pooled: int = 1) -> None:
@@ -157,7 +171,7 @@ class PlainSite:
         self._model: Medformer | None = None
 
     def handle(self, request: Request) -> Answer:
-        """Answer one request."""
+        """Answer a request; nothing is refused, because nothing is promised."""
         if isinstance(request, Hello):
             return HelloAnswer(self._site.name, self._site.domain.model_dump_json(), source_hash())
         if isinstance(request, Admit):
@@ -174,7 +188,7 @@ class PlainSite:
         return self._evaluate(request, self._model, self._state)
 
     def _tasks(self) -> tuple[Task, ...]:
-        """The site's tasks; where it weighs classes by a noisy count, by the exact one."""
+        """Return the site's tasks, with exact class counts in place of a guard's noisy ones."""
         privacy, tasks = self._site.privacy, self._site.tasks
         if privacy.class_balance_noise is None:
             return tasks
@@ -184,6 +198,7 @@ class PlainSite:
     def _train(
         self, request: Train, schedule: Schedule, model: Medformer, state: LocalState
     ) -> TrainAnswer:
+        """Train a round, and keep the local state in memory."""
         method = PlainMethod(self._site, self._records, self._generator, self._pooled)
         shared = as_torch(request.tensors)
         result = one_round(
@@ -195,6 +210,7 @@ class PlainSite:
         )
 
     def _evaluate(self, request: Evaluate, model: Medformer, state: LocalState) -> EvaluateAnswer:
+        """Measure the final model on a split of the site."""
         restore(model, as_torch(request.tensors), final_state(state))
         rows = evaluate(model, self._site, load(self._site, request.split), request.split)
         return EvaluateAnswer(self._site.name, json.dumps(rows))

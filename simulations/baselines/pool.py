@@ -1,4 +1,4 @@
-"""Work for a few processes side by side, a core each, that ends with whoever asked for it."""
+"""Jobs run in a few processes, one core each, which end when the caller ends."""
 
 import multiprocessing
 import os
@@ -20,14 +20,19 @@ def each_done(
     method: Literal["fork", "spawn"],
     workers: int | None = None,
 ) -> Generator[tuple[int, T], None, None]:
-    """Call `function` with the arguments of each job; (its place among the jobs, its result), in
-    the order in which they are done.
+    """Call a function with the arguments of each job, in several processes.
 
-    Whatever interrupts it ends the workers, too; close it, so that this is so in the caller's code.
+    An exception or interrupt ends the workers, too. Close the generator, for instance with
+    `contextlib.closing`, so that this also holds for an exception in the caller's code.
 
     Args:
-        method: `fork` starts sooner, but only before torch has computed anything in this process.
-        workers: As many as there are cores if left out.
+        function: Called in the workers; arguments and results are pickled.
+        jobs: The arguments of each call.
+        method: `fork` starts sooner, but is safe only before torch has computed anything in this
+            process.
+        workers: Number of processes; that of the cores if omitted.
+    Yields:
+        (position among the jobs, result), in the order in which the jobs end.
     """
     if not jobs:
         return
@@ -49,5 +54,6 @@ def each_done(
 
 
 def _one_thread() -> None:
+    """Set up a worker: one torch thread, since the workers share the cores."""
     torch.set_num_threads(1)
     worker_setup()
