@@ -22,48 +22,19 @@ QUICK = {
     "epsilons": [8.0],
     "seeds": [0],
 }
-"""What `--quick` measures where nothing else is asked for: that everything runs, not how well."""
+"""Defaults with `--quick`. They show that everything runs, not how well."""
 
 
 def main() -> None:
-    """Measure what the result file lacks."""
-    options = record.parser("utility under DP; goes on where it was interrupted")
-    options.add_argument("--data-root", type=Path, help="folder of MedMNIST files")
-    options.add_argument("--sets", nargs="+", default=list(MODALITIES), help="MedMNIST sets in it")
-    options.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    options.add_argument("--recipes", nargs="+", default=[DEFAULT], metavar="'KEY=VALUE ...'")
-    options.add_argument("--epsilons", type=float, nargs="+", default=[8.0, 3.0, 1.0])
-    options.add_argument(
-        "--seeds",
-        type=int,
-        nargs="*",
-        default=[0, 1, 2, 3, 4],
-        help="none: only write the other files from what --out and --cache hold",
-    )
-    options.add_argument("--test", action="store_true", help="read the test split, once at the end")
-    options.add_argument("--compare", type=Path, help="then write paired differences to this file")
-    options.add_argument("--markdown", type=Path, help="write tables of --out and --compare to it")
-    options.add_argument(
-        "--curves", type=Path, help="write what `fedmedformer plan` estimates from"
-    )
-    options.add_argument("--cache", type=Path, default=Path("runs/utility"))
-    options.add_argument("--workers", type=int, default=2)
-    if options.parse_known_args()[0].quick:
-        options.set_defaults(**QUICK)
-    arguments = options.parse_args()
+    """Measure the trials that the result file lacks, and write the other files."""
+    arguments = parse()
     for recipe in arguments.recipes:
-        Recipe.parse(recipe)
+        Recipe.parse(recipe)  # a wrong recipe is named before the first trial
     place = Place(arguments.data_root, arguments.cache, arguments.test)
     results = Results(arguments.out)
     for line in run_all(list(trials(arguments)), place, results, arguments.workers):
         print(line, file=sys.stderr, flush=True)
-    file, own = arguments.compare, list[Row]()
-    if file:
-        earlier = json.loads(file.read_text())["rows"] if file.exists() else []
-        scored = [row for row in results.current if row["auc"] is not None]
-        found = compare(scored, arguments.recipes, place.cache, place.data_root)
-        own = merged(earlier, list(found))
-        record.save(file, "utility differences", own)
+    own = differences(arguments, results) if arguments.compare else []
     if arguments.curves:
         points = curves(results.current, arguments.recipes, place.data_root)
         record.save(arguments.curves, "measured curves", list(points))
@@ -76,8 +47,47 @@ def main() -> None:
         record.write_part(arguments.markdown, "utility", page)
 
 
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    options = record.parser("utility under DP; goes on where it was interrupted")
+    options.add_argument("--data-root", type=Path, help="folder of MedMNIST files")
+    options.add_argument("--sets", nargs="+", default=list(MODALITIES), help="MedMNIST sets in it")
+    options.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    options.add_argument("--recipes", nargs="+", default=[DEFAULT], metavar="'KEY=VALUE ...'")
+    options.add_argument("--epsilons", type=float, nargs="+", default=[8.0, 3.0, 1.0])
+    options.add_argument(
+        "--seeds",
+        type=int,
+        nargs="*",
+        default=[0, 1, 2, 3, 4],
+        help="without a value: only write the other files from what --out and --cache hold",
+    )
+    options.add_argument("--test", action="store_true", help="read the test split, once at the end")
+    options.add_argument("--compare", type=Path, help="then write paired differences to this file")
+    options.add_argument("--markdown", type=Path, help="write tables of --out and --compare to it")
+    options.add_argument(
+        "--curves", type=Path, help="write the points from which `fedmedformer plan` estimates"
+    )
+    options.add_argument("--cache", type=Path, default=Path("runs/utility"))
+    options.add_argument("--workers", type=int, default=2)
+    if options.parse_known_args()[0].quick:
+        options.set_defaults(**QUICK)
+    return options.parse_args()
+
+
+def differences(arguments: argparse.Namespace, results: Results) -> list[Row]:
+    """Compare the scored trials, and merge the rows with those of the file of differences."""
+    file: Path = arguments.compare
+    earlier = json.loads(file.read_text())["rows"] if file.exists() else []
+    scored = [row for row in results.current if row["auc"] is not None]
+    found = compare(scored, arguments.recipes, arguments.cache, arguments.data_root)
+    rows = merged(earlier, list(found))
+    record.save(file, "utility differences", rows)
+    return rows
+
+
 def size(dataset: str, data_root: Path | None, *, tested: bool) -> str:
-    """How many images a set's file has, and how many the official one."""
+    """Describe the number of images of a set's file, and of the official file if it has more."""
     file = medmnist.find(dataset, 28, data_root)
     training, official = npz.count(file, "train"), medmnist.info(dataset).train_count
     judged = f"{npz.count(file, 'test'):,} test" if tested else f"{npz.count(file, 'val'):,} val"
@@ -86,7 +96,7 @@ def size(dataset: str, data_root: Path | None, *, tested: bool) -> str:
 
 
 def trials(arguments: argparse.Namespace) -> Iterator[Trial]:
-    """All combinations that were asked for, seed by seed."""
+    """Yield all combinations that the command line asks for, seed by seed."""
     for seed in arguments.seeds:
         for setting in arguments.settings:
             sets = [TOGETHER] if setting.startswith(TOGETHER) else arguments.sets

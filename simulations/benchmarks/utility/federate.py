@@ -1,5 +1,8 @@
-"""Trains the sites of a group in this process: the product's steps, noise and averaging, without
-messages and ledgers, because the records are public (tests hold it against real guards)."""
+"""Training of a group's sites in this process, with the product's steps, noise and averaging.
+
+There are no messages and no ledgers, because the records are public. Tests compare the result with
+that of real guards.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,14 +31,14 @@ from simulations.benchmarks.utility.settings import Group
 
 @dataclass
 class Member:
-    """One site of a group, between two rounds."""
+    """A site of a group, between two rounds."""
 
     site: Site
     records: Records
     model: Medformer
     state: LocalState
     plan: PrivacyPlan | None
-    """None trains without privacy."""
+    """The site's plan; None trains without privacy."""
 
     def round(self, shared: Tensors, schedule: Schedule, number: int, seed: str) -> Tensors:
         """Train one round at this site, and return the shared tensors that it sends."""
@@ -60,7 +63,7 @@ class Member:
         return result.tensors
 
     def final(self, shared: Tensors) -> Medformer:
-        """The site's model for use: averaged shared tensors and its own."""
+        """Return the site's final model: averaged shared tensors and its own tensors."""
         restore(self.model, as_torch(shared), final_state(self.state))
         return self.model
 
@@ -76,12 +79,15 @@ def train(
     """Train a group from round 1 to the last.
 
     Args:
+        group: The federation and its sites.
+        recipe: Optimizer, and weights of the sites in the average.
         start: Shared tensors before round 1.
-        seed: Of batches, views and noise.
+        seed: Seed of batches, views and noise.
+        private: Train under the sites' plans; otherwise without privacy.
     Returns:
-        Name -> the site's final model: averaged shared tensors and its own.
+        Name -> the site's final model: averaged shared tensors and its own tensors.
     Raises:
-        ConfigError: An optimizer that this group cannot use.
+        ConfigError: The group cannot use the recipe's optimizer.
     """
     federation = group.federation
     schedule = federation.schedule
@@ -89,11 +95,7 @@ def train(
         if private or len(group.sites) > 1:
             raise ConfigError("optimizer=adamw is for one site without privacy")
         return {group.sites[0].name: ceiling(group, recipe, start, seed)}
-    members = {}
-    for site in group.sites:
-        model = site_model(federation.model, site.tasks)
-        plan = plan_of(schedule, site, recipe.times_unlabelled) if private else None
-        members[site.name] = Member(site, load(site, "train"), model, initial_state(model), plan)
+    members = {site.name: _member(group, recipe, site, private=private) for site in group.sites}
     weights = {
         name: 1.0 if member.plan is None else weight(member.plan, recipe.noise_weights)
         for name, member in members.items()
@@ -101,6 +103,7 @@ def train(
     state = State(0, start, {}, {})
 
     def collect(state: State) -> dict[str, Tensors]:
+        """Train the round after `state` at every site."""
         return {
             name: member.round(state.shared, schedule, state.round + 1, seed)
             for name, member in members.items()
@@ -111,9 +114,26 @@ def train(
     return {name: member.final(state.final()) for name, member in members.items()}
 
 
+def _member(group: Group, recipe: Recipe, site: Site, *, private: bool) -> Member:
+    """Return a site of a group before its first round."""
+    federation = group.federation
+    model = site_model(federation.model, site.tasks)
+    plan = plan_of(federation.schedule, site, recipe.times_unlabelled) if private else None
+    return Member(site, load(site, "train"), model, initial_state(model), plan)
+
+
 def plan_of(schedule: Schedule, site: Site, times: int) -> PrivacyPlan:
-    """A site's plan; in phases without labels, with the noise on the averaged gradient of a site
-    that has so many times as many units and draws so many times as large batches of them."""
+    """Solve a site's plan, and scale the noise of phases without labels.
+
+    The result gives no guarantee for the records at hand. It asks from how many unlabelled units on
+    such a phase would pay.
+
+    Args:
+        schedule: The run's phases.
+        site: The site's privacy settings and tasks.
+        times: In phases without labels, the averaged gradient has the noise of a site with this
+            many times as many units and batches this many times as large.
+    """
     plan = solve(schedule, site.privacy, site.tasks)
     larger = {phase.name for phase in schedule.phases if not phase.needs_labels}
     phases = tuple(
@@ -124,22 +144,29 @@ def plan_of(schedule: Schedule, site: Site, times: int) -> PrivacyPlan:
 
 
 def fitted(group: Group, models: Mapping[str, Medformer], seed: int) -> Medformer:
-    """The shared tensors with a head that the site afterwards has fitted, as `site finetune` does:
-    without privacy, for its own use."""
+    """Fit a head on the shared tensors, as `site finetune` does: without privacy, for own use.
+
+    Args:
+        group: Names the site that fits the head.
+        models: Final models of the other sites, which share the tensors that are used.
+        seed: Seed of the fit.
+    Raises:
+        ValueError: The group has no such site.
+    """
     site = group.afterwards
     if site is None:
-        raise ValueError("no site comes afterwards")
+        raise ValueError("the group has no site that fits a head afterwards")
     trained, *_ = models.values()
     return finetune(trained, site, Settings(seed=seed), lambda epoch: None)[0].model
 
 
 def weight(plan: PrivacyPlan, power: float) -> float:
-    """Of a site in the average: its declared noise to minus this power."""
+    """Return a site's weight in the average: its declared noise to the power of `-power`."""
     return float(plan.phases[-1].gradient_noise ** -power)
 
 
 class OneCycle(torch.optim.AdamW):
-    """AdamW whose learning rate goes through one cycle, a step of it after every step."""
+    """AdamW with one cycle of the learning rate, which advances with every step."""
 
     def __init__(self, parameters: Sequence[Tensor], learning_rate: float, steps: int) -> None:
         super().__init__(parameters, learning_rate, weight_decay=0.05)
@@ -148,15 +175,24 @@ class OneCycle(torch.optim.AdamW):
         )
 
     def step(self, *arguments: Any, **more: Any) -> Any:
-        """A step, and the next learning rate."""
+        """Take a step, and move to the next learning rate."""
         done = super().step(*arguments, **more)
         self.cycle.step()
         return done
 
 
 def ceiling(group: Group, recipe: Recipe, start: Tensors, seed: str) -> Medformer:
-    """One site's model without privacy and without what privacy needs: no noise, small batches, an
-    adaptive optimizer. Images are drawn and moved as under DP."""
+    """Train one site's model without privacy and without its constraints: the upper bound.
+
+    There is no noise, batches are small, and the optimizer is adaptive. Images are drawn and
+    augmented as under DP.
+
+    Args:
+        group: A federation of one site.
+        recipe: Steps and learning rate.
+        start: Shared tensors before the first step.
+        seed: Seed of batches and views.
+    """
     (site,) = group.sites
     records, federation = load(site, "train"), group.federation
     phase = federation.schedule.phases[0]

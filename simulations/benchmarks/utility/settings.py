@@ -1,6 +1,9 @@
-"""Who trains together: one site with all records, or four with a quarter each, or five kinds of
-image; with or without DP."""
+"""The settings of the benchmark: the sites among which a data set is shared, with or without DP.
 
+A set is held by one site, or by four sites with a quarter each, or five sets by five sites.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,38 +18,41 @@ from simulations.prepare.sites import resolve_sites
 from simulations.scenario import PrivacySettings, Scenario, ScenarioSite, Split
 
 SITES = 4
+"""Number of sites of a divided data set."""
 SKEW = 0.3
 """Concentration of the Dirichlet division by label."""
 DELTA = 1e-5
+"""Delta of each site."""
 MODALITIES = ("pneumoniamnist", "breastmnist", "bloodmnist", "organamnist", "pathmnist")
+"""The sets of the setting in which five kinds of image train together."""
 TUNED_ON = frozenset(MODALITIES)
-"""Sets whose validation images chose recipes. In a row of any other set the recipe is as good as
-public; in a row of these the look at the records is not covered by the epsilon."""
+"""Sets on whose validation images recipes were chosen. For any other set, the recipe is as good as
+public; for these, the choice is not covered by the epsilon."""
 TOGETHER = "modalities"
-"""In the place of a data set: all five at once."""
+"""Used in place of a set's name: all five sets at once."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A way to share the records of a data set among sites, and to train them."""
+    """A way to share the records of a data set among sites, and to train on them."""
 
     private: bool
     divided: Literal["iid", "dirichlet"] | None = None
-    """Over four sites; None is one site."""
+    """Division over four sites; None is one site."""
     together: bool = True
-    """Sites average their shared tensors; else each trains for itself."""
+    """Sites average their shared tensors; otherwise each trains alone."""
     example: bool = False
-    """Not ours: the network and the loop of Flower's Opacus example."""
+    """Use the network and the loop of Flower's Opacus example instead of this project's."""
     labelled: float = 1.0
-    """Share of the training images that have labels; those without are trained on too, or left
-    out: `only_labelled`."""
+    """Fraction of the training images that have labels."""
     only_labelled: bool = False
+    """Leave out the training images without labels; otherwise they are trained on, too."""
     further: Literal["others", "phantoms"] | None = None
-    """The public start is trained on: with the other sets of `MODALITIES` as if they were public,
-    or as long with phantoms alone (`further.trained_on`)."""
+    """Further training of the public start: on the other sets of `MODALITIES` as if they were
+    public, or equally long on phantoms alone (`further.trained_on`)."""
     scanners: bool = False
-    """Three sites behind scanners of their own; the last has no label until the federation is over
-    and it fits a head with a few, without privacy, for its own use."""
+    """Three sites, each with another scanner. The last has no label until the federation is over;
+    then it fits a head with a few labels, without privacy, for its own use."""
 
 
 SETTINGS = {
@@ -75,7 +81,7 @@ class Group:
     federation: Federation
     sites: tuple[Site, ...]
     afterwards: Site | None = None
-    """Judged in the place of them: it fits a head on the shared tensors that they have trained."""
+    """The site that is evaluated instead: it fits a head on the shared tensors of the others."""
 
 
 def groups(
@@ -88,48 +94,21 @@ def groups(
     data_root: Path | None,
     folder: Path,
 ) -> list[Group]:
-    """The federations of a trial: one, or one a site where each trains alone.
+    """Make the federations of a trial.
 
     Args:
-        folder: Where the rows of divided sets are written.
+        dataset: A MedMNIST set, or `TOGETHER`.
+        setting: The way in which its records are shared.
+        recipe: The training.
+        epsilon: Epsilon of each site; None without privacy.
+        seed: Seed of division and training.
+        data_root: Folder of MedMNIST files.
+        folder: Folder for the files of divided sets.
+    Returns:
+        One federation, or one for each site if the sites train alone.
     """
-    alone = setting.divided is None and dataset != TOGETHER and not setting.scanners
-    steps_a_round = 1 if alone or not setting.together else recipe.local_steps
-    phases = recipe.phases(steps_a_round, divided=setting.divided is not None)
-    names = MODALITIES if dataset == TOGETHER else (dataset,)
-    split = None
-    if setting.divided is not None:
-        split = Split(
-            dataset=dataset, sites=SITES, method=setting.divided, alpha=SKEW,
-            flip=dataset in MIRRORS,
-        )  # fmt: skip
-    listed, labelled = [_site(name) for name in names], None
-    if setting.labelled < 1:
-        listed = [
-            few_labels(
-                dataset, setting.labelled, seed, data_root, folder, only=setting.only_labelled
-            )
-        ]
-    if setting.scanners:
-        listed, labelled = behind_scanners(dataset, seed, data_root, folder)
-        if not recipe.learns_without_labels:
-            listed = listed[:-1]
-    scenario = Scenario(
-        name="utility",
-        seed=seed,
-        preset=recipe.named_preset(),
-        phases=phases,
-        spare_rounds=recipe.spare_rounds,
-        server_momentum=recipe.momentum,
-        server_learning_rate=recipe.server_learning_rate,
-        local_momentum=recipe.momentum,
-        average_last=recipe.average_last,
-        concepts=recipe.concepts,
-        pretraining=recipe.pretraining,
-        privacy=PrivacySettings(epsilon=epsilon or 8.0, delta=DELTA),
-        split=split,
-        sites=() if split else tuple(listed),
-    )
+    listed, labelled = _members(dataset, setting, recipe, seed, data_root, folder)
+    scenario = _scenario(dataset, setting, recipe, epsilon, seed, listed)
     pairs = resolve_sites(scenario, folder, data_root)
     federation = federation_of(scenario, [(member, site.domain) for member, site in pairs])
     sites = tuple(site for _, site in pairs)
@@ -142,7 +121,67 @@ def groups(
     return [Group(_alone(federation, site), (site,)) for site in sites]
 
 
+def _members(
+    dataset: str,
+    setting: Setting,
+    recipe: Recipe,
+    seed: int,
+    data_root: Path | None,
+    folder: Path,
+) -> tuple[list[ScenarioSite], ScenarioSite | None]:
+    """Return the sites of an undivided setting, and the one that fits a head afterwards, if any."""
+    if setting.scanners:
+        sites, afterwards = behind_scanners(dataset, seed, data_root, folder)
+        # The last site has no label, so that it takes part only if images alone teach something.
+        return (sites if recipe.learns_without_labels else sites[:-1]), afterwards
+    if setting.labelled < 1:
+        only = setting.only_labelled
+        return [few_labels(dataset, setting.labelled, seed, data_root, folder, only=only)], None
+    names = MODALITIES if dataset == TOGETHER else (dataset,)
+    return [_site(name) for name in names], None
+
+
+def _scenario(
+    dataset: str,
+    setting: Setting,
+    recipe: Recipe,
+    epsilon: float | None,
+    seed: int,
+    listed: Sequence[ScenarioSite],
+) -> Scenario:
+    """Describe a trial as a scenario; the listed sites count unless the set is divided."""
+    alone = setting.divided is None and dataset != TOGETHER and not setting.scanners
+    # Sites that train alone have nothing to average after several steps.
+    steps_a_round = 1 if alone or not setting.together else recipe.local_steps
+    split = None
+    if setting.divided is not None:
+        split = Split(
+            dataset=dataset,
+            sites=SITES,
+            method=setting.divided,
+            alpha=SKEW,
+            flip=dataset in MIRRORS,
+        )
+    return Scenario(
+        name="utility",
+        seed=seed,
+        preset=recipe.named_preset(),
+        phases=recipe.phases(steps_a_round, divided=setting.divided is not None),
+        spare_rounds=recipe.spare_rounds,
+        server_momentum=recipe.momentum,
+        server_learning_rate=recipe.server_learning_rate,
+        local_momentum=recipe.momentum,
+        average_last=recipe.average_last,
+        concepts=recipe.concepts,
+        pretraining=recipe.pretraining,
+        privacy=PrivacySettings(epsilon=epsilon or 8.0, delta=DELTA),
+        split=split,
+        sites=() if split else tuple(listed),
+    )
+
+
 def _site(dataset: str) -> ScenarioSite:
+    """Return a site that holds a whole MedMNIST set."""
     source = {"source": "medmnist", "dataset": dataset}
     return ScenarioSite.model_validate(
         {"name": dataset, "data": source, "flip": dataset in MIRRORS}
@@ -150,6 +189,6 @@ def _site(dataset: str) -> ScenarioSite:
 
 
 def _alone(federation: Federation, site: Site) -> Federation:
-    """Of this site only, which has concepts in common with nobody."""
+    """Return a federation of this site only, which shares concepts with no other site."""
     own = tuple(member for member in federation.sites if member.name == site.name)
     return federation.model_copy(update={"sites": own, "model": federation.model.between([])})

@@ -1,4 +1,4 @@
-"""One combination of data set, setting, recipe, epsilon and seed: trained, scored, written down."""
+"""Trials: one combination of data set, setting, recipe, epsilon and seed is trained and scored."""
 
 import hashlib
 import io
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,32 +22,36 @@ from simulations.benchmarks import record
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings import TUNED_ON
 
+if TYPE_CHECKING:
+    from client.site import Site
+    from simulations.benchmarks.utility.settings import Group
+
 Row = dict[str, Any]
 Scores = Mapping[str, npt.NDArray[np.float32]]
-"""Site -> (N, T) probabilities for the test images, in the order of the file."""
+"""Site -> (N, T) log odds of the test images, in the order of the file."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What is measured."""
+    """One combination that is measured."""
 
     dataset: str
     """A MedMNIST set, or `modalities`."""
     setting: str
     recipe: str
-    """A line as `Recipe.parse` reads it; an earlier result counts where it means the same."""
+    """A line for `Recipe.parse`. An earlier result is reused if its line meant the same."""
     epsilon: float | None
-    """At each site; None without privacy."""
+    """Epsilon of each site; None without privacy."""
     seed: int
 
     @property
     def meaning(self) -> dict[str, Any]:
-        """What the recipe comes to: the product's defaults may change."""
+        """The recipe with all defaults filled in, which may change from version to version."""
         return Recipe.parse(self.recipe).as_json()
 
 
 def scores_file(row: Row, cache: Path) -> Path:
-    """Where the scores of a row's trial are, by what its recipe meant then."""
+    """Return the file for the scores of a row's trial, named by what its recipe meant then."""
     facts = {name: row[name] for name in ("trial", "setting", "meaning", "epsilon", "seed")}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
     return cache / f"scores-{key}.npz"
@@ -55,26 +59,28 @@ def scores_file(row: Row, cache: Path) -> Path:
 
 @dataclass(frozen=True)
 class Place:
-    """Where trials read and write."""
+    """Folders of the trials, and the splits that they may read."""
 
     data_root: Path | None
+    """Folder of MedMNIST files."""
     cache: Path
-    """Public starts, and scores of test images."""
+    """Folder of public starts and of scores of test images."""
     test: bool
-    """Read the test split; the choice of recipes does not."""
+    """Read the test split. It must stay unread while recipes are chosen."""
 
 
 def run(trial: Trial, place: Place) -> list[Row]:
-    """Train and score: a row a data set of the trial."""
-    from client.data.load import forget, load
-    from client.evaluation import classified, predicted
-    from medformer.tasks import log_odds
-    from server.run.pretraining import carried_over
-    from simulations.benchmarks.utility.example import train_example
-    from simulations.benchmarks.utility.federate import fitted, train
-    from simulations.benchmarks.utility.further import check, trained_on
-    from simulations.benchmarks.utility.settings import MODALITIES, SETTINGS, TOGETHER, groups
-    from simulations.start.public import public_start
+    """Train and evaluate the models of a trial.
+
+    Args:
+        trial: The combination to measure.
+        place: Files to read and write; scores of test images are kept there.
+    Returns:
+        A row for each data set of the trial.
+    """
+    # torch is loaded here, in the worker that trains, and not by the command that starts it.
+    from client.data.load import forget
+    from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER, groups
 
     began = _core_seconds()
     recipe, setting = Recipe.parse(trial.recipe), SETTINGS[trial.setting]
@@ -82,38 +88,18 @@ def run(trial: Trial, place: Place) -> list[Row]:
     answers: dict[str, npt.NDArray[np.float32]] = {}
     with tempfile.TemporaryDirectory() as folder:
         together = groups(
-            trial.dataset, setting, recipe, trial.epsilon, trial.seed,
-            data_root=place.data_root, folder=Path(folder),
-        )  # fmt: skip
+            trial.dataset,
+            setting,
+            recipe,
+            trial.epsilon,
+            trial.seed,
+            data_root=place.data_root,
+            folder=Path(folder),
+        )
         for number, group in enumerate(together):
-            models: Mapping[str, Any]
-            if setting.example:
-                models = train_example(group, recipe, trial.seed)
-            else:
-                shared = public_start(group.federation, place.data_root, place.cache)
-                if setting.further:
-                    check(recipe)
-                    others = [n for n in MODALITIES if n != trial.dataset]
-                    real = others if setting.further == "others" else []
-                    made = trained_on(real, place.data_root, place.cache)
-                    shared = carried_over(made, shared)
-                seed = f"{trial.setting} {trial.seed} {number}"
-                models = train(group, recipe, shared, seed, private=setting.private)
-            judged = group.sites
-            if group.afterwards is not None:
-                judged = (group.afterwards,)
-                models = {group.afterwards.name: fitted(group, models, trial.seed)}
-            for site in judged:
-                model: Any = models[site.name]
-                (task,) = site.tasks
-                for split in ("val", "test") if place.test else ("val",):
-                    records = load(site, split)
-                    given = predicted(model, site, records, task)
-                    for metric, value in classified(records, task, given).items():
-                        row = {"split": split, "metric": metric, "value": value}
-                        found.setdefault(site.name, []).append(row)
-                    if split == "test":
-                        answers[site.name] = log_odds(given, task).float().numpy()
+            for site, model in _trained(trial, group, number, place):
+                found[site.name], scores = _judged(site, model, test=place.test)
+                answers |= scores
         forget()
     seconds = round(_core_seconds() - began, 1)
     apart = {name: {name: found[name]} for name in sorted(found)}
@@ -124,12 +110,75 @@ def run(trial: Trial, place: Place) -> list[Row]:
     return rows
 
 
+def _trained(
+    trial: Trial, group: "Group", number: int, place: Place
+) -> Iterator[tuple["Site", Any]]:
+    """Train a group from its public start, and yield each site to evaluate with its model."""
+    from server.run.pretraining import carried_over
+    from simulations.benchmarks.utility.example import train_example
+    from simulations.benchmarks.utility.federate import fitted, train
+    from simulations.benchmarks.utility.further import check, trained_on
+    from simulations.benchmarks.utility.settings import MODALITIES, SETTINGS
+    from simulations.start.public import public_start
+
+    recipe, setting = Recipe.parse(trial.recipe), SETTINGS[trial.setting]
+    models: Mapping[str, Any]
+    if setting.example:
+        models = train_example(group, recipe, trial.seed)
+    else:
+        shared = public_start(group.federation, place.data_root, place.cache)
+        if setting.further:
+            check(recipe)
+            others = [n for n in MODALITIES if n != trial.dataset]
+            real = others if setting.further == "others" else []
+            made = trained_on(real, place.data_root, place.cache)
+            shared = carried_over(made, shared)
+        seed = f"{trial.setting} {trial.seed} {number}"
+        models = train(group, recipe, shared, seed, private=setting.private)
+    if group.afterwards is not None:
+        yield group.afterwards, fitted(group, models, trial.seed)
+        return
+    for site in group.sites:
+        yield site, models[site.name]
+
+
+def _judged(
+    site: "Site", model: Any, *, test: bool
+) -> tuple[list[Row], dict[str, npt.NDArray[np.float32]]]:
+    """Evaluate a site's model.
+
+    Args:
+        site: A site with one task.
+        model: Its model.
+        test: Read the test split as well as the validation split.
+    Returns:
+        Rows {split, metric, value}, and site -> scores of the test images, (N, T).
+    """
+    from client.data.load import load
+    from client.evaluation import classified, predicted
+    from medformer.tasks import log_odds
+
+    rows: list[Row] = []
+    scores: dict[str, npt.NDArray[np.float32]] = {}
+    (task,) = site.tasks
+    for split in ("val", "test") if test else ("val",):
+        records = load(site, split)
+        given = predicted(model, site, records, task)
+        for metric, value in classified(records, task, given).items():
+            rows.append({"split": split, "metric": metric, "value": value})
+        if split == "test":
+            scores[site.name] = log_odds(given, task).float().numpy()
+    return rows, scores
+
+
 def _core_seconds() -> float:
-    """Of this process and its children: a machine that pauses or does something else adds none."""
+    """Return the processor time of this process and its children, which pauses do not increase."""
     return sum(os.times()[:4])
 
 
 def _row(trial: Trial, found: Mapping[str, list[Row]], seconds: float, dataset: str) -> Row:
+    """Make a data set's row of the result file from the rows of its sites."""
+
     def mean(split: str, metric: str) -> float | None:
         values = [
             r["value"] for rows in found.values() for r in rows
@@ -158,16 +207,17 @@ def _row(trial: Trial, found: Mapping[str, list[Row]], seconds: float, dataset: 
 
 
 def _keep(file: Path, answers: Scores) -> None:
+    """Write scores so that an interrupted write leaves no half a file."""
     packed = io.BytesIO()
     np.savez_compressed(packed, allow_pickle=False, **answers)
     replace_file(file, packed.getvalue())
 
 
 class Results:
-    """The rows of one JSON file, which several processes may extend.
+    """The rows of a result file, which several processes may extend.
 
     Args:
-        path: Its rows are not measured again. None keeps nothing.
+        path: The JSON file; its rows are not measured again. None keeps rows in memory only.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -175,16 +225,16 @@ class Results:
         self.rows: list[Row] = _read(path)
 
     def has(self, trial: Trial, *, test: bool) -> bool:
-        """Whether it was measured, on the test split if `test`."""
+        """Tell whether a trial was measured, on the test split if `test`."""
         return any(_is(row, trial) and (row["auc"] is not None or not test) for row in self.rows)
 
     @property
     def current(self) -> list[Row]:
-        """Rows whose recipe still means what it meant: defaults have changed since others."""
+        """The rows whose recipe has the same meaning today; defaults have changed since others."""
         return [row for row in self.rows if row["meaning"] == _meaning(row["recipe"])]
 
     def add(self, trial: Trial, rows: Iterable[Row]) -> None:
-        """Put a trial's rows in the place of older ones."""
+        """Replace a trial's rows, and write the file."""
         with self._alone():
             kept = [row for row in self.rows if not _is(row, trial)]
             self.rows = sorted([*kept, *rows], key=_order)
@@ -193,6 +243,7 @@ class Results:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
+        """Lock the file, and read the rows that other processes added."""
         if self._path is None:
             yield
             return
@@ -202,7 +253,7 @@ class Results:
 
 
 def _meaning(line: str) -> dict[str, Any] | None:
-    """What a line comes to now; None where its words are no longer known."""
+    """Return a recipe line with today's defaults; None if it has keys that no longer exist."""
     try:
         return Recipe.parse(line).as_json()
     except ConfigError:
@@ -210,6 +261,7 @@ def _meaning(line: str) -> dict[str, Any] | None:
 
 
 def _read(path: Path | None) -> list[Row]:
+    """Return the rows of a result file; none if there is no file."""
     if path is None or not path.exists():
         return []
     rows: list[Row] = json.loads(path.read_text())["rows"]
@@ -217,20 +269,31 @@ def _read(path: Path | None) -> list[Row]:
 
 
 def _is(row: Row, trial: Trial) -> bool:
+    """Tell whether a row is a result of a trial."""
     known = (row["trial"], row["setting"], row["epsilon"], row["seed"])
     wanted = (trial.dataset, trial.setting, trial.epsilon, trial.seed)
     return bool(known == wanted and row["meaning"] == trial.meaning)
 
 
 def _order(row: Row) -> tuple[Any, ...]:
+    """Return the sort key of a row; rows without privacy come last."""
     epsilon = row["epsilon"] if row["epsilon"] is not None else float("inf")
     return row["dataset"], row["trial"], row["setting"], row["recipe"], epsilon, row["seed"]
 
 
 def run_all(trials: Sequence[Trial], place: Place, results: Results, workers: int) -> Iterator[str]:
-    """Measure what is missing, several at once; a line for each that is done."""
+    """Measure the trials that the results lack, several at a time.
+
+    Args:
+        trials: The wanted trials; repeated ones count once.
+        place: Files to read and write.
+        results: Extended by the new rows.
+        workers: Number of processes.
+    Yields:
+        A line of text for each trial that is done.
+    """
     missing = [t for t in dict.fromkeys(trials) if not results.has(t, test=place.test)]
-    # torch has computed in this process, perhaps: no fork
+    # torch may have computed in this process, so forking is not safe.
     work = [(trial, place) for trial in missing]
     with closing(each_done(run, work, method="spawn", workers=workers)) as done:
         for number, (which, rows) in enumerate(done, start=1):
