@@ -1,1 +1,1 @@
-"""Benchmarks; each takes `--quick` (under a minute) and `--out FILE.json`."""
+"""Benchmarks. Each has the options `--quick` (under a minute) and `--out FILE.json`."""

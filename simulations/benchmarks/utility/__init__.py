@@ -1,5 +1,5 @@
-"""How well models learn under DP: data set x setting x recipe x epsilon x seed.
+"""The benchmark of utility under DP: data set x setting x recipe x epsilon x seed.
 
-recipe.py says how a model is trained, settings.py who trains it together with whom, federate.py
-trains, trials.py measures one combination and keeps what it found.
+recipe.py describes a training, settings.py the sites that share a data set; federate.py trains,
+trials.py measures one combination and keeps the result.
 """

@@ -1,4 +1,4 @@
-"""What is compared with what, and the verdicts: from the scores that the trials kept."""
+"""Paired comparisons of settings and recipes, from the scores that the trials kept."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +20,14 @@ Found = dict[str, dict[int, dict[str, Floats]]]
 
 @dataclass(frozen=True)
 class Question:
-    """Is one setting ahead of another, or of the middle between two?"""
+    """A comparison of a setting with another one, or with the mean of two others."""
 
     ours: str
     theirs: tuple[str, ...]
     at_every_site: bool = False
-    """Ask it of each site alone, too."""
+    """Compare each site separately, too."""
     over_sets: bool = False
-    """Ask it of the mean over all sets, too."""
+    """Compare the mean over all sets, too."""
 
 
 QUESTIONS = (
@@ -44,18 +44,23 @@ QUESTIONS = (
     Question("federated-dp", ("flower-opacus",)),
 )
 ALL = "all"
-"""In the place of a data set: the mean over all."""
+"""Used in place of a set's name: the mean over all sets."""
 
 
 def compare(
     rows: Sequence[Row], recipes: Sequence[str], cache: Path, data_root: Path | None
 ) -> Iterator[dict[str, Any]]:
-    """A row for each data set, epsilon and question whose trials' scores are in the cache, of
-    one seed at least in all that it compares.
+    """Compare settings, and recipes within a setting, on the test images.
 
     Args:
-        recipes: The lines whose rows are compared; the first that a setting was measured with
-            speaks for it, and is what the others are held against in the same setting.
+        rows: The rows of the result file.
+        recipes: The lines whose rows are compared. Of several, the first with which a setting was
+            measured represents it, and the others are compared with the first.
+        cache: Folder with the scores of the trials.
+        data_root: Folder of MedMNIST files.
+    Yields:
+        A row for each data set, epsilon and question whose scores are in the cache for at least one
+        seed in all settings that it compares.
     """
     sets = sorted({row["dataset"] for row in rows})
     scored = {dataset: Scored(_truth(dataset, data_root), cache) for dataset in sets}
@@ -84,7 +89,7 @@ def compare(
 def _recipes(
     rows: Sequence[Row], recipes: Sequence[str], epsilon: float, scored: "Scored"
 ) -> Iterator[dict[str, Any]]:
-    """Each recipe against the first that its setting was measured with."""
+    """Compare each recipe with the first one with which its setting was measured."""
     by_recipe = {line: scored.found(rows, [line], epsilon) for line in recipes}
     for setting in SETTINGS:
         first, *others = [line for line in recipes if setting in by_recipe[line]] or [""]
@@ -99,7 +104,7 @@ def _recipes(
 def merged(
     earlier: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Rows of both, the newer in the place of the older: scores of some trials may be gone."""
+    """Merge rows; newer ones replace older ones, whose scores may no longer be in the cache."""
 
     def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return row["dataset"], row["epsilon"], row["ours"], row["theirs"], row["site"]
@@ -111,6 +116,7 @@ def merged(
 def _row(
     dataset: str, epsilon: float, question: Question, site: str, result: Difference
 ) -> dict[str, Any]:
+    """Make a row of the file of differences."""
     return {
         "dataset": dataset,
         "epsilon": epsilon,
@@ -123,7 +129,7 @@ def _row(
 
 
 def _pairs(question: Question, found: Found) -> Iterator[tuple[str, tuple[Side, Side]]]:
-    """All sites together, then each site by itself if it was asked for."""
+    """Yield the sides of a comparison for all sites together, then for each site if asked for."""
     ours = found[question.ours]
     theirs = [found[setting] for setting in question.theirs]
     yield "mean", (_mean(ours), _middle([_mean(side) for side in theirs]))
@@ -134,31 +140,40 @@ def _pairs(question: Question, found: Found) -> Iterator[tuple[str, tuple[Side, 
 
 
 def _seeds(found: Found, settings: Sequence[str]) -> set[int]:
-    """Those that all of the settings were measured with."""
+    """Return the seeds with which all of the settings were measured."""
     return set.intersection(*(set(found.get(setting, ())) for setting in settings))
 
 
 def _mean(found: Mapping[int, Mapping[str, Floats]]) -> Side:
-    """Over a setting's sites."""
+    """Average the areas over a setting's sites."""
     return {seed: [np.mean(list(sites.values()), axis=0)] for seed, sites in found.items()}
 
 
 def _middle(sides: Sequence[Side]) -> Side:
-    """Each side has the same say."""
+    """Join sides, each with the same weight, over the seeds that they have in common."""
     seeds = set.intersection(*(set(side) for side in sides))
     return {seed: [one for side in sides for one in side[seed]] for seed in seeds}
 
 
 @dataclass
 class Scored:
-    """The trials of one data set, each file of scores made into areas once."""
+    """The trials of one data set; the areas of each file of scores are computed once."""
 
     truth: Any
+    """(N,) classes of the test images."""
     cache: Path
+    """Folder with the scores of the trials."""
     _known: dict[tuple[Path, str], Floats] = field(default_factory=dict)
 
     def found(self, rows: Sequence[Row], recipes: Sequence[str], epsilon: float) -> Found:
-        """By setting; of several recipes the first that it was measured with, scores or not."""
+        """Collect the areas by setting, for the first recipe with which each was measured.
+
+        Args:
+            rows: Rows of the data set.
+            recipes: Recipe lines, in order of preference. The first one with a row counts, even
+                if its scores are no longer in the cache.
+            epsilon: Epsilon of the private settings.
+        """
         found: Found = defaultdict(dict)
         for recipe in reversed(recipes):
             own: Found = defaultdict(dict)
@@ -172,6 +187,7 @@ class Scored:
         return found
 
     def _areas(self, file: Path, row: Row) -> dict[str, Floats]:
+        """Return the areas of each site of a row, from its file of scores."""
         with np.load(file, allow_pickle=False) as scores:
             sites = [row["dataset"]] if row["trial"] == TOGETHER else scores.files
             for site in sites:
@@ -181,10 +197,10 @@ class Scored:
 
 
 def _truth(dataset: str, data_root: Path | None) -> Any:
-    """(N,) classes of the test images.
+    """Read the classes of the test images, (N,).
 
     Raises:
-        ConfigError: They have several labels each.
+        ConfigError: Each image has several labels.
     """
     _, columns = npz.read(medmnist.find(dataset, 28, data_root), "test")
     if columns["labels"].shape[1] > 1:
@@ -194,4 +210,5 @@ def _truth(dataset: str, data_root: Path | None) -> Any:
 
 
 def _short(value: float) -> float:
+    """Round a float to four digits; other values stay."""
     return round(value, 4) if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""From rows to the curves that `fedmedformer plan` reads its estimate off."""
+"""The measured points from which `fedmedformer plan` estimates an AUC."""
 
 import statistics
 from collections import defaultdict
@@ -11,16 +11,21 @@ from simulations.benchmarks.utility.settings import SETTINGS, SITES
 from simulations.benchmarks.utility.trials import Row
 
 SHOWN = ("central-dp", "local-dp", "federated-dp", "central-plain")
-"""Settings of a data set that sites share evenly, or that one has."""
+"""Settings in which one site holds a data set, or several sites share it evenly."""
 
 
 def curves(
     rows: Sequence[Row], recipes: Sequence[str], data_root: Path | None
 ) -> Iterator[dict[str, Any]]:
-    """A point a data set, number of sites, records of each and epsilon: the mean over seeds.
+    """Average the seeds of each data set, number of sites and epsilon.
 
     Args:
-        recipes: The lines whose rows count; the first that a point was measured with makes it.
+        rows: The rows of the result file.
+        recipes: The lines whose rows count. Of several, the first with which a point was measured
+            is used.
+        data_root: Folder of MedMNIST files, for the numbers of records.
+    Yields:
+        A point for each data set, number of sites, number of records a site, and epsilon.
     """
     points: dict[tuple[Any, ...], list[Row]] = {}
     for recipe in recipes:

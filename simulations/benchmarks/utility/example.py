@@ -1,8 +1,7 @@
-"""What the plain combination of Flower and Opacus gives: the small network, optimizer and rounds of
-Flower's own Opacus example (adap/flower, examples/opacus) on a group's records.
+"""A baseline: network, optimizer and rounds of Flower's Opacus example, on a group's records.
 
-One thing is other than there: the noise is such that the epsilon of all rounds together is the
-site's, not that of one round.
+The example is adap/flower, examples/opacus. One thing differs: the noise is chosen so that all
+rounds together cost the site's epsilon, where the example charges it for one round.
 """
 
 import warnings
@@ -27,11 +26,12 @@ from simulations.benchmarks.utility.settings import Group
 
 
 class SmallNet(nn.Module):
-    """Two convolutions and three layers (LeCun et al. 1998, LeNet-5), as in the example.
+    """The example's network: two convolutions and three linear layers.
 
     Args:
-        channels: Of an image of 28 pixels a side.
-        outputs: Logits of an image.
+        channels: Channels of an image of 28 x 28 pixels.
+        outputs: Number of logits.
+    Source: LeCun et al. 1998 (LeNet-5), doi:10.1109/5.726791.
     """
 
     def __init__(self, channels: int, outputs: int) -> None:
@@ -44,7 +44,7 @@ class SmallNet(nn.Module):
         )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, 28, 28) -> (B, outputs)."""
+        """Return logits: (B, C, 28, 28) -> (B, outputs)."""
         logits: Tensor = self.layers(images)
         return logits
 
@@ -57,13 +57,13 @@ class SmallNet(nn.Module):
         *,
         flip: bool = False,
     ) -> Tensor:
-        """As `Medformer.answer`, so that both are scored by the same code."""
+        """Return logits as `Medformer.answer` does, so that the same code scores both."""
         return over_views(self, images, flip=flip)
 
 
 @dataclass
 class Client:
-    """A site that trains the example's way."""
+    """A site that trains as in the example."""
 
     site: Site
     loader: "DataLoader[tuple[Tensor, ...]]"
@@ -72,7 +72,7 @@ class Client:
     recipe: Recipe
 
     def fit(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """One epoch from these weights, with an optimizer and a privacy engine of its own."""
+        """Train an epoch from these weights, with a new optimizer and a new privacy engine."""
         net = SmallNet(*shape_of(self.site))
         net.load_state_dict(weights)
         rate, momentum = self.recipe.learning_rate, self.recipe.momentum
@@ -91,25 +91,30 @@ class Client:
 
 
 def shape_of(site: Site) -> tuple[int, int]:
-    """Channels and outputs of a site's network.
+    """Return channels and outputs of a site's network.
 
+    Args:
+        site: A site with one task.
     Raises:
-        ConfigError: Its images or its task are not ones that the example can learn.
+        ConfigError: The network cannot learn the site's images or task.
     """
     (task,) = site.tasks
-    if site.domain.rank != 2 or task.kind == "dense":
+    if site.domain.rank != 2 or task.is_dense:
         raise ConfigError(f"{site.name}: the Opacus example classifies 2D images")
     return site.domain.channels, task.outputs
 
 
 def train_example(group: Group, recipe: Recipe, seed: int) -> dict[str, SmallNet]:
-    """Rounds of one epoch at each site, averaged by the public number of records.
+    """Train rounds of one epoch a site, averaged with the public numbers of records as weights.
 
-    Of the recipe it takes steps (at each site, all rounds together), expected_batch_size,
-    learning_rate, momentum and max_grad_norm; the example itself has 32, .001, .9 and 1.
-
+    Args:
+        group: Sites with one task each.
+        recipe: Its steps (at each site, in all rounds), expected_batch_size, learning_rate,
+            momentum and max_grad_norm are used. The example has 32, .001, .9 and 1 for the last
+            four.
+        seed: Seed of weights, batches and noise.
     Returns:
-        Name -> the network after the last round, the same for all.
+        Name -> the network after the last round, the same one for all sites.
     """
     warnings.filterwarnings("ignore", module="opacus|torch.nn")  # secure_mode, input gradients
     torch.manual_seed(seed)  # the first weights, and Opacus's batches
@@ -131,7 +136,14 @@ def train_example(group: Group, recipe: Recipe, seed: int) -> dict[str, SmallNet
 
 
 def client_of(site: Site, recipe: Recipe, rounds: int, seed: int) -> Client:
-    """A site with the noise that lets all its rounds cost its epsilon."""
+    """Make a site whose noise lets all its rounds together cost its epsilon.
+
+    Args:
+        site: A site with one task.
+        recipe: Batch size and optimizer.
+        rounds: Number of rounds.
+        seed: Seed of the noise.
+    """
     records = load(site, "train")
     (stack,) = records.stacks
     (task,) = site.tasks

@@ -1,7 +1,7 @@
-"""How a model is trained, as one line of text: `learning_rate=0.5 views=4 model.latents=4`.
+"""A training described in one line of text: `learning_rate=0.5 views=4 model.latents=4`.
 
-Rates, floors and shares that a line leaves out are the product's defaults; the number of steps is,
-too, but they are averaged one by one, and a site with all records draws more images a step.
+Rates, floors, shares and the number of steps that a line leaves out are the product's defaults. In
+contrast to the product, every step is averaged, and a site with all records draws larger batches.
 """
 
 import json
@@ -18,69 +18,78 @@ from server.run import recipe as product
 from server.run.federation import Pretraining, ServerRate
 
 DEFAULT = "default"
+"""The line that changes nothing."""
 PRODUCT = product.Recipe()
+"""The product's own recipe, for its defaults."""
 
 
 class Recipe(Frozen):
-    """Everything about a training but its data, its epsilon and its seed."""
+    """Everything that describes a training, except its data, epsilon and seed."""
 
     preset: PresetName = "tiny"
     model: dict[str, Any] = Field(default={})
-    """Sizes of the preset that are other than the preset's own."""
+    """Sizes that differ from those of the preset."""
     steps: int = Field(default=300, ge=1)
-    """DP steps of a site, all rounds together."""
+    """Number of DP steps of a site in all rounds together."""
     local_steps: int = Field(default=1, ge=1)
-    """Steps between two averagings, where there are several sites."""
+    """Number of steps between two averages of several sites."""
     expected_batch_size: int = Field(default=512, ge=1)
-    """Of a site; no more than its records."""
+    """Expected batch size of a site."""
     divided_batch_size: int | None = Field(default=256, ge=1)
-    """The same where four sites share a data set; None is `expected_batch_size`."""
+    """Expected batch size if four sites share a data set; None is `expected_batch_size`."""
     learning_rate: float = Field(default=PRODUCT.learning_rate, gt=0)
-    """Without privacy, or where `noise_floor` is null."""
+    """Learning rate without privacy, or if `noise_floor` is null."""
     noise_floor: float | None = Field(default=PRODUCT.noise_floor, gt=0)
     server_learning_rate: ServerRate = product.SERVER_LEARNING_RATE
     max_grad_norm: float = Field(default=1.0, gt=0)
     views: int = Field(default=1, ge=1)
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """`adamw`: with one cycle of the learning rate; for a site that trains alone, without DP."""
+    """`adamw` has one cycle of the learning rate, for a site that trains alone and without DP."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """At the server for what is shared, at the site for what is not."""
+    """Momentum of shared tensors at the server, and of local tensors at the site."""
     average_last: float = Field(default=product.AVERAGE_LAST, ge=0, le=1)
     concepts: bool = True
-    """Sites with the same kind of image have concepts in common, not heads of their own alone."""
+    """Sites with the same kind of image share a concept layer besides their own heads."""
     noise_weights: float = Field(default=0, ge=0, le=2)
-    """Weight of a site in the average: its declared noise to minus this power; 0 is equal."""
+    """Exponent of a site's declared noise, negated, in its weight in the average; 0 weighs all
+    sites alike."""
     alone_last: float = Field(default=0, ge=0, lt=1)
-    """Part of the rounds, those before the last heads, in which every site trains a copy of its
-    own."""
+    """Fraction of the rounds, before those of `heads_last`, in which each site trains a copy of
+    its own."""
     heads_first: float = Field(default=PRODUCT.heads_first, ge=0, lt=1)
-    """Part of the rounds, the first ones, in which only the sites' heads are trained."""
+    """Fraction of the rounds, at the start, in which only the sites' heads are trained."""
     heads_last: float = Field(default=product.HEADS_LAST, ge=0, lt=1)
-    """Part of the rounds, the last ones, in which only the heads are trained, on the average of
-    what all sites have made together, or each alone."""
+    """Fraction of the rounds, at the end, in which only the heads are trained, on the averaged
+    tensors of all sites, or of each site alone."""
     heads_noise_floor: float | None = Field(default=PRODUCT.heads_noise_floor, gt=0)
-    """`noise_floor` in those rounds; null is the same as in the others."""
+    """`noise_floor` in the rounds of heads; null is that of the other rounds."""
     objectives: dict[Objective, float] = Field(default={"supervised": 1.0})
     ssl_steps: int = Field(default=0, ge=0)
-    """Steps of a phase before that, which need no label, within the same epsilon."""
+    """Number of steps of an earlier phase without labels, within the same epsilon."""
     ssl_batch_size: int | None = Field(default=None, ge=1)
-    """Of that phase; None is that of the others."""
+    """Expected batch size of that phase; None is that of the others."""
     ssl_noise_floor: float | None = Field(default=None, gt=0)
-    """`noise_floor` in that phase; None is that of the others."""
+    """`noise_floor` of that phase; None is that of the others."""
     ssl_objectives: dict[Objective, float] = Field(default={"inpainting": 1.0}, min_length=1)
     times_unlabelled: int = Field(default=1, ge=1)
-    """In phases without labels the noise is that of a site with so many times as many images, of
-    which no more have labels. No guarantee for the images at hand: for the question from how many
-    on such a phase would pay."""
+    """In phases without labels, the noise is that of a site with this many times as many images,
+    none of the additional ones labelled. It gives no guarantee for the images at hand; it asks from
+    how many images on such a phase would pay."""
     spare_rounds: int = Field(default=1, ge=0)
     pretraining: Pretraining | None = Pretraining()
 
     @classmethod
     def parse(cls, line: str) -> "Recipe":
-        """Read a line; `default` alone changes nothing.
+        """Read a line.
 
+        Args:
+            line: KEY=VALUE, separated by spaces; a dot in the key names a nested value. `default`
+                alone changes nothing.
         Raises:
-            ConfigError: Unknown key, wrong type or value.
+            ConfigError: The line has an unknown key, a wrong type or a wrong value.
+
+        >>> Recipe.parse("views=4 model.latents=4").model
+        {'latents': 4}
         """
         values: dict[str, Any] = {}
         for word in line.split() if line != DEFAULT else []:
@@ -102,7 +111,7 @@ class Recipe(Frozen):
             raise ConfigError(f"recipe {line!r}: {explain(error, cls)}") from error
 
     def as_json(self) -> dict[str, Any]:
-        """Every value, defaults too, as result files keep them."""
+        """Return every value, defaults included, as result files keep them."""
         return self.model_dump(mode="json")
 
     @model_validator(mode="after")
@@ -124,11 +133,16 @@ class Recipe(Frozen):
 
     @property
     def learns_without_labels(self) -> bool:
-        """Whether a site without any label has something to train on."""
+        """True if a site without any label has something to train on."""
         return self.ssl_steps > 0 or not set(self.objectives) <= LABEL_OBJECTIVES
 
     def phases(self, steps_a_round: int, *, divided: bool = False) -> tuple[Phase, ...]:
-        """All steps, as the phases of a schedule."""
+        """Return the phases of a schedule with all steps.
+
+        Args:
+            steps_a_round: Number of steps between two averages.
+            divided: Several sites share a data set, so that batches are smaller.
+        """
         smaller = self.divided_batch_size if divided else None
         same = product.Recipe.model_fields.keys() & type(self).model_fields.keys()
         same -= {"local_steps", "expected_batch_size"}
@@ -152,7 +166,7 @@ class Recipe(Frozen):
         return tuple(phases)
 
     def named_preset(self) -> str:
-        """The preset, or one with the recipe's own sizes, known in this process from now on."""
+        """Return the name of the preset, after registering one if the recipe has its own sizes."""
         if not self.model:
             return self.preset
         name = f"{self.preset} {json.dumps(self.model, sort_keys=True)}"
@@ -161,10 +175,13 @@ class Recipe(Frozen):
 
 
 def changed(preset: Preset, sizes: Mapping[str, Any]) -> Preset:
-    """A preset with other sizes.
+    """Return a preset with other sizes.
 
+    Args:
+        preset: The preset to start from.
+        sizes: Name -> value of each size that differs.
     Raises:
-        ConfigError: Unknown size, or of a wrong type.
+        ConfigError: A size is unknown or has a wrong type.
     """
     try:
         return Preset.model_validate({**preset.model_dump(), **sizes})

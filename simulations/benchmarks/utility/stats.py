@@ -11,7 +11,9 @@ import numpy.typing as npt
 from client.ranking import Ranking
 
 RESAMPLES = 2_000
+"""Number of resamples of seeds and images."""
 NO_WORSE = -0.02
+"""Smallest lower end of an interval that counts as no worse."""
 _CHUNK = 64
 
 Floats = npt.NDArray[np.float64]
@@ -20,12 +22,16 @@ Truth = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two ways to train, seeds paired: the mean, and the middle 95 % of its resamples."""
+    """The difference in AUC between two ways to train, with paired seeds.
+
+    `lower` and `upper` enclose the middle 95 % of the resampled means.
+    """
 
     mean: float
     lower: float
     upper: float
     pairs: int
+    """Number of paired seeds."""
 
     @property
     def verdict(self) -> str:
@@ -38,14 +44,14 @@ class Difference:
 
 
 def weighted_auc(truth: Truth, scores: Floats, weights: npt.NDArray[Any]) -> Floats:
-    """AUC as `client.evaluation.auc`, of each of R resamples of the images.
+    """Return the AUC of `client.evaluation.auc` for each of R resamples of the images.
 
     Args:
         truth: (N,) classes.
-        scores: (N, T), the higher the likelier; (N, 1) of a binary task.
-        weights: (R, N) how often each image was drawn.
+        scores: (N, T) scores, a higher one meaning more likely; (N, 1) for a binary task.
+        weights: (R, N) number of times that each image was drawn.
     Returns:
-        (R,); NaN where a resample lacks a class.
+        (R,) values; NaN for resamples that lack a class.
     """
     columns = range(1, 2) if scores.shape[1] == 1 else range(scores.shape[1])
     drawn = np.asarray(weights, dtype=float)
@@ -55,19 +61,23 @@ def weighted_auc(truth: Truth, scores: Floats, weights: npt.NDArray[Any]) -> Flo
 
 @lru_cache(maxsize=8)
 def _drawn(count: int, seed: int, resamples: int) -> npt.NDArray[np.uint8]:
-    """(R, N) how often each image is drawn."""
+    """Draw R resamples of N images: (R, N) number of times that each image is drawn."""
     rng = np.random.default_rng([count, seed])
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
     return drawn.astype(np.uint8)
 
 
 def areas(truth: Truth, scores: Floats, resamples: int = RESAMPLES) -> Floats:
-    """AUC of all images, then of each of R resamples of them, (1 + R,): the same resamples
-    whatever the scores, so that those of two models are paired.
+    """Return the AUC of all images, then of each of R resamples of them.
+
+    The resamples do not depend on the scores, so that those of two models are paired.
 
     Args:
         truth: (N,) classes of the test images.
-        scores: (N, T), the higher the likelier.
+        scores: (N, T) scores, a higher one meaning more likely.
+        resamples: R.
+    Returns:
+        (1 + R,) values.
     """
     drawn = _drawn(len(truth), int(truth.sum()), resamples)
     chunks = [drawn[first : first + _CHUNK] for first in range(0, resamples, _CHUNK)]
@@ -76,16 +86,17 @@ def areas(truth: Truth, scores: Floats, resamples: int = RESAMPLES) -> Floats:
 
 
 Side = Mapping[int, Sequence[Floats]]
-"""Seed -> (1 + R,) areas of each site's model, whose mean counts."""
+"""Seed -> (1 + R,) areas of each site's model; their mean is compared."""
 
 
 def difference(pairs: Sequence[tuple[Side, Side]]) -> Difference:
-    """AUC of the first sides minus that of the second, seed by seed; the mean over pairs.
+    """Return the AUC of the first sides minus that of the second ones, averaged over pairs.
 
     Args:
-        pairs: One, or one for each of several data sets. Only seeds that all have count.
+        pairs: One pair, or one for each of several data sets. Only seeds that all sides have count.
     Raises:
-        ValueError: No seed in common.
+        ValueError: The sides have no seed in common.
+    Source: Efron and Tibshirani 1993 (the percentile bootstrap), doi:10.1201/9780429246593.
     """
     seeds = sorted(set.intersection(*(set(side) for pair in pairs for side in pair)))
     if not seeds:
@@ -100,6 +111,6 @@ def difference(pairs: Sequence[tuple[Side, Side]]) -> Difference:
 
 
 def _gap(pair: tuple[Side, Side], seed: int) -> Floats:
-    """(1 + R,)."""
+    """Return the (1 + R,) differences of a seed."""
     ours, theirs = (np.mean(side[seed], axis=0) for side in pair)
     return np.asarray(ours - theirs)

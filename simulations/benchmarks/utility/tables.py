@@ -1,4 +1,4 @@
-"""The tables of utility.json and of the file of differences: no figure is written by hand."""
+"""The page with the tables of utility.json and of the file of differences, written by program."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -29,10 +29,14 @@ divided anew with each seed, so `site-1` is another hospital in each."""
 def markdown(
     rows: Sequence[Row], differences: Sequence[Row], delta: float, sizes: Mapping[str, str]
 ) -> str:
-    """The whole page: test AUC if every row has it, else validation AUC.
+    """Return the whole page.
 
     Args:
-        sizes: Set -> how many images its file has.
+        rows: The rows of utility.json. The page shows test AUC if every row has it, otherwise
+            validation AUC.
+        differences: The rows of the file of differences.
+        delta: Delta of each site.
+        sizes: Set -> a sentence on the number of its images.
     """
     tested = all(row["auc"] is not None for row in rows)
     metric = "auc" if tested else "validation_auc"
@@ -52,12 +56,12 @@ def markdown(
 
 
 def _trial(row: Row) -> tuple[Any, ...]:
-    """What was trained once, whatever the number of its rows."""
+    """Return the key of a row's trial, which may have several rows."""
     return row["trial"], row["setting"], row["recipe"], row["epsilon"], row["seed"]
 
 
 def _table(rows: Sequence[Row], metric: str) -> str:
-    """A line a setting and recipe, a column an epsilon."""
+    """Return a table with a line for each setting and recipe, and a column for each epsilon."""
     epsilons = sorted({r["epsilon"] for r in rows if r["epsilon"] is not None}, reverse=True)
     columns = [*epsilons, None]
     names = [s for s in SETTINGS if any(r["setting"] == s for r in rows)]
@@ -77,12 +81,14 @@ def _table(rows: Sequence[Row], metric: str) -> str:
 
 
 def _value(found: Sequence[float]) -> str:
+    """Return mean and standard deviation over seeds, or a dash."""
     if not found:
         return "–"
     return shown(statistics.mean(found), statistics.stdev(found) if len(found) > 1 else None)
 
 
 def _differences(rows: Sequence[Row]) -> str:
+    """Return the table of differences."""
     body = [
         [
             row["dataset"], f"{row['epsilon']:g}", f"{row['ours']} – {row['theirs']}", row["site"],

@@ -1,5 +1,4 @@
-"""Sites made from a MedMNIST file: few of whose images have labels, or behind a scanner of their
-own."""
+"""Sites made from a MedMNIST file: with few labels, or each with another scanner."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,16 +17,21 @@ from simulations.scenario import PrivacySettings, ScenarioSite, describe
 Split = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 SPLITS = ("train", "val", "test")
 LABELS_AT_TARGET = 64
-"""Training images of the unseen site for which somebody writes a label after the federation."""
+"""Number of training images of the unseen site that are labelled after the federation."""
 
 
 def few_labels(
     dataset: str, share: float, seed: int, data_root: Path | None, folder: Path, *, only: bool
 ) -> ScenarioSite:
-    """All training images, a share of them with labels, chosen blindly.
+    """Make a site with all training images, of which a random fraction has labels.
 
     Args:
-        only: Leave out those without.
+        dataset: A MedMNIST set.
+        share: Fraction of the training images with labels.
+        seed: Seed of the choice.
+        data_root: Folder of MedMNIST files.
+        folder: Folder for the site's file.
+        only: Leave out the images without labels.
     """
     splits = _splits(dataset, data_root)
     images, labels = splits["train"]
@@ -45,11 +49,17 @@ def few_labels(
 def behind_scanners(
     dataset: str, seed: int, data_root: Path | None, folder: Path
 ) -> tuple[list[ScenarioSite], ScenarioSite]:
-    """Three sites with a third of the images each, seen through a scanner of their own; at the
-    last, where the shift is largest, nobody has written labels yet.
+    """Make three sites with a third of the images each, every site with another scanner.
 
+    The last site, where the shift is largest, has no labels.
+
+    Args:
+        dataset: A MedMNIST set.
+        seed: Seed of the division and of the scanners' noise.
+        data_root: Folder of MedMNIST files.
+        folder: Folder for the sites' files.
     Returns:
-        The sites, and the last one with the labels of a few images.
+        The sites, and the last one again with labels for a few images.
     """
     splits = _splits(dataset, data_root)
     images, labels = splits["train"]
@@ -74,7 +84,7 @@ def behind_scanners(
 
 
 def _splits(dataset: str, data_root: Path | None) -> dict[str, Split]:
-    """Those that the file has: recipes are chosen without a test split."""
+    """Read the splits of a file. Files for the choice of recipes have no test split."""
     path = medmnist.find(dataset, 28, data_root)
     with np.load(path, allow_pickle=False) as file:
         present = [split for split in SPLITS if f"{split}_labels" in file.files]
@@ -86,6 +96,7 @@ def _splits(dataset: str, data_root: Path | None) -> dict[str, Split]:
 
 
 def _site(name: str, dataset: str, splits: Mapping[str, Split], folder: Path) -> ScenarioSite:
+    """Write the splits to a file, and return a site that reads it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.npz"
     arrays = {f"{s}_images": images for s, (images, _) in splits.items()}
