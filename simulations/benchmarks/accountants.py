@@ -1,10 +1,10 @@
-"""Where the accountants of a plan and of Opacus differ: PLD, PRV and RDP on one grid of schedules.
+"""A comparison of this project's accountant (PLD) with those of Opacus (PRV, RDP).
 
     python -m simulations.benchmarks.accountants [--quick] [--out FILE.json]
 
-Epsilon at delta 1e-5 of Poisson-subsampled Gaussian steps, add/remove. A row holds ours (PLD), the
-upper end of Opacus' PRV with its default error of 0.01 and with a thousandth of epsilon, and
-Opacus' RDP. About 5 minutes.
+Each row holds the epsilon at delta 1e-5 of Poisson-subsampled Gaussian steps under add/remove: by
+our PLD accountant, by the upper end of Opacus' PRV with its default error of 0.01 and with an error
+of a thousandth of epsilon, and by Opacus' RDP. It takes about 5 minutes.
 """
 
 import sys
@@ -22,13 +22,13 @@ RATES = (0.001, 0.01, 0.1, 0.3, 1.0)
 NOISES = (0.6, 1.0, 2.0, 5.0, 15.0)
 STEPS = (1, 30, 300, 3_000)
 SHOWN = (0.05, 20.0)
-"""Epsilons outside of these are nobody's plan."""
-LARGEST_PRODUCT = 1_000
-"""Steps beyond which PRV, asked for a thousandth, takes more memory than a laptop has."""
+"""Range of epsilon that occurs in plans; rows outside of it are left out."""
+MAX_PRV_STEPS = 1_000
+"""Steps beyond which PRV, with the smaller error, needs more memory than a laptop has."""
 
 
 def compare(steps: Steps) -> dict[str, Any] | None:
-    """One row, or None if nobody would plan this."""
+    """Return the row of some steps, or None if their epsilon is outside of the range."""
     ours = epsilon([steps], DELTA)
     if not SHOWN[0] <= ours <= SHOWN[1]:
         return None
@@ -38,7 +38,7 @@ def compare(steps: Steps) -> dict[str, Any] | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # RDP: the best order is the largest or smallest tried
         fine = None
-        if steps.steps <= LARGEST_PRODUCT:
+        if steps.steps <= MAX_PRV_STEPS:
             fine = float(prv.get_epsilon(DELTA, eps_error=ours / 1_000))
         return {
             "sample_rate": steps.sample_rate,
@@ -53,8 +53,8 @@ def compare(steps: Steps) -> dict[str, Any] | None:
 
 
 def main() -> None:
-    """Compare everywhere, and name the largest differences."""
-    options = record.parser("Where PLD, PRV and RDP differ.").parse_args()
+    """Compare on the whole grid, and print the largest differences."""
+    options = record.parser("compare the accountants PLD, PRV and RDP").parse_args()
     grid = list(product(RATES, NOISES, STEPS))
     rows = []
     for i, (rate, noise, steps) in enumerate(grid[::7] if options.quick else grid, start=1):

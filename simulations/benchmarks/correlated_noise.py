@@ -1,15 +1,17 @@
-"""Would noise that is correlated over steps help at the sizes that hospitals have?
+"""A comparison of noise that is correlated over steps with independent noise, at hospital sizes.
 
     python -m simulations.benchmarks.correlated_noise [--quick] [--out FILE.json]
 
-BandMF (Choquette-Choo et al. 2023, "(Amplified) banded matrix factorization", arXiv:2306.08153):
-records in b fixed groups, one group a step in turn, a Poisson sample of rate q' = b B / n in it,
-and noise whose b bands cancel over steps; accounted as ceil(T / b) subsampled Gaussians of the
-bands' column norm. Bands are those of the square root of the prefix sum (Kalinin and Lampert 2024,
-arXiv:2405.13763), to unit norm. A row says how much noise the iterates of SGD with momentum carry,
-root mean square over steps, beside independent noise on the same batches at the same epsilon; and
-how much they carry with independent noise and a batch four times as large, per image. Below 1 is
-less noise. About a minute.
+The mechanism is BandMF (Choquette-Choo et al. 2023, "(Amplified) banded matrix factorization",
+arXiv:2306.08153). Records are in b fixed groups; each step draws a Poisson sample of rate q' = b B
+/ n from one group in turn, and adds noise whose b bands cancel over steps. It is accounted as
+ceil(T / b) subsampled Gaussians with the bands' column norm. Bands are those of the square root of
+the prefix sum (Kalinin and Lampert 2024, arXiv:2405.13763), scaled to unit norm.
+
+A row holds the noise in the iterates of SGD with momentum, as root mean square over steps, relative
+to independent noise on the same batches at the same epsilon; and the same, per image, for
+independent noise and a batch four times as large. Values below 1 mean less noise. It takes about a
+minute.
 """
 
 import math
@@ -33,7 +35,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 def bands(count: int) -> Matrix:
-    """(b,) entries of a column of C, whose L2 norm is 1: its sensitivity."""
+    """Return the (b,) entries of a column of C, whose L2 norm, the sensitivity, is 1."""
     root = [1.0]
     for j in range(1, count):
         root.append(root[-1] * (2 * j - 1) / (2 * j))
@@ -41,14 +43,20 @@ def bands(count: int) -> Matrix:
 
 
 def iterates(steps: int, momentum: float) -> Matrix:
-    """(T, T): what each step's gradient has moved by each step, at learning rate 1."""
+    """Return (T, T): the effect of each step's gradient on each iterate, at learning rate 1."""
     moved = (1 - momentum ** np.arange(1, steps + 1)) / (1 - momentum)
     lag = np.subtract.outer(np.arange(steps), np.arange(steps))
     return np.where(lag >= 0, moved[np.maximum(lag, 0)], 0.0)
 
 
 def noise_of_iterates(count: int, steps: int, momentum: float) -> float:
-    """Root mean square over steps of the noise that b bands leave in an iterate, for unit noise."""
+    """Return the root mean square over steps of the noise in an iterate, for unit noise.
+
+    Args:
+        count: Number of bands b; 1 is independent noise.
+        steps: Number of steps T.
+        momentum: Momentum of SGD, in [0, 1).
+    """
     column = bands(count)
     mixing = sum(np.diag(np.full(steps - j, value), -j) for j, value in enumerate(column))
     left = np.linalg.solve(np.asarray(mixing).T, iterates(steps, momentum).T).T
@@ -56,7 +64,7 @@ def noise_of_iterates(count: int, steps: int, momentum: float) -> float:
 
 
 def compare(records: int, epsilon: float, count: int) -> dict[str, Any] | None:
-    """One row, or None where a group is smaller than the batch."""
+    """Return the row of a size, epsilon and number of bands, or None if a group is too small."""
     rate = count * BATCH / records
     if rate > 1:
         return None
@@ -77,11 +85,12 @@ def compare(records: int, epsilon: float, count: int) -> dict[str, Any] | None:
 
 
 def _noise(rate: float, steps: int, epsilon: float) -> float:
+    """Return the noise multiplier of subsampled Gaussian steps at an epsilon."""
     return solve_noise_multiplier([(rate, steps)], epsilon, DELTA)
 
 
 def rows(quick: bool) -> Iterator[dict[str, Any]]:
-    """Every size, epsilon and number of bands that is possible."""
+    """Yield the row of every possible size, epsilon and number of bands."""
     for records, epsilon, count in product(RECORDS, EPSILONS, BANDS[: 2 if quick else None]):
         if (row := compare(records, epsilon, count)) is not None:
             print(row, file=sys.stderr, flush=True)
@@ -89,7 +98,7 @@ def rows(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    """Compare everywhere."""
+    """Compare on the whole grid."""
     options = record.parser(__doc__.splitlines()[0]).parse_args()
     record.write(options.out, "correlated noise", list(rows(options.quick)))
 

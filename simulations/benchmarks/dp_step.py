@@ -1,13 +1,15 @@
-"""What the DP step costs: against a plain step, and against the modes of Opacus.
+"""The cost of a DP step, relative to a plain step and to the modes of Opacus.
 
     python -m simulations.benchmarks.dp_step [--quick] [--out FILE.json]
 
-One optimizer step on a batch of noise, one thread, `tiny` and `small`, noise included in all DP
-methods. Methods take turns in one process, under the allocator options that the launcher sets; a
-ratio is the median over the turns of CPU time over the plain step of the same turn. Memory is the
-growth of the peak in a process of its own, with the allocator's defaults.
-Target: book-keeping at most 1.30 times the plain step's time (median of the cases) and 1.3 times
-its memory; in micro-batches at most half of the plain step's memory at batch 256.
+Measured is one optimizer step on a batch of random pixels, with one thread, for `tiny` and `small`;
+all DP methods add their noise. Methods take turns in one process, under the allocator options that
+the launcher sets. A time ratio is the median over the turns of the processor time divided by that
+of the plain step of the same turn. Memory is the growth of the peak in a fresh process, with the
+allocator's defaults.
+
+Target: book-keeping takes at most 1.30 times the time of the plain step (median of the cases) and
+1.3 times its memory; in micro-batches, at most half of the plain step's memory at batch 256.
 """
 
 import os
@@ -29,7 +31,7 @@ from torch import Tensor, nn
 
 from client.privacy import discrete
 from client.privacy.engine import ClipGroup, DpEngine
-from client.privacy.noise import SecureNoise
+from client.privacy.noise import NoiseSource, SecureNoise
 from client.privacy.plan import PhasePlan
 from medformer.common.processes import KEEP_MEMORY
 from medformer.config import Domain, ModelConfig, Task
@@ -48,16 +50,28 @@ KINDS = {
 OBJECTIVES = ("supervised", "inpainting")
 BOUND, SIGMA, LEARNING_RATE = 1.0, 1.0, 1e-6
 MICRO = 32
-"""Rows at once of the method that saves memory."""
+"""Number of rows at once in the method that saves memory."""
 TURNS = 9
+"""Number of timed steps of each method."""
 
 Step = Callable[[], None]
 
 
 class Case:
-    """A model, a batch of noise, and what is asked of them."""
+    """A model, a batch of random pixels, and an objective."""
 
-    def __init__(self, preset: str, objective: str, kind: str, batch: int) -> None:
+    def __init__(
+        self,
+        preset: str,
+        objective: str,
+        kind: str,
+        batch: int,
+        *,
+        sigma: float = SIGMA,
+        learning_rate: float = LEARNING_RATE,
+        noise: type[NoiseSource] = SecureNoise,
+    ) -> None:
+        self.sigma, self.learning_rate, self.noise = sigma, learning_rate, noise
         self.name = f"{preset} {objective} {kind}"
         self.size = batch
         self.domain = Domain(name="d", modality="m", anatomy="a", **KINDS[kind])  # type: ignore[arg-type]
@@ -66,7 +80,7 @@ class Case:
         self.model = Medformer(config, [TASK], site=True)
         for parameter in self.model.parameters():
             if not parameter.any():
-                nn.init.normal_(parameter, std=0.02)  # heads at zero would send no gradient back
+                nn.init.normal_(parameter, std=0.02)  # heads at zero would pass no gradient on
         self.mix = {objective: 1.0}
         self.names = trained_parameters(self.model, self.domain, [TASK.name], self.mix)
         named = dict(self.model.named_parameters())
@@ -79,16 +93,16 @@ class Case:
         self.generator = torch.Generator().manual_seed(0)
 
     def losses(self, rows: slice = slice(None)) -> Tensor:
-        """(B,)."""
+        """Return the (B,) losses of some rows."""
         return mix_losses(self.model, self.batch[rows], self.mix, self.generator)
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """The same for all methods."""
-        return torch.optim.SGD(self.trained, lr=LEARNING_RATE, momentum=0.9)
+        """Build the optimizer, which is the same for all methods."""
+        return torch.optim.SGD(self.trained, lr=self.learning_rate, momentum=0.9)
 
 
 def plain(case: Case) -> Step:
-    """Mean loss, gradient, step."""
+    """Return an ordinary step on the mean loss."""
     optimizer = case.optimizer()
 
     def step() -> None:
@@ -100,12 +114,18 @@ def plain(case: Case) -> Step:
 
 
 def book_keeping(case: Case, *, physical_batch: int | None = None, compiled: bool = False) -> Step:
-    """Ours, the whole batch at once or in micro-batches; noise drawn in numpy or compiled."""
+    """Return a step of this project's engine.
+
+    Args:
+        case: Model and batch.
+        physical_batch: Rows at once; the whole batch if omitted.
+        compiled: Draw the noise in compiled code instead of numpy.
+    """
     accept = discrete.accept if compiled else None
-    plan = PhasePlan("p", 1, 1, 1, 0.1, SIGMA, BOUND, float(case.size))
+    plan = PhasePlan("p", 1, 1, 1, 0.1, case.sigma, BOUND, float(case.size))
     groups = [ClipGroup(tuple(case.names), BOUND)]
     rows = physical_batch or case.size
-    engine = DpEngine(case.model, plan, groups, case.optimizer(), SecureNoise(), rows)
+    engine = DpEngine(case.model, plan, groups, case.optimizer(), case.noise(), rows)
     valid = torch.ones(case.size, dtype=torch.bool)
 
     def step() -> None:
@@ -117,8 +137,9 @@ def book_keeping(case: Case, *, physical_batch: int | None = None, compiled: boo
 
 
 def _settings(case: Case) -> dict[str, Any]:
+    """Return the arguments of Opacus' optimizers."""
     return {
-        "noise_multiplier": SIGMA,
+        "noise_multiplier": case.sigma,
         "max_grad_norm": BOUND,
         "expected_batch_size": case.size,
         "loss_reduction": "sum",
@@ -126,7 +147,7 @@ def _settings(case: Case) -> dict[str, Any]:
 
 
 def opacus_hooks(case: Case, *, functorch: bool = False) -> Step:
-    """Per-sample gradients, kept."""
+    """Return a step of Opacus that keeps the gradient of each example."""
     _teach_opacus(case.model)
     GradSampleModule(case.model, loss_reduction="sum", force_functorch=functorch)
     optimizer = DPOptimizer(case.optimizer(), **_settings(case))
@@ -140,7 +161,7 @@ def opacus_hooks(case: Case, *, functorch: bool = False) -> Step:
 
 
 def opacus_ghost(case: Case) -> Step:
-    """Norms first, then a second backward pass."""
+    """Return a step of Opacus that computes norms first, and clips in a second backward pass."""
     _teach_opacus(case.model)
     module = GradSampleModuleFastGradientClipping(
         case.model, loss_reduction="sum", max_grad_norm=BOUND, use_ghost_clipping=True
@@ -156,7 +177,7 @@ def opacus_ghost(case: Case) -> Step:
 
 
 def _teach_opacus(model: nn.Module) -> None:
-    """Its hooks know no `Latents`, and never fire where no gradient goes back to the input."""
+    """Register `Latents` with Opacus, and detach its input, so that its backward hooks fire."""
 
     def sampler(layer: Latents, _: list[Tensor], grads: Tensor) -> dict[nn.Parameter, Tensor]:
         return {layer.tokens: grads}
@@ -180,7 +201,7 @@ METHODS: dict[str, Callable[[Case], Step]] = {
 
 
 def cases(quick: bool) -> Iterator[tuple[str, str, str, int]]:
-    """Preset, objective, images, batch."""
+    """Yield (preset, objective, kind of image, batch size)."""
     for preset in ("tiny",) if quick else ("tiny", "small"):
         for objective in OBJECTIVES:
             for kind in list(KINDS)[: 1 if quick else None]:
@@ -188,8 +209,20 @@ def cases(quick: bool) -> Iterator[tuple[str, str, str, int]]:
                     yield preset, objective, kind, batch
 
 
-def measure(case: tuple[str, str, str, int], turns: int) -> list[dict[str, Any]]:
-    """A row a method that works on this case; the others say why not."""
+def measure(
+    case: tuple[str, str, str, int],
+    turns: int,
+    peak_of: Callable[[Callable[[], Step]], float] = peak,
+) -> list[dict[str, Any]]:
+    """Measure all methods on a case.
+
+    Args:
+        case: (preset, objective, kind of image, batch size).
+        turns: Number of timed steps of each method.
+        peak_of: Measures the memory of a step that its argument builds, in MiB.
+    Returns:
+        A row for each method: time and memory, or the error of a method that does not work here.
+    """
     rows: list[dict[str, Any]] = []
     steps: dict[str, Step] = {}
     for name, method in METHODS.items():
@@ -208,10 +241,10 @@ def measure(case: tuple[str, str, str, int], turns: int) -> list[dict[str, Any]]
             times[name].append(time.process_time() - began)
     for name in KEEP_MEMORY:
         os.environ.pop(name, None)  # for the processes of `peak`
-    base = peak(partial(_fresh, "plain", case))
+    base = peak_of(partial(_fresh, "plain", case))
     for name in steps:
         pairs = zip(times[name], times["plain"], strict=True)
-        memory = peak(partial(_fresh, name, case))
+        memory = peak_of(partial(_fresh, name, case))
         rows.append(
             {
                 "method": name,
@@ -225,7 +258,7 @@ def measure(case: tuple[str, str, str, int], turns: int) -> list[dict[str, Any]]
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
-    """Time over the plain step's, with memory in brackets, a line a case and batch."""
+    """Return a Markdown table: time relative to the plain step, with memory in brackets."""
     methods = [name for name in METHODS if name != "plain"]
     lines = [f"| case | batch | {' | '.join(methods)} |", "|---" * (len(methods) + 2) + "|"]
     by_case: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
@@ -243,6 +276,7 @@ def as_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _fresh(method: str, case: tuple[str, str, str, int]) -> Step:
+    """Build a step in a fresh process."""
     return METHODS[method](Case(*case))
 
 

@@ -1,4 +1,4 @@
-"""What every benchmark writes: name, commit, machine, rows."""
+"""The file that every benchmark writes: name, commit, machine, rows."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ from server.run.checkpoints import write_atomically
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The options that all benchmarks share."""
+    """Make a command line with the options that all benchmarks share."""
     options = argparse.ArgumentParser(description=description)
     options.add_argument("--quick", action="store_true", help="a smaller run, under 60 seconds")
     options.add_argument("--out", type=Path, help="write the result to this JSON file")
@@ -24,7 +24,15 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def write(path: Path | None, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Print the record, and write it if a path is given."""
+    """Print a benchmark's record, and write it if a path is given.
+
+    Args:
+        path: The JSON file, or None.
+        name: Name of the benchmark.
+        rows: Its results.
+    Returns:
+        The record: name, commit, machine and rows.
+    """
     record = {"name": name, "commit": commit(), "machine": _machine(), "rows": rows}
     if path is not None:
         _write(path, record)
@@ -38,13 +46,13 @@ def save(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
 
 
 def parts(page: str) -> dict[str, str]:
-    """The parts of a Markdown page that several benchmarks write, by name."""
+    """Split a Markdown page that several benchmarks write into its parts, by name."""
     pieces = re.split(r"^<!-- (\w+) -->\n", page, flags=re.MULTILINE)
     return dict(zip(pieces[1::2], pieces[2::2], strict=True))
 
 
 def write_part(path: Path, name: str, text: str) -> None:
-    """Put a benchmark's part of a page in the place of its older one; the others stay."""
+    """Replace a benchmark's part of a page, and keep the other parts."""
     known = parts(path.read_text()) if path.exists() else {}
     known[name] = text.rstrip("\n") + "\n"
     page = "\n".join(f"<!-- {key} -->\n{known[key].rstrip()}\n" for key in sorted(known))
@@ -64,7 +72,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def commit() -> str:
-    """Of the running sources, with `-dirty` where they were changed since."""
+    """Return the commit of the running sources, with `-dirty` if they were changed since."""
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         capture_output=True,

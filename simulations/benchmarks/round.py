@@ -1,13 +1,14 @@
-"""What Flower costs: the same federation as a plain loop and through Flower, alternating.
+"""The cost of Flower: one federation as a plain loop and through Flower, in turns.
 
     python -m simulations.benchmarks.round [--quick] [--data-root DIR] [--out FILE.json]
 
-Four IID sites of PneumoniaMNIST (phantoms without --data-root or with --quick), five rounds of one
-local epoch (expected batch 64, noise and clipping on), the tiny preset, no pre-training and no
-baselines. The loop asks the same guards in one process, so all do the same privacy work, ledger
-included. Through Flower with one actor a core (the default) and with a single actor, which needs
-less memory.
-Target: wall at most 1.3 x the loop plus 8 s, peak memory at most 2 GiB (PSS).
+There are four IID sites of PneumoniaMNIST (phantoms without --data-root or with --quick), five
+rounds of one local epoch (expected batch 64, with noise and clipping), the tiny preset, no
+pre-training and no baselines. The loop asks the same guards in one process, so that all ways do the
+same privacy work, ledger included. Flower runs with one actor for each core, which is the default,
+and with a single actor, which needs less memory.
+
+Target: at most 1.3 times the duration of the loop plus 8 s, and at most 2 GiB of memory (PSS).
 """
 
 import contextlib
@@ -28,11 +29,11 @@ from simulations.scenario_file import load_scenario
 
 SITES, RECORDS, BATCH = 4, 1177, 64
 EVERY = 2.0
-"""Seconds between samples of the memory: one costs 10 ms a process, and Flower has fifteen."""
+"""Seconds between samples of the memory. A sample takes 10 ms for each of Flower's 15 processes."""
 
 
 def scenario(data_root: Path | None, *, quick: bool) -> Scenario:
-    """The federation of the benchmark."""
+    """Return the scenario of the benchmark."""
     steps = 2 if quick else round(5 * RECORDS / BATCH) // 5
     members: dict[str, Any] = {
         "split": {"dataset": "pneumoniamnist", "sites": SITES, "method": "iid"}
@@ -68,7 +69,7 @@ def scenario(data_root: Path | None, *, quick: bool) -> Scenario:
 
 
 def as_a_loop(settings: Scenario, folder: Path, data_root: Path | None) -> None:
-    """The same guards and the same averaging in one process with two threads."""
+    """Run the scenario in this process with two threads: the same guards, the same averaging."""
     import torch
 
     from client.simulated import simulated_guard
@@ -93,7 +94,7 @@ def as_a_loop(settings: Scenario, folder: Path, data_root: Path | None) -> None:
 
 
 def command(way: str, file: Path, folder: Path, data_root: Path | None) -> list[str]:
-    """`fedmedformer simulate`, or this module's loop, as a process of its own."""
+    """Return the command line that runs the scenario in one of the ways."""
     root = ["--data-root", str(data_root)] if data_root else []
     if way != "loop":
         words = ["simulations.cli", "simulate", str(file), "--out", str(folder), "--no-baselines"]
@@ -104,7 +105,7 @@ def command(way: str, file: Path, folder: Path, data_root: Path | None) -> list[
 
 
 def measure(way: str, settings: Scenario, data_root: Path | None) -> dict[str, Any]:
-    """Wall time and peak memory of one way, in a fresh process, imports included."""
+    """Measure duration and peak memory of one way, in a fresh process, imports included."""
     with tempfile.TemporaryDirectory() as folder:
         out, file = Path(folder) / "run", Path(folder) / "round.yaml"
         file.write_text(settings.model_dump_json())  # JSON is YAML
@@ -131,12 +132,13 @@ def measure(way: str, settings: Scenario, data_root: Path | None) -> dict[str, A
 
 
 def _mean_auc(results: list[dict[str, Any]]) -> float:
+    """Return the mean test AUC over sites."""
     values = [r["value"] for r in results if r["metric"] == "auc" and r["split"] == "test"]
     return round(sum(values) / len(values), 4)
 
 
 class _Peak:
-    """Samples the summed PSS of a process and everything below it, every `EVERY` seconds."""
+    """Samples the summed PSS of a process and its descendants every `EVERY` seconds."""
 
     def __init__(self, pid: int) -> None:
         self.pss, self.processes = 0, 0
@@ -162,7 +164,10 @@ class _Peak:
 
 
 def _pss(pid: int) -> int:
-    """Proportional set size, bytes; the kernel's sum costs far less than psutil's list of maps."""
+    """Return a process's proportional set size in bytes.
+
+    The kernel's sum costs far less time than psutil's list of maps.
+    """
     with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as file:
         for line in file:
             if line.startswith("Pss:"):
@@ -171,7 +176,7 @@ def _pss(pid: int) -> int:
 
 
 def main() -> None:
-    """Run the ways in turn and print each turn's ratios."""
+    """Run the ways in turns, and print the ratios of each turn."""
     options = record.parser("the cost of Flower around the same DP training")
     options.add_argument("--data-root", type=Path, help="folder with pneumoniamnist.npz")
     options.add_argument("--loop", nargs=2, type=Path, metavar=("SCENARIO", "OUT"),

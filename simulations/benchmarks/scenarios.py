@@ -1,9 +1,9 @@
-"""Results of a scenario over several seeds, every baseline beside it.
+"""Results of a scenario and its baselines over several seeds.
 
     python -m simulations.benchmarks.scenarios pneumonia --seeds 0 1 2 --data-root DATA \\
         --runs runs --out docs/results/pneumonia.json [--set KEY=VALUE] [--quick]
 
-Runs that are complete in `--runs` are read, not repeated; interrupted ones are resumed.
+Complete runs in `--runs` are read and not repeated; interrupted ones are resumed.
 """
 
 import json
@@ -23,7 +23,7 @@ QUICK = [
 
 
 def run(scenario: str, seed: int, folder: Path, data_root: Path | None, settings: list[str]) -> Any:
-    """The report of one seed."""
+    """Run a scenario with one seed, or resume it, and return its report."""
     if not (folder / "baselines.json").exists():
         command = ["simulate", scenario, "--seed", str(seed), "--out", str(folder)]
         command += ["--data-root", str(data_root)] if data_root else []
@@ -35,7 +35,13 @@ def run(scenario: str, seed: int, folder: Path, data_root: Path | None, settings
 
 
 def rows_of(reports: dict[int, Any]) -> list[dict[str, Any]]:
-    """A row a model, site, task and metric of the test split, and the mean over sites."""
+    """Average over seeds: a row for each model, site, task and metric of the test split.
+
+    Args:
+        reports: Seed -> report.
+    Returns:
+        The rows, and further ones with the mean over sites.
+    """
     values: dict[tuple[str, str, str, str], dict[int, float]] = defaultdict(dict)
     for seed, report in reports.items():
         for row in report["results"]:

@@ -1,1 +1,1 @@
-"""How good is the model itself, without privacy? The tables of docs/results.md."""
+"""The benchmark of the model itself, without privacy; it writes the tables of the results page."""

@@ -20,16 +20,18 @@ TABLES = {
     "joint": joint.jobs,
     "speed": speed.jobs,
 }
-"""Name -> jobs(sets, seed, quick)."""
+"""Name of a table -> the function that lists its jobs, called with (sets, seed, quick)."""
 
 
 def main() -> None:
-    """Measure what the result file lacks."""
+    """Measure the jobs that the result file lacks, and write the tables."""
     options = record.parser("the model itself, without privacy; goes on where it was interrupted")
     options.add_argument("--data-root", type=Path, help="folder of MedMNIST files")
     options.add_argument("--tables", nargs="*", choices=TABLES, default=list(TABLES))
     options.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    options.add_argument("--models", nargs="+", help="these rows only, as the column `model` says")
+    options.add_argument(
+        "--models", nargs="+", help="only rows with these values in the column `model`"
+    )
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--markdown", type=Path, help="write the tables to this file, from --out")
@@ -41,6 +43,7 @@ def main() -> None:
     results = Results(arguments.out, record.commit())
 
     def jobs() -> Iterator[Job]:
+        """Yield the jobs that the command line asks for, seed by seed."""
         for seed in arguments.seeds[:1] if arguments.quick else arguments.seeds:
             for table in arguments.tables:
                 for job in TABLES[table](sets, seed, arguments.quick):

@@ -1,10 +1,10 @@
-"""Table 3: a scanner that nobody has labels from (leave one site out).
+"""Table 3: a scanner without labelled images (leave one site out).
 
-Three sites hold the same set, each seen through a scanner of its own. Two have labels; the third
-is where the model will be used. With `domain_adversarial` and `alignment` its images, without
-labels, take part in the training, as they would in a federation that it joins; otherwise no image
-of it is seen before the test. The public reference of `alignment` is the validation split, seen
-through no scanner.
+Three sites hold parts of one set, each seen through another scanner. Two sites have labels; at the
+third the model is used. With `domain_adversarial` and `alignment`, the third site's images take
+part in the training without labels, as they would in a federation that it joins. Otherwise the
+model sees none of them before the test. The public reference of `alignment` is the validation
+split, seen through no scanner.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ SCANNERS = (
     Scanner(gain=0.7, gamma=1.8, noise=0.05, blur=1.0, bias_field=0.5, tint=(1.0, 0.8, 0.7)),
 )
 SETS = ("bloodmnist", "organamnist", "pneumoniamnist")
-"""Large enough to be divided in three."""
+"""Sets that are large enough to be divided among three sites."""
 METHODS: Mapping[str, Mapping[str, float]] = {
     "none": {"supervised": 1.0},
     "domain_adversarial": {"supervised": 1.0, "domain_adversarial": 0.1},
@@ -42,13 +42,20 @@ METHODS: Mapping[str, Mapping[str, float]] = {
     "rescanned + domain_adversarial": {"rescanned": 1.0, "domain_adversarial": 0.1},
     "rescanned + alignment": {"rescanned": 1.0, "alignment": 0.003},
 }
-"""Name -> weights of the objectives. Those that need labels are trained at labelled sites only, the
-others grow along `ramp` and are trained at all. Weights chosen on validation AUC."""
+"""Name -> weights of the objectives. Objectives with labels are trained at labelled sites only, the
+others at all sites, with weights that grow along `ramp`. Weights were chosen on validation AUC."""
 LABELLED = {"supervised", "rescanned"}
+"""Objectives that need labels."""
 
 
 def seen_through(part: Part, scanner: Scanner, seed: int) -> Part:
-    """The same images, taken by another scanner."""
+    """Return the images as another scanner would take them.
+
+    Args:
+        part: Images and labels.
+        scanner: The scanner's gain, gamma, blur and noise.
+        seed: Seed of the noise.
+    """
     grey = part.images.shape[1] == 1
     scenes = part.images.numpy() / 255.0
     scenes = scenes[:, 0] if grey else np.moveaxis(scenes, 1, -1)
@@ -58,7 +65,7 @@ def seen_through(part: Part, scanner: Scanner, seed: int) -> Part:
 
 
 def sites_of(data: DataSet, seed: int) -> list[tuple[Domain, Part]]:
-    """Thirds of the training images, each through a scanner and with a domain of its own."""
+    """Divide the training images in thirds, each with its own scanner and domain."""
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
     return [
         (
@@ -70,7 +77,15 @@ def sites_of(data: DataSet, seed: int) -> list[tuple[Domain, Part]]:
 
 
 def adapted(data: DataSet, method: str, target: int, seed: int, steps: int) -> float:
-    """Test AUC at the target site."""
+    """Train on three sites, and return the test AUC at the target site.
+
+    Args:
+        data: The set that the sites share.
+        method: A name of `METHODS`.
+        target: Number of the site without labels.
+        seed: Seed of division, weights and batches.
+        steps: Number of steps.
+    """
     sites = sites_of(data, seed)
     config = ModelConfig.for_domains([domain for domain, _ in sites], PRESET)
     model = seeded(config, [data.task], site=False, seed=seed)
@@ -106,14 +121,14 @@ def adapted(data: DataSet, method: str, target: int, seed: int, steps: int) -> f
 
 @torch.no_grad()
 def _set_reference(model: Medformer, data: DataSet) -> None:
-    """Moments of the mean tokens of public images, as the encoder sees them now."""
+    """Fit the reference of `alignment` to public images, with the encoder as it is now."""
     images = standardise(data.parts["val"].images[:256])
     features = model.tokens(images, data.domain).mean(1)
     model.pretext.reference.fit(features)
 
 
 def jobs(sets: Sequence[DataSet], seed: int, quick: bool) -> Iterator[Job]:
-    """Every set, method and site left out; one row a set and method, its mean over the sites."""
+    """List a job for each set and method; it averages over the site that is left out."""
     steps = 10 if quick else 500
 
     def measure(data: DataSet, method: str) -> Values:

@@ -1,4 +1,4 @@
-"""Plain training and scoring of a network on one set, the same for every network."""
+"""Training without privacy and scoring of a network on one set, the same for all networks."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -15,11 +15,12 @@ from medformer.tasks import label_losses, log_odds
 from simulations.benchmarks.model.sets import MIRRORS, TURNS, DataSet, Part
 
 CHUNK = 256
+"""Number of images that are scored at once."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how fast; AdamW with one cycle of the learning rate."""
+    """Settings of AdamW with one cycle of the learning rate."""
 
     steps: int
     learning_rate: float = 2e-3
@@ -28,7 +29,15 @@ class Recipe:
 
 
 def augmented(part: Part, name: str, generator: torch.Generator) -> Tensor:
-    """Images shifted, and mirrored and turned where labels allow it, then standardised."""
+    """Shift images, mirror and turn them where the labels allow it, and standardise them.
+
+    Args:
+        part: Images and labels.
+        name: The MedMNIST set.
+        generator: Draws the augmentation.
+    Returns:
+        (N, C, *spatial) float32.
+    """
     images = shift_and_flip(part.images, generator, flip=name in MIRRORS)
     if name in TURNS:
         turned = torch.randint(8, (len(images),), generator=generator)
@@ -39,7 +48,15 @@ def augmented(part: Part, name: str, generator: torch.Generator) -> Tensor:
 def descend(
     parameters: Iterable[nn.Parameter], recipe: Recipe, loss: Callable[[int], Tensor]
 ) -> float:
-    """Minimise `loss(step)`; returns the seconds that it took."""
+    """Minimise a loss.
+
+    Args:
+        parameters: The weights; those without gradient are left out.
+        recipe: Number of steps and learning rate.
+        loss: Step -> loss of a batch.
+    Returns:
+        Duration in seconds.
+    """
     weights = [p for p in parameters if p.requires_grad]
     optimizer = torch.optim.AdamW(
         weights, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -58,7 +75,17 @@ def descend(
 
 
 def fit(network: nn.Module, data: DataSet, part: Part, recipe: Recipe, seed: int) -> float:
-    """Train on `part` of a set; returns the seconds that it took."""
+    """Train a network on a part of a set.
+
+    Args:
+        network: Trained in place.
+        data: The set; its task and name decide loss and augmentation.
+        part: The training images.
+        recipe: Number of steps, learning rate and batch size.
+        seed: Seed of batches and augmentation.
+    Returns:
+        Duration in seconds.
+    """
     generator = torch.Generator().manual_seed(seed)
     network.train()
 
@@ -72,7 +99,7 @@ def fit(network: nn.Module, data: DataSet, part: Part, recipe: Recipe, seed: int
 
 
 def score(network: nn.Module, task: Task, part: Part) -> float:
-    """AUC as MedMNIST defines it."""
+    """Return a network's AUC on a part, as `client.evaluation.auc` defines it."""
     network.eval()
     with torch.no_grad():
         logits = torch.cat([network(standardise(x)) for x in part.images.split(CHUNK)])

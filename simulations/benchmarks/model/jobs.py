@@ -1,4 +1,4 @@
-"""One measurement at a time, kept in the result file, so that an interrupted benchmark goes on."""
+"""Measurements that are kept in a result file one by one, so that a benchmark can be resumed."""
 
 import json
 import statistics
@@ -16,13 +16,13 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True, order=True)
 class Key:
-    """What is measured; one row of the result file a metric."""
+    """The name of a measurement; each metric of it has a row in the result file."""
 
     table: str
     dataset: str
     model: str
     labels: str = "100 %"
-    """Share of the training labels."""
+    """Fraction of the training labels that is used."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Results:
     """Rows of the result file: dataset, model, labels, metric, mean, spread, and each seed's value.
 
     Args:
-        path: JSON file; what it holds already is not measured again. None keeps nothing.
-        commit: Of the running sources; noted at each seed.
+        path: The JSON file; its seeds are not measured again. None keeps rows in memory only.
+        commit: Commit of the running sources, kept with each seed.
     """
 
     def __init__(self, path: Path | None, commit: str) -> None:
@@ -55,7 +55,7 @@ class Results:
                 self._rows[key, row["metric"]] = row
 
     def has(self, job: Job) -> bool:
-        """Whether this seed was measured."""
+        """Tell whether this seed was measured."""
         return any(
             str(job.seed) in row["by_seed"]
             for (key, _), row in self._rows.items()
@@ -82,7 +82,7 @@ class Results:
 
     @contextmanager
     def _shared(self) -> Iterator[None]:
-        """Alone with the file, and up to date with it."""
+        """Lock the file, and read the rows that other processes added."""
         if self._path is None:
             yield
             return
@@ -91,12 +91,18 @@ class Results:
             yield
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows, sorted."""
+        """Return all rows, sorted."""
         return [self._rows[k] for k in sorted(self._rows)]
 
 
 def run_all(jobs: Iterable[Job], results: Results, say: Callable[[str], None]) -> None:
-    """Measure what is missing, one job after the other."""
+    """Measure the jobs that the results lack, one after the other.
+
+    Args:
+        jobs: The wanted measurements.
+        results: Extended by each measured seed.
+        say: Called with a line of text after each job.
+    """
     missing = [job for job in jobs if not results.has(job)]
     for number, job in enumerate(missing, start=1):
         values = job.run()

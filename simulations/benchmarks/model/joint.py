@@ -1,7 +1,7 @@
-"""Table 4: one model over all sets at once, to be held against one model each (table 1).
+"""Table 4: one model for all sets at once, compared with a model for each set (table 1).
 
 Each set gets as many batches as it has alone, so that the joint model costs as much as all the
-others together.
+other models together.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,14 @@ PRESETS = ("tiny",)
 
 
 def train_all(sets: Sequence[DataSet], preset: str, seed: int, quick: bool) -> Medformer:
-    """One model with a head a set; batches of the sets in random order."""
+    """Train one model with a head for each set, on batches of the sets in random order.
+
+    Args:
+        sets: The data sets.
+        preset: Size of the model.
+        seed: Seed of weights, order and batches.
+        quick: Train a few steps only.
+    """
     model = seeded(vocabulary(sets, preset), [s.task for s in sets], site=False, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     recipes = [supervised.recipe(f"medformer-{preset}", s, quick) for s in sets]
@@ -47,7 +54,7 @@ def train_all(sets: Sequence[DataSet], preset: str, seed: int, quick: bool) -> M
 
 
 def jobs(sets: Sequence[DataSet], seed: int, quick: bool) -> Iterator[Job]:
-    """Test AUC of every set in the joint model."""
+    """List a job for each set; all of them share one trained model."""
 
     @lru_cache(maxsize=1)
     def together(preset: str) -> Medformer:

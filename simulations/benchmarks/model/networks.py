@@ -1,4 +1,7 @@
-"""What Medformer is held against: a small CNN and a ResNet-18, for images and volumes."""
+"""The networks of the benchmark: Medformer, a small CNN and a ResNet-18, in 2D and 3D.
+
+B images, C channels, T outputs of a task.
+"""
 
 import math
 
@@ -14,7 +17,13 @@ Layer = type[nn.Module]
 
 
 def small_cnn(channels: int, rank: int, outputs: int) -> nn.Module:
-    """Three convolutions with GroupNorm, 16-32-64 channels (23 thousand weights in 2D)."""
+    """Build three convolutions with GroupNorm and 16-32-64 channels (23,000 weights in 2D).
+
+    Args:
+        channels: Channels of an image.
+        rank: 2 for images, 3 for volumes.
+        outputs: Number of logits.
+    """
     conv: Layer = nn.Conv2d if rank == 2 else nn.Conv3d
     pool: Layer = nn.MaxPool2d if rank == 2 else nn.MaxPool3d
     layers: list[nn.Module] = []
@@ -27,8 +36,17 @@ def small_cnn(channels: int, rank: int, outputs: int) -> nn.Module:
 
 
 def resnet(channels: int, rank: int, outputs: int) -> nn.Module:
-    """torchvision's ResNet-18 with a 3x3 stride-2 first convolution and no max pooling, as small
-    images need; for volumes every convolution gets a third axis and the pooling stays."""
+    """Build torchvision's ResNet-18, adapted to small images or volumes.
+
+    The first convolution is 3x3 with stride 2, and there is no max pooling in 2D. In 3D, every
+    convolution has a third axis and the pooling stays.
+
+    Args:
+        channels: Channels of an image.
+        rank: 2 for images, 3 for volumes.
+        outputs: Number of logits.
+    Source: He et al. 2016, arXiv:1512.03385.
+    """
     network = resnet18(num_classes=outputs)
     network.conv1 = nn.Conv2d(channels, 64, 3, 2, 1, bias=False)
     if rank == 2:
@@ -39,7 +57,7 @@ def resnet(channels: int, rank: int, outputs: int) -> nn.Module:
 
 
 def _inflate(module: nn.Module) -> None:
-    """Replace each 2D layer by its 3D kind, in place."""
+    """Replace each 2D layer by the corresponding 3D layer, in place."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
             new: nn.Module = nn.Conv3d(
@@ -59,16 +77,19 @@ def _inflate(module: nn.Module) -> None:
 
 
 KEPT = {"small": 0.5}
-"""Share of the tokens that the encoder sees of each image in training (Liu et al. 2022,
-arXiv:2208.07220, patch dropout), where it is not all. Chosen on validation AUC."""
+"""Preset -> fraction of each image's tokens that the encoder sees in training, if it is below 1
+(patch dropout, Liu et al. 2022, arXiv:2208.07220). It was chosen on validation AUC."""
 
 
 class Classifier(nn.Module):
     """Medformer as a network from images to the logits of one task.
 
     Args:
-        kept: Share of the tokens that are encoded in training, drawn anew for every image.
-        seed: Of these draws.
+        model: The model.
+        domain: Domain of the images.
+        task: A task of the model.
+        kept: Fraction of the tokens that are encoded in training, drawn anew for each image.
+        seed: Seed of these draws.
     """
 
     def __init__(
@@ -79,7 +100,7 @@ class Classifier(nn.Module):
         self.generator = torch.Generator().manual_seed(seed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, *spatial), standardised -> (B, T)."""
+        """Return logits: standardised images (B, C, *spatial) -> (B, T)."""
         if not self.training or self.kept == 1:
             return self.model.logits(images, self.domain, self.task)
         count = math.prod(grid_of(images, self.model.patch(self.domain)))
@@ -91,13 +112,20 @@ class Classifier(nn.Module):
 
 
 def medformer(preset: str, domain: Domain, task: Task, seed: int) -> nn.Module:
-    """A Medformer with the vocabulary of one set."""
+    """Build a Medformer with the vocabulary of one set."""
     model = Medformer(ModelConfig.for_domains([domain], preset), [task])
     return Classifier(model, domain, task, kept=KEPT.get(preset, 1.0), seed=seed)
 
 
 def build(kind: str, domain: Domain, task: Task, seed: int) -> nn.Module:
-    """`cnn`, `resnet18`, or `medformer-PRESET`, from a seed."""
+    """Build a network from a seed.
+
+    Args:
+        kind: `cnn`, `resnet18` or `medformer-PRESET`.
+        domain: Domain of the images.
+        task: The task to answer.
+        seed: Seed of the weights; the global generator of torch is left as it was.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if kind == "cnn":

@@ -1,8 +1,8 @@
-"""Table 2: self-supervision on unlabelled training images, then few labels.
+"""Table 2: self-supervised training on unlabelled images, then fine-tuning on few labels.
 
-The encoder sees the training images of all sets at hand (own site and others) without a label. Then
-each set fine-tunes it on 1 %, 10 % or all of its labels, beside the same network from random
-weights. Each pretext task alone is the ablation.
+The encoder sees the training images of all available sets without labels. Then it is fine-tuned for
+each set on 1 %, 10 % or all of the labels, next to the same network from random weights. As an
+ablation, the encoder is also trained with each pretext task alone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,12 +24,13 @@ from simulations.benchmarks.model.sets import DataSet
 
 TABLE = "pretraining"
 PRESET = "tiny"
-"""What sites train under DP."""
+"""The preset that sites train under DP."""
 PRETEXT = tuple(sorted(set(get_args(PublicObjective)) - {"supervised", "rescanned"}))
 COMBINED = {"degradation": 1.0, "orientation": 1.0}
-"""The two that helped most by themselves."""
+"""Weights of the two pretext tasks that helped most when trained alone."""
 SHARES = {"1 %": 0.01, "10 %": 0.1, "100 %": 1.0}
-LEAST_STEPS, EPOCHS = 300, 10
+MIN_STEPS, EPOCHS = 300, 10
+"""Length of the fine-tuning: the larger of these."""
 STEPS = 3_000
 
 Weights = Mapping[str, Tensor]
@@ -37,12 +38,22 @@ Mix = tuple[tuple[str, float], ...]
 
 
 def vocabulary(sets: Sequence[DataSet], preset: str = PRESET) -> ModelConfig:
-    """One model for all sets."""
+    """Return the vocabulary of a model for all sets."""
     return ModelConfig.for_domains([s.domain for s in sets], preset)
 
 
 def pretrain(sets: Sequence[DataSet], mix: Mix, seed: int, steps: int, preset: str) -> Weights:
-    """Shared weights after `steps` batches of unlabelled images, one set after the other."""
+    """Train an encoder on unlabelled images, with batches of the sets in turn.
+
+    Args:
+        sets: The data sets.
+        mix: (objective, weight) pairs.
+        seed: Seed of weights and batches.
+        steps: Number of batches.
+        preset: Size of the model.
+    Returns:
+        Name -> shared weight.
+    """
     model = seeded(vocabulary(sets, preset), (), site=False, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     model.train()
@@ -61,18 +72,27 @@ def pretrain(sets: Sequence[DataSet], mix: Mix, seed: int, steps: int, preset: s
 def finetuned(
     sets: Sequence[DataSet], data: DataSet, start: Weights, share: float, seed: int, quick: bool
 ) -> float:
-    """Test AUC after fine-tuning everything on a share of a set's labels."""
+    """Fine-tune all weights on a fraction of a set's labels, and return the test AUC.
+
+    Args:
+        sets: All data sets, for the vocabulary.
+        data: The set to fine-tune on.
+        start: Pre-trained shared weights; empty for random ones.
+        share: Fraction of the labels, in (0, 1].
+        seed: Seed of weights, labels and batches.
+        quick: Train a few steps only.
+    """
     model = seeded(vocabulary(sets), [data.task], site=False, seed=seed)
     model.load_state_dict(start, strict=False)
     network = Classifier(model, data.domain, data.task)
     part = data.labelled(share, seed)
-    steps = 20 if quick else max(LEAST_STEPS, EPOCHS * len(part) // 64)
+    steps = 20 if quick else max(MIN_STEPS, EPOCHS * len(part) // 64)
     fit(network, data, part, Recipe(steps, learning_rate=1e-3), seed)
     return score(network, data.task, data.parts["test"])
 
 
 def mixes() -> Iterator[tuple[str, Mix]]:
-    """Name -> what the encoder is pre-trained on; nothing, all together, each alone."""
+    """Yield names and weights of pretext tasks: none, the combination, and each task alone."""
     yield "none", ()
     yield "combined", tuple(sorted(COMBINED.items()))
     for name in PRETEXT:
@@ -80,7 +100,7 @@ def mixes() -> Iterator[tuple[str, Mix]]:
 
 
 def jobs(sets: Sequence[DataSet], seed: int, quick: bool) -> Iterator[Job]:
-    """Each set at each share of labels from none and combined, at 10 % from each task alone."""
+    """List the jobs: all fractions of labels after `none` and `combined`, 10 % after each task."""
     steps = 20 if quick else STEPS
 
     @lru_cache(maxsize=1)

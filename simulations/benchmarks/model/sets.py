@@ -1,4 +1,4 @@
-"""The MedMNIST files at hand, as tensors, with what is published about each set."""
+"""The available MedMNIST files as tensors, with published results for each set."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,18 +30,18 @@ PUBLISHED = {
     "organamnist": 0.997,
     "adrenalmnist3d": 0.827,
 }
-"""Test AUC of ResNet-18 (3D convolutions for volumes), 28 pixels, official training sets (Yang et
-al. 2023, tables 3 and 4)."""
+"""Test AUC of ResNet-18 (with 3D convolutions for volumes) on 28-pixel images, trained on the
+official training sets (Yang et al. 2023, tables 3 and 4, arXiv:2110.14795)."""
 
 TURNS = {"pathmnist", "bloodmnist"}
-"""Sets whose labels do not depend on how the image is turned."""
+"""Sets whose labels do not depend on the orientation of the image."""
 MIRRORS = TURNS | {"breastmnist", "adrenalmnist3d"}
 """Sets whose labels do not depend on left and right."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One split."""
+    """A split of a data set, or a part of one."""
 
     images: Tensor
     """(N, C, *spatial) uint8."""
@@ -64,15 +64,20 @@ class DataSet:
     task: Task
     parts: Mapping[str, Part]
     complete: bool
-    """Whether the file holds as many training images as the official one."""
+    """True if the file holds as many training images as the official one."""
 
     @property
     def train(self) -> Part:
-        """Training images."""
+        """The training images."""
         return self.parts["train"]
 
     def labelled(self, share: float, seed: int) -> Part:
-        """A class-proportional share of the training images, at least one of each class."""
+        """Draw a class-proportional fraction of the training images, at least one of each class.
+
+        Args:
+            share: Fraction in (0, 1].
+            seed: Seed of the choice.
+        """
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
         rows = []
         for label in range(self.task.classes):
@@ -84,8 +89,11 @@ class DataSet:
 def read(name: str, root: Path | None) -> DataSet:
     """Read one set.
 
+    Args:
+        name: A MedMNIST set.
+        root: Folder of MedMNIST files; None downloads missing ones.
     Raises:
-        DataError: The file is not here and cannot be downloaded, or is broken.
+        DataError: The file is missing and cannot be downloaded, or is damaged.
     """
     facts = medmnist.info(name)
     path = medmnist.find(name, 28, root)
@@ -102,7 +110,11 @@ def read(name: str, root: Path | None) -> DataSet:
 
 
 def at_hand(root: Path | None, names: tuple[str, ...] = SETS) -> Iterator[DataSet]:
-    """Those sets whose files are in `root`."""
+    """Yield the sets whose files are in `root`.
+
+    Raises:
+        DataError: `root` is None and a file cannot be downloaded.
+    """
     for name in names:
         try:
             yield read(name, root)

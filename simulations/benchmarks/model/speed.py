@@ -1,8 +1,9 @@
 """Table 5: time and memory against a timm ViT of equal size, and the cost of many tokens.
 
-Equal size means as many weights and as many tokens: same width, MLP ratio and patch, and the number
-of blocks that brings the ViT's weights nearest to those that Medformer uses for one task. Times are
-medians of alternating turns in one process; memory is the peak growth of a process of its own.
+Equal size means as many tokens and about as many weights: the ViT has the same width, MLP ratio and
+patch, and the number of blocks with which its weights come closest to those that Medformer uses for
+one task. Times are medians of alternating turns in one process. Memory is the growth of the peak in
+a fresh process.
 """
 
 import multiprocessing
@@ -34,10 +35,11 @@ INPUTS = {
 """Name -> domain and batch size."""
 TASK = Task(name="t", kind="multi-class", classes=8)
 TURNS = 15
+"""Number of timed steps of each model."""
 
 
 def medformer_of(preset: str, domain: Domain) -> tuple[nn.Module, int]:
-    """A classifier, and the number of weights that the task uses."""
+    """Build a classifier, and count the weights that its task uses."""
     model = Medformer(ModelConfig.for_domains([domain], preset), [TASK])
     named = dict(model.named_parameters())
     used = trained_parameters(model, domain, [TASK.name], {"supervised": 1.0})
@@ -45,7 +47,7 @@ def medformer_of(preset: str, domain: Domain) -> tuple[nn.Module, int]:
 
 
 class _Patches3d(nn.Module):
-    """timm's patch embedding for volumes: the patches of a grid, as one list of tokens."""
+    """A patch embedding for volumes with the interface of timm's."""
 
     def __init__(self, channels: int, size: int, patch: int, width: int) -> None:
         super().__init__()
@@ -53,12 +55,21 @@ class _Patches3d(nn.Module):
         self.num_patches = (size // patch) ** 3
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, D, H, W) -> (B, N, D)."""
+        """Return one token for each patch: (B, C, depth, H, W) -> (B, N, width)."""
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
 def vit_of(preset: str, domain: Domain, weights: int) -> nn.Module:
-    """A timm ViT with as many tokens and about as many weights."""
+    """Build a timm ViT with as many tokens and about as many weights as a preset.
+
+    Args:
+        preset: The preset to match.
+        domain: Domain of the images.
+        weights: Number of weights to come close to.
+    Raises:
+        ConfigError: timm is not installed.
+    Source: Dosovitskiy et al. 2021, arXiv:2010.11929.
+    """
     try:
         from timm.models.vision_transformer import VisionTransformer
     except ImportError as error:
@@ -89,7 +100,7 @@ def vit_of(preset: str, domain: Domain, weights: int) -> nn.Module:
 
 
 def step_of(network: nn.Module, images: Tensor) -> Callable[[], None]:
-    """A forward and backward pass."""
+    """Return a function that takes a forward and a backward pass."""
 
     def step() -> None:
         network.zero_grad()
@@ -99,20 +110,20 @@ def step_of(network: nn.Module, images: Tensor) -> Callable[[], None]:
 
 
 def medformer_step(preset: str, name: str) -> Callable[[], None]:
-    """Of Medformer on one of `INPUTS`."""
+    """Return the step of Medformer on one of `INPUTS`."""
     domain, batch = INPUTS[name]
     return step_of(medformer_of(preset, domain)[0], images_of(domain, batch))
 
 
 def vit_step(preset: str, name: str) -> Callable[[], None]:
-    """Of the ViT of equal size; its images are rounded up to whole patches."""
+    """Return the step of the ViT of equal size, whose images are rounded up to whole patches."""
     domain, batch = INPUTS[name]
     network = vit_of(preset, domain, medformer_of(preset, domain)[1])
     return step_of(network, images_of(domain, batch, 2 ** PRESETS[preset].depth(domain)))
 
 
 def block_step(tokens: int, window: int) -> Callable[[], None]:
-    """Of one encoder block of `small` on a long sequence."""
+    """Return the step of one encoder block of `small` on a long sequence."""
     preset = PRESETS["small"].model_copy(update={"window": window})
     blocks = Blocks(preset, 1)
     images = torch.randn(1, tokens, preset.width, requires_grad=True)
@@ -125,13 +136,13 @@ def block_step(tokens: int, window: int) -> Callable[[], None]:
 
 
 def images_of(domain: Domain, batch: int, multiple: int = 1) -> Tensor:
-    """Noise, its sides rounded up to what a ViT's patches need."""
+    """Draw images of noise whose sides are rounded up to a multiple."""
     side = -(-(domain.size or 0) // multiple) * multiple
     return torch.randn(batch, domain.channels, *[side] * domain.rank)
 
 
 def compare(preset: str, name: str) -> Values:
-    """Milliseconds an image of both, in turns, and their ratio; peak memory of both in MiB."""
+    """Measure Medformer and the ViT: milliseconds an image, in turns, and peak memory in MiB."""
     domain, batch = INPUTS[name]
     weights = medformer_of(preset, domain)[1]
     theirs = sum(p.numel() for p in vit_of(preset, domain, weights).parameters())
@@ -156,7 +167,11 @@ def compare(preset: str, name: str) -> Values:
 
 
 def peak(make: Callable[[], Callable[[], None]]) -> float:
-    """MiB by which a step's peak memory exceeds what its fresh process starts the step with."""
+    """Return the growth of the peak memory during a step, in MiB, in a fresh process.
+
+    Args:
+        make: Builds the step; pickled for the process.
+    """
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         grown: float = pool.apply(_grown, (make,))
@@ -164,7 +179,7 @@ def peak(make: Callable[[], Callable[[], None]]) -> float:
 
 
 def _grown(make: Callable[[], Callable[[], None]]) -> float:
-    """In the fresh process."""
+    """Measure the growth of the peak memory in this process, which is a fresh one."""
     torch.set_num_threads(1)
     step = make()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
@@ -174,14 +189,14 @@ def _grown(make: Callable[[], Callable[[], None]]) -> float:
 
 
 def _memory(field: str) -> float:
-    """A line of /proc/self/status in MiB."""
+    """Return a field of /proc/self/status in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith(field)]
     return int(line.split()[1]) / 1024
 
 
 def curve(tokens: int) -> Values:
-    """An encoder block of `small` on a long sequence: bounded attention against full attention."""
+    """Measure bounded and full attention of a block of `small` on a long sequence."""
     values = {}
     for name, window in (("bounded", PRESETS["small"].window), ("full", tokens)):
         step = block_step(tokens, window)
@@ -197,7 +212,10 @@ def curve(tokens: int) -> Values:
 
 
 def jobs(sets: Sequence[DataSet], seed: int, quick: bool) -> Iterator[Job]:
-    """Each preset on each input, and the curve; noise is enough, so `sets` are not used."""
+    """List a job for each preset and input, and for each length of the curve.
+
+    The images are noise, so that `sets` are not used.
+    """
     for preset in ("tiny", "small"):
         for name in list(INPUTS)[: 1 if quick else None]:
             key = Key(TABLE, name, preset)

@@ -1,4 +1,4 @@
-"""Table 1: trained from scratch on the labels of one set."""
+"""Table 1: supervised training from random weights on the labels of one set."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,10 +18,11 @@ IMAGES = {
     "organamnist": 120_000,
     "adrenalmnist3d": 25_000,
 }
-"""Images that a network is trained on, repetitions counted: the same for all but the following."""
+"""Set -> number of images that a network is trained on, with repetitions; see `SHARE`."""
 SHARE = {("resnet18", 2): 0.3, ("resnet18", 3): 0.3, ("medformer-small", 3): 3.0}
-"""Of these: fewer for the ResNet, which takes many times as long an image, and longer in all; more
-for `small` on volumes, where the CNN, at full resolution, takes five times as long an image."""
+"""(network, rank) -> factor of these numbers, if it is not 1. The ResNet gets fewer images, because
+it takes many times as long for each and longer in total; `small` gets more volumes, where the CNN,
+at full resolution, takes five times as long for each."""
 
 LEARNING_RATE = {
     ("medformer-small", 2): 5e-3,
@@ -33,19 +34,19 @@ LEARNING_RATE = {
     ("resnet18", 2): 1e-3,
     ("resnet18", 3): 1e-3,
 }
-"""Of a network on images or volumes; chosen on the validation AUC of BloodMNIST, BreastMNIST and
+"""(network, rank) -> learning rate, chosen on the validation AUC of BloodMNIST, BreastMNIST and
 AdrenalMNIST3D."""
 
 
 def recipe(network: str, data: DataSet, quick: bool) -> Recipe:
-    """How a network is trained on a set; a quick run only shows that it works."""
+    """Return the training of a network on a set; a quick one only shows that it runs."""
     kind = network, data.domain.rank
     steps = 3 if quick else round(SHARE.get(kind, 1.0) * IMAGES[data.name] / 64)
     return Recipe(steps, LEARNING_RATE[kind])
 
 
 def measure(network: str, data: DataSet, seed: int, quick: bool) -> Values:
-    """Test AUC, and the seconds of training."""
+    """Train a network on a set, and return its AUC and the seconds of training."""
     model = build(network, data.domain, data.task, seed)
     seconds = fit(model, data, data.train, recipe(network, data, quick), seed)
     return {
@@ -56,7 +57,7 @@ def measure(network: str, data: DataSet, seed: int, quick: bool) -> Values:
 
 
 def jobs(sets: Sequence[DataSet], seed: int, quick: bool) -> Iterator[Job]:
-    """Every network on every set."""
+    """List a job for each network on each set."""
     for network in NETWORKS:
         for data in sets:
             key = Key(TABLE, data.name, network)

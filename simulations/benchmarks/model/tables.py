@@ -1,4 +1,4 @@
-"""docs/results.md from model.json: no figure is written by hand."""
+"""The page with the tables of model.json, written by program."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,7 +20,11 @@ them. Settings were chosen on validation AUC.
 
 
 def markdown(record: Mapping[str, Any]) -> str:
-    """The whole page."""
+    """Return the whole page.
+
+    Args:
+        record: The content of model.json.
+    """
     rows: Rows = record["rows"]
     commits = sorted({c for row in rows for c in row["commits"].values()})
     parts = [HEAD, f"Commits: {', '.join(f'`{c}`' for c in commits)}.\n"]
@@ -32,7 +36,7 @@ def markdown(record: Mapping[str, Any]) -> str:
 
 
 def value(rows: Rows, metric: str, **wanted: str) -> str:
-    """`mean (spread)` of one row, or a dash."""
+    """Return `mean (spread)` of the row with the wanted fields, or a dash."""
     for row in rows:
         if row["metric"] == metric and all(row[k] == v for k, v in wanted.items()):
             return shown(row["mean"], row["spread"])
@@ -40,13 +44,13 @@ def value(rows: Rows, metric: str, **wanted: str) -> str:
 
 
 def shown(mean: float, spread: float | None) -> str:
-    """`.950 (.012)`, without a bracket where there is no spread."""
+    """Return mean and spread as `.950 (.012)`, without a bracket if there is no spread."""
     bracket = f" ({spread:.3f})" if spread is not None else ""
     return f"{mean:.3f}{bracket}".replace("0.", ".")
 
 
 def number(rows: Rows, metric: str, digits: int, **wanted: str) -> str:
-    """A mean with so many digits, or a dash."""
+    """Return the mean of the row with the wanted fields, or a dash."""
     for row in rows:
         if row["metric"] == metric and all(row[k] == v for k, v in wanted.items()):
             return f"{row['mean']:.{digits}f}"
@@ -54,12 +58,12 @@ def number(rows: Rows, metric: str, digits: int, **wanted: str) -> str:
 
 
 def distinct(rows: Rows, field: str) -> list[str]:
-    """Values of a field, in the order of the rows."""
+    """Return the distinct values of a field, in the order of the rows."""
     return list(dict.fromkeys(str(row[field]) for row in rows))
 
 
 def grid(head: Iterable[str], body: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     titles = list(head)
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     return "\n".join([*lines, *("| " + " | ".join(line) + " |" for line in body)])
@@ -142,4 +146,4 @@ TABLES = (
      "One block of `small` on one long sequence, forward and backward; `full` attends from every "
      "token to every other.", _attention),
 )  # fmt: skip
-"""Title, table, note, how its rows become a table."""
+"""Title, name, note, and the function that makes a table of its rows."""

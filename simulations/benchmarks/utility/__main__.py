@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from client.data import medmnist, npz
@@ -25,9 +25,13 @@ QUICK = {
 """Defaults with `--quick`. They show that everything runs, not how well."""
 
 
-def main() -> None:
-    """Measure the trials that the result file lacks, and write the other files."""
-    arguments = parse()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure the trials that the result file lacks, and write the other files.
+
+    Args:
+        argv: The command line after the program's name; that of this process if omitted.
+    """
+    arguments = parse(argv)
     for recipe in arguments.recipes:
         Recipe.parse(recipe)  # a wrong recipe is named before the first trial
     place = Place(arguments.data_root, arguments.cache, arguments.test)
@@ -47,7 +51,7 @@ def main() -> None:
         record.write_part(arguments.markdown, "utility", page)
 
 
-def parse() -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     options = record.parser("utility under DP; goes on where it was interrupted")
     options.add_argument("--data-root", type=Path, help="folder of MedMNIST files")
@@ -70,9 +74,9 @@ def parse() -> argparse.Namespace:
     )
     options.add_argument("--cache", type=Path, default=Path("runs/utility"))
     options.add_argument("--workers", type=int, default=2)
-    if options.parse_known_args()[0].quick:
+    if options.parse_known_args(argv)[0].quick:
         options.set_defaults(**QUICK)
-    return options.parse_args()
+    return options.parse_args(argv)
 
 
 def differences(arguments: argparse.Namespace, results: Results) -> list[Row]:

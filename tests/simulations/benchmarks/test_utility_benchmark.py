@@ -1,7 +1,6 @@
 """The utility benchmark: the product's own training, and no look at the test split too early."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,26 +56,26 @@ def data_root(tmp_path: Path) -> Path:
     return folder
 
 
-def run(data_root: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> list[dict[str, object]]:
+def run(data_root: Path, *more: str) -> list[dict[str, object]]:
+    """Run the command on one data set, and return the rows of its result file."""
     out = data_root.parent / "utility.json"
-    arguments = ["utility", "--data-root", str(data_root), "--out", str(out), "--workers", "1"]
+    arguments = ["--data-root", str(data_root), "--out", str(out), "--workers", "1"]
     arguments += ["--cache", str(data_root.parent / "cache"), "--sets", "breastmnist"]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--epsilons", "8", "--recipes", RECIPE, *more])
-    command.main()
+    command.main([*arguments, "--epsilons", "8", "--recipes", RECIPE, *more])
     rows: list[dict[str, object]] = json.loads(out.read_text())["rows"]
     return rows
 
 
 def test_a_recipe_is_chosen_without_the_test_split(
-    data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data_root: Path, capsys: pytest.CaptureFixture[str]
 ):
     """The file has none; a second call has nothing left to do."""
     wanted = ("--settings", "central-dp", "local-dp", "--seeds", "0")
-    rows = run(data_root, monkeypatch, *wanted)
+    rows = run(data_root, *wanted)
     assert [(r["setting"], r["auc"]) for r in rows] == [("central-dp", None), ("local-dp", None)]
     assert all(isinstance(r["validation_auc"], float) for r in rows)
     assert "2/2" in capsys.readouterr().err
-    assert run(data_root, monkeypatch, *wanted) == rows
+    assert run(data_root, *wanted) == rows
     assert not capsys.readouterr().err
 
 
@@ -125,9 +124,7 @@ def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, settin
     assert len(moved) > 20
 
 
-def test_scores_of_the_test_split_are_compared_seed_by_seed(
-    data_root: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_scores_of_the_test_split_are_compared_seed_by_seed(data_root: Path):
     """With the split at the end, and the differences in a file."""
     add_test_split(data_root)
     out = data_root.parent / "differences.json"
@@ -135,7 +132,7 @@ def test_scores_of_the_test_split_are_compared_seed_by_seed(
     wanted += ("central-plain",)
     page = data_root.parent / "page.md"
     wanted += ("--seeds", "0", "1", "--test", "--compare", str(out), "--markdown", str(page))
-    rows = run(data_root, monkeypatch, *wanted)
+    rows = run(data_root, *wanted)
     assert len(rows) == 8
     assert {r["tuning"] for r in rows} == {"not-covered"}
     ours = [float(r["auc"]) for r in rows if r["setting"] == "central-dp"]  # type: ignore[arg-type]
@@ -163,7 +160,7 @@ def test_scores_of_the_test_split_are_compared_seed_by_seed(
     kept = {(r["setting"], r["seed"]): scores_file(r, cache) for r in rows}
     kept["central-dp", 0].unlink()
     kept["central-plain", 1].unlink()
-    run(data_root, monkeypatch, *wanted, "--compare", str(out.with_name("fewer.json")))
+    run(data_root, *wanted, "--compare", str(out.with_name("fewer.json")))
     fewer = json.loads(out.with_name("fewer.json").read_text())["rows"]
     assert {(r["ours"], r["theirs"]): r["pairs"] for r in fewer} == {  # only seeds that both have
         ("federated-dp", "local-dp"): 2,
@@ -173,18 +170,16 @@ def test_scores_of_the_test_split_are_compared_seed_by_seed(
     for scores in cache.glob("scores-*"):
         scores.unlink()
     before = out.read_text()
-    run(data_root, monkeypatch, *wanted)
+    run(data_root, *wanted)
     assert out.read_text() == before  # what was compared once stays, though the scores are gone
 
 
-def test_recipes_of_one_setting_are_held_against_the_first(
-    data_root: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_recipes_of_one_setting_are_held_against_the_first(data_root: Path):
     """On the test images too; what has no score is not compared."""
     add_test_split(data_root)
     out, other = data_root.parent / "differences.json", f"{RECIPE} noise_floor=1e-5"
     wanted = ("--settings", "central-dp", "--seeds", "0", "--test", "--compare", str(out))
-    rows = run(data_root, monkeypatch, *wanted, "--recipes", RECIPE, other, f"{RECIPE} views=2")
+    rows = run(data_root, *wanted, "--recipes", RECIPE, other, f"{RECIPE} views=2")
     auc = {r["recipe"]: float(r["auc"]) for r in rows}  # type: ignore[arg-type]
     found = json.loads(out.read_text())["rows"]
     assert {(r["ours"], r["theirs"]) for r in found} == {
@@ -193,13 +188,13 @@ def test_recipes_of_one_setting_are_held_against_the_first(
     for row in found:
         gap = auc[row["ours"].removeprefix("central-dp: ")] - auc[RECIPE]
         assert row["mean"] == pytest.approx(gap, abs=2e-4)
-    kept = run(data_root, monkeypatch, *wanted, "--recipes", RECIPE)
+    kept = run(data_root, *wanted, "--recipes", RECIPE)
     assert kept == rows
     assert json.loads(out.read_text())["rows"] == found
     (first,) = [r for r in rows if r["recipe"] == RECIPE]
     scores_file(first, data_root.parent / "cache").unlink()
     fewer = out.with_name("fewer.json")  # no other recipe speaks in its place
-    run(data_root, monkeypatch, *wanted, "--compare", str(fewer), "--recipes", RECIPE, other)
+    run(data_root, *wanted, "--compare", str(fewer), "--recipes", RECIPE, other)
     assert json.loads(fewer.read_text())["rows"] == []
 
 
@@ -209,18 +204,16 @@ def add_test_split(data_root: Path) -> None:
     np.savez(data_root / "breastmnist.npz", **arrays)
 
 
-def test_rows_of_earlier_defaults_are_kept_and_not_shown(
-    data_root: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_rows_of_earlier_defaults_are_kept_and_not_shown(data_root: Path):
     """The same line meant something else then: its values are no further seeds."""
     page = data_root.parent / "page.md"
     wanted = ("--settings", "central-dp", "--seeds", "0", "--markdown", str(page))
-    (row,) = run(data_root, monkeypatch, *wanted)
+    (row,) = run(data_root, *wanted)
     shown, out = page.read_text(), data_root.parent / "utility.json"
     old = {**row, "meaning": {"steps": 7}, "validation_auc": 0.111}
     gone = {**old, "recipe": "noise_step=.001"}
     out.write_text(json.dumps({"rows": [row, old, gone]}))
-    assert run(data_root, monkeypatch, *wanted) == [row, old, gone]
+    assert run(data_root, *wanted) == [row, old, gone]
     assert page.read_text() == shown
 
 
@@ -277,9 +270,7 @@ def test_more_unlabelled_images_make_what_needs_no_label_less_noisy(
     ]
 
 
-def test_a_site_behind_another_scanner_fits_a_head_afterwards(
-    data_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_a_site_behind_another_scanner_fits_a_head_afterwards(data_root: Path, tmp_path: Path):
     """It trains with the others where there is something to learn without labels."""
     for line, count in ((RECIPE, 2), (f"{RECIPE} objectives.supervised=1 "
                                       "objectives.domain_adversarial=.1", 3)):  # fmt: skip
@@ -295,7 +286,7 @@ def test_a_site_behind_another_scanner_fits_a_head_afterwards(
         truth = [load(site, "train").joined("breastmnist") for site in group.sites]
         assert [bool((t >= 0).all()) for t in truth] == [True, True, False][:count]
     wanted = ("--settings", "unseen-scanner-dp", "--seeds", "0")
-    rows = run(data_root, monkeypatch, *wanted)
+    rows = run(data_root, *wanted)
     assert isinstance(rows[0]["validation_auc"], float)
 
 
@@ -372,9 +363,7 @@ def test_a_recipe_is_read_from_a_line():
         Recipe.parse("model.depth=4").named_preset()
 
 
-def test_other_sets_as_if_they_were_public_go_on_from_the_start(
-    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_other_sets_as_if_they_were_public_go_on_from_the_start(data_root: Path, tmp_path: Path):
     """With phantoms alone and with a set beside them: two starts, each made once, both near the
     start that they went on from."""
     before = Pretraining(images=64, patterns=64, volumes=0, steps=20, batch_size=8)
@@ -382,14 +371,12 @@ def test_other_sets_as_if_they_were_public_go_on_from_the_start(
     with pytest.raises(ConfigError, match="leave preset, model and pretraining out"):
         further.check(Recipe.parse("pretraining=false"))
     further.check(Recipe.parse("steps=3"))
-    monkeypatch.setattr(further, "START", before)
-    monkeypatch.setattr(further, "FURTHER", slowly)
     cache = tmp_path / "cache"
-    alone = further.trained_on([], data_root, cache)
-    beside = further.trained_on(["breastmnist"], data_root, cache)
+    alone = further.trained_on([], data_root, cache, before, slowly)
+    beside = further.trained_on(["breastmnist"], data_root, cache, before, slowly)
     kept = sorted(cache.glob("*.safetensors"))
     assert len(kept) == 3  # and the start itself
-    again = further.trained_on(["breastmnist"], data_root, cache)
+    again = further.trained_on(["breastmnist"], data_root, cache, before, slowly)
     assert all(np.array_equal(again[k], beside[k]) for k in beside)
     start = public_tensors(before, "tiny", EPS, 28, data_root, cache)
     assert sorted(cache.glob("*.safetensors")) == kept
