@@ -70,13 +70,21 @@ class AdmittedRun:
         return self.reservation.run_id
 
     def phase_plan(self, round_: int) -> PhasePlan:
-        """Return the plan of the phase to which a round belongs."""
+        """Return the plan of the phase to which a round belongs.
+
+        Args:
+            round_: 1 .. `schedule.rounds`.
+        """
         plan: PrivacyPlan = self.reservation.plan
         name = self.schedule.phase_of(round_).name
         return next(phase for phase in plan.phases if phase.name == name)
 
     def forget_answers(self, acknowledged: int) -> None:
-        """Delete the answers of all rounds up to `acknowledged`, which the server has stored."""
+        """Delete answers that the server has stored.
+
+        Args:
+            acknowledged: The last round whose result is in a checkpoint of the server.
+        """
         answers = self.ledger.answers(self.run_id)
         self.store.forget_answers([k for k, row in answers.items() if row["round"] <= acknowledged])
 
@@ -120,6 +128,8 @@ class AdmittedRun:
     def start_attempt(self, request: Train) -> str:
         """Charge an attempt of a round, durably; from here on its budget is spent.
 
+        Args:
+            request: Names round and attempt.
         Returns:
             Hash of the ledger row, for the server to keep.
         Raises:
@@ -159,6 +169,7 @@ class AdmittedRun:
         plan = self.reservation.plan.balance
         if plan is None:
             return self.site.tasks
+        # site.yaml may have gained a task since the admission, and the noise would be too small.
         if count_sensitivity(self.site.tasks) > plan.max_grad_norm * (1 + 1e-9):
             raise RuntimeError("the site's tasks are not those of the admitted count of classes")
         std = plan.noise_std
@@ -166,6 +177,7 @@ class AdmittedRun:
         if written is None and self.store.get_counts() is None:
             noise = noise_for(self.reservation, CLASS_COUNT, 0)
             self.store.put_counts(noisy_counts(records, self.site.tasks, std, noise))
+        # The weights come from the disk, so that a crash between the two writes changes nothing.
         stored = self.store.get_counts()
         if stored is None or written not in (None, stored[1]):
             raise StoreError("the run's class counts are lost: restore the site's state folder")

@@ -169,7 +169,16 @@ def _classes(model: Medformer, site: Site, records: Records, task: Task) -> dict
 
 
 def predicted(model: Medformer, site: Site, records: Records, task: Task) -> Tensor:
-    """Return the logits of a task that is not dense, for all records, (N, T)."""
+    """Answer a task that is not dense for all records.
+
+    Args:
+        model: The site's model.
+        site: Domain of the images.
+        records: At least one record.
+        task: One of the site's tasks.
+    Returns:
+        (N, T) logits.
+    """
     return torch.cat([given for _, given in answers(model, site, records, task)])
 
 

@@ -104,8 +104,11 @@ class Guard:
         No exception leaves this method: its text could hold something private. Unexpected ones are
         logged at the site and answered with `INTERNAL_ERROR`.
 
+        Args:
+            request: Hello, admission, training or evaluation, as the server sent it.
         Returns:
-            An answer of which every field is on the release list (`client.release.ITEMS`).
+            An answer of which every field is on the release list (`client.release.ITEMS`), or a
+            refusal.
         """
         try:
             with exclusive(self.folder):
@@ -126,8 +129,11 @@ class Guard:
             request: Kind of the refused request: hello, admit, train or evaluate.
             run_id: The run that the request names.
             no: The reason; its text is fixed by code and configuration.
+        Returns:
+            The refusal to send.
         """
         log.warning("site %s refuses: %s: %.300s", self.site.name, no.code, no)
+        # A refusal does not fail because the disk is full: the server would learn of it.
         try:
             with exclusive(self.folder), Ledger.of(self.site, self.folder) as ledger:
                 ledger.refused.note(request, run_id, no.code, str(no))

@@ -33,13 +33,24 @@ class LocalState:
 
 
 def initial_state(model: Medformer) -> LocalState:
-    """Return the state of a site before its first round: the model's local tensors."""
+    """Return the state of a site before its first round.
+
+    Args:
+        model: A new model of the site, whose local tensors are copied.
+    """
     local = {k: p.detach().clone() for k, p in model.named_parameters() if is_local(k)}
     return LocalState(local, {}, {})
 
 
 def final_state(state: LocalState) -> LocalState:
-    """Return the averaged local tensors where there are any, else the last ones, no momentum."""
+    """Return the local tensors of a site's final model.
+
+    Args:
+        state: The site's state after its last round.
+    Returns:
+        The averaged tensors if the last round lay in an averaging window, otherwise the last ones;
+        without momentum.
+    """
     return LocalState(state.average or state.parameters, {}, {})
 
 
@@ -74,6 +85,7 @@ def begin_round(
     Returns:
         `state`, moved to its average if the schedule does so between the two rounds.
     """
+    # Decided by the site's last phase, not by the round's number: the site may have missed rounds.
     if schedule.average_taken_since(state.phase, phase):
         state = from_average(state, shared, phase)
     restore(model, shared, state)
@@ -81,7 +93,14 @@ def begin_round(
 
 
 def restore(model: Medformer, shared: Mapping[str, Tensor], state: LocalState) -> None:
-    """Fill the whole model: shared tensors from the server, local ones from the site's state."""
+    """Fill the whole model.
+
+    Args:
+        model: Its parameters are overwritten.
+        shared: The server's tensors.
+        state: The site's own tensors; they replace shared ones of the same name, which a site has
+            in phases that it trains alone.
+    """
     model.load_state_dict({**shared, **state.parameters})
 
 

@@ -26,22 +26,28 @@ from server.protocol import Phase, Schedule, Tensors
 
 
 class Method(Protocol):
-    """How the steps of one round are taken: under differential privacy, or plainly."""
+    """The way in which the steps of a round are taken: with differential privacy or without."""
 
     def learning_rate(self, phase: Phase) -> float:
-        """Return the learning rate of the phase's steps."""
+        """Return the learning rate of a round's steps.
+
+        Args:
+            phase: The phase of the round.
+        """
         ...
 
     def engine(
         self, model: Medformer, names: list[str], optimizer: torch.optim.Optimizer, phase: Phase
     ) -> AbstractContextManager[Engine]:
-        """Return the engine that draws the batches and takes the steps of the round.
+        """Open the engine that draws the batches and takes the steps of a round.
 
         Args:
             model: Trained in place.
             names: The parameters of the model that the phase trains.
             optimizer: Built over exactly these parameters.
             phase: The phase of the round.
+        Returns:
+            A context that ends with the round's last step.
         """
         ...
 
@@ -60,13 +66,26 @@ class DpMethod:
     """Randomness of this round, never the same twice."""
 
     def learning_rate(self, phase: Phase) -> float:
-        """Return the phase's learning rate, or the one that follows from its noise floor."""
+        """Return the phase's learning rate, or the one that its noise floor implies.
+
+        Args:
+            phase: The phase of the round, of which `plan` is the plan.
+        """
         return learning_rate(phase, self.plan)
 
     def engine(
         self, model: Medformer, names: list[str], optimizer: torch.optim.Optimizer, phase: Phase
     ) -> AbstractContextManager[Engine]:
-        """Return a `DpEngine` that has to take exactly the steps of the plan."""
+        """Open a `DpEngine`, which has to take exactly the steps of the plan.
+
+        Args:
+            model: Trained in place.
+            names: The parameters of the model that the phase trains; all of them are clipped.
+            optimizer: Built over exactly these parameters.
+            phase: The phase of the round, with its clipping bounds.
+        Returns:
+            The context of `dp_engine`.
+        """
         return dp_engine(model, self.plan, clip_groups(names, phase), optimizer, self.noise)
 
     def generator(self) -> torch.Generator:
@@ -107,6 +126,8 @@ def one_round(
         shared: The server's tensors at the start of the round.
         state: The site's own tensors after the last round that it trained.
         method: How the round's steps are taken.
+    Returns:
+        Loss, tensors to send and the site's next state.
     Raises:
         RuntimeError: Under differential privacy, more or fewer steps were taken than planned.
     """
@@ -158,6 +179,8 @@ def local_steps(
         momentum: Momentum of the site's own parameters, in [0, 1).
         averages: Whether the result belongs to the averaging window.
         optimizer: Over the phase's parameters; by default, SGD as `build_optimizer` makes it.
+    Returns:
+        Loss, tensors to send and the site's next state.
     """
     names = trained_names(model, site, phase)
     if optimizer is None:
@@ -184,11 +207,15 @@ def dp_engine(
         groups: The trained parameters and their clipping bounds.
         optimizer: Built over exactly these parameters.
         noise: Randomness of this round.
+    Yields:
+        The engine.
     Raises:
+        EngineError: The model, the groups or the noise do not allow private steps (`DpEngine`).
         RuntimeError: More or fewer steps were taken than the plan charges for a round.
     """
     with DpEngine(model, plan, groups, optimizer, noise) as engine:
         yield engine
         taken = len(engine.record)
+    # The ledger has charged exactly these steps: a result of any other number must not leave.
     if taken != plan.steps_per_round:
         raise RuntimeError(f"{taken} steps were taken, the plan has {plan.steps_per_round}")

@@ -133,7 +133,11 @@ class Privacy(Frozen):
         return self.n_labelled or self.n_public
 
     def drawn_from(self, phase: Phase) -> int:
-        """Return the declared number of units from which a phase samples."""
+        """Return the declared number of units from which a phase samples.
+
+        Args:
+            phase: Phases that learn from labels alone sample from the labelled units.
+        """
         return self.labelled if phase.needs_labels else self.n_public
 
     @property

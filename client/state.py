@@ -93,7 +93,11 @@ class Store:
         return TrainAnswer(**json.loads(head["answer"]), tensors=numpy)
 
     def forget_answers(self, keys: list[str]) -> None:
-        """Delete answers that the server has stored. The ledger keeps a row for each of them."""
+        """Delete answers that the server has stored. The ledger keeps a row for each of them.
+
+        Args:
+            keys: As for `put_answer`; missing files are no error.
+        """
         for key in keys:
             (self._answers / key).unlink(missing_ok=True)
 
@@ -119,8 +123,10 @@ class Store:
                 path.unlink()
 
     def get_state(self, before_round: int) -> LocalState | None:
-        """Return the newest state of the rounds before `before_round`, or None.
+        """Return the newest state of the rounds before a round, or None.
 
+        Args:
+            before_round: The round that comes next.
         Raises:
             StoreError: The file is damaged, or is a model file that another program put there.
         """
@@ -138,7 +144,11 @@ class Store:
         return LocalState(**parts, averaged=int(head["averaged"]), phase=head.get("phase", ""))
 
     def put_counts(self, counts: Mapping[str, Sequence[float]]) -> None:
-        """Store the noisy class counts durably."""
+        """Store the noisy class counts durably.
+
+        Args:
+            counts: Task -> noisy count of each class.
+        """
         replace_file(self._counts, json.dumps(counts, sort_keys=True).encode())
 
     def get_counts(self) -> tuple[dict[str, list[float]], str] | None:

@@ -28,7 +28,13 @@ class Engine(Protocol):
     """Draws a batch and takes a step on it: `DpEngine`, or the plain engine of the baselines."""
 
     def draw(self, count: int) -> Tensor:
-        """Return the numbers of the units of the next batch, out of 0 .. count - 1."""
+        """Draw the units of the next batch.
+
+        Args:
+            count: Number of units.
+        Returns:
+            (U,) numbers of units, out of 0 .. count - 1; there may be none.
+        """
         ...
 
     def step(
@@ -69,7 +75,13 @@ def site_model(
 
 
 def as_torch(tensors: Tensors) -> dict[str, Tensor]:
-    """Copy the server's arrays into torch tensors that share no memory with the message."""
+    """Copy arrays into torch tensors.
+
+    Args:
+        tensors: Name -> array of the server's message.
+    Returns:
+        Name -> tensor, which shares no memory with the message.
+    """
     return {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()}
 
 

@@ -113,9 +113,17 @@ class CanaryEngine:
         parts: Sequence[int],
         units: Tensor | None,
     ) -> float:
-        """Take a step with the audited engine; arguments as for `Engine.step`.
+        """Take a step with the audited engine.
 
         A canary's row goes through the model like any other, and then has its loss replaced.
+
+        Args:
+            losses: Rows of the drawn batch -> their losses, one value a row.
+            valid: (B,) bool; other rows contribute nothing.
+            parts: Lengths of the runs of rows whose images have one shape.
+            units: (B,) unit of each row, ascending; None if each row is a unit.
+        Returns:
+            Sum of the losses of the valid rows.
         """
         drawn = self._drawn if units is None else self._drawn[units]
         whose = self._whose[drawn]
@@ -149,14 +157,21 @@ class CanaryMethod:
     """A tensor (m,) for each step: noisy sum along each canary's coordinate, in units of C."""
 
     def learning_rate(self, phase: Phase) -> float:
-        """Return the rate of the site's own steps."""
+        """Return the learning rate of the site's own steps, as `DpMethod` does."""
         return learning_rate(phase, self.plan)
 
     @contextmanager
     def engine(
         self, model: Medformer, names: list[str], optimizer: torch.optim.Optimizer, phase: Phase
     ) -> Iterator[CanaryEngine]:
-        """Open the site's engine over model and canaries, and keep what each step releases."""
+        """Open the site's engine over model and canaries, and keep what each step releases.
+
+        Args:
+            model: The model within `whole`.
+            names: The parameters of the model that the phase trains.
+            optimizer: Built over exactly these parameters; the coordinates are added to it.
+            phase: The phase of the round, with its clipping bounds.
+        """
         tokens = self.whole.coordinates.tokens
         # Without momentum, a coordinate moves by exactly what this step releases of it.
         optimizer.add_param_group({"params": [tokens], "momentum": 0.0})

@@ -41,6 +41,9 @@ class GuardChannel:
 
         If the guard is down, restarting or past the deadline, the attempt may be on its ledger or
         not. The coordinator interrupts the run, and asks again when the run is resumed.
+
+        Args:
+            request: As the server sent it.
         """
         try:
             return answer_from_proto(

@@ -51,7 +51,11 @@ _ENVELOPE = ("run_id", "source_hash", "protocol_version")
 
 
 def request_to_proto(request: Request) -> Any:
-    """Convert a request to a `Request` of guard.proto."""
+    """Convert a request to a `Request` of guard.proto.
+
+    Args:
+        request: One of the protocol's requests.
+    """
     name = _name_of(_REQUESTS, request)
     message = pb.Request(**{field: getattr(request, field) for field in _ENVELOPE})
     getattr(message, name).SetInParent()
@@ -76,7 +80,11 @@ def request_from_proto(message: Any) -> Request:
 
 
 def answer_to_proto(answer: Answer) -> Any:
-    """Convert an answer to an `Answer` of guard.proto."""
+    """Convert an answer to an `Answer` of guard.proto.
+
+    Args:
+        answer: One of the protocol's answers.
+    """
     message = pb.Answer()
     inner = getattr(message, _name_of(_ANSWERS, answer))
     inner.SetInParent()

@@ -96,7 +96,11 @@ class UserProxy:
 
 
 def peer(connection: socket.socket) -> int:
-    """Return the user id of the process at the other end of a Unix socket, from the kernel."""
+    """Ask the kernel for the user id of the process at the other end of a socket.
+
+    Args:
+        connection: A connected Unix socket.
+    """
     size = struct.calcsize("3i")
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     user: int = struct.unpack("3i", credentials)[1]

@@ -60,7 +60,12 @@ class LocalFleet:
 
 
 def jobs(baseline: Baseline, prepared: Prepared) -> list[list[str]]:
-    """Return the groups of sites that a baseline trains together: each site alone, or all."""
+    """Return the groups of sites that a baseline trains together.
+
+    Args:
+        baseline: `local-...` trains each site alone, the others all sites together.
+        prepared: The run folder.
+    """
     names = [site.name for site in prepared.sites]
     return [[n] for n in names] if baseline.startswith("local") else [names]
 
@@ -123,7 +128,7 @@ def _build(
 
 
 def _groups(sites: list[Site]) -> list[list[Site]]:
-    """Group sites with the same tasks and kind of image."""
+    """Return groups of sites that have the same tasks and kind of image."""
     groups: dict[tuple[Any, ...], list[Site]] = {}
     for site in sites:
         key = (site.tasks, site.domain.stem, site.domain.modality, site.domain.anatomy)

@@ -65,7 +65,7 @@ def _write(path: Path, record: dict[str, Any]) -> None:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Alone with a file that several processes write; inside, read it again first."""
+    """Lock a file that several processes write. Read it again once it is locked."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_suffix(".lock")):
         yield
