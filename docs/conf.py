@@ -15,7 +15,6 @@ extensions = [
     "sphinx.ext.napoleon",
     "command_line",
     "plain_docstrings",
-    "repository_links",
 ]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build", "_ext", "figures"]

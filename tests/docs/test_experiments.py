@@ -25,7 +25,7 @@ CITING = [
 ] + [ROOT / "README.md"]
 CITATION = re.compile(r"[Ss]ections? (\d+(?:(?:, | and | to )\d+)*)(?!\.?\d)")
 OTHERS = re.compile(r"arXiv:[\d.]+,\s*$|RFC \d+,\s*$|YAML 1\.2 \($|TIFF 6\.0,\s*$")
-"""What stands before a section of somebody else's text."""
+"""Words before a section number that belongs to somebody else's text."""
 OWN_SECTIONS = {"docs/dpo.md", "docs/privacy.md", "server/report/template.py"}
 """Files whose other sections are numbered too: their own numbers are not citations of the log."""
 

@@ -18,6 +18,12 @@ FILES = {
     for file in (ROOT / folder).rglob("*.py")
 }  # fmt: skip
 
+TESTS = {
+    name
+    for file in (ROOT / "tests").rglob("test_*.py")
+    for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)
+}
+
 
 def slugs(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub and the site make them."""
@@ -51,6 +57,14 @@ def test_every_link_leads_somewhere(page: Path):
         assert file.exists(), target
         if anchor:
             assert anchor in slugs(file), (target, anchor)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_named_test_exists(page: Path):
+    """A claim names the test that fails when it is false; `...` stands for the rest of a name."""
+    for name, rest in re.findall(r"`(test_\w+)(\.\.\.)?[`[]", FENCED.sub("", page.read_text())):
+        if name != "test_share":  # a setting
+            assert name in TESTS or (rest and any(t.startswith(name) for t in TESTS)), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
