@@ -76,22 +76,25 @@ class Block:
         return [line for line in joined if line.strip() and not line.lstrip().startswith("#")]
 
 
+def make_block(found: re.Match[str], page: str = "page.md") -> Block:
+    """Return the block that a match of `BLOCK` found on a page."""
+    kind, _, reason = (found["declared"] or "run: fast").partition(": ")
+    return Block(
+        page=page,
+        line=found.string.count("\n", 0, found.start("info")) + 1,
+        language=found["info"].split(" ")[0],
+        text=found["text"],
+        file=found["file"],
+        level=reason if kind == "run" else None,
+        declared="" if kind == "run" else kind,
+        reason="" if kind == "run" else reason,
+    )
+
+
 def blocks(page: Path) -> Iterator[Block]:
     """Yield the fenced blocks of a page in their order."""
-    text = page.read_text()
-    name = str(page.relative_to(ROOT))
-    for found in BLOCK.finditer(text):
-        kind, _, reason = (found["declared"] or "run: fast").partition(": ")
-        yield Block(
-            page=name,
-            line=text.count("\n", 0, found.start("info")) + 1,
-            language=found["info"].split(" ")[0],
-            text=found["text"],
-            file=found["file"],
-            level=reason if kind == "run" else None,
-            declared="" if kind == "run" else kind,
-            reason="" if kind == "run" else reason,
-        )
+    for found in BLOCK.finditer(page.read_text()):
+        yield make_block(found, str(page.relative_to(ROOT)))
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from tests.docs.blocks import (
     Block,
     Reader,
     all_blocks,
+    make_block,
     understood,
 )
 
@@ -116,3 +117,28 @@ def test_a_declaration_belongs_to_the_block_below_it():
     first, second = BLOCK.finditer(page)
     assert (first["file"], first["declared"]) == ("a/b.yaml", None)
     assert second["declared"] == "not run: too long for a test"
+
+
+@pytest.mark.parametrize(
+    ("shown", "right"),
+    [
+        ("round 1/6  loss 0.688\n...\ndone in 21 s\n", True),
+        ("round 2/6 loss 0.7\n", True),
+        ("round 2/6 accuracy 0.7\n", False),
+        ("done in 20 minutes\n", False),
+    ],
+)
+def test_an_output_is_compared_without_its_numbers(tmp_path: Path, shown: str, *, right: bool):
+    """Words and columns of a shown output are those of the real one; numbers may differ."""
+    page = (
+        "```sh\nprintf 'round 1/6  loss 0.512\\ndone in 9 s\\n'\n```\n\n"
+        f"<!-- output -->\n```text\n{shown}```\n"
+    )
+    command, output = (make_block(found) for found in BLOCK.finditer(page))
+    reader = Reader(tmp_path)
+    reader.follow(command)
+    if right:
+        reader.compare(output)
+    else:
+        with pytest.raises(AssertionError):
+            reader.compare(output)

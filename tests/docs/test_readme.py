@@ -29,6 +29,22 @@ def test_the_promise_links_to_what_it_does_not_cover():
     assert "\n## What is not protected\n" in (ROOT / "docs" / "privacy.md").read_text()
 
 
+def test_everything_in_its_tree_exists():
+    """Each file and folder that the tree names lies in the package whose lines name it."""
+    tree = TEXT[TEXT.index("```text\nmedformer/") :].split("```")[1].removeprefix("text\n")
+    found, package = 0, ROOT
+    for line in tree.splitlines():
+        first = re.match(r"([\w.]+)/ ", line)
+        package = ROOT / first[1] if first else package
+        for name in re.findall(r"[\w/]+\.(?:py|md)|(?<![\w.])[\w]+/", line.removeprefix("docs/ ")):
+            here = name.rstrip("/") in (package.name, "docs") or list(
+                package.rglob(name.rstrip("/"))
+            )
+            assert here, (package.name, name)
+            found += 1
+    assert found > 30
+
+
 def test_the_picture_is_the_one_of_its_script():
     """docs/figures/round.py writes docs/figures/round.svg, byte for byte."""
     spec = importlib.util.spec_from_file_location("round_figure", ROOT / "docs/figures/round.py")
