@@ -21,7 +21,14 @@ from medformer.common.files import replace_file
 from medformer.config import Domain, Frozen, Task
 from medformer.errors import ConfigError, MedFormerError, ModelFileError
 from medformer.library.card import NO_DEVICE, ModelCard, Promise
-from medformer.library.model_file import Aside, Header, card_path, read_aside, read_header, write
+from medformer.library.model_file import (
+    Attachment,
+    Header,
+    card_path,
+    read_attachment,
+    read_header,
+    write,
+)
 from medformer.library.models import load
 from medformer.model import Medformer
 
@@ -41,7 +48,7 @@ class LocalError(MedFormerError):
 
 
 class Fitted(Frozen):
-    """What was fitted to the site's own records, as it lies aside in a model file."""
+    """What was fitted to the site's own records, as an attachment of a model file."""
 
     site: str
     domain: Domain
@@ -134,7 +141,7 @@ def save(folder: Path, local: LocalModel, start: Path, settings: str) -> Path:
     tensors = {k: v.detach().numpy() for k, v in model.named_parameters()}
     kept = {k: v.numpy() for k, v in local.novelty.tensors().items()}
     path = folder / MODEL
-    write(path, header, tensors, Aside(fitted.model_dump_json(), kept))
+    write(path, header, tensors, Attachment(fitted.model_dump_json(), kept))
     for file in (path, card_path(path)):
         file.chmod(0o600)
     return path
@@ -154,15 +161,15 @@ def open_local(path: Path, site: Site) -> LocalModel:
         LocalError: It is another kind of model file, or was made for other images or tasks.
         ModelFileError: Unreadable or damaged.
     """
-    aside = read_aside(path)
-    if aside is None:
+    attachment = read_attachment(path)
+    if attachment is None:
         raise LocalError(
             f"{path}: was not made by `fedmedformer site finetune`, which adds the heads, the "
             "calibration and the limit of what is answered: run it first"
         )
     try:
-        fitted = Fitted.model_validate_json(aside.text)
-        arrays = {k: torch.from_numpy(v) for k, v in aside.arrays.items()}
+        fitted = Fitted.model_validate_json(attachment.text)
+        arrays = {k: torch.from_numpy(v) for k, v in attachment.arrays.items()}
         novelty = Novelty(**arrays, limit=fitted.limit)
     except (ValidationError, TypeError) as error:
         raise ModelFileError(

@@ -1,5 +1,8 @@
-"""The model card: what a file of weights says about itself (after Mitchell et al. 2019,
-arXiv:1810.03993). It is a statement by whoever wrote the file, not a proof. Loads no torch.
+"""The model card: facts about a file of weights. Loads no torch.
+
+A card is a statement by the file's writer, not a proof.
+
+Source: Mitchell et al. 2019, arXiv:1810.03993.
 """
 
 from typing import Literal
@@ -9,32 +12,37 @@ from pydantic import Field, model_validator
 from medformer.common.rounding import digits_up, rounded_up
 from medformer.config import Frozen
 
-NO_DEVICE = "Research software: no medical device, not validated for diagnosis."
+NO_DEVICE = "Research software: not a medical device, not validated for diagnosis."
 
 
 class Promise(Frozen):
-    """What the training promises those whose images were trained on."""
+    """The privacy promise to the people whose images were used for training.
+
+    >>> Promise(kind="federated-dp", epsilon=7.9931, delta=1e-5, unit="image").sentence()
+    'federated-dp, epsilon 7.994, delta 1e-05, unit: one image.'
+    """
 
     kind: Literal["federated-dp", "public", "none"]
-    """federated-dp: every step on private images was differentially private. public: no private
-    image was used. none: private images were used without such a promise."""
+    """`federated-dp`: every step on private images was differentially private. `public`: no private
+    image was used. `none`: private images were used without such a promise."""
     epsilon: float | None = Field(default=None, gt=0)
-    """The largest of any site, for one run."""
+    """The largest epsilon of any site, for one run."""
     delta: float | None = Field(default=None, gt=0, lt=1)
+    """The largest delta of any site, for one run."""
     unit: str | None = None
-    """Whose presence is hidden: one of these."""
+    """The unit of privacy, such as `image` or `patient`: the presence of one is hidden."""
     noise: Literal["secure", "seeded"] | None = None
-    """seeded: a simulation, whose noise can be removed by whoever has the seed."""
+    """Source of the noise. `seeded`: a simulation; anyone who has the seed can remove the noise."""
 
     @model_validator(mode="after")
     def _numbers_belong_to_dp(self) -> "Promise":
         given = (self.epsilon, self.delta, self.unit, self.noise)
         if self.kind != "federated-dp" and any(value is not None for value in given):
-            raise ValueError(f"epsilon, delta, unit and noise say nothing of dp: {self.kind}")
+            raise ValueError(f"epsilon, delta, unit and noise do not belong to dp: {self.kind}")
         return self
 
     def sentence(self) -> str:
-        """What a reader should know."""
+        """Return the promise as a sentence for the reader of a card."""
         if self.kind == "public":
             return "public: no private image was used."
         if self.kind == "none":
@@ -50,25 +58,33 @@ class Promise(Frozen):
 
 
 class ModelCard(Frozen):
-    """Facts about a model; the last three are filled in when a file is written."""
+    """Facts about a model; the last three fields are filled in when a file is written."""
 
     name: str = Field(min_length=1)
+    """Name of the model."""
     dp: Promise
-    """No default: whoever writes a file has to say."""
+    """The privacy promise. It has no default, so that every writer has to decide."""
     description: str = ""
+    """Free text about the model."""
     trained_on: tuple[str, ...] = ()
-    """A line each source of images."""
+    """Sources of the training images, a line for each."""
     started_from: str = ""
-    """Another model whose tensors it started from, with that model's own promise."""
+    """The model whose tensors training started from, with that model's promise."""
     licence: str = "not stated"
+    """Licence of the weights."""
     intended_use: str = "Research on medical images."
+    """Purpose that the model was made for."""
     limits: tuple[str, ...] = (NO_DEVICE,)
+    """Known limits, a line for each."""
     preset: str = ""
+    """Name of the preset."""
     parameters: int = Field(default=0, ge=0)
+    """Number of parameters in the file."""
     created_by: str = ""
+    """Program and version that wrote the file."""
 
     def markdown(self) -> str:
-        """The card for a reader."""
+        """Return the card as Markdown."""
         rows = {
             "preset": self.preset,
             "parameters": f"{self.parameters:,}",

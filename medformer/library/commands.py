@@ -7,6 +7,7 @@ from typing import Any
 from medformer.common.actions import Action, add_actions, run_action
 
 WORDS = ("modalities", "anatomies", "stems", "domains")
+"""Lists of a vocabulary that the commands print and extend."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help="a model.safetensors")
+    parser.add_argument("file", type=Path, metavar="FILE", help="model file (.safetensors)")
 
 
 def _configure_info(parser: argparse.ArgumentParser) -> None:
@@ -35,30 +36,50 @@ def _configure_info(parser: argparse.ArgumentParser) -> None:
 
 def _configure_extend(parser: argparse.ArgumentParser) -> None:
     _file(parser)
-    parser.add_argument("--out", type=Path, required=True, help="the larger model's file")
-    for name, one in zip(WORDS, ("modality", "anatomy", "stem", "domain"), strict=True):
-        parser.add_argument(f"--{one}", nargs="+", default=[], metavar="NAME", dest=name,
-                            help=f"{name} to add")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of what can be copied from nowhere")
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="file of the extended model")
+    for name, word in zip(WORDS, ("modality", "anatomy", "stem", "domain"), strict=True):
+        add(f"--{word}", nargs="+", default=[], metavar="NAME", dest=name, help=f"{name} to add")
+    seed = "seed of the random weights of a stem of a new rank (default: 0)"
+    add("--seed", type=int, default=0, help=seed)
 
 
 def _configure_export(parser: argparse.ArgumentParser) -> None:
     _file(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="X",
-                        help="ends in .pt2, .onnx or .safetensors; X.md, X.json too")  # fmt: skip
-    parser.add_argument("--format", choices=("torch", "onnx", "safetensors"), dest="kind",
-                        help="default: what X ends in")  # fmt: skip
-    parser.add_argument("--task", help="answer with its probabilities (default: encoded tokens)")
-    parser.add_argument("--modality", default="unknown", help="of the images")
-    parser.add_argument("--anatomy", default="unknown", help="of the images")
-    parser.add_argument("--stem", help="what reads them, such as 2d-1 (default: the only one)")
-    parser.add_argument("--size", nargs="+", type=int, default=[28], metavar="N",
-                        help="pixels a side: one number, or one an axis (default: 28)")  # fmt: skip
-    parser.add_argument("--flip", action="store_true",
-                        help="labels do not tell left from right: as `flip` in site.yaml; answers "
-                        "are a mean over mirror images too")  # fmt: skip
-    parser.add_argument("--non-private", action="store_true", dest="non_private",
-                        help="export although the card says dp: none")  # fmt: skip
+    add = parser.add_argument
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="X",
+        help="file to write, ending in .pt2, .onnx or .safetensors; also writes X.md and X.json",
+    )
+    add(
+        "--format",
+        choices=("torch", "onnx", "safetensors"),
+        dest="kind",
+        help="format (default: by the ending of X)",
+    )
+    add("--task", help="task whose probabilities are the answer (default: encoded tokens)")
+    add("--modality", default="unknown", help="modality of the images (default: unknown)")
+    add("--anatomy", default="unknown", help="anatomy that the images show (default: unknown)")
+    add("--stem", help="stem that reads the images, such as 2d-1 (default: the only one)")
+    add(
+        "--size",
+        nargs="+",
+        type=int,
+        default=[28],
+        metavar="N",
+        help="side in pixels: one number, or one for each axis (default: 28)",
+    )
+    add(
+        "--flip",
+        action="store_true",
+        help="labels do not depend on left and right (`flip` in site.yaml): average over mirror "
+        "images, too",
+    )
+    add("--non-private", action="store_true", dest="non_private",
+        help="export although the card says dp: none")  # fmt: skip
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -76,9 +97,10 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from medformer.library.export import export, view_of
+    from medformer.library.export import export
     from medformer.library.model_file import read_header
     from medformer.library.models import load
+    from medformer.library.view import view_of
 
     card = read_header(arguments.file).card
     model = load(arguments.file)

@@ -1,6 +1,6 @@
-"""What a model sees in an image, as maps that people can look at; for public images.
+"""Shows what a model uses in an image, as maps for people to look at; for public images.
 
-Letters: B images, C channels, N tokens, D width. `*spatial` is (H, W) or (D, H, W).
+Letters as in medformer/layers.py: B images, C channels, N tokens, D width.
 """
 
 import math
@@ -17,7 +17,14 @@ from medformer.objectives import Batch, inpainting
 
 
 def attention_weights(attention: Attention, tokens: Tensor) -> Tensor:
-    """Who attends to whom, the mean over the heads: (B, N, D) -> (B, N, N); rows add up to 1."""
+    """Return how much each token attends to each other, the mean over heads, (B, N, N).
+
+    Args:
+        attention: Of a block.
+        tokens: (B, N, D), as the block passes them to its attention.
+    Returns:
+        (B, N, N); rows sum to 1.
+    """
     heads = (attention.heads, -1)
     query = attention.query(tokens).unflatten(-1, heads)
     key = attention.key_value(tokens).chunk(2, -1)[0].unflatten(-1, heads)
@@ -26,17 +33,21 @@ def attention_weights(attention: Attention, tokens: Tensor) -> Tensor:
 
 
 def attention_map(model: Medformer, images: Tensor, domain: Domain) -> Tensor:
-    """How much of the encoder's mean token comes from where: attention rollout.
+    """Return how much of the encoder's mean token comes from each place, by attention rollout.
 
-    Each block passes on half of a token unchanged and half by attention; the blocks are multiplied
-    (Abnar and Zuidema 2020, arXiv:2005.00928) and the rows of all tokens averaged.
+    Each block is taken to pass on half of a token unchanged and half by attention. The blocks'
+    matrices are multiplied, and the rows of all tokens averaged.
 
     Args:
+        model: Any model.
         images: (B, C, *spatial), standardised.
+        domain: What the images are.
     Returns:
-        (B, *grid), one value a token, each image's adding up to 1.
+        (B, *grid), a value for each token; those of an image sum to 1.
     Raises:
-        ShapeError: More tokens than a window: then no token attends to all others.
+        ShapeError: There are more tokens than a window, so that tokens do not attend to all others.
+
+    Source: Abnar and Zuidema 2020, arXiv:2005.00928.
     """
     grid = model.input.maps(images, domain)[-1]
     tokens = model.input(grid, domain, None, None)
@@ -58,19 +69,21 @@ def attention_map(model: Medformer, images: Tensor, domain: Domain) -> Tensor:
 def inpainted(
     model: Medformer, images: Tensor, domain: Domain, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Hide patches of images and fill them in with what the pretext decoder predicts.
+    """Hide patches of images and fill them with the predictions of the pretext decoder.
 
     Args:
+        model: Any model.
         images: (B, C, *spatial), standardised.
+        domain: What the images are.
         generator: Draws the hidden patches.
     Returns:
-        seen: (B, 1, *spatial), 1 where the model saw the image, else 0.
-        filled: (B, C, *spatial), standardised: the image where it was seen, else the prediction.
+        visible: (B, 1, *spatial), 1 where the model saw the image, else 0.
+        filled: (B, C, *spatial), standardised: the image where it was visible, else the prediction.
     """
     batch = Batch(images, {}, domain)
-    patches, visible = inpainting.guess(model, batch, generator)
+    patches, kept = inpainting.guess(model, batch, generator)
     spatial, patch = images.shape[2:], model.patch(domain)
     grid = inpainting.grid_of(images, patch)
-    seen = inpainting.upsample(visible, grid, patch, spatial)
+    visible = inpainting.upsample(kept, grid, patch, spatial)
     predicted = unpatchify(patches, domain.channels, spatial, patch)
-    return seen, torch.where(seen > 0, images, predicted)
+    return visible, torch.where(visible > 0, images, predicted)

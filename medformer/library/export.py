@@ -1,7 +1,7 @@
 """Exports a model for one kind of image: as a torch program, as ONNX, or as a copy of the file.
 
-B images, C channels, *spatial is (H, W) or (D, H, W). What is exported takes raw images as float32,
-standardises them itself, and has run on random and on difficult images before its file appears.
+The exported program takes raw images as float32, (B, C, *spatial), and standardises them itself. It
+has run on random and on difficult images, and answered as the model does, before its file appears.
 """
 
 import json
@@ -10,79 +10,37 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medformer.config import UNKNOWN, stem_kind
+from medformer.config import stem_kind
 from medformer.errors import ConfigError, ExportError
-from medformer.images import SIDES, domain_of, standardise
+from medformer.images import domain_of, standardise
 from medformer.library import model_file as files
 from medformer.library.card import ModelCard
 from medformer.library.models import load, save
+from medformer.library.view import View
 from medformer.model import Medformer
 from medformer.tasks import probabilities
 
 Format = Literal["torch", "onnx", "safetensors"]
 Run = Callable[[Tensor], Tensor]
+"""A program: raw images (B, C, *spatial) -> answers."""
 
 TOLERANCE = 1e-4
-"""Largest difference between what is exported and the model, in probability or token."""
+"""Largest difference between exported program and model, in probabilities or tokens."""
 FLAT_TOLERANCE = 1e-3
-"""The same on constant images, where norms divide by almost nothing and rounding grows."""
+"""Largest difference on constant images, where norms divide by almost 0 and rounding grows."""
 BATCHES = (1, 2, 5)
-"""Sizes of the batches that every export is held against the model with."""
-
-
-@dataclass(frozen=True)
-class View:
-    """The kind of image, and the question, that an export is made for."""
-
-    stem: str
-    size: tuple[int, ...]
-    """*spatial."""
-    task: str | None = None
-    """Probabilities of this task's classes; encoded tokens if left out."""
-    modality: str = UNKNOWN
-    anatomy: str = UNKNOWN
-    flip: bool = False
-    """Whether mirror images show the same; then answers are a mean over them, too."""
-
-    def images(self, count: int, generator: torch.Generator) -> Tensor:
-        """Random raw images, (B, C, *spatial) in [0, 255]."""
-        return 255 * torch.rand((count, *self.images_shape), generator=generator)
-
-    def flat(self) -> Tensor:
-        """Constant images: the extremes of uint8, and values that float32 sums do not keep."""
-        values = torch.tensor([0.0, 0.1, 37.0, 255.0, -1024.3, 1e6])
-        return values.view(-1, *[1] * (len(self.size) + 1)).expand(-1, *self.images_shape).clone()
-
-    def difficult(self, generator: torch.Generator) -> Tensor:
-        """Images as scanners make them: black borders, one bright pixel or a dim one in a corner,
-        black and white, little contrast far from zero, very small and very large values."""
-        noise = self.images(1, generator)[0]
-        inner, one, corner = (torch.zeros_like(noise) for _ in range(3))
-        box: tuple[Any, ...] = (..., *[slice(n // 4, n - n // 4) for n in self.size])
-        middle: tuple[Any, ...] = (..., *[n // 2 for n in self.size])
-        inner[box], one[middle] = 1, 255
-        corner.view(len(corner), -1)[:, 0] = 1
-        saturated = 255.0 * (noise > 127)
-        faint = 3000 + noise / 100
-        kinds = [noise * inner, one, corner, saturated, faint, noise / 1e6, noise * 1e6]
-        return torch.stack(kinds)
-
-    @property
-    def images_shape(self) -> tuple[int, ...]:
-        """(C, *spatial)."""
-        return (stem_kind(self.stem)[1], *self.size)
+"""Sizes of the batches with which every export is compared with the model."""
 
 
 class Exported(nn.Module):
-    """Raw images of one kind -> probabilities of a task, or tokens: what a program computes."""
+    """A program: raw images of one kind -> probabilities of a task, or tokens."""
 
     def __init__(self, model: Medformer, view: View) -> None:
         super().__init__()
@@ -92,56 +50,14 @@ class Exported(nn.Module):
         self.domain = domain_of(images, view.modality, view.anatomy)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, *spatial) float32 -> as `Medformer.predict`, or `encode` without a task."""
+        """Answer images, (B, C, *spatial) float32, as `Medformer.predict` does.
+
+        Without a task, the answer is that of `Medformer.encode`.
+        """
         if self.task is None:
             return self.model.tokens(standardise(images), self.domain)
         logits = self.model.answer(images, self.domain, self.task, flip=self.flip)
         return probabilities(logits, self.model.tasks[self.task])
-
-
-def view_of(
-    model: Medformer,
-    size: Sequence[int] = (28,),
-    *,
-    stem: str | None = None,
-    task: str | None = None,
-    modality: str = UNKNOWN,
-    anatomy: str = UNKNOWN,
-    flip: bool = False,
-) -> View:
-    """Which images are meant.
-
-    Args:
-        size: Pixels a side, one number for all axes or one an axis.
-        stem: What reads them; the only one that the model has for this rank if left out.
-    Raises:
-        ConfigError: The model does not know a name, the size does not fit, or the stem is not
-            clear.
-    """
-    known = model.config.stems
-    if stem is None:
-        ranks = {len(size)} if len(size) > 1 else {2, 3}
-        fitting = [s for s in known if stem_kind(s)[0] in ranks]
-        if len(fitting) != 1:
-            raise ConfigError(f"say which stem (--stem): this model has {', '.join(known)}")
-        stem = fitting[0]
-    for name, what, names in (
-        (stem, "stem", known),
-        (modality, "modality", (UNKNOWN, *model.config.modalities)),
-        (anatomy, "anatomy", (UNKNOWN, *model.config.anatomies)),
-        (task, "task", (None, *model.tasks)),
-    ):
-        if name not in names:
-            some = ", ".join(n for n in names if n) or "none"
-            raise ConfigError(f"this model knows no {what} {name!r}; it knows {some}")
-    rank = stem_kind(stem)[0]
-    sides = tuple(size) * rank if len(size) == 1 else tuple(size)
-    least, most = SIDES[rank]
-    if len(sides) != rank or not all(least <= n <= most for n in sides):
-        raise ConfigError(
-            f"stem {stem} needs one or {rank} sizes of {least} to {most} pixels, got {list(size)}"
-        )
-    return View(stem, sides, task, modality, anatomy, flip)
 
 
 def export(
@@ -153,18 +69,21 @@ def export(
     *,
     non_private: bool = False,
 ) -> float:
-    """Write FILE, FILE.md (the card) and FILE.json (the card and how to call it).
+    """Export a model to FILE, with FILE.md (its card) and FILE.json (the card and how to call it).
 
     Args:
-        path: Ends in .pt2, .onnx or .safetensors.
-        kind: Follows from `path` if left out.
-        card: Of the model; one that promises nothing (`dp: none`) needs `non_private`.
+        model: The model.
+        view: Kind of image and question.
+        path: FILE; ends in .pt2, .onnx or .safetensors.
+        card: The model's card.
+        kind: Format; follows from `path` if None.
+        non_private: Export although the card promises no privacy (`dp: none`).
     Returns:
-        Largest difference to the model, at most `TOLERANCE`; `FLAT_TOLERANCE` on constant images.
+        Largest difference to the model: at most `TOLERANCE`, on constant images `FLAT_TOLERANCE`.
     Raises:
-        ConfigError: `path` ends otherwise.
-        ExportError: Not private, a package is missing, torch cannot express it, or the answers
-            differ; then there is no file.
+        ConfigError: `path` has another ending.
+        ExportError: The model is not private, a package is missing, torch cannot express the model,
+            or the answers differ; there is no file then.
     """
     if card.dp.kind == "none" and not non_private:
         raise ExportError(
@@ -177,28 +96,35 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         draft = Path(folder) / f"draft{_SUFFIX[kind]}"
-        # One run before torch traces: what depends on the grid alone is computed and kept, and
-        # becomes a constant of the program.
+        # Run once before torch traces it: values that depend only on the grid are then cached, and
+        # become constants of the program.
         program(view.images(2, torch.Generator().manual_seed(0)))
         run = _WRITE[kind](program, view, draft, card)
-        found = differences(run, program, view)
-        for kind_of_image, (difference, most) in found.items():
-            if not difference <= most:
+        compared = differences(run, program, view)
+        for kind_of_image, (difference, allowed) in compared.items():
+            if not difference <= allowed:
                 raise ExportError(
                     f"{path}: the exported program differs from the model by {difference:.2g} on "
-                    f"{kind_of_image} images, more than {most:g}; nothing was written. Please "
+                    f"{kind_of_image} images, more than {allowed:g}; nothing was written. Please "
                     "report this with the versions of torch and onnxruntime"
                 )
         os.replace(draft, path)
-    difference = max(difference for difference, _ in found.values())
+    difference = max(difference for difference, _ in compared.values())
     _describe(path, model, view, card, kind, difference)
     return difference
 
 
 def differences(run: Run, program: nn.Module, view: View) -> dict[str, tuple[float, float]]:
-    """Kind of image -> largest absolute difference, infinite if one is NaN, and what is allowed.
+    """Compare an exported program with its model.
 
-    Random batches have several sizes, difficult and constant images are one batch each.
+    Args:
+        run: The exported program.
+        program: The model.
+        view: Kind of image to compare them with.
+    Returns:
+        Kind of image -> largest absolute difference (infinite if an answer is NaN or has another
+        shape) and the difference that is allowed. Random batches have several sizes; difficult and
+        constant images are one batch each.
     """
     generator = torch.Generator().manual_seed(1)
     random = [view.images(count, generator) for count in BATCHES]
@@ -210,16 +136,18 @@ def differences(run: Run, program: nn.Module, view: View) -> dict[str, tuple[flo
 
 
 def _worst(run: Run, program: nn.Module, batches: Sequence[Tensor]) -> float:
+    """Return the largest absolute difference of two programs."""
     worst = 0.0
     for images in batches:
-        mine, theirs = program(images), run(images)
-        if mine.shape != theirs.shape or not (mine - theirs).isfinite().all():
+        wanted, given = program(images), run(images)
+        if wanted.shape != given.shape or not (wanted - given).isfinite().all():
             return float("inf")
-        worst = max(worst, float((mine - theirs).abs().max()))
+        worst = max(worst, float((wanted - given).abs().max()))
     return worst
 
 
 def _kind(path: Path, kind: Format | None) -> Format:
+    """Return the format that a name and an explicit choice agree on."""
     for known, suffix in _SUFFIX.items():
         if path.suffix == suffix and kind in (None, known):
             return known
@@ -233,7 +161,7 @@ def _trace(program: nn.Module, view: View) -> torch.export.ExportedProgram:
         return torch.export.export(
             program, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
-    except Exception as error:  # torch raises many kinds, of many lines
+    except Exception as error:  # of many types, with messages of many lines
         first = str(error).strip().splitlines()[0]
         raise ExportError(f"torch cannot trace this model ({type(error).__name__}: {first})") from (
             error
@@ -257,7 +185,7 @@ def _write_onnx(program: nn.Module, view: View, path: Path, card: ModelCard) -> 
     logging.getLogger("onnxscript").setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the exporter's own future
+            warnings.simplefilter("ignore")  # deprecations inside the exporter
             torch.onnx.export(
                 _trace(program, view),
                 f=str(path),
@@ -296,7 +224,7 @@ _WRITE: dict[Format, Callable[[nn.Module, View, Path, ModelCard], Run]] = {
 def _describe(
     path: Path, model: Medformer, view: View, card: ModelCard, kind: Format, difference: float
 ) -> None:
-    """The card as Markdown and JSON, with how to call what was exported."""
+    """Write the card as Markdown and JSON, with a description of the program's input and answer."""
     call = {
         "format": kind,
         "images": ["B", stem_kind(view.stem)[1], *view.size],

@@ -1,7 +1,6 @@
-"""A model learns new words: more modalities, anatomies, stems, domains and kinds of image, old
-answers unchanged.
+"""Adds words to a model: modalities, anatomies, stems, domains, kinds of image. Answers stay.
 
-Letters: C channels, P = patch**rank pixels of a patch, D width.
+Letters: A any size, C channels, P = patch**rank pixels of a patch, D width.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,6 +14,7 @@ from medformer.library.models import checked_config, seeded
 from medformer.model import Medformer
 
 FIELDS = ("stems", "modalities", "anatomies", "domains", "kinds")
+"""Lists of a vocabulary to which words can be added."""
 
 
 def extend(
@@ -27,21 +27,30 @@ def extend(
     kinds: Collection[str] = (),
     seed: int = 0,
 ) -> Medformer:
-    """A new model that knows more words; its answers to old images are those of `model`.
+    """Return a larger model that knows more words and answers old images as before.
 
-    Every tensor of `model` is kept bit for bit. A new modality or anatomy starts as a copy of the
-    entry `unknown`. A new stem starts from the stem of the same rank whose number of channels is
-    nearest: the mean over its first convolution's channels, scaled so that their sum stays, hence
-    a grey image reads the same in one channel and in three equal ones; the pixel decoder starts
-    from the mean over its channels. A stem of a new rank starts from `seed`. A new domain's row of
-    the discriminator is zero; rows are in the order of `config.domains`, which is sorted. Concepts
-    of a new kind of image are zero.
+    Every tensor of `model` is kept bit for bit.
+
+    - A new modality or anatomy starts as a copy of the entry `unknown`.
+    - A new stem starts from the stem of the same rank whose number of channels is nearest: from the
+      mean over its first convolution's channels, scaled so that their sum stays. So a grey image is
+      read alike in one channel and in three equal ones. Its pixel decoder starts from the mean over
+      channels. A stem of a new rank starts at random.
+    - A new domain's row of the discriminator is zero; rows are in the order of `config.domains`,
+      which is sorted.
+    - Concepts of a new kind of image are zero.
+
+    >>> import medformer
+    >>> model = medformer.build(modalities=["ct"], anatomies=["chest"])
+    >>> medformer.extend(model, modalities=["mri"]).config.modalities
+    ('ct', 'mri')
 
     Args:
-        model: Left as it is.
-        seed: Of what can be copied from nowhere.
+        model: The model to extend; it is not changed.
+        modalities, anatomies, stems, domains, kinds: New words.
+        seed: Seed of the random weights of a stem of a new rank.
     Raises:
-        ConfigError: A name is already known, repeated or no name.
+        ConfigError: A name is already known, repeated or not valid.
     """
     added = {
         "stems": stems, "modalities": modalities, "anatomies": anatomies, "domains": domains,
@@ -58,10 +67,13 @@ def extend(
 
 
 def extended_config(config: ModelConfig, added: Mapping[str, Collection[str]]) -> ModelConfig:
-    """The vocabulary with new names, each list sorted.
+    """Return a vocabulary with new names, each list sorted.
 
+    Args:
+        config: The vocabulary so far.
+        added: Name in `FIELDS` -> new names.
     Raises:
-        ConfigError: A name is already known, repeated or no name.
+        ConfigError: A name is already known, repeated or not valid.
     """
     values = config.model_dump()
     for field, names in added.items():
@@ -74,7 +86,12 @@ def extended_config(config: ModelConfig, added: Mapping[str, Collection[str]]) -
 
 
 def missing_words(config: ModelConfig, wanted: ModelConfig) -> dict[str, tuple[str, ...]]:
-    """What `wanted` names and `config` does not, as arguments of `extend`."""
+    """Return the words of one vocabulary that another lacks, as arguments of `extend`.
+
+    Args:
+        config: The vocabulary that may lack words.
+        wanted: The vocabulary whose words are needed.
+    """
     return {
         field: tuple(
             n for n in getattr(wanted, field) if n not in getattr(config, field) and n != UNKNOWN
@@ -84,12 +101,12 @@ def missing_words(config: ModelConfig, wanted: ModelConfig) -> dict[str, tuple[s
 
 
 def _copied(model: Medformer, config: ModelConfig) -> dict[str, Tensor]:
-    """All old tensors, and copies of them for what is new."""
+    """Return all old tensors, and copies of them for new words."""
     tensors = dict(model.state_dict())
     for place, names in (("modality", config.modalities), ("anatomy", config.anatomies)):
         for name in set(names) - set(model.input.get_submodule(place)._modules):
-            own = tensors[f"input.{place}.{UNKNOWN}.tokens"]
-            tensors[f"input.{place}.{name}.tokens"] = own.clone()
+            unknown = tensors[f"input.{place}.{UNKNOWN}.tokens"]
+            tensors[f"input.{place}.{name}.tokens"] = unknown.clone()
     for stem in set(config.stems) - set(model.config.stems):
         if source := _nearest(stem, model.config.stems):
             tensors |= _stem(model.state_dict(), source, stem)
@@ -97,19 +114,20 @@ def _copied(model: Medformer, config: ModelConfig) -> dict[str, Tensor]:
 
 
 def _nearest(stem: str, known: Collection[str]) -> str | None:
-    """The known stem of the same rank with the nearest number of channels, the smaller of two."""
+    """Find the stem of the same rank with the nearest number of channels, the smaller of two."""
     rank, channels = stem_kind(stem)
     same = [s for s in known if stem_kind(s)[0] == rank]
     return min(same, key=lambda s: (abs(stem_kind(s)[1] - channels), stem_kind(s)[1]), default=None)
 
 
 def _stem(tensors: Mapping[str, Tensor], source: str, stem: str) -> dict[str, Tensor]:
-    """A stem and its pixel decoders, made from those of `source`."""
+    """Make a stem and its pixel decoders from those of `source`."""
     before, after = stem_kind(source)[1], stem_kind(stem)[1]
     made = {}
     for name, value in tensors.items():
         if name.startswith(f"input.stems.{source}."):
             new = name.replace(f"input.stems.{source}.", f"input.stems.{stem}.", 1)
+            # Only the first layer of a stem depends on the number of channels.
             first = name.endswith((".stages.0.0.weight", ".fine.0.0.weight", ".coarse.0.0.weight"))
             made[new] = _spread(value, after) * (before / after) if first else value.clone()
         elif name.startswith(f"pretext.pixels.{source}-"):
@@ -120,12 +138,12 @@ def _stem(tensors: Mapping[str, Tensor], source: str, stem: str) -> dict[str, Te
 
 
 def _spread(weight: Tensor, channels: int) -> Tensor:
-    """(A, C, ...) -> (A, channels, ...): the mean over C, repeated."""
+    """Repeat the mean over channels, (A, C, ...) -> (A, channels, ...)."""
     return weight.mean(1, keepdim=True).expand(-1, channels, *weight.shape[2:]).clone()
 
 
 def _discriminator(model: Medformer, config: ModelConfig) -> dict[str, Tensor]:
-    """The last layer with a row a domain, in the new order; zero for the new ones."""
+    """Place the rows of the last layer in the new order of domains; those of new ones are zero."""
     rows = [config.domains.index(name) for name in model.config.domains]
 
     def placed(value: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""A model file: safetensors, whose metadata says what model the tensors are of. Loads no torch.
+"""Reads and writes model files: safetensors whose metadata describe the model. Loads no torch.
 
-One key, `medformer`, holds a `Header` as JSON. Format 1. Beside FILE lies FILE.md, its card. What
-a hospital fitted for its own use lies aside: tensors `aside.*` and the key `medformer.aside`, which
-are no part of the model.
+Format 1: the metadata key `medformer` holds a `Header` as JSON, and FILE.md next to FILE holds its
+card for readers. A file can carry an `Attachment`, which a hospital fitted for its use and which is
+not part of the model: tensors `aside.*` and the metadata key `medformer.aside`.
 """
 
 import json
@@ -27,34 +27,47 @@ from medformer.library.card import ModelCard
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 FORMAT = 1
 KEY = "medformer"
-ASIDE, ASIDE_KEY = "aside.", "medformer.aside"
-LARGEST_HEADER = 2**22
-"""Bytes in which a file lists its tensors and says what model they are of."""
+ATTACHED, ATTACHMENT_KEY = "aside.", "medformer.aside"
+"""Beginning of the names of attached tensors, and the metadata key of an attachment's text."""
+MAX_HEADER = 2**22
+"""Bytes, at most, in which a file lists its tensors and describes its model."""
 
 
 class Header(Frozen):
-    """What a model file says before its tensors."""
+    """The description of the model that a file holds."""
 
     format: Literal[1] = 1
+    """Version of the format."""
     config: ModelConfig
+    """Preset and vocabulary."""
     tasks: tuple[Task, ...] = ()
+    """Tasks whose heads the file holds."""
     site: bool = False
-    """Whether it holds a site's own embedding."""
+    """True if the file holds the embedding of a site."""
     card: ModelCard
+    """Facts for readers."""
 
 
 @dataclass(frozen=True)
-class Aside:
-    """What lies in a model file beside the model."""
+class Attachment:
+    """Content of a model file that is not part of the model."""
 
     text: str
-    """As its writer wrote it, and alone understands it."""
+    """Text in a format that only its writer knows."""
     arrays: Arrays
+    """Name -> tensor."""
 
 
-def write(path: Path, header: Header, tensors: Arrays, aside: Aside | None = None) -> None:
-    """Write a model file and its card, each whole or not at all; fills in the card's facts.
+def write(
+    path: Path, header: Header, tensors: Arrays, attachment: Attachment | None = None
+) -> None:
+    """Write a model file and its card, each whole or not at all.
 
+    Args:
+        path: FILE; the card is written to FILE.md.
+        header: Description of the model; preset, number of parameters and program are filled in.
+        tensors: Name -> tensor of the model.
+        attachment: Content that is not part of the model.
     Raises:
         ModelFileError: A tensor is not finite, or the folder cannot be written.
     """
@@ -67,10 +80,11 @@ def write(path: Path, header: Header, tensors: Arrays, aside: Aside | None = Non
     header = header.model_copy(update={"card": header.card.model_copy(update=facts)})
     plain = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
     metadata = {KEY: header.model_dump_json()}
-    if aside is not None:
-        _finite(path, aside.arrays)
-        plain |= {ASIDE + k: np.ascontiguousarray(v, np.float32) for k, v in aside.arrays.items()}
-        metadata[ASIDE_KEY] = aside.text
+    if attachment is not None:
+        _finite(path, attachment.arrays)
+        for name, value in attachment.arrays.items():
+            plain[ATTACHED + name] = np.ascontiguousarray(value, np.float32)
+        metadata[ATTACHMENT_KEY] = attachment.text
     try:
         replace_file(path, save(plain, metadata))
     except OSError as error:
@@ -79,69 +93,83 @@ def write(path: Path, header: Header, tensors: Arrays, aside: Aside | None = Non
 
 
 def read(path: Path) -> tuple[Header, dict[str, npt.NDArray[np.float32]]]:
-    """A model file's header and tensors.
+    """Read a model file.
 
+    Args:
+        path: The file.
+    Returns:
+        Its header, and its tensors by name.
     Raises:
-        ModelFileError: Unreadable, cut off, not of our kind, or with tensors that are not float32
-            or not finite.
+        ModelFileError: It cannot be read, is cut off or not a model file, or holds tensors that are
+            not float32 or not finite.
     """
     header = read_header(path)
-    return header, _tensors(path, aside=False)
+    return header, _tensors(path, attached=False)
 
 
-def read_aside(path: Path) -> Aside | None:
-    """What lies aside in a model file, or None.
+def read_attachment(path: Path) -> Attachment | None:
+    """Read the attachment of a model file; None if it has none.
 
+    Args:
+        path: The file.
     Raises:
         ModelFileError: As `read`.
     """
     read_header(path)
     with safe_open(path, framework="np") as file:
-        text = (file.metadata() or {}).get(ASIDE_KEY)
+        text = (file.metadata() or {}).get(ATTACHMENT_KEY)
     if text is None:
         return None
-    return Aside(text, {k.removeprefix(ASIDE): v for k, v in _tensors(path, aside=True).items()})
+    tensors = _tensors(path, attached=True)
+    return Attachment(text, {name.removeprefix(ATTACHED): v for name, v in tensors.items()})
 
 
 def read_start(path: Path) -> Header:
-    """What a file says of itself, if training may start from it.
+    """Read the header of a model file from which training is to start.
 
+    Args:
+        path: The file.
     Raises:
-        ModelFileError: As `read_header`, or private images may be recoverable from it: its card
-            says dp: none, or it holds what a hospital fitted to its own records.
+        ModelFileError: As `read_header`; or private images may be recoverable from the file,
+            because its card says dp: none or it holds an attachment that a hospital fitted to its
+            records.
     """
     header = read_header(path)
     with safe_open(path, framework="np") as file:
-        private = ASIDE_KEY in (file.metadata() or {})
-    if private or header.card.dp.kind == "none":
+        attached = ATTACHMENT_KEY in (file.metadata() or {})
+    # An attachment was fitted without privacy, whatever the card says.
+    if attached or header.card.dp.kind == "none":
         says = "says dp: none" if header.card.dp.kind == "none" else "hides what it was fitted to"
         raise ModelFileError(
-            f"{path}: its card {says}: private images may be recoverable from it, and whatever is "
-            "trained from it would carry them on. Start from a model that was trained under DP or "
+            f"{path}: its card {says}: private images may be recoverable from it, and from "
+            "every model that is trained from it. Start from a model that was trained under DP or "
             "on public images, such as the model.safetensors of a run"
         )
     return header
 
 
-def _tensors(path: Path, *, aside: bool) -> dict[str, npt.NDArray[np.float32]]:
+def _tensors(path: Path, *, attached: bool) -> dict[str, npt.NDArray[np.float32]]:
     with safe_open(path, framework="np") as file:
-        names = [name for name in file.keys() if name.startswith(ASIDE) == aside]  # noqa: SIM118
-        kinds = {name: file.get_slice(name).get_dtype() for name in names}
-        if wrong := sorted(name for name in names if kinds[name] != "F32"):
-            raise ModelFileError(f"{path}: {wrong[0]} must be float32, got {kinds[wrong[0]]}")
+        names = [name for name in file.keys() if name.startswith(ATTACHED) == attached]  # noqa: SIM118
+        # Checked before any is read, because converting them could need much memory.
+        types = {name: file.get_slice(name).get_dtype() for name in names}
+        if wrong := sorted(name for name in names if types[name] != "F32"):
+            raise ModelFileError(f"{path}: {wrong[0]} must be float32, got {types[wrong[0]]}")
         tensors = {name: file.get_tensor(name) for name in names}
     _finite(path, tensors)
     return tensors
 
 
 def read_header(path: Path) -> Header:
-    """What a model file says of itself; reads no tensor.
+    """Read the header of a model file, and no tensor.
 
+    Args:
+        path: The file.
     Raises:
-        ModelFileError: Unreadable, cut off, or not of our kind; says what to do.
+        ModelFileError: It cannot be read, is cut off or not a model file.
     """
     try:
-        _small_header(path)
+        _check_header_size(path)
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
     except OSError as error:
@@ -150,19 +178,19 @@ def read_header(path: Path) -> Header:
         raise ModelFileError(f"{path}: {_damage(path)} ({error})") from error
     if KEY not in metadata:
         raise ModelFileError(
-            f"{path}: holds tensors, but no {KEY!r} metadata that says of which model: "
+            f"{path}: holds tensors, but no {KEY!r} metadata that describe their model: "
             "write it with medformer.save (for the weights of a ViT: medformer.load_vit)"
         )
     return _parse(path, metadata[KEY])
 
 
 def card_path(path: Path) -> Path:
-    """Where the readable card of a file lies."""
+    """Return the path of the card of the model file `path`."""
     return path.with_name(path.name + ".md")
 
 
 def created_by() -> str:
-    """Program and version."""
+    """Return name and version of this program."""
     try:
         return f"fedmedformer {version('fedmedformer')}"
     except PackageNotFoundError:  # run from a folder of sources
@@ -170,8 +198,11 @@ def created_by() -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text, whole or not at all.
+    """Write a text that belongs to a model file, whole or not at all.
 
+    Args:
+        path: The file.
+        text: Its content.
     Raises:
         ModelFileError: The folder cannot be written.
     """
@@ -181,23 +212,26 @@ def write_text(path: Path, text: str) -> None:
         raise ModelFileError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def _small_header(path: Path) -> None:
-    """Before it is parsed: eight bytes in front say how long it is."""
+def _check_header_size(path: Path) -> None:
+    """Refuse a huge header before it is parsed; a file's first eight bytes are its length."""
     with open(path, "rb") as file:
-        said = int.from_bytes(file.read(8), "little")
-    if LARGEST_HEADER < said <= path.stat().st_size:
-        raise ModelFileError(f"{path}: its header has {said} bytes: no model's has so many")
+        size = int.from_bytes(file.read(8), "little")
+    # A length beyond the end of the file is damage, which safetensors reports itself.
+    if MAX_HEADER < size <= path.stat().st_size:
+        raise ModelFileError(
+            f"{path}: its header has {size} bytes, and that of a model at most {MAX_HEADER}"
+        )
 
 
 def _parse(path: Path, text: str) -> Header:
     try:
         raw: Any = json.loads(text)
-        given = raw["format"]
+        version_ = raw["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{path}: its {KEY!r} metadata is not that of a model") from error
-    if given != FORMAT:
+    if version_ != FORMAT:
         raise ModelFileError(
-            f"{path}: is of format {given}, this version reads format {FORMAT}: "
+            f"{path}: is of format {version_}, this version reads format {FORMAT}: "
             "install the version that wrote it"
         )
     try:
@@ -207,15 +241,17 @@ def _parse(path: Path, text: str) -> Header:
 
 
 def _damage(path: Path) -> str:
-    """What a file is that does not open: after eight bytes of length, safetensors begin with {."""
+    """Say what is wrong with a file that does not open as safetensors."""
+    # After eight bytes of length, every safetensors file continues with a JSON object.
     with open(path, "rb") as file:
-        begins = file.read(9)[8:] == b"{"
-    if begins:
+        is_safetensors = file.read(9)[8:] == b"{"
+    if is_safetensors:
         return "is cut off or damaged: copy it again"
-    return "is no safetensors file"
+    return "is not a safetensors file"
 
 
 def _finite(path: Path, tensors: Arrays) -> None:
+    """Refuse tensors that hold NaN or infinite values."""
     for name, value in tensors.items():
         if not np.isfinite(value).all():
             count = int((~np.isfinite(value)).sum())

@@ -1,4 +1,4 @@
-"""Medformer as a library: build a model, save it to a file, load it again."""
+"""Builds models, saves them to files and loads them again."""
 
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
@@ -29,17 +29,21 @@ def build(
     seed: int = 0,
     checkpointing: bool = False,
 ) -> Medformer:
-    """A new model with random weights.
+    """Build a model with random weights.
+
+    >>> model = build("tiny", modalities=["ct"], anatomies=["chest"])
+    >>> model.config.modalities, model.training
+    (('ct',), True)
 
     Args:
         preset: `tiny`, `small` or `base`.
-        modalities, anatomies, stems, domains: What it shall know; a list that is left out is that
-            of `medformer.vocabulary.EVERYTHING`, which covers MedMNIST.
+        modalities, anatomies, stems, domains: The vocabulary; a list that is left out is that of
+            `medformer.vocabulary.EVERYTHING`, which covers MedMNIST.
         tasks: Supervised tasks; each gets a query and a head.
-        seed: Of the weights.
-        checkpointing: Keep less for the backward pass of the encoder and compute it again.
+        seed: Seed of the weights.
+        checkpointing: Keep less of the encoder for the backward pass and compute it again.
     Raises:
-        ConfigError: A name is no name, is repeated, or the preset does not exist.
+        ConfigError: A name is not valid or is repeated, or the preset does not exist.
     """
     given = {"modalities": modalities, "anatomies": anatomies, "stems": stems, "domains": domains}
     named = {field: tuple(sorted(names)) for field, names in given.items() if names}
@@ -52,10 +56,19 @@ def build(
 
 
 def save(model: Medformer, path: str | Path, card: ModelCard) -> None:
-    """Write a model to a safetensors file, and its card to FILE.md beside it.
+    """Write a model to a safetensors file FILE, and its card to FILE.md.
+
+    >>> import medformer, tempfile
+    >>> card = medformer.ModelCard(name="demo", dp=medformer.Promise(kind="public"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     medformer.save(medformer.build(), f"{folder}/demo.safetensors", card)
+    ...     medformer.load(f"{folder}/demo.safetensors").config.preset
+    'tiny'
 
     Args:
-        card: Preset, number of parameters and program are filled in.
+        model: Any model.
+        path: FILE.
+        card: Facts for readers; preset, number of parameters and program are filled in.
     Raises:
         ModelFileError: A weight is NaN or infinite, or the folder cannot be written.
     """
@@ -78,19 +91,20 @@ def load(
     stems: Collection[str] = (),
     domains: Collection[str] = (),
 ) -> Medformer:
-    """Read a model from a file that `save` or a simulation wrote; in evaluation mode.
+    """Load a model, in evaluation mode, from a file that `save` or a run wrote.
 
     Args:
-        preset: Refuse a file of another one.
+        path: The file.
+        preset: Refuse a file with another preset.
         modalities, anatomies, stems, domains: Refuse a file that does not know all of these.
     Raises:
-        ModelFileError: Unreadable, damaged, another model than asked for, or tensors that are
-            missing, left over, of another shape or not finite.
+        ModelFileError: The file cannot be read, is damaged, holds another model than was asked for,
+            or has tensors that are missing, left over, of another shape or not finite.
     """
     path = Path(path)
     header, arrays = files.read(path)
     asked = {"modalities": modalities, "anatomies": anatomies, "stems": stems, "domains": domains}
-    _as_asked(path, header.config, preset, asked)
+    _check_asked(path, header.config, preset, asked)
     model = seeded(header.config, header.tasks, site=header.site, seed=0)
     tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
     _same_tensors(path, dict(model.named_parameters()), tensors)
@@ -99,17 +113,26 @@ def load(
 
 
 def seeded(config: ModelConfig, tasks: Sequence[Task], *, site: bool, seed: int) -> Medformer:
-    """A model whose weights follow from the seed; nobody else's random numbers change."""
+    """Make a model whose weights follow from a seed, without changing other random numbers.
+
+    Args:
+        config: Preset and vocabulary.
+        tasks: Supervised tasks.
+        site: Whether to add the embedding of a site.
+        seed: Seed of the weights.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Medformer(config, tasks, site=site)
 
 
 def checked_config(values: Mapping[str, Any]) -> ModelConfig:
-    """A vocabulary, or the sentence that says what is wrong with it.
+    """Return a vocabulary, or raise an error that says what is wrong with it.
 
+    Args:
+        values: Fields of `ModelConfig`.
     Raises:
-        ConfigError: A name is no name, is repeated, or the preset does not exist.
+        ConfigError: A name is not valid or is repeated, or the preset does not exist.
     """
     try:
         return ModelConfig.model_validate(values)
@@ -117,11 +140,12 @@ def checked_config(values: Mapping[str, Any]) -> ModelConfig:
         raise ConfigError(explain(error, ModelConfig)) from error
 
 
-def _as_asked(
+def _check_asked(
     path: Path, config: ModelConfig, preset: str | None, asked: Mapping[str, Collection[str]]
 ) -> None:
+    """Refuse a model that is not the one that was asked for."""
     if preset is not None and preset != config.preset:
-        raise ModelFileError(f"{path}: is of preset {config.preset!r}, asked for {preset!r}")
+        raise ModelFileError(f"{path}: has preset {config.preset!r}, asked for {preset!r}")
     for field, names in asked.items():
         known = getattr(config, field)
         if missing := sorted(set(names) - {*known, UNKNOWN}):
@@ -134,6 +158,7 @@ def _as_asked(
 
 
 def _same_tensors(path: Path, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not exactly those of the model, in names and shapes."""
     for problem, names in (
         ("lacks", wanted.keys() - given),
         ("has unknown", given.keys() - wanted),

@@ -1,7 +1,7 @@
 """Starts Medformer's encoder from a vision transformer in the layout of timm (Wightman 2019).
 
-What is taken: the first blocks and the last norm. Patch embedding, positions, class token and head
-have no counterpart here. timm's LayerNorms add 1e-6 to the variance, so the model's do afterwards.
+The first blocks and the last norm are used. Patch embedding, positions, class token and head have
+no counterpart here. timm's LayerNorms add 1e-6 to the variance, so the model's do afterwards.
 """
 
 import re
@@ -20,29 +20,32 @@ from medformer.library.model_file import KEY
 from medformer.model import Medformer
 
 VIT_EPS = 1e-6
+"""Number that timm's layer norms add to the variance."""
 HEAD_WIDTH = 64
-"""Of every ViT from Ti to H, where nobody says how many heads there are."""
+"""Width of a head in every ViT from Ti to L; gives the number of heads if it is not stated."""
 FILES = (".safetensors", ".pth", ".pt", ".bin")
 Source = str | Path | Mapping[str, Tensor]
 
 
 def load_vit(model: Medformer, source: Source, *, heads: int | None = None) -> Medformer:
-    """Overwrite the encoder of `model` with the blocks of a ViT; nothing changes if it is refused.
+    """Overwrite the encoder of a model with the blocks of a ViT.
 
-    The encoder then computes what the ViT's blocks and last norm compute, for up to `window`
-    tokens; LayerScale (Touvron et al. 2021, arXiv:2103.17239) is folded into the weights, and so
-    is the preset's `residual_scale`.
+    For up to `window` tokens, the encoder then computes the same as the ViT's blocks and last norm.
+    LayerScale is folded into the weights, and so is the preset's `residual_scale`. If the ViT is
+    refused, the model stays as it was.
 
     Args:
         model: Changed in place; `base` has the sizes of vit_small_patch16_224.
-        source: A .safetensors or .pth file, a state dict, or the name of a pre-trained model where
-            timm is installed, which then downloads it.
-        heads: Of the ViT; its width over 64, as in all ViTs of timm, if left out.
+        source: A .safetensors or .pth file, a state dict, or the name of a pre-trained model, which
+            timm downloads if it is installed.
+        heads: Number of the ViT's heads; its width divided by 64 if None, as in timm.
     Returns:
         `model`.
     Raises:
-        ConfigError: Unreadable, no ViT of this layout, or of other sizes; names the preset that
-            would fit.
+        ConfigError: The source cannot be read, is not a ViT of this layout, or has other sizes; the
+            text names the preset that would fit.
+
+    Source: Touvron et al. 2021, arXiv:2103.17239 (LayerScale).
     """
     vit = _unwrapped(_state_dict(source))
     _fits(model, vit, heads)
@@ -50,11 +53,11 @@ def load_vit(model: Medformer, source: Source, *, heads: int | None = None) -> M
     for number in range(model.preset.blocks):
         tensors |= _block(vit, number, model.preset.residual_scale)
     tensors |= {"norm.weight": _get(vit, "norm.weight"), "norm.bias": _get(vit, "norm.bias")}
-    own = model.encoder.state_dict()
+    before = model.encoder.state_dict()
     for name, value in tensors.items():
-        if value.shape != own[name].shape:
+        if value.shape != before[name].shape:
             raise ConfigError(
-                f"encoder.{name} must be {tuple(own[name].shape)}, the ViT's is "
+                f"encoder.{name} must be {tuple(before[name].shape)}, the ViT's is "
                 f"{tuple(value.shape)}. {_fitting(vit, heads)}"
             )
         if not value.isfinite().all():
@@ -65,6 +68,7 @@ def load_vit(model: Medformer, source: Source, *, heads: int | None = None) -> M
 
 
 def _state_dict(source: Source) -> Mapping[str, Tensor]:
+    """Read the tensors of a source, whatever its form."""
     if isinstance(source, Mapping):
         return source
     path = Path(source)
@@ -73,8 +77,8 @@ def _state_dict(source: Source) -> Mapping[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                ours = KEY in (file.metadata() or {})
-            if ours:
+                is_medformer = KEY in (file.metadata() or {})
+            if is_medformer:
                 raise ConfigError(
                     f"{path}: is a Medformer, not a ViT: read it with medformer.load, or start a "
                     "run from it with `start:`, which refuses what was trained without privacy"
@@ -88,7 +92,7 @@ def _state_dict(source: Source) -> Mapping[str, Tensor]:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise ConfigError(f"{path}: holds no tensors that can be read ({error})") from error
-    except Exception as error:  # torch.load: pickle.UnpicklingError, or whatever the pickle does
+    except Exception as error:  # torch.load raises UnpicklingError, or any error of the pickle
         raise ConfigError(
             f"{path}: is refused, because it holds more than tensors: save the ViT's state_dict"
         ) from error
@@ -106,7 +110,7 @@ def _from_timm(name: str) -> Mapping[str, Tensor]:
         raise ConfigError(f"timm has no model {name!r}; timm.list_models('vit*') names them")
     try:
         state: Mapping[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
-    except Exception as error:  # whatever the hub raises
+    except Exception as error:  # the hub raises errors of many kinds
         raise ConfigError(
             f"timm cannot load {name!r} ({type(error).__name__}): download its weights and give "
             "the file"
@@ -115,30 +119,34 @@ def _from_timm(name: str) -> Mapping[str, Tensor]:
 
 
 def _unwrapped(state: Any) -> Mapping[str, Tensor]:
-    """The state dict itself, out of the dict that some checkpoints wrap it in."""
+    """Return the state dict, out of the dict that some checkpoints wrap it in."""
     for key in ("model", "state_dict"):
         inner = state.get(key) if isinstance(state, Mapping) else None
         if isinstance(inner, Mapping):
             state = inner
     if not isinstance(state, Mapping) or "blocks.0.attn.qkv.weight" not in state:
-        raise ConfigError("this is no ViT as timm lays it out: blocks.0.attn.qkv.weight is missing")
+        raise ConfigError(
+            "this is not a ViT as timm lays it out: blocks.0.attn.qkv.weight is missing"
+        )
     if strange := sorted(k for k in state if re.fullmatch(r"blocks\.\d+\.attn\.[qk]_norm\..*", k)):
         raise ConfigError(f"this ViT normalises its queries and keys ({strange[0]}): not supported")
     return dict(state)
 
 
 def _fits(model: Medformer, vit: Mapping[str, Tensor], heads: int | None) -> None:
+    """Refuse a ViT whose sizes are not those of the model."""
     width, blocks, of = _sizes(vit, heads)
-    mine = model.preset
-    if (width, of) != (mine.width, mine.heads) or blocks < mine.blocks:
+    preset = model.preset
+    if (width, of) != (preset.width, preset.heads) or blocks < preset.blocks:
         raise ConfigError(
-            f"preset {model.config.preset!r} needs width {mine.width}, {mine.heads} heads and at "
-            f"least {mine.blocks} blocks; this ViT has width {width}, {of} heads and {blocks} "
+            f"preset {model.config.preset!r} needs width {preset.width}, {preset.heads} heads and "
+            f"at least {preset.blocks} blocks; this ViT has width {width}, {of} heads and {blocks} "
             f"blocks. {_fitting(vit, heads)}"
         )
 
 
 def _fitting(vit: Mapping[str, Tensor], heads: int | None) -> str:
+    """Name the preset that has the sizes of a ViT, in a sentence."""
     width, blocks, of = _sizes(vit, heads)
     hidden = len(_get(vit, "blocks.0.mlp.fc1.bias"))
     names = [
@@ -151,19 +159,20 @@ def _fitting(vit: Mapping[str, Tensor], heads: int | None) -> str:
 
 
 def _sizes(vit: Mapping[str, Tensor], heads: int | None) -> tuple[int, int, int]:
-    """Width, blocks and heads of a ViT."""
+    """Return width, number of blocks and number of heads of a ViT."""
     width = _get(vit, "blocks.0.attn.qkv.weight").shape[1]
     numbers = {int(m[1]) for k in vit if (m := re.match(r"blocks\.(\d+)\.", k))}
     return width, len(numbers), heads or max(1, width // HEAD_WIDTH)
 
 
 def _block(vit: Mapping[str, Tensor], number: int, residual_scale: float) -> dict[str, Tensor]:
-    """One block of the ViT under our names; its LayerScale and our scale become part of it."""
+    """Return a block of the ViT under our names, with its LayerScale and our scale folded in."""
 
     def take(name: str) -> Tensor:
         return _get(vit, f"blocks.{number}.{name}")
 
     weight, width = take("attn.qkv.weight"), take("attn.qkv.weight").shape[1]
+    # timm leaves out the bias where a ViT has none; ours is then zero.
     bias = vit.get(f"blocks.{number}.attn.qkv.bias", torch.zeros(len(weight)))
     made = {
         "attention.query.weight": weight[:width],
@@ -184,5 +193,5 @@ def _block(vit: Mapping[str, Tensor], number: int, residual_scale: float) -> dic
 
 def _get(vit: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in vit:
-        raise ConfigError(f"this is no ViT as timm lays it out: {name} is missing")
+        raise ConfigError(f"this is not a ViT as timm lays it out: {name} is missing")
     return vit[name]

@@ -28,7 +28,7 @@ from client.site import Privacy, Site
 from medformer.common.yaml_file import MAX_BYTES, parse_yaml, read_yaml
 from medformer.config import Frozen, ModelConfig
 from medformer.errors import ConfigError, MedFormerError, ModelFileError
-from medformer.library.model_file import LARGEST_HEADER, read_header
+from medformer.library.model_file import MAX_HEADER, read_header
 from server.protocol import ProtocolError, Refusal, Schedule, TrainAnswer
 from server.protocol.receipt import read_receipt
 from server.protocol.wire import read_answer, to_content
@@ -286,9 +286,9 @@ def test_no_setting_is_infinite(tmp_path: Path):
 def test_a_header_that_is_too_long_is_not_parsed(tmp_path: Path):
     """Nor is metadata without end."""
     path = tmp_path / "m.safetensors"
-    size = LARGEST_HEADER + 1
+    size = MAX_HEADER + 1
     path.write_bytes(struct.pack("<Q", size) + b"{" * size)
-    with pytest.raises(ModelFileError, match="no model's has so many"):
+    with pytest.raises(ModelFileError, match="and that of a model at most"):
         read_header(path)
     head = json.dumps({"__metadata__": {"medformer": "[" * 100_000}}).encode()
     path.write_bytes(struct.pack("<Q", len(head)) + head)

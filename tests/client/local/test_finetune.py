@@ -25,7 +25,7 @@ from medformer.config import Task
 from medformer.errors import ConfigError, ModelFileError
 from medformer.images import standardise
 from medformer.library.card import Promise
-from medformer.library.model_file import ASIDE_KEY, KEY, read_header
+from medformer.library.model_file import ATTACHMENT_KEY, KEY, read_header
 from medformer.model import Medformer
 from medformer.sharing import is_local
 from medformer.tasks import label_losses, probabilities
@@ -244,7 +244,7 @@ def test_a_card_that_was_edited_does_not_help(made: tuple[Path, LocalModel], tmp
     with safe_open(made[0], framework="np") as source:
         metadata = source.metadata()
         tensors = {k: source.get_tensor(k) for k in source.keys()}  # noqa: SIM118
-    assert ASIDE_KEY in metadata
+    assert ATTACHMENT_KEY in metadata
     header = read_header(made[0])
     card = header.card.model_copy(update={"dp": Promise(kind="public")})
     metadata[KEY] = header.model_copy(update={"card": card}).model_dump_json()

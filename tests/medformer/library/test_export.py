@@ -11,7 +11,8 @@ from medformer.config import Task
 from medformer.errors import ConfigError, ExportError
 from medformer.library import export as exporting
 from medformer.library.card import ModelCard, Promise
-from medformer.library.export import TOLERANCE, View, export, view_of
+from medformer.library.export import TOLERANCE, export
+from medformer.library.view import View, view_of
 from medformer.model import Medformer
 
 PUBLIC = ModelCard(name="test", dp=Promise(kind="public"))

@@ -136,7 +136,7 @@ def test_the_card_travels_in_the_file_and_beside_it(tmp_path: Path):
     assert card.created_by.startswith("fedmedformer")
     text = card_path(path).read_text()
     for part in ("# chests", "epsilon 7.980, delta 1e-05, unit: one image", "can remove it",
-                 f"{card.parameters:,}", "site north", "no medical device"):  # fmt: skip
+                 f"{card.parameters:,}", "site north", "not a medical device"):  # fmt: skip
         assert part in text
 
 
@@ -144,7 +144,7 @@ def test_a_card_must_say_what_it_promises():
     """No default, and no epsilon where there is no DP."""
     with pytest.raises(ValueError, match="dp"):
         ModelCard(name="silent")  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match="say nothing of dp: none"):
+    with pytest.raises(ValueError, match="do not belong to dp: none"):
         Promise(kind="none", epsilon=3)
 
 
@@ -160,7 +160,7 @@ def test_a_truncated_file(saved: Path, kept: float):
 def test_another_kind_of_file(tmp_path: Path, content: bytes):
     """Empty, a zip (as torch.save writes), a text."""
     (tmp_path / "m.safetensors").write_bytes(content)
-    with pytest.raises(ModelFileError, match="no safetensors file"):
+    with pytest.raises(ModelFileError, match="not a safetensors file"):
         medformer.load(tmp_path / "m.safetensors")
 
 
@@ -205,7 +205,7 @@ def test_a_file_that_contradicts_itself(saved: Path, change, sentence: str):
 def test_another_model_than_asked_for(saved: Path):
     """Another preset or vocabulary; what it does know is listed."""
     assert medformer.load(saved, preset="tiny", modalities=["oct", "unknown"], stems=["2d-1"])
-    with pytest.raises(ModelFileError, match="of preset 'tiny', asked for 'base'"):
+    with pytest.raises(ModelFileError, match="has preset 'tiny', asked for 'base'"):
         medformer.load(saved, preset="base")
     with pytest.raises(ModelFileError, match=r"does not know the stems 3d-1; it knows 2d-1\."):
         medformer.load(saved, stems=["3d-1"])

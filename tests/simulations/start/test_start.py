@@ -206,7 +206,7 @@ def test_the_epsilon_of_a_vits_norms_comes_along(place: Path):
     [
         (lambda p: saved(p, "none"), {}, "says dp: none"),
         (lambda p: saved(p, preset="small"), {}, "set `preset: small`"),
-        (lambda p: p.write_text("x"), {}, "is no safetensors file"),
+        (lambda p: p.write_text("x"), {}, "is not a safetensors file"),
         (lambda p: None, {}, "cannot be read"),
         (saved, {"pretraining": {"steps": 5}}, "`start` replaces public pre-training"),
     ],
