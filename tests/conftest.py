@@ -91,7 +91,7 @@ def write_site(site: Site, folder: Path) -> Path:
 
 @pytest.fixture
 def open_guard(tmp_path: Path) -> Callable[..., Guard]:
-    """Open (again) the guard of a site; state survives in tmp_path."""
+    """Return a function that opens the guard of a site again; its state stays in tmp_path."""
 
     def open_(site: Site, seed: int = 1) -> Guard:
         folder = tmp_path / site.name

@@ -6,10 +6,14 @@ import importlib
 import pytest
 
 MODULES = (
+    "client.audit.statistics",
+    "client.evaluation",
     "client.privacy.accounting",
     "client.privacy.composition",
     "client.privacy.meaning",
     "client.privacy.plan",
+    "client.ranking",
+    "simulations.benchmarks.utility.recipe",
 )
 """Modules with examples in their docstrings, each fast and with exact numbers."""
 

@@ -1,4 +1,4 @@
-"""Every byte that a site sends: decoded again, each field must be on the list of what may leave."""
+"""Every byte that a site sends is decoded again, and each field must be on the release list."""
 
 import json
 from dataclasses import fields
@@ -18,11 +18,11 @@ from tests.conftest import OPEN, admit, train
 from tests.helpers.pictures import draw
 
 CANARIES = ("CANARY-PATIENT", "train-0-0.png", "labels.csv", "CANARY-FOLDER")
-"""What only the site knows: a patient, a file, a table, where they lie."""
+"""Names that only the site knows: of a patient, files, a table and folders."""
 
 
 def conversation(root: Path, schedule: Schedule) -> list[Answer]:
-    """A deployment's site, asked everything that a server can ask, and some that it may not."""
+    """Ask a deployed site everything that a server can ask, and some things that it may not."""
     folder = root / "CANARY-FOLDER"
     folder.mkdir()
     site = patients_site(folder, {"CANARY-PATIENT": 3, **{f"p{i}": 2 for i in range(20)}})
@@ -44,7 +44,7 @@ def conversation(root: Path, schedule: Schedule) -> list[Answer]:
 
 
 def test_every_byte_that_leaves_a_site_is_on_the_list(tmp_path: Path, schedule: Schedule):
-    """Names and types as the wire has them; what is not listed, or local, or exact, fails."""
+    """Names and types are as on the wire; a field that is not listed, local or exact fails."""
     listed = {item.name: item for item in ITEMS}
     kinds = set()
     for answer in conversation(tmp_path, schedule):
@@ -79,7 +79,7 @@ def test_every_byte_that_leaves_a_site_is_on_the_list(tmp_path: Path, schedule: 
 
 
 def test_refusals_are_a_few_fixed_texts(tmp_path: Path, schedule: Schedule):
-    """Numbers in them are of the request, the schedule or the ledger."""
+    """Their numbers come from the request, the schedule or the ledger."""
     refusals = [a for a in conversation(tmp_path, schedule) if isinstance(a, Refusal)]
     assert {r.code for r in refusals} <= {"bad-request", "policy", "budget-exhausted"}
     for refusal in refusals:
@@ -90,7 +90,7 @@ def test_refusals_are_a_few_fixed_texts(tmp_path: Path, schedule: Schedule):
 def test_a_field_that_is_not_listed_is_caught(
     tmp_path: Path, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ):
-    """The test above fails when something more is packed into a message."""
+    """The test above fails if a message holds a further field."""
 
     real = to_content
 

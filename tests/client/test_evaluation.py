@@ -1,4 +1,4 @@
-"""AUC and accuracy are those of medmnist.evaluator."""
+"""AUC and accuracy equal those of medmnist.evaluator."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ RNG = np.random.default_rng(1)
 
 
 def probabilities(rows: int, columns: int) -> np.ndarray:
-    """With ties: scores of a small model often are equal."""
+    """Draw probabilities with ties, because scores of a small model are often equal."""
     return RNG.integers(0, 20, (rows, columns)) / 20
 
 
@@ -31,7 +31,7 @@ def probabilities(rows: int, columns: int) -> np.ndarray:
     ],
 )
 def test_values_are_those_of_medmnist(kind: str, truth: np.ndarray, columns: int):
-    """The mean over classes or labels, ties counted half."""
+    """AUC is the mean over classes or labels, and ties count half."""
     predicted = probabilities(len(truth), columns)
     assert auc(truth, predicted) == pytest.approx(getAUC(truth, predicted, kind), abs=1e-12)
     assert accuracy(truth, predicted) == pytest.approx(getACC(truth, predicted, kind), abs=1e-12)
@@ -48,24 +48,24 @@ def test_values_are_those_of_medmnist(kind: str, truth: np.ndarray, columns: int
     ],
 )
 def test_auc_of_a_missing_class_is_not_a_number_but_none(truth: np.ndarray, columns: int):
-    """A small split may lack a class."""
+    """AUC is None for a split that lacks a class."""
     assert auc(truth, probabilities(len(truth), columns)) is None
 
 
 def test_accuracy_of_nothing_is_none():
-    """An empty split has no accuracy."""
+    """Accuracy is None for an empty split."""
     assert accuracy(np.zeros(0, int), probabilities(0, 1)) is None
 
 
 def of_pairs(truth: np.ndarray, scores: np.ndarray) -> float:
-    """The definition: every pair of an image that shows it and one that does not; a tie is half."""
+    """Compute AUC by its definition: over all pairs of a positive and a negative, ties half."""
     ours, theirs = scores[truth == 1][:, None], scores[truth == 0][None]
     return float(((ours > theirs) + (ours == theirs) / 2).mean())
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([2, 3, 5, 40]))
 def test_auc_is_the_share_of_pairs_in_the_right_order(seed: int, levels: int):
-    """Counted one by one, with many ties or none, for each class against all others."""
+    """AUC equals the count over all pairs, with many ties or none, for each class."""
     rng = np.random.default_rng(seed)
     truth = np.concatenate([np.arange(3), rng.integers(0, 3, 20)])
     scores = rng.integers(0, levels, (23, 3)).astype(np.float64)
@@ -74,7 +74,7 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(seed: int, levels: int):
 
 
 def test_auc_of_a_model_that_diverged_is_none():
-    """NaN has no rank."""
+    """AUC is None if a score is NaN."""
     assert auc(np.array([0, 1, 0]), np.array([[0.1], [np.nan], [0.3]])) is None
 
 
@@ -103,8 +103,8 @@ def measured(task: Task, logits: torch.Tensor, labels: torch.Tensor) -> dict[str
 def test_a_constant_added_to_a_heads_bias_changes_no_auc(
     kind: str, constant: int, spread: float, seed: int
 ):
-    """To the logit of a binary task or of any label; to all logits of a multi-class one. Logits are
-    multiples of 2^-7 here, so that the sum itself is exact in float32."""
+    """A constant added to the logit of a binary task or label, or to all logits of a multi-class
+    task, changes no AUC. Logits are multiples of 2^-7, so that the sum is exact in float32."""
     task = Task(name="t", kind=kind, classes=KINDS[kind])
     rng = np.random.default_rng(seed)
     logits = torch.from_numpy(np.round(rng.normal(0, spread * 64, (40, task.outputs))) / 64).float()
@@ -116,8 +116,8 @@ def test_a_constant_added_to_a_heads_bias_changes_no_auc(
 
 
 def test_one_class_of_several_against_the_others_may_move():
-    """A constant on one logit alone is a different model: of two images that are equally likely of
-    class 0, the rest decides. AUC of that class alone stays, by the log odds of the others."""
+    """A constant added to one logit of several is another model: its AUC can change. Only the AUC
+    of that class stays the same."""
     task = Task(name="t", kind="multi-class", classes=3)
     logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
     before, after = log_odds(logits, task), log_odds(logits + torch.tensor([50.0, 0, 0]), task)

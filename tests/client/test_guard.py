@@ -1,4 +1,4 @@
-"""The guard: what it admits, trains, keeps and lets out; called directly, without Flower."""
+"""The guard admits, trains, keeps and releases; it is called directly, without Flower."""
 
 import json
 import re
@@ -42,7 +42,7 @@ Open = Callable[..., Guard]
 
 
 def test_a_run_from_hello_to_metrics(open_guard: Open, site: Site, schedule: Schedule):
-    """Hello, admission, three rounds, exact metrics of the simulation."""
+    """A simulated site answers hello, admission, three rounds and exact metrics."""
     guard = open_guard(site)
     hello = guard.handle(Hello("run-1", source_hash()))
     assert isinstance(hello, HelloAnswer)
@@ -61,8 +61,8 @@ def test_a_run_from_hello_to_metrics(open_guard: Open, site: Site, schedule: Sch
 
 
 def test_nothing_local_is_ever_in_a_message(open_guard: Open, site: Site, schedule: Schedule):
-    """Heads, queries, task and site embeddings stay at home, and a release that holds one is
-    refused."""
+    """Heads, queries, task and site embeddings stay at the site, and an answer that holds one is
+    not released."""
     guard = open_guard(site)
     guard.handle(admit(schedule))
     answer = guard.handle(train(schedule))
@@ -75,7 +75,7 @@ def test_nothing_local_is_ever_in_a_message(open_guard: Open, site: Site, schedu
 
 
 def test_every_field_of_every_answer_is_on_the_release_list():
-    """And exact values are refused outside simulations."""
+    """Every field is listed, and exact values are refused outside simulations."""
     for answer in (HelloAnswer, AdmitAnswer, TrainAnswer, EvaluateAnswer, Refusal):
         for field in fields(answer):
             assert f"{answer.__name__}.{field.name}" in {item.name for item in release.ITEMS}
@@ -85,8 +85,8 @@ def test_every_field_of_every_answer_is_on_the_release_list():
 
 
 def test_the_number_of_records_shows_nowhere(open_guard: Open, site: Site, schedule: Schedule):
-    """Half as many records as declared, or twice as many: the same receipt, to the last digit, and
-    answers of the same fields, shapes and types."""
+    """With half or twice as many records as declared, the receipt is the same to the last digit,
+    and answers have the same fields, shapes and types."""
     seen = []
     for count in (32, 64, 128):
         data = {"source": "phantoms", "kind": "chest", "records": count}
@@ -106,8 +106,8 @@ def test_the_number_of_records_shows_nowhere(open_guard: Open, site: Site, sched
 def test_a_ledger_that_was_put_back_is_found_by_what_the_server_was_told(
     open_guard: Open, site: Site, schedule: Schedule
 ):
-    """A copy of after the admission, put back after a round: refused, and nothing is trained. The
-    hash is of a row on the ledger, the same for the same request, and no part of its key."""
+    """A ledger restored from a copy is refused, and nothing is trained. The hash that the server
+    holds is that of a ledger row, equal for equal requests, and not a part of their key."""
     guard = open_guard(site)
     receipt = guard.handle(admit(schedule))
     assert isinstance(receipt, AdmitAnswer)
@@ -133,7 +133,7 @@ def test_a_ledger_that_was_put_back_is_found_by_what_the_server_was_told(
 
 
 def test_training_before_admission_is_refused(open_guard: Open, site: Site, schedule: Schedule):
-    """The schedule comes first."""
+    """A request to train is refused until the schedule was admitted."""
     answer = open_guard(site).handle(train(schedule))
     assert isinstance(answer, Refusal)
     assert answer.code == "bad-request"
@@ -167,7 +167,7 @@ def test_the_budget_is_on_the_ledger_before_the_first_gradient(
 def test_a_run_over_budget_is_refused_before_any_record_is_read(
     open_guard: Open, site: Site, schedule: Schedule
 ):
-    """Runs compose on one ledger; the third of epsilon 8 does not fit 20."""
+    """Runs add up on one ledger: a third run of epsilon 8 exceeds a budget of 20."""
     guard = open_guard(site)
     assert isinstance(guard.handle(admit(schedule, "run-1")), AdmitAnswer)
     assert isinstance(guard.handle(admit(schedule, "run-2")), AdmitAnswer)
@@ -183,8 +183,8 @@ def test_a_run_over_budget_is_refused_before_any_record_is_read(
 def test_noise_that_the_engine_could_not_add_is_refused_before_budget_is_spent(
     open_guard: Open, site: Site, schedule: Schedule
 ):
-    """Rounding to the grid of so much noise would exceed the sensitivity: the first step would
-    fail, after the whole run was paid for."""
+    """Rounding to the grid of so much noise would exceed the sensitivity. Without this check, the
+    first step would fail after the whole run was charged."""
     tiny = Privacy(epsilon=1e-5, n_public=64, epsilon_budget=20)
     guard = open_guard(site.model_copy(update={"privacy": tiny}))
     refused = guard.handle(admit(schedule))
@@ -198,7 +198,7 @@ def test_noise_that_the_engine_could_not_add_is_refused_before_budget_is_spent(
 def test_an_answer_of_more_or_fewer_steps_than_planned_does_not_leave(
     open_guard: Open, site: Site, schedule: Schedule, more: int
 ):
-    """Each step costs what the plan says of it, and a step that is missing is a mistake too."""
+    """An answer leaves only if exactly the charged number of steps was taken."""
 
     def other(model, site, records, schedule, *rest):  # type: ignore[no-untyped-def]
         (phase,) = schedule.phases
@@ -216,7 +216,7 @@ def test_an_answer_of_more_or_fewer_steps_than_planned_does_not_leave(
 def test_the_same_request_gets_the_same_bytes_for_free(
     open_guard: Open, site: Site, schedule: Schedule
 ):
-    """A retry replays; another attempt of the round has fresh noise and is paid for."""
+    """A repeated request is replayed; another attempt has fresh noise and is charged."""
     open_guard(site).handle(admit(schedule))
     first = open_guard(site).handle(train(schedule))
     rows = len(ledger_rows(open_guard(site).folder))
@@ -236,7 +236,7 @@ def test_the_same_request_gets_the_same_bytes_for_free(
 
 
 def test_an_acknowledged_answer_is_gone(open_guard: Open, site: Site, schedule: Schedule):
-    """After the server's checkpoint the bytes go; the tombstone asks for a new attempt."""
+    """Once the server has stored a round, its answer is deleted and cannot be repeated."""
     guard = open_guard(site)
     guard.handle(admit(schedule))
     guard.handle(train(schedule, 1))
@@ -247,8 +247,8 @@ def test_an_acknowledged_answer_is_gone(open_guard: Open, site: Site, schedule: 
 
 
 def test_rounds_continue_from_the_sites_own_state(open_guard: Open, site: Site, schedule: Schedule):
-    """The head of round 1 is where round 2 starts, in any process; re-training round 2 starts
-    there as well."""
+    """Round 2 starts from the local tensors after round 1, in any process, and so does a second
+    attempt of round 2."""
     guard = open_guard(site)
     guard.handle(admit(schedule))
     guard.handle(train(schedule, 1))
@@ -259,7 +259,7 @@ def test_rounds_continue_from_the_sites_own_state(open_guard: Open, site: Site, 
 
 @pytest.mark.parametrize("harm", ["nan", "huge", "unknown", "missing", "shape", "local"])
 def test_harmful_tensors_are_refused(harm: str, open_guard: Open, site: Site, schedule: Schedule):
-    """They could provoke signals that depend on records."""
+    """Tensors that could provoke signals depending on records are refused before any budget."""
     guard = open_guard(site)
     guard.handle(admit(schedule))
     request = train(schedule)
@@ -303,7 +303,7 @@ def _store(path: Path, poison: str) -> None:
 def test_a_poisoned_record_changes_no_field_of_any_message(
     poison: str, open_guard: Open, site: Site, schedule: Schedule, tmp_path: Path
 ):
-    """Types, names, shapes and receipts are those of a clean site; tensors stay finite."""
+    """Types, names, shapes and receipts equal those of a clean site; tensors stay finite."""
 
     def conversation(name: str, poison: str) -> list[object]:
         path = tmp_path / f"{name}.npz"
@@ -328,7 +328,7 @@ def test_a_poisoned_record_changes_no_field_of_any_message(
 
 
 def test_an_exception_tells_the_server_nothing(open_guard: Open, site: Site, schedule: Schedule):
-    """Type and message of an error may hold a record's path."""
+    """The server never sees the text of an exception, which could hold a record's path."""
     guard = open_guard(site)
     guard.handle(admit(schedule))
 
@@ -342,7 +342,7 @@ def test_an_exception_tells_the_server_nothing(open_guard: Open, site: Site, sch
 
 
 def test_policy_forbids_an_objective(open_guard: Open, site: Site, schedule: Schedule):
-    """A site trains only what it allows."""
+    """An objective that site.yaml does not allow is refused."""
     strict = site.model_copy(update={"objectives": ("inpainting",)})
     answer = open_guard(strict).handle(admit(schedule))
     assert isinstance(answer, Refusal)
@@ -353,7 +353,7 @@ def test_policy_forbids_an_objective(open_guard: Open, site: Site, schedule: Sch
     "key", ["private", "noise_multiplier", "max_grad_norm", "dp", "sigma", "clipping"]
 )
 def test_no_file_can_ask_for_training_without_dp(key: str, site: Site):
-    """site.yaml and schedule have no key for it."""
+    """Neither site.yaml nor the schedule has a key for it."""
     from pydantic import ValidationError
 
     values = site.model_dump()
@@ -369,7 +369,7 @@ def test_no_file_can_ask_for_training_without_dp(key: str, site: Site):
 
 
 def test_wrong_sources_are_refused(open_guard: Open, site: Site, schedule: Schedule):
-    """A server with other code gets nothing."""
+    """A server with other sources is refused."""
     answer = open_guard(site).handle(replace(admit(schedule), source_hash="0" * 64))
     assert isinstance(answer, Refusal)
     assert "other sources" in answer.reason
@@ -379,7 +379,7 @@ def test_wrong_sources_are_refused(open_guard: Open, site: Site, schedule: Sched
 def test_the_declared_number_not_the_true_one_decides_plan_and_messages(
     open_guard: Open, site: Site, schedule: Schedule
 ):
-    """Half the records, the same receipt."""
+    """A site with half the records gives the same receipt."""
     fewer = Site.model_validate(
         {**site.model_dump(), "name": "fewer",
          "data": {"source": "phantoms", "kind": "chest", "records": 32}}
@@ -394,8 +394,8 @@ def test_the_declared_number_not_the_true_one_decides_plan_and_messages(
 def test_a_site_that_trains_alone_sends_nothing_and_goes_on_with_its_own_copy(
     open_guard: Open, site: Site, schedule: Schedule
 ):
-    """Whatever the server sends from the second such round on; it is paid for as ever, and what is
-    measured at the end is the site's own model."""
+    """From the second such round on, the server's tensors have no effect. The rounds are charged as
+    all others are, and the site's own model is evaluated at the end."""
     first = schedule.phases[0].model_copy(update={"rounds": 1})
     last = first.model_copy(update={"name": "alone", "rounds": 3, "alone": True})
     whole = schedule.model_copy(update={"phases": (first, last), "average_last": 0.5})
@@ -436,7 +436,8 @@ def test_a_site_that_trains_alone_sends_nothing_and_goes_on_with_its_own_copy(
 def test_a_later_phase_alone_goes_on_from_the_average_of_the_one_before(
     open_guard: Open, site: Site, schedule: Schedule
 ):
-    """Also at a site that misses its first round; once it has begun, from its last round."""
+    """The phase starts from that average even if the site misses its first round; later rounds
+    continue from the site's last one."""
     first = schedule.phases[0].model_copy(update={"rounds": 1})
     own = first.model_copy(update={"name": "own", "rounds": 2, "alone": True})
     heads = own.model_copy(update={"name": "heads", "rounds": 3, "trains": "heads"})
@@ -461,7 +462,7 @@ def test_a_later_phase_alone_goes_on_from_the_average_of_the_one_before(
 def test_heads_alone_are_trained_where_the_schedule_says_so(
     open_guard: Open, site: Site, schedule: Schedule
 ):
-    """Nothing else at the site moves, and nothing is sent; the next phase trains everything."""
+    """No other tensor changes and nothing is sent; the next phase trains everything."""
     heads = schedule.phases[0].model_copy(update={"name": "heads", "trains": "heads", "rounds": 2})
     both = schedule.model_copy(update={"phases": (heads, *schedule.phases)})
     guard = open_guard(site)
@@ -485,7 +486,7 @@ def test_heads_alone_are_trained_where_the_schedule_says_so(
 def test_own_tensors_that_are_lost_are_not_begun_anew(
     open_guard: Open, site: Site, schedule: Schedule
 ):
-    """The answer is an error, and no attempt is spent on it; the first round needs none."""
+    """Lost local tensors are an error, which costs no attempt; the first round needs none."""
     guard = open_guard(site)
     guard.handle(admit(schedule))
     assert isinstance(guard.handle(train(schedule, 1)), TrainAnswer)
@@ -501,7 +502,8 @@ def test_own_tensors_that_are_lost_are_not_begun_anew(
 def test_only_a_slice_of_what_is_drawn_becomes_numbers_at_a_time(
     open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ):
-    """However many images and views are drawn: else whether an answer comes would tell of it."""
+    """Memory does not grow with the number of drawn images and views: otherwise a missing answer
+    would reveal the number."""
     sizes: list[int] = []
 
     def spy(images: torch.Tensor) -> torch.Tensor:
@@ -520,7 +522,7 @@ def test_only_a_slice_of_what_is_drawn_becomes_numbers_at_a_time(
 
 
 def test_heads_may_be_trained_without_momentum(open_guard: Open, site: Site, schedule: Schedule):
-    """torch keeps no buffer then."""
+    """Training works without a momentum buffer, which torch does not keep at momentum 0."""
     plain = schedule.model_copy(update={"local_momentum": 0.0})
     guard = open_guard(site)
     guard.handle(admit(plain))
@@ -531,7 +533,8 @@ def test_heads_may_be_trained_without_momentum(open_guard: Open, site: Site, sch
 def test_what_sites_of_one_kind_answer_with_is_trained_together(
     open_guard: Open, site: Site, schedule: Schedule
 ):
-    """Concepts leave the site, under the same plan; its own heads neither leave nor change."""
+    """The concept layer is sent under the same plan; the site's own heads are neither sent nor
+    changed."""
     heads = schedule.phases[0].model_copy(update={"name": "heads", "trains": "heads", "rounds": 1})
     both = schedule.model_copy(update={"phases": (heads, *schedule.phases)})
     config = CONFIG.between([site.domain, site.domain])

@@ -1,4 +1,4 @@
-"""Phases that learn from labels alone draw from what has one, at a rate from declared numbers."""
+"""Phases that learn from labels alone draw labelled units, at a rate from declared numbers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +38,7 @@ SCHEDULE = Schedule(phases=(MIXED, SUPERVISED), spare_rounds=1)
 
 @pytest.fixture
 def few(tmp_path: Path) -> Site:
-    """A quarter of the images have a label, and the site says so."""
+    """Return a site of whose images a quarter has labels, as it declares."""
     rng = np.random.default_rng(0)
     arrays = {}
     for split in ("train", "val", "test"):
@@ -58,7 +58,7 @@ def few(tmp_path: Path) -> Site:
 def test_only_labelled_images_are_drawn_where_labels_are_all_that_counts(
     few: Site, open_guard: Open, monkeypatch: pytest.MonkeyPatch
 ):
-    """And all images where there is something to learn from all."""
+    """Phases with labels alone draw labelled images; the other phases draw all images."""
     known: list[tuple[frozenset[str], Tensor]] = []
 
     def mix(model, batch, weights, generator):  # type: ignore[no-untyped-def]
@@ -81,8 +81,8 @@ def test_only_labelled_images_are_drawn_where_labels_are_all_that_counts(
 
 
 def test_rate_and_divisor_follow_from_what_is_declared(few: Site):
-    """A fourth of the units is drawn four times as often; the accountant knows it, and the true
-    number of labels is read by nobody."""
+    """A quarter of the units is drawn four times as often, and the plan charges for it. The true
+    number of labels is never read."""
     plan = solve(SCHEDULE, few.privacy)
     mixed, labels, spare = plan.phases
     assert mixed.sample_rate == 6 / COUNT
@@ -97,7 +97,7 @@ def test_rate_and_divisor_follow_from_what_is_declared(few: Site):
 
 
 def test_a_unit_is_drawn_at_the_rate_of_the_plan(few: Site, model: torch.nn.Module):
-    """Each labelled image as often as the accountant believes; the others never."""
+    """A labelled image is drawn at the plan's rate; an unlabelled one is never drawn."""
     records = load(few, "train")
     phase = solve(SCHEDULE, few.privacy).phases[1]
     names = ("encoder.norm.weight",)
@@ -118,7 +118,7 @@ def test_a_unit_is_drawn_at_the_rate_of_the_plan(few: Site, model: torch.nn.Modu
 
 
 def test_of_a_patient_those_images_take_part_that_have_a_label():
-    """A patient without any takes no part, nor do an unlabelled image's neighbours change."""
+    """A patient without labels contributes nothing, and unlabelled images displace no others."""
     labels = torch.tensor([0, UNLABELLED, 1, UNLABELLED, 1, UNLABELLED])
     stack = Stack(torch.rand(6, 1, 28, 28), {"chest": labels}, torch.ones(6).bool())
     records = Records((stack,), patients=("a", "a", "b", "c", "a", "c"))
@@ -132,8 +132,8 @@ def test_of_a_patient_those_images_take_part_that_have_a_label():
 
 
 def test_a_mask_is_known_where_a_pixel_is():
-    """Or one of several labels; an invalid row, whose labels are zeros, is drawn like one that has
-    a label, and counts 0 as ever."""
+    """A mask counts as a label if one pixel is labelled, and so does one of several labels. An
+    invalid row is drawn as if it had a label, and contributes 0."""
     masks = torch.full((4, 5, 5), UNLABELLED)
     masks[0, 2, 2] = 1
     masks[3] = 0
@@ -144,7 +144,7 @@ def test_a_mask_is_known_where_a_pixel_is():
 
 
 def test_the_data_card_asks_for_the_number_that_is_missing(few: Site):
-    """A site that says nothing trains on batches of which three quarters teach nothing."""
+    """Without the number, three quarters of each batch would contribute nothing."""
     (split, *_), warnings = (card := data_card(few)).splits, card.warnings
     assert split.unlabelled == COUNT - LABELLED
     assert not [w for w in warnings if "n_labelled" in w]
@@ -157,6 +157,6 @@ def test_the_data_card_asks_for_the_number_that_is_missing(few: Site):
 
 
 def test_more_labels_than_units_is_refused():
-    """With both numbers."""
+    """The error names both numbers."""
     with pytest.raises(ValidationError, match="n_labelled 9 is more than n_public 8"):
         Privacy(n_public=8, n_labelled=9)

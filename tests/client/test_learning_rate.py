@@ -1,4 +1,4 @@
-"""A learning rate that follows the declared noise."""
+"""The learning rate that follows the declared noise."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def plan_of(phase: Phase, epsilon: float, n_public: int) -> PhasePlan:
 
 @pytest.mark.parametrize(("epsilon", "n_public"), [(1, 500), (8, 500), (8, 5_000)])
 def test_rate_times_variance_is_what_the_phase_says(epsilon: float, n_public: int):
-    """Whatever epsilon and records; it changes neither noise nor epsilon."""
+    """Rate times variance equals the floor for any epsilon and number of records."""
     plan = plan_of(FOLLOWS, epsilon, n_public)
     assert plan == plan_of(PLAIN, epsilon, n_public)
     drawn = np.random.default_rng(0).normal(0, plan.noise_std, 100_000)
@@ -27,8 +27,8 @@ def test_rate_times_variance_is_what_the_phase_says(epsilon: float, n_public: in
 
 
 def test_noise_has_the_same_price_at_every_site():
-    """SGD on a parabola, long enough: the mean loss above the least is the same whatever the noise,
-    where the rates follow it."""
+    """After many steps of SGD on a parabola, the mean excess loss is the same for any noise if the
+    rate follows the noise."""
     losses = []
     for epsilon in (1, 8):
         plan = plan_of(FOLLOWS, epsilon, 500)
@@ -44,7 +44,7 @@ def test_noise_has_the_same_price_at_every_site():
 
 
 def test_without_it_the_rate_is_the_phases_and_there_is_a_largest_one():
-    """Almost no noise does not mean an endless step."""
+    """Without a floor, the rate is the phase's; with almost no noise, it is bounded."""
     assert learning_rate(PLAIN, plan_of(PLAIN, 8, 500)) == PLAIN.learning_rate
     far = FOLLOWS.model_copy(update={"noise_floor": 1.0})
     assert learning_rate(far, plan_of(far, 100, 50_000)) == MAX_LEARNING_RATE

@@ -1,4 +1,4 @@
-"""policy.yaml: absent means refuse; every rule refuses a run that breaks it; somebody says yes."""
+"""policy.yaml: without it a site refuses, each rule refuses a run, and a person approves runs."""
 
 import re
 from dataclasses import replace
@@ -34,7 +34,7 @@ def refused(answer: Answer, code: str = "policy") -> str:
 def test_without_a_policy_a_deployed_site_allows_nothing(
     site: Site, schedule: Schedule, tmp_path: Path
 ):
-    """And nothing is on its ledger but the registration of its budget, and the refusal."""
+    """Its ledger holds only the registration of its budget and the refusal."""
     guard = guarded(site, tmp_path, None)
     assert "has no policy.yaml" in refused(guard.handle(admit(schedule)))
     assert {row["kind"] for row in ledger_rows(tmp_path)} == {"cohort", "refusal"}
@@ -55,7 +55,7 @@ def test_without_a_policy_a_deployed_site_allows_nothing(
 def test_each_rule_refuses_a_run_that_breaks_it(
     changes: dict[str, object], reason: str, site: Site, schedule: Schedule, tmp_path: Path
 ):
-    """Before any record is read, and nothing is reserved."""
+    """The run is refused before any record is read, and no budget is reserved."""
     guard = guarded(site, tmp_path, OPEN.model_copy(update=changes))
     said = refused(guard.handle(admit(schedule)))
     assert re.search(reason, said), said
@@ -65,7 +65,7 @@ def test_each_rule_refuses_a_run_that_breaks_it(
 def test_a_site_may_keep_all_that_answers_its_questions(
     site: Site, schedule: Schedule, tmp_path: Path
 ):
-    """A run in which its kind of image has concepts is refused, and told of to who says yes."""
+    """A run with a concept layer for the site's kind of image is refused, or named for approval."""
     common = CONFIG.between([site.domain, site.domain])
     kept = guarded(site, tmp_path, OPEN.model_copy(update={"concepts": False}))
     asked = replace(admit(schedule), model=common.model_dump_json())
@@ -81,7 +81,7 @@ def test_a_site_may_keep_all_that_answers_its_questions(
 def test_a_run_waits_until_somebody_says_yes(
     site: Site, schedule: Schedule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """It is asked for once, shown in plain words, approved as it was asked, and on the ledger."""
+    """A run is recorded once as waiting, shown in plain words, and admitted once it is approved."""
     state = tmp_path / "state"
     file = write_site(site, tmp_path)
     policy = OPEN.model_copy(update={"approval": "manual"})
@@ -117,7 +117,7 @@ def test_a_run_waits_until_somebody_says_yes(
 def test_a_run_that_the_budget_does_not_cover_is_not_even_asked_for(
     site: Site, schedule: Schedule, tmp_path: Path
 ):
-    """Nobody says yes to what cannot be."""
+    """A run beyond the budget is refused without asking a person."""
     privacy = Privacy(epsilon=8, n_public=64, epsilon_budget=8)
     policy = OPEN.model_copy(update={"approval": "manual"})
     small = site.model_copy(update={"privacy": privacy})
@@ -128,7 +128,7 @@ def test_a_run_that_the_budget_does_not_cover_is_not_even_asked_for(
 
 
 def test_hours_may_pass_midnight():
-    """From the first minute to before the last."""
+    """A span includes its first minute, excludes its last one, and may pass midnight."""
     policy = OPEN.model_copy(update={"hours": ("20:00-06:00", "12:00-13:00")})
     for clock, open_ in (("20:00", True), ("23:59", True), ("05:59", True), ("06:00", False),
                          ("12:30", True), ("13:00", False)):  # fmt: skip
@@ -141,7 +141,7 @@ def test_hours_may_pass_midnight():
 
 
 def test_out_of_hours_no_round_is_trained(site: Site, schedule: Schedule, tmp_path: Path):
-    """The run is admitted and its rounds are refused, without an attempt on the ledger."""
+    """The run is admitted; outside the hours its rounds are refused and no attempt is charged."""
     closed = OPEN.model_copy(update={"hours": (_closed_now(),)})
     guard = guarded(site, tmp_path, closed)
     assert isinstance(guard.handle(admit(schedule)), AdmitAnswer)
@@ -155,7 +155,7 @@ def _closed_now() -> str:
 
 
 def test_a_policy_that_cannot_be_read_is_named(tmp_path: Path):
-    """Unknown keys with a suggestion, impossible hours, a missing file."""
+    """Unknown keys (with a suggestion), impossible hours and a missing file are named."""
     file = tmp_path / "policy.yaml"
     with pytest.raises(ConfigError, match="cannot be read"):
         load_policy(file)
@@ -170,12 +170,12 @@ def test_a_policy_that_cannot_be_read_is_named(tmp_path: Path):
 
 
 def test_no_request_brings_a_policy():
-    """The hospital's file alone decides."""
+    """No field of a request holds a policy."""
     assert not [f for f in Admit.__dataclass_fields__ if "policy" in f]
 
 
 def test_who_says_yes_reads_that_a_copy_stays_at_the_site(site: Site, schedule: Schedule):
-    """Of the phase in which it does, and of no other."""
+    """The approval screen says it for the phases that a site trains alone, and for no other."""
     phase = schedule.phases[0].model_copy(update={"name": "own", "alone": True})
     heads = schedule.phases[0].model_copy(update={"name": "heads", "trains": "heads"})
     both = schedule.model_copy(update={"phases": (heads, *schedule.phases, phase)})

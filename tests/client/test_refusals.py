@@ -1,4 +1,4 @@
-"""The audit log: what a guard refuses is on its ledger, and cannot fill the disk."""
+"""The audit log: refusals are on the ledger, and cannot fill the disk."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ def refusals(folder: Path) -> list[dict[str, object]]:
 def test_every_kind_of_refusal_has_a_row_that_says_what_the_server_was_told(
     site: Site, schedule: Schedule, tmp_path: Path
 ):
-    """Policy, approval, budget, bad request, lost attempt, rolled-back ledger; the chain holds."""
+    """Each kind of refusal has a ledger row with the text that the server got."""
     site = site.model_copy(update={"privacy": Privacy(epsilon=8, n_public=64, epsilon_budget=8)})
     strict = OPEN.model_copy(update={"max_rounds": 1})
     manual = OPEN.model_copy(update={"approval": "manual"})
@@ -65,7 +65,7 @@ def test_every_kind_of_refusal_has_a_row_that_says_what_the_server_was_told(
 
 
 def test_a_refusal_costs_nothing(tmp_path: Path):
-    """What is spent, left and admitted is what it was."""
+    """Spent budget, remaining budget and admitted runs are unchanged."""
     with Ledger(tmp_path / "l", PRIVACY) as ledger:
         standing = ledger.reserve("one", "s", "m", plan())
         account, waiting = ledger.account, ledger.approvals.waiting
@@ -78,7 +78,7 @@ def test_a_refusal_costs_nothing(tmp_path: Path):
 
 
 def test_the_same_refusal_again_and_again_is_counted_and_written_at_each_doubling(tmp_path: Path):
-    """Over restarts too: the count is in the file."""
+    """Repeated refusals are counted in the file, across restarts."""
     for _ in range(100):
         with Ledger(tmp_path / "ledger.sqlite", PRIVACY) as ledger:
             ledger.refused.note("train", "run-1", "bad-request", "no")
@@ -86,7 +86,7 @@ def test_the_same_refusal_again_and_again_is_counted_and_written_at_each_doublin
 
 
 def test_a_server_that_makes_up_runs_and_long_texts_cannot_fill_the_disk(tmp_path: Path):
-    """Beyond so many runs all others are one; names that are none and long reasons are cut."""
+    """Further runs share one row beyond a limit; malformed names and long reasons are cut."""
     with Ledger(tmp_path / "ledger.sqlite", PRIVACY) as ledger:
         refused = Refused(ledger.rows, max_counted=10)
         refused.note("train", "../../" + "y" * 10_000, "policy", "no")
@@ -104,7 +104,7 @@ def test_a_server_that_makes_up_runs_and_long_texts_cannot_fill_the_disk(tmp_pat
 def test_the_answer_is_the_same_where_the_ledger_cannot_be_written(
     site: Site, schedule: Schedule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A full disk says nothing to the server."""
+    """The server's answer does not depend on whether the ledger can be written."""
     guard = guarded(site, tmp_path)
     usual = guard.handle(train(schedule))
 
@@ -119,7 +119,8 @@ def test_the_answer_is_the_same_where_the_ledger_cannot_be_written(
 def test_what_may_come_from_a_record_is_not_on_the_ledger(
     site: Site, schedule: Schedule, tmp_path: Path
 ):
-    """The server is told the hash of later rows, and could try what it thinks went before."""
+    """An error that may depend on a record is not on the ledger: the server gets hashes of later
+    rows, against which it could test its guesses."""
     guard = guarded(site, tmp_path)
     guard.handle(admit(schedule))
 
@@ -131,7 +132,7 @@ def test_what_may_come_from_a_record_is_not_on_the_ledger(
 
 
 def test_the_ledger_shows_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """First time, number, run, reason; what a request brought cannot steer the terminal."""
+    """Time, number, run and reason are shown, with control characters of a request escaped."""
     with Ledger(tmp_path / "ledger.sqlite", PRIVACY) as ledger:
         for _ in range(5):
             ledger.refused.note("train", "run-1", "bad-request", "'\x1b[2Jgone' is not")

@@ -36,7 +36,7 @@ def outlining(site: Site) -> Site:
 
 
 def test_a_split_without_images_has_no_scores(outlining: Site, tmp_path: Path):
-    """Of either task."""
+    """Metrics of both tasks are None for an empty split."""
     model = site_model(CONFIG, outlining.tasks)
     rows = evaluate(model, outlining, empty(outlining.domain, outlining.tasks), "test")
     assert {(r["task"], r["metric"]) for r in rows} == {
@@ -46,7 +46,8 @@ def test_a_split_without_images_has_no_scores(outlining: Site, tmp_path: Path):
 
 
 def test_phantoms_offer_masks_beside_labels(outlining: Site):
-    """A class for every pixel; a kind without a finding says what it has."""
+    """Each pixel has a class; a kind of phantom without a finding is refused with the kinds that
+    have one."""
     records = read(outlining, "test")
     masks, labels = records.joined("outline"), records.joined("lesion")
     assert masks.shape == (32, 28, 28)
@@ -64,7 +65,7 @@ def test_phantoms_offer_masks_beside_labels(outlining: Site):
 def test_a_site_trains_both_tasks_under_dp_and_keeps_both_heads(
     open_guard: Callable[..., Guard], outlining: Site, schedule: Schedule, tmp_path: Path
 ):
-    """Every round through the guard; Dice and AUC of the result."""
+    """A site trains both tasks through the guard, and Dice and AUC are measured."""
     federation = Federation(
         name="test", model=CONFIG, schedule=schedule, pretraining=None,
         sites=(PublicSite(name="north", domain=outlining.domain),),
@@ -87,7 +88,7 @@ def test_a_site_trains_both_tasks_under_dp_and_keeps_both_heads(
 
 
 def test_the_shipped_scenario_declares_two_tasks_a_site():
-    """And its data are what the tasks need."""
+    """Each site of the scenario `segmentation` has a dense task and one for whole images."""
     pairs = resolve_sites(load_scenario("segmentation"), None, None)
     assert [[t.kind for t in site.tasks] for _, site in pairs] == [["multi-class", "dense"]] * 2
     small = {"records": 40}
@@ -96,7 +97,7 @@ def test_the_shipped_scenario_declares_two_tasks_a_site():
 
 
 def test_the_printed_table_has_a_line_a_task():
-    """Dice of the outlines, AUC and accuracy of the others."""
+    """The table shows Dice for dense tasks, AUC and accuracy for the others."""
     rows = [
         {"site": "north", "task": task, "metric": metric, "split": "test", "value": value,
          "model": "federated-dp"}

@@ -1,4 +1,4 @@
-"""The state folder: one process at a time, answers as they were written, the newest tensors."""
+"""The state folder: one process at a time holds it, and it keeps answers and newest tensors."""
 
 import fcntl
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def state(value: float) -> LocalState:
 
 
 def test_only_one_process_holds_a_state_folder(tmp_path: Path):
-    """Not even another reader: whoever answers a request may write."""
+    """A second process waits, even if it only reads."""
     with exclusive(tmp_path), open(tmp_path / "lock") as another, pytest.raises(BlockingIOError):
         fcntl.flock(another, fcntl.LOCK_SH | fcntl.LOCK_NB)
     with open(tmp_path / "lock") as another:
@@ -37,7 +37,7 @@ def test_only_one_process_holds_a_state_folder(tmp_path: Path):
 
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.99])
 def test_an_answer_that_changed_on_the_disk_is_not_sent(tmp_path: Path, place: float):
-    """One flipped bit anywhere: what was paid for is lost, and nothing else leaves in its place."""
+    """An answer with one flipped bit is never sent; the attempt is lost."""
     store = Store(tmp_path, "run-1")
     digest = store.put_answer("key", answer())
     kept = store.get_answer("key", digest)
@@ -51,7 +51,7 @@ def test_an_answer_that_changed_on_the_disk_is_not_sent(tmp_path: Path, place: f
 
 
 def test_a_round_goes_on_from_the_newest_state_before_it(tmp_path: Path):
-    """The last round's last attempt, and never the round's own; rounds long gone are dropped."""
+    """A round starts from the last attempt of the round before it; oldest rounds are deleted."""
     store = Store(tmp_path, "run-1")
     assert store.get_state(1) is None
     for round_, attempt in ((1, 0), (2, 0), (2, 1), (3, 0)):
@@ -67,8 +67,7 @@ def test_a_round_goes_on_from_the_newest_state_before_it(tmp_path: Path):
 def test_an_answer_is_on_the_ledger_only_when_it_is_on_the_disk(
     open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ):
-    """A disk that is full between training and answering: the attempt is spent, and no row says
-    that there is an answer to give."""
+    """If the disk is full after the training, the attempt is spent and no row names an answer."""
 
     def full(*_: object) -> str:
         raise OSError(28, "No space left on device")
@@ -90,7 +89,8 @@ def test_an_answer_is_on_the_ledger_only_when_it_is_on_the_disk(
 def test_the_sites_own_tensors_are_on_the_disk_before_the_answer(
     open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ):
-    """An answer that is kept without them would let the next round go on from older ones."""
+    """Without local tensors on the disk no answer is kept: the next round would start from older
+    ones."""
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

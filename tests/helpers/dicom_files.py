@@ -1,4 +1,4 @@
-"""Makes small DICOM files of images that nobody has."""
+"""Small DICOM files with made-up images."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ VOLUME = Domain(name="volume", modality="ct", anatomy="chest", channels=1, rank=
 
 
 def image(pixels: Any, **tags: Any) -> Dataset:
-    """A grey image, or frames, of these words; `tags` are set last, None removes one."""
+    """Return a grey image, or frames, of these words; `tags` are set last, and None removes one."""
     words = np.asarray(pixels)
     header = Dataset()
     header.file_meta = FileMetaDataset()
@@ -48,13 +48,13 @@ def image(pixels: Any, **tags: Any) -> Dataset:
 
 
 def slice_at(place: float, pixels: Any, **tags: Any) -> Dataset:
-    """An axial slice at a height in millimetres."""
+    """Return an axial slice at a height in millimetres."""
     at = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, place]}
     return image(pixels, **at, **tags)
 
 
 def item(**tags: Any) -> Sequence:
-    """A sequence of one item."""
+    """Return a sequence of one item."""
     one = Dataset()
     for name, value in tags.items():
         if isinstance(value, tuple):
@@ -65,13 +65,13 @@ def item(**tags: Any) -> Sequence:
 
 
 def table(descriptor: list[int], data: Any, vr: str = "US") -> Sequence:
-    """A sequence of one lookup table; its data are bytes or numbers."""
+    """Return a sequence of one lookup table; its data are bytes or numbers."""
     kind = "OW" if isinstance(data, bytes) else "US"
     return item(LUTDescriptor=(vr, descriptor), LUTData=(kind, data))
 
 
 def saved(header: Dataset, path: Path) -> Path:
-    """The file that it was written to."""
+    """Write a data set, and return the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header.save_as(path, enforce_file_format=True)
     return path
@@ -80,13 +80,13 @@ def saved(header: Dataset, path: Path) -> Path:
 def shown(
     header: Dataset, folder: Path, window: Window = "file", domain: Domain = GREY
 ) -> np.ndarray:
-    """(H, W) of a grey image as a site sees it, (D, H, W) of a volume, (3, H, W) in colour."""
+    """Read an image as a site does: (H, W) if grey, (D, H, W) of a volume, (3, H, W) in colour."""
     found = dicom.scan(saved(header, folder / "a.dcm"), domain, window).image.numpy()
     return found[0] if domain.channels == 1 else found
 
 
 def volume(headers: list[Dataset], folder: Path, window: Window = "file") -> dicom.Scan:
-    """A series as a site sees it, files named in the order given."""
+    """Read a series as a site does, with files named in the given order."""
     for i, header in enumerate(headers):
         saved(header, folder / "series" / f"{i:03d}")
     return dicom.scan(folder / "series", VOLUME, window)

@@ -43,7 +43,7 @@ JPEG_12 = """
 
 
 def plain(pixels: np.ndarray, bits: int, frames: int = 1) -> Dataset:
-    """An uncompressed grey image."""
+    """Return an uncompressed grey image."""
     header = Dataset()
     header.file_meta = FileMetaDataset()
     header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -62,7 +62,7 @@ def plain(pixels: np.ndarray, bits: int, frames: int = 1) -> Dataset:
 
 
 def stored(folder: Path, header: Dataset, stream: bytes, syntax: str) -> Path:
-    """The image with this code stream as its one frame."""
+    """Return the image with this code stream as its only frame."""
     header.PixelData = encapsulate([stream])
     header["PixelData"].VR = "OB"
     header["PixelData"].is_undefined_length = True
@@ -77,7 +77,7 @@ def stored(folder: Path, header: Dataset, stream: bytes, syntax: str) -> Path:
 
 
 def encoded(folder: Path, syntax: str) -> tuple[Path, np.ndarray]:
-    """A file in a compressed transfer syntax, and what its pixels are, nearly so if it is lossy."""
+    """Return a file in a compressed transfer syntax and its pixels, approximate if it is lossy."""
     streams = {
         "51": JPEG_12, "201": HTJ2K, "202": HTJ2K, "203": HTJ2K_LOSSY,
     }  # fmt: skip

@@ -20,7 +20,7 @@ FIRST = np.array([-14.0, -17.0, -22.0])
 
 
 def value(places: np.ndarray) -> np.ndarray:
-    """Grows most to the head, less to the back, least to the left: (..., 3) -> (...)."""
+    """Return values that grow most to the head and least to the left: (..., 3) -> (...)."""
     return np.rint(2_000 + 0.5 * places[..., 0] + 20 * places[..., 1] + 40 * places[..., 2])
 
 
@@ -31,14 +31,14 @@ def sampled(origin: np.ndarray, steps: np.ndarray, sides: tuple[int, ...]) -> np
 
 
 def canonical() -> np.ndarray:
-    """The head as every volume has to lie: slices to the head, rows to the back, columns left."""
+    """Return the head as every volume is stored: slices to the head, rows back, columns left."""
     return sampled(FIRST, np.stack([MM[0] * S, MM[1] * P, MM[2] * L]), SIDES)
 
 
 def acquired(
     slices: str, rows: str, columns: str
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """Origin, steps and sides of the same voxels, their axes running to H, F, A, P, L or R."""
+    """Return origin, steps and sides of the same voxels, with axes towards H, F, A, P, L or R."""
     first, steps, sides = FIRST.copy(), [], []
     for way in (slices, rows, columns):
         axis = {"H": 0, "F": 0, "P": 1, "A": 1, "L": 2, "R": 2}[way]
@@ -130,7 +130,7 @@ def enhanced(
 def nifti(
     path: Path, origin: np.ndarray, steps: np.ndarray, sides: tuple[int, ...], code: str = "sform"
 ) -> Path:
-    """One file, its axes (i, j, k) those of columns, rows and slices."""
+    """Write one file, whose axes (i, j, k) are those of columns, rows and slices."""
     import nibabel as nib
 
     affine = np.eye(4)

@@ -1,4 +1,4 @@
-"""A site of phantoms, a shared model and a finetuned one: for tests of what a hospital makes."""
+"""A site of phantoms, a shared model and a finetuned one, for tests of a hospital's own use."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ DP = Promise(kind="federated-dp", epsilon=3, delta=1e-5, unit="image", noise="se
 
 
 def small_site(tasks: tuple[Task, ...] = (TISSUE,), **changes: object) -> Site:
-    """128 tissue phantoms to train on, 32 to choose by, 64 to judge by."""
+    """Return a site of tissue phantoms: 128 for training, 32 for validation, 64 for the test."""
     return Site(
         name="north",
         domain=CELLS,
@@ -33,13 +33,13 @@ def small_site(tasks: tuple[Task, ...] = (TISSUE,), **changes: object) -> Site:
 
 
 def shared_file(path: Path, promise: Promise = DP) -> Path:
-    """What a run leaves: the shared part, without heads."""
+    """Write the model file of a run: the shared part, without heads."""
     medformer.save(medformer.build("tiny"), path, ModelCard(name="shared", dp=promise))
     return path
 
 
 def tuned(folder: Path, site: Site, **settings: object) -> tuple[Path, LocalModel]:
-    """A finetuned model's file, and the model."""
+    """Return a finetuned model and its file."""
     start = shared_file(folder / "shared.safetensors")
     chosen = Settings(**{**LEARNS, **settings})  # type: ignore[arg-type]
     local, *_ = finetune(store.shared_start(start, site), site, chosen, lambda _: None)
@@ -48,6 +48,6 @@ def tuned(folder: Path, site: Site, **settings: object) -> tuple[Path, LocalMode
 
 
 def outlining_site(*tasks: Task) -> Site:
-    """Breast phantoms, which come with masks."""
+    """Return a site of breast phantoms, which have masks."""
     data = {"source": "phantoms", "kind": "ultrasound", "records": 64}
     return small_site(tasks or (OUTLINE,), data=data).model_copy(update={"domain": BREAST})

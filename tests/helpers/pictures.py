@@ -1,4 +1,4 @@
-"""Folders of pictures for tests: written by numpy and Pillow, read by nobody else."""
+"""Folders of pictures for tests, written by numpy and Pillow."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ FINDING = Task(name="finding", kind="binary-class", classes=2)
 
 
 def draw(path: Path, seed: int, size: tuple[int, int] = (32, 32), channels: int = 1) -> Path:
-    """A random picture of (H, W) pixels."""
+    """Write a random picture of (H, W) pixels."""
     shape = size if channels == 1 else (*size, channels)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 255, shape, np.uint8)).save(path)
@@ -21,7 +21,7 @@ def draw(path: Path, seed: int, size: tuple[int, int] = (32, 32), channels: int 
 
 
 def class_folders(root: Path, sizes: list[tuple[int, int]], each: int = 4) -> Path:
-    """{train,val,test}/{healthy,ill}/*.png, `each` pictures of every size in each of them."""
+    """Write {train,val,test}/{healthy,ill}/*.png, `each` pictures of every size in each folder."""
     seed = 0
     for split in ("train", "val", "test"):
         for label in ("healthy", "ill"):
@@ -33,7 +33,7 @@ def class_folders(root: Path, sizes: list[tuple[int, int]], each: int = 4) -> Pa
 
 
 def folder_site(path: Path, tasks: tuple[Task, ...] = (FINDING,), **source: object) -> Site:
-    """A site of grey pictures; `source` may hold `domain`."""
+    """Return a site of grey pictures; `source` can hold `domain`."""
     domain = source.pop("domain", CHEST)
     return Site(
         name="folder",

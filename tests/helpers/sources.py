@@ -1,4 +1,4 @@
-"""A copy of what the package is built from, for tests that build from it or put files beside it."""
+"""A copy of the package's sources, for tests that build from it or add files to it."""
 
 import shutil
 from pathlib import Path

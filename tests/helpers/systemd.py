@@ -1,4 +1,4 @@
-"""Units are read by systemd itself, where it is installed."""
+"""Checks of unit files by systemd itself, where it is installed."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ needs_systemd = pytest.mark.skipif(
 
 
 def verify(*units: Path) -> None:
-    """That systemd knows every setting, finds every program and has no word to say."""
+    """Check that systemd knows every setting, finds every program and prints no warning."""
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *map(str, units)],
         capture_output=True, text=True,
@@ -24,7 +24,7 @@ def verify(*units: Path) -> None:
 
 
 def exposure(unit: Path) -> float:
-    """0 (closed) to 10 (open), as `systemd-analyze security` counts."""
+    """Return the exposure by `systemd-analyze security`, from 0 (closed) to 10 (open)."""
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)],
         capture_output=True, text=True,

@@ -1,4 +1,4 @@
-"""A server on loopback that says what a test wants, over TLS or not."""
+"""A server on loopback with the answers that a test wants, with or without TLS."""
 
 import socket
 import ssl

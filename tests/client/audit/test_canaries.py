@@ -1,4 +1,4 @@
-"""The audit of a site's own training: it lets the mechanism pass, and finds it broken."""
+"""The audit of a site's training: a correct mechanism passes, and a broken one is found."""
 
 import json
 from collections.abc import Callable
@@ -38,7 +38,7 @@ LONG = Schedule(
 
 
 def setup_of(site: Site, schedule: Schedule, canaries: int, *, epsilon: float = 8, **more) -> Setup:
-    """The site with n_public 200 and another epsilon."""
+    """Return an audit of the site with n_public 200 and the given epsilon."""
     privacy = Privacy(epsilon=epsilon, delta=1e-5, n_public=200, epsilon_budget=20, **more)
     audited = site.model_copy(update={"privacy": privacy})
     images = 3 if privacy.unit == "patient" else 1
@@ -50,21 +50,21 @@ def seeded(seed: int = 0, kind: type[SeededNoise] = SeededNoise) -> Callable[[in
 
 
 class HalfNoise(SeededNoise):
-    """Half as much as was asked for."""
+    """A source of half the requested noise."""
 
     def noised(self, total: Tensor, std: float) -> Tensor:
         return super().noised(total, std / 2)
 
 
 class NoNoise(SeededNoise):
-    """None at all."""
+    """A source that adds no noise."""
 
     def noised(self, total: Tensor, std: float) -> Tensor:
         return total
 
 
 def test_every_admitted_step_is_trained_spares_last(site: Site):
-    """As many as the plan charges, at its rates."""
+    """The audit trains as many steps as the plan charges, and the spare rounds come last."""
     setup = setup_of(site, SHORT, 1_000)
     plan = solve(SHORT, setup.site.privacy, site.tasks)
     played = rounds_of(SHORT, plan)
@@ -75,7 +75,7 @@ def test_every_admitted_step_is_trained_spares_last(site: Site):
 
 @pytest.mark.parametrize("unit", ["image", "patient"])
 def test_the_mechanism_passes_its_audit(site: Site, unit: str):
-    """Two phases, one with a discriminator that is clipped by itself; images and patients."""
+    """Two phases pass for either unit, one of them with a discriminator that is clipped apart."""
     rounds: list[tuple[int, int]] = []
     report = run_audit(
         setup_of(site, SHORT, 1_000, unit=unit),
@@ -95,7 +95,7 @@ def test_the_mechanism_passes_its_audit(site: Site, unit: str):
 
 @pytest.mark.parametrize("noise", [HalfNoise, NoNoise])
 def test_too_little_noise_fails_the_audit(site: Site, noise: type[SeededNoise]):
-    """However few guesses are right."""
+    """The check of the noise fails, however few guesses are right."""
     report = run_audit(setup_of(site, SHORT, 1_000), seeded(kind=noise))
     assert not report.passed
     assert "standard deviation of the noise" in (report.problem() or "")
@@ -103,7 +103,7 @@ def test_too_little_noise_fails_the_audit(site: Site, noise: type[SeededNoise]):
 
 
 def test_a_sum_that_is_not_clipped_fails_the_audit(site: Site, monkeypatch: pytest.MonkeyPatch):
-    """Here by a bound ten times too large."""
+    """A clipping bound ten times too large is found by the check of what a canary adds."""
     real = DpEngine.__init__
 
     def careless(self, model, plan, groups, *rest):  # type: ignore[no-untyped-def]
@@ -116,13 +116,13 @@ def test_a_sum_that_is_not_clipped_fails_the_audit(site: Site, monkeypatch: pyte
 
 
 def test_noise_that_is_the_same_in_every_round_fails_the_audit(site: Site):
-    """A seed that forgets the round."""
+    """A seed that does not depend on the round is found by the correlation of two steps."""
     report = run_audit(setup_of(site, SHORT, 1_000), lambda _: SeededNoise("audit"))
     assert "correlation of two steps" in (report.problem() or "")
 
 
 def test_too_few_canaries_or_an_impossible_schedule_are_named(site: Site):
-    """Before anything is trained."""
+    """Both are refused before anything is trained."""
     with pytest.raises(AuditError, match="at least 1000 canaries, got 999"):
         run_audit(setup_of(site, SHORT, 999), seeded())
     with pytest.raises(AuditError, match="site north: epsilon 1e-08 is not above 1e-06"):
@@ -133,8 +133,8 @@ def test_too_few_canaries_or_an_impossible_schedule_are_named(site: Site):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("noise", [SeededNoise, HalfNoise, NoNoise])
 def test_power_in_ten_seeds_of_real_training(site: Site, noise: type[SeededNoise]):
-    """Claim 2, 100 steps, 24,000 canaries: the bound alone, without the checks, is at least 30 % of
-    the claim if the mechanism is correct and above it if not, in nine of ten seeds."""
+    """In nine of ten seeds, the bound alone is at least 30 % of the claim if the mechanism is
+    correct, and above the claim if it is not (claim 2, 100 steps, 24,000 canaries)."""
     bounds = []
     for seed in range(10):
         report = run_audit(setup_of(site, LONG, 24_000, epsilon=2), seeded(seed, noise))

@@ -1,4 +1,4 @@
-"""The statistics of the audit: its bound is honest and sharp, and its checks see what is broken."""
+"""The statistics of the audit: the bound is valid and sharp, and the checks find defects."""
 
 import math
 from itertools import product
@@ -26,7 +26,7 @@ SEEN = Seen(RATE, SIGMA)
 
 
 def trace_of(seed: int, noise: float = 1.0, canaries: int = CANARIES, steps: int = STEPS) -> Trace:
-    """An ideal training whose noise is `noise` times the claimed one."""
+    """Return an ideal training whose noise is `noise` times the claimed one."""
     rng = np.random.default_rng(seed)
     included = rng.random(canaries) < 0.5
     joined = rng.random((steps, canaries)) < RATE
@@ -40,7 +40,7 @@ def scores_of(trace: Trace) -> Floats:
 
 @pytest.mark.parametrize(("guesses", "correct"), [(5, 5), (6, 4), (8, 8), (7, 0)])
 def test_without_delta_the_p_value_is_the_binomial_tail(guesses: int, correct: int):
-    """Summed over all outcomes, one by one."""
+    """For delta = 0, the p-value equals the sum over all outcomes, one by one."""
     right = 1 / (1 + math.exp(-1.3))
     tail = sum(
         math.prod(right if hit else 1 - right for hit in hits)
@@ -51,7 +51,7 @@ def test_without_delta_the_p_value_is_the_binomial_tail(guesses: int, correct: i
 
 
 def test_delta_costs_what_the_worst_leak_of_that_mean_could_give():
-    """Against the largest P[W + F >= v] over F that are 0 or one i, by a direct search."""
+    """The p-value bounds the largest P[W + F >= v] that a direct search over F finds."""
     canaries, guesses, correct, epsilon, delta = 40, 20, 18, 1.0, 0.01
     rng = np.random.default_rng(0)
     right = 1 / (1 + math.exp(-epsilon))
@@ -65,7 +65,7 @@ def test_delta_costs_what_the_worst_leak_of_that_mean_could_give():
 
 
 def test_the_bound_refutes_a_correct_mechanism_as_rarely_as_it_says():
-    """Randomised response is exactly epsilon-DP: the bound exceeds epsilon in 5 % of the runs."""
+    """For randomised response, which is exactly epsilon-DP, the bound fails in 5 % of the runs."""
     epsilon, guesses = 1.0, 400
     right = 1 / (1 + math.exp(-epsilon))
     rng = np.random.default_rng(1)
@@ -76,7 +76,7 @@ def test_the_bound_refutes_a_correct_mechanism_as_rarely_as_it_says():
 
 
 def test_more_right_guesses_prove_more_and_delta_or_confidence_less():
-    """Monotone in every argument."""
+    """The bound is monotone in every argument."""
     base = epsilon_lower_bound(1000, 200, 180, 1e-5)
     assert epsilon_lower_bound(1000, 200, 185, 1e-5) > base
     assert epsilon_lower_bound(1000, 200, 180, 1e-3) < base
@@ -87,7 +87,7 @@ def test_more_right_guesses_prove_more_and_delta_or_confidence_less():
 
 
 def test_guesses_come_from_both_ends():
-    """The highest scores are called in, the lowest out, the rest is left open."""
+    """The highest scores are guessed in and the lowest out; there is no guess for the others."""
     scores = np.array([5.0, -3.0, 0.1, 4.0, -2.0, 0.0])
     included = np.array([True, False, False, False, True, True])
     assert count_correct(scores, included, 2) == 2
@@ -95,7 +95,7 @@ def test_guesses_come_from_both_ends():
 
 
 def test_the_aim_is_a_function_of_public_constants_and_is_met():
-    """Same twice; nine of ten ideal trainings reach it, correct or with half the noise."""
+    """Two calls give the same aim, and nine of ten ideal trainings reach its bounds."""
     steps = [(SEEN, STEPS)]
     aimed = aim(steps, 8_000, DELTA)
     assert aimed == aim(steps, 8_000, DELTA)
@@ -110,8 +110,8 @@ def test_the_aim_is_a_function_of_public_constants_and_is_met():
 
 @pytest.mark.slow
 def test_power_of_an_ideal_training():
-    """Claim 2: at least 30 % of it from a correct mechanism, more than it from half noise, in nine
-    of ten seeds. The same of real training: tests/client/audit/test_canaries.py, heavy."""
+    """In nine of ten seeds, a correct mechanism gives at least 30 % of the claim, and one with half
+    the noise more than the claim. A heavy test in test_canaries.py checks real training."""
     aimed = aim([(SEEN, STEPS)], CANARIES, DELTA)
     found = {1.0: [], 0.5: []}
     for noise, bounds in found.items():
@@ -124,14 +124,14 @@ def test_power_of_an_ideal_training():
 
 
 def test_checks_let_a_correct_mechanism_pass():
-    """Twenty trainings, five checks each."""
+    """No check fails in twenty correct trainings."""
     failed = [c.name for seed in range(20) for c in checks(trace_of(seed, canaries=1_000))
               if not c.passed]  # fmt: skip
     assert failed == []
 
 
 def test_checks_see_a_little_less_noise_however_large_epsilon_is():
-    """Where the bound of guesses is far from the claim."""
+    """The check of the noise fails where the bound from guesses is far below the claim."""
     sigma = 0.5
     rng = np.random.default_rng(0)
     included = rng.random(1_000) < 0.5
@@ -144,21 +144,21 @@ def test_checks_see_a_little_less_noise_however_large_epsilon_is():
 
 
 def test_checks_see_noise_that_is_not_finite():
-    """NaN is no noise."""
+    """NaN does not count as noise."""
     trace = trace_of(0, canaries=1_000)
     trace.released[:, :] = np.nan
     assert not all(c.passed for c in checks(trace))
 
 
 def test_checks_see_noise_that_comes_again():
-    """One pair of steps out of 4,950."""
+    """One repeated pair among 4,950 pairs of steps is found."""
     trace = trace_of(0, canaries=2_000)
     trace.released[77] = trace.released[3]
     assert any("correlation" in c.name and not c.passed for c in checks(trace))
 
 
 def test_checks_see_a_bound_that_is_not_kept():
-    """Half as far again as a canary may go."""
+    """Canaries that move the sum by 1.5 times the bound are found."""
     trace = trace_of(0, canaries=8_000)
     trace.released[:, trace.included] += 0.5 * trace.joined
     assert any("canary" in c.name and not c.passed for c in checks(trace))
@@ -166,7 +166,7 @@ def test_checks_see_a_bound_that_is_not_kept():
 
 @pytest.mark.parametrize("sampler", ["fixed size", "shuffled"])
 def test_checks_see_sampling_that_is_not_poisson(sampler: str):
-    """Batches of one size; passes over the shuffled data, in which each unit comes once."""
+    """Batches of a fixed size are found, and passes over shuffled data."""
     rng = np.random.default_rng(0)
     steps, units = 60, 1_000
     included = np.zeros(2 * units, dtype=bool)
@@ -190,7 +190,7 @@ def test_checks_see_sampling_that_is_not_poisson(sampler: str):
 
 
 def test_checks_of_a_single_step_with_everybody():
-    """q = 1: nothing to sample, nothing to correlate; all must have been drawn."""
+    """The checks ask only that every unit was drawn, since nothing varies at a sample rate of 1."""
     rng = np.random.default_rng(0)
     included = rng.random(1_000) < 0.5
     joined = np.ones((1, int(included.sum())), dtype=bool)

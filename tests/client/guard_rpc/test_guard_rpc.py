@@ -1,4 +1,4 @@
-"""The guard as a service: the same answers as in process, for those who may ask, and no others."""
+"""The guard as a service: it gives the same answers as in process, to listed users only."""
 
 import os
 import socket
@@ -59,12 +59,12 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="becoming another user 
 
 @pytest.fixture
 def guard(site: Site, tmp_path: Path) -> Guard:
-    """Of a deployment: secure noise, nothing exact."""
+    """Return a guard as in a deployment, with secure noise and without exact values."""
     return Guard(site, tmp_path / "state", lambda *_: SecureNoise(), policy=OPEN)
 
 
 def test_every_field_of_the_protocol_survives_the_wire(schedule: Schedule):
-    """Requests and answers, tensors of every rank bit by bit; a loss of 0 is not no loss."""
+    """Requests and answers are unchanged, tensors bit by bit; a loss of 0 differs from no loss."""
     rng = np.random.default_rng(0)
     tensors = {f"t{n}": np.asarray(rng.random([2] * n), dtype=np.float32) for n in range(5)}
     requests = [
@@ -102,7 +102,7 @@ def _same(one: object, other: object) -> None:
 
 
 def test_a_message_that_is_not_of_the_protocol_is_refused():
-    """Nothing asked; tensors whose bytes are not those of their shape; one name twice."""
+    """An empty request, tensors with the wrong number of bytes and repeated names are refused."""
     with pytest.raises(ProtocolError, match="asks for nothing"):
         request_from_proto(pb.Request(run_id="x"))
     with pytest.raises(ProtocolError, match="is empty"):
@@ -118,7 +118,7 @@ def test_a_message_that_is_not_of_the_protocol_is_refused():
 
 
 def test_a_run_through_the_socket(guard: Guard, schedule: Schedule, tmp_path: Path):
-    """Hello, admission, a round, the same round again; the health service beside it."""
+    """Hello, admission, a round and its repetition are answered, and so is the health service."""
     path = tmp_path / "door.sock"
     with GuardService(guard, path), GuardChannel(path, deadline=PATIENCE) as channel:
         assert stat.S_IMODE(guard.folder.stat().st_mode) == 0o700
@@ -159,8 +159,8 @@ def test_a_run_through_the_socket(guard: Guard, schedule: Schedule, tmp_path: Pa
 def test_a_busy_guard_is_healthy_and_says_that_it_is_busy(
     guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Twelve questions at once: eight wait, the others hear why. Nobody is told that a message is
-    too large, and the health page answers at once."""
+    """Eight of twelve requests wait, and the others are told that the guard is busy, not that a
+    message is too large. The health service answers at once."""
     go_on = threading.Event()
     seen = threading.Semaphore(0)
 
@@ -189,7 +189,7 @@ def test_a_busy_guard_is_healthy_and_says_that_it_is_busy(
 
 
 def test_a_relay_waits_as_long_as_a_round_may_take(tmp_path: Path):
-    """`round_minutes: 600` is a round of ten hours, not of one."""
+    """`round_minutes: 600` gives the guard ten hours to answer."""
     for told, wanted in (({}, 3_600), ({"round-deadline": 36_000.0}, 36_000),
                          ({"round-deadline": 60.0}, 3_600)):  # fmt: skip
         context = SimpleNamespace(node_config={"guard-socket": str(tmp_path / "s")},
@@ -198,7 +198,7 @@ def test_a_relay_waits_as_long_as_a_round_may_take(tmp_path: Path):
 
 
 def test_each_status_of_grpc_has_its_true_sentence(guard: Guard, tmp_path: Path):
-    """RESOURCE_EXHAUSTED means a message too large, or a server that takes no more calls."""
+    """RESOURCE_EXHAUSTED has two meanings: a message too large, and a server that is busy."""
     exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
     path = tmp_path / "door.sock"
     with GuardService(guard, path), grpc.insecure_channel(f"unix:{path}", options=OPTIONS) as raw:
@@ -213,7 +213,7 @@ def test_each_status_of_grpc_has_its_true_sentence(guard: Guard, tmp_path: Path)
 
 
 def test_without_a_guard_the_relay_gets_a_fixed_refusal(guard: Guard, tmp_path: Path):
-    """Not running yet, and stopped; no path of the site in the text."""
+    """Before the start and after the stop, the relay gets a text without any path of the site."""
     path = tmp_path / "door.sock"
     for _ in range(2):
         with GuardChannel(path, deadline=5) as channel:
@@ -228,7 +228,7 @@ def test_without_a_guard_the_relay_gets_a_fixed_refusal(guard: Guard, tmp_path: 
 def test_a_socket_that_a_kill_left_behind_is_replaced_and_a_file_is_not(
     guard: Guard, tmp_path: Path
 ):
-    """After kill -9 the guard starts again; it never deletes what is no socket."""
+    """The guard starts again after kill -9, and never deletes a file that is not a socket."""
     path = tmp_path / "door.sock"
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(path))
@@ -242,7 +242,7 @@ def test_a_socket_that_a_kill_left_behind_is_replaced_and_a_file_is_not(
 
 
 def as_nobody(code: str) -> "subprocess.CompletedProcess[str]":
-    """Run Python as another user, with the packages of this one."""
+    """Run Python as another user, with the packages of this user."""
     become = f"import os; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
     # imports first: nobody may not be able to read this checkout
     first = "import sys, socket\nfrom grpc import _channel\n"
@@ -259,8 +259,8 @@ def as_nobody(code: str) -> "subprocess.CompletedProcess[str]":
 def test_another_user_is_turned_away_before_a_byte_is_read(
     guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """By the kernel's word on who calls; with the user on the list the same call is answered. The
-    guard's own socket, its ledger and its records cannot be reached by that user at all."""
+    """The kernel names the caller, and the same call is answered once the user is on the list. The
+    guard's own socket, its ledger and its records stay out of that user's reach."""
     seen: list[object] = []
     real = Guard.handle
     monkeypatch.setattr(Guard, "handle", lambda self, r: seen.append(r) or real(self, r))
@@ -287,7 +287,7 @@ def test_another_user_is_turned_away_before_a_byte_is_read(
 
 
 def test_a_state_folder_that_others_can_reach_is_not_served(guard: Guard, tmp_path: Path):
-    """Whoever was in there may have read or planted something: said, not silently repaired."""
+    """The guard refuses to start: another user may have read or changed something in the folder."""
     guard.folder.mkdir(mode=0o755)
     with pytest.raises(ExposedError, match=r"state: others can enter it \(chmod 700\)"):
         GuardService(guard, tmp_path / "door.sock")
@@ -297,7 +297,7 @@ def test_a_state_folder_that_others_can_reach_is_not_served(guard: Guard, tmp_pa
 
 
 def test_the_guard_refuses_to_run_code_that_is_not_installed(site: Site, tmp_path: Path):
-    """Here: the checkout. Nothing of the site is touched."""
+    """Code in a checkout is refused before any file of the site is read."""
     command = [sys.executable, "-m", "client.guard_rpc", "--site", str(tmp_path / "site.yaml"),
                "--policy", str(tmp_path / "policy.yaml"),
                "--state", str(tmp_path / "state"), "--socket", str(tmp_path / "s")]  # fmt: skip
@@ -308,6 +308,6 @@ def test_the_guard_refuses_to_run_code_that_is_not_installed(site: Site, tmp_pat
 
 
 def test_the_relays_end_loads_nothing_that_learns():
-    """client.guard_rpc.channel is what the bundle uses."""
+    """The relay imports client.guard_rpc.channel, which loads neither torch nor Opacus."""
     code = "import sys, client.guard_rpc.channel; print({'torch', 'opacus'} & set(sys.modules))"
     assert run_python(code) == "set()"

@@ -1,4 +1,4 @@
-"""Two processes that serve one site: one trains, the other replays; nobody pays twice."""
+"""Two processes that serve one site: one trains, the other replays, and budget is spent once."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ print(digest.hexdigest())
 
 
 def test_at_once_and_in_turn(open_guard: Callable[..., Guard], site: Site, schedule: Schedule):
-    """Three processes at once, then one more: one attempt, four equal answers."""
+    """Four processes, three of them at once, return equal answers for one attempt."""
     guard = open_guard(site)
     guard.handle(admit(schedule))
     command = [sys.executable, "-c", ASK, str(guard.folder), schedule.model_dump_json()]

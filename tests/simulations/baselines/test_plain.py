@@ -1,4 +1,4 @@
-"""The baselines' engine beside the guard: the same losses with the same weights."""
+"""The baselines train the same losses with the same weights as a guard."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_a_round_is_trained_with_the_weights_of_that_round(
 
 
 def test_each_site_and_seed_draws_batches_of_its_own(site: Site, schedule: Schedule):
-    """Whatever part of the names is the same."""
+    """Batches differ between sites and seeds, even if parts of their names are equal."""
     records, sent = load(site, "train"), []
     for seed in ("0-site-1", "1-site-1", "0-west-1", "0-site-1"):
         plain = PlainSite(site, records, seed)
@@ -66,7 +66,7 @@ def test_each_site_and_seed_draws_batches_of_its_own(site: Site, schedule: Sched
 
 
 def test_a_baseline_with_more_rounds_than_a_phase_may_have_is_refused_at_the_start(tmp_path: Path):
-    """Not after the federated run is done."""
+    """It is refused before the federated run starts."""
     text = yaml.safe_load(shipped()["quickstart"].read_text())
     text |= {"phases": [{"name": "long", "rounds": 2001, "local_steps": 5,
                          "objectives": {"supervised": 1}}], "baselines": []}  # fmt: skip
@@ -80,7 +80,7 @@ def test_a_baseline_with_more_rounds_than_a_phase_may_have_is_refused_at_the_sta
 
 
 def test_one_process_at_a_time_works_in_a_run_folder(tmp_path: Path):
-    """A second one would delete what the first one waits for."""
+    """A second process is refused: it would delete files for which the first one waits."""
     (tmp_path / "outcome.json").write_text("{}")
     with run_lock(tmp_path), pytest.raises(RunInterrupted, match="another process is at work"):
         run_flower(tmp_path, dict, lambda: None, lambda: None)

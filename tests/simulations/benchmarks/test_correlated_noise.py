@@ -1,4 +1,4 @@
-"""The comparison of independent with correlated noise: its matrices, against their definitions."""
+"""The comparison of independent and correlated noise: its matrices match their definitions."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from simulations.benchmarks.correlated_noise import (
 
 
 def test_iterates_are_those_of_momentum():
-    """SGD with momentum, run on one gradient after the other."""
+    """The matrix equals SGD with momentum, run on one gradient after the other."""
     matrix = iterates(6, 0.9)
     for at in range(6):
         velocity = place = 0.0
@@ -23,7 +23,7 @@ def test_iterates_are_those_of_momentum():
 
 
 def test_bands_are_of_unit_norm_and_the_square_root_of_the_sum():
-    """As many bands as steps: their square is the prefix sum, but for the norm."""
+    """The square of the bands is the prefix sum, up to the norm, if there are as many as steps."""
     assert np.linalg.norm(bands(5)) == pytest.approx(1)
     column = bands(8) / bands(8)[0]
     root = sum(np.diag(np.full(8 - j, value), -j) for j, value in enumerate(column))
@@ -31,14 +31,14 @@ def test_bands_are_of_unit_norm_and_the_square_root_of_the_sum():
 
 
 def test_one_band_is_independent_noise_and_more_leave_less():
-    """Without the price in amplification, more bands are always better."""
+    """Without the cost in amplification, more bands always leave less noise."""
     one = noise_of_iterates(1, 40, 0.9)
     assert one == pytest.approx(np.linalg.norm(iterates(40, 0.9)) / np.sqrt(40))
     assert one > noise_of_iterates(2, 40, 0.9) > noise_of_iterates(8, 40, 0.9)
 
 
 def test_what_correlation_gains_depends_on_the_amplification_it_costs():
-    """Few records at a small epsilon lose by it, many at a large one gain; no group, no row."""
+    """It loses with few records at a small epsilon, and gains with many at a large one."""
     few, many = compare(3_600, 1.0, 4), compare(12_000, 8.0, 4)
     assert few is not None
     assert few["banded"] > 1.05

@@ -1,4 +1,4 @@
-"""The benchmark of the model: resumable, honest about labels, its page written by the program."""
+"""The benchmark of the model can be resumed, hides labels, and writes its page itself."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ TASK = Task(name="bloodmnist", kind="multi-class", classes=3)
 
 
 def part_of(count: int, rank: int = 2, channels: int = 3, seed: int = 0) -> Part:
-    """Images whose brightness tells the class, nine of class 0 for every one of the others."""
+    """Return images whose brightness shows the class, nine of class 0 for each of the others."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.tensor([0] * 9 + [1, 2]).repeat(count)[:count]
     images = torch.rand(count, channels, *[28] * rank, generator=generator)
@@ -43,7 +43,7 @@ def set_of(count: int = 110, rank: int = 2, channels: int = 3) -> DataSet:
     ("share", "counts"), [(0.01, [1, 1, 1]), (0.1, [9, 1, 1]), (1.0, [90, 10, 10])]
 )
 def test_few_labels_are_a_share_of_each_class(share: float, counts: list[int]):
-    """At least one of each, and the same for the same seed."""
+    """Each class has at least one label, and equal seeds choose equal images."""
     data = set_of()
     labels = data.labelled(share, seed=3).labels
     assert torch.bincount(labels).tolist() == counts
@@ -66,7 +66,7 @@ def test_every_network_takes_images_and_volumes(network: str, rank: int, channel
 
 
 def test_training_solves_an_easy_set():
-    """The same loop as in the tables."""
+    """The loop of the tables learns an easy set."""
     data = set_of(220)
     model = build("cnn", data.domain, data.task, seed=0)
     recipe = supervised.Recipe(steps=40, learning_rate=5e-3, batch_size=32)
@@ -75,7 +75,7 @@ def test_training_solves_an_easy_set():
 
 
 def test_augmented_images_are_the_same_images_turned():
-    """Same size; and the draws decide, not the pixels."""
+    """Augmented images have the same size, and depend on the draws alone."""
     part = set_of().train
     one = augmented(part, "bloodmnist", torch.Generator().manual_seed(1))
     assert one.shape == part.images.shape
@@ -83,7 +83,7 @@ def test_augmented_images_are_the_same_images_turned():
 
 
 def test_a_scanner_changes_pixels_and_not_labels():
-    """Three sites of one set: other pixels, the set's images divided without loss."""
+    """Three sites divide a set without loss, with other pixels and the same labels."""
     data = set_of()
     sites = adaptation.sites_of(data, seed=0)
     assert len({domain.name for domain, _ in sites}) == len(adaptation.SCANNERS)
@@ -96,7 +96,7 @@ def test_a_scanner_changes_pixels_and_not_labels():
 
 
 def test_pretraining_sees_no_label():
-    """Other labels, same weights."""
+    """Other labels give the same pre-trained weights."""
     data = set_of()
     wrong = {k: Part(p.images, torch.zeros_like(p.labels)) for k, p in data.parts.items()}
     blind = DataSet(data.name, data.domain, data.task, wrong, complete=False)
@@ -108,7 +108,7 @@ def test_pretraining_sees_no_label():
 
 
 def test_an_interrupted_benchmark_goes_on(tmp_path: Path):
-    """What the file holds is not measured again; two processes add to one file."""
+    """Seeds in the file are not measured again, and two processes can add to one file."""
     path = tmp_path / "model.json"
     measured: list[int] = []
 
@@ -134,7 +134,7 @@ def test_an_interrupted_benchmark_goes_on(tmp_path: Path):
 
 
 def test_the_page_is_what_the_program_writes():
-    """docs/results.md holds no figure that docs/results/model.json does not."""
+    """docs/results.md is the page that the program writes from docs/results/model.json."""
     record = json.loads((DOCS / "results" / "model.json").read_text())
     shown = parts((DOCS / "results.md").read_text())
     assert shown["model"].rstrip() == markdown(record).rstrip()
@@ -142,7 +142,7 @@ def test_the_page_is_what_the_program_writes():
 
 
 def test_benchmarks_share_a_page(tmp_path: Path):
-    """Each replaces its own part; what it does not know stays, in the order of names."""
+    """Each benchmark replaces its own part of the page, and keeps the others."""
     page = tmp_path / "page.md"
     for name, text in (("b", "# B\n\nold\n"), ("a", "# A\n"), ("b", "# B\n\nnew\n\n")):
         write_part(page, name, text)

@@ -1,4 +1,4 @@
-"""The utility benchmark: the product's own training, and no look at the test split too early."""
+"""The utility benchmark trains as the product does, and reads no test split too early."""
 
 import json
 from dataclasses import replace
@@ -42,7 +42,7 @@ RECIPE = (
 
 @pytest.fixture
 def data_root(tmp_path: Path) -> Path:
-    """A file in the layout of MedMNIST whose classes can be told apart; it has no test split."""
+    """Write a file in the layout of MedMNIST with separable classes and without a test split."""
     rng = np.random.default_rng(0)
     arrays = {}
     for split, count in (("train", 160), ("val", 96)):
@@ -69,7 +69,7 @@ def run(data_root: Path, *more: str) -> list[dict[str, object]]:
 def test_a_recipe_is_chosen_without_the_test_split(
     data_root: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """The file has none; a second call has nothing left to do."""
+    """Recipes are measured on a file without a test split; a second call measures nothing."""
     wanted = ("--settings", "central-dp", "local-dp", "--seeds", "0")
     rows = run(data_root, *wanted)
     assert [(r["setting"], r["auc"]) for r in rows] == [("central-dp", None), ("local-dp", None)]
@@ -92,8 +92,8 @@ def test_a_recipe_is_chosen_without_the_test_split(
     ],
 )
 def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, setting: str, more: str):
-    """Bit for bit, over plan, sampling, noise, local heads, momentum, averaging, rounds that each
-    site trains alone or in which heads alone are trained, and final model."""
+    """The tensors equal those of real guards bit for bit: plan, sampling, noise, local heads,
+    momentum, averaging, phases alone, phases of heads, and the final model."""
     recipe = Recipe.parse(
         f"{RECIPE} local_steps=2 views=2 noise_floor=2e-5 server_learning_rate=sqrt-sites{more}"
     )
@@ -125,7 +125,7 @@ def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, settin
 
 
 def test_scores_of_the_test_split_are_compared_seed_by_seed(data_root: Path):
-    """With the split at the end, and the differences in a file."""
+    """With the test split, differences between settings are written to a file."""
     add_test_split(data_root)
     out = data_root.parent / "differences.json"
     wanted: tuple[str, ...] = ("--settings", "central-dp", "federated-dp", "local-dp")
@@ -175,7 +175,7 @@ def test_scores_of_the_test_split_are_compared_seed_by_seed(data_root: Path):
 
 
 def test_recipes_of_one_setting_are_held_against_the_first(data_root: Path):
-    """On the test images too; what has no score is not compared."""
+    """Recipes are compared with the first one of their setting; rows without scores are not."""
     add_test_split(data_root)
     out, other = data_root.parent / "differences.json", f"{RECIPE} noise_floor=1e-5"
     wanted = ("--settings", "central-dp", "--seeds", "0", "--test", "--compare", str(out))
@@ -205,7 +205,7 @@ def add_test_split(data_root: Path) -> None:
 
 
 def test_rows_of_earlier_defaults_are_kept_and_not_shown(data_root: Path):
-    """The same line meant something else then: its values are no further seeds."""
+    """The file keeps a row whose recipe line meant something else, but no table shows it."""
     page = data_root.parent / "page.md"
     wanted = ("--settings", "central-dp", "--seeds", "0", "--markdown", str(page))
     (row,) = run(data_root, *wanted)
@@ -218,7 +218,7 @@ def test_rows_of_earlier_defaults_are_kept_and_not_shown(data_root: Path):
 
 
 def test_one_recipe_makes_a_point_that_is_planned_with(data_root: Path):
-    """The first that it was measured with, not a mean over recipes; others where it has none."""
+    """A point comes from the first recipe with which it was measured, not from a mean."""
 
     def row(recipe: str, epsilon: float | None, seed: int, auc: float | None) -> Row:
         setting = "central-plain" if epsilon is None else "federated-dp"
@@ -236,7 +236,7 @@ def test_one_recipe_makes_a_point_that_is_planned_with(data_root: Path):
 
 
 def test_labels_that_nobody_wrote_are_not_used(data_root: Path, tmp_path: Path):
-    """A tenth have one; the others are trained on without, or left out, and declared so."""
+    """With a tenth of the labels, the other images are unlabelled or left out, as declared."""
     recipe = Recipe.parse(RECIPE)
     for name, images in (("few-labels-dp", 160), ("few-labels-only-dp", 16)):
         (group,) = groups(
@@ -255,7 +255,7 @@ def test_labels_that_nobody_wrote_are_not_used(data_root: Path, tmp_path: Path):
 def test_more_unlabelled_images_make_what_needs_no_label_less_noisy(
     data_root: Path, tmp_path: Path
 ):
-    """In proportion; phases that need labels keep their noise, and nothing else changes."""
+    """Noise falls in proportion in phases without labels, and in no other phase."""
     recipe = Recipe.parse(f"{RECIPE} ssl_steps=4")
     where = {"data_root": data_root, "folder": tmp_path}
     (group,) = groups("breastmnist", SETTINGS["few-labels-dp"], recipe, 8.0, 0, **where)  # type: ignore[arg-type]
@@ -271,7 +271,7 @@ def test_more_unlabelled_images_make_what_needs_no_label_less_noisy(
 
 
 def test_a_site_behind_another_scanner_fits_a_head_afterwards(data_root: Path, tmp_path: Path):
-    """It trains with the others where there is something to learn without labels."""
+    """The site without labels takes part if its images alone teach something."""
     for line, count in ((RECIPE, 2), (f"{RECIPE} objectives.supervised=1 "
                                       "objectives.domain_adversarial=.1", 3)):  # fmt: skip
         (group,) = groups(
@@ -291,7 +291,7 @@ def test_a_site_behind_another_scanner_fits_a_head_afterwards(data_root: Path, t
 
 
 def test_the_ceiling_learns_and_needs_no_privacy(data_root: Path, tmp_path: Path):
-    """The images can be told apart; the same optimizer is refused under DP."""
+    """The upper bound learns separable images; its optimizer is refused under DP."""
     recipe = Recipe.parse(
         "optimizer=adamw steps=60 expected_batch_size=32 learning_rate=0.003 pretraining=false "
         f"{PLAIN}"
@@ -308,7 +308,7 @@ def test_the_ceiling_learns_and_needs_no_privacy(data_root: Path, tmp_path: Path
 
 
 def test_the_opacus_example_counts_all_rounds_and_learns(data_root: Path, tmp_path: Path):
-    """Its noise is that of three rounds, not of one; with little noise the classes are found."""
+    """Its noise accounts for all three rounds; with little noise it learns the classes."""
     recipe = Recipe.parse("steps=15 expected_batch_size=8 learning_rate=0.1")
     where = {"data_root": data_root, "folder": tmp_path}
     (group,) = groups("breastmnist", SETTINGS["flower-opacus"], recipe, 8.0, 0, **where)  # type: ignore[arg-type]
@@ -328,7 +328,7 @@ def test_the_opacus_example_counts_all_rounds_and_learns(data_root: Path, tmp_pa
 
 
 def test_what_a_line_leaves_out_is_as_the_product_has_it():
-    """The table of the default is that of what users get."""
+    """The default recipe equals the defaults of the product."""
     default, theirs = Recipe(), product.Recipe()
     assert default.phases(theirs.local_steps, divided=True) == theirs.phases(alike=True)
     unlike = Recipe.parse("alone_last=.4 expected_batch_size=256")
@@ -338,7 +338,7 @@ def test_what_a_line_leaves_out_is_as_the_product_has_it():
 
 
 def test_a_recipe_is_read_from_a_line():
-    """What it leaves out stays as it is; what it says is checked."""
+    """Omitted keys keep their defaults, and the given ones are checked."""
     recipe = Recipe.parse("views=4 model.residual_scale=0.1 pretraining.steps=7")
     assert (recipe.views, recipe.steps) == (4, Recipe().steps)
     assert recipe.pretraining is not None
@@ -364,8 +364,8 @@ def test_a_recipe_is_read_from_a_line():
 
 
 def test_other_sets_as_if_they_were_public_go_on_from_the_start(data_root: Path, tmp_path: Path):
-    """With phantoms alone and with a set beside them: two starts, each made once, both near the
-    start that they went on from."""
+    """A start is trained further on phantoms alone, and on phantoms and another set. Each result is
+    made once, and stays near its start."""
     before = Pretraining(images=64, patterns=64, volumes=0, steps=20, batch_size=8)
     slowly = before.model_copy(update={"steps": 14, "learning_rate": 1e-6})
     with pytest.raises(ConfigError, match="leave preset, model and pretraining out"):

@@ -1,4 +1,4 @@
-"""Intervals of the utility benchmark: AUC as elsewhere, and an interval that can say no."""
+"""Intervals of the utility benchmark: they use the usual AUC, and cover as they claim."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def difference(truth, ours, theirs, resamples: int = 2_000) -> Difference:  # ty
 
 @pytest.mark.parametrize("classes", [2, 5])
 def test_a_resample_has_the_auc_of_its_images(classes: int):
-    """Weights are images drawn several times or not at all, as if they were written out."""
+    """A weight equals the number of copies of an image."""
     truth, scores = answers(classes, 1.0)
     drawn = np.random.default_rng(1).integers(0, len(truth), (4, len(truth)))
     weights = np.stack([np.bincount(d, minlength=len(truth)) for d in drawn]).astype(float)
@@ -39,7 +39,7 @@ def test_a_resample_has_the_auc_of_its_images(classes: int):
 
 
 def test_a_verdict_is_what_the_interval_allows():
-    """Better by much: gain; the same: no worse with many seeds; worse by much: loss."""
+    """A large difference is a gain or a loss; equal models are no worse with enough seeds."""
     truth, _ = answers(5, 0)
     weak = {s: [answers(5, 0.8, s)[1]] for s in range(8)}
     strong = {s: [answers(5, 1.6, 100 + s)[1]] for s in range(8)}
@@ -56,7 +56,7 @@ def test_a_verdict_is_what_the_interval_allows():
 
 
 def test_seeds_are_paired():
-    """What one side lacks does not count, and no seed in common is an error."""
+    """Only seeds that both sides have count; having none in common is an error."""
     truth, scores = answers(2, 1.0)
     own, none = [scores], [0 * scores]
     assert difference(truth, {0: own, 1: own}, {1: own}, resamples=10).pairs == 1
@@ -67,7 +67,7 @@ def test_seeds_are_paired():
 
 
 def test_the_mean_over_sets_is_of_seeds_that_all_have():
-    """And is surer than each set alone, whose images are drawn for themselves."""
+    """The mean uses seeds that all sets have, and its interval is narrower than each set's."""
     pairs = []
     for k, c in enumerate((2, 5)):
         both = [{s: [answers(c, skill, s + 10 * k)[1]] for s in range(5 + k)} for skill in (1.2, 1)]
@@ -82,7 +82,8 @@ def test_the_mean_over_sets_is_of_seeds_that_all_have():
 
 
 def test_an_interval_covers_the_true_difference_about_as_often_as_it_says():
-    """Seeds and test images both vary: the interval holds the difference of two large tests."""
+    """With varying seeds and test images, the interval holds the true difference as often as it
+    claims."""
     true = None
     held = 0
     for trial in range(60):
