@@ -228,7 +228,7 @@ def test_a_row_without_a_finite_gradient_takes_its_unit_out_and_no_other():
 
 
 def test_places_that_cancel_do_not_weaken_the_clipping():
-    """The Gram matrices alone would lose a gradient of length 10 made of parts of 1e6 to rounding."""
+    """The Gram matrices alone would round away a gradient of length 10 made of parts of 1e6."""
     layer = nn.Linear(8, 8, bias=False)
     generator = torch.Generator().manual_seed(6)
     x, push = torch.randn(20, 1, 8, generator=generator), torch.randn(20, 1, 8, generator=generator)
