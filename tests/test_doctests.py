@@ -13,6 +13,18 @@ MODULES = (
     "client.privacy.meaning",
     "client.privacy.plan",
     "client.ranking",
+    "medformer",
+    "medformer.common.numerals",
+    "medformer.common.rounding",
+    "medformer.common.toml",
+    "medformer.config",
+    "medformer.errors",
+    "medformer.library.card",
+    "medformer.library.extension",
+    "medformer.library.models",
+    "medformer.model",
+    "medformer.tasks",
+    "medformer.vocabulary",
     "simulations.benchmarks.utility.recipe",
 )
 """Modules with examples in their docstrings, each fast and with exact numbers."""

@@ -1,4 +1,4 @@
-"""CT phantoms of the trunk: one organ in the middle of an axial slice, as a reader would crop it.
+"""CT phantoms of the trunk: one organ in the middle of an axial slice, as a radiologist crops it.
 
 Letters as in fields.py. Grey is the soft-tissue window, 0 air to 1 bone; left and right are the
 patient's, so the right side of an image shows the left side of the body. A left organ is the mirror
@@ -27,12 +27,18 @@ CLASSES = (
     "lung, left", "lung, right", "pancreas", "spleen",
 )  # fmt: skip
 MIRRORED = frozenset({"femur, right", "kidney, right", "lung, right", "liver"})
-"""Drawn as on the left side of the body, then mirrored."""
+"""Organs that are drawn on the left side of the body and then mirrored."""
 AIR, FAT, WATER, MUSCLE, ORGAN, VESSEL, BONE = 0.01, 0.25, 0.45, 0.55, 0.7, 0.88, 0.99
 
 
 def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -> Scene:
-    """Slices for `labels` (B,); a label names the whole image, no place."""
+    """Draw axial slices; a label names the whole image, not a place in it.
+
+    Args:
+        rng: Source of all draws.
+        labels: (B,), positions in `CLASSES`.
+        size: S, pixels.
+    """
     count = len(labels)
     y, x = pixel_centres(size)
     mirrored = np.array([CLASSES[label] in MIRRORED for label in labels]).reshape(-1, 1, 1)
@@ -51,7 +57,7 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
 
 
 def _surroundings(rng: np.random.Generator, count: int, size: int) -> Floats:
-    """Fat with muscle in it, gas, and bone or bowel full of contrast medium."""
+    """Draw fat with muscle in it, gas, and bone or bowel full of contrast medium."""
     islands = step(smooth_field(rng, count, size, (4, 4)) - draw(rng, count, -0.4, 0.4), 0.5)
     gas = step(smooth_field(rng, count, size, (5, 5)) - 2.2, 0.3)
     image = FAT + (MUSCLE - FAT) * islands
@@ -61,7 +67,7 @@ def _surroundings(rng: np.random.Generator, count: int, size: int) -> Floats:
 
 
 def _bladder(rng: np.random.Generator, y: Floats, x: Floats, image: Floats, wavy: Floats) -> Floats:
-    """Water in a wide oval, hip bones at both sides."""
+    """Draw water in a wide oval, with hip bones at both sides."""
     n = len(y)
     for side in (-1, 1):
         image = _put(image, BONE, radius(y + 0.05, x - side * 0.48, 0.3, draw(rng, n, 0.05, 0.1)))
@@ -71,7 +77,7 @@ def _bladder(rng: np.random.Generator, y: Floats, x: Floats, image: Floats, wavy
 
 
 def _femur(rng: np.random.Generator, y: Floats, x: Floats, image: Floats, wavy: Floats) -> Floats:
-    """A ring of bone in muscle, the pelvis on its inner side."""
+    """Draw a ring of bone in muscle, with the pelvis on its inner side."""
     n = len(y)
     image = _put(image, MUSCLE, radius(y, x, 0.48, 0.48) + 0.1 * wavy)
     reach = draw(rng, n, 0.26, 0.42)
@@ -84,7 +90,7 @@ def _femur(rng: np.random.Generator, y: Floats, x: Floats, image: Floats, wavy: 
 
 
 def _heart(rng: np.random.Generator, y: Floats, x: Floats, image: Floats, wavy: Floats) -> Floats:
-    """A large oval with bright chambers, lungs at both sides."""
+    """Draw a large oval with bright chambers, with lungs at both sides."""
     n = len(y)
     image = 0.3 * image + 0.7 * AIR
     image = _put(image, MUSCLE, radius(y - 0.5, x + 0.1, 0.2, 0.35))
@@ -97,7 +103,7 @@ def _heart(rng: np.random.Generator, y: Floats, x: Floats, image: Floats, wavy: 
 
 
 def _kidney(rng: np.random.Generator, y: Floats, x: Floats, image: Floats, wavy: Floats) -> Floats:
-    """A bean in fat, its sinus towards the spine."""
+    """Draw a bean in fat, its sinus towards the spine."""
     n = len(y)
     image = 0.3 * image + 0.7 * FAT
     image = _put(image, MUSCLE, radius(y - 0.2, x + 0.5, 0.35, draw(rng, n, 0.12, 0.2)))
@@ -110,7 +116,7 @@ def _kidney(rng: np.random.Generator, y: Floats, x: Floats, image: Floats, wavy:
 
 
 def _liver(rng: np.random.Generator, y: Floats, x: Floats, image: Floats, wavy: Floats) -> Floats:
-    """Large, smooth, with vessels, against the ribs."""
+    """Draw a large smooth organ with vessels, against the ribs."""
     n = len(y)
     image = _ribs(rng, y, x, image)
     wide = radius(y, x - 0.12, draw(rng, n, 0.36, 0.46), draw(rng, n, 0.38, 0.48)) + 0.08 * wavy
@@ -119,7 +125,7 @@ def _liver(rng: np.random.Generator, y: Floats, x: Floats, image: Floats, wavy: 
 
 
 def _lung(rng: np.random.Generator, y: Floats, x: Floats, image: Floats, wavy: Floats) -> Floats:
-    """Air with bright vessels inside the chest wall; the heart on the inner side."""
+    """Draw air with bright vessels inside the chest wall, with the heart on the inner side."""
     n = len(y)
     image = _ribs(rng, y, x, 0.4 * image + 0.6 * MUSCLE)
     field = radius(y, x, draw(rng, n, 0.4, 0.47), draw(rng, n, 0.3, 0.4)) + 0.06 * wavy
@@ -131,7 +137,7 @@ def _lung(rng: np.random.Generator, y: Floats, x: Floats, image: Floats, wavy: F
 def _pancreas(
     rng: np.random.Generator, y: Floats, x: Floats, image: Floats, wavy: Floats
 ) -> Floats:
-    """A lobed band in fat, along a bright vein."""
+    """Draw a lobed band in fat, along a bright vein."""
     n = len(y)
     image = 0.5 * image + 0.5 * FAT
     bend = draw(rng, n, -0.6, 0.6) * x**2 + draw(rng, n, -0.5, 0.3) * x
@@ -144,7 +150,7 @@ def _pancreas(
 
 
 def _spleen(rng: np.random.Generator, y: Floats, x: Floats, image: Floats, wavy: Floats) -> Floats:
-    """A crescent against the ribs, the stomach on its inner side."""
+    """Draw a crescent against the ribs, with the stomach on its inner side."""
     n = len(y)
     image = _ribs(rng, y, x, image)
     outer = radius(y, x - 0.08, draw(rng, n, 0.36, 0.44), draw(rng, n, 0.28, 0.36)) + 0.05 * wavy
@@ -166,7 +172,7 @@ _DRAWINGS = {
 
 
 def _ribs(rng: np.random.Generator, y: Floats, x: Floats, image: Floats) -> Floats:
-    """The chest wall on the outer side: muscle, and ribs in it."""
+    """Draw the chest wall on the outer side: muscle with ribs in it."""
     n = len(y)
     wall = radius(y, x + 0.1, 0.56, 0.58)
     image = image + (MUSCLE - image) * step(wall - 0.95, 0.1)
@@ -180,6 +186,7 @@ def _ribs(rng: np.random.Generator, y: Floats, x: Floats, image: Floats) -> Floa
 def _vessels(
     rng: np.random.Generator, y: Floats, x: Floats, image: Floats, inside: Floats, level: float
 ) -> Floats:
+    """Draw bright spots where `inside` is below 1."""
     n = len(y)
     for _ in range(5):
         away, angle = draw(rng, n, 0, 0.28), draw(rng, n, -np.pi, np.pi)
@@ -190,5 +197,5 @@ def _vessels(
 
 
 def _put(image: Floats, level: Floats | float, distance: Floats) -> Floats:
-    """`level` where the distance is below 1."""
+    """Set an image to `level` where the distance is below 1."""
     return cast(Floats, image + (level - image) * step(1 - distance, 0.15))

@@ -1,7 +1,7 @@
 """Phantoms of blood smears under the microscope: one white cell or platelet among red cells.
 
-Letters as in fields.py. What tells the cells apart is what a textbook of haematology says: size,
-number of lobes of the nucleus, how much of the cell it fills, granules, and the colour of the
+Letters as in fields.py. The cells differ as textbooks of haematology describe: in size, in number
+of lobes of the nucleus, in how much of the cell it fills, in granules, and in the colour of the
 cytoplasm after Giemsa stain.
 """
 
@@ -25,19 +25,20 @@ Colour = tuple[float, float, float]
 
 
 class Cell(NamedTuple):
-    """What one kind of cell looks like; lengths are fractions of the image side."""
+    """The look of one kind of cell; lengths are fractions of the image side."""
 
     reach: tuple[float, float]
-    """Radius, from and to."""
+    """Smallest and largest radius."""
     lobes: int
-    """Of the nucleus; 0: there is none."""
+    """Number of lobes of the nucleus; 0 if there is none."""
     nucleus: float
-    """Its radius over that of the cell; of one lobe, where there are several."""
+    """Radius of the nucleus, or of one of its lobes, divided by the radius of the cell."""
     notch: float
-    """How deep the nucleus is dented, over its radius."""
+    """Depth of the dent in the nucleus, divided by its radius."""
     cytoplasm: Colour
+    """Colour of the cytoplasm."""
     granules: float
-    """How far granules change the colour; below 0 they cover the nucleus, too."""
+    """Strength of the granules' colour, 0 to 1; negative if they cover the nucleus, too."""
     grain: Colour
     """Colour of the granules."""
 
@@ -56,13 +57,20 @@ CELLS = {
 }
 CLASSES = tuple(CELLS)
 RED_CELLS = 7
+"""Places around the middle in which a red cell can lie."""
 PLASMA: Colour = (0.93, 0.86, 0.82)
 RED: Colour = (0.88, 0.68, 0.66)
 CHROMATIN: Colour = (0.36, 0.18, 0.52)
 
 
 def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -> Scene:
-    """Smears for `labels` (B,), in colour; a label names the whole image, no place."""
+    """Draw smears, in colour; a label names the whole image, not a place in it.
+
+    Args:
+        rng: Source of all draws.
+        labels: (B,), positions in `CLASSES`.
+        size: S, pixels.
+    """
     count = len(labels)
     image: Floats = np.broadcast_to(np.array(PLASMA, np.float32), (count, size, size, 3))
     for number in range(RED_CELLS):
@@ -72,8 +80,8 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
     down, right = y - 0.5 + draw(rng, count, -0.05, 0.05), x - 0.5 + draw(rng, count, -0.05, 0.05)
     dy, dx = rotate(down, right, draw(rng, count, 0, 2 * np.pi))
     share = draw(rng, count, 0, 1)
-    least, most = (_of([k.reach[end] for k in kinds]) for end in (0, 1))
-    reach = least + share * (most - least)
+    low, high = (_of([k.reach[end] for k in kinds]) for end in (0, 1))
+    reach = low + share * (high - low)
     wavy = 1 + 0.05 * smooth_field(rng, count, size, (3, 3))
     cell = step(
         1 - radius(dy, dx, reach * draw(rng, count, 0.85, 1), reach) * wavy, 2 / size / reach
@@ -92,7 +100,7 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
 
 
 def _red_cell(rng: np.random.Generator, image: Floats, number: int, size: int) -> Floats:
-    """One more, around the middle, pale inside; some are not there."""
+    """Add a red cell around the middle, pale inside; some places stay empty."""
     count = len(image)
     y, x = pixel_centres(size)
     bearing = 2 * np.pi * (number / RED_CELLS + draw(rng, count, -0.06, 0.06))
@@ -106,14 +114,19 @@ def _red_cell(rng: np.random.Generator, image: Floats, number: int, size: int) -
 
 
 def _nucleus(rng: np.random.Generator, kinds: list[Cell], y: Floats, x: Floats) -> Floats:
-    """How much of each pixel it covers, (B, S, S); y and x in units of the cell's radius."""
+    """Return the share of each pixel that the nucleus covers, (B, S, S).
+
+    Here y and x are in units of the cell's radius.
+    """
     count = len(kinds)
-    own, notch, lobes = (_of([getattr(k, f) for k in kinds]) for f in ("nucleus", "notch", "lobes"))
-    own = np.maximum(own, 0.05)  # where there is none, nothing below is shown
-    aside = 0.5 * (1 - own) * (lobes == 1)
-    round_one = radius(y - aside, x, own * draw(rng, count, 0.88, 1.05), own)
+    size, notch, lobes = (
+        _of([getattr(k, f) for k in kinds]) for f in ("nucleus", "notch", "lobes")
+    )
+    size = np.maximum(size, 0.05)  # where there is none, nothing below is shown
+    aside = 0.5 * (1 - size) * (lobes == 1)
+    round_one = radius(y - aside, x, size * draw(rng, count, 0.88, 1.05), size)
     dent = radius(
-        y - aside - own, x, own * np.maximum(notch, 0.1), own * np.maximum(notch, 0.1) * 0.8
+        y - aside - size, x, size * np.maximum(notch, 0.1), size * np.maximum(notch, 0.1) * 0.8
     )
     covered = step(1 - round_one, 0.15) * (lobes == 1)
     covered = covered * (1 - step(1 - dent, 0.3) * (notch > 0.15))
@@ -124,18 +137,21 @@ def _nucleus(rng: np.random.Generator, kinds: list[Cell], y: Floats, x: Floats) 
             rng, count, -0.2, 0.2
         )
         away = np.where(lobes > 2, 0.48, 0.4)
-        lobe = radius(y - away * np.sin(bearing), x - away * np.cos(bearing), own, own * 0.9)
+        lobe = radius(y - away * np.sin(bearing), x - away * np.cos(bearing), size, size * 0.9)
         covered = np.maximum(covered, step(1 - lobe, 0.25) * there * (lobes > 1))
     return cast(Floats, covered)
 
 
 def _mix(image: Floats, colour: Floats, share: Floats) -> Floats:
+    """Blend a colour into an image, by a share for each pixel."""
     return cast(Floats, image + share[..., None] * (colour - image))
 
 
 def _of(values: list[float]) -> Floats:
+    """Return a value for each image, ready to broadcast, (B, 1, 1)."""
     return np.array(values, np.float32).reshape(-1, 1, 1)
 
 
 def _colours(colours: list[Colour]) -> Floats:
+    """Return a colour for each image, ready to broadcast, (B, 1, 1, 3)."""
     return np.array(colours, np.float32).reshape(-1, 1, 1, 3)

@@ -1,4 +1,4 @@
-"""Which phantoms there are, and the one function that makes them."""
+"""The catalogue of phantoms, and the functions that draw them."""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -14,13 +14,13 @@ from medformer.phantoms.fields import Scene
 from medformer.phantoms.scanner import Scanner, acquire
 
 BLOCK = 32
-"""Images drawn together from one generator. Changing it changes every image."""
+"""Number of images drawn together from one generator. Changing it changes every image."""
 
-SMALLEST, LARGEST = 16, 512
-"""Allowed image sides, pixels."""
+MIN_SIZE, MAX_SIZE = 16, 512
+"""Smallest and largest side of an image, pixels."""
 
 STANDARD = Scanner()
-"""The scanner used where none is named."""
+"""The scanner that is used if none is given."""
 
 Render = Callable[[np.random.Generator, npt.NDArray[np.int64], int], Scene]
 Images = npt.NDArray[np.uint8]
@@ -29,17 +29,20 @@ Classes = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PhantomKind:
-    """What one kind of phantom imitates."""
+    """A kind of phantom, and the real images that it imitates."""
 
     name: str
+    """Name of the kind, as `generate` takes it."""
     modality: str
+    """Modality that it imitates."""
     anatomy: str
+    """Anatomy that it imitates."""
     channels: int
     """1 for grey images, 3 for colour."""
     classes: tuple[str, ...]
     """Class names; the position of a name is its label."""
     finding: str = ""
-    """What a mask outlines; empty where the classes name no place in the image."""
+    """Finding that a mask outlines; empty if the classes name no place in the image."""
 
 
 KINDS: Mapping[str, PhantomKind] = MappingProxyType(
@@ -57,7 +60,7 @@ KINDS: Mapping[str, PhantomKind] = MappingProxyType(
 """Every kind of phantom, by name."""
 
 PATTERNS = PhantomKind("patterns", "", "", 3, patterns.CLASSES)
-"""Images of nothing, for public pre-training; no site has such images."""
+"""Images of no organ, for public pre-training; no site has such images."""
 
 _RENDER: Mapping[str, Render] = MappingProxyType(
     {
@@ -77,9 +80,9 @@ def generate(
 ) -> tuple[Images, Classes]:
     """Draw labelled phantom images.
 
-    The same arguments give the same bytes (under one numpy version), and image i depends on
-    neither `count` nor the images before its block. Labels depend on `kind` and `seed` alone,
-    so a change of scanner or size shifts the pixels under an unchanged label rule. Classes are
+    The same arguments give the same bytes (under one version of NumPy), and image i depends on
+    neither `count` nor the images before its block. Labels depend only on `kind` and `seed`, so
+    that a change of scanner or size shifts the pixels under an unchanged label rule. Classes are
     equally likely.
 
     Args:
@@ -92,7 +95,7 @@ def generate(
         images: uint8, (count, size, size) for grey kinds, (count, size, size, 3) for colour.
         labels: int64, (count,), positions in the kind's `classes`.
     Raises:
-        ValueError: unknown kind, negative count or seed, size out of range.
+        ValueError: The kind is unknown, count or seed is negative, or the size is out of range.
     """
     images, labels, _ = _draw(kind, count, seed, size, scanner)
     return images, labels
@@ -101,15 +104,16 @@ def generate(
 def outlined(
     kind: str, count: int, *, seed: int, size: int = 28, scanner: Scanner = STANDARD
 ) -> tuple[Images, Classes, Classes]:
-    """Draw the images and labels of `generate`, and where each shows its finding.
+    """Draw the images and labels of `generate`, and a mask of the finding in each.
 
     Args:
-        kind: One whose `finding` is not empty.
+        kind: A kind whose `finding` is not empty.
+        count, seed, size, scanner: As for `generate`.
     Returns:
-        Images and labels, and masks: int64, (count, size, size), 1 inside the finding, else 0. They
-        depend on kind, seed and size alone: a scanner moves nothing.
+        Images, labels and masks. Masks are int64, (count, size, size), 1 inside the finding, else
+        0; they depend only on kind, seed and size, because a scanner moves nothing.
     Raises:
-        ValueError: As `generate`, or a kind without a finding.
+        ValueError: As `generate`, or the kind has no finding.
     """
     images, labels, masks = _draw(kind, count, seed, size, scanner)
     if masks is None:
@@ -121,7 +125,7 @@ def outlined(
 def _draw(
     kind: str, count: int, seed: int, size: int, scanner: Scanner
 ) -> tuple[Images, Classes, Classes | None]:
-    """Images, labels and, where the kind has a finding, masks."""
+    """Draw images, labels and, if the kind has a finding, masks."""
     _check(kind, count, seed, size)
     colour = (3,) if _KINDS[kind].channels == 3 else ()
     images = np.empty((count, size, size, *colour), dtype=np.uint8)
@@ -130,16 +134,16 @@ def _draw(
     for start in range(0, count, BLOCK):
         block = _block(kind, seed, start // BLOCK, size, scanner)
         kept = min(BLOCK, count - start)
-        for whole, part in zip((images, labels, masks), block, strict=True):
-            if whole is not None and part is not None:
-                whole[start : start + kept] = part[:kept]
+        for full, part in zip((images, labels, masks), block, strict=True):
+            if full is not None and part is not None:
+                full[start : start + kept] = part[:kept]
     return images, labels, masks
 
 
 def _block(
     kind: str, seed: int, index: int, size: int, scanner: Scanner
 ) -> tuple[Images, Classes, npt.NDArray[np.bool_] | None]:
-    """Block `index` of a seed's images, always whole: that is what makes prefixes agree."""
+    """Draw block `index` of a seed's images. Blocks are always whole, so that prefixes agree."""
     labels_rng, scene_rng, scanner_rng = (
         np.random.default_rng([seed, zlib.crc32(kind.encode()), index, part]) for part in range(3)
     )
@@ -150,7 +154,7 @@ def _block(
 
 
 def _check(kind: str, count: int, seed: int, size: int) -> None:
-    """Raise ValueError for arguments `generate` cannot serve."""
+    """Raise ValueError for arguments that `generate` cannot serve."""
     if kind not in _KINDS:
         near = get_close_matches(kind, KINDS, n=1, cutoff=0)
         raise ValueError(
@@ -161,8 +165,8 @@ def _check(kind: str, count: int, seed: int, size: int) -> None:
         raise ValueError(f"count must be 0 or more, got {count}. Ask for 0 to get empty arrays.")
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, got {seed}. Use any non-negative integer.")
-    if not SMALLEST <= size <= LARGEST:
+    if not MIN_SIZE <= size <= MAX_SIZE:
         raise ValueError(
-            f"size must be {SMALLEST} to {LARGEST} pixels, got {size}. "
+            f"size must be {MIN_SIZE} to {MAX_SIZE} pixels, got {size}. "
             "Generate at the nearest allowed size and resize."
         )

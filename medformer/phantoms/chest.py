@@ -24,12 +24,20 @@ from medformer.phantoms.fields import (
 CLASSES = ("clear", "opacity")
 
 SIDES = (-1.0, 1.0)
-"""Patient's right lung, then left lung, as signs of x."""
+"""Signs of x: the patient's right lung, then the left."""
 
 
 def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -> Scene:
-    """Chest projections for `labels` (B,), bone bright; the finding is the opacity as far as it
-    lies over clear lung: one behind the heart shows little, and has no mask."""
+    """Draw chest projections, bone bright.
+
+    The finding is the part of the opacity that lies over clear lung. An opacity behind the heart
+    hardly shows, and has no mask.
+
+    Args:
+        rng: Source of all draws.
+        labels: (B,), positions in `CLASSES`.
+        size: S, pixels.
+    """
     count = len(labels)
     y, x = _body_coordinates(rng, count, size)
     lungs = _lungs(rng, y, x) * (1 - 0.85 * _heart(rng, y, x))
@@ -45,7 +53,7 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
 
 
 def _body_coordinates(rng: np.random.Generator, count: int, size: int) -> tuple[Floats, Floats]:
-    """Where each pixel falls in the body: patients differ in size, position and tilt."""
+    """Return the body coordinates of each pixel; patients differ in size, position and tilt."""
     y, x = pixel_centres(size)
     y = (y - 0.5 - draw(rng, count, -0.04, 0.04)) / draw(rng, count, 0.92, 1.08)
     x = (x - 0.5 - draw(rng, count, -0.04, 0.04)) / draw(rng, count, 0.9, 1.1)
@@ -53,7 +61,7 @@ def _body_coordinates(rng: np.random.Generator, count: int, size: int) -> tuple[
 
 
 def _lungs(rng: np.random.Generator, y: Floats, x: Floats) -> Floats:
-    """How much of each pixel is aerated lung, 0 to 1."""
+    """Return the share of each pixel that is aerated lung, 0 to 1."""
     count = len(y)
     lungs = np.zeros_like(y)
     for side in SIDES:
@@ -66,7 +74,7 @@ def _lungs(rng: np.random.Generator, y: Floats, x: Floats) -> Floats:
 
 
 def _soft_tissue(rng: np.random.Generator, y: Floats, x: Floats) -> Floats:
-    """Body outline against black air, with a denser abdomen, armpits and a narrow neck."""
+    """Draw the body against black air, with a denser abdomen, armpits and a narrow neck."""
     count = len(y)
     half_width = draw(rng, count, 0.44, 0.52) + 0.05 * y
     shoulder = -0.42 + draw(rng, count, 0.5, 0.9) * np.abs(x) ** 1.6
@@ -79,7 +87,7 @@ def _soft_tissue(rng: np.random.Generator, y: Floats, x: Floats) -> Floats:
 
 
 def _lung_markings(rng: np.random.Generator, y: Floats, x: Floats) -> Floats:
-    """Hila, vessels fading towards the edge, and uneven aeration."""
+    """Draw hila, vessels that fade towards the edge, and uneven aeration."""
     count, size = y.shape[:2]
     hilum = line(radius(y + 0.02, np.abs(x) - 0.1, 0.1, 0.05), 1.0)
     vessels: Floats = np.abs(smooth_field(rng, count, size, (9, 9)))
@@ -90,7 +98,7 @@ def _lung_markings(rng: np.random.Generator, y: Floats, x: Floats) -> Floats:
 
 
 def _heart(rng: np.random.Generator, y: Floats, x: Floats) -> Floats:
-    """Where heart and great vessels lie in front of lung, 0 to 1."""
+    """Return the share of each pixel in which heart or great vessels cover the lung, 0 to 1."""
     count = len(y)
     dy, dx = rotate(y - 0.15, x - draw(rng, count, 0.03, 0.07), 0.7)
     long, short = draw(rng, count, 0.16, 0.22), draw(rng, count, 0.11, 0.15)
@@ -101,7 +109,7 @@ def _heart(rng: np.random.Generator, y: Floats, x: Floats) -> Floats:
 
 
 def _spine(rng: np.random.Generator, y: Floats, x: Floats) -> Floats:
-    """Spine and mediastinum with vertebrae and the dark windpipe."""
+    """Draw spine and mediastinum with vertebrae and the dark windpipe."""
     column = step(draw(rng, len(y), 0.05, 0.07) - np.abs(x), 0.06) * step(y + 0.45, 0.1)
     vertebrae: Floats = 0.03 * np.cos(2 * np.pi * y / 0.07) * line(x, 0.03)
     windpipe = line(x, 0.018) * step(-0.12 - y, 0.1)
@@ -109,7 +117,7 @@ def _spine(rng: np.random.Generator, y: Floats, x: Floats) -> Floats:
 
 
 def _ribs(rng: np.random.Generator, y: Floats, x: Floats) -> Floats:
-    """Ribs as bands sloping down from the spine, and two collar bones."""
+    """Draw ribs as bands that slope down from the spine, and two collar bones."""
     count = len(y)
     out = np.abs(x)
     spacing = draw(rng, count, 0.085, 0.105)
@@ -123,8 +131,7 @@ def _ribs(rng: np.random.Generator, y: Floats, x: Floats) -> Floats:
 
 
 def _opacity(rng: np.random.Generator, y: Floats, x: Floats) -> tuple[Floats, Floats]:
-    """A soft patchy opacity somewhere in one lung, from barely visible to dense; and its shape,
-    0 to 1."""
+    """Draw a soft patchy opacity in one lung, from faint to dense, and its shape, 0 to 1."""
     count, size = y.shape[:2]
     side = np.where(draw(rng, count, 0, 1) < 0.5, *SIDES).astype(np.float32)
     dy, dx = rotate(

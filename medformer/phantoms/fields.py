@@ -14,62 +14,98 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 class Scene(NamedTuple):
-    """What is in front of the scanner."""
+    """The object in front of the scanner, before it is recorded."""
 
     intensities: Floats
-    """In [0, 1], (B, S, S), or (B, S, S, 3) in colour."""
+    """(B, S, S), or (B, S, S, 3) in colour, in [0, 1]."""
     finding: npt.NDArray[np.bool_] | None = None
-    """(B, S, S): the pixels of what the label names; None where a label names no place."""
+    """(B, S, S), the pixels of the finding that the label names; None if labels name no place."""
 
 
 def pixel_centres(size: int) -> tuple[Floats, Floats]:
-    """Depth y (1, S, 1) and lateral position x (1, 1, S) of pixel centres, both in (0, 1)."""
+    """Return depth y (1, S, 1) and lateral position x (1, 1, S) of pixel centres, both in (0, 1).
+
+    Args:
+        size: S, pixels.
+    """
     centres = (np.arange(size, dtype=np.float32) + 0.5) / np.float32(size)
     return centres.reshape(1, size, 1), centres.reshape(1, 1, size)
 
 
 def draw(rng: np.random.Generator, count: int, low: float, high: float) -> Floats:
-    """One uniform number in [low, high) per image, (B, 1, 1), ready to broadcast."""
+    """Draw a uniform number for each image, (B, 1, 1), ready to broadcast.
+
+    Args:
+        rng: Source of the draws.
+        count: B.
+        low, high: Range, [low, high).
+    """
     return rng.uniform(low, high, (count, 1, 1)).astype(np.float32)
 
 
 def rotate(y: Floats, x: Floats, angle: Floats | float) -> tuple[Floats, Floats]:
-    """Coordinates seen from axes turned by `angle` radians."""
+    """Return coordinates in axes that are turned.
+
+    Args:
+        y, x: Coordinates.
+        angle: Radians.
+    """
     cos, sin = np.cos(angle, dtype=np.float32), np.sin(angle, dtype=np.float32)
     return y * cos - x * sin, y * sin + x * cos
 
 
 def radius(y: Floats, x: Floats, height: Floats | float, width: Floats | float) -> Floats:
-    """Distance from the origin in units of an ellipse with these half-axes: 1 on its border."""
+    """Return the distance from the origin in units of an ellipse: 1 on its border.
+
+    Args:
+        y, x: Coordinates.
+        height, width: Half-axes of the ellipse.
+    """
     return cast(Floats, np.sqrt((y / height) ** 2 + (x / width) ** 2))
 
 
 def step(value: Floats, width: Floats | float) -> Floats:
-    """Smooth 0-to-1 step, centred where `value` is 0, `width` long in the unit of `value`."""
+    """Return a smooth step from 0 to 1, centred where `value` is 0.
+
+    Args:
+        value: Position relative to the step.
+        width: Length of the step, in the unit of `value`.
+    """
     ramp = np.clip(value / width + np.float32(0.5), 0, 1)
     return cast(Floats, ramp * ramp * (3 - 2 * ramp))
 
 
 def line(distance: Floats, width: Floats | float) -> Floats:
-    """Soft bright line: 1 where `distance` is 0, falling as a Gaussian of sd `width`."""
+    """Return a soft bright line: 1 where `distance` is 0, falling as a Gaussian.
+
+    Args:
+        distance: Distance from the line.
+        width: Standard deviation of the Gaussian, in the unit of `distance`.
+    """
     return cast(Floats, np.exp(np.float32(-0.5) * (distance / width) ** 2))
 
 
 def gaussian_weights(at: Floats, points: Floats, sd: float) -> Floats:
-    """Gaussian weight of each of `points` (L,) seen from each of `at` (S,): (S, L)."""
+    """Return the Gaussian weight of each point at each position, (S, L).
+
+    Args:
+        at: (S,), positions.
+        points: (L,), points.
+        sd: Standard deviation, in the unit of both.
+    """
     return cast(Floats, np.exp(np.float32(-0.5) * ((at[:, None] - points[None, :]) / sd) ** 2))
 
 
 def smooth_field(
     rng: np.random.Generator, count: int, size: int, cells: tuple[float, float]
 ) -> Floats:
-    """Smooth Gaussian random field with mean 0 and variance 1 at every pixel, (B, S, S).
+    """Draw a smooth Gaussian random field with mean 0 and variance 1 at every pixel, (B, S, S).
 
     Args:
         rng: Source of randomness; the number of draws does not depend on `size`.
         count: B.
         size: S, pixels.
-        cells: How many independent cells fit along y and x; 1 is one slow wave.
+        cells: Number of independent cells along y and x; 1 gives one slow wave.
     """
     at = pixel_centres(size)[0].ravel()
     weights = []
@@ -86,11 +122,11 @@ def smooth_field(
 
 
 def blur(images: Floats, sd: tuple[float, float], *, unit_variance: bool = False) -> Floats:
-    """Gaussian blur along the last two axes, (..., S, S) -> (..., S, S).
+    """Blur with a Gaussian along the last two axes, (..., S, S) -> (..., S, S).
 
     Args:
         images: Any leading axes.
-        sd: Standard deviations along y and x, pixels; below 0.05 pixels an axis is left alone.
+        sd: Standard deviations along y and x, pixels; below 0.05 pixels an axis is not blurred.
         unit_variance: Scale so that white noise of variance 1 keeps variance 1 (for noise)
             rather than so that a constant image keeps its value (for images).
     """
@@ -100,17 +136,18 @@ def blur(images: Floats, sd: tuple[float, float], *, unit_variance: bool = False
 
 
 def _apply(rows: Floats, images: Floats, columns: Floats) -> Floats:
-    """Linear maps along y and x, (S, L), (..., L, M), (R, M) -> (..., S, R).
+    """Apply linear maps along y and x, (S, L), (..., L, M), (R, M) -> (..., S, R).
 
-    Double precision, because the order of sums inside a matrix product depends on the number of
-    threads: its rounding then stays far below one grey level and images are the same to the byte.
+    They are applied in double precision, because the order of sums in a matrix product depends on
+    the number of threads: rounding then stays far below a grey level, and images are the same to
+    the byte.
     """
     exact = rows.astype(np.float64) @ images @ columns.astype(np.float64).T
     return exact.astype(np.float32)
 
 
 def _blur_rows(at: Floats, sd: float, unit_variance: bool) -> Floats:
-    """Blur along one axis as a matrix, (S, S)."""
+    """Return the matrix, (S, S), that blurs along one axis."""
     weights = gaussian_weights(at, at, max(sd, 0.05))
     norm = np.linalg.norm(weights, axis=1) if unit_variance else weights.sum(axis=1)
     return cast(Floats, (weights / norm[:, None]).astype(np.float32))

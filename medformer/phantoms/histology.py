@@ -1,7 +1,7 @@
 """Histology phantoms: stained colon tissue, told apart by how its nuclei are arranged.
 
-Letters as in fields.py, plus K nuclei an image may hold and P side of the window round one
-nucleus in pixels. Colours follow Beer-Lambert: stain amounts add up, and light falls as
+Letters as in fields.py, plus K nuclei that an image can hold and P pixels, the side of the window
+around a nucleus. Colours follow Beer-Lambert: stain amounts add up, and light falls as
 exp(-amount * absorbance).
 """
 
@@ -29,18 +29,18 @@ EOSIN = np.array([0.2159, 0.8012, 0.5581], dtype=np.float32)
 """Red, green and blue absorbances per unit of stain (reference stains of Macenko et al. 2009)."""
 
 SLOTS_PER_SIDE = 9
-"""Nuclei sit on a jittered square lattice of this side, so that few overlap."""
+"""Side of the jittered square lattice on which nuclei lie, so that few overlap."""
 
 RING = 26
-"""Most nuclei round one gland."""
+"""Largest number of nuclei around a gland."""
 
-LONGEST = 0.1
-"""Half-length of the longest nucleus, fraction of the image side."""
+MAX_LENGTH = 0.1
+"""Half-length of the longest nucleus, as a fraction of the image side."""
 
 
 @dataclass(frozen=True)
 class Nuclei:
-    """Ellipses, one per slot: every array is (B, K), lengths are fractions of the image side."""
+    """Ellipses, one for each slot: arrays are (B, K), lengths fractions of the image side."""
 
     y: Floats
     x: Floats
@@ -54,20 +54,26 @@ class Nuclei:
 
 @dataclass(frozen=True)
 class Gland:
-    """One gland per image; every array is (B, 1, 1)."""
+    """One gland for each image; every array is (B, 1, 1)."""
 
     y: Floats
     x: Floats
     height: Floats
     width: Floats
     opening: Floats
-    """How empty the lumen is; 0 is collapsed, 1 bare glass."""
+    """Emptiness of the lumen: 0 is collapsed, 1 is bare glass."""
     completeness: Floats
     """Share of the ring's nuclei that lie in the cut."""
 
 
 def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -> Scene:
-    """Stained tissue for `labels` (B,), in colour; a label names the whole image, no place."""
+    """Draw stained tissue, in colour; a label names the whole image, not a place in it.
+
+    Args:
+        rng: Source of all draws.
+        labels: (B,), positions in `CLASSES`.
+        size: S, pixels.
+    """
     count = len(labels)
     has_gland = labels == 3
     direction = draw(rng, count, 0, np.pi)
@@ -88,7 +94,7 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
 
 
 def _draw_glands(rng: np.random.Generator, count: int) -> tuple[Gland, Gland]:
-    """A gland near the middle and a neighbour across from it, partly out of the frame."""
+    """Draw a gland near the middle and a neighbour opposite it, partly outside the image."""
     towards = draw(rng, count, 0, 2 * np.pi)
     glands = []
     for nearest, farthest, sign in ((0.05, 0.2, 1), (0.4, 0.6, -1)):
@@ -110,7 +116,7 @@ def _draw_glands(rng: np.random.Generator, count: int) -> tuple[Gland, Gland]:
 def _stroma(
     rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int, direction: Floats
 ) -> Floats:
-    """Amount of eosin, (B, S, S): mottled, with fibres along `direction` in some images."""
+    """Return the amount of eosin, (B, S, S): mottled, in some images with fibres."""
     count = len(labels)
     y, x = pixel_centres(size)
     across, _ = rotate(y - 0.5, x - 0.5, direction)
@@ -126,7 +132,7 @@ def _stroma(
 
 
 def _gland_density(gland: Gland, size: int) -> Floats:
-    """Factor by which a gland's pale cytoplasm and empty lumen thin the eosin, (B, S, S)."""
+    """Return the factor by which pale cytoplasm and empty lumen reduce eosin, (B, S, S)."""
     y, x = pixel_centres(size)
     distance = radius(y - gland.y, x - gland.x, gland.height, gland.width)
     cytoplasm, lumen = step(1.1 - distance, 0.3), step(0.5 - distance, 0.3)
@@ -136,11 +142,11 @@ def _gland_density(gland: Gland, size: int) -> Floats:
 def _scattered(
     rng: np.random.Generator, labels: npt.NDArray[np.int64], direction: Floats
 ) -> Nuclei:
-    """Nuclei over the whole image; their number and length follow the class."""
+    """Draw nuclei over the whole image; their number and length depend on the class."""
     count, k = len(labels), SLOTS_PER_SIDE**2
-    fewest = np.array([8, 20, 16, 10])[labels][:, None]
-    most = np.array([32, 64, 44, 40])[labels][:, None]
-    wanted = fewest + (most - fewest) * rng.random((count, 1))
+    low = np.array([8, 20, 16, 10])[labels][:, None]
+    high = np.array([32, 64, 44, 40])[labels][:, None]
+    wanted = low + (high - low) * rng.random((count, 1))
     order = rng.random((count, k)).argsort(axis=1)
     row, column = np.divmod(np.arange(k), SLOTS_PER_SIDE)
     jitter = rng.uniform(-0.35, 0.35, (2, count, k))
@@ -152,7 +158,7 @@ def _scattered(
     return Nuclei(
         y=_float32((row + 0.5 + jitter[0]) / SLOTS_PER_SIDE),
         x=_float32((column + 0.5 + jitter[1]) / SLOTS_PER_SIDE),
-        length=_float32(np.minimum(size * stretch**0.7, LONGEST)),
+        length=_float32(np.minimum(size * stretch**0.7, MAX_LENGTH)),
         width=_float32(size * stretch**-0.3),
         angle=_float32(direction[:, 0] + turn),
         stain=_float32(stain),
@@ -160,7 +166,7 @@ def _scattered(
 
 
 def _ring(rng: np.random.Generator, gland: Gland, present: npt.NDArray[np.bool_]) -> Nuclei:
-    """Nuclei round a gland, pointing at its lumen; none where `present` (B,) is False."""
+    """Draw nuclei around a gland, pointing at its lumen; none where `present` (B,) is False."""
     count = len(present)
     number = rng.integers(RING // 2, RING + 1, (count, 1))
     slot = np.arange(RING)
@@ -180,14 +186,14 @@ def _ring(rng: np.random.Generator, gland: Gland, present: npt.NDArray[np.bool_]
 
 
 def _clear(nuclei: Nuclei, gland: Gland, present: npt.NDArray[np.bool_]) -> Nuclei:
-    """The same nuclei without those inside a gland."""
+    """Remove the nuclei inside a gland."""
     dy, dx = nuclei.y - gland.y[:, 0], nuclei.x - gland.x[:, 0]
     inside = radius(dy, dx, gland.height[:, 0], gland.width[:, 0]) < 1.2
     return replace(nuclei, stain=nuclei.stain * ~(inside & present[:, None]))
 
 
 def _pack(*groups: Nuclei) -> Nuclei:
-    """All groups as one, filled slots first and slots empty in every image dropped."""
+    """Join groups, filled slots first, and drop slots that are empty in every image."""
     stain = np.concatenate([group.stain for group in groups], axis=1)
     order = np.argsort(stain == 0, axis=1, kind="stable")[:, : (stain > 0).sum(axis=1).max()]
     joined = {
@@ -198,11 +204,11 @@ def _pack(*groups: Nuclei) -> Nuclei:
 
 
 def _paint(nuclei: Nuclei, size: int) -> Floats:
-    """Amount of haematoxylin, (B, S, S): overlapping nuclei keep the darker one.
+    """Return the amount of haematoxylin, (B, S, S); where nuclei overlap, that of the darker one.
 
-    Only a P x P window round each nucleus is touched, one slot of every image at a time.
+    Only a P x P window around each nucleus is computed, one slot of every image at a time.
     """
-    half = int(np.ceil(LONGEST * size)) + 1
+    half = int(np.ceil(MAX_LENGTH * size)) + 1
     pad = 2 * half
     offsets = np.arange(-half, half + 1)
     image = np.arange(len(nuclei.y))[:, None, None]
@@ -224,10 +230,10 @@ def _paint(nuclei: Nuclei, size: int) -> Floats:
 
 
 def _window_centre(position: Floats, size: int, half: int) -> npt.NDArray[np.int64]:
-    """Pixel a nucleus falls on, kept within `half` pixels of the image."""
+    """Return the pixel on which a nucleus lies, at most `half` pixels outside the image."""
     return np.clip(np.floor(position * size).astype(np.int64), -half, size + half)
 
 
 def _float32(values: Floats) -> Floats:
-    """The same values in single precision."""
+    """Convert values to single precision."""
     return values.astype(np.float32)

@@ -1,8 +1,9 @@
-"""Patterns: things of many shapes and textures, alone or several, which imitate no kind of image.
+"""Patterns: objects of many shapes and textures, which imitate no kind of image.
 
-Public pre-training learns from them what all kinds need: outlines, texture and arrangement,
-whatever the colours. After the idea of learning from procedural images (Kataoka et al. 2020,
-"Pre-training without natural images"). Letters as in fields.py.
+Public pre-training learns from them what all kinds of image need: outlines, texture and
+arrangement, whatever the colours. Letters as in fields.py.
+
+Source: Kataoka et al. 2020, arXiv:2101.08515 (learning from procedural images).
 """
 
 from typing import cast
@@ -30,11 +31,17 @@ CLASSES = tuple(
     for shape in SHAPES
 )
 SEVERAL = 5
-"""Things in an image that shows more than one."""
+"""Number of objects in an image that shows more than one."""
 
 
 def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -> Scene:
-    """Patterns for `labels` (B,), in colour; a label names the whole image, no place."""
+    """Draw patterns, in colour; a label names the whole image, not a place in it.
+
+    Args:
+        rng: Source of all draws.
+        labels: (B,), positions in `CLASSES`.
+        size: S, pixels.
+    """
     count = len(labels)
     rest, shape = np.divmod(labels, len(SHAPES))
     arrangement, texture = np.divmod(rest, len(TEXTURES))
@@ -57,7 +64,10 @@ def _thing(
     number: int,
     size: int,
 ) -> Floats:
-    """How much of each pixel one thing covers, (B, S, S); one of several is small and aside."""
+    """Return the share of each pixel that one object covers, (B, S, S).
+
+    If there are several objects, each is small and lies off the middle.
+    """
     count = len(shape)
     many = several[:, None, None]
     away = np.where(many, draw(rng, count, 0.25, 0.38) * (number > 0), draw(rng, count, 0, 0.08))
@@ -81,7 +91,7 @@ def _thing(
 
 
 def _texture(rng: np.random.Generator, texture: npt.NDArray[np.int64], size: int) -> Floats:
-    """Variance about 1 at every pixel, none where it is plain, (B, S, S, 1)."""
+    """Draw a texture with variance 1 at every pixel, or 0 where it is plain, (B, S, S, 1)."""
     count = len(texture)
     y, x = pixel_centres(size)
     across, _ = rotate(y - 0.5, x - 0.5, draw(rng, count, 0, np.pi))
@@ -92,7 +102,7 @@ def _texture(rng: np.random.Generator, texture: npt.NDArray[np.int64], size: int
 
 
 def _colours(rng: np.random.Generator, count: int) -> tuple[Floats, Floats]:
-    """Of the ground and of the things, (B, 1, 1, 3) each, never alike."""
+    """Draw different colours for the ground and for the objects, (B, 1, 1, 3) each."""
     ground = rng.uniform(0.1, 0.9, (count, 1, 1, 3))
     turned = rng.standard_normal((count, 1, 1, 3)) + rng.choice([-1.0, 1.0], (count, 1, 1, 1))
     step_to = turned / np.linalg.norm(turned, axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""How a site's scanner alters the images it takes, and never what they show."""
+"""The scanner of a site: it alters the look of the images, and never what they show."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -20,7 +20,7 @@ class Scanner:
     visibly different pixels: a controlled covariate shift.
 
     Raises:
-        ValueError: a setting is not finite or lies outside the range given beside it.
+        ValueError: A setting is not finite or outside the range that its description gives.
     """
 
     gain: float = 1.0
@@ -70,9 +70,14 @@ def _require(
 
 
 def acquire(rng: np.random.Generator, scenes: Floats, scanner: Scanner) -> Floats:
-    """Scenes in [0, 1], (B, S, S) or (B, S, S, 3), as `scanner` records them; still in [0, 1].
+    """Record scenes with a scanner.
 
-    The number of draws from `rng` does not depend on `scanner`.
+    Args:
+        rng: Source of shading and noise; the number of draws does not depend on the scanner.
+        scenes: (B, S, S) or (B, S, S, 3), in [0, 1].
+        scanner: Settings of the scanner.
+    Returns:
+        The images, of the shape of `scenes`, in [0, 1].
     """
     count, size = scenes.shape[:2]
     channels_last = scenes.reshape(count, size, size, -1)

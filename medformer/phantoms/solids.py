@@ -1,8 +1,8 @@
-"""Solids: volumes of things of many shapes and textures, the 3D sister of patterns.py.
+"""Solids: volumes of objects of many shapes and textures, the 3D counterpart of patterns.py.
 
-Some are drawn as CT would show them, some as the bare outline that a segmentation leaves (as the
-shapes of AdrenalMNIST3D and VesselMNIST3D are). Public pre-training learns from them. Letters: B
-volumes in a block, S side of a volume in voxels; lengths are fractions of the side.
+Some are drawn as CT would show them, others as the bare outline that a segmentation gives (as in
+AdrenalMNIST3D and VesselMNIST3D). Public pre-training learns from them. Letters: B volumes in a
+block, S side of a volume in voxels; lengths are fractions of the side.
 """
 
 from typing import TypeVar, cast
@@ -24,11 +24,11 @@ CLASSES = tuple(
     for shape in SHAPES
 )
 SEVERAL = 4
-"""Things in a volume that shows more than one."""
+"""Number of objects in a volume that shows more than one."""
 OUTLINED = 1 / 3
-"""Share of the volumes of plain things that are 0 outside and 1 inside."""
+"""Share of the volumes with plain objects that are 0 outside and 1 inside."""
 BLOCK = 16
-"""Volumes drawn together from one generator. Changing it changes every volume."""
+"""Number of volumes drawn together from one generator. Changing it changes every volume."""
 
 
 def generate(
@@ -44,7 +44,7 @@ def generate(
         volumes: uint8, (count, size, size, size).
         labels: int64, (count,), positions in `CLASSES`.
     Raises:
-        ValueError: Negative count or seed, size out of range.
+        ValueError: Count or seed is negative, or the size is out of range.
     """
     if count < 0 or seed < 0 or not 16 <= size <= 128:
         raise ValueError(
@@ -63,7 +63,13 @@ def generate(
 
 
 def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -> Floats:
-    """Volumes for `labels` (B,), in [0, 1], (B, S, S, S)."""
+    """Draw volumes, (B, S, S, S), in [0, 1].
+
+    Args:
+        rng: Source of all draws.
+        labels: (B,), positions in `CLASSES`.
+        size: S, voxels.
+    """
     count = len(labels)
     rest, shape = np.divmod(labels, len(SHAPES))
     arrangement, texture = np.divmod(rest, len(TEXTURES))
@@ -90,7 +96,10 @@ def _thing(
     number: int,
     size: int,
 ) -> Floats:
-    """How much of each voxel one thing covers, (B, S, S, S); one of several is small and aside."""
+    """Return the share of each voxel that one object covers, (B, S, S, S).
+
+    If there are several objects, each is small and lies off the middle.
+    """
     count = len(shape)
     long = np.where(several, _draw(rng, count, 0.13, 0.2), _draw(rng, count, 0.26, 0.42))
     bearing = 2 * np.pi * (number / SEVERAL + _draw(rng, count, -0.08, 0.08))
@@ -116,7 +125,7 @@ def _thing(
 
 
 def _rotations(rng: np.random.Generator, count: int) -> Floats:
-    """Random rotations, (B, 3, 3), from unit quaternions."""
+    """Draw random rotations from unit quaternions, (B, 3, 3)."""
     drawn = rng.standard_normal((4, count))
     w, x, y, z = drawn / np.linalg.norm(drawn, axis=0)
     rows = [
@@ -128,7 +137,7 @@ def _rotations(rng: np.random.Generator, count: int) -> Floats:
 
 
 def _field(rng: np.random.Generator, count: int, size: int, cells: int) -> Floats:
-    """Smooth Gaussian field with mean 0 and variance 1 at every voxel, (B, S, S, S)."""
+    """Draw a smooth Gaussian field with mean 0 and variance 1 at every voxel, (B, S, S, S)."""
     at = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
     margin = 2.0 / cells
     points = np.linspace(-margin, 1 + margin, cells + 5, dtype=np.float32)
@@ -140,10 +149,10 @@ def _field(rng: np.random.Generator, count: int, size: int, cells: int) -> Float
 
 
 def _draw(rng: np.random.Generator, count: int, low: float, high: float) -> Floats:
-    """One uniform number in [low, high) per volume, ready to broadcast."""
+    """Draw a uniform number in [low, high) for each volume, ready to broadcast."""
     return _each(rng.uniform(low, high, count).astype(np.float32))
 
 
 def _each(values: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
-    """(B,) -> (B, 1, 1, 1)."""
+    """Add the axes of a volume, (B,) -> (B, 1, 1, 1)."""
     return values[:, None, None, None]

@@ -31,7 +31,7 @@ SPECKLE = (0.012, 0.02)
 
 @dataclass(frozen=True)
 class Lesion:
-    """One lesion per image; every array is (B, 1, 1) and lengths are fractions of the side."""
+    """One lesion for each image; arrays are (B, 1, 1), lengths fractions of the image side."""
 
     depth: Floats
     centre: Floats
@@ -44,7 +44,13 @@ class Lesion:
 
 
 def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -> Scene:
-    """Ultrasound scenes for `labels` (B,); the finding is the inside of the lesion."""
+    """Draw ultrasound scenes; the finding is the inside of the lesion.
+
+    Args:
+        rng: Source of all draws.
+        labels: (B,), positions in `CLASSES`.
+        size: S, pixels.
+    """
     count = len(labels)
     y, x = pixel_centres(size)
     present = (labels > 0).reshape(-1, 1, 1)
@@ -60,7 +66,7 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
 
 
 def _tissue(rng: np.random.Generator, count: int, y: Floats) -> Floats:
-    """Skin, fat, fibroglandular tissue, muscle and chest wall, with wavy borders."""
+    """Draw skin, fat, fibroglandular tissue, muscle and chest wall, with wavy borders."""
     size = y.shape[1]
     depth = y + draw(rng, count, 0.015, 0.05) * smooth_field(rng, count, size, (1.5, 2))
     fat, gland = draw(rng, count, 0.16, 0.3), draw(rng, count, 0.58, 0.74)
@@ -78,7 +84,7 @@ def _tissue(rng: np.random.Generator, count: int, y: Floats) -> Floats:
 
 
 def _fat_lobule(rng: np.random.Generator, count: int, y: Floats, x: Floats) -> Floats:
-    """A faintly dark lobule in every image: what a lesion can be mistaken for."""
+    """Draw a faintly dark lobule in every image, which can be mistaken for a lesion."""
     dy, dx = y - draw(rng, count, 0.25, 0.7), x - draw(rng, count, 0.1, 0.9)
     lobule = step(
         1 - radius(dy, dx, draw(rng, count, 0.05, 0.1), draw(rng, count, 0.08, 0.18)), 0.5
@@ -87,7 +93,7 @@ def _fat_lobule(rng: np.random.Generator, count: int, y: Floats, x: Floats) -> F
 
 
 def _draw_lesion(rng: np.random.Generator, labels: npt.NDArray[np.int64]) -> Lesion:
-    """Smooth lesions lie flat and wide; jagged ones stand taller."""
+    """Draw the measures of lesions: smooth ones are flat and wide, jagged ones are taller."""
     count = len(labels)
     jagged = (labels == 2).reshape(-1, 1, 1)
     width = draw(rng, count, 0.1, 0.19)
@@ -105,8 +111,10 @@ def _draw_lesion(rng: np.random.Generator, labels: npt.NDArray[np.int64]) -> Les
 def _lesion_level(
     rng: np.random.Generator, lesion: Lesion, y: Floats, x: Floats, labels: npt.NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
-    """Change of level by the lesion (dark inside, bright halo, what lies behind it), and how much
-    of each pixel is inside, 0 to 1."""
+    """Return the change of level by a lesion, and the share of each pixel inside it, 0 to 1.
+
+    It is dark inside, has a bright halo, and casts a shadow or enhances what lies behind it.
+    """
     count = len(labels)
     dy, dx = rotate(y - lesion.depth, x - lesion.centre, draw(rng, count, -0.25, 0.25))
     distance = radius(dy, dx, lesion.height, lesion.width)
@@ -121,7 +129,7 @@ def _lesion_level(
 
 
 def _spikes(rng: np.random.Generator, count: int, dy: Floats, dx: Floats) -> Floats:
-    """Border displacement around the lesion as a sum of angular waves, -2.4 to 2.4."""
+    """Draw the displacement of the lesion's border as a sum of angular waves, -2.4 to 2.4."""
     angle = np.arctan2(dy, dx)
     waves = np.zeros_like(angle)
     for frequency in (3, 5, 8):
@@ -130,7 +138,7 @@ def _spikes(rng: np.random.Generator, count: int, dy: Floats, dx: Floats) -> Flo
 
 
 def _coupling(rng: np.random.Generator, count: int, x: Floats) -> Floats:
-    """Lateral loss of signal where the probe's edge leaves the skin."""
+    """Draw the lateral loss of signal where the probe's edge leaves the skin."""
     lean = draw(rng, count, -1, 1) * (x - 0.5) * 0.3
     left = step(x - draw(rng, count, -0.06, 0.04), 0.1)
     right = step(1 - x - draw(rng, count, -0.06, 0.04), 0.1)
@@ -138,7 +146,7 @@ def _coupling(rng: np.random.Generator, count: int, x: Floats) -> Floats:
 
 
 def _speckle(rng: np.random.Generator, count: int, size: int) -> Floats:
-    """Log-compressed Rayleigh speckle: multiplicative noise becomes additive on the display."""
+    """Draw Rayleigh speckle after log compression, which makes multiplicative noise additive."""
     waves = rng.standard_normal((2, count, size, size), dtype=np.float32)
     real, imaginary = blur(waves, (SPECKLE[0] * size, SPECKLE[1] * size), unit_variance=True)
     amplitude = np.sqrt((real**2 + imaginary**2) / 2) + np.float32(0.15)
