@@ -23,6 +23,8 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = "FedMedformer"
 html_show_sphinx = False
 html_show_copyright = False
