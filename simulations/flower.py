@@ -49,7 +49,14 @@ def main(grid: Grid, context: Context) -> None:
         wait = float(context.run_config.get("hello-wait") or HELLO_WAIT)
         limit = float(context.run_config.get("round-deadline") or ROUND_TIMEOUT)
         fleet = FlowerFleet(grid, len(prepared.sites), limit, hello_wait=wait)
-        run = Run(fleet, prepared.federation, folder, evaluate=True, on_row=board(folder))
+        run = Run(
+            fleet,
+            prepared.federation,
+            folder,
+            evaluate=True,
+            validate=True,
+            on_row=board(folder),
+        )
         fresh = load_state(folder / CHECKPOINTS) is None
         with FreshProcess() as helper:
             # The start reads no record, so it need not wait for the sites, which take seconds.

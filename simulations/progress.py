@@ -40,6 +40,8 @@ class Progress:
             self._round.append(row)
             if len(self._round) >= self._sites:
                 self._flush()
+        elif row["event"] == "validation":
+            say(f"after {row['phase']}  {row['site']}: validation AUC {_number(row['auc'])}")
         else:
             say(f"round {row['round']}  {row['site']}: {row['event']}: {row['text']}")
 

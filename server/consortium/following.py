@@ -117,6 +117,9 @@ def _line(row: Row) -> str:
             f"  ({row['seconds']:.1f} s)"
         )
     where = f"round {row['round']}"
+    if row["event"] == "validation":
+        auc = "unknown" if row["auc"] is None else f"{row['auc']:.3f}"
+        return f"{where} {row['phase']}  {row['site']}: validation AUC {auc}"
     if row["event"] == "round":
         epsilon, rounds = row["epsilon_progress"], row["rounds"]
         spent = f"  epsilon so far {rounded_up(epsilon)}" if epsilon is not None else ""

@@ -33,6 +33,9 @@ class Run:
     """The run folder; checkpoints, metrics and receipts are written there."""
     evaluate: bool = False
     """Ask for exact metrics at the end (simulations only)."""
+    validate: bool = False
+    """Ask for exact metrics on the validation splits after each phase but the last, too, so that
+    the progress of a simulation can show them. No site trains otherwise because of it."""
     approval_wait: float = 0
     """Seconds to wait for sites at which a person has to approve the run, or that train at certain
     hours only."""
@@ -77,6 +80,8 @@ class Run:
             enrolment.join(state.round + 1)
             state = advance(state, self.federation, rounds.collect)
             save_state(checkpoints, state)
+            if self.validate and self._ends_a_phase(state.round):
+                self._validate(state)
         self.journal.summarise(state.round, self._results(state) if self.evaluate else [])
         return state
 
@@ -100,22 +105,49 @@ class Run:
             self.retry_pause,
         )
 
-    def _results(self, state: State) -> list[dict[str, Any]]:
-        """Ask every site for exact metrics of the final model."""
-        rows: list[dict[str, Any]] = []
-        for split in ("val", "test"):
-            request = Evaluate(
-                self.journal.run_id,
-                source_hash(),
-                schedule_hash=self.federation.schedule.hash(),
-                split=split,
-                tensors=state.final(),
+    def _ends_a_phase(self, number: int) -> bool:
+        """Return True for the last round of each phase but the last."""
+        schedule = self.federation.schedule
+        return number < schedule.rounds and (
+            schedule.phase_of(number) is not schedule.phase_of(number + 1)
+        )
+
+    def _validate(self, state: State) -> None:
+        """Write the mean validation AUC of each site."""
+        aucs: dict[str, list[float]] = {name: [] for name in sorted(self.journal.receipts)}
+        for row in self._exact_metrics(state, "val"):
+            if row["metric"] == "auc" and row["value"] is not None:
+                aucs[row["site"]].append(row["value"])
+        for name, values in aucs.items():
+            self.journal.append(
+                {
+                    "event": "validation",
+                    "round": state.round,
+                    "phase": self.federation.schedule.phase_of(state.round).name,
+                    "site": name,
+                    "auc": sum(values) / len(values) if values else None,
+                }
             )
-            requests = dict.fromkeys(sorted(self.journal.receipts), request)
-            answers, lost = ask(self.fleet, requests, self.federation.quorum)
-            for name, reason in lost.items():
-                self.journal.note(0, name, "absent", reason)
-            for name, answer in answers.items():
-                if isinstance(answer, EvaluateAnswer):
-                    rows += [{"site": name, **row} for row in json.loads(answer.exact_metrics)]
-        return rows
+
+    def _results(self, state: State) -> list[dict[str, Any]]:
+        return [row for split in ("val", "test") for row in self._exact_metrics(state, split)]
+
+    def _exact_metrics(self, state: State, split: str) -> list[dict[str, Any]]:
+        """Ask every site for exact metrics of the averaged model on one split."""
+        request = Evaluate(
+            self.journal.run_id,
+            source_hash(),
+            schedule_hash=self.federation.schedule.hash(),
+            split=split,
+            tensors=state.final(),
+        )
+        requests = dict.fromkeys(sorted(self.journal.receipts), request)
+        answers, lost = ask(self.fleet, requests, self.federation.quorum)
+        for name, reason in lost.items():
+            self.journal.note(0, name, "absent", reason)
+        return [
+            {"site": name, **row}
+            for name, answer in answers.items()
+            if isinstance(answer, EvaluateAnswer)
+            for row in json.loads(answer.exact_metrics)
+        ]

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StrictFloat, StrictInt, ValidationError, model_validator
 
+from medformer import phantoms
 from medformer.common.yaml_file import explain
 from medformer.config import Domain, Frozen, ModelConfig, Name
 from medformer.errors import ConfigError
@@ -70,6 +71,17 @@ def default_pretraining(preset: str) -> Pretraining:
     if preset == "tiny":
         return Pretraining()
     return Pretraining(images=4_000, patterns=4_000, volumes=0, steps=300)
+
+
+def phantom_domains() -> list[Domain]:
+    """Return the modalities and anatomies that phantoms show, as domains.
+
+    A model that is pre-trained on phantoms has an entry for each of them.
+    """
+    return [
+        Domain(name=k.name, modality=k.modality, anatomy=k.anatomy, channels=k.channels)
+        for k in phantoms.KINDS.values()
+    ]
 
 
 def with_public_start(raw: Any) -> Any:

@@ -45,6 +45,18 @@ class RoundRow(TypedDict):
     """Duration of the round, all sites together."""
 
 
+class ValidationRow(TypedDict):
+    """A site's result at the end of a phase; simulations only. The report does not use it."""
+
+    event: Literal["validation"]
+    round: int
+    """The phase's last round."""
+    phase: str
+    site: str
+    auc: float | None
+    """Mean AUC of the site's tasks on its validation split; None if no task has one."""
+
+
 class EventRow(TypedDict):
     """Something that the report has to mention."""
 
@@ -56,8 +68,8 @@ class EventRow(TypedDict):
     text: str
 
 
-Row = PretrainingRow | RoundRow | EventRow
-_KINDS = {"pretraining", "round", *EVENTS}
+Row = PretrainingRow | RoundRow | ValidationRow | EventRow
+_KINDS = {"pretraining", "round", "validation", *EVENTS}
 
 
 def append_row(folder: Path, row: Row) -> None:

@@ -101,17 +101,6 @@ def _sets_of(kind: phantoms.PhantomKind, count: int, seed: int, size: int) -> It
         yield PublicSet(domain, task, variant, torch.from_numpy(labels))
 
 
-def phantom_domains() -> list[Domain]:
-    """Return the modalities and anatomies that phantoms show, as domains.
-
-    A model that is pre-trained on phantoms has an entry for each of them.
-    """
-    return [
-        Domain(name=k.name, modality=k.modality, anatomy=k.anatomy, channels=k.channels)
-        for k in phantoms.KINDS.values()
-    ]
-
-
 def initial_shared(config: ModelConfig, seed: int) -> Tensors:
     """Return the shared tensors before any training.
 

@@ -49,6 +49,7 @@ def run_loop(folder: Path, data_root: Path | None, *, actors: int | None = None)
                 prepared.federation,
                 folder,
                 evaluate=True,
+                validate=True,
                 on_row=board(folder),
             )
             # The public start reads no record, so it need not wait until the sites have answered.

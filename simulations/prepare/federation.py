@@ -5,8 +5,7 @@ from pydantic import ValidationError
 from medformer.common.yaml_file import explain
 from medformer.config import Domain, ModelConfig
 from medformer.errors import ConfigError
-from server.run.federation import Federation, PublicSite
-from server.run.pretraining import phantom_domains
+from server.run.federation import Federation, PublicSite, phantom_domains
 from simulations.scenario import Scenario, ScenarioSite
 from simulations.start.warm import warm_start
 

@@ -1,6 +1,7 @@
 """Whole runs without Flower: guards in this process, lost attempts, refusals and resumption."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from server.protocol import (
     Answer,
     Hello,
     HelloAnswer,
+    Phase,
     Refusal,
     RefusalCode,
     Request,
@@ -85,10 +87,14 @@ def execute(
     folder.mkdir()
 
     def execute_(
-        harm: Harm = untouched, quorum: int | None = None, **settings: float
+        harm: Harm = untouched,
+        quorum: int | None = None,
+        phases: tuple[Phase, ...] = schedule.phases,
+        **settings: float,
     ) -> tuple[Run, State]:
         fleet = HarmedFleet({s.name: open_guard(s) for s in sites}, harm)
-        chosen = federation.model_copy(update={"quorum": quorum})
+        planned = schedule.model_copy(update={"phases": phases})
+        chosen = federation.model_copy(update={"quorum": quorum, "schedule": planned})
         quick = {"approval_poll": 0.01, "retry_pause": 0.01}
         run = Run(fleet, chosen, folder, evaluate=True, **quick, **settings)
         return run, run.execute(lambda: initial_shared(CONFIG, 0))
@@ -150,10 +156,32 @@ def test_volumes_and_images_train_one_encoder(
     assert {r["site"] for r in results if r["value"] is not None} == {"north", "volumes"}
 
 
+def test_validation_at_the_end_of_a_phase_changes_nothing_else(
+    execute, schedule: Schedule, tmp_path: Path
+):
+    """It adds a row per site after each phase but the last; model and ledgers stay the same."""
+    (phase,) = schedule.phases
+    phases = tuple(phase.model_copy(update={"name": n, "rounds": 1}) for n in ("first", "second"))
+    _, without = execute(phases=phases)
+    before = ledger_rows(tmp_path / "north")
+    for path in list(tmp_path.iterdir()):
+        shutil.rmtree(path)
+    (tmp_path / "run").mkdir()
+    _, state = execute(phases=phases, validate=True)
+    assert all(np.array_equal(state.shared[k], without.shared[k]) for k in state.shared)
+    after = ledger_rows(tmp_path / "north")
+    assert [(r["kind"], r.get("round")) for r in after] == [
+        (r["kind"], r.get("round")) for r in before
+    ]
+    rows = [r for r in read_metrics(tmp_path / "run") if r["event"] == "validation"]
+    assert [(r["round"], r["phase"], r["site"]) for r in rows] == [
+        (1, "first", "north"), (1, "first", "south"),
+    ]  # fmt: skip
+    assert all(r["auc"] is not None and 0 <= r["auc"] <= 1 for r in rows)
+
+
 def test_two_runs_with_one_seed_are_the_same(execute, tmp_path: Path, sites: list[Site]):
     """Started from empty state, they agree bit for bit."""
-    import shutil
-
     _, one = execute()
     for path in tmp_path.iterdir():
         shutil.rmtree(path)
