@@ -38,7 +38,7 @@ ALL = {name: parser for command in COMMANDS for name, parser in walk(command, pa
 
 
 def test_the_walk_finds_every_action():
-    """The other tests of this file see all commands, not only the first level."""
+    """Without this the other tests could miss the actions below the first level."""
     for group, count in GROUPS.items():
         below = [
             n for n in ALL if n.startswith(f"{group} ") and n.count(" ") == group.count(" ") + 1

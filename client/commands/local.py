@@ -6,9 +6,17 @@ Nothing that these commands write leaves the site by itself, and nothing that tr
 import argparse
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medformer.common.actions import Action
+
+if TYPE_CHECKING:
+    from client.local.finetune import Settings
+    from client.local.store import LocalModel
+    from client.site import Site
+    from medformer.model import Medformer
 
 SITE = "what the site declares"
 
@@ -55,17 +63,61 @@ def _configure_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def _finetune(arguments: argparse.Namespace) -> None:
-    from pydantic import ValidationError
+    """Train a model for the site's own use, and print where it is.
 
+    Raises:
+        ConfigError: An option is out of range, or --state stands without --run.
+        MedFormerError: Model or records cannot be used.
+    """
     from client.local import store
-    from client.local.finetune import Epoch, Settings, finetune, own_copy
+    from client.local.finetune import own_copy
     from client.site import load_site
-    from medformer.common.yaml_file import explain
     from medformer.errors import ConfigError
 
     site = load_site(arguments.site)
+    settings = _settings(arguments)
+    start = store.shared_start(arguments.model, site)
+    if (arguments.state is None) != (arguments.run is None):
+        raise ConfigError("--state and --run go together: the guard's folder, and a run's id in it")
+    own = arguments.state and own_copy(start, site, arguments.state, arguments.run)
+    # Before training, which takes minutes: a folder that cannot be used is refused at once.
+    store.make_folder(store.outside(arguments.out, site, arguments.site))
+    began = time.monotonic()
+    tuned = _better(start, own or None, site, settings)
+    how = f"Trained: {tuned.what}, epoch {tuned.epoch} of {settings.epochs}, seed {settings.seed}."
+    path = store.save(arguments.out, tuned.local, arguments.model, how)
+    _say(f"epoch {tuned.epoch} is kept; {time.monotonic() - began:.0f} s")
+    _warn(tuned)
+    print(f"{path}: dp: none, stays at {site.name}")
+
+
+@dataclass(frozen=True)
+class _Tuned:
+    """The better of the models that were trained."""
+
+    local: "LocalModel"
+    epoch: int
+    """Epoch that is kept; 0 is the start, with untrained heads."""
+    what: str
+    """Part of the model that was trained, in words."""
+    from_copy: bool
+    """The site's own copy was the start, whose heads are trained from the beginning."""
+
+
+def _settings(arguments: argparse.Namespace) -> "Settings":
+    """Check the options.
+
+    Raises:
+        ConfigError: One of them is out of range.
+    """
+    from pydantic import ValidationError
+
+    from client.local.finetune import Settings
+    from medformer.common.yaml_file import explain
+    from medformer.errors import ConfigError
+
     try:
-        settings = Settings(
+        return Settings(
             whole=arguments.whole,
             epochs=arguments.epochs,
             batch=arguments.batch,
@@ -75,49 +127,56 @@ def _finetune(arguments: argparse.Namespace) -> None:
         )
     except ValidationError as error:
         raise ConfigError(explain(error, Settings)) from error
-    start = store.shared_start(arguments.model, site)
-    if (arguments.state is None) != (arguments.run is None):
-        raise ConfigError("--state and --run go together: the guard's folder, and a run's id in it")
-    own = arguments.state and own_copy(start, site, arguments.state, arguments.run)
-    store.make_folder(store.outside(arguments.out, site, arguments.site))
-    began = time.monotonic()
 
-    def told(epoch: Epoch) -> None:
-        print(
+
+def _better(
+    start: "Medformer", own: "Medformer | None", site: "Site", settings: "Settings"
+) -> _Tuned:
+    """Train from the shared model, and from the site's own copy if there is one."""
+    from client.local.finetune import Epoch, finetune
+
+    def show(epoch: Epoch) -> None:
+        _say(
             f"epoch {epoch.number}/{settings.epochs}: train loss {epoch.train_loss:.4f}, "
-            f"val loss {epoch.val_loss:.4f}{' *' if epoch.best else ''}",
-            file=sys.stderr,
-            flush=True,
+            f"val loss {epoch.val_loss:.4f}{' *' if epoch.best else ''}"
         )
 
-    local, chosen, least = finetune(start, site, settings, told)
     what = "whole model" if settings.whole else "heads"
-    from_copy = False
-    if own:
-        print("now from the copy that this site trained alone:", file=sys.stderr, flush=True)
-        second, number, loss = finetune(own, site, settings, told, own=True)
-        print(
-            f"least validation loss: {least:.4f} from the shared model, {loss:.4f} from the copy",
-            file=sys.stderr,
-        )
-        if from_copy := loss < least:
-            local, chosen, what = second, number, f"{what} of the site's own copy of the model"
-    how = f"Trained: {what}, epoch {chosen} of {settings.epochs}, seed {settings.seed}."
-    path = store.save(arguments.out, local, arguments.model, how)
-    print(f"epoch {chosen} is kept; {time.monotonic() - began:.0f} s", file=sys.stderr)
-    if not chosen and not from_copy:
-        print("warning: no epoch was better than an untrained head", file=sys.stderr)
-    for kind, share in local.fitted.strangers.items():
+    local, epoch, loss = finetune(start, site, settings, show)
+    if own is None:
+        return _Tuned(local, epoch, what, from_copy=False)
+    _say("now from the copy that this site trained alone:")
+    second, number, own_loss = finetune(own, site, settings, show, own=True)
+    _say(f"lowest validation loss: {loss:.4f} from the shared model, {own_loss:.4f} from the copy")
+    if own_loss < loss:
+        return _Tuned(second, number, f"{what} of the site's own copy of the model", from_copy=True)
+    return _Tuned(local, epoch, what, from_copy=False)
+
+
+def _warn(tuned: _Tuned) -> None:
+    """Warn of a model that learned nothing, or that answers images of other kinds."""
+    if not tuned.epoch and not tuned.from_copy:
+        _say("warning: no epoch was better than an untrained head")
+    for kind, share in tuned.local.fitted.strangers.items():
         if share < 0.9:
-            print(
-                f"warning: it would answer {100 * (1 - share):.0f} % of {kind} phantoms: images of "
-                "other kinds are not told reliably",
-                file=sys.stderr,
+            _say(
+                f"warning: it would answer {100 * (1 - share):.0f} % of {kind} phantoms: it does "
+                "not reliably recognise images of other kinds"
             )
-    print(f"{path}: dp: none, stays at {site.name}")
+
+
+def _say(text: str) -> None:
+    """Print progress to stderr; stdout has the result alone."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    """Measure a model on the site's own images, and print where the page is.
+
+    Raises:
+        ConfigError: An option is out of range.
+        MedFormerError: Model or records cannot be used.
+    """
     from client.local import store
     from client.local.evaluate import evaluate
     from client.local.page import write_page
@@ -138,13 +197,18 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         arguments.split,
         arguments.resamples,
         arguments.seed,
-        lambda text: print(text, file=sys.stderr, flush=True),
+        _say,
     )
     numbers = write_page(out, result)
     print(f"{out}, {numbers}: dp: none, stay at {site.name}")
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    """Answer image files, and print how many got an answer.
+
+    Raises:
+        MedFormerError: Model or images cannot be used.
+    """
     from client.local import predict, store
     from client.site import load_site
 
@@ -152,10 +216,9 @@ def _predict(arguments: argparse.Namespace) -> None:
     out = store.outside(arguments.out, site, arguments.site)
     local = store.open_local(arguments.model, site)
 
-    def told(done: int) -> None:
-        print(f"{done} images", file=sys.stderr, flush=True)
-
-    answers = list(predict.predict(local, site, arguments.images, told))
+    answers = list(
+        predict.predict(local, site, arguments.images, lambda done: _say(f"{done} images"))
+    )
     predict.write(out, predict.table(answers, site))
     silent = sum(bool(answer.reason) for answer in answers)
     print(f"{out}: {len(answers)} images, {silent} without an answer; stays at {site.name}")

@@ -13,7 +13,7 @@ ACTIONS = (
     *approve.ACTIONS,
     *local.ACTIONS,
 )
-"""In the order of a hospital's first days."""
+"""All actions, in the order in which a hospital meets them."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

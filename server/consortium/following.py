@@ -22,7 +22,7 @@ Show = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Waits:
-    """How long a run is waited for; all in seconds."""
+    """Times to wait for a run, all in seconds."""
 
     start: float = 60.0
     """Time from a submission until the run's process is at work."""

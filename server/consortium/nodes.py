@@ -46,7 +46,7 @@ class Admission:
             self._done = wanted
 
     def update(self, wanted: dict[str, str]) -> None:
-        """Unregister the nodes that are no longer wanted, then register the new ones.
+        """Remove the nodes that are no longer wanted from Flower, then register the new ones.
 
         Args:
             wanted: Public key of each node to admit, by its name.

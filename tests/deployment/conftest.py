@@ -53,7 +53,7 @@ def free_port() -> int:
 
 @dataclass
 class Consortium:
-    """Folders of everybody, and the commands of an installation of its own."""
+    """The folders of a consortium and its sites, and the commands of a separate installation."""
 
     folder: Path
     bin: Path
@@ -86,8 +86,8 @@ class Consortium:
         self.start(name, "site", "up", name, "--allow-root", "--health-port", str(free_port()))
 
     def node(self, key: Path, authority: Path, folder: Path, port: int | None = None) -> str:
-        """What a SuperNode with this key and authority says in so many seconds; it goes on trying,
-        as nodes do whose server is away."""
+        """Return what a SuperNode with this key and authority prints in that time; like any node
+        whose server is away, it never gives up."""
         with subprocess.Popen(
             [str(self.bin / "flower-supernode"), "--superlink", f"localhost:{port or self.port}",
              "--root-certificates", str(authority), "--auth-supernode-private-key", str(key),
@@ -100,7 +100,7 @@ class Consortium:
             return str(process.communicate()[0])
 
     def flwr(self, *arguments: str, port: int | None = None) -> "subprocess.CompletedProcess[str]":
-        """Flower's own command, as the coordinator's machine has it, or dialling another port."""
+        """Run Flower's own command as the coordinator does, or against another port."""
         home = self.folder / "lungs" / "flower"
         if port is not None:
             text = (home / "config.toml").read_text()
@@ -115,7 +115,7 @@ class Consortium:
         )  # fmt: skip
 
     def built(self, app: str) -> bytes:
-        """The bundle of an app."""
+        """Build the bundle of an app."""
         folder = self.folder / "built"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -129,11 +129,9 @@ class Consortium:
 
 
 def built_wheel(folder: Path) -> Path:
-    """The package's wheel, in `folder`, built from a copy of its sources.
-
-    In the sources themselves setuptools keeps what it builds: two processes at once disturb each
-    other there, and a module that was deleted is packed again.
-    """
+    """Build the package's wheel in `folder`, from a copy of its sources. In the sources themselves
+    setuptools would keep what it builds: two processes would disturb each other there, and a
+    deleted module would be packed again."""
     sources = copy_sources(folder / "sources")
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder)]
     subprocess.run([*command, str(sources)], check=True, capture_output=True)
@@ -143,7 +141,8 @@ def built_wheel(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package in an environment of its own, as the guard demands; dependencies are borrowed."""
+    """Install the package into a separate environment, as the guard demands; dependencies are
+    shared."""
     folder = tmp_path_factory.mktemp("installed")
     wheel = built_wheel(folder)
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
@@ -162,7 +161,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def consortium(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
-    """Provisioned with the commands that people type; server and sites are up."""
+    """Return a consortium that was provisioned with the commands that people type; server and sites
+    are up."""
     folder = tmp_path_factory.mktemp("c")
     folder.chmod(0o755)
     own = Consortium(folder, installed, free_port(), {})

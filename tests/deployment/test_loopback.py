@@ -1,4 +1,5 @@
-"""A consortium on this machine as it will run: it trains, and turns away whom it has to."""
+"""A consortium on this machine, as it is deployed: it trains, and refuses those who must not take
+part."""
 
 import json
 import os
@@ -14,7 +15,7 @@ from starlette.applications import Starlette
 
 from medformer.common.toml import toml
 from server.consortium.authority import new_server_certificate
-from server.consortium.bundle import APP_ID, RUN_CONFIG, VERSION, write_app
+from server.consortium.bundle import APP_ID, RUN_CONFIG, app_version, write_app
 from server.consortium.declarations import load_run
 from server.consortium.hub import new_signer, sign, signer_of
 from server.consortium.serving import Serving
@@ -26,7 +27,8 @@ pytestmark = pytest.mark.flower
 
 
 def test_three_sites_train_under_secure_noise_and_the_report_says_so(consortium: Consortium):
-    """Three rounds; nothing exact in any file; each ledger has the run and its rounds."""
+    """Three rounds are trained; no file holds an exact number; each ledger has the run and its
+    rounds."""
     folder, out = consortium.folder, consortium.folder / "run-1"
     consortium.command("server", "consortium", "submit", "lungs", "run.yaml", "--out", str(out))
     waited((out / "outcome.json").exists, "no outcome")
@@ -49,7 +51,7 @@ def test_three_sites_train_under_secure_noise_and_the_report_says_so(consortium:
 
 
 def test_an_unknown_key_a_foreign_authority_and_plain_http_are_refused(consortium: Consortium):
-    """None of them becomes a node; each says something about it."""
+    """None of them becomes a node, and each prints why."""
     folder = consortium.folder
     before = consortium.status().count("online")
     stranger = folder / "stranger"
@@ -75,7 +77,7 @@ def test_an_unknown_key_a_foreign_authority_and_plain_http_are_refused(consortiu
 def test_from_outside_nobody_can_start_a_run_or_register_a_node(
     consortium: Consortium, tmp_path: Path
 ):
-    """At the port that hospitals dial there is no Control API; on the server's machine there is."""
+    """The port that hospitals use has no Control API; the server's machine has one."""
     consortium.command("stranger", "site", "init", "guest", "--name", "guest")
     key = str(consortium.folder / "guest" / "node.pub")
     app = str(write_app(tmp_path / "app"))
@@ -87,7 +89,7 @@ def test_from_outside_nobody_can_start_a_run_or_register_a_node(
 
 
 def test_an_expired_certificate_is_refused_by_the_node(consortium: Consortium, tmp_path: Path):
-    """It says so, and goes on trying."""
+    """The node says so, and goes on trying."""
     folder = consortium.folder
     authority = folder / "lungs" / "authority" / "ca.key", folder / "lungs" / "authority" / "ca.crt"
     files = tmp_path / "server.key", tmp_path / "server.crt"
@@ -104,7 +106,7 @@ def test_an_expired_certificate_is_refused_by_the_node(consortium: Consortium, t
 def test_a_bundle_that_the_consortium_did_not_sign_is_not_run(
     consortium: Consortium, tmp_path: Path, how: str
 ):
-    """By no site: no question of it reaches a guard, and no ledger gets a row."""
+    """No site runs it: no request of it reaches a guard, and no ledger gets a row."""
     folder, home = consortium.folder, consortium.folder / "lungs" / "flower"
     before = {name: ledger(folder, name) for name in SITES}
     out = folder / f"run-{how.replace(' ', '-')}"
@@ -120,7 +122,7 @@ def test_a_bundle_that_the_consortium_did_not_sign_is_not_run(
             sign(home / "hub", consortium.built(app), key, key_id(signer_of(key)))
             with zipfile.ZipFile(home / "hub" / "app.fab", "a") as file:
                 file.writestr("client/extra.py", "print('somebody else wrote this')\n")
-            app = f"{APP_ID}=={VERSION}"
+            app = f"{APP_ID}=={app_version()}"
         out.mkdir()
         (out / "federation.json").write_text(
             load_run(folder / "run.yaml").federation().model_dump_json()
@@ -140,7 +142,7 @@ def test_a_bundle_that_the_consortium_did_not_sign_is_not_run(
 
 
 def test_a_guard_that_is_killed_in_mid_run_costs_a_spare_at_most(consortium: Consortium):
-    """kill -9; the node starts it again, and submitting the run once more ends it."""
+    """After kill -9 the node starts the guard again, and a second submission finishes the run."""
     folder, out = consortium.folder, consortium.folder / "run-2"
     before = {name: ledger(folder, name).count("attempt") for name in SITES}
     submit = ("consortium", "submit", "lungs", "run.yaml", "--out", str(out))

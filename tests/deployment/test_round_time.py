@@ -1,4 +1,4 @@
-"""What a round costs beside a ClientApp that does nothing, on the same SuperLink.
+"""Measures the cost of a round beside a ClientApp that does nothing, on the same SuperLink.
 
 `python -m pytest -m heavy tests/deployment/test_round_time.py -s` writes
 docs/results/deployment_round.json.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from server.consortium.bundle import APP_ID, VERSION
+from server.consortium.bundle import APP_ID, app_version
 from server.consortium.hub import sign, signer_of
 from server.protocol import key_id
 from server.run.metrics import read_metrics
@@ -27,7 +27,7 @@ EMPTY = {
     "pyproject.toml": f"""
 [project]
 name = "fedmedformer"
-version = "{VERSION}"
+version = "{app_version()}"
 license = "Apache-2.0"
 dependencies = []
 [tool.flwr.app]
@@ -95,14 +95,14 @@ pytestmark = [pytest.mark.flower, pytest.mark.heavy, pytest.mark.timeout(1_800)]
 
 
 def empty_rounds(own: Consortium, turn: int) -> list[float]:
-    """Seconds of each round of a signed app that does nothing."""
+    """Measure the seconds of each round of a signed app that does nothing."""
     app, out = own.folder / "empty-app", own.folder / f"empty-{turn}.json"
     for name, text in EMPTY.items():
         (app / name).parent.mkdir(parents=True, exist_ok=True)
         (app / name).write_text(text)
     key = own.folder / "lungs" / "authority" / "bundle.key"
     sign(own.folder / "lungs" / "flower" / "hub", own.built(str(app)), key, key_id(signer_of(key)))
-    done = own.flwr("run", f"{APP_ID}=={VERSION}", "own", "--run-config", f'out="{out}"')
+    done = own.flwr("run", f"{APP_ID}=={app_version()}", "own", "--run-config", f'out="{out}"')
     assert done.returncode == 0, done.stdout + done.stderr
     waited(out.exists, "the empty app does not end")
     seconds: list[float] = json.loads(out.read_text())
@@ -110,7 +110,7 @@ def empty_rounds(own: Consortium, turn: int) -> list[float]:
 
 
 def our_rounds(own: Consortium, turn: int) -> list[float]:
-    """Seconds of each DP round of the tiny model, as the coordinator sees them."""
+    """Measure the seconds of each DP round of the tiny model, as the coordinator sees them."""
     file, out = own.folder / "time.yaml", own.folder / f"time-{turn}"
     file.write_text(RUN.format(turn=turn, rounds=ROUNDS))
     own.command("server", "consortium", "submit", "lungs", str(file), "--out", str(out), "--follow")
@@ -119,8 +119,7 @@ def our_rounds(own: Consortium, turn: int) -> list[float]:
 
 
 def test_a_round_costs_little_more_than_one_that_does_nothing(consortium: Consortium):
-    """Turns of both alternate; the first round of a run, which starts its processes, is left out
-    of both."""
+    """Both take turns; the first round of each run is left out, because it starts the processes."""
     seconds: dict[str, list[float]] = {"empty": [], "round": []}
     for turn in range(TURNS):
         seconds["empty"] += empty_rounds(consortium, turn)[1:]

@@ -25,8 +25,8 @@ SHORTEST = 20
 
 
 def private(path: Path) -> list[bytes]:
-    """The private number of a key as bytes, hexadecimal, decimal and base64 in each alignment, in
-    pieces; not what else its file holds, of which much is public."""
+    """Return the private number of a key in pieces: as bytes, hexadecimal, decimal, and base64 in
+    each alignment. The rest of a key file is mostly public."""
     data = path.read_bytes()
     load = load_ssh_private_key if b"OPENSSH" in data else load_pem_private_key
     key = load(data, None)
@@ -46,7 +46,7 @@ def found(keys: dict[Path, list[bytes]], text: bytes) -> list[str]:
 def test_no_private_key_leaves_its_file(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ):
-    """A consortium and a hospital from their first command to what they start, errors included."""
+    """It is searched for after all commands of a consortium and a hospital, errors included."""
     caplog.set_level(logging.DEBUG)
     hospital, consortium = tmp_path / "north", tmp_path / "lungs"
     said = ""

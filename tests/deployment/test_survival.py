@@ -47,7 +47,7 @@ pytestmark = [pytest.mark.flower]
 
 
 def victims(number: int) -> list[tuple[str, str]]:
-    """(who started it, what) for so many kills: every kind in turn, in a seeded order."""
+    """Draw (who started it, process) for each kill: every kind in turn, in a seeded order."""
     rng = random.Random(SEED)
     kinds = [("server", what) for what in SERVER] + [("site", what) for what in SITE]
     chosen: list[tuple[str, str]] = []
@@ -58,7 +58,7 @@ def victims(number: int) -> list[tuple[str, str]]:
 
 
 def found(own: Consortium, who: str, what: str) -> psutil.Process | None:
-    """The process, if it is there now."""
+    """Return the process if it is running now."""
     top = psutil.Process(own.processes[who].pid)
     if what in ("consortium", "site"):
         return top
@@ -72,7 +72,7 @@ def found(own: Consortium, who: str, what: str) -> psutil.Process | None:
 
 
 def revive(own: Consortium) -> None:
-    """What the machine's own supervisor does."""
+    """Start again what the machine's own supervisor would start."""
     if own.processes["server"].poll() is not None:
         own.start("server", "consortium", "up", "lungs")
     for name in SITES:
@@ -81,8 +81,8 @@ def revive(own: Consortium) -> None:
 
 
 def check_ledger(folder: Path, runs: dict[str, Path]) -> Counter[str]:
-    """The chain is whole, every run was reserved once, and every answer that a server has was paid
-    for by an attempt of its own, within the rounds and spares that were reserved."""
+    """Check that the chain is whole, that every run was reserved once, and that every answer at a
+    server was paid for by its own attempt, within the reserved rounds and spares."""
     rows = ledger_file.read(folder / "state")
     kinds = Counter(row.kind for row in rows)
     by_run = {run_id: [r for r in rows if r.run_id == run_id] for run_id in runs}

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.flower
 
 
 class Reader:
-    """Somebody who does what the page says, with a shell in one folder."""
+    """A person who does what the page says, with a shell in one folder."""
 
     def __init__(self, folder: Path, bin_: Path) -> None:
         self.folder = folder
@@ -95,7 +95,7 @@ class Reader:
                 process.wait()
 
     def logs(self) -> str:
-        """The ends of what everybody wrote down."""
+        """Return the end of every log."""
         files = [f for f in self.folder.rglob("*.log") if "records" not in f.parts]
         return "\n".join(f"== {f}\n{f.read_text(errors='replace')[-2000:]}" for f in files)
 
@@ -134,7 +134,8 @@ def reader(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def test_every_line_works_and_the_first_run_ends(reader: Reader):
-    """Two rounds under secure noise at both hospitals, one of which was asked; ledgers agree."""
+    """Both hospitals train two rounds under secure noise, one of them after an approval; ledgers
+    agree."""
     for file, kind, text in BLOCK.findall(TEXT):
         if kind == "yaml":
             reader.write(file, text)

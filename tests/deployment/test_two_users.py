@@ -1,5 +1,5 @@
-"""A hospital whose guard and node are two users of its machine, with real processes: a round is
-trained, the node's user gets nothing, and a revoked node is out within seconds."""
+"""A hospital whose guard and node are two users, with real processes: a round is trained, the
+node's user gets nothing, and a revoked node is out within seconds."""
 
 import json
 import os
@@ -37,7 +37,7 @@ pytestmark = [
 
 
 def open_python() -> Path:
-    """A Python of this version that other users can run."""
+    """Return a Python of this version that other users can run."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for found in (Path(sys.executable).resolve(), Path("/usr/bin") / version):
         done = subprocess.run(["test", "-x", str(found)], user=TWO.node.uid, group=TWO.node.gid)
@@ -47,7 +47,8 @@ def open_python() -> Path:
 
 
 def open_packages(folder: Path) -> list[str]:
-    """The dependencies where other users may read them: as they lie, or linked into a folder."""
+    """Return the dependencies where other users can read them: in place, or linked into a
+    folder."""
     places = site.getsitepackages()
     if all(subprocess.run(["test", "-r", p], user=TWO.node.uid).returncode == 0 for p in places):
         return places
@@ -62,7 +63,7 @@ def open_packages(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
-    """Folders and an installation that other users may pass."""
+    """Make folders and an installation that other users can pass through."""
     base = open_python()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -100,7 +101,7 @@ def as_unit(own: Consortium, who: str, user: int, groups: list[int], *arguments:
 
 
 def test_a_round_with_guard_and_node_as_two_users(own: Consortium):
-    """Installed, checked, up as root; then as two units; then turned away."""
+    """Everything is installed, checked and started as root; then as two units; then excluded."""
     folder, health = own.folder, str(free_port())
     own.command("server", "consortium", "init", "lungs", "--name", "lungs", "--host", "localhost")
     said = own.command("north", "site", "init", "north", "--name", "north")
@@ -158,7 +159,7 @@ def test_a_round_with_guard_and_node_as_two_users(own: Consortium):
 
 
 def _dialled_in(own: Consortium) -> None:
-    """Or what the processes wrote until then."""
+    """Return once the node has connected; fail with the logs otherwise."""
     try:
         waited(lambda: _online(own) == 1, "")
     except AssertionError:
@@ -176,7 +177,8 @@ def _online(own: Consortium) -> int:
 
 
 def hostile(folder: Path) -> list[str]:
-    """What the node's user gets; imports first, because this Python may be closed to it."""
+    """Return what the node's user gets from each try; imports come first, as this Python may be
+    closed to it."""
     first = "import os, json, socket\nfrom pathlib import Path\n"
     become = f"os.setgroups([])\nos.setgid({TWO.node.gid})\nos.setuid({TWO.node.uid})\n"
     done = subprocess.run(

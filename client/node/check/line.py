@@ -9,8 +9,8 @@ class Check:
     """The result of one check."""
 
     name: str
-    """What was checked, in one word."""
+    """Subject of the check, in one word."""
     state: Literal["OK", "NOTE", "FIX"]
     """OK: it works. NOTE: it works, and the hospital should know. FIX: it does not work."""
     text: str
-    """What was found, and what to do about it."""
+    """The finding, and what to do about it."""

@@ -20,7 +20,7 @@ class Place:
     folder: Path
     """Folder of site.yaml: as `site init` makes it, or with that file alone."""
     allow_root: bool = False
-    """Whether `site up` will be given --allow-root."""
+    """True if `site up` will be given --allow-root."""
     health_port: int = HEALTH_PORT
     """Port that `site up` will be given as --health-port."""
 

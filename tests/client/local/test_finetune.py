@@ -367,7 +367,7 @@ def test_the_better_of_the_shared_model_and_the_own_copy_is_kept(
     before = {p: p.read_bytes() for p in state.rglob("*") if p.is_file()}
     assert main(command) == 0
     told = capsys.readouterr().err
-    (line,) = [text for text in told.splitlines() if text.startswith("least validation loss")]
+    (line,) = [text for text in told.splitlines() if text.startswith("lowest validation loss")]
     from_shared, from_copy = (float(word) for word in line.split() if word[0].isdigit())
     kept = store.open_local(out / "model.safetensors", site).model.state_dict()
     start = medformer.load(model).state_dict()

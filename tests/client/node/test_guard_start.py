@@ -1,4 +1,4 @@
-"""What the guard looks at before it serves."""
+"""The guard's checks before it serves."""
 
 import argparse
 import sys
@@ -20,7 +20,7 @@ from tests.conftest import OPEN, write_site
 def test_a_list_of_the_withdrawn_that_is_missing_or_anybodys_stops_the_start(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """At the start it is said aloud; in a round it could only leave out everybody."""
+    """The guard refuses to start: in a round it could only leave out everybody."""
     monkeypatch.setattr(sys, "prefix", str(Path(__file__).parents[3]))
     file = tmp_path / "withdrawn.txt"
     own = write_site(site.model_copy(update={"withdrawn": file}), tmp_path)
@@ -43,7 +43,7 @@ def test_a_list_of_the_withdrawn_that_is_missing_or_anybodys_stops_the_start(
 def test_each_round_of_a_deployment_has_a_key_of_its_own(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The guard that is served draws a new one for each round, attempt and count of classes."""
+    """A deployed guard draws a new key for each round, attempt and count of classes."""
     served: list[Guard] = []
 
     class Service:

@@ -1,4 +1,4 @@
-"""A hospital's first command: a key that stays, a request that may go, drafts that are valid."""
+"""A hospital's first command makes a private key, a request to send, and valid drafts."""
 
 import re
 import stat
@@ -21,7 +21,7 @@ from simulations.cli import main
 
 
 def test_a_site_folder_with_a_key_of_its_own(tmp_path: Path):
-    """The private key never leaves it: nothing else in the folder holds it."""
+    """The private key stays in its file: no other file in the folder holds it."""
     folder = tmp_path / "north"
     told = init(folder, "north")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -36,7 +36,7 @@ def test_a_site_folder_with_a_key_of_its_own(tmp_path: Path):
 
 
 def test_the_drafts_are_valid_and_kept_when_edited(tmp_path: Path):
-    """site.yaml by patient, policy.yaml with somebody's yes."""
+    """The draft of site.yaml protects patients, and that of policy.yaml demands an approval."""
     init(tmp_path / "n", "north")
     site, policy = load_site(tmp_path / "n" / "site.yaml"), load_policy(tmp_path / "n/policy.yaml")
     assert (site.name, site.privacy.unit, policy.approval) == ("north", "patient", "manual")
@@ -51,7 +51,7 @@ def test_the_drafts_are_valid_and_kept_when_edited(tmp_path: Path):
 
 
 def test_an_impossible_name_is_said_before_anything_is_written(tmp_path: Path):
-    """Names become folders and certificates."""
+    """A name becomes a folder and a part of a certificate, so it is checked first."""
     for name in ("North", "../up", "", "a" * 41):
         with pytest.raises(ConfigError, match="cannot be a site's name"):
             init(tmp_path / "n", name)
@@ -59,7 +59,7 @@ def test_an_impossible_name_is_said_before_anything_is_written(tmp_path: Path):
 
 
 def test_only_a_key_that_flower_takes_has_a_fingerprint():
-    """ECDSA on P-384."""
+    """Flower accepts ECDSA keys on P-384 only."""
     other = ed25519.Ed25519PrivateKey.generate().public_key()
     text = other.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     for public, reason in (("ssh-rsa nothing", "is no public key"), (text, "P-384")):
@@ -70,7 +70,7 @@ def test_only_a_key_that_flower_takes_has_a_fingerprint():
 def test_from_site_init_to_the_kit_with_commands(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """What both sides type, and what is read out by telephone."""
+    """Both sides type their commands and read out fingerprints, and the kit is unpacked."""
     site, consortium = tmp_path / "north", tmp_path / "lungs"
     assert main(["site", "init", str(site), "--name", "north"]) == 0
     (told,) = re.findall(r"fingerprint of this site's key: (.*)", capsys.readouterr().out)
@@ -90,7 +90,7 @@ def test_from_site_init_to_the_kit_with_commands(
 
 @pytest.mark.parametrize("broken", ["site.yaml", "policy.yaml", "node.pub", "request.json"])
 def test_a_start_that_failed_can_be_repeated(tmp_path: Path, broken: str):
-    """A folder in the place of a file, say: there is no key yet that would keep the next one."""
+    """If a folder is in the place of a file, no key is left that would stop the next attempt."""
     (tmp_path / "n" / broken).mkdir(parents=True)
     if broken.endswith(".yaml"):  # is there already, and stays; here the partial file is in the way
         (tmp_path / "n" / broken).rename(tmp_path / "n" / f"{broken}.partial")

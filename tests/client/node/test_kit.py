@@ -19,7 +19,7 @@ from tests.server.consortium.test_provision import joining, members
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[Path, Path, str]:
-    """A site without a kit, its kit as the consortium made it, and the signer's fingerprint."""
+    """Make a site without a kit, its kit, and the signer's fingerprint."""
     consortium = tmp_path / "lungs"
     init(consortium, "lungs", ("localhost",))
     members(consortium, north=joining(consortium, "north"), south=joining(consortium, "south"))
@@ -39,7 +39,7 @@ def held(folder: Path) -> dict[str, bytes]:
 def test_a_kit_is_unpacked_by_site_init(
     made: tuple[Path, Path, str], capsys: pytest.CaptureFixture[str]
 ):
-    """First it says what to compare by telephone; then, and again, what is next."""
+    """It says what to compare by telephone, and later what the next command is."""
     folder, kit, told = made
     assert main(["site", "init", str(folder), "--kit", str(kit)]) == 0
     assert f'signer: "{told}"' in capsys.readouterr().out
@@ -54,7 +54,7 @@ def test_a_kit_is_unpacked_by_site_init(
 
 
 def repacked(kit: Path, change: Callable[[dict[str, bytes]], object]) -> None:
-    """The same kit with other content; what `change` adds comes last."""
+    """Pack the same kit with other content; what `change` adds comes last."""
     with zipfile.ZipFile(kit) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     change(parts)
@@ -69,7 +69,7 @@ def twice(kit: Path) -> None:
 
 
 def lying(kit: Path) -> None:
-    """The archive says that a file is small; there is more of it."""
+    """Make an archive whose directory gives a file a smaller size than it has."""
     repacked(kit, lambda p: p.update({"README.md": b"x" * 10 * MAX_FILE}))
     data = bytearray(kit.read_bytes())
     at = data.rindex(b"PK\x01\x02")  # the last entry of the directory
@@ -102,7 +102,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_what_is_no_kit_of_ours_leaves_everything_as_it_was(
     made: tuple[Path, Path, str], name: str, capsys: pytest.CaptureFixture[str]
 ):
-    """Nothing is written beside the kit, and the kit that was there stays."""
+    """Nothing is written beside the kit, and the old kit stays."""
     folder, kit, told = made
     signed_by(folder, told)
     assert main(["site", "init", str(folder), "--kit", str(kit)]) == 0
@@ -122,7 +122,7 @@ def test_what_is_no_kit_of_ours_leaves_everything_as_it_was(
 def test_a_whole_kit_of_somebody_else_is_refused(
     made: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """Signed, but not by whom policy.yaml names."""
+    """The kit is signed, but not by the signer in policy.yaml."""
     folder, _, told = made
     signed_by(folder, told)
     other = tmp_path / "other"
@@ -142,7 +142,7 @@ def _fingerprint(folder: Path) -> str:
 
 
 def test_site_init_wants_a_name_or_a_kit(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """A kit needs a site that is there."""
+    """A kit can only be unpacked into a site's folder."""
     assert main(["site", "init", str(tmp_path / "n")]) == 1
     assert "give --name to begin, or --kit" in capsys.readouterr().err
     assert main(["site", "init", str(tmp_path / "n"), "--kit", "x.zip"]) == 1

@@ -1,4 +1,4 @@
-"""A hospital's node: checked before it starts, kept running, stopped whole."""
+"""A hospital's node is checked before it starts, kept running, and stopped as a whole."""
 
 import json
 import os
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A site that has its kit and is ready."""
+    """Make a site that has its kit and is ready."""
     folder = tmp_path / "north"
     init(folder, "north")
     joined(folder)
@@ -45,7 +45,7 @@ def opened(file: Path) -> Path:
 
 
 def joined(folder: Path, signer: str = "bundle.key", **facts: object) -> None:
-    """A kit as the consortium makes it, and its signer's fingerprint in policy.yaml."""
+    """Write a kit as the consortium makes it, and its signer's fingerprint into policy.yaml."""
     key = folder.parent / signer
     if not key.exists():
         new_signer(key)
@@ -64,7 +64,7 @@ def joined(folder: Path, signer: str = "bundle.key", **facts: object) -> None:
 
 
 def test_the_command_lines_hold_no_secret_and_point_at_the_kit(folder: Path):
-    """Arguments can be read by every user of a machine."""
+    """Every user of a machine can read the arguments of a process."""
     Node(folder).check()
     commands = Node(folder).commands(9194)
     assert set(commands) == {"guard", "supernode", "executor"}
@@ -106,7 +106,7 @@ def test_the_command_lines_hold_no_secret_and_point_at_the_kit(folder: Path):
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named_before_anything_starts(folder: Path, harm, reason: str):
-    """With what to do about it."""
+    """The error says what to do."""
     harm(folder)
     with pytest.raises((ConfigError, ExposedError), match=reason):
         node.up(folder, 9194, allow_root=True)
@@ -114,7 +114,8 @@ def test_what_is_missing_is_named_before_anything_starts(folder: Path, harm, rea
 
 
 def test_a_kit_of_somebody_else_is_refused(folder: Path):
-    """A whole kit with another authority and signer, put in place of the consortium's."""
+    """A complete kit with another authority and signer is not accepted in place of the
+    consortium's."""
     policy = (folder / "policy.yaml").read_text()
     joined(folder, "other.key")
     (folder / "policy.yaml").write_text(policy)
@@ -125,7 +126,7 @@ def test_a_kit_of_somebody_else_is_refused(folder: Path):
 def test_a_process_that_ends_is_started_again_and_all_end_together(
     tmp_path: Path,
 ):
-    """kill -9 of one leaves the other alone; children of a process end with it."""
+    """kill -9 of one process leaves the other alone; children of a process end with it."""
     child = "import subprocess; subprocess.run(['sleep', '99'])"
     commands = {"a": [sys.executable, "-c", "import time; time.sleep(99)"],
                 "b": [sys.executable, "-c", child]}  # fmt: skip
@@ -157,7 +158,7 @@ def _group(pid: int) -> int | None:
 def test_a_process_that_cannot_start_waits_longer_each_time(
     tmp_path: Path,
 ):
-    """And what it said is in its log."""
+    """Its output is in its log."""
     starts: list[float] = []
     supervisor = Supervisor({"bad": [sys.executable, "-c", "print('why'); raise SystemExit(3)"]},
                             tmp_path / "logs", backoff=(0.05, 0.3, 30.0))  # fmt: skip
@@ -174,7 +175,7 @@ def test_a_process_that_cannot_start_waits_longer_each_time(
 
 
 def test_a_node_that_is_not_up_is_said_to_be_down(folder: Path, capsys: pytest.CaptureFixture[str]):
-    """Also when a kill left its facts behind."""
+    """Facts that a killed node has left behind do not count."""
     assert main(["site", "status", str(folder)]) == 1
     assert f"not up: fedmedformer site up {folder}" in capsys.readouterr().err
     assert main(["site", "down", str(folder)]) == 1
@@ -188,7 +189,7 @@ def test_a_node_that_is_not_up_is_said_to_be_down(folder: Path, capsys: pytest.C
 def test_a_port_that_is_taken_is_said_before_anything_starts(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """gRPC would share it, and two nodes would answer for each other."""
+    """gRPC would share the port, and two nodes would answer for each other."""
     monkeypatch.setattr(sys, "prefix", str(ROOT))  # as if this checkout were installed there
     started: list[object] = []
     server = grpc.server(ThreadPoolExecutor(1))
@@ -201,7 +202,7 @@ def test_a_port_that_is_taken_is_said_before_anything_starts(
 
 
 def test_a_port_is_waited_for_while_who_has_it_ends():
-    """After a kill the children end a moment later than their parent."""
+    """Child processes end a moment after a parent that was killed."""
     server = socket.create_server(("127.0.0.1", 0))
     port = server.getsockname()[1]
     assert processes.is_taken(port, 0.3)

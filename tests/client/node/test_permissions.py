@@ -1,4 +1,5 @@
-"""What others can read, enter or change is refused at the start, with what repairs it."""
+"""Private files that others can reach are refused at the start, with the command that repairs
+them."""
 
 import os
 import stat
@@ -37,7 +38,7 @@ def mode(path: Path) -> int:
 
 @pytest.fixture
 def loose_umask() -> object:
-    """As some hospital's shell has it: new files are for everybody."""
+    """Use the umask of a careless shell: everybody can read and write new files."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -46,8 +47,7 @@ def loose_umask() -> object:
 def test_what_is_made_is_private_whatever_the_umask(
     site: Site, schedule: Schedule, tmp_path: Path, loose_umask: object
 ):
-    """State folder 0700; ledger, its companions and the anchor 0600: a start later finds nothing
-    to say."""
+    """The state folder is 0700; ledger, its companions and the anchor are 0600."""
     site = site.model_copy(update={"ledger_anchor": tmp_path / "anchor"})
     guard = Guard(site, tmp_path / "state", lambda *_: SecureNoise(), policy=OPEN)
     guard.handle(admit(schedule))
@@ -63,14 +63,14 @@ def test_what_is_made_is_private_whatever_the_umask(
 
 
 def test_the_ledgers_own_folder_is_private_where_a_person_opens_it_first(tmp_path: Path):
-    """`site approve` before the guard ever ran."""
+    """`site approve` can come before the guard has ever run."""
     Ledger(tmp_path / "state" / FILE, PRIVACY).close()
     private_state(tmp_path / "state")
 
 
 @pytest.mark.parametrize("name", [FILE, f"{FILE}-wal", f"{FILE}-shm", "../anchor"])
 def test_a_ledger_or_anchor_that_others_can_read_is_named(tmp_path: Path, name: str):
-    """With the command that repairs it; what is not there yet is in order."""
+    """The error has the command that repairs it; a missing file passes."""
     state = tmp_path / "state"
     private_state(state, tmp_path / "anchor")
     state.mkdir(mode=0o700)
@@ -85,7 +85,7 @@ def test_a_ledger_or_anchor_that_others_can_read_is_named(tmp_path: Path, name: 
 
 @pytest.mark.parametrize("bits", [0o750, 0o705, 0o701])
 def test_a_folder_that_others_can_enter_is_named(tmp_path: Path, bits: int):
-    """Also for whoever may only pass through it."""
+    """It is refused even if others can only pass through it."""
     (tmp_path / "f").mkdir()
     (tmp_path / "f").chmod(bits)
     for check in (private_folder, private_state):
@@ -95,7 +95,7 @@ def test_a_folder_that_others_can_enter_is_named(tmp_path: Path, bits: int):
 
 @needs_root
 def test_a_folder_of_another_user_is_named(tmp_path: Path):
-    """Its owner can open it at any time."""
+    """Its owner could open it at any time."""
     (tmp_path / "f").mkdir(mode=0o700)
     os.chown(tmp_path / "f", 65_534, 65_534)
     with pytest.raises(ExposedError, match="belongs to another user"):
@@ -103,7 +103,7 @@ def test_a_folder_of_another_user_is_named(tmp_path: Path):
 
 
 def test_a_key_is_there_and_for_its_owner(tmp_path: Path):
-    """0600 or less."""
+    """A key needs mode 0600, or less."""
     key = tmp_path / "node.key"
     with pytest.raises(ExposedError, match="is missing"):
         private_key(key)
@@ -116,7 +116,8 @@ def test_a_key_is_there_and_for_its_owner(tmp_path: Path):
 
 
 def test_code_that_others_can_write_is_not_run(tmp_path: Path):
-    """Files and every folder above them; /tmp's sticky bit is no such folder."""
+    """Each file and every folder above it is checked; /tmp passes, because it has the sticky
+    bit."""
     file = tmp_path / "code.py"
     file.write_text("")
     only_ours(file)
@@ -132,7 +133,7 @@ def test_code_that_others_can_write_is_not_run(tmp_path: Path):
 def test_any_file_of_our_packages_that_others_can_write_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Not only the one that is looked up first."""
+    """All files of all packages are checked."""
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     for name in PACKAGES:
         (tmp_path / name / "deep").mkdir(parents=True)
@@ -157,7 +158,7 @@ def test_any_file_of_our_packages_that_others_can_write_is_found(
 def test_the_guard_does_not_start(
     site: Site, tmp_path: Path, harm: str, said: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """And does once that is repaired."""
+    """It starts once the permissions are repaired."""
     monkeypatch.setattr(sys, "prefix", str(Path(__file__).parents[3]))  # as if installed there
     places = {"state": tmp_path / "state", "ledger": tmp_path / "state" / FILE,
               "key": tmp_path / "node.key", "site": tmp_path / "site.yaml"}  # fmt: skip

@@ -1,5 +1,4 @@
-"""A hospital behind a proxy: its node dials out through it, to a name that only the proxy knows,
-and never through it to this machine."""
+"""A hospital behind a proxy: its node connects through it, and never uses it for this machine."""
 
 import contextlib
 import socket
@@ -26,7 +25,7 @@ HOST = "fl.consortium.invalid"
 
 
 class Proxy:
-    """Answers CONNECT and nothing else; knows one name."""
+    """A proxy that answers CONNECT only, and knows one name."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -79,7 +78,7 @@ app = Starlette(routes=[Route("/", lambda _: PlainTextResponse("secret word"))])
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[Serving, bytes]]:
-    """A consortium's server with a certificate for the name, and its authority."""
+    """Serve as a consortium, with a certificate for the name; yield its port and authority."""
     authority = tmp_path / "ca.key", tmp_path / "ca.crt"
     new_authority(*authority, "lungs")
     key, certificate = tmp_path / "server.key", tmp_path / "server.crt"
@@ -101,7 +100,7 @@ def test_flowers_transport_goes_through_the_hospitals_proxy(
     server: tuple[Serving, bytes], proxy: Proxy, tmp_path: Path, name: str,
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
-    """One CONNECT with the consortium's name, then TLS, of which the proxy reads nothing."""
+    """The proxy sees one CONNECT with the consortium's name, then only TLS."""
     become(environment("supernode", tmp_path, None, {name: proxy.address}), monkeypatch)
     said = dial(f"{HOST}:443", authority=server[1])
     assert said == "secret word"
@@ -112,7 +111,7 @@ def test_flowers_transport_goes_through_the_hospitals_proxy(
 def test_without_a_proxy_the_name_cannot_be_reached(
     server: tuple[Serving, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """So that the test above shows something."""
+    """Without this the test above would prove nothing."""
     become(environment("supernode", tmp_path, None, {}), monkeypatch)
     with pytest.raises(Exception, match=r"not known|resolution|resolve"):
         dial(f"{HOST}:443", authority=server[1])
@@ -121,7 +120,7 @@ def test_without_a_proxy_the_name_cannot_be_reached(
 def test_a_proxy_that_opens_tls_is_refused(
     server: tuple[Serving, bytes], proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Its certificate is of another authority, whatever this machine believes otherwise."""
+    """Its certificate is of another authority, whatever else this machine trusts."""
     other = tmp_path / "o.key", tmp_path / "o.crt"
     new_authority(*other, "proxy")
     become(environment("supernode", tmp_path, None, {"https_proxy": proxy.address}), monkeypatch)
@@ -147,7 +146,7 @@ def test_the_relays_on_this_machine_are_not_dialled_through_a_proxy(
 def test_health_is_not_asked_through_a_proxy(
     proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """gRPC heeds http_proxy, too: on this machine it must not."""
+    """gRPC obeys http_proxy, too; for this machine it must not."""
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, proxy.address)
     monkeypatch.delenv("no_proxy", raising=False)
@@ -175,7 +174,7 @@ def test_health_is_not_asked_through_a_proxy(
 
 
 def become(found: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take over what an environment says of proxies."""
+    """Take over the proxy settings of an environment."""
     for name in ("http", "https", "all", "no"):
         for key in (f"{name}_proxy", f"{name}_proxy".upper()):
             monkeypatch.delenv(key, raising=False)
@@ -184,7 +183,7 @@ def become(found: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def dial(address: str, authority: bytes | None = None) -> str:
-    """With the client that Flower's SuperNode uses; TLS where there is an authority."""
+    """Connect with the client that Flower's SuperNode uses, over TLS if an authority is given."""
     client = ProtobufClient.from_server_address(address, authority is None, authority, [])
     try:
         return str(client._client.get(f"{client._base_url}/").text)

@@ -1,4 +1,4 @@
-"""What is between a hospital and its consortium is told apart: name, firewall, port, TLS, clock."""
+"""Faults between a hospital and its consortium are told apart: name, firewall, port, TLS, clock."""
 
 import re
 import socket
@@ -16,7 +16,7 @@ from tests.helpers.tls import answering, certified, proxying
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever this machine's environment says."""
+    """Remove the proxies of this machine's environment."""
     for name in ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -27,13 +27,13 @@ HASTY = 0.3
 
 
 def test_a_server_that_listens_is_reached():
-    """And nothing is said to it."""
+    """Nothing is sent to it."""
     with answering(None) as port:
         assert dial("localhost", port) == f"localhost:{port}"
 
 
 def test_each_way_not_to_be_reached_has_its_sentence():
-    """Unknown name, closed port, a firewall that drops."""
+    """An unknown name, a closed port and a silent firewall are told apart."""
     with socket.create_server(("127.0.0.1", 0)) as one:
         port = one.getsockname()[1]
     with pytest.raises(UnreachableError, match=r"refuses connections.*Ask the coordinator"):
@@ -56,7 +56,7 @@ def test_each_way_not_to_be_reached_has_its_sentence():
 
 
 def test_a_good_server_is_greeted_and_told_nothing_of_the_site(tmp_path: Path):
-    """TLS by the kit's authority; one health page is asked for."""
+    """TLS uses the kit's authority, and only the health page is requested."""
     folder, asked = certified(tmp_path / "t"), []
     with answering(folder, asked=asked) as port:
         server = greet("localhost", port, folder / "ca.crt")
@@ -71,7 +71,7 @@ def test_a_good_server_is_greeted_and_told_nothing_of_the_site(tmp_path: Path):
 
 
 def test_a_foreign_server_a_wrong_name_and_a_kit_without_certificate(tmp_path: Path):
-    """Each in the words of what to do."""
+    """Each error says what to do."""
     ours, other = certified(tmp_path / "ours"), certified(tmp_path / "other")
     foreign = pytest.raises(CertificateError, match="not by this consortium's authority")
     with answering(other) as port, foreign:
@@ -95,7 +95,7 @@ def test_a_certificate_of_another_time(tmp_path: Path, days: int, said: str):
 
 
 def test_what_speaks_no_tls_is_no_server_of_a_consortium(tmp_path: Path):
-    """Plain HTTP; a socket that says nothing."""
+    """Plain HTTP and a silent socket are told apart."""
     folder = certified(tmp_path / "t")
     with answering(None) as port, pytest.raises(UnreachableError, match="does not speak HTTPS"):
         greet("localhost", port, folder / "ca.crt")
@@ -116,7 +116,8 @@ def test_what_speaks_no_tls_is_no_server_of_a_consortium(tmp_path: Path):
     ],
 )
 def test_a_clock_that_flower_would_refuse_is_found(tmp_path: Path, shift: float, said: str):
-    """By the server's own word; it takes what is minutes old, and nothing from its future."""
+    """It is compared with the server's. Flower accepts messages minutes old, but none from its
+    future."""
     folder = certified(tmp_path / "t")
     with answering(folder, date=time.time() + shift) as port:
         ahead = greet("localhost", port, folder / "ca.crt").ahead
@@ -127,7 +128,7 @@ def test_a_clock_that_flower_would_refuse_is_found(tmp_path: Path, shift: float,
 
 
 def test_flowers_own_limits_are_these():
-    """If they change, so does what a clock may be."""
+    """A release of Flower with other limits fails here."""
     from flwr.common import constant
 
     assert constant.SYSTEM_TIME_TOLERANCE == reach.AHEAD
@@ -135,14 +136,14 @@ def test_flowers_own_limits_are_these():
 
 
 def test_a_server_that_tells_no_time(tmp_path: Path):
-    """Then nothing is claimed of the clock."""
+    """Nothing is claimed about the clock."""
     folder = certified(tmp_path / "t")
     with answering(folder, date="") as port:
         assert greet("localhost", port, folder / "ca.crt").ahead is None
 
 
 def test_through_a_proxy_as_the_node_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A name that only the proxy knows; what the environment excepts is dialled directly."""
+    """Only the proxy knows the name; hosts in NO_PROXY are contacted directly."""
     folder, asked = certified(tmp_path / "t", ("fl.hospital.invalid", "localhost")), []
     with answering(folder) as port, proxying(port, asked) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy}")

@@ -1,4 +1,4 @@
-"""Guard and node as services: units that systemd takes, containers that share a socket only."""
+"""Guard and node as services: systemd accepts the units, and the containers share only a socket."""
 
 import os
 import subprocess
@@ -30,14 +30,14 @@ withdrawn: withdrawn.txt
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """Records below the site's folder, an anchor elsewhere."""
+    """Make a site with records in its folder and an anchor elsewhere."""
     (tmp_path / "site.yaml").write_text(SITE)
     return load_site(tmp_path / "site.yaml")
 
 
 @pytest.fixture
 def written(tmp_path: Path, site: Site) -> dict[str, Path]:
-    """Name -> file of everything that `site install` writes."""
+    """Return the files that `site install` writes, by name."""
     found = {}
     for name, text in files(tmp_path, site, USERS).items():
         (tmp_path / name).write_text(text)
@@ -52,7 +52,8 @@ def settings(unit: Path) -> dict[str, str]:
 
 @needs_systemd
 def test_systemd_takes_both_units_and_finds_them_closed(written: dict[str, Path]):
-    """Every setting known, every program there; `systemd-analyze security` of both is low."""
+    """systemd knows every setting and finds every program, and rates the exposure of both as
+    low."""
     if not (Path(sys.prefix) / "bin" / "fedmedformer").exists():
         pytest.skip("fedmedformer is not installed in this environment")
     verify(written[GUARD_UNIT], written[NODE_UNIT])
@@ -62,7 +63,7 @@ def test_systemd_takes_both_units_and_finds_them_closed(written: dict[str, Path]
 
 @needs_systemd
 def test_systemd_would_complain_of_a_setting_that_it_does_not_know(written: dict[str, Path]):
-    """Or the test above would say nothing."""
+    """Without this the test above would prove nothing."""
     unit = written[GUARD_UNIT]
     unit.write_text(unit.read_text().replace("PrivateNetwork=", "PrivateNetwrk="))
     with pytest.raises(AssertionError, match="PrivateNetwrk"):
@@ -72,7 +73,7 @@ def test_systemd_would_complain_of_a_setting_that_it_does_not_know(written: dict
 def test_the_guards_unit_has_no_network_and_writes_state_socket_and_anchor_only(
     written: dict[str, Path], tmp_path: Path
 ):
-    """It needs no more."""
+    """The guard needs no more."""
     guard = settings(written[GUARD_UNIT])
     assert (guard["User"], guard["Group"]) == ("60001", "60001")
     assert (guard["PrivateNetwork"], guard["RestrictAddressFamilies"]) == ("yes", "AF_UNIX")
@@ -85,7 +86,7 @@ def test_the_guards_unit_has_no_network_and_writes_state_socket_and_anchor_only(
 
 
 def test_the_nodes_unit_cannot_see_what_is_the_guards(written: dict[str, Path], tmp_path: Path):
-    """Records, ledger, policy: neither by the file modes nor in its name space."""
+    """Neither file modes nor the unit's name space let it see records, ledger or policy."""
     node = settings(written[NODE_UNIT])
     assert node["User"] == "60002"
     assert "SupplementaryGroups" not in node
@@ -100,7 +101,7 @@ def test_the_nodes_unit_cannot_see_what_is_the_guards(written: dict[str, Path], 
 
 
 def test_the_containers_share_the_socket_and_nothing_else(written: dict[str, Path], tmp_path: Path):
-    """The guard has no network; the node has no mount of anything that is the guard's."""
+    """The guard has no network, and the node mounts nothing that belongs to the guard."""
     services: dict[str, Any] = yaml.safe_load(written["compose.yaml"].read_text())["services"]
     guard, node = services["guard"], services["node"]
     for one in (guard, node):
@@ -126,14 +127,14 @@ def test_the_containers_share_the_socket_and_nothing_else(written: dict[str, Pat
 
 
 def test_the_image_is_made_of_the_wheel_and_of_what_the_source_needs(written: dict[str, Path]):
-    """Medical files need their decoders."""
+    """Medical file formats need their decoders."""
     text = written["Containerfile"].read_text()
     assert "fedmedformer-*.whl[dicom]" in text
     assert "ENTRYPOINT" in text
 
 
 def test_the_script_is_posix_and_starts_this_folder(written: dict[str, Path], tmp_path: Path):
-    """Also from elsewhere."""
+    """It works from any working folder."""
     subprocess.run(["sh", "-n", str(written["up"])], check=True)
     place = tmp_path / "service" / "up"
     place.parent.mkdir()
@@ -147,14 +148,14 @@ def test_the_script_is_posix_and_starts_this_folder(written: dict[str, Path], tm
 
 
 def test_a_path_that_a_unit_would_misread_is_refused(tmp_path: Path, site: Site):
-    """Spaces and `%` mean something there."""
+    """Spaces and `%` have a meaning in a unit."""
     for name in ("a b", "50%", "x;y", 'q"'):
         with pytest.raises(ConfigError, match="need a path of letters"):
             files(tmp_path / name, site, USERS)
 
 
 def test_what_is_written_is_the_hospitals_own_and_says_who_may_what(written: dict[str, Path]):
-    """Nothing of a kit is in it: `files` reads none."""
+    """Nothing comes from a kit: `files` reads none."""
     text = written["README.md"].read_text()
     assert "| guard | 60001 |" in text
     assert "https_proxy" in text
@@ -163,6 +164,6 @@ def test_what_is_written_is_the_hospitals_own_and_says_who_may_what(written: dic
 
 @pytest.mark.skipif(os.getuid() == 0, reason="for those who are not root")
 def test_without_root_nothing_is_installed(tmp_path: Path, site: Site):
-    """One user cannot give files to another."""
+    """An ordinary user cannot give files to another one."""
     with pytest.raises(ConfigError, match="need root"):
         service.install(tmp_path, USERS)

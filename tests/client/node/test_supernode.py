@@ -36,7 +36,7 @@ BODIES = {
 
 
 class SuperLink:
-    """Answers a SuperNode; before its good answers it gives those that a test wants."""
+    """A SuperLink that gives the answers a test wants before its good ones."""
 
     def __init__(self) -> None:
         self.before: dict[str, list[Response]] = {}
@@ -57,7 +57,7 @@ class SuperLink:
 
 @pytest.fixture
 def superlink(monkeypatch: pytest.MonkeyPatch) -> Iterator[SuperLink]:
-    """With a SuperNode as we start it, which tries again at once."""
+    """Yield a SuperLink with our corrections installed, and retries without delay."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     for module, name in [(one[0], one[2]) for one in supernode.REPLACED]:
@@ -74,7 +74,7 @@ def superlink(monkeypatch: pytest.MonkeyPatch) -> Iterator[SuperLink]:
 
 
 def test_heartbeats_go_on_after_every_answer(superlink: SuperLink):
-    """404, 413 and 429 of a proxy, 500 of a SuperLink whose database is busy."""
+    """They survive 404, 413 and 429 of a proxy, and 500 of a SuperLink whose database is busy."""
     superlink.before["send-node-heartbeat"] = [
         Response(PAGE, code) for code in (404, 413, 429, 500, 403, 302, 503)
     ]
@@ -85,7 +85,7 @@ def test_heartbeats_go_on_after_every_answer(superlink: SuperLink):
 
 
 def pulled(superlink: SuperLink, *before: Response) -> str:
-    """What a pull comes to. Flower's connection swallows what is raised in its body."""
+    """Return the outcome of a pull. Flower's connection swallows what is raised in its body."""
     outcome = "nothing"
     superlink.before["pull-messages"] = list(before)
     with connection.http_request_response(superlink.address, True) as (_, receive, *_others):
@@ -97,7 +97,7 @@ def pulled(superlink: SuperLink, *before: Response) -> str:
 
 
 def test_a_pull_outlasts_a_proxy_and_a_refusal_of_the_superlink_ends_it(superlink: SuperLink):
-    """A page of 404 is a proxy's; the SuperLink's own 404 is JSON, and an answer."""
+    """A page with 404 is a proxy's; the SuperLink's own 404 is JSON, and final."""
     pages = [Response(PAGE, code) for code in (404, 403, 429, 500, 408)]
     assert pulled(superlink, *pages) == "None"
     assert superlink.before["pull-messages"] == []
@@ -109,7 +109,7 @@ def test_a_pull_outlasts_a_proxy_and_a_refusal_of_the_superlink_ends_it(superlin
 def test_what_stays_so_is_given_up_in_the_end(
     superlink: SuperLink, monkeypatch: pytest.MonkeyPatch
 ):
-    """A push that never succeeds must not keep the node from the next question."""
+    """A push that never succeeds must not keep the node from the next request."""
     hasty = partial(supernode.patient, 0.05)
     monkeypatch.setattr(connection, "make_simple_http_retry_invoker", hasty)
     assert pulled(superlink, *[Response(PAGE, 500)] * 90) == "given up: 500"
@@ -117,7 +117,7 @@ def test_what_stays_so_is_given_up_in_the_end(
 
 
 def test_a_proxy_that_refuses_for_a_moment_is_asked_again():
-    """httpx calls it a ProxyError, which Flower does not try again."""
+    """httpx raises ProxyError, which Flower does not retry."""
     answers: list[Exception | str] = [httpx.ProxyError("503 Service Unavailable"), "done"]
 
     def ask_() -> str:
@@ -134,7 +134,7 @@ def test_a_proxy_that_refuses_for_a_moment_is_asked_again():
 def test_the_health_page_tells_the_process_from_the_way_to_the_server(
     superlink: SuperLink, monkeypatch: pytest.MonkeyPatch
 ):
-    """`site status` asks for both: a process that serves may be one that nobody hears."""
+    """`site status` asks for both: a process can serve while the server does not hear it."""
     serving = health_server.run_health_server_grpc_no_tls("127.0.0.1:0")
     address = serving.bound_address
     try:
@@ -151,7 +151,7 @@ def test_the_health_page_tells_the_process_from_the_way_to_the_server(
 
 
 def test_a_server_that_went_away_is_told_at_once_and_when_it_is_back(superlink: SuperLink):
-    """By the first question without an answer, long before the heartbeats are a minute old."""
+    """The first request without an answer counts, long before a heartbeat is overdue."""
     superlink.before["send-node-heartbeat"] = [Response(PAGE, 503)]
     with connection.http_request_response(superlink.address, True) as _:
         waited(lambda: supernode.HEARD.lately)
@@ -175,7 +175,7 @@ def test_a_server_that_went_away_is_told_at_once_and_when_it_is_back(superlink: 
 def test_a_flower_that_looks_elsewhere_is_refused(
     monkeypatch: pytest.MonkeyPatch, module: ModuleType, function: str, name: str, own: object
 ):
-    """A correction that nobody calls would be none, and nobody would notice."""
+    """A correction that Flower does not call would be missed by nobody."""
     monkeypatch.setattr(supernode, "REPLACED", ((module, function, name, own),))
     monkeypatch.setattr(module, function, lambda: None)
     with pytest.raises(SystemExit, match=rf"flwr .* does not use {name} in .*pip check"):
@@ -193,7 +193,7 @@ LOST = {
 
 @pytest.mark.parametrize("part", LOST)
 def test_a_supernode_that_has_lost_a_part_ends_whole(part: str):
-    """Flower's HTTP server would keep the process, which nobody would start again."""
+    """Flower's HTTP server would keep the process alive, so nothing would start it again."""
     code = (
         "import threading, time, client.node.supernode as own, flwr.supernode.cli as cli\n"
         f"cli.flower_supernode = {LOST[part]}\nown.main()"
@@ -204,7 +204,7 @@ def test_a_supernode_that_has_lost_a_part_ends_whole(part: str):
 
 
 def test_health_in_words():
-    """A busy process is no silent one, and something else at the port is no node."""
+    """A busy process, a silent one and another program at the port are told apart."""
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

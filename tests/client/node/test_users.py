@@ -1,5 +1,4 @@
-"""Guard and node as two users: a relay that turns hostile gets nothing, and a layout that would
-give it something does not start."""
+"""Guard and node as two users: a hostile relay gets nothing, and an open layout does not start."""
 
 import json
 import os
@@ -46,7 +45,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="becoming another user 
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """That other users may pass; pytest closes its own again whenever it starts anywhere."""
+    """Make a folder that other users can pass through; pytest closes its own at every start."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -54,7 +53,7 @@ def tmp_path() -> Iterator[Path]:
 
 @pytest.fixture
 def one(tmp_path: Path) -> Path:
-    """A site of one user, with its kit and a record."""
+    """Make a site of one user, with its kit and a record."""
     folder = tmp_path / "north"
     init(folder, "north")
     joined(folder)
@@ -67,7 +66,7 @@ def one(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(one: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same as `site install` leaves it, with a ledger."""
+    """Make the same site as `site install` leaves it, with a ledger."""
     (one / "state").mkdir(mode=0o700)
     (one / "state" / "ledger.sqlite").write_bytes(b"ledger")
     (one / "state" / "guard.sock").write_bytes(b"")
@@ -79,7 +78,8 @@ def folder(one: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def as_user(user: int, groups: list[int], code: str, first: str = "") -> dict[str, str]:
-    """What a process of another user prints as JSON; it imports before it becomes that user."""
+    """Run code as another user, and return the JSON it prints; imports come before the change of
+    user."""
     first += "import os, json, socket\nfrom grpc import _channel\nfrom pathlib import Path\n"
     become = f"os.setgroups({groups})\nos.setgid({user})\nos.setuid({user})\n"
     done = subprocess.run(
@@ -123,18 +123,18 @@ for name, attempt in tries.items():
         got[name] = type(error).__name__
 print(json.dumps(got))
 """
-"""What a bundle could try that has broken out of its relay."""
+"""Tries of a bundle that has broken out of its relay."""
 
 
 def hostile(folder: Path) -> list[str]:
-    """What the node's user gets."""
+    """Return what the node's user gets from each try."""
     got = as_user(TWO.node.uid, [], TRIES.format(folder=str(folder)))
     return [name for name, result in got.items() if result == "got it"]
 
 
 @needs_root
 def test_the_nodes_user_gets_nothing_and_the_guards_user_what_it_needs(folder: Path):
-    """Each try ends with the kernel's no, and not because a file is not there."""
+    """The kernel refuses each try; none fails because a file is missing."""
     site = load_site(folder / "site.yaml")
     check_layout(folder, TWO, site)
     assert users_of(folder) == TWO
@@ -186,7 +186,8 @@ LOOSE = {
 def test_a_layout_that_gives_the_node_something_does_not_start(
     folder: Path, name: str, capsys: pytest.CaptureFixture[str]
 ):
-    """Each is a real breach for the node's user, is named, and `site install` mends it."""
+    """Each fault really opens something to the node's user, is named, and `site install` repairs
+    it."""
     loosen, gained = LOOSE[name]
     loosen(folder)
     assert main(["site", "up", str(folder)]) == 1
@@ -205,8 +206,8 @@ def test_a_layout_that_gives_the_node_something_does_not_start(
 def test_records_elsewhere_are_tried_as_either_user(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Where a hospital keeps them is not ours to lay out: open to the node, or closed to the guard,
-    it does not start."""
+    """Records outside the folder are not ours to lay out. If the node can read them, or the guard
+    cannot, nothing starts."""
     monkeypatch.chdir(folder.parent)
     folder = Path(folder.name)  # as people type it
     elsewhere = tmp_path / "archive"
@@ -260,14 +261,14 @@ guard(Path({spare!r})).handle(Admit(**{asked!r}))  # loads what it loads late
 
 
 def forbidden() -> dict[str, object]:
-    """Fields of an admission that the policy below does not allow."""
+    """Return the fields of an admission that the policy below does not allow."""
     phase = Phase(name="p", rounds=1, objectives={"contrastive": 1.0})
     return asdict(admit(Schedule(phases=(phase,), spare_rounds=1)))
 
 
 @pytest.fixture
 def served(folder: Path, tmp_path: Path) -> Iterator[Path]:
-    """The folder with a guard of its own user behind its socket."""
+    """Serve the folder by a guard that runs as its own user."""
     for left in (folder / "state/ledger.sqlite", folder / "state/guard.sock"):
         left.unlink()
     (folder / "run" / "guard" / "guard.sock").unlink()
@@ -299,7 +300,7 @@ def served(folder: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def by_root(*arguments: str) -> str:
-    """What a command of `fedmedformer site` prints."""
+    """Run a command of `fedmedformer site`, and return what it prints."""
     code = "import sys; from simulations.cli import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
         [PYTHON, "-c", code, "site", *arguments], capture_output=True, text=True, cwd=ROOT,
@@ -321,8 +322,8 @@ asked = {{"hello": Hello("run-1", "x"), "forbidden": Admit(**{asked!r})}}
 
 @needs_root
 def test_a_hostile_relay_of_the_nodes_user_gets_the_guards_answers_and_no_more(served: Path):
-    """It may ask. What policy forbids is refused; the guard's own socket, memory, environment and
-    process are closed to it; another user is not answered at all."""
+    """The relay can ask. The guard refuses what policy forbids, and its inner socket, memory,
+    environment and process are closed to the relay. It does not answer another user at all."""
     socket = served / "run" / "guard" / "guard.sock"
     found = socket.stat()
     assert (found.st_uid, found.st_gid) == (TWO.guard.uid, TWO.node.gid)
@@ -370,7 +371,8 @@ def test_a_hostile_relay_of_the_nodes_user_gets_the_guards_answers_and_no_more(s
 def test_the_two_are_started_as_the_two_and_see_no_secret_of_root(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """By `site up` as root: user, groups, environment and open files, as the kernel has them."""
+    """The kernel shows user, groups, environment and open files as `site up` should have set
+    them."""
     monkeypatch.setenv("SECRET", "of root")
     seen = {}
     how = {name: options(name, folder, users_of(folder)) for name in ("guard", "supernode")}
@@ -403,7 +405,7 @@ def test_as_root_nothing_of_one_user_starts_without_insisting(
 def test_site_install_with_numbers_in_place_of_users(
     one: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """Lays the folder out, writes what starts it, and keeps what was there."""
+    """It lays the folder out, writes what starts it, and keeps what was there."""
     monkeypatch.setattr(users, "_code", lambda: {"/bin/sh": "-x"})
     before = (one / "node.key").read_bytes()
     again = ["site", "install", str(one), "--guard-user", "60001", "--node-user", "60002"]
@@ -427,7 +429,7 @@ def test_site_install_with_numbers_in_place_of_users(
 
 @needs_root
 def test_a_link_in_the_folder_is_not_followed(folder: Path, tmp_path: Path):
-    """Root would give away what it points at."""
+    """Root would give away the file to which it points."""
     other = tmp_path / "shadow"
     other.write_text("")
     (folder / "state" / "x").symlink_to(other)
@@ -443,7 +445,7 @@ def test_a_link_in_the_folder_is_not_followed(folder: Path, tmp_path: Path):
 def test_the_secret_of_flowers_processes_is_the_nodes_and_follows_no_link(
     folder: Path, tmp_path: Path
 ):
-    """Root makes it in a folder of the node's, who may have put something there."""
+    """Root writes it into a folder of the node's user, who could have put a link there."""
     other, secret = tmp_path / "shadow", Node(folder).secret
     other.write_text("root's")
     secret.symlink_to(other)
@@ -456,7 +458,7 @@ def test_the_secret_of_flowers_processes_is_the_nodes_and_follows_no_link(
 
 @needs_root
 def test_what_root_types_writes_as_the_guard(folder: Path):
-    """Else the ledger's files would be root's, and the guard could not go on."""
+    """Otherwise the ledger's files would belong to root, and the guard could not go on."""
     (folder / "state" / "ledger.sqlite").unlink()
     said = by_root("approve", str(folder / "site.yaml"), str(folder / "state"))
     assert said == "no run waits for approval"
@@ -467,8 +469,8 @@ def test_what_root_types_writes_as_the_guard(folder: Path):
 @needs_root
 @pytest.mark.slow
 def test_roots_check_reads_records_as_the_guard(folder: Path):
-    """Key and layout as root, the rest as the user who will train: what it may not read is found
-    now, and nothing of root's is left in the guard's folder."""
+    """Root checks key and layout; the guard's user checks the rest. So a record that the guard
+    cannot read is found, and no file of root's is left in the guard's folder."""
     (folder / "state" / "ledger.sqlite").unlink()
     (folder / "records" / "labels.csv").write_text(
         "file,labels,patient,split\n"
@@ -503,7 +505,7 @@ def test_roots_check_reads_records_as_the_guard(folder: Path):
 
 
 def test_two_users_are_two():
-    """One user, one group, or root is no separation."""
+    """One user, one group or root does not separate anything."""
     for guard, other in (((5, 5), (5, 6)), ((5, 5), (6, 5))):
         with pytest.raises(ConfigError, match="need two users"):
             Users(User(*guard), User(*other))
@@ -512,21 +514,21 @@ def test_two_users_are_two():
 
 
 class Idle(Supervisor):
-    """Starts nothing."""
+    """A supervisor that starts nothing."""
 
     def run(self, *_: object, **__: object) -> None:
         """End at once."""
 
 
 def test_one_user_is_said_plainly(one: Path, monkeypatch: pytest.MonkeyPatch, caplog):
-    """When it starts, and by `site check`."""
+    """It is printed by `site up` and by `site check`."""
     monkeypatch.setattr(sys, "prefix", str(ROOT))  # as if this checkout were installed there
     node.up(one, allow_root=True, supervisor=Idle)
     assert "guard and node run as one user" in caplog.text
 
 
 def test_a_users_file_that_cannot_be_read_is_no_folder_of_one_user(one: Path):
-    """That would start both as whoever is there."""
+    """Otherwise both would be started as the present user."""
     (one / "users.json").write_text("{}")
     with pytest.raises(ConfigError, match="does not say who guard and node are"):
         node.up(one, allow_root=True)
@@ -534,7 +536,7 @@ def test_a_users_file_that_cannot_be_read_is_no_folder_of_one_user(one: Path):
 
 @pytest.mark.skipif(os.getuid() == 0, reason="for those who are not root")
 def test_two_users_cannot_be_started_by_one(one: Path):
-    """But by root, or by the units."""
+    """Only root, or the units, can start them."""
     (one / "users.json").write_text(
         '{"guard": {"uid": 60001, "gid": 60001}, "node": {"uid": 60002, "gid": 60002}}'
     )
@@ -543,7 +545,7 @@ def test_two_users_cannot_be_started_by_one(one: Path):
 
 
 def test_proxies_are_for_the_node_and_never_for_the_loopback_address(tmp_path: Path):
-    """In small letters and capitals; what a hospital excludes stays excluded."""
+    """Variables work in lower and upper case, and a hospital's own exceptions stay."""
     given = {"PATH": "/bin", "HTTPS_PROXY": "http://p:3128", "https_proxy": "http://q:3128",
              "no_proxy": "pacs.local, 10.0.0.1", "HOME": "/h", "AWS_SECRET": "s"}  # fmt: skip
     guard = environment("guard", tmp_path, None, given)

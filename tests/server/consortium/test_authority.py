@@ -1,4 +1,4 @@
-"""Keys and certificates: real TLS with them works, and they stay where they are made."""
+"""Keys and certificates: real TLS works with them, and they stay where they are made."""
 
 import socket
 import ssl
@@ -16,7 +16,7 @@ from server.consortium.authority import AuthorityError, new_authority, new_serve
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
-    """An authority and a server certificate for localhost and 127.0.0.1."""
+    """Make an authority, and a server certificate for localhost and 127.0.0.1."""
     new_authority(tmp_path / "ca.key", tmp_path / "ca.crt", "test")
     server(tmp_path)
     return tmp_path
@@ -28,7 +28,7 @@ def server(folder: Path, hosts: tuple[str, ...] = ("localhost", "127.0.0.1")) ->
 
 
 def shaken(folder: Path, host: str, authority: Path) -> str:
-    """A real TLS handshake on loopback; what the client says."""
+    """Shake hands over real TLS on loopback; return what the client reports."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.crt", folder / "server.key")
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -53,7 +53,7 @@ def shaken(folder: Path, host: str, authority: Path) -> str:
 
 
 def test_tls_works_with_them_and_with_no_other_authority(made: Path, tmp_path: Path):
-    """By name and by address; a foreign authority's client hangs up."""
+    """It works by name and by address; a client of another authority hangs up."""
     assert shaken(made, "localhost", made / "ca.crt") == "TLSv1.3"
     assert shaken(made, "127.0.0.1", made / "ca.crt") == "TLSv1.3"
     new_authority(tmp_path / "other.key", tmp_path / "other.crt", "other")
@@ -62,7 +62,7 @@ def test_tls_works_with_them_and_with_no_other_authority(made: Path, tmp_path: P
 
 
 def test_a_renewed_certificate_replaces_the_old_one(made: Path):
-    """The authority stays, so that no hospital has to do anything."""
+    """The authority stays, so hospitals have nothing to do."""
     before = (made / "server.crt").read_bytes()
     server(made, ("localhost", "fl.example.org"))
     assert (made / "server.crt").read_bytes() != before
@@ -75,7 +75,7 @@ def test_a_renewed_certificate_replaces_the_old_one(made: Path):
 
 
 def test_private_keys_are_for_their_owner_and_never_replaced(made: Path):
-    """0600 from the first byte on."""
+    """A key file has mode 0600 from its first byte on."""
     for name in ("ca.key", "server.key"):
         assert stat.S_IMODE((made / name).stat().st_mode) == 0o600
         assert is_secret(made / name)

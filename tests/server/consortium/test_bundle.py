@@ -1,4 +1,4 @@
-"""What travels in the app bundle: our sources and scenarios, nothing of the working folder."""
+"""The app bundle holds our sources and scenarios, and nothing of the working folder."""
 
 import zipfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run is followed to its end, and submitted again when something died."""
+"""A run is followed to its end, and submitted again when something has died."""
 
 import fcntl
 import json
@@ -17,7 +17,7 @@ QUICK = Waits(start=0.3, pause=0.01, poll=0.01)
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
-    """Follow a run whose submissions go as told: (rounds it trains, outcome or None)."""
+    """Follow a run with scripted submissions: (rounds that it trains, outcome or None)."""
 
     def run_(script: list[tuple[int, str | None] | Exception], retries: int = 0):  # type: ignore[no-untyped-def]
         submitted, shown, trained = 0, [], 0
@@ -54,14 +54,14 @@ def run(tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
 
 
 def test_a_run_that_ends_well_is_submitted_once_and_its_rounds_are_shown(run):
-    """Each once."""
+    """Each round is shown once."""
     submitted, shown = run([(2, "done")])
     assert submitted == 1
     assert shown == [f"round {n}/4 s  north  epsilon so far 1.000  (2.0 s)" for n in (1, 2)]
 
 
 def test_public_pre_training_is_shown(run, tmp_path: Path):
-    """It belongs to no round."""
+    """Its steps belong to no round."""
     row = {"event": "pretraining", "step": 50, "steps": 300, "public_loss": 0.25, "seconds": 7.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     _, shown = run([(1, "done")])
@@ -70,7 +70,8 @@ def test_public_pre_training_is_shown(run, tmp_path: Path):
 
 
 def test_interrupted_runs_are_submitted_again_until_they_are_done(run):
-    """A lost quorum, a process that never came, a SuperLink that was away."""
+    """A new submission follows a lost quorum, a process that never started, and a SuperLink that
+    was away."""
     submitted, shown = run(
         [(1, "RunInterrupted"), (0, None), SuperLinkError("is the SuperLink up"), (2, "done")], 3
     )
@@ -78,14 +79,14 @@ def test_interrupted_runs_are_submitted_again_until_they_are_done(run):
 
 
 def test_a_superlink_that_still_starts_is_waited_for_where_retries_are_asked_for(run):
-    """As after a power cut, when everything comes up at once."""
+    """After a power cut everything comes up at the same time."""
     assert run([SuperLinkError("is the SuperLink up"), (2, "done")], 1)[0] == 2
     with pytest.raises(SuperLinkError, match="is the SuperLink up"):
         run([SuperLinkError("is the SuperLink up"), (2, "done")], 0)
 
 
 def test_retries_count_in_a_row_and_a_round_renews_them(run):
-    """Two without a round in between are too many for one retry; six with one are not."""
+    """One retry allows six interruptions with a round in between, but not two without."""
     with pytest.raises(FederationError, match=r"why\. Submit it again"):
         run([(1, "RunInterrupted"), (0, "RunInterrupted"), (2, "done")], 1)
     assert run.seen[0] == 2
@@ -93,7 +94,7 @@ def test_retries_count_in_a_row_and_a_round_renews_them(run):
 
 
 def test_what_no_retry_can_mend_is_not_tried_again(run):
-    """A run that may not begin, a run file that cannot be used."""
+    """A run that must not begin and a run file that cannot be used are not submitted again."""
     with pytest.raises(FederationError, match="why"):
         run([(0, "FederationError")], 9)
     assert run.seen[0] == 1
@@ -103,7 +104,7 @@ def test_what_no_retry_can_mend_is_not_tried_again(run):
 
 
 def test_a_process_that_dies_without_an_outcome_is_noticed(tmp_path: Path):
-    """The kernel gives its lock back: nobody is at work there."""
+    """The kernel releases the lock of a process that died."""
     assert not at_work(tmp_path)
     turns: list[bool] = []
 

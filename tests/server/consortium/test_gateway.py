@@ -1,4 +1,4 @@
-"""The consortium's door: what nodes need is passed on as it came, everything else stays outside."""
+"""The consortium's gateway passes on what nodes need, unchanged, and nothing else."""
 
 import ssl
 import threading
@@ -38,7 +38,7 @@ def seen() -> Seen:
 
 @pytest.fixture
 def door(certificate: Path, seen: Seen) -> Iterator[httpx.Client]:
-    """A client of a gateway in front of something that answers everything."""
+    """Yield a client of a gateway in front of a server that answers everything."""
 
     async def everything(request: Request) -> Response:
         body = await request.body()
@@ -65,7 +65,7 @@ def door(certificate: Path, seen: Seen) -> Iterator[httpx.Client]:
 
 
 def test_a_nodes_request_and_its_answer_pass_unchanged(door: httpx.Client, seen: Seen):
-    """Headers carry the node's signature; the peer's address is the gateway's own finding."""
+    """Headers carry the node's signature. The gateway itself sets the caller's address."""
     body = bytes(range(256)) * 5_000
     headers = {"x-signature": "abc", "x-forwarded-for": "10.1.1.1", "content-type": "p/q"}
     answer = door.post("/v1/fleet/pull-messages", content=body, headers=headers)
@@ -102,8 +102,8 @@ def test_a_nodes_request_and_its_answer_pass_unchanged(door: httpx.Client, seen:
     ],
 )
 def test_everything_else_stays_outside(door: httpx.Client, seen: Seen, method: str, path: str):
-    """Whoever may start a run at the SuperLink runs code at the coordinator: nobody from outside.
-    The path is sent as it is written, not tidied up by the client."""
+    """A caller who can start a run at the SuperLink runs code at the coordinator. Paths are sent as
+    written, because a client would normalise them."""
     url = door.base_url.copy_with(raw_path=path.encode())
     answer = door.send(httpx.Request(method, url, content=b"x"))
     assert answer.status_code in (400, 404, 405)
@@ -124,8 +124,8 @@ def test_a_body_beyond_the_limit_is_cut_off(door: httpx.Client, seen: Seen):
 
 @pytest.mark.parametrize("code", [200, 204, 400, 401, 403, 404, 413, 429, 500, 502, 503, 504])
 def test_a_heartbeat_is_answered_so_that_the_next_one_comes(door: httpx.Client, code: int):
-    """Flower's SuperNode goes on after 200, 502, 503 and 504, ends after 401, and after anything
-    else lives on without a heartbeat. Other questions keep their answer."""
+    """Flower's SuperNode goes on after 200, 502, 503 and 504 and ends after 401. After any other
+    answer it lives on without heartbeats. Other requests keep their answer."""
     for path, wanted in (
         ("send-node-heartbeat", code if code in (200, 401, 502, 503, 504) else 503),
         ("push-messages", code),
@@ -159,7 +159,7 @@ def test_a_superlink_that_is_away_or_somebody_else_gets_nothing(certificate: Pat
 
 
 def test_a_port_that_is_taken_is_named(certificate: Path):
-    """And a certificate that cannot be used."""
+    """So is a certificate that cannot be used."""
     one = Serving(Starlette(), "127.0.0.1")
     with pytest.raises(ServingError, match=f"127.0.0.1:{one.port}: cannot listen there"):
         Serving(Starlette(), "127.0.0.1", one.port)

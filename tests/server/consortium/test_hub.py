@@ -1,4 +1,4 @@
-"""Signed bundles: Flower's own verification takes ours, and nothing that was changed."""
+"""Signed bundles: Flower's own verification accepts ours, and nothing that was changed."""
 
 import hashlib
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def served(folder: Path) -> Iterator[httpx.Client]:
 
 
 def fetched(folder: Path) -> Fab:
-    """As a SuperLink does it."""
+    """Ask for an app as a SuperLink does."""
     asked = {"app_id": APP_ID, "app_version": "0.1.0", "flwr_version": "1.41.0"}
     with served(folder / "hub") as client:
         found = client.post("/hub/fetch-fab", json=asked).json()
@@ -46,14 +46,14 @@ def fetched(folder: Path) -> Fab:
 
 
 def test_a_node_that_trusts_the_signer_takes_the_bundle(signed: Path):
-    """Flower's own check; the key is 0600."""
+    """Flower's own check accepts the signature; the key's mode is 0600."""
     public = signer_of(signed / "bundle.key")
     assert _verify_fab(fetched(signed), {key_id(public): public})
     assert (signed / "bundle.key").stat().st_mode & 0o077 == 0
 
 
 def test_a_changed_bundle_or_another_signer_is_not_taken(signed: Path):
-    """One byte, another key under the same name, a key that nobody named."""
+    """One changed byte, another key under the same name and an unknown key are all refused."""
     public = signer_of(signed / "bundle.key")
     fab = fetched(signed)
     assert not _verify_fab(Fab("", fab.content + b"!", fab.verifications), {key_id(public): public})
@@ -64,7 +64,7 @@ def test_a_changed_bundle_or_another_signer_is_not_taken(signed: Path):
 
 
 def test_the_hub_has_one_app_and_says_when_there_is_none(signed: Path):
-    """Nothing else can be had from it."""
+    """It offers nothing else."""
     with served(signed / "hub") as client:
         assert client.post("/hub/fetch-fab", json={"app_id": "@x/y"}).status_code == 404
         assert client.post("/hub/fetch-fab", content=b"{").status_code == 404
@@ -75,7 +75,7 @@ def test_the_hub_has_one_app_and_says_when_there_is_none(signed: Path):
 
 
 def test_a_key_that_cannot_sign_is_named(signed: Path):
-    """Missing, or a node's key."""
+    """The key is missing, or is a node's key."""
     with pytest.raises(AuthorityError, match=r"missing\.key: is not a key that can sign"):
         signer_of(signed / "missing.key")
     site_init(signed / "north", "north")

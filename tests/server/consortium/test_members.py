@@ -1,4 +1,4 @@
-"""One node is rotated or revoked: its old key never comes back, and nobody else's bytes change."""
+"""Members: a rotated or revoked key never comes back, and no other member's bytes change."""
 
 import json
 import os
@@ -36,7 +36,7 @@ sites: {{north: {{name: north, modality: chest-xray, anatomy: chest, channels: 1
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A consortium of three whose kits are made."""
+    """Make a consortium of three whose kits are ready."""
     folder = tmp_path / "c"
     init(folder, "lungs", ("localhost",))
     names = ("north", "south", "west")
@@ -59,8 +59,8 @@ def changed(folder: Path, before: dict[str, str]) -> set[str]:
 def test_a_revoked_node_is_out_for_good_and_the_others_keep_every_byte(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """No kit, no key at the server; provisioning again with the same consortium.yaml does not let
-    it in, and says so."""
+    """Its kit and its key at the server are gone. Provisioning again with the same consortium.yaml
+    does not admit it, and says so."""
     before = bytes_of(folder / "kits")
     assert main(["consortium", "provision", str(folder), "--revoke", "south"]) == 0
     gone = {k for k in before if k.startswith("south")} | {"server/nodes/south.pub"}
@@ -74,7 +74,7 @@ def test_a_revoked_node_is_out_for_good_and_the_others_keep_every_byte(
 
 
 def test_a_node_is_revoked_even_if_somebody_elses_entry_is_broken(folder: Path):
-    """Turning somebody away waits for nobody's typing error."""
+    """A revocation must not wait until other entries are corrected."""
     (folder / "requests" / "north.json").write_text("{")
     (folder / "consortium.yaml").write_text("nam: x")
     revoke(folder, "west")
@@ -83,7 +83,7 @@ def test_a_node_is_revoked_even_if_somebody_elses_entry_is_broken(folder: Path):
 
 
 def test_a_rotated_node_has_its_new_key_and_nothing_else_changes(folder: Path):
-    """Nor is anything of the others looked at; the old key is revoked with it."""
+    """No other member's files are read, and the old key is revoked."""
     before, old = bytes_of(folder / "kits"), told(folder)
     members(folder, **{**old, "south": joining(folder, "south"), "west": "0" * 32})
     done = provision(folder, rotate="south")
@@ -109,7 +109,7 @@ def test_a_rotated_node_has_its_new_key_and_nothing_else_changes(folder: Path):
     ],
 )  # fmt: skip
 def test_what_keeps_a_node_from_being_rotated_is_said(folder: Path, harm, node: str, reason: str):
-    """And nothing is changed."""
+    """Nothing is changed."""
     harm(folder)
     before = bytes_of(folder / "kits")
     with pytest.raises(ConfigError, match=reason):
@@ -125,7 +125,7 @@ def test_without_the_list_of_revoked_keys_nobody_is_let_in(folder: Path):
 
 
 def test_a_server_certificate_of_no_use_is_noticed_before_the_hospitals_do(folder: Path):
-    """Expired, or of another authority: with the remedy, and nothing is started."""
+    """An expired or foreign certificate is refused, with the remedy, and nothing starts."""
     server = folder / "kits" / "server"
     own = folder / "authority" / "ca.key", folder / "authority" / "ca.crt"
     other = folder / "o" / "ca.key", folder / "o" / "ca.crt"
@@ -145,7 +145,7 @@ def test_a_server_certificate_of_no_use_is_noticed_before_the_hospitals_do(folde
 def test_two_consortia_on_one_machine_need_two_health_ports(
     folder: Path,
 ):
-    """Else one would take the other's answers for its own."""
+    """Otherwise one would take the other's answers for its own."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with open(folder / FILE, "a") as file:
@@ -157,7 +157,7 @@ def test_two_consortia_on_one_machine_need_two_health_ports(
 def test_a_superlink_behind_a_closed_door_is_not_said_to_serve(
     folder: Path,
 ):
-    """Hospitals come through the gateway: it may be gone, or answer that nobody is behind it."""
+    """Hospitals come through the gateway, which may be down or have no SuperLink behind it."""
     provision(folder)
     with answering(folder / "kits" / "server") as port:
         reconfigured(folder, port)
@@ -173,13 +173,13 @@ def test_a_superlink_behind_a_closed_door_is_not_said_to_serve(
 
 
 def reconfigured(folder: Path, port: int) -> None:
-    """It listens at another port."""
+    """Give the server another port."""
     text = re.sub(r"^port: .*", f"port: {port}", (folder / FILE).read_text(), flags=re.MULTILINE)
     (folder / FILE).write_text(text)
 
 
 def test_a_submission_that_never_began_leaves_its_folder_free(folder: Path, tmp_path: Path):
-    """Say, because the SuperLink was not up, and run.yaml was edited meanwhile."""
+    """The SuperLink was down, say, and run.yaml was edited meanwhile."""
 
     def refuses(*_: object, **__: object) -> str:
         raise SuperLinkError("is not up")
@@ -197,14 +197,14 @@ def test_a_submission_that_never_began_leaves_its_folder_free(folder: Path, tmp_
 
 
 def test_a_site_cannot_be_called_server(folder: Path):
-    """That is the kit with the private key."""
+    """That name is the kit with the private key."""
     members(folder, server="0" * 32)
     with pytest.raises(ConfigError, match="cannot be called 'server'"):
         provision(folder)
 
 
 def test_a_kit_as_zip_has_the_bytes_of_the_folder_and_always_the_same(folder: Path):
-    """No secret, no program: the five files that a hospital unpacks."""
+    """It holds the five files that a hospital unpacks, no secret and no program."""
     with zipfile.ZipFile(folder / "kits" / "north.zip") as archive:
         held = {name: archive.read(name) for name in archive.namelist()}
         dates = {entry.date_time for entry in archive.infolist()}
@@ -218,7 +218,7 @@ def test_a_kit_as_zip_has_the_bytes_of_the_folder_and_always_the_same(folder: Pa
 
 
 class Flower:
-    """Stands in for Flower's command: keeps a list of who is let in."""
+    """A stand-in for Flower's command that keeps a list of the admitted nodes."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, str] = {}
@@ -241,8 +241,9 @@ class Flower:
 
 
 def test_a_superlink_that_is_up_follows_the_kit(folder: Path):
-    """Revoked: turned away. Rotated: out with the old key, in with the new. Nothing changed: Flower
-    is not asked. Flower away: tried again, because a revoked key must not stay."""
+    """A revoked node is excluded. A rotated one is admitted with its new key only. Without a change
+    Flower is not asked. If Flower is away, the change is tried again, because a revoked key must
+    not stay."""
     flower = Flower()
     admission = Admission(folder, flower)
     admission.follow()
@@ -270,7 +271,7 @@ def test_a_superlink_that_is_up_follows_the_kit(folder: Path):
 def test_the_servers_script_finds_an_environment_or_says_which_it_looked_for(
     folder: Path, tmp_path: Path
 ):
-    """FEDMEDFORMER_VENV first; one that is wrong is not passed over."""
+    """FEDMEDFORMER_VENV comes first, and a wrong one is an error."""
     up = folder / "kits" / "server" / "up"
     assert os.access(up, os.X_OK)
     subprocess.run(["sh", "-n", str(up)], check=True)

@@ -1,5 +1,5 @@
-"""Provisioning: who is a member decides a fingerprint that was told by telephone; others keep
-every byte when one joins, leaves or gets a new key."""
+"""Provisioning: a fingerprint that was read out by telephone decides who is a member, and other
+members keep every byte."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from server.consortium.provision import provision
 
 
 def joining(folder: Path, name: str) -> str:
-    """A hospital makes its key and sends a request; returns what it reads out by telephone."""
+    """Make a hospital's key and its request; return the fingerprint that it reads out."""
     hospital = folder.parent / f"hospital-{name}"
     (hospital / "node.key").unlink(missing_ok=True)
     told = site_init(hospital, name)
@@ -45,7 +45,7 @@ def bytes_of(kit: Path) -> dict[str, str]:
 
 
 def test_from_an_empty_folder_to_kits(folder: Path):
-    """Commented YAML, then authority, server and a kit for each member whose request has come."""
+    """It makes commented YAML, then authority, server and a kit for each request that has come."""
     assert load(folder).sites == {}
     assert "by telephone" in (folder / "consortium.yaml").read_text()
     told = {name: joining(folder, name) for name in ("north", "south")}
@@ -74,7 +74,8 @@ def test_from_an_empty_folder_to_kits(folder: Path):
 
 
 def test_a_member_leaves_or_gets_a_new_key_and_the_others_keep_every_byte(folder: Path):
-    """Revoked: no kit, no key at the server. Rotated: only that key changes."""
+    """A former member loses its kit and its key at the server. With a new key only that key
+    changes."""
     told = {name: joining(folder, name) for name in ("north", "south", "west")}
     members(folder, **told)
     provision(folder)
@@ -91,7 +92,7 @@ def test_a_member_leaves_or_gets_a_new_key_and_the_others_keep_every_byte(folder
 
 
 def test_the_servers_certificate_is_rotated_or_gets_another_host(folder: Path):
-    """The authority stays: kits do not change with it, but for the hosts that they dial."""
+    """The authority stays; kits change only in the hosts that they name."""
     members(folder, north=joining(folder, "north"))
     provision(folder)
     server, north = folder / "kits" / "server", bytes_of(folder / "kits" / "north")
@@ -126,7 +127,7 @@ def test_the_servers_certificate_is_rotated_or_gets_another_host(folder: Path):
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_and_nothing_is_lost(folder: Path, harm, reason: str):
-    """The kits that there were stay as they were."""
+    """Existing kits do not change."""
     members(folder, north=joining(folder, "north"))
     provision(folder)
     before = bytes_of(folder / "kits")
@@ -137,6 +138,6 @@ def test_what_is_wrong_is_named_and_nothing_is_lost(folder: Path, harm, reason: 
 
 
 def test_a_consortium_is_not_begun_twice(folder: Path):
-    """What was edited stays."""
+    """An edited consortium.yaml is kept."""
     with pytest.raises(ConfigError, match="exists already"):
         init(folder, "other", ("localhost",))

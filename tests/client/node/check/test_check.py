@@ -1,4 +1,4 @@
-"""`fedmedformer site check`: a line a check, and each fails when what it claims is not so."""
+"""`fedmedformer site check`: each line fails when what it claims is not true."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def free_port() -> int:
 
 
 def consortium(folder: Path, request: Path, fingerprint: str, port: int) -> str:
-    """A provisioned one with this member; returns its signer's fingerprint."""
+    """Provision a consortium with this member; return the fingerprint of its signer."""
     (folder / "requests").mkdir(parents=True)
     (folder / "consortium.yaml").write_text(
         f'name: lungs\nhosts: [localhost]\nport: {port}\nsites: {{north: "{fingerprint}"}}\n'
@@ -66,7 +66,7 @@ def consortium(folder: Path, request: Path, fingerprint: str, port: int) -> str:
 
 @pytest.fixture
 def north(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A hospital that has done everything, with six pictures and the kit; nobody serves."""
+    """Make a hospital that has done everything, with six pictures and the kit; no server runs."""
     for name in ("HTTPS_PROXY", "ALL_PROXY", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "prefix", str(ROOT))  # as if this checkout were installed there
@@ -91,7 +91,7 @@ def looked(folder: Path, *, offline: bool = True) -> list[Check]:
 
 
 def checking(target: Path) -> list[str]:
-    """The command, as for a node that is to be started with the same options."""
+    """Return the command line of a check for a node that is started with the same options."""
     return ["site", "check", str(target), "--allow-root", "--health-port", str(free_port())]
 
 
@@ -108,7 +108,7 @@ def spent(folder: Path, runs: int) -> None:
 
 
 def test_a_site_that_is_ready_is_told_so_and_up_agrees(north: Path):
-    """Every line OK, in their order, and that there is one user; nothing but the manifest is
+    """Every line says OK, in order, but for the note that there is one user. Only the manifest is
     written."""
     before = {p for p in north.rglob("*")}
     found = looked(north)
@@ -125,7 +125,7 @@ def test_a_site_that_is_ready_is_told_so_and_up_agrees(north: Path):
 def test_the_command_takes_folder_or_file_and_its_exit_code_says_it(
     north: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """0 while every line is OK or NOTE, 1 if one says FIX."""
+    """The exit code is 0 while every line is OK or NOTE, and 1 if a line says FIX."""
     for target in (north, north / "site.yaml"):
         assert main([*checking(target), "--offline"]) == 0
         out, err = capsys.readouterr()
@@ -212,7 +212,7 @@ HARMS: list[tuple[str, Harm, str, str]] = [
 
 
 def listed(folder: Path) -> Path:
-    """A list of one patient who withdrew, in site.yaml."""
+    """Name a list of one patient who withdrew in site.yaml."""
     file = folder / "gone.txt"
     file.write_text("p1\n")
     edited(folder / "site.yaml", "name: north\n", f"name: north\nwithdrawn: {file}\n")
@@ -226,7 +226,7 @@ def damaged(file: Path) -> None:
 
 
 def anchored(folder: Path) -> None:
-    """A state folder that somebody deleted; the anchor elsewhere remembers."""
+    """Delete the state folder of a site that has trained; the anchor elsewhere still counts it."""
     edited(folder / "site.yaml", "name: north\n", f"name: north\nledger_anchor: {folder / 'a'}\n")
     spent(folder, 1)
     shutil.rmtree(folder / "state")
@@ -236,7 +236,7 @@ def anchored(folder: Path) -> None:
     ("harm", "name", "said"), [h[1:] for h in HARMS], ids=[h[0] for h in HARMS]
 )
 def test_each_mistake_is_found_by_its_check(north: Path, harm: Harm, name: str, said: str):
-    """And says what to do."""
+    """The line says what to do, and no start is promised."""
     harm(north)
     found = [line for line in looked(north) if line.state == "FIX"]
     assert [line for line in found if line.name == name and re.search(said, line.text)], found
@@ -244,7 +244,7 @@ def test_each_mistake_is_found_by_its_check(north: Path, harm: Harm, name: str, 
 
 
 def test_a_full_disk_is_found(north: Path):
-    """Against what a run may need."""
+    """The free space is compared with what a run may need."""
     place = Place(load_site(north / "site.yaml"), north)
     with pytest.raises(ConfigError, match=r"MiB are free, and a run may need 1073741824 MiB"):
         list(check_disk(place, needed=2**50))
@@ -254,7 +254,7 @@ def test_a_full_disk_is_found(north: Path):
 
 @pytest.mark.parametrize(("source", "package"), [("dicom", "pydicom"), ("nifti", "nibabel")])
 def test_a_missing_package_is_named(north: Path, source: str, package: str):
-    """With the extra that brings it."""
+    """The line names the extra that installs the package."""
     pytest.importorskip(package)
     edited(north / "site.yaml", "source: folder", f"source: {source}")
     (line,) = [line for line in looked(north) if line.name == "packages"]
@@ -265,7 +265,7 @@ def test_a_missing_package_is_named(north: Path, source: str, package: str):
 
 
 def test_a_folder_that_is_not_there_is_said_once(north: Path):
-    """Nothing else is said of it: not of its table, nor of packages, headers or what changed."""
+    """No other line repeats it: not that of the table, of packages, headers or changes."""
     edited(north / "site.yaml", "source: folder", "source: dicom")
     shutil.rmtree(north.parent / "records")
     wrong = [(line.name, line.text) for line in looked(north) if line.state == "FIX"]
@@ -275,7 +275,7 @@ def test_a_folder_that_is_not_there_is_said_once(north: Path):
 
 
 def test_the_command_to_start_has_the_options_that_were_checked(north: Path):
-    """It is typed as it stands, and without --allow-root root would be refused."""
+    """The printed command can be typed as it stands; without --allow-root root would be refused."""
     port = free_port()
     place = Place(load_site(north / "site.yaml"), north, allow_root=True, health_port=port)
     (said,) = [line.text for line in at_start(place) if line.name == "start"]
@@ -283,7 +283,7 @@ def test_the_command_to_start_has_the_options_that_were_checked(north: Path):
 
 
 def test_a_hospital_without_a_kit_is_told_the_next_command(north: Path):
-    """As it is typed."""
+    """The printed command can be typed as it stands."""
     shutil.rmtree(north / "kit")
     (line,) = [line for line in looked(north) if line.name == "kit"]
     assert line.state == "NOTE"
@@ -291,7 +291,7 @@ def test_a_hospital_without_a_kit_is_told_the_next_command(north: Path):
 
 
 def test_what_changed_since_the_last_check_is_told(north: Path):
-    """By name; the budget is what it was."""
+    """Changed records are named, and the budget does not change."""
     spent(north, 1)
     (first,) = [line for line in looked(north) if line.name == "records"]
     assert first.text.startswith("6 recorded")
@@ -308,14 +308,14 @@ def test_what_changed_since_the_last_check_is_told(north: Path):
 
 
 def test_patients_in_two_splits_and_weak_units_are_noted(north: Path):
-    """It works, and somebody should know."""
+    """Such a site works, and its hospital should know."""
     edited(north.parent / "records" / "labels.csv", "p4", "p0")
     (line, _) = [line for line in looked(north) if line.state == "NOTE"]
     assert "train+val share 1 patients" in line.text
 
 
 def test_before_the_kit_has_come(north: Path):
-    """Everything else is checked; it is noted what is waited for, and nobody is dialled."""
+    """Everything else is checked, the missing kit is a note, and no server is contacted."""
     shutil.rmtree(north / "kit")
     found = looked(north, offline=False)
     users, line = [line for line in found if line.state != "OK"]
@@ -328,7 +328,7 @@ def test_before_the_kit_has_come(north: Path):
 
 @pytest.fixture
 def served(north: Path) -> Iterator[Path]:
-    """With a server at the kit's address."""
+    """Yield with a server at the kit's address."""
     kit = north.parent / "lungs" / "kits" / "server"
     with answering(kit) as port:
         moved(north, port)
@@ -336,7 +336,7 @@ def served(north: Path) -> Iterator[Path]:
 
 
 def moved(north: Path, port: int) -> None:
-    """The consortium has another port."""
+    """Give the consortium another port."""
     lungs = north.parent / "lungs"
     old = json.loads((north / "kit" / "kit.json").read_text())["port"]
     edited(lungs / "consortium.yaml", f"port: {old}", f"port: {port}")
@@ -351,7 +351,7 @@ def network(folder: Path) -> dict[str, tuple[str, str]]:
 
 
 def test_the_consortium_is_dialled_and_offline_is_not(served: Path):
-    """TCP, TLS with the kit's authority, clocks; all of it after the kit was believed."""
+    """TCP, TLS with the kit's authority and the clock are checked, once the kit is verified."""
     found = network(served)
     assert [state for state, _ in found.values()] == ["OK"] * 3, found
     assert found["tls"][1].startswith("TLSv1.3, certificate of localhost good until 20")
@@ -363,7 +363,7 @@ def test_the_consortium_is_dialled_and_offline_is_not(served: Path):
 
 
 def test_nobody_there_a_foreign_server_and_a_wrong_clock(north: Path, tmp_path: Path):
-    """Each line by itself; up is not promised."""
+    """Each has its own line, and no start is promised."""
     found = network(north)
     assert list(found) == ["server"]
     assert found["server"][0] == "FIX"
@@ -393,7 +393,7 @@ def _told(folder: Path) -> str:
 
 
 def test_up_refuses_what_the_check_says_has_to_be_mended(north: Path):
-    """The two look at the same files."""
+    """Each of them refuses what the other one refuses."""
     (north / "state").mkdir(mode=0o755)
     assert "files" in {line.name for line in looked(north) if line.state == "FIX"}
     with pytest.raises(ExposedError, match="others can enter it"):
@@ -416,7 +416,7 @@ UP: list[tuple[str, Harm, str, str]] = [
 def test_what_the_check_says_of_the_start_up_says_too(
     north: Path, harm: Harm, name: str, said: str
 ):
-    """One list of conditions: where one has a FIX, the other refuses, and the other way round."""
+    """Both have one list of conditions: `site up` refuses exactly where the check says FIX."""
     harm(north)
     folder = north if north.exists() else next(
         f for f in north.parent.iterdir() if (f / "node.key").exists())  # fmt: skip
@@ -427,7 +427,8 @@ def test_what_the_check_says_of_the_start_up_says_too(
 
 
 def test_code_that_is_not_installed_does_not_start(north: Path, monkeypatch: pytest.MonkeyPatch):
-    """The guard would end at once, and be started again for ever; both say it, the check once."""
+    """The guard would end at once and be started again for ever. `site up` and the check both say
+    so."""
     monkeypatch.setattr(sys, "prefix", str(north / "venv"))
     (line,) = [line for line in looked(north) if line.state == "FIX"]
     with pytest.raises(ExposedError, match="installed code only") as error:
@@ -438,7 +439,7 @@ def test_code_that_is_not_installed_does_not_start(north: Path, monkeypatch: pyt
 def test_a_port_that_is_taken_and_root_are_found_by_both(
     north: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """With the option that helps; as `site up` will be given them."""
+    """The error names the option that helps."""
     site = load_site(north / "site.yaml")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -457,7 +458,7 @@ def test_a_port_that_is_taken_and_root_are_found_by_both(
 
 
 def test_a_node_that_is_up_is_no_mistake(north: Path):
-    """Its own port is not taken by somebody else."""
+    """The port is taken by the running node itself."""
     code = [sys.executable, "-c", "import time; time.sleep(60)", "fedmedformer"]
     with subprocess.Popen(code) as up, socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -473,7 +474,7 @@ def test_a_node_that_is_up_is_no_mistake(north: Path):
 
 
 def test_a_door_whose_superlink_is_away_is_no_server(north: Path):
-    """TCP and TLS are right, and nothing would ever come."""
+    """TCP and TLS work, but no run would ever come."""
     kit = north.parent / "lungs" / "kits" / "server"
     with answering(kit, status=503) as port:
         moved(north, port)
@@ -483,7 +484,7 @@ def test_a_door_whose_superlink_is_away_is_no_server(north: Path):
 
 
 def test_a_name_cannot_steer_the_terminal(north: Path, capsys: pytest.CaptureFixture[str]):
-    """Umlauts stay, control characters are spelt."""
+    """Umlauts are printed, control characters are escaped."""
     rows = (north.parent / "records" / "labels.csv").read_text()
     (north.parent / "records" / "labels.csv").write_text(rows + "\nm\x1b[2Jüller.png,0,p9,train")
     assert main([*checking(north), "--offline"]) == 1

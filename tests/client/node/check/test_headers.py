@@ -1,4 +1,4 @@
-"""What `site check` says of DICOM headers: counts and names of attributes, and never a value."""
+"""DICOM headers in `site check`: it counts and names attributes, and never shows a value."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ TASK = Task(name="t", kind="binary-class", classes=2)
 
 
 def site(folder: Path, headers: list[Dataset], patients: str = "", **data: Any) -> Site:
-    """A site of these files; P0, P1, ... where they name nobody."""
+    """Make a site with these files; their patients are P0, P1, ... unless named otherwise."""
     for i, header in enumerate(headers):
         if "PixelData" in header:
             header.save_as(folder / f"{i}.dcm", enforce_file_format=True)
@@ -40,7 +40,7 @@ def site(folder: Path, headers: list[Dataset], patients: str = "", **data: Any) 
 
 
 def header(number: int = 0, **tags: Any) -> Dataset:
-    """A file that tells of nobody, but for these."""
+    """Make a file that identifies nobody, apart from these attributes."""
     made = plain(IMAGE, 12)
     made.PatientID = f"K{number}"
     for name, value in tags.items():
@@ -60,7 +60,7 @@ def items(**tags: Any) -> Sequence:
 
 
 def test_files_that_tell_of_nobody(tmp_path: Path):
-    """One line, and a pseudonym that is repeated as the name is no name."""
+    """One line says OK. A pseudonym that is repeated as the name does not count as a name."""
     made = [header(i, PatientName=f"Anon^K{i}", PatientBirthDate="") for i in range(3)]
     assert said(site(tmp_path, made)) == [("OK", (
         "3 files hold none of the attributes of the Basic Application Level Confidentiality "
@@ -69,7 +69,7 @@ def test_files_that_tell_of_nobody(tmp_path: Path):
 
 
 def test_attributes_are_counted_and_no_value_is_shown(tmp_path: Path):
-    """Also in sequences; each group says in how many files, and in how many each attribute is."""
+    """Sequences count, too. Each group gives the number of files, and each attribute its own."""
     secret = {
         "PatientName": "Muster^Erika", "PatientBirthDate": "19640812", "StudyDate": "20240102",
         "InstitutionName": "St Elsewhere", "StudyDescription": "wants to see her dog",
@@ -109,14 +109,14 @@ def test_attributes_are_counted_and_no_value_is_shown(tmp_path: Path):
     ],
 )
 def test_a_word_that_stands_for_nobody_is_no_value(tags: dict[str, str], held: bool):
-    """Empty, or what anonymisers write."""
+    """An attribute that is empty, or holds an anonymiser's placeholder, does not count."""
     told = Told()
     told.add(header(0, **tags))
     assert bool(told.groups["patient"]) == held
 
 
 def test_a_claim_that_is_not_true_has_to_be_mended(tmp_path: Path):
-    """Of the file itself, or of the site; else an attribute is a note."""
+    """A false claim of the file or of the site is a FIX; an attribute without a claim is a NOTE."""
     named = {"PatientName": "Muster^Erika"}
     made = [header(0, PatientIdentityRemoved="YES", DeidentificationMethod="ours", **named)]
     (only,) = said(site(tmp_path, made))
@@ -128,7 +128,8 @@ def test_a_claim_that_is_not_true_has_to_be_mended(tmp_path: Path):
 
 
 def test_what_files_say_of_themselves(tmp_path: Path):
-    """That nothing was removed; that it was, and not how; nothing of faces."""
+    """Files are noted that say identity was not removed, or do not say how, or do not mention
+    faces."""
     made = [
         header(0, PatientIdentityRemoved="NO"),
         header(1, PatientIdentityRemoved="YES"),
@@ -155,7 +156,7 @@ def test_what_files_say_of_themselves(tmp_path: Path):
     ],
 )  # fmt: skip
 def test_ids_that_stand_for_nobody(patient: str, nobody: bool):
-    """A number beside the word tells patients apart."""
+    """A placeholder with a number distinguishes patients; one without does not."""
     assert stands_for_nobody(patient) == nobody
 
 
@@ -164,7 +165,7 @@ def with_ids(ids: list[str]) -> list[Dataset]:
 
 
 def test_one_id_for_all_is_named(tmp_path: Path):
-    """As a mistake where it stands for nobody; not where the table tells patients apart."""
+    """It is a FIX if the id is a placeholder, and fine if the table distinguishes the patients."""
     (line,) = said(site(tmp_path, with_ids(["ANONYMOUS"] * 9)), "patients")
     assert line[0] == "FIX"
     assert "9 of 9 files have a placeholder as PatientID" in line[1]
@@ -181,7 +182,7 @@ def test_one_id_for_all_is_named(tmp_path: Path):
 
 
 def test_a_patient_with_most_images_is_named_for_every_source(tmp_path: Path):
-    """By the data card."""
+    """The line is made from the data card, whatever the format."""
     ids = ["K1"] * 7 + ["K2"] * 3
     found = site(tmp_path, with_ids(ids))
     (line,) = one_patient(found, data_card(found))
@@ -192,7 +193,7 @@ def test_a_patient_with_most_images_is_named_for_every_source(tmp_path: Path):
 
 
 def test_each_transfer_syntax_is_counted(tmp_path: Path):
-    """With a remedy where its files cannot be decoded."""
+    """The line says what to do where files cannot be decoded."""
     file, _ = encoded(tmp_path, "1.2.840.10008.1.2.4.201")
     file.rename(tmp_path / "1.dcm")
     found = site(tmp_path, [header(0), Dataset()])
@@ -210,7 +211,8 @@ def test_each_transfer_syntax_is_counted(tmp_path: Path):
 
 
 def test_the_list_is_of_attributes_that_there_are():
-    """Keywords of the dictionary, each in one group; those of overlays are in several groups."""
+    """Every keyword is in the dictionary and in one group; those of overlays are in several
+    groups."""
     from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
     every = PATIENT | PLACES | OTHERS
@@ -222,7 +224,7 @@ def test_the_list_is_of_attributes_that_there_are():
 
 
 def test_pixels_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Headers alone: a file may be cut off where its pixels begin."""
+    """Only headers are read: a file may be cut off where its pixels begin."""
     made = plain(np.zeros((64, 64), np.uint16), 12)
     found = site(tmp_path, [made])
     data = (tmp_path / "0.dcm").read_bytes()
