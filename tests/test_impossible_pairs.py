@@ -123,7 +123,7 @@ def test_what_a_policy_cannot_be(tmp_path: Path):
         ),
         ({"hosts": ["-a..org"]}, "'-a..org' is neither a host name"),
         ({"hosts": ["server.org."]}, "'server.org.' is neither a host name"),
-        ({"hosts": ["0.0.0.0"]}, "'0.0.0.0' is where a server listens, and nobody can dial it"),
+        ({"hosts": ["0.0.0.0"]}, "'0.0.0.0' is an address to listen at"),
         ({"listen": "here there"}, "'here there' is neither a host name"),
     ],
 )

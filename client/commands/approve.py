@@ -35,9 +35,10 @@ def _run(arguments: argparse.Namespace) -> None:
     site = load_site(arguments.site)
     act_as_guard(arguments.site.parent)
     with Ledger.of(site, arguments.state) as ledger:
+        # Only a run that was shown by its id can be approved: no option approves all of them.
         if arguments.yes:
             ledger.approvals.approve(arguments.run or "", who)
-            print(f"approved: {arguments.run}. The server asks again by itself")
+            print(f"approved: {arguments.run}. The server asks again without further action")
         else:
             _show(arguments, site, ledger)
 
@@ -53,12 +54,13 @@ def _show(arguments: argparse.Namespace, site: "Site", ledger: "Ledger") -> None
     for run_id, (text, model) in sorted(waiting.items()):
         schedule = Schedule.model_validate_json(text)
         config = ModelConfig.model_validate_json(model)
+        # The same solver as in the guard: the costs shown are those that will be charged.
         plan = solve(schedule, site.privacy, site.tasks)
         print(f"run {run_id}")
         spent, budget = ledger.account.spent()[0], ledger.account.limits()[0]
         print(summary(site, schedule, config, plan, spent, budget))
         print(
-            f"To say yes: fedmedformer site approve {arguments.site} {arguments.state} "
+            f"To approve it: fedmedformer site approve {arguments.site} {arguments.state} "
             f"{run_id} --yes"
         )
     if not waiting:

@@ -54,12 +54,14 @@ def _run(arguments: argparse.Namespace) -> None:
     with open(arguments.json or os.devnull, "w") as out:
         act_as_guard(file.parent)
         card = data_card(site)
+        # Names of files come from outside, and could hold control characters.
         print(*map(printable, as_text(card).split("\n")), sep="\n", end="\n\n", flush=True)
         lines: list[Check] = []
         for line in every(place, card, first, offline=arguments.offline):
             lines.append(line)
             print(f"{line.state:<5}{line.name:<9}{printable(line.text)}", flush=True)
         json.dump({"card": asdict(card), "checks": [asdict(c) for c in lines]}, out, indent=1)
+    # NOTE is not a failure: such a site works.
     if bad := sorted({line.name for line in lines if line.state == "FIX"}):
         raise ConfigError(f"site {site.name}: {', '.join(bad)}: see FIX above")
 

@@ -26,13 +26,17 @@ def _init(arguments: argparse.Namespace) -> None:
     from client.node.joining import REQUEST, init, join
     from medformer.errors import ConfigError
 
+    # The kit comes days after the name: the same command is typed twice.
     if arguments.kit is not None and arguments.name is None:
         following = join(arguments.folder, arguments.kit)
         print(f"the kit is in {arguments.folder / 'kit'}. Next:")
         print(following)
         return
     if arguments.name is None or arguments.kit is not None:
-        raise ConfigError("site init: give --name to begin, or --kit when the consortium sent it")
+        raise ConfigError(
+            "site init: give --name to make a site, or --kit to unpack the kit that the "
+            "consortium sent"
+        )
     fingerprint = init(arguments.folder, arguments.name)
     print(f"fingerprint of this site's key: {fingerprint}")
     print(f"Send {arguments.folder / REQUEST} to the consortium, and read them the fingerprint by")
@@ -62,6 +66,7 @@ def _install(arguments: argparse.Namespace) -> None:
     for file in install(arguments.folder, users):
         print(file)
     service = arguments.folder.absolute() / "service"
+    # Full paths, because systemd links units from there.
     units = f"{service / GUARD_UNIT} {service / NODE_UNIT}"
     print(f"Next: fedmedformer site up {arguments.folder}, or systemctl enable --now {units}")
 

@@ -56,8 +56,10 @@ def _verify(arguments: argparse.Namespace) -> None:
     from client.ledger.export import held_against
 
     rows = _read(arguments)
+    # An old copy of the ledger has an intact chain, too. Only a report shows that rows are gone.
     if arguments.report:
         held_against(rows, arguments.report, arguments.site)
+    # The hash of the newest row vouches for all rows before it.
     newest = f", newest {rows[-1].hash}" if rows else ""
     print(f"{len(rows)} rows, chain intact{newest}")
 
@@ -75,7 +77,7 @@ def _export(arguments: argparse.Namespace) -> None:
     """
     from client.ledger import export as ledger_file
 
-    rows = ledger_file.read(arguments.state)  # as whoever calls: the guard may not write to --out
+    rows = ledger_file.read(arguments.state)  # as this user: the guard's may not write to --out
     ledger_file.export(rows, arguments.out)
     print(f"{len(rows)} rows: {arguments.out}")
 

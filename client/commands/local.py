@@ -66,7 +66,7 @@ def _finetune(arguments: argparse.Namespace) -> None:
     """Train a model for the site's own use, and print where it is.
 
     Raises:
-        ConfigError: An option is out of range, or --state stands without --run.
+        ConfigError: An option is out of range, or --state comes without --run.
         MedFormerError: Model or records cannot be used.
     """
     from client.local import store
@@ -77,6 +77,7 @@ def _finetune(arguments: argparse.Namespace) -> None:
     site = load_site(arguments.site)
     settings = _settings(arguments)
     start = store.shared_start(arguments.model, site)
+    # A state folder holds the copies of several runs.
     if (arguments.state is None) != (arguments.run is None):
         raise ConfigError("--state and --run go together: the guard's folder, and a run's id in it")
     own = arguments.state and own_copy(start, site, arguments.state, arguments.run)
@@ -145,6 +146,7 @@ def _better(
     local, epoch, loss = finetune(start, site, settings, show)
     if own is None:
         return _Tuned(local, epoch, what, from_copy=False)
+    # Both compete by the same validation images.
     _say("now from the copy that this site trained alone:")
     second, number, own_loss = finetune(own, site, settings, show, own=True)
     _say(f"lowest validation loss: {loss:.4f} from the shared model, {own_loss:.4f} from the copy")
@@ -155,9 +157,11 @@ def _better(
 
 def _warn(tuned: _Tuned) -> None:
     """Warn of a model that learned nothing, or that answers images of other kinds."""
+    # The site's own copy has trained heads: it may be best as it is.
     if not tuned.epoch and not tuned.from_copy:
         _say("warning: no epoch was better than an untrained head")
     for kind, share in tuned.local.fitted.strangers.items():
+        # Images of other kinds should be recognised as strange, and get no answer.
         if share < 0.9:
             _say(
                 f"warning: it would answer {100 * (1 - share):.0f} % of {kind} phantoms: it does "
@@ -184,8 +188,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from medformer.errors import ConfigError
 
     site = load_site(arguments.site)
+    # Fewer resamples give no 95 % interval worth printing.
     if arguments.resamples < 100 or arguments.seed < 0:
         raise ConfigError("intervals need at least 100 resamples, and a seed of at least 0")
+    # Browsers open a file by the end of its name.
     if arguments.out.suffix not in (".html", ".htm"):
         raise ConfigError(f"{arguments.out}: the page's name must end in .html")
     out = store.outside(arguments.out, site, arguments.site)

@@ -65,6 +65,7 @@ def _status(arguments: argparse.Namespace) -> None:
     found = status(arguments.folder, arguments.health_port, arguments.only, arguments.wait)
     for name, state in found.items():
         print(f"{name}: {state}")
+    # Units and containers ask for the exit code.
     if bad := [name for name, state in found.items() if state != "serving"]:
         raise NodeError(f"{arguments.folder}: not serving: {', '.join(bad)}")
 
@@ -95,6 +96,7 @@ def _guard(arguments: argparse.Namespace) -> None:
     from client.node.launch import become_guard, refuse_root
 
     refuse_root(arguments.folder, allow_root=arguments.allow_root)
+    # The process is replaced, so that the service manager watches the guard itself.
     become_guard(arguments.folder, Node(arguments.folder).guard())
 
 
@@ -119,6 +121,7 @@ def _node(arguments: argparse.Namespace) -> None:
     if arguments.check:
         Node(arguments.folder).check()
         return
+    # A service manager watches this process: it has to be the node until the end.
     port = arguments.health_port or HEALTH_PORT
     node_alone(arguments.folder, port, allow_root=arguments.allow_root)
 

@@ -82,6 +82,7 @@ class Node:
         verify_kit(self.folder / "kit", policy.signer)
         private_key(self.folder / "node.key")
         self.private(site)
+        # The kernel cuts no path short: it refuses one that is too long, when the guard starts.
         for socket in (self.socket, self.state.resolve() / INNER):
             sockets.fit(socket)
 
@@ -106,6 +107,7 @@ class Node:
         """Return the guard's command line; of two users, the node's user may ask the guard."""
         folder = self.folder.absolute()
         users = users_of(folder)
+        # -I: a bundle has packages of the same names, and must not be imported from here.
         return [
             sys.executable, "-I", "-m", "client.guard_rpc",
             "--site", str(folder / "site.yaml"),

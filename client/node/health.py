@@ -38,6 +38,7 @@ def status(
         if time.monotonic() >= until:
             break
         time.sleep(0.5)
+    # If one of them answers, the node is up, and its own message is better than this advice.
     processes = [state for name, state in found.items() if name != SERVER]
     if facts is None and processes and all(state.startswith(SILENT) for state in processes):
         raise NodeError(f"{folder}: this node is not up: fedmedformer site up {folder}")

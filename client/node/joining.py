@@ -82,17 +82,7 @@ def init(folder: Path, name: str) -> str:
             f"{name!r} cannot be a site's name: use at most 40 small letters, digits and '-'"
         ) from error
     try:
-        if os.path.lexists(folder / KEY):
-            raise FileExistsError(folder / KEY)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (folder / PUBLIC).write_text(public + "\n")
-        (folder / REQUEST).write_text(json.dumps(request.model_dump(), indent=1) + "\n")
-        for file, text in (("site.yaml", SITE), ("policy.yaml", POLICY)):
-            if not (folder / file).exists():
-                replace_file(folder / file, text.format(name=name).encode())
-        # Last: a start that failed must not leave a key that keeps the next one from beginning.
-        private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-        write_secret(folder / KEY, private)
+        _write(folder, key, public, request)
     except FileExistsError as error:
         raise ConfigError(
             f"{folder / KEY}: this site has a key already. To make a new one, move it away, and "
@@ -103,6 +93,28 @@ def init(folder: Path, name: str) -> str:
     if (users := users_of(folder)) is not None:
         separate(folder, users)
     return fingerprint(public)
+
+
+def _write(
+    folder: Path, key: ec.EllipticCurvePrivateKey, public: str, request: JoinRequest
+) -> None:
+    """Write the files of a new site; drafts that are there stay.
+
+    Raises:
+        FileExistsError: There is a key already.
+        OSError: A file cannot be written.
+    """
+    if os.path.lexists(folder / KEY):
+        raise FileExistsError(folder / KEY)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / PUBLIC).write_text(public + "\n")
+    (folder / REQUEST).write_text(json.dumps(request.model_dump(), indent=1) + "\n")
+    for file, text in (("site.yaml", SITE), ("policy.yaml", POLICY)):
+        if not (folder / file).exists():
+            replace_file(folder / file, text.format(name=request.site).encode())
+    # Last: an attempt that fails must not leave a key that would stop the next one.
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    write_secret(folder / KEY, private)
 
 
 def known_by(folder: Path) -> str:
@@ -125,6 +137,7 @@ def known_by(folder: Path) -> str:
             f"{file}: is not a node's key ({error}): restore it, or move it away and run "
             "fedmedformer site init again"
         ) from error
+    # The consortium knows the key of the request that it was sent, and refuses any other for good.
     for name in (PUBLIC, REQUEST):
         other = folder / name
         if not other.exists() or own not in other.read_text(errors="replace"):
@@ -152,6 +165,7 @@ def join(folder: Path, kit: Path) -> str:
     unpack(kit, folder / "kit", site.name, signer)
     if (users := users_of(folder)) is not None:
         separate(folder, users, site)
+    # A person has to compare the fingerprint: the kit itself can claim anything.
     if signer is None:
         return (
             f'write `signer: "{signer_in(folder / "kit")}"` into {folder / "policy.yaml"} if the '

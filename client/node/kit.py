@@ -111,7 +111,7 @@ def unpack(file: Path, folder: Path, site: str, signer: str | None) -> None:
     """
     parts = _parts(file)
     fresh, old = folder.with_name("kit.new"), folder.with_name("kit.old")
-    for left in (fresh, old):
+    for left in (fresh, old):  # of an attempt that was cut short
         shutil.rmtree(left, ignore_errors=True)
     fresh.mkdir(mode=0o700)
     try:
@@ -119,8 +119,10 @@ def unpack(file: Path, folder: Path, site: str, signer: str | None) -> None:
             (fresh / name).write_bytes(data)
         if (named := read_kit(fresh)["site"]) != site:
             raise ConfigError(f"{file}: is the kit of the site {named!r}, not of {site!r}")
+        # Without a signer in policy.yaml this only shows that the kit is whole. `site up` refuses
+        # it until a person has compared the fingerprint.
         verify_kit(fresh, signer or signer_in(fresh))
-        if folder.exists():
+        if folder.exists():  # a folder cannot be renamed onto one that is not empty
             folder.rename(old)
         fresh.rename(folder)
     finally:
@@ -136,11 +138,13 @@ def _parts(file: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             strange = [e.filename for e in entries if e.filename not in FILES]
+            # Two entries of one name: readers would disagree about which of them counts.
             if strange or len({e.filename for e in entries}) < len(entries):
                 name = (strange or [entries[0].filename])[0]
                 raise ConfigError(f"{file}: holds {name!r}, which is not a file of a kit")
             parts = {}
             for entry in entries:
+                # One byte more than allowed is read, because the directory can lie about sizes.
                 with archive.open(entry) as part:
                     parts[entry.filename] = part.read(MAX_FILE + 1)
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:

@@ -38,8 +38,10 @@ def environment(
             temporary folder of the user who starts them.
         given: Environment of this process.
     """
+    # Two users: the home of the user who starts them would be closed to both, or be root's.
     kept = (*KEPT, *(() if users else ("HOME", "TMPDIR")))
     found = {key: given[key] for key in kept if key in given}
+    # Flower starts its helpers by name: they have to be those of this installation.
     found["PATH"] = os.pathsep.join(
         filter(None, (str(Path(sys.executable).parent), given.get("PATH", "/usr/bin:/bin")))
     )
@@ -49,6 +51,7 @@ def environment(
     if users:
         found["HOME"] = home
     for key in PROXIES:
+        # Both spellings, because httpx and gRPC do not read the same one.
         for spelled in (key, key.upper()):
             if given.get(spelled):
                 found[spelled] = given[spelled]
@@ -70,6 +73,7 @@ def options(name: str, folder: Path, users: Users | None) -> dict[str, Any]:
     if users and os.geteuid() == 0:
         user, others = _who(name, users)
         found |= {"user": user.uid, "group": user.gid, "extra_groups": others, "umask": 0o077}
+        # Python programs import from their working folder: it must be nobody else's.
         found["cwd"] = "/" if name == "guard" else str(folder / "flower")
     return found
 
@@ -86,7 +90,7 @@ def become_guard(folder: Path, command: list[str]) -> None:
     users = users_of(folder)
     _act_as("guard", folder)
     (folder / "run" / "guard").mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.umask(0o077)
+    os.umask(0o077)  # whatever umask the service manager has
     os.execve(command[0], command, environment("guard", folder, users))
 
 
@@ -110,6 +114,7 @@ def new_secret(file: Path, users: Users | None) -> None:
         users: Guard and node; None where they are one user.
     """
     file.unlink(missing_ok=True)
+    # O_EXCL, O_NOFOLLOW: the node's user can put a link into this folder at any moment.
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(handle, "wb") as made:
         if users and os.geteuid() == 0:
@@ -158,6 +163,7 @@ def _act_as(name: str, folder: Path) -> None:
         return
     user, others = _who(name, users)
     if os.geteuid() == 0:
+        # In this order: a process that is no longer root cannot give up its groups.
         os.setgroups(others)
         os.setgid(user.gid)
         os.setuid(user.uid)

@@ -23,6 +23,7 @@ def only_ours(path: Path) -> None:
     Raises:
         ExposedError: Other users can write there; names the place.
     """
+    # Who can write a folder can replace what is in it.
     for place in (path.resolve(), *path.resolve().parents):
         _ours(place)
 
@@ -35,6 +36,7 @@ def installed_code(package: Path) -> None:
     Raises:
         ExposedError: It is elsewhere, or other users can write a file of it.
     """
+    # A checkout (an editable installation) changes whenever its owner edits a file.
     if not package.resolve().is_relative_to(Path(sys.prefix).resolve()):
         raise ExposedError(
             f"{package}: the guard runs installed code only, and this is outside of "
@@ -78,6 +80,7 @@ def private_state(state: Path, anchor: Path | None = None) -> None:
     if state.exists():
         private_folder(state)
         only_ours(state)
+    # SQLite keeps new rows in a companion file for a while: it is as private as the ledger.
     for file in (*(state / name for name in LEDGER_FILES), *([anchor] if anchor else [])):
         if file.exists() and file.stat().st_mode & OTHERS:
             raise ExposedError(f"{file}: others can read it (chmod 600)")

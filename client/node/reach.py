@@ -168,6 +168,7 @@ def _why(url: str, host: str, authority: Path, failed: httpx.HTTPError, patience
         return f"does not answer over TLS within {patience:g} s: is this the consortium's port?"
     except httpx.HTTPError as error:
         return f"does not speak HTTPS ({error}): is this the consortium's port?"
+    # Its error says more than that of the TLS library.
     check_certificate(ssl.DER_cert_to_PEM_cert(shown).encode(), authority.read_bytes(), host)
     return f"TLS with {authority} fails ({failed})"
 
@@ -177,5 +178,6 @@ def _proxy(host: str) -> tuple[str, int] | None:
     named = getproxies().get("https") or getproxies().get("all")
     if not named or proxy_bypass(host):
         return None
+    # HTTPS_PROXY=proxy:3128 is common, though it is not a URL.
     parts = urlsplit(named if "//" in named else f"//{named}")
     return parts.hostname or "", parts.port or 80

@@ -5,7 +5,9 @@ because what they name runs as the user who owns records and ledger.
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from client.node.folder import HEALTH_PORT
 from client.node.users import FILE, Users, check_layout, records_of, separate
@@ -123,6 +125,7 @@ def _program() -> Path:
 def _guard_unit(home: Path, site: Site, users: Users) -> str:
     """Write the guard's unit: no network, and it writes only to state, socket and anchor."""
     program, records = _program(), [plain(p) for p in records_of(site)]
+    # The folder, because the anchor is replaced by renaming a new file onto it.
     anchor = [plain(site.ledger_anchor).parent] if site.ledger_anchor else []
     writes = [home / "state", home / "run" / "guard", *anchor]
     own = {
@@ -133,6 +136,7 @@ def _guard_unit(home: Path, site: Site, users: Users) -> str:
         "ExecStartPost": f"{program} site status {home} --only guard --wait 120",
         "TimeoutStartSec": "180",
         "WorkingDirectory": "/",
+        # The guard talks through its socket alone.
         "PrivateNetwork": "yes",
         "RestrictAddressFamilies": "AF_UNIX",
         "IPAddressDeny": "any",
@@ -151,11 +155,13 @@ def _node_unit(home: Path, site: Site, users: Users) -> str:
     own = {
         "User": users.node.name,
         "Group": users.node.group,
+        # `+` runs it as root, who sees every part of the folder.
         "ExecStartPre": f"+{program} site node {home} --check",
         "ExecStart": f"{program} site node {home} --health-port {HEALTH_PORT}",
         "ExecStartPost": f"{program} site status {home} --only node --health-port {HEALTH_PORT} "
         "--wait 120",
         "TimeoutStartSec": "180",
+        # `-` allows the file to be missing.
         "EnvironmentFile": f"-{home}/proxy.env",
         "WorkingDirectory": "/",
         "RestrictAddressFamilies": "AF_UNIX AF_INET AF_INET6",
@@ -168,11 +174,21 @@ def _node_unit(home: Path, site: Site, users: Users) -> str:
 
 def _compose(home: Path, site: Site, users: Users) -> str:
     """Write the compose file: the same two processes with the same restrictions, as containers."""
-    anchor = site.ledger_anchor
-    records = [mount(p, str(p)) for p in map(plain, records_of(site)) if p != anchor]
     parts = (FILE, "site.yaml", "policy.yaml", "state", "run/guard", "kit", "node.key", "flower")
     at = {name: f"{home}/{name}" for name in parts}
-    guard = {
+    return compose(f"Guard and node of {site.name}, which share a socket and nothing else.", {
+        "guard": _guard_container(home, at, site, users),
+        "node": _node_container(home, at, users),
+    })  # fmt: skip
+
+
+def _guard_container(home: Path, at: Mapping[str, str], site: Site, users: Users) -> dict[str, Any]:
+    """Describe the guard's container; `at` has the path of each part of the folder."""
+    anchor = site.ledger_anchor
+    records = [mount(p, str(p)) for p in map(plain, records_of(site)) if p != anchor]
+    # The anchor's folder, because the anchor is replaced by renaming a new file onto it.
+    remembers = [plain(anchor).parent] if anchor else []
+    return {
         "command": ["site", "guard", str(home)],
         "user": f"{users.guard.uid}:{users.guard.gid}",
         "group_add": [str(users.node.gid)],
@@ -184,15 +200,15 @@ def _compose(home: Path, site: Site, users: Users) -> str:
             mount(at["run/guard"], at["run/guard"], write=True),
             mount(at[FILE], at[FILE]),
             *records,
-            *(
-                [mount(plain(anchor).parent, str(plain(anchor).parent), write=True)]
-                if anchor
-                else []
-            ),
+            *(mount(folder, str(folder), write=True) for folder in remembers),
         ],
         "healthcheck": healthcheck("site", "status", str(home), "--only", "guard"),
     }
-    node = {
+
+
+def _node_container(home: Path, at: Mapping[str, str], users: Users) -> dict[str, Any]:
+    """Describe the node's container, which mounts nothing that belongs to the guard."""
+    return {
         "command": ["site", "node", str(home)],
         "user": f"{users.node.uid}:{users.node.gid}",
         "depends_on": {"guard": {"condition": "service_healthy"}},
@@ -206,5 +222,3 @@ def _compose(home: Path, site: Site, users: Users) -> str:
         ],
         "healthcheck": healthcheck("site", "status", str(home), "--only", "node"),
     }
-    return compose(f"Guard and node of {site.name}, which share a socket and nothing else.",
-                   {"guard": guard, "node": node})  # fmt: skip

@@ -46,6 +46,7 @@ def conditions(start: Start) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "start", partial(_key, start.folder)
     yield "tools", _tools
     yield "start", partial(_not_up, start.folder)
+    # Last, because an earlier node may still hold the port for some seconds.
     yield "port", partial(free_health_port, start.health_port, start.patience)
 
 

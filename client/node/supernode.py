@@ -107,6 +107,7 @@ def patient(patience: float = PATIENCE) -> RetryInvoker:
     """
     invoker = make_simple_http_retry_invoker()
     invoker.recoverable_exceptions = (*_recoverable(invoker), httpx.ProxyError)
+    # Flower's own rules stay in force, before and after ours.
     usual, succeeded, failed = invoker.should_giveup, invoker.on_success, invoker.on_backoff
     first: list[float] = []
 
@@ -143,6 +144,7 @@ def passing(answer: httpx.Response) -> bool:
     """
     if answer.status_code in PASSING:
         return True
+    # Behind a proxy that restarts, 403 and 404 are its own pages.
     kind = answer.headers.get("content-type", "")
     return answer.status_code in (403, 404) and "json" not in kind
 
@@ -176,6 +178,8 @@ def install() -> None:
     Raises:
         SystemExit: This release of Flower does not use one of them.
     """
+    # All are checked before any is replaced. A name that Flower no longer uses could be replaced
+    # without an error, and without any effect.
     for module, function, name, _ in REPLACED:
         found = inspect.unwrap(getattr(module, function, install))
         if name not in found.__code__.co_names:

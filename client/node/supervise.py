@@ -47,7 +47,7 @@ def up(
     """
     node = Node(folder)
     require(Start(folder, health_port, allow_root=allow_root, patience=patience))
-    log.warning("%s", separation(folder))
+    log.warning("%s", separation(folder))  # a warning, so that every start shows it
     for place in (node.socket.parent, node.secret.parent):
         place.mkdir(exist_ok=True, parents=True, mode=0o700)
     commands = node.commands(health_port)
@@ -94,6 +94,7 @@ def _supervise(
     new_secret(node.secret, users)
     how = {name: options(name, node.folder, users) for name in commands}
     supervisor = make(commands, logs, how)
+    # A service manager sends the first one, Ctrl-C the second.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
     supervisor.run(note)
@@ -110,6 +111,7 @@ def down(folder: Path) -> None:
     if (facts := running(folder)) is None:
         raise NodeError(f"{folder}: this node is not up")
     os.kill(facts["pid"], signal.SIGTERM)
+    # Each of the three processes has its own time to end.
     until = time.monotonic() + 3 * PATIENCE
     while running(folder) is not None:
         if time.monotonic() > until:

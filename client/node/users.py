@@ -58,6 +58,7 @@ class User:
             entry = pwd.getpwuid(int(text)) if text.isdigit() else pwd.getpwnam(text)
             user = cls(entry.pw_uid, entry.pw_gid)
         except KeyError as error:
+            # A container's user is a number without an entry in this machine's list.
             if not text.isdigit():
                 raise ConfigError(
                     f"this machine has no user {text!r}: useradd --system --user-group "
@@ -150,9 +151,11 @@ def separate(folder: Path, users: Users, site: Site | None = None) -> None:
     if os.geteuid() != 0:
         raise ConfigError("two users need root: sudo fedmedformer site install")
     for path, uid, gid, mode in _layout(folder, users, site):
+        # Root would give away whatever a link points at.
         if path.is_symlink():
             raise ConfigError(f"{path}: is a link; put the file or folder itself there")
         if not path.exists():
+            # Files come later: site.yaml from the hospital, the key from `site init`.
             if path.name not in ("state", "run", "guard", "kit", "flower", "logs"):
                 continue
             path.mkdir(mode=0o700)
@@ -191,6 +194,7 @@ def check_layout(folder: Path, users: Users, site: Site) -> None:
             raise ConfigError(f"{path}: is a link; put the file or folder itself there")
         if (found.st_uid, found.st_gid) != (uid, gid):
             raise ConfigError(f"{path}: belongs to {found.st_uid}:{found.st_gid}; {remedy}")
+        # A hospital may close a place further, but not open it.
         if stat.S_IMODE(found.st_mode) & ~mode:
             raise ConfigError(
                 f"{path}: its mode is {stat.S_IMODE(found.st_mode):o}, not {mode:o}: others could "
@@ -247,6 +251,7 @@ def _try(folder: Path, users: Users, site: Site) -> None:
                     f"{code}: {user.name} cannot {'run' if need == '-x' else 'read'} what is "
                     "installed there: install fedmedformer where all users can read, such as /opt"
                 )
+        # Code that the node's user can change would run as the guard.
         if not _fails(user, groups, "test", "-w", sys.prefix):
             raise ConfigError(f"{sys.prefix}: {user.name} can change what is installed there")
     anchor = site.ledger_anchor
@@ -284,6 +289,7 @@ def _run(
     user: User, groups: list[int], command: tuple[str, ...]
 ) -> "subprocess.CompletedProcess[str]":
     others = [gid for gid in groups if gid != user.gid]
+    # From /, because the present folder may be closed to this user.
     return subprocess.run(
         command, user=user.uid, group=user.gid, extra_groups=others, cwd="/",
         capture_output=True, text=True, check=False,

@@ -61,17 +61,20 @@ def _provision(arguments: argparse.Namespace) -> None:
     from server.consortium.members import revoke
     from server.consortium.provision import provision
 
+    # Nothing else is looked at: a revocation must not wait for a mistake in consortium.yaml.
     if arguments.revoke:
         fingerprint = revoke(arguments.folder, arguments.revoke)
-        print(f"revoked: {arguments.revoke}, key {fingerprint}. A SuperLink that is up turns it "
-              "away now;")  # fmt: skip
-        print(f"take it out of {arguments.folder / FILE}, too")
+        print(
+            f"revoked: {arguments.revoke}, key {fingerprint}. A server that is up excludes it now."
+        )
+        print(f"Remove it from {arguments.folder / FILE}, too")
         return
     done = provision(arguments.folder, rotate=arguments.rotate)
     print(f"kits: {', '.join(done.kits)}, in {arguments.folder / 'kits'}")
     for name in done.revoked:
-        print(f"{name}: its key was revoked, and is not let in; take it out of {FILE}")
+        print(f"{name}: its key was revoked, and is not admitted; remove it from {FILE}")
     print(f"fingerprint of the signing key, for each policy.yaml: {done.signer}")
+    # Not an error: hospitals join one after the other.
     for name in done.missing:
         print(f"waiting for the request of {name}: {arguments.folder / 'requests' / name}.json")
 
@@ -112,9 +115,11 @@ def _submit(arguments: argparse.Namespace) -> None:
         return
     from server.consortium.following import Waits, follow
 
+    # Progress goes to stderr; stdout has the result alone.
     def show(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
+    # consortium.yaml knows how slow this machine is.
     waits = Waits(start=load(folder).start_seconds)
     follow(out, lambda: submit(folder, file, out), arguments.retries, show, waits)
     print(f"report: {out / 'report.html'}")
@@ -132,6 +137,7 @@ def _status(arguments: argparse.Namespace) -> None:
     server = SuperLink(arguments.folder)
     server.check_health()
     print("superlink: serving")
+    # A unit's health check needs no lists, which take Flower's command seconds.
     if not arguments.health:
         print(server.flwr(["supernode", "list", "own"]).strip())
         print(server.flwr(["list", "own"]).strip())
@@ -147,7 +153,7 @@ def _stop(arguments: argparse.Namespace) -> None:
     from server.consortium.superlink import SuperLink
 
     SuperLink(arguments.folder).flwr(["stop", arguments.run, "own"])
-    print(f"run {arguments.run} is stopped; submit it again to go on from its last round")
+    print(f"run {arguments.run} is stopped; submit it again to continue from its last round")
 
 
 ACTIONS = (

@@ -51,6 +51,7 @@ def new_authority(key: Path, certificate: Path, name: str) -> None:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - SKEW)
         .not_valid_after(now + timedelta(days=AUTHORITY_DAYS))
+        # It certifies servers, and no further authority.
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs=True), critical=True)
         .add_extension(
@@ -58,11 +59,12 @@ def new_authority(key: Path, certificate: Path, name: str) -> None:
         )
         .sign(private, hashes.SHA256())
     )
+    # A new authority would lock every hospital out: their kits hold the old certificate.
     if key.exists():
         raise AuthorityError(f"{key}: there is a key already, and it is not replaced")
     key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     replace_file(certificate, made.public_bytes(Encoding.PEM))
-    _write(key, private)  # last: `provision` makes both again while there is no key
+    _write(key, private)  # last: while there is no key, `provision` makes both again
 
 
 def new_server_certificate(
@@ -90,11 +92,13 @@ def new_server_certificate(
     now = now or datetime.now(UTC)
     made = (
         x509.CertificateBuilder()
+        # A common name has at most 64 characters. Clients compare the alternative names below.
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])]))
         .issuer_name(issuer.subject)
         .public_key(private.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - SKEW)
+        # Nobody accepts a certificate that outlives its authority.
         .not_valid_after(min(now + timedelta(days=days), issuer.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([_host(h) for h in hosts]), critical=False)
@@ -105,7 +109,7 @@ def new_server_certificate(
         )
         .sign(signer, hashes.SHA256())
     )
-    key.unlink(missing_ok=True)
+    key.unlink(missing_ok=True)  # a secret's file is never written over
     _write(key, private)
     certificate.write_bytes(made.public_bytes(Encoding.PEM))
 
@@ -125,6 +129,7 @@ def _authority(key: Path, certificate: Path) -> tuple[ec.EllipticCurvePrivateKey
         made = x509.load_pem_x509_certificate(certificate.read_bytes())
     except (OSError, ValueError, TypeError) as error:
         raise AuthorityError(f"{key}: the authority cannot be read ({error})") from error
+    # PEM can hold other kinds of keys, with which the certificate would not fit.
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise AuthorityError(f"{key}: is not an elliptic-curve key")
     return private, made

@@ -30,7 +30,8 @@ def write_app(folder: Path) -> Path:
     Returns:
         The same folder, ready for `flwr run`.
     """
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[2]  # the folder of the four packages
+    # Compiled files of this machine are of no use at a site.
     for package in PACKAGES:
         shutil.copytree(
             root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")

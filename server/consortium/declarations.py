@@ -45,11 +45,13 @@ def _host(text: str) -> str:
     """Check a name or an address without a port: the server's certificate names it as it is."""
     part = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # RFC 1123, 2.1
     named = len(text) <= 253 and re.fullmatch(rf"{part}(\.{part})*", text)
+    # Digits and dots alone are an address, or a mistake in one.
     if named and not re.fullmatch(r"[0-9.]+", text):
         return text
     try:
         return str(ip_address(text))
     except ValueError:
+        # The two most common mistakes get their own advice.
         port = re.fullmatch(r"[A-Za-z0-9.-]+:([0-9]+)", text)
         url = re.match(r"[a-z]+://([^/:]+)", text)
         more = f": write the port as `port: {port[1]}`" if port else ""
@@ -61,7 +63,7 @@ def _dialled(text: str) -> str:
     """Check a host by which hospitals reach the server."""
     host = _host(text)
     if host in ("0.0.0.0", "::"):
-        raise ValueError(f"{text!r} is where a server listens, and nobody can dial it")
+        raise ValueError(f"{text!r} is an address to listen at, which hospitals cannot connect to")
     return host
 
 
@@ -141,6 +143,7 @@ def load(folder: Path) -> Consortium:
         ConfigError: Missing, not YAML, unknown key, wrong type or value.
     """
     found = read_yaml(folder / FILE, Consortium)
+    # One key for two names: one hospital could speak for the other.
     names: dict[str, str] = {}
     for name, key in found.sites.items():
         if (other := names.setdefault(key, name)) != name:
@@ -182,6 +185,7 @@ class RunFile(Training):
                     f"{name!r} cannot be a member's name: use small letters, digits and '-', as in "
                     f"{FILE}"
                 )
+        # A run that no site could accept is refused here, not at the first site.
         try:
             self.federation()
         except ValidationError as error:
@@ -212,6 +216,7 @@ def load_run(path: Path) -> RunFile:
         ConfigError: Missing, not YAML, unknown key, wrong type or value.
     """
     run = read_yaml(path, RunFile)
+    # Misspelt words would keep sites apart that should share concepts.
     for name, domain in run.sites.items():
         for unknown in unknown_words(domain):
             raise ConfigError(f"{path}: sites: {name}: {unknown}")

@@ -50,7 +50,7 @@ def deploy(
     Raises:
         MedFormerError: The run cannot start, or was interrupted; outcome.json says why.
     """
-    end_with_parent()
+    end_with_parent()  # an orphan would hold the run's lock, and wait for answers for ever
     with run_lock(folder), outcome(folder):
         federation = load_federation(folder / FEDERATION)
         fleet = FlowerFleet(

@@ -93,7 +93,7 @@ def sign(folder: Path, bundle: bytes, key: Path, key_id: str) -> None:
     Raises:
         AuthorityError: The key cannot be read.
     """
-    now = int(time.time())
+    now = int(time.time())  # whole seconds, as Flower's format wants them
     signed = now.to_bytes(8, "big") + hashlib.sha256(bundle).digest()
     signature = base64.urlsafe_b64encode(_load(key).sign(signed)).rstrip(b"=").decode()
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,8 +113,9 @@ def hub(folder: Path) -> ASGIApp:
         try:
             asked: dict[str, Any] = await request.json()
             facts = json.loads((folder / SIGNATURE).read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # before the first submission
             return JSONResponse({"detail": "no bundle is signed yet"}, 404)
+        # Nothing but our own bundle can be had here, whatever a run asks for.
         if asked.get("app_id") != APP_ID:
             return JSONResponse({"detail": f"there is only {APP_ID} here"}, 404)
         return JSONResponse({"fab_url": f"{request.base_url}{BUNDLE}", "verifications": [facts]})

@@ -107,6 +107,7 @@ def zipped(files: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
+            # A fixed date and system: the same kit has the same bytes on every machine.
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             entry.create_system, entry.external_attr = 3, 0o644 << 16
             archive.writestr(entry, files[name])
@@ -139,6 +140,7 @@ def server_files(folder: Path, consortium: str, port: int, health: int) -> dict[
         "user": number,
         "ports": [f"{port}:{port}"],
         "volumes": [mount(home, str(home), write=True)],
+        # The signing keys are hidden from what runs in the container.
         "tmpfs": ["/tmp", f"{home}/authority"],
         "healthcheck": healthcheck("consortium", "status", str(home), "--health"),
     }
@@ -157,6 +159,7 @@ def server_files(folder: Path, consortium: str, port: int, health: int) -> dict[
 def mirror(folder: Path, files: Mapping[str, str]) -> None:
     """Make a folder hold exactly these files."""
     folder.mkdir(exist_ok=True)
+    # A file that stays would admit a former member, or travel in a kit.
     for old in folder.iterdir():
         if old.name not in files:
             old.unlink()
@@ -173,6 +176,7 @@ def replace_if_other(file: Path, data: bytes) -> None:
 def _owner(folder: Path) -> tuple[str, str]:
     """Return a folder's owner for a unit and for a container; for root's, a user yet to be made."""
     found = folder.stat()
+    # The server must not run as root, so a folder of root's needs another user.
     if found.st_uid == 0:
         ask = "${FEDMEDFORMER_USER:?number of the user who owns the folder}"
         return SERVER_USER, ask

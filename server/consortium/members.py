@@ -35,19 +35,19 @@ def revoked(folder: Path) -> dict[str, str]:
     try:
         listed = json.loads(file.read_bytes())
         return {str(key): str(name) for key, name in listed.items()}
-    except FileNotFoundError:
+    except FileNotFoundError:  # nobody has been revoked yet
         return {}
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(f"{file}: cannot be read ({type(error).__name__}); restore it") from error
 
 
-def request_of(folder: Path, name: str, told: str) -> JoinRequest | None:
+def request_of(folder: Path, name: str, expected: str) -> JoinRequest | None:
     """Read a member's request, and check that it is the member's own.
 
     Args:
         folder: Folder of the consortium.
         name: The member's name.
-        told: Fingerprint of its key, as consortium.yaml has it.
+        expected: Fingerprint of its key, as consortium.yaml has it.
     Returns:
         The request; None if it has not come yet.
     Raises:
@@ -65,12 +65,13 @@ def request_of(folder: Path, name: str, told: str) -> JoinRequest | None:
         raise ConfigError(f"{file}: {explain(error, JoinRequest)}") from error
     except ValueError as error:
         raise ConfigError(f"{file}: its public_key {error}") from error
+    # A request of another member under this name would get that member's place.
     if request.site != name:
         raise ConfigError(f"{file}: is a request of the site {request.site!r}, not of {name!r}")
-    if shown != told:
+    if shown != expected:
         raise ConfigError(
-            f"{file}: its key has the fingerprint {shown}, consortium.yaml says {told}: somebody "
-            "else's key, or a typing error. Ask the hospital again by telephone"
+            f"{file}: its key has the fingerprint {shown}, but consortium.yaml has {expected}: "
+            "it is another key, or there is a typing error. Ask the hospital again by telephone"
         )
     return request
 
@@ -90,7 +91,7 @@ def revoke(folder: Path, name: str) -> str:
     """
     key = _key(folder, name)
     if not key.exists():
-        raise ConfigError(f"no key of {name!r} is let in; {_known(folder)}")
+        raise ConfigError(f"no key of {name!r} is admitted; {_known(folder)}")
     shown = fingerprint(key.read_text())
     _list(folder, shown, name)  # first: a revocation that is cut short must not be forgotten
     key.unlink()
@@ -98,36 +99,40 @@ def revoke(folder: Path, name: str) -> str:
     return shown
 
 
-def rotate(folder: Path, name: str, told: Mapping[str, str]) -> JoinRequest:
+def rotate(folder: Path, name: str, expected: Mapping[str, str]) -> JoinRequest:
     """Replace a node's key by its new one; the old key is revoked.
 
     Args:
         folder: Folder of the consortium.
         name: The member's name.
-        told: Fingerprint of each member's key, as consortium.yaml has it now.
+        expected: Fingerprint of each member's key, as consortium.yaml has it now.
     Returns:
         The request with the new key.
     Raises:
         ConfigError: The node is unknown, the fingerprint is still the old one, the old key is not
             admitted, the new one was revoked, or its request has not come.
     """
-    if name not in told:
+    if name not in expected:
         raise ConfigError(f"consortium.yaml has no member {name!r}; {_known(folder)}")
     key = _key(folder, name)
     if not key.exists():
         raise ConfigError(
-            f"no key of {name!r} is let in yet: fedmedformer consortium provision {folder}"
+            f"no key of {name!r} is admitted yet: fedmedformer consortium provision {folder}"
         )
     old = fingerprint(key.read_text())
-    if told[name] == old:
+    # A typing error here would revoke the key that is still in use.
+    if expected[name] == old:
         raise ConfigError(
             f"consortium.yaml still has the fingerprint of {name}'s old key ({old}). The hospital "
             "moves its node.key away, runs site init again and reads the new one to you by "
             f"telephone; put it into consortium.yaml and its request into requests/{name}.json"
         )
-    if told[name] in revoked(folder):
-        raise ConfigError(f"the key {told[name]} of {name} was revoked: it needs another new one")
-    if (request := request_of(folder, name, told[name])) is None:
+    # A revoked key is in somebody else's hands.
+    if expected[name] in revoked(folder):
+        raise ConfigError(
+            f"the key {expected[name]} of {name} was revoked: the hospital has to make another one"
+        )
+    if (request := request_of(folder, name, expected[name])) is None:
         raise ConfigError(f"{folder / 'requests' / name}.json: the request has not come yet")
     _list(folder, old, name)
     replace_file(key, (request.public_key + "\n").encode())

@@ -54,12 +54,13 @@ class Admission:
             MedFormerError: Flower refuses; what was done until then is recorded.
         """
         known = self.known()
+        # Out before in: a rotated node has one name and two keys, and Flower takes one of them.
         for name, entry in list(known.items()):
             if wanted.get(name) != entry["public_key"]:
                 self.flwr(["supernode", "unregister", str(entry["node_id"]), "own"])
-                log.warning("%s is turned away", name)
+                log.warning("%s is no longer admitted", name)
                 del known[name]
-                self._note(known)
+                self._note(known)  # after each step: the next one may fail
         for name, key in wanted.items():
             if name not in known:
                 file = str(self._keys / f"{name}.pub")
@@ -113,6 +114,7 @@ def _node_id(answer: str) -> str:
     """Parse the id of a node that Flower has registered."""
     try:
         found = json.loads(answer[answer.index("{") :])
+        # Releases of Flower differ in the name of this field.
         return str(next(found[key] for key in ("node-id", "node_id", "id") if key in found))
     except (ValueError, StopIteration) as error:
         raise AdmissionError(f"Flower names no node in {answer.strip()[-200:]!r}") from error

@@ -53,6 +53,7 @@ def provision(folder: Path, *, rotate: str | None = None) -> Provisioned:
         CertificateError: The server's certificate has expired, or is of another authority.
     """
     consortium = load(folder)
+    # One member's new key must not wait for what is wrong with the others.
     if rotate not in (None, "server"):
         members.rotate(folder, rotate, consortium.sites)
         _site_kit(folder, consortium, rotate)
@@ -69,8 +70,8 @@ def provision(folder: Path, *, rotate: str | None = None) -> Provisioned:
         _site_kit(folder, consortium, name)
     return Provisioned(
         kits=("server", *requests),
-        missing=tuple(n for n, t in consortium.sites.items() if n not in requests and t not in out),
-        revoked=tuple(n for n, t in consortium.sites.items() if t in out),
+        missing=tuple(n for n, k in consortium.sites.items() if n not in requests and k not in out),
+        revoked=tuple(n for n, k in consortium.sites.items() if k in out),
         signer=_signer_fingerprint(folder),
     )
 
@@ -95,7 +96,7 @@ def _authority(folder: Path) -> tuple[Path, Path]:
 def _make_keys(folder: Path, consortium: Consortium) -> None:
     """Make the authority and the signing key, unless they are there."""
     key, certificate = _authority(folder)
-    if not key.exists():
+    if not key.exists():  # never replaced: every kit holds the authority's certificate
         key.parent.mkdir(mode=0o700, exist_ok=True)
         new_authority(key, certificate, consortium.name)
     if not (folder / SIGNER).exists():
@@ -108,8 +109,8 @@ def _requests(
     """Read the requests that have come, of members whose key is not revoked."""
     return {
         name: request
-        for name, told in consortium.sites.items()
-        if told not in revoked and (request := members.request_of(folder, name, told)) is not None
+        for name, key in consortium.sites.items()
+        if key not in revoked and (request := members.request_of(folder, name, key)) is not None
     }
 
 
@@ -125,7 +126,7 @@ def _server_kit(
         files = server / "server.key", server / "server.crt"
         new_server_certificate(_authority(folder), *files, hosts, consortium.certificate_days)
         replace_file(server / "hosts.json", json.dumps(consortium.hosts).encode())
-    check_certificate(folder, consortium)
+    check_certificate(folder, consortium)  # before members are changed
     mirror(server / "nodes", {f"{n}.pub": r.public_key + "\n" for n, r in requests.items()})
     replace_file(server / "ca.crt", _authority(folder)[1].read_bytes())
     running = server_files(folder, consortium.name, consortium.port, consortium.health_port)

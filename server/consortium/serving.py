@@ -56,6 +56,7 @@ class Serving:
             log_config=None,
             access_log=False,
             server_header=False,
+            # A caller must not choose the address that it seems to have.
             proxy_headers=False,
             loop="asyncio",
             ws="none",
@@ -67,12 +68,16 @@ class Serving:
             target=self._server.run, kwargs={"sockets": [listening]}, daemon=True
         )
         self._thread.start()
+        self._wait_for_the_start(f"{host}:{self.port}")
+
+    def _wait_for_the_start(self, address: str) -> None:
         end = time.monotonic() + START_SECONDS
         while not self._server.started:
+            # uvicorn ends its thread at once if the certificate cannot be used.
             if not self._thread.is_alive() or time.monotonic() > end:
                 raise ServingError(
-                    f"{host}:{self.port}: does not start; is the certificate whole, and this "
-                    "machine not too busy?"
+                    f"{address}: does not start; is the certificate whole, and this machine not "
+                    "too busy?"
                 )
             time.sleep(0.02)
 

@@ -55,6 +55,7 @@ def submit(folder: Path, file: Path, out: Path, ask: Ask | None = None) -> str:
     ask = ask or server.flwr
     if strangers := sorted(set(run.sites) - set(consortium.sites)):
         raise ConfigError(f"{file}: {strangers[0]} is no member of {consortium.name}")
+    # The folder first: a run that is refused must leave the SuperLink as it was.
     _claim(out, run.federation().model_dump_json(), ask)
     _sign_bundle(server, ask)
     config = server.home / "run-config.toml"
@@ -77,6 +78,7 @@ def _claim(out: Path, federation: str, ask: Ask) -> None:
     out.mkdir(parents=True, exist_ok=True)
     _stop_earlier(out, ask)
     replace_file(file, federation.encode())
+    # An outcome of the earlier attempt would end `follow` at once.
     (out / "outcome.json").unlink(missing_ok=True)
 
 
@@ -95,6 +97,7 @@ def _stop_earlier(out: Path, ask: Ask) -> None:
 def _sign_bundle(server: SuperLink, ask: Ask) -> None:
     """Build the bundle of the code that is installed here, and sign it."""
     home = server.home.absolute()
+    # The bundle is made anew, so that it is always the code that is installed now.
     for old in (home / "app", home / "build"):
         shutil.rmtree(old, ignore_errors=True)
     write_app(home / "app")

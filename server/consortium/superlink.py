@@ -112,7 +112,7 @@ class SuperLink:
         apps = Serving(hub(self.home / "hub"), "127.0.0.1")
         tls = self.kit / "server.crt", self.kit / "server.key"
         to_superlink = gateway(f"https://127.0.0.1:{inner}", str(self.kit / "ca.crt"))
-        entrance = None
+        entrance = None  # its address may be taken, and then the hub still has to be closed
         try:
             entrance = Serving(to_superlink, consortium.listen, consortium.port, tls=tls)
             self._supervise(consortium, inner, _Watch(self, consortium, apps, entrance), supervisor)
@@ -180,6 +180,7 @@ class SuperLink:
             port = int(file.read_text())
         except (OSError, ValueError):
             port = 0
+        # Another program may have taken the port while the server was down.
         if not port or is_taken(port, patience=0):
             port = free_port()
             replace_file(file, str(port).encode())
@@ -194,6 +195,7 @@ class SuperLink:
         Raises:
             SuperLinkError: The command fails, gives no answer in time, or the SuperLink is not up.
         """
+        # The command starts Python and waits for the SuperLink.
         seconds = 2 * load(self.folder).start_seconds
         try:
             done = flwr.flwr(arguments, flwr.environment(self.home), cwd, seconds)
@@ -202,6 +204,7 @@ class SuperLink:
                 f"flwr {arguments[0]} gave no answer in {seconds:g} s (twice start_seconds in "
                 f"{self.folder / FILE}): is this machine, or the SuperLink, too busy?"
             ) from error
+        # Flower prints its errors to either stream; the last line has the reason.
         if done.returncode:
             lines = (done.stdout + done.stderr).strip().splitlines()
             raise SuperLinkError(
@@ -290,6 +293,7 @@ def gateway_fault(consortium: Consortium, authority: Path) -> str:
     Returns:
         A reason; empty if hospitals get through.
     """
+    # "Any address" is where a server listens; a client has to name one.
     any_ = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     listens = any_.get(consortium.listen, consortium.listen)
     host = f"[{listens}]" if ":" in listens else listens

@@ -21,7 +21,7 @@ from tests.helpers.sources import ROOT
 
 TURNS = 3
 ROUNDS = 4
-MOST = 3.0
+MAX_EXTRA = 3.0
 """Seconds above the empty ClientApp that a round may cost."""
 EMPTY = {
     "pyproject.toml": f"""
@@ -141,4 +141,4 @@ def test_a_round_costs_little_more_than_one_that_does_nothing(consortium: Consor
     print(json.dumps(row, indent=1))
     file = Path(ROOT) / "docs" / "results" / "deployment_round.json"
     file.write_text(json.dumps(row, indent=1) + "\n")
-    assert above <= MOST
+    assert above <= MAX_EXTRA

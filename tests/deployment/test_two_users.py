@@ -154,7 +154,7 @@ def test_a_round_with_guard_and_node_as_two_users(own: Consortium):
     assert hostile(folder / "north") == []
 
     own.command("server", "consortium", "provision", "lungs", "--revoke", "north")
-    waited(lambda: _online(own) == 0, "the node was not turned away")
+    waited(lambda: _online(own) == 0, "the node is still admitted")
     assert json.loads((folder / "lungs" / "nodes.json").read_text()) == {}
 
 

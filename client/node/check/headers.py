@@ -39,7 +39,7 @@ def lines(site: Site) -> Iterator[Check]:
     if not isinstance(site.data, Dicom):
         return
     found = census(site, _progress)
-    if not found.told.files:
+    if not found.told.files:  # `check_data` has said why
         return
     yield from _codecs(found)
     yield from _identity(found.told, declared=site.data.deidentified)
@@ -57,6 +57,7 @@ def one_patient(site: Site, card: Card) -> Iterator[Check]:
         if split.split != "train" or split.images_a_patient is None:
             continue
         most = split.images_a_patient[2]
+        # A split of few images says nothing about how patients were identified.
         if site.privacy.unit == "patient" and split.count >= FEW and 2 * most > split.count:
             yield Check("patients", "NOTE", (
                 f"train: one patient has {most} of {split.count} images, and privacy.n_public "
@@ -134,6 +135,7 @@ def _claims(told: Told, *, declared: bool) -> Iterator[Check]:
 
 def _ids(told: Told, site: Site) -> Iterator[Check]:
     """Check PatientID, where nothing else distinguishes the patients."""
+    # The table of labels takes precedence over the headers.
     if site.privacy.unit != "patient" or _table_has_patients(site):
         return
     remedy = f"write a pseudonym of each person into PatientID, or a column `patient` into {TABLE}"
@@ -171,5 +173,6 @@ def _some(attributes: Counter[str]) -> str:
 
 def _progress(number: int) -> None:
     """Show progress to a person at a terminal."""
+    # A log file has no use for lines that overwrite each other.
     if number % STEP == 0 and sys.stderr.isatty():
         print(f"headers of {number} files", end="\r", file=sys.stderr, flush=True)

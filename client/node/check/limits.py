@@ -21,6 +21,7 @@ def check_budget(place: Place) -> Lines:
     """
     file, privacy = place.state / FILE, place.site.privacy
     rows = ledger_file.read(file) if file.exists() else []
+    # A new ledger beside old runs would hand out a budget that is already spent.
     if not rows and (place.state / "runs").exists():
         raise ConfigError(
             f"{file}: is missing or empty, but this site has trained, and so has spent budget. "
@@ -33,6 +34,7 @@ def check_budget(place: Place) -> Lines:
     total = declared.total(row.values for row in rows if row.kind == "reservation")
     runs = sum(row.kind == "reservation" for row in rows)
     text = f"{runs} runs so far; {_left(declared, total)} for all later ones"
+    # Under the RDP rule a run's curve is known only when it is planned: assume the cheapest.
     one = Cost(privacy.epsilon, privacy.delta, declared.nothing.renyi)
     if declared.fits(total + one) and declared.used(total) < 1:
         yield Check("budget", "OK", text)

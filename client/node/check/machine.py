@@ -61,6 +61,7 @@ def check_disk(place: Place, needed: int = NEEDED) -> Lines:
     Raises:
         ConfigError: The folder cannot be written, or the disk is too full.
     """
+    # The guard makes the state folder at its first start; until then its parent's disk counts.
     there = next(p for p in (place.state, *place.state.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
     if not os.access(there, os.W_OK | os.X_OK):
@@ -87,6 +88,7 @@ def check_start(place: Place) -> Lines:
             good = False
             yield Check(name, "FIX", str(error))
     if good:
+        # The command is printed so that it can be typed as it stands.
         port = [] if how.health_port == HEALTH_PORT else ["--health-port", str(how.health_port)]
         command = ["fedmedformer", "site", "up", str(how.folder), *port]
         yield Check("start", "OK", shlex.join([*command, *(["--allow-root"] * how.allow_root)]))

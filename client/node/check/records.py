@@ -27,6 +27,7 @@ def check_data(card: Card) -> Lines:
             patients = f", {split.patients} patients" if split.patients is not None else ""
             yield Check("data", "OK", f"{split.split}: {split.count} records{patients}")
         for problem in split.problems:
+            # The problem's text names the first fault; the line adds a few of the others.
             more = split.faults[1:NAMED] if split.faults and split.faults[0] in problem else ()
             also = f". Others: {_some(more, len(split.faults) - 1)}" if more else ""
             yield Check("data", "FIX", f"{split.split}: {problem}{also}")
@@ -55,7 +56,7 @@ def check_packages(place: Place, find: Callable[[str], object | None] = find_spe
         find: Finds a package by its name; None if it is not installed.
     """
     source = place.site.data.source
-    if source not in PACKAGES:
+    if source not in PACKAGES:  # read by what is always installed
         return
     package = PACKAGES[source]
     install = f"pip install 'fedmedformer[{source}]'"
@@ -77,7 +78,7 @@ def check_records(place: Place) -> Lines:
     found = compare(place.site, place.state)
     if found is None:
         return
-    if found.since is None:
+    if found.since is None:  # the first check has nothing to compare with
         yield Check(
             "records", "OK", f"{found.records} recorded; later checks report what has changed"
         )

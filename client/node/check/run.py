@@ -18,7 +18,7 @@ Look = tuple[str, Callable[[Place], Lines]]
 
 
 def at_start(place: Place) -> list[Check]:
-    """Run the checks that need the rights of whoever starts the node.
+    """Run the checks that need the rights of the user who starts the node.
 
     Where guard and node are two users, that is root.
     """

@@ -38,6 +38,7 @@ def check_server(place: Place) -> Lines:
         UnreachableError: The server cannot be reached.
     """
     folder = place.folder / "kit"
+    # The address in a kit without a valid signature is not contacted.
     try:
         facts = read_kit(folder)
         verify_kit(folder, load_policy(place.folder / "policy.yaml").signer)

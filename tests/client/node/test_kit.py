@@ -144,7 +144,7 @@ def _fingerprint(folder: Path) -> str:
 def test_site_init_wants_a_name_or_a_kit(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A kit can only be unpacked into a site's folder."""
     assert main(["site", "init", str(tmp_path / "n")]) == 1
-    assert "give --name to begin, or --kit" in capsys.readouterr().err
+    assert "give --name to make a site, or --kit" in capsys.readouterr().err
     assert main(["site", "init", str(tmp_path / "n"), "--kit", "x.zip"]) == 1
     assert "site.yaml: cannot be read" in capsys.readouterr().err
     site_init(tmp_path / "n", "north")

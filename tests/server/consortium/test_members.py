@@ -70,7 +70,7 @@ def test_a_revoked_node_is_out_for_good_and_the_others_keep_every_byte(
     assert "south: its key was revoked" in capsys.readouterr().out
     assert changed(folder, before) == gone
     assert main(["consortium", "provision", str(folder), "--revoke", "south"]) == 1
-    assert "no key of 'south' is let in; there are north, west" in capsys.readouterr().err
+    assert "no key of 'south' is admitted; there are north, west" in capsys.readouterr().err
 
 
 def test_a_node_is_revoked_even_if_somebody_elses_entry_is_broken(folder: Path):
@@ -104,7 +104,7 @@ def test_a_rotated_node_has_its_new_key_and_nothing_else_changes(folder: Path):
          "its key has the fingerprint"),
         (lambda f: members(f, **{**told(f), "south": "1" * 32})
          or (f / "requests" / "south.json").unlink(), "south", "the request has not come yet"),
-        (lambda f: revoke(f, "south"), "south", "no key of 'south' is let in yet"),
+        (lambda f: revoke(f, "south"), "south", "no key of 'south' is admitted yet"),
         (lambda f: (f / REVOKED).write_text("["), "south", "still has|cannot be read"),
     ],
 )  # fmt: skip
