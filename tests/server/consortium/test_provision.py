@@ -111,7 +111,7 @@ def test_the_servers_certificate_is_rotated_or_gets_another_host(folder: Path):
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
-        (lambda f: joining(f, "north"), "its key has the fingerprint .* consortium.yaml says"),
+        (lambda f: joining(f, "north"), "its key has the fingerprint .* but consortium.yaml has"),
         (lambda f: (f / "requests" / "north.json").write_text("{"), "Invalid JSON"),
         (lambda f: (f / "requests" / "north.json").write_text('{"site": "n", "public_kee": "x"}'),
          "unknown key `public_kee`. Did you mean `public_key`"),
