@@ -1,4 +1,4 @@
-"""Every kind of bad input has an error of its own, which names what was expected and what came."""
+"""Bad input: every kind has its error, which names what was expected and what came."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ VIEW = {"modality": "chest-xray", "anatomy": "chest"}
 
 
 def test_good_images_pass(model: Medformer):
-    """Tensors and arrays, uint8 and floats of any range, give the same tokens up to scale."""
+    """Tensors and arrays, uint8 and floats of any range give the same tokens up to scale."""
     tokens = model.encode(GOOD, **VIEW)
     assert tokens.shape == (2, 16, 64)
     assert torch.allclose(model.encode(GOOD.numpy() * 1000 - 20, **VIEW), tokens, atol=2e-3)
@@ -41,7 +41,7 @@ def test_good_images_pass(model: Medformer):
     ],
 )
 def test_images(images, sentence: str, model: Medformer):
-    """Wrong rank, type, size, or no image."""
+    """Images of wrong rank, type or size, and empty batches, are refused."""
     with pytest.raises(ShapeError, match=sentence):
         model.encode(images)
 
@@ -57,13 +57,13 @@ def test_images(images, sentence: str, model: Medformer):
     ],
 )
 def test_what_the_model_does_not_know(images, more, sentence: str, model: Medformer):
-    """Modality, anatomy, channels, rank, task: the known ones are listed."""
+    """The error lists the known modalities, anatomies, stems or tasks."""
     with pytest.raises(ConfigError, match=sentence):
         model.encode(images, **more)
 
 
 def test_a_spacing_that_does_not_fit(model: Medformer):
-    """One positive number an axis."""
+    """A spacing needs one positive number for each axis."""
     for spacing in ((1.0,), (1.0, 1.0, 2.0), (1.0, 0.0), (1.0, -2.0)):
         with pytest.raises(ConfigError, match="spacing"):
             model.encode(GOOD, spacing=spacing)
@@ -106,12 +106,12 @@ def test_labels_outside_the_task(labels, sentence: str):
     ],
 )  # fmt: skip
 def test_settings(make, sentence: str):
-    """Refused when they are made."""
+    """Invalid settings are refused when they are made."""
     with pytest.raises(ValueError, match=sentence):
         make()
 
 
 def test_every_error_is_of_one_family():
-    """So that a command can tell an expected error from a bug."""
+    """A command can therefore tell an expected error from a bug."""
     assert issubclass(ShapeError, MedFormerError)
     assert issubclass(ConfigError, MedFormerError)

@@ -66,7 +66,7 @@ def test_draws_differ_between_images_and_generators(name: str):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_blurred_constant_is_constant(shape):
-    """Also at the edges, where the kernel is cut off."""
+    """It is so at the edges, too, where the kernel is cut off."""
     constant = torch.full(shape, 3.5)
     assert torch.allclose(put("blur", constant, 1.0), constant)
 
@@ -105,7 +105,7 @@ def test_every_image_gets_the_fault_of_its_kind():
 
 
 def test_a_constant_image_stays_finite():
-    """No range and no contrast to divide by."""
+    """It has no range and no contrast to divide by."""
     for name in DEGRADATIONS:
         assert put(name, torch.zeros(2, 1, 16, 16), 1.0).isfinite().all(), name
 

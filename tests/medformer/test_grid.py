@@ -33,7 +33,7 @@ def test_positions_know_the_spacing():
 
 
 def _row(height: float, width: int) -> torch.Tensor:
-    """Positions of one row of tokens at `height` from the centre, by the formula."""
+    """Return the positions of a row of tokens at `x` from the centre, by the formula."""
     x = torch.arange(width) - (width - 1) / 2
     frequencies = 100.0 ** (-torch.arange(16) / 16)
     angles = torch.cat(
@@ -46,7 +46,7 @@ def _row(height: float, width: int) -> torch.Tensor:
     ("shape", "patch"), [((2, 1, 28, 28), 8), ((2, 3, 33, 70), 4), ((1, 2, 17, 20, 16), 8)]
 )
 def test_patches_cover_the_image_once_and_can_be_put_back(shape: tuple[int, ...], patch: int):
-    """Every pixel in exactly one patch, padding apart."""
+    """Every pixel lies in exactly one patch, apart from the padding."""
     images = torch.rand(shape) + 1
     patches = patchify(images, patch)
     assert torch.isclose(patches.sum(), images.sum())
@@ -77,7 +77,7 @@ def test_enlarging_takes_neighbours_in_whole_numbers(grid: int, size: int):
 
 
 def test_a_volume_is_enlarged_along_every_axis():
-    """As torch does it where torch is right."""
+    """It is enlarged as torch does it where torch is right."""
     maps = torch.rand(2, 3, 4, 5, 6)
     assert torch.equal(enlarge(maps, (8, 9, 23)), F.interpolate(maps, (8, 9, 23)))
     column = enlarge(maps.repeat(1, 1, 1, 10, 1), (8, 198, 23))
@@ -86,8 +86,8 @@ def test_a_volume_is_enlarged_along_every_axis():
 
 
 def test_only_eight_sides_differ_from_what_float32_takes():
-    """Of all pairs of grids that a stem makes, halves and quarters: so other models answer as they
-    did, and their gradients are those of `F.interpolate`."""
+    """At all other pairs of grids that a stem makes, models answer and learn as with
+    `F.interpolate`."""
     missed = []
     for size in range(16, 513):
         for grid in {-(-size // 2), -(-size // 4)}:

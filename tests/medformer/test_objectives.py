@@ -1,4 +1,4 @@
-"""Objectives: one loss an image that sees no other image, of any size, rank and channels."""
+"""Objectives: a loss for each image that sees no other image, of any size, rank and channels."""
 
 from typing import get_args
 
@@ -39,7 +39,7 @@ each_objective = pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 
 @pytest.fixture(scope="module")
 def model() -> Medformer:
-    """A model of every stem, nothing at zero, so that gradients flow everywhere."""
+    """Build a model of every stem with no tensor at zero, so that gradients flow everywhere."""
     torch.manual_seed(0)
     model = Medformer(ModelConfig.for_domains(list(DOMAINS.values())), [TASK], site=True)
     for parameter in model.parameters():
@@ -65,7 +65,7 @@ def losses_of(model: Medformer, batch: Batch, objective: str, seed: int = 3) -> 
 def test_one_set_of_weights_takes_any_image(
     objective: str, stem: str, size: tuple[int, ...], model: Medformer
 ):
-    """One finite loss per example, at any size, rank and number of channels."""
+    """Each example has one finite loss, at any size, rank and number of channels."""
     losses = losses_of(model, batch_of(stem, size), objective)
     assert losses.shape == (3,)
     assert losses.isfinite().all()
@@ -78,7 +78,7 @@ def test_one_set_of_weights_takes_any_image(
 def test_a_record_does_not_see_the_other_records_of_its_batch(
     objective: str, stem: str, size: tuple[int, ...], model: Medformer
 ):
-    """Loss and gradient of record 0 stay when all other records change."""
+    """Loss and gradient of record 0 do not change when all other records do."""
     batch, other = batch_of(stem, size), batch_of(stem, size, seed=9)
     other.images[0] = batch.images[0]
     other.labels[TASK.name][1:] = 1 - other.labels[TASK.name][1:]
@@ -100,7 +100,7 @@ def test_a_record_does_not_see_the_other_records_of_its_batch(
 def test_an_objective_trains_exactly_what_its_loss_depends_on(
     objective: str, stem: str, size: tuple[int, ...], model: Medformer
 ):
-    """A name too many would get noise without a gradient, one too few would never learn."""
+    """A superfluous name would get noise without a gradient, a missing one would never learn."""
     batch = batch_of(stem, size)
     names, parameters = zip(*model.named_parameters(), strict=True)
     learnable = [p for p in parameters if p.requires_grad]
@@ -119,7 +119,7 @@ def test_an_objective_trains_exactly_what_its_loss_depends_on(
 
 @each_objective
 def test_the_weight_scales_the_gradient_of_what_is_shared(objective: str, model: Medformer):
-    """Half the weight, half the gradient of the encoder."""
+    """Half the weight gives half the gradient of the encoder."""
     batch, shared = batch_of("2d-1", (28, 28)), model.encoder.norm.weight
 
     def gradient(weight: float) -> Tensor:
@@ -137,12 +137,12 @@ LEARNT = {
     "cross_scale": 0.5,
     "alignment": 0.5,
 }
-"""At most so much of the first losses is left after the steps below."""
+"""Objective -> share of the first losses that is left after the steps below, at most."""
 
 
 @pytest.mark.parametrize("objective", LEARNT)
 def test_there_is_something_to_learn(objective: str):
-    """Forty steps on a few phantoms make the loss fall, under fresh draws at each step."""
+    """Forty steps on a few phantoms make the loss fall, with new draws at each step."""
     pixels, _ = phantoms.generate("chest", 16, seed=1)
     images = standardise(torch.from_numpy(pixels)[:, None])
     batch = Batch(images, {}, DOMAINS["2d-1"])
@@ -162,7 +162,7 @@ def test_there_is_something_to_learn(objective: str):
 
 
 def test_every_list_of_objectives_is_the_same():
-    """Message contract, sites' policy and the model; the public ones are some of them."""
+    """Contract, policy and model agree; public pre-training uses a subset."""
     assert set(get_args(Objective)) == set(OBJECTIVES)
     assert set(Site.model_fields["objectives"].default) == set(OBJECTIVES)
     assert set(OBJECTIVES) - set(get_args(PublicObjective)) == {"domain_adversarial", "alignment"}
@@ -171,14 +171,14 @@ def test_every_list_of_objectives_is_the_same():
 def test_hidden_patches_do_not_leak_into_the_encoder(
     model: Medformer, monkeypatch: pytest.MonkeyPatch
 ):
-    """Inpainting: hidden patches are zero in what the stem sees."""
+    """Hidden patches are zero in the images that the stem sees."""
     seen = shown_to(model, monkeypatch)
     losses_of(model, batch_of("2d-1", (28, 28), 1), "inpainting")
     assert 0.4 < float((seen[0] == 0).float().mean()) < 0.75
 
 
 def shown_to(model: Medformer, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """Collects the images that the model is asked to encode."""
+    """Collect the images that the model is asked to encode."""
     seen: list[Tensor] = []
     real = model.tokens
 
@@ -191,7 +191,7 @@ def shown_to(model: Medformer, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 
 def test_restoration_shows_colour_images_in_grey(model: Medformer, monkeypatch: pytest.MonkeyPatch):
-    """All channels alike; of one channel, another image than the wanted one."""
+    """All channels are alike; a one-channel image differs from the wanted one."""
     seen = shown_to(model, monkeypatch)
     colour, grey = batch_of("2d-3", (28, 28)), batch_of("2d-1", (28, 28))
     losses_of(model, colour, "restoration")
@@ -216,7 +216,7 @@ def test_images_have_all_eight_orientations_and_volumes_twenty_four():
 
 
 def test_oblong_images_are_mirrored_only():
-    """Four classes: none, either axis, both (180 degrees)."""
+    """They have four classes: no mirror, either axis, or both (180 degrees)."""
     image = torch.rand(1, 1, 3, 5)
     out = oriented(image.expand(4, -1, -1, -1), torch.arange(4))
     for axes, one in zip([(), (2,), (3,), (2, 3)], out, strict=True):
@@ -265,7 +265,7 @@ class undecided:  # noqa: N801
 def test_at_most_so_many_places_are_contrasted(
     objective: str, model: Medformer, monkeypatch: pytest.MonkeyPatch
 ):
-    """A large image has more tokens; the same random ones of both views are compared."""
+    """For a large image, the same random places of both views are compared."""
     seen = []
     real = model.pretext.projector.forward
     monkeypatch.setattr(
@@ -328,7 +328,7 @@ def test_alignment_measures_the_distance_from_the_public_reference():
 
 
 def test_the_reversed_gradient_confuses_the_domains(model: Medformer):
-    """The discriminator descends at full strength whatever the weight; the encoder ascends."""
+    """The discriminator learns at full strength for any weight; the encoder gets the opposite."""
     batch = batch_of("2d-1", (28, 28))
     judge, encoder = model.discriminator[0].weight, model.encoder.norm.weight
 

@@ -1,4 +1,4 @@
-"""What phantom images promise: reproducible bytes, honest labels and controllable shift."""
+"""Phantoms: reproducible bytes, honest labels and controllable shift."""
 
 from dataclasses import FrozenInstanceError
 
@@ -99,7 +99,7 @@ def test_no_images_is_a_valid_request(kind):
 
 @ANY_KIND
 def test_size_changes_the_sampling_and_not_the_scene(kind):
-    """A 56-pixel image averaged to 28 pixels resembles the 28-pixel image of the same seed."""
+    """A 56-pixel image averaged to 28 pixels is like the 28-pixel image of the same seed."""
     clean = Scanner(noise=0.0)
     small, labels = generate(kind, 32, seed=4, scanner=clean)
     large, large_labels = generate(kind, 32, seed=4, size=56, scanner=clean)
@@ -130,7 +130,7 @@ def test_every_class_appears_about_equally_often(kind):
 
 @ANY_KIND
 def test_a_scanner_changes_pixels_and_never_labels(kind):
-    """Covariate shift: the same scenes under the same label rule look visibly different."""
+    """Under the same label rule, the same scenes look visibly different: covariate shift."""
     images, labels = generate(kind, 64, seed=5)
     shifted, shifted_labels = generate(kind, 64, seed=5, scanner=OTHER_SITE)
 
@@ -190,8 +190,8 @@ OUTLINED = pytest.mark.parametrize("kind", ["chest", "ultrasound"])
 
 @OUTLINED
 def test_masks_outline_the_finding_of_the_very_same_images(kind):
-    """Same bytes as without masks; no mask without a finding, and hardly a finding without: an
-    opacity behind the heart."""
+    """Images are the same with and without masks. An image without a finding has no mask, and
+    hardly any with one has none: an opacity behind the heart."""
     images, labels, masks = outlined(kind, 70, seed=3, size=32, scanner=OTHER_SITE)
     plain_images, plain_labels = generate(kind, 70, seed=3, size=32, scanner=OTHER_SITE)
 
@@ -228,7 +228,7 @@ def test_what_a_mask_outlines_can_be_seen():
 
 
 def test_a_kind_without_a_finding_has_no_masks():
-    """The classes of histology name the whole image."""
+    """It is refused: the classes of histology name the whole image."""
     with pytest.raises(ValueError, match=r"histology phantoms have no masks.*chest, ultrasound"):
         outlined("histology", 1, seed=0)
 
@@ -305,7 +305,7 @@ def test_volumes_are_reproducible_and_of_many_shapes():
 
 @pytest.mark.slow
 def test_the_shape_of_a_volume_can_be_told_from_its_outline():
-    """By the moments of the bare outlines alone, far above chance (1/8)."""
+    """Moments of the bare outlines tell shapes apart far above chance (1/8)."""
     rng = np.random.default_rng(1)
     labels = np.tile(np.arange(len(solids.SHAPES)), 120)
     volumes = solids.render(rng, labels, 28)

@@ -29,7 +29,7 @@ def example(kind: TaskKind, count: int = 6) -> tuple[torch.Tensor, torch.Tensor,
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_example_is_judged_alone(kind: TaskKind):
-    """One loss an example, whatever else is in the batch."""
+    """Each example has its loss, whatever else is in the batch."""
     logits, labels, task = example(kind)
     together = label_losses(logits, labels, task)
     assert together.shape == (6,)
@@ -108,7 +108,7 @@ def test_the_loss_of_grades_is_the_likelihood_of_the_grade():
     "kind", ["binary-class", "multi-class", "multi-label", "ordinal-regression"]
 )
 def test_log_odds_are_those_of_the_probabilities(kind: str):
-    """Where float64 can tell these from 0 and 1."""
+    """They agree wherever float64 can tell probabilities from 0 and 1."""
     task = Task(name="t", kind=kind, classes=2 if kind == "binary-class" else 4)
     logits = 3 * torch.randn(50, task.outputs, generator=torch.Generator().manual_seed(0))
     chances = probabilities(logits.double(), task)
@@ -119,7 +119,7 @@ def test_log_odds_are_those_of_the_probabilities(kind: str):
     "kind", ["binary-class", "multi-class", "multi-label", "ordinal-regression"]
 )
 def test_log_odds_tell_apart_what_probabilities_round_to_one(kind: str):
-    """On both sides, up to logits of 500."""
+    """They differ on both sides, up to logits of 500."""
     task = Task(name="t", kind=kind, classes=2 if kind == "binary-class" else 3)
     rows = torch.arange(-500.0, 501)
     logits = torch.zeros(len(rows), task.outputs)

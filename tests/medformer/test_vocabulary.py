@@ -1,4 +1,4 @@
-"""Words for modality and anatomy: one spelling, or the declaration that a word is new."""
+"""Words for modality and anatomy have one spelling, or are declared as new."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def domain(modality: str = "ct", anatomy: str = "chest", *, new: bool = False) -
 
 
 def test_all_that_medmnist_and_the_phantoms_show_is_known():
-    """And a word that is known is no variant of another."""
+    """A known word is also no variant of another."""
     shown = {*MEDMNIST.values(), *((k.modality, k.anatomy) for k in KINDS.values())}
     assert all(unknown_words(domain(*words)) == [] for words in shown)
     for word in MODALITIES - {"xray"}:
@@ -45,14 +45,14 @@ def test_all_that_medmnist_and_the_phantoms_show_is_known():
     ],
 )
 def test_another_spelling_gets_the_known_one(word: str, meant: str):
-    """By case, hyphens, abbreviation or a slip; with what to do."""
+    """Case, hyphens, abbreviations and slips are recognised, and the error says what to do."""
     (text,) = unknown_words(domain(modality=word))
     assert text.startswith(f"modality {word!r} is not a known word. Did you mean {meant!r}?")
     assert "`new: true`" in text
 
 
 def test_a_word_of_ones_own_is_declared():
-    """Then nothing is asked; the declaration is no part of what is sent or compared."""
+    """A declared word is not questioned; the declaration is never sent or compared."""
     assert unknown_words(domain("elastography", "tail"))[1].startswith(
         "anatomy 'tail' is not a known"
     )
@@ -63,14 +63,14 @@ def test_a_word_of_ones_own_is_declared():
 
 
 def test_an_xray_of_the_chest_has_a_name_of_its_own():
-    """Else it would be another kind than that of MedMNIST."""
+    """Otherwise it would be another kind of image than that of MedMNIST."""
     assert unknown_words(domain("xray")) == [
         "modality 'xray' of the chest is 'chest-xray': write that"
     ]
 
 
 def test_scenarios_and_runs_refuse_a_word_that_nobody_knows(tmp_path: Path):
-    """Each names the site; `new: true` lets it pass."""
+    """The error names the site; `new: true` permits the word."""
     raw = {"name": "north", "modality": "ultrasond", "anatomy": "breast", "channels": 1}
     site = {
         "name": "north",

@@ -1,4 +1,4 @@
-"""What is wrong with a server's certificate has its sentence."""
+"""Certificates: each thing that can be wrong with one has its sentence."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from server.consortium.authority import new_authority, new_server_certificate
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
-    """An authority and a server certificate for localhost and 127.0.0.1."""
+    """Make an authority and a server certificate for localhost and 127.0.0.1."""
     pair = tmp_path / "ca.key", tmp_path / "ca.crt"
     new_authority(*pair, "test")
     files = tmp_path / "server.key", tmp_path / "server.crt"
@@ -20,7 +20,7 @@ def made(tmp_path: Path) -> Path:
 
 
 def test_each_mistake_has_its_sentence(made: Path, tmp_path: Path):
-    """Wrong authority, wrong name, expired, clock off, no certificate."""
+    """Authority, name, dates, clock and an unreadable certificate are told apart."""
     shown, known = (made / "server.crt").read_bytes(), (made / "ca.crt").read_bytes()
     check_certificate(shown, known, "localhost")
     check_certificate(shown, known, "127.0.0.1")

@@ -58,7 +58,7 @@ def test_by_example():
 
 
 def test_the_card_says_what_the_report_says():
-    """They said 7.993 and 7.994 of one run."""
+    """Both print the same epsilon of a run; they once printed 7.993 and 7.994."""
     promise = Promise(kind="federated-dp", epsilon=7.99312, delta=1e-5, unit="image")
     assert "epsilon 7.994, delta 1e-05, unit: one image" in promise.sentence()
     assert numbers.rounded_up is rounded_up
@@ -80,8 +80,7 @@ ALLOWED = {
 
 
 def nearest_roundings() -> Iterator[str]:
-    """`file: expression` of every f-string field and call of round() that rounds such a value to
-    the nearest number."""
+    """Find `LINE: text` of every f-string field and call of round() that rounds to nearest."""
     for package in ("client", "medformer", "server", "simulations"):
         for path in sorted((ROOT / package).rglob("*.py")):
             place = path.relative_to(ROOT).as_posix()
@@ -102,7 +101,7 @@ def nearest_roundings() -> Iterator[str]:
 
 
 def test_no_guarantee_is_rounded_to_the_nearest_number():
-    """Neither in an f-string nor by round(): all go through `medformer.common.rounding`."""
+    """Every epsilon, delta and budget is printed through `medformer.common.rounding`."""
     found = [f for f in nearest_roundings() if not any(f.startswith(a) for a in ALLOWED)]
     assert found == []
 

@@ -22,7 +22,7 @@ ODD = ["a b", "50%41", "what?x=1", "#1", "\U0001f600", "q'u\"", "new\nline", "ba
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder whose path leaves room for a name."""
+    """Make a folder whose path leaves room for a name."""
     folder = Path(tempfile.mkdtemp(prefix="s-", dir="/tmp"))
     yield folder
     shutil.rmtree(folder)

@@ -157,14 +157,14 @@ def test_what_is_no_yaml_is_refused_with_the_line_and_a_remedy(text: str, remedy
 def test_what_is_no_number_is_refused_with_the_right_spelling(
     written: str, right: str, tmp_path: Path
 ):
-    """YAML 1.1 read 384, 15, 90, 1 and 0 in the first of these."""
+    """The error suggests a spelling; YAML 1.1 reads the first of these as 384, 15, 90, 1, 0."""
     for key in ("x", "n", "rate"):
         with pytest.raises(ConfigError, match=rf"some.yaml, line 2: `{key}`: .*{right}"):
             read(f"# some\n{key}: {written}", tmp_path)
 
 
 def test_a_number_is_never_a_switch_nor_a_quoted_word(tmp_path: Path):
-    """`1`, `'false'` and `nein` say neither yes nor no."""
+    """A boolean is never made of `0`, `1` or a quoted word."""
     for written in ("1", "0.0", "'false'", "'no'", "nein", "y", "~"):
         with pytest.raises(ConfigError, match="`on`: Input should be true or false, got"):
             read(f"on: {written}", tmp_path)
@@ -218,14 +218,14 @@ def test_a_path_is_taken_as_it_is_or_refused(path: str, said: str, key: str, tmp
 
 
 def test_odd_names_of_files_are_names(tmp_path: Path):
-    """What only looks like another machine's."""
+    """They are accepted where they only resemble paths of another system."""
     for path in ("./~x", "a~b", "data$", "nas/$1", "a:b", "x%y%z", "OCT2017 (1)/a", "."):
         found = read(SITE.format(path=path, withdrawn="list"), tmp_path, Site)
         assert found.data.path == Path(path)
 
 
 def test_an_error_names_the_file_the_line_and_the_key(tmp_path: Path):
-    """Where it is nested, and where a value has alternatives."""
+    """It does so where keys are nested, and where a value has alternatives."""
     for text, said in (
         ("x: 1\ninner:\n  share: 1.5", "some.yaml, line 3: `inner.share`: .*less than 1, got 1.5"),
         ("inner: {}\nwindow: [1, a]", r"line 2: `window.1`: .*number, got 'a'"),
@@ -275,7 +275,7 @@ def _scalars(schema: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("word", ["no", "1e5", "0o17", "0600", "1:30", "true", "~", "", "1_000"])
 def test_what_is_written_is_read_by_every_version_of_yaml(word: str):
-    """As text where it was text, as a number where it was one."""
+    """Text is read as text and a number as a number, by YAML 1.1 and 1.2."""
     value = {"a": word, word: [1, 1e-5, True, None]}
     assert parse_yaml(dump(value).decode()) == yaml.safe_load(dump(value)) == value
 

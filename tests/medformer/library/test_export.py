@@ -1,4 +1,4 @@
-"""What is exported answers as the model does, or it is not written."""
+"""Exports: a program that answers as the model does is written, and no other."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def model() -> Medformer:
     [([40, 24], "grades", (3, 4)), ([16], None, (3, 8, 64))],
 )
 def test_a_torch_program_answers_as_the_model(model, tmp_path: Path, size, task, shape):
-    """From raw images, for any number of them; loaded without any of our code."""
+    """It takes raw images, any number of them, and loads without our code."""
     stem = "2d-1" if task else "3d-1"
     view = view_of(model, size, stem=stem, task=task, modality="ct", anatomy="lung")
     path = tmp_path / "m.pt2"
@@ -55,7 +55,7 @@ def test_a_torch_program_answers_as_the_model(model, tmp_path: Path, size, task,
 
 
 def test_an_onnx_program_answers_as_the_model(model, tmp_path: Path):
-    """In onnxruntime, which knows nothing of torch."""
+    """onnxruntime, which does not use torch, gives the same answers."""
     runtime = pytest.importorskip("onnxruntime", exc_type=ImportError)
     pytest.importorskip("onnxscript", exc_type=ImportError)
     view = view_of(model, stem="2d-1", task="grades", modality="ct")
@@ -76,7 +76,7 @@ def test_an_onnx_program_answers_as_the_model(model, tmp_path: Path):
     ],
 )
 def test_outlines_can_be_exported_at_every_side(tmp_path: Path, side: int):
-    """Where torch's float32 takes other neighbours than whole numbers do, too."""
+    """Sides are included at which torch's float32 chooses other neighbours than whole numbers."""
     pytest.importorskip("onnxruntime", exc_type=ImportError)
     pytest.importorskip("onnxscript", exc_type=ImportError)
     model = medformer.build("small", stems=["2d-1"], tasks=[MASK]).eval()
@@ -88,7 +88,7 @@ def test_outlines_can_be_exported_at_every_side(tmp_path: Path, side: int):
 
 
 def test_outlines_of_volumes_can_be_exported(model, tmp_path: Path):
-    """By the same indices along three axes."""
+    """Volumes are enlarged by the same indices along three axes."""
     pytest.importorskip("onnxruntime", exc_type=ImportError)
     pytest.importorskip("onnxscript", exc_type=ImportError)
     view = view_of(model, [17, 20, 16], stem="3d-1", task="mask")
@@ -117,7 +117,7 @@ def test_an_export_is_held_against_the_model_on_more_than_noise(
 
 
 def test_difficult_images_are_what_they_say(model):
-    """Several constants, and images most of which is black; every one finite and different."""
+    """Constant and mostly black images are among them; all are finite and different."""
     view = view_of(model, [28, 32], stem="2d-1")
     flat, hard = view.flat(), view.difficult(torch.Generator().manual_seed(0))
     assert flat.shape[1:] == hard.shape[1:] == (1, 28, 32)
@@ -174,7 +174,7 @@ def test_a_model_without_a_promise_needs_a_word(model, tmp_path: Path):
 
 
 def test_the_card_comes_along(model, tmp_path: Path):
-    """As text and as JSON, with how to call it."""
+    """It is written as text and as JSON, with a description of the call."""
     view = view_of(model, [32], stem="2d-1", task="grades", modality="ct")
     export(model, view, tmp_path / "m.safetensors", PUBLIC)
     facts = json.loads((tmp_path / "m.safetensors.json").read_text())
@@ -197,7 +197,7 @@ def test_the_card_comes_along(model, tmp_path: Path):
     ],
 )
 def test_a_view_that_the_model_does_not_have(model, arguments, sentence: str):
-    """What it does have is listed."""
+    """The error lists what the model has."""
     with pytest.raises(ConfigError, match=sentence):
         view_of(model, **arguments)
 

@@ -37,7 +37,7 @@ def larger(model: Medformer) -> Medformer:
 
 
 def test_every_old_tensor_is_bit_equal(model: Medformer, larger: Medformer):
-    """The discriminator's last layer apart, whose rows moved with their domains."""
+    """Only the discriminator's last layer differs: its rows moved with their domains."""
     assert larger.config.domains == ("a", "b", "m", "z")
     assert larger.config.modalities == ("ab", "histology", "mri")
     new = dict(larger.named_parameters())
@@ -86,7 +86,7 @@ def test_a_new_stem_reads_equal_channels_as_the_old_one(larger: Medformer, chann
 
 
 def test_a_new_pixel_decoder_predicts_the_mean_of_the_channels(larger: Medformer):
-    """And the same for every channel."""
+    """It predicts the same for every channel."""
     tokens = torch.randn(2, 5, 64)
     with torch.no_grad():
         colour = larger.pretext.pixels["2d-3-3"](tokens).unflatten(-1, (3, 64))
@@ -132,14 +132,14 @@ def test_the_model_itself_is_left_alone(model: Medformer):
     ],
 )
 def test_words_that_cannot_be_added(model: Medformer, words, sentence: str):
-    """Known, repeated, no names."""
+    """Known, repeated and invalid names are refused."""
     with pytest.raises(ConfigError, match=sentence):
         medformer.extend(model, **words)
 
 
 @pytest.mark.parametrize(("new", "source"), [("2d-2", "2d-1"), ("2d-4", "2d-3"), ("3d-3", "3d-1")])
 def test_the_stem_with_the_nearest_number_of_channels_is_the_start(new: str, source: str):
-    """The smaller of two that are equally near; never one of another rank."""
+    """The smaller of two equally near ones is chosen, and none of another rank."""
     larger = medformer.extend(medformer.build("small"), stems=[new]).requires_grad_(False)
     for part in ("stages", "fine"):
         first, later = (f"input.stems.{{}}.{part}.{i}.0.weight" for i in (0, 1))

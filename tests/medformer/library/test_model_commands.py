@@ -29,7 +29,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_info_prints_card_and_words(file: Path, capsys):
-    """For people, and as JSON for programs."""
+    """It prints text for people, or JSON for programs."""
     assert main(["model", "info", str(file)]) == 0
     out = capsys.readouterr().out
     for part in ("# lungs", "epsilon 7.9", "modalities  ct", "grades (ordinal-regression, 4)"):
@@ -77,7 +77,7 @@ def test_extend_writes_a_larger_model_with_the_same_promise(file: Path, tmp_path
 def test_one_sentence_and_exit_code_1(
     file: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, arguments, sentence: str
 ):
-    """No traceback, nothing written."""
+    """An expected error prints no traceback, and nothing is written."""
     plain = tmp_path / "plain.safetensors"
     medformer.save(medformer.load(file), plain, ModelCard(name="p", dp=Promise(kind="none")))
     monkeypatch.chdir(tmp_path)
@@ -91,7 +91,7 @@ def test_one_sentence_and_exit_code_1(
 
 
 def test_debug_shows_the_traceback(capsys):
-    """Before or after the action."""
+    """`--debug` is accepted before and after the action."""
     for command in (["model", "--debug", "info", "x"], ["model", "info", "x", "--debug"]):
         with pytest.raises(medformer.ModelFileError):
             main(command)

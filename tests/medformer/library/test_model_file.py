@@ -34,7 +34,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def rewrite(path: Path, change: Callable[[dict, dict], None]) -> Path:
-    """The same file with other tensors or another header."""
+    """Write the same file with other tensors or another header."""
     tensors = load_file(path)
     header = json.loads(read_header(path).model_dump_json())
     change(tensors, header)
@@ -43,7 +43,7 @@ def rewrite(path: Path, change: Callable[[dict, dict], None]) -> Path:
 
 
 def test_importing_the_library_loads_no_torch():
-    """Names come with their module when they are used, files and vocabulary without torch."""
+    """Public names are loaded when they are used; files and vocabulary need no torch."""
     code = (
         "import sys, medformer; print('pydantic' in sys.modules);"
         "import medformer.library.model_file, medformer.vocabulary, medformer.sharing;"
@@ -55,7 +55,7 @@ def test_importing_the_library_loads_no_torch():
 
 
 def test_every_name_of_the_library_exists():
-    """`__all__` is what there is; no submodule hides a function of its name."""
+    """Each name of `__all__` exists, and no submodule hides a function of its name."""
     for name in medformer.__all__:
         home = getattr(medformer, name)
         assert home is importlib.import_module("medformer.errors") or callable(home), name
@@ -96,7 +96,7 @@ def test_the_seed_decides_the_weights():
     ],
 )
 def test_what_cannot_be_built(arguments, sentence: str):
-    """One sentence."""
+    """The error is one sentence."""
     with pytest.raises(ConfigError, match=sentence):
         medformer.build(**arguments)
 
@@ -120,13 +120,13 @@ def test_what_was_saved_comes_back_bit_by_bit(tmp_path: Path, site: bool):
 
 
 def test_the_same_model_gives_the_same_bytes(saved: Path, tmp_path: Path):
-    """So that a hash identifies it."""
+    """A hash therefore identifies a model."""
     medformer.save(medformer.load(saved), tmp_path / "again.safetensors", PUBLIC)
     assert (tmp_path / "again.safetensors").read_bytes() == saved.read_bytes()
 
 
 def test_the_card_travels_in_the_file_and_beside_it(tmp_path: Path):
-    """With the facts that nobody has to count by hand."""
+    """It also holds the facts that can be counted."""
     model, path = medformer.build(**WORDS), tmp_path / "m.safetensors"
     dp = Promise(kind="federated-dp", epsilon=7.98, delta=1e-5, unit="image", noise="seeded")
     medformer.save(model, path, ModelCard(name="chests", dp=dp, trained_on=("site north",)))
@@ -141,7 +141,7 @@ def test_the_card_travels_in_the_file_and_beside_it(tmp_path: Path):
 
 
 def test_a_card_must_say_what_it_promises():
-    """No default, and no epsilon where there is no DP."""
+    """A promise has no default, and there is no epsilon without DP."""
     with pytest.raises(ValueError, match="dp"):
         ModelCard(name="silent")  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="do not belong to dp: none"):
@@ -150,7 +150,7 @@ def test_a_card_must_say_what_it_promises():
 
 @pytest.mark.parametrize("kept", [0.999, 0.5, 0.05])
 def test_a_truncated_file(saved: Path, kept: float):
-    """Wherever it was cut."""
+    """It is recognised wherever it was cut."""
     saved.write_bytes(saved.read_bytes()[: int(kept * saved.stat().st_size)])
     with pytest.raises(ModelFileError, match="cut off or damaged: copy it again"):
         medformer.load(saved)
@@ -158,14 +158,14 @@ def test_a_truncated_file(saved: Path, kept: float):
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04" * 50, b"just a few words of text"])
 def test_another_kind_of_file(tmp_path: Path, content: bytes):
-    """Empty, a zip (as torch.save writes), a text."""
+    """An empty file, a zip (as torch.save writes) and a text are named for what they are not."""
     (tmp_path / "m.safetensors").write_bytes(content)
     with pytest.raises(ModelFileError, match="not a safetensors file"):
         medformer.load(tmp_path / "m.safetensors")
 
 
 def test_no_file_at_all(tmp_path: Path):
-    """A path that leads nowhere, or to a folder."""
+    """A missing file and a folder cannot be read."""
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(ModelFileError, match="cannot be read"):
             medformer.load(path)
@@ -231,7 +231,7 @@ def test_a_write_that_fails_leaves_the_old_file(saved: Path, monkeypatch: pytest
 
 
 def test_reading_gives_arrays(saved: Path):
-    """What the server works with."""
+    """The server works with NumPy arrays."""
     header, arrays = read(saved)
     assert header.config.modalities == ("ct", "oct")
     assert all(isinstance(value, np.ndarray) for value in arrays.values())

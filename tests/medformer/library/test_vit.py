@@ -37,7 +37,7 @@ def vit_weights(width: int = 64, hidden: int = 128, blocks: int = 2, *, scaled: 
 
 
 def vit_encoder(w: dict[str, Tensor], x: Tensor, *, heads: int, blocks: int) -> Tensor:
-    """What timm's blocks and last norm compute, written out; (B, N, D) -> (B, N, D)."""
+    """Compute timm's blocks and last norm, written out; (B, N, D) -> (B, N, D)."""
     width = x.shape[-1]
 
     def linear(name: str, x: Tensor) -> Tensor:
@@ -67,8 +67,8 @@ def encoded(model: Medformer, tokens: Tensor) -> Tensor:
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("size", [1.0, 1e-2])
 def test_the_encoder_agrees_with_the_vit(preset: str, width: int, scaled: bool, size: float):
-    """To 1e-5, with LayerScale and the preset's own scale, and on small tokens, where the norms'
-    epsilon shows."""
+    """It agrees to 1e-5, with LayerScale, the preset's scale, and tokens so small that the
+    norms' epsilon matters."""
     weights = vit_weights(width, 2 * width, blocks=3, scaled=scaled)
     model = medformer.load_vit(medformer.build(preset, **WORDS), weights, heads=4)
     tokens = size * torch.randn(2, 9, width, generator=torch.Generator().manual_seed(1))
@@ -100,7 +100,7 @@ def test_the_epsilon_of_the_norms_survives_saving(tmp_path: Path):
 
 @pytest.mark.parametrize("kind", ["x.safetensors", "x.pth", "wrapped.pth"])
 def test_weights_from_a_file(tmp_path: Path, kind: str):
-    """safetensors, torch.save, and inside the dict that some checkpoints are."""
+    """safetensors, torch.save and a checkpoint that wraps the state dict are read."""
     weights, path = vit_weights(), tmp_path / kind
     if kind == "x.safetensors":
         save_file(weights, path)
@@ -160,7 +160,7 @@ def test_without_timm_a_name_is_no_source(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_vit_of_timm_itself():
-    """vit_small_patch16_224 and the preset base: the same tokens from the same tokens."""
+    """The preset `base` encodes tokens as timm's vit_small_patch16_224 does."""
     timm = pytest.importorskip("timm", exc_type=ImportError)
     torch.manual_seed(0)
     vit = timm.create_model("vit_small_patch16_224", pretrained=False).eval()
