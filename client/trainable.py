@@ -1,6 +1,6 @@
 """A check that the steps of a plan can be taken, made before any budget is reserved for them."""
 
-from client.privacy.engine import check_rounding
+from client.privacy.discrete import check_rounding
 from client.privacy.plan import PrivacyPlan, solve
 from client.site import Site
 from client.training import site_model, trained_names

@@ -55,8 +55,7 @@ def held_by_anchor(rows: Sequence[Row], anchor: Path, path: Path) -> Row | None:
     Returns:
         The row that a crash left in the anchor only; None if the ledger is complete.
     Raises:
-        LedgerError: The ledger is older than its anchor, or belongs to another anchor; or the
-            anchor is missing.
+        LedgerError: The ledger is older than its anchor or not the anchor's, or has lost it.
     """
     newest = read_anchor(anchor)
     if newest is None:
@@ -68,6 +67,7 @@ def held_by_anchor(rows: Sequence[Row], anchor: Path, path: Path) -> Row | None:
             )
         return None
     last = rows[-1] if rows else None
+    # The anchor is written first, so it may be ahead of the ledger, by one row.
     if last is None or last.seq < newest.seq:
         # One missing row is a crash between the two writes; more are an old copy.
         if newest.previous != (last.hash if last else ""):
@@ -77,6 +77,8 @@ def held_by_anchor(rows: Sequence[Row], anchor: Path, path: Path) -> Row | None:
                 "the newest copy"
             )
         return newest
+    # The ledger may be ahead of its anchor, if the anchor itself comes from a backup. Its row
+    # must then be in the ledger, or the anchor belongs to another one.
     if newest != rows[newest.seq - 1]:
         raise LedgerError(
             f"{path}: row {newest.seq} of the ledger is not the one that its anchor {anchor} "

@@ -32,6 +32,7 @@ class Approvals:
             BadRequest: The run asked before with another schedule or model, or too many wait.
         """
         with self._rows.transaction():
+            # A server asks again after every restart: only the first request is recorded.
             for _, asked in self._rows.of_kind("asked", run_id):
                 if (asked["schedule"], asked["model"]) != (schedule, model):
                     raise BadRequest("this run has asked with another schedule or model")
@@ -50,6 +51,7 @@ class Approvals:
         Raises:
             BadRequest: `run_id` does not wait.
         """
+        # An approval answers every request under the same name: `ask` admits only one.
         query = (
             "SELECT run_id, body FROM entries WHERE kind = 'asked' AND run_id NOT IN "
             "(SELECT run_id FROM entries WHERE kind = 'approval') ORDER BY seq"
@@ -75,10 +77,18 @@ class Approvals:
             BadRequest: No such run waits.
         """
         with self._rows.transaction():
+            # Checked within the transaction: two people may approve at the same time.
             self.waiting(run_id)
             self._rows.append("approval", run_id, {"who": who})
 
     def approved(self, run_id: str, schedule: str, model: str) -> bool:
-        """Tell whether this run was approved with exactly this schedule and model."""
+        """Tell whether a run was approved with exactly this schedule and model.
+
+        Args:
+            run_id: The run.
+            schedule: `server.protocol.Schedule` as canonical JSON.
+            model: The public model vocabulary as JSON.
+        """
+        # The request is compared, too: what a person read is what may run.
         asked = [(b["schedule"], b["model"]) for _, b in self._rows.of_kind("asked", run_id)]
         return (schedule, model) in asked and any(self._rows.of_kind("approval", run_id))

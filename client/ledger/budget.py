@@ -29,6 +29,8 @@ class Account:
     def register(self, privacy: Privacy) -> None:
         """Register the budget of a site.yaml, unless it is registered already.
 
+        Args:
+            privacy: The site's declaration.
         Raises:
             LedgerError: It would raise the budget, or change unit or rule.
         """
@@ -36,6 +38,7 @@ class Account:
             registered = [body for _, body in self._rows.of_kind("cohort")]
             budget = registrable(registered, privacy, self._rows.path)
             body = {"unit": privacy.unit, **budget.values()}
+            # Every opening of the ledger gets here, and most declare what stands already.
             if body not in registered:
                 self._rows.append("cohort", "", body)
 
@@ -48,6 +51,7 @@ class Account:
         Raises:
             BudgetExhausted: It does not fit.
         """
+        # Read anew each time: another process may have reserved a run since.
         budget, total, cost = self._budget, self._total(), self.cost(plan)
         if budget.fits(total + cost):
             return
@@ -60,7 +64,11 @@ class Account:
         )
 
     def cost(self, plan: PrivacyPlan) -> Cost:
-        """Return the cost of a run under the registered rule."""
+        """Return the cost of a run under the registered rule.
+
+        Args:
+            plan: The run's plan.
+        """
         return self._budget.cost(plan.epsilon, plan.delta, [p.mechanism() for p in plan.phases])
 
     def spent(self) -> tuple[float, float]:
@@ -110,8 +118,10 @@ def registrable(rows: Sequence[Mapping[str, Any]], privacy: Privacy, path: Path)
             f"{path}: a budget of epsilon {exact(epsilon)}, delta {exact(delta)} is larger "
             "than the one registered for these records: a budget can be lowered, not raised"
         )
+    # A patient has many images: epsilon of an image is not epsilon of a patient.
     if any(b["unit"] != privacy.unit for b in rows):
         raise LedgerError(f"{path}: registered for unit {rows[0]['unit']!r}")
+    # Choosing the better of two rules afterwards would use what earlier runs revealed.
     if rows and (rule := Budget.registered(rows).rule) != privacy.rule:
         raise LedgerError(
             f"{path}: registered with the rule {rule!r}, asked for {privacy.rule!r}: "

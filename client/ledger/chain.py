@@ -80,6 +80,7 @@ def checked(rows: Iterable[Row], name: str) -> Iterator[Row]:
     Raises:
         LedgerError: Names the first row that does not fit.
     """
+    # The number is checked besides the hash: rows cut off at the front would still be a chain.
     last: Row | None = None
     for number, row in enumerate(rows, start=1):
         if row.seq != number or row.previous != (last.hash if last else "") or not row.fits:

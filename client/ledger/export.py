@@ -43,6 +43,7 @@ def read(path: Path) -> list[Row]:
     if not path.is_file():
         raise LedgerError(f"{path}: there is no ledger here. Give a site's state folder")
     try:
+        # The content decides, not the name: a hospital may keep copies under any name.
         with open(path, "rb") as file:
             binary = file.read(15) == b"SQLite format 3"
         rows = _from_sqlite(path) if binary else _from_lines(path)
@@ -83,6 +84,7 @@ def held_against(rows: Sequence[Row], report: Path, site: str | None) -> None:
         raise LedgerError(
             f"{report}: is not the report of a run ({type(error).__name__})"
         ) from error
+    # A report of several sites does not tell which of them this ledger belongs to.
     name = site or (next(iter(told)) if len(told) == 1 else "")
     if name not in told:
         known = ", ".join(sorted(told)) or "none"
@@ -117,6 +119,7 @@ def as_text(rows: Sequence[Row]) -> str:
         f"{'admitted':<26}{'epsilon':>9}{'delta':>9}{'rounds':>8}{'trained':>9}{'spares':>8}  run",
     ]
     for row in runs:
+        # Attempts are counted a run: a round that was trained twice is trained once, and one spare.
         plan = PrivacyPlan.from_json(row.values["plan"])
         attempts = [r.values for r in rows if r.kind == "attempt" and r.run_id == row.run_id]
         trained = len({a["round"] for a in attempts})
@@ -137,6 +140,7 @@ def as_text(rows: Sequence[Row]) -> str:
 def _budget_lines(budget: Budget, total: Cost) -> list[str]:
     """Return the lines with the cost of all runs together, and the rest for later runs."""
     epsilon, delta = budget.spent(total)
+    # A filter promises its limit and nothing smaller, so no epsilon of the runs so far is shown.
     if budget.rule == "rdp":
         return [
             f"all runs together, however chosen: epsilon {rounded_up(epsilon)}, "
@@ -186,6 +190,7 @@ def _from_sqlite(path: Path) -> list[Row]:
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in NOT_WRITABLE:
                 raise
+        # The name of the copy is fixed: SQLite finds a `-wal` file by the name of its database.
         with TemporaryDirectory(prefix="fedmedformer-ledger-") as place:
             copy = Path(place) / FILE
             for suffix in ("", "-wal", "-journal"):
@@ -199,6 +204,7 @@ def _from_sqlite(path: Path) -> list[Row]:
 def _rows(path: Path, mode: str) -> list[Row]:
     """Read every row of a SQLite file, opened in SQLite's `mode`."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)) as db:
+        # Rows are read without the index, but a damaged file must not be called a valid ledger.
         problems = [text for (text,) in db.execute("PRAGMA integrity_check(1)")]
         if problems != ["ok"]:
             raise LedgerError(f"{path}: the file is damaged ({problems[0]}). Restore it")

@@ -5,6 +5,7 @@ Budget is written before the first gradient and never handed back. The table und
 (`client.ledger.rows`) is append-only, chained by hashes and synced to the disk at every commit.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ class Ledger:
             BadRequest: The run was admitted with another schedule or model.
         """
         with self.rows.transaction():
+            # A server that lost the answer asks again: it must not be charged twice.
             standing = self.reservation(run_id)
             if standing is not None:
                 if (standing.schedule, standing.model) != (schedule, model):
@@ -181,20 +183,12 @@ class Ledger:
                 round is outside the schedule.
             BudgetExhausted: No spare round is left.
         """
+        # Only admitted rounds were paid for.
         if not 1 <= round_ <= reservation.rounds:
             raise BadRequest(f"round {round_} is outside the admitted 1..{reservation.rounds}")
         with self.rows.transaction():
             started = [body for _, body in self.rows.of_kind("attempt", reservation.run_id)]
-            here = {b["attempt"]: b["key"] for b in started if b["round"] == round_}
-            if attempt in here:
-                if here[attempt] != key:
-                    raise BadRequest(f"attempt {attempt} of round {round_} was another request")
-                raise AttemptLost(
-                    f"attempt {attempt} of round {round_} was started and has no answer to give: "
-                    "ask for the next attempt, which is paid from the spare rounds"
-                )
-            if attempt != len(here):
-                raise BadRequest(f"the next attempt of round {round_} is {len(here)}")
+            _check_attempt(started, round_, attempt, key)
             # Spares belong to the run, not to the round: count those of every round.
             spares_used = sum(b["attempt"] > 0 for b in started)
             if attempt > 0 and spares_used >= reservation.spare_rounds:
@@ -240,3 +234,26 @@ class Ledger:
     def count(self, run_id: str) -> str | None:
         """Return the SHA-256 of the run's noisy class counts, or None before they were counted."""
         return next((b["sha256"] for _, b in self.rows.of_kind("class-balance", run_id)), None)
+
+
+def _check_attempt(
+    started: Sequence[Mapping[str, Any]], round_: int, attempt: int, key: str
+) -> None:
+    """Refuse an attempt that is not the next one of its round.
+
+    Args:
+        started: Bodies of the run's `attempt` rows.
+        round_, attempt, key: As `Ledger.start_attempt` takes them.
+    """
+    here = {b["attempt"]: b["key"] for b in started if b["round"] == round_}
+    if attempt in here:
+        # Another request would be trained on the budget of the first one.
+        if here[attempt] != key:
+            raise BadRequest(f"attempt {attempt} of round {round_} was another request")
+        raise AttemptLost(
+            f"attempt {attempt} of round {round_} was started and has no answer to give: "
+            "ask for the next attempt, which is paid from the spare rounds"
+        )
+    # A skipped number would hide an attempt from the count of spares.
+    if attempt != len(here):
+        raise BadRequest(f"the next attempt of round {round_} is {len(here)}")

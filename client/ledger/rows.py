@@ -71,6 +71,7 @@ class Rows:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             # SQLite gives the files that it writes beside the ledger the same mode.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            # No implicit transactions: `transaction` begins and ends each of them.
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
             self._db.execute("PRAGMA journal_mode=WAL")
             # FULL syncs every commit: budget must survive a power cut before the first gradient.
@@ -100,6 +101,8 @@ class Rows:
             LedgerError: The disk is full, read-only or damaged; then nothing was written.
         """
         try:
+            # IMMEDIATE takes the writer's lock before the first read: a budget that was read
+            # without it could be spent twice.
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -145,7 +148,11 @@ class Rows:
             yield seq, json.loads(body)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Return all results of a SELECT."""
+        """Return all results of a SELECT.
+
+        Args:
+            sql: The statement; it must not change anything.
+        """
         return self._db.execute(sql).fetchall()
 
     def last(self) -> Row | None:
@@ -154,12 +161,20 @@ class Rows:
         return Row(*found) if found else None
 
     def row(self, seq: int) -> Row | None:
-        """Return the row of this number, or None if there is no such row."""
+        """Return a row, or None if there is no such row.
+
+        Args:
+            seq: Number of the row, from 1.
+        """
         found = self._db.execute("SELECT * FROM entries WHERE seq = ?", [seq]).fetchone()
         return Row(*found) if found else None
 
     def holds(self, hash_: str) -> bool:
-        """Tell whether a row of this hash exists; every row before it then exists too."""
+        """Tell whether a row exists; every row before it then exists too.
+
+        Args:
+            hash_: Hash of the row.
+        """
         return bool(self._db.execute("SELECT 1 FROM entries WHERE hash = ?", [hash_]).fetchone())
 
     def all(self) -> list[Row]:

@@ -191,16 +191,7 @@ def solve_noise_multiplier(
     >>> solve_noise_multiplier([(0.1, 40)], target_epsilon=2.0, target_delta=1e-5)
     1.633
     """
-    if target_delta < MIN_DELTA:
-        raise ValueError(
-            f"delta {target_delta:g} is below {MIN_DELTA:g}, where no epsilon is given: choose a "
-            "larger delta"
-        )
-    if (alone := epsilon(fixed, target_delta)) > target_epsilon:
-        raise ValueError(
-            f"the steps with fixed noise alone cost epsilon {rounded_up(alone)} of "
-            f"{target_epsilon:.4g}: raise class_balance_noise or epsilon"
-        )
+    _check_target(target_epsilon, target_delta, fixed)
 
     def fits(thousandths: int, rough: bool = False) -> bool:
         sigma = thousandths / 1000
@@ -215,12 +206,25 @@ def solve_noise_multiplier(
             f"noise multiplier of at most {MAX_THOUSANDTHS // 1000}: plan fewer steps or a "
             "smaller batch"
         )
-    # A coarse grid gives a larger epsilon, so the answer is `rough` or somewhat less.
-    low, reach = rough - 1, 1
+    low, reach = rough - 1, 1  # a coarse grid gives a larger epsilon: the answer is `rough` or less
     while low >= MIN_THOUSANDTHS and fits(low):
         rough, reach = low, 2 * reach
         low = max(rough - reach, MIN_THOUSANDTHS - 1)
     return smallest(low, rough, fits) / 1000
+
+
+def _check_target(target_epsilon: float, target_delta: float, fixed: Sequence[Steps]) -> None:
+    """Refuse a target that no noise of the other steps can meet."""
+    if target_delta < MIN_DELTA:
+        raise ValueError(
+            f"delta {target_delta:g} is below {MIN_DELTA:g}, where no epsilon is given: choose a "
+            "larger delta"
+        )
+    if (alone := epsilon(fixed, target_delta)) > target_epsilon:
+        raise ValueError(
+            f"the steps with fixed noise alone cost epsilon {rounded_up(alone)} of "
+            f"{target_epsilon:.4g}: raise class_balance_noise or epsilon"
+        )
 
 
 def _smallest_rough(fits: Callable[[int, bool], bool]) -> int | None:

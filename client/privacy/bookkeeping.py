@@ -60,9 +60,11 @@ class Book:
         self._layers: list[tuple[nn.Module, Forward]] = []
         guests: list[str] = []
         for name, module in model.named_modules():
+            # A layer that is run row by row takes its parts with it: they get no rule of their own.
             if any(name.startswith(guest) for guest in guests):
-                continue  # part of a layer that is run row by row as a whole
+                continue
             guest = type(module) in GUESTS
+            # Frozen layers keep their ordinary forward, which is faster.
             if not any(self.knows(p) for p in module.parameters(recurse=guest)):
                 continue
             if guest:
@@ -87,6 +89,7 @@ class Book:
 
     def close(self) -> None:
         """Give the layers their own `forward` back."""
+        # Deleting the instance's attribute uncovers the method of the class.
         for module, _ in self._layers:
             vars(module).pop("forward", None)
 
@@ -115,7 +118,7 @@ class Book:
         }
 
     def knows(self, parameter: Tensor | None) -> bool:
-        """Tell whether the parameter is trained."""
+        """Tell whether a parameter of a layer, or None for an absent bias, is trained."""
         return parameter is not None and id(parameter) in self._names
 
     def add_rows(self, parameter: Tensor | None, rows: Callable[[], Tensor]) -> None:
@@ -125,6 +128,7 @@ class Book:
             parameter: A parameter of a layer, trained or not; None for an absent bias.
             rows: Computes (B, *shape); called only if the parameter is trained.
         """
+        # `rows` is called only here, so frozen parameters cost nothing.
         if parameter is not None and (name := self._names.get(id(parameter))):
             more = rows()
             entry = self._entry(name, len(more))
@@ -141,6 +145,7 @@ class Book:
         if not self.knows(weight):
             return
         x, g = (v.detach().reshape(len(v), -1, v.shape[-1]) for v in (x, g))
+        # A pair has T (P + D) values, rows have P D: the shorter form is also the faster one.
         places, inputs, outputs = x.shape[1], x.shape[2], g.shape[2]
         if inputs * outputs <= self._max_rows_to_pair * places * (inputs + outputs):
             self.add_rows(weight, lambda: (g.transpose(1, 2) @ x).view(len(x), *weight.shape))
@@ -154,6 +159,7 @@ class Book:
             EngineError: It was used on another number of examples before.
         """
         entry = self._entries.setdefault(name, Entry())
+        # Uses on different numbers of rows cannot be uses on the same examples.
         if (entry.pairs or entry.rows is not None) and entry.count != count:
             raise EngineError(
                 f"the layer of {name} is called with {count} rows and with {entry.count}: call it "
@@ -170,15 +176,14 @@ class Book:
     ) -> dict[str, Tensor]:
         """Return the clipped sum of the units recorded since the last call, and forget them.
 
-        A unit's gradient g counts as g * min(1, C / (|g| + 1e-6)), as in Opacus, so its norm over
-        the group is below C, up to float32 rounding. Units whose gradient holds NaN or infinity
-        count as 0, and so do units without a valid row.
+        A unit's gradient g is the mean over its valid rows and counts as g * min(1, C / (|g| +
+        1e-6)): its norm over the group is below C, up to float32 rounding. Units without a valid
+        row or without a finite gradient count as 0.
 
         Args:
             groups: Names of the parameters that are clipped together, and their bound C > 0.
             valid: (B,) bool; rows that are False count as 0.
-            units: (B,) int64, each row's unit, from 0 without gaps; a unit's gradient is the mean
-                over its valid rows. Each row is a unit if omitted.
+            units: (B,) int64, each row's unit, from 0 without gaps; each row is one if omitted.
         Returns:
             Name -> sum over the units, of the parameter's shape.
         Raises:
@@ -186,8 +191,10 @@ class Book:
         Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1.
         """
         entries = {name: entry.joined() for name, entry in self._entries.items()}
-        self._entries = {}
+        # Forgotten before the checks: a refused batch must not leak into the next one.
+        self.forget()
         self._check(entries, len(valid))
+        # Averaged before the clip, so that the bound holds for the unit and not for each row.
         if units is not None:
             whole = Grouping(units, valid)
             entries = {name: entry.of_units(whole) for name, entry in entries.items()}

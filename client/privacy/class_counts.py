@@ -34,6 +34,7 @@ def histogram(records: Records, task: Task) -> Tensor:
     Returns:
         (classes,) float64; for a multi-label task, the records with each label.
     """
+    # Invalid records take no part in training, and so not in its weights either.
     truth = records.joined(task.name)
     truth = truth[records.valid]
     if task.kind == "multi-label":
@@ -59,6 +60,7 @@ def noisy_counts(
     """
     counts = {}
     for task in countable(tasks):
+        # The exact counts live in this line and the next alone.
         exact = histogram(records, task)
         counts[task.name] = noise.noised(exact, std).tolist()
     return counts
@@ -83,6 +85,7 @@ def weighted(tasks: Iterable[Task], counts: Counts, std: float, labelled: int) -
     """
     result = []
     for task in tasks:
+        # Dense tasks have no count and keep the weights that the site declares.
         if task.name not in counts:
             result.append(task)
             continue

@@ -86,6 +86,7 @@ class Budget:
         epsilon, delta = privacy.lifetime_epsilon, privacy.lifetime_delta
         if privacy.rule == "basic":
             return cls("basic", epsilon, delta)
+        # A registered order stays: choosing a new one would depend on what earlier runs cost.
         order = order or best_order(epsilon, delta)
         return cls("rdp", epsilon, delta, order, renyi_limit(order, epsilon, delta))
 
@@ -97,6 +98,7 @@ class Budget:
             rows: Bodies of its `cohort` rows, at least one, oldest first. Rows of older versions
                 have no rule and mean `basic`.
         """
+        # A budget that was lowered once stays lowered, so the newest row does not decide.
         epsilon = min(row["epsilon_budget"] for row in rows)
         delta = min(row["delta_budget"] for row in rows)
         if rows[0].get("rule", "basic") == "basic":
@@ -139,12 +141,16 @@ class Budget:
         return total
 
     def fits(self, total: Cost) -> bool:
-        """Tell whether runs with this cost together keep the budget.
+        """Tell whether runs keep the budget.
+
+        Args:
+            total: Their cost together.
 
         >>> budget = Budget("basic", epsilon=8.0, delta=1e-5)
         >>> budget.fits(Cost(8.0, 1e-5)), budget.fits(Cost(8.001, 1e-5))
         (True, False)
         """
+        # Under `rdp` the limit alone decides; it implies epsilon and delta of the budget.
         if self.limit is not None and total.renyi is not None:
             return total.renyi <= self.limit
         return total.epsilon <= self.epsilon and total.delta <= self.delta * (1 + DELTA_ROUNDING)
@@ -163,7 +169,11 @@ class Budget:
         return (self.epsilon, self.delta) if total.renyi else (0.0, 0.0)
 
     def used(self, total: Cost) -> float:
-        """Return the part of the budget that no later run can have, from 0 to 1."""
+        """Return the part of the budget that no later run can have, from 0 to 1.
+
+        Args:
+            total: Cost of all admitted runs.
+        """
         if self.limit is not None and total.renyi is not None:
             return min(1.0, total.renyi / self.limit)
         return min(1.0, max(total.epsilon / self.epsilon, total.delta / self.delta))
@@ -219,6 +229,7 @@ def best_order(epsilon: float, delta: float) -> int:
     4
     """
     order = max(range(2, MAX_ORDER), key=lambda a: renyi_limit(a, epsilon, delta) / a)
+    # Below zero no divergence is small enough, not even that of no run at all.
     if renyi_limit(order, epsilon, delta) <= 0:
         raise ValueError(
             f"privacy.rule: rdp cannot keep a lifetime budget as small as epsilon "
@@ -269,6 +280,7 @@ def enough_noise(
     Raises:
         ValueError: No noise multiplier up to 100,000 suffices.
     """
+    # A run's epsilon is at most the lifetime's, which the declaration checks.
     if privacy.rule == "basic":
         return noise_multiplier
     budget = Budget.of(privacy)

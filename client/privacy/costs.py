@@ -42,6 +42,7 @@ def costs(plan: PrivacyPlan) -> tuple[PhaseCost, ...]:
         ]
         return epsilon(parts, plan.delta)
 
+    # Differences of two totals: epsilon is not additive over phases.
     now = total(0, 0)
     return tuple(
         PhaseCost(

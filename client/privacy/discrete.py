@@ -26,6 +26,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from client.privacy.per_example import EngineError
+from client.privacy.plan import ALLOWANCE, PhasePlan
+from medformer.common.rounding import exact
+
 accept: Callable[..., int] | None = None
 """The compiled sampler, client/privacy/_discrete.c; None if it was installed without a compiler."""
 with suppress(ImportError):
@@ -56,7 +60,11 @@ class Bits(Protocol):
     """Independent random bits."""
 
     def words(self, count: int) -> Words:
-        """Return `count` random 64-bit words."""
+        """Return random 64-bit words.
+
+        Args:
+            count: Number of words.
+        """
         ...
 
 
@@ -165,7 +173,11 @@ class DiscreteGaussian:
 
 @lru_cache(maxsize=32)
 def sampler(sigma: float) -> DiscreteGaussian:
-    """Return the sampler of this sigma; computing its tables takes a tenth of a second."""
+    """Return a sampler, cached: computing its tables takes a tenth of a second.
+
+    Args:
+        sigma: Parameter of the discrete Gaussian, in [2^30, 2^31].
+    """
     return DiscreteGaussian(sigma)
 
 
@@ -199,3 +211,28 @@ def release(total: Tensor, std: float, bits: Bits) -> Tensor:
     # Rounded sums and noise are whole numbers below 2^53, which float64 adds exactly.
     rounded = (total / unit).round_().clamp_(-(2.0**51), 2.0**51)
     return rounded.add_(noise).mul_(unit)
+
+
+def check_rounding(count: int, plan: PhasePlan) -> None:
+    """Refuse noise whose grid is too coarse for so many parameters.
+
+    The clipped sum is rounded to a grid that grows with the noise. The sensitivity has room for a
+    part of the bound (`client.privacy.plan.ALLOWANCE`), and rounding moves a sum of `count`
+    coordinates by up to sqrt(count) grid points.
+
+    Args:
+        count: Number of trained parameters.
+        plan: The phase's plan.
+    Raises:
+        EngineError: Names, approximately, the largest noise multiplier that `count` allows.
+    """
+    # Half of the allowance; the other half is for float32 gradients.
+    moved, room = math.sqrt(count) * grid(plan.noise_std), ALLOWANCE / 2 * plan.max_grad_norm
+    if moved > room:
+        largest = plan.noise_multiplier * room / moved
+        raise EngineError(
+            f"the noise multiplier {exact(plan.noise_multiplier)} is too large for {count:,} "
+            "trained parameters: rounding to the grid of the noise moves the clipped sum by more "
+            f"than the sensitivity allows for. At most about {largest:.3g} works: plan fewer "
+            "steps, a larger epsilon or a smaller preset"
+        )

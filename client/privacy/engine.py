@@ -11,7 +11,6 @@ L2 sensitivity C under add/remove of one unit, and a little more for arithmetic
 zero. B images of a drawn batch, P parameters.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -21,14 +20,13 @@ from torch import Tensor, nn
 
 from client.privacy.accounting import Steps
 from client.privacy.bookkeeping import Book
-from client.privacy.discrete import grid
+from client.privacy.discrete import check_rounding
 from client.privacy.models.modules import check_modules
 from client.privacy.models.watch import Watch
 from client.privacy.noise import NoiseSource
 from client.privacy.per_example import EngineError
-from client.privacy.plan import ALLOWANCE, PhasePlan
+from client.privacy.plan import PhasePlan
 from client.privacy.units import slices
-from medformer.common.rounding import exact
 from server.protocol import Phase
 
 PHYSICAL_BATCH = 128
@@ -60,7 +58,11 @@ class StepRecord:
         self._sample_rate = sample_rate
 
     def note(self, optimizer: "NoisyOptimizer") -> None:
-        """Record one step; Opacus calls this after the noise, before the parameters change."""
+        """Record one step; Opacus calls this after the noise, before the parameters change.
+
+        Args:
+            optimizer: The optimizer that takes the step.
+        """
         self.taken.append(Steps(self._sample_rate, float(optimizer.noise_multiplier), 1))
 
     def __len__(self) -> int:
@@ -76,7 +78,8 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):
     Args:
         optimizer: Built over exactly the trained parameters.
         plan: Noise, bound and divisor.
-        noise: Where the noise comes from.
+        noise: Source of the noise.
+    Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):
 
     def accumulate(self) -> None:
         """Add the clipped sums of a slice to those of the slices before, in float64."""
+        # float64 keeps the rounding of many slices far below that of a single float32 gradient.
         part = torch.cat([p.grad.flatten() for p in self.params]).double()
         self._total = part if self._total is None else self._total.add_(part)
 
@@ -110,14 +114,22 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):
             p.grad = part
 
     def zero_grad(self, set_to_none: bool = False) -> None:
-        """Forget the gradients, and the total unless the step was skipped."""
+        """Forget the gradients, and the total unless the step was skipped.
+
+        Args:
+            set_to_none: True to drop the gradients, False to set them to zero.
+        """
         super().zero_grad(set_to_none)
         # After a skipped step the total holds the slices so far, and the batch is not complete.
         if not self._is_last_step_skipped:
             self._total = None
 
     def by_parameter(self, flat: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """Yield each parameter with its part of (P,) values, in its shape."""
+        """Yield each parameter with its part of the values, in its shape.
+
+        Args:
+            flat: (P,) values in the order of the parameters.
+        """
         for p, part in zip(self.params, flat.split(self._sizes), strict=True):
             yield p, part.view_as(p)
 
@@ -156,6 +168,7 @@ class DpEngine:
         noise: NoiseSource,
         physical_batch: int | None = None,
     ) -> None:
+        # Groups are clipped apart, so one unit can use up all of their bounds at once.
         joined = sum(g.max_grad_norm**2 for g in groups) ** 0.5
         if abs(joined - plan.max_grad_norm) > 1e-9 * plan.max_grad_norm:
             raise EngineError(f"bounds join to {joined}, the plan says {plan.max_grad_norm}")
@@ -172,7 +185,7 @@ class DpEngine:
         self._noise = noise
         self._sample_rate = plan.sample_rate
         self.record = StepRecord(plan.sample_rate)
-        model.train()
+        model.train()  # dropout and the like act on each example alone, so they may stay on
         self._book = Book(model, self._trained)
         self._watch = Watch(model, self._trained, self._book)
         self.optimizer = NoisyOptimizer(optimizer, plan, noise)
@@ -192,6 +205,7 @@ class DpEngine:
             count: Number of units at the site.
         Returns:
             Numbers of the drawn units, ascending, (U,) int64; often empty where units are few.
+        Source: Balle, Barthe and Gaboardi 2018, arXiv:1807.01647, for the amplification.
         """
         return (self._noise.uniform(count) < self._sample_rate).nonzero().flatten()
 
@@ -230,11 +244,16 @@ class DpEngine:
         parts: Sequence[int] | None = None,
         units: Tensor | None = None,
     ) -> float:
-        """Compute the batch's clipped sum, slice by slice; arguments and result as of `step`.
+        """Compute the batch's clipped sum, slice by slice.
 
         Batches larger than the physical batch are taken in slices whose clipped sums are added. No
-        slice ends within a unit. The last slice's sum is left in the parameters' gradients, where
-        the optimizer's own step takes it from.
+        slice ends within a unit. The last slice's sum is left in the parameters' gradients, from
+        where the optimizer's own step takes it.
+
+        Args:
+            losses, valid, parts, units: As `step` takes them.
+        Returns:
+            Sum of the valid rows' losses, without noise.
         """
         total = 0.0
         runs = list(slices(len(valid), self._physical_batch, parts, units))
@@ -253,44 +272,22 @@ class DpEngine:
     ) -> float:
         """Put the clipped sum of one slice into the gradients, and return its summed losses."""
         count = rows.stop - rows.start
+        # An empty batch has the sum zero, and the optimizer needs a gradient to add noise to.
         if count == 0:
             for p in self._trained.values():
                 p.grad = torch.zeros_like(p)
             return 0.0
         self._watch.begin(count)
         values = losses(rows)
+        # A loss that was averaged over the batch would have one value, and no example's gradient.
         if values.shape != (count,):
             raise EngineError(f"losses must be one value a row, ({count},), got {values.shape}")
         self._watch.check_losses(values)
-        values.sum().backward()
+        values.sum().backward()  # the rules of the layers record each row's part of the gradient
         self._watch.check_kept()
         for name, total in self._book.clip(self._groups, valid, units).items():
             self._trained[name].grad = total
         return float(torch.where(valid, values.detach(), 0.0).nan_to_num().sum())
-
-
-def check_rounding(count: int, plan: PhasePlan) -> None:
-    """Refuse noise whose grid is too coarse for so many parameters.
-
-    The clipped sum is rounded to a grid that grows with the noise. The sensitivity has room for a
-    part of the bound (`client.privacy.plan.ALLOWANCE`), and rounding moves a sum of `count`
-    coordinates by up to sqrt(count) grid points.
-
-    Args:
-        count: Number of trained parameters.
-        plan: The phase's plan.
-    Raises:
-        EngineError: Names, approximately, the largest noise multiplier that `count` allows.
-    """
-    moved, room = math.sqrt(count) * grid(plan.noise_std), ALLOWANCE / 2 * plan.max_grad_norm
-    if moved > room:
-        largest = plan.noise_multiplier * room / moved
-        raise EngineError(
-            f"the noise multiplier {exact(plan.noise_multiplier)} is too large for {count:,} "
-            "trained parameters: rounding to the grid of the noise moves the clipped sum by more "
-            f"than the sensitivity allows for. At most about {largest:.3g} works: plan fewer "
-            "steps, a larger epsilon or a smaller preset"
-        )
 
 
 def clip_groups(names: Sequence[str], phase: Phase) -> list[ClipGroup]:
@@ -304,6 +301,7 @@ def clip_groups(names: Sequence[str], phase: Phase) -> list[ClipGroup]:
     """
     if "domain_adversarial" not in phase.objectives:
         return [ClipGroup(tuple(names), phase.max_grad_norm)]
+    # Each of the two has its own bound in the schedule.
     judge = tuple(n for n in names if n.startswith("discriminator."))
     rest = tuple(n for n in names if n not in judge)
     return [

@@ -37,6 +37,7 @@ class _Linear(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = grads
         (x,), (weight, bias) = ctx.saved_tensors, ctx.parameters
+        # A gradient returned for weight or bias would reach the parameter unclipped.
         ctx.book.add_pair(weight, x, g)
         ctx.book.add_rows(bias, lambda: g.reshape(len(g), -1, g.shape[-1]).sum(1))
         return (g @ weight if ctx.needs_input_grad[0] else None), None, None, None
@@ -68,6 +69,7 @@ class _Conv(Function):
             _book_conv(ctx.book, x, g, weight, ctx.settings)
         ctx.book.add_rows(bias, lambda: g.flatten(2).sum(2))
         before = None
+        # The first layer of a model has no input gradient to pass on.
         if ctx.needs_input_grad[0]:
             before = _conv_backward(g, x, weight, ctx.settings, (True, False, False))[0]
         return before, None, None, None, None
@@ -87,9 +89,8 @@ def _conv_backward(
 def _book_conv(book: Bookkeeper, x: Tensor, g: Tensor, weight: Tensor, settings: Any) -> None:
     """Record the gradient of a convolution's weight in the form that is fastest for its shapes.
 
-    That is a pair of windows and output gradients, or rows, for which every example becomes a group
-    of one large convolution. The choice was measured on a CPU and depends on shapes alone, so equal
-    seeds give equal bits.
+    That is a pair of windows and output gradients, or rows. The choice was measured on a CPU and
+    depends on shapes alone, so equal seeds give equal bits.
     """
     stride, padding, dilation, groups = settings
     kernel, places = weight.shape[2:], g[0, 0].numel()
@@ -141,6 +142,7 @@ MAX_SLICED_CHANNELS = 4
 def _conv(
     book: Bookkeeper, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, own: Forward, x: Tensor
 ) -> Tensor:
+    # torch would take an unbatched image (C, *spatial), whose first axis is not the examples.
     if x.ndim != layer.weight.ndim:
         raise EngineError(f"convolutions take (B, C, *spatial), got {tuple(x.shape)}")
     padding = layer.padding
@@ -205,7 +207,7 @@ class _GroupNorm(Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, book: Bookkeeper, groups: int,
         eps: float,
     ) -> Tensor:  # fmt: skip
-        x = x.contiguous()
+        x = x.contiguous()  # native_group_norm reads the memory in this order
         count, channels = x.shape[:2]
         places = x[0, 0].numel()
         y, mean, rstd = torch.native_group_norm(
@@ -221,11 +223,12 @@ class _GroupNorm(Function):
         (x, mean, rstd), (weight, bias) = ctx.saved_tensors, ctx.parameters
         count, channels = x.shape[:2]
         each = channels // ctx.groups
-        slopes = g.flatten(2).sum(2)
+        slopes = g.flatten(2).sum(2)  # (B, C), the bias's gradients
 
         def rows() -> Tensor:
             """Return the sum over the places of g * (x - mean) * rstd, (B, C)."""
             raw = (g * x).flatten(2).sum(2)
+            # Mean and scale of a group hold for each of its channels.
             wide = [v.repeat_interleave(each, 1) for v in (mean, rstd)]
             return (raw - slopes * wide[0]) * wide[1]
 

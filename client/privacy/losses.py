@@ -81,12 +81,13 @@ def losses(sample_rate: float, noise_multiplier: float, grid: float) -> tuple[Lo
         grid: Distance of two losses.
     Returns:
         Both directions, or a single one for q = 1, where they are equal.
+    Source: Doroshenko et al. 2022, arXiv:2207.04380, algorithm 1.
     """
     q, sigma = sample_rate, noise_multiplier
     lowest = _loss(-TAIL * sigma, q, sigma)
     highest = largest_loss(q, sigma)
     first, last = math.floor(lowest / grid), math.ceil(highest / grid)
-    last = max(last, first + 1)
+    last = max(last, first + 1)  # two points at least, between which mass can be split
     index = np.arange(first, last + 1, dtype=np.float64)
     cuts = _value(index * grid, q, sigma)
     without = cuts / sigma

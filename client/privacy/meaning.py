@@ -34,6 +34,7 @@ def max_detected(epsilon: float, delta: float, false_alarms: float) -> float:
     >>> max_detected(epsilon=0.0, delta=0.0, false_alarms=0.05)
     0.05
     """
+    # The two sides of the region of all tests: one bounds detections, one bounds missed units.
     one = math.exp(epsilon) * false_alarms + delta
     other = 1 - math.exp(-epsilon) * (1 - false_alarms - delta)
     return min(1.0, one, other)
@@ -41,6 +42,9 @@ def max_detected(epsilon: float, delta: float, false_alarms: float) -> float:
 
 def percent(share: float) -> str:
     """Return a share as text, rounded up to a tenth of a percent: an upper bound stays one.
+
+    Args:
+        share: From 0 to 1.
 
     >>> percent(0.20086)
     '20.1 %'

@@ -21,22 +21,36 @@ class NoiseSource:
 
     Args:
         key: 32 bytes; equal keys give equal randomness.
+    Source: Nir and Langley 2018, RFC 8439, for ChaCha20.
     """
 
     name: str
     """Kind of the source, `secure` or `seeded`; the report prints it."""
 
     def __init__(self, key: bytes) -> None:
+        # A key is used once, so the nonce may be zero.
         self._stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
 
     def words(self, count: int) -> Words:
-        """Return the next `count` random 64-bit words of the key stream."""
+        """Return the next words of the key stream.
+
+        Args:
+            count: Number of words.
+        Returns:
+            (count,) uint64.
+        """
         words = bytearray(8 * count + 64)  # the cipher wants room for a block more
         self._stream.update_into(bytes(8 * count), words)
         return np.frombuffer(words, "<u8", count)
 
     def uniform(self, count: int) -> Tensor:
-        """Return `count` independent values in [0, 1) with 53 random bits each, float64."""
+        """Return independent uniform values.
+
+        Args:
+            count: Number of values.
+        Returns:
+            (count,) float64 in [0, 1), with 53 random bits each.
+        """
         return torch.from_numpy((self.words(count) >> np.uint64(11)) * 2.0**-53)
 
     def noised(self, total: Tensor, std: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Per-example gradients of one backward pass, stored as rows or as pairs.
+"""Gradients of each example in one backward pass, stored as rows or as pairs.
 
 Each gradient takes the shorter of the two forms (`Entry`); norms and weighted sums are computed
 from either form without the other. B examples, T places (tokens, pixels), P inputs and D outputs of
@@ -65,8 +65,10 @@ class Entry:
         if self.rows is None:
             if len(self.pairs) < 2:
                 return self
+            # The gradients of two uses add up, and so do products over more places.
             inputs, outputs = zip(*self.pairs, strict=True)
             return Entry(None, [(torch.cat(inputs, 1), torch.cat(outputs, 1))])
+        # One use is stored as rows already, so the others are brought into that form.
         rows = self.rows
         for x, g in self.pairs:
             rows = rows + (g.transpose(1, 2) @ x).view_as(rows)
@@ -127,7 +129,13 @@ class Entry:
         return ghost.clamp(min=0) + ROUNDING * torch.finfo(ghost.dtype).eps * longest.square()
 
     def weighted(self, factors: Tensor) -> Tensor:
-        """Return the sum of the examples' gradients times `factors` (B,), of a joined entry."""
+        """Return the weighted sum of the examples' gradients in a joined entry.
+
+        Args:
+            factors: (B,), the weight of each example.
+        Returns:
+            The sum, flat or as a (D, P) matrix.
+        """
         if self.rows is not None:
             return factors @ self.rows.flatten(1)
         ((x, g),) = self.pairs
@@ -137,9 +145,12 @@ class Entry:
         return scaled.T @ x.flatten(0, 1) if narrow is g else wide.flatten(0, 1).T @ scaled
 
     def without(self, usable: Tensor) -> "Entry":
-        """Return the entry with zeros for the examples that are not `usable`, (B,) bool.
+        """Return the entry with zeros for some examples.
 
         A factor of 0 would not do: 0 * NaN is NaN.
+
+        Args:
+            usable: (B,) bool, the examples that keep their gradient.
         """
         if self.rows is not None:
             usable = usable.view(-1, *[1] * (self.rows.ndim - 1))
@@ -159,6 +170,7 @@ class Table:
         self._widths = {}
         parts = []
         for name, entry in entries.items():
+            # Long rows stay where they are: joining would copy them.
             if entry.rows is not None and entry.rows[0].numel() <= MAX_JOINED_ROW:
                 parts.append(entry.rows.flatten(1))
                 self._widths[name] = parts[-1].shape[1]
@@ -186,6 +198,7 @@ class Table:
             others = {name: entry.without(usable) for name, entry in others.items()}
         sums = {name: entry.weighted(factors) for name, entry in others.items()}
         if joined:
+            # One product for all short rows; each parameter then takes its columns of the result.
             split = joined.weighted(factors).split(list(self._widths.values()))
             sums.update(zip(self._widths, split, strict=True))
         return sums
@@ -204,6 +217,7 @@ class Grouping:
         self.index = index
         sizes = torch.bincount(index)
         self.count = len(sizes)
+        # Number of valid rows of each unit.
         known = torch.zeros(self.count).index_add_(0, index, valid.float())
         self.valid = known > 0
         self.shares = torch.where(valid, 1 / known.clamp(min=1)[index], 0.0)
@@ -222,6 +236,7 @@ class Grouping:
         Returns:
             (units, R T, P) for units of at most R rows; zeros where a unit has fewer.
         """
+        # Zeros add nothing to a product over places, so shorter units may be padded.
         wide = rows.new_zeros(self.count, self._largest, *rows.shape[1:])
         wide[self.index, self._slot] = rows
         return wide.flatten(1, 2)

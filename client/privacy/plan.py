@@ -164,7 +164,7 @@ def learning_rate(phase: Phase, plan: PhasePlan) -> float:
 
 
 def countable(tasks: Iterable[Task]) -> list[Task]:
-    """Return the tasks whose classes are counted: all but dense ones."""
+    """Return those of a site's tasks whose classes are counted: all but dense ones."""
     return [task for task in tasks if task.kind != "dense"]
 
 
@@ -172,6 +172,9 @@ def count_sensitivity(tasks: Iterable[Task]) -> float:
     """Return the L2 sensitivity of all class counts together under add/remove of one image.
 
     An image adds 1 to one count of a single-label task, and to at most T of a task of T labels.
+
+    Args:
+        tasks: Tasks of a site; dense ones are ignored.
 
     >>> finding = Task(name="finding", kind="binary-class", classes=2)
     >>> signs = Task(name="signs", kind="multi-label", classes=3)
@@ -195,8 +198,6 @@ def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> P
         schedule: The public schedule that the server proposes.
         privacy: The site's declaration.
         tasks: The site's tasks; read only where `privacy.class_balance_noise` asks for a count.
-    Returns:
-        The plan; a function of the three arguments alone, never of a record.
     Raises:
         ValueError: No noise multiplier up to 100,000 suffices, the class count alone costs more
             than the budget, there is no task to count, or a phase has the name of the count.

@@ -59,7 +59,11 @@ class Curve:
     """True where the charge for errors is more than a thousandth of the bound, (N,)."""
 
     def is_loose(self, delta: float) -> bool:
-        """Tell whether the error, or the end of the window, determines the epsilon at `delta`."""
+        """Tell whether the error, or the end of the window, determines epsilon.
+
+        Args:
+            delta: The delta at which epsilon is asked for.
+        """
         found = self._fitting(delta)
         if found is None:
             return False
@@ -67,7 +71,13 @@ class Curve:
         return first is None or first == 0 or bool(self.loose[first - 1])
 
     def epsilon(self, delta: float) -> float:
-        """Return the smallest epsilon, 0 or more, at which the bound is at most `delta`."""
+        """Return the smallest epsilon, 0 or more, at which the bound is at most `delta`.
+
+        Args:
+            delta: In (0, 1).
+        Returns:
+            Epsilon; infinity if the infinite losses alone exceed `delta`.
+        """
         if (found := self._fitting(delta)) is None:
             return math.inf
         log_left, k = found
@@ -103,6 +113,7 @@ def curve(parts: Sequence[Part], grid: float, delta: float) -> Curve:
         delta: The delta at which the bound is tightest; it holds at every other delta too.
     Returns:
         An upper bound of delta at every epsilon of the window.
+    Source: Alghamdi et al. 2023, arXiv:2208.09595, for the tilt.
     """
     infinite = sum(n * losses.infinite for losses, n in parts) * (1 + SUMMATION)
     if infinite >= delta:  # no epsilon is large enough
@@ -136,6 +147,7 @@ def _best_tilt(parts: Sequence[Part], grid: float, delta: float) -> float:
     The search uses blocks of losses: any tilt is valid, so the best one need not be exact.
     """
     low, high = (math.log2(theta) for theta in THETAS)
+    # The excess grows with theta, so a bisection over its logarithm finds the best tilt.
     while high - low > 0.05:
         theta = 2.0 ** ((low + high) / 2)
         excess = 0.0

@@ -25,6 +25,7 @@ class Units:
             noisy the unit's gradient.
         among: (N,) bool, the images that may take part; all if omitted. A unit without such an
             image is drawn like the others and contributes nothing.
+    Source: McMahan et al. 2018, arXiv:1710.06963, for units of several examples.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Units:
             and (B,) the unit of each, ascending. None in place of the units if each row is one.
         """
         among = self._among
+        # Units that may not take part are dropped after the draw, not before: the accountant's rate
+        # holds for the draw.
         if self._rows is None:
             return drawn if among is None else drawn[among[drawn]], None
         chosen = []
@@ -66,11 +69,12 @@ class Units:
             own = self._rows[unit]
             own = own if among is None else own[among[own]]
             if not len(own):
-                continue
+                continue  # it was drawn and adds nothing, which costs no more
             # The first of a random order decides the shape, so each image has the same chance.
             own = own[torch.randperm(len(own), generator=generator)]
             own = own[self._stack[own] == self._stack[own[0]]][: self._most]
             chosen.append(own)
+        # `Records.take` returns one tensor a shape, so units of one shape lie side by side.
         chosen.sort(key=lambda own: int(self._stack[own[0]]))
         sizes = torch.tensor([len(own) for own in chosen], dtype=torch.int64)
         rows = torch.cat(chosen) if chosen else torch.zeros(0, dtype=torch.int64)

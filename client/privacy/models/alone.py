@@ -62,6 +62,7 @@ class Twin:
             self.module = copy.deepcopy(module)
         except Exception as error:  # a user's class may raise anything
             raise self._refusal(f"cannot be copied ({type(error).__name__})") from error
+        # Shared parameters appear once in both lists, so they stay paired.
         pairs = zip(module.named_parameters(), self.module.parameters(), strict=True)
         self._trained = {n: own for (n, p), own in pairs if trained(p)}
         self._random = torch.Generator().manual_seed(SEED)
@@ -87,6 +88,7 @@ class Twin:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             self.module.train()
             before = self._state()
+            # Two seeds tell whether the module draws random numbers itself.
             chance = not torch.equal(self._run(seed=1), self._run(seed=2))
             for row in range(ROWS):
                 self._check_neighbours(row)
@@ -101,6 +103,7 @@ class Twin:
         own, mine = self._run(), self._gradient(row)
         kept = self._inputs
         others = [self._drawn(x) for x in kept]
+        # All rows but one are drawn anew.
         for x, y in zip(kept, others, strict=True):
             y[row] = x[row]
         self._inputs = others
@@ -155,9 +158,10 @@ class Twin:
 
     def _run(self, seed: int = 1, rows: int = ROWS) -> Tensor:
         """Return everything that the module answers to the inputs, (rows, M)."""
+        # The random tensors take the places of the batched ones, in the order of the leaves.
         drawn = iter(self._inputs)
         args, words = tree_map(lambda x: next(drawn) if self._is_batched(x) else x, self._form)
-        torch.manual_seed(seed)
+        torch.manual_seed(seed)  # equal dropout in every run that is compared
         try:
             answer = self.module(*args, **words)
         except EngineError:
@@ -177,6 +181,7 @@ class Twin:
 
     def _weighted(self, answer: Tensor) -> Tensor:
         """Return a loss of each row, (rows, M) -> (rows,), that depends on all of its answer."""
+        # Random weights: a plain sum would hide rows that move mass among themselves.
         if self._weights is None:
             self._weights = torch.randn(answer.shape[1], generator=self._random)
         return answer @ self._weights.to(answer.dtype)
@@ -184,6 +189,7 @@ class Twin:
     def _gradient(self, row: int, rows: int = ROWS) -> dict[str, Tensor]:
         """Return the gradient of one row's loss, by plain autograd."""
         loss = self._weighted(self._run(rows=rows))[row]
+        # A module without trained parameters still has its answers and neighbours checked.
         if not loss.requires_grad or not self._trained:
             return {name: torch.zeros_like(p) for name, p in self._trained.items()}
         found = torch.autograd.grad(loss, list(self._trained.values()), allow_unused=True)

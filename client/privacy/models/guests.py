@@ -30,13 +30,25 @@ class Copies(Function):
 
     @staticmethod
     def forward(ctx: Any, parameter: Tensor, count: int, book: Bookkeeper) -> Tensor:
-        """Return `count` copies, (*shape) -> (B, *shape), without using memory for them."""
+        """Return `count` copies, (*shape) -> (B, *shape), without using memory for them.
+
+        Args:
+            ctx: Autograd's context.
+            parameter: The parameter of the layer, (*shape).
+            count: Number of rows, B.
+            book: Takes the gradients of the copies.
+        """
         ctx.book, ctx.parameter = book, parameter
         return parameter.expand(count, *parameter.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
-        """Record the copies' gradients."""
+        """Record the copies' gradients.
+
+        Args:
+            ctx: Autograd's context.
+            grads: One tensor, (B, *shape).
+        """
         ctx.book.add_rows(ctx.parameter, lambda: grads[0])
         return None, None, None
 
@@ -53,6 +65,7 @@ def by_rows(book: Bookkeeper, layer: nn.Module, own: Forward, *args: Any, **word
         EngineError: An argument does not have one row an example.
     """
     count = _count(layer, args, words)
+    # Frozen parameters need no copies: their gradients are not asked for.
     copies = {
         name: Copies.apply(p, count, book).unbind(0) if book.knows(p) else [p] * count
         for name, p in layer.named_parameters()
@@ -74,6 +87,7 @@ def by_rows(book: Bookkeeper, layer: nn.Module, own: Forward, *args: Any, **word
 def _count(layer: nn.Module, args: Sequence[Any], words: dict[str, Any]) -> int:
     """Return the number of examples that the layer is called with."""
     given = [*args, *(v for k, v in words.items() if k not in SHARED)]
+    # An initial state has its examples on axis 1, where `_row` would not find them.
     if isinstance(layer, RNNBase) and len([v for v in given if v is not None]) != 1:
         raise EngineError(
             f"{type(layer).__name__} is run row by row and takes no initial state: "

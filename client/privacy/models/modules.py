@@ -78,10 +78,11 @@ def check_modules(model: nn.Module) -> None:
     Raises:
         EngineError: Names the module, the reason and the remedy.
     """
+    # Prefixes of layers that are judged with all their parts.
     inside: list[str] = []
     for name, module in model.named_modules():
         if any(name.startswith(guest) for guest in inside):
-            continue  # part of a layer that is judged as a whole
+            continue
         if reason := _reason(module):
             raise EngineError(
                 f"this model cannot be trained per example: {called(name, module)} {reason}"
@@ -91,7 +92,12 @@ def check_modules(model: nn.Module) -> None:
 
 
 def called(name: str, module: nn.Module) -> str:
-    """Return a module's name for messages: its place in the model and its class."""
+    """Return a module's name for messages: its place in the model and its class.
+
+    Args:
+        name: Place in the model, as `named_modules` gives it; empty for the model itself.
+        module: The module.
+    """
     return f"{name or 'the model'} ({type(module).__name__})"
 
 
@@ -100,6 +106,9 @@ def to_be_run(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
     These are the modules whose code is the user's own, and the model itself unless it is this
     project's or a single layer that is run row by row.
+
+    Args:
+        model: The model that is about to be trained.
     """
     known = _is_ours(model) or type(model) in GUESTS
     for name, module in model.named_modules():
@@ -108,7 +117,11 @@ def to_be_run(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def is_own(module: nn.Module) -> bool:
-    """Tell whether a module runs code that belongs neither to torch nor to this project."""
+    """Tell whether a module runs code that belongs neither to torch nor to this project.
+
+    Args:
+        module: The module; code that is hooked onto it counts as its own.
+    """
     hooked = module._forward_hooks or module._forward_pre_hooks
     return bool(hooked) or not (_is_listed(module) or _is_ours(module))
 
@@ -128,6 +141,7 @@ def _of_torch(module: nn.Module) -> bool:
 
 def _reason(module: nn.Module) -> str | None:
     """Return why a module is refused, with the remedy; None if it is allowed."""
+    # InstanceNorm is a subclass of _NormBase too, and is harmless without running statistics.
     if isinstance(module, _NormBase) and (type(module) not in GUESTS or module.track_running_stats):
         return (
             "normalises with statistics of the whole batch, or keeps them: use GroupNorm, "
@@ -140,12 +154,14 @@ def _reason(module: nn.Module) -> str | None:
     if not _of_torch(module):
         # A user's own class is run before the first step; the book refuses what it owns.
         return None
+    # The list names what was read: a new module of torch may do anything.
     if not _is_listed(module):
         return (
             "is not on the list of torch's modules that treat each example alone "
             "(client/privacy/models/modules.py): replace it, or write what it does in a module "
             "of your own"
         )
+    # A function assigned to one instance would run in place of the code that was read.
     if "forward" in vars(module):
         return "has a forward of its own: make a class of it"
     # torch's normalisation utilities add parameters and buffers from which a weight is computed.
@@ -165,6 +181,7 @@ def _reason(module: nn.Module) -> str | None:
 
 def _reason_of_guest(layer: nn.Module) -> str | None:
     """Return why a layer that would run row by row is refused; None if it is allowed."""
+    # Hooks would run once a row, and see rows that they take for batches.
     if layer._forward_hooks or layer._forward_pre_hooks:
         return "has hooks, and is run row by row: put the hooks on the module around it"
     if isinstance(layer, nn.Embedding | nn.EmbeddingBag):

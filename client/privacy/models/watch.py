@@ -54,7 +54,11 @@ class Watch:
         self._handles = []
 
     def begin(self, count: int) -> None:
-        """Prepare for a slice of `count` rows, before it goes through the model."""
+        """Prepare for a slice, before it goes through the model.
+
+        Args:
+            count: Number of rows of the slice.
+        """
         self._count, self._depth, self._outputs = count, 0, []
         self._versions = [value._version for _, value in self._kept]
 
@@ -69,6 +73,7 @@ class Watch:
         Raises:
             EngineError: The loss of one row depends on another row.
         """
+        # A single row has no neighbours, and a loss without a graph depends on nothing.
         if not self._outputs or not self._first or len(losses) < 2 or not losses.requires_grad:
             return
         self._first = False
@@ -90,6 +95,7 @@ class Watch:
         Raises:
             EngineError: Names the tensor or the module.
         """
+        # autograd counts in-place writes; comparing values would cost a copy of the model a step.
         for (name, value), version in zip(self._kept, self._versions, strict=True):
             if value._version != version:
                 raise EngineError(
@@ -99,6 +105,7 @@ class Watch:
 
         for name in self._book.seen() if self._names else ():
             outer = self._answered[name]
+            # Its methods may have been called instead, or a function may read its parameters.
             if outer is not None and not any(outer in m.modules() for m in self._checked):
                 raise EngineError(
                     f"{called(self._names[outer], outer)} is never called itself, so it cannot be "
@@ -109,6 +116,7 @@ class Watch:
     def _enter(self, module: nn.Module, args: tuple[Any, ...], words: dict[str, Any]) -> None:
         """Check a module before its first call of the real batch."""
         self._depth += 1
+        # Nothing is checked twice, nor before the first slice gives the number of rows.
         if module in self._checked or not self._count:
             return
         # A copy made now would carry our hooks and run through the book.
