@@ -176,9 +176,8 @@ class Book:
     ) -> dict[str, Tensor]:
         """Return the clipped sum of the units recorded since the last call, and forget them.
 
-        A unit's gradient g is the mean over its valid rows and counts as g * min(1, C / (|g| +
-        1e-6)): its norm over the group is below C, up to float32 rounding. Units without a valid
-        row or without a finite gradient count as 0.
+        A unit's gradient g, the mean over its valid rows, counts as g * min(1, C / (|g| + 1e-6)):
+        its norm is below C, up to float32 rounding. It counts as 0 if no row is valid or finite.
 
         Args:
             groups: Names of the parameters that are clipped together, and their bound C > 0.
