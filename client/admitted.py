@@ -56,9 +56,11 @@ class AdmittedRun:
             BadRequest: The run was never admitted here, or with another schedule.
         """
         reservation = ledger.reservation(request.run_id)
+        # The ledger, not the request, decides what a run is: schedule and model come from its row.
         if reservation is None:
             raise BadRequest("this run was not admitted here: send its schedule first")
         schedule = Schedule.model_validate_json(reservation.schedule)
+        # A server that names another schedule would train something that this site never admitted.
         if schedule.hash() != request.schedule_hash:
             raise BadRequest("this run was admitted with another schedule")
         config = ModelConfig.model_validate_json(reservation.model)
@@ -99,9 +101,12 @@ class AdmittedRun:
             AttemptLost: There was such an answer, and its file was deleted or changed.
         """
         answers = self.ledger.answers(self.run_id)
+        # Only answers on the ledger count: a file without a row may be from an attempt that died.
         if key not in answers:
             return None
         kept = self.store.get_answer(key, answers[key]["sha256"])
+        # The budget of this attempt is spent, and training again under the same number would
+        # release a second noisy result for one charge.
         if kept is None:
             raise AttemptLost("this answer was acknowledged and deleted: ask for a new attempt")
         return kept
@@ -116,8 +121,12 @@ class AdmittedRun:
             StoreError: An earlier round was trained, and its tensors are gone. To start again from
                 new ones would train something else than what was paid for.
         """
+        # A second attempt of a round starts where the first one did, so states of later rounds are
+        # skipped.
         if (state := self.store.get_state(round_)) is not None:
             return state
+        # No state and no earlier answer: this is the site's first round. It may have missed earlier
+        # ones.
         if any(row["round"] < round_ for row in self.ledger.answers(self.run_id).values()):
             raise StoreError(
                 f"the site's own tensors before round {round_} are gone: restore the site's state "
@@ -148,6 +157,7 @@ class AdmittedRun:
             state: The site's own tensors after the round.
         """
         key = request.key()
+        # In this order a crash leaves at most files without a row, which the next attempt replaces.
         self.store.put_state(request.round, request.attempt, state)
         digest = self.store.put_answer(key, answer)
         self.ledger.record_answer(self.run_id, request.round, request.attempt, key, digest)
@@ -172,13 +182,17 @@ class AdmittedRun:
         # site.yaml may have gained a task since the admission, and the noise would be too small.
         if count_sensitivity(self.site.tasks) > plan.max_grad_norm * (1 + 1e-9):
             raise RuntimeError("the site's tasks are not those of the admitted count of classes")
+        # Noise for the joint sensitivity of all counts, with the allowance for arithmetic.
         std = plan.noise_std
         written = self.ledger.count(self.run_id)
+        # A process that died between file and row left counts on the disk: they are used, not
+        # redrawn.
         if written is None and self.store.get_counts() is None:
             noise = noise_for(self.reservation, CLASS_COUNT, 0)
             self.store.put_counts(noisy_counts(records, self.site.tasks, std, noise))
         # The weights come from the disk, so that a crash between the two writes changes nothing.
         stored = self.store.get_counts()
+        # `written` is the hash on the ledger: other counts than the charged ones are not used.
         if stored is None or written not in (None, stored[1]):
             raise StoreError("the run's class counts are lost: restore the site's state folder")
         if written is None:

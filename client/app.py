@@ -32,10 +32,13 @@ def connect(context: Context) -> Any:
     Raises:
         ProtocolError: The node is configured neither for a socket nor for a simulation.
     """
+    # A deployed node: the guard is another process, of another user.
     if "guard-socket" in context.node_config:
         rpc = importlib.import_module("client.guard_rpc.channel")
+        # A round may last longer than an hour if the run says so.
         deadline = max(MIN_DEADLINE, float(context.run_config.get("round-deadline") or 0))
         return rpc.GuardChannel(Path(str(context.node_config["guard-socket"])), deadline)
+    # Flower numbers the nodes of a simulation; a real node without a socket is misconfigured.
     if "partition-id" not in context.node_config:
         raise ProtocolError("this node has neither a guard-socket nor a partition id")
     folder = run_folder(context.run_config, context.run_id)
@@ -79,6 +82,7 @@ def relay(message: Message, context: Context) -> Message:
     """
     try:
         answer = connect(context).handle(read_request(message))
+    # The text of a protocol error can quote the message, so the server gets a fixed one.
     except ProtocolError as error:
         log.error("refused a message: %s", error)
         answer = Refusal("bad-request", "the message is not of this protocol")

@@ -77,6 +77,7 @@ def auc(truth: Labels, predicted: Scores) -> float | None:
     True
     """
     columns = _columns(truth, predicted.shape[1])
+    # A class without a positive or a negative has no AUC, and NaN has no rank.
     if len(_present(columns)) < columns.shape[1] or np.isnan(predicted).any():
         return None
     once = np.ones((1, len(truth)))
@@ -88,6 +89,7 @@ def _columns(truth: Labels, outputs: int) -> npt.NDArray[np.bool_]:
     """Return (N, T) bool: which image shows which class or label; (N, 1) for a binary task."""
     if truth.ndim > 1:
         return truth == 1
+    # A binary task has one output, the score of class 1.
     return truth[:, None] == (np.arange(outputs) if outputs > 1 else 1)
 
 
@@ -111,6 +113,7 @@ def accuracy(truth: Labels, predicted: Scores) -> float | None:
     """
     if not len(truth):
         return None
+    # One class an image is the most likely one; every other answer is a threshold at one half.
     one_a_row = truth.ndim == 1 and predicted.shape[1] > 1
     answers = predicted.argmax(1) if one_a_row else (predicted > 0.5).astype(int)
     return float((answers == truth.reshape(answers.shape)).mean())
@@ -133,6 +136,7 @@ def dice(truth: Tensor, predicted: Tensor, classes: int) -> float | None:
     overlaps = []
     for kind in range(1, classes):
         own, given = truth == kind, predicted == kind
+        # A class that neither truth nor prediction shows has no overlap to measure.
         size = int(own.sum() + given.sum())
         if size:
             overlaps.append(2 * int((own & given).sum()) / size)
@@ -191,10 +195,12 @@ def classified(records: Records, task: Task, given: Tensor) -> dict[str, float |
         given: (N, T) logits of all records, as `predicted` returns them.
     """
     truth = records.joined(task.name)
+    # An image with several labels counts only if all of them are known.
     known = records.valid & (truth[:, None] != UNLABELLED).flatten(1).all(1)
     own, logits = truth[known].numpy(), given[known].double()
     scores, chances = log_odds(logits, task).numpy(), probabilities(logits, task).numpy()
     value = auc(own, scores)
+    # The log says why a value is missing; the result itself holds None only.
     if value is None and len(own):
         columns = _columns(own, scores.shape[1])
         log.info(
@@ -211,6 +217,7 @@ def _dense(model: Medformer, site: Site, records: Records, task: Task) -> dict[s
     truths, given_classes = [], []
     for part, given in answers(model, site, records, task):
         truth = part.labels[task.name]
+        # Pixels count one by one, because an image may be outlined in part.
         known = (truth != UNLABELLED) & part.valid.view(-1, *[1] * (truth.ndim - 1))
         truths.append(truth[known])
         given_classes.append(given.argmax(1)[known])

@@ -113,6 +113,7 @@ class Guard:
         try:
             with exclusive(self.folder):
                 return release.check(self._answer(request), exact=self.exact)
+        # A refusal is an answer like any other: its text is fixed, and it is on the ledger.
         except Refused as no:
             return self.refuse(type(request).__name__.lower(), request.run_id, no)
         except Exception:
@@ -144,11 +145,14 @@ class Guard:
     def _answer(self, request: Request) -> Answer:
         """Check what all requests have in common, and open the ledger for the one that came."""
         if isinstance(request, Hello):
+            # Hello comes before the server knows this site, so it needs neither version nor run.
             return HelloAnswer(self.site.name, self.site.domain.model_dump_json(), source_hash())
+        # Version and sources first: other code could give the same messages another meaning.
         if request.protocol_version != PROTOCOL_VERSION:
             raise BadRequest(f"this site speaks protocol version {PROTOCOL_VERSION}")
         if request.source_hash != source_hash():
             raise BadRequest("this site has other sources installed than the server")
+        # The run id becomes the name of a folder.
         if not re.fullmatch(RUN_ID, request.run_id):
             raise BadRequest("a run id is 1 to 64 letters, digits or '-'")
         with Ledger.of(self.site, self.folder) as ledger:
@@ -164,16 +168,21 @@ class Guard:
     def _admit(self, ledger: Ledger, request: Admit) -> AdmitAnswer:
         """Reserve the budget of a whole schedule, or say why not."""
         schedule, config = _parsed(request)
+        # Both files of the hospital have to allow a loss: site.yaml here, policy.yaml in `_allow`.
         check_objectives(schedule, self.site.objectives, "this site")
         domain = self.site.domain
+        # Without embedding and stem of its domain, the model could not read this site's images.
         if domain.name not in config.domains or domain.stem not in config.stems:
             raise BadRequest(f"the model does not know this site's domain {domain.name}")
         # A run that is admitted already keeps its plan, also if site.yaml has changed since.
         standing = ledger.reservation(request.run_id)
         try:
             plan = standing.plan if standing else planned(self.site, config, schedule)
+        # The reason depends on public numbers only, so the server may read it.
         except (ValueError, EngineError) as error:
             raise PolicyForbids(str(error)) from error
+        # A run that was admitted is not asked for again: its budget is spent whatever the policy
+        # says now.
         if standing is None:
             self._allow(ledger, request.run_id, schedule, config, plan)
         kept = ledger.reserve(request.run_id, schedule.canonical(), config.model_dump_json(), plan)
@@ -196,14 +205,16 @@ class Guard:
             if self.exact:  # a simulation
                 return
             raise PolicyForbids("this site has no policy.yaml, and so allows nothing")
+        # The policy before the budget, so that a forbidden run is not reported as too expensive.
         self.policy.check(self.site, schedule, config, plan)
         ledger.account.check(plan)
         if self.policy.approval == "automatic":
             return
         model = config.model_dump_json()
+        # The person approves exactly this schedule and model, so both are part of the question.
         if not ledger.approvals.approved(run_id, schedule.canonical(), model):
             ledger.approvals.ask(run_id, schedule.canonical(), model)
-            raise ApprovalPending("somebody at this site has to approve the run first")
+            raise ApprovalPending("a person at this site has to approve the run first")
 
     # A round: policy, input, budget, training, release. Records are read in `_trained` alone.
 
@@ -215,9 +226,11 @@ class Guard:
             run.config, self.site.tasks, checkpointing=self.site.activation_checkpointing
         )
         shared = _checked(request.tensors, model)
+        # A repeated request gets the same bytes, which cost nothing and need no record.
         if (kept := run.kept_answer(request.key())) is not None:
             return kept
         state = run.state_before(request.round, model)
+        # From this line on the attempt is charged, whether or not the training succeeds.
         row = run.start_attempt(request)
         result = self._trained(run, request, model, shared, state)
         return self._released(run, request, row, result)
@@ -241,9 +254,11 @@ class Guard:
         state: LocalState,
     ) -> RoundResult:
         """Read the records, and take the steps that the plan charges for this round."""
+        # Read anew in every round: a patient who withdrew is left out from the next round on.
         records = self.read(self.site, "train")
         tasks = run.tasks(records, self.noise_for)
         model.tasks = {task.name: task for task in tasks}
+        # Round and attempt are part of the stream: an attempt that is repeated has fresh noise.
         noise = self.noise_for(run.reservation, request.round, request.attempt)
         method = DpMethod(run.phase_plan(request.round), noise)
         return self.train(
@@ -259,9 +274,11 @@ class Guard:
             round=request.round,
             attempt=request.attempt,
             tensors=result.tensors,
+            # The loss carries no noise, so only a simulation may send it.
             exact_loss=result.loss if self.exact else None,
             ledger_hash=row,
         )
+        # On the disk and on the ledger before it is sent: a crash cannot lose what was charged.
         run.keep(request, answer, result.state)
         return answer
 
@@ -269,6 +286,7 @@ class Guard:
 
     def _evaluate(self, run: AdmittedRun, request: Evaluate) -> EvaluateAnswer:
         """Measure the final model on a split of a simulated site."""
+        # Metrics are computed on private splits without noise.
         if not self.exact:
             raise PolicyForbids("exact metrics exist in simulations only")
         if request.split not in ("val", "test"):
@@ -283,6 +301,7 @@ class Guard:
 
 def _parsed(request: Admit) -> tuple[Schedule, ModelConfig]:
     """Return the schedule and the model of an admission request; bound their length first."""
+    # Bounded before parsing: nested JSON can take far more memory than its text.
     if max(len(request.schedule), len(request.model)) > MAX_JSON:
         raise BadRequest("the schedule or the model is too long")
     try:
@@ -301,11 +320,14 @@ def _checked(tensors: Tensors, model: Medformer) -> dict[str, Tensor]:
             than `MAX_WEIGHT`.
     """
     shapes = shared_shapes(model)
+    # Neither more nor fewer: a local tensor from the server would overwrite the site's own.
     if wrong := sorted(set(tensors) ^ set(shapes)):
         raise BadRequest(f"the tensors must be exactly the shared ones; {wrong[0]!r:.80} is not")
     for name, value in tensors.items():
         if value.dtype != np.float32 or tuple(value.shape) != shapes[name]:
             raise BadRequest(f"{name} must be float32 of shape {shapes[name]}")
+        # Extreme weights could make the loss of chosen records overflow, which the server might
+        # notice.
         if not np.isfinite(value).all() or float(np.abs(value).max(initial=0)) > MAX_WEIGHT:
             raise BadRequest(f"{name} is not finite or beyond {MAX_WEIGHT:g}")
     return as_torch(tensors)

@@ -51,6 +51,7 @@ def final_state(state: LocalState) -> LocalState:
         The averaged tensors if the last round lay in an averaging window, otherwise the last ones;
         without momentum.
     """
+    # An average exists only if the last round lay in an averaging window.
     return LocalState(state.average or state.parameters, {}, {})
 
 
@@ -63,6 +64,7 @@ def from_average(state: LocalState, shared: Mapping[str, Tensor], phase: Phase) 
         phase: Where the site trains it alone, it adopts the shared tensors as local ones.
     """
     begun = final_state(state)
+    # From here on the site trains its own copy of every tensor, and the server's no longer count.
     return replace(begun, parameters={**shared, **begun.parameters}) if phase.alone else begun
 
 
@@ -123,11 +125,13 @@ def next_state(
     """
     named = dict(model.named_parameters())
     parameters = {k: named[k].detach().clone() for k in before.parameters}
+    # Tensors that this round did not train keep the momentum of the round that did.
     momentum = dict(before.momentum)
     for name in (n for n in names if n in before.parameters):
         # torch keeps no buffer where momentum is 0
         if (kept := optimizer.state[named[name]].get("momentum_buffer")) is not None:
             momentum[name] = kept.clone()
+    # Outside of the averaging window an earlier average stays as it is.
     if not averages:
         return replace(before, parameters=parameters, momentum=momentum)
     count = before.averaged + 1

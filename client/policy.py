@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from datetime import datetime, time
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt
@@ -81,12 +82,14 @@ class Policy(Frozen):
         Raises:
             PolicyForbids: Names the first rule that the run breaks.
         """
+        # A patient with several images has less protection than the ledger's epsilon says.
         if site.privacy.unit == "image" and not self.accept_unit_image:
             raise PolicyForbids(
                 "this site's policy protects patients, its site.yaml says unit: image: set "
                 "unit: patient, or accept_unit_image if each patient has one image"
             )
         check_objectives(schedule, self.objectives, "this site's policy")
+        # The concept layer is shared if the run's model has one for this site's kind of image.
         if site.domain.kind in config.kinds and not self.concepts:
             raise PolicyForbids(
                 "this site's policy keeps the layers that answer its questions at the site: the "
@@ -117,6 +120,7 @@ class Policy(Frozen):
         Raises:
             ClosedNow: Names the hours.
         """
+        # Without `hours` a site trains at any time.
         if self.hours and not any(_within(now.time(), *_span(text)) for text in self.hours):
             raise ClosedNow(f"this site trains at {', '.join(self.hours)}, local time")
 
@@ -166,8 +170,9 @@ def summary(
         spent: Epsilon that earlier runs have spent.
         budget: Epsilon that all runs together may spend.
     Returns:
-        Lines of text. Shares of found units are upper bounds, rounded up.
+        Lines of at most 80 columns. Shares of found units are upper bounds, rounded up.
     """
+    # An attacker may combine everything that was ever sent, which the budget limits.
     total = min(budget, spent + plan.epsilon)
     unit, lifetime_delta = plan.unit, site.privacy.lifetime_delta
     more = (
@@ -193,7 +198,13 @@ def summary(
             "together with sites that have the same kind of image (`concepts: false` in "
             "policy.yaml forbids it)."
         )
-    return "\n".join(lines)
+    return "\n".join(_wrapped(line) for line in lines)
+
+
+def _wrapped(line: str) -> str:
+    """Break a line at 80 columns; what follows is indented below the first word."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return fill(line, 80, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _rounds(count: int) -> str:
@@ -227,6 +238,7 @@ def _span(text: str) -> tuple[time, time]:
     if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", text):
         raise ValueError(f"must be a span such as 20:00-06:00, got {text!r}")
     first, last = text.split("-")
+    # An empty span would close the site forever, which nobody writes on purpose.
     if first == last:
         raise ValueError(f"{text!r} starts when it ends: leave `hours` out for all day")
     return time.fromisoformat(first), time.fromisoformat(last)
@@ -235,4 +247,5 @@ def _span(text: str) -> tuple[time, time]:
 def _within(now: time, first: time, last: time) -> bool:
     """Tell whether a time lies in a span that includes `first`, excludes `last`, and may pass
     midnight."""
+    # A span that ends before it starts passes midnight.
     return first <= now < last if first < last else now >= first or now < last

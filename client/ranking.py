@@ -18,6 +18,7 @@ class Ranking:
     """
 
     def __init__(self, positive: npt.NDArray[np.bool_], scores: Array) -> None:
+        # Sorted once; every weighting reuses the order.
         self._order = np.argsort(scores, kind="stable")
         self._positive = positive[self._order].astype(np.float64)
         ordered = scores[self._order]
@@ -39,6 +40,7 @@ class Ranking:
         0.875
         """
         yes, no = self._tied(weights)
+        # Negatives with a strictly lower score; those with an equal one count half.
         below = no.cumsum(1) - no
         pairs = yes.sum(1) * no.sum(1)
         # Without a pair there is nothing to rank: NaN, not 0 or 1/2.
@@ -57,6 +59,7 @@ class Ranking:
         yes, no = (part[:, ::-1].cumsum(1) for part in self._tied(weights))
         rates = np.full((len(weights), len(grid)), np.nan)
         for i, (hits, alarms) in enumerate(zip(yes, no, strict=True)):
+            # Rates need at least one positive and one negative.
             if hits[-1] > 0 and alarms[-1] > 0:
                 x, y = np.r_[0.0, alarms / alarms[-1]], np.r_[0.0, hits / hits[-1]]
                 last = np.r_[x[1:] != x[:-1], True]  # the top of each vertical step

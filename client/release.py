@@ -93,8 +93,10 @@ def check(answer: Answer, *, exact: bool) -> Answer:
         # A field that somebody adds to a message later must not leave by default.
         if item is None:
             raise PolicyForbids(f"{name} is not on the list of what may leave a site")
+        # An exact value that is None holds nothing, so a deployed guard may send the field.
         if item.simulation_only and not exact and getattr(answer, field.name) is not None:
             raise PolicyForbids(f"{name} may leave in simulations only")
+    # The list covers shared tensors only. Names decide, so a local tensor cannot pass as shared.
     if isinstance(answer, TrainAnswer):
         local = [name for name in answer.tensors if is_local(name)]
         if local:

@@ -132,6 +132,7 @@ def one_round(
         RuntimeError: Under differential privacy, more or fewer steps were taken than planned.
     """
     phase = schedule.phase_of(number)
+    # The state may move to its average here, so that the steps below start from the right one.
     begun = begin_round(model, shared, state, schedule, phase)
     return local_steps(
         model,
@@ -183,10 +184,12 @@ def local_steps(
         Loss, tensors to send and the site's next state.
     """
     names = trained_names(model, site, phase)
+    # A benchmark brings its own optimizer; a guard never does.
     if optimizer is None:
         optimizer = build_optimizer(model, names, method.learning_rate(phase), momentum, state)
     with method.engine(model, names, optimizer, phase) as engine:
         loss = train_round(model, site, records, phase, mix, engine, method.generator())
+    # Read after the engine is closed: nothing can change the model any more.
     after = next_state(model, names, optimizer, state, averages=averages)
     return RoundResult(loss, sent_after(model, names, phase), after)
 

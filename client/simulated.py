@@ -28,6 +28,8 @@ def open_guard(run_folder: Path, partition: int) -> Guard:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{run_folder}: holds no readable {SIMULATED_SITES}") from error
     sites = index["sites"]
+    # Flower starts as many nodes as its configuration says, which may be more than the scenario
+    # has.
     if partition >= len(sites):
         raise ConfigError(
             f"partition {partition} has no site: the scenario has {len(sites)}. Start the "
@@ -53,6 +55,7 @@ def simulated_guard(site_file: Path, state: Path, seed: int | str) -> Guard:
     site = load_site(site_file)
 
     def noise_for(reservation: Reservation, round_: int, attempt: int) -> NoiseSource:
+        # The row is unique in a ledger, so two runs of one seed differ as well.
         return SeededNoise(seed, site.name, reservation.row, round_, attempt)
 
     return Guard(site, state, noise_for, exact=True)

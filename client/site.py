@@ -24,6 +24,7 @@ Rule = Literal["basic", "rdp"]
 def _no_switch(file: object) -> object:
     """Refuse a YAML boolean: `withdrawn: no` would mean a file with the name `no`."""
     word = str(file).lower()
+    # YAML reads `no` and `off` as False, so the author meant a switch.
     if isinstance(file, bool) or word in ("no", "off", "false", "none", "yes", "on", "true"):
         raise ValueError(
             f"names a file, got {word}: leave the key out for none, or write ./{word} for a file "
@@ -95,6 +96,7 @@ class Privacy(Frozen):
     @model_validator(mode="after")
     def _delta_means_something(self) -> "Privacy":
         for name in ("delta", "delta_budget"):
+            # Such a promise permits the publication of a random record in full.
             if (getattr(self, name) or 0) * self.n_public >= 1:
                 raise ValueError(
                     f"{name} {getattr(self, name):g} is not below 1/n_public = "
@@ -106,6 +108,7 @@ class Privacy(Frozen):
     @model_validator(mode="after")
     def _images_of_patients(self) -> "Privacy":
         usual = type(self).model_fields["images_per_step"].default
+        # A value other than the default shows that the author had patients in mind.
         if self.unit == "image" and self.images_per_step != usual:
             raise ValueError(
                 f"images_per_step {self.images_per_step} counts a patient's images, but the unit "
@@ -115,6 +118,7 @@ class Privacy(Frozen):
 
     @model_validator(mode="after")
     def _budget_covers_a_run(self) -> "Privacy":
+        # Runs are solved for exactly `epsilon`, so that none would fit such a budget.
         if self.lifetime_epsilon < self.epsilon:
             raise ValueError(
                 f"epsilon_budget {exact(self.lifetime_epsilon)} is less than the epsilon "
@@ -150,6 +154,7 @@ class Privacy(Frozen):
         """Delta of all runs on this record set together."""
         if self.delta_budget is not None:
             return self.delta_budget
+        # As many times one run's delta as the budget has times one run's epsilon.
         return self.delta * self.lifetime_epsilon / self.epsilon
 
     def delta_warning(self) -> str | None:
@@ -161,6 +166,7 @@ class Privacy(Frozen):
         Returns:
             A sentence that names the field to change, or None.
         """
+        # The larger of the declared numbers is the careful choice.
         units = max(self.n_public, self.n_upper or 0)
         bound = 1 / (10 * units)
         if self.lifetime_delta < bound:
@@ -225,6 +231,7 @@ class Site(Frozen):
             return self
         columns = self.data.columns
         for task in self.tasks:
+            # A column that is read as patient or file must not be read as a label as well.
             roles = [name for name in COLUMNS if getattr(columns, name) == task.labels]
             if roles or task.labels in columns.ignored:
                 raise ValueError(
@@ -273,8 +280,10 @@ class Site(Frozen):
     def _one_source_of_class_weights(self) -> "Site":
         if self.privacy.class_balance_noise is None:
             return self
+        # Pixels are not counted: one image would change a count by thousands.
         if not (counted := [task for task in self.tasks if not task.is_dense]):
             raise ValueError("class_balance_noise needs a task whose classes can be counted")
+        # Two sources of weights would contradict each other.
         if declared := [task.name for task in counted if task.class_weights is not None]:
             raise ValueError(
                 f"task {declared[0]!r} declares class_weights, which class_balance_noise would "
@@ -296,6 +305,7 @@ def load_site(path: Path) -> Site:
     """
     site = read_yaml(path, Site)
     home = path.absolute().parent
+    # A guard may run in another working folder than the one in which the file was written.
     data = site.data.model_copy(update={n: home / p for n, p in paths_in(site.data).items()})
     own = {name: home / p for name, p in paths_in(site).items()}
     return site.model_copy(update={"data": data, **own})

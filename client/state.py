@@ -29,7 +29,7 @@ from medformer.errors import MedFormerError
 from medformer.library.model_file import KEY
 from server.protocol import RUN_ID, TrainAnswer, metadata
 
-ASIDE_MARK = "DP-NONE.txt"
+NO_DP_MARK = "DP-NONE.txt"
 """Name of a file that marks models which a hospital trained for itself without privacy. A folder
 that holds it is never taken as a state folder."""
 KEPT_ROUNDS = 4
@@ -84,6 +84,7 @@ class Store:
         """
         path = self._answers / key
         try:
+            # The ledger holds the hash of what was charged: other bytes must not leave.
             if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
                 return None
         except OSError:
@@ -119,6 +120,7 @@ class Store:
         }
         replace_file(self._states / f"r{round_:06d}-a{attempt:03d}", save(tensors, head))
         for old, path in self._state_files():
+            # In phases that a site trains alone, a state is as large as the model.
             if old[0] <= round_ - KEPT_ROUNDS:
                 path.unlink()
 
@@ -131,6 +133,7 @@ class Store:
             StoreError: The file is damaged, or is a model file that another program put there.
         """
         older = [path for number, path in self._state_files() if number[0] < before_round]
+        # Not an error here: `AdmittedRun.state_before` knows whether there should be one.
         if not older:
             return None
         try:
@@ -184,7 +187,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         StoreError: The folder cannot be written, or holds models trained without privacy.
     """
     # Tensors trained without privacy must never become a guard's local state.
-    if (folder / ASIDE_MARK).exists():
+    if (folder / NO_DP_MARK).exists():
         raise StoreError(
             f"{folder}: holds what `site finetune` made without privacy, and no state: a guard "
             "needs a folder of its own"
@@ -204,6 +207,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return tensors and metadata of a safetensors file that this module wrote."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
+        # A model file may come from training without privacy, which would continue as if private.
         if KEY in metadata:
             raise StoreError(
                 f"{path}: is a model file, which may have been trained without privacy; a guard "

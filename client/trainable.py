@@ -43,6 +43,7 @@ def check_trainable(site: Site, config: ModelConfig, schedule: Schedule, plan: P
     """
     if max(phase.noise_multiplier for phase in plan.phases) <= ALWAYS_TRAINABLE:
         return
+    # The number of trained parameters depends on tasks and phase, so the model has to be built.
     model = site_model(config, site.tasks)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     plans = {phase.name: phase for phase in plan.phases}

@@ -70,6 +70,7 @@ def site_model(
         A model whose local tensors start from one seed, the same at every site.
     """
     model = seeded(config, tasks, site=True, seed=0)
+    # It changes memory and time, not the result, so it is no part of the shared configuration.
     model.encoder.blocks.checkpointing = checkpointing
     return model
 
@@ -96,6 +97,7 @@ def sent_after(model: Medformer, names: list[str], phase: Phase) -> Tensors:
         Name -> array of each trained shared tensor; nothing if the phase sends nothing. Local
         tensors are never among them.
     """
+    # Also the shared tensors stay at the site in phases that it trains alone.
     if not phase.sends:
         return {}
     named = dict(model.named_parameters())
@@ -128,6 +130,7 @@ def build_optimizer(
         lr=learning_rate,
     )
     for name in local:
+        # A tensor that was never trained before has no momentum yet.
         if name in state.momentum:
             optimizer.state[named[name]]["momentum_buffer"] = state.momentum[name].clone()
     return optimizer
@@ -158,23 +161,28 @@ def train_round(
     """
     dense = [task.name for task in site.tasks if task.is_dense]
     whole = units_of(site, records, phase)
+    # Each step draws its own batch, because the accountant assumes independent ones.
     total, seen = 0.0, 0
     for _ in range(phase.local_steps):
         rows, units = whole.rows(engine.draw(len(whole)), generator)
         rows, units = repeated(rows, units, phase.views)
         drawn = list(records.take(rows))
+        # Drawn for all rows at once, so that shifts do not depend on the size of the slices.
         moves = [
             Move.draw(len(stack), site.domain.rank, generator, flip=site.flip) for stack in drawn
         ]
+        # An empty batch is a step like any other: its noise is added and charged.
         valid = torch.cat([stack.valid for stack in drawn]) if drawn else torch.zeros(0).bool()
 
         def losses(part: slice, drawn: list[Stack] = drawn, moves: list[Move] = moves) -> Tensor:
+            # A slice lies within one stack, because images of different shapes cannot be batched.
             which, rows = _place([len(stack) for stack in drawn], part)
             # Pixels become float32 slice by slice, because a drawn batch may exceed the memory.
             batch = augmented(drawn[which][rows], site, dense, moves[which][rows])
             return mix_losses(model, batch, mix, generator)
 
         total += engine.step(losses, valid, [len(stack) for stack in drawn], units)
+        # Invalid rows contribute neither loss nor count.
         seen += int(valid.sum())
     return total / max(seen, 1)
 
@@ -189,6 +197,7 @@ def units_of(site: Site, records: Records, phase: Phase) -> Units:
             label are skipped.
     """
     privacy = site.privacy
+    # Without the declaration the rate is computed for all units, so all of them are drawn.
     fewer = phase.needs_labels and privacy.n_labelled is not None
     return Units(
         records,
@@ -212,6 +221,7 @@ def repeated(rows: Tensor, units: Tensor | None, views: int) -> tuple[Tensor, Te
         (K * B,) rows and their units; the arguments themselves if K is 1.
     Source: De et al. 2022 (augmentation multiplicity), arXiv:2204.13650.
     """
+    # The usual case keeps `units` at None, so that each row is a unit.
     if views == 1:
         return rows, units
     units = torch.arange(len(rows)) if units is None else units
@@ -265,11 +275,13 @@ def trained_names(model: Medformer, site: Site, phase: Phase) -> list[str]:
     """
     tasks = [t.name for t in site.tasks]
     names = trained_parameters(model, site.domain, tasks, phase.objectives)
+    # The shared layer answers in their place during the run.
     if site.domain.kind in model.config.kinds:
         # The head of a dense task has deeper names and no counterpart among the concepts, so it is
         # trained on.
         own = {f"output.{part}.{task}" for part in ("heads", "textures") for task in tasks}
         names = [n for n in names if n.rpartition(".")[0] not in own]
+    # The encoder stays as it is, so that only the layers that answer remain.
     if phase.trains == "heads":
         return [n for n in names if n.startswith("output.") and (is_local(n) or is_concept(n))]
     return names

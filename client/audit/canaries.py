@@ -65,6 +65,8 @@ class WithCanaries(nn.Module):
     def __init__(self, model: nn.Module, canaries: int) -> None:
         super().__init__()
         self.model = model
+        # `Latents` is a layer that the engine's book-keeping knows, so the audit needs no rule of
+        # its own.
         self.coordinates = Latents(1, canaries, scale=0.0)
 
 
@@ -97,6 +99,8 @@ class CanaryEngine:
         Raises:
             AuditError: The training counts other units than those that the plan protects.
         """
+        # The canaries are counted in the unit of privacy, so a training that counts otherwise shows
+        # here.
         if count != len(self._whose):
             raise AuditError(
                 f"the training draws among {count} units, of which there are {len(self._whose)}: "
@@ -125,6 +129,7 @@ class CanaryEngine:
         Returns:
             Sum of the losses of the valid rows.
         """
+        # With patients as units, several rows belong to one drawn unit.
         drawn = self._drawn if units is None else self._drawn[units]
         whose = self._whose[drawn]
 
@@ -132,6 +137,8 @@ class CanaryEngine:
             own = losses(rows)
             canary = whose[rows]
             height = self._coordinates(own)[:, 0].gather(1, canary.clamp(min=0)[:, None])[:, 0]
+            # The model's loss of a canary is computed and dropped: only its coordinate has a
+            # gradient.
             return torch.where(canary < 0, own, self._slope * height)
 
         # The step's effect on the coordinates is what the mechanism releases of the canaries.
@@ -180,6 +187,7 @@ class CanaryMethod:
             audited = CanaryEngine(engine, self.whole.coordinates, self.whose, phase.max_grad_norm)
             yield audited
         rate = self.learning_rate(phase)
+        # Undoes what the step does to the noisy sum: division by the batch size, times the rate.
         unit = self.plan.expected_batch_size / (rate * self.plan.max_grad_norm)
         self.released += [unit * update for update in audited.updates]
         self.joined += audited.joined
@@ -191,6 +199,7 @@ class CanaryMethod:
 
 def _groups(names: list[str], phase: Phase) -> list[ClipGroup]:
     """Return the site's clipping groups, with the canaries' coordinates in that of the model."""
+    # The first group is the model; the discriminator, if any, has a group of its own.
     first, *others = [
         ClipGroup(tuple(f"model.{name}" for name in group.names), group.max_grad_norm)
         for group in clip_groups(names, phase)
@@ -214,6 +223,7 @@ def public_records(setup: Setup, canaries: int) -> Records:
     domain, count = setup.site.domain, max(1, setup.phantoms)
     side = domain.size or 28
     generator = torch.Generator().manual_seed(0)
+    # Pixels hardly matter to an audit, since canaries ignore them; phantoms keep losses realistic.
     if domain.rank == 2 and domain.channels in (1, 3):
         kind = "chest" if domain.channels == 1 else "histology"
         pixels, _ = phantoms.generate(kind, count, seed=0, size=side)
@@ -225,6 +235,7 @@ def public_records(setup: Setup, canaries: int) -> Records:
         task.name: _labels(task, (count, *images.shape[2:]), generator) for task in setup.site.tasks
     }
     shown = torch.arange(canaries).repeat_interleave(setup.images_per_canary)
+    # Canaries come last, so that `whose` is -1 for all phantoms before them.
     rows = torch.cat([torch.arange(setup.phantoms), shown % count])
     people = [
         *(f"phantom {i}" for i in range(setup.phantoms)),
@@ -237,5 +248,6 @@ def public_records(setup: Setup, canaries: int) -> Records:
 def _labels(task: Task, dense: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Draw uniform labels of a task for images of the shape (N, *spatial) = `dense`."""
     shape = {"dense": dense, "multi-label": (dense[0], task.classes)}.get(task.kind, dense[:1])
+    # Each of several labels is present or not; other tasks have one class an image.
     values = 2 if task.kind == "multi-label" else task.classes
     return torch.randint(0, values, shape, generator=generator)

@@ -59,6 +59,7 @@ def checks(trace: Trace) -> list[Check]:
 
 def _standard(trace: Trace) -> Floats:
     """Return (S, m - included) values that are independent and standard normal by the plan."""
+    # Coordinates of canaries that were left out hold nothing but noise.
     sigma = np.array([[s.noise_multiplier] for s in trace.seen])
     return np.nan_to_num(trace.released[:, ~trace.included] / sigma)
 
@@ -78,9 +79,11 @@ def _repeats(trace: Trace) -> Check:
     norms = np.linalg.norm(values, axis=1)
     count = len(values) * (len(values) - 1) // 2
     name = "largest correlation of two steps' noise"
+    # A step without noise has no direction to compare; the check of the noise fails for it.
     if not count or not norms.all():
         return Check(name, 0.0, 0.0, "needs two steps with noise", True)
     products = np.triu((values @ values.T) / np.outer(norms, norms), 1)
+    # Two-sided, and divided by the number of pairs.
     upper = float(norm.isf(FALSE_ALARM / (2 * count))) / math.sqrt(values.shape[1])
     measured = float(np.abs(products).max())
     return Check(name, 0.0, measured, f"at most {upper:.4f}", measured <= upper)
@@ -88,11 +91,13 @@ def _repeats(trace: Trace) -> Check:
 
 def _reach(trace: Trace) -> Check:
     """Check clip and sample rate together: how far canaries move the sum, relative to the plan."""
+    # NaN is counted as an infinite move, so that it cannot hide one.
     values = np.nan_to_num(trace.released[:, trace.included], nan=np.inf)
     rate = np.array([s.sample_rate for s in trace.seen])
     reach = np.array([s.reach for s in trace.seen])
     sigma = np.array([s.noise_multiplier for s in trace.seen])
     expected = values.shape[1] * float((rate * reach).sum())
+    # Noise of each coordinate, and the variance of how often a canary joins.
     variance = values.shape[1] * float((sigma**2 + rate * (1 - rate) * reach**2).sum())
     upper = 1 + float(norm.isf(FALSE_ALARM)) * math.sqrt(variance) / expected
     measured = float(values.sum()) / expected
@@ -120,6 +125,7 @@ def _sampler(trace: Trace) -> list[Check]:
     ):  # fmt: skip
         total = float(values.sum())
         low, high = chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], max(freedom, 1))
+        # At rate 1 nothing varies: every unit has to be drawn in every step.
         passed = bool(low <= total <= high) if freedom else total < 1e-6
         scale = max(freedom, 1)
         limit = f"{low / scale:.3f} to {high / scale:.3f}" if freedom else "0: all are drawn"

@@ -77,6 +77,7 @@ class Report:
 
     def problem(self) -> str | None:
         """Return the first fact that refutes the claim, in a sentence, or None."""
+        # The bound is the stronger evidence, so it is named before the checks.
         if self.epsilon_lower_bound > self.claimed_epsilon:
             return (
                 f"site {self.site}: epsilon is at least {rounded_down(self.epsilon_lower_bound)}, "

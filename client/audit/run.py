@@ -42,10 +42,13 @@ def rounds_of(schedule: Schedule, plan: PrivacyPlan) -> list[tuple[Phase, Mix, P
     for number in range(1, schedule.rounds + 1):
         phase = schedule.phase_of(number)
         played.append((phase, schedule.mix(number), plans[phase.name]))
+    # A plan without spare rounds has no such phase.
     if SPARE in plans:
         spare = plans[SPARE]
         costliest = max(schedule.phases, key=lambda p: plans[p.name].sample_rate)
         longer = costliest.model_copy(update={"local_steps": spare.steps_per_round})
+        # The plan charges every spare round as one of the costliest phase, so that is what is
+        # audited.
         again = (longer, costliest.mix(costliest.rounds), spare)
         played.extend([again] * spare.rounds)
     return played
@@ -81,12 +84,14 @@ def run_audit(
         )
     try:
         plan = solve(setup.schedule, setup.site.privacy, setup.site.tasks)
+    # No noise keeps the schedule within epsilon: there is nothing to audit.
     except ValueError as error:
         raise AuditError(f"site {setup.site.name}: {error}") from error
     played = rounds_of(setup.schedule, plan)
     # The numbers of guesses have to be fixed before any output is seen.
     steps = [(_seen(phase, own), own.steps_per_round) for phase, _, own in played]
     aimed = aim(steps, setup.canaries, plan.delta, confidence)
+    # Rounds begin at 1, so this stream decides about inclusion alone.
     draws = noise_for(0)
     included = draws.uniform(setup.canaries) < 0.5
     trace = _train(setup, played, included, noise_for, progress)
@@ -98,6 +103,7 @@ def _report(
 ) -> Report:
     """Guess from a trace, check the mechanism, and put both next to the plan's claim."""
     scores = np.zeros(setup.canaries)
+    # Steps are independent given inclusion, so their log-likelihood ratios add up.
     for released, seen in zip(trace.released, trace.seen, strict=True):
         scores += step_scores(released, seen)
     verdict = judge(scores, trace.included, aimed.guesses, plan.delta, confidence)
@@ -135,6 +141,7 @@ def _seen(phase: Phase, plan: PhasePlan) -> Seen:
     A canary is clipped with the model's group, not with the discriminator's, so that its reach is
     below 1 in phases that have both.
     """
+    # The plan's bound joins all clipping groups; a canary only reaches that of the model.
     reach = phase.max_grad_norm / plan.max_grad_norm
     return Seen(plan.sample_rate, plan.noise_multiplier, reach)
 
@@ -151,6 +158,7 @@ def _train(
     whole = WithCanaries(model, setup.canaries)
     canaries = included.nonzero().flatten()
     records = public_records(setup, len(canaries))
+    # -1 marks the phantoms, which are not canaries.
     whose = torch.cat([torch.full((setup.phantoms,), -1), canaries])
     seen: list[Seen] = []
     released: list[Tensor] = []
@@ -168,6 +176,7 @@ def _train(
             state,
             method,
             momentum=momentum,
+            # The parameters of every step are observed, so an average would add nothing.
             averages=False,
         ).state
         released += method.released

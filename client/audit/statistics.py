@@ -58,8 +58,10 @@ def p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: fl
         raise ValueError(
             f"must be 0 <= correct <= guesses <= canaries, got {correct}, {guesses}, {canaries}"
         )
+    # The best probability of a right guess under epsilon-DP with a prior of 1/2.
     right = 1 / (1 + math.exp(-epsilon))
     tail = float(binom.sf(correct - 1, guesses, right))
+    # Without delta no canary can be revealed outright, and 0 right guesses prove nothing.
     if not correct or not delta:
         return min(tail, 1.0)
     # f(v - i) - f(v) = P[v - i <= W < v], for i = 1 .. v; a larger i adds nothing
@@ -89,9 +91,11 @@ def epsilon_lower_bound(
     def refuted(epsilon: float) -> bool:
         return p_value(canaries, guesses, correct, epsilon, delta) < max_p
 
+    # Not even epsilon 0 is refuted: the guesses are no better than chance.
     if not refuted(0.0):
         return 0.0
     low, high = 0.0, 1.0
+    # Doubling first, then bisection. No number of guesses refutes an epsilon of 64.
     while high < 64 and refuted(high):
         low, high = high, 2 * high
     for _ in range(30):
@@ -128,7 +132,9 @@ def step_scores(released: Floats, seen: Seen) -> Floats:
     """
     q = seen.sample_rate
     shift = (released - seen.reach / 2) * seen.reach / seen.noise_multiplier**2
+    # Whether a canary that is in joined this step is unknown, so both cases are mixed by q.
     ratio = shift if q >= 1 else np.logaddexp(math.log1p(-q), math.log(q) + shift)
+    # A value that is not finite must not decide about a canary: it counts as no evidence.
     return np.nan_to_num(ratio, nan=0.0, posinf=0.0, neginf=0.0)
 
 
@@ -176,10 +182,13 @@ def aim(
         delta: Claimed delta.
         confidence: Confidence of the whole audit.
     """
+    # Even numbers from 0.4 % of the canaries to all of them, evenly spaced in the logarithm.
     grid = sorted({2 * round(canaries * share / 2) for share in np.geomspace(0.004, 1.0, 24)})
+    # Half of the risk for each of the two numbers of guesses.
     each = 1 - (1 - confidence) / 2
     best: dict[float, tuple[float, int]] = {}
     for noise in (1.0, HALF):
+        # A fixed seed: the choice must not depend on anything private.
         rng = np.random.default_rng([canaries, round(1000 * noise)])
         worlds = [_rehearsal(seen, canaries, noise, rng) for _ in range(REHEARSALS)]
         best[noise] = max((_reached(worlds, r, delta, each), r) for r in grid)
@@ -193,6 +202,7 @@ def _reached(
     """Return the bound that nine of ten releases like these exceed with a number of guesses."""
     rights = [count_correct(scores, included, guesses) for scores, included in worlds]
     rate = (sum(rights) + 0.5) / (len(rights) * guesses + 1)
+    # The lower decile of a binomial, by its normal approximation.
     low = guesses * rate - 1.28 * math.sqrt(guesses * rate * (1 - rate))
     correct = max(0, min(guesses, math.floor(low)))
     return epsilon_lower_bound(len(worlds[0][0]), guesses, correct, delta, confidence)
@@ -206,6 +216,7 @@ def _rehearsal(
     scores = np.zeros(canaries)
     for one, steps in seen:
         for _ in range(steps):
+            # Poisson sampling of each canary in each step.
             joins = included & (rng.random(canaries) < one.sample_rate)
             drawn = noise * one.noise_multiplier * rng.standard_normal(canaries)
             scores += step_scores(joins * one.reach + drawn, one)
@@ -238,11 +249,13 @@ def judge(
         delta: Claimed delta.
         confidence: Confidence of the larger of the bounds.
     """
+    # A union bound over the numbers of guesses that are tried.
     each = 1 - (1 - confidence) / len(tried)
     best = Verdict(tried[0], 0, -1.0)
     for guesses in tried:
         correct = count_correct(scores, included, guesses)
         bound = epsilon_lower_bound(len(scores), guesses, correct, delta, each)
+        # On equal bounds the smaller number of guesses stays.
         if bound > best.epsilon_lower_bound:
             best = Verdict(guesses, correct, bound)
     return best

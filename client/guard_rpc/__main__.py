@@ -28,9 +28,11 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # Imports of this project come after the options, so that a wrong option is named at once.
     from medformer.errors import MedFormerError
 
     stopped = threading.Event()
+    # The handler only sets a flag: a request that is being answered may finish.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     try:
@@ -58,9 +60,11 @@ def _serve(arguments: argparse.Namespace, stopped: threading.Event) -> None:
     from client.privacy.noise import SecureNoise
     from client.site import load_site
 
+    # Before anything else: code that other users can change must not read a record.
     installed_code(Path(str(client.__file__)).parent)
     only_ours(arguments.site)
     only_ours(arguments.policy)
+    # A guard needs no key itself, but one that others can read lets them join as this site.
     if (key := arguments.site.parent / KEY).exists():
         private_key(key)
     site, policy = load_site(arguments.site), load_policy(arguments.policy)

@@ -29,6 +29,7 @@ class GuardChannel:
     def __init__(self, socket: Path, deadline: float = 3_600) -> None:
         self._socket = socket
         self._deadline = deadline
+        # No TLS: the socket is local, and the kernel names who is at the other end.
         self._channel = grpc.insecure_channel(target(socket), options=OPTIONS)
         self._handle = self._channel.unary_unary(
             METHOD,
@@ -49,6 +50,7 @@ class GuardChannel:
             return answer_from_proto(
                 self._handle(request_to_proto(request), timeout=self._deadline)
             )
+        # The relay never raises: Flower would send the text of the exception to the server.
         except grpc.RpcError as error:
             return Refusal("internal-error", reason(error.code(), error.details() or ""))
         except ProtocolError:

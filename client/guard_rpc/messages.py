@@ -58,6 +58,7 @@ def request_to_proto(request: Request) -> Any:
     """
     name = _name_of(_REQUESTS, request)
     message = pb.Request(**{field: getattr(request, field) for field in _ENVELOPE})
+    # A request without fields would otherwise be indistinguishable from none.
     getattr(message, name).SetInParent()
     _fill(getattr(message, name), request, leave=_ENVELOPE)
     return message
@@ -117,6 +118,7 @@ def _fill(message: Any, part: Any, leave: Iterable[str]) -> None:
     for item in fields(part):
         value = getattr(part, item.name)
         if item.name == "tensors":
+            # Sorted, so that equal messages have equal bytes.
             for name in sorted(value):
                 array = np.asarray(value[name], dtype="<f4", order="C")
                 message.tensors.add(name=name, shape=array.shape, values=array.tobytes())
@@ -130,6 +132,7 @@ def _read(kind: type[Any], message: Any, values: dict[str, Any]) -> Any:
         if item.name == "tensors":
             values["tensors"] = _tensors(message.tensors)
         elif item.name not in values:
+            # A loss of 0 is a loss: protobuf alone cannot tell it from a missing one.
             absent = item.name == "exact_loss" and not message.HasField("exact_loss")
             values[item.name] = None if absent else getattr(message, item.name)
     return kind(**values)
@@ -145,8 +148,10 @@ def _tensors(messages: Any) -> Tensors:
             raise ProtocolError(
                 f"tensor {one.name[:80]!r} is repeated, or its name or shape is too long"
             )
+        # Checked before numpy sees the shape, whose product could overflow.
         if 4 * math.prod(one.shape) != len(one.values):
             raise ProtocolError(f"the data of tensor {one.name[:80]!r} does not fit its shape")
+        # A copy in the machine's byte order, which the message's memory does not keep alive.
         flat = np.frombuffer(one.values, dtype="<f4").astype(np.float32)
         try:
             tensors[one.name] = flat.reshape(tuple(one.shape))

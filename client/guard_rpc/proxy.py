@@ -37,9 +37,11 @@ class UserProxy:
 
     def __init__(self, path: Path, inner: Path, users: Collection[int]) -> None:
         self._inner = inner
+        # The guard's own user checks whether it serves.
         self._users = {*users, os.getuid()}
         self._path = path
         self._free = threading.BoundedSemaphore(MAX_CALLERS)
+        # A killed guard leaves its socket behind. Any other file is not ours to delete.
         if path.is_socket():
             path.unlink()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -74,6 +76,7 @@ class UserProxy:
             if user not in self._users:
                 log.warning("user %d is not listed: connection closed", user)
                 caller.close()
+            # Not queued: a relay asks again, and threads without limit would exhaust the guard.
             elif not self._free.acquire(blocking=False):
                 log.warning("more than %d connections: the newest was closed", MAX_CALLERS)
                 caller.close()
@@ -85,6 +88,7 @@ class UserProxy:
         try:
             with caller, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as guard:
                 guard.connect(str(self._inner))
+                # One thread for each direction, because either side may speak first.
                 back = threading.Thread(target=_pump, args=(guard, caller), daemon=True)
                 back.start()
                 _pump(caller, guard)
@@ -115,6 +119,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
     except OSError:
         pass
     finally:
+        # Both ends, so that the other direction ends as well.
         for end in (source, sink):
             try:
                 end.shutdown(socket.SHUT_RDWR)

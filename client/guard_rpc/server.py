@@ -55,12 +55,14 @@ class GuardService:
         self._guard = guard
         self._health = health.HealthServicer()
         self._free = threading.BoundedSemaphore(MAX_WAITING)
+        # Refused, not repaired: whoever could enter may have changed the ledger already.
         private_state(guard.folder, guard.site.ledger_anchor)
         try:
             guard.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             inner = guard.folder.resolve() / INNER
             for place in (inner, socket):
                 fit(place)
+            # Left by a killed guard; the folder belongs to this user alone.
             inner.unlink(missing_ok=True)
             self._server = self._listening(inner)
             try:
@@ -112,6 +114,7 @@ class GuardService:
 
     def _handle(self, message: Any, context: grpc.ServicerContext) -> Any:
         """Answer one call, or refuse it while too many wait."""
+        # A refusal that the server understands, instead of a call that waits past its deadline.
         if not self._free.acquire(blocking=False):
             log.warning("more than %d requests at a time: one was refused", MAX_WAITING)
             return answer_to_proto(Refusal("internal-error", BUSY, self._guard.site.name))
@@ -126,6 +129,7 @@ class GuardService:
             request = request_from_proto(message)
         except ProtocolError as error:
             log.warning("refused a message: %s", error)
+            # Written to the ledger like every refusal, without the text of the message.
             no = BadRequest("the message is not of this protocol")
             return self._guard.refuse("unknown", "", no)
         return self._guard.handle(request)

@@ -16,7 +16,7 @@ from client.data.sources import Listed
 from client.local.calibration import Calibration
 from client.local.novelty import Novelty
 from client.site import Site
-from client.state import ASIDE_MARK
+from client.state import NO_DP_MARK
 from medformer.common.files import replace_file
 from medformer.config import Domain, Frozen, Task
 from medformer.errors import ConfigError, MedFormerError, ModelFileError
@@ -101,12 +101,12 @@ def make_folder(folder: Path) -> None:
     """
     try:
         if folder.exists() and (
-            not folder.is_dir() or {p.name for p in folder.iterdir()} - {ASIDE_MARK}
+            not folder.is_dir() or {p.name for p in folder.iterdir()} - {NO_DP_MARK}
         ):
             raise LocalError(f"{folder}: is not empty: choose a new folder for each model")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
-        replace_file(folder / ASIDE_MARK, NOTE.encode(), 0o600)
+        replace_file(folder / NO_DP_MARK, NOTE.encode(), 0o600)
     except OSError as error:
         raise LocalError(f"{folder}: cannot be written ({error.strerror})") from error
 

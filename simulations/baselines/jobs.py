@@ -84,11 +84,13 @@ def run_job(folder: Path, baseline: Baseline, names: list[str]) -> list[dict[str
     label = names[0] if baseline.startswith("local") else "all"
     place = folder / "baselines" / baseline / label
     done = place / "summary.json"
+    # The summary is written last, so a job that has one is complete.
     if not done.exists():
         if "plain" in baseline:  # its sites keep no state, so that it cannot be resumed
             shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True, exist_ok=True)
         handlers, federation = _build(baseline, prepared, names, place)
+        # Every baseline starts from the federated run's own round 0.
         start = load_state(folder / CHECKPOINTS, 0)
         assert start is not None
         run = Run(LocalFleet(handlers), federation, place, evaluate=True)
@@ -106,6 +108,7 @@ def _build(
     federation = prepared.federation
     if baseline == "centralised-plain":
         pools = _pool_members(sites)
+        # A pool stands for its sites: it has the first one's name and all their records.
         handlers: dict[str, Handler] = {
             s.name: PlainSite(s, records, f"{federation.seed}-{s.name}", len(pools[s.name]))
             for s, records in _pooled(sites)
@@ -118,6 +121,7 @@ def _build(
         )
         return handlers, federation
     federation = federation.model_copy(update={"sites": public_sites(federation, names)})
+    # The same guard as in the federated run, so the plan and its epsilon are the same.
     if baseline == "local-dp":
         seed = f"{federation.seed}/local-dp"  # other noise than in the federated run
         file = prepared.folder / "sites" / names[0] / "site.yaml"
@@ -131,6 +135,7 @@ def _groups(sites: list[Site]) -> list[list[Site]]:
     """Return groups of sites that have the same tasks and kind of image."""
     groups: dict[tuple[Any, ...], list[Site]] = {}
     for site in sites:
+        # Sites that read other images or answer other questions cannot be pooled.
         key = (site.tasks, site.domain.stem, site.domain.modality, site.domain.anatomy)
         groups.setdefault(key, []).append(site)
     return list(groups.values())
@@ -193,6 +198,7 @@ def run_all(folder: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
             baseline, names = todo[place]
             rows += found
             say(f"baseline {number}/{len(todo)}: {baseline} {', '.join(names)}")
+    # Jobs end in any order, so the rows are sorted to be the same in every run.
     rows.sort(key=lambda r: (r["model"], r["site"], r["split"], r["metric"]))
     write_json(folder / "baselines.json", rows)
     return rows

@@ -91,6 +91,7 @@ class PlainEngine:
         """
         model.train()
         named = dict(model.named_parameters())
+        # From the true number of images: there is no privacy that a public number would serve.
         rate = min(1.0, pooled * phase.expected_batch_size / max(1, records))
         return cls([named[n] for n in names], optimizer, rate, phase.max_grad_norm, generator)
 
@@ -113,10 +114,13 @@ class PlainEngine:
         self._optimizer.zero_grad()
         edges = [0, *accumulate(parts)]
         each = [losses(slice(*edge)) for edge in pairwise(edges)]
+        # A batch can be empty, as under DP; then there is no step.
         values = torch.cat(each)[valid] if each else torch.zeros(0)
         if not len(values):
             return 0.0
         values.mean().backward()
+        # The norm of the batch, not of each image: it bounds the step without changing its
+        # direction.
         torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
         self._optimizer.step()
         return float(values.detach().sum())
@@ -165,6 +169,7 @@ class PlainSite:
         self._site = site
         self._records = records
         self._pooled = pooled
+        # `plain` keeps these draws apart from those of the guards.
         self._generator = SeededNoise("plain", seed).generator()
         self._state: LocalState | None = None
         self._schedule: Schedule | None = None
@@ -190,6 +195,7 @@ class PlainSite:
     def _tasks(self) -> tuple[Task, ...]:
         """Return the site's tasks, with exact class counts in place of a guard's noisy ones."""
         privacy, tasks = self._site.privacy, self._site.tasks
+        # Declared class weights are part of the tasks already.
         if privacy.class_balance_noise is None:
             return tasks
         counts = {t.name: histogram(self._records, t).tolist() for t in countable(tasks)}

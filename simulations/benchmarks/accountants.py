@@ -30,6 +30,7 @@ MAX_PRV_STEPS = 1_000
 def compare(steps: Steps) -> dict[str, Any] | None:
     """Return the row of some steps, or None if their epsilon is outside of the range."""
     ours = epsilon([steps], DELTA)
+    # Differences between accountants outside of this range would change no plan.
     if not SHOWN[0] <= ours <= SHOWN[1]:
         return None
     history = [(steps.noise_multiplier, steps.sample_rate, steps.steps)]
@@ -38,6 +39,7 @@ def compare(steps: Steps) -> dict[str, Any] | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # RDP: the best order is the largest or smallest tried
         fine = None
+        # None marks combinations that were too large to compute.
         if steps.steps <= MAX_PRV_STEPS:
             fine = float(prv.get_epsilon(DELTA, eps_error=ours / 1_000))
         return {

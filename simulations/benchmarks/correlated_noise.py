@@ -66,12 +66,14 @@ def noise_of_iterates(count: int, steps: int, momentum: float) -> float:
 def compare(records: int, epsilon: float, count: int) -> dict[str, Any] | None:
     """Return the row of a size, epsilon and number of bands, or None if a group is too small."""
     rate = count * BATCH / records
+    # A group with fewer records than the batch cannot be sampled at this rate.
     if rate > 1:
         return None
     independent = _noise(min(1, BATCH / records), STEPS, epsilon)
     banded = _noise(rate, -(-STEPS // count), epsilon)
     larger = _noise(min(1, 4 * BATCH / records), STEPS, epsilon)
     ratio = noise_of_iterates(count, STEPS, MOMENTUM) / noise_of_iterates(1, STEPS, MOMENTUM)
+    # A small site cannot draw four times the batch.
     four = min(4 * BATCH, records) / BATCH
     return {
         "records": records,

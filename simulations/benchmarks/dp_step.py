@@ -85,6 +85,7 @@ class Case:
         self.names = trained_parameters(self.model, self.domain, [TASK.name], self.mix)
         named = dict(self.model.named_parameters())
         for name, parameter in named.items():
+            # Opacus would otherwise clip parameters that this objective does not train.
             parameter.requires_grad_(name in self.names)
         self.trained = [named[n] for n in self.names]
         shape = [batch, self.domain.channels, *[self.domain.size or 0] * self.domain.rank]
@@ -129,6 +130,7 @@ def book_keeping(case: Case, *, physical_batch: int | None = None, compiled: boo
     valid = torch.ones(case.size, dtype=torch.bool)
 
     def step() -> None:
+        # The sampler looks its compiled part up at each call, so it is swapped around the step.
         discrete.accept, before = accept, discrete.accept
         engine.step(case.losses, valid)
         discrete.accept = before

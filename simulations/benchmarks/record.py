@@ -53,6 +53,7 @@ def parts(page: str) -> dict[str, str]:
 
 def write_part(path: Path, name: str, text: str) -> None:
     """Replace a benchmark's part of a page, and keep the other parts."""
+    # Parts of other benchmarks stay, whether or not this version knows them.
     known = parts(path.read_text()) if path.exists() else {}
     known[name] = text.rstrip("\n") + "\n"
     page = "\n".join(f"<!-- {key} -->\n{known[key].rstrip()}\n" for key in sorted(known))
@@ -83,6 +84,7 @@ def commit() -> str:
 
 
 def _machine() -> dict[str, Any]:
+    # Imported here, so that help is printed without it.
     import torch
 
     return {

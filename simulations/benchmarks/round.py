@@ -152,6 +152,7 @@ class _Peak:
         self._thread.join()
 
     def _watch(self, pid: int) -> None:
+        # Processes come and go while they are sampled.
         while not self._done.wait(EVERY):
             total, count = 0, 0
             with contextlib.suppress(psutil.Error):
@@ -193,6 +194,7 @@ def main() -> None:
     for number in range(1 if arguments.quick else 3):
         for way in ways:
             row = measure(way, settings, arguments.data_root)
+            # Each turn is compared with its own loop, because the machine's speed drifts.
             loop = row["wall_seconds"] if way == "loop" else loop
             target = {
                 "wall_over_loop": round(row["wall_seconds"] / loop, 3),

@@ -24,10 +24,12 @@ QUICK = [
 
 def run(scenario: str, seed: int, folder: Path, data_root: Path | None, settings: list[str]) -> Any:
     """Run a scenario with one seed, or resume it, and return its report."""
+    # The last file that a run writes: with it the run is complete.
     if not (folder / "baselines.json").exists():
         command = ["simulate", scenario, "--seed", str(seed), "--out", str(folder)]
         command += ["--data-root", str(data_root)] if data_root else []
         command += [word for setting in settings for word in ("--set", setting)]
+        # A prepared folder belongs to an interrupted run.
         command += ["--resume"] if (folder / "sites.json").exists() else []
         if fedmedformer(command) != 0:
             raise SystemExit(f"{scenario}, seed {seed}: failed")

@@ -92,6 +92,7 @@ def adapted(data: DataSet, method: str, target: int, seed: int, steps: int) -> f
     generator = torch.Generator().manual_seed(seed)
     mixed = METHODS[method]
     labelled = [i for i in range(len(sites)) if i != target]
+    # Objectives without labels may use the images of the target site.
     taking_part = labelled if set(mixed) <= LABELLED else range(len(sites))
     model.train()
 
@@ -105,12 +106,16 @@ def adapted(data: DataSet, method: str, target: int, seed: int, steps: int) -> f
         strength = ramp((step + 1) / steps)
         own = {name: mixed[name] for name in mixed if name in LABELLED}
         extra = {name: strength * mixed[name] for name in mixed if name not in LABELLED}
+        # The reference follows the encoder, which changes in every step.
         if "alignment" in extra and step % 50 == 0:
             _set_reference(model, data)
         total = torch.zeros(())
         for site in taking_part:
+            # No label of the target site is ever used.
             wanted = extra if site == target else own | extra
             total = total + mix_losses(model, batch_of(site), wanted, generator).mean()
+        # Divided by the labelled sites, so that the supervised part has the same scale in all
+        # methods.
         return total / len(labelled)
 
     descend(model.parameters(), Recipe(steps), loss)

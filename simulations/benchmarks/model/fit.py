@@ -39,6 +39,7 @@ def augmented(part: Part, name: str, generator: torch.Generator) -> Tensor:
         (N, C, *spatial) float32.
     """
     images = shift_and_flip(part.images, generator, flip=name in MIRRORS)
+    # Turned and mirrored in all eight ways of a square.
     if name in TURNS:
         turned = torch.randint(8, (len(images),), generator=generator)
         images = oriented(images, turned)
@@ -68,6 +69,7 @@ def descend(
     for step in range(recipe.steps):
         optimizer.zero_grad()
         loss(step).backward()
+        # The same bound for all networks, against rare large gradients.
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         cycle.step()

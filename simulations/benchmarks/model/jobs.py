@@ -74,6 +74,7 @@ class Results:
             row = self._rows.setdefault(
                 (job.key, metric), {**asdict(job.key), "metric": metric, "by_seed": {}}
             )
+            # JSON keys are strings.
             row["by_seed"][str(job.seed)] = round(value, 4)
             row.setdefault("commits", {})[str(job.seed)] = self._commit
             seen = list(row["by_seed"].values())
@@ -103,6 +104,7 @@ def run_all(jobs: Iterable[Job], results: Results, say: Callable[[str], None]) -
         results: Extended by each measured seed.
         say: Called with a line of text after each job.
     """
+    # Listed first, so that progress has a known end.
     missing = [job for job in jobs if not results.has(job)]
     for number, job in enumerate(missing, start=1):
         values = job.run()

@@ -37,6 +37,7 @@ def train_all(sets: Sequence[DataSet], preset: str, seed: int, quick: bool) -> M
     generator = torch.Generator().manual_seed(seed)
     recipes = [supervised.recipe(f"medformer-{preset}", s, quick) for s in sets]
     counts = torch.tensor([r.steps for r in recipes])
+    # Each set as often as alone, in one random order.
     turns = torch.repeat_interleave(torch.arange(len(sets)), counts)
     turns = turns[torch.randperm(len(turns), generator=generator)]
     model.train()
@@ -56,6 +57,7 @@ def train_all(sets: Sequence[DataSet], preset: str, seed: int, quick: bool) -> M
 def jobs(sets: Sequence[DataSet], seed: int, quick: bool) -> Iterator[Job]:
     """List a job for each set; all of them share one trained model."""
 
+    # The jobs of all sets share one training.
     @lru_cache(maxsize=1)
     def together(preset: str) -> Medformer:
         return train_all(sets, preset, seed, quick)

@@ -50,6 +50,7 @@ def resnet(channels: int, rank: int, outputs: int) -> nn.Module:
     network = resnet18(num_classes=outputs)
     network.conv1 = nn.Conv2d(channels, 64, 3, 2, 1, bias=False)
     if rank == 2:
+        # Images of 28 pixels would be down to 7 before the first block.
         network.maxpool = nn.Identity()
     else:
         _inflate(network)
@@ -101,6 +102,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits: standardised images (B, C, *spatial) -> (B, T)."""
+        # Patch dropout is for training only.
         if not self.training or self.kept == 1:
             return self.model.logits(images, self.domain, self.task)
         count = math.prod(grid_of(images, self.model.patch(self.domain)))
@@ -126,6 +128,7 @@ def build(kind: str, domain: Domain, task: Task, seed: int) -> nn.Module:
         task: The task to answer.
         seed: Seed of the weights; the global generator of torch is left as it was.
     """
+    # torch's layers draw their weights from the global generator.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if kind == "cnn":

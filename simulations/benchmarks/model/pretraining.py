@@ -59,6 +59,7 @@ def pretrain(sets: Sequence[DataSet], mix: Mix, seed: int, steps: int, preset: s
     model.train()
 
     def loss(step: int) -> Tensor:
+        # Sets take turns, so that each has the same number of batches.
         data = sets[step % len(sets)]
         rows = torch.randint(len(data.train), (64,), generator=generator)
         images = augmented(data.train[rows], data.name, generator)
@@ -66,6 +67,7 @@ def pretrain(sets: Sequence[DataSet], mix: Mix, seed: int, steps: int, preset: s
         return mix_losses(model, batch, dict(mix), generator).mean()
 
     descend(model.parameters(), Recipe(steps), loss)
+    # Only what sites would share: heads are new for each set.
     return {k: v for k, v in model.state_dict().items() if not is_local(k)}
 
 
@@ -113,6 +115,7 @@ def jobs(sets: Sequence[DataSet], seed: int, quick: bool) -> Iterator[Job]:
     for name, mix in mixes():
         for data in sets:
             for label, share in SHARES.items():
+                # The ablation is measured at one fraction, to save time.
                 if label != "10 %" and name not in ("none", "combined"):
                     continue
                 key = Key(TABLE, data.name, f"{PRESET}, {name}", label)

@@ -82,6 +82,7 @@ class DataSet:
         rows = []
         for label in range(self.task.classes):
             own = order[self.train.labels[order] == label]
+            # At least one label, or a rare class could not be learned at all.
             rows.append(own[: max(1, round(share * len(own)))])
         return self.train[torch.cat(rows)]
 
@@ -105,6 +106,7 @@ def read(name: str, root: Path | None) -> DataSet:
         labels = torch.from_numpy(columns["labels"][:, 0].astype(np.int64))
         parts[split] = Part(torch.from_numpy(np.ascontiguousarray(images)), labels)
     domain = medmnist_domain(name)
+    # Results on a part of a set are not comparable with published ones.
     complete = len(parts["train"]) == facts.train_count
     return DataSet(name, domain, facts.task, parts, complete)
 
@@ -119,5 +121,6 @@ def at_hand(root: Path | None, names: tuple[str, ...] = SETS) -> Iterator[DataSe
         try:
             yield read(name, root)
         except DataError:
+            # Without a folder a missing file is downloaded, so an error is one of the network.
             if root is None:
                 raise

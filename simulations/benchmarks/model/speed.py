@@ -96,6 +96,7 @@ def vit_of(preset: str, domain: Domain, weights: int) -> nn.Module:
     def distance(network: nn.Module) -> int:
         return abs(sum(p.numel() for p in network.parameters()) - weights)
 
+    # Built and counted, because timm's heads and embeddings count as well.
     return min((build(depth) for depth in range(1, 17)), key=distance)
 
 
@@ -152,6 +153,7 @@ def compare(preset: str, name: str) -> Values:
         for which, step in enumerate(steps):
             began = time.perf_counter()
             step()
+            # The first two turns warm caches and the allocator.
             if turn > 1:
                 times[which].append(time.perf_counter() - began)
     mine, other = (1e3 * statistics.median(t) / batch for t in times)
@@ -172,6 +174,7 @@ def peak(make: Callable[[], Callable[[], None]]) -> float:
     Args:
         make: Builds the step; pickled for the process.
     """
+    # A forked process would inherit the memory of this one.
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         grown: float = pool.apply(_grown, (make,))
@@ -182,6 +185,7 @@ def _grown(make: Callable[[], Callable[[], None]]) -> float:
     """Measure the growth of the peak memory in this process, which is a fresh one."""
     torch.set_num_threads(1)
     step = make()
+    # 5 resets the kernel's record of the peak.
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _memory("VmHWM")
     step()

@@ -41,6 +41,7 @@ AdrenalMNIST3D."""
 def recipe(network: str, data: DataSet, quick: bool) -> Recipe:
     """Return the training of a network on a set; a quick one only shows that it runs."""
     kind = network, data.domain.rank
+    # 64 is the batch size of `fit.Recipe`.
     steps = 3 if quick else round(SHARE.get(kind, 1.0) * IMAGES[data.name] / 64)
     return Recipe(steps, LEARNING_RATE[kind])
 

@@ -75,6 +75,7 @@ def _supervised(rows: Rows) -> str:
     for name in distinct(rows, "dataset"):
         cells = [value(rows, "auc", dataset=name, model=m) for m in models]
         seconds = [number(rows, "seconds", 0, dataset=name, model=m) for m in models]
+        # Published values have no spread.
         body.append([name, *cells, f"{PUBLISHED[name]:.3f}"[1:], " / ".join(seconds)])
     return grid(["set", *models, "ResNet-18, published", "seconds of training"], body)
 

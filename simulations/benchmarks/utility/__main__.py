@@ -74,6 +74,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     options.add_argument("--cache", type=Path, default=Path("runs/utility"))
     options.add_argument("--workers", type=int, default=2)
+    # Only defaults change, so that options which are given count with --quick as well.
     if options.parse_known_args(argv)[0].quick:
         options.set_defaults(**QUICK)
     return options.parse_args(argv)
@@ -103,7 +104,9 @@ def trials(arguments: argparse.Namespace) -> Iterator[Trial]:
     """Yield all combinations that the command line asks for, seed by seed."""
     for seed in arguments.seeds:
         for setting in arguments.settings:
+            # One trial trains on all sets at once.
             sets = [TOGETHER] if setting.startswith(TOGETHER) else arguments.sets
+            # Without privacy the epsilons make no difference.
             epsilons = arguments.epsilons if SETTINGS[setting].private else [None]
             for dataset in sets:
                 for recipe in arguments.recipes:

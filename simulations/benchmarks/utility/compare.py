@@ -64,6 +64,7 @@ def compare(
     """
     sets = sorted({row["dataset"] for row in rows})
     scored = {dataset: Scored(_truth(dataset, data_root), cache) for dataset in sets}
+    # Rows without privacy have no epsilon; they are compared at each one.
     for epsilon in sorted({r["epsilon"] for r in rows if r["epsilon"] is not None}):
         found = {
             dataset: scored[dataset].found(
@@ -74,10 +75,12 @@ def compare(
         for question in QUESTIONS:
             wanted = (question.ours, *question.theirs)
             seeds = {d: _seeds(found[d], wanted) for d in sets}
+            # Sets without a common seed have no pairs to compare.
             able = [d for d in sets if seeds[d]]
             for dataset in able:
                 for site, pair in _pairs(question, found[dataset]):
                     yield _row(dataset, epsilon, question, site, difference([pair]))
+            # A mean over sets needs the same seeds in all of them.
             if question.over_sets and len(able) > 1 and set.intersection(*(seeds[d] for d in able)):
                 pairs = [next(_pairs(question, found[d]))[1] for d in able]
                 yield _row(ALL, epsilon, question, "mean", difference(pairs))
@@ -92,6 +95,7 @@ def _recipes(
     """Compare each recipe with the first one with which its setting was measured."""
     by_recipe = {line: scored.found(rows, [line], epsilon) for line in recipes}
     for setting in SETTINGS:
+        # A setting that no recipe measured has nothing to compare.
         first, *others = [line for line in recipes if setting in by_recipe[line]] or [""]
         for line in others:
             ours, theirs = f"{setting}: {line}", f"{setting}: {first}"
@@ -175,6 +179,7 @@ class Scored:
             epsilon: Epsilon of the private settings.
         """
         found: Found = defaultdict(dict)
+        # In reverse order, so that earlier recipes replace later ones.
         for recipe in reversed(recipes):
             own: Found = defaultdict(dict)
             for row in rows:
@@ -189,6 +194,7 @@ class Scored:
     def _areas(self, file: Path, row: Row) -> dict[str, Floats]:
         """Return the areas of each site of a row, from its file of scores."""
         with np.load(file, allow_pickle=False) as scores:
+            # A joint trial keeps the scores of all sets in one file.
             sites = [row["dataset"]] if row["trial"] == TOGETHER else scores.files
             for site in sites:
                 if (file, site) not in self._known:

@@ -33,6 +33,7 @@ def curves(
         for row in rows:
             if row["setting"] in SHOWN and row["auc"] is not None and row["recipe"] == recipe:
                 own[row["dataset"], row["setting"], row["epsilon"]].append(row)
+        # Points of earlier recipes stay.
         points = own | points
     for (dataset, name, epsilon), own in sorted(points.items(), key=str):
         setting = SETTINGS[name]
@@ -40,6 +41,7 @@ def curves(
         yield {
             "dataset": dataset,
             "sites": SITES if setting.divided and setting.together else 1,
+            # Rounded up, as the largest site of an even division.
             "records": -(-count // SITES) if setting.divided else count,
             "epsilon": epsilon,
             "auc": round(statistics.mean(row["auc"] for row in own), 4),

@@ -118,6 +118,7 @@ def train_example(group: Group, recipe: Recipe, seed: int) -> dict[str, SmallNet
     """
     warnings.filterwarnings("ignore", module="opacus|torch.nn")  # secure_mode, input gradients
     torch.manual_seed(seed)  # the first weights, and Opacus's batches
+    # As many rounds as give the largest site the recipe's number of steps.
     records = max(site.privacy.n_public for site in group.sites)
     rounds = max(1, round(recipe.steps * recipe.expected_batch_size / records))
     clients = [client_of(site, recipe, rounds, seed) for site in group.sites]
@@ -148,6 +149,7 @@ def client_of(site: Site, recipe: Recipe, rounds: int, seed: int) -> Client:
     (stack,) = records.stacks
     (task,) = site.tasks
     data = TensorDataset(standardise(stack.images), stack.labels[task.name])
+    # The sample rate is the batch size over the number of records, at most 1.
     batch = min(recipe.expected_batch_size, len(data))
     loader = DataLoader(data, batch_size=batch)
     noise_multiplier = _noise_multiplier(

@@ -91,12 +91,14 @@ def train(
     """
     federation = group.federation
     schedule = federation.schedule
+    # An adaptive optimizer has no counterpart under DP here, and none in an average.
     if recipe.optimizer == "adamw":
         if private or len(group.sites) > 1:
             raise ConfigError("optimizer=adamw is for one site without privacy")
         return {group.sites[0].name: ceiling(group, recipe, start, seed)}
     members = {site.name: _member(group, recipe, site, private=private) for site in group.sites}
     weights = {
+        # Without a plan there is no declared noise to weigh by.
         name: 1.0 if member.plan is None else weight(member.plan, recipe.noise_weights)
         for name, member in members.items()
     }
@@ -135,6 +137,7 @@ def plan_of(schedule: Schedule, site: Site, times: int) -> PrivacyPlan:
             many times as many units and batches this many times as large.
     """
     plan = solve(schedule, site.privacy, site.tasks)
+    # Only these phases would profit from more images without labels.
     larger = {phase.name for phase in schedule.phases if not phase.needs_labels}
     phases = tuple(
         replace(p, noise_multiplier=p.noise_multiplier / times) if p.name in larger else p
@@ -156,6 +159,7 @@ def fitted(group: Group, models: Mapping[str, Medformer], seed: int) -> Medforme
     site = group.afterwards
     if site is None:
         raise ValueError("the group has no site that fits a head afterwards")
+    # Shared tensors are the same in all models, so any of them will do.
     trained, *_ = models.values()
     return finetune(trained, site, Settings(seed=seed), lambda epoch: None)[0].model
 
@@ -205,6 +209,7 @@ def ceiling(group: Group, recipe: Recipe, start: Tensors, seed: str) -> Medforme
     method = PlainMethod(site, records, SeededNoise(seed, site.name).generator())
     one_step = phase.model_copy(update={"local_steps": 1})
     for number in range(recipe.steps):
+        # Steps beyond the last round keep that round's weights.
         mix = federation.schedule.mix(min(number + 1, federation.schedule.rounds))
         result = local_steps(
             model,

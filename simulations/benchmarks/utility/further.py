@@ -63,6 +63,7 @@ def trained_on(
         Name -> array, for `carried_over`.
     """
     real = [further_by.model_copy(update={"source": name, "images": AT_MOST}) for name in others]
+    # The names of everything that goes in: the cache finds a start by them.
     first, *further = [
         made_from(settings, PRESET, EPS, SIZE, data_root)
         for settings in (start_of, further_by, *real)

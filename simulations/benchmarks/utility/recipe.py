@@ -97,12 +97,14 @@ class Recipe(Frozen):
             *parents, last = key.split(".")
             place = values
             for parent in parents:
+                # A nested key changes one value of the default and keeps the others.
                 inherited = {"pretraining": cls().pretraining}.get(parent)
                 start = inherited.model_dump() if inherited else {}
                 place = place.setdefault(parent, start)
             if not separator:
                 raise ConfigError(f"recipe {line!r}: write KEY=VALUE, not {word!r}")
             place[last] = parse_yaml(text)
+        # `pretraining=false` is easier to write than null, and means the same.
         if values.get("pretraining") is False:
             values["pretraining"] = None
         try:
@@ -145,6 +147,7 @@ class Recipe(Frozen):
         """
         smaller = self.divided_batch_size if divided else None
         same = product.Recipe.model_fields.keys() & type(self).model_fields.keys()
+        # These two differ from the product's recipe, and are set below.
         same -= {"local_steps", "expected_batch_size"}
         course = product.Recipe(
             rounds=-(-self.steps // steps_a_round),
@@ -170,6 +173,7 @@ class Recipe(Frozen):
         if not self.model:
             return self.preset
         name = f"{self.preset} {json.dumps(self.model, sort_keys=True)}"
+        # Workers parse the recipe again, so each process registers the preset itself.
         PRESETS.setdefault(name, changed(PRESETS[self.preset], self.model))
         return name
 

@@ -113,6 +113,7 @@ def groups(
     federation = federation_of(scenario, [(member, site.domain) for member, site in pairs])
     sites = tuple(site for _, site in pairs)
     if labelled is not None:
+        # Resolved alone: it has the same name as the last site of the federation.
         only = scenario.model_copy(update={"sites": (labelled,)})
         ((_, last),) = resolve_sites(only, folder, data_root)
         return [Group(federation, sites, last)]

@@ -80,6 +80,7 @@ def areas(truth: Truth, scores: Floats, resamples: int = RESAMPLES) -> Floats:
         (1 + R,) values.
     """
     drawn = _drawn(len(truth), int(truth.sum()), resamples)
+    # In chunks, because all resamples at once need R x N floats.
     chunks = [drawn[first : first + _CHUNK] for first in range(0, resamples, _CHUNK)]
     once = np.ones((1, len(truth)))
     return np.concatenate([weighted_auc(truth, scores, some) for some in (once, *chunks)])
@@ -98,14 +99,17 @@ def difference(pairs: Sequence[tuple[Side, Side]]) -> Difference:
         ValueError: The sides have no seed in common.
     Source: Efron and Tibshirani 1993 (the percentile bootstrap), doi:10.1201/9780429246593.
     """
+    # Pairing removes the variance that both sides of a seed share.
     seeds = sorted(set.intersection(*(set(side) for pair in pairs for side in pair)))
     if not seeds:
         raise ValueError("no seed in common")
     gaps = np.mean([[_gap(pair, seed) for seed in seeds] for pair in pairs], axis=0)
     whole, resampled = gaps[:, 0], gaps[:, 1:]
     rng = np.random.default_rng(0)
+    # Seeds are resampled along with images, since both vary.
     picked = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), resampled.shape[1])
     drawn = (resampled.T * picked).sum(1) / len(seeds)
+    # Resamples that lack a class have no AUC and are left out.
     lower, upper = np.nanquantile(drawn, [0.025, 0.975])
     return Difference(float(whole.mean()), float(lower), float(upper), len(seeds))
 

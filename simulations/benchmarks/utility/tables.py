@@ -38,8 +38,10 @@ def markdown(
         delta: Delta of each site.
         sizes: Set -> a sentence on the number of its images.
     """
+    # One column for all rows: test and validation AUC must not be mixed.
     tested = all(row["auc"] is not None for row in rows)
     metric = "auc" if tested else "validation_auc"
+    # A joint trial has a row for each set, but took its time once.
     hours = sum({_trial(row): row["seconds"] for row in rows}.values()) / 3600
     commits = ", ".join(f"`{c}`" for c in sorted({row["commit"] for row in rows}))
     parts = [

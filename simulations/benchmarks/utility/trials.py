@@ -102,10 +102,12 @@ def run(trial: Trial, place: Place) -> list[Row]:
                 answers |= scores
         forget()
     seconds = round(_core_seconds() - began, 1)
+    # A joint trial gives a row for each set, the other trials one row for all sites.
     apart = {name: {name: found[name]} for name in sorted(found)}
     by_set = apart if trial.dataset == TOGETHER else {trial.dataset: found}
     rows = [_row(trial, own, seconds, dataset) for dataset, own in by_set.items()]
     if answers:
+        # All rows of a trial share the file of scores.
         _keep(scores_file(rows[0], place.cache), answers)
     return rows
 
@@ -127,12 +129,14 @@ def _trained(
         models = train_example(group, recipe, trial.seed)
     else:
         shared = public_start(group.federation, place.data_root, place.cache)
+        # Weights of the further training replace those of the start that both models have.
         if setting.further:
             check(recipe)
             others = [n for n in MODALITIES if n != trial.dataset]
             real = others if setting.further == "others" else []
             made = trained_on(real, place.data_root, place.cache)
             shared = carried_over(made, shared)
+        # The recipe is not part of the seed, so that recipes are compared on equal draws.
         seed = f"{trial.setting} {trial.seed} {number}"
         models = train(group, recipe, shared, seed, private=setting.private)
     if group.afterwards is not None:
@@ -226,6 +230,7 @@ class Results:
 
     def has(self, trial: Trial, *, test: bool) -> bool:
         """Tell whether a trial was measured, on the test split if `test`."""
+        # A row without test AUC is measured again once the test split may be read.
         return any(_is(row, trial) and (row["auc"] is not None or not test) for row in self.rows)
 
     @property

@@ -35,6 +35,7 @@ def few_labels(
     """
     splits = _splits(dataset, data_root)
     images, labels = splits["train"]
+    # Chosen without regard to classes, as a hospital's labels would be.
     hidden = np.ones(len(images), dtype=bool)
     count = round(share * len(images))
     hidden[np.random.default_rng(seed).permutation(len(images))[:count]] = 0
@@ -70,12 +71,15 @@ def behind_scanners(
         parts = {**splits, "train": (images[own], labels[own])}
         seen: dict[str, Split] = {}
         for place, (split, (pixels, truth)) in enumerate(parts.items()):
+            # A stream for each site and split: adding a site changes no other one.
             rng = np.random.default_rng([seed, number, place])
             taken = acquire(rng, (pixels / 255).astype(np.float32), scanner)
             seen[split] = np.rint(taken * 255).astype(np.uint8), truth
+        # The last scanner is the one with the largest shift.
         last = number + 1 == len(SCANNERS)
         pixels, truth = seen["train"]
         if last:
+            # The division is random already, so the first images are a random choice.
             few = {**seen, "train": (pixels[:LABELS_AT_TARGET], truth[:LABELS_AT_TARGET])}
             labelled = _site(f"site-{number}", dataset, few, folder / "labelled")
             seen["train"] = pixels, np.full_like(truth, UNLABELLED)
