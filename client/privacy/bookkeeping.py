@@ -177,7 +177,7 @@ class Book:
         """Return the clipped sum of the units recorded since the last call, and forget them.
 
         A unit's gradient g, the mean over its valid rows, counts as g * min(1, C / (|g| + 1e-6)):
-        its norm is below C, up to float32 rounding. It counts as 0 if no row is valid or finite.
+        its norm is below C, up to float32 rounding. It is 0 without a valid row, or if not finite.
 
         Args:
             groups: Names of the parameters that are clipped together, and their bound C > 0.

@@ -1,11 +1,12 @@
-"""Break the mechanism in every way we could think of, and see what notices.
+"""Break the mechanism in every way that we know, and record what notices.
 
     python -m tests.mutations --out docs/results/mutations.json [--only NAME]
 
-Each mutation is a change of a line or two in a copy of the sources. Then two audits run there,
-unless no audit can notice, and tests of the client: all, or the files that the mutation names. A
-mutation that neither notices is a hole in the tests: exit code 1. docs/mutations.md shows the file
-as a table. About 50 minutes; goes on where it stopped.
+Each mutation is a change of a line or two in a copy of the sources. In the copy run two audits,
+unless no audit can notice the mutation, and tests: the files that the mutation names, or all of the
+client's. A mutation that neither notices is a gap in the tests, and the exit code is 1.
+docs/mutations.md shows the result as a table. A whole run takes about 50 minutes and continues where
+it stopped.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from tests.mutations.run import run
 
 def main() -> int:
     """Run the mutations that the result file does not hold yet."""
-    parser = argparse.ArgumentParser(description="Break the mechanism, see what notices.")
+    parser = argparse.ArgumentParser(description="Break the mechanism and record what notices.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", help="run this one again")
     arguments = parser.parse_args()

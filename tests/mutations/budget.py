@@ -297,7 +297,7 @@ BUDGET = (
         "medformer/common/rounding.py",
         'return Decimal(f"{value:.12g}")',
         'return Decimal(f"{value:.6g}")',
-        ("../medformer/test_rounding.py",),
+        ("test_rounding.py",),
         audited=False,
     ),
     Mutation(

@@ -10,12 +10,12 @@ class Mutation:
     name: str
     file: str
     old: str
-    """The text that is replaced; it occurs once in the file."""
+    """Text that is replaced; it occurs once in the file."""
     new: str
     tests: tuple[str, ...] = ()
-    """Files below tests/client in which a test must fail; all of the client's if left out."""
+    """Names of test files in which a test must fail; all tests of the client if omitted."""
     audited: bool = True
-    """False where no audit can notice, because an audit has no ledger, release list or process."""
+    """False if no audit can notice, because an audit has no ledger, release list or process."""
 
 
 def mutated(mutation: Mutation, source: str) -> str:
