@@ -3,10 +3,10 @@
     python -m tests.mutations --out docs/results/mutations.json [--only NAME]
 
 Each mutation is a change of a line or two in a copy of the sources. In the copy run two audits,
-unless no audit can notice the mutation, and tests: the files that the mutation names, or all of the
-client's. A mutation that neither notices is a gap in the tests, and the exit code is 1.
-docs/mutations.md shows the result as a table. A whole run takes about 50 minutes and continues where
-it stopped.
+unless no audit can notice the mutation, and tests: the files that the mutation names, or all of
+the client's. A mutation that neither notices is a gap in the tests, and the exit code is 1.
+docs/mutations.md shows the result as a table. A whole run takes about 50 minutes, and goes on where
+an earlier one stopped.
 """
 
 import argparse

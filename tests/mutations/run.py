@@ -33,7 +33,7 @@ TESTS = (
     "--ignore=tests/client/audit/test_canaries.py",  # an audit
     "--ignore=tests/mutations/test_mutations.py",  # notices any change of these lines
 )
-MAX_SHOWN = 3
+SHOWN = 3
 """Number of failing tests after which a run of the tests stops."""
 
 
@@ -66,7 +66,7 @@ def run(mutation: Mutation, folder: Path) -> dict[str, Any]:
         "-q",
         "-m",
         "not flower and not heavy",
-        f"--maxfail={MAX_SHOWN}",
+        f"--maxfail={SHOWN}",
         "--tb=no",
     ]
     done = _python(folder, [*command, "-p", "no:cacheprovider", *tests])
@@ -75,7 +75,7 @@ def run(mutation: Mutation, folder: Path) -> dict[str, Any]:
         "mutation": mutation.name,
         "file": mutation.file,
         "audit": next((found for found in audits if found), None),
-        "tests": failed[:MAX_SHOWN],
+        "tests": failed[:SHOWN],
         "caught": bool(failed or any(audits)),
         "commit": record.commit(),
     }
