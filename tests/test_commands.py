@@ -3,7 +3,10 @@
 import argparse
 import importlib
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +75,24 @@ def test_root_can_insist_under_either_name(action: str, option: str):
     parsed = parser_of("site").parse_args([action, "north", option])
     assert parsed.allow_root
     assert not parser_of("site").parse_args([action, "north"]).allow_root
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["site check FILE", "site approve FILE state", "site finetune FILE m -o out",
+     "site evaluate FILE m -o a.html", "site predict FILE m images -o a.csv",
+     "consortium submit lungs FILE --out run"],
+)  # fmt: skip
+def test_a_typo_in_a_file_is_answered_before_anything_large_is_loaded(tmp_path: Path, command: str):
+    """torch, Flower and pictures cost seconds: the file is read before they are imported."""
+    (tmp_path / "file.yaml").write_text("nam: north\n")
+    words = command.replace("FILE", str(tmp_path / "file.yaml")).split()
+    code = f"""
+import sys
+from simulations.cli import main
+code = main({words!r})
+print(code, [m for m in ("torch", "flwr", "opacus", "httpx", "PIL", "scipy") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "unknown key `nam`. Did you mean `name`?" in done.stderr
+    assert done.stdout.strip() == "1 []", done

@@ -27,12 +27,13 @@ def _run(arguments: argparse.Namespace) -> None:
     """
     import getpass
 
-    from client.ledger.ledger import Ledger
-    from client.node.launch import act_as_guard
     from client.site import load_site
 
+    site = load_site(arguments.site)  # before the rest is imported: a typo is answered at once
+    from client.ledger.ledger import Ledger
+    from client.node.launch import act_as_guard
+
     who = getpass.getuser()  # before this process becomes the guard's user
-    site = load_site(arguments.site)
     act_as_guard(arguments.site.parent)
     with Ledger.of(site, arguments.state) as ledger:
         # Only a run that was shown by its id can be approved: no option approves all of them.

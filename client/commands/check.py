@@ -29,6 +29,11 @@ def _run(arguments: argparse.Namespace) -> None:
     Raises:
         ConfigError: At least one check says FIX, or site.yaml cannot be read.
     """
+    from client.site import load_site
+
+    given: Path = arguments.site
+    file = given / "site.yaml" if given.is_dir() else given
+    site = load_site(file)  # before the rest is imported: a typo is answered at once
     import json
     from dataclasses import asdict
 
@@ -39,13 +44,9 @@ def _run(arguments: argparse.Namespace) -> None:
     from client.node.check.run import at_start, every
     from client.node.folder import HEALTH_PORT
     from client.node.launch import act_as_guard
-    from client.site import load_site
     from medformer.common.files import replace_file
     from medformer.errors import ConfigError, printable
 
-    given: Path = arguments.site
-    file = given / "site.yaml" if given.is_dir() else given
-    site = load_site(file)
     port = arguments.health_port or HEALTH_PORT
     place = Place(site, file.parent, allow_root=arguments.allow_root, health_port=port)
     first = at_start(place)

@@ -69,12 +69,13 @@ def _finetune(arguments: argparse.Namespace) -> None:
         ConfigError: An option is out of range, or --state comes without --run.
         MedFormerError: Model or records cannot be used.
     """
-    from client.local import store
-    from client.local.finetune import own_copy
     from client.site import load_site
     from medformer.errors import ConfigError
 
-    site = load_site(arguments.site)
+    site = load_site(arguments.site)  # before torch is loaded: a typo is answered at once
+    from client.local import store
+    from client.local.finetune import own_copy
+
     settings = _settings(arguments)
     start = store.shared_start(arguments.model, site)
     # A state folder holds the copies of several runs.
@@ -181,9 +182,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         ConfigError: An option is out of range.
         MedFormerError: Model or records cannot be used.
     """
-    from client.local import store
-    from client.local.evaluate import evaluate
-    from client.local.page import write_page
     from client.site import load_site
     from medformer.errors import ConfigError
 
@@ -194,6 +192,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     # Browsers open a file by the end of its name.
     if arguments.out.suffix not in (".html", ".htm"):
         raise ConfigError(f"{arguments.out}: the page's name must end in .html")
+    from client.local import store
+    from client.local.evaluate import evaluate
+    from client.local.page import write_page
+
     out = store.outside(arguments.out, site, arguments.site)
     local = store.open_local(arguments.model, site)
     result = evaluate(
@@ -215,10 +217,11 @@ def _predict(arguments: argparse.Namespace) -> None:
     Raises:
         MedFormerError: Model or images cannot be used.
     """
-    from client.local import predict, store
     from client.site import load_site
 
     site = load_site(arguments.site)
+    from client.local import predict, store
+
     out = store.outside(arguments.out, site, arguments.site)
     local = store.open_local(arguments.model, site)
 

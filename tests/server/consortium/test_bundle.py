@@ -1,11 +1,13 @@
 """The app bundle holds our sources and scenarios, and nothing of the working folder."""
 
+import tomllib
 import zipfile
 from pathlib import Path
 
 from flwr.cli.build import build_fab_from_disk
 
-from tests.helpers.sources import copy_sources
+from server.consortium.bundle import write_app
+from tests.helpers.sources import ROOT, copy_sources
 
 
 def test_private_files_of_the_working_folder_stay_behind(tmp_path: Path):
@@ -22,3 +24,10 @@ def test_private_files_of_the_working_folder_stay_behind(tmp_path: Path):
     assert outside <= {"pyproject.toml", "LICENSE", "README.md"}
     assert "server/report/template.py" in names
     assert "simulations/scenarios/quickstart.yaml" in names
+
+
+def test_the_bundle_has_the_version_of_the_package(tmp_path: Path):
+    """The version is written in pyproject.toml alone."""
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    theirs = tomllib.loads((write_app(tmp_path / "app") / "pyproject.toml").read_text())["project"]
+    assert (theirs["name"], theirs["version"]) == (ours["name"], ours["version"])
