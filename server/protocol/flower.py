@@ -25,5 +25,6 @@ def run_folder(run_config: Mapping[str, Any], flower_run_id: int) -> Path:
         run_config: Flower's run config; its `out` names the folder.
         flower_run_id: Names a folder below the user's home where `out` is empty.
     """
+    # A bare `flwr run .` names no folder.
     out = str(run_config.get("out", ""))
     return Path(out) if out else Path.home() / ".fedmedformer" / "runs" / str(flower_run_id)

@@ -37,12 +37,14 @@ def fingerprint(public_key: str, kind: Literal["node", "signer"] = "node") -> st
     try:
         key = serialization.load_ssh_public_key(public_key.encode())
     except ValueError as error:
-        raise ValueError(f"is no public key ({error})") from error
+        raise ValueError(f"is not a public key ({error})") from error
+    # The two kinds of key must not be mixed up: they look alike when they are read out.
     if kind == "signer":
         if not isinstance(key, ed25519.Ed25519PublicKey):
-            raise ValueError("is no Ed25519 key")
+            raise ValueError("is not an Ed25519 key")
     elif not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
-        raise ValueError("is no ECDSA key on the curve P-384")
+        raise ValueError("is not an ECDSA key on the curve P-384")
+    # The encoding of the key alone: a comment in the OpenSSH line does not change it.
     encoded = key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -50,7 +52,13 @@ def fingerprint(public_key: str, kind: Literal["node", "signer"] = "node") -> st
 
 
 def key_id(signer: str) -> str:
-    """Return the name under which a node lists a signer's public key as trusted."""
+    """Return the name under which a node lists a signer's public key as trusted.
+
+    Args:
+        signer: The public key in OpenSSH format.
+    Raises:
+        ValueError: The text is not an Ed25519 key.
+    """
     return f"fpk_{fingerprint(signer, 'signer').replace(' ', '')}"
 
 
@@ -68,6 +76,8 @@ def kit_statement(facts: bytes, authority: bytes) -> bytes:
 def spaced(text: str) -> str:
     """Return a fingerprint in groups of four, whatever spaces and capitals it was typed with.
 
+    Args:
+        text: A fingerprint as a person typed it.
     Raises:
         ValueError: Not 32 hexadecimal digits.
     """
@@ -78,5 +88,9 @@ def spaced(text: str) -> str:
 
 
 def grouped(digits: str) -> str:
-    """Return the digits of a fingerprint in groups of four, as people read them out."""
+    """Return the digits of a fingerprint in groups of four, as people read them out.
+
+    Args:
+        digits: Hexadecimal digits without spaces.
+    """
     return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))

@@ -17,7 +17,9 @@ import numpy.typing as npt
 
 PROTOCOL_VERSION = 2
 """Version of these messages; a guard refuses another one."""
-INTERNAL_ERROR = "The site could not answer. Its own log says why; nothing is told to the server."
+INTERNAL_ERROR = (
+    "The site could not answer. The reason is in its own log and is not sent to the server."
+)
 """Reason of a refusal after a failure. The exception itself may quote a record."""
 
 Tensors = dict[str, npt.NDArray[np.float32]]
@@ -88,9 +90,12 @@ class Train(RequestHeader):
 
         A request with a known key gets the kept answer, byte for byte, and costs no new budget.
         """
+        # Neither the acknowledged round nor the ledger hash changes the answer.
         head = f"{self.run_id}\n{self.schedule_hash}\n{self.round}\n{self.attempt}\n"
         digest = hashlib.sha256(head.encode())
+        # Names and shapes are hashed, too: the same bytes under other names are other tensors.
         for name in sorted(self.tensors):
+            # The same bytes on every machine, whatever its byte order is.
             value = np.ascontiguousarray(self.tensors[name], dtype="<f4")
             digest.update(f"{name} {value.shape}\n".encode())
             digest.update(value.tobytes())
@@ -167,5 +172,9 @@ Answer = HelloAnswer | AdmitAnswer | TrainAnswer | EvaluateAnswer | Refusal
 
 
 def metadata(part: Request | Answer) -> dict[str, Any]:
-    """Return every field but the tensors: what a log may show."""
+    """Return every field but the tensors: what a log may show.
+
+    Args:
+        part: A request or an answer.
+    """
     return {f.name: getattr(part, f.name) for f in fields(part) if f.name != "tensors"}

@@ -20,6 +20,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0, le=2**31)]
 
+# A site writes this text: nothing is converted, and no field is ignored.
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
@@ -142,9 +143,12 @@ def read_receipt(text: str) -> dict[str, Any]:
     try:
         received = _RECEIVED.validate_json(text)
     except ValidationError as error:
-        raise ProtocolError("it is no receipt of a plan") from error
+        raise ProtocolError("its receipt is not that of a privacy plan") from error
+    # The report counts steps by phase; a total that contradicts them would mislead.
     if received.total != received.steps:
-        raise ProtocolError("it is no receipt of a plan: its steps are not those of its phases")
+        raise ProtocolError(
+            "its receipt is not that of a privacy plan: the steps are not those of the phases"
+        )
     values = asdict(received)
     del values["total"]
     return {**values, "steps": received.steps}
@@ -186,9 +190,11 @@ def phase_fields(receipt: type[PhaseReceipt] = PhaseReceipt) -> tuple[PhaseField
 def _phase_field(name: str, hint: Any) -> PhaseField | None:
     """Read one annotation; None for a field without a column."""
     kind, *marks = get_args(hint)
+    # A field without a column is for the two sides only, such as `steps_per_round`.
     column = next((mark for mark in marks if isinstance(mark, Column)), None)
     if column is None:
         return None
+    # `Share` and the like bring one FieldInfo with the bounds, the field itself one with the text.
     infos = [mark for mark in marks if isinstance(mark, FieldInfo)]
     limits = [limit for info in infos for limit in info.metadata]
     return PhaseField(
@@ -219,9 +225,11 @@ def epsilon_so_far(receipt: dict[str, Any], round_: int, repeated: bool) -> floa
         Epsilon at the receipt's delta; None for a receipt without a plan.
     """
     whole: float | None = receipt.get("epsilon")
+    # The plan does not know which rounds are repeated; the whole run pays for all of them.
     if repeated or whole is None:
         return whole
     points = [(number, float(epsilon)) for number, epsilon in receipt["progress"]]
     if round_ >= max((number for number, _ in points), default=0):
         return whole
+    # Epsilon grows with the rounds, so the next point is an upper bound.
     return min(whole, *(epsilon for number, epsilon in points if number >= round_))

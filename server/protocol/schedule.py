@@ -89,6 +89,8 @@ class Phase(BaseModel):
 
     @model_validator(mode="after")
     def _one_step_when_adversarial(self) -> "Phase":
+        # Between two averagings a site sees one domain only, its own: its discriminator could not
+        # compare.
         if "domain_adversarial" in self.objectives and self.local_steps != 1:
             raise ValueError(
                 f"phase {self.name!r}: domain_adversarial needs local_steps: 1, because a site's "
@@ -98,6 +100,7 @@ class Phase(BaseModel):
 
     @model_validator(mode="after")
     def _labels_for_heads(self) -> "Phase":
+        # On a frozen encoder a loss without labels changes nothing that answers.
         if self.trains == "heads" and not self.needs_labels:
             raise ValueError(
                 f"phase {self.name!r}: heads learn from labels alone: where trains is heads, "
@@ -107,6 +110,7 @@ class Phase(BaseModel):
 
     @model_validator(mode="after")
     def _together_when_adversarial(self) -> "Phase":
+        # A site alone has no other domain to be told apart from.
         if "domain_adversarial" in self.objectives and self.alone:
             raise ValueError(
                 f"phase {self.name!r}: domain_adversarial needs other sites, and here each trains "
@@ -116,6 +120,7 @@ class Phase(BaseModel):
 
     @model_validator(mode="after")
     def _a_lambda_to_ramp(self) -> "Phase":
+        # A schedule that has no effect is more likely a mistake than a wish.
         if self.lambda_schedule == "ramp" and "domain_adversarial" not in self.objectives:
             raise ValueError(
                 f"phase {self.name!r}: lambda_schedule: ramp needs the objective "
@@ -148,6 +153,7 @@ class Phase(BaseModel):
         Args:
             round_: Number within the phase, 1 .. `rounds`.
         """
+        # A copy: the phase is frozen, and its weights serve all rounds.
         weights = dict(self.objectives)
         if self.lambda_schedule == "ramp":
             weights["domain_adversarial"] *= ramp(round_ / self.rounds)
@@ -180,6 +186,7 @@ class Schedule(BaseModel):
     @model_validator(mode="after")
     def _alone_at_the_end(self) -> "Schedule":
         alone = [phase.alone for phase in self.phases]
+        # After a phase alone the sites have different models, which cannot be averaged any more.
         if alone != sorted(alone) or all(alone):
             raise ValueError(
                 "phases that each site trains alone come after those that all train together, of "
@@ -190,6 +197,7 @@ class Schedule(BaseModel):
     @model_validator(mode="after")
     def _distinct_names(self) -> "Schedule":
         names = [p.name for p in self.phases]
+        # Plans and receipts name phases; `spare` is the name of the spare rounds there.
         if len(set(names)) < len(names) or "spare" in names:
             raise ValueError(f"phases need distinct names, none of them 'spare'; got {names}")
         return self
@@ -200,16 +208,20 @@ class Schedule(BaseModel):
         return sum(p.rounds for p in self.phases)
 
     def phase_of(self, round_: int) -> Phase:
-        """Return the phase of a round, 1 .. `rounds`.
+        """Return the phase of a round.
 
+        Args:
+            round_: 1 .. `rounds`.
         Raises:
             IndexError: The schedule has fewer rounds.
         """
         return self._place(round_)[0]
 
     def mix(self, round_: int) -> dict[Objective, float]:
-        """Return the weight of each loss in a round, 1 .. `rounds`.
+        """Return the weight of each loss in a round.
 
+        Args:
+            round_: 1 .. `rounds`.
         Raises:
             IndexError: The schedule has fewer rounds.
         """
@@ -225,7 +237,11 @@ class Schedule(BaseModel):
         raise IndexError(f"the schedule has {self.rounds} rounds")
 
     def averages(self, round_: int) -> bool:
-        """Return True if the iterate after this round belongs to the running average."""
+        """Return True if the iterate after a round belongs to the running average.
+
+        Args:
+            round_: 1 .. `rounds`.
+        """
         phase, number = self._place(round_)
         following = self.phases[self.phases.index(phase) + 1 :]
         # An average that no later phase starts from would never be read.
@@ -234,8 +250,13 @@ class Schedule(BaseModel):
         return number > phase.rounds - max(1, round(self.average_last * phase.rounds))
 
     def starts_from_average(self, round_: int) -> bool:
-        """Return True if this round starts from an average (`Phase.starts_from_average`)."""
+        """Return True if a round starts from an average (`Phase.starts_from_average`).
+
+        Args:
+            round_: 1 .. `rounds`.
+        """
         phase, number = self._place(round_)
+        # Before round 1 there is nothing to average: the first phase starts from the public start.
         return number == 1 and round_ > 1 and phase.starts_from_average
 
     def average_taken_since(self, earlier: str, phase: Phase) -> bool:
@@ -248,11 +269,13 @@ class Schedule(BaseModel):
             phase: The phase that it trains now.
         """
         names = [p.name for p in self.phases]
+        # An unknown name is that of a site that has not trained yet.
         after = names.index(earlier) + 1 if earlier in names else 0
         return any(p.starts_from_average for p in self.phases[after : names.index(phase.name) + 1])
 
     def canonical(self) -> str:
         """Return the schedule as JSON: the same text for the same schedule, on every machine."""
+        # Sites compare the hash of this text: it must not depend on the order of fields.
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
     def hash(self) -> str:

@@ -55,9 +55,11 @@ def to_content(part: Request | Answer, packed: dict[int, Array] | None = None) -
     for item in fields(part):
         value = getattr(part, item.name)
         if item.name == "tensors":
+            # By identity: comparing the tensors would cost more than packing them again.
             if id(value) not in known:
                 known[id(value)] = _packed(value)
             content["tensors"] = ArrayRecord({PACKED: known[id(value)]})
+        # Flower has no null: a field that is left out takes its default at the other side.
         elif value is not None:
             config[item.name] = value
     content["fields"] = ConfigRecord(config)
@@ -66,6 +68,7 @@ def to_content(part: Request | Answer, packed: dict[int, Array] | None = None) -
 
 def _packed(tensors: Mapping[str, npt.NDArray[Any]]) -> Array:
     """Pack all tensors into one of Flower's arrays."""
+    # safetensors writes the memory of an array: its values have to be in order.
     data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()})
     return Array("uint8", (len(data),), PACKED, data)
 
@@ -73,12 +76,15 @@ def _packed(tensors: Mapping[str, npt.NDArray[Any]]) -> Array:
 def read_request(message: Message) -> Request:
     """Unpack a request of the server.
 
+    Args:
+        message: As Flower delivered it.
     Raises:
         ProtocolError: Unknown type, or missing, unknown or mistyped fields.
     """
     kind = _REQUESTS.get(message.metadata.message_type)
     if kind is None:
         raise ProtocolError(f"unknown message type {message.metadata.message_type!r:.80}")
+    # Flower may deliver an error under the type of a request.
     if message.has_error():
         raise ProtocolError("the message holds an error of Flower's")
     return _unpack(message.content, kind)
@@ -87,10 +93,13 @@ def read_request(message: Message) -> Request:
 def read_answer(content: RecordDict) -> Answer:
     """Unpack an answer of a site.
 
+    Args:
+        content: Of Flower's reply; a hostile site may have written it.
     Raises:
         ProtocolError: Unknown type, or missing, unknown or mistyped fields.
     """
     config = content.get("fields")
+    # Every step may be missing or of another type: a hostile site writes all of it.
     name = config.get("type", "") if isinstance(config, ConfigRecord) else ""
     kind = _ANSWERS.get(name) if isinstance(name, str) else None
     if kind is None:
@@ -100,6 +109,7 @@ def read_answer(content: RecordDict) -> Answer:
 
 def _unpack(content: RecordDict, kind: type[Any]) -> Any:
     """Build a message of one kind; every part and field is checked before it is used."""
+    # A part that nobody reads could carry anything past a reviewer.
     if foreign := sorted(set(content) - {"fields", "tensors"}):
         raise ProtocolError(f"{kind.__name__} has no part {foreign[0]!r:.80}")
     config = content.get("fields")
@@ -111,6 +121,7 @@ def _unpack(content: RecordDict, kind: type[Any]) -> Any:
     if "tensors" in content:
         values["tensors"] = _arrays(content["tensors"])
     known = {f.name: f for f in fields(kind)}
+    # The same for fields: `private: false` must not look as if it had an effect.
     if unknown := sorted(set(values) - set(known)):
         raise ProtocolError(f"{kind.__name__} has no field {unknown[0]!r:.80}")
     for name, value in values.items():
@@ -118,6 +129,7 @@ def _unpack(content: RecordDict, kind: type[Any]) -> Any:
             raise ProtocolError(f"{kind.__name__}.{name} must be {_type_name(known[name].type)}")
     try:
         return kind(**values)
+    # Raised by the dataclass: unknown fields were refused before.
     except TypeError as error:
         raise ProtocolError(f"{kind.__name__}: a field is missing") from error
 
@@ -149,8 +161,9 @@ def _arrays(record: Any) -> Tensors:
         if len(parts) > MAX_TENSORS:
             raise ValueError(f"{len(parts)} tensors, at most {MAX_TENSORS}")
         return {name: _array(name, part) for name, part in parts}
+    # A shape whose product overflows is an OverflowError.
     except (SafetensorError, ValueError, OverflowError) as error:
-        raise ProtocolError(f"tensors: no float32 safetensors ({error})") from error
+        raise ProtocolError(f"tensors: not a file of float32 safetensors ({error})") from error
 
 
 def _array(name: str, part: Mapping[str, Any]) -> npt.NDArray[np.float32]:
@@ -160,6 +173,7 @@ def _array(name: str, part: Mapping[str, Any]) -> npt.NDArray[np.float32]:
             f"{name!r:.80} must be F32 in at most 8 dimensions, is {part['dtype']} in "
             f"{len(part['shape'])}"
         )
+    # A copy, because the buffer is read-only and belongs to the message.
     return np.frombuffer(part["data"], "<f4").astype(np.float32).reshape(part["shape"])
 
 

@@ -77,6 +77,7 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
     files = _load(folder)
     try:
         results = [{**row, "model": "federated-dp"} for row in files.summary["results"]]
+        # Baselines are trained after the run and may be missing.
         results += files.baselines
         training = [_training(row) for row in files.rounds]
         # Exact values that left a site without a mechanism must not look like a usual report.
@@ -99,6 +100,7 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
                 "pretraining_seconds": files.pretraining_seconds,
             },
         }
+    # Sites and earlier versions wrote these files: any part may be missing.
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ReportError(
             f"{folder}: a file of the run lacks or misspells a field "
@@ -108,11 +110,15 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
 
 def _load(folder: Path) -> RunFiles:
     if not folder.is_dir():
-        raise ReportError(f"{folder}: is no folder: name the folder given to simulate --out")
+        raise ReportError(
+            f"{folder}: is not a folder: name the folder that was given to simulate --out"
+        )
     run, receipts, summary = (_read(folder, n) for n in ("run", "receipts", "summary"))
+    # Without a receipt there is no guarantee to report.
     if not receipts:
         raise ReportError(f"{folder}: no site took part, so there is nothing to report")
     rows = list(read_metrics(folder))
+    # A round that was trained again has several rows; the last attempt is the one that counts.
     latest = {(r["round"], r["site"]): r for r in rows if r["event"] == "round"}
     public = [row["seconds"] for row in rows if row["event"] == "pretraining"]
     return RunFiles(
@@ -134,6 +140,7 @@ def _load(folder: Path) -> RunFiles:
 def _read(folder: Path, name: str, default: Any = None) -> Any:
     """Read NAME.json; a file without a default has to be there."""
     path = folder / f"{name}.json"
+    # Written later, or in simulations only.
     if default is not None and not path.exists():
         return default
     try:
@@ -209,6 +216,7 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
         "weight": site.weight,
         "participated": receipt is not None,
         "refusal": files.summary["excluded"].get(site.name),
+        # A site that refused has spent nothing in this run.
         "epsilon": receipt["epsilon"] if receipt else 0.0,
         "delta": receipt["delta"] if receipt else 0.0,
         **{name: facts.get(name) for name in FACTS},
@@ -220,11 +228,13 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
         "accountant": receipt["accountant"] if receipt else None,
         "phases": [{name: p[name] for name in PHASE_FIELDS} for p in phases],
         "progress": receipt["progress"] if receipt else [],
+        # Receipts of earlier versions have no curve.
         "curve": receipt.get("curve", []) if receipt else [],
         **_work(site.name, phases, files),
         "released": [
             {name: item[name] for name in ("name", "mechanism", "covered")}
             for item in files.release.get("items", [])
+            # A deployment never sends these.
             if simulation or not item["simulation_only"]
         ],
         "not_covered": not_covered,
@@ -240,6 +250,7 @@ def _work(name: str, phases: list[dict[str, Any]], files: RunFiles) -> dict[str,
     attempts_of = {r["round"]: 1 + r["attempt"] for r in files.rounds if r["site"] == name}
     for event in files.summary["events"]:
         if event["site"] == name and _event(event)["kind"] == "refused-update":
+            # Refused updates have no row of their own in metrics.jsonl.
             attempts_of.setdefault(event["round"], 1)
     phase_of = files.federation.schedule.phase_of
     # The count of the classes is a step without a round, taken before the site's first round.
@@ -273,6 +284,7 @@ def _event(row: dict[str, Any]) -> dict[str, Any]:
 
 def _joined(files: RunFiles, field: str) -> str:
     """Return the value of a field that all receipts hold; all values if they differ."""
+    # Sites may hide images or patients: then both are named.
     return ", ".join(sorted({receipt[field] for receipt in files.receipts.values()}))
 
 
@@ -285,6 +297,7 @@ def _model(files: RunFiles) -> dict[str, Any]:
 
 def _shared_parameters(checkpoint: Path) -> int | None:
     """Count the values of the shared tensors of round 0; only the checkpoint's header is read."""
+    # A run that was copied without its checkpoints can still be reported.
     if not checkpoint.exists():
         return None
     with safe_open(checkpoint, framework="np") as file:
@@ -293,6 +306,7 @@ def _shared_parameters(checkpoint: Path) -> int | None:
 
 
 def _seconds(rounds: list[RoundRow]) -> list[float]:
+    # All sites of a round have the same duration.
     by_round = {row["round"]: row["seconds"] for row in rounds}
     return [by_round[number] for number in sorted(by_round)]
 

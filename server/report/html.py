@@ -36,11 +36,13 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
         report: The content of report.json.
         images: File name -> PNG, for the pictures that are to be shown.
     """
+    # Undefined names are errors: a misspelt field must not look like an empty one.
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(eps=rounded_up, sci=scientific, cell=cell)
     sites, results = report["sites"], report["results"]
+    # In a fixed order, and only models that have results.
     columns = [m for m in plots.MODELS if any(r["model"] == m for r in results)]
     taking_part = [s for s in sites if s["participated"]]
     return environment.from_string(TEMPLATE).render(
@@ -58,6 +60,7 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
         pictures=[
             {**p, "data": base64.b64encode(images[p["file"]]).decode()}
             for p in report["pictures"]
+            # A picture that was deleted is left out.
             if p["file"] in images
         ],
         plots={name: Markup(svg) for name, svg in _plots(report, columns).items()},
@@ -66,6 +69,7 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
 
 def _plots(report: dict[str, Any], columns: Sequence[str]) -> dict[str, str]:
     """Draw the plots: name -> SVG, empty where there is nothing to draw."""
+    # A deployment has no exact loss, so it gets no plot of losses.
     exact = any(row["exact_loss"] is not None for row in report["training"])
     return {
         "epsilon": plots.epsilon_by_round(report),
@@ -78,6 +82,7 @@ def _plots(report: dict[str, Any], columns: Sequence[str]) -> dict[str, str]:
 
 def _factor(sites: Iterable[Row]) -> str:
     """Return the largest e^epsilon of the run, with few digits."""
+    # exp overflows at 710; whatever is above 50 protects nobody.
     largest = math.exp(min(50.0, max((s["epsilon"] for s in sites), default=0.0)))
     return f"{largest:.1f}" if largest < 100 else f"{largest:,.0f}"
 
@@ -87,10 +92,12 @@ def _bar(site: Row) -> Row:
 
     Under a Renyi filter all runs fill the budget together, so this run has no share of its own.
     """
+    # Divergences add up under this rule, not epsilons.
     if site["rule"] == "rdp":
         used = percent_up(site["budget_used"], 0)
         return {"earlier": used.split()[0], "run": 0, "words": f"{used} of the filter used"}
     budget, spent = site["epsilon_budget"], site["epsilon_lifetime"]
+    # Never more than all runs together, whatever the files hold.
     run = min(site["epsilon"], spent)
     left = max(0.0, budget - spent)
     shares = {"earlier": 100 * (spent - run) / budget, "run": 100 * run / budget}
@@ -105,6 +112,7 @@ def _grouped(sites: Iterable[Row], part: Callable[[Row], Any]) -> list[tuple[lis
     groups: list[tuple[list[str], Any]] = []
     for site in sites:
         value = part(site)
+        # Parts are dicts, which cannot be keys.
         for names, known in groups:
             if known == value:
                 names.append(site["name"])
@@ -122,12 +130,14 @@ def _tables(report: Row, columns: Sequence[str]) -> list[tuple[str, Row]]:
 
 def _table(report: Row, metric: str, dense: bool, columns: Sequence[str]) -> Row:
     """Return one row per site and task, and the mean of each column over its values."""
+    # A task with a Dice overlap is a dense one; its accuracy counts pixels.
     outlines = {(r["site"], r["task"]) for r in report["results"] if r["metric"] == "dice"}
     rows = [
         r for r in plots.scores(report, metric) if ((r["site"], r["task"]) in outlines) == dense
     ]
     values = {(r["site"], r["task"], r["model"]): r["value"] for r in rows}
     places = plots.places(report, rows)
+    # Over the rows that have a value: baselines may lack some.
     means = []
     for column in columns:
         known = [values[(*place, column)] for place in places if (*place, column) in values]

@@ -30,9 +30,11 @@ def scientific(value: float) -> Markup:
     """
     if value == 0:
         return Markup("0")
+    # The decimal number that Python prints, not the exact binary value.
     exact = Decimal(repr(value))
     exponent = exact.adjusted()
     digits = exact.scaleb(-exponent).quantize(Decimal("0.1"), ROUND_CEILING).normalize()
+    # 9.96 was rounded up to 10.
     if digits == 10:
         digits, exponent = Decimal(1), exponent + 1
     return Markup("{}&nbsp;&times;&nbsp;10<sup>{}</sup>").format(f"{digits:f}", exponent)

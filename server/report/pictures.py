@@ -64,8 +64,10 @@ def draw_pictures(folder: Path) -> list[dict[str, str]]:
     """
     federation = load_federation(folder / "federation.json")
     state = load_state(folder / CHECKPOINTS)
+    # The run ended before its first checkpoint.
     if state is None:
         return []
+    # Without tasks: pictures need no head.
     model = Medformer(federation.model)
     model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.final().items()})
     model.eval()
@@ -95,6 +97,7 @@ def _pictures(model: Medformer, federation: Federation) -> Iterator[tuple[str, s
             _attention(images, maps),
         )
         if inpaints:
+            # The same hidden parts in every report of a run.
             generator = torch.Generator().manual_seed(federation.seed)
             seen, filled = inpainted(model, standardise(images), domain, generator)
             yield (
@@ -126,6 +129,7 @@ def _domain(model: Medformer, federation: Federation, kind: phantoms.PhantomKind
         channels=kind.channels,
         size=next((size for size in sizes if size), 28),
     )
+    # Not every kind that the public start knows: only what the sites have.
     shown = kind.modality in {site.domain.modality for site in federation.sites}
     return domain if shown and domain.stem in config.stems and known else None
 
@@ -135,6 +139,7 @@ def _phantoms(kind: phantoms.PhantomKind, domain: Domain, seed: int) -> Tensor:
     size = min(domain.size or 28, 128)  # no more tokens than a window at the coarsest patch
     images, labels = phantoms.generate(kind.name, 32, seed=SEED + seed, size=size)
     order = np.argsort(labels, kind="stable")
+    # Images at equal distances in the order of classes.
     spread = order[np.linspace(0, len(order) - 1, IMAGES).round().astype(int)]
     pixels = torch.from_numpy(images[spread])
     return pixels[:, None] if kind.channels == 1 else pixels.permute(0, 3, 1, 2)
@@ -148,8 +153,10 @@ def _attention(images: Tensor, maps: Tensor) -> Colours:
     size = list(shown[0].shape[:2])
     heat = F.interpolate(maps[:, None], size, mode="bilinear")[:, 0]
     low, high = heat.amin((1, 2), keepdim=True), heat.amax((1, 2), keepdim=True)
+    # Each image has its own scale; a constant map stays black.
     scaled = ((heat - low) / (high - low).clamp(min=1e-12)).numpy()
     colours = [colormaps["inferno"](values)[..., :3] for values in scaled]
+    # Half and half: the image stays visible under its map.
     heated = [0.5 * image + 0.5 * colour for image, colour in zip(shown, colours, strict=True)]
     return _tiles([shown, heated])
 
@@ -159,6 +166,7 @@ def _inpainting(images: Tensor, seen: Tensor, filled: Tensor) -> Colours:
     pixels = images.float()
     dims = (1, 2, 3)
     mean, scale = pixels.mean(dims, keepdim=True), pixels.std(dims, correction=0, keepdim=True)
+    # Where the model saw the image, the image itself.
     restored = torch.where(seen > 0, pixels, filled * scale + mean)
     masked = torch.where(seen > 0, pixels, 255 * 0.62)
     columns = [_colours((x / 255).clamp(0, 1)) for x in (pixels, masked, restored)]
@@ -167,6 +175,7 @@ def _inpainting(images: Tensor, seen: Tensor, filled: Tensor) -> Colours:
 
 def _colours(images: Tensor) -> list[Colours]:
     """Turn images (B, C, H, W), 0 to 1, into colour images that are large enough to look at."""
+    # Rounded up, in whole pixels, so that pixels stay sharp.
     factor = max(1, -(-MIN_SIDE // images.shape[-1]))
     large = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).double()
     return [

@@ -33,8 +33,10 @@ def epsilon_by_round(report: Report) -> str:
             equal.setdefault((site["epsilon"], points), []).append(site["name"])
     labels = ["\n".join(textwrap.wrap(", ".join(names), 100)) for names in equal.values()]
     with _plot(3.3, labels) as (figure, axes):
+        # No site took part: an empty plot with an axis.
         top = max((epsilon for epsilon, _ in equal), default=1.0)
         axes.set_ylim(0, 1.08 * top)
+        # Guarantees that are close would be written over each other.
         heights = _apart([epsilon for epsilon, _ in equal], 0.075 * top)
         for i, (epsilon, points) in enumerate(equal):
             look = _look(i)
@@ -42,6 +44,7 @@ def epsilon_by_round(report: Report) -> str:
             axes.plot(rounds, values, markersize=4, label=labels[i], **look)
             axes.axhline(epsilon, color=look["color"], linestyle=(0, (6, 3)), linewidth=1.3)
             if points:
+                # The dotted line shows what the spare rounds cost.
                 axes.vlines(rounds[-1], values[-1], epsilon, color=look["color"], linestyle=":")
             axes.annotate(
                 f"guarantee {rounded_up(epsilon)}", (1.01, heights[i]), va="center",
@@ -75,6 +78,7 @@ def privacy_curve(report: Report) -> str:
             look = _look(i)
             deltas, values = [p[0] for p in points], [p[1] for p in points]
             axes.plot(deltas, values, markersize=3, label=labels[i], **look)
+            # The pair that is charged need not be a point of the curve.
             axes.plot([delta], [epsilon], markersize=9, **{**look, "linestyle": "none"})
         axes.set_ylim(bottom=0)
         axes.set_xlabel("delta")
@@ -133,12 +137,14 @@ def scores_by_task(report: Report, metric: str) -> str:
     labels = [s if sites.count(s) == 1 else f"{s}: {task}" for s, task in tasks]
     models = [m for m in MODELS if any(r["model"] == m for r in rows)]
     with _plot(0.4 + 0.55 * max(len(tasks), 2), models) as (figure, axes):
+        # Sites are not on a scale: lines are drawn between them, not through them.
         axes.grid(False, axis="y")
         for border in range(1, len(tasks)):
             axes.axhline(border - 0.5, color=LINE, linewidth=1)
         for i, model in enumerate(models):
             mine = [r for r in rows if r["model"] == model]
             points = [(r["value"], tasks.index((r["site"], r["task"]))) for r in mine]
+            # Models side by side, so that equal values do not cover each other.
             offset = 0.16 * (i - (len(models) - 1) / 2)
             axes.plot(
                 [x for x, _ in points], [y + offset for _, y in points], label=model,
@@ -146,8 +152,10 @@ def scores_by_task(report: Report, metric: str) -> str:
             )  # fmt: skip
         axes.set_yticks(range(len(tasks)), [_short(label) for label in labels])
         axes.tick_params(axis="y", length=0)
+        # Downwards, as in the table.
         axes.set_ylim(len(tasks) - 0.5, -0.5)
         lowest = min(r["value"] for r in rows)
+        # From the tenth below the smallest value, to tell models apart.
         axes.set_xlim(max(-0.02, math.floor(10 * lowest - 0.2) / 10), 1.0)
         axes.set_xlabel(axis)
         return _svg(figure, metric, f"Test {name} of every model at every site")
@@ -172,6 +180,7 @@ def losses(report: Report) -> str:
                     [r["round"] for r in mine], [r["exact_loss"] for r in mine], label=label,
                     markersize=3.5, **_look(i),
                 )  # fmt: skip
+                # One entry in the legend for all phases of a site.
                 label = None
         _mark_phases(axes, report["schedule"])
         axes.set_xlabel("round")
@@ -182,9 +191,11 @@ def losses(report: Report) -> str:
 @contextmanager
 def _plot(height: float, labels: Sequence[str]) -> Iterator[tuple[Any, Any]]:
     """Open a figure whose axes are `height` inches tall, with room for the legend below them."""
+    # Imported late: it costs a second, and only reports draw.
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    # The figure grows with its legend, so that the axes keep their height.
     lines = math.ceil(sum(1 + label.count("\n") for label in labels) / _columns(labels))
     with mpl.rc_context(PLOTS):
         size = (WIDTH, height + 0.6 + LEGEND_ROW * lines)
@@ -223,6 +234,7 @@ def _apart(values: Sequence[float], gap: float) -> list[float]:
     """Return the heights of labels, moved down where two would overlap."""
     placed: dict[int, float] = {}
     last = float("inf")
+    # From the top down.
     for i in sorted(range(len(values)), key=lambda i: -values[i]):
         last = placed[i] = min(values[i], last - gap)
     return [placed[i] for i in range(len(values))]
@@ -232,6 +244,7 @@ def _mark_phases(axes: Any, schedule: Sequence[dict[str, Any]]) -> None:
     """Draw lines between phases and write their names above the plot, on two levels if narrow."""
     total = sum(phase["rounds"] for phase in schedule)
     axes.set_xlim(0.5, total + 0.5)
+    # A name of so many letters is wider than its phase.
     narrow = any(len(p["name"]) > 110 * p["rounds"] / total for p in schedule)
     done = 0
     for i, phase in enumerate(schedule):

@@ -25,6 +25,7 @@ def _number(description: str, **bounds: float) -> Kind:
 
 
 def _maybe(kind: Kind) -> Kind:
+    # Null instead of absent, so that a missing field is always a mistake.
     return {**kind, "type": [kind["type"], "null"]}
 
 
@@ -37,6 +38,7 @@ def _object(properties: dict[str, Kind], optional: tuple[str, ...] = ()) -> Kind
         "type": "object",
         "properties": properties,
         "required": sorted(set(properties) - set(optional)),
+        # An unknown field is a mistake of the program that wrote the report.
         "additionalProperties": False,
     }
 

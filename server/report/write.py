@@ -29,6 +29,7 @@ def write_report(folder: Path, *, simulation: bool = True) -> dict[str, Any]:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     report = build(folder, simulation=simulation, generated_at=now)
     check(report)
+    # Everything is made before anything is written: an error leaves the old report.
     page = render(report, _images(folder, report))
     write_atomically(folder / "report.schema.json", schema_json().encode())
     write_json(folder / "report.json", report)
@@ -54,10 +55,12 @@ def check(report: dict[str, Any]) -> None:
     Raises:
         ReportError: A field is wrong, or a number is NaN or infinite, which JSON cannot hold.
     """
+    # The most specific one: jsonschema also reports every object around it.
     error = best_match(Draft202012Validator(SCHEMA).iter_errors(report))
     if error is not None:
         raise ReportError(f"report.json would be wrong at {error.json_path}: {error.message[:200]}")
     try:
+        # The schema cannot refuse NaN, and `json` would write it.
         json.dumps(report, allow_nan=False)
     except ValueError as problem:
         raise ReportError("report.json would hold a number that is not finite") from problem

@@ -41,6 +41,9 @@ def write_atomically(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replace a file by JSON with sorted keys.
 
+    Args:
+        path: The file.
+        value: Its new content.
     Raises:
         CheckpointError: The folder cannot be written.
     """
@@ -53,6 +56,9 @@ def save_state(folder: Path, state: State) -> None:
     NNNNNN.safetensors is written first. The checkpoint exists once NNNNNN.json is there, so a kill
     between the two leaves none.
 
+    Args:
+        folder: The folder of the checkpoints.
+        state: The state after a round.
     Raises:
         CheckpointError: The folder cannot be written.
     """
@@ -66,8 +72,11 @@ def save_state(folder: Path, state: State) -> None:
         "sha256": _digest(state.round, state.averaged, data),
     }
     write_json(folder / f"{stem}.json", facts)
+    # Only now: the new checkpoint is on the disk.
     for old in _rounds(folder)[:-KEEP]:
         if old:  # round 0, the public start, is also where the baselines start
+            # In this order a kill leaves tensors without a checkpoint, never a checkpoint without
+            # tensors.
             (folder / f"{old:06d}.json").unlink()
             (folder / f"{old:06d}.safetensors").unlink(missing_ok=True)
 
@@ -89,6 +98,7 @@ def load_state(
         CheckpointError: There are checkpoints, but none can be read.
     """
     rounds = _rounds(folder) if round_ is None else [round_]
+    # The newest first: each one passed over means a round that is trained again.
     for number in reversed(rounds):
         state = _read(folder, number)
         if state is not None:
@@ -110,9 +120,11 @@ def _read(folder: Path, number: int) -> State | None:
         facts = json.loads((folder / f"{number:06d}.json").read_text())
         data = (folder / f"{number:06d}.safetensors").read_bytes()
         averaged = facts["averaged"]
+        # The number of iterates is part of the digest: a wrong one would spoil the average.
         if type(averaged) is not int or facts["sha256"] != _digest(number, averaged, data):
             return None
         tensors = load(data)
+    # Whatever a broken disk made of the files, the checkpoint before may be whole.
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
         return None
     parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
@@ -124,4 +136,5 @@ def _read(folder: Path, number: int) -> State | None:
 
 def _digest(round_: int, averaged: int, data: bytes) -> str:
     """Return the SHA-256 of a checkpoint's content: numbers and tensors."""
+    # The round is in it: a checkpoint that was copied to another name is damaged.
     return hashlib.sha256(f"{round_} {averaged}\n".encode() + data).hexdigest()

@@ -69,17 +69,21 @@ class Run:
         rounds = self._rounds()
         checkpoints = self.folder / CHECKPOINTS
 
+        # The order matters: the run id is in every question, and a site admits before it trains.
         self.journal.open()
         enrolment.hello()
         enrolment.admit()
         state = load_state(checkpoints, on_damage=self.journal.damaged)
+        # A new run, or one that was interrupted before its first checkpoint.
         if state is None:
             state = State(0, start(), {}, {})
             save_state(checkpoints, state)
         while state.round < self.federation.schedule.rounds:
+            # Before the round, so that a site that has just joined trains in it.
             enrolment.join(state.round + 1)
             state = advance(state, self.federation, rounds.collect)
             save_state(checkpoints, state)
+            # After the checkpoint: a site that is lost here costs no round.
             if self.validate and self._ends_a_phase(state.round):
                 self._validate(state)
         self.journal.summarise(state.round, self._results(state) if self.evaluate else [])
@@ -114,6 +118,7 @@ class Run:
 
     def _validate(self, state: State) -> None:
         """Write the mean validation AUC of each site."""
+        # A site without an AUC has a row, too: its absence is shown.
         aucs: dict[str, list[float]] = {name: [] for name in sorted(self.journal.receipts)}
         for row in self._exact_metrics(state, "val"):
             if row["metric"] == "auc" and row["value"] is not None:

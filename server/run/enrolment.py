@@ -61,6 +61,7 @@ class Enrolment:
             answer = answers.get(site.name)
             if answer is not None:
                 self._identify(site, answer)
+            # With a quorum the site may come later.
             elif self.federation.quorum is None:
                 raise FederationError(f"no node serves the site {site.name!r}")
 
@@ -70,12 +71,14 @@ class Enrolment:
         Raises:
             FederationError: Other sources, or another domain.
         """
+        # Other code may average, clip or charge otherwise than the server believes.
         if answer.source_hash != source_hash():
             raise FederationError(
                 f"site {site.name!r} runs other sources than the server: install the same "
                 "version everywhere, and start the SuperLink in an empty folder"
             )
         declared = _domain(answer.domain)
+        # The model has a stem and entries for the domains that were declared, and for no others.
         if declared is None or declared.model_dump() != site.domain.model_dump():
             raise FederationError(f"site {site.name!r} declares another domain: {answer!r:.500}")
         self._present.add(site.name)
@@ -125,6 +128,7 @@ class Enrolment:
             return
         known = {*self.journal.receipts, *self.journal.excluded}
         missing = [site for site in self.federation.sites if site.name not in known]
+        # The usual case: all sites are there, and no question is sent.
         if not missing:
             return
         answers = self.fleet.hello(Hello(self.journal.run_id, source_hash()))

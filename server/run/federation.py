@@ -34,7 +34,9 @@ def _public_source(name: str) -> str:
     if name != "phantoms" and name not in MEDMNIST:
         close = get_close_matches(name, ["phantoms", *MEDMNIST], n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"no public images {name!r}: phantoms, or a data set of MedMNIST.{hint}")
+        raise ValueError(
+            f"there are no public images {name!r}: choose phantoms or a MedMNIST data set.{hint}"
+        )
     return name
 
 
@@ -67,6 +69,9 @@ def default_pretraining(preset: str) -> Pretraining:
 
     For `tiny` the package holds its result. A larger model is trained when the run starts, for as
     long as a run can wait.
+
+    Args:
+        preset: Size of the model.
     """
     if preset == "tiny":
         return Pretraining()
@@ -93,6 +98,7 @@ def with_public_start(raw: Any) -> Any:
     Returns:
         The settings; anything but a mapping as it came, for the validation to refuse.
     """
+    # The model refuses it with a sentence of its own.
     if not isinstance(raw, dict):
         return raw
     wanted = raw.get("pretraining", True)
@@ -126,12 +132,13 @@ class Federation(Frozen):
 
     @model_validator(mode="after")
     def _domains_to_tell_apart(self) -> "Federation":
+        # The discriminator tells domains apart by name; with one name it would learn a constant.
         asked = [p.name for p in self.schedule.phases if "domain_adversarial" in p.objectives]
         if asked and len({site.domain.name for site in self.sites}) < 2:
             raise ValueError(
                 f"phase {asked[0]!r}: domain_adversarial tells the sites' domains apart, and all "
-                f"sites name the same one, {self.sites[0].domain.name!r}: give each domain a name "
-                "of its own, or leave the objective out"
+                f"sites name the same one, {self.sites[0].domain.name!r}: give each domain "
+                "another name, or leave the objective out"
             )
         return self
 
@@ -145,6 +152,8 @@ class Federation(Frozen):
 def load_federation(path: Path) -> Federation:
     """Read a federation file.
 
+    Args:
+        path: federation.json of a run folder.
     Raises:
         ConfigError: The file cannot be read or is not valid.
     """

@@ -42,6 +42,8 @@ class Fleet(Protocol):
     def hello(self, request: Hello) -> dict[str, HelloAnswer]:
         """Ask every node for its site.
 
+        Args:
+            request: The question.
         Returns:
             Site name -> answer, for the sites that answered.
         """
@@ -148,10 +150,13 @@ class FlowerFleet:
     def hello(self, request: Hello) -> dict[str, HelloAnswer]:
         """Ask every node that was not asked before; a node without a site is not asked again.
 
+        Args:
+            request: The question.
         Raises:
             FederationError: Two nodes claim one name, or, without a quorum, one does not answer.
         """
         known = self._strangers | set(self._nodes.values())
+        # Sorted, because a set has no order.
         new = sorted(set(self._grid.get_node_ids()) - known)
         answers: dict[str, HelloAnswer] = {}
         replies = self._send({node: request for node in new}, self._hello_wait)
@@ -168,7 +173,7 @@ class FlowerFleet:
                 if answer.site in members:
                     self._strangers.add(node)
             elif answer.site in self._nodes:
-                raise FederationError(f"two nodes say that they are {answer.site!r}")
+                raise FederationError(f"two nodes claim to be the site {answer.site!r}")
             else:
                 answers[answer.site] = answer
                 self._nodes[answer.site] = node
@@ -192,9 +197,15 @@ class FlowerFleet:
         """Send each named site its request and wait for the answers.
 
         With a quorum, sites whose node is offline are not waited for.
+
+        Args:
+            requests: Site -> what it is asked.
+            enough: Number of answers after which the others get the grace and no more.
         """
         away: set[str] = set()
         if self._quorum is not None:
+            # A question to a node that is away would wait there, and start it on a round that is
+            # over.
             online = set(self._grid.get_node_ids())
             away = {site for site in requests if self._nodes.get(site) not in online}
         by_node = self._send(
@@ -222,6 +233,7 @@ class FlowerFleet:
         # By question, not by sender: errors that the SuperLink makes itself come from node 1. A
         # question that it did not take has no id, and may be missing at the end of the list.
         asked = dict(zip(self._grid.push_messages(messages), requests, strict=False))
+        # A question that is too large, for example.
         unsent = Lost("the SuperLink did not take its question; see the SuperLink's log")
         answers = {node: unsent for node in requests if node not in asked.values()}
         answers |= {node: unsent for name, node in asked.items() if not name}
@@ -231,11 +243,13 @@ class FlowerFleet:
         while waiting and time.monotonic() < end:
             for reply in self._grid.pull_messages(waiting):
                 question = reply.metadata.reply_to_message_id
+                # It was counted already, or it answers no question of this call.
                 if question not in waiting:
                     continue
                 waiting.discard(question)
                 answers[asked[question]] = read_reply(reply)
             good = sum(not isinstance(answer, Lost) for answer in answers.values())
+            # Only once: each further answer must not extend the grace.
             if not graceful and enough is not None and good >= enough:
                 graceful, end = True, min(end, time.monotonic() + self._grace)
             if waiting:
@@ -249,9 +263,9 @@ REASONS: Mapping[int, str] = {
     ErrorCode.CLIENT_APP_RAISED_EXCEPTION: "the site's process failed; see its node's log",
     ErrorCode.MESSAGE_UNAVAILABLE: "the SuperLink has its question or its answer no longer: it "
     "expired, or was not uploaded whole",
-    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "its answer came too late, and was thrown away",
-    ErrorCode.NODE_UNAVAILABLE: "its node is away: the SuperLink heard no heartbeat from it for a "
-    "minute",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "its answer came too late and was discarded",
+    ErrorCode.NODE_UNAVAILABLE: "its node is away: the SuperLink got no heartbeat from it "
+    "for a minute",
     ErrorCode.INVALID_FAB: "its node does not trust this bundle: its policy.yaml or kit names "
     "another signing key",
     ErrorCode.CLIENT_APP_CRASHED: "the site's process died; see its node's log",
@@ -260,7 +274,11 @@ REASONS: Mapping[int, str] = {
 
 
 def read_reply(reply: Message) -> Answer | Lost:
-    """Read what came back from a node; an answer that cannot be read counts as a refusal."""
+    """Read what came back from a node; an answer that cannot be read counts as a refusal.
+
+    Args:
+        reply: Of Flower: an answer, or an error of a node or of the SuperLink.
+    """
     if reply.has_error():
         code = reply.error.code
         reason = REASONS.get(code, "Flower does not say why")
@@ -268,4 +286,5 @@ def read_reply(reply: Message) -> Answer | Lost:
     try:
         return read_answer(reply.content)
     except ProtocolError as error:
+        # A refusal and not a loss: asking again would bring the same answer.
         return Refusal("bad-request", f"its answer is not of this protocol: {error}")

@@ -63,16 +63,19 @@ class Journal:
             FederationError: The run was started with other sources.
         """
         path = self.folder / RUN
+        # A first submission; `--resume` finds the file.
         if not path.exists():
             self.run_id = uuid.uuid4().hex
             write_json(path, {"run_id": self.run_id, "source_hash": source_hash()})
             return
+        # Before any row is written.
         end_last_line(self.folder)
         known = json.loads(path.read_text())
         self.run_id = known["run_id"]
         self.ledgers = self._read(LEDGERS)
         self._earlier = self._read(RECEIPTS)
         rounds = (row for row in read_metrics(self.folder) if row["event"] == "round")
+        # Their epsilon so far includes the spare rounds, also after a resume.
         self._repeated = {row["site"] for row in rounds if row["attempt"]}
         # Other code may average, charge or check otherwise than the rounds before.
         if known["source_hash"] != source_hash():
@@ -86,7 +89,11 @@ class Journal:
         return json.loads(path.read_text()) if path.exists() else {}
 
     def append(self, row: Row) -> None:
-        """Write a row of metrics.jsonl and pass it to `on_row`."""
+        """Write a row of metrics.jsonl and pass it to `on_row`.
+
+        Args:
+            row: The row.
+        """
         append_row(self.folder, row)
         self.on_row(row)
 
@@ -116,7 +123,11 @@ class Journal:
         self.note(number, site, "refusal", self.excluded[site])
 
     def damaged(self, number: int) -> None:
-        """Write that the checkpoint of a round was damaged and passed over."""
+        """Write that a checkpoint was damaged and passed over.
+
+        Args:
+            number: Its round.
+        """
         text = f"the checkpoint of round {number} is damaged: training goes on from the one before"
         self.append({"event": "checkpoint-damaged", "round": number, "site": "", "text": text})
 
@@ -139,6 +150,7 @@ class Journal:
             losses: Site -> exact loss, for the sites whose update was accepted.
             seconds: Duration of the round.
         """
+        # Of refused updates, too: the site trained them.
         self._repeated |= {site for site, attempt in attempts.items() if attempt}
         for site in sorted(losses):
             self.append(
@@ -177,6 +189,7 @@ class Journal:
             "run_id": self.run_id,
             "rounds": rounds,
             "excluded": self.excluded,
+            # metrics.jsonl holds the events of earlier submissions as well.
             "events": events or self.events,
             "results": results,
         }
@@ -193,6 +206,7 @@ def outcome(folder: Path) -> Iterator[None]:
         folder: The run folder.
     """
     path = folder / OUTCOME
+    # An outcome of an earlier submission would end the wait for this one.
     path.unlink(missing_ok=True)
     try:
         yield

@@ -35,5 +35,9 @@ def run_lock(folder: Path, wait: float = LOCK_WAIT, poll: float = POLL) -> Itera
 
 
 def at_work(folder: Path) -> bool:
-    """Return True if a process works in a run folder."""
+    """Return True if a process works in a run folder.
+
+    Args:
+        folder: The run folder.
+    """
     return is_locked(folder / LOCK)

@@ -73,13 +73,22 @@ _KINDS = {"pretraining", "round", "validation", *EVENTS}
 
 
 def append_row(folder: Path, row: Row) -> None:
-    """Append a row to the metrics of a run folder."""
+    """Append a row to the metrics of a run folder.
+
+    Args:
+        folder: The run folder.
+        row: The row.
+    """
     with open(folder / METRICS, "a") as file:
         file.write(json.dumps(row) + "\n")
 
 
 def end_last_line(folder: Path) -> None:
-    """End a line that a kill cut off, so that the next row starts a line of its own."""
+    """End a line that a kill cut off, so that the next row starts a new line.
+
+    Args:
+        folder: The run folder.
+    """
     path = folder / METRICS
     if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
         with path.open("ab") as file:
@@ -87,7 +96,11 @@ def end_last_line(folder: Path) -> None:
 
 
 def read_metrics(folder: Path) -> Iterator[Row]:
-    """Yield the rows of a run folder; lines that a kill cut off are skipped."""
+    """Yield the rows of a run folder; lines that a kill cut off are skipped.
+
+    Args:
+        folder: The run folder.
+    """
     path = folder / METRICS
     yield from _rows(path.read_text().splitlines() if path.exists() else [])
 
@@ -126,5 +139,6 @@ def _rows(lines: list[str]) -> Iterator[Row]:
             row = json.loads(line)
         except ValueError:
             continue
+        # A cut-off line may still be valid JSON, for example a number.
         if isinstance(row, dict) and row.get("event") in _KINDS:
             yield row  # type: ignore[misc]  # its fields are those that this version writes

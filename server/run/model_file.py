@@ -31,6 +31,7 @@ def write_model(folder: Path, *, description: str, noise: Literal["seeded", "sec
     """
     federation = load_federation(folder / "federation.json")
     receipts = json.loads((folder / RECEIPTS).read_text())
+    # The run may have ended in another process.
     state = load_state(folder / CHECKPOINTS)
     if state is None:
         raise CheckpointError(f"{folder}: holds no checkpoint, so there is no model to write")
@@ -50,10 +51,12 @@ def _card(
         kind="federated-dp",
         epsilon=max(r["epsilon"] for r in receipts.values()),
         delta=max(r["delta"] for r in receipts.values()),
+        # Sites may hide images or patients; the card names both.
         unit=" or ".join(sorted({r["unit"] for r in receipts.values()})),
         noise=noise,
     )
     public = federation.pretraining
+    # Sites that refused trained nothing.
     lines = [_line(site) for site in federation.sites if site.name in receipts]
     lines += [f"before that, {public.source}, declared public"] if public and public.steps else []
     return ModelCard(

@@ -86,6 +86,7 @@ def _volumes(count: int, seed: int) -> PublicSet:
 def _sets_of(kind: phantoms.PhantomKind, count: int, seed: int, size: int) -> Iterator[PublicSet]:
     pixels, labels = phantoms.generate(kind.name, count, seed=_APART + seed, size=size)
     tensor = torch.from_numpy(pixels)
+    # A kind in colour is shown in grey, too, so that the stem for grey images learns from it.
     colour = tensor.permute(0, 3, 1, 2) if kind.channels == 3 else tensor[:, None]
     grey = colour.float().mean(1, keepdim=True).to(torch.uint8)
     for variant in [colour, grey] if kind.channels == 3 else [colour]:
@@ -143,11 +144,13 @@ def train_public(
     config = ModelConfig.for_domains([s.domain for s in sets], preset)
     config = config.model_copy(update={"encoder_eps": encoder_eps})
     model = seeded(config, [s.task for s in sets], site=False, seed=settings.seed)
+    # Continue another training; tensors that it does not have stay random.
     if start is not None:
         _go_on_from(start, model)
     model.train()
     generator = torch.Generator().manual_seed(settings.seed)
     model.output.textures.requires_grad_(False)
+    # Adaptive, unlike the optimizer of the sites: there is no noise here.
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=0.01, fused=True
     )
@@ -160,6 +163,7 @@ def train_public(
         loss = mix_losses(model, batch, settings.objectives, generator).mean()
         optimizer.zero_grad()
         loss.backward()
+        # For stability alone; under DP the bound would be part of the guarantee.
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -185,8 +189,10 @@ def carried_over(trained: Tensors, start: Tensors) -> Tensors:
     for name, initial in start.items():
         group, field, *rest = name.split(".")
         source = name
+        # The entry of a name that no public image shows: take that of `unknown`.
         if group == "input" and field in NAMED and name not in trained:
             source = ".".join([group, field, UNKNOWN, *rest[1:]])
+        # Another shape is that of a stem for other images.
         if source in trained and trained[source].shape == initial.shape:
             result[name] = trained[source]
     return result
@@ -201,6 +207,7 @@ def _go_on_from(start: Tensors, model: Medformer) -> None:
 
 
 def _as_arrays(named: Iterable[tuple[str, Tensor]]) -> Tensors:
+    # Copies: the model may train on.
     return {k: v.detach().numpy().copy() for k, v in named}
 
 
@@ -230,11 +237,13 @@ def _set_reference(
 ) -> None:
     """Fit the reference moments to the public images' mean tokens; every set has equal weight."""
     batches = (_draw(public, size, generator) for public in sets * REFERENCE_BATCHES)
+    # Every set is drawn equally often, so its size has no weight.
     model.pretext.reference.fit(_features(model, batches)[0])
 
 
 def _set_whitening(model: Medformer, sets: list[PublicSet], settings: Pretraining) -> None:
     """Fit the whitening of features to the variation within each set of public images."""
+    # A generator of its own: the whitening does not depend on the number of steps.
     size, generator = settings.batch_size, torch.Generator().manual_seed(settings.seed)
     groups = []
     for public in sets:

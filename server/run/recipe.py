@@ -96,7 +96,9 @@ class Recipe(Frozen):
             alike: True if all sites have the same kind of image.
         """
         heads_last, alone_last = self._end(alike)
+        # A loss without labels does not train what answers.
         labels = {k: v for k, v in self.objectives.items() if k in LABEL_OBJECTIVES}
+        # Without labels there are no phases of heads.
         heads = self._rounds(self.heads_first if labels else 0)
         # A site that trains alone sees one domain: there is nothing to adapt to.
         own = {k: v for k, v in self.objectives.items() if k != "domain_adversarial"}
@@ -117,6 +119,7 @@ class Recipe(Frozen):
 
     def _end(self, alike: bool) -> tuple[float, float]:
         """Return the shares of the rounds for the last heads and for training alone."""
+        # Training alone is for sites with several kinds of image (`ALONE_LAST`).
         if self.heads_last is None and self.alone_last is None:
             return HEADS_LAST, 0.0 if alike else ALONE_LAST
         return self.heads_last or 0.0, self.alone_last or 0.0
@@ -126,6 +129,7 @@ class Recipe(Frozen):
 
     def _same(self) -> dict[str, Any]:
         """Return the settings that all phases have in common."""
+        # A setting that recipe and phase share needs no line here; `rounds` differs in each phase.
         both = Phase.model_fields.keys() & type(self).model_fields.keys() - {"rounds"}
         return {name: getattr(self, name) for name in both}
 
@@ -162,6 +166,7 @@ class Training(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _phases_or_recipe(cls, raw: Any) -> Any:
+        # Both at once would leave open which of them counts.
         if isinstance(raw, dict) and raw.get("phases") and raw.get("recipe") is not None:
             raise ValueError("`recipe` makes the phases: give either `recipe` or `phases`")
         return raw

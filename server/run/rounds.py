@@ -66,6 +66,7 @@ class Rounds:
         round_ = self._begin(state)
         while round_.pending:
             self._ask(round_)
+            # All others have answered: the round waits for these alone.
             if round_.away and not round_.pending:
                 if self._is_over(round_):
                     for name, why in sorted(round_.away.items()):
@@ -77,8 +78,8 @@ class Rounds:
         self.journal.save_ledgers()
         if len(round_.updates) < self._quorum:
             raise RunInterrupted(
-                f"{len(round_.updates)} sites gave an update for round {round_.number}, "
-                f"{self._quorum} have to"
+                f"round {round_.number} needs the updates of {self._quorum} sites and got "
+                f"{len(round_.updates)}"
             )
         schedule = self.federation.schedule
         self.journal.trained(
@@ -104,10 +105,12 @@ class Rounds:
         """Ask the pending sites once and sort their answers."""
         quorum = self.federation.quorum
         enough = None if quorum is None else max(0, quorum - len(round_.updates))
+        # Sorted, so that log and events have the same order in every run.
         requests = {name: self._request(round_, name) for name in sorted(round_.pending)}
         answers, round_.away = ask(self.fleet, requests, quorum, enough)
         for name, answer in answers.items():
             self._answered(round_, name, answer)
+        # Not asked at once: a process that died needs a moment.
         round_.pending -= set(round_.away)
 
     def _request(self, round_: Round, name: str) -> Train:
@@ -131,11 +134,13 @@ class Rounds:
         round_.pending.discard(name)
         if isinstance(answer, TrainAnswer):
             self._updated(round_, name, answer)
+        # Another answer than was asked for: it is hostile or of another version.
         elif not isinstance(answer, Refusal):
             text = f"bad-answer: {type(answer).__name__} to a Train request"
             self.journal.note(round_.number, name, "refusal", text)
         elif answer.code in FINAL:
             self.journal.exclude(name, answer, round_.number)
+        # Its policy allows training at certain hours only: wait for them.
         elif answer.code == "closed-now":
             round_.away[name] = f"{answer.code}: {answer.reason}"
             round_.end = max(round_.end, round_.began + self.approval_wait)

@@ -111,8 +111,10 @@ def check_update(
     """
     if answer.round != round_:
         raise UpdateRefused(f"the update is for round {answer.round}, not {round_}")
+    # The name decides the weight; a site must not use that of another.
     if answer.site != site:
-        raise UpdateRefused(f"the update says that it is of {answer.site!r:.80}")
+        raise UpdateRefused(f"the update names another site, {answer.site!r:.80}")
+    # An answer to a lost attempt was charged, and replaced by the next one.
     if answer.attempt != attempt:
         raise UpdateRefused(f"the update is of attempt {answer.attempt}, not {attempt}")
     if not phase.sends:
@@ -125,6 +127,7 @@ def check_update(
     square = 0.0
     for name, value in answer.tensors.items():
         _check_tensor(name, value, shared, phase)
+        # In float64: the sum over millions of values loses digits in float32.
         square += float(np.square(value.astype(np.float64) - shared[name]).sum())
     # `not <=`, because a sum that overflowed is neither larger nor smaller.
     if not square**0.5 <= max_update_norm:
@@ -135,6 +138,7 @@ def check_update(
 
 def _check_tensor(name: str, value: npt.NDArray[Any], shared: Tensors, phase: Phase) -> None:
     """Refuse a tensor of an update by its name, shape or values."""
+    # A site that sends what must stay there has other code or is hostile: nothing of it is used.
     if is_local(name):
         raise UpdateRefused(f"{name} is local: it must never leave a site")
     if name not in shared:
@@ -146,6 +150,7 @@ def _check_tensor(name: str, value: npt.NDArray[Any], shared: Tensors, phase: Ph
             f"{name} must be float32 {tuple(shared[name].shape)}, "
             f"got {value.dtype} {tuple(value.shape)}"
         )
+    # One NaN would spread to the whole model.
     if not np.isfinite(value).all():
         raise UpdateRefused(f"{name} holds NaN or infinity")
 
@@ -180,11 +185,14 @@ def apply(
         trained_by = [site for site in sorted(updates) if name in updates[site]]
         if not trained_by:
             continue
+        # Over the sites that trained it: a tensor of few sites moves as far as one of all.
         total = sum(weights[site] for site in trained_by)
+        # In float32 throughout, as the sites: the result is the same on every machine.
         mean = np.zeros_like(before)
         for site in trained_by:
             mean += updates[site][name] * np.float32(weights[site] / total)
         step = np.float32(_factor(learning_rate, len(trained_by))) * (mean - before)
+        # The velocity of a tensor starts at zero, when a site first trains it.
         step += np.float32(momentum) * velocity.get(name, np.zeros_like(before))
         velocity[name], shared[name] = step, before + step
     average, count = state.average, state.averaged

@@ -423,10 +423,10 @@ def test_a_receipt_is_one_of_a_plan():
         {"epsilon": float("nan")}, {"epsilon": float("inf")}, {"epsilon": -1.0}, {"unit": "none"},
         {"delta": 2.0}, {"phases": []}, {"progress": [["a", 1.0]]}, {"more": 1}, {"epsilon": "3"},
     ):  # fmt: skip
-        with pytest.raises(ProtocolError, match="no receipt of a plan"):
+        with pytest.raises(ProtocolError, match="not that of a privacy plan"):
             read_receipt(json.dumps({**values, **harm}))
     for text in ("", "[]", "[" * 100_000, "{}"):
-        with pytest.raises(ProtocolError, match="no receipt of a plan"):
+        with pytest.raises(ProtocolError, match="not that of a privacy plan"):
             read_receipt(text)
 
 

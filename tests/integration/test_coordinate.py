@@ -393,7 +393,7 @@ def test_too_few_for_a_quorum_interrupt_the_run_at_the_deadline(execute, tmp_pat
         lost = isinstance(request, Train) and request.round == 2 and name == "south"
         return Lost("no power") if lost else answer
 
-    with pytest.raises(RunInterrupted, match="1 sites gave an update for round 2, 2 have to"):
+    with pytest.raises(RunInterrupted, match="round 2 needs the updates of 2 sites and got 1"):
         execute(lose, quorum=2, deadline=0.2)
     _, state = execute(quorum=2)
     assert state.round == 3
@@ -570,7 +570,7 @@ def test_a_site_without_a_readable_receipt_takes_no_part(execute, receipt: str):
     run, state = execute(harm)
     assert state.round == 3
     assert set(run.journal.receipts) == {"north"}
-    assert run.journal.excluded["south"] == "bad-request: it is no receipt of a plan"
+    assert run.journal.excluded["south"] == "bad-request: its receipt is not that of a privacy plan"
 
 
 def test_an_update_in_another_sites_name_is_refused(execute):
@@ -584,7 +584,7 @@ def test_an_update_in_another_sites_name_is_refused(execute):
     run, _ = execute(harm)
     texts = [e["text"] for e in run.journal.events if e["kind"] == "refused-update"]
     assert texts == [
-        "the update says that it is of 'north'",
+        "the update names another site, 'north'",
         *2 * ["the update is of attempt 7, not 0"],
     ]
 

@@ -62,7 +62,7 @@ def test_only_a_key_that_flower_takes_has_a_fingerprint():
     """Flower accepts ECDSA keys on P-384 only."""
     other = ed25519.Ed25519PrivateKey.generate().public_key()
     text = other.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    for public, reason in (("ssh-rsa nothing", "is no public key"), (text, "P-384")):
+    for public, reason in (("ssh-rsa nothing", "is not a public key"), (text, "P-384")):
         with pytest.raises(ValueError, match=reason):
             fingerprint(public)
 

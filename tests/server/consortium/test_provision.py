@@ -116,7 +116,7 @@ def test_the_servers_certificate_is_rotated_or_gets_another_host(folder: Path):
         (lambda f: (f / "requests" / "north.json").write_text('{"site": "n", "public_kee": "x"}'),
          "unknown key `public_kee`. Did you mean `public_key`"),
         (lambda f: (f / "requests" / "north.json").write_text(
-            '{"site": "north", "public_key": "ssh-rsa x"}'), "its public_key is no public key"),
+            '{"site": "north", "public_key": "ssh-rsa x"}'), "its public_key is not a public key"),
         (lambda f: (f / "requests" / "north.json").write_text(
             (f / "requests" / "north.json").read_text().replace("north", "south")),
          "is a request of the site 'south'"),

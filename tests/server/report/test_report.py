@@ -423,7 +423,7 @@ def test_a_damaged_receipt_and_a_wrong_folder_are_named(folder: Path):
     change(folder, "receipts", lambda receipts: receipts["north"].pop("epsilon"))
     with pytest.raises(ReportError, match=r"lacks or misspells a field.*epsilon"):
         write_report(folder)
-    with pytest.raises(MedFormerError, match="nowhere: is no folder"):
+    with pytest.raises(MedFormerError, match="nowhere: is not a folder"):
         write_report(folder / "nowhere")
 
 

@@ -196,13 +196,13 @@ def test_without_a_list_of_members_no_node_is_known(tmp_path: Path):
 
 def test_two_nodes_of_one_name_are_refused():
     """The second node may be there from the beginning or come later."""
-    with pytest.raises(FederationError, match="two nodes say that they are 'north'"):
+    with pytest.raises(FederationError, match="two nodes claim to be the site 'north'"):
         fleet(FakeGrid({1: "north", 2: "north", 3: "west"})).hello(HELLO)
     grid = FakeGrid({1: "north", 2: "south", 3: "west"})
     own = fleet(grid)
     own.hello(HELLO)
     grid.nodes[4] = "south"
-    with pytest.raises(FederationError, match="two nodes say that they are 'south'"):
+    with pytest.raises(FederationError, match="two nodes claim to be the site 'south'"):
         own.hello(HELLO)
 
 

@@ -138,7 +138,7 @@ def test_a_stale_update_is_refused():
 
 def test_an_update_of_another_site_or_attempt_is_refused():
     """A site cannot answer for another one, and a lost attempt cannot come back as a later one."""
-    with pytest.raises(UpdateRefused, match="says that it is of 'north'"):
+    with pytest.raises(UpdateRefused, match="names another site, 'north'"):
         check(update(encoder__a=[1, 2]), site="south")
     with pytest.raises(UpdateRefused, match="of attempt 0, not 1"):
         check(update(encoder__a=[1, 2]), attempt=1)
