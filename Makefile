@@ -64,7 +64,8 @@ $(AUDIT)/.installed: .ci/audit.lock
 	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r .ci/audit.lock
 	touch $@
 
-audit: $(STAMP) $(AUDIT)/.installed
+# The lock file has the tools of the site too, so they are installed and looked up as well.
+audit: $(VENV)/.docs $(AUDIT)/.installed
 	$(BIN)/python .ci/audit.py --tools $(AUDIT)/bin --python $(BIN)/python --out build
 
 clean:
