@@ -73,10 +73,9 @@ class Preset(Frozen):
     """Means of equal parts of a long sequence."""
 
     def depth(self, domain: "Domain") -> int:
-        """Return how often the stem halves these images; a token covers 2**depth pixels a side.
+        """Return how often the stem halves images of a domain, by their `size`.
 
-        Args:
-            domain: What the images are; their `size` decides.
+        A token covers 2**depth pixels a side.
         """
         last = len(self.stem_widths)
         if domain.size is None:
@@ -87,11 +86,7 @@ class Preset(Frozen):
         return last
 
     def stages(self, depth: int) -> list[str]:
-        """Return the names of the stem's stages that images pass, in order.
-
-        Args:
-            depth: Number of halvings; one of `depths`.
-        """
+        """Return the names of the stem's stages that images of a depth pass, in order."""
         if self.own_ends and depth == self.depths[0]:
             return [f"fine.{i}" for i in range(depth)]
         if self.own_ends and depth == self.depths[-1]:
@@ -280,8 +275,7 @@ class ModelConfig(Frozen):
     anatomies: tuple[Name, ...] = Field(max_length=MAX_WORDS, fail_fast=True)
     domains: tuple[Name, ...] = Field(max_length=MAX_WORDS, fail_fast=True)
     encoder_eps: StrictFloat = Field(default=1e-5, gt=0, le=1e-2)
-    """Number added to the variance in the encoder's layer norms; 1e-6 if it started from a ViT of
-    timm (`medformer.load_vit`)."""
+    """Number that the encoder's layer norms add to the variance; 1e-6 after `load_vit`."""
     kinds: tuple[str, ...] = Field(default=(), max_length=MAX_WORDS, fail_fast=True)
     """Kinds of image (`Domain.kind`) that several sites have. Each gets concepts, which these sites
     share."""
@@ -306,12 +300,7 @@ class ModelConfig(Frozen):
 
     @classmethod
     def for_domains(cls, domains: list[Domain], preset: str = "tiny") -> "ModelConfig":
-        """Return the smallest vocabulary that covers domains, sorted so that all sites agree on it.
-
-        Args:
-            domains: Those of all sites.
-            preset: Name in `PRESETS`.
-        """
+        """Return the smallest vocabulary that covers `domains`, sorted so that all sites agree."""
         return cls(
             preset=preset,
             stems=tuple(sorted({d.stem for d in domains})),
@@ -321,11 +310,7 @@ class ModelConfig(Frozen):
         )
 
     def between(self, sites: Sequence[Domain]) -> "ModelConfig":
-        """Return this vocabulary with concepts for every kind of image that several sites have.
-
-        Args:
-            sites: The domain of each site.
-        """
+        """Add concepts for every kind of image that several of these sites have."""
         counts = Counter(domain.kind for domain in sites)
         return self.model_copy(
             update={"kinds": tuple(sorted(kind for kind, n in counts.items() if n > 1))}

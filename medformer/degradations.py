@@ -39,7 +39,12 @@ Degradation = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 
 def noise(images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
-    """Add Gaussian noise, as a detector does."""
+    """Add Gaussian noise, as a detector does.
+
+    Args:
+        images, strength, generator: As for every degradation (see the head of this file).
+    """
+    # Drawn for every image, whatever its strength: the draws see no pixel.
     drawn = torch.randn(images.shape, generator=generator)
     return images + _each(MAX_NOISE * strength, images) * drawn
 
@@ -48,6 +53,9 @@ def rician(images: Tensor, strength: Tensor, generator: torch.Generator) -> Tens
     """Take the magnitude of a complex signal with noise in both parts, as in MRI.
 
     The darkest value of an image counts as no signal.
+
+    Args:
+        images, strength, generator: As for every degradation.
 
     Source: Gudbjartsson and Patz 1995, doi:10.1002/mrm.1910340618.
     """
@@ -59,7 +67,11 @@ def rician(images: Tensor, strength: Tensor, generator: torch.Generator) -> Tens
 
 
 def blur(images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur with a Gaussian, one axis after the other; at the edges over the pixels there are."""
+    """Blur with a Gaussian, one axis after the other; at the edges over the pixels there are.
+
+    Args:
+        images, strength, generator: As for every degradation.
+    """
     widths = (MAX_BLUR * strength).clamp(min=1e-3)[
         :, None, None
     ]  # not 0, and small enough to blur nothing
@@ -67,6 +79,7 @@ def blur(images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor
         places = torch.arange(images.shape[axis])
         distances = places[:, None] - places
         weights = (-0.5 * (distances / widths).square()).exp()  # (B, n, n)
+        # Weights of the pixels that exist sum to 1, so a constant stays constant.
         weights = weights / weights.sum(2, keepdim=True)
         lines = images.movedim(axis, 1)
         images = (weights @ lines.flatten(2)).view_as(lines).movedim(1, axis)
@@ -77,8 +90,12 @@ def bias(images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor
     """Multiply by a smooth field, as a coil does; the darkest value stays.
 
     The logarithm of the field is a random sum of low cosines.
+
+    Args:
+        images, strength, generator: As for every degradation.
     """
     rank = images.ndim - 2
+    # Scaled so that the field's size does not depend on the rank.
     field = torch.randn((len(images), *[WAVES] * rank), generator=generator) / WAVES ** (rank / 2)
     for size in images.shape[2:]:
         places = (torch.arange(size) + 0.5) / size
@@ -93,8 +110,12 @@ def undersampling(images: Tensor, strength: Tensor, generator: torch.Generator) 
     """Drop random k-space lines along one axis, as accelerated MRI does; the centre is kept.
 
     The image stays real: a frequency and its mirror are dropped together.
+
+    Args:
+        images, strength, generator: As for every degradation.
     """
     rank = images.ndim - 2
+    # One axis for each image, as a scanner has one direction of phase encoding.
     chosen = (torch.rand(len(images), generator=generator) * rank).long()
     result = images
     for axis in range(rank):
@@ -106,15 +127,21 @@ def undersampling(images: Tensor, strength: Tensor, generator: torch.Generator) 
         shape[2 + axis] = len(frequencies)
         waves = torch.fft.rfft(images, dim=2 + axis) * kept.view(shape)
         lines = torch.fft.irfft(waves, n=size, dim=2 + axis)
+        # Computed for all and selected: loops over images would be slower.
         result = torch.where(_each(chosen == axis, images), lines, result)
     return result
 
 
 def contrast(images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor:
-    """Apply a gamma curve between darkest and brightest value, brighter or darker at random."""
+    """Apply a gamma curve between darkest and brightest value, brighter or darker at random.
+
+    Args:
+        images, strength, generator: As for every degradation.
+    """
     darker = torch.rand(len(images), generator=generator) < 0.5
     gamma = (math.log(MAX_GAMMA) * strength * torch.where(darker, 1, -1)).exp()
     floor = _darkest(images)
+    # A constant image has no span to divide by.
     span = (-_darkest(-images) - floor).clamp(min=1e-6)
     return floor + span * ((images - floor) / span).pow(_each(gamma, images))
 
@@ -123,6 +150,9 @@ def tint(images: Tensor, strength: Tensor, generator: torch.Generator) -> Tensor
     """Multiply each channel by a random gain, as another stain or white balance does.
 
     The darkest value stays. A grey image changes only by a factor, which standardising undoes.
+
+    Args:
+        images, strength, generator: As for every degradation.
     """
     gains = torch.randn(images.shape[:2], generator=generator)
     factor = (MAX_TINT * strength[:, None] * gains).exp()
@@ -153,6 +183,7 @@ def degrade(images: Tensor, kinds: Tensor, strength: Tensor, generator: torch.Ge
     result = images.clone()
     for kind, function in enumerate(DEGRADATIONS.values(), start=1):
         rows = (kinds == kind).nonzero().flatten()
+        # Fewer images than kinds: some kinds are not drawn.
         if len(rows):
             result[rows] = function(images[rows], strength[rows], generator)
     return result
@@ -171,6 +202,7 @@ def rescan(images: Tensor, generator: torch.Generator) -> Tensor:
     Source: Tobin et al. 2017, arXiv:1703.06907 (domain randomisation), here over acquisitions.
     """
     for fault in (tint, contrast, bias, blur, noise):
+        # Strength and coin are drawn for all images, so that draws see no pixel.
         strength = torch.rand(len(images), generator=generator)
         coin = torch.rand(len(images), generator=generator)
         images = fault(images, MAX_RESCAN * strength * (coin < 0.5), generator)

@@ -29,7 +29,12 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
-        """Let each query attend to all of the memory: (B, N, D), (B, L, D) -> (B, N, D)."""
+        """Let each query attend to all of the memory, (B, N, D), (B, L, D) -> (B, N, D).
+
+        Args:
+            queries: (B, N, D).
+            memory: (B, L, D), keys and values.
+        """
         q = self._split(self.query(queries))
         k, v = (self._split(part) for part in self.key_value(memory).chunk(2, -1))
         return self._join(F.scaled_dot_product_attention(q, k, v))
@@ -46,6 +51,7 @@ class Attention(nn.Module):
             summaries: Number of means.
         """
         count = tokens.shape[1]
+        # Means of consecutive tokens, which the curve makes neighbours in space.
         means = F.adaptive_avg_pool1d(tokens.transpose(1, 2), summaries).transpose(1, 2)
         q = self._split(self.query(tokens))
         k, v = (self._split(p) for p in self.key_value(torch.cat([tokens, means], 1)).chunk(2, -1))
@@ -73,6 +79,7 @@ class Attention(nn.Module):
             means = x[:, None, :, count:].expand(-1, number, -1, -1, -1)
             return torch.cat([windowed(x, reach), means], 3).flatten(0, 1)
 
+        # Windows become rows of the batch, so that the fused kernel sees one short sequence each.
         attended = F.scaled_dot_product_attention(windowed(q, rows).flatten(0, 1), keys(k), keys(v))
         return attended.unflatten(0, (-1, number)).transpose(1, 2).flatten(2, 3)
 
@@ -101,12 +108,18 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform tokens, (B, N, D) -> (B, N, D); if N > window, they follow the curve."""
+        """Transform tokens, (B, N, D) -> (B, N, D).
+
+        Args:
+            x: (B, N, D); if N > window, in the order of the curve.
+        """
         normed = self.norm1(x)
+        # The branch depends on the number of tokens only, never on an image.
         if x.shape[1] > self.window:
             attended = self.attention.in_windows(normed, self.window, self.summaries)
         else:
             attended = self.attention(normed, normed)
+        # add with alpha saves a temporary of the size of the tokens.
         x = x.add(attended, alpha=self.scale)
         return x.add(self.mlp(self.norm2(x)), alpha=self.scale)
 
@@ -136,9 +149,14 @@ class Blocks(nn.ModuleList):
         return self.depths(tokens, ranks)[-1]
 
     def depths(self, tokens: Tensor, ranks: Tensor) -> list[Tensor]:
-        """Return the tokens before the first block and after each, each (B, N, D) as given."""
+        """Return the tokens before the first block and after each, each (B, N, D).
+
+        Args:
+            tokens, ranks: As for `forward`; results are in the order of `tokens`.
+        """
         if tokens.shape[1] <= self.window:  # every token attends to all others: no order needed
             return self._run(tokens)
+        # Sorted once for all blocks, and undone once.
         order = ranks.expand(tokens.shape[0], -1).argsort(1)
         back = order.argsort(1)
         return [_gather(sorted_, back) for sorted_ in self._run(_gather(tokens, order))]
@@ -146,6 +164,7 @@ class Blocks(nn.ModuleList):
     def _run(self, tokens: Tensor) -> list[Tensor]:
         depths = [tokens]
         for block in self:
+            # Without gradients there is nothing to compute again.
             if self.checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, use_reentrant=False, preserve_rng_state=False)
             else:
@@ -177,6 +196,10 @@ class Encoder(nn.Module):
         return self.depths(tokens, ranks)[-1]
 
     def depths(self, tokens: Tensor, ranks: Tensor) -> list[Tensor]:
-        """Return the tokens before each block and the encoded ones, each (B, N, D)."""
+        """Return the tokens before each block and the encoded ones, each (B, N, D).
+
+        Args:
+            tokens, ranks: As for `forward`.
+        """
         *before, last = self.blocks.depths(tokens, ranks)
         return [*before, self.norm(last)]

@@ -25,6 +25,7 @@ def positions(grid: Sequence[int], width: int, spacing: Tensor | None = None) ->
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5, here for several axes.
     """
+    # Centred, so that images of other sizes share positions near the middle.
     axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in grid]
     coordinates = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
     if spacing is not None:
@@ -33,6 +34,7 @@ def positions(grid: Sequence[int], width: int, spacing: Tensor | None = None) ->
     frequencies = 100.0 ** (-torch.arange(bands) / bands)
     angles = (coordinates[..., None] * frequencies).flatten(-2)
     waves = torch.cat([angles.sin(), angles.cos()], -1)
+    # Each axis gets an equal share of D; the rest stays 0.
     return F.pad(waves, (0, width - 2 * angles.shape[-1]))
 
 
@@ -75,6 +77,7 @@ def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
     if all(exact) and not torch.compiler.is_compiling():
         return F.interpolate(maps, tuple(size))  # the same values, and faster
     for axis, (places, m) in enumerate(zip(chosen, size, strict=True), start=2):
+        # Index tables instead of interpolation: exported programs repeat them exactly.
         if maps.shape[axis] != m:
             maps = maps.index_select(axis, places)
     return maps
@@ -101,6 +104,7 @@ def patchify(images: Tensor, patch: int) -> Tensor:
         patch: Side of a patch, pixels.
     """
     rank = images.ndim - 2
+    # F.pad counts axes from the last, and pads only behind each.
     pads = [p for n in reversed(images.shape[2:]) for p in (0, -n % patch)]
     images = F.pad(images, pads)
     for axis in range(2, 2 + 2 * rank, 2):

@@ -31,6 +31,7 @@ def as_images(images: Pixels) -> Tensor:
         ShapeError: Another rank, type or size, no image at all, or NaN and infinite pixels.
     """
     if not isinstance(images, Tensor):
+        # Integers of other widths are often labels or raw counts: the caller has to decide.
         if images.dtype.kind not in "uf":
             raise ShapeError(f"images must be uint8 or floating point, got {images.dtype}")
         images = torch.from_numpy(np.ascontiguousarray(images))
@@ -43,11 +44,13 @@ def as_images(images: Pixels) -> Tensor:
         raise ShapeError(f"images must be uint8 or floating point, got {images.dtype}")
     rank = images.ndim - 2
     low, high = SIDES[rank]
+    # Smaller images have too few tokens, larger ones too many.
     if not len(images) or not all(low <= n <= high for n in images.shape[2:]):
         raise ShapeError(
             f"{rank}D images must have {low} to {high} pixels a side and be at least one, "
             f"got {tuple(images.shape)}. Crop or resample them first."
         )
+    # A NaN would reach every token of its image silently.
     if not images.isfinite().all():
         raise ShapeError(f"{int((~images.isfinite()).sum())} pixels are NaN or infinite")
     return images
@@ -151,7 +154,9 @@ class Move:
         first = images.ndim - len(self.shifts)
         for axis, shift in enumerate(self.shifts, start=first):
             size = images.shape[axis]
+            # Clamped: what is moved in from outside repeats the edge.
             places = (torch.arange(size) + shift[:, None]).clamp(0, size - 1)
+            # Only the last axis is mirrored: it is left and right in nearly all images.
             if axis == images.ndim - 1:
                 places = torch.where(self.mirrored[:, None], places.flip(1), places)
             shape = [len(places), *[1] * (images.ndim - 1)]
@@ -171,6 +176,7 @@ def over_views(logits: Callable[[Tensor], Tensor], images: Tensor, *, flip: bool
         images: (B, C, *spatial), raw.
         flip: Also use mirror images; only where the labels are left-right invariant.
     """
+    # The same for all images, so that an image is answered alone as among others.
     moves = _moves(images.ndim - 2, flip)
     return torch.stack([logits(standardise(move(images))) for move in moves]).mean(0)
 

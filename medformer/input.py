@@ -36,7 +36,9 @@ class Stem(nn.Module):
         pairs = list(pairwise([channels, *preset.stem_widths]))
 
         def stage(before: int, after: int, pool: bool) -> nn.Sequential:
+            # With `pool` it halves after a convolution at full resolution, else by its stride.
             first = conv(before, after, 3, stride=1 if pool else 2, padding=1)
+            # Rounded up, so that the grid is ceil(spatial / 2**depth) at every size.
             halved = [first, POOL[rank](2, ceil_mode=True)] if pool else [first]
             return nn.Sequential(*halved, nn.GroupNorm(8, after))
 
@@ -46,6 +48,7 @@ class Stem(nn.Module):
             self.fine.extend(stage(*pair, pool=True) for pair in pairs[: preset.depths[0]])
             after = preset.stem_widths[1]
             overlapping = conv(channels, after, 7, stride=4, padding=3)
+            # Stride 4 in one step: at full size, two stages would cost more than all that follows.
             self.coarse.append(nn.Sequential(overlapping, nn.GroupNorm(8, after)))
         self.activation = nn.GELU()
         self.exits = nn.ModuleDict()
@@ -67,9 +70,11 @@ class Stem(nn.Module):
             images: (B, C, *spatial), standardised.
             depth: Number of halvings; one of `Preset.depths`.
         """
+        # The preset decides which stages images of this depth pass.
         first, *rest = (self.get_submodule(name) for name in self.preset.stages(depth))
         maps = [first(images)]
         for stage in rest:
+            # Activated between stages but not in the maps, which U-Net heads read too.
             maps.append(stage(self.activation(maps[-1])))
         if str(depth) in self.exits:
             maps[-1] = self.exits[str(depth)](self.activation(maps[-1]))
@@ -94,6 +99,7 @@ class InputAdaptformer(nn.Module):
             return nn.ModuleDict({n: Latents(preset.latents, preset.width) for n in names})
 
         self.stems = nn.ModuleDict({name: Stem(*stem_kind(name), preset) for name in config.stems})
+        # `unknown` first and once, although a vocabulary may name it too.
         self.modality = latents(dict.fromkeys((UNKNOWN, *config.modalities)))
         self.anatomy = latents(dict.fromkeys((UNKNOWN, *config.anatomies)))
         self.task = latents(t.name for t in tasks)
@@ -105,6 +111,9 @@ class InputAdaptformer(nn.Module):
     def maps(self, images: Tensor, domain: Domain) -> list[Tensor]:
         """Return the stem's maps, finest first: (B, C, *spatial) -> each (B, ., *grid).
 
+        Args:
+            images: (B, C, *spatial), standardised.
+            domain: What the images are.
         Raises:
             ShapeError: The images do not have the rank or channels that `domain` declares.
             ConfigError: This model has no such stem, modality or anatomy.
@@ -119,6 +128,7 @@ class InputAdaptformer(nn.Module):
                     f"this model knows no {kind} {name!r}; it knows "
                     f"{', '.join(known)}. Add it with medformer.extend"
                 )
+        # Images of another rank would fail deep inside a convolution, with a riddle.
         if images.ndim != domain.rank + 2 or images.shape[1] != domain.channels:
             raise ShapeError(
                 f"{domain.name} declares {domain.channels}-channel {domain.rank}D images, "
@@ -139,10 +149,12 @@ class InputAdaptformer(nn.Module):
             spacing: (B, rank), distance between pixels of each image along each axis, in any unit;
                 the domain's spacing if None.
         """
+        # The domain's spacing holds for all of its images.
         if spacing is None and domain.spacing is not None:
             spacing = torch.tensor(domain.spacing).expand(grid.shape[0], -1)
         place = self.preset.position_scale * positions(grid.shape[2:], self.width, spacing)
         tokens = grid.flatten(2).transpose(1, 2) + place
+        # All latents are one memory: attention weighs modality, anatomy, site and task.
         memory = [self.modality[domain.modality](grid), self.anatomy[domain.anatomy](grid)]
         memory += [self.site["own"](grid)] if "own" in self.site else []
         memory += [self.task[task](grid)] if task is not None else []

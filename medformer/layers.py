@@ -32,5 +32,9 @@ class Latents(nn.Module):
         self.tokens = nn.Parameter(scale * torch.randn(count, width))
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Repeat the tokens for each image: (B, ...) -> (B, L, D). Only B is read from `batch`."""
+        """Repeat the tokens for each image, (B, ...) -> (B, L, D).
+
+        Args:
+            batch: Any tensor of the batch; only B is read.
+        """
         return self.tokens.expand(batch.shape[0], *self.tokens.shape)

@@ -4,6 +4,14 @@ Read it in this order: input.py (pixels to tokens), encoder.py (tokens to tokens
 to answers), pretext.py (parts for training only). Letters as in layers.py: B images, C channels,
 N tokens, K kept tokens, D width, T outputs of a task; `*spatial` is (H, W) or (D, H, W).
 
+>>> import medformer, torch
+>>> opacity = medformer.Task(name="opacity", kind="multi-class", classes=3)
+>>> model = medformer.build(tasks=[opacity])
+>>> model.predict(torch.rand(2, 1, 28, 28), "opacity", modality="chest-xray").shape
+torch.Size([2, 3])
+>>> model.encode(torch.rand(1, 1, 16, 16, 16)).shape  # a volume, of unknown modality
+torch.Size([1, 8, 64])
+
 Source: Simionescu 2025, arXiv:2510.23325, which describes the model and publishes no code; sizes
 and details are this project's.
 """
@@ -45,10 +53,11 @@ class Medformer(nn.Module):
         self.output = OutputAdaptformer(config, tasks)
         self.pretext = Pretext(config)
         self.discriminator = Discriminator(config)
+        # Part of the settings, so that a loaded model answers as the saved one.
         self.set_encoder_eps(config.encoder_eps)
 
     def set_encoder_eps(self, eps: float) -> None:
-        """Set what the encoder's layer norms add to the variance, also in the model's settings."""
+        """Set what the encoder's layer norms add to the variance, and keep it in the settings."""
         self.config = self.config.model_copy(update={"encoder_eps": eps})
         for layer in self.encoder.modules():
             if isinstance(layer, nn.LayerNorm):
@@ -65,13 +74,6 @@ class Medformer(nn.Module):
     ) -> Tensor:
         """Encode raw images, (B, C, *spatial) -> tokens (B, N, D), differentiably.
 
-        >>> import medformer, torch
-        >>> model = medformer.build(modalities=["ct"], anatomies=["chest"])
-        >>> model.encode(torch.rand(2, 1, 28, 28), modality="ct", anatomy="chest").shape
-        torch.Size([2, 16, 64])
-        >>> model.encode(torch.rand(1, 1, 16, 16, 16)).shape  # a volume, of unknown modality
-        torch.Size([1, 8, 64])
-
         Args:
             images: A tensor or array, uint8 or floating point, 2D of 16 to 512 pixels or 3D of 16
                 to 128 voxels a side. Each image is standardised by itself.
@@ -85,7 +87,7 @@ class Medformer(nn.Module):
         """
         pixels = as_images(images)
         domain = domain_of(pixels, modality, anatomy, spacing)
-        self._require(task)
+        _require(self.tasks, task)
         return self.tokens(standardise(pixels), domain, task=task)
 
     def predict(
@@ -100,12 +102,6 @@ class Medformer(nn.Module):
     ) -> Tensor:
         """Return the probabilities of a task's classes for raw images.
 
-        >>> import medformer, torch
-        >>> opacity = medformer.Task(name="opacity", kind="multi-class", classes=3)
-        >>> model = medformer.build(tasks=[opacity])
-        >>> model.predict(torch.rand(2, 1, 28, 28)).shape
-        torch.Size([2, 3])
-
         Args:
             images, modality, anatomy, spacing: As in `encode`.
             task: Name of the task; can be left out if the model has only one.
@@ -115,13 +111,14 @@ class Medformer(nn.Module):
         Raises:
             ShapeError, ConfigError: As in `encode`.
         """
+        # A model with one task needs no name for it.
         if task is None and len(self.tasks) == 1:
             task = next(iter(self.tasks))
         if task is None:
             raise ConfigError(f"say which task: this model has {list(self.tasks) or 'none'}")
         pixels = as_images(images)
         domain = domain_of(pixels, modality, anatomy, spacing)
-        self._require(task)
+        _require(self.tasks, task)
         return probabilities(self.answer(pixels, domain, task, flip=flip), self.tasks[task])
 
     def answer(
@@ -151,6 +148,7 @@ class Medformer(nn.Module):
 
         if self.tasks[task].is_dense:
             return logits(standardise(images))
+        # Whole images: several views, moved as in training, are averaged.
         return over_views(logits, images, flip=flip)
 
     def tokens(
@@ -202,7 +200,7 @@ class Medformer(nn.Module):
         Returns:
             (B, T), or (B, T, *spatial) for a dense task.
         """
-        self._require(task)
+        _require(self.tasks, task)
         maps = self.input.maps(images, domain)
         depths = self._encode(maps, domain, task, None, spacing)
         if self.tasks[task].is_dense:
@@ -211,7 +209,11 @@ class Medformer(nn.Module):
         return self.output(depths, task, domain.kind)
 
     def patch(self, domain: Domain) -> int:
-        """Return the side of a patch, the part of these images that one token covers, in pixels."""
+        """Return the side of a patch, the part of an image that one token covers, in pixels.
+
+        Args:
+            domain: What the images are.
+        """
         return int(2 ** self.preset.depth(domain))
 
     def _encode(
@@ -225,10 +227,13 @@ class Medformer(nn.Module):
         tokens = self.input(maps[-1], domain, task, spacing)
         ranks = along_curve(tuple(maps[-1].shape[2:]))
         if keep is not None:
+            # Hidden tokens never enter the encoder, which also saves their time.
             tokens = tokens.gather(1, keep[:, :, None].expand(-1, -1, tokens.shape[-1]))
             ranks = ranks[keep]
         return self.encoder.depths(tokens, ranks)
 
-    def _require(self, task: str | None) -> None:
-        if task is not None and task not in self.tasks:
-            raise ConfigError(f"this model has no task {task!r}; it has {list(self.tasks)}")
+
+def _require(tasks: Mapping[str, Task], task: str | None) -> None:
+    """Refuse a task that the model does not have."""
+    if task is not None and task not in tasks:
+        raise ConfigError(f"this model has no task {task!r}; it has {list(tasks)}")

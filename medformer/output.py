@@ -63,6 +63,7 @@ class Whitening(nn.Module):
             groups: Features of each group of images, each (N, D).
             norm: Norm (root mean square) of the centred features of a group afterwards.
         """
+        # In double precision: covariances of hundreds of features lose digits in single.
         means = torch.stack([features.double().mean(0) for features in groups])
         covariance = torch.stack([features.double().T.cov(correction=0) for features in groups])
         values, basis = torch.linalg.eigh(covariance.mean(0))
@@ -70,10 +71,17 @@ class Whitening(nn.Module):
         scales = (values.clamp(min=0) + MIN_SHARE * values.mean()).rsqrt()
         size = (scales.square() * values.clamp(min=0)).sum().sqrt()
         self.mean.copy_(means.mean(0))
+        # Symmetric (ZCA): of all whitening matrices the one that moves features least.
         self.matrix.copy_(norm / size * (basis * scales) @ basis.T)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Whiten features, (B, D) -> (B, D)."""
+        """Whiten features.
+
+        Args:
+            features: (B, D).
+        Returns:
+            (B, D).
+        """
         return (features - self.mean) @ self.matrix
 
 
@@ -92,6 +100,7 @@ class DenseHead(nn.Module):
     def __init__(self, rank: int, depth: int, preset: Preset, classes: int) -> None:
         super().__init__()
         maps = len(preset.stages(depth))
+        # Widths of the maps that images of this depth pass, the last replaced by the tokens'.
         widths = [*preset.stem_widths[depth - maps : depth - 1], preset.width]
         pairs = list(pairwise(reversed(widths)))
         self.merge = nn.ModuleList(
@@ -105,9 +114,16 @@ class DenseHead(nn.Module):
         self.out = _zeroed(CONV[rank](widths[0], classes, kernel_size=3, padding=1))
 
     def forward(self, tokens: Tensor, maps: Sequence[Tensor], spatial: Sequence[int]) -> Tensor:
-        """Return logits of every pixel: (B, N, D) and the stem's maps -> (B, T, *spatial)."""
+        """Return the logits of every pixel, (B, T, *spatial).
+
+        Args:
+            tokens: Encoded, (B, N, D).
+            maps: The stem's maps, finest first.
+            spatial: Pixels along each axis of the images.
+        """
         x = tokens.transpose(1, 2).unflatten(2, maps[-1].shape[2:])
         for merge, finer in zip(self.merge, reversed(maps[:-1]), strict=True):
+            # Coarse to fine; each map is joined where its grid is met.
             x = merge(torch.cat([enlarge(x, finer.shape[2:]), finer], 1))
         return enlarge(self.out(x), spatial)
 
@@ -164,6 +180,7 @@ class OutputAdaptformer(nn.Module):
         attended = (scores.softmax(-1) @ tokens).squeeze(1)
         attended, *spreads = self.whitened(self.features(depths, attended))
         logits: Tensor = self.heads[task](attended) + self.textures[task](torch.cat(spreads, 1))
+        # A kind of image that only one site has gets no concepts, and no kind none either.
         if kind in self.concepts:
             concepts = self.concepts[kind](torch.cat([attended, *spreads], 1))
             logits = logits + concepts @ self.readouts[task].T
@@ -187,13 +204,18 @@ class OutputAdaptformer(nn.Module):
         Args:
             groups: The `features` of each group, part by part, each (N, D).
         """
+        # Norms add up by squares: equal parts of one norm for all.
         share = 1 / math.sqrt(len(self.whitening))
         for whitening, parts in zip(self.whitening, zip(*groups, strict=True), strict=True):
             assert isinstance(whitening, Whitening)
             whitening.fit(parts, share * WHITE_NORM)
 
     def whitened(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Whiten features part by part, each (B, D); together they have a norm of WHITE_NORM."""
+        """Whiten features part by part; together they have a norm of WHITE_NORM.
+
+        Args:
+            features: What `features` returned, each (B, D).
+        """
         return [white(part) for white, part in zip(self.whitening, features, strict=True)]
 
     def dense(
@@ -225,7 +247,11 @@ def readout(task: Task) -> Tensor:
     They have length 1 and, while T <= CONCEPTS, are at right angles. They follow from the task's
     public definition alone: sites with the same question (name, kind and number of classes) read in
     the same directions, and those of two questions are nearly at right angles.
+
+    Args:
+        task: Its name, kind and number of classes decide.
     """
+    # Hashed, so that directions are as unrelated as the questions are different.
     words = f"{task.name} {task.kind} {task.classes}"
     seed = int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big")
     # NumPy's generator, because its stream is the same in every version of torch.
@@ -242,6 +268,9 @@ def spread(tokens: Tensor) -> Tensor:
     """Return the standard deviation of each coordinate over an image's tokens, (B, N, D) -> (B, D).
 
     A constant `MIN_VARIANCE` under the root keeps gradients finite where all tokens are equal.
+
+    Args:
+        tokens: (B, N, D).
     """
     centred = tokens - tokens.mean(1, keepdim=True)
     return (centred.square().mean(1) + MIN_VARIANCE).sqrt()  # var(1) is 2 to 10 times slower

@@ -22,7 +22,11 @@ class Moments(nn.Module):
 
     @torch.no_grad()
     def fit(self, features: Tensor) -> None:
-        """Take over the mean and variance of these features, (N, D)."""
+        """Take over the mean and variance of features.
+
+        Args:
+            features: (N, D), of public images.
+        """
         self.mean.copy_(features.mean(0))
         self.variance.copy_(features.var(0, unbiased=False))
 
@@ -41,6 +45,7 @@ class Pretext(nn.Module):
         """`STEM-DEPTH` -> decoder from a token to the C * 2**(depth * rank) values of its patch."""
         for stem in config.stems:
             rank, channels = stem_kind(stem)
+            # A patch has as many values as its depth and rank make.
             for depth in preset.depths:
                 pixels = channels * 2 ** (depth * rank)
                 self.pixels[f"{stem}-{depth}"] = nn.Linear(preset.width, pixels)
@@ -68,6 +73,7 @@ class Pretext(nn.Module):
         Returns:
             (B, N, C * patch**rank), pixels of each patch.
         """
+        # Mask tokens everywhere, then the visible tokens at their places.
         tokens = self.mask(visible).expand(-1, len(ranks), -1)
         tokens = tokens.scatter(1, keep[:, :, None].expand_as(visible), visible)
         return self.paint(tokens, place, ranks, kind)

@@ -31,6 +31,7 @@ def label_losses(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
     """
     _check_labels(logits, labels, task)
     known = labels != UNLABELLED
+    # A missing label needs a valid index; its loss is dropped at the end.
     truth = labels.clamp(min=0)
     if task.kind == "multi-label":
         each = F.binary_cross_entropy_with_logits(
@@ -38,6 +39,7 @@ def label_losses(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
         )  # fmt: skip
         return _mean(each, known)
     if task.kind == "ordinal-regression":
+        # One threshold lies between each two grades.
         grades = torch.arange(task.classes - 1)
         passed = (truth[:, None] > grades).to(logits.dtype)
         # CORN is conditional: threshold k learns only from images that passed all before it.
@@ -77,6 +79,7 @@ def _weights(task: Task) -> Tensor | None:
 
 def _mean(each: Tensor, known: Tensor) -> Tensor:
     """Average losses over the known labels, (B, M) -> (B,); 0 where none is known."""
+    # Divided by what this image has, so that no other image matters.
     return torch.where(known, each, 0.0).sum(1) / known.sum(1).clamp(min=1)
 
 
@@ -99,6 +102,7 @@ def probabilities(logits: Tensor, task: Task) -> Tensor:
     if task.kind == "ordinal-regression":
         # P(grade > k) is a product over thresholds; ONNX has a cumulative sum but no product.
         above = F.logsigmoid(logits).cumsum(1).exp()
+        # P(grade > -1) = 1 and P(grade > last) = 0; differences are the grades' probabilities.
         edges = F.pad(F.pad(above, (1, 0), value=1.0), (0, 1))
         return edges[:, :-1] - edges[:, 1:]
     return logits.softmax(1)
@@ -123,10 +127,12 @@ def log_odds(logits: Tensor, task: Task) -> Tensor:
     if task.kind in ("binary-class", "multi-label"):
         return values
     if task.kind == "ordinal-regression":
+        # Logarithms throughout, because probabilities would round to 0 or 1.
         passed = F.pad(F.logsigmoid(values).cumsum(1), (1, 0))
         chance = passed + F.pad(F.logsigmoid(-values), (0, 1))
         return chance - torch.log(-torch.expm1(chance))
     if task.is_dense:
         raise ValueError("a dense task has no ranking of images")
+    # log(p / (1 - p)) = own logit - logsumexp of all others.
     others = torch.eye(task.classes, dtype=torch.bool)
     return values - values[:, None].masked_fill(others, -torch.inf).logsumexp(2)

@@ -105,6 +105,9 @@ def unknown_words(domain: Domain) -> list[str]:
     []
     >>> unknown_words(Domain(name="north", modality="CT", anatomy="chest", channels=1))[0][:54]
     "modality 'CT' is not a known word. Did you mean 'ct'? "
+
+    Args:
+        domain: A site's declaration.
     """
     if domain.new:
         return []

@@ -33,6 +33,7 @@ def check_certificate(
     except ValueError as error:
         raise CertificateError(f"a certificate cannot be read ({error})") from error
     try:
+        # Signature first: the other fields of a forged certificate mean nothing.
         shown.verify_directly_issued_by(known)
     except (InvalidSignature, ValueError, TypeError) as error:
         raise CertificateError(
@@ -41,11 +42,13 @@ def check_certificate(
             "an attacker may be intercepting the connection"
         ) from error
     now = now or datetime.now(UTC)
+    # Dates before names: an expired certificate needs another remedy than a wrong host.
     if now > shown.not_valid_after_utc:
         raise CertificateError(
             f"the server's certificate ended on {shown.not_valid_after_utc:%Y-%m-%d}: the "
             "coordinator renews it with `fedmedformer consortium provision --rotate server`"
         )
+    # Far more often this machine's clock is wrong than the certificate.
     if now < shown.not_valid_before_utc:
         raise CertificateError(
             f"the server's certificate begins on {shown.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, "

@@ -28,11 +28,13 @@ def ask(address: str, timeout: float, service: str = "") -> str:
         timeout: Seconds.
         service: The part of the process to ask about; all of it if left out.
     """
+    # Never over a network: the address is of this machine.
     with grpc.insecure_channel(address, options=NO_PROXY) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(service=service), timeout=timeout
             )
+        # No answer is an answer here: the caller prints it.
         except grpc.RpcError as error:
             return f"{WORDS.get(error.code(), 'cannot be asked')} ({error.code().name})"
     return SERVING if answer.status == health_pb2.HealthCheckResponse.SERVING else "not serving"

@@ -44,6 +44,7 @@ def is_locked(path: Path) -> bool:
     """Return whether a process holds the lock; does not create its file."""
     try:
         with open(path) as file:
+            # A shared lock fails exactly while another process holds the exclusive one.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -26,7 +26,9 @@ def suggestion(given: object) -> str:
         return ": it must be finite"
     if not isinstance(given, str):
         return ""
+    # Digits of other scripts and widths look right in an editor.
     text = unicodedata.normalize("NFKC", given.strip())
+    # Only where the normal form is a number is it a good suggestion.
     if text != given and re.fullmatch(DECIMAL, text):
         return f": write {text}, in plain digits and without spaces around it"
     text = given.strip()
@@ -58,6 +60,7 @@ def grouped(written: str) -> str:
 def _zeros(found: re.Match[str]) -> str:
     sign, digits = found.groups()
     plain = f"write {sign}{int(digits)}"
+    # Digits up to 7 could be octal, as in file modes: name both readings.
     if set(digits) & {"8", "9"} or int(digits) < 8:
         return plain
     return f"{plain}, or 0o{digits} for the octal number {int(digits, 8)}"
@@ -73,6 +76,7 @@ def _clock(found: re.Match[str]) -> str:
 def _comma(found: re.Match[str]) -> str:
     whole, part = found.groups()
     point = f"write {whole}.{part}, with a point"
+    # 1,500 can be one and a half, or fifteen hundred.
     if len(part) == 3 and whole.lstrip("+-") != "0":
         return f"{point}, or {whole}{part}, without a separator"
     return point
@@ -103,27 +107,46 @@ def _unit(found: re.Match[str]) -> str:
 DECIMAL = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[-+]?[0-9]+)?"
 GAP = "['’ \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}]"
 SHAPES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    # 007
     (r"([-+]?)0+([0-9]+)", _zeros),
+    # 007.5
     (r"([-+]?)0+([0-9]+\.[0-9]*)", lambda m: f"write {m[1]}{m[2]}, without zeros in front"),
+    # "3", "1e-5", "0x1f": a number in quotes
     (rf"{DECIMAL}|0x[0-9a-f]+|0o[0-7]+", lambda m: f"write {m[0]}, without quotes"),
+    # 0b101, which YAML 1.2 does not know
     (r"([-+]?)0b([01]+)", lambda m: f"write {m[1]}{int(m[2], 2)}"),
+    # 0o9
     (r"0([box]).*", lambda m: f"these are not digits in base {BASES[m[1].lower()]}"),
+    # 1_000
     (r"[-+]?[0-9][0-9_.]*_[0-9_.]*(?:e[-+]?[0-9]+)?",
      lambda m: f"write {m[0].replace('_', '')}, without separators"),
+    # 1 000 and 1'000
     (rf"[-+]?[0-9]{{1,3}}(?:{GAP}[0-9]{{3}})+", _separators),
+    # 1.000.000 and 1,000,000; a single group is ambiguous and comes below
     (r"[-+]?[0-9]{1,3}(?:(?:\.[0-9]{3}){2,}|(?:,[0-9]{3}){2,})", _separators),
+    # 1.000,5
     (r"([-+]?[0-9]{1,3}(?:\.[0-9]{3})+),([0-9]+)", _both),
+    # 1,5
     (r"([-+]?[0-9]+),([0-9]+)", _comma),
+    # 1:30, which YAML 1.1 reads in base 60
     (r"([0-9]+(?::[0-9]+)+)", _clock),
+    # 12.5 %
     (r"([-+]?[0-9]+(?:[.,][0-9]+)?) ?%",
      lambda m: f"write {float(m[1].replace(',', '.')) / 100:.12g}, a share of 1"),
+    # 1/3
     (r"([-+]?[0-9]+(?:\.[0-9]+)?) ?/ ?([0-9]+(?:\.[0-9]+)?)", _fraction),
+    # 2024-01-31
     (r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*", lambda m: "that is a date"),
+    # 10^-5 and 10**-5
     (r"10 ?(?:\^|\*\*) ?([-+]?[0-9]+)", lambda m: f"write 1e{m[1]}"),
+    # 1 e-5, 1x10^-5 and 1,0e-5
     (r"([-+]?[0-9]+)(?:[.,]([0-9]*))? ?(?:e|[x*·×] ?10 ?(?:\^|\*\*)?) ?([-+]?[0-9]+)\.?",
      lambda m: f"write {m[1]}{f'.{m[2]}' if m[2] else ''}e{m[3]}"),
+    # 512 MiB, 3 days and 10k
     (r"([-+]?[0-9]+(?:[.,][0-9]+)?) ?((?!e[-+ 0-9.]|x ?[0-9])[a-zµ°]+.*)", _unit),
+    # .inf and NaN
     (r"[-+]?\.?(?:inf|infinity)|\.?nan", lambda m: "it must be finite"),
+    # words that YAML 1.1 reads as booleans
     (r"yes|no|on|off|true|false|y|n", lambda m: "that word is for switches"),
 )  # fmt: skip
 """Patterns of numbers as they are written elsewhere -> advice on what to write here."""

@@ -115,6 +115,8 @@ def inline(figure: Any, name: str, label: str) -> str:
             buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
     text = buffer.getvalue()
+    # Without the XML declaration, which has no place inside HTML.
     text = text[text.index("<svg") :]
+    # Ids of several plots on a page would clash.
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label)}" ', 1)

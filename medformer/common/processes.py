@@ -51,6 +51,7 @@ def start(
     """
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(log, "ab") as out:
+        # A separate session, so that Ctrl-C reaches the supervisor alone, which then ends all.
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
             env=environment, preexec_fn=_end_with_parent, **more,
@@ -67,6 +68,7 @@ def end(processes: Iterable["subprocess.Popen[bytes]"], patience: float = PATIEN
     groups = list(processes)
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in groups:
+            # The whole group, because a process can have started others.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
         until = time.monotonic() + patience
@@ -102,6 +104,7 @@ def is_taken(port: int, patience: float = PATIENCE) -> bool:
     until = time.monotonic() + patience
     while True:
         try:
+            # To bind is the only sure test: a listener can be too busy to accept a connection.
             with socket.create_server(("127.0.0.1", port)):
                 return False
         except OSError:
@@ -122,10 +125,12 @@ def end_with_parent(*, quiet: bool = False) -> None:
     parent = os.getppid()
 
     def watch() -> None:
+        # An orphan gets another parent. Asked twice a second, because no signal reports it.
         while os.getppid() == parent:
             time.sleep(0.5)
         if not quiet:
             log.error("the process that started this one is gone")
+        # Not sys.exit, which ends only this thread, and whose handlers could wait for the parent.
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -133,6 +138,7 @@ def end_with_parent(*, quiet: bool = False) -> None:
 
 def _end_with_parent() -> None:
     """Ask the kernel to end this process with its parent. Runs between fork and exec."""
+    # Other systems have no such request; their processes end with the supervisor only.
     if _LIBC is not None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -191,6 +197,7 @@ class Supervisor:
                 for name in [n for n, p in self._running.items() if p.poll() is not None]:
                     code = self._running[name].returncode
                     end([self._running.pop(name)], patience=0)  # its children may have survived it
+                    # It ran well for a while, so this failure is a new one.
                     if now - began[name] > SETTLED:
                         self._starts[name] = 1
                     wait = self._backoff[min(self._starts[name], len(self._backoff)) - 1]
@@ -198,11 +205,13 @@ class Supervisor:
                     file = self._logs / f"{name}.log"
                     log.warning("%s ended with %d: again in %g s; see %s", name, code, wait, file)
                 for name in self._commands:
+                    # On the first pass everything is due.
                     if name not in self._running and now >= due[name]:
                         self._start(name)
                         began[name] = now
                         on_change(self)
                 on_tick()
+                # An event rather than a sleep, so that `stop` is answered at once.
                 self._stopped.wait(0.2)
         finally:
             end(self._running.values())

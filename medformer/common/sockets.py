@@ -23,6 +23,7 @@ def fit(path: Path) -> None:
     Raises:
         ConfigError: The path is too long, or gRPC would read it as several addresses.
     """
+    # The kernel counts bytes, and a name can have several a character.
     size = len(os.fsencode(path.absolute()))
     if size > MAX_PATH:
         raise ConfigError(

@@ -90,6 +90,7 @@ def unit(
         service: Settings of the section [Service]; they replace those of `HARDENED`.
         homes: Folders that it reads; if one lies in a user's home, homes become readable.
     """
+    # ProtectHome=yes would hide the folders of the service itself.
     at_home = any(part in ("home", "root") for home in homes for part in home.parts[1:2])
     settings: dict[str, str | Sequence[str]] = {
         "Type": "exec",
@@ -105,6 +106,7 @@ def unit(
         lines += [f"Wants={' '.join(after)}", f"After={' '.join(after)}"]
     lines += ["StartLimitIntervalSec=0", "", "[Service]"]
     for key, value in settings.items():
+        # A setting can be repeated, such as ReadWritePaths.
         lines += [f"{key}={one}" for one in ((value,) if isinstance(value, str) else value)]
     return "\n".join([*lines, "", "[Install]", "WantedBy=multi-user.target", ""])
 
@@ -126,6 +128,7 @@ def compose(comment: str, services: Mapping[str, Mapping[str, Any]]) -> str:
         "security_opt": ["no-new-privileges:true"],
     }
     text: str = yaml.safe_dump(
+        # A deep copy: YAML would write shared lists as aliases.
         {"services": {name: {**deepcopy(common), **more} for name, more in services.items()}},
         sort_keys=False,
     )
@@ -145,6 +148,7 @@ def mount(source: str | Path, target: str, *, write: bool = False) -> dict[str, 
         "source": str(source),
         "target": target,
         "read_only": not write,
+        # A missing path is an error, not a new empty folder of root.
         "bind": {"create_host_path": False},
     }
 

@@ -39,8 +39,10 @@ def quoted(text: str) -> str:
         ConfigError: The text is not UTF-8.
     """
     try:
+        # Names of files can hold bytes that are not UTF-8; Python keeps them as surrogates.
         text.encode()
     except UnicodeEncodeError as error:
         raise ConfigError(f"{text!a}: is not UTF-8: rename it") from error
+    # A quotation mark would end an option of Flower, even if it is escaped.
     controls = {code: f"\\u{code:04x}" for code in (*range(0x20), 0x7F, ord('"'))}
     return f'"{text.translate(controls | {ord(BACKSLASH): 2 * BACKSLASH})}"'

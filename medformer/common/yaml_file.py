@@ -69,6 +69,7 @@ def load_document(path: Path) -> Document:
     """
     try:
         with open(path, "rb") as file:
+            # One byte more than allowed is enough to notice, and a huge file is never read.
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise ConfigError(f"it has more than {MAX_BYTES >> 10} KiB")
@@ -131,9 +132,11 @@ def checked(document: Document, model: type[M], name: str) -> M:
             return model.model_validate(values)
         except ValidationError as error:
             mended = _mended(values, document, error)
+            # Nothing more can be read as the model wants it: this error is the answer.
             if mended is None:
                 raise ConfigError(f"{name}{_line(document, error, model)}") from error
             values = mended
+    # Each pass mends at least one value, so files of people never get here.
     raise ConfigError(f"{name}: holds values that cannot be understood")
 
 
@@ -171,9 +174,11 @@ def _first(error: ValidationError) -> ErrorDetails:
     alternatives, the error of the alternative that was meant is shown.
     """
     errors = error.errors()
+    # A misspelt key is also a missing one: show the spelling.
     if unknown := [e for e in errors if e["type"] == "extra_forbidden"]:
         return unknown[0]
     first = errors[0]
+    # A number that may also be a word such as `auto`: explain it as a number.
     if first["type"] == "literal_error" and not isinstance(first["input"], str):
         others = [e for e in errors[1:] if e["loc"][: len(first["loc"]) - 1] == first["loc"][:-1]]
         return others[0] if others else first
@@ -182,6 +187,7 @@ def _first(error: ValidationError) -> ErrorDetails:
 
 def _unknown_key(where: str, first: ErrorDetails, model: type[BaseModel]) -> str:
     key = str(first["loc"][-1])
+    # `8,0` in a flow mapping reads as two keys.
     if key[:1].isdigit() and first["input"] is None:
         return (
             f"unknown key `{where}`. A comma separates values: write numbers with a point, such as "
@@ -199,13 +205,16 @@ def _sentence(first: ErrorDetails, error: ValidationError, written: str | None) 
     if kind in NUMBERS or kind in WORDS:
         wanted = " or ".join([NUMBERS.get(kind) or WORDS[kind], *_other_words(first, error)])
         hint = numerals.suggestion(given) if kind in NUMBERS else ""
+        # 1,000 and 1.000 are decimals to YAML and thousands to some writers.
         if kind.startswith("int") and written:
             hint = numerals.grouped(written.replace(",", ".")) or hint
+        # For example a date or a version, which YAML reads as a number.
         if kind == "string_type" and written:
             hint = f": if it is a text, put it in quotes, '{written}'"
         return f"Input should be {wanted}, got {got}{hint}."
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
     simple = isinstance(given, (str, int, float, bool))
+    # Not repeated where the message shows the value already.
     came = f", got {got}" if simple and repr(given) not in message else ""
     return f"{message}{came}."
 
@@ -235,9 +244,11 @@ def _line(document: Document, error: ValidationError, model: type[BaseModel]) ->
 
 def _mended(values: Any, document: Document, error: ValidationError) -> Any | None:
     """Read wrongly typed values as the model wants them; return None if that is not possible."""
+    # A copy: the document keeps the values as they were written.
     result, changed = copy.deepcopy(values), False
     for e in error.errors():
         place = document.nearest(e["loc"])
+        # Errors without a place concern the file as a whole.
         if not place or (meant := _meant(e, document, place)) is None:
             continue
         outer = result
@@ -252,11 +263,13 @@ def _meant(error: ErrorDetails, document: Document, place: Place) -> str | int |
     """Return a value as the type that the model wants; None if it cannot be meant so."""
     given, written = error.get("input"), document.written[place]
     if error["type"] in ("string_type", "path_type") and isinstance(given, (int, float)):
+        # As it was written: 007 keeps its zeros.
         return written.text if written.plain else None
     if error["type"] in ("int_type", "int_from_float") and isinstance(given, float):
         # 1.000 can be a thousand or one: the writer has to decide.
         if written.text is not None and numerals.grouped(written.text):
             return None
+        # Beyond 2**53 a float no longer holds every integer.
         return int(given) if given.is_integer() and abs(given) < 2**53 else None
     if error["type"] in ("bool_type", "bool_parsing") and isinstance(given, str) and written.plain:
         return SWITCHES.get(given.lower())
@@ -265,8 +278,10 @@ def _meant(error: ErrorDetails, document: Document, place: Place) -> str | int |
 
 def _decoded(data: bytes) -> str:
     """Decode a file in one of the encodings of YAML (section 5.2)."""
+    # YAML allows UTF-16, and some editors save it.
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     plain = data.decode("utf-16").encode() if wide else data
+    # Text without a mark in UTF-16 or UTF-32 would be read as many single letters.
     if b"\0" in plain:
         raise ConfigError(
             "cannot be read as YAML: it holds zero bytes, as UTF-16 without its mark and UTF-32 "
@@ -281,6 +296,7 @@ def _all_keys(model: type[BaseModel]) -> set[str]:
     keys: set[str] = set()
 
     def visit(kind: type[BaseModel]) -> None:
+        # Models can contain themselves.
         if kind in seen:
             return
         seen.add(kind)
@@ -297,4 +313,5 @@ def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in typing.get_args(annotation):
+        # Optional, unions, lists and mappings of models.
         yield from _models_in(part)

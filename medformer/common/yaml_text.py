@@ -86,6 +86,7 @@ class Document:
         if not isinstance(outer, (dict, list)):
             raise LookupError(place)
         outer[place[-1]] = part.values  # type: ignore[index]
+        # Spellings of what was replaced are gone with it.
         self.written = {p: w for p, w in self.written.items() if p[: len(place)] != place}
         self.written |= {(*place, *p): replace(w, line=0) for p, w in part.written.items()}
 
@@ -123,6 +124,7 @@ class _Loader(yaml.SafeLoader):
         return str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        # Checked while parsing, too: PyYAML recurses, and deep input would exhaust the stack.
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise yaml.YAMLError(f"lists and mappings of more than {MAX_DEPTH} levels")
@@ -144,6 +146,7 @@ class _Loader(yaml.SafeLoader):
         if self.count > MAX_VALUES or depth > MAX_DEPTH:
             raise yaml.YAMLError("values that repeat each other without end")
         if isinstance(node, yaml.MappingNode):
+            # PyYAML would silently keep the last of repeated keys.
             seen: set[str] = set()
             for key, value in node.value:
                 _check_key(key, seen)
@@ -151,6 +154,7 @@ class _Loader(yaml.SafeLoader):
         elif isinstance(node, yaml.SequenceNode):
             for value in node.value:
                 self._check(value, depth + 1)
+        # To convert a number takes time quadratic in its digits.
         elif node.tag in (f"{TAG}int", f"{TAG}float") and len(node.value) > MAX_DIGITS:
             raise yaml.YAMLError(f"a number of {len(node.value)} characters")
 
@@ -158,6 +162,7 @@ class _Loader(yaml.SafeLoader):
 def _check_seen(node: yaml.ScalarNode) -> None:
     """Refuse an unquoted text that begins or ends with an invisible character."""
     bare = node.value.strip(UNSEEN)
+    # In quotes such a character is visible as part of the text.
     if node.style is None and bare != node.value:
         odd = next(c for c in (node.value[:1], node.value[-1:]) if c in UNSEEN)
         raise yaml.YAMLError(
@@ -175,16 +180,19 @@ def _check_key(key: yaml.Node, seen: set[str]) -> None:
     if key.value in seen:
         raise yaml.YAMLError(f"line {line}: the key {key.value!r} is given twice in one mapping")
     seen.add(key.value)
+    # `no: 1` and `1: 2` have the keys "no" and "1", never False or 1.
     if key.tag != f"{TAG}merge":
         key.tag = f"{TAG}str"
 
 
 def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
     text = _shaped(node, INT)
+    # Base 0 lets Python read the prefix; it would refuse 007, which INT excludes already.
     return int(text, 0) if text.startswith(("0x", "0o")) else int(text)
 
 
 def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    # `!!float 3` is valid, and 0x10 is a number only as an integer.
     if INT.fullmatch(node.value):
         return float(_int(loader, node))
     return float(_shaped(node, FLOAT).lower().replace(".inf", "inf").replace(".nan", "nan"))
@@ -204,6 +212,7 @@ def _shaped(node: yaml.ScalarNode, shape: re.Pattern[str]) -> str:
     return str(node.value)
 
 
+# Only plain types: no dates, binary data or objects of Python.
 _Loader.yaml_constructors = {
     None: yaml.SafeLoader.yaml_constructors[None],
     **{
@@ -241,11 +250,13 @@ def parse(text: str) -> Document:
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
+            # An empty file, or comments only.
             if node is None:
                 return Document(None)
             values = loader.construct_document(node)
         finally:
             loader.dispose()
+    # Errors of PyYAML know their line; ours above hold it in their text.
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"cannot be read as YAML ({_sentence(error)})") from error
     except Exception as error:  # PyYAML raises KeyError and more at tags that do not fit
@@ -284,6 +295,7 @@ def _sentence(error: yaml.MarkedYAMLError) -> str:
         and where.buffer[where.pointer : where.pointer + 1] == "\t"
     ):
         help_ = f"; {REMEDIES[0][1]}"
+    # A line that begins with a no-break space fails lines later, with a puzzling message.
     if where is not None and (odd := _unseen(where)):
         help_ = f"; {odd}, which is not a space: write spaces"
     place = f"line {where.line + 1}, column {where.column + 1}: " if where is not None else ""

@@ -37,6 +37,7 @@ class Promise(Frozen):
     @model_validator(mode="after")
     def _numbers_belong_to_dp(self) -> "Promise":
         given = (self.epsilon, self.delta, self.unit, self.noise)
+        # A number without DP would look like a promise.
         if self.kind != "federated-dp" and any(value is not None for value in given):
             raise ValueError(f"epsilon, delta, unit and noise do not belong to dp: {self.kind}")
         return self
@@ -50,6 +51,7 @@ class Promise(Frozen):
                 "none: private images may have been used without differential privacy, and may be "
                 "recoverable from the weights. Treat this file as you treat the images."
             )
+        # Rounded up, because a card must not promise more than was paid for.
         size = "" if self.epsilon is None else f", epsilon {rounded_up(self.epsilon)}"
         size += "" if self.delta is None else f", delta {digits_up(self.delta)}"
         size += "" if self.unit is None else f", unit: one {self.unit}"

@@ -61,7 +61,9 @@ def attention_map(model: Medformer, images: Tensor, domain: Domain) -> Tensor:
     for block in model.encoder.blocks:
         assert isinstance(block, Block)
         passed = attention_weights(block.attention, block.norm1(tokens))
+        # Half identity: the residual connection passes a token on unchanged.
         flow = (passed + torch.eye(count)) / 2 @ flow
+        # Attention depends on the tokens that enter the block, so it is read first.
         tokens = block(tokens)
     return flow.mean(1).unflatten(1, grid.shape[2:])
 

@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -94,22 +94,15 @@ def export(
     kind = _kind(path, kind)
     program = Exported(model.eval(), view).eval()
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In a temporary folder first: a program that answers otherwise never gets its name.
     with torch.no_grad(), tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         draft = Path(folder) / f"draft{_SUFFIX[kind]}"
         # Run once before torch traces it: values that depend only on the grid are then cached, and
         # become constants of the program.
         program(view.images(2, torch.Generator().manual_seed(0)))
         run = _WRITE[kind](program, view, draft, card)
-        compared = differences(run, program, view)
-        for kind_of_image, (difference, allowed) in compared.items():
-            if not difference <= allowed:
-                raise ExportError(
-                    f"{path}: the exported program differs from the model by {difference:.2g} on "
-                    f"{kind_of_image} images, more than {allowed:g}; nothing was written. Please "
-                    "report this with the versions of torch and onnxruntime"
-                )
+        difference = _largest_difference(path, differences(run, program, view))
         os.replace(draft, path)
-    difference = max(difference for difference, _ in compared.values())
     _describe(path, model, view, card, kind, difference)
     return difference
 
@@ -135,11 +128,24 @@ def differences(run: Run, program: nn.Module, view: View) -> dict[str, tuple[flo
     }
 
 
+def _largest_difference(path: Path, compared: Mapping[str, tuple[float, float]]) -> float:
+    """Return the largest of all differences, or refuse one that is more than allowed."""
+    for images, (difference, allowed) in compared.items():
+        if not difference <= allowed:  # not `>`, which NaN would pass
+            raise ExportError(
+                f"{path}: the exported program differs from the model by {difference:.2g} on "
+                f"{images} images, more than {allowed:g}; nothing was written. Please report this "
+                "with the versions of torch and onnxruntime"
+            )
+    return max(difference for difference, _ in compared.values())
+
+
 def _worst(run: Run, program: nn.Module, batches: Sequence[Tensor]) -> float:
     """Return the largest absolute difference of two programs."""
     worst = 0.0
     for images in batches:
         wanted, given = program(images), run(images)
+        # NaN compares as equal to nothing, and must not pass as a small difference.
         if wanted.shape != given.shape or not (wanted - given).isfinite().all():
             return float("inf")
         worst = max(worst, float((wanted - given).abs().max()))
@@ -182,6 +188,7 @@ def _write_onnx(program: nn.Module, view: View, path: Path, card: ModelCard) -> 
         raise ExportError(
             f"ONNX needs the package {error.name!r}: pip install 'fedmedformer[export]'"
         ) from error
+    # It reports every pass of its optimiser.
     logging.getLogger("onnxscript").setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -210,6 +217,7 @@ def _write_onnx(program: nn.Module, view: View, path: Path, card: ModelCard) -> 
 def _write_safetensors(program: nn.Module, view: View, path: Path, card: ModelCard) -> Run:
     assert isinstance(program, Exported)
     save(program.model, path, card)
+    # Loaded again, so that the file itself is compared.
     return Exported(load(path), view)
 
 

@@ -59,6 +59,7 @@ def extend(
     config = extended_config(model.config, added)
     site = "own" in model.input.site
     larger = seeded(config, tuple(model.tasks.values()), site=site, seed=seed)
+    # Later ones win: random, then copied, then the discriminator's rows.
     tensors = larger.state_dict() | _copied(model, config)
     tensors |= _discriminator(model, config)
     larger.load_state_dict(tensors)
@@ -77,6 +78,7 @@ def extended_config(config: ModelConfig, added: Mapping[str, Collection[str]]) -
     """
     values = config.model_dump()
     for field, names in added.items():
+        # A text is a collection of letters, which would become words.
         if isinstance(names, str):
             raise ConfigError(f"{field} must be a list of names, got the text {names!r}")
         if known := sorted(set(names) & {*values[field], UNKNOWN}):
@@ -132,6 +134,7 @@ def _stem(tensors: Mapping[str, Tensor], source: str, stem: str) -> dict[str, Te
             made[new] = _spread(value, after) * (before / after) if first else value.clone()
         elif name.startswith(f"pretext.pixels.{source}-"):
             new = name.replace(f"pretext.pixels.{source}-", f"pretext.pixels.{stem}-", 1)
+            # Decoder outputs are ordered by channel first.
             by_channel = value.unflatten(0, (before, -1)).transpose(0, 1)  # (P, C, ...)
             made[new] = _spread(by_channel, after).transpose(0, 1).flatten(0, 1)
     return made
@@ -148,6 +151,7 @@ def _discriminator(model: Medformer, config: ModelConfig) -> dict[str, Tensor]:
 
     def placed(value: Tensor) -> Tensor:
         larger = torch.zeros(len(config.domains), *value.shape[1:])
+        # Rows of new domains stay zero: no domain is favoured.
         larger[rows] = value
         return larger
 

@@ -78,6 +78,7 @@ def write(
         "created_by": created_by(),
     }
     header = header.model_copy(update={"card": header.card.model_copy(update=facts)})
+    # safetensors stores the memory of an array, which has to be contiguous.
     plain = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
     metadata = {KEY: header.model_dump_json()}
     if attachment is not None:
@@ -225,6 +226,7 @@ def _check_header_size(path: Path) -> None:
 
 def _parse(path: Path, text: str) -> Header:
     try:
+        # The version first: a later format may have other fields.
         raw: Any = json.loads(text)
         version_ = raw["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -46,6 +46,7 @@ def build(
         ConfigError: A name is not valid or is repeated, or the preset does not exist.
     """
     given = {"modalities": modalities, "anatomies": anatomies, "stems": stems, "domains": domains}
+    # Sorted, so that the order of arguments does not change the weights.
     named = {field: tuple(sorted(names)) for field, names in given.items() if names}
     config = checked_config(EVERYTHING.model_dump() | {"preset": preset} | named)
     if len({t.name for t in tasks}) < len(tasks):
@@ -105,6 +106,7 @@ def load(
     header, arrays = files.read(path)
     asked = {"modalities": modalities, "anatomies": anatomies, "stems": stems, "domains": domains}
     _check_asked(path, header.config, preset, asked)
+    # Random weights that the file's replace; the seed keeps global random numbers unchanged.
     model = seeded(header.config, header.tasks, site=header.site, seed=0)
     tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
     _same_tensors(path, dict(model.named_parameters()), tensors)
@@ -121,6 +123,7 @@ def seeded(config: ModelConfig, tasks: Sequence[Task], *, site: bool, seed: int)
         site: Whether to add the embedding of a site.
         seed: Seed of the weights.
     """
+    # The caller's random numbers continue as if no model had been made.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Medformer(config, tasks, site=site)
@@ -148,6 +151,7 @@ def _check_asked(
         raise ModelFileError(f"{path}: has preset {config.preset!r}, asked for {preset!r}")
     for field, names in asked.items():
         known = getattr(config, field)
+        # `unknown` is in every model.
         if missing := sorted(set(names) - {*known, UNKNOWN}):
             close = get_close_matches(missing[0], known, n=1)
             hint = f"Did you mean {close[0]!r}?" if close else "Add them with medformer.extend."

@@ -49,6 +49,7 @@ def load_vit(model: Medformer, source: Source, *, heads: int | None = None) -> M
     """
     vit = _unwrapped(_state_dict(source))
     _fits(model, vit, heads)
+    # All tensors are checked before any is copied: a refusal changes nothing.
     tensors: dict[str, Tensor] = {}
     for number in range(model.preset.blocks):
         tensors |= _block(vit, number, model.preset.residual_scale)
@@ -72,6 +73,7 @@ def _state_dict(source: Source) -> Mapping[str, Tensor]:
     if isinstance(source, Mapping):
         return source
     path = Path(source)
+    # Without a known ending it is the name of a model of timm.
     if path.suffix not in FILES:
         return _from_timm(str(source))
     try:
@@ -120,6 +122,7 @@ def _from_timm(name: str) -> Mapping[str, Tensor]:
 
 def _unwrapped(state: Any) -> Mapping[str, Tensor]:
     """Return the state dict, out of the dict that some checkpoints wrap it in."""
+    # Training frameworks wrap the weights, some of them twice.
     for key in ("model", "state_dict"):
         inner = state.get(key) if isinstance(state, Mapping) else None
         if isinstance(inner, Mapping):
@@ -128,6 +131,7 @@ def _unwrapped(state: Any) -> Mapping[str, Tensor]:
         raise ConfigError(
             "this is not a ViT as timm lays it out: blocks.0.attn.qkv.weight is missing"
         )
+    # Such a ViT computes something else with the same names.
     if strange := sorted(k for k in state if re.fullmatch(r"blocks\.\d+\.attn\.[qk]_norm\..*", k)):
         raise ConfigError(f"this ViT normalises its queries and keys ({strange[0]}): not supported")
     return dict(state)
@@ -185,6 +189,7 @@ def _block(vit: Mapping[str, Tensor], number: int, residual_scale: float) -> dic
     for theirs, ours in pairs:
         made |= {f"{ours}.{part}": take(f"{theirs}.{part}") for part in ("weight", "bias")}
     for scale, ours in (("ls1", "attention.out"), ("ls2", "mlp.2")):
+        # Our blocks multiply by residual_scale, so the copied weights are divided by it.
         gamma = vit.get(f"blocks.{number}.{scale}.gamma", torch.ones(width)) / residual_scale
         made[f"{ours}.weight"] = gamma[:, None] * made[f"{ours}.weight"]
         made[f"{ours}.bias"] = gamma * made[f"{ours}.bias"]

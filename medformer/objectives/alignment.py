@@ -25,8 +25,12 @@ def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: f
     It is about 1 for a public image. Without public pre-training the reference has mean 0 and
     variance 1.
 
+    Args:
+        model, batch, generator, weight: As for every objective (`mix.LossPerExample`).
+
     Source: the first-moment part of Sun and Saenko 2016, arXiv:1607.01719.
     """
+    # The mean token: places differ between images, their average is comparable.
     features = model.tokens(batch.images, batch.domain, spacing=batch.spacing).mean(1)
     reference = model.pretext.reference
     squares = (features - reference.mean).square() / (reference.variance + MIN_VARIANCE)

@@ -29,6 +29,7 @@ class Batch:
     """(B, rank), distance between pixels of each image; the domain's if None."""
 
     def __post_init__(self) -> None:
+        # Filled in here, so that objectives need not know the domain's default.
         if self.spacing is None and self.domain.spacing is not None:
             same = torch.tensor(self.domain.spacing).expand(len(self.images), -1)
             object.__setattr__(self, "spacing", same)

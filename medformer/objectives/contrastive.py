@@ -24,6 +24,9 @@ def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: f
     The second view is mirrored along every spatial axis, so that positions alone cannot tell
     which tokens belong together, and both are changed in contrast, brightness and noise.
 
+    Args:
+        model, batch, generator, weight: As for every objective (`mix.LossPerExample`).
+
     Source: Wang et al. 2021, arXiv:2011.09157 (dense contrast; there with negatives from others).
     """
     axes = tuple(range(2, batch.images.ndim))
@@ -49,9 +52,11 @@ def same_places(
     """
     count, places = first.shape[:2]
     if places > MAX_PLACES:
+        # Scores of all places would grow with the square of their number.
         order = torch.rand(count, places, generator=generator).argsort(1)
         chosen = order[:, :MAX_PLACES, None].expand(-1, -1, first.shape[2])
         first, second = first.gather(1, chosen), second.gather(1, chosen)
+    # Cosine similarity: lengths carry no information about places.
     a = F.normalize(model.pretext.projector(first), dim=-1)
     b = F.normalize(model.pretext.projector(second), dim=-1)
     similar = a @ b.transpose(1, 2) / TEMPERATURE

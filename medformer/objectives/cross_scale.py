@@ -23,13 +23,18 @@ def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: f
     The smaller image is mirrored along every axis, so that positions alone cannot tell which
     tokens belong together. One of its tokens covers 2**rank tokens of the full image: their mean.
 
+    Args:
+        model, batch, generator, weight: As for every objective (`mix.LossPerExample`).
+
     Source: Wang et al. 2021, arXiv:2011.09157 (dense contrast), here between two scales.
     """
     images, rank = batch.images, batch.domain.rank
+    # Standardised like every image, because averaging lowers the contrast.
     half = standardise(_halved(images, rank)).flip(tuple(range(2, 2 + rank)))
     full = model.tokens(images, batch.domain, spacing=batch.spacing)
     small = model.tokens(half, batch.domain, spacing=batch.spacing).flip(1)
     grid = grid_of(images, model.patch(batch.domain))
+    # The mean of the tokens that a token of the smaller image covers.
     means = _halved(full.transpose(1, 2).unflatten(2, grid), rank).flatten(2).transpose(1, 2)
     return weight * same_places(model, small, means, generator)
 

@@ -17,10 +17,14 @@ def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: f
     """Return the cross-entropy of the kind plus the squared error of the strength, (B,).
 
     `None` is one of the kinds, with strength 0.
+
+    Args:
+        model, batch, generator, weight: As for every objective (`mix.LossPerExample`).
     """
     count = len(batch)
     kinds = (torch.rand(count, generator=generator) * (1 + len(DEGRADATIONS))).long()
     strength = MIN_STRENGTH + (1 - MIN_STRENGTH) * torch.rand(count, generator=generator)
+    # No fault has no strength, and the model has to say so.
     strength = torch.where(kinds == 0, 0.0, strength)
     # Standardised again after the fault, so that mean and scale do not give the answer away.
     shown = standardise(degrade(batch.images, kinds, strength, generator))

@@ -30,6 +30,8 @@ def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: f
     A site sees only its domain: over more than one local step, its discriminator would learn a
     constant. The schedule therefore allows one local step a round in such phases.
 
+    Args:
+        model, batch, generator, weight: As for every objective (`mix.LossPerExample`).
     Raises:
         ConfigError: The batch's domain is not one of the model's.
 

@@ -27,6 +27,9 @@ class Guess(NamedTuple):
 def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: float) -> Tensor:
     """Return the mean squared error over the hidden pixels of each image, (B,).
 
+    Args:
+        model, batch, generator, weight: As for every objective (`mix.LossPerExample`).
+
     Source: He et al. 2021, arXiv:2111.06377.
     """
     predicted, visible = guess(model, batch, generator)
@@ -52,11 +55,15 @@ def guess(model: Medformer, batch: Batch, generator: torch.Generator) -> Guess:
     patch = model.patch(batch.domain)
     grid = grid_of(images, patch)
     count = math.prod(grid)
+    # At least one, or there would be nothing to predict.
     hidden = max(1, round(MASKED * count))
+    # Every image hides other patches, drawn without looking at it.
     order = torch.rand(len(images), count, generator=generator).argsort(1)
+    # Sorted, so that visible tokens keep the order of the grid.
     keep = order[:, hidden:].sort(1).values
     visible = torch.zeros(len(images), count).scatter(1, keep, 1.0)
 
+    # Hidden in the image itself: the stem's fields overlap patch borders.
     shown = images * upsample(visible, grid, patch, images.shape[2:])
     tokens = model.tokens(shown, batch.domain, keep=keep, spacing=batch.spacing)
     place = positions(grid, tokens.shape[-1], batch.spacing)
@@ -76,7 +83,12 @@ def grid_of(images: Tensor, patch: int) -> tuple[int, ...]:
 
 
 def pixel_kind(model: Medformer, batch: Batch) -> str:
-    """Return the key of the pixel decoder for these images (`Pretext.pixels`)."""
+    """Return the key of the pixel decoder for a batch (`Pretext.pixels`).
+
+    Args:
+        model: Decides the depth.
+        batch: Its domain decides the stem.
+    """
     return f"{batch.domain.stem}-{model.preset.depth(batch.domain)}"
 
 

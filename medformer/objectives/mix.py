@@ -23,7 +23,10 @@ from medformer.objectives import (
 from medformer.objectives.batch import Batch, Mix
 
 LossPerExample = Callable[[Medformer, Batch, torch.Generator, float], Tensor]
-"""Model, batch, random draws, weight -> (B,) losses."""
+"""The losses of an objective: (model, batch, generator, weight) -> (B,), one loss for each example.
+
+The model is read, never changed; the batch holds standardised records; the generator makes all
+random draws, which see no pixel; the losses are multiplied by the weight, no unit."""
 
 OBJECTIVES: Mapping[str, LossPerExample] = {
     "inpainting": inpainting.losses,
@@ -101,11 +104,14 @@ def trained_parameters(
         "stem": domain.stem, "rank": domain.rank, "modality": domain.modality, "kind": domain.kind,
         "anatomy": domain.anatomy, "depth": depth,
     }  # fmt: skip
+    # Stages that these images do not pass get no gradient, and would get noise only.
     stages = {f"input.stems.{domain.stem}.{stage}." for stage in model.preset.stages(depth)}
+    # A site with dense tasks only uses neither key nor concepts.
     only_dense = all(model.tasks[t].is_dense for t in tasks if t in model.tasks)
     prefixes = stages | {
         prefix.format(**words, task=task)
         for prefix in _prefixes(mix)
+        # Without tasks, prefixes with {task} match nothing.
         for task in tasks or [""]
         if not (only_dense and prefix in _OF_WHOLE_IMAGES)
     }

@@ -21,6 +21,9 @@ from medformer.objectives.batch import Batch
 def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: float) -> Tensor:
     """Return the cross-entropy of an orientation drawn for each image, (B,).
 
+    Args:
+        model, batch, generator, weight: As for every objective (`mix.LossPerExample`).
+
     Source: Gidaris et al. 2018, arXiv:1803.07728.
     """
     rank = batch.domain.rank
@@ -30,6 +33,7 @@ def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: f
     features = model.tokens(shown, batch.domain, spacing=batch.spacing).mean(1)
     answers = model.pretext.orientation[f"{rank}d"](features)
     impossible = torch.arange(answers.shape[1]) >= possible[:, None]
+    # Classes that the image cannot have are no mistake of the model.
     guess = answers.masked_fill(impossible, -torch.inf)
     return weight * F.cross_entropy(guess, classes, reduction="none")
 
@@ -47,8 +51,10 @@ def oriented(images: Tensor, classes: Tensor) -> Tensor:
     )
     for axis in range(rank):
         images = torch.where((mirrors >> axis) % 2 == 1, images.flip(2 + axis), images)
+    # A turn would change the shape, and give the answer away.
     if not _cube(images):
         return images
+    # Turns start from the mirrored image, not from an earlier turn.
     upright = images
     for turn in range(1, rank):
         order = [2 + (axis + turn) % rank for axis in range(rank)]

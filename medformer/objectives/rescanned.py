@@ -18,6 +18,9 @@ def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: f
     It replaces `supervised`, or shares the weight with it. Masks of dense tasks stay as they are,
     because no pixel moves.
 
+    Args:
+        model, batch, generator, weight: As for every objective (`mix.LossPerExample`).
+
     Source: Tobin et al. 2017, arXiv:1703.06907 (domain randomisation).
     """
     shown = standardise(rescan(batch.images, generator))

@@ -18,6 +18,9 @@ from medformer.objectives.inpainting import grid_of, pixel_kind
 def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: float) -> Tensor:
     """Return the mean squared error over the pixels of each image, (B,).
 
+    Args:
+        model, batch, generator, weight: As for every objective (`mix.LossPerExample`).
+
     Source: Zhang et al. 2016, arXiv:1603.08511 (colourisation; there over classes of colour).
     """
     images = batch.images
@@ -34,8 +37,10 @@ def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: f
 
 def _degraded(images: Tensor, generator: torch.Generator) -> Tensor:
     """Make colour images grey; change contrast, blur and noise of one-channel images."""
+    # The grey copy keeps its channels, so that the same stem reads it.
     if images.shape[1] > 1:
         return images.mean(1, keepdim=True).expand_as(images)
+    # One strength for each image and fault, from nothing to full.
     for fault in (contrast, blur, noise):
         images = fault(images, torch.rand(len(images), generator=generator), generator)
     return images

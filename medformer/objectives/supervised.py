@@ -14,9 +14,13 @@ def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: f
     A missing label (`medformer.config.UNLABELLED`) adds 0. Each task needs an encoding of its own,
     because its latents change the tokens.
 
+    Args:
+        model, batch, generator, weight: As for every objective (`mix.LossPerExample`).
+
     Source: Yang et al. 2023, arXiv:2110.14795 (the tasks of MedMNIST v2).
     """
     total = torch.zeros(len(batch))
+    # Every task, also where labels are missing: the loss of those is 0.
     for name, labels in batch.labels.items():
         task = model.tasks[name]
         logits = model.logits(batch.images, batch.domain, name, batch.spacing)
