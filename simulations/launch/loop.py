@@ -24,8 +24,8 @@ from server.run.fleet import Lost
 from server.run.journal import CHECKPOINTS, outcome
 from simulations.board import board
 from simulations.launch.fresh import context, worker_setup
-from simulations.launch.steps import public_start
 from simulations.run_folder import load_prepared
+from simulations.start.public import start_of
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def _answer(folder: Path, place: int, request: Request) -> Answer:
 def _start(folder: Path, data_root: Path | None) -> Tensors:
     threads = torch.get_num_threads()
     try:
-        return public_start(folder, data_root)
+        return start_of(load_prepared(folder).federation, folder, data_root)
     finally:
         torch.set_num_threads(threads)  # public training takes more; sums depend on the number
 
