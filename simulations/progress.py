@@ -1,66 +1,181 @@
-"""Shows a run as it goes, on stderr: site, round, loss, epsilon so far."""
+"""Shows a run as it goes, on stderr, in lines of at most 80 columns."""
 
 import sys
-from functools import cached_property
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
+from typing import TextIO
 
 from medformer.common.rounding import rounded_up
-from server.run.metrics import Follower, RoundRow, Row
+from server.protocol import Phase, Schedule
+from server.run.federation import load_federation
+from server.run.metrics import Follower, RoundRow, Row, ValidationRow
 from simulations.run_folder import count_sites
+
+WIDTH = 80
+"""Maximum number of columns of a line."""
+BAR = 16
+"""Columns of the bar that shows the share of rounds done."""
+STEP_OF_HEADS = 0.3
+"""Duration of a step that trains only the answering layers; a step that trains everything is 1."""
 
 
 class Progress:
-    """Follows metrics.jsonl and prints one line a round.
+    """Follows metrics.jsonl: says what each phase does, and shows each round as it ends.
+
+    On a terminal the rounds of a phase share one line; elsewhere each has its own.
 
     Args:
-        folder: The run folder.
+        folder: The run folder. It need not be prepared yet.
+        out: Where the lines go.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, out: TextIO | None = None) -> None:
         self._folder = folder
+        self._out = out or sys.stderr
         self._rows = Follower(folder, from_end=True)
         self._round: list[RoundRow] = []
-
-    @cached_property
-    def _sites(self) -> int:
-        """How many sites a round may have; known when the folder is prepared."""
-        return count_sites(self._folder)
+        self._validated: list[ValidationRow] = []
+        self._phase = ""
+        self._clock = _Clock()
+        self._schedule: Schedule | None = None
+        self._sites = 0
+        self._open_line = False
 
     def poll(self) -> None:
         """Print what is new."""
         for row in self._rows.new_rows():
-            self._show(row)
+            if self._schedule is None:  # the folder is prepared before its first row is written
+                self._schedule = load_federation(self._folder / "federation.json").schedule
+                self._sites = count_sites(self._folder)
+            self._show(row, self._schedule)
 
-    def _show(self, row: Row) -> None:
+    def close(self) -> None:
+        """End a line that later rounds would have replaced."""
+        if self._open_line:
+            print(file=self._out, flush=True)
+        self._open_line = False
+
+    def _show(self, row: Row, schedule: Schedule) -> None:
         if row["event"] == "pretraining":
-            say(f"public pre-training {row['step']}/{row['steps']}  loss {row['public_loss']:.3f}")
+            self._say(
+                f"public pre-training {row['step']}/{row['steps']}  loss {row['public_loss']:.3f}"
+            )
         elif row["event"] == "round":
             if self._round and self._round[0]["round"] != row["round"]:
-                self._flush()
+                self._end_round(schedule)
             self._round.append(row)
             if len(self._round) >= self._sites:
-                self._flush()
+                self._end_round(schedule)
         elif row["event"] == "validation":
-            say(f"after {row['phase']}  {row['site']}: validation AUC {_number(row['auc'])}")
+            self._validated.append(row)
+            if len(self._validated) >= self._sites:
+                self._end_validation()
         else:
-            say(f"round {row['round']}  {row['site']}: {row['event']}: {row['text']}")
+            self._say(f"round {row['round']}  {row['site']}: {row['event']}: {row['text']}")
 
-    def _flush(self) -> None:
+    def _end_round(self, schedule: Schedule) -> None:
         first = self._round[0]
-        parts = [f"{r['site']} {_number(r['exact_loss'])}" for r in self._round]
-        spent = [r["epsilon_progress"] for r in self._round if r["epsilon_progress"] is not None]
-        epsilon = f"  epsilon so far {rounded_up(max(spent))}" if spent else ""
-        say(
-            f"round {first['round']}/{first['rounds']} {first['phase']}  loss: {'  '.join(parts)}"
-            f"{epsilon}  ({first['seconds']:.1f} s)"
-        )
+        if first["phase"] != self._phase:
+            self._phase = first["phase"]
+            self._say(describe(schedule.phase_of(first["round"])))
+        self._clock.add(schedule.phase_of(first["round"]), first["seconds"])
+        left = self._clock.left(schedule, first["round"])
+        line = round_line(self._round, left)
+        if self._out.isatty():
+            print(f"\r\x1b[K{line}", end="", file=self._out, flush=True)
+            self._open_line = True
+        else:
+            print(line, file=self._out, flush=True)
         self._round = []
+        if first["round"] == first["rounds"]:
+            self._say("testing the final models on images that no site trained on")
+
+    def _end_validation(self) -> None:
+        values = {row["site"]: row["auc"] for row in self._validated}
+        known = [value for value in values.values() if value is not None]
+        mean = f"{fmean(known):.3f}" if known else "-"
+        each = ", ".join(f"{site} {_auc(value)}" for site, value in values.items())
+        self._say(f"  validation AUC {mean}: {each}")
+        self._validated = []
+
+    def _say(self, text: str) -> None:
+        self.close()
+        say(text, self._out)
 
 
-def _number(value: float | None) -> str:
+class _Clock:
+    """Estimates the time left from the rounds so far."""
+
+    def __init__(self) -> None:
+        self._rounds: list[tuple[float, float]] = []
+
+    def add(self, phase: Phase, seconds: float) -> None:
+        """Count a round that took so many seconds."""
+        self._rounds.append((_work(phase), seconds))
+
+    def left(self, schedule: Schedule, number: int) -> float:
+        """Return the seconds that the rounds after round `number` will take."""
+        # The first round loads libraries and records, too: it says little about the others.
+        known = self._rounds[1:] or self._rounds
+        speed = sum(seconds for _, seconds in known) / sum(work for work, _ in known)
+        rounds = range(number + 1, schedule.rounds + 1)
+        return speed * sum(_work(schedule.phase_of(later)) for later in rounds)
+
+
+def _work(phase: Phase) -> float:
+    step = STEP_OF_HEADS if phase.trains == "heads" else 1.0
+    return phase.local_steps * phase.views * phase.expected_batch_size * step
+
+
+def describe(phase: Phase) -> str:
+    """Return what a phase does, in a sentence."""
+    if phase.trains == "heads":
+        does = "train only the answering layers; the encoder is frozen"
+        does += ", and nothing is sent" if phase.alone else ""
+    elif phase.alone:
+        does = "each site trains its own copy of the model and sends nothing"
+    else:
+        does = "all sites train the encoder they share and the answering layers"
+    if not phase.needs_labels:
+        does += f" ({', '.join(phase.objectives)})"
+    rounds = "1 round" if phase.rounds == 1 else f"{phase.rounds} rounds"
+    return f"{phase.name} ({rounds}): {does}"
+
+
+def round_line(rows: Sequence[RoundRow], left: float) -> str:
+    """Return one round as a line of at most 80 columns.
+
+    Args:
+        rows: The round's row of each site.
+        left: Seconds that the later rounds will take.
+    """
+    first = rows[0]
+    done = round(BAR * first["round"] / first["rounds"])
+    losses = [r["exact_loss"] for r in rows if r["exact_loss"] is not None]
+    spent = [r["epsilon_progress"] for r in rows if r["epsilon_progress"] is not None]
+    parts = [
+        f"  round {first['round']}/{first['rounds']} [{'#' * done}{'.' * (BAR - done)}]",
+        f"loss {fmean(losses):.3f}" if losses else "",
+        f"epsilon so far {rounded_up(max(spent))}" if spent else "",
+        f"{_duration(left)} left" if first["round"] < first["rounds"] else "",
+    ]
+    return "  ".join(filter(None, parts))
+
+
+def _auc(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def say(text: str) -> None:
-    """One line of progress."""
-    print(text, file=sys.stderr, flush=True)
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
+def say(text: str, out: TextIO | None = None) -> None:
+    """Print a line of progress, wrapped at 80 columns."""
+    lines = textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    print("\n".join(lines), file=out or sys.stderr, flush=True)

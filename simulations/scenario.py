@@ -1,7 +1,7 @@
 """A scenario: sites, data, schedule and baselines of one simulated federation, as YAML says it."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     Field,
@@ -25,6 +25,7 @@ from server.run.recipe import Training
 from simulations.source_facts import domain_and_tasks
 
 Baseline = Literal["local-dp", "local-plain", "federated-plain", "centralised-plain"]
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
 
 class _Partial(Frozen):

@@ -5,6 +5,8 @@ Importing this module loads neither torch nor Flower: a mistake in the settings 
 
 import json
 import os
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medformer.errors import ConfigError
+from server.protocol import SIMULATED_SITES
+from server.run.journal import CHECKPOINTS
 from server.run.lock import run_lock
 from simulations.launch.fresh import FreshProcess
 from simulations.launch.steps import (
@@ -22,6 +26,7 @@ from simulations.launch.steps import (
 )
 from simulations.progress import Progress, say
 from simulations.run_folder import check_outcome, claim_folder, count_sites, load_prepared
+from simulations.scenario import Baseline
 from simulations.scenario_file import load_scenario
 
 Engine = Literal["flower", "local"]
@@ -38,7 +43,7 @@ class Simulation:
         settings: Overrides of the scenario, KEY=VALUE.
         engine: `flower`: through Flower's processes, as between hospitals. `local`: the same sites
             and coordinator without them, with the same results, bit for bit.
-        baselines: Also train the scenario's baselines.
+        baselines: Baselines to train beside it; those of the scenario if None.
         data_root: Folder of MedMNIST files.
         state_dir: Folder of the sites' ledgers, shared between runs.
         actors: Sites that train at once; one a core if left out.
@@ -51,7 +56,7 @@ class Simulation:
     folder: Path
     settings: tuple[str, ...] = ()
     engine: Engine = "flower"
-    baselines: bool = True
+    baselines: tuple[Baseline, ...] | None = None
     data_root: Path | None = None
     state_dir: Path | None = None
     actors: int | None = None
@@ -84,32 +89,55 @@ class Simulation:
         if is_complete(self.folder):
             say(f"{self.folder}: the federated run is complete; comparing and reporting")
             with FreshProcess() as helper:
-                helper.call(compare_and_report, self.folder, baselines=self.baselines)
+                helper.call(compare_and_report, self.folder, self.baselines)
             return
-        prepared = load_prepared(self.folder)
-        say(f"{prepared.federation.name}: going on from the last checkpoint in {self.folder}")
+        federation = load_prepared(self.folder).federation
+        done = max((int(f.stem) for f in (self.folder / CHECKPOINTS).glob("*.json")), default=0)
+        say(
+            f"{federation.name}: going on after round {done} of {federation.schedule.rounds}, "
+            f"from the checkpoint in {self.folder}"
+        )
         self._train(prepare=False)
 
     def _train(self, *, prepare: bool) -> None:
         train = self._locally if self.engine == "local" else self._through_flower
         began = time.monotonic()
-        train(prepare)
+        progress = Progress(self.folder)
+        try:
+            train(prepare, progress)
+        except KeyboardInterrupt:
+            progress.close()
+            if (self.folder / SIMULATED_SITES).exists():
+                print(f"to go on: {self.command('--resume')}", file=sys.stderr)
+            raise
+        finally:
+            progress.close()
         say(f"done in {time.monotonic() - began:.0f} s")
 
-    def _locally(self, prepare: bool) -> None:
+    def command(self, *more: str) -> str:
+        """Return the command line of this simulation, as a shell reads it."""
+        words = ["fedmedformer", "simulate", self.scenario, "--out", shown(self.folder)]
+        words += [word for setting in self.settings for word in ("--set", setting)]
+        words += ["--engine", self.engine] if self.engine != "flower" else []
+        words += ["--no-baselines"] if self.baselines == () else []
+        words += ["--baselines"] if self.baselines else []
+        for option, path in (("--data-root", self.data_root), ("--state-dir", self.state_dir)):
+            words += [option, str(path)] if path is not None else []
+        return shlex.join([*words, *more])
+
+    def _locally(self, prepare: bool, progress: Progress) -> None:
         """Use one helper for everything: torch is loaded once."""
 
         with FreshProcess() as helper, run_lock(self.folder, wait=1.0):
             helper.call(single_threaded)
             if prepare:
                 helper.call(prepare_folder, *self._wanted())
-            progress = Progress(self.folder)
             arguments = self.folder, self.data_root, self.actors
             helper.follow(progress.poll, train_here, *arguments)
             check_outcome(self.folder)
-            helper.call(compare_and_report, self.folder, baselines=self.baselines)
+            helper.call(compare_and_report, self.folder, self.baselines)
 
-    def _through_flower(self, prepare: bool) -> None:
+    def _through_flower(self, prepare: bool, progress: Progress) -> None:
         from simulations.launch.launcher import run_config, run_flower
 
         with FreshProcess() as preparing, FreshProcess() as after:
@@ -127,11 +155,11 @@ class Simulation:
             reported: list[Callable[[], None]] = []
 
             def on_done() -> None:  # Flower takes seconds to close: report meanwhile
-                begin = after.begin(compare_and_report, self.folder, baselines=self.baselines)
+                begin = after.begin(compare_and_report, self.folder, self.baselines)
                 reported.append(begin)
 
             run_flower(
-                self.folder, config, Progress(self.folder).poll, on_done,
+                self.folder, config, progress.poll, on_done,
                 actors=self.actors, start_wait=self.start_wait,
             )  # fmt: skip
             reported[0]()
@@ -144,3 +172,9 @@ def is_complete(folder: Path) -> bool:
     """Return whether the federated part of a run is complete."""
     outcome = folder / "outcome.json"
     return outcome.exists() and json.loads(outcome.read_text())["outcome"] == "done"
+
+
+def shown(path: Path) -> str:
+    """Return a path as a user would type it here: relative if it lies below this folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -11,7 +11,7 @@ says so.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -176,8 +176,10 @@ def _rows(
             yield {**row, "site": site, "model": baseline}
 
 
-def run_all(folder: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Run the scenario's baselines in a few processes, and write baselines.json.
+def run_all(
+    folder: Path, say: Callable[[str], None], baselines: Sequence[Baseline] | None = None
+) -> list[dict[str, Any]]:
+    """Train baselines in a few processes, and write baselines.json.
 
     Jobs that an earlier, interrupted call finished are read back. The processes are forked, so this
     has to be called before torch has computed anything in this process.
@@ -185,12 +187,14 @@ def run_all(folder: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
     Args:
         folder: The prepared run folder.
         say: Called with a line of text after each job.
+        baselines: Baselines to train; those of the scenario if None.
     Returns:
         The rows of all jobs, sorted.
     """
     prepared = load_prepared(folder)
-    scenario = load_scenario(str(folder / "scenario.yaml"))
-    todo = [(b, names) for b in scenario.baselines for names in jobs(b, prepared)]
+    if baselines is None:
+        baselines = load_scenario(str(folder / "scenario.yaml")).baselines
+    todo = [(b, names) for b in baselines for names in jobs(b, prepared)]
     rows: list[dict[str, Any]] = []
     work = [(folder, baseline, names) for baseline, names in todo]
     with closing(each_done(run_job, work, method="fork")) as done:

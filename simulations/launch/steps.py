@@ -9,6 +9,7 @@ from pathlib import Path
 
 from server.protocol import Tensors
 from simulations.run_folder import load_prepared
+from simulations.scenario import Baseline
 
 
 def prepare_folder(
@@ -49,17 +50,25 @@ def single_threaded() -> None:
     torch.set_num_threads(1)
 
 
-def compare_and_report(folder: Path, *, baselines: bool) -> None:
-    """Train the baselines, draw the pictures and write the report of a complete run."""
+def compare_and_report(folder: Path, baselines: Sequence[Baseline] | None) -> None:
+    """Train the baselines, draw the pictures and write the report of a complete run.
+
+    Args:
+        folder: The run folder.
+        baselines: The baselines to train; those of the scenario if None.
+    """
     from server.report.pictures import draw_pictures
     from simulations.baselines.jobs import run_all
+    from simulations.examples import write_examples
     from simulations.finish import finish
     from simulations.progress import say
 
-    if baselines:
-        run_all(folder, say)
+    prepared = load_prepared(folder)
+    if baselines != ():
+        run_all(folder, say, baselines)
     draw_pictures(folder)
-    finish(load_prepared(folder))
+    write_examples(prepared)
+    finish(prepared)
 
 
 def public_start(folder: Path, data_root: Path | None) -> Tensors:

@@ -21,7 +21,7 @@ from server.run.coordinate import Run
 from server.run.federation import Federation, PublicSite
 from server.run.pretraining import initial_shared
 from simulations.baselines.jobs import LocalFleet
-from simulations.commands.simulate import result_table
+from simulations.commands.results import result_table
 from simulations.prepare.sites import resolve_sites
 from simulations.scenario_file import load_scenario
 from tests.conftest import CONFIG
@@ -104,9 +104,12 @@ def test_the_printed_table_has_a_line_a_task():
         for task, metric, value in (("lesion", "auc", 0.75), ("lesion", "accuracy", 0.5),
                                     ("outline", "dice", 0.25), ("outline", "accuracy", 0.96))
     ]  # fmt: skip
-    lines = [" ".join(line.split()) for line in result_table(rows).splitlines()]
-    assert lines == [
-        "test auc federated-dp", "north lesion 0.750", "mean 0.750",
-        "test dice federated-dp", "north outline 0.250", "mean 0.250",
-        "test accuracy federated-dp", "north lesion 0.500", "mean 0.500",
-    ]  # fmt: skip
+    site = {"name": "north", "epsilon": 7.5, "delta": 1e-5}
+    report = {"results": rows, "sites": [site], "unit": "image"}
+    lines = [" ".join(line.split()) for line in result_table(report).splitlines()]
+    assert lines[:4] == [
+        "test images auc dice accuracy epsilon",
+        "north lesion 0.750 - 0.500 7.500",
+        "north outline - 0.250 - 7.500",
+        "mean 0.750 0.250 0.500",
+    ]
