@@ -142,6 +142,13 @@ class Scenario(Training):
         return self
 
     @property
+    def site_names(self) -> tuple[str, ...]:
+        """Names of the sites, those of a divided data set included."""
+        if self.split is not None:
+            return tuple(f"site-{number + 1}" for number in range(self.split.sites))
+        return tuple(site.name for site in self.sites)
+
+    @property
     def schedule(self) -> Schedule:
         """What all sites are asked to admit.
 

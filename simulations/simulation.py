@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medformer.errors import ConfigError
 from server.protocol import SIMULATED_SITES
 from server.run.journal import CHECKPOINTS
 from server.run.lock import run_lock
@@ -24,6 +23,7 @@ from simulations.launch.steps import (
     single_threaded,
     train_here,
 )
+from simulations.prepare.at_hand import find_data
 from simulations.progress import Progress, say
 from simulations.run_folder import check_outcome, claim_folder, count_sites, load_prepared
 from simulations.scenario import Baseline
@@ -73,8 +73,7 @@ class Simulation:
             MedFormerError: Settings, budget or data do not allow the run, or it failed.
         """
         scenario = load_scenario(self.scenario, self.settings)
-        if self.data_root is not None and not self.data_root.is_dir():
-            raise ConfigError(f"--data-root {self.data_root}: there is no such folder")
+        find_data(scenario, self.data_root, say)
         claim_folder(self.folder, overwrite=overwrite, owner=os.getpid())
         say(f"{scenario.name}: checking budgets and data")
         self._train(prepare=True)

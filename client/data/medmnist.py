@@ -1,15 +1,25 @@
-"""Finds, or lets the `medmnist` package download, the file of a MedMNIST data set."""
+"""Finds, or downloads, the file of a MedMNIST data set."""
 
+import hashlib
+import importlib.util
+import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
+from http.client import HTTPException
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from client.data import npz
 from client.data.errors import DataError
 from client.data.sources import check_side
 from medformer.config import Task, TaskKind
 
+TIMEOUT = 30.0
+"""Seconds that the publisher of a data set has for each part of its answer."""
+CHUNK = 2**20
+"""Bytes of a download that are in memory at once."""
 SPACE_FOR_LABELS = 1_024
 """Bytes an image: more than any set has."""
 
@@ -42,13 +52,12 @@ def info(dataset: str) -> Info:
     Raises:
         DataError: MedMNIST has no such data set; names the nearest.
     """
-    from medmnist import INFO
-
-    if dataset not in INFO:
-        close = get_close_matches(dataset, INFO, n=1)
+    known = _published()
+    if dataset not in known:
+        close = get_close_matches(dataset, known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise DataError(f"MedMNIST has no data set {dataset!r}; it has {', '.join(INFO)}.{hint}")
-    facts = INFO[dataset]
+        raise DataError(f"MedMNIST has no data set {dataset!r}; it has {', '.join(known)}.{hint}")
+    facts = known[dataset]
     return Info(
         name=dataset,
         task=Task(name=dataset, kind=KINDS[facts["task"]], classes=len(facts["label"])),
@@ -74,10 +83,10 @@ def find(dataset: str, size: int, root: Path | None) -> Path:
     if (known := present(dataset, size, root)) is not None:
         return known
     stem, folder = _stem(dataset, size), _folder(root)
-    info(dataset)  # the package takes a second to load: not where the file is at hand
+    info(dataset)  # names the nearest data set of an unknown one
     try:
         return _download(dataset, size, folder, stem)
-    except Exception as error:  # the package raises whatever its downloader raises
+    except (OSError, ValueError, HTTPException) as error:
         raise DataError(
             f"{folder / stem}.npz is missing and could not be downloaded "
             f"({type(error).__name__}). Put the file there, or name its folder with --data-root"
@@ -87,7 +96,7 @@ def find(dataset: str, size: int, root: Path | None) -> Path:
 def largest(dataset: str, size: int) -> int:
     """Bytes that a split of the official file may come to: images as published, and labels."""
     if size == 28 or dataset.endswith("3d"):
-        return npz.MAX_BYTES  # which no such set reaches; the package takes a second to load
+        return npz.MAX_BYTES  # which no such set reaches
     facts = info(dataset)
     image = facts.channels * size**facts.rank
     return max(npz.MAX_BYTES, facts.most * (image + SPACE_FOR_LABELS))
@@ -107,10 +116,51 @@ def _folder(root: Path | None) -> Path:
     return Path.home() / ".medmnist" if root is None else root
 
 
-def _download(dataset: str, size: int, folder: Path, stem: str) -> Path:
-    import medmnist
+@lru_cache(maxsize=1)
+def _published() -> Mapping[str, Any]:
+    """Return the table of facts of the `medmnist` package: data set -> facts.
 
+    Only the module that holds the table is loaded: the package itself imports torch, which takes
+    seconds.
+
+    Raises:
+        DataError: The package is not installed.
+    """
+    package = importlib.util.find_spec("medmnist")
+    if package is None or not package.submodule_search_locations:
+        raise DataError("MedMNIST data sets need the package medmnist: pip install medmnist")
+    file = Path(package.submodule_search_locations[0]) / "info.py"
+    spec = importlib.util.spec_from_file_location("_medmnist_info", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    facts: Mapping[str, Any] = module.INFO
+    return facts
+
+
+def _download(dataset: str, size: int, folder: Path, stem: str) -> Path:
+    """Download a published file, and compare it with its published checksum.
+
+    Raises:
+        OSError: There is no connection, or the folder cannot be written.
+        ValueError: What came is not the published file.
+    """
+    facts, suffix = _published()[dataset], "" if size == 28 else f"_{size}"
+    file, partial = folder / f"{stem}.npz", folder / f"{stem}.npz.partial"
     folder.mkdir(parents=True, exist_ok=True)
-    kind = getattr(medmnist, medmnist.INFO[dataset]["python_class"])
-    kind(split="train", download=True, root=str(folder), size=size)
-    return folder / f"{stem}.npz"
+    digest = hashlib.md5(usedforsecurity=False)
+    try:
+        with (
+            urllib.request.urlopen(facts[f"url{suffix}"], timeout=TIMEOUT) as answer,
+            open(partial, "wb") as out,
+        ):
+            while chunk := answer.read(CHUNK):  # some files are larger than the memory
+                digest.update(chunk)
+                out.write(chunk)
+        if digest.hexdigest() != facts[f"MD5{suffix}"]:
+            raise ValueError(f"{stem}.npz: is not the published file")
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return file

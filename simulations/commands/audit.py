@@ -2,33 +2,42 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simulations.commands.options import add_scenario
+
+if TYPE_CHECKING:
+    from simulations.scenario import Scenario
 
 CANARIES = 16_000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `fedmedformer audit`."""
-    parser.add_argument("scenario", help="name of a shipped scenario, or a .yaml file")
-    parser.add_argument("--site", action="append", metavar="NAME", help="only this one; repeatable")
+    """Add the arguments of `fedmedformer audit`."""
+    add_scenario(parser)
+    parser.add_argument(
+        "--site", action="append", metavar="NAME", help="audit this site only; can be repeated"
+    )
     parser.add_argument(
         "--canaries",
         type=int,
         default=CANARIES,
         metavar="M",
-        help="more show more: at least 1,000 (default %(default)s)",
+        help="number of canaries, at least 1,000; more find more (default: %(default)s)",
     )
     parser.add_argument(
         "--images",
         type=int,
         default=2,
         metavar="K",
-        help="images of a canary where the unit is the patient (default %(default)s)",
+        help="images of a canary where the unit is the patient (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, help="seeded noise, as simulations have it; else secure, as sites have"
+        "--seed",
+        type=int,
+        metavar="N",
+        help="use the seeded noise of simulations, not the secure noise of hospitals",
     )
-    parser.add_argument("--data-root", type=Path, help="folder with MedMNIST files")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write audit-SITE.json there")
     parser.epilog = (
         "example: fedmedformer audit quickstart --site chest-north --set privacy.epsilon=2"
@@ -41,6 +50,19 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         AuditError: A claim is refuted, or cannot be audited.
     """
+    from medformer.errors import ConfigError
+    from simulations.scenario_file import load_scenario
+
+    # Before torch is loaded, so that a mistake is answered at once.
+    scenario = load_scenario(arguments.scenario, arguments.settings)
+    if unknown := sorted(set(arguments.site or ()) - set(scenario.site_names)):
+        raise ConfigError(
+            f"there is no site {unknown[0]!r}; the sites are {', '.join(scenario.site_names)}"
+        )
+    _audit(arguments, scenario)
+
+
+def _audit(arguments: argparse.Namespace, scenario: "Scenario") -> None:
     import json
     import sys
     from functools import partial
@@ -50,18 +72,12 @@ def run(arguments: argparse.Namespace) -> None:
     from client.audit.run import run_audit
     from client.privacy.noise import NoiseSource, SecureNoise, SeededNoise
     from medformer.common.files import replace_file
-    from medformer.errors import ConfigError
     from simulations.prepare.federation import federation_of
     from simulations.prepare.sites import resolve_sites
-    from simulations.scenario_file import load_scenario
 
-    scenario = load_scenario(arguments.scenario, arguments.settings)
     members = resolve_sites(scenario, None, arguments.data_root)
     federation = federation_of(scenario, [(member, site.domain) for member, site in members])
     sites = {site.name: site for _, site in members}
-    wanted = arguments.site or list(sites)
-    if unknown := [name for name in wanted if name not in sites]:
-        raise ConfigError(f"there is no site {unknown[0]!r}; the sites are {', '.join(sites)}")
 
     def noise_for(name: str, round_: int) -> NoiseSource:
         if arguments.seed is None:
@@ -69,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         return SeededNoise("audit", arguments.seed, name, round_)
 
     problems = []
-    for name in wanted:
+    for name in arguments.site or sites:
         site = sites[name]
         images = arguments.images if site.privacy.unit == "patient" else 1
         setup = Setup(

@@ -53,9 +53,7 @@ def _members(
     if split is None:
         return scenario.sites, {}
     whole = MedMnist(source="medmnist", dataset=split.dataset, size=split.size, root=data_root)
-    members = [
-        ScenarioSite(name=f"site-{i + 1}", data=whole, flip=split.flip) for i in range(split.sites)
-    ]
+    members = [ScenarioSite(name=name, data=whole, flip=split.flip) for name in scenario.site_names]
     if folder is not None:
         members = _divide(split, members, whole, folder, scenario.seed)
     # What a hospital would declare, and what its delta is checked against: an equal share, for the

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from medformer.config import Task
-from simulations.commands.plan import estimate, measurable
+from simulations.commands.plan import estimate
 from simulations.expected import Expected, expected
+from simulations.prepare.forecast import measurable
 from simulations.scenario_file import load_scenario
 
 
@@ -54,9 +55,9 @@ def test_nothing_is_said_where_nothing_was_measured(records: int, epsilon: float
 def test_it_is_labelled_as_an_estimate():
     line, nothing = estimate({"alone": {"lowest": 0.88, "highest": 0.93, "price": (0.06, 0.07),
                                   "sets": ("blood", "path")}})  # fmt: skip
-    assert line.startswith("estimate, no promise: test AUC 0.88 to 0.93 alone, 0.060 to 0.070")
-    assert "blood, path" in line
-    assert nothing == "no estimate with others: nothing like it was measured"
+    assert line.startswith("expected AUC, site alone: 0.88 to 0.93, 0.060 to 0.070 below")
+    assert "an estimate from blood, path" in line
+    assert nothing == "expected AUC, with other sites: unknown (no comparable benchmark run)"
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,7 @@ def test_a_person_at_three_sites_pays_three_times(root: Path, capsys: pytest.Cap
     total = rounded_up(sum(plan.epsilon for plan in ready.plans.values()))
     said = f"are also at s1, s2: for whoever is in all of them epsilons add up, to {total}"
     assert main(["plan", file, "--data-root", str(root)]) == 0
-    assert f"  warning: trains on records that {said}" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"warning: trains on records that {said}" in printed
     with pytest.raises(ConfigError, match=f"site s0: trains on records that {said}"):
         found(root, written(root, BREAST, BREAST, BREAST, strict=True, privacy=privacy))
