@@ -156,7 +156,11 @@ class Node:
 
 
 def running(folder: Path) -> dict[str, Any] | None:
-    """Return the facts of a node that is up; None if it is not."""
+    """Return the facts of a node that is up; None if it is not.
+
+    Args:
+        folder: The site's folder.
+    """
     try:
         facts: dict[str, Any] = json.loads(Node(folder).facts.read_bytes())
         with suppress(PermissionError):  # it runs, as another user

@@ -97,6 +97,8 @@ def become_guard(folder: Path, command: list[str]) -> None:
 def act_as_node(folder: Path) -> None:
     """Become the node's user, where the folder belongs to two users.
 
+    Args:
+        folder: The site's folder.
     Raises:
         LaunchError: This is neither that user nor root.
     """
@@ -123,7 +125,11 @@ def new_secret(file: Path, users: Users | None) -> None:
 
 
 def act_as_guard(folder: Path) -> None:
-    """As root, become the guard's user, so that files in the state folder belong to the guard."""
+    """As root, become the guard's user, so that files in the state folder belong to the guard.
+
+    Args:
+        folder: The site's folder.
+    """
     if os.geteuid() == 0:
         _act_as("guard", folder)
 
@@ -146,7 +152,11 @@ def refuse_root(folder: Path, *, allow_root: bool) -> None:
 
 
 def separation(folder: Path) -> str:
-    """Say in a sentence as which users guard and node run."""
+    """Say in a sentence as which users guard and node run.
+
+    Args:
+        folder: The site's folder.
+    """
     users = users_of(folder)
     if users is None:
         return ONE_USER.format(folder=folder)

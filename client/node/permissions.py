@@ -20,6 +20,8 @@ class ExposedError(MedFormerError):
 def only_ours(path: Path) -> None:
     """Check that only this user and root can change a path, or any folder above it.
 
+    Args:
+        path: A file or folder.
     Raises:
         ExposedError: Other users can write there; names the place.
     """
@@ -54,6 +56,8 @@ def installed_code(package: Path) -> None:
 def private_folder(folder: Path) -> None:
     """Check that a folder belongs to this user, and that others cannot enter it.
 
+    Args:
+        folder: The folder.
     Raises:
         ExposedError: Others can enter it, or it is not a folder of this user.
     """
@@ -89,6 +93,8 @@ def private_state(state: Path, anchor: Path | None = None) -> None:
 def private_key(file: Path) -> None:
     """Check that only its owner can read a key.
 
+    Args:
+        file: File of the private key.
     Raises:
         ExposedError: Others can read it, or it is missing.
     """

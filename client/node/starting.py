@@ -37,7 +37,11 @@ class Start:
 
 
 def conditions(start: Start) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Yield each condition: its name and a check, which raises an error that says what to do."""
+    """Yield each condition: its name and a check, which raises an error that says what to do.
+
+    Args:
+        start: The options with which the node is started.
+    """
     yield "user", partial(_user, start)
     yield "start", Node(start.folder).check
     if users_of(start.folder) is None:  # else the guard's user checks what the guard reads
@@ -53,6 +57,8 @@ def conditions(start: Start) -> Iterator[tuple[str, Callable[[], None]]]:
 def require(start: Start) -> None:
     """Check that a node can be started.
 
+    Args:
+        start: The options with which it is started.
     Raises:
         ConfigError: Something is missing or wrong.
         ExposedError: Other users can reach private files of the site.

@@ -205,7 +205,11 @@ def check_layout(folder: Path, users: Users, site: Site) -> None:
 
 
 def records_of(site: Site) -> list[Path]:
-    """Return the files and folders that site.yaml names: records, lists, the ledger's anchor."""
+    """Return the files and folders that site.yaml names: records, lists, the ledger's anchor.
+
+    Args:
+        site: As its site.yaml declares it.
+    """
     return [*paths_in(site.data).values(), *paths_in(site).values()]
 
 

@@ -139,6 +139,8 @@ def init(folder: Path, name: str, hosts: tuple[str, ...]) -> Path:
 def load(folder: Path) -> Consortium:
     """Read consortium.yaml.
 
+    Args:
+        folder: Folder of the consortium.
     Raises:
         ConfigError: Missing, not YAML, unknown key, wrong type or value.
     """
@@ -212,6 +214,8 @@ class RunFile(Training):
 def load_run(path: Path) -> RunFile:
     """Read and check a run.yaml.
 
+    Args:
+        path: The file.
     Raises:
         ConfigError: Missing, not YAML, unknown key, wrong type or value.
     """

@@ -23,6 +23,9 @@ def inherited(given: Mapping[str, str] = os.environ) -> dict[str, str]:
 
     A user's RAY_ADDRESS would make simulated sites train in another cluster, whose machines would
     see their records.
+
+    Args:
+        given: The environment of this process.
     """
     return {k: v for k, v in given.items() if not k.startswith(("RAY_", "FLWR_", "FLOWER_"))}
 

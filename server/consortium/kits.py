@@ -103,7 +103,11 @@ def site_kit(
 
 
 def zipped(files: Mapping[str, str]) -> bytes:
-    """Make a zip whose bytes depend on nothing but the files."""
+    """Make a zip whose bytes depend on nothing but the files.
+
+    Args:
+        files: Text of each file, by its name.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
@@ -157,7 +161,12 @@ def server_files(folder: Path, consortium: str, port: int, health: int) -> dict[
 
 
 def mirror(folder: Path, files: Mapping[str, str]) -> None:
-    """Make a folder hold exactly these files."""
+    """Make a folder hold exactly these files.
+
+    Args:
+        folder: The folder; made if missing.
+        files: Text of each file, by its name.
+    """
     folder.mkdir(exist_ok=True)
     # A file that stays would admit a former member, or travel in a kit.
     for old in folder.iterdir():
@@ -168,7 +177,12 @@ def mirror(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def replace_if_other(file: Path, data: bytes) -> None:
-    """Write a file, unless it already holds these bytes."""
+    """Write a file, unless it already holds these bytes.
+
+    Args:
+        file: The file.
+        data: What it has to hold.
+    """
     if not file.exists() or file.read_bytes() != data:
         replace_file(file, data)
 

@@ -140,7 +140,12 @@ def rotate(folder: Path, name: str, expected: Mapping[str, str]) -> JoinRequest:
 
 
 def drop_kit(kits: Path, name: str) -> None:
-    """Delete a hospital's kit."""
+    """Delete a hospital's kit.
+
+    Args:
+        kits: Folder of all kits.
+        name: The member's name.
+    """
     shutil.rmtree(kits / name, ignore_errors=True)
     (kits / f"{name}.zip").unlink(missing_ok=True)
 

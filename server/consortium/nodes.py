@@ -99,6 +99,8 @@ class Admission:
 def node_ids(file: Path) -> dict[str, int]:
     """Read the ids of the members' nodes from nodes.json.
 
+    Args:
+        file: nodes.json of the consortium.
     Returns:
         Id by name; empty if the file cannot be read, so that no node is believed.
     """

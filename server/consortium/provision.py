@@ -79,6 +79,9 @@ def provision(folder: Path, *, rotate: str | None = None) -> Provisioned:
 def check_certificate(folder: Path, consortium: Consortium) -> None:
     """Check that hospitals will accept the server's certificate.
 
+    Args:
+        folder: Folder of the consortium.
+        consortium: As consortium.yaml has it.
     Raises:
         CertificateError: It has expired, is of another authority, or lacks a host's name.
     """

@@ -39,7 +39,11 @@ FOLLOW_SECONDS = 2.0
 
 
 def healthy(port: int) -> bool:
-    """Return whether a SuperLink's health service on this machine says that it serves."""
+    """Return whether a SuperLink's health service on this machine says that it serves.
+
+    Args:
+        port: Port of the health service.
+    """
     from medformer.common.health import SERVING, ask
 
     return ask(f"127.0.0.1:{port}", timeout=2) == SERVING

@@ -15,6 +15,8 @@ from medformer.errors import ConfigError
 def check_budget(place: Place) -> Lines:
     """Check that the ledger is whole and has budget left for another run.
 
+    Args:
+        place: The site and its folder.
     Raises:
         ConfigError: The ledger of a site that has trained is missing or empty.
         LedgerError: The ledger cannot be read, or is older than its anchor.
@@ -58,7 +60,13 @@ def _left(budget: Budget, total: Cost) -> str:
 
 
 def check_policy(place: Place) -> Lines:
-    """Check that site.yaml and policy.yaml allow at least one run together."""
+    """Check that site.yaml and policy.yaml together allow at least one run.
+
+    Args:
+        place: The site and its folder.
+    Raises:
+        ConfigError: policy.yaml cannot be used.
+    """
     policy, site = load_policy(place.folder / "policy.yaml"), place.site
     allowed = [name for name in policy.objectives if name in site.objectives]
     limit = policy.max_epsilon_per_run

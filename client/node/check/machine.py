@@ -22,31 +22,61 @@ them for ledger, manifest and logs."""
 
 
 def check_key(place: Place) -> Lines:
-    """Check that the node's key is private and is the one that the consortium was sent."""
+    """Check that the node's key is private and is the one that the consortium was sent.
+
+    Args:
+        place: The site and its folder.
+    Raises:
+        ExposedError: Others can read the key, or it is missing.
+        ConfigError: It is not a key, or not the one in the request.
+    """
     private_key(place.folder / KEY)
     yield Check("key", "OK", f"fingerprint {known_by(place.folder)}")
 
 
 def check_users(place: Place) -> Lines:
-    """Report as which users guard and node run."""
+    """Report as which users guard and node run.
+
+    Args:
+        place: The site and its folder.
+    """
     two = users_of(place.folder) is not None
     yield Check("users", "OK" if two else "NOTE", separation(place.folder))
 
 
 def check_files(place: Place) -> Lines:
-    """Check that other users of this machine cannot reach the site's folder."""
+    """Check that other users of this machine cannot reach the site's folder.
+
+    Args:
+        place: The site and its folder.
+    Raises:
+        ExposedError: They can.
+        ConfigError: The folder is not laid out for its two users.
+    """
     Node(place.folder).private(place.site)
     yield Check("files", "OK", f"other users cannot enter {place.folder}")
 
 
 def check_settings(place: Place) -> Lines:
-    """Check that others cannot write the files that the guard obeys; no line if all is well."""
+    """Check that others cannot write the files that the guard obeys; no line if all is well.
+
+    Args:
+        place: The site and its folder.
+    Raises:
+        ExposedError: They can.
+    """
     only_ours_to_write(place.folder, place.site)
     yield from ()
 
 
 def check_code(place: Place) -> Lines:
-    """Check that our code is installed, and that other users cannot change it."""
+    """Check that our code is installed, and that other users cannot change it.
+
+    Args:
+        place: The site and its folder.
+    Raises:
+        ExposedError: It is a checkout, or others can write a file of it.
+    """
     package = Path(str(client.__file__)).parent
     installed_code(package)
     yield Check("code", "OK", f"installed in {package.parent}, which others cannot change")
@@ -75,7 +105,11 @@ def check_disk(place: Place, needed: int = NEEDED) -> Lines:
 
 
 def check_start(place: Place) -> Lines:
-    """Check all conditions of `site up`, from the same list; one line if all of them hold."""
+    """Check all conditions of `site up`, from the same list; one line if all of them hold.
+
+    Args:
+        place: The site and its folder.
+    """
     how = Start(place.folder, place.health_port, allow_root=place.allow_root)
     good = True
     for name, look in conditions(how):

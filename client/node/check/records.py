@@ -16,7 +16,11 @@ NAMED = 5
 
 
 def check_data(card: Card) -> Lines:
-    """Report each split: its records, or what is wrong with them."""
+    """Report each split: its records, or what is wrong with them.
+
+    Args:
+        card: Data card of the site's records.
+    """
     same = len({split.problems for split in card.splits}) == 1
     if same:  # a missing folder fails every split alike: one line is enough
         yield from (Check("data", "FIX", problem) for problem in card.splits[0].problems)
@@ -36,7 +40,11 @@ def check_data(card: Card) -> Lines:
 
 
 def check_words(place: Place) -> Lines:
-    """Check modality and anatomy, which decide with which sites this one shares concepts."""
+    """Check modality and anatomy, which decide with which sites this one shares concepts.
+
+    Args:
+        place: The site and its folder.
+    """
     domain = place.site.domain
     unknown = unknown_words(domain)
     yield from (Check("words", "FIX", f"domain: {text}") for text in unknown)
@@ -67,14 +75,24 @@ def check_packages(place: Place, find: Callable[[str], object | None] = find_spe
 
 
 def check_headers(place: Place) -> Lines:
-    """Check the DICOM headers, unless `check_packages` has found that nothing can read them."""
+    """Check the DICOM headers, unless `check_packages` has found that nothing can read them.
+
+    Args:
+        place: The site and its folder.
+    """
     package = PACKAGES.get(place.site.data.source)
     if package is not None and find_spec(package) is not None:
         yield from headers.lines(place.site)
 
 
 def check_records(place: Place) -> Lines:
-    """Compare the records with the manifest of the last check, and note them there."""
+    """Compare the records with the manifest of the last check, and write a new manifest.
+
+    Args:
+        place: The site and its folder.
+    Raises:
+        DataError: The manifest or the records cannot be read.
+    """
     found = compare(place.site, place.state)
     if found is None:
         return

@@ -21,6 +21,9 @@ def at_start(place: Place) -> list[Check]:
     """Run the checks that need the rights of the user who starts the node.
 
     Where guard and node are two users, that is root.
+
+    Args:
+        place: The site and its folder.
     """
     found: list[Check] = []
     if place.begun:

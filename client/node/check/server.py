@@ -12,6 +12,8 @@ from medformer.errors import ConfigError, MedFormerError
 def check_kit(place: Place) -> Lines:
     """Check that the start-up kit has come, and is of this site and its consortium.
 
+    Args:
+        place: The site and its folder.
     Raises:
         ConfigError: It cannot be read, is of another site, or was changed.
     """
@@ -34,6 +36,8 @@ def check_kit(place: Place) -> Lines:
 def check_server(place: Place) -> Lines:
     """Connect to the server as the node does, if the kit is the consortium's own.
 
+    Args:
+        place: The site and its folder.
     Raises:
         UnreachableError: The server cannot be reached.
     """
