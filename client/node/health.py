@@ -29,6 +29,7 @@ def status(
         NodeError: Nothing answers, and no `site up` runs.
     """
     until = time.monotonic() + wait
+    # The facts are read anew each time: `site up` may only be starting.
     while True:
         facts = running(folder)
         port = health_port or (facts or {}).get("health_port", HEALTH_PORT)
@@ -53,6 +54,7 @@ def _asked(guard: str, supernode: str, only: str | None) -> dict[str, str]:
     if only in (None, "node"):
         found["supernode"] = _ask(supernode)
     if only in (None, SERVER):
+        # The SuperNode knows it from its heartbeats; nothing is sent to the server for this.
         state = ask(supernode, timeout=5, service=SUPERLINK)
         found[SERVER] = {
             SERVING: SERVING,

@@ -63,6 +63,7 @@ def dial(host: str, port: int, patience: float = PATIENCE) -> str:
     proxy = _proxy(host)
     to = (proxy[0], proxy[1]) if proxy else (host, port)
     name = f"the proxy {to[0]}:{to[1]}" if proxy else f"{host}:{port}"
+    # TCP first, without TLS: each way in which it fails has its own remedy.
     try:
         socket.create_connection(to, timeout=patience).close()
     except socket.gaierror as error:

@@ -111,6 +111,7 @@ def only_ours_to_write(folder: Path, site: Site) -> None:
     Raises:
         ExposedError: Other users can write one of them.
     """
+    # The list of the withdrawn decides whose records are used.
     for file in (folder / "site.yaml", folder / "policy.yaml", site.withdrawn):
         if file is not None and file.exists():
             only_ours(file)

@@ -37,6 +37,7 @@ def environment(home: Path, given: Mapping[str, str] = os.environ) -> dict[str, 
         home: Flower's home, where it keeps its configuration and its apps.
         given: The environment of this process.
     """
+    # Tools disagree on which spelling counts: both get the same value.
     past = given.get("no_proxy") or given.get("NO_PROXY") or ""
     no_proxy = ",".join(filter(None, (past, LOOPBACK)))
     return {
@@ -57,6 +58,7 @@ def connect(home: Path, port: int, authority: Path | None = None) -> None:
         port: Port of the SuperLink on the loopback address.
         authority: Certificate file of its authority; None for a SuperLink without TLS.
     """
+    # A simulation's SuperLink has no TLS: it listens on the loopback address alone.
     trust = (
         "insecure = true" if authority is None else f"root-certificates = {quoted(str(authority))}"
     )
@@ -79,6 +81,7 @@ def flwr(
     Raises:
         subprocess.TimeoutExpired: It gives no answer in time.
     """
+    # By its full path: another installation's `flwr` could come first in PATH.
     return subprocess.run(
         [str(Path(sys.executable).parent / "flwr"), *arguments],
         env=environment, cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False,

@@ -64,6 +64,7 @@ def follow(
             reason = _watch(folder, rows, show, waits)
         if not reason:
             return
+        # A round in between shows that trying again gets the run further.
         left = (retries if rows.count > before else left) - 1
         if left < 0:
             raise FederationError(f"{folder}: {reason}. Submit it again to go on")
@@ -90,6 +91,7 @@ def _watch(folder: Path, rows: Follower, show: Show, waits: Waits) -> str:
             if outcome["kind"] not in ("", "RunInterrupted"):
                 raise FederationError(f"{folder}: {outcome['reason']}")
             return str(outcome["reason"])
+        # The kernel releases the lock of a process that was killed: no outcome will come.
         if started and not working:
             return "the server's process died"
         if not started and time.monotonic() - began > waits.start:

@@ -61,6 +61,7 @@ def gateway(inner: str, authority: str, max_body: int = MAX_BODY) -> ASGIApp:
     client = httpx.AsyncClient(
         base_url=inner,
         verify=ssl.create_default_context(cafile=authority),
+        # The SuperLink is on this machine: a proxy of the environment is not asked.
         trust_env=False,
         timeout=httpx.Timeout(60, connect=5),
         limits=httpx.Limits(max_connections=CONNECTIONS),
@@ -101,6 +102,7 @@ async def _pass_on(client: httpx.AsyncClient, request: Request, max_body: int) -
         # A heartbeat has to be answered so that the next one comes.
         code = 503 if path == HEARTBEAT else 413
         return PlainTextResponse("too large", code)
+    # A path that httpx cannot send is refused, as is a caller who hangs up.
     except (httpx.HTTPError, httpx.InvalidURL, ClientDisconnect, ValueError) as error:
         log.warning("%s is not passed on: %s", path, type(error).__name__)
         return PlainTextResponse("the SuperLink does not answer", 503)
@@ -110,6 +112,7 @@ async def _pass_on(client: httpx.AsyncClient, request: Request, max_body: int) -
         return PlainTextResponse("the SuperLink does not take heartbeats now", 503)
     done = BackgroundTask(answer.aclose)
     response = StreamingResponse(answer.aiter_raw(), answer.status_code, background=done)
+    # Raw, because Starlette would merge headers that come several times.
     response.raw_headers = [
         (k.lower(), v)
         for k, v in answer.headers.raw

@@ -76,6 +76,7 @@ def check_policy(place: Place) -> Lines:
             "site.yaml protects single images, which policy.yaml does not accept: set unit: "
             "patient, or accept_unit_image: true where each patient has one image"
         )
+    # The guard would refuse every run at its admission.
     if site.privacy.epsilon > limit:
         wrong.append(
             f"a run may cost epsilon {exact(site.privacy.epsilon)} in site.yaml, but only "

@@ -77,6 +77,7 @@ def _looks(place: Place, card: Card, *, offline: bool) -> list[Look]:
     if place.begun:
         looks += [("files", machine.check_settings), ("code", machine.check_code)]
         looks += [("disk", machine.check_disk), ("kit", server.check_kit)]
+    # Without a kit there is no address to connect to.
     if place.kitted and not offline:
         looks.append(("server", server.check_server))
     return looks

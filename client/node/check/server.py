@@ -57,11 +57,13 @@ def check_server(place: Place) -> Lines:
         yield Check("tls", "FIX", str(error))
         return
     yield Check("tls", "OK", f"{found.version}, certificate of {host} good until {found.ends}")
+    # The gateway answers even while no SuperLink is behind it.
     if found.status != 200:
         yield Check("server", "FIX", (
             f"its gateway answers, but its SuperLink does not serve (HTTP {found.status}): ask the "
             "coordinator to start it again"
         ))  # fmt: skip
+    # Flower's SuperLink refuses a node whose clock is off, with an error that does not say so.
     if found.ahead is None:
         yield Check("clock", "NOTE", "the server sends no time: check yourself that NTP runs here")
     elif wrong := reach.off(found.ahead):
