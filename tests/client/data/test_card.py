@@ -24,7 +24,8 @@ SIGNS = Task(name="signs", kind="multi-label", classes=2, labels="signs")
 
 @pytest.fixture
 def clinic(tmp_path: Path) -> Site:
-    """Seven pictures of five patients: two shapes, a copy in train, one in test, one broken."""
+    """Return a site of seven pictures of five patients: two shapes, copies in train and test, one
+    broken."""
     root = tmp_path / "clinic"
     for i in range(4):
         draw(root / f"{i}.png", i, (32, 32 if i else 48))
@@ -79,7 +80,7 @@ def test_several_images_of_a_patient_are_warned_of(clinic: Site):
 
 
 def test_one_patient_in_two_splits_has_several_images(clinic: Site):
-    """Even where each split has one of them."""
+    """A patient with one image in each of two splits is counted as having several."""
     table = clinic.data.path / "labels.csv"  # type: ignore[union-attr]
     lines = table.read_text().splitlines()
     table.write_text("\n".join([lines[0], lines[1], lines[5], lines[6]]))
@@ -87,7 +88,7 @@ def test_one_patient_in_two_splits_has_several_images(clinic: Site):
 
 
 def test_class_folders_without_declared_classes_are_warned_of(tmp_path: Path):
-    """With the line to write into site.yaml."""
+    """The warning gives the line to write into site.yaml."""
     root = class_folders(tmp_path, [(32, 32)])
     (warning,) = [w for w in data_card(folder_site(root)).warnings if "classes" in w]
     assert "`classes: ['healthy', 'ill']`" in warning
@@ -96,7 +97,7 @@ def test_class_folders_without_declared_classes_are_warned_of(tmp_path: Path):
 
 
 def test_the_card_says_that_it_stays(clinic: Site):
-    """First line of the text, first field of the JSON."""
+    """The first line of the text and the first field of the JSON say it."""
     card = data_card(clinic)
     assert as_text(card).splitlines()[0] == card.heading == HEADING
     assert "stays at the site" in HEADING

@@ -1,4 +1,4 @@
-"""What becomes of an image's sides: nothing is lost without a word."""
+"""Changes to the sides of an image: nothing is lost without a note."""
 
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def test_pictures_of_28_pixels_lose_none(tmp_path: Path):
 
 
 def test_masks_are_padded_with_their_pictures(tmp_path: Path):
-    """By pixels of which nobody says what they are."""
+    """Padded pixels of a mask count as unlabelled."""
     lesion = Task(name="lesion", kind="dense", classes=2, labels="mask")
     draw(tmp_path / "a.png", 1, (28, 32))
     Image.fromarray(np.ones((28, 32), np.uint8)).save(tmp_path / "m.png")
@@ -86,7 +86,7 @@ def test_masks_are_padded_with_their_pictures(tmp_path: Path):
 
 
 def test_what_is_reduced_is_counted(tmp_path: Path):
-    """Pictures of more pixels than are read."""
+    """The card counts pictures with more pixels than are read."""
     site = folder_site(class_folders(tmp_path, [(64, 32), (32, 32)], each=1), max_side=32)
     assert [s.reduced for s in data_card(site).splits] == [2, 2, 2]
 

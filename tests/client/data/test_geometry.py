@@ -17,7 +17,7 @@ UPRIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 def at(z: float, x: float = 0.0, y: float = 0.0, **other: Any) -> Place:
-    """An axial slice of 20 x 24 pixels of .5 x .75 mm."""
+    """Return an axial slice of 20 x 24 pixels of 0.5 x 0.75 mm at a position."""
     return Place(**{"position": (x, y, z), "orientation": UPRIGHT, "spacing": (0.5, 0.75), **other})
 
 
@@ -50,7 +50,7 @@ def test_positions_in_whole_millimetres_are_read_where_a_missing_slice_would_sho
 @pytest.mark.parametrize("apart", [0.625, 1.0, 3.0])
 @pytest.mark.parametrize("count", [4, 5, 12, 40])
 def test_a_missing_slice_is_missed_wherever_it_was(apart: float, count: int):
-    """Rounded to a tenth or not."""
+    """A missing slice is found in positions that are exact or rounded to a tenth."""
     for gone in range(1, count - 1):
         for decimals in (1, 4):
             places = [at(round(apart * i, decimals)) for i in range(count) if i != gone]
@@ -59,7 +59,7 @@ def test_a_missing_slice_is_missed_wherever_it_was(apart: float, count: int):
 
 
 def test_jitter_below_a_twentieth_of_the_distance_is_fine():
-    """A table that moves to the tenth of a millimetre."""
+    """Positions of a table that moves to the tenth of a millimetre are accepted."""
     rng = np.random.default_rng(0)
     jitter = rng.uniform(-0.14, 0.14, (30, 3))
     places = [at(3 * i + z, x, y) for i, (x, y, z) in enumerate(jitter.tolist())]
@@ -183,7 +183,8 @@ def test_a_tilt_that_is_too_large_is_refused_with_its_angle():
 @pytest.mark.parametrize("decimals", [2, 3, 8])
 @pytest.mark.parametrize("seed", range(5))
 def test_rounded_directions_are_no_tilt(decimals: int, seed: int):
-    """An oblique stack of 200 mm whose normal misses by the last decimal."""
+    """An oblique stack of 200 mm is accepted although rounding moves its normal in the last
+    decimal."""
     turn, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
     normal = np.cross(turn[0], turn[1])
     way = tuple(np.round(turn[:2].ravel(), decimals).tolist())

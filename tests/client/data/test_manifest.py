@@ -1,4 +1,4 @@
-"""What changed on the disk is noticed, by people and by the guard, and stays at the site."""
+"""Changes on disk are noticed by people and by the guard, and the manifest stays at the site."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ LESION = Task(name="lesion", kind="dense", classes=2, labels="mask")
 
 @pytest.fixture
 def clinic(tmp_path: Path) -> Site:
-    """Four pictures with a label, one with a mask."""
+    """Return a site of four labelled pictures, one of which has a mask."""
     root = tmp_path / "clinic"
     for i in range(4):
         draw(root / f"{i}.png", i)
@@ -81,7 +81,7 @@ def test_every_change_of_a_record_is_told_by_name_and_once(clinic: Site, tmp_pat
 
 
 def test_rows_of_an_array_are_records_too(site: Site, tmp_path: Path):
-    """By split and row of the file; of a site's own rows only."""
+    """They are named by split and row of the file, and only a site's own rows are listed."""
     path, rows = tmp_path / "d.npz", tmp_path / "rows.json"
     rng = np.random.default_rng(0)
     arrays = {}
@@ -101,7 +101,7 @@ def test_rows_of_an_array_are_records_too(site: Site, tmp_path: Path):
 
 
 def test_a_series_is_as_its_files(tmp_path: Path):
-    """One file of the folder that a DICOM record names; a volume of a NIfTI file by its number."""
+    """A change to one file of a DICOM folder counts, and a NIfTI volume is named by its number."""
     root = tmp_path / "d"
     (root / "series").mkdir(parents=True)
     for i in range(3):
@@ -134,7 +134,7 @@ def test_it_is_for_the_sites_eyes(clinic: Site, tmp_path: Path):
 
 
 def test_no_table_and_no_manifest(tmp_path: Path):
-    """What cannot be listed leaves the manifest as it was."""
+    """If records cannot be listed, the manifest stays as it was."""
     site = folder_site(tmp_path / "nothing")
     with pytest.raises(DataError, match="no such folder"):
         compare(site, tmp_path / "state")

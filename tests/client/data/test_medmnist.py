@@ -57,7 +57,7 @@ def test_a_set_in_every_size(name: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_names_and_sizes_are_those_of_the_package():
-    """What is checked without loading it is what it publishes."""
+    """The names and sizes checked without loading the package are those it publishes."""
     assert set(INFO) == set(KINDS) == set(MEDMNIST)
     for name, facts in INFO.items():
         published = [size for size in (28, 64, 128, 224) if f"url_{size}" in facts or size == 28]

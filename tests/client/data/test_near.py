@@ -55,12 +55,12 @@ def _jpeg(image: np.ndarray) -> np.ndarray:
     ids=["windowed", "noisy", "jpeg", "larger", "huge values"],
 )
 def test_a_picture_that_was_saved_again_is_a_near_copy(changed):
-    """Whatever its gain, noise, compression or size: eight of eight, among other chests."""
+    """Gain, noise, compression and size do not matter: eight of eight are found among other chests."""
     assert counted(CHESTS[:32], changed(CHESTS[:8])) == 8
 
 
 def test_images_of_one_kind_are_no_copies():
-    """Chests of other patients, and images without any content."""
+    """Chests of other patients and images without content are not reported."""
     assert counted(CHESTS[:32], CHESTS[32:]) == 0
     assert counted(np.zeros((4, 32, 32), np.float32), np.full((4, 32, 32), 7, np.float32)) == 0
 
@@ -74,7 +74,7 @@ def test_identical_images_are_counted_elsewhere():
 
 
 def test_the_work_is_bounded_and_the_count_repeats(monkeypatch: pytest.MonkeyPatch):
-    """Of more images than the limit, as many at even distances."""
+    """Of more images than the limit, that many are compared, at even distances."""
     monkeypatch.setattr(near, "MAX_IMAGES", 16)
     found = {counted(CHESTS, 0.9 * CHESTS) for _ in range(3)}
     assert found == {16}

@@ -81,7 +81,7 @@ def test_what_comes_to_more_is_not_unpacked_and_the_setting_is_named(tmp_path: P
 
 
 def _said(file: Path, size: int) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo], int]:
-    """An archive whose one array is so large, without writing it."""
+    """Return an archive whose one array claims a large size without holding it."""
 
     class Saying(zipfile.ZipFile):
         def open(self, name, *more, **options):  # type: ignore[no-untyped-def]
@@ -111,7 +111,7 @@ def test_a_large_file_is_read_up_to_its_own_size(tmp_path: Path):
 
 
 def test_labels_are_read_without_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """So that a set of many gigabytes can be divided."""
+    """A set of many gigabytes can be divided without reading its images."""
     file = black(tmp_path / "a.npz", (64, 256, 256))
     monkeypatch.setattr(npz, "MAX_BYTES", 2**20)
     assert npz.labels(file, "train").shape == (64, 1)
@@ -128,7 +128,7 @@ def test_labels_are_read_without_the_images(tmp_path: Path, monkeypatch: pytest.
     ids=lambda a: f"{a.dtype.str}-{a.ndim}",
 )  # fmt: skip
 def test_every_type_of_number_shows_the_same_image(stored: npt.NDArray[np.generic], tmp_path: Path):
-    """Of either byte order and either order of axes."""
+    """Byte order and the order of axes do not matter."""
     records = read(site(save(tmp_path / "a.npz", stored, LABELS)), "train")
     assert torch.equal(records.stacks[0].images[:, 0].double(), torch.from_numpy(SHOWN).double())
 
@@ -149,7 +149,7 @@ def test_shapes_of_true_and_false_are_images_of_0_and_1(tmp_path: Path):
     ],
 )
 def test_what_is_no_pixel_is_refused(stored: npt.NDArray[np.generic], said: str, tmp_path: Path):
-    """With what to store instead."""
+    """The error says what to store instead."""
     with pytest.raises(DataError, match=said):
         read(site(save(tmp_path / "a.npz", stored, LABELS)), "train")
 
@@ -160,14 +160,14 @@ def test_what_is_no_pixel_is_refused(stored: npt.NDArray[np.generic], said: str,
     ids=lambda a: f"{a.dtype.str}-{a.ndim}",
 )
 def test_every_type_of_label_is_the_same_label(stored: npt.NDArray[np.generic], tmp_path: Path):
-    """(N,) and (N, 1)."""
+    """Shapes (N,) and (N, 1) mean the same."""
     records = read(site(save(tmp_path / "a.npz", SHOWN.astype("u1"), stored)), "train")
     assert records.joined("t").tolist() == LABELS.tolist()
     assert records.valid.all()
 
 
 def test_findings_of_true_and_false_are_labels(tmp_path: Path):
-    """(N, T) of a multi-label task."""
+    """A boolean (N, T) array serves as the labels of a multi-label task."""
     findings = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]])
     task = Task(name="t", kind="multi-label", classes=3)
     for stored in (findings.astype("?"), findings.astype("u1")):
@@ -183,6 +183,6 @@ def test_the_largest_number_is_not_taken_for_no_label(tmp_path: Path):
 
 
 def test_rows_are_counted_whatever_the_tasks_call_their_labels(tmp_path: Path):
-    """By the images; by the labels where a file has no images."""
+    """Rows are counted by the images, or by the labels where a file has no images."""
     np.savez(tmp_path / "a.npz", train_images=SHOWN, train_finding=LABELS)
     assert npz.count(tmp_path / "a.npz", "train") == 4

@@ -42,12 +42,12 @@ RANGE = (0.0, 4_000.0)
 
 
 def told(image: torch.Tensor) -> np.ndarray:
-    """Values of the head again."""
+    """Return the head's values again from what was read."""
     return (image[0] * RANGE[1]).round().numpy()
 
 
 def seen(path: Path, **how: Any) -> tuple[np.ndarray, list[float]]:
-    """Any kind of file as its source reads it."""
+    """Read any kind of file as its source does."""
     if path.name.endswith(".nii.gz"):
         image, spacing = nifti.image(path, VOLUME, RANGE, **how)
     else:
@@ -60,7 +60,7 @@ def seen(path: Path, **how: Any) -> tuple[np.ndarray, list[float]]:
 @pytest.mark.parametrize("ways", STORED, ids="".join)
 @pytest.mark.parametrize("write", WRITERS)
 def test_a_head_is_one_array_however_it_is_stored(tmp_path: Path, write: Callable, ways):
-    """Voxel by voxel, with the distances between them."""
+    """Voxels and the distances between them are the same for every way of storing it."""
     name = {"series": "s", "enhanced": "e.dcm", "nifti": "n.nii.gz"}[write.__name__]
     values, spacing = seen(write(tmp_path / name, *acquired(*ways)))
 
@@ -109,7 +109,7 @@ def test_turns_are_nibabels():
 
 
 def test_at_45_degrees_the_same_axis_is_taken_however_a_volume_is_stored():
-    """A tie that rounding would decide otherwise in every format."""
+    """Rounding would otherwise break the tie differently in each format."""
     c = np.sqrt(0.5)
     steps = np.array([[0, -c, c], [0, c, c], [1, 0, 0]])
     values = np.arange(24).reshape(2, 3, 4)
@@ -189,7 +189,7 @@ def test_training_and_predict_see_one_head_alike_in_every_format(tmp_path: Path)
 
 
 def test_a_site_that_keeps_stored_axes_predicts_files_of_its_own_format_only(tmp_path: Path):
-    """The axes of another format run otherwise."""
+    """Axes of another format run differently, so such files are refused."""
     heads.series(tmp_path / "s", *acquired("R", "F", "P"))
     heads.nifti(tmp_path / "n.nii.gz", *acquired("H", "P", "L"))
     site = site_of(tmp_path, ["s"], "dicom", orientation="stored")

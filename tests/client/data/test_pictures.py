@@ -21,7 +21,7 @@ RNG = np.random.default_rng(0)
 
 
 def whole(dtype: str, shape: tuple[int, ...] = (H, W)) -> np.ndarray:
-    """All bits of a type in use, or floats of either sign."""
+    """Return pixels that use all bits of a type, or floats of either sign."""
     kind = np.dtype(dtype)
     if kind.kind == "f":
         return (RNG.normal(size=shape) * 100).astype(kind)
@@ -29,13 +29,13 @@ def whole(dtype: str, shape: tuple[int, ...] = (H, W)) -> np.ndarray:
 
 
 def read(file: Path, channels: int = 1) -> np.ndarray:
-    """(H, W) or (H, W, 3), as float64."""
+    """Read a picture as (H, W) or (H, W, 3) float64."""
     planes = [np.asarray(plane) for plane in pictures.picture(file, channels).planes]
     return (np.dstack(planes) if len(planes) > 1 else planes[0]).astype(np.float64)
 
 
 def as_seen(values: np.ndarray) -> np.ndarray:
-    """What a reader of float32 can have of them."""
+    """Return the values as a float32 reader can hold them."""
     return values.astype(np.float32).astype(np.float64)
 
 
@@ -68,7 +68,7 @@ LAYOUTS = {
 def test_colour_is_the_same_however_it_is_laid_out(
     dtype: str, planar: bool, layout: str, order: str, tmp_path: Path
 ):
-    """Pixel by pixel or plane by plane, in strips or tiles, packed or not."""
+    """Pixels or planes, strips or tiles, packed or not: the picture is the same."""
     options = dict(LAYOUTS[layout])
     if options.get("predictor") and dtype == "f4":
         del options["predictor"]  # tifffile writes it for whole numbers only
@@ -93,7 +93,7 @@ TAGS = {
 
 
 def by_hand(file: Path, data: bytes, **tags: int | tuple[int, ...]) -> Path:
-    """A little-endian TIFF of one strip, as TIFF 6.0 has it, with these tags and few others."""
+    """Return a little-endian TIFF 6.0 file of one strip with these tags and few others."""
     tags = {
         "ImageWidth": W, "ImageLength": H, "BitsPerSample": 8, "Compression": 1, "Photometric": 1,
         "Strips": 8, "RowsPerStrip": H, "Counts": len(data), "SamplesPerPixel": 1, **tags,
@@ -116,7 +116,7 @@ def by_hand(file: Path, data: bytes, **tags: int | tuple[int, ...]) -> Path:
 
 
 def packed(values: np.ndarray, bits: int) -> bytes:
-    """Rows of numbers of so many bits, each row from a byte of its own."""
+    """Pack rows of numbers of so many bits; each row begins at a whole byte."""
     rows = [np.binary_repr(int(v), bits) for v in values.ravel()]
     lines = ["".join(rows[i * W : (i + 1) * W]) for i in range(H)]
     return b"".join(
@@ -137,7 +137,7 @@ def test_grey_of_few_bits(bits: int, tmp_path: Path):
 
 @pytest.mark.parametrize("bits", [1, 4, 8, 12, 16])
 def test_where_white_is_zero_it_is_turned(bits: int, tmp_path: Path):
-    """At every depth; a mask of that kind could mean either."""
+    """Pictures of every depth are inverted; a mask of that kind is refused as ambiguous."""
     values = RNG.integers(0, 2**bits, (H, W))
     data = values.astype(f"<u{bits // 8}").tobytes() if bits % 8 == 0 else packed(values, bits)
     file = by_hand(tmp_path / "a.tif", data, BitsPerSample=bits, Photometric=0)
@@ -165,7 +165,7 @@ def test_packed_strips_of_deep_colour(compression: str, tmp_path: Path):
 
 
 def test_float_differences_are_undone(tmp_path: Path):
-    """Predictor 3: bytes of the highest weight first, each less its left neighbour."""
+    """Predictor 3 stores bytes of the highest weight first, each minus its left neighbour."""
     values = whole("f4")
     planes = np.frombuffer(values.astype(">f4").tobytes(), np.uint8).reshape(H, W, 4)
     lines = planes.transpose(0, 2, 1).reshape(H, 4 * W)
@@ -213,7 +213,7 @@ def test_alpha_is_dropped_and_what_was_multiplied_by_it_is_divided(dtype: str, t
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("kind", ["tif", "tif-deep", "png", "jpg", "png-deep"])
 def test_a_picture_stands_upright(turn: int, kind: str, tmp_path: Path):
-    """By the tag of TIFF and Exif, where rows and columns begin (TIFF 6.0, Orientation)."""
+    """The orientation tag of TIFF and Exif decides where rows and columns begin (TIFF 6.0)."""
     upright = np.arange(H * W).reshape(H, W).astype(np.uint16)
     upright = upright if kind.endswith("deep") else (upright // 2).astype(np.uint8)
     stored = {
@@ -296,14 +296,14 @@ def test_fax_and_jpeg_in_a_tiff_are_read_and_are_no_masks(tmp_path: Path):
     ],
 )
 def test_what_a_tiff_says_that_nobody_reads_is_refused(tags: dict, said: str, tmp_path: Path):
-    """In words that name it."""
+    """The error names the tag or the value."""
     file = by_hand(tmp_path / "a.tif", bytes(H * W), **tags)
     with pytest.raises(Unusable, match=said):
         pictures.picture(file, 1)
 
 
 def test_a_strip_gives_no_more_than_it_has_samples_for(tmp_path: Path):
-    """Whatever is packed into it."""
+    """Unpacking stops at the declared size, whatever the strip holds."""
     file = by_hand(tmp_path / "a.tif", zlib.compress(bytes(2**24)), Compression=8)
     assert read(file).shape == (H, W)
 
@@ -316,7 +316,7 @@ def chunk(name: bytes, body: bytes) -> bytes:
 
 
 def png(file: Path, data: bytes, bits: int, kind: int, more: bytes = b"") -> Path:
-    """A PNG with rows that are not filtered."""
+    """Return a PNG whose rows are not filtered."""
     head = struct.pack(">IIBBBBB", W, H, bits, kind, 0, 0, 0)
     size = len(data) // H
     rows = b"".join(b"\0" + data[i * size : (i + 1) * size] for i in range(H))
@@ -340,7 +340,7 @@ def test_a_png_of_16_bits_keeps_them(kind: int, samples: int, tmp_path: Path):
 
 
 def test_filtered_rows_of_16_bits_are_undone(tmp_path: Path):
-    """Each kind of filter, one a row: differences of bytes a pixel apart (PNG, 9)."""
+    """Each row uses another filter: differences of bytes one pixel apart (PNG, section 9)."""
     for kind, samples in ((4, 2), (2, 3), (6, 4)):
         values = np.add.outer(np.arange(H) * 700, np.arange(W * samples) * 37).astype(np.uint16)
         lines = np.frombuffer(values.astype(">u2").tobytes(), np.uint8).reshape(H, -1)
@@ -464,7 +464,7 @@ def test_a_bmp_of_each_depth(bits: int, tmp_path: Path):
 
 
 def test_deep_colour_trains_in_three_channels_and_in_one(tmp_path: Path):
-    """By the door that training uses."""
+    """The function that training uses reads it for sites of three channels and of one."""
     from client.data.load import read as records_of
     from tests.client.data.folder.test_folder import CELLS, folder_site
 

@@ -1,4 +1,5 @@
-"""Who withdraws is left out from the next round on, whatever the source, however warm the guard."""
+"""A patient who withdraws is left out from the next round on, from every source and by a running
+guard."""
 
 import gc
 import shutil
@@ -120,7 +121,8 @@ def test_who_withdrew_leaves_no_trace(open_guard: Open, clinic: Site, schedule: 
 def test_a_list_that_cannot_be_read_leaves_out_everybody(
     open_guard: Open, clinic: Site, schedule: Schedule, tmp_path: Path
 ):
-    """In training silently, because the server must not hear of it; in a check with a sentence."""
+    """Training does so silently, because the server must not learn of it; a check says it in a
+    sentence."""
     seen: list[Records] = []
     guard = watched(open_guard(clinic), seen)
     guard.handle(admit(schedule))
@@ -137,7 +139,7 @@ def test_a_list_that_cannot_be_read_leaves_out_everybody(
 
 
 def test_a_row_that_is_deleted_from_the_table_is_gone_in_the_next_round(clinic: Site):
-    """Without a restart of the guard."""
+    """The guard needs no restart."""
     assert len(load(clinic, "train")) == 24
     table = clinic.data.path / "labels.csv"  # type: ignore[union-attr]
     (table.parent / "23.png").unlink()
@@ -147,7 +149,7 @@ def test_a_row_that_is_deleted_from_the_table_is_gone_in_the_next_round(clinic: 
 
 
 def test_nothing_of_who_withdrew_stays_in_memory(clinic: Site):
-    """What was read before is dropped, for all splits."""
+    """Records that were read before are dropped, for all splits."""
     kept = [weakref.ref(load(clinic, split)) for split in ("train", "val")]
     assert all(one() is not None for one in kept)
     assert load(clinic, "train") is kept[0]()

@@ -33,7 +33,7 @@ def drawn(kind: str, logits: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("temperature", [0.4, 3.0])
 def test_a_known_temperature_is_found_again(kind: str, temperature: float):
-    """A head that is too sure, or not sure enough, by one factor."""
+    """A head that is too sure, or not sure enough, by one factor is corrected by that factor."""
     true = 2 * torch.randn(4000, task(kind).outputs, generator=GENERATOR)
     found = fit(true * temperature, drawn(kind, true), task(kind))
     assert found.temperature == pytest.approx(temperature, rel=0.12)
@@ -42,7 +42,7 @@ def test_a_known_temperature_is_found_again(kind: str, temperature: float):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_declared_weights_a_known_bias_is_found_too(kind: str):
-    """What they shift is shifted back; classes' biases count up to a constant."""
+    """The shift by class weights is undone; biases are determined up to a constant."""
     weighted = task(kind, weights=True)
     true = 2 * torch.randn(6000, weighted.outputs, generator=GENERATOR)
     shift = torch.linspace(-1, 1, weighted.outputs)
@@ -83,7 +83,7 @@ def test_few_images_or_perfect_ones_drive_nothing_to_infinity(kind: str, rows: i
 
 
 def test_unlabelled_images_add_nothing():
-    """Whatever the head says of them."""
+    """The head's answers for unlabelled images do not matter."""
     logits = torch.randn(300, 1, generator=GENERATOR)
     labels = drawn("binary-class", logits)
     more = torch.cat([logits, torch.full((50, 1), 40.0)])
@@ -111,7 +111,7 @@ def test_folded_into_the_heads_it_is_the_same(kind: str):
 
 
 def test_it_never_makes_the_validation_loss_worse():
-    """By more than the prior weighs."""
+    """The loss rises by no more than the weight of the prior."""
     logits = 3 * torch.randn(200, 4, generator=GENERATOR)
     labels = drawn("multi-class", logits / 3)
     found = fit(logits, labels, task("multi-class"))

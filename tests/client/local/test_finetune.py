@@ -48,7 +48,7 @@ from tests.helpers.local import LEARNS, OUTLINE, outlining_site, shared_file, sm
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LocalModel]:
-    """A finetuned file and its model."""
+    """Return a finetuned file and its model."""
     return tuned(tmp_path_factory.mktemp("made"), small_site())
 
 
@@ -109,14 +109,14 @@ def test_what_the_federation_has_learned_to_answer_needs_no_training():
 
 
 def test_a_seed_is_repeatable_and_another_is_another():
-    """Of heads, batches and shifts."""
+    """The seed decides heads, batches and shifts."""
     first, again, other = (run_finetune(small_site(), seed, **LEARNS)[0] for seed in (1, 1, 2))
     assert same(first, again)
     assert not same(first, other)
 
 
 def test_a_seed_is_that_of_the_heads_and_that_of_the_batches(monkeypatch: pytest.MonkeyPatch):
-    """Each by itself."""
+    """Heads and batches each depend on the seed by themselves."""
     site, start = small_site(), medformer.build("tiny")
     one, other = (with_heads(start, site, seed).state_dict() for seed in (1, 2))
     assert not all(torch.equal(one[k], other[k]) for k in one if is_local(k))
@@ -216,7 +216,7 @@ def test_the_epoch_is_chosen_without_the_declared_weights_of_classes():
 
 
 def test_no_training_starts_from_it(made: tuple[Path, LocalModel], tmp_path: Path):
-    """No run, no other finetuning."""
+    """Neither a run nor another finetuning accepts the file as its start."""
     with pytest.raises(ModelFileError, match="says dp: none"):
         warm_start(made[0], CONFIG)
     with pytest.raises(ModelFileError, match="says dp: none"):
@@ -239,7 +239,7 @@ def test_a_run_between_hospitals_cannot_name_a_file_to_start_from(tmp_path: Path
 
 
 def test_a_card_that_was_edited_does_not_help(made: tuple[Path, LocalModel], tmp_path: Path):
-    """What lies aside tells what the file is."""
+    """The tensors attached to the file say what it is, whatever its card claims."""
     file = tmp_path / "edited.safetensors"
     with safe_open(made[0], framework="np") as source:
         metadata = source.metadata()
@@ -300,7 +300,7 @@ def test_a_guard_has_no_state_in_such_a_folder(made, site: Site, schedule: Sched
 
 @pytest.mark.parametrize("where", ["state", "state/deep", "elsewhere/runs/x", "records/x"])
 def test_it_is_never_written_among_state_or_records(tmp_path: Path, where: str, capsys):
-    """Whether the state folder is there already, beside site.yaml, or anywhere with a ledger."""
+    """The state folder is refused if it exists, if it is only declared, and wherever a ledger lies."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "ledger.sqlite").write_text("")
     (tmp_path / "records").mkdir()
@@ -330,7 +330,7 @@ def test_the_command_says_what_it_does(tmp_path: Path, capsys):
 
 
 def trained_alone(site: Site, folder: Path, last: bool) -> Path:
-    """The state folder of a guard after a run, whose last round it trained alone, or not."""
+    """Return the state folder of a guard after a run whose last round it trained alone, or not."""
     phase = Phase(name="together", rounds=1, objectives={"supervised": 1}, expected_batch_size=64,
                   learning_rate=0.2, local_steps=20)  # fmt: skip
     own = phase.model_copy(update={"name": "own", "alone": True, "local_steps": 30})

@@ -44,7 +44,7 @@ def measured(kind: str, rows: int = 150):
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_auc_and_accuracy_are_those_of_the_federation(kind: str):
-    """Which are medmnist's."""
+    """They agree with the federation's measures, which are those of medmnist."""
     found, labels, given = measured(kind)
     assert found.measures["auc"].value == pytest.approx(auc(labels, given), abs=1e-12)
     assert found.measures["accuracy"].value == pytest.approx(accuracy(labels, given), abs=1e-12)
@@ -55,7 +55,8 @@ def test_auc_and_accuracy_are_those_of_the_federation(kind: str):
 
 @pytest.mark.parametrize("kind", ["binary-class", "multi-class", "ordinal-regression"])
 def test_the_confusion_matrix_and_the_table_agree(kind: str):
-    """Row truth, column answer; sensitivity, specificity and predictive value follow from it."""
+    """Rows are truths and columns answers; sensitivity, specificity and predictive value follow
+    from them."""
     found, labels, given = measured(kind)
     table = np.array(found.confusion)
     chances = np.hstack([1 - given, given]) if kind == "binary-class" else given
@@ -111,8 +112,8 @@ def test_the_area_under_the_curve_is_the_auc():
 
 
 def test_patients_are_drawn_not_images():
-    """Ten copies of each patient's image leave the interval as wide as it was; as images of their
-    own they would make it narrower by the root of ten."""
+    """Ten copies of each patient's image leave the interval as wide as it was. Drawn as independent
+    images, they would narrow it by the root of ten."""
     values = RNG.normal(size=80)
     alone = Bootstrap([str(i) for i in range(80)], 2000, 0).interval(mean(values))
     many = np.repeat(values, 10)
@@ -125,7 +126,7 @@ def test_patients_are_drawn_not_images():
 
 
 def test_an_interval_covers_the_truth_about_as_often_as_it_says():
-    """Of 300 samples of 100, drawn from a known distribution."""
+    """Coverage is counted over 300 samples of 100 from a known distribution."""
     covered = 0
     for seed in range(300):
         values = np.random.default_rng(seed).normal(3, 1, 100)
@@ -180,7 +181,7 @@ def test_a_class_that_nobody_has_leaves_the_auc_undefined():
 
 
 def test_the_calibration_error_by_hand():
-    """Two bins: 0.9 stated, 0.5 observed; 0.2 stated, 0 observed."""
+    """Two bins have a stated 0.9 against an observed 0.5, and a stated 0.2 against an observed 0."""
     stated = np.array([[0.9], [0.9], [0.2], [0.2], [0.2], [0.2]])
     correct = np.array([[True], [False], [False], [False], [False], [False]])
     assert calibration_error(stated, correct) == pytest.approx((2 * 0.4 + 4 * 0.2) / 6)
@@ -188,7 +189,7 @@ def test_the_calibration_error_by_hand():
 
 
 def test_the_reliability_bins_hold_every_answer_and_show_the_gain():
-    """Of a head that is three times too sure, and its calibration."""
+    """A head that is three times too sure is compared with its calibration."""
     task = TASKS["binary-class"]
     true = 2 * torch.randn(3000, 1, generator=torch.Generator().manual_seed(2))
     labels = (
@@ -205,7 +206,7 @@ def test_the_reliability_bins_hold_every_answer_and_show_the_gain():
 
 
 def test_dice_is_the_federations():
-    """Over all images together, unlabelled pixels left out."""
+    """Dice is computed over all images together, without unlabelled pixels."""
     task = Task(name="t", kind="dense", classes=3)
     generator = torch.Generator().manual_seed(0)
     truth = torch.randint(-1, 3, (20, 8, 8), generator=generator)
@@ -229,7 +230,7 @@ def test_a_share_is_weighted():
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_a_head_that_is_very_sure_is_measured_as_well(kind: str):
-    """Logits around 40, where float32 probabilities are all 0 or 1."""
+    """At logits around 40, float32 probabilities would all be 0 or 1."""
     task = TASKS[kind]
     logits = torch.randn(60, task.outputs, generator=torch.Generator().manual_seed(1))
     shape = (60, 3) if kind == "multi-label" else (60,)

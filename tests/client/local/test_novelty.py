@@ -49,7 +49,7 @@ weakness, of which `site finetune` warns."""
 
 @pytest.mark.parametrize("kind", phantoms.KINDS)
 def test_other_modalities_are_refused_and_own_images_are_not(model: Medformer, kind: str):
-    """Real phantoms of every kind, grey and coloured, and noise."""
+    """Phantoms of every kind, grey and coloured, and noise are tried."""
     site = phantom_site(kind)
     novel = fit(model, site.domain, read(site, "train"), read(site, "val"), 0.05)
     for other in phantoms.KINDS:
@@ -65,7 +65,7 @@ def test_other_modalities_are_refused_and_own_images_are_not(model: Medformer, k
 
 
 def test_an_image_depends_on_itself_alone(model: Medformer):
-    """Whoever else is asked about."""
+    """Other images in the same request do not change its distance."""
     site = phantom_site("chest", 40)
     images = read(site, "train").stacks[0].images
     whole = features(model, site.domain, images, None)
@@ -74,7 +74,7 @@ def test_an_image_depends_on_itself_alone(model: Medformer):
 
 
 def test_volumes_have_a_distance_too():
-    """Of three dimensions."""
+    """Novelty also works in three dimensions."""
     model = medformer.build("tiny").eval()
     domain = Domain(name="v", modality="ct", anatomy="abdomen", channels=1, rank=3)
     spacing = torch.tensor([[2.0, 1.0, 1.0]]).expand(4, -1)
@@ -86,8 +86,8 @@ def test_volumes_have_a_distance_too():
 @pytest.mark.parametrize("count", [1, 5, 19, 20, 99, 100, 399])
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.2])
 def test_the_limit_is_a_conformal_quantile(count: int, alpha: float):
-    """Of n + 1 exchangeable distances the newest exceeds the chosen one with probability
-    1 - rank / (n + 1): at most alpha where n allows it, and no less than n allows."""
+    """Of n + 1 exchangeable distances, the newest exceeds the chosen one with probability 1 - rank
+    / (n + 1): at most alpha where n allows it, and otherwise the least that n allows."""
     rank = conformal_rank(count, alpha)
     assert 1 <= rank <= count
     missed = 1 - rank / (count + 1)
@@ -119,7 +119,7 @@ def test_the_limit_holds_for_images_like_those_of_validation(model: Medformer):
 
 
 def test_shrinkage_is_that_of_ledoit_and_wolf():
-    """Written out with sums over rows, and invertible with fewer rows than features."""
+    """It equals their sums over rows, and is invertible with fewer rows than features."""
     for rows, width in ((200, 6), (5, 12)):
         values = torch.randn(rows, width, generator=torch.Generator().manual_seed(rows)).double()
         values = values @ torch.diag(torch.linspace(0.2, 3, width)).double()

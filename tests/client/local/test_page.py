@@ -101,7 +101,7 @@ def test_a_page_for_every_kind_of_task(tmp_path: Path, kind: str):
 
 
 def test_outlines_have_dice_and_no_curve(tmp_path: Path):
-    """Beside a task of the whole image."""
+    """A dense task is shown beside a task of the whole image."""
     lesion = Task(name="lesion", kind="multi-class", classes=3)
     found = evaluated(tmp_path, outlining_site(lesion, OUTLINE))
     text = page(found)
@@ -113,7 +113,7 @@ def test_outlines_have_dice_and_no_curve(tmp_path: Path):
 
 
 def test_the_banner_comes_first_and_the_json_says_the_same(tmp_path: Path):
-    """Whoever opens either sees what it is; nobody else may."""
+    """Each reader of either file sees first that it must not leave the hospital."""
     found = evaluated(tmp_path, small_site())
     out = tmp_path / "a.html"
     beside = write_page(out, found)
@@ -142,7 +142,7 @@ def test_numbers_are_of_the_valid_records_and_the_rest_is_told(tmp_path: Path):
 
 
 def test_patients_are_the_unit_where_the_source_knows_them(tmp_path: Path):
-    """And images where it does not."""
+    """Images are the unit where it does not."""
     lines = ["file,patient,split,labels"]
     for split in ("train", "val", "test"):
         for i in range(24):
@@ -185,7 +185,7 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path: Path):
 
 
 def test_what_it_abstains_on_is_counted(tmp_path: Path):
-    """By the limit that the file has."""
+    """Abstentions follow the limit in the file."""
     site = small_site()
     path, local = tuned(tmp_path, site, epochs=1, alpha=0.4)
     found = evaluate(local, path, site, "val", 100, 0, lambda _: None)

@@ -25,7 +25,7 @@ FINDING = Task(name="finding", kind="binary-class", classes=2)
 
 
 def phantom_pictures(folder: Path, kind: str, count: int, seed: int) -> Path:
-    """PNG files of phantoms that the site has not seen."""
+    """Write PNG files of phantoms that the site has not seen."""
     folder.mkdir(parents=True, exist_ok=True)
     for i, pixels in enumerate(phantoms.generate(kind, count, seed=seed)[0]):
         Image.fromarray(pixels).save(folder / f"{kind}-{i}.png")
@@ -75,7 +75,7 @@ def test_own_kind_is_answered_and_other_modalities_are_not(made, site: Site, tmp
 
 
 def test_the_probabilities_are_the_models(made, site: Site, tmp_path: Path):
-    """As the library computes them from the file of the model."""
+    """They equal what the library computes from the model file."""
     folder = phantom_pictures(tmp_path / "a", "chest", 20, seed=71)
     lines = answered(made[1], site, folder)
     for line in lines:
@@ -122,7 +122,7 @@ def test_whatever_a_file_is_it_gets_a_line(made, site: Site, tmp_path: Path):
 
 
 def test_a_large_array_is_refused_before_it_is_read(made, site, tmp_path: Path, monkeypatch):
-    """By what the archive says of it."""
+    """The archive's own statement of the size is enough to refuse it."""
     np.savez_compressed(tmp_path / "a.npz", images=np.zeros((40, 64, 64), np.uint8))
     monkeypatch.setattr("client.local.images.MAX_BYTES", 2**16)
     monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("was read"))
@@ -131,7 +131,7 @@ def test_a_large_array_is_refused_before_it_is_read(made, site, tmp_path: Path, 
 
 
 def test_rows_of_an_npz_file_have_a_line_each(made, site: Site, tmp_path: Path):
-    """Named by array and row, in order; the same answers as for pictures."""
+    """Lines are named by array and row, in order, with the same answers as for pictures."""
     images, _ = phantoms.generate("chest", 5, seed=70)
     np.savez(tmp_path / "a.npz", test_images=images, test_labels=np.zeros((5, 1)))
     pictures = answered(made[1], site, phantom_pictures(tmp_path / "p", "chest", 5, seed=70))
@@ -147,7 +147,7 @@ def test_rows_of_an_npz_file_have_a_line_each(made, site: Site, tmp_path: Path):
 
 @pytest.mark.parametrize(("shape", "channels"), [((70, 45), 1), ((33, 90), 3), ((600, 300), 1)])
 def test_a_picture_is_read_as_in_training(tmp_path: Path, shape, channels: int):
-    """Pixel by pixel, after the site's own reduction and padding."""
+    """Pixels are equal after the site's own reduction and padding."""
     domain = CHEST.model_copy(update={"channels": channels, "spacing": (0.5, 0.5)})
     for split in ("train", "val", "test"):
         draw(tmp_path / "scans" / split / "a" / "1.png", 1, shape, channels)
@@ -172,7 +172,8 @@ def listed_site(folder: Path, source: str, name: str, rank: int) -> Site:
 
 
 def test_a_nifti_volume_is_read_as_in_training(tmp_path: Path):
-    """Turned, windowed, reduced and padded; one of several volumes by its number."""
+    """It is turned, windowed, reduced and padded alike; one of several volumes is named by its
+    number."""
     nib = pytest.importorskip("nibabel")
     values = np.random.default_rng(0).normal(size=(50, 40, 30, 2))
     nib.save(nib.Nifti1Image(values, np.diag([-2.0, 1, 1, 1])), tmp_path / "a.nii.gz")
@@ -187,7 +188,7 @@ def test_a_nifti_volume_is_read_as_in_training(tmp_path: Path):
 
 
 def test_a_dicom_file_is_read_as_in_training(tmp_path: Path):
-    """By its own window; found in a folder by suffix, and without one where the site has DICOM."""
+    """Its own window is used. Files are found by suffix, or without one where the site has DICOM."""
     pydicom = pytest.importorskip("pydicom")
     data = pytest.importorskip("pydicom.data")
     (tmp_path / "ct.dcm").write_bytes(Path(data.get_testdata_file("CT_small.dcm")).read_bytes())
@@ -205,7 +206,7 @@ def test_a_dicom_file_is_read_as_in_training(tmp_path: Path):
 
 
 def test_the_sites_own_window_and_fit_count_for_every_kind_of_file(tmp_path: Path):
-    """Of a DICOM file its window; of a picture at such a site its largest side."""
+    """A DICOM file gets the site's window, and a picture at such a site its largest side."""
     data = pytest.importorskip("pydicom.data")
     (tmp_path / "ct.dcm").write_bytes(Path(data.get_testdata_file("CT_small.dcm")).read_bytes())
     site = listed_site(tmp_path, "dicom", "ct.dcm", 2)

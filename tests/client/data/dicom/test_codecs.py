@@ -26,7 +26,7 @@ SLOW = Path(__file__).with_name("slow_decoder.py")
 
 @pytest.fixture(scope="module")
 def one() -> Iterator[decoding.Decoder]:
-    """A decoding process for all tests here."""
+    """Yield one decoding process for all tests of this file."""
     made = decoding.Decoder()
     yield made
     made.close()
@@ -34,7 +34,7 @@ def one() -> Iterator[decoding.Decoder]:
 
 @pytest.mark.parametrize("syntax", codecs.NEEDED)
 def test_a_claimed_syntax_is_decoded(syntax: str, tmp_path: Path, one: decoding.Decoder):
-    """To the values that were encoded, or to within two units of them where it is lossy."""
+    """Decoding gives the encoded values, or values within two units where the syntax is lossy."""
     assert codecs.refusal(syntax) == ""
     file, values = encoded(tmp_path, syntax)
     found = one.decode(file, 2**20)
@@ -77,7 +77,7 @@ def test_what_nobody_decodes_is_refused_by_name(
 
 @pytest.mark.parametrize("syntax", codecs.NEEDED)
 def test_a_syntax_whose_package_is_missing_names_it(syntax: str, monkeypatch: pytest.MonkeyPatch):
-    """By what pydicom would use, not by whether a module is there."""
+    """The decoder that pydicom would use decides, not the presence of a module."""
     from pydicom.pixels import get_decoder
     from pydicom.uid import UID
 
@@ -101,7 +101,7 @@ def test_pylibjpeg_alone_is_not_enough(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[tuple[decoding.Decoder, Path]]:
-    """A process with another decoder, and a folder with a file of each kind that it knows."""
+    """Yield a process with another decoder, and a folder with a file for each of its behaviours."""
     for kind in ("sleeps", "computes", "still", "good"):
         plain(IMAGE, 12).save_as(tmp_path / f"{kind}.dcm", enforce_file_format=True)
     made = decoding.Decoder(SLOW)
@@ -144,7 +144,7 @@ def test_the_limit_grows_with_the_pixels(tmp_path: Path, monkeypatch: pytest.Mon
 def test_training_check_and_predict_have_the_sites_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """All come through `medical.opened`."""
+    """All three read files through `medical.opened`, which has the limit."""
     from client.data import medical
 
     file, _ = encoded(tmp_path, "1.2.840.10008.1.2.5")

@@ -117,7 +117,7 @@ def real(name: str) -> Path:
 
 
 def decoded(name: str) -> tuple[Any, np.ndarray]:
-    """The library's own reading."""
+    """Return the image as pydicom itself reads it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         header = pydicom.dcmread(real(name))
@@ -147,7 +147,7 @@ def expected(header: Any, pixels: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", GREY_FILES)
 def test_a_grey_file_is_what_pydicom_decodes(name: str):
-    """Rescaled, windowed, white 1; repeated where the site declares three channels."""
+    """Values are rescaled and windowed to white 1, and repeated for a site of three channels."""
     header, pixels = decoded(name)
     found = dicom.scan(real(name), GREY, "file")
     assert found.image.shape == (1, *pixels.shape)
@@ -181,7 +181,7 @@ def test_a_colour_file_is_red_green_and_blue(name: str):
 
 @pytest.mark.parametrize("name", STACKS)
 def test_a_file_of_several_frames_is_a_volume(name: str):
-    """In the order of its planes; each frame with its own rescaling."""
+    """Frames are in the order of their planes, and each has its own rescaling."""
     _, pixels = decoded(name)
     found = dicom.scan(real(name), VOLUME, "full").image
     assert found.shape == (1, *pixels.shape)
@@ -193,14 +193,14 @@ def test_a_file_of_several_frames_is_a_volume(name: str):
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_file_is_named(name: str):
-    """A typed error, whatever is asked for."""
+    """A broken file raises a typed error, whatever is asked of it."""
     for domain in (GREY, COLOUR, VOLUME):
         with pytest.raises(Unusable, match=BROKEN[name]):
             dicom.scan(real(name), domain, "file")
 
 
 def test_every_file_there_is_gives_an_image_or_a_typed_error():
-    """All of pydicom's, and of pydicom-data's if they are installed: no other exception."""
+    """No file of pydicom, or of pydicom-data if installed, raises any other exception."""
     roots = {real("CT_small.dcm").parent}
     if (more := get_testdata_file("liver.dcm", download=False)) is not None:
         roots.add(Path(more).parent)
@@ -257,7 +257,7 @@ def series(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_a_series_is_sorted_along_its_normal(series: Callable[..., Path]):
-    """Not by file name; spacing from the positions; fixed windows in Hounsfield units."""
+    """Slices are sorted by position, not by file name; spacing follows from the positions."""
     places = [3.0 * i for i in (4, 0, 3, 1, 2)]
     folder = series([slice_of(place, value=100 * int(place)) for place in places])
     found = dicom.scan(folder, VOLUME, (-1000.0, 1400.0))
@@ -273,7 +273,7 @@ def test_a_series_is_sorted_along_its_normal(series: Callable[..., Path]):
 
 
 def test_an_oblique_series_is_sorted_too(series: Callable[..., Path]):
-    """Along the cross product of its axes."""
+    """An oblique series is sorted along the cross product of its axes."""
     c, s = np.cos(0.4), np.sin(0.4)
     turned = {"ImageOrientationPatient": [1, 0, 0, 0, c, s]}
     slices = [
@@ -303,13 +303,14 @@ def test_an_oblique_series_is_sorted_too(series: Callable[..., Path]):
     ],
 )  # fmt: skip
 def test_slices_that_make_no_volume_are_named(slices, reason: str, series: Callable[..., Path]):
-    """Each in the words of what is wrong."""
+    """Each kind of bad series gets the sentence that names its fault."""
     with pytest.raises(Unusable, match=reason):
         dicom.scan(series(slices()), VOLUME, "file")
 
 
 def test_windows_inversion_and_burned_in_names(series: Callable[..., Path]):
-    """Three functions against pydicom's; MONOCHROME1 turned; an impossible window named."""
+    """All three window functions agree with pydicom, MONOCHROME1 is inverted, and an impossible
+    window is refused."""
     for kind in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         header = slice_of(0, 700, WindowCenter=[-200, 5], WindowWidth=[900, 9],
                           VOILUTFunction=kind)  # fmt: skip
@@ -386,7 +387,7 @@ def test_burned_in_names_are_counted_on_the_card(series: Callable[..., Path], tm
 
 
 def test_pixels_are_counted_before_they_are_decoded(series: Callable[..., Path]):
-    """A header that promises more than a site allows, or nothing."""
+    """A header that promises more pixels than the site allows, or none, is refused before decoding."""
     header = slice_of(0, 1)
     header.Rows, header.Columns, header.NumberOfFrames = 60_000, 60_000, 1_000
     with pytest.raises(Unusable, match="come to more than 256 MiB"):
@@ -427,8 +428,8 @@ def test_a_site_of_dicom_files_trains_by_patient(tmp_path: Path):
 
 
 def test_all_images_of_a_patient_are_in_one_split(tmp_path: Path):
-    """By PatientID, where the table says neither patient nor split; also of a new patient, who
-    moves nobody. The table's own word counts more."""
+    """PatientID decides where the table gives neither patient nor split. A new patient moves
+    nobody, and the table takes precedence."""
     site = Site(
         name="north",
         domain=GREY,

@@ -30,7 +30,7 @@ LAYOUTS = [(12, 11), (12, 15), (12, 13)]
 
 
 def words(values: np.ndarray, stored: int, high: int, others: int) -> np.ndarray:
-    """Values in the stored bits, and the bits of `others` in the rest."""
+    """Return values in the stored bits, with the bits of `others` in the rest of each word."""
     shift = high + 1 - stored
     mask = ((1 << stored) - 1) << shift
     return (((values << shift) & mask) | (others & ~mask & 0xFFFF)).astype(np.uint16)
@@ -57,7 +57,7 @@ def test_other_bits_of_native_words_are_no_pixel(
 
 
 def compressed(header: Dataset, pixels: np.ndarray, syntax: str, folder: Path) -> Dataset:
-    """The header with its pixels as a code stream of whole words of 16 bits."""
+    """Return the header with its pixels as a code stream of whole 16-bit words."""
     if syntax == JPEGLosslessSV1:
         return by_gdcm(header, folder)
     if syntax != JPEGLSLossless:
@@ -72,7 +72,7 @@ def compressed(header: Dataset, pixels: np.ndarray, syntax: str, folder: Path) -
 
 
 def by_gdcm(header: Dataset, folder: Path) -> Dataset:
-    """JPEG Lossless, which pydicom does not write."""
+    """Return pixels as JPEG Lossless, which pydicom does not write."""
     gdcm = pytest.importorskip("gdcm")
     reader = gdcm.ImageReader()
     reader.SetFileName(str(saved(header, folder / "plain.dcm")))
@@ -121,7 +121,7 @@ def test_other_bits_of_compressed_words_are_no_pixel(
 
 
 def test_a_code_stream_of_the_stored_bits_lies_at_the_lowest_places(tmp_path: Path):
-    """Whatever the header says of the word that it came from."""
+    """The header's statements about the original word do not matter."""
     values = (VALUES + 2048).astype(np.uint16)
     header = as_jpeg_ls(image(values, **layout(12, 15, signed=False)), values, 12)
     assert np.allclose(shown(header, tmp_path, (0.0, 4095.0)), values / 4095, atol=1e-6)
@@ -138,7 +138,7 @@ def test_what_a_lossy_decoder_overshoots_does_not_wrap_around(signed: bool):
 
 
 def test_an_overshoot_is_the_brightest_there_is(tmp_path: Path):
-    """In a file that says that its compression is lossy."""
+    """A lossy file may decode beyond its bits; such values are clipped to the brightest one."""
     values = (VALUES + 2048).astype(np.uint16)
     header = as_jpeg_ls(image(values, **layout(12, 11, signed=False)), values + 3, 16)
     header.file_meta.TransferSyntaxUID = JPEGLSNearLossless

@@ -38,7 +38,7 @@ def test_what_a_deflated_file_comes_to_is_counted_before_it_is_inflated(tmp_path
 
 
 def test_a_deflated_file_that_is_damaged_has_a_remedy(tmp_path: Path):
-    """A stream that is none."""
+    """A damaged deflate stream is refused with a sentence that names the remedy."""
     file = deflated(WORDS, tmp_path / "a.dcm")
     file.write_bytes(file.read_bytes()[:400] + b"\xff" * 100)
     with pytest.raises(Unusable, match=r"cannot be inflated \(.*\): store it inflated"):

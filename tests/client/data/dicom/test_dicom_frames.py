@@ -36,7 +36,7 @@ ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 
 
 def linear(values: Any, centre: float, width: float) -> np.ndarray:
-    """PS3.3, C.11.2.1.2.1, word for word."""
+    """Apply the linear window of PS3.3, C.11.2.1.2.1, as the standard writes it."""
     values = np.asarray(values, np.float64)
     inside = (values - (centre - 0.5)) / (width - 1) + 0.5
     return np.where(
@@ -47,7 +47,7 @@ def linear(values: Any, centre: float, width: float) -> np.ndarray:
 
 
 def frame_groups(numbers: list[int], **macros: Callable[[int], Sequence]) -> Sequence:
-    """Functional groups of frames that lie at these places, 2 mm apart."""
+    """Return functional groups of frames at these places, 2 mm apart."""
     groups = []
     for number in numbers:
         one = item(PlanePositionSequence=item(ImagePositionPatient=[0, 0, 2 * number]))[0]
@@ -88,8 +88,8 @@ def test_frames_that_are_stored_out_of_order_keep_their_own_slopes(tmp_path: Pat
 @pytest.mark.parametrize("kept", ["own", "shared", "top"])
 @pytest.mark.parametrize("single", [True, False])
 def test_attributes_are_read_wherever_a_file_keeps_them(kept: str, single: bool, tmp_path: Path):
-    """In the frame's own group, the shared one or the top level, in a file of several frames and in
-    a series of files of one each."""
+    """They are found in the frame's own group, in the shared group and at the top level, in a
+    multi-frame file and in a series of single-frame files."""
     rescale = {"RescaleSlope": 2, "RescaleIntercept": -100, "RescaleType": "HU"}
     window = {"WindowCenter": 300, "WindowWidth": 500, "VOILUTFunction": "LINEAR_EXACT"}
     numbers = [0] if single else [0, 1, 2]
@@ -271,7 +271,7 @@ def test_inverted_slices_are_inverted_alone(tmp_path: Path):
     ],
 )
 def test_attributes_that_show_nothing_are_named(tags: dict, reason: str, tmp_path: Path):
-    """Each in the words of what is wrong; whatever window the site declares."""
+    """Each gets the sentence that names its fault, whatever window the site declares."""
     with pytest.raises(Unusable, match=reason):
         shown(image(RAMP, **tags), tmp_path, "file")
 
@@ -329,7 +329,7 @@ def test_a_limit_alone_is_no_padding(tmp_path: Path):
 
 
 def test_padding_beyond_the_stored_bits_is_found(tmp_path: Path):
-    """Words of -2000 among 12 bits without a sign."""
+    """A padding value of -2000 is found among 12-bit unsigned pixels."""
     words = RAMP.astype(np.uint16)
     words[0, 0] = 63536
     header = image(words, BitsStored=12, HighBit=11, PixelPaddingValue=("US", 63536))
@@ -369,7 +369,7 @@ def test_a_palette_has_no_padding(tmp_path: Path):
 
 
 def test_floating_point_is_refused_by_name(tmp_path: Path):
-    """With what to do instead."""
+    """The error names floating-point pixels and says what to do instead."""
     header = image(RAMP)
     del header.PixelData
     header.add_new("FloatPixelData", "OF", RAMP.astype("<f4").tobytes())
@@ -394,7 +394,7 @@ def test_colours_among_grey_values_are_no_values(tmp_path: Path):
 
 
 def test_a_file_of_one_frame_is_not_a_volume(tmp_path: Path):
-    """Though its groups say where it lies."""
+    """One frame stays an image, even if its groups give it a position."""
     path = saved(enhanced(RAMP[None], [0]), tmp_path / "a.dcm")
     with pytest.raises(Unusable, match="has one frame, but the site declares volumes"):
         dicom.scan(path, VOLUME, "file")
@@ -410,7 +410,7 @@ def test_an_image_that_its_window_blanks_is_told_of(tmp_path: Path):
 
 
 def test_real_world_values_are_not_applied_and_a_window_is_told_so(tmp_path: Path):
-    """Two numbers of a site count in units after rescaling."""
+    """A site's window is in units after rescaling, and the notes say so."""
     mapping = item(RealWorldValueSlope=100.0, RealWorldValueIntercept=0.0)
     header = image(RAMP, RescaleSlope=2, RescaleIntercept=0, RealWorldValueMappingSequence=mapping)
     path = saved(header, tmp_path / "a.dcm")
@@ -421,7 +421,7 @@ def test_real_world_values_are_not_applied_and_a_window_is_told_so(tmp_path: Pat
 
 
 def test_the_data_card_says_which_window_and_padding_hold(tmp_path: Path):
-    """For people of the site, with the first record of each."""
+    """The card names the first record with each window and padding."""
     for split in ("train", "val", "test"):
         for i in range(16):
             pixels = np.where(RAMP < 5, -2000, RAMP + ord(split[1])).astype(np.int16)

@@ -21,7 +21,7 @@ EVERY = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
 
 
 def looked_up(values: np.ndarray, first: int, entries: np.ndarray) -> np.ndarray:
-    """The standard's words, one value at a time in Python's whole numbers."""
+    """Look values up as the standard says, one by one in Python's whole numbers."""
     last, known = len(entries) - 1, entries.tolist()
     flat = [known[min(max(value - first, 0), last)] for value in values.ravel().tolist()]
     return np.array(flat).reshape(values.shape)
@@ -34,7 +34,8 @@ def looked_up(values: np.ndarray, first: int, entries: np.ndarray) -> np.ndarray
 def test_a_voi_table_is_indexed_in_whole_numbers(
     depth: int, count: int, first: int, tmp_path: Path
 ):
-    """Also one of 8 bits with more than 256 entries, and one of 65,536, which is stored as 0."""
+    """So is an 8-bit table with more than 256 entries, and one of 65,536 entries, a number stored
+    as 0."""
     entries = np.arange(count) * (2**depth - 1) // (count - 1)
     lut = table([count % 2**16, first, depth], entries.astype("<u2").tobytes())
     found = shown(image(EVERY, VOILUTSequence=lut), tmp_path)
@@ -76,7 +77,7 @@ def test_the_first_mapped_value_has_the_sign_of_the_input(signed: bool, how: str
 def test_the_first_mapped_value_is_one_that_inputs_can_have(
     word: int, inputs: tuple[float, float], first: int
 ):
-    """Of the two that 16 bits can mean."""
+    """Of the two values that 16 bits can mean, the one in the range of the inputs is taken."""
     assert table_of([2, word, 8], [0, 255], inputs, "<").first == first
 
 
@@ -114,7 +115,7 @@ STORED = {
 @pytest.mark.parametrize("how", STORED)
 @pytest.mark.parametrize("depth", [8, 16])
 def test_entries_of_8_bits_are_read_however_they_are_stored(how: str, depth: int):
-    """Also where the descriptor says 16: the number of bytes, or the entries, tell."""
+    """The number of bytes or the entries decide, even where the descriptor says 16 bits."""
     found = table_of([256, 0, depth], STORED[how], (0, 255), "<")
     if depth == 16 and how == "one in a word, repeated":  # and so they fill 16 bits
         assert found.depth == 16
@@ -154,7 +155,7 @@ def test_the_depth_is_what_the_entries_use(declared: int, largest: int, depth: i
     ],
 )
 def test_a_table_that_is_not_all_there_is_named(descriptor, data, reason: str):
-    """Rather than shown by what is left of it."""
+    """A truncated table is refused; its remaining entries are not used."""
     with pytest.raises(Unusable, match=reason):
         table_of(descriptor, data, (0, 255), "<")
 
@@ -163,7 +164,7 @@ def test_a_table_that_is_not_all_there_is_named(descriptor, data, reason: str):
 
 
 def painted(pixels: np.ndarray, tables: list[bytes], descriptor: list[int], **tags) -> Dataset:
-    """An image of PALETTE COLOR."""
+    """Return a PALETTE COLOR image."""
     header = image(pixels, PhotometricInterpretation="PALETTE COLOR", **tags)
     for colour, data in zip(("Red", "Green", "Blue"), tables, strict=True):
         header.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", descriptor)
@@ -176,7 +177,7 @@ def painted(pixels: np.ndarray, tables: list[bytes], descriptor: list[int], **ta
     [(2**16, 16, 0), (2**16, 8, 0), (1024, 8, 0), (1024, 16, 100), (200, 8, 100)],
 )
 def test_a_palette_is_indexed_in_whole_numbers(count: int, depth: int, first: int, tmp_path: Path):
-    """Of 8 bits on pixels of 16, too; shown in 8 bits."""
+    """An 8-bit palette works on 16-bit pixels too, and colours are shown with 8 bits."""
     red = np.arange(count) * (2**depth - 1) // (count - 1)
     several = [red, red[::-1], red // 2]
     data = [entries.astype(f"<u{depth // 8}").tobytes() for entries in several]
@@ -239,7 +240,7 @@ def test_a_damaged_segmented_palette_is_named(units: list[int]):
 
 
 def test_a_file_with_a_segmented_palette_is_shown(tmp_path: Path):
-    """From its own attributes."""
+    """The palette is expanded from the file's own attributes."""
     pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     header = image(pixels, PhotometricInterpretation="PALETTE COLOR")
     data = np.array([0, 1, 0, 1, 255, 65_535], "<u2").tobytes()

@@ -1,4 +1,4 @@
-"""Where DICOM files say that their frames lie: dose grids, nuclear medicine, ultrasound, films."""
+"""Positions of frames in DICOM files: dose grids, nuclear medicine, ultrasound, films."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ SAGITTAL = [0, 1, 0, 0, 0, -1]
 
 @pytest.fixture
 def stacked(tmp_path: Path) -> Callable[..., Any]:
-    """One file of six frames, frame i of value i; or of one, and what is read of it."""
+    """Write one file of six frames, frame i of value i, or of one frame, and return what is read."""
 
     def read(domain: Domain = VOLUME, frames: int = COUNT, **tags: Any) -> dicom.Scan:
         made = heads.header(16, 18, **({"NumberOfFrames": frames} if frames > 1 else {}), **tags)
@@ -34,7 +34,7 @@ def stacked(tmp_path: Path) -> Callable[..., Any]:
 
 
 def item(**tags: Any) -> Any:
-    """A sequence of one item."""
+    """Return a sequence of one item."""
     from pydicom.dataset import Dataset
     from pydicom.sequence import Sequence
 
@@ -45,7 +45,7 @@ def item(**tags: Any) -> Any:
 
 
 def frames_along(image: Any, axis: int) -> list[int]:
-    """Which frame lies where."""
+    """Return the order in which frames lie along the volume."""
     line = np.moveaxis(image[0].numpy(), axis, 0)[:, 3, 3]
     return (line * (COUNT - 1)).round().astype(int).tolist()
 
@@ -65,7 +65,7 @@ UP, DOWN = list(range(COUNT)), list(range(COUNT))[::-1]
     ],
 )
 def test_frames_of_a_dose_lie_at_their_offsets(stacked, orientation, offsets, axis, wanted):
-    """Relative to the first plane along the normal, or absolute in an axial grid."""
+    """Offsets are relative to the first plane along the normal, or absolute in an axial grid."""
     found = stacked(
         GridFrameOffsetVector=offsets, PixelSpacing=[3, 4], ImagePositionPatient=[0, 0, -40],
         **({} if orientation is None else {"ImageOrientationPatient": orientation}),
@@ -78,7 +78,7 @@ def test_frames_of_a_dose_lie_at_their_offsets(stacked, orientation, offsets, ax
 
 
 def test_a_dose_whose_offsets_are_neither_is_refused(stacked):
-    """Absolute z of planes that are not axial."""
+    """Absolute z offsets of planes that are not axial have no meaning."""
     with pytest.raises(Unusable, match="GridFrameOffsetVector does not begin with 0"):
         stacked(GridFrameOffsetVector=[5, 7, 9, 11, 13, 15], ImageOrientationPatient=SAGITTAL,
                 ImagePositionPatient=[0, 0, -40], PixelSpacing=[3, 4])  # fmt: skip
@@ -132,7 +132,8 @@ def test_frames_without_a_place_stay_as_they_are_stored(stacked):
     ],
 )
 def test_a_pixel_has_the_size_that_says_most_of_the_patient(stacked, tags, wanted):
-    """Between rows, then between columns; a ratio where there is no length."""
+    """Sizes are between rows, then between columns; an aspect ratio serves where no length is
+    given."""
     found = stacked(FLAT, 1, **tags).spacing
     assert wanted == (None if found is None else pytest.approx(tuple(found.tolist())))
 
@@ -148,7 +149,7 @@ def test_a_pixel_has_the_size_that_says_most_of_the_patient(stacked, tags, wante
     ],
 )
 def test_an_ultrasound_s_regions_say_the_size_of_a_pixel(stacked, regions, wanted):
-    """Of its one image in two dimensions."""
+    """The size comes from the file's only two-dimensional region."""
     from pydicom.sequence import Sequence
 
     items = [
@@ -161,7 +162,7 @@ def test_an_ultrasound_s_regions_say_the_size_of_a_pixel(stacked, regions, wante
 
 
 def test_what_tells_slices_of_one_place_apart_is_named(tmp_path: Path):
-    """Two echoes in one folder."""
+    """Two echoes in one folder are told apart by the attribute in which they differ."""
     for echo in (10, 80):
         heads.series(tmp_path / str(echo), *heads.acquired("H", "P", "L"), EchoTime=echo)
     for file in (tmp_path / "80").iterdir():
@@ -204,7 +205,7 @@ def test_segments_at_one_place_are_named(tmp_path: Path):
 
 
 def test_slices_that_do_not_say_where_they_lie_are_counted(tmp_path: Path):
-    """By the attribute that is missing, and no other."""
+    """The sentence names the missing attribute and no other."""
     import pydicom
 
     folder = heads.series(tmp_path / "s", *heads.acquired("H", "P", "L"))
@@ -241,7 +242,7 @@ def test_slices_of_several_frames_of_reference_are_told_of(uids, tmp_path: Path)
 
 
 def test_a_slice_that_is_there_twice_is_called_a_copy(tmp_path: Path):
-    """Under another name."""
+    """A copy under another file name is recognised."""
     folder = heads.series(tmp_path / "s", *heads.acquired("H", "P", "L"))
     (folder / "copy.dcm").write_bytes((folder / "00.dcm").read_bytes())
     with pytest.raises(Unusable, match="1 files are copies of others, with one SOPInstanceUID"):
@@ -249,7 +250,7 @@ def test_a_slice_that_is_there_twice_is_called_a_copy(tmp_path: Path):
 
 
 def test_frames_of_one_place_are_told_apart_by_their_macros(tmp_path: Path):
-    """Two stacks in one enhanced file."""
+    """Two stacks in one enhanced file are told apart."""
     import pydicom
 
     origin, steps, sides = heads.acquired("H", "P", "L")

@@ -122,7 +122,7 @@ def test_a_patients_images_share_a_split(tmp_path: Path):
 
 
 def test_shares_hold_and_the_key_decides():
-    """Of 4,000 ids about as many as declared are in each split; another key divides anew."""
+    """Of 4,000 ids, each split gets about its declared share; another key divides differently."""
     source = Folder(source="folder", path=Path(), val_share=0.1, test_share=0.25)
     other = source.model_copy(update={"split_key": "another"})
     names = [f"{i}.png" for i in range(4000)]
@@ -174,7 +174,8 @@ def test_masks_follow_their_pictures(tmp_path: Path):
 
 
 def test_spacing_is_the_records_own(tmp_path: Path):
-    """Along H and W, farther apart after a reduction; the domain's where the cells are empty."""
+    """Spacing is given along H and W, grows when an image is reduced, and is the domain's where
+    cells are empty."""
     for i in range(2):
         draw(tmp_path / f"{i}.png", i, (64, 128))
     table(tmp_path, "file,split,labels,spacing_y,spacing_x\n0.png,train,0,0.5,2\n1.png,train,0,,")
@@ -304,7 +305,7 @@ def test_a_picture_that_cannot_be_used_is_marked(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Whatever its file provokes: never an exception out of `load`; `check` names file, cause."""
+    """`load` never raises for a bad file; `check` names the file and the cause."""
     root = _two_good_and(tmp_path, f"{name}.png,train,1,,,")
     write(root / f"{name}.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30_000)
@@ -372,7 +373,7 @@ def test_a_table_must_have_its_columns(header: str, sentence: str, tmp_path: Pat
 
 
 def test_what_a_folder_cannot_be(tmp_path: Path):
-    """Missing, empty, without a table for several tasks, or of volumes."""
+    """A folder may not be missing, empty, without a table for several tasks, or of volumes."""
     with pytest.raises(DataError, match="no such folder"):
         check(folder_site(tmp_path / "gone"))
     with pytest.raises(DataError, match=r"the split train is empty: no file among \.bmp"):

@@ -14,7 +14,7 @@ from tests.helpers.pictures import draw, folder_site
 
 
 def site_of(root: Path, *files: str, **source: object) -> Site:
-    """A picture at each place."""
+    """Write a picture at each place, and return the site."""
     for seed, file in enumerate(files):
         draw(root / file, seed)
     return folder_site(root, **source)
@@ -31,7 +31,7 @@ def labels_of(records: Records, root: Path) -> dict[str, int]:
 
 
 def spelt(train: str, val: str, test: str) -> list[str]:
-    """A picture of each of two classes in each split's folder."""
+    """Write a picture of each of two classes into the folder of each split."""
     return [f"{s}/{c}/{s}-{c}.png" for s in (train, val, test) for c in ("glioma", "healthy")]
 
 
@@ -95,7 +95,7 @@ def test_a_class_may_be_called_like_a_split_where_it_is_declared(tmp_path: Path)
 
 
 def test_a_declared_class_is_known_in_any_case_and_encoding(tmp_path: Path):
-    """As in a table."""
+    """Class folders follow the same rule as the cells of a table."""
     files = ["NORMAL/1.png", "me\u0301lanome /2.png", "nv/3.png"]
     classes = ("normal", "m\u00e9lanome")
     site = site_of(tmp_path, *files, classes=classes, val_share=0, test_share=0)
@@ -141,7 +141,7 @@ def test_masks_beside_their_pictures_are_told(end: str, tmp_path: Path):
 
 
 def test_numbers_that_sort_as_text_are_told(tmp_path: Path):
-    """Of 0 to 11, `10` would be label 2."""
+    """Among folders 0 to 11, `10` would sort as label 2, so the check says it."""
     site = site_of(tmp_path, "2/1.png", "10/2.png")
     (problem,) = doubts.problems(site)
     assert "which sort as text (10, 2): declare their order, `classes: ['2', '10']`" in problem
@@ -188,7 +188,8 @@ def test_every_file_that_is_passed_over_is_counted(tmp_path: Path):
 
 
 def test_classes_that_differ_between_splits_are_told(tmp_path: Path):
-    """A class that nobody trains on, an empty one, two that differ in case, one too many."""
+    """The check names a class without training images, an empty one, two that differ in case only,
+    and one too many."""
     site = site_of(tmp_path, "train/a/1.png", "train/b/2.png", "val/a/3.png", "test/c/4.png")
     (tmp_path / "train" / "d").mkdir()
     notes = doubts.notes(site)

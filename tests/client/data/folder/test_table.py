@@ -26,7 +26,7 @@ NAMES = ("Edema", "Pleural Effusion", "Mass")
 
 
 def site_of(root: Path, data: str | bytes, **source: object) -> Site:
-    """Four pictures and a table as it is on the disk."""
+    """Write four pictures and a table exactly as given, and return the site."""
     for i in range(4):
         draw(root / f"{i}.png", i)
     (root / "labels.csv").write_bytes(data.encode() if isinstance(data, str) else data)
@@ -99,7 +99,7 @@ def test_every_table_that_the_standard_allows_comes_back(rows: list[tuple[str, s
     ['9.png,1,"train', '"9.png,1,train', "9.png", "9.png,1,train,more", '9.png,"1"x,train'],
 )
 def test_a_row_that_is_none_takes_no_other_with_it(broken: str, tmp_path: Path):
-    """Wherever it stands, and whatever quotes follow it."""
+    """A broken row loses only itself, wherever it stands and whatever quotes follow."""
     for at in range(1, 5):
         lines = PLAIN.replace("1.png,1", '"1.png","1"').splitlines()
         site = site_of(tmp_path, "\n".join([*lines[:at], broken, *lines[at:]]))
@@ -108,7 +108,7 @@ def test_a_row_that_is_none_takes_no_other_with_it(broken: str, tmp_path: Path):
 
 
 def test_two_broken_rows_do_not_take_what_lies_between(tmp_path: Path):
-    """Though one's open quote is closed by the other's: together they are no row of this table."""
+    """One row's open quote is closed by the other's; the rows between are still read."""
     lines = PLAIN.splitlines()
     site = site_of(tmp_path, "\n".join([lines[0], '8.png,"1', *lines[1:], 'x",9.png,1,train']))
     assert labels_of(site) == {"0.png": 0, "1.png": 1}
@@ -139,7 +139,7 @@ def test_a_line_in_an_old_encoding_is_read_and_counted(tmp_path: Path):
     ],
 )
 def test_what_cannot_be_read_is_said_with_its_place(row: str, sentence: str, tmp_path: Path):
-    """The file or the line, what came, and what to do."""
+    """The error names the file or line, what came, and what to do."""
     site = site_of(tmp_path, f"file,labels,split\n{row}", val_share=0, test_share=0)
     (fault,) = read(site, "train").faults
     assert sentence in fault
@@ -174,7 +174,7 @@ def test_what_programs_write_for_nothing_is_no_label(text: str, tmp_path: Path):
     ],
 )
 def test_several_labels_are_numbers_or_names(text: str, wanted: list[int]):
-    """As numpy, pandas, ChestX-ray14 and people write them."""
+    """Lists are read as numpy, pandas, ChestX-ray14 and people write them."""
     assert truth(SIGNS, text, NAMES, lambda *_: pytest.fail("no mask")).tolist() == wanted
 
 
@@ -230,7 +230,7 @@ def test_unread_columns_that_look_like_patients_or_splits_are_named(names: str, 
 
 
 def test_other_columns_are_left_alone():
-    """Nothing that tells of a patient without naming one."""
+    """A column that only describes patients, and names none, is not mistaken for their ids."""
     assert unclear(["file", "labels", "Patient Age", *OTHERS.split()], ["labels"], Columns()) == []
 
 
@@ -268,7 +268,7 @@ def test_columns_that_are_named_must_be_there(tmp_path: Path):
 
 
 def test_columns_may_have_names_of_their_own(tmp_path: Path):
-    """Each role by the name that the table has for it."""
+    """A site may declare the table's name for each role."""
     text = "Image Index,labels,subject,fold\n0.png,1,s1,training\n1.png,0,s2,test\n2.png,0,s3,val"
     columns = {"file": "Image Index", "patient": "subject", "split": "fold"}
     site = site_of(tmp_path, text, columns=columns)
@@ -277,7 +277,7 @@ def test_columns_may_have_names_of_their_own(tmp_path: Path):
 
 
 def test_a_column_of_split_names_is_found_whatever_it_is_called(tmp_path: Path):
-    """By its cells."""
+    """It is recognised by its cells."""
     site = site_of(tmp_path, PLAIN.replace("split", "stage"))
     (problem,) = doubts.problems(site)
     assert "the column 'stage' holds ['test', 'train', 'val'] and is not read" in problem
@@ -322,7 +322,7 @@ def test_a_word_for_a_class_needs_a_declaration(cell: str, tmp_path: Path):
 
 
 def test_a_column_that_is_nearly_the_tasks_is_named(tmp_path: Path):
-    """With both ways out."""
+    """The error offers both remedies."""
     with pytest.raises(DataError, match=r"rename 'label', or give the task `labels: label`"):
         check(site_of(tmp_path, PLAIN.replace("labels", "label")))
 
@@ -361,13 +361,13 @@ def test_an_id_that_a_spreadsheet_destroyed_is_no_id(patient: str, tmp_path: Pat
 
 @pytest.mark.parametrize("whole", ['="007"', "007"])
 def test_leading_zeros_are_part_of_an_id(whole: str, tmp_path: Path):
-    """Also in the form that keeps spreadsheets from dropping them."""
+    """They survive also in the form that keeps spreadsheets from dropping them."""
     site = site_of(tmp_path, f"file,labels,patient,split\n0.png,0,{whole},train")
     assert read(site, "train").patients == ("007",)
 
 
 def test_images_that_may_belong_together_are_noted(tmp_path: Path):
-    """By a column that no site reads, where no patient is known."""
+    """A column that no site reads groups images whose patients are unknown."""
     text = "file,labels,study_id,split\n0.png,0,s1,train\n1.png,1,s1,val\n2.png,1,s2,val"
     assert any(
         "'study_id' is not read, and 1 of" in n for n in doubts.notes(site_of(tmp_path, text))
@@ -394,7 +394,7 @@ def test_what_is_no_such_text_is_named(data: bytes, sentence: str, tmp_path: Pat
 
 
 def test_a_workbook_is_no_table(tmp_path: Path):
-    """What Excel saves unless it is asked for CSV."""
+    """An Excel workbook is refused with the advice to save it as CSV."""
     with pytest.raises(DataError, match=r"is an Excel workbook \(\.xlsx\), .*, not a CSV file"):
         check(site_of(tmp_path, b"PK\x03\x04" + bytes(50)))
 

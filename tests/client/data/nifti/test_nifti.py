@@ -40,8 +40,8 @@ def saved(path: Path, values: np.ndarray, affine: np.ndarray | None = None) -> P
     ],
 )
 def test_a_real_file_is_what_nibabel_reads(name: str, shape: tuple[int, ...]):
-    """Turned to the left, back and head, scaled values, axes from last to first, spacing by the
-    affine."""
+    """Volumes are turned to left, back and head, scaled, with axes from last to first and the
+    affine's spacing."""
     found, spacing = nifti.image(REAL / name, VOLUME, "full")
     file = nib.as_closest_canonical(nib.load(REAL / name.split(":")[0]))
     file = file.as_reoriented(np.array([[0, -1], [1, -1], [2, 1]]))  # RAS to LPS
@@ -55,7 +55,7 @@ def test_a_real_file_is_what_nibabel_reads(name: str, shape: tuple[int, ...]):
 
 
 def test_whatever_the_file_s_orientation_the_image_is_the_same(tmp_path: Path):
-    """One head stored in RAS, LAS and with its axes exchanged."""
+    """One head stored in RAS, in LAS and with exchanged axes gives one image."""
     values = np.random.default_rng(0).random((16, 17, 18)).astype(np.float32)
     affine = np.diag([1.0, 2.0, 3.0, 1.0])
     ras, spacing = nifti.image(saved(tmp_path / "ras.nii", values, affine), VOLUME, "full")
@@ -86,7 +86,7 @@ def test_a_flat_file_is_an_image_and_a_window_is_in_its_units(tmp_path: Path):
 @pytest.mark.parametrize("window", ["file", "full"])
 @pytest.mark.parametrize("display", [(100, 300), (0, 0), (300, 100), (np.nan, 300)])
 def test_a_file_s_own_window_is_its_display_range(display, window, tmp_path: Path):
-    """cal_min and cal_max, in scaled values (nifti1.h); where they say nothing, that is noted."""
+    """The window is cal_min to cal_max in scaled values (nifti1.h); their absence is noted."""
     values = np.arange(16 * 17 * 18, dtype=np.int16).reshape(16, 17, 18)
     file = nib.Nifti1Image(values, np.diag([-1.0, -1.0, 1.0, 1.0]))
     file.header.set_slope_inter(0.5, 10)
@@ -104,7 +104,7 @@ def test_a_file_s_own_window_is_its_display_range(display, window, tmp_path: Pat
 
 
 def test_what_cannot_be_used_is_named(tmp_path: Path):
-    """Before more than the header is read where its size is the problem."""
+    """A file that is too large is refused after its header was read, and no more."""
     ones = np.ones((16, 16, 16), dtype=np.float32)
     colour = np.zeros((4, 4, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     saved(tmp_path / "rgb.nii", colour)

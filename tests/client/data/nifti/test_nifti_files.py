@@ -66,7 +66,7 @@ def test_a_pair_is_read_by_either_of_its_names(tmp_path: Path):
 
 
 def test_a_file_is_unzipped_by_what_is_in_it(tmp_path: Path):
-    """Zipped without .gz, and .gz that is not zipped."""
+    """Content decides: a zipped file without .gz is read, and so is a plain file with .gz."""
     plain = head(tmp_path / "a.nii").read_bytes()
     (tmp_path / "zipped.nii").write_bytes(gzip.compress(plain))
     (tmp_path / "plain.nii.gz").write_bytes(plain)
@@ -180,7 +180,7 @@ def test_without_an_affine_a_file_stays_as_it_is_stored(tmp_path: Path):
     ],
 )
 def test_headers_that_say_no_place_are_refused(tmp_path: Path, fields, reason: str):
-    """Affines of zeros and NaN; Analyze 7.5; half of a pair."""
+    """Affines of zeros or NaN, Analyze 7.5 and half of a pair are refused."""
     with pytest.raises(Unusable, match=reason):
         nifti.image(patched(head(tmp_path / "a.nii"), *fields), VOLUME, "full")
 
@@ -198,7 +198,7 @@ def test_scl_slope_of_0_or_nan_scales_nothing(tmp_path, slope, intercept, factor
 
 
 def test_bytes_of_the_other_order_are_read(tmp_path: Path):
-    """NIfTI-1 and NIfTI-2, big-endian."""
+    """Big-endian NIfTI-1 and NIfTI-2 files are read."""
     file = loaded(head(tmp_path / "a.nii"))
     for kind in (nib.Nifti1Image, nib.Nifti2Image):
         made = kind(np.asarray(file.dataobj).astype(">i2"), file.affine)
@@ -209,7 +209,7 @@ def test_bytes_of_the_other_order_are_read(tmp_path: Path):
 
 
 def test_colours_and_gaps_have_a_remedy(tmp_path: Path):
-    """RGB24 and NaN."""
+    """RGB24 and NaN are refused with the remedy."""
     colour = np.zeros(SIDES, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     nib.save(nib.Nifti1Image(colour, np.eye(4)), tmp_path / "rgb.nii")
     with pytest.raises(Unusable, match="colours, not numbers: store them as grey, or as pictures"):
@@ -244,7 +244,7 @@ def site_of(folder: Path, lines: list[str]) -> Site:
 
 @pytest.mark.parametrize("orientation", ["canonical", "stored"])
 def test_a_mask_lies_on_its_image_however_both_are_stored(tmp_path: Path, orientation: str):
-    """Voxel by voxel: 1 where the image is bright."""
+    """Voxel by voxel, the mask is 1 where the image is bright."""
     lines = []
     for i, (image, mask) in enumerate((("HPL", "HAR"), ("LFP", "HPL"), ("HAL", "AFL"))):
         head(tmp_path / f"{i}.nii", image)
@@ -288,7 +288,7 @@ def test_a_mask_on_another_grid_spoils_its_own_record_alone(tmp_path: Path, fiel
 
 
 def test_a_sheared_image_and_its_mask_are_put_right_alike(tmp_path: Path):
-    """A tilted stack that a converter wrote as it was stored."""
+    """A tilted stack that a converter stored without resampling is straightened with its mask."""
     origin, steps, sides = acquired("H", "P", "L")
     steps = steps + np.array([[0, 0.8, 0], [0, 0, 0], [0, 0, 0]])
     file = loaded(heads.nifti(tmp_path / "a.nii", origin, steps, sides))
@@ -304,7 +304,7 @@ def test_a_sheared_image_and_its_mask_are_put_right_alike(tmp_path: Path):
 
 
 def test_predict_lists_a_pair_once(tmp_path: Path):
-    """By its header."""
+    """A pair of header and image files counts as one record, named by its header."""
     file = loaded(head(tmp_path / "a.nii"))
     (tmp_path / "new").mkdir()
     nib.save(nib.Nifti1Pair(file.dataobj, file.affine), tmp_path / "new" / "p.img")
