@@ -55,7 +55,7 @@ def _jpeg(image: np.ndarray) -> np.ndarray:
     ids=["windowed", "noisy", "jpeg", "larger", "huge values"],
 )
 def test_a_picture_that_was_saved_again_is_a_near_copy(changed):
-    """Gain, noise, compression and size do not matter: eight of eight are found among other chests."""
+    """Gain, noise, compression and size do not matter: eight of eight are found."""
     assert counted(CHESTS[:32], changed(CHESTS[:8])) == 8
 
 
@@ -74,7 +74,7 @@ def test_identical_images_are_counted_elsewhere():
 
 
 def test_the_work_is_bounded_and_the_count_repeats(monkeypatch: pytest.MonkeyPatch):
-    """Of more images than the limit, that many are compared, at even distances."""
+    """Only so many images as the limit allows are compared, at even distances."""
     monkeypatch.setattr(near, "MAX_IMAGES", 16)
     found = {counted(CHESTS, 0.9 * CHESTS) for _ in range(3)}
     assert found == {16}

@@ -300,7 +300,7 @@ def test_a_guard_has_no_state_in_such_a_folder(made, site: Site, schedule: Sched
 
 @pytest.mark.parametrize("where", ["state", "state/deep", "elsewhere/runs/x", "records/x"])
 def test_it_is_never_written_among_state_or_records(tmp_path: Path, where: str, capsys):
-    """The state folder is refused if it exists, if it is only declared, and wherever a ledger lies."""
+    """The state folder is refused whether it exists or is only declared, and so is a ledger's."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "ledger.sqlite").write_text("")
     (tmp_path / "records").mkdir()

@@ -181,7 +181,7 @@ def test_a_class_that_nobody_has_leaves_the_auc_undefined():
 
 
 def test_the_calibration_error_by_hand():
-    """Two bins have a stated 0.9 against an observed 0.5, and a stated 0.2 against an observed 0."""
+    """One bin states 0.9 where 0.5 is observed, and another 0.2 where 0 is observed."""
     stated = np.array([[0.9], [0.9], [0.2], [0.2], [0.2], [0.2]])
     correct = np.array([[True], [False], [False], [False], [False], [False]])
     assert calibration_error(stated, correct) == pytest.approx((2 * 0.4 + 4 * 0.2) / 6)

@@ -86,8 +86,8 @@ def test_volumes_have_a_distance_too():
 @pytest.mark.parametrize("count", [1, 5, 19, 20, 99, 100, 399])
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.2])
 def test_the_limit_is_a_conformal_quantile(count: int, alpha: float):
-    """Of n + 1 exchangeable distances, the newest exceeds the chosen one with probability 1 - rank
-    / (n + 1): at most alpha where n allows it, and otherwise the least that n allows."""
+    """The newest of n + 1 exchangeable distances exceeds the chosen one with probability 1 - rank /
+    (n + 1): at most alpha where n allows it, and otherwise the least that n allows."""
     rank = conformal_rank(count, alpha)
     assert 1 <= rank <= count
     missed = 1 - rank / (count + 1)

@@ -188,7 +188,7 @@ def test_a_nifti_volume_is_read_as_in_training(tmp_path: Path):
 
 
 def test_a_dicom_file_is_read_as_in_training(tmp_path: Path):
-    """Its own window is used. Files are found by suffix, or without one where the site has DICOM."""
+    """Its own window is used. A suffix is not needed where the site has DICOM."""
     pydicom = pytest.importorskip("pydicom")
     data = pytest.importorskip("pydicom.data")
     (tmp_path / "ct.dcm").write_bytes(Path(data.get_testdata_file("CT_small.dcm")).read_bytes())

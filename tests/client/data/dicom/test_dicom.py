@@ -387,7 +387,7 @@ def test_burned_in_names_are_counted_on_the_card(series: Callable[..., Path], tm
 
 
 def test_pixels_are_counted_before_they_are_decoded(series: Callable[..., Path]):
-    """A header that promises more pixels than the site allows, or none, is refused before decoding."""
+    """A header that promises too many pixels, or none, is refused before decoding."""
     header = slice_of(0, 1)
     header.Rows, header.Columns, header.NumberOfFrames = 60_000, 60_000, 1_000
     with pytest.raises(Unusable, match="come to more than 256 MiB"):

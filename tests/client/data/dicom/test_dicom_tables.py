@@ -34,8 +34,7 @@ def looked_up(values: np.ndarray, first: int, entries: np.ndarray) -> np.ndarray
 def test_a_voi_table_is_indexed_in_whole_numbers(
     depth: int, count: int, first: int, tmp_path: Path
 ):
-    """So is an 8-bit table with more than 256 entries, and one of 65,536 entries, a number stored
-    as 0."""
+    """Tables may have 8 bits and more than 256 entries, or 65,536 entries, a number stored as 0."""
     entries = np.arange(count) * (2**depth - 1) // (count - 1)
     lut = table([count % 2**16, first, depth], entries.astype("<u2").tobytes())
     found = shown(image(EVERY, VOILUTSequence=lut), tmp_path)
@@ -77,7 +76,7 @@ def test_the_first_mapped_value_has_the_sign_of_the_input(signed: bool, how: str
 def test_the_first_mapped_value_is_one_that_inputs_can_have(
     word: int, inputs: tuple[float, float], first: int
 ):
-    """Of the two values that 16 bits can mean, the one in the range of the inputs is taken."""
+    """Sixteen bits can mean two values, and the one in the range of the inputs is taken."""
     assert table_of([2, word, 8], [0, 255], inputs, "<").first == first
 
 

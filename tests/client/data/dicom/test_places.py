@@ -22,7 +22,7 @@ SAGITTAL = [0, 1, 0, 0, 0, -1]
 
 @pytest.fixture
 def stacked(tmp_path: Path) -> Callable[..., Any]:
-    """Write one file of six frames, frame i of value i, or of one frame, and return what is read."""
+    """Write one file of six frames, frame i of value i, or of one, and return what is read."""
 
     def read(domain: Domain = VOLUME, frames: int = COUNT, **tags: Any) -> dicom.Scan:
         made = heads.header(16, 18, **({"NumberOfFrames": frames} if frames > 1 else {}), **tags)

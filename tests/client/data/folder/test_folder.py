@@ -122,7 +122,7 @@ def test_a_patients_images_share_a_split(tmp_path: Path):
 
 
 def test_shares_hold_and_the_key_decides():
-    """Of 4,000 ids, each split gets about its declared share; another key divides differently."""
+    """Each split gets about its declared share of 4,000 ids; another key divides differently."""
     source = Folder(source="folder", path=Path(), val_share=0.1, test_share=0.25)
     other = source.model_copy(update={"split_key": "another"})
     names = [f"{i}.png" for i in range(4000)]
