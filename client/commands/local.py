@@ -74,10 +74,10 @@ def _finetune(arguments: argparse.Namespace) -> None:
 
     site = load_site(arguments.site)  # before torch is loaded: a typo is answered at once
     from client.local import store
-    from client.local.finetune import own_copy
+    from client.local.start import own_copy, shared_start
 
     settings = _settings(arguments)
-    start = store.shared_start(arguments.model, site)
+    start = shared_start(arguments.model, site)
     # A state folder holds the copies of several runs.
     if (arguments.state is None) != (arguments.run is None):
         raise ConfigError("--state and --run go together: the guard's folder, and a run's id in it")

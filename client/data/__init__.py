@@ -1,1 +1,2 @@
-"""One module a data source; all yield the same `Records`."""
+"""Private records of one site: declarations, file formats and the withdrawal list. All sources
+yield the same `Records`."""

@@ -1,4 +1,4 @@
-"""What can be wrong with a site's data: with all of it, or with one record."""
+"""Errors in a site's data: in a source as a whole (`DataError`), or in one record (`Unusable`)."""
 
 from medformer.errors import MedFormerError
 
@@ -8,5 +8,8 @@ class DataError(MedFormerError):
 
 
 class Unusable(Exception):
-    """One record cannot be used; the text says why, for the site's own eyes. It stays inside the
-    source that raised it."""
+    """One record cannot be used; the text gives the reason, for the site only.
+
+    A source catches it and marks the record invalid. It never stops a round, because a server could
+    see which rounds fail.
+    """

@@ -1,8 +1,9 @@
 """A hash of every record, so that a site sees what changed. FOR THE SITE'S OWN EYES.
 
-It lies in the state folder, 0600, and stays there. Nothing that is sent may be derived from it, so
-it is no part of the ledger, of whose rows a server learns the hash. A changed file makes no new
-ledger: what was spent on a cohort stays spent.
+The manifest lies in the state folder, mode 0600, and stays there. Nothing that is sent may be
+derived from it. It is therefore not part of the ledger, because a server learns the hash of the
+ledger's rows. A changed file does not start a new ledger: the budget that was spent on a cohort
+stays spent.
 """
 
 import hashlib
@@ -26,27 +27,31 @@ from medformer.common.files import replace_file
 
 FILE = "manifest.json"
 CHUNK = 2**20
+"""Bytes of a file that are read at once."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What became of a site's records since they were looked at last."""
+    """Differences between a site's records now and at the last look."""
 
     records: int
     since: str | None
-    """When that was, UTC; None where nothing readable tells."""
+    """Time of the last look, UTC; None where no readable manifest exists."""
     new: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
 
 
 def compare(site: Site, state: Path) -> Changes | None:
-    """Hold the records against the manifest in the state folder, and write the new one.
+    """Compare the records with the manifest in the state folder, and write the new one.
 
+    Args:
+        site: The declaration of the site.
+        state: The state folder.
     Returns:
-        None where there is nothing to compare: phantoms.
+        The changes, or None for phantoms, which have no files to compare.
     Raises:
-        DataError: The records cannot be listed, or the manifest not be written.
+        DataError: The records cannot be listed, or the manifest cannot be written.
     """
     if isinstance(site.data, Phantoms):
         return None
@@ -71,10 +76,12 @@ def compare(site: Site, state: Path) -> Changes | None:
 
 
 def hashes(site: Site) -> dict[str, str]:
-    """Record -> SHA-256 of its content and of what is said of it: label, patient, split.
+    """Return for each record the SHA-256 of its content and of its label, patient and split.
 
-    A record is named by its file, or by split and row; one that is listed twice has a number.
+    A record is named by its file, or by split and row; one that is listed twice gets a number.
 
+    Args:
+        site: The declaration of the site.
     Raises:
         DataError: The source cannot be listed.
     """
@@ -90,6 +97,7 @@ def hashes(site: Site) -> dict[str, str]:
 
 
 def _of_files(site: Site) -> Iterator[tuple[str, str]]:
+    """Yield name and hash of each record of a source that lists files."""
     source = site.data
     assert isinstance(source, Listed)
     if isinstance(source, Folder):
@@ -107,12 +115,13 @@ def _of_files(site: Site) -> Iterator[tuple[str, str]]:
 
 
 def _said(entry: Entry) -> str:
+    """Return what the table states about a record."""
     return json.dumps([dict(entry.cells), entry.patient, entry.split, entry.spacing, entry.fault])
 
 
 def _content(top: Path, name: str) -> str:
-    """Hash of a file, or of the files of a series or pair; of one that cannot be read, that it
-    cannot."""
+    """Return the hash of a file, of a series' files or of a pair; the error's name if
+    unreadable."""
     try:
         parts = [_of_place(top, path) for path in nifti_file.files_of(top / name)]
     except (OSError, ValueError) as error:
@@ -121,6 +130,7 @@ def _content(top: Path, name: str) -> str:
 
 
 def _of_place(top: Path, path: Path) -> str:
+    """Return the hash of a file or folder; what lies outside of the records is not read."""
     if not path.resolve().is_relative_to(top.resolve()):
         return "outside"
     if path.is_dir():
@@ -130,6 +140,7 @@ def _of_place(top: Path, path: Path) -> str:
 
 
 def _of_file(path: Path) -> str:
+    """Return the SHA-256 of a file, read in parts because volumes may exceed the memory."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while part := file.read(CHUNK):
@@ -138,6 +149,7 @@ def _of_file(path: Path) -> str:
 
 
 def _of_rows(site: Site) -> Iterator[tuple[str, str]]:
+    """Yield name and hash of each row of a source that has rows."""
     source = site.data
     assert isinstance(source, Npz | MedMnist)
     for split in SPLITS:
@@ -158,7 +170,7 @@ def _hex(data: bytes) -> str:
 
 
 def _read(path: Path) -> tuple[str | None, Mapping[str, str]]:
-    """When it was written, and its records; a damaged one tells nothing."""
+    """Return the time of a manifest and its records; a damaged one counts as absent."""
     try:
         found = json.loads(path.read_bytes())
         made, records = str(found["made"]), dict(found["records"])

@@ -1,4 +1,4 @@
-"""Reads DICOM and NIfTI files that a labels.csv lists."""
+"""Reads the DICOM and NIfTI files that a labels.csv lists."""
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ from medformer.config import UNLABELLED, Domain, Task
 
 Medical = Dicom | Nifti
 PACKAGES = {"dicom": "pydicom", "nifti": "nibabel"}
-"""Source, which is also the name of the extra that installs it -> package that reads it."""
+"""Source, which is also the name of the extra that installs it -> the package that reads it."""
 
 MASK_NAMES = "Look at them, and mask what identifies a patient before anything is trained"
 NOTES = {
@@ -35,7 +35,7 @@ NOTES = {
     "unknown": "are ultrasound, screens, film or the like, and do not say whether names or dates "
     f"are painted into their pixels. {MASK_NAMES}",
 }
-"""What files of a kind do, then what to do about it, for people."""
+"""Answer of a file about burned-in annotation -> a remark for people, and what to do about it."""
 
 
 def read(
@@ -45,14 +45,23 @@ def read(
     split: str,
     withdrawn: Set[str] = frozenset(),
 ) -> Records:
-    """One split's records, shape by shape.
+    """Read one split's records, stacked by shape. One bad record never raises: it becomes invalid
+    zeros.
 
+    Args:
+        source: The source as declared.
+        domain: The site's kind of image.
+        tasks: The site's tasks.
+        split: train, val or test.
+        withdrawn: Names on the withdrawal list.
+    Returns:
+        The records; `Records.faults` names those that cannot be used.
     Raises:
-        DataError: No such folder or table, nothing in the split, a missing package, or a domain
-            that such files cannot fill. One bad record is never an error: it becomes zeros that are
-            not valid, and `Records.faults` names it.
+        DataError: The folder, its table or a package is missing, the split is empty, or such files
+            cannot fill the domain.
     """
     _check(source, domain, tasks)
+    # Every record of every split is listed first, since a split may depend on a file's PatientID.
     listed = from_table(source, sorted({task.labels for task in tasks}))
     own = [entry for entry in (_placed(e, source) for e in listed) if entry.split == split]
     if not own:
@@ -63,8 +72,12 @@ def read(
 
 
 def _placed(entry: Entry, source: Medical) -> Entry:
-    """A record of which the table names neither patient nor split goes where its patient goes: all
-    images of one are in one split, each a function of the patient's own id."""
+    """Assign a record to the split of its patient, where the table states neither patient nor
+    split.
+
+    All images of one patient are then in one split, and the split is a function of that patient's
+    id alone.
+    """
     if not isinstance(source, Dicom) or entry.patient or entry.placed or entry.fault:
         return entry
     try:
@@ -75,13 +88,15 @@ def _placed(entry: Entry, source: Medical) -> Entry:
 
 
 def needed(source: Medical) -> None:
-    """Refuse where the package that reads such files is missing.
+    """Check that the package that reads such files is installed.
 
+    Args:
+        source: The source as declared.
     Raises:
-        DataError: Says how to install it.
+        DataError: It is not; the text says how to install it.
     """
     package = PACKAGES[source.source]
-    try:
+    try:  # a site without DICOM or NIfTI installs neither
         __import__(package)
     except ImportError as error:
         raise DataError(
@@ -91,6 +106,7 @@ def needed(source: Medical) -> None:
 
 
 def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
+    """Refuse a folder, table or domain that such files cannot serve."""
     needed(source)
     if not source.path.is_dir():
         raise DataError(f"{source.path}: no such folder. Check data.path in site.yaml")
@@ -110,44 +126,48 @@ def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
 
 @dataclass(frozen=True)
 class Opened:
-    """A file, or a series' folder, as the site trains on it."""
+    """A file, or a series' folder, after windowing and resizing."""
 
     image: Tensor
     """(C, *spatial)."""
     spacing: Tensor | None
     """(rank,)."""
     patient: str = ""
-    """Whose it is."""
+    """PatientID of a DICOM file; "" if it has none."""
     notes: tuple[str, ...] = ()
-    """What to look at in it, or what was chosen: sentences about "N files"."""
+    """Remarks for people: sentences about "N files"."""
     volume: nifti.Volume | None = None
-    """Of a NIfTI file, how it lies: what its masks are held against. Its values are gone."""
+    """Position of a NIfTI file in space, with which its masks are compared; without its values."""
     fit: Fit | None = None
-    """What became of its sides."""
+    """Sides as stored, reduced and padded."""
 
 
 def opened(
     path: Path, source: Medical, domain: Domain, named: tuple[float, float] | None = None
 ) -> Opened:
-    """Read a file, or a series' folder.
+    """Read a file, or a series' folder, as the model will see it.
 
     Args:
-        named: Spacing that counts more than what the file says.
+        path: A file, or for 3D DICOM a folder.
+        source: The source as declared.
+        domain: The site's kind of image.
+        named: Spacing (H, W) from the table, which has priority over the file's.
     Raises:
         Unusable: It cannot be read, or is not what the site declares.
     """
-    largest, turn = source.max_mib << 20, source.orientation
+    max_bytes, turn = source.max_mib << 20, source.orientation
     if isinstance(source, Dicom):
-        scan = dicom.scan(path, domain, source.window, largest, source.decode_seconds, turn)
+        scan = dicom.scan(path, domain, source.window, max_bytes, source.decode_seconds, turn)
         painted = NOTES.get(scan.burned_in)
         notes = ((painted,) if painted else ()) + scan.notes
         found = Opened(scan.image, scan.spacing, scan.patient, notes)
     else:
-        volume = nifti.volume(path, domain, largest, turn)
+        volume = nifti.volume(path, domain, max_bytes, turn)
         pixels = nifti.shown(volume, domain, source.window)
         spacing = nifti.spacing_of(volume, domain)
         notes = nifti.shown_notes(volume, source.window)
         found = Opened(pixels, spacing, notes=notes, volume=volume)
+    # The table counts most, then the file, and the declared spacing of the domain last.
     distance = found.spacing
     if named is not None or (distance is None and domain.spacing is not None):
         distance = torch.tensor(named or domain.spacing)
@@ -157,7 +177,9 @@ def opened(
 
 
 def _found(source: Medical, name: str) -> Path:
-    """A file that the table names, the other one of a pair lying inside too."""
+    """Return the path of a file that the table names, after checking that a pair's other file is
+    inside.
+    """
     path = inside(source.path, name)
     if isinstance(source, Nifti):
         for file in nifti.files_of(path):
@@ -166,6 +188,7 @@ def _found(source: Medical, name: str) -> Path:
 
 
 def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]) -> Single:
+    """Read one record with the labels of all tasks."""
     path = _found(source, entry.file)
     named = spacing_of(entry) if domain.rank == 2 else None
     found = opened(path, source, domain, named)

@@ -1,4 +1,4 @@
-"""Finds, or downloads, the file of a MedMNIST data set."""
+"""Files of MedMNIST data sets, found in a folder or downloaded."""
 
 import hashlib
 import importlib.util
@@ -21,12 +21,12 @@ TIMEOUT = 30.0
 CHUNK = 2**20
 """Bytes of a download that are in memory at once."""
 SPACE_FOR_LABELS = 1_024
-"""Bytes an image: more than any set has."""
+"""Bytes of labels of one image: more than any set needs."""
 
 
 @dataclass(frozen=True)
 class Info:
-    """What MedMNIST publishes about a data set (Yang et al. 2023)."""
+    """Published facts of a MedMNIST data set (Yang et al. 2023)."""
 
     name: str
     task: Task
@@ -47,10 +47,12 @@ KINDS: dict[str, TaskKind] = {
 
 
 def info(dataset: str) -> Info:
-    """Published facts of a data set.
+    """Return the published facts of a data set.
 
+    Args:
+        dataset: Name of the set.
     Raises:
-        DataError: MedMNIST has no such data set; names the nearest.
+        DataError: MedMNIST has no such data set; the text names the nearest.
     """
     known = _published()
     if dataset not in known:
@@ -69,12 +71,17 @@ def info(dataset: str) -> Info:
 
 
 def find(dataset: str, size: int, root: Path | None) -> Path:
-    """Path of the data set's npz file, downloaded if it is missing and the network allows.
+    """Return the path of a data set's npz file, downloaded if it is missing and the network allows.
 
-    A file `NAME_part.npz` in `root` serves where `NAME.npz` is missing: a partial copy.
+    A file `NAME_part.npz`, a partial copy, is used where `NAME.npz` is missing.
 
+    Args:
+        dataset: Name of the set.
+        size: Side in pixels.
+        root: Folder with the files; None for the package's own folder.
     Raises:
-        DataError: Unknown data set or size, or not here and not to be downloaded.
+        DataError: The data set or size does not exist, or its file is absent and cannot be
+            downloaded.
     """
     try:
         check_side(dataset, size)
@@ -94,7 +101,12 @@ def find(dataset: str, size: int, root: Path | None) -> Path:
 
 
 def largest(dataset: str, size: int) -> int:
-    """Bytes that a split of the official file may come to: images as published, and labels."""
+    """Return the maximum bytes of a split of the official file: images as published, and labels.
+
+    Args:
+        dataset: Name of the set.
+        size: Side in pixels.
+    """
     if size == 28 or dataset.endswith("3d"):
         return npz.MAX_BYTES  # which no such set reaches
     facts = info(dataset)
@@ -103,7 +115,13 @@ def largest(dataset: str, size: int) -> int:
 
 
 def present(dataset: str, size: int, root: Path | None) -> Path | None:
-    """Path of the data set's file if it is here; nothing is downloaded."""
+    """Return the path of the data set's file if it is here; nothing is downloaded.
+
+    Args:
+        dataset: Name of the set.
+        size: Side in pixels.
+        root: Folder with the files; None for the package's own folder.
+    """
     names = (f"{_stem(dataset, size)}.npz", f"{_stem(dataset, size)}_part.npz")
     return next((f for name in names if (f := _folder(root) / name).is_file()), None)
 

@@ -1,7 +1,7 @@
-"""Reads one split of an npz file in the MedMNIST layout, never unpickling anything.
+"""Reads one split of an npz file in the MedMNIST layout; nothing is ever unpickled.
 
-What the file says of its arrays is held against the zip directory, and against its own size,
-before an array is made.
+A pickle can run any code. The sizes that the file states for its arrays are compared with the zip
+directory, and with the size of the file, before an array is made. N rows.
 """
 
 import lzma
@@ -18,29 +18,33 @@ from client.data.errors import DataError
 
 Array = npt.NDArray[np.generic]
 Arrays = tuple[Array, dict[str, Array]]
-"""Images, and the labels under each key."""
+"""Images, and the labels of each key."""
 MAX_MEMBERS = 1_024
 MAX_BYTES = 2**30
-"""Bytes that a split's arrays may come to where nobody says more, however small the file is: masks
-and shapes pack hundreds to one, so that no ratio tells them from a bomb."""
+"""Maximum bytes of a split's arrays where no other limit is given, however small the file is. Masks
+and shapes compress hundreds to one, so that no ratio distinguishes them from a decompression bomb.
+"""
 WORTH_A_WORD = 2**26
-"""Bytes of a split from which on an array that does not fit the others is called a bomb."""
+"""Bytes of a split above which an array with another number of rows is called a bomb."""
 DAMAGE = (
     OSError, EOFError, KeyError, ValueError, RuntimeError, OverflowError, zipfile.BadZipFile,
     zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""What zipfile and the decompressors raise at damage, encryption and methods they do not know."""
+"""Exceptions of zipfile and the decompressors for damage, encryption and unknown methods."""
 
 
 def count(path: Path, split: str) -> int:
-    """Number of rows of a split, from the file's header; no record is read.
+    """Return the number of rows of a split from the file's header; no record is read.
 
+    Args:
+        path: The npz file.
+        split: train, val or test.
     Raises:
-        DataError: Missing or corrupt file.
+        DataError: The file is missing or corrupt.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            own = f"{split}_images.npy"  # tasks may call their labels otherwise
+            own = f"{split}_images.npy"  # tasks may give their labels any name
             name = own if own in archive.namelist() else f"{split}_labels.npy"
             with archive.open(name) as member:
                 return _header(member)[0][0]
@@ -51,41 +55,50 @@ def count(path: Path, split: str) -> int:
         ) from error
 
 
-def labels(path: Path, split: str) -> Array:
-    """The labels of `split` alone, as they are stored; no image is unpacked.
+def labels(path: Path, split: str, max_bytes: int = MAX_BYTES) -> Array:
+    """Return the labels of `split` as they are stored, (N, ...); no image is unpacked.
 
+    Args:
+        path: The npz file.
+        split: train, val or test.
+        max_bytes: Maximum bytes of the labels.
     Raises:
         DataError: As in `read`.
     """
-    (found,) = _read(path, [f"{split}_labels"], MAX_BYTES)
+    (found,) = _read(path, [f"{split}_labels"], max_bytes)
     return found
 
 
 def read(
-    path: Path, split: str, keys: Iterable[str] = ("labels",), largest: int = MAX_BYTES
+    path: Path, split: str, keys: Iterable[str] = ("labels",), max_bytes: int = MAX_BYTES
 ) -> Arrays:
-    """Images of `split` (train, val or test) and its labels `{split}_KEY`, as they are stored.
+    """Return the images of `split` and its labels `{split}_KEY`, as they are stored.
 
     Args:
-        largest: Bytes that these arrays may come to together; as many as the file itself has are
-            always read.
+        path: The npz file.
+        split: train, val or test.
+        keys: Names of the arrays of labels.
+        max_bytes: Maximum bytes of these arrays together; arrays no larger than the file are always
+            read.
+    Returns:
+        Images (N, ...), and each key's labels (N, ...).
     Raises:
-        DataError: Missing or corrupt file, missing key, object array, counts that differ, or
-            arrays that are not what they say; nothing is unpacked then.
+        DataError: The file is missing or corrupt, lacks a key, holds an object array, or has arrays
+            of different counts or other sizes than stated. Nothing is unpacked then.
     """
-    images, *columns = _read(path, [f"{split}_{k}" for k in ("images", *sorted(keys))], largest)
+    images, *columns = _read(path, [f"{split}_{k}" for k in ("images", *sorted(keys))], max_bytes)
     return images, dict(zip(sorted(keys), columns, strict=True))
 
 
-def _read(path: Path, names: Sequence[str], largest: int) -> list[Array]:
-    """Arrays of one split, which have one row a record."""
+def _read(path: Path, names: Sequence[str], max_bytes: int) -> list[Array]:
+    """Read arrays of one split, each with one row a record."""
     if not path.is_file():
         raise DataError(f"{path}: no such file. Check the path, or --data-root for MedMNIST files")
     try:
         with zipfile.ZipFile(path) as archive:
             _check_directory(path, archive, names)
             members = [archive.getinfo(f"{name}.npy") for name in names]
-            _check_sizes(path, archive, members, largest)
+            _check_sizes(path, archive, members, max_bytes)
             return [_array(archive, member) for member in members]
     except DAMAGE as error:
         raise DataError(
@@ -95,11 +108,12 @@ def _read(path: Path, names: Sequence[str], largest: int) -> list[Array]:
 
 
 def _check_directory(path: Path, archive: zipfile.ZipFile, wanted: Sequence[str]) -> None:
+    """Refuse an archive whose list of arrays is too long, ambiguous, unsafe or incomplete."""
     found = archive.namelist()
     if len(found) > MAX_MEMBERS:
         raise DataError(f"{path}: lists {len(found)} arrays; at most {MAX_MEMBERS} are read")
     if len(set(found)) < len(found):
-        raise DataError(f"{path}: lists an array twice, so that nobody can say which one counts")
+        raise DataError(f"{path}: lists an array twice, so that it is unclear which one counts")
     for name in found:
         parts = (*PurePosixPath(name).parts, *PureWindowsPath(name).parts)
         if ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor:
@@ -113,9 +127,9 @@ def _check_directory(path: Path, archive: zipfile.ZipFile, wanted: Sequence[str]
 
 
 def _check_sizes(
-    path: Path, archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], largest: int
+    path: Path, archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], max_bytes: int
 ) -> None:
-    """What the arrays say of their sizes, what the directory says, and how much may come out."""
+    """Compare the sizes that arrays state with the zip directory and with the limit."""
     rows: dict[str, int] = {}
     for member in members:
         with archive.open(member) as file:
@@ -128,10 +142,11 @@ def _check_sizes(
             )
         if not shape:
             raise DataError(f"{path}: {member.filename} holds one number, not one a record")
-        said = begins + dtype.itemsize * int(np.prod(shape, dtype=object))
-        if said != member.file_size:
+        # As Python integers: in int64 a hostile shape would overflow to a small size.
+        stated = begins + dtype.itemsize * int(np.prod(shape, dtype=object))
+        if stated != member.file_size:
             raise DataError(
-                f"{path}: {member.filename} says that it has {said} bytes, the archive says "
+                f"{path}: {member.filename} states {stated} bytes, the archive states "
                 f"{member.file_size}: it is damaged"
             )
         rows[member.filename.removesuffix(".npy")] = shape[0]
@@ -141,15 +156,17 @@ def _check_sizes(
     if stored > size:
         raise DataError(f"{path}: lists {stored} packed bytes and has {size}: it is damaged")
     _check_rows(path, rows, whole)
-    if whole > max(largest, size):
+    # A file of that size is on the disk already, so that it is not a bomb.
+    if whole > max(max_bytes, size):
         raise DataError(
             f"{path}: {_split(members)} comes to {_mib(whole)} MiB, and no more than "
-            f"{_mib(max(largest, size))} MiB are unpacked, lest it be a decompression bomb. If it "
-            f"is right, declare data.max_mib: {_mib(whole)} with source: npz"
+            f"{_mib(max(max_bytes, size))} MiB are unpacked, as it may be a decompression bomb. If "
+            f"it is right, declare data.max_mib: {_mib(whole)} with source: npz"
         )
 
 
 def _check_rows(path: Path, rows: Mapping[str, int], whole: int) -> None:
+    """Refuse arrays with different numbers of rows."""
     (first, count), *others = rows.items()
     for name, other in others:
         if other != count:
@@ -163,7 +180,7 @@ def _split(members: Sequence[zipfile.ZipInfo]) -> str:
 
 
 def _mib(size: int) -> int:
-    """Bytes in MiB, rounded up."""
+    """Convert bytes to MiB, rounded up."""
     return -(-size // 2**20)
 
 
@@ -174,10 +191,10 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    """Shape and type of an npy file; read no further.
+    """Return shape and type of an npy file, without reading its values.
 
     Raises:
-        ValueError: It is none, or says something impossible.
+        ValueError: It is not an npy file, or states something impossible.
     """
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
@@ -186,7 +203,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
     reader = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
     try:
         shape, _, dtype = reader(file)
-    except Exception as error:  # it parses Python's literals: SyntaxError, TokenError, ...
+    except Exception as error:  # numpy parses Python literals: SyntaxError, TokenError, ...
         raise ValueError("its header cannot be read") from error
     if any(type(side) is not int or side < 0 for side in shape) or len(shape) > 8:
         raise ValueError(f"an array cannot have the shape {shape}")

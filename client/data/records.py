@@ -17,31 +17,38 @@ from medformer.images import SIDES
 
 
 def has_label(labels: Tensor) -> Tensor:
-    """(N,) bool: whether anything of a record is known for the task that these labels are of."""
+    """Return for each record whether anything is known for one task.
+
+    Args:
+        labels: The labels of that task, N rows.
+    Returns:
+        (N,) bool.
+    """
     return (labels != UNLABELLED).view(len(labels), -1).any(1)
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Records whose images have one shape."""
+    """Records whose images have one shape. N records, C channels, T labels of a
+    multi-label task."""
 
     images: Tensor
     """(N, C, *spatial), uint8 or float32; an invalid row is all zeros."""
     labels: Mapping[str, Tensor]
-    """Task -> (N,) int64, (N, T) of a multi-label or (N, *spatial) of a dense task; an invalid row
-    is 0, `medformer.config.UNLABELLED` where nobody knows."""
+    """Task -> (N,) int64, or (N, T) of a multi-label or (N, *spatial) of a dense task. An invalid
+    row is 0; a missing label is `medformer.config.UNLABELLED`."""
     valid: Tensor
     """(N,) bool: False for a record that cannot be used. It is drawn like the others and
-    contributes exactly zero, so that nothing outside shows it."""
+    contributes exactly zero, so that nothing that leaves the site shows it."""
     spacing: Tensor | None = None
-    """(N, rank) distance between pixels; None where the domain says it for all."""
+    """(N, rank) distances between pixels; None where the domain declares one for all."""
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
     def labelled(self) -> Tensor:
-        """(N,) bool: whether anything is known for any task; True where the row is invalid."""
+        """Mask (N,) bool of records with a label of any task; True where the row is invalid."""
         return torch.stack([has_label(value) for value in self.labels.values()]).any(0)
 
     def __getitem__(self, rows: Tensor | slice) -> "Stack":
@@ -59,26 +66,30 @@ class Records:
 
     stacks: tuple[Stack, ...]
     faults: tuple[str, ...] = ()
-    """`RECORD: why it cannot be used`, of a source that knows; for the site's own eyes."""
+    """Entries `RECORD: reason` for records that cannot be used, where the source knows. Never sent.
+    """
     patients: tuple[str, ...] = ()
-    """Whose image each row is, "" where nobody knows; no entries where the source never says."""
+    """Patient of each row, "" where unknown; empty if the source never names patients."""
     notes: tuple[tuple[str, str], ...] = ()
-    """Record, and what "N files" like it do, though they can be used; after ". ", what to do about
-    it. For the site's own eyes."""
+    """Pairs of a record and a remark about it, though it can be used: the predicate of a sentence
+    about "N files", then after ". " what to do. Never sent."""
     withdrawn: tuple[str, ...] = ()
-    """Of each record that was left out, the name on the list of the withdrawn that it is known by;
-    for the site's own eyes."""
+    """Entries of the withdrawal list that matched a record of this split. Never sent."""
     files: tuple[str, ...] = ()
-    """Which file each row is of, "" of one that cannot be used; no entries where rows have none."""
+    """File of each row, "" of one that cannot be used; empty if rows have no files."""
     fits: tuple[Fit, ...] = ()
-    """What became of the sides of each record that can be used, where a source fits them."""
+    """Sides of each usable record as stored, reduced and padded, where a source changes them."""
 
     def __len__(self) -> int:
         return sum(len(stack) for stack in self.stacks)
 
     def take(self, rows: Tensor) -> Iterator[Stack]:
-        """The records of these rows, a stack for every shape among them; in the order given if the
-        rows come shape by shape."""
+        """Yield the records of these rows, one stack for each shape among them.
+
+        Args:
+            rows: Row numbers, counted over all stacks. Rows that come shape by shape keep their
+                order.
+        """
         start = 0
         for stack in self.stacks:
             own = rows[(rows >= start) & (rows < start + len(stack))] - start
@@ -88,16 +99,16 @@ class Records:
 
     @property
     def valid(self) -> Tensor:
-        """(N,) of all rows."""
+        """Mask (N,) bool over the rows of all stacks."""
         return torch.cat([stack.valid for stack in self.stacks])
 
     @property
     def labelled(self) -> Tensor:
-        """(N,) of all rows."""
+        """Mask (N,) bool over the rows of all stacks."""
         return torch.cat([stack.labelled for stack in self.stacks])
 
     def joined(self, task: str) -> Tensor:
-        """A task's labels of all rows; a dense task's only where all images have one shape."""
+        """Return a task's labels of all rows; for a dense task all images must have one shape."""
         return torch.cat([stack.labels[task] for stack in self.stacks])
 
 
@@ -112,26 +123,38 @@ class Single:
     spacing: Tensor | None = None
     """(rank,)."""
     fault: str = ""
-    """Why it cannot be used."""
+    """Reason why the record cannot be used; empty if it can."""
     patient: str = ""
-    """Whose it is."""
+    """Patient id, or ""."""
     notes: tuple[tuple[str, str], ...] = ()
-    """Its name, and what to look at or what was chosen."""
+    """Pairs of the record's name and a remark about it, as in `Records.notes`."""
     file: str = ""
-    """The same for the same file, however a table calls it."""
+    """Identity of the file: the same text for the same file, whatever name a table uses for it."""
     fit: Fit | None = None
-    """What became of its sides, if its source fits them."""
+    """Sides as stored, reduced and padded, if its source changes them."""
 
 
 def unusable(domain: Domain, tasks: Iterable[Task], fault: str) -> Single:
-    """Zeros in the place of a record that cannot be used; nothing of it is kept."""
+    """Return zeros in the place of a record that cannot be used; nothing of its content is kept.
+
+    Args:
+        domain: The site's kind of image.
+        tasks: The site's tasks.
+        fault: The reason, for the site only.
+    """
     image, labels = _blank(domain, tasks)
     spacing = None if domain.spacing is None else torch.tensor(domain.spacing)
     return Single(image, labels, spacing, fault)
 
 
 def grouped(singles: Iterable[Single], domain: Domain, tasks: Iterable[Task]) -> Records:
-    """Records of mixed shapes as stacks, one for each shape and type of image among them."""
+    """Stack records of mixed shapes: one stack for each shape and type of image.
+
+    Args:
+        singles: The records, in any order.
+        domain: The site's kind of image.
+        tasks: The site's tasks.
+    """
     kinds: dict[tuple[str, ...], list[Single]] = {}
     for one in singles:
         kind = (str(tuple(one.image.shape)), str(one.image.dtype), str(one.spacing is None))
@@ -139,6 +162,7 @@ def grouped(singles: Iterable[Single], domain: Domain, tasks: Iterable[Task]) ->
     if not kinds:
         return empty(domain, tasks)
     stacks = tuple(_stack(kinds[kind]) for kind in sorted(kinds))
+    # Sorted, so that the rows have the same numbers whatever the order of the table.
     ordered = [one for kind in sorted(kinds) for one in kinds[kind]]
     faults = tuple(one.fault for one in ordered if one.fault)
     notes = tuple(note for one in ordered for note in one.notes)
@@ -158,10 +182,15 @@ def _stack(alike: list[Single]) -> Stack:
 
 
 def of_known_patients(records: Records) -> Records:
-    """The same records; those of which nobody knows whose they are cannot be used, because their
-    patient may have others."""
+    """Mark images without a patient id as invalid: their patient may have others.
+
+    Args:
+        records: Records of a site whose unit of privacy is one patient.
+    Returns:
+        The same rows in the same order.
+    """
     known = torch.tensor([bool(patient) for patient in records.patients], dtype=torch.bool)
-    # What cannot be used anyway has a fault of its own, which is the one to mend.
+    # A record that is invalid already has its own fault, which is the one to repair first.
     lacking = (~known & records.valid).nonzero().flatten().tolist()
     if not lacking:
         return _only(records, known, "")
@@ -175,11 +204,17 @@ def of_known_patients(records: Records) -> Records:
 
 
 def listed_once(records: Records) -> Records:
-    """The same records; those of a file that is listed more than once cannot be used, because one
-    image would count as several.
+    """Mark the records of a file that is listed more than once as invalid: it would count as
+    several.
 
-    None of them, not even the first: a row that comes or goes then changes what one row
-    contributes, and no other row takes its place.
+    None of them is used, not even the first. If the first were, removing its row would make the
+    second valid, so that one row would change the contribution of another: the neighbouring data
+    set would differ in two units, and the guarantee covers one.
+
+    Args:
+        records: Records of a site whose unit of privacy is one image.
+    Returns:
+        The same rows in the same order.
     """
     times = Counter(records.files)
     once = torch.tensor([not file or times[file] == 1 for file in records.files], dtype=torch.bool)
@@ -190,7 +225,7 @@ def listed_once(records: Records) -> Records:
 
 
 def _only(records: Records, usable: Tensor, fault: str) -> Records:
-    """The same rows; those that are not `usable` become zeros that do not count."""
+    """Return the same rows, those that are not `usable` as zeros that do not count."""
     parts = usable.split([len(stack) for stack in records.stacks])
     stacks = []
     for stack, own in zip(records.stacks, parts, strict=True):
@@ -200,6 +235,7 @@ def _only(records: Records, usable: Tensor, fault: str) -> Records:
         labels = {task: value.clone() for task, value in stack.labels.items()}
         images = stack.images.clone()
         for value in (images, *labels.values()):
+            # Rows stay in place: Poisson sampling must draw from as many as before.
             value[~own] = 0
         stacks.append(replace(stack, images=images, labels=labels, valid=stack.valid & own))
     faults = (fault,) if fault else ()
@@ -207,7 +243,10 @@ def _only(records: Records, usable: Tensor, fault: str) -> Records:
 
 
 def pooled(several: Iterable[Records]) -> Records:
-    """The records of several sites of one kind as one; patients of two sites are never the same."""
+    """Join the records of several sites of one kind, for experiments.
+
+    Patient ids get their site's number as a prefix, because two sites may use the same id.
+    """
     several = list(several)
     return Records(
         tuple(stack for records in several for stack in records.stacks),
@@ -216,14 +255,14 @@ def pooled(several: Iterable[Records]) -> Records:
 
 
 def empty(domain: Domain, tasks: Iterable[Task]) -> Records:
-    """No records at all: what a file that cannot be read comes to after admission."""
+    """Return no records, of the right types: the content of a file that can no longer be read."""
     image, truths = _blank(domain, tasks)
     labels = {task: truth[None][:0] for task, truth in truths.items()}
     return Records((Stack(image[None][:0], labels, torch.zeros(0, dtype=torch.bool)),))
 
 
 def _blank(domain: Domain, tasks: Iterable[Task]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Zeros as image and labels of one record."""
+    """Return zeros as image and labels of one record."""
     spatial = [domain.size or 28] * domain.rank
     labels = {}
     for task in tasks:
@@ -233,7 +272,12 @@ def _blank(domain: Domain, tasks: Iterable[Task]) -> tuple[Tensor, dict[str, Ten
 
 
 def problems(records: Records, domain: Domain) -> list[str]:
-    """What is wrong with the records, one sentence each; for the site's own eyes."""
+    """Return what is wrong with the records, one sentence each. Never sent.
+
+    Args:
+        records: One split.
+        domain: The site's kind of image, whose rank decides which sides are allowed.
+    """
     found = []
     if not len(records):
         found.append("the split is empty: give the site at least one image")
@@ -245,10 +289,10 @@ def problems(records: Records, domain: Domain) -> list[str]:
             f"{bad} of {len(records)} records cannot be used. The first is "
             f"{records.faults[0] if records.faults else first}. Repair them or leave them out"
         )
-    least, most = SIDES[domain.rank]
+    smallest, largest = SIDES[domain.rank]
     for shape in sorted({tuple(s.images.shape[2:]) for s in records.stacks if len(s)}):
-        if min(shape) < least:
-            found.append(f"images must be at least {least} pixels a side, got {shape}")
-        if max(shape) > most:
-            found.append(f"images must be at most {most} pixels a side, got {shape}")
+        if min(shape) < smallest:
+            found.append(f"images must be at least {smallest} pixels a side, got {shape}")
+        if max(shape) > largest:
+            found.append(f"images must be at most {largest} pixels a side, got {shape}")
     return found

@@ -1,4 +1,7 @@
-"""Whether a source's files are those that were read: by name, size and time; no file is opened."""
+"""A fingerprint of a source's files by name, size and time, so that a change is noticed cheaply.
+
+No file is opened: hashing gigabytes before every round would take longer than the round.
+"""
 
 import hashlib
 import os
@@ -9,7 +12,13 @@ from client.data.sources import Listed, MedMnist, Npz, Source
 
 
 def stamp(source: Source) -> str:
-    """Another text whenever a file of the source comes, goes or is written; never raises."""
+    """Return a text that changes whenever a file of the source appears, disappears or is written.
+
+    It never raises: a file that cannot be examined counts as absent.
+
+    Args:
+        source: The source as declared in site.yaml.
+    """
     if isinstance(source, Listed):
         places = _below(source.path)
     elif isinstance(source, Npz):
@@ -17,7 +26,7 @@ def stamp(source: Source) -> str:
     elif isinstance(source, MedMnist):
         places = [medmnist.present(source.dataset, source.size, source.root), source.indices]
     else:
-        return ""  # procedural
+        return ""  # phantoms are computed and have no files
     digest = hashlib.sha256()
     for place in places:
         if place is not None:
@@ -26,7 +35,9 @@ def stamp(source: Source) -> str:
 
 
 def _below(folder: Path) -> list[Path | None]:
-    """All files, behind links to folders too; each folder once, because links may go in circles."""
+    """Return all files below a folder, also behind links; each folder once, since links may form
+    circles.
+    """
     found: list[Path | None] = []
     seen = {os.path.realpath(folder)}
     for top, folders, files in os.walk(folder, followlinks=True):
@@ -38,9 +49,10 @@ def _below(folder: Path) -> list[Path | None]:
 
 
 def _state_of(place: Path) -> tuple[int, ...]:
-    """A copy that keeps its time of writing still has one of its own."""
+    """Return size, times and inode of a file."""
     try:
         seen = place.stat()
     except OSError:
         return ()
+    # A copy may keep the old time of writing; its time of change (ctime) cannot be set.
     return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino

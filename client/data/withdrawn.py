@@ -1,8 +1,10 @@
-"""Persons and records that may not be used any more: the site's own list, read before each round.
+"""The withdrawal list: persons and records that may no longer be used. It is read before each
+round.
 
-It is `withdrawn` in site.yaml: a text file, one name a line: a patient's id, a `file` as labels.csv
-or the class folders name it, or `SPLIT:ROW` (`train:17`) of a source that has rows. Leaving a unit
-out is what differential privacy is about: nothing that is sent may tell of it.
+It is `withdrawn` in site.yaml, a text file with one name a line: a patient id, a `file` as
+labels.csv or the class folders name it, or `SPLIT:ROW` (`train:17`) for a source that has rows.
+Whether a unit takes part is exactly what differential privacy hides, so nothing that is sent may
+depend on this list other than through the records.
 """
 
 from pathlib import Path
@@ -10,15 +12,17 @@ from pathlib import Path
 from client.data.errors import DataError
 
 MAX_BYTES = 64 * 1024 * 1024
-"""Bytes of the list."""
+"""Maximum size of the list."""
 
 
 def names(path: Path | None) -> frozenset[str]:
-    """The lines of the list, without the spaces around them; none without a list.
+    """Return the names on the list, without spaces around them; empty if no list is declared.
 
+    Args:
+        path: The list, or None.
     Raises:
-        DataError: The list cannot be read: then nobody knows who must be left out, and nothing may
-            be read.
+        DataError: The list cannot be read. Then nobody knows who must be left out, and no record
+            may be used.
     """
     if path is None:
         return frozenset()
@@ -28,7 +32,7 @@ def names(path: Path | None) -> frozenset[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path}: the list of those who withdrew cannot be read ({type(error).__name__}), so "
-            "that no record may be used: write one id a line, in UTF-8"
+            f"{path}: the withdrawal list cannot be read ({type(error).__name__}), so that no "
+            "record may be used: write one id a line, in UTF-8"
         ) from error
     return frozenset(line.strip() for line in lines if line.strip())

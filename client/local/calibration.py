@@ -1,9 +1,9 @@
 """Calibration of a head's logits on the validation split. N images, T outputs of a task.
 
-Temperature scaling (Guo et al. 2017, arXiv:1706.04599); where a site declares class weights, which
-shift what a head says of each class, with a bias for each output too (Platt 1999; Alexandari et al.
-2020, arXiv:1901.06852). It is folded into the head: whoever reads the file, also by the library or
-an export, gets calibrated probabilities.
+It is temperature scaling (Guo et al. 2017, arXiv:1706.04599). Where a site declares class weights,
+which shift the logits of each class, each output gets a bias, too (Platt 1999; Alexandari et al.
+2020, arXiv:1901.06852). It is folded into the head, so that every reader of the file, also through
+the library or an export, gets calibrated probabilities.
 """
 
 import numpy as np
@@ -18,37 +18,38 @@ from medformer.model import Medformer
 from medformer.tasks import label_losses
 
 PRIOR = 1.0
-"""Standard deviation of log temperature and biases before any image is seen: a few images, or
-classes that are told apart perfectly, cannot drive them to infinity."""
+"""Standard deviation of log temperature and biases under the prior: a few images, or perfectly
+separated classes, cannot drive them to infinity."""
 
 
 class Calibration(Frozen):
-    """Calibrated logits are `logits / temperature + bias`."""
+    """A temperature and biases: calibrated logits are `logits / temperature + bias`."""
 
     temperature: float = Field(default=1.0, gt=0)
     bias: tuple[float, ...]
-    """One an output; zeros without class weights."""
+    """Bias of each output; zeros without class weights."""
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """(N, T) -> (N, T)."""
+        """Calibrate logits, (N, T) -> (N, T)."""
         return logits / self.temperature + torch.tensor(self.bias, dtype=logits.dtype)
 
     def undone(self, logits: Tensor) -> Tensor:
-        """What the head would say without it, (N, T) -> (N, T)."""
+        """Return the logits before calibration, (N, T) -> (N, T)."""
         return (logits - torch.tensor(self.bias, dtype=logits.dtype)) * self.temperature
 
 
 def unweighted(task: Task) -> Task:
-    """The task with a loss that is a negative log-likelihood: no class counts more."""
+    """Return the task with equal class weights, so that its loss is a negative log-likelihood."""
     return task.model_copy(update={"class_weights": None})
 
 
 def fit(logits: Tensor, labels: Tensor, task: Task) -> Calibration:
-    """The most likely temperature and biases, under a normal prior around 1 and 0.
+    """Return the most likely temperature and biases under a normal prior around 1 and 0.
 
     Args:
         logits: (N, T) of a task that is not dense.
-        labels: (N,) or (N, T); an image that nobody labelled adds nothing.
+        labels: (N,) or (N, T); an unlabelled image adds nothing.
+        task: The task, with its class weights.
     """
     plain = unweighted(task)
     scale = float(task.classes) if task.kind == "multi-label" else 1.0  # a mean over labels
@@ -72,7 +73,13 @@ def fit(logits: Tensor, labels: Tensor, task: Task) -> Calibration:
 
 
 def fold(model: Medformer, task: str, calibration: Calibration) -> None:
-    """Change what the task's logits are the sum of so that they are calibrated."""
+    """Scale and shift the task's head, texture and readout so that its logits are calibrated.
+
+    Args:
+        model: The model; it is changed in place.
+        task: Name of the task.
+        calibration: The temperature and biases.
+    """
     head, texture = model.output.heads[task], model.output.textures[task]
     assert isinstance(head, nn.Linear)
     assert isinstance(texture, nn.Linear)

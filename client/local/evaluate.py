@@ -1,4 +1,5 @@
-"""What a finetuned model does on a split of its own site: read from records, WITHOUT privacy."""
+"""Evaluation of a finetuned model on a split of its own site: read from records, WITHOUT
+privacy."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -37,12 +38,16 @@ def evaluate(
     """Measure a model on a split.
 
     Args:
-        file: Where the model was read from.
-        resamples: Of the intervals.
-        told: Is told what is being done.
+        local: The finetuned model.
+        file: File that the model was read from.
+        site: The declaration of the site.
+        split: val or test.
+        resamples: Number of resamples of the intervals.
+        seed: Seed of the resamples.
+        told: Called with a line about each step.
     Raises:
         DataError: The split cannot be read.
-        LocalError: Nothing in it can be used.
+        LocalError: The split has no usable image.
     """
     records = read(site, split)
     valid = records.valid
@@ -85,7 +90,13 @@ def _units(records: Records) -> tuple[Literal["patient", "image"], list[str]]:
 
 
 def novel(local: LocalModel, site: Site, records: Records) -> npt.NDArray[np.bool_]:
-    """Which of the valid records the model abstains on."""
+    """Return for each valid record whether the model abstains on it, (N,) bool.
+
+    Args:
+        local: The finetuned model.
+        site: The declaration of the site.
+        records: The split.
+    """
     found = []
     for stack in records.stacks:
         usable = stack[stack.valid]
@@ -97,7 +108,12 @@ def novel(local: LocalModel, site: Site, records: Records) -> npt.NDArray[np.boo
 
 
 def class_names(site: Site, task: Task) -> list[str]:
-    """As the site calls them, else numbers."""
+    """Return the site's names of a task's classes, else their numbers.
+
+    Args:
+        site: The declaration of the site.
+        task: The task.
+    """
     data = site.data
     names: list[str] = []
     if isinstance(data, Listed):
@@ -117,7 +133,7 @@ def _result(
     resamples: int,
     seed: int,
 ) -> TaskResult:
-    """One task, over the images that somebody labelled for it."""
+    """Measure one task over the images that have a label of it."""
     model, names = local.model, class_names(site, task)
     pairs = answers(model, site, records, task.name)
     if task.kind == "dense":
@@ -127,7 +143,7 @@ def _result(
         logits, labels = (torch.cat(part) for part in zip(*pairs, strict=True))
         labelled = (labels != UNLABELLED).view(len(labels), -1).all(1)
     if not labelled.any():
-        raise LocalError(f"site {site.name}, task {task.name}: nobody labelled an image")
+        raise LocalError(f"site {site.name}, task {task.name}: no image has a label")
     own = [unit for unit, use in zip(units, labelled.tolist(), strict=True) if use]
     bootstrap = Bootstrap(own, resamples, seed)
     if task.kind == "dense":

@@ -16,7 +16,13 @@ DIAGONAL = {"color": SOFT, "linewidth": 1, "linestyle": (0, (4, 4))}
 
 
 def roc(task: TaskResult) -> str:
-    """A curve with its band for each class; empty where none is defined."""
+    """Draw a curve with its band for each class; empty where none is defined.
+
+    Args:
+        task: The results of one task.
+    Returns:
+        SVG, or "".
+    """
     rows = [row for row in task.classes if row.roc is not None]
     if not rows:
         return ""
@@ -28,7 +34,13 @@ def roc(task: TaskResult) -> str:
 
 
 def reliability(task: TaskResult) -> str:
-    """Observed against stated probability, with intervals, over how many answers there are."""
+    """Draw observed against stated probability, with intervals and the number of answers.
+
+    Args:
+        task: The results of one task.
+    Returns:
+        SVG, or "".
+    """
     if not task.reliability:
         return ""
     with _grid(1) as (figure, (axes,)):
@@ -41,6 +53,7 @@ def reliability(task: TaskResult) -> str:
 
 
 def _curve(axes: Any, row: ClassRow, title: str) -> None:
+    """Draw the ROC curve of one class."""
     assert row.roc is not None
     axes.plot([0, 1], [0, 1], **DIAGONAL)
     axes.fill_between(GRID, row.roc.low, row.roc.high, color=COLOURS[0], alpha=0.22, linewidth=0)
@@ -51,6 +64,7 @@ def _curve(axes: Any, row: ClassRow, title: str) -> None:
 
 
 def _bars(axes: Any, bins: Sequence[Bin]) -> None:
+    """Draw the observed frequency of each bin, and below it how many answers the bin has."""
     most = max(b.count for b in bins)
     for b in bins:
         value, place = b.observed.value, min(int(b.stated * BINS), BINS - 1) / BINS
@@ -67,7 +81,7 @@ def _bars(axes: Any, bins: Sequence[Bin]) -> None:
 
 @contextmanager
 def _grid(count: int) -> Iterator[tuple[Any, list[Any]]]:
-    """So many square plots from 0 to 1, side by side."""
+    """Lay out that many square plots from 0 to 1, side by side."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -1,13 +1,13 @@
-"""After a federation: a head, or the whole model, for the hospital's own use, WITHOUT privacy.
+"""Finetuning after a federation: a head, or the whole model, for the hospital's use, WITHOUT
+privacy.
 
-The guard never imports this package (tests/test_architecture.py): no message can ask for it. What
-it makes says dp: none, and is refused wherever training starts. B images.
+The guard never imports this package (tests/test_architecture.py), so that no message can ask for
+it. The model's card says dp: none, and every start of training refuses it. B images.
 """
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,53 +20,51 @@ from client.data.records import Records, Stack, has_label
 from client.evaluation import CHUNK
 from client.local import calibration, novelty
 from client.local.calibration import Calibration, unweighted
+from client.local.start import with_heads
 from client.local.store import Fitted, LocalError, LocalModel
-from client.local_state import final_state
 from client.site import Site
-from client.state import Store, StoreError
 from client.training import augmented
 from medformer import phantoms
 from medformer.config import Frozen
 from medformer.images import Move
-from medformer.library.models import seeded
 from medformer.model import Medformer
 from medformer.objectives import mix_losses, trained_parameters
 from medformer.sharing import is_local
 from medformer.tasks import label_losses
 
 MIX = {"supervised": 1.0}
+"""Weights of the objectives."""
 MAX_GRAD_NORM = 1.0
-LAST_ROUND = 10**6
-"""After every round that a schedule can have."""
+"""Maximum norm of a batch's gradient, for stable steps; it gives no privacy."""
 STRANGERS = 128
-"""Public phantoms of each other modality that the finished model is tried on."""
+"""Number of public phantoms of each other modality on which the finished model is tried."""
 
 
 class Settings(Frozen):
-    """How to train; everything else is the site's declaration."""
+    """Options of the training; everything else is the site's declaration."""
 
     whole: bool = False
-    """Train the encoder too, not only what stays at a site in a federation."""
+    """Train the encoder, too, not only the tensors that stay at a site in a federation."""
     epochs: int = Field(default=30, ge=1, le=10_000)
-    """Passes through the train split, at most."""
+    """Maximum passes through the train split."""
     patience: int = Field(default=8, ge=1)
-    """Epochs without a better validation loss after which it ends."""
+    """Epochs without a better validation loss after which training ends."""
     batch: int = Field(default=32, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)
-    """Of AdamW; 1e-2 for heads, 1e-3 for the whole model if left out."""
+    """Learning rate of AdamW; if omitted, 1e-2 for heads and 1e-3 for the whole model."""
     seed: int = Field(default=0, ge=0)
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """Share of images like the validation images that the model may abstain on."""
 
     @property
     def rate(self) -> float:
-        """The learning rate."""
+        """Learning rate that is used."""
         return self.learning_rate or (1e-3 if self.whole else 1e-2)
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass through the train split came to."""
+    """Losses of one pass through the train split."""
 
     number: int
     train_loss: float
@@ -84,15 +82,17 @@ def finetune(
     *,
     own: bool = False,
 ) -> tuple[LocalModel, int, float]:
-    """Train, keep the epoch with the least validation loss, calibrate, and fit the abstention.
+    """Train, keep the epoch with the lowest validation loss, calibrate, and fit the abstention.
 
     Args:
-        start: The shared model of a run, or this site's own copy. Left as it is.
-        told: Is told of each epoch, for the site's own eyes.
-        own: Go on from the heads of `start`; else they, if any, are not used.
+        start: The shared model of a run, or this site's own copy; it is not changed.
+        site: The declaration of the site.
+        settings: Options of the training.
+        told: Called with each epoch, for the site only.
+        own: True to go on from the heads of `start`; otherwise they are replaced by fresh ones.
     Returns:
-        The model; the epoch it is of, 0 if no training was better than none; and the validation
-        loss of that epoch, before the calibration.
+        The model; the number of its epoch, 0 if no training was better than none; and the
+            validation loss of that epoch, before the calibration.
     Raises:
         DataError: A split cannot be read.
         LocalError: A split has no valid image with a label.
@@ -103,18 +103,18 @@ def finetune(
     generator = torch.Generator().manual_seed(settings.seed)
     optimizer = torch.optim.AdamW(trained, lr=settings.rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs)
-    least, best, chosen = _loss(model, site, val), _copy(model), 0
+    lowest, best, chosen = _loss(model, site, val), _copy(model), 0
     for number in range(1, settings.epochs + 1):
         loss = _epoch(model, site, train, settings.batch, optimizer, trained, generator)
         schedule.step()
         held_out = _loss(model, site, val)
-        if better := held_out < least:
-            least, best, chosen = held_out, _copy(model), number
+        if better := held_out < lowest:
+            lowest, best, chosen = held_out, _copy(model), number
         told(Epoch(number, loss, held_out, better))
         if number - chosen >= settings.patience:
             break
     model.load_state_dict(best)
-    return _fitted(model.eval(), site, train, val, settings.alpha), chosen, least
+    return _fitted(model.eval(), site, train, val, settings.alpha), chosen, lowest
 
 
 def _trainable(model: Medformer, site: Site, whole: bool) -> list[Parameter]:
@@ -129,50 +129,11 @@ def _trainable(model: Medformer, site: Site, whole: bool) -> list[Parameter]:
     return trained
 
 
-def own_copy(shared: Medformer, site: Site, state: Path, run: str) -> Medformer:
-    """What this site has trained alone at the end of a run, with its heads: `alone` phases.
-
-    Args:
-        shared: The shared model of that run.
-        state: The guard's state folder; only read.
-        run: The run's id.
-    Raises:
-        LocalError: The folder holds no such run, or the site trained nothing alone in it.
-    """
-    try:
-        found = Store(state, run).get_state(LAST_ROUND)
-    except StoreError as error:
-        raise LocalError(str(error)) from error
-    if found is None:
-        known = sorted(p.parent.name for p in (state / "runs").glob("*/state"))
-        raise LocalError(f"{state}: holds no run {run!r}; there are: {', '.join(known) or 'none'}")
-    own = final_state(found).parameters
-    if all(is_local(name) for name in own):
-        raise LocalError(f"run {run}: this site trained no phase alone, and has no copy of its own")
-    model = with_heads(shared, site, 0)
-    before = model.state_dict()
-    if any(before.get(k, torch.zeros(0)).shape != v.shape for k, v in own.items()):
-        raise LocalError(
-            f"run {run}: trained another model, or other tasks, than those given: name the model "
-            "file that this run left"
-        )
-    model.load_state_dict(before | own)
-    return model
-
-
-def with_heads(start: Medformer, site: Site, seed: int) -> Medformer:
-    """The shared tensors of `start` with fresh local ones for the site's tasks."""
-    model = seeded(start.config, site.tasks, site=True, seed=seed)
-    shared = {k: v for k, v in start.state_dict().items() if not is_local(k)}
-    model.load_state_dict(model.state_dict() | shared)
-    return model
-
-
 def _usable(site: Site, split: str) -> Records:
-    """The split's records.
+    """Read a split, and refuse one without a usable labelled image.
 
     Raises:
-        LocalError: None of them is valid and labelled.
+        LocalError: No record is valid and labelled.
     """
     records = read(site, split)
     labelled = any(
@@ -183,7 +144,7 @@ def _usable(site: Site, split: str) -> Records:
     if not labelled:
         raise LocalError(
             f"site {site.name}: the split {split} has no usable labelled image: fedmedformer site "
-            "check says what there is"
+            "check shows what it has"
         )
     return records
 
@@ -201,7 +162,7 @@ def _epoch(
     trained: Sequence[Tensor],
     generator: torch.Generator,
 ) -> float:
-    """One pass in random order; images of several shapes are never in one batch."""
+    """Make one pass in random order; images of several shapes are never in one batch."""
     dense = [t.name for t in site.tasks if t.kind == "dense"]
     model.train()
     total, seen = 0.0, 0
@@ -218,6 +179,7 @@ def _epoch(
 
 
 def _batches(records: Records, batch: int, generator: torch.Generator) -> Iterator[Stack]:
+    """Yield the valid records in random batches."""
     parts = []
     for stack in records.stacks:
         rows = stack.valid.nonzero().flatten()
@@ -229,7 +191,7 @@ def _batches(records: Records, batch: int, generator: torch.Generator) -> Iterat
 
 
 def _loss(model: Medformer, site: Site, records: Records) -> float:
-    """Validation loss: unweighted, over what is labelled."""
+    """Return the validation loss, without class weights, over labelled images."""
     total = 0.0
     for task in site.tasks:
         each = [
@@ -244,7 +206,14 @@ def _loss(model: Medformer, site: Site, records: Records) -> float:
 def answers(
     model: Medformer, site: Site, records: Records, task: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits and labels of the valid records, in chunks of one shape."""
+    """Yield logits and labels of the valid records, in chunks of one shape.
+
+    Args:
+        model: The model.
+        site: The declaration of the site.
+        records: The split.
+        task: Name of the task.
+    """
     model.eval()
     with torch.no_grad():
         for stack in records.stacks:
@@ -256,7 +225,7 @@ def answers(
 
 
 def _fitted(model: Medformer, site: Site, train: Records, val: Records, alpha: float) -> LocalModel:
-    """Calibrate every head, and say what the model does not answer."""
+    """Calibrate every head, and fit what the model abstains on."""
     scales: dict[str, Calibration] = {}
     for task in (t for t in site.tasks if t.kind != "dense"):
         pairs = list(answers(model, site, val, task.name))
@@ -277,7 +246,16 @@ def _fitted(model: Medformer, site: Site, train: Records, val: Records, alpha: f
 
 
 def strangers(model: Medformer, site: Site, novel: novelty.Novelty) -> dict[str, float]:
-    """Share of public phantoms of other modalities that the model abstains on; empty in 3D."""
+    """Return the share of public phantoms of other modalities that the model abstains on; empty in
+    3D.
+
+    Args:
+        model: The model.
+        site: The declaration of the site.
+        novel: The fitted distance and limit.
+    Returns:
+        Kind of phantom -> share.
+    """
     domain, found = site.domain, {}
     if domain.rank != 2 or domain.channels not in (1, 3):
         return {}
@@ -291,7 +269,14 @@ def strangers(model: Medformer, site: Site, novel: novelty.Novelty) -> dict[str,
 
 
 def as_channels(images: np.ndarray, channels: int) -> np.ndarray:
-    """(B, H, W) or (B, H, W, 3) uint8 -> (B, channels, H, W), colour to grey as Pillow has it."""
+    """Convert phantoms to the site's channels, colour to grey as in Pillow.
+
+    Args:
+        images: (B, H, W) or (B, H, W, 3) uint8.
+        channels: 1 or 3.
+    Returns:
+        (B, channels, H, W) uint8.
+    """
     if images.ndim == 3:
         return np.repeat(images[:, None], channels, 1)
     if channels == 3:

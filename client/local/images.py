@@ -1,7 +1,8 @@
-"""Any image file -> an image as the site trains on it. C channels, *spatial is (H, W) or (D, H, W).
+"""Image files of any kind -> images as the site trains on them. C channels, *spatial is (H, W) or
+(D, H, W).
 
-What a site's source does to its records (its largest side, its multiple, its window) is done to
-every file here, whatever its kind; a site of stored arrays takes files as they are.
+Every file, whatever its kind, gets what the site's source does to its records: maximum side,
+multiple and window. A site of stored arrays takes files as they are.
 """
 
 import zipfile
@@ -28,13 +29,13 @@ from medformer.images import SIDES
 DICOM = (".dcm", ".dicom", ".ima")
 NPZ = ".npz"
 MAX_BYTES = 2**30
-"""Bytes of one array of an npz file."""
+"""Maximum bytes of one array of an npz file."""
 L = TypeVar("L", Folder, Dicom, Nifti)
 
 
 @dataclass(frozen=True)
 class Opened:
-    """One image on its way into the model, or why there is none."""
+    """One image on its way into the model, or the reason why there is none."""
 
     file: str
     image: Tensor | None = None
@@ -44,56 +45,67 @@ class Opened:
 
 
 def found(paths: Sequence[Path], site: Site) -> list[Path]:
-    """Files, and folders of DICOM series, that are images: in folders, those whose names say so.
+    """Return the files, and folders of DICOM series, that are images by their names.
 
+    Args:
+        paths: Files are taken whatever their name; folders are searched.
+        site: The declaration of the site.
     Raises:
-        LocalError: None at all.
+        LocalError: There is no image at all.
     """
     files: list[Path] = []
     for path in paths:
         files += _in_folder(path, site) if path.is_dir() else [path]
     if not files:
         raise LocalError(
-            f"{', '.join(map(str, paths))}: no image there: looked for "
+            f"{', '.join(map(str, paths))}: no image found: looked for "
             f"{' '.join(sorted({*pictures.SUFFIXES, *nifti_file.SUFFIXES, *DICOM, NPZ}))}"
         )
     return files
 
 
 def _in_folder(path: Path, site: Site) -> list[Path]:
+    """Return the images of a folder; at a 3D site a folder of several DICOM files is one series."""
     every = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
     kept = [p for p in every if _kind(p, site) and not _voxels_of_a_pair(p)]
     if site.domain.rank != 3:
         return kept
     scans = [p for p in kept if _kind(p, site) == "dicom"]
     several = {p.parent for p in scans if sum(q.parent == p.parent for q in scans) > 1}
-    series = sorted(several)  # a volume a folder, as the source of the site has it
+    series = sorted(several)  # one volume a folder, as in the site's source
     return sorted([p for p in kept if p.parent not in several or p not in scans] + series)
 
 
 def _kind(path: Path, site: Site) -> str:
-    """What a file's name says; without one it is DICOM where the site has DICOM."""
+    """Return the kind of a file by its name; without a suffix it is DICOM where the site has
+    DICOM."""
     name = path.name.lower()
     if name.split(":")[0].endswith(nifti_file.SUFFIXES):
         return "nifti"
     for kind, suffixes in (("picture", pictures.SUFFIXES), ("dicom", DICOM), ("npz", (NPZ,))):
         if path.suffix.lower() in suffixes:
             return kind
-    bare = not path.suffix or path.suffix[1:].isdecimal()  # a UID often is the name
+    bare = not path.suffix or path.suffix[1:].isdecimal()  # DICOM files are often named by a UID
     return "dicom" if bare and isinstance(site.data, Dicom) and path.name != "DICOMDIR" else ""
 
 
 def _voxels_of_a_pair(path: Path) -> bool:
-    """Whether a header beside the file names it already."""
+    """Return whether a file holds the voxels of a pair whose header is in the list already."""
     return path in nifti_file.files_of(path)[1:]
 
 
-def opened(path: Path, site: Site) -> Iterator[Opened]:
-    """A file's images: one, or the rows of an npz file. What a file provokes becomes a fault."""
+def opened(path: Path, site: Site, max_bytes: int = MAX_BYTES) -> Iterator[Opened]:
+    """Yield a file's images: one, or the rows of an npz file. An exception becomes a fault.
+
+    Args:
+        path: A file, or the folder of a series.
+        site: The declaration of the site.
+        max_bytes: Maximum bytes of one array of an npz file.
+    """
     shown = str(path)
     try:
         if (kind := "dicom" if path.is_dir() else _kind(path, site)) == "npz":
-            yield from _rows(path, site)
+            yield from _rows(path, site, max_bytes)
             return
         yield Opened(shown, *_image(path, kind, site))
     except (Unusable, DataError) as error:
@@ -103,6 +115,7 @@ def opened(path: Path, site: Site) -> Iterator[Opened]:
 
 
 def _image(path: Path, kind: str, site: Site) -> tuple[Tensor, Tensor | None]:
+    """Read a file that holds one image, and its spacing."""
     domain = site.domain
     if kind == "picture":
         if domain.rank != 2 or domain.channels not in (1, 3):
@@ -114,12 +127,12 @@ def _image(path: Path, kind: str, site: Site) -> tuple[Tensor, Tensor | None]:
     if kind not in ("dicom", "nifti"):
         if not path.exists():
             raise Unusable("no such file")
-        raise Unusable("is no PNG, JPEG, BMP, TIFF, DICOM, NIfTI or npz file by its name")
+        raise Unusable("is not a PNG, JPEG, BMP, TIFF, DICOM, NIfTI or npz file by its name")
     data = site.data
     if isinstance(data, Volumetric) and data.orientation == "stored" and data.source != kind:
         raise Unusable(
             f"is of another format, but the site keeps volumes as {data.source} files store them "
-            "(data.orientation), and others run otherwise"
+            "(data.orientation), and the axes of other formats differ"
         )
     source = _as(Dicom, site) if kind == "dicom" else _as(Nifti, site)
     medical.needed(source)
@@ -128,7 +141,7 @@ def _image(path: Path, kind: str, site: Site) -> tuple[Tensor, Tensor | None]:
 
 
 def _as(kind: type[L], site: Site) -> L:
-    """The site's own source, or one of another kind that fits images alike."""
+    """Return the site's source, or one of another kind that resizes images in the same way."""
     data = site.data
     if isinstance(data, kind):
         return data
@@ -142,15 +155,15 @@ def _as(kind: type[L], site: Site) -> L:
     return kind.model_validate({"source": kind.__name__.lower(), "path": path, **fit})
 
 
-def _rows(path: Path, site: Site) -> Iterator[Opened]:
-    """Every image of an npz file: of `images`, and of `{split}_images`."""
+def _rows(path: Path, site: Site, max_bytes: int) -> Iterator[Opened]:
+    """Yield every image of an npz file: of `images`, and of `{split}_images`."""
     domain = site.domain
     if not path.is_file():
         raise Unusable("no such file")
     with zipfile.ZipFile(path) as archive:
         names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith("images.npy")]
-        if large := [i.filename for i in archive.infolist() if i.file_size > MAX_BYTES]:
-            raise Unusable(f"{large[0]} has more than {MAX_BYTES >> 20} MiB")
+        if large := [i.filename for i in archive.infolist() if i.file_size > max_bytes]:
+            raise Unusable(f"{large[0]} has more than {max_bytes >> 20} MiB")
     if not names:
         raise Unusable("holds no array `images` or `{train,val,test}_images`")
     with np.load(path, allow_pickle=False) as arrays:
@@ -166,7 +179,7 @@ def _rows(path: Path, site: Site) -> Iterator[Opened]:
 
 
 def _channelled(values: np.ndarray, domain: Domain, name: str) -> np.ndarray:
-    """(N, *spatial) or with channels last -> (N, C, *spatial), uint8 or float32."""
+    """Convert (N, *spatial), or channels last, to (N, C, *spatial), uint8 or float32."""
     if values.dtype != np.uint8 and values.dtype.kind != "f":
         raise Unusable(f"{name} must be uint8 or floating point, got {values.dtype}")
     if values.dtype != np.uint8:
@@ -182,9 +195,9 @@ def _channelled(values: np.ndarray, domain: Domain, name: str) -> np.ndarray:
 
 
 def _sized(image: Tensor) -> Tensor:
-    """The image, if the model can read one of its size."""
-    least, most = SIDES[image.ndim - 1]
-    if not all(least <= side <= most for side in image.shape[1:]):
+    """Return the image if the model can read one of its size."""
+    smallest, largest = SIDES[image.ndim - 1]
+    if not all(smallest <= side <= largest for side in image.shape[1:]):
         size = " x ".join(map(str, image.shape[1:]))
-        raise Unusable(f"is {size}; the model reads {least} to {most} a side")
+        raise Unusable(f"is {size}; the model reads {smallest} to {largest} a side")
     return image

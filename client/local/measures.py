@@ -1,4 +1,5 @@
-"""Measures of one task on a split, with intervals. N labelled images, K classes, T outputs."""
+"""Measures of one task on a split, with intervals. N labelled images, K classes, T outputs, M
+answers of an image."""
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,9 @@ from medformer.tasks import log_odds, probabilities
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 BINS = 10
+"""Bins of stated probability, of equal width."""
 GRID = np.linspace(0, 1, 101)
+"""False-positive rates at which ROC curves are drawn."""
 
 
 def classified(
@@ -34,14 +37,15 @@ def classified(
     calibration: Calibration,
     bootstrap: Bootstrap,
 ) -> TaskResult:
-    """A task of one answer, or one a label, for each image.
+    """Measure a task that gives each image one class, or an answer for each label.
 
     Args:
-        names: Of the classes.
+        task: The task.
+        names: Names of the classes.
         logits: (N, T), calibrated.
         labels: (N,) or (N, T), all known.
-        calibration: What is folded into the logits.
-        bootstrap: Draws the N images.
+        calibration: The calibration that is folded into the logits.
+        bootstrap: The resamples of the N images.
     """
     truth = labels.numpy()
     given = per_class(logits, task)
@@ -101,7 +105,12 @@ def _of_one_answer(
 
 
 def per_class(logits: Tensor, task: Task) -> Array:
-    """(N, T) logits -> (N, K) probabilities, in float64; a binary task gets its second column."""
+    """Convert logits (N, T) to probabilities (N, K), float64; a binary task gets its second column.
+
+    Args:
+        logits: (N, T).
+        task: The task.
+    """
     found = probabilities(logits.double(), task)
     if task.kind == "binary-class":
         found = torch.cat([1 - found, found], 1)
@@ -109,14 +118,18 @@ def per_class(logits: Tensor, task: Task) -> Array:
 
 
 def _brier(given: Array, columns: Bools, task: Task) -> Array:
-    """(N,) squared error of the probabilities, from 0 to 1 (Brier 1950, halved for classes)."""
+    """Return the squared error of the probabilities, (N,), from 0 to 1 (Brier 1950, halved for
+    classes).
+    """
     squares = (given - columns) ** 2
     return squares.mean(1) if task.kind == "multi-label" else squares.sum(1) / 2
 
 
 def _stated(given: Array, columns: Bools, task: Task) -> tuple[Array, Bools]:
-    """Stated probabilities and whether they came true, (N, M): of the finding of a binary task, of
-    the likeliest class, of each label."""
+    """Return stated probabilities and whether they came true, (N, M) each.
+
+    They are those of the finding in a binary task, of the likeliest class, or of each label.
+    """
     if task.kind == "multi-label":
         return given, columns
     if task.kind == "binary-class":
@@ -126,17 +139,26 @@ def _stated(given: Array, columns: Bools, task: Task) -> tuple[Array, Bools]:
 
 
 def _edges(stated: Array) -> Ints:
+    """Return the bin of each stated probability."""
     return np.minimum((stated * BINS).astype(np.int64), BINS - 1)
 
 
 def calibration_error(stated: Array, correct: Bools) -> float:
-    """Mean distance between stated and observed probability, over bins, by how many answers each
-    has. (N, M) each."""
+    """Return the expected calibration error: mean distance of stated and observed probability over
+    bins.
+
+    Args:
+        stated: (N, M) probabilities.
+        correct: (N, M) whether they came true.
+
+    Source: Guo et al. 2017, arXiv:1706.04599.
+    """
     place, gap = _edges(stated), correct - stated
     return float(sum(abs(gap[place == b].sum()) for b in range(BINS)) / gap.size)
 
 
 def _bins(bootstrap: Bootstrap, stated: Array, correct: Bools) -> tuple[Bin, ...]:
+    """Return the bins of a reliability diagram that hold an answer."""
     place, found = _edges(stated), []
     for b in range(BINS):
         inside = place == b
@@ -148,6 +170,8 @@ def _bins(bootstrap: Bootstrap, stated: Array, correct: Bools) -> tuple[Bin, ...
             return (weights @ hits) / (weights @ whole)
 
         many = inside.shape[1] > 1
+        # With one answer an image a bin of 0 or 1 gets the exact interval; labels of one image are
+        # not independent trials, so that several answers cannot.
         interval = (
             bootstrap.interval(observed)
             if many
@@ -162,6 +186,7 @@ def _bins(bootstrap: Bootstrap, stated: Array, correct: Bools) -> tuple[Bin, ...
 def _row(
     bootstrap: Bootstrap, name: str, own: Bools, answered: Bools, ranking: Ranking | None
 ) -> ClassRow:
+    """Measure one class against all others."""
     measures = {
         "sensitivity": bootstrap.share(answered, own),
         "specificity": bootstrap.share(~answered, ~own),
@@ -175,6 +200,7 @@ def _row(
 
 
 def _roc(bootstrap: Bootstrap, ranking: Ranking, images: int) -> Curve:
+    """Return the ROC curve of one class with its band."""
     whole = ranking.curve(np.ones((1, images)), GRID)[0]
     drawn = np.concatenate([ranking.curve(w, GRID) for w in bootstrap.weights()])
     drawn = drawn[np.isfinite(drawn).all(1)]
@@ -183,12 +209,13 @@ def _roc(bootstrap: Bootstrap, ranking: Ranking, images: int) -> Curve:
 
 
 def _confusion(truth: Ints, answer: Ints, classes: int) -> tuple[tuple[int, ...], ...]:
+    """Count answers (columns) by truth (rows)."""
     counts = np.bincount(truth * classes + answer, minlength=classes**2)
     return tuple(tuple(row) for row in counts.reshape(classes, classes).tolist())
 
 
 def _kappa(truth: Ints, answer: Ints, classes: int) -> Measure:
-    """Quadratically weighted kappa (Cohen 1968)."""
+    """Return the measure: quadratically weighted kappa (Cohen 1968)."""
     own, given = np.eye(classes)[truth], np.eye(classes)[answer]
     grades = np.arange(classes, dtype=np.float64)
     cost = (grades[:, None] - grades) ** 2
@@ -203,8 +230,15 @@ def _kappa(truth: Ints, answer: Ints, classes: int) -> Measure:
 
 
 def overlaps(logits: Tensor, truth: Tensor, classes: int) -> Tensor:
-    """(N, T, *spatial) and (N, *spatial) -> (N, 3, K) labelled pixels of each image and class: in
-    both, in the truth, in the answer."""
+    """Count the labelled pixels of each image and class.
+
+    Args:
+        logits: (N, T, *spatial).
+        truth: (N, *spatial) int64.
+        classes: K.
+    Returns:
+        (N, 3, K): pixels in both, in the truth, in the answer.
+    """
     known, answer = (truth != UNLABELLED)[:, None], logits.argmax(1)
     kinds = torch.arange(classes).view(1, -1, *[1] * (truth.ndim - 1))
     own = (truth[:, None] == kinds) & known
@@ -213,11 +247,13 @@ def overlaps(logits: Tensor, truth: Tensor, classes: int) -> Tensor:
 
 
 def outlined(task: Task, names: list[str], counts: Tensor, bootstrap: Bootstrap) -> TaskResult:
-    """A dense task: Dice of the classes but the first, over all images together, as the
-    federation's.
+    """Measure a dense task: Dice of all classes except the first, over all images together.
 
     Args:
-        counts: (N, 3, K) of `overlaps`.
+        task: The task.
+        names: Names of the classes.
+        counts: (N, 3, K), from `overlaps`.
+        bootstrap: The resamples of the N images.
     """
     both, own, given = counts.double().numpy().transpose(1, 0, 2)
 
@@ -232,6 +268,7 @@ def outlined(task: Task, names: list[str], counts: Tensor, bootstrap: Bootstrap)
         )
         for k in range(1, task.classes)
     ]
+    # Pooled over images, as in the federation: Dice of one image without the class is undefined.
     present = [k for k in range(1, task.classes) if (own + given)[:, k].any()]
     measures = {
         "dice": bootstrap.interval(mean_of([overlap(k) for k in present]))

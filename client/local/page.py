@@ -1,4 +1,4 @@
-"""The page of an evaluation: one HTML file that loads nothing, in words first."""
+"""The page of an evaluation: one HTML file without any external resource, in words first."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,31 +35,31 @@ TEMPLATE = """<!doctype html>
 </head>
 <body><main>
 <div class="banner">dp: none. This page was computed from private records without differential privacy: it stays at {{ r.site }}.
-<small>No ledger covers its numbers. It is for those who may see the records themselves. Research software: no medical device, not validated for diagnosis.</small></div>
+<small>No ledger covers its numbers. Only persons who may see the records themselves may read it. Research software: not a medical device, not validated for diagnosis.</small></div>
 <header><h1>{{ r.site }}: the model on the {{ r.split }} split</h1>
 <p class="soft small">{{ r.made }} &middot; {{ r.model }}</p></header>
 
 <h2>In plain words</h2>
 <ul class="lead">{% for line in words %}<li>{{ line }}</li>{% endfor %}</ul>
-{% if r.split == "val" %}<p class="warn"><b>The val split chose the model and its calibration</b>, so that it looks better here than
-it is. Judge it by the test split.</p>{% endif %}
-<p class="small soft">Intervals are 95 % bootstrap percentile intervals of {{ r.resamples }} resamples, each of as many
-{{ r.unit }}s as there are: {{ r.units }}.{% if r.unit == "image" %} The source does not say whose each image is: if patients have
-several, the true intervals are wider.{% endif %} A share of 0 or 1 has its exact binomial interval. An interval of no width
-says that no resample differs, not that there is no doubt. No number is corrected for being one of many.</p>
+{% if r.split == "val" %}<p class="warn"><b>The model and its calibration were chosen on the val split</b>, so that these results are
+too good. Judge the model by the test split.</p>{% endif %}
+<p class="small soft">Intervals are 95 % bootstrap percentile intervals from {{ r.resamples }} resamples of the {{ r.units }}
+{{ r.unit }}s.{% if r.unit == "image" %} The source does not name the patient of each image: if patients have several images, the
+true intervals are wider.{% endif %} Shares of 0 and 1 have an exact binomial interval. An interval without width means
+that all resamples give the same value, not that the value is certain. The intervals are not corrected for multiple comparisons.</p>
 
 {% for t in r.tasks %}
 <h2>{{ t.name }} <span class="soft">({{ t.kind }}, {{ t.images }} labelled images)</span></h2>
-<table><thead><tr><th>measure</th><th class="n">value</th><th class="n">95 % interval</th><th>what it says</th></tr></thead><tbody>
+<table><thead><tr><th>measure</th><th class="n">value</th><th class="n">95 % interval</th><th>meaning</th></tr></thead><tbody>
 {% for name, m in t.measures.items() %}<tr><td>{{ labels.get(name, name) }}</td><td class="n">{{ number(m.value) }}</td><td class="n">{{ span(m) }}</td><td class="soft">{{ meanings.get(name, "") }}</td></tr>
 {% endfor %}{% if t.calibration_error is not none %}<tr><td>expected calibration error</td><td class="n">{{ number(t.calibration_error) }}</td><td class="n"></td>
-<td class="soft">how far stated probabilities are from what is observed; before calibration {{ number(t.calibration_error_before) }}. Never 0 with finitely many images.</td></tr>{% endif %}
+<td class="soft">mean distance between stated probabilities and observed frequencies; before calibration {{ number(t.calibration_error_before) }}. It is never 0 with finitely many images.</td></tr>{% endif %}
 </tbody></table>
 {% if plots[t.name].roc %}<div class="plots{{ ' wide' if plots[t.name].many }}">
 <figure>{{ plots[t.name].roc }}<figcaption>ROC curve{{ "s, each class against all others" if plots[t.name].many }}; the band holds 95 % of the resamples at each false-positive rate.</figcaption></figure>
 {% endif %}{% if plots[t.name].reliability %}{% if not plots[t.name].roc %}<div class="plots">{% endif %}
-<figure>{{ plots[t.name].reliability }}<figcaption>Reliability: dots on the dashed line mean that stated probabilities come true as often as
-stated. {{ stated[t.kind] }} Bars below: how many answers there are.</figcaption></figure>{% endif %}
+<figure>{{ plots[t.name].reliability }}<figcaption>Reliability: dots on the dashed line mean that stated probabilities are right as often as
+stated. {{ stated[t.kind] }} Bars below: number of answers.</figcaption></figure>{% endif %}
 {% if plots[t.name].roc or plots[t.name].reliability %}</div>{% endif %}
 <h3>By class</h3>
 <table><thead><tr><th>{{ "label" if t.kind == "multi-label" else "class" }}</th><th class="n">{{ "pixels" if t.kind == "dense" else "images" }}</th>{% for name in heads[t.name] %}<th class="n">{{ labels.get(name, name) }}</th>{% endfor %}</tr></thead><tbody>
@@ -71,23 +71,23 @@ stated. {{ stated[t.kind] }} Bars below: how many answers there are.</figcaption
 {% endfor %}</tbody></table>{% endif %}
 {% endfor %}
 
-<h2>What the model does not answer</h2>
-<p>It abstains on images that are unlike its training images: on {{ percent(r.abstained.value) }} ({{ span(r.abstained, 100) }} %) of this split, which
-count in all numbers above. {% if r.strangers %}It was tried on public drawings of other modalities and abstained on
+<h2>Images that the model does not answer</h2>
+<p>The model abstains on images that are unlike its training images: on {{ percent(r.abstained.value) }} ({{ span(r.abstained, 100) }} %) of this split.
+All numbers above include these images. {% if r.strangers %}On synthetic images of other modalities it abstained on
 {% for kind, share in r.strangers.items() %}{{ percent(share) }} of {{ kind }}{{ ", " if not loop.last }}{% endfor %}.
-Real images of other kinds may be harder to tell: an answer is no proof that an image is of the right kind.{% endif %}</p>
+Real images of other kinds may be harder to recognise: an answer does not prove that an image is of the right kind.{% endif %}</p>
 </main></body></html>
 """
 
 LABELS = {"auc": "AUC", "brier": "Brier score", "dice": "Dice overlap"}
 MEANINGS = {
-    "auc": "how often an image of a class is ranked above one that is not (0.5: guessing, 1: always)",
-    "accuracy": "share of right answers",
+    "auc": "share of pairs in which an image with the class is ranked above one without it (0.5: guessing, 1: always)",
+    "accuracy": "share of correct answers",
     "balanced accuracy": "mean sensitivity of the classes",
     "brier": "mean squared error of the probabilities (0: perfect)",
-    "mean distance of grades": "how many grades the answer is off, on average",
-    "weighted kappa": "agreement beyond chance, far misses counting more (1: perfect)",
-    "dice": "overlap of outlines with the truth (0: nowhere right, 1: every pixel)",
+    "mean distance of grades": "mean number of grades by which the answer is off",
+    "weighted kappa": "agreement beyond chance; larger errors count more (1: perfect)",
+    "dice": "overlap of the outlines with the truth (0: none, 1: every pixel)",
 }
 STATED = {
     "binary-class": "Stated: the probability of the finding.",
@@ -99,7 +99,11 @@ STATED = {
 
 
 def page(result: Evaluation) -> str:
-    """The evaluation as HTML; names of classes are escaped."""
+    """Render the evaluation as HTML; names of classes are escaped.
+
+    Args:
+        result: The evaluation.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     plots = {
         t.name: {
@@ -125,8 +129,13 @@ def page(result: Evaluation) -> str:
 
 
 def write_page(path: Path, result: Evaluation) -> Path:
-    """Write the page, and its numbers as JSON beside it; returns the JSON's path.
+    """Write the page, and its numbers as JSON beside it.
 
+    Args:
+        path: The HTML file.
+        result: The evaluation.
+    Returns:
+        The JSON file.
     Raises:
         LocalError: The folder cannot be written.
     """
@@ -137,55 +146,62 @@ def write_page(path: Path, result: Evaluation) -> Path:
 
 
 def words(result: Evaluation) -> list[str]:
-    """What the numbers say, for a reader who does not know their names."""
+    """Return the results in sentences, for a reader who does not know the names of the measures.
+
+    Args:
+        result: The evaluation.
+    """
     unusable = f"; {result.unusable} more cannot be used" if result.unusable else ""
     lines = [f"{result.images} images of {result.units} {result.unit}s{unusable}."
              if result.unit == "patient" else f"{result.images} images{unusable}."]  # fmt: skip
     for task in result.tasks:
         lines += [f"{task.name}: {line}" for line in _task_words(task)]
     lines.append(
-        f"The model would leave {_percent(result.abstained.value)} of these images unanswered, "
-        "because they look unlike its training images."
+        f"The model would abstain on {_percent(result.abstained.value)} of these images, because "
+        "they look unlike its training images."
     )
     return lines
 
 
 def _task_words(task: TaskResult) -> list[str]:
+    """Return the results of one task in sentences."""
     lines, measures = [], task.measures
     if (auc := measures.get("auc")) is not None:
         lines.append(
             f"of 100 pairs of an image that shows {'the finding' if task.kind == 'binary-class' else 'a class'} "
-            f"and one that does not, it ranks about {_in_100(auc)} the right way round."
+            f"and one that does not, it ranks about {_in_100(auc)} correctly."
             if auc.value is not None
-            else f"no AUC: images with and without it are there of {_present(task)} of "
-            f"{len(task.classes)} classes only, and a mean over these is another measure."
+            else f"no AUC: only {_present(task)} of {len(task.classes)} classes have images both "
+            "with and without the class, and a mean over these would be another measure."
         )
     if (dice := measures.get("dice")) is not None and dice.value is not None:
         lines.append(f"its outlines overlap with the truth by {_in_100(dice)} %.")
     what = {"dense": "pixels", "multi-label": "labels"}.get(task.kind, "images")
     if measures["accuracy"].value is not None:
-        lines.append(f"its answer is right for {_in_100(measures['accuracy'])} of 100 {what}.")
+        lines.append(f"its answer is correct for {_in_100(measures['accuracy'])} of 100 {what}.")
     if task.calibration_error is not None:
         lines.append(
-            "the probabilities that it states are off by "
+            "the stated probabilities are off by "
             f"{100 * task.calibration_error:.0f} percentage points on average."
         )
     if few := [c.name for c in task.classes if c.count < 20 and task.kind != "dense"]:
-        lines.append(f"fewer than 20 images show {', '.join(few)}: numbers about them mean little.")
+        lines.append(f"fewer than 20 images show {', '.join(few)}: their numbers are unreliable.")
     return lines
 
 
 def _present(task: TaskResult) -> int:
+    """Count the classes that some images have and others do not."""
     return sum(0 < c.count < task.images for c in task.classes)
 
 
 def _heads(task: TaskResult) -> Sequence[str]:
-    """Measures of any class, in order."""
+    """Return the names of all measures that any class has, in order."""
     return list(dict.fromkeys(name for c in sorted(task.classes, key=lambda c: -len(c.measures))
                               for name in c.measures))  # fmt: skip
 
 
 def _in_100(found: Interval) -> str:
+    """Return a share in percent, with its interval."""
     if found.value is None:
         return "an unknown number"
     value = f"{100 * found.value:.0f}"
@@ -199,6 +215,7 @@ def _number(value: float | None) -> str:
 
 
 def _span(found: Interval, factor: float = 1) -> str:
+    """Format an interval; "" where there is none."""
     if found.low is None or found.high is None:
         return ""
     form = ".3f" if factor == 1 else ".1f"

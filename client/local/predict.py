@@ -1,6 +1,6 @@
 """A list of answers for image files: probabilities, or an abstention with its reason.
 
-Made from a site's private model and images: it stays at the site. T tasks.
+It is made from a site's private model and images, and stays at the site. B images.
 """
 
 import csv
@@ -28,24 +28,27 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class Answer:
-    """One image's line."""
+    """One image's line in the list."""
 
     file: str
     probabilities: dict[str, list[float]] = field(default_factory=dict)
-    """Task -> of each class; none where the model abstains."""
+    """Task -> probability of each class; empty where the model abstains."""
     reason: str = ""
-    """Why it abstains."""
+    """Reason for the abstention; "" for an answer."""
 
 
 def predict(
     local: LocalModel, site: Site, paths: Sequence[Path], told: Callable[[int], None]
 ) -> Iterator[Answer]:
-    """Answer for every image, in the order of `paths`; never raises because of a file.
+    """Yield an answer for every image, in the order of `paths`; a file never raises.
 
     Args:
-        told: Is told how many images were answered so far.
+        local: The finetuned model.
+        site: The declaration of the site.
+        paths: Files and folders.
+        told: Called with the number of images answered so far.
     Raises:
-        LocalError: No image there, or no task that gives an image a class.
+        LocalError: No image is found, or no task gives an image a class.
     """
     answered_tasks(site)
     images = (one for path in found(paths, site) for one in opened(path, site))
@@ -56,25 +59,32 @@ def predict(
 
 
 def answered_tasks(site: Site) -> list[Task]:
-    """Tasks that give a whole image a class.
+    """Return the tasks that give a whole image a class.
 
+    Args:
+        site: The declaration of the site.
     Raises:
         LocalError: There is none.
     """
     tasks = [task for task in site.tasks if task.kind != "dense"]
     if not tasks:
         raise LocalError(
-            f"site {site.name}: all tasks are dense: one answer a pixel, which no table "
-            "holds. Use medformer.load(MODEL).predict for masks"
+            f"site {site.name}: all tasks are dense: they have one answer a pixel, which a table "
+            "cannot hold. Use medformer.load(MODEL).predict for masks"
         )
     return tasks
 
 
 def table(answers: Sequence[Answer], site: Site) -> str:
-    """The answers as CSV: file, a probability for each class, the likeliest class, abstention.
+    """Format the answers as CSV: file, a probability for each class, the likeliest class,
+    abstention.
 
-    A label of a multi-label task is named where it is likelier than not. Cells that a spreadsheet
-    would run as a formula begin with an apostrophe.
+    A label of a multi-label task is named where its probability is above one half. Cells that a
+    spreadsheet would run as a formula begin with an apostrophe.
+
+    Args:
+        answers: One an image.
+        site: The declaration of the site.
     """
     tasks = answered_tasks(site)
     names = {task.name: class_names(site, task) for task in tasks}
@@ -96,8 +106,11 @@ def table(answers: Sequence[Answer], site: Site) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write the list, whole or not at all, for this user's eyes only.
+    """Write a file whole or not at all, readable by this user only.
 
+    Args:
+        path: The file.
+        text: Its content.
     Raises:
         LocalError: The folder cannot be written.
     """
@@ -108,12 +121,14 @@ def write(path: Path, text: str) -> None:
 
 
 def harmless(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula (OWASP, CSV injection), on one line."""
+    """Return a cell, on one line, that no spreadsheet takes for a formula (OWASP, CSV
+    injection)."""
     flat = "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else " " for c in cell)
     return f"'{flat}" if flat.lstrip()[:1] in tuple("=+-@") else flat
 
 
 def _named(task: Task, names: list[str], given: list[float]) -> str:
+    """Return the name of the likeliest class, or of the labels that are likelier than not."""
     if not given:
         return ""
     if task.kind == "multi-label":
@@ -122,7 +137,7 @@ def _named(task: Task, names: list[str], given: list[float]) -> str:
 
 
 def _answers(local: LocalModel, site: Site, chunk: Sequence[Opened]) -> Iterator[Answer]:
-    """In the order given; images of one shape go through the model together."""
+    """Yield the answers in the given order; images of one shape go through the model together."""
     kinds: dict[tuple[object, ...], list[int]] = {}
     for i, one in enumerate(chunk):
         if one.image is not None:
@@ -141,7 +156,14 @@ def _answers(local: LocalModel, site: Site, chunk: Sequence[Opened]) -> Iterator
 def _batch(
     local: LocalModel, site: Site, images: Tensor, spacing: Tensor | None
 ) -> list[tuple[dict[str, list[float]], str]]:
-    """(B, C, *spatial) -> probabilities of each, or none and the reason why."""
+    """Return the probabilities of each image, or none and the reason.
+
+    Args:
+        local: The finetuned model.
+        site: The declaration of the site.
+        images: (B, C, *spatial).
+        spacing: (B, rank) distances between pixels, or None.
+    """
     model, domain, limit = local.model, site.domain, local.fitted.limit
     distances = local.novelty.distances(features(model, domain, images, spacing)).tolist()
     given = {}
@@ -151,9 +173,9 @@ def _batch(
             given[task.name] = per_class(logits, task).tolist()
     answers: list[tuple[dict[str, list[float]], str]] = []
     for i, distance in enumerate(distances):
-        if distance <= limit:  # false where it is NaN
+        if distance <= limit:  # a NaN fails this test, so that the model abstains
             answers.append(({name: values[i] for name, values in given.items()}, ""))
         else:
-            times = f"{distance / limit:.2f} times the largest distance that it answers"
+            times = f"{distance / limit:.2f} times the maximum distance that it answers"
             answers.append(({}, f"unlike the images that the model was fitted to: at {times}"))
     return answers

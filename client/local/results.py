@@ -1,6 +1,6 @@
-"""What an evaluation finds, as its JSON holds it.
+"""The results of an evaluation, as in its JSON.
 
-Everything in it was computed from private records, without privacy.
+All of them were computed from private records, without privacy.
 """
 
 from typing import Literal
@@ -12,12 +12,12 @@ Split = Literal["val", "test"]
 
 
 class Bin(Frozen):
-    """Answers of about one stated probability."""
+    """Answers whose stated probabilities lie in one bin."""
 
     stated: float
-    """Their mean."""
+    """Mean stated probability."""
     observed: Interval
-    """How often they were right."""
+    """Share of them that came true."""
     count: int
 
 
@@ -34,7 +34,7 @@ class ClassRow(Frozen):
 
     name: str
     count: int
-    """Images, or pixels of a dense task, that show it."""
+    """Images, or pixels of a dense task, with the class."""
     measures: dict[str, Interval]
     roc: Curve | None = None
 
@@ -45,20 +45,20 @@ class TaskResult(Frozen):
     name: str
     kind: str
     images: int
-    """Labelled ones."""
+    """Number of labelled images."""
     measures: dict[str, Interval]
     classes: tuple[ClassRow, ...]
     confusion: tuple[tuple[int, ...], ...] = ()
-    """Row: truth, column: answer. Of a multi-label task none."""
+    """Rows: truth, columns: answer. Empty for a multi-label task."""
     reliability: tuple[Bin, ...] = ()
     calibration_error: float | None = None
     """Expected calibration error over 10 bins of equal width (Guo et al. 2017)."""
     calibration_error_before: float | None = None
-    """Of what the head said before it was calibrated on the validation split."""
+    """Calibration error before the head was calibrated on the validation split."""
 
 
 class Evaluation(Frozen):
-    """Everything that the page says."""
+    """Everything that the page shows."""
 
     dp: Literal["none"] = "none"
     stays_at_the_site: Literal[True] = True
@@ -69,10 +69,12 @@ class Evaluation(Frozen):
     images: int
     unusable: int
     unit: Literal["patient", "image"]
-    """What was drawn for the intervals."""
+    """Unit of the resamples."""
     units: int
     resamples: int
     abstained: Interval
-    """Share of the images that `site predict` would not answer; all count in the other numbers."""
+    """Share of the images on which `site predict` would abstain; all of them count in the other
+    numbers."""
     strangers: dict[str, float]
+    """Kind of public phantom of another modality -> share on which the model abstains."""
     tasks: tuple[TaskResult, ...]

@@ -1,7 +1,7 @@
-"""Where a hospital keeps what it made for itself without privacy: apart from the guard's state.
+"""Files that a hospital made for itself without privacy, kept apart from the guard's state.
 
 FOLDER/DP-NONE.txt            what this folder is; a guard refuses it as a state folder
-FOLDER/model.safetensors      the model, its calibration folded in, and what abstention needs aside
+FOLDER/model.safetensors      the model with its calibration, and beside the weights its abstention
 FOLDER/model.safetensors.md   its card, which says dp: none
 """
 
@@ -19,7 +19,7 @@ from client.site import Site
 from client.state import NO_DP_MARK
 from medformer.common.files import replace_file
 from medformer.config import Domain, Frozen, Task
-from medformer.errors import ConfigError, MedFormerError, ModelFileError
+from medformer.errors import MedFormerError, ModelFileError
 from medformer.library.card import NO_DEVICE, ModelCard, Promise
 from medformer.library.model_file import (
     Attachment,
@@ -37,35 +37,35 @@ LEDGER = "ledger.sqlite"
 NOTE = """\
 dp: none
 
-What lies here was made from this site's private records without differential privacy, for the
-hospital's own use: records may be recoverable from it. It must not leave the site. Training, guards
-and warm starts refuse it; `fedmedformer model export` needs --non-private.
+The files in this folder were made from this site's private records without differential privacy,
+for the hospital's own use: records may be recoverable from them. They must not leave the site.
+Training, guards and warm starts refuse them; `fedmedformer model export` needs --non-private.
 """
 
 
 class LocalError(MedFormerError):
-    """What a hospital makes for itself cannot be made, read or written."""
+    """A file that a hospital makes for itself cannot be made, read or written."""
 
 
 class Fitted(Frozen):
-    """What was fitted to the site's own records, as an attachment of a model file."""
+    """Values that were fitted to the site's records, stored as an attachment of a model file."""
 
     site: str
     domain: Domain
     tasks: tuple[Task, ...]
     calibration: dict[str, Calibration]
-    """Task -> what is folded into its head; a dense task has none."""
+    """Task -> the calibration that is folded into its head; a dense task has none."""
     limit: float = Field(gt=0)
     """Distance beyond which the model abstains."""
     alpha: float = Field(gt=0, lt=1)
-    """Share of images like the validation images that it abstains on, at most."""
+    """Maximum share of images like the validation images on which it abstains."""
     strangers: dict[str, float] = Field(default_factory=dict)
-    """Kind of public phantom of another modality -> share that it abstains on."""
+    """Kind of public phantom of another modality -> share on which it abstains."""
 
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A finetuned model and what was fitted with it."""
+    """A finetuned model and the values that were fitted with it."""
 
     model: Medformer
     fitted: Fitted
@@ -73,10 +73,12 @@ class LocalModel:
 
 
 def outside(path: Path, site: Site, declared: Path) -> Path:
-    """The path, if what is private and unprotected may be written there.
+    """Return the path, if private and unprotected files may be written there.
 
     Args:
-        declared: The site.yaml; beside it `site up` keeps the state in a folder `state`.
+        path: Where something will be written.
+        site: The declaration of the site.
+        declared: The site.yaml; beside it `site up` keeps the guard's state in the folder `state`.
     Raises:
         LocalError: It lies in a guard's state folder, or among the records.
     """
@@ -85,8 +87,8 @@ def outside(path: Path, site: Site, declared: Path) -> Path:
     state = declared.resolve().parent / "state"
     if state in above or any((folder / LEDGER).exists() for folder in above):
         raise LocalError(
-            f"{path}: lies in the guard's state folder, where nothing made without privacy may be: "
-            "choose another place"
+            f"{path}: lies in the guard's state folder, which may not hold files made without "
+            "privacy: choose another place"
         )
     if isinstance(site.data, Listed) and site.data.path.resolve() in above:
         raise LocalError(f"{path}: lies among the site's records: choose another place")
@@ -94,10 +96,12 @@ def outside(path: Path, site: Site, declared: Path) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder, which only this user can enter, and say in it what it is.
+    """Make the folder, which only this user can enter, and a note in it that says what it is.
 
+    Args:
+        folder: A new or empty folder.
     Raises:
-        LocalError: There is something in it already, or it cannot be written.
+        LocalError: The folder is not empty, or cannot be written.
     """
     try:
         if folder.exists() and (
@@ -112,8 +116,15 @@ def make_folder(folder: Path) -> None:
 
 
 def save(folder: Path, local: LocalModel, start: Path, settings: str) -> Path:
-    """Write the model; `settings` is a line about how it was trained.
+    """Write the model with its card.
 
+    Args:
+        folder: The folder, from `make_folder`.
+        local: The model.
+        start: The model file that training started from.
+        settings: A line for the card about how it was trained.
+    Returns:
+        The model file.
     Raises:
         ModelFileError: A weight is not finite, or the folder cannot be written.
     """
@@ -148,7 +159,11 @@ def save(folder: Path, local: LocalModel, start: Path, settings: str) -> Path:
 
 
 def origin(start: Path) -> str:
-    """A file's name, hash and promise."""
+    """Return a model file's name, hash and promise, in a sentence.
+
+    Args:
+        start: The model file.
+    """
     card = read_header(start).card
     digest = hashlib.sha256(start.read_bytes()).hexdigest()
     return f"{card.name} (SHA-256 {digest[:16]}): {card.dp.sentence()}"
@@ -157,15 +172,18 @@ def origin(start: Path) -> str:
 def open_local(path: Path, site: Site) -> LocalModel:
     """Read a model that `site finetune` made at this site.
 
+    Args:
+        path: The model file.
+        site: The declaration of the site.
     Raises:
         LocalError: It is another kind of model file, or was made for other images or tasks.
-        ModelFileError: Unreadable or damaged.
+        ModelFileError: It is unreadable or damaged.
     """
     attachment = read_attachment(path)
     if attachment is None:
         raise LocalError(
             f"{path}: was not made by `fedmedformer site finetune`, which adds the heads, the "
-            "calibration and the limit of what is answered: run it first"
+            "calibration and the limit of abstention: run it first"
         )
     try:
         fitted = Fitted.model_validate_json(attachment.text)
@@ -186,26 +204,3 @@ def open_local(path: Path, site: Site) -> LocalModel:
                 "run site finetune again"
             )
     return LocalModel(load(path), fitted, novelty)
-
-
-def shared_start(path: Path, site: Site) -> Medformer:
-    """The model of a run, which knows the site's kind of image.
-
-    Raises:
-        ConfigError: It lacks the site's modality, anatomy or stem.
-        ModelFileError: Unreadable, or private images may be recoverable from it.
-    """
-    from medformer.library.model_file import read_start
-
-    config, domain = read_start(path).config, site.domain
-    for option, name, known in (
-        ("modality", domain.modality, ("unknown", *config.modalities)),
-        ("anatomy", domain.anatomy, ("unknown", *config.anatomies)),
-        ("stem", domain.stem, config.stems),
-    ):
-        if name not in known:
-            raise ConfigError(
-                f"{path}: knows no {option} {name!r}: add it with fedmedformer model extend "
-                f"{path} --{option} {name} --out FILE, or correct site.yaml"
-            )
-    return load(path)

@@ -5,6 +5,7 @@ from pathlib import Path
 import medformer
 from client.local import store
 from client.local.finetune import Settings, finetune
+from client.local.start import shared_start
 from client.local.store import LocalModel
 from client.site import Privacy, Site
 from medformer.config import Domain, Task
@@ -42,7 +43,7 @@ def tuned(folder: Path, site: Site, **settings: object) -> tuple[Path, LocalMode
     """Return a finetuned model and its file."""
     start = shared_file(folder / "shared.safetensors")
     chosen = Settings(**{**LEARNS, **settings})  # type: ignore[arg-type]
-    local, *_ = finetune(store.shared_start(start, site), site, chosen, lambda _: None)
+    local, *_ = finetune(shared_start(start, site), site, chosen, lambda _: None)
     store.make_folder(folder / "local")
     return store.save(folder / "local", local, start, "A test."), local
 

@@ -1,0 +1,1 @@
+"""The data card: what `site check` shows about a site's records. It never leaves the site."""

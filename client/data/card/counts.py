@@ -79,7 +79,7 @@ def unread(split: str, problem: str) -> SplitCard:
 
 
 def _intensities(records: Records) -> tuple[float, float, float, float] | tuple[None, ...]:
-    """Return minimum, maximum, mean and standard deviation over all values of the valid records."""
+    """Return minimum, maximum, mean and standard deviation over the values of all valid records."""
     lows, highs, count = [], [], 0
     total, squares = 0.0, 0.0
     for stack in records.stacks:
@@ -94,6 +94,7 @@ def _intensities(records: Records) -> tuple[float, float, float, float] | tuple[
                 squares += float(values.square().sum())
     if not count:
         return None, None, None, None
+    # One pass: images are too many to be kept as float64 for a second one.
     mean = total / count
     return min(lows), max(highs), mean, max(0.0, squares / count - mean**2) ** 0.5
 

@@ -5,11 +5,16 @@ from collections.abc import Mapping, Sequence
 from client.data.card.form import Balance, Card
 
 Row = tuple[str, ...]
-"""A name, then a cell a split."""
+"""A name, then one cell for each split."""
 
 
 def as_text(card: Card) -> str:
-    """The card as a table of one column a split, and what the splits have in common below it."""
+    """Render the card as a table of one column a split, and what the splits have in common below
+    it.
+
+    Args:
+        card: The card.
+    """
     lines = [card.heading, f"site {card.site}, unit of privacy: one {card.unit}", ""]
     lines += _table(_rows(card))
     lines += [
@@ -26,7 +31,7 @@ def as_text(card: Card) -> str:
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
-    """Names to the left, cells to the right."""
+    """Align names to the left and cells to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for name, *cells in rows:
@@ -36,6 +41,7 @@ def _table(rows: Sequence[Row]) -> list[str]:
 
 
 def _rows(card: Card) -> list[Row]:
+    """Return the rows of the table; those that are zero in every split are left out where rare."""
     splits = card.splits
     rows: list[Row] = [
         ("", *(c.split for c in splits)),
@@ -62,6 +68,7 @@ def _rows(card: Card) -> list[Row]:
 
 
 def _task_rows(task: str, balances: Sequence[Balance | None]) -> list[Row]:
+    """Return the rows of one task: a count for each class."""
     known = next(b for b in balances if b)
     rows = [(f"{task} ({known.kind}, {known.of})", *("" for _ in balances))]
     word = "label" if known.kind == "multi-label" else "class"
@@ -76,15 +83,17 @@ def _keys(several: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
+    """Return counts as `name: count, ...`, or none."""
     return ", ".join(f"{key}: {count}" for key, count in counts.items()) or "none"
 
 
 def _padded(count: int, share: float) -> str:
-    """The share is of the image that has most."""
+    """Return the number of padded images, and the share of padding of the image that has most."""
     return f"{count} (up to {100 * share:.0f} %)" if count else "0"
 
 
 def _pair(one: float | None, other: float | None, form: str) -> str:
+    """Format two numbers, or `-` where there are none."""
     return "-" if one is None or other is None else form.format(f"{one:.4g}", f"{other:.4g}")
 
 

@@ -1,4 +1,4 @@
-"""Colours, 8 bits each: of several samples, or of palettes (PS3.3, C.7.6.3.1.5 and C.7.9.2)."""
+"""Colours of 8 bits: from several samples, or from palettes (PS3.3, C.7.6.3.1.5 and C.7.9.2)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from client.data.errors import Unusable
 Array = npt.NDArray[Any]
 COLOURS = ("Red", "Green", "Blue")
 LUMA = (0.299, 0.587, 0.114)
-"""Grey of red, green and blue: ITU-R 601-2, as Pillow has it."""
+"""Weights of red, green and blue in grey: ITU-R 601-2, as in Pillow."""
 FRAME_TYPES = ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence")
 
 
@@ -27,21 +27,26 @@ class Supplement:
     """Colours that some values of a grey frame stand for (PS3.3, C.8.16.2.1.1.1)."""
 
     first: int
-    """Stored value from which on they do; what is below is grey."""
+    """Minimum stored value of a colour; smaller values are grey."""
     grey: Array
-    """(N,) float32 in [0, 1], of the colours of this value and those after it."""
+    """(N,) float32 in [0, 1]: grey of the colours of this value and the following ones."""
 
     def __call__(self, values: Array) -> Array:
-        """(*,) stored values of colours -> (*,) their grey."""
+        """Convert stored values of colours, (*,), to their grey, (*,)."""
         return self.grey[np.clip(values.astype(np.int64) - self.first, 0, len(self.grey) - 1)]
 
 
 def coloured(words: Array, header: Any, bits: Bits) -> Array:
-    """(F, H, W) indices of a palette, or (F, H, W, S) samples -> (F, H, W, 3) uint8 red, green and
-    blue.
+    """Convert a file's words to red, green and blue.
 
+    Args:
+        words: (F, H, W) indices of a palette, or (F, H, W, S) samples.
+        header: pydicom's dataset.
+        bits: The storage of a sample.
+    Returns:
+        (F, H, W, 3) uint8.
     Raises:
-        Unusable: A damaged palette, or samples that are no colour.
+        Unusable: A palette is damaged, or the samples are not colours.
     """
     if header.get("PhotometricInterpretation") == "PALETTE COLOR":
         return _looked_up(words, bits, palette_of(header, bits))
@@ -51,10 +56,13 @@ def coloured(words: Array, header: Any, bits: Bits) -> Array:
 
 
 def palette_of(header: Any, bits: Bits) -> list[Table]:
-    """Its three tables, of one depth.
+    """Read the three tables of a palette, with one common depth.
 
+    Args:
+        header: pydicom's dataset.
+        bits: The storage of an index.
     Raises:
-        Unusable: One is missing or damaged.
+        Unusable: A table is missing or damaged.
     """
     order, tables = byte_order(header), []
     for colour in COLOURS:
@@ -67,14 +75,14 @@ def palette_of(header: Any, bits: Bits) -> list[Table]:
         else:
             table = table_of(descriptor, data, bits.range, order)
         tables.append(table)
-    # A palette of blues has hardly any red: what one table alone uses says nothing of its depth.
+    # The values of one table alone do not show its depth: a palette of blues has hardly any red.
     declared = max(table.depth for table in tables)
     depth = believed(declared, *(table.entries for table in tables))
     return [Table(table.first, table.entries, depth) for table in tables]
 
 
 def _looked_up(words: Array, bits: Bits, palette: list[Table]) -> Array:
-    """Frame by frame, so that indices of 64 bits never exist of the whole."""
+    """Look colours up frame by frame, so that 64-bit indices never exist for the whole file."""
     colours = np.empty((*words.shape, len(palette)), np.uint8)
     for frame, out in zip(words, colours, strict=True):
         values = bits.as_values(frame)
@@ -84,15 +92,19 @@ def _looked_up(words: Array, bits: Bits, palette: list[Table]) -> Array:
 
 
 def supplement_of(header: Any, frame: int, bits: Bits) -> Supplement | None:
-    """The colours of a frame whose Pixel Presentation is COLOR; None where it has none.
+    """Return the colours of a frame whose Pixel Presentation is COLOR; None where it has none.
 
+    Args:
+        header: pydicom's dataset.
+        frame: Number of the frame, from 0.
+        bits: The storage of a sample.
     Raises:
-        Unusable: Their palette is damaged.
+        Unusable: The palette is damaged.
     """
     if "RedPaletteColorLookupTableDescriptor" not in header:
         return None
-    said = [attribute(header, frame, name, "PixelPresentation") for name in FRAME_TYPES]
-    if "COLOR" not in said:
+    stated = [attribute(header, frame, name, "PixelPresentation") for name in FRAME_TYPES]
+    if "COLOR" not in stated:
         return None
     palette = palette_of(header, bits)
     grey = sum(
@@ -103,7 +115,7 @@ def supplement_of(header: Any, frame: int, bits: Bits) -> Supplement | None:
 
 
 def as_grey(image: Tensor) -> Tensor:
-    """(3, *spatial) uint8 red, green and blue -> (1, *spatial) uint8."""
+    """Convert (3, *spatial) uint8 red, green and blue to (1, *spatial) uint8 grey."""
     grey = image[0].float() * LUMA[0]
     for part, weight in zip(image[1:], LUMA[1:], strict=True):
         grey += part * weight

@@ -1,4 +1,4 @@
-"""Opens DICOM files: which there are, how large they may be, and their headers."""
+"""Opens DICOM files: the files of a series, limits of size, and headers."""
 
 import io
 import logging
@@ -16,14 +16,16 @@ from client.data.errors import Unusable
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BEGINS = 144
-"""Bytes before the file's meta information, but for its first element, which says how long the rest
-of it is (PS3.10, 7.1)."""
+"""Bytes before the file's meta information, except for its first element, which states the length
+of the rest (PS3.10, 7.1)."""
 CHUNK = 2**20
+"""Bytes that are inflated at once."""
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Whatever a file provokes is said once, as the reason why it cannot be used."""
+    """Silence warnings of pydicom and numpy: the reason why a file cannot be used is reported
+    once."""
     log = logging.getLogger("pydicom")
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -37,31 +39,43 @@ def quiet() -> Iterator[None]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files of a series' folder by name, hidden ones and the directory of a medium left out."""
+    """Return the files of a series' folder by name, without hidden ones and a medium's DICOMDIR.
+
+    Args:
+        folder: The folder.
+    """
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     return [p for p in files if p.name != "DICOMDIR"]
 
 
 class Clipped(io.BufferedReader):
-    """Gives what there is: a length that lies asks for no more memory than the file has bytes."""
+    """A file whose `read` never asks for more than the file has.
+
+    A length in a damaged header can claim 4 GiB, for which plain `read` would allocate memory.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(str(path)))
         self._size = path.stat().st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """At most what is left of the file."""
+        """Read at most what is left of the file."""
         left = max(0, self._size - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def header_of(
-    path: Path, largest: int, only: list[str] | None = None, *, pixels: bool = True
+    path: Path, max_bytes: int, only: list[str] | None = None, *, pixels: bool = True
 ) -> Any:
-    """The dataset of a file, its pixels not decoded yet; or without pixels, or `only` some of it.
+    """Read the dataset of a file, its pixels not decoded yet.
 
+    Args:
+        path: The file.
+        max_bytes: Maximum bytes of the file.
+        only: Keywords of the only attributes to read.
+        pixels: False to leave the pixels out.
     Raises:
-        Unusable: No such file, no DICOM, or too large.
+        Unusable: The file is missing, not DICOM, or too large.
     """
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
@@ -70,56 +84,66 @@ def header_of(
     if not path.is_file():
         raise Unusable("no such file")
     size = path.stat().st_size
-    if size > largest:
-        raise Unusable(too_large(f"{path.name} comes", largest))
+    if size > max_bytes:
+        raise Unusable(too_large(f"{path.name} comes", max_bytes))
     try:
         meta = read_file_meta_info(path)
         if meta.get("TransferSyntaxUID") == DEFLATED:
-            _inflates(path, int(meta.get("FileMetaInformationGroupLength") or 0), largest)
+            _inflates(path, int(meta.get("FileMetaInformationGroupLength") or 0), max_bytes)
         with Clipped(path) as file:
             return dcmread(
                 file, stop_before_pixels=only is not None or not pixels, specific_tags=only
             )
     except InvalidDicomError as error:
         raise Unusable(
-            f"{path.name} is no DICOM file: it lacks the header. Export it again, or keep it "
+            f"{path.name} is not a DICOM file: it lacks the header. Export it again, or keep it "
             "elsewhere if it holds no image"
         ) from error
     except (RecursionError, MemoryError) as error:
         raise Unusable(f"{path.name} has impossible lengths, or sequences without end") from error
 
 
-def _inflates(path: Path, length: int, largest: int) -> None:
-    """Refuse a deflated file that comes to more than `largest` bytes: pydicom inflates all of it.
+def _inflates(path: Path, length: int, max_bytes: int) -> None:
+    """Refuse a deflated file of more than `max_bytes` bytes: pydicom would inflate all of it.
 
     Args:
+        path: The file.
         length: Bytes of its meta information, which is not deflated (PS3.5, A.5).
+        max_bytes: Maximum bytes after inflation.
     """
     if not length:
-        raise Unusable(f"{path.name} is deflated and does not say from where on: store it inflated")
+        raise Unusable(
+            f"{path.name} is deflated and does not state where that begins: store it inflated"
+        )
     inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
     try:
         with open(path, "rb") as file:
             file.seek(BEGINS + length)
             while not inflater.eof and (data := inflater.unconsumed_tail or file.read(CHUNK)):
                 total += len(inflater.decompress(data, CHUNK))
-                if total > largest:
-                    raise Unusable(too_large(f"{path.name} is deflated, and comes", largest))
+                if total > max_bytes:
+                    raise Unusable(too_large(f"{path.name} is deflated, and comes", max_bytes))
     except zlib.error as error:
         raise Unusable(f"{path.name} cannot be inflated ({error}): store it inflated") from error
 
 
-def too_large(what: str, largest: int) -> str:
-    """The sentence of a file, or pixels, of more than `largest` bytes."""
-    return f"{what} to more than {largest >> 20} MiB: raise data.max_mib if that is as it should be"
+def too_large(what: str, max_bytes: int) -> str:
+    """Return the sentence about a file, or pixels, of more than `max_bytes` bytes."""
+    return (
+        f"{what} to more than {max_bytes >> 20} MiB: raise data.max_mib if that is as it should be"
+    )
 
 
 def decoded_bytes(header: Any) -> int:
-    """Of all frames, before any is decoded; of a value, four at least: it becomes a float32.
+    """Return the bytes of all frames after decoding, at least four a value: it becomes a float32.
 
+    The header alone decides, so that a bomb is refused before it is decoded.
+
+    Args:
+        header: pydicom's dataset.
     Raises:
-        Unusable: The header names no pixels, impossible numbers, or a compression that nothing
-            here decodes.
+        Unusable: The header names no pixels, impossible numbers, or a compression that nothing here
+            decodes.
     """
     if why := codecs.refusal(str(header.file_meta.get("TransferSyntaxUID", ""))):
         raise Unusable(why)
@@ -146,6 +170,6 @@ def decoded_bytes(header: Any) -> int:
 
 
 def byte_order(header: Any) -> str:
-    """`<` or `>`: how tables that are kept as bytes are to be read."""
+    """Return `<` or `>`: the byte order of tables that are stored as bytes."""
     syntax = header.file_meta.get("TransferSyntaxUID")
     return ">" if syntax is not None and not syntax.is_little_endian else "<"

@@ -1,6 +1,6 @@
-"""One object a frame: where it lies, and how its stored values become grey.
+"""One object for each frame: its place, and the transform from its stored values to grey.
 
-All of it is found before anything is sorted, so that no frame is shown by another's attributes.
+All of it is read before anything is sorted, so that no frame is shown with another's attributes.
 """
 
 from collections.abc import Sequence
@@ -19,30 +19,33 @@ from client.data.geometry.stacking import Place
 
 T = TypeVar("T")
 PETS = ("1.2.840.10008.5.1.4.1.1.128.1", "1.2.840.10008.5.1.4.1.1.130")
-"""PET files of several frames: converted from slices, or made as such."""
+"""SOP classes of PET files with several frames: converted from slices (Legacy Converted Enhanced
+PET), or made as such (Enhanced PET)."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A grey frame, as the header of its file describes it; its pixels are elsewhere."""
+    """A grey frame, as the header of its file describes it, without its pixels."""
 
     place: Place
     bits: Bits
     padding: Padding | None
     modality: Modality
     voi: Voi | None
-    """The file's own window or table for it."""
+    """Window or table that the file has for it."""
     inverted: bool
-    """Whether low values are shown bright: MONOCHROME1 (PS3.3, C.7.6.3.1.2)."""
+    """True where low values are shown bright: MONOCHROME1 (PS3.3, C.7.6.3.1.2)."""
     supplement: Supplement | None
     """Colours among its grey values."""
 
 
 def frames_of(header: Any) -> list[Frame]:
-    """Every frame of a file of grey images, in the order in which they are stored.
+    """Read every frame of a file of grey images, in the order in which they are stored.
 
+    Args:
+        header: pydicom's dataset.
     Raises:
-        Unusable: An attribute that says how to show it is damaged.
+        Unusable: An attribute that states how to show a frame is damaged.
     """
     try:
         return _frames(header)
@@ -55,7 +58,7 @@ def _frames(header: Any) -> list[Frame]:
     padding = padding_of(header, bits)
     inverted = str(header.get("PhotometricInterpretation", "")) == "MONOCHROME1"
     count = int(header.get("NumberOfFrames") or 1)
-    # Without groups of their own all frames have the same tables, which may be large.
+    # Without per-frame groups all frames share the same tables, which may be large.
     ways = count if header.get("PerFrameFunctionalGroupsSequence") else 1
     frames = []
     for number in range(count):
@@ -67,14 +70,14 @@ def _frames(header: Any) -> list[Frame]:
         frames.append(Frame(place, bits, padding, modality, voi, inverted, colours))
     rescaled = any(frame.modality.transform for frame in frames)
     if count > 1 and not rescaled and str(header.get("SOPClassUID", "")) in PETS:
-        # Scanners scale each slice by its own maximum; some converters lose by what.
+        # Scanners scale each slice by its own maximum; some converters lose these factors.
         raise Unusable(
-            "its PET frames do not say how their stored values are rescaled, and each frame has "
+            "its PET frames do not state how their stored values are rescaled, and each frame has "
             "its own scale: convert it again, or use the slices that it was made of"
         )
     return frames
 
 
 def in_order(items: Sequence[T], order: Sequence[int]) -> list[T]:
-    """The items, as `order` counts them."""
+    """Return the items in the given order."""
     return [items[i] for i in order]

@@ -1,12 +1,21 @@
-"""Attributes of one frame, wherever its file keeps them (PS3.3, C.7.6.16)."""
+"""Attributes of one frame, wherever its file keeps them: functional groups (PS3.3, C.7.6.16) or the
+top level."""
 
 from collections.abc import Iterator
 from typing import Any
 
 
 def holders(header: Any, frame: int, macro: str) -> Iterator[Any]:
-    """Datasets that may hold an attribute of a frame, the most particular first: the item of its
-    own functional group, that of the shared one, then the top level of the file."""
+    """Yield the datasets that may hold an attribute of a frame, the most specific first.
+
+    These are the item of the frame's own functional group, that of the shared one, and the top
+    level.
+
+    Args:
+        header: pydicom's dataset.
+        frame: Number of the frame, from 0.
+        macro: Keyword of the functional group's sequence.
+    """
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
     shared = header.get("SharedFunctionalGroupsSequence") or []
     for groups in (*per_frame[frame : frame + 1], *shared[:1]):
@@ -16,10 +25,14 @@ def holders(header: Any, frame: int, macro: str) -> Iterator[Any]:
 
 
 def attribute(header: Any, frame: int, macro: str, name: str, top: bool = True) -> Any:
-    """A frame's value of one attribute; None where no holder has one that is not empty.
+    """Return a frame's value of one attribute; None where no holder has a value.
 
     Args:
-        top: Whether the top level of the file speaks for the frame too.
+        header: pydicom's dataset.
+        frame: Number of the frame, from 0.
+        macro: Keyword of the functional group's sequence.
+        name: Keyword of the attribute.
+        top: True if the top level of the file applies to the frame, too.
     """
     for holder in holders(header, frame, macro):
         if holder is header and not top:

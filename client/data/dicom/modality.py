@@ -1,7 +1,7 @@
 """Stored values -> values in the units of the modality: PS3.3, C.11.1 and C.7.6.16.2.9.
 
-Real World Value Mappings (C.7.6.16.2.11) are not applied: windows are in the units that the
-modality transform gives, and so are the two numbers of `data.window`.
+Real World Value Mappings (C.7.6.16.2.11) are not applied: windows are in the units of the modality
+transform, and so are the two numbers of `data.window`.
 """
 
 import math
@@ -18,47 +18,53 @@ from client.data.errors import Unusable
 
 Array = npt.NDArray[Any]
 PROJECTIONS = ("1.2.840.10008.5.1.4.1.1.12.1", "1.2.840.10008.5.1.4.1.1.12.2")
-"""X-ray angiography and radiofluoroscopy: their modality tables lead back to the intensity of the
-beam, for subtraction, and take no part in display (PS3.4, N.2.1.2)."""
+"""SOP classes of X-ray angiography and radiofluoroscopy. Their modality tables lead back to the
+intensity of the beam, for subtraction, and are not used for display (PS3.4, N.2.1.2)."""
 
 
 @dataclass(frozen=True)
 class Linear:
-    """Slope times the stored value, plus intercept."""
+    """A slope and an intercept (Rescale Slope and Intercept)."""
 
     slope: float
     intercept: float
 
     def __call__(self, values: Array) -> Array:
-        """(*,) float64."""
+        """Convert stored values (*,) to float64 (*,)."""
         return values * np.float64(self.slope) + self.intercept
 
 
 @dataclass(frozen=True)
 class Modality:
-    """How one frame's stored values become those of its modality."""
+    """The transform of one frame's stored values to those of its modality."""
 
     transform: Linear | Table | None
-    """None: they are."""
+    """Transform; None where stored values are those of the modality."""
     unit: str
-    """What the values are, as the file has it: HU, BQML; "" where it does not say."""
+    """Unit as the file names it, such as HU or BQML; "" where it does not."""
     range: tuple[float, float]
-    """Lowest and highest value that can come out."""
+    """Minimum and maximum value that the transform can give."""
     mapped: bool = False
-    """Whether the file also holds a Real World Value Mapping, which is not applied."""
+    """True if the file also holds a Real World Value Mapping, which is not applied."""
 
     def __call__(self, values: Array) -> Array:
-        """(*,) stored values -> (*,) float64."""
+        """Convert stored values (*,) to float64 (*,)."""
         if self.transform is None:
             return values.astype(np.float64)
         return np.asarray(self.transform(values), np.float64)
 
 
 def modality_of(header: Any, frame: int, bits: Bits, order: str) -> Modality:
-    """A frame's transform: its table, or slope and intercept of the first holder that has either.
+    """Read a frame's transform: its table, or the slope and intercept of the first holder with
+    either.
 
+    Args:
+        header: pydicom's dataset.
+        frame: Number of the frame, from 0.
+        bits: The storage of a sample.
+        order: `<` or `>`, the file's byte order.
     Raises:
-        Unusable: A damaged table, or a slope or intercept that is no number.
+        Unusable: A table is damaged, or a slope or intercept is not a number.
     """
     low, high = bits.range
     macro = "RealWorldValueMappingSequence"
@@ -80,6 +86,7 @@ def modality_of(header: Any, frame: int, bits: Bits, order: str) -> Modality:
 
 
 def _linear(header: Any, frame: int) -> tuple[Linear | None, str]:
+    """Return the first slope and intercept, and the unit; None where the file has neither."""
     for holder in holders(header, frame, "PixelValueTransformationSequence"):
         slope, intercept = _number(holder, "RescaleSlope"), _number(holder, "RescaleIntercept")
         if slope is not None or intercept is not None:
@@ -97,14 +104,14 @@ def _number(holder: Any, name: str) -> float | None:
     try:
         number = float(value)
     except (TypeError, ValueError) as error:
-        raise Unusable(f"its {name} is {value!r}, which is no number") from error
+        raise Unusable(f"its {name} is {value!r}, which is not a number") from error
     if not math.isfinite(number):
         raise Unusable(f"its {name} is {number:g}")
     return number
 
 
 def _unit(value: Any) -> str:
-    """US is the standard's word for `unspecified`."""
+    """Return the unit in capitals; US, the standard's word for unspecified, becomes ""."""
     unit = str(value or "").strip().upper()
     return "" if unit == "US" else unit
 
@@ -113,17 +120,19 @@ def of_one_kind(several: list[Modality], what: str) -> None:
     """Refuse slices whose values cannot be compared.
 
     Args:
-        what: The field's word for one of them: slice, frame.
+        several: One transform a slice.
+        what: The word for one of them in messages: slice or frame.
     Raises:
-        Unusable: Their units differ, or only some say how stored values become others.
+        Unusable: Their units differ, or only some state how stored values are rescaled.
     """
     if len(units := sorted({m.unit for m in several if m.unit})) > 1:
         raise Unusable(f"its {what}s have values of different units: {', '.join(units)}")
+    # Slope 1 and intercept 0 are the same as none: some series state them in some files only.
     plain = sum(m.transform is None for m in several)
     if 0 < plain < len(several) and any(
         m.transform not in (None, Linear(1, 0)) for m in several
     ):  # fmt: skip
         raise Unusable(
-            f"{plain} of its {len(several)} {what}s do not say how their stored values are "
+            f"{plain} of its {len(several)} {what}s do not state how their stored values are "
             "rescaled, and others do: their values cannot be compared"
         )

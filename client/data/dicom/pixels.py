@@ -15,32 +15,40 @@ LOSSY = frozenset({
     "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81",
     "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.93", "1.2.840.10008.1.2.4.203",
 })  # fmt: skip
-"""Transfer syntaxes whose pixels may be others than those that were compressed."""
+"""Transfer syntaxes whose decoded pixels may differ from those that were compressed."""
 
 
 def is_colour(header: Any) -> bool:
-    """Whether its pixels are colours, or stand for colours."""
+    """Return whether the pixels are colours, or indices of colours."""
     palette = header.get("PhotometricInterpretation") == "PALETTE COLOR"
     return palette or int(header.get("SamplesPerPixel") or 1) > 1
 
 
-def stored(path: Path, header: Any, largest: int, seconds: float) -> Array:
-    """(F, H, W) or (F, H, W, S) words, of which `bits_of` says where the pixels are.
+def stored(path: Path, header: Any, max_bytes: int, seconds: float) -> Array:
+    """Read the words of a file; `bits_of` states where in a word the pixel is.
 
+    Args:
+        path: The file.
+        header: Its dataset.
+        max_bytes: Maximum bytes of the decoded pixels.
+        seconds: Processor time for each million pixels.
+    Returns:
+        (F, H, W), or (F, H, W, S) with several samples a pixel.
     Raises:
-        Unusable: Too large, or no installed decoder reads it.
+        Unusable: It is too large, or no installed decoder reads it.
     """
-    if decoded_bytes(header) > largest:
-        raise Unusable(too_large("its pixels come", largest))
+    if decoded_bytes(header) > max_bytes:
+        raise Unusable(too_large("its pixels come", max_bytes))
     syntax = header.file_meta.get("TransferSyntaxUID")
     several = int(header.get("SamplesPerPixel") or 1) > 1
     try:
         if syntax is None or not syntax.is_encapsulated:
-            # pydicom's own correction takes High Bit to be Bits Stored - 1; copies cost time.
+            # pydicom's correction assumes High Bit = Bits Stored - 1; `Bits` reads the real one.
             header.pixel_array_options(correct_unused_bits=False, view_only=not several)
             words = header.pixel_array  # YBR becomes RGB
         else:
-            words = decoder().decode(path, largest, seconds)
+            # Codecs in C run in another process, which a damaged file may abort.
+            words = decoder().decode(path, max_bytes, seconds)
         frames = int(header.get("NumberOfFrames") or 1)
         words = words.reshape(frames, *words.shape[-3 if several else -2 :])
     except Unusable:

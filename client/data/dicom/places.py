@@ -1,4 +1,5 @@
-"""Where the frames of DICOM files lie: PS3.3, C.7.6.2, C.7.6.16.2.3, C.8.8.3.2 and C.8.4.15."""
+"""The places of DICOM frames in the patient: PS3.3, C.7.6.2, C.7.6.16.2.3, C.8.8.3.2 and
+C.8.4.15."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,16 +12,16 @@ from client.data.errors import Unusable
 from client.data.geometry.stacking import Place, Stack, stacked
 
 UNKNOWN = (
-    "do not say how their frames lie in the patient and are read as they are stored. Look whether "
-    "all files of the site lie like that"
+    "do not state how their frames lie in the patient and are read as they are stored. Check that "
+    "all files of the site lie in the same way"
 )
 REFERENCES = (
-    "have slices with different FrameOfReferenceUIDs, which are taken for one, as where a program "
-    "has replaced them file by file. Look whether the patient was moved between them"
+    "have slices with different FrameOfReferenceUIDs, which are treated as one, because some "
+    "programs replace them file by file. Check that the patient was not moved between them"
 )
 TWO_D, CENTIMETRES = 1, 3
-"""Codes of ultrasound regions: an image of two dimensions, and the unit of its axes (PS3.3,
-C.8.5.5.1)."""
+"""Codes of ultrasound regions: a two-dimensional image, and centimetres as the unit of its axes
+(PS3.3, C.8.5.5.1)."""
 APART = (
     "StackID", "AcquisitionNumber", "FrameAcquisitionNumber", "EchoTime", "EffectiveEchoTime",
     "TemporalPositionIdentifier", "TemporalPositionIndex", "DiffusionBValue", "TriggerTime",
@@ -28,14 +29,22 @@ APART = (
     "InversionTimes", "FlipAngle", "KVP", "ContrastBolusAgent", "NominalCardiacTriggerDelayTime",
     "NominalPercentageOfCardiacPhase",
 )  # fmt: skip
-"""What may tell slices at one place apart, for messages."""
+"""Attributes that may distinguish slices at one place, for messages."""
 TIMES = ("AcquisitionTime", "AcquisitionDateTime", "FrameAcquisitionDateTime")
-"""What says it where nothing else does; often it differs between neighbours too."""
+"""Attributes that are named only if no other differs: time often differs between neighbours,
+too."""
 
 
 def place_of(header: Any, frame: int) -> Place:
-    """What a file says of one of its frames."""
-    # The one position at the top level of a file of several frames is its first frame's alone.
+    """Read the place of one frame.
+
+    Args:
+        header: pydicom's dataset.
+        frame: Number of the frame, from 0.
+    Returns:
+        The place; None in its fields where the file does not state it.
+    """
+    # At the top level of a file of several frames, the position is that of the first frame only.
     alone = int(header.get("NumberOfFrames") or 1) == 1
     position = attribute(header, frame, "PlanePositionSequence", "ImagePositionPatient", top=alone)
     turn = attribute(header, frame, "PlaneOrientationSequence", "ImageOrientationPatient")
@@ -43,7 +52,7 @@ def place_of(header: Any, frame: int) -> Place:
 
 
 def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
-    """So many numbers; None where they are others, since a 2D image needs no place."""
+    """Parse that many numbers; None where the value is another, since a 2D image needs no place."""
     try:
         found = tuple(float(v) for v in value)
     except (TypeError, ValueError):
@@ -52,10 +61,11 @@ def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
 
 
 def _spacing(header: Any, frame: int) -> tuple[float, float] | None:
-    """Millimetres between rows and between columns.
+    """Return millimetres between rows and between columns.
 
-    In the patient if the file says so; else at the detector, where shadows are larger but alike
-    along both axes, or on the film that was scanned.
+    Pixel Spacing in the patient comes first; then Imager Pixel Spacing at the detector, where
+    shadows are larger but alike along both axes; then that of a film that was scanned (PS3.3,
+    10.7.1).
     """
     return _first_positive(
         attribute(header, frame, "PixelMeasuresSequence", "PixelSpacing"),
@@ -65,8 +75,14 @@ def _spacing(header: Any, frame: int) -> tuple[float, float] | None:
 
 
 def flat_spacing(header: Any) -> tuple[float, float] | None:
-    """Distances between rows and between columns of a 2D image, of which the ratio counts: where
-    there are no millimetres, by its ultrasound regions or its PixelAspectRatio."""
+    """Return the distances between rows and between columns of a 2D image, of which the ratio
+    counts.
+
+    Where there are no millimetres, ultrasound regions or the PixelAspectRatio are used.
+
+    Args:
+        header: pydicom's dataset.
+    """
     regions = header.get("SequenceOfUltrasoundRegions") or []
     steps = {_region(region) for region in regions if region.get("RegionSpatialFormat") == TWO_D}
     shared = steps.pop() if len(steps) == 1 else None
@@ -74,16 +90,18 @@ def flat_spacing(header: Any) -> tuple[float, float] | None:
 
 
 def _region(region: Any) -> tuple[float, float] | None:
-    """Millimetres a pixel; a sign says which way physical values grow, not a distance."""
+    """Return the millimetres of a pixel of an ultrasound region."""
     if {region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")} != {
         CENTIMETRES
     }:
         return None
+    # The sign states the direction in which physical values grow, not a distance.
     steps = _numbers([region.get("PhysicalDeltaY"), region.get("PhysicalDeltaX")], 2)
     return _first_positive([10 * abs(v) for v in steps] if steps else None)
 
 
 def _first_positive(*values: Any) -> tuple[float, float] | None:
+    """Return the first pair of positive numbers."""
     for value in values:
         found = _numbers(value, 2)
         if found and min(found) > 0 and np.isfinite(found).all():
@@ -92,11 +110,14 @@ def _first_positive(*values: Any) -> tuple[float, float] | None:
 
 
 def stack_of(header: Any, places: Sequence[Place], sides: tuple[int, int]) -> Stack:
-    """How the frames of one file make a volume: along their normal where the file says where they
-    lie, else as they are stored.
+    """Order the frames of one file along their normal, or as stored where their places are unknown.
 
+    Args:
+        header: pydicom's dataset.
+        places: One place a frame.
+        sides: H, W pixels.
     Raises:
-        Unusable: They are no slices of a volume, or as `stacked`.
+        Unusable: They are not slices of a volume, or as in `stacked`.
     """
     _are_slices(header)
     if all(p.position is not None and p.orientation is not None for p in places):
@@ -108,6 +129,7 @@ def stack_of(header: Any, places: Sequence[Place], sides: tuple[int, int]) -> St
         spacing = (abs(apart), *pixel) if apart and pixel else None
         return Stack(list(range(len(places))), spacing, notes=(UNKNOWN,))
     known = first.position is not None and first.orientation is not None
+    # Offsets without a first plane still give the distances; only the orientation is unknown.
     if not known:
         first = replace(first, position=(0.0, 0, 0), orientation=(1.0, 0, 0, 0, 1, 0))
     across = np.array(first.orientation).reshape(2, 3)
@@ -119,9 +141,9 @@ def stack_of(header: Any, places: Sequence[Place], sides: tuple[int, int]) -> St
 
 
 def _dose(header: Any, places: Sequence[Place]) -> tuple[Place, list[float]] | None:
-    """First plane and offsets along its normal of a dose grid (PS3.3, C.8.8.3.2).
+    """Return the first plane and the offsets along its normal of a dose grid (PS3.3, C.8.8.3.2).
 
-    They count from the first plane or, in old files, are the planes' z of an axial dose.
+    Offsets count from the first plane or, in old files, are the planes' z of an axial dose.
     """
     count = len(places)
     offsets = _numbers(header.get("GridFrameOffsetVector"), count)
@@ -133,15 +155,14 @@ def _dose(header: Any, places: Sequence[Place]) -> tuple[Place, list[float]] | N
     if offsets[0] != 0 and not upright:
         raise Unusable(
             "its GridFrameOffsetVector does not begin with 0, though its planes are not axial: "
-            "nobody knows which way they follow each other"
+            "the order of the planes is unknown"
         )
     return first, [v - offsets[0] for v in offsets]
 
 
 def _nuclear(header: Any, places: Sequence[Place]) -> tuple[Place, list[float]] | None:
-    """First plane and offsets along its normal of reconstructed slices (PS3.3, C.8.4.15).
-
-    A negative SpacingBetweenSlices stacks them against the normal.
+    """Return the first plane and the offsets along its normal of reconstructed slices (PS3.3,
+    C.8.4.15).
     """
     detectors = header.get("DetectorInformationSequence")
     apart = _number(header.get("SpacingBetweenSlices"))
@@ -153,10 +174,12 @@ def _nuclear(header: Any, places: Sequence[Place]) -> tuple[Place, list[float]] 
         orientation=_numbers(detectors[0].get("ImageOrientationPatient"), 6),
     )
     numbers = _numbers(header.get("SliceVector"), len(places)) or tuple(range(1, len(places) + 1))
+    # A negative SpacingBetweenSlices stacks the slices against the normal.
     return first, [apart * (number - 1) for number in numbers]
 
 
 def _are_slices(header: Any) -> None:
+    """Refuse frames that are tiles of a slide or views of a scintigraphy."""
     if header.get("TotalPixelMatrixColumns") or header.get("TotalPixelMatrixRows"):
         raise Unusable("its frames are tiles of one slide, not slices of a volume")
     kind = header.get("ImageType")
@@ -166,9 +189,11 @@ def _are_slices(header: Any) -> None:
 
 
 def no_mosaic(headers: Sequence[Any]) -> None:
-    """Refuse images that are a volume's slices side by side, as Siemens scanners store series of
-    volumes: their pixels are no plane.
+    """Refuse a volume's slices side by side in one image, as Siemens scanners store series of
+    volumes.
 
+    Args:
+        headers: One header a file.
     Raises:
         Unusable: ImageType names a mosaic.
     """
@@ -185,14 +210,18 @@ def _words(value: Any) -> list[str]:
 
 
 def references(headers: Sequence[Any]) -> tuple[str, ...]:
-    """What to say of slices whose positions count from different origins, by what they say."""
+    """Return a remark if slices name different origins of their coordinates, else nothing."""
     named = {str(header.get("FrameOfReferenceUID", "") or "") for header in headers} - {""}
     return (REFERENCES,) if len(named) > 1 else ()
 
 
 def differing(headers: Sequence[Any]) -> str:
-    """Which attributes tell slices of one place apart, for the end of a message; or that files are
-    copies of others."""
+    """Return the end of a message: the attributes that distinguish slices of one place, or the
+    copies.
+
+    Args:
+        headers: One header, or dictionary of a frame's attributes, for each slice.
+    """
     instances = [str(h.get("SOPInstanceUID", "") or number) for number, h in enumerate(headers)]
     if copies := len(instances) - len(set(instances)):
         return f"; {copies} files are copies of others, with one SOPInstanceUID: remove them"
@@ -204,7 +233,7 @@ def differing(headers: Sequence[Any]) -> str:
 
 
 def _per_frame(header: Any, count: int) -> list[dict[str, Any]]:
-    """What the macros of each frame say, by name."""
+    """Return the attributes in each frame's functional groups, by keyword."""
     groups = (header.get("PerFrameFunctionalGroupsSequence") or [])[:count]
     return [dict(_leaves(group)) for group in groups]
 

@@ -32,66 +32,70 @@ from client.data.sources import DECODE_SECONDS, MAX_BYTES, Orientation, Window
 from medformer.config import Domain
 
 MAX_FILES = 2_048
+"""Maximum files of one series."""
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One record's pixels, and what its header says of them."""
+    """One record's pixels, and what its header states about them."""
 
     image: Tensor
     """(C, *spatial): uint8 in colour, else float32 in [0, 1], white is 1."""
     spacing: Tensor | None
-    """(rank,) millimetres; of a 2D image whose file knows none, in any unit."""
+    """(rank,) millimetres; for a 2D image whose file knows none, in any unit."""
     patient: str
     burned_in: BurnedIn
-    """Whether names or dates are painted into its pixels, as the file says; `unknown` where it does
-    not and where they often are: ultrasound, secondary captures."""
+    """Answer of the file whether names or dates are painted into its pixels; `unknown` where it is
+    silent and they are frequent: ultrasound, secondary captures."""
     notes: tuple[str, ...] = ()
-    """What was chosen or put right: sentences about "N files", for people."""
+    """Remarks for people about what was chosen or corrected: sentences about "N files"."""
 
 
 def scan(
     path: Path,
     domain: Domain,
     window: Window,
-    largest: int = MAX_BYTES,
+    max_bytes: int = MAX_BYTES,
     seconds: float = DECODE_SECONDS,
     orientation: Orientation = "canonical",
 ) -> Scan:
-    """A file, or for volumes the folder of a series.
+    """Read a file, or for volumes the folder of a series.
 
     Args:
-        largest: Bytes of a file, and of its pixels as they are stored and as 32-bit numbers. What
-            says that it has more is refused before it is decoded.
-        seconds: Of processor time that decoding may take for each million pixels.
-        orientation: How a volume is turned.
+        path: A file or a folder.
+        domain: The site's kind of image.
+        window: The values shown black and white.
+        max_bytes: Maximum bytes of a file, and of its pixels as they are stored and as 32-bit
+            numbers. A header that states more is refused before anything is decoded.
+        seconds: Processor time for each million pixels that decoding may take.
+        orientation: The turn of a volume.
     Raises:
-        Unusable: No such file, no DICOM, no pixels, too large, several frames where the site
-            declares 2D images, slices that do not make one volume, or a compression that no
-            installed decoder reads.
+        Unusable: The file is missing, not DICOM, too large, without pixels, has several frames
+            where the site declares 2D images, slices that do not make one volume, or a compression
+            that no installed decoder reads.
     """
     with quiet():
         if path.is_dir():
             if domain.rank != 3:
                 raise Unusable("is a folder, but the site declares 2D images: name a file")
-            return _series(path, domain, window, largest, seconds, orientation)
-        return _file(path, domain, window, largest, seconds, orientation)
+            return _series(path, domain, window, max_bytes, seconds, orientation)
+        return _file(path, domain, window, max_bytes, seconds, orientation)
 
 
 def _file(
     path: Path,
     domain: Domain,
     window: Window,
-    largest: int,
+    max_bytes: int,
     seconds: float,
     orientation: Orientation,
 ) -> Scan:
-    """One file: an image, or its frames as a volume."""
-    header = header_of(path, largest)
+    """Read one file: an image, or its frames as a volume."""
+    header = header_of(path, max_bytes)
     no_mosaic([header])
-    words, colour = stored(path, header, largest, seconds), is_colour(header)
+    words, colour = stored(path, header, max_bytes, seconds), is_colour(header)
     if domain.rank == 2 and len(words) != 1:
         raise Unusable(
             f"has {len(words)} frames, but the site declares 2D images: store one frame a file, or "
@@ -120,25 +124,26 @@ def _series(
     folder: Path,
     domain: Domain,
     window: Window,
-    largest: int,
+    max_bytes: int,
     seconds: float,
     orientation: Orientation,
 ) -> Scan:
-    """The files of one series as a volume, sorted along the normal of their planes."""
+    """Read the files of one series as a volume, sorted along the normal of their planes."""
     files = files_in(folder)
     if not 1 < len(files) <= MAX_FILES:
         raise Unusable(f"its folder holds {len(files)} files; a series has 2 to {MAX_FILES}")
-    if sum(path.stat().st_size for path in files) > largest:
-        raise Unusable(too_large("its files come", largest))
-    headers = [header_of(path, largest) for path in files]
+    if sum(path.stat().st_size for path in files) > max_bytes:
+        raise Unusable(too_large("its files come", max_bytes))
+    headers = [header_of(path, max_bytes) for path in files]
     if len(found := {str(h.get("SeriesInstanceUID", "")) for h in headers}) > 1:
         raise Unusable(f"its folder holds {len(found)} series: one folder a series")
     if len(patients := {str(h.get("PatientID", "")).strip() for h in headers}) > 1:
         raise Unusable(f"its folder holds files of {len(patients)} patients")
     if len(sizes := {(int(h.get("Rows", 0)), int(h.get("Columns", 0))) for h in headers}) > 1:
         raise Unusable(f"its slices differ in rows, columns or pixel spacing: {sorted(sizes)}")
-    if sum(decoded_bytes(h) for h in headers) > largest:
-        raise Unusable(too_large("its slices come", largest))
+    # Each slice may be within the limit, and all of them together beyond it.
+    if sum(decoded_bytes(h) for h in headers) > max_bytes:
+        raise Unusable(too_large("its slices come", max_bytes))
     if any(is_colour(h) or int(h.get("NumberOfFrames") or 1) != 1 for h in headers):
         raise Unusable("its slices must be grey images of one frame")
     no_mosaic(headers)
@@ -146,30 +151,39 @@ def _series(
     (sides,) = sizes
     stack = stacked([f.place for f in frames], sides, "slice", lambda: differing(headers))
     order = stack.order
-    words = [stored(files[i], headers[i], largest, seconds)[0] for i in order]
+    words = [stored(files[i], headers[i], max_bytes, seconds)[0] for i in order]
     values, chosen = shown(words, in_order(frames, order), window)
     values, spacing = laid(values, stack, orientation == "canonical")
     notes = (*stack.notes, *references(headers), *chosen)
     return _scan(values, in_order(headers, order), spacing, domain, notes)
 
 
-def patient_of(path: Path, largest: int = MAX_BYTES) -> str:
-    """PatientID of a file, or of a series' first file, its pixels not read; "" where there is none,
-    or where the file cannot be read."""
+def patient_of(path: Path, max_bytes: int = MAX_BYTES) -> str:
+    """Return the PatientID of a file, or of a series' first file; "" where there is none.
+
+    Pixels are not read. A file that cannot be read gives "" as well.
+
+    Args:
+        path: A file or a folder.
+        max_bytes: Maximum bytes of the file.
+    """
     try:
         if path.is_dir():
             path = files_in(path)[0]
         found = path.stat()
-        return _patient(path, found.st_mtime_ns, found.st_size, largest)
-    except Exception:  # what is wrong with a file is told when it is read
+        return _patient(path, found.st_mtime_ns, found.st_size, max_bytes)
+    except Exception:  # the reading of the record reports what is wrong with its file
         return ""
 
 
 @lru_cache(maxsize=2**17)
-def _patient(path: Path, changed: int, size: int, largest: int) -> str:
-    """By time of change and size too, because each split asks for all files."""
+def _patient(path: Path, changed: int, size: int, max_bytes: int) -> str:
+    """Return the PatientID; cached, because each split asks for all files.
+
+    Time and size are arguments so that a file that changes is read again.
+    """
     with quiet():
-        header = header_of(path, largest, only=["PatientID"])
+        header = header_of(path, max_bytes, only=["PatientID"])
     return str(header.get("PatientID", "") or "").strip()
 
 
@@ -180,7 +194,7 @@ def _scan(
     domain: Domain,
     notes: tuple[str, ...] = (),
 ) -> Scan:
-    """(F, H, W) float32, or (F, H, W, 3) in colour, as the site's channels and rank."""
+    """Convert (F, H, W) float32, or (F, H, W, 3) in colour, to the site's channels and rank."""
     image = torch.from_numpy(np.ascontiguousarray(values))
     if image.ndim == 4:
         image = image.movedim(-1, 0)

@@ -9,18 +9,21 @@ from client.data.errors import Unusable
 
 Array = npt.NDArray[Any]
 DISCRETE, LINEAR, INDIRECT = 0, 1, 2
-"""Kinds of segments, which begin with their kind and their length."""
+"""Kinds of segments; a segment begins with its kind and its length."""
 
 
 def expanded(data: Any, count: int, depth: int, order: str) -> Array:
-    """(count,) uint16 entries of a table that is stored as segments.
+    """Expand the segments of a table.
 
     Args:
         data: Bytes, of entries of 8 or 16 bits.
+        count: Number of entries.
         depth: Bits of an entry.
-        order: `<` or `>`, by the file's transfer syntax.
+        order: `<` or `>`, the file's byte order.
+    Returns:
+        (count,) uint16.
     Raises:
-        Unusable: The segments are damaged, or come to another number of entries.
+        Unusable: The segments are damaged, or give another number of entries.
     """
     try:
         words = np.frombuffer(bytes(data)[: len(data) & ~1], f"{order}u2")
@@ -34,23 +37,26 @@ def expanded(data: Any, count: int, depth: int, order: str) -> Array:
 
 
 class _Segments:
-    """Segments on their way into a table of at most `count` entries."""
+    """An expansion of segments into a table of at most `count` entries."""
 
     def __init__(self, units: list[int], size: int, count: int) -> None:
         self._units = units
         self._size = size
-        """Bytes of a unit, because indirect segments count in bytes."""
+        """Bytes of a unit: offsets in indirect segments are in bytes."""
         self._count = count
         self._table: list[int] = []
 
     def run(self) -> list[int]:
+        """Return the entries. It stops at `count`, because indirect segments could repeat without
+        end.
+        """
         place = 0
         while len(self._table) < self._count and place + 1 < len(self._units):
             place = self._segment(place, nested=False)
         return self._table
 
     def _segment(self, place: int, nested: bool) -> int:
-        """Append one segment's entries; the place of the next."""
+        """Append one segment's entries, and return the place of the next."""
         kind, length = self._units[place : place + 2]
         place += 2
         if kind == DISCRETE:
@@ -63,9 +69,9 @@ class _Segments:
             steps = np.arange(1, length + 1)
             self._table += np.rint(begin + (end - begin) * steps / length).astype(int).tolist()
             return place + 1
-        if kind != INDIRECT or nested:  # an indirect segment may name no other one
+        if kind != INDIRECT or nested:  # the standard forbids one inside another
             raise ValueError("no such segment")
-        # Four bytes, of which the lower half comes first: where the first of the segments begins.
+        # The offset of the first segment to repeat: four bytes, the lower half first.
         parts = self._units[place : place + 4 // self._size]
         offset = sum(part << (8 * self._size * i) for i, part in enumerate(parts))
         if offset % self._size:

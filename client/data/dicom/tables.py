@@ -1,6 +1,6 @@
-"""Lookup tables: PS3.3, C.11.1.1, C.11.2.1.1 (modality and VOI), C.7.6.3.1.5 (palettes).
+"""Lookup tables: PS3.3, C.11.1.1 and C.11.2.1.1 (modality and VOI), C.7.6.3.1.5 (palettes).
 
-The index is made in 64 bits and clipped at both ends, whatever the type of the entries.
+The index is computed in 64 bits and clipped at both ends, whatever the type of the entries.
 """
 
 from dataclasses import dataclass
@@ -13,45 +13,47 @@ from client.data.errors import Unusable
 
 Array = npt.NDArray[Any]
 SPARE = 2
-"""So many highest bits that no entry uses, and the depth that the table declares is not believed:
-its brightest entry would be shown at less than a quarter."""
+"""Number of highest bits that no entry uses, from which on the declared depth is not believed: with
+it the brightest entry would be shown at less than a quarter."""
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """What each input value becomes: the first entry below the first, the last above the last."""
+    """A lookup table. Inputs below the first get the first entry, inputs above the last get the
+    last.
+    """
 
     first: int
     """Input value of the first entry."""
     entries: Array
     """(N,) uint16."""
     depth: int
-    """Bits of an entry: the largest output is 2**depth - 1."""
+    """Bits of an entry: the maximum output is 2**depth - 1."""
 
     def __call__(self, values: Array) -> Array:
-        """(*,) inputs, rounded to whole numbers -> (*,) uint16 entries."""
+        """Look up inputs (*,), rounded to whole numbers, and return their uint16 entries (*,)."""
         if values.dtype.kind == "f":
             values = np.rint(np.clip(values, -(2.0**40), 2.0**40))
         index = np.clip(values.astype(np.int64) - self.first, 0, len(self.entries) - 1)
         return self.entries[index]
 
     def same(self, other: "Table") -> bool:
-        """Whether both give the same for every value."""
+        """Return whether both tables give the same output for every value."""
         return (self.first, self.depth) == (other.first, other.depth) and np.array_equal(
             self.entries, other.entries
         )
 
 
 def table_of(descriptor: Any, data: Any, inputs: tuple[float, float], order: str) -> Table:
-    """A table as a file holds it.
+    """Read a table as a file holds it.
 
     Args:
         descriptor: Number of entries, first mapped value, bits of an entry.
         data: Its entries: bytes, or numbers.
-        inputs: Lowest and highest value that can be looked up.
-        order: `<` or `>`, by the file's transfer syntax.
+        inputs: Minimum and maximum value that can be looked up.
+        order: `<` or `>`, the file's byte order.
     Raises:
-        Unusable: The descriptor is damaged, or there are fewer entries than it says.
+        Unusable: The descriptor is damaged, or there are fewer entries than it states.
     """
     count, first, depth = described(descriptor, inputs)
     entries, bits = _entries(data, count, depth, order)
@@ -59,7 +61,12 @@ def table_of(descriptor: Any, data: Any, inputs: tuple[float, float], order: str
 
 
 def described(descriptor: Any, inputs: tuple[float, float]) -> tuple[int, int, int]:
-    """Number of entries, first mapped value, and declared bits of an entry."""
+    """Return the number of entries, the first mapped value, and the declared bits of an entry.
+
+    Args:
+        descriptor: The three numbers of a LUT Descriptor.
+        inputs: Minimum and maximum value that can be looked up.
+    """
     try:
         count, word, depth = (int(v) for v in descriptor)
     except (TypeError, ValueError) as error:
@@ -71,9 +78,11 @@ def described(descriptor: Any, inputs: tuple[float, float]) -> tuple[int, int, i
 
 
 def _first(word: int, inputs: tuple[float, float]) -> int:
-    """The first mapped value, of which files often store the right 16 bits under the wrong sign.
+    """Return the first mapped value, which files often store as the right 16 bits with the wrong
+    sign.
 
-    As a signed number, unless no input is as low and some are as high as the unsigned one.
+    It is read as a signed number, unless no input is that low and some inputs reach the unsigned
+    one.
     """
     unsigned = word & 0xFFFF
     signed = unsigned - 2**16 if unsigned >= 2**15 else unsigned
@@ -81,10 +90,7 @@ def _first(word: int, inputs: tuple[float, float]) -> int:
 
 
 def _entries(data: Any, count: int, depth: int, order: str) -> tuple[Array, int]:
-    """(count,) uint16, and the bits that one has.
-
-    Entries of 8 bits are two in a word, or one in a word of its own (the note in C.7.6.3.1.5).
-    """
+    """Return (count,) uint16 entries, and the bits of an entry."""
     if isinstance(data, (bytes, bytearray)):
         length, words = len(data), np.frombuffer(data[: len(data) & ~1], f"{order}u2")
         words = words.astype(np.uint16)
@@ -95,9 +101,10 @@ def _entries(data: Any, count: int, depth: int, order: str) -> tuple[Array, int]
         except (TypeError, ValueError) as error:
             raise Unusable(f"its lookup table holds no numbers ({error})") from error
         length = 2 * len(words)
+    # Entries of 8 bits are stored two in a word, or one in a word (the note in C.7.6.3.1.5).
     if length >= 2 * count:
         entries = words[:count]
-        # Replicated or left over: the high byte says nothing where the low one is the entry.
+        # The high byte repeats the low one, or is left over, where the low byte is the entry.
         return (entries & 0xFF if depth == 8 and _spare(entries) else entries), depth
     if length in (count, count + 1):  # two in a word, the first in its low byte
         packed = words.astype("<u2").view(np.uint8)
@@ -108,14 +115,19 @@ def _entries(data: Any, count: int, depth: int, order: str) -> tuple[Array, int]
 
 
 def _spare(entries: Array) -> bool:
-    """Whether the high bytes repeat the low ones, in entries of 8 bits."""
+    """Return whether the high bytes repeat the low ones, in entries of 8 bits."""
     return bool(np.array_equal(entries >> 8, entries & 0xFF))
 
 
 def believed(depth: int, *tables: Array) -> int:
-    """The bits of an entry: as declared, unless the entries of all `tables` together say otherwise.
+    """Return the bits of an entry: as declared, unless the entries of all `tables` together
+    contradict.
 
-    They do where one needs more bits, or where none needs the highest two.
+    They contradict where one needs more bits, or where none needs the highest two.
+
+    Args:
+        depth: Declared bits.
+        tables: Entries, (N,) each.
     """
     needed = max(8, max(int(entries.max(initial=0)) for entries in tables).bit_length())
     return needed if needed > depth or needed + SPARE <= depth else depth

@@ -1,4 +1,4 @@
-"""Stored values -> grey, each frame in its own way. H, W pixels of a frame.
+"""Stored values -> grey, each frame with its own transforms. H, W pixels of a frame.
 
 The steps are those of the standard's grey pipeline (PS3.4, N.2): stored bits, padding, modality
 transform, window or table, inversion.
@@ -19,18 +19,18 @@ from client.data.sources import Window
 
 Array = npt.NDArray[Any]
 BLOCK = 2**18
-"""Pixels that are shown at once."""
+"""Pixels that are converted at once."""
 
 NOTES = {
-    "windows": "have slices with different windows: that of the middle slice serves the volume",
-    "none": "have no window of their own: their whole range is shown",
-    "mapped": "hold a Real World Value Mapping, which is not applied: data.window counts in units "
+    "windows": "have slices with different windows: that of the middle slice is used for all",
+    "none": "state no window: their whole range is shown",
+    "mapped": "hold a Real World Value Mapping, which is not applied: data.window is in the units "
     "after rescaling",
-    "blank": "are one shade of grey throughout: look whether data.window suits them",
+    "blank": "are one shade of grey throughout: check that data.window suits them",
     "colours": "hold colours among their grey values (Pixel Presentation): their grey is shown",
-    "padding": "hold padding (Pixel Padding Value): it is black and takes no part in ranges",
+    "padding": "hold padding (Pixel Padding Value): it is black and not counted in ranges",
 }
-"""What was chosen, for the data card."""
+"""Choice -> a remark for the data card."""
 NOTHING = "all of its pixels are padding (Pixel Padding Value): there is no image"
 
 
@@ -39,20 +39,20 @@ class Block:
     """Some rows of one frame."""
 
     number: int
-    """Of the frame."""
+    """Number of the frame."""
     rows: slice
     values: Array
     """(h, W) float64, in the units of the modality."""
     padding: Array | None
     """(h, W) bool; None where there is none."""
     coloured: Array | None
-    """(h, W) bool: which values stand for colours; None where none does."""
+    """(h, W) bool: values that stand for colours; None where none does."""
     colours: Array | None
-    """Their grey, in the order of the pixels."""
+    """Grey of these colours, in the order of the pixels."""
 
     @property
     def grey(self) -> Array:
-        """(N,) those values that the grey pipeline is for, or all as (h, W)."""
+        """Values (N,) that the grey pipeline applies to, or all as (h, W)."""
         aside = [mask for mask in (self.padding, self.coloured) if mask is not None]
         return self.values[~np.logical_or.reduce(aside)] if aside else self.values
 
@@ -60,13 +60,19 @@ class Block:
 def shown(
     words: Sequence[Array], frames: Sequence[Frame], window: Window
 ) -> tuple[Array, tuple[str, ...]]:
-    """(H, W) words of every frame as one array of float32 in [0, 1], white 1; and what was chosen.
+    """Convert the words of every frame to grey.
 
-    Block by block, so that float64 never exists of the whole. Padding is 0, whatever the window and
-    whether or not low values are shown bright: it is background.
+    Padding is 0 whatever the window, and also where low values are shown bright: it is background.
+    The work is done block by block, so that float64 never exists for the whole.
 
+    Args:
+        words: (H, W) of each frame, in order.
+        frames: Their transforms.
+        window: The window as declared.
+    Returns:
+        (F, H, W) float32 in [0, 1], white 1; and remarks about what was chosen.
     Raises:
-        Unusable: Frames whose values cannot be compared, or nothing but padding.
+        Unusable: The values of frames cannot be compared, or all pixels are padding.
     """
     of_one_kind([frame.modality for frame in frames], "slice")
     for pixels, frame in zip(words, frames, strict=True):
@@ -96,10 +102,16 @@ def shown(
 
 
 def chosen(frames: Sequence[Frame], window: Window) -> tuple[Voi | None, list[str]]:
-    """The one window of all frames, in their order in space; None for their whole range.
+    """Choose one window for all frames; None for their whole range.
 
-    Slices of one volume must be comparable, so that one window serves all: where they have several,
-    that of the middle slice, which shows what the volume is of. The first often shows air.
+    Slices of one volume must be comparable. Where they state several windows, that of the middle
+    slice is used, which shows the object of the scan; the first slice often shows air.
+
+    Args:
+        frames: The transforms, in order.
+        window: The window as declared.
+    Returns:
+        The window, and remarks about the choice.
     """
     if isinstance(window, tuple):
         mapped = any(frame.modality.mapped for frame in frames)
@@ -116,7 +128,7 @@ def chosen(frames: Sequence[Frame], window: Window) -> tuple[Voi | None, list[st
 
 
 def _whole_range(words: Sequence[Array], frames: Sequence[Frame]) -> Range:
-    """From the lowest to the highest value of all frames, padding left out."""
+    """Return the range from the minimum to the maximum of all frames, padding left out."""
     low, high = np.inf, -np.inf
     for block in _blocks(words, frames):
         if (values := block.grey).size:
@@ -125,8 +137,10 @@ def _whole_range(words: Sequence[Array], frames: Sequence[Frame]) -> Range:
 
 
 def _check_slope(words: Array, frame: Frame) -> None:
-    """Refuse a frame that a slope of 0 would make one value; where it is one already, as an empty
-    slice of a PET series, nothing is lost."""
+    """Refuse a frame that a slope of 0 would reduce to one value.
+
+    A frame that has only one value already, such as an empty slice of a PET series, loses nothing.
+    """
     transform = frame.modality.transform
     if isinstance(transform, Linear) and transform.slope == 0:
         values = frame.bits.as_values(words)
@@ -135,6 +149,7 @@ def _check_slope(words: Array, frame: Frame) -> None:
 
 
 def _blocks(words: Sequence[Array], frames: Sequence[Frame]) -> Iterator[Block]:
+    """Yield the frames in blocks of rows, with their padding and colours."""
     for number, (pixels, frame) in enumerate(zip(words, frames, strict=True)):
         height = max(1, BLOCK // max(1, pixels.shape[1]))
         for top in range(0, len(pixels), height):

@@ -13,7 +13,7 @@ from client.data.errors import Unusable
 
 Array = npt.NDArray[Any]
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
-"""Of a window: C.11.2.1.2 and C.11.2.1.3."""
+"""Functions of a window: PS3.3, C.11.2.1.2 and C.11.2.1.3."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,12 @@ class Curve:
     function: str
 
     def __call__(self, values: Array) -> Array:
-        """(*,) float64 -> (*,) between 0 and 1."""
+        """Convert values (*,) float64 to grey (*,) between 0 and 1."""
         if self.function == "SIGMOID":
             return 1 / (1 + np.exp(-4 * (values - self.centre) / self.width))
         if self.function == "LINEAR_EXACT":
             return between(values, self.centre - self.width / 2, self.centre + self.width / 2)
+        # The standard's LINEAR: the centre lies between two whole numbers, and both ends count.
         half, centre = (self.width - 1) / 2, self.centre - 0.5
         return between(values, centre - half, centre + half)
 
@@ -41,19 +42,21 @@ class Shades:
     table: Table
 
     def __call__(self, values: Array) -> Array:
-        """(*,) float64 -> (*,) between 0 and 1."""
+        """Convert values (*,) float64 to grey (*,) between 0 and 1."""
         return self.table(values) / (2.0**self.table.depth - 1)
 
 
 @dataclass(frozen=True)
 class Range:
-    """A window of two numbers: black and what is below it, white and what is above it."""
+    """A window of two numbers: values up to the first are black, values from the second on are
+    white.
+    """
 
     low: float
     high: float
 
     def __call__(self, values: Array) -> Array:
-        """(*,) float64 -> (*,) between 0 and 1."""
+        """Convert values (*,) float64 to grey (*,) between 0 and 1."""
         return between(values, self.low, self.high)
 
 
@@ -61,14 +64,22 @@ Voi = Curve | Shades | Range
 
 
 def same(one: Voi, other: Voi) -> bool:
-    """Whether two do the same to every value."""
+    """Return whether two windows map every value to the same grey."""
     if isinstance(one, Shades) and isinstance(other, Shades):
         return one.table.same(other.table)
     return type(one) is type(other) and not isinstance(one, Shades) and one == other
 
 
 def between(values: Array, low: float, high: float) -> Array:
-    """0 at `low` and below, 1 at `high` and above; a step where both are one value."""
+    """Map `low` and below to 0, `high` and above to 1; where both are one value, a step.
+
+    Args:
+        values: (*,) float64.
+        low: Value shown black.
+        high: Value shown white.
+    Raises:
+        Unusable: The range is infinite.
+    """
     span = high - low
     if not math.isfinite(span):
         raise Unusable(f"its values range from {low:g} to {high:g}")
@@ -76,14 +87,18 @@ def between(values: Array, low: float, high: float) -> Array:
 
 
 def voi_of(header: Any, frame: int, inputs: tuple[float, float], order: str) -> Voi | None:
-    """The first table or window that a frame's file has for it: its own group's, the shared one's
-    or the top level's; of these, a table before a window. None: there is none.
+    """Return the first table or window that a file has for a frame, or None.
+
+    The frame's own group comes first, then the shared one, then the top level; in each, a table
+    comes before a window (PS3.3, C.11.2).
 
     Args:
-        inputs: Lowest and highest value that the modality transform can give.
-        order: `<` or `>`, by the file's transfer syntax.
+        header: pydicom's dataset.
+        frame: Number of the frame, from 0.
+        inputs: Minimum and maximum value that the modality transform can give.
+        order: `<` or `>`, the file's byte order.
     Raises:
-        Unusable: A damaged table, or a window that shows nothing.
+        Unusable: A table is damaged, or a window shows nothing.
     """
     for holder in holders(header, frame, "FrameVOILUTSequence"):
         if tables := holder.get("VOILUTSequence"):
@@ -97,8 +112,9 @@ def voi_of(header: Any, frame: int, inputs: tuple[float, float], order: str) -> 
 
 
 def _curve(centre: float, width: float, function: str) -> Curve:
-    least = 1 if function == "LINEAR" else 0
-    possible = width >= least if least else width > 0
+    """Make a window, and refuse one that shows nothing."""
+    # LINEAR divides by width - 1, so that its width is at least 1 (PS3.3, C.11.2.1.2).
+    possible = width >= 1 if function == "LINEAR" else width > 0
     if function not in FUNCTIONS or not possible or not math.isfinite(centre + width):
         raise Unusable(
             f"its window is impossible: {function} {centre:g} +- {width:g}. Set data.window to "
@@ -108,7 +124,7 @@ def _curve(centre: float, width: float, function: str) -> Curve:
 
 
 def _first(holder: Any, name: str) -> float | None:
-    """Of several windows, the first."""
+    """Return the first of several windows: the standard leaves the choice to the reader."""
     value = holder.get(name)
     if value is None or value == "":
         return None
@@ -119,4 +135,4 @@ def _first(holder: Any, name: str) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError) as error:
-        raise Unusable(f"its {name} is {value!r}, which is no number") from error
+        raise Unusable(f"its {name} is {value!r}, which is not a number") from error

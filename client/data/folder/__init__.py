@@ -1,0 +1,1 @@
+"""A folder of records: its labels.csv, or its class folders."""

@@ -1,4 +1,4 @@
-"""A cell of labels.csv as the class, labels or number that it means. T labels of a task."""
+"""Cells of labels.csv -> the class, labels or number that they mean. T labels of a task."""
 
 import math
 import re
@@ -13,12 +13,12 @@ from client.data.errors import Unusable
 from medformer.config import UNLABELLED, Task
 
 MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "null", "nat"})
-"""What programs write where nothing is known, in lower case. `None` is not among them: as a label
-it may say that there is no finding."""
+"""Words, in lower case, that programs write for a missing value. `None` is not among them: as a
+label it may mean that there is no finding."""
 NOBODY = MISSING | {"none", "-", "--", "?", "unknown"}
-"""The same for a patient's id: such a word is nobody's."""
+"""Words, in lower case, that mean that a patient's id is missing."""
 NO_FINDING = frozenset({"no finding", "no findings"})
-"""A multi-label cell of names that says that none of them is there (ChestX-ray14, CheXpert)."""
+"""Multi-label cells meaning that none of the labels is present (ChestX-ray14, CheXpert)."""
 _TRUE = {"true": 1, "yes": 1, "false": 0, "no": 0}
 MASKS = ": store the number of each pixel's class (a mask of 0 and 255 as 0 and 1)"
 
@@ -26,13 +26,15 @@ MASKS = ": store the number of each pixel's class (a mask of 0 and 255 as 0 and 
 def truth(
     task: Task, cell: str, classes: Sequence[str], masked: Callable[[str, str], Tensor]
 ) -> Tensor:
-    """A cell as the task wants it: () class, (T,) labels or a mask.
+    """Convert a cell to what the task needs: a class (), labels (T,) or a mask.
 
     Args:
-        classes: Declared names of the labels 0, 1, ...; none where they are numbers.
-        masked: (cell, where) -> int64 mask of the image's shape; where begins messages.
+        task: The task.
+        cell: The text of the cell.
+        classes: Declared names of the labels 0, 1, ...; empty where they are numbers.
+        masked: (cell, where) -> int64 mask of the image's shape; `where` begins messages.
     Raises:
-        Unusable: The cell means nothing of the task.
+        Unusable: The cell has no meaning for the task.
     """
     where = f"task {task.name}"
     if task.kind == "dense":
@@ -41,20 +43,24 @@ def truth(
         values = torch.tensor(_several(task, cell, classes, where))
     else:
         values = torch.tensor(_label(cell, classes, where, binary=task.kind == "binary-class"))
-    largest = 1 if task.kind == "multi-label" else task.classes - 1
+    highest = 1 if task.kind == "multi-label" else task.classes - 1
     low, high = int(values.min()), int(values.max())
-    if low < UNLABELLED or high > largest:
-        wrong = high if high > largest else low
+    if low < UNLABELLED or high > highest:
+        wrong = high if high > highest else low
+        # The usual cause in a mask: 255 for white, as drawing programs store it.
         hint = MASKS if task.kind == "dense" else ""
-        raise Unusable(f"{where}: labels must be 0 to {largest}, got {wrong}{hint}")
+        raise Unusable(f"{where}: labels must be 0 to {highest}, got {wrong}{hint}")
     return values
 
 
 def spacing(cells: Sequence[str], *, comma: bool) -> tuple[float, float] | None:
-    """Distance between pixels along H and W as the table says it, if it does.
+    """Return the distances between pixels along H and W that the table states, or None.
 
     Args:
-        comma: Whether `0,5` is a half, as in tables that a semicolon divides.
+        cells: Two cells, in the unit of the domain's spacing.
+        comma: True if `0,5` is a half, as in tables with semicolons.
+    Raises:
+        Unusable: A cell is not a positive number.
     """
     if all(cell.casefold() in MISSING for cell in cells):
         return None
@@ -68,16 +74,19 @@ def spacing(cells: Sequence[str], *, comma: bool) -> tuple[float, float] | None:
 
 
 def patient(cell: str) -> str:
-    """A patient's id, "" where the cell is nobody's.
+    """Return the patient's id, or "" where the cell names no patient.
 
+    Args:
+        cell: The text of the cell.
     Raises:
-        Unusable: A spreadsheet has made an error, or a rounded number, of it: several patients may
-            have become one.
+        Unusable: A spreadsheet has turned it into an error or a rounded number, so that several
+            patients may have become one.
     """
     if cell.casefold() in NOBODY:
         return ""
     if cell.startswith("#") and cell.rstrip("!?").upper() in _SPREADSHEET:
         raise Unusable(f"its patient {cell!r} is an error of a spreadsheet: write the id")
+    # Excel shows long numbers as 1.23E+11, and saves only these digits.
     if re.fullmatch(r"\d([.,]\d+)?[eE]\+?\d+", cell):
         raise Unusable(
             f"its patient {cell!r} is a number that a spreadsheet has rounded: export the column "
@@ -90,6 +99,7 @@ _SPREADSHEET = frozenset({"#N/A", "#REF", "#VALUE", "#NAME", "#DIV/0", "#NUM", "
 
 
 def _with_point(cell: str, *, comma: bool) -> str:
+    """Return a number with a decimal point."""
     if comma and re.fullmatch(r"-?\d+,\d+", cell):
         return cell.replace(",", ".")
     if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", cell):
@@ -98,7 +108,7 @@ def _with_point(cell: str, *, comma: bool) -> str:
 
 
 def _label(cell: str, classes: Sequence[str], where: str, *, binary: bool = False) -> int:
-    """A declared class by name, else a whole number, which some tools write as `1.0`."""
+    """Return the number of a declared class, or a whole number, which some tools write as `1.0`."""
     if (known := named(cell, classes)) is not None:
         return known
     if cell.casefold() in MISSING:
@@ -113,8 +123,14 @@ def _label(cell: str, classes: Sequence[str], where: str, *, binary: bool = Fals
 
 
 def named(name: str, classes: Sequence[str]) -> int | None:
-    """Number of a declared class; upper and lower case, spaces and how accents are encoded matter
-    only where two differ in nothing else."""
+    """Return the number of a declared class, or None.
+
+    Case, spaces and the encoding of accents are ignored, unless two classes differ in nothing else.
+
+    Args:
+        name: The text of a cell, or the name of a folder.
+        classes: Declared names of the labels 0, 1, ....
+    """
     if name in classes:
         return classes.index(name)
     alike = [i for i, own in enumerate(classes) if _plain(own) == _plain(name)]
@@ -126,12 +142,15 @@ def _plain(name: str) -> str:
 
 
 def _several(task: Task, cell: str, classes: Sequence[str], where: str) -> list[int]:
-    """T numbers (`1 0 1`, `[1, 0, 1]`), or the names of those that are there (`edema|effusion`)."""
+    """Parse T numbers (`1 0 1`, `[1, 0, 1]`), or the names of the labels present
+    (`edema|effusion`).
+    """
     parts = _parts(cell, classes)
     if not parts and cell.casefold() in MISSING:
         return [UNLABELLED] * task.classes
     if not parts:
         raise Unusable(
+            # An empty list could mean either, and the two are opposite labels.
             f"{where}: {cell!r} may be no finding or no answer: write `No Finding` or nothing"
         )
     if all(part.casefold() in _TRUE and named(part, classes) is None for part in parts):
@@ -164,7 +183,7 @@ def _several(task: Task, cell: str, classes: Sequence[str], where: str) -> list[
 
 
 def _parts(cell: str, classes: Sequence[str]) -> list[str]:
-    """The parts of a multi-label cell; none where nobody knows."""
+    """Split a multi-label cell into its parts; empty where nothing is known."""
     if named(cell, classes) is not None or cell.casefold() in NO_FINDING:
         return [cell]
     if cell.casefold() in MISSING:
@@ -180,6 +199,7 @@ def _parts(cell: str, classes: Sequence[str]) -> list[str]:
 
 
 def _nearest(name: str, classes: Sequence[str]) -> str:
+    """Return a hint: the nearest declared class, or how to declare them."""
     if not classes:
         return ": write 0, 1, ..., or declare the names of the labels 0, 1, ... as data.classes"
     lower = {own.casefold(): own for own in classes}

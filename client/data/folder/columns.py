@@ -1,4 +1,4 @@
-"""The columns of labels.csv: which are read, and which look as if they should be."""
+"""Columns of labels.csv: those that are read, and those whose names suggest that they should be."""
 
 import re
 from collections.abc import Sequence
@@ -53,9 +53,12 @@ def check(table: Path, header: Sequence[str], keys: Sequence[str], columns: Colu
     """Refuse a table without its columns.
 
     Args:
+        table: The file, for messages.
+        header: Names of its columns.
         keys: Columns of the tasks.
+        columns: Names of the roles, as declared.
     Raises:
-        DataError: A column is missing, or there twice.
+        DataError: A column is missing, or occurs twice.
     """
     names = [name for name in header if name]
     renamed = [name for role in OPTIONAL if (name := getattr(columns, role)) != role]
@@ -67,10 +70,15 @@ def check(table: Path, header: Sequence[str], keys: Sequence[str], columns: Colu
 
 
 def unclear(header: Sequence[str], keys: Sequence[str], columns: Columns) -> list[str]:
-    """A sentence for each unread column whose name says that it holds patients or splits.
+    """Return a sentence for each unread column whose name suggests patients or splits.
 
-    Reading on without it would put a patient's images into several splits, or train on the images
-    of a test set. Names alone decide, so that no record has a say in it.
+    If such a column were ignored, a patient's images would lie in several splits, or the images of
+    a test set would be trained on. Names alone decide, so that the answer depends on no record.
+
+    Args:
+        header: Names of the columns.
+        keys: Columns of the tasks.
+        columns: Names of the roles, as declared.
     """
     used = {getattr(columns, role) for role in ("file", *OPTIONAL)}
     # REDCap exports a row a visit, and calls the participant's number `record_id`.
@@ -83,17 +91,17 @@ def unclear(header: Sequence[str], keys: Sequence[str], columns: Columns) -> lis
         if role is None:
             continue
         if (meant := getattr(columns, role)) in header:
-            continue  # what it could be is said by another column
+            continue  # another column has this role already
         found.append(
-            f"unknown column {name!r}. Did you mean {meant!r}? Rename it, or say in site.yaml what "
-            f"it is: data: {{columns: {{{role}: {name!r}}}}}, or where it is something else "
+            f"unknown column {name!r}. Did you mean {meant!r}? Rename it, or declare in site.yaml "
+            f"what it is: data: {{columns: {{{role}: {name!r}}}}}, or, if it is something else, "
             f"{{columns: {{ignored: [{name!r}]}}}}"
         )
     return found
 
 
 def grouping(names: Sequence[str]) -> list[str]:
-    """Columns that may say which images belong together though they name no patient."""
+    """Return the columns that may say which images belong together though they name no patient."""
     return [name for name in names if re.fullmatch(_GROUPS, _compact(name))]
 
 
@@ -104,19 +112,19 @@ _GROUPS = (
 
 
 def _looks_like(name: str) -> str | None:
-    """The role that a column seems to have."""
+    """Return the role that a column seems to have."""
     compact = _compact(name)
     if re.fullmatch(_PATIENTS, compact) or re.fullmatch(_OF_A_PERSON, " ".join(words(name))):
         return "patient"
     if re.fullmatch(_SPLITS, compact):
         return "split"
     if re.search("(?:sex|age|gender|inpatient|outpatient)$", compact):
-        return None  # `PatientSex` is no slip of `patient`
+        return None  # `PatientSex` is not a misspelt `patient`
     return next(iter(get_close_matches(name.lower(), OPTIONAL, n=1, cutoff=0.8)), None)
 
 
 def _lacking(name: str, names: Sequence[str], columns: Columns) -> str:
-    """What there is in place of a column, and what to do."""
+    """Describe what the table has in place of a column, and what to do."""
     text = (
         f"it has {list(names)}. It needs `{columns.file}` and a column a task, named by the task's "
         "`labels`"
@@ -134,5 +142,5 @@ def _lacking(name: str, names: Sequence[str], columns: Columns) -> str:
 
 
 def _compact(name: str) -> str:
-    """Letters and digits alone: `Patient-ID ` is `patientid`."""
+    """Return only letters and digits: `Patient-ID ` is `patientid`."""
     return re.sub(r"[\W_]", "", unaccented(name).casefold())

@@ -1,7 +1,8 @@
-"""What a folder or its table seems to mean and does not say. FOR THE SITE'S OWN EYES.
+"""Doubts about a folder or its table: what it seems to mean but does not state. FOR THE SITE'S OWN
+EYES.
 
-Reading goes on in spite of it, except where names of columns alone are in doubt: then nothing is
-trained either.
+Reading goes on in spite of a doubt, except where the names of columns alone are unclear: then
+nothing is trained either.
 """
 
 import re
@@ -21,11 +22,14 @@ from client.site import Site
 from medformer.config import Task
 
 NAMED = 3
+"""Maximum names that a message lists."""
 
 
 def unclear(site: Site) -> list[str]:
-    """Unread columns that look like patients or splits; no record has a say in it.
+    """Return a sentence for each unread column that looks like patients or splits, by names alone.
 
+    Args:
+        site: The declaration of the site.
     Raises:
         DataError, OSError: The table cannot be read.
     """
@@ -38,8 +42,10 @@ def unclear(site: Site) -> list[str]:
 
 
 def problems(site: Site) -> list[str]:
-    """What has to be mended before anything is trained, `unclear` included.
+    """Return what must be repaired before anything is trained, `unclear` included.
 
+    Args:
+        site: The declaration of the site.
     Raises:
         DataError, OSError: The folder or its table cannot be read.
     """
@@ -59,8 +65,10 @@ def problems(site: Site) -> list[str]:
 
 
 def notes(site: Site) -> list[str]:
-    """What works, and somebody should know.
+    """Return remarks about what works but should be known.
 
+    Args:
+        site: The declaration of the site.
     Raises:
         DataError, OSError: The folder or its table cannot be read.
     """
@@ -80,8 +88,12 @@ def notes(site: Site) -> list[str]:
 
 
 def passed_over(site: Site) -> dict[str, int]:
-    """Suffix -> visible files below `path` that are no record, no mask and no part of one.
+    """Count the visible files below `path` that are neither a record, nor a mask, nor part of one.
 
+    Args:
+        site: The declaration of the site.
+    Returns:
+        Suffix -> files.
     Raises:
         DataError, OSError: The folder or its table cannot be read.
     """
@@ -135,6 +147,7 @@ def _entries(source: Listed, tasks: Sequence[Task]) -> list[Entry]:
 
 
 def _patients_in_two_splits(entries: Sequence[Entry]) -> Iterator[str]:
+    """Report patients with images in several splits."""
     places: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         if entry.patient:
@@ -144,13 +157,14 @@ def _patients_in_two_splits(entries: Sequence[Entry]) -> Iterator[str]:
         where = ", ".join(split for split in SPLITS if split in places[several[0]])
         yield (
             f"{len(several)} of {len(places)} patients have images in several splits, "
-            f"{several[0]!r} the first ({where}): what is measured on val and test would be too "
-            "good. Put each patient into one split, or leave the split empty: a hash of the "
-            "patient's id then decides"
+            f"{several[0]!r} the first ({where}): metrics on val and test would be too good. Put "
+            "each patient into one split, or leave the split empty: a hash of the patient's id "
+            "then decides"
         )
 
 
 def _files_in_two_splits(entries: Sequence[Entry]) -> Iterator[str]:
+    """Report files that are listed in several splits."""
     places: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         if not entry.fault:
@@ -160,11 +174,12 @@ def _files_in_two_splits(entries: Sequence[Entry]) -> Iterator[str]:
         where = ", ".join(split for split in SPLITS if split in places[several[0]])
         yield (
             f"{len(several)} files are listed in several splits, {several[0]!r} the first "
-            f"({where}): what is measured on val and test would be too good. Leave each in one"
+            f"({where}): metrics on val and test would be too good. Leave each in one"
         )
 
 
 def _names_without_labels(source: Listed, tasks: Sequence[Task]) -> Iterator[str]:
+    """Report more declared names than any task has classes."""
     most = max((task.classes for task in tasks if task.kind != "dense"), default=None)
     if most is not None and len(source.classes) > most:
         yield (
@@ -174,7 +189,8 @@ def _names_without_labels(source: Listed, tasks: Sequence[Task]) -> Iterator[str
 
 
 def _masks_among(entries: Sequence[Entry]) -> Iterator[str]:
-    """Masks that lie beside the pictures they belong to, as some public sets are handed out."""
+    """Find masks that lie beside the pictures they belong to, as some public sets are
+    distributed."""
     places = [PurePosixPath(entry.file) for entry in entries]
     stems = {(place.parent, place.stem) for place in places}
     masks = [p for p in places if (of := masked(p.stem)) and (p.parent, of) in stems]
@@ -187,7 +203,7 @@ def _masks_among(entries: Sequence[Entry]) -> Iterator[str]:
 
 
 def _alike(entries: Sequence[Entry]) -> list[str]:
-    """Ids that only a spreadsheet's habits may have made different."""
+    """Find patient ids that differ only in what spreadsheets tend to change."""
     spelt: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         if entry.patient:
@@ -202,13 +218,14 @@ def _alike(entries: Sequence[Entry]) -> list[str]:
 
 
 def _bare(patient: str) -> str:
+    """Return an id without leading zeros, spaces, hyphens and case."""
     bare = re.sub(r"[\s_-]", "", patient.casefold())
     bare = re.sub(r"^(\d+)\.0+$", r"\1", bare)
     return re.sub(r"(?<!\d)0+(?=\d)", "", bare)
 
 
 def _columns_of_splits(site: Site, sheet: Sheet) -> Iterator[str]:
-    """Unread columns that hold nothing but names of splits, whatever they are called."""
+    """Find unread columns that hold nothing but names of splits, whatever they are called."""
     named = site.data.columns  # type: ignore[union-attr]
     if named.split in sheet.header or columns.unclear(sheet.header, _keys(site), named):
         return
@@ -221,7 +238,7 @@ def _columns_of_splits(site: Site, sheet: Sheet) -> Iterator[str]:
 
 
 def _unread(site: Site, sheet: Sheet) -> Iterator[tuple[str, list[str]]]:
-    """Columns that nobody reads, with their cells that are not empty."""
+    """Yield the columns that are not read, with their cells that are not empty."""
     named = site.data.columns  # type: ignore[union-attr]
     roles = (named.file, named.patient, named.split, named.spacing_y, named.spacing_x)
     read = {"", *_keys(site), *roles, *named.ignored}
@@ -232,6 +249,7 @@ def _unread(site: Site, sheet: Sheet) -> Iterator[tuple[str, list[str]]]:
 
 
 def _of_table(site: Site, sheet: Sheet) -> Iterator[str]:
+    """Report guessed encodings, and columns that may group images, in a table."""
     if sheet.guessed:
         yield (
             f"{TABLE}: {sheet.guessed} lines are not UTF-8 and were read as Windows-1252: save it "
@@ -252,6 +270,7 @@ def _of_table(site: Site, sheet: Sheet) -> Iterator[str]:
 
 
 def _classes_in_doubt(source: Folder, task: Task) -> Iterator[str]:
+    """Report class folders whose number or order does not fit the task."""
     if source.classes:
         return
     names = layout.class_folders(source)
@@ -273,6 +292,7 @@ def _classes_in_doubt(source: Folder, task: Task) -> Iterator[str]:
 
 
 def _of_class_folders(source: Folder, task: Task, entries: Sequence[Entry]) -> Iterator[str]:
+    """Report class folders that are undeclared or have no picture."""
     names = source.classes or tuple(layout.class_folders(source))
     if not source.classes:
         declared = f"`classes: {list(names)}` in data"

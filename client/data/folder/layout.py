@@ -1,7 +1,7 @@
-"""Class folders: what a file's place says of its split, its class and its patient.
+"""Class folders: a picture's place states its split, its class and its patient.
 
-A record is a function of its own place and of what the site declares. Names of folders count as
-declared: without `classes`, the sorted names of the class folders are the labels 0, 1, ...
+A record is a function of its own place and of the site's declaration. Names of folders count as
+declared: without `classes`, the sorted names of the class folders are the labels 0, 1, ....
 """
 
 import os
@@ -18,16 +18,22 @@ JUNK = frozenset(
     {"__macosx", "@eadir", "$recycle.bin", "#recycle", "@recycle", "system volume information",
      "lost+found", "__pycache__", "thumbs.db", "desktop.ini", "ehthumbs.db"}
 )  # fmt: skip
-"""What operating systems and file servers leave in folders, in lower case; never a record."""
+"""Names, in lower case, that operating systems and file servers leave in folders; never a
+record."""
 
 
 def visible(name: str) -> bool:
-    """Whether a file or folder is the user's own."""
+    """Return whether a file or folder is the user's own, and neither hidden nor left by a
+    system."""
     return not name.startswith(".") and name.lower() not in JUNK
 
 
 def files(top: Path) -> Iterator[PurePosixPath]:
-    """Every visible file below a folder, behind links to folders too, in sorted order."""
+    """Yield every visible file below a folder, in sorted order, also behind links to folders.
+
+    Args:
+        top: The folder.
+    """
     yield from _files(top, PurePosixPath(), frozenset({os.path.realpath(top)}))
 
 
@@ -43,7 +49,7 @@ def _files(folder: Path, place: PurePosixPath, above: frozenset[str]) -> Iterato
 
 
 def suffix(name: str) -> str:
-    """`.png`, `.nii.gz`, or `no suffix`; in lower case."""
+    """Return `.png`, `.nii.gz`, ..., or `no suffix`, in lower case."""
     name = name.lower()
     if name.endswith(".nii.gz"):
         return ".nii.gz"
@@ -51,19 +57,28 @@ def suffix(name: str) -> str:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file's name says that it is a picture."""
+    """Return whether a file's name is that of a picture."""
     return suffix(name) in pictures.SUFFIXES
 
 
 def split_folders(source: Folder) -> dict[str, str]:
-    """Folder in `path` -> the split that its name means, however it is spelt."""
+    """Return each folder in `path` that means a split, however it is spelt, with that split.
+
+    Args:
+        source: The source as declared.
+    """
     others = (name for name in _folders(source.path) if cells.named(name, source.classes) is None)
     found = {name: split_of(name) for name in others}
     return {name: split for name, split in found.items() if split is not None}
 
 
 def class_folders(source: Folder) -> list[str]:
-    """Names of the class folders there are, sorted; of undeclared ones, those that may be some."""
+    """Return the sorted names of the class folders that exist; undeclared ones if they can be
+    classes.
+
+    Args:
+        source: The source as declared.
+    """
     tops = [source.path / name for name in split_folders(source)] or [source.path]
     names = {name for top in tops for name in _folders(top)}
     return sorted(
@@ -79,9 +94,10 @@ def _folders(top: Path) -> list[str]:
 
 
 def listed(source: Folder, key: str) -> list[Entry]:
-    """Every picture below `path`, wherever it lies: one at a place that says nothing has a fault.
+    """List every picture below `path`; one whose place has no meaning gets a fault.
 
     Args:
+        source: The source as declared.
         key: The task's `labels`.
     """
     splits = split_folders(source)
@@ -101,6 +117,7 @@ def _placed(
     classes: tuple[str, ...],
     key: str,
 ) -> Entry:
+    """Make the entry of one picture from the folders that it lies in."""
     name, folders = file.as_posix(), file.parts[:-1]
     split = splits.get(folders[0]) if folders else None
     below = folders[1:] if split else folders
@@ -123,7 +140,7 @@ def _beside(folders: tuple[str, ...], splits: dict[str, str]) -> str:
 
 
 def _no_class(below: tuple[str, ...], source: Folder, classes: tuple[str, ...]) -> str:
-    """Why the folders that a picture lies in do not say its class; "" where they do."""
+    """Return why the folders of a picture do not state its class; "" where they do."""
     if not below:
         return "lies in no class folder"
     if source.classes and cells.named(below[0], classes) is None:
@@ -135,12 +152,12 @@ def _no_class(below: tuple[str, ...], source: Folder, classes: tuple[str, ...]) 
                 "train, val or test, or declare `classes` in data"
             )
         return (
-            f"its folder {below[0]!r} says what the files are, not their class: put pictures into "
-            f"folders that are named by class, write {TABLE} where a mask is the answer, or "
+            f"its folder {below[0]!r} names a kind of file, not a class: put pictures into "
+            f"folders that are named by class, write {TABLE} where a mask is the label, or "
             "declare `classes` in data"
         )
-    # Whatever the folders within classes are declared to be: a split that is given is kept, and a
-    # mask is no picture of its class.
+    # Checked whatever `subfolders` declares: a stated split must be respected, and a mask is not a
+    # picture of its class.
     if inner := next((name for name in below[1:] if like_a_split(name)), None):
         return (
             f"its folder {inner!r} within the class {below[0]!r} looks like a split: put the "
@@ -148,15 +165,15 @@ def _no_class(below: tuple[str, ...], source: Folder, classes: tuple[str, ...]) 
         )
     if inner := next((name for name in below[1:] if like_files(name, masks=True)), None):
         return (
-            f"its folder {inner!r} within the class {below[0]!r} seems to hold masks, which are no "
-            "pictures of the class: move it out of data.path"
+            f"its folder {inner!r} within the class {below[0]!r} seems to hold masks, which are "
+            "not pictures of the class: move it out of data.path"
         )
     if len(below) > 1 and source.subfolders == "refused":
         return (
             f"lies in {'/'.join(below)!r}, one level too deep: class folders hold pictures. If "
-            f"{below[0]!r} is no class, move its folders up or rename it to train, val or test; if "
-            f"{below[1]!r} is a patient, declare data.subfolders: patients, and if it says "
-            "nothing, subfolders: ignored"
+            f"{below[0]!r} is not a class, move its folders up or rename it to train, val or test; "
+            f"if {below[1]!r} is a patient, declare data.subfolders: patients, and if it has no "
+            "meaning, subfolders: ignored"
         )
     return ""
 

@@ -1,7 +1,8 @@
-"""Reads a folder of pictures: class folders, or a labels.csv.
+"""Reads a folder of pictures, in class folders or listed by a labels.csv.
 
-What becomes of a record (its split, its shape, its label, whether it can be used) is a function of
-that record alone and of what the site declares, so that adding one changes no other. H, W pixels.
+The split, shape, label and validity of a record are functions of that record alone and of the
+site's declaration, so that adding a record changes no other. Otherwise one patient's data could
+change another's contribution, and the guarantee would not hold. H, W pixels.
 """
 
 import os
@@ -30,12 +31,20 @@ def read(
     split: str,
     withdrawn: Set[str] = frozenset(),
 ) -> Records:
-    """One split's pictures and labels, shape by shape.
+    """Read one split's pictures and labels, stacked by shape. One bad record never raises: it
+    becomes invalid zeros.
 
+    Args:
+        source: The source as declared.
+        domain: The site's kind of image.
+        tasks: The site's tasks.
+        split: train, val or test.
+        withdrawn: Names on the withdrawal list.
+    Returns:
+        The records; `Records.faults` names those that cannot be used.
     Raises:
-        DataError: No such folder, no picture in the split, a table without its columns, or a
-            domain that pictures cannot fill. One bad record is never an error: it becomes zeros
-            that are not valid, and `Records.faults` names it.
+        DataError: The folder, its pictures or the table's columns are missing, or pictures cannot
+            fill the domain.
     """
     if domain.rank != 2 or domain.channels not in (1, 3):
         raise DataError(
@@ -51,7 +60,7 @@ def read(
 
 
 def _empty(source: Folder) -> str:
-    """What to look at where a split has no record."""
+    """Return what to look at where a split has no record."""
     if (source.path / TABLE).is_file():
         return f"no row of {TABLE} is in it"
     if splits := layout.split_folders(source):
@@ -60,19 +69,21 @@ def _empty(source: Folder) -> str:
 
 
 def listed(source: Folder, tasks: Sequence[Task]) -> list[Entry]:
-    """Every record of all splits, in an order of its own; no picture is opened.
+    """List every record of all splits in a fixed order; no picture is opened.
 
+    Args:
+        source: The source as declared.
+        tasks: The site's tasks.
     Raises:
-        DataError: No such folder, or a table or folders that do not fit the tasks.
+        DataError: The folder is missing, or a table or folders do not fit the tasks.
     """
     if not source.path.is_dir():
         raise DataError(f"{source.path}: no such folder. Check data.path in site.yaml")
     if (source.path / TABLE).is_file():
         return from_table(source, sorted({task.labels for task in tasks}))
+    # Falling back to class folders would ignore the labels of a table that is merely misnamed.
     if other := [name for name in os.listdir(source.path) if name.lower() == TABLE]:
-        raise DataError(
-            f"{source.path}: has {other[0]!r}: rename it to {TABLE}, or nobody reads it"
-        )
+        raise DataError(f"{source.path}: has {other[0]!r}, which is not read: rename it to {TABLE}")
     if len(tasks) != 1 or tasks[0].kind in ("dense", "multi-label"):
         raise DataError(
             f"{source.path}: class folders answer one task of one class an image. For other tasks "
@@ -84,11 +95,17 @@ def listed(source: Folder, tasks: Sequence[Task]) -> list[Entry]:
 def fitted_to(
     picture: pictures.Picture, source: Folder, domain: Domain
 ) -> tuple[Tensor, Tensor, Fit]:
-    """A picture as (C, H, W), how much farther apart its pixels lie than the file's, (2,), and what
-    became of its sides.
+    """Resize a picture to what the model reads.
 
+    Args:
+        picture: The decoded picture.
+        source: The source as declared, with `max_side` and `multiple`.
+        domain: The site's kind of image.
+    Returns:
+        The image (C, H, W); (2,) factors by which its pixels lie farther apart than the file's; and
+            its sides.
     Raises:
-        Unusable: Too small, or pixels that are not finite.
+        Unusable: It is too small, or has pixels that are not finite.
     """
     width, height = picture.size
     size = fit((height, width), source.max_side, source.multiple)
@@ -105,6 +122,7 @@ def fitted_to(
 
 
 def _opened(entry: Entry, source: Folder, domain: Domain, tasks: Sequence[Task]) -> Single:
+    """Read one record with the labels of all tasks."""
     file = inside(source.path, entry.file)
     picture = pictures.picture(file, domain.channels)
     image, stretch, size = fitted_to(picture, source, domain)
@@ -123,6 +141,7 @@ def _opened(entry: Entry, source: Folder, domain: Domain, tasks: Sequence[Task])
 
 
 def _mask(cell: str, source: Folder, picture: pictures.Picture, size: Fit, where: str) -> Tensor:
+    """Return a mask (H, W) int64, all unlabelled where the cell is empty."""
     mask = Image.new("I", picture.size, UNLABELLED)
     if cell:
         try:
@@ -131,5 +150,6 @@ def _mask(cell: str, source: Folder, picture: pictures.Picture, size: Fit, where
             raise Unusable(f"{where}, mask {cell}: {error}") from error
     if mask.size != picture.size:
         raise Unusable(f"{where}: mask {cell} is {mask.size}, its picture {picture.size} pixels")
+    # A mean of class numbers would be another class.
     mask = pictures.reduced(mask, size.reduced, Image.Resampling.NEAREST)
     return padded_mask(torch.from_numpy(np.array(mask).astype(np.int64)), size)

@@ -1,7 +1,7 @@
-"""The text of labels.csv as rows of cells: its encoding, its delimiter and its quotes (RFC 4180).
+"""labels.csv as rows of cells: its encoding, its delimiter and its quotes (RFC 4180).
 
-The first row with anything in it decides the delimiter. What every later row becomes depends on
-its own text alone, unless it opens a quote that a later line closes.
+The first row that is not empty decides the delimiter. Every later row depends on its own text
+alone, unless it opens a quote that a later line closes.
 """
 
 import csv
@@ -14,7 +14,7 @@ from client.data.errors import DataError
 
 DELIMITERS = (",", ";", "\t", "|")
 LINES_A_CELL = 200
-"""Lines that one quoted cell may run over; more are taken for a quote that nobody closed."""
+"""Maximum lines of one quoted cell; beyond it the quote counts as not closed."""
 _OTHERS = {
     b"PK\x03\x04": "an Excel workbook (.xlsx), or another packed file",
     b"\xd0\xcf\x11\xe0": "an old Excel file",
@@ -22,7 +22,7 @@ _OTHERS = {
     b"\xff\xfe\0\0": "text in UTF-32",
     b"\0\0\xfe\xff": "text in UTF-32",
 }
-"""How files begin that are called labels.csv and are none."""
+"""First bytes of other kinds of file that are called labels.csv by mistake -> their name."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,14 @@ class Row:
     """One row below the header."""
 
     number: int
-    """Of its first line in the file, from 1."""
+    """Number of its first line in the file, from 1."""
     text: str
-    """As it is written."""
+    """The row as written."""
     cells: tuple[str, ...]
-    """Without spaces around them; as many as the header has, empty ones at the end apart."""
+    """Texts without spaces around them; as many as the header has, except for empty ones at the
+    end."""
     fault: str = ""
-    """Why it is no row; it then has no cells."""
+    """Reason why the text is not a row of the table; it then has no cells."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,13 @@ class Sheet:
 
 
 def read(path: Path, wanted: str) -> Sheet:
-    """Read a table; a broken row spoils no other.
+    """Read a table; a broken row does not affect any other.
 
     Args:
-        wanted: Name of a column: the delimiter is the one that finds it in the first row.
+        path: The table.
+        wanted: Name of a column; the delimiter is the one that finds it in the first row.
     Raises:
-        DataError: It is no text, or its first row names no columns.
+        DataError: It is not text, or its first row does not name columns.
     """
     lines, guessed = _lines(path)
     start = next((i for i, line in enumerate(lines) if line.strip("\0 \t")), len(lines))
@@ -79,7 +81,7 @@ def read(path: Path, wanted: str) -> Sheet:
 
 
 def _lines(path: Path) -> tuple[list[str], int]:
-    """Lines of a text file, whatever ends them, and how many had to be guessed."""
+    """Return the lines of a text file, whatever ends them, and how many had to be guessed."""
     data = path.read_bytes()
     for start, name in _OTHERS.items():
         if data.startswith(start):
@@ -97,19 +99,20 @@ def _lines(path: Path) -> tuple[list[str], int]:
 
 
 def _text(line: bytes) -> tuple[str, bool]:
-    """A line, and whether its encoding was guessed; each line by itself."""
+    """Decode a line by itself, and return whether its encoding was guessed."""
     try:
         return line.decode(), False
     except UnicodeDecodeError:
         pass
     try:
         return line.decode("cp1252"), True
-    except UnicodeDecodeError:  # five bytes mean nothing there
+    except UnicodeDecodeError:  # Windows-1252 leaves five bytes undefined
         return line.decode("latin-1"), True
 
 
 def _delimiter(line: str, wanted: str) -> str:
-    """The one that finds the wanted column, else the one that finds the most columns."""
+    """Return the delimiter that finds the wanted column, else the one that finds the most
+    columns."""
 
     def found(delimiter: str) -> tuple[bool, int]:
         cells, _ = _joined([line], 0, delimiter)
@@ -119,6 +122,7 @@ def _delimiter(line: str, wanted: str) -> str:
 
 
 def _rows(lines: Sequence[str], start: int, delimiter: str, width: int) -> list[Row]:
+    """Return the rows below the header; a line that is not a row becomes one with a fault."""
     found = []
     while start < len(lines):
         text, number = lines[start], start + 1
@@ -136,14 +140,15 @@ def _rows(lines: Sequence[str], start: int, delimiter: str, width: int) -> list[
 
 
 def _fitting(cells: Sequence[str] | str, width: int) -> tuple[str, ...]:
-    """Without empty cells beyond the header: spreadsheets write them for columns once used."""
+    """Drop empty cells beyond the header: spreadsheets write them for columns that were once
+    used."""
     if isinstance(cells, str):
         return ()
     return tuple(cells) if any(cells[width:]) else tuple(cells[:width])
 
 
 def _joined(lines: Sequence[str], start: int, delimiter: str) -> tuple[tuple[str, ...] | str, int]:
-    """A row's cells, or what is wrong with it, and the line after it."""
+    """Return a row's cells, or what is wrong with it, and the line after it."""
     one = _parsed(lines[start], delimiter)
     if not isinstance(one, str) or lines[start].count('"') % 2 == 0:
         return one, start + 1
@@ -168,6 +173,6 @@ def _parsed(text: str, delimiter: str) -> tuple[str, ...] | str:
 
 
 def _bare(cell: str) -> str:
-    """`="007"` is how programs keep Excel from making a number of a text."""
+    """Unwrap `="007"`, with which programs keep Excel from turning a text into a number."""
     told = re.fullmatch(r'="([^"]*)"', cell)
     return told[1].strip() if told else cell

@@ -1,4 +1,4 @@
-"""Names of splits, and of kinds of files, as people spell them: in a cell or as a folder."""
+"""Spellings of splits and of kinds of files, in a cell or as the name of a folder."""
 
 import re
 import unicodedata
@@ -13,8 +13,8 @@ _FILLING_WORDS = """
 set sets split splits data dataset datasets image images img imgs picture pictures file files
 sample samples case cases the of official
 """
-# Whoever means train, val or test by one of these has to rename it: `dev` is val to some and train
-# to others, and no list holds every language.
+# A user who means train, val or test by one of these has to rename it: `dev` is val to some and
+# train to others, and no list holds every language.
 _DOUBTFUL_WORDS = """
 dev devel development holdout hold out heldout held eval evaluation fold folds cv kfold split
 subset partition unseen external internal trainval traintest
@@ -24,7 +24,7 @@ trainingsdaten testdaten validierung validierungsdaten treningowy trening walida
 обучение тест проверка валидация 训练 训练集 测试 测试集 验证 验证集 学習 訓練 テスト 検証
 """
 
-# Folders of what a class holds, and no classes themselves.
+# Names of folders that state what the files are; such a folder is not a class.
 _PICTURE_WORDS = """
 data file files frame frames image images img imgs jpeg jpg picture pictures png pngs
 """
@@ -36,7 +36,7 @@ superpixels
 
 
 def unaccented(text: str) -> str:
-    """Letters alone of letters with accents."""
+    """Return a text with plain letters in place of letters with accents."""
     plain = unicodedata.normalize("NFKD", text)
     return "".join(c for c in plain if not unicodedata.combining(c))
 
@@ -48,16 +48,23 @@ _DOUBTFUL = frozenset(unaccented(_DOUBTFUL_WORDS).split())
 
 
 def split_of(name: str) -> str | None:
-    """train, val or test where a name means it beyond doubt: `Training`, `TRAIN_SET`, `valid`.
+    """Return train, val or test where a name clearly means it: `Training`, `TRAIN_SET`, `valid`.
 
-    `dev` and `holdout` are not among them: to some they are val, to others test.
+    `dev` and `holdout` are refused: some people use them for val, others for test.
+
+    Args:
+        name: A cell or the name of a folder.
     """
     own = [word for word in words(name) if word not in _FILLING]
     return _spelt(own[0]) if len(own) == 1 else None
 
 
 def like_a_split(name: str) -> bool:
-    """Whether a name looks like a split, or like a fold of a cross-validation."""
+    """Return whether a name looks like a split, or like a fold of a cross-validation.
+
+    Args:
+        name: A cell or the name of a folder or column.
+    """
     every = words(name)
     kept = [word for word in every if word not in _FILLING]
     named = "split" in every or "splits" in every or any(map(_known, kept))
@@ -65,10 +72,11 @@ def like_a_split(name: str) -> bool:
 
 
 def like_files(name: str, *, masks: bool = False) -> bool:
-    """Whether a name says what its files are (`images`, `masks`), and so no class.
+    """Return whether a name states what its files are (`images`, `masks`), and so not a class.
 
     Args:
-        masks: Ask for masks and outlines alone.
+        name: The name of a folder.
+        masks: True to ask for masks and outlines alone.
     """
     own = [word for word in words(name) if not word.isdecimal()]
     known = _MASKS if masks else _MASKS | _PICTURES
@@ -80,7 +88,12 @@ def like_files(name: str, *, masks: bool = False) -> bool:
 
 
 def masked(stem: str) -> str | None:
-    """`scan7` for `scan7_mask`, `scan7_mask_1` and `scan7-segmentation`: whose mask it may be."""
+    """Return `scan7` for `scan7_mask`, `scan7_mask_1` and `scan7-segmentation`: the image of a
+    mask.
+
+    Args:
+        stem: The name of a file without its suffix.
+    """
     found = re.fullmatch(r"(.+?)[ _.-]+([A-Za-z]+)(?:[ _.-]*\d{1,3})?", stem)
     return found[1] if found and found[2].casefold() in _MASKS else None
 
@@ -99,6 +112,6 @@ def _spelt(word: str) -> str | None:
 
 
 def words(name: str) -> list[str]:
-    """`TrainSet_01` -> train, set, 01; without accents."""
+    """Split a name into words without accents: `TrainSet_01` -> train, set, 01."""
     plain = re.sub(r"([a-z])([A-Z])", r"\1 \2", unaccented(name))
     return re.findall(r"[^\W\d_]+|\d+", plain.casefold())

@@ -1,7 +1,7 @@
-"""labels.csv: what a table says of the records of a folder, line by line.
+"""labels.csv: the entries of a table about the records of a folder, line by line.
 
-What becomes of a record (its split, its label, whether it can be used) is a function of that record
-alone and of what the site declares, so that adding one changes no other.
+The split, label and validity of a record are functions of that record alone and of the site's
+declaration, so that adding one changes no other.
 """
 
 import hmac
@@ -23,7 +23,7 @@ from medformer.errors import one_line
 
 TABLE = "labels.csv"
 MAX_TABLE_BYTES = 2**26
-"""Bytes."""
+"""Maximum size of the table."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,19 @@ class Entry:
     """A record as it is listed, before its picture is opened."""
 
     file: str
-    """Below the folder; of a line that names none, where the line is."""
+    """File below the folder; for a line that names none, the place of the line."""
     split: str
     cells: Mapping[str, str] = field(default_factory=dict)
-    """A task's `labels` -> class, number or mask file as it is written; "" where nobody knows."""
+    """A task's `labels` -> class, number or mask file as written; "" where unknown."""
     patient: str = ""
     spacing: tuple[str, str] = ("", "")
-    """Along H and W."""
+    """Distances along H and W as written."""
     fault: str = ""
+    """Reason why the line cannot be used; empty if it can."""
     placed: bool = False
-    """Whether the table itself says the split."""
+    """True if the table itself states the split."""
     comma: bool = False
-    """Whether numbers may have a decimal comma: no comma divides the table."""
+    """True if numbers may have a decimal comma, because no comma divides the table."""
 
 
 def records(
@@ -52,12 +53,15 @@ def records(
     opened: Callable[[Entry], Single],
     withdrawn: Set[str] = frozenset(),
 ) -> Records:
-    """Open every record, whatever the others are like; those that cannot be used become zeros.
+    """Open every record by itself; those that cannot be used become zeros.
 
     Args:
-        opened: Reads one; its patient counts where the entry names none.
-        withdrawn: Files and patients that are left out: by the table before they are opened, and
-            by what their file says of itself.
+        entries: The records of one split.
+        domain: The site's kind of image.
+        tasks: The site's tasks.
+        opened: Reads one record; its patient is used where the entry names none.
+        withdrawn: Files and patients to leave out: by the table before they are opened, and by the
+            PatientID in their file.
     """
     singles, left_out = [], []
     for entry in entries:
@@ -73,7 +77,12 @@ def records(
 
 
 def hashed_split(source: Listed, record: str) -> str:
-    """train, val or test by a keyed hash (HMAC-SHA256) of the record's own id."""
+    """Return train, val or test by a keyed hash (HMAC-SHA256) of the record's own id.
+
+    Args:
+        source: The source, with its key and shares.
+        record: The patient's id, or the file.
+    """
     digest = hmac.digest(source.split_key.encode(), record.encode(), "sha256")
     place = int.from_bytes(digest[:8], "big") / 2**64
     if place < source.test_share:
@@ -82,10 +91,13 @@ def hashed_split(source: Listed, record: str) -> str:
 
 
 def from_table(source: Listed, keys: Sequence[str]) -> list[Entry]:
-    """Row by row, so that a broken row spoils no other.
+    """Read the table row by row, so that a broken row does not affect any other.
 
+    Args:
+        source: The source as declared.
+        keys: Columns of the tasks.
     Raises:
-        DataError: No table that can be read, or one whose columns could mean something else.
+        DataError: The table cannot be read, or its columns could mean something else.
     """
     table = source.path / TABLE
     text = opened_sheet(source)
@@ -100,8 +112,10 @@ def from_table(source: Listed, keys: Sequence[str]) -> list[Entry]:
 
 
 def opened_sheet(source: Listed) -> Sheet:
-    """The text of the table, before anything is made of it.
+    """Read the text of the table, before it is interpreted.
 
+    Args:
+        source: The source as declared.
     Raises:
         DataError: It cannot be read.
     """
@@ -116,11 +130,14 @@ def opened_sheet(source: Listed) -> Sheet:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """A file or folder that a table names, links resolved; what is in it lies inside too.
+    """Return the path of a file or folder that a table names, links resolved, if it lies inside.
 
+    Args:
+        folder: The folder of the records.
+        name: The name in the table. All files of a named folder must lie inside, too.
     Raises:
-        Unusable: It lies elsewhere: `..`, an absolute name, or a link that leads out. Or it is not
-            there, and another is whose name differs in what some file systems do not tell apart.
+        Unusable: It lies elsewhere: `..`, an absolute name, or a link that leads out. Or it does
+            not exist, and another file's name differs only in what some file systems ignore.
     """
     top, name = folder.resolve(), plain(name)
     if re.match(r"[A-Za-z]:/", name):
@@ -142,7 +159,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _alike(path: Path) -> str | None:
-    """A file's name that Windows or macOS would take for this one."""
+    """Return a file's name that Windows or macOS would take for this one."""
 
     def key(name: str) -> str:
         return unicodedata.normalize("NFKC", name).casefold()
@@ -153,12 +170,14 @@ def _alike(path: Path) -> str | None:
 
 
 def plain(name: str) -> str:
-    """A file's name with `/` between folders, where Windows writes `\\`, and without `./`."""
+    """Return a file's name with `/` between folders, where Windows writes `\\`, and without
+    `./`."""
     parts = name.replace("\\", "/").split("/")
     return "/".join(part for i, part in enumerate(parts) if part != "." and (part or not i)) or name
 
 
 def _from_row(source: Listed, text: Sheet, row: Row, keys: Sequence[str]) -> Entry:
+    """Make an entry of a row; whatever is wrong with it becomes its fault."""
     place, header, named = f"{TABLE} line {row.number}", text.header, source.columns
     lacking = header[len(row.cells) :]
     read = {named.file, named.patient, named.split, named.spacing_y, named.spacing_x, *keys}
@@ -198,7 +217,7 @@ def _from_row(source: Listed, text: Sheet, row: Row, keys: Sequence[str]) -> Ent
 def _single(
     entry: Entry, domain: Domain, tasks: Sequence[Task], opened: Callable[[Entry], Single]
 ) -> Single:
-    """The record, or zeros in its place: whatever its file provokes stays here."""
+    """Return the record, or zeros in its place: no exception that its file causes gets out."""
     try:
         if entry.fault:
             raise Unusable(entry.fault)
@@ -216,5 +235,5 @@ def _single(
 
 
 def spacing_of(entry: Entry) -> tuple[float, float] | None:
-    """Distance between pixels along H and W as the table says it, if it does."""
+    """Return the distances between pixels along H and W that the table states, or None."""
     return cells.spacing(entry.spacing, comma=entry.comma)

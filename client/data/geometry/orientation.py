@@ -1,9 +1,9 @@
-"""How an array lies in the patient, and how it is turned so that every volume lies alike.
+"""The orientation of an array in the patient, and the turn that makes all volumes lie alike.
 
 Coordinates are DICOM's (PS3.3, C.7.6.2.1.1): millimetres to the patient's left, back and head. The
 canonical orientation of a volume (D, H, W) is that of an axial DICOM series: slices run to the
-head, rows to the back, columns to the left. Volumes that are oblique are turned by quarters only,
-to the nearest axes; nothing is interpolated.
+head, rows to the back, columns to the left. An oblique volume is turned by quarters only, to the
+nearest axes, because interpolation would blur it.
 """
 
 from dataclasses import dataclass
@@ -19,71 +19,78 @@ Array = npt.NDArray[Any]
 
 LEFT, BACK, HEAD = np.eye(3)
 CANONICAL = np.stack([HEAD, BACK, LEFT])
-"""Where the axes (D, H, W) of a volume run to."""
+"""(3, 3) directions of the axes (D, H, W) of a volume."""
 SHOWN = {
     "axial": (HEAD, BACK, LEFT),
     "coronal": (BACK, -HEAD, LEFT),
     "sagittal": (LEFT, -HEAD, BACK),
 }
-"""Plane of a flat image -> where its thin axis, its rows and its columns run to, as DICOM files of
-such planes are stored: head up, and the patient's right on the left of the picture."""
+"""Plane of a flat image -> directions of its thin axis, its rows and its columns, as DICOM stores
+such planes: head up, and the patient's right on the left of the picture."""
 TOLERANCE = 0.25
 """Voxels by which two grids may differ and still be one."""
 SKEWED = 0.1
-"""Least volume of the parallelepiped of three unit axes."""
+"""Minimum volume of the parallelepiped of three unit axes."""
 LEAN = 1e-3
-"""Radians by which the patient's axes are turned before axes are matched, so that of two axes at 45
-degrees the same one is taken however the volume is stored."""
+"""Radians by which the patient's axes are turned before axes are matched. Of two axes at 45 degrees
+the same one is then taken, whatever order they are stored in."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Places of the voxels of an array with three axes."""
+    """Positions of the voxels of an array with three axes."""
 
     origin: Array
-    """(3,): centre of voxel (0, 0, 0), millimetres to the left, back and head."""
+    """(3,) centre of voxel (0, 0, 0), in millimetres to the left, back and head."""
     steps: Array
-    """(3, 3): row a is the way from a voxel to its neighbour along axis a."""
+    """(3, 3): row a is the vector in millimetres from a voxel to its neighbour along axis a."""
 
     @property
     def spacing(self) -> Array:
-        """(3,) millimetres between neighbours."""
+        """Distances (3,) between neighbours, in millimetres."""
         return np.linalg.norm(self.steps, axis=1)
 
     @property
     def directions(self) -> Array:
-        """(3, 3) unit vectors along the axes."""
+        """Unit vectors (3, 3) along the axes."""
         unit: Array = self.steps / self.spacing[:, None]
         return unit
 
     def place(self, index: Array) -> Array:
-        """(..., 3) voxel -> (..., 3) millimetres."""
+        """Return the positions in millimetres, (..., 3), of voxels with these indices, (..., 3)."""
         place: Array = self.origin + index @ self.steps
         return place
 
 
 def grid_of(origin: Array, steps: Array) -> Grid:
-    """A grid that has been looked at.
+    """Return a grid after checking that it is possible.
 
+    Args:
+        origin: (3,) millimetres.
+        steps: (3, 3) millimetres; one row an axis.
     Raises:
-        Unusable: A number is not finite, an axis has no length, or two run the same way.
+        Unusable: A number is not finite, an axis has no length, or two axes have the same
+            direction.
     """
     if not (np.isfinite(origin).all() and np.isfinite(steps).all()):
-        raise Unusable("the affine that says how it lies is not finite")
+        raise Unusable("the affine that states how it lies is not finite")
     spacing = np.linalg.norm(steps, axis=1)
     if not (spacing > 0).all():
         raise Unusable(f"its voxels have the impossible size {spacing.tolist()}")
     if abs(np.linalg.det(steps / spacing[:, None])) < SKEWED:
-        raise Unusable("two of its axes run the same way, so that it is no volume")
+        raise Unusable("two of its axes have the same direction, so that it is not a volume")
     return Grid(np.asarray(origin, np.float64), np.asarray(steps, np.float64))
 
 
 def turned(values: Array, grid: Grid, axes: Array = CANONICAL) -> tuple[Array, Grid]:
-    """The same voxels, their axes in the order and direction that is nearest to `axes`.
+    """Reorder and mirror the axes of an array so that they are nearest to `axes`.
 
     Args:
-        values: (D, H, W, ...); what comes back is a view.
-        axes: (3, 3) unit vectors, orthogonal.
+        values: (D, H, W, ...).
+        grid: Where its voxels lie.
+        axes: (3, 3) orthogonal unit vectors.
+    Returns:
+        A view of the same voxels, and its grid.
     """
     order, signs = _nearest(grid, axes)
     first = np.zeros(3)
@@ -96,33 +103,39 @@ def turned(values: Array, grid: Grid, axes: Array = CANONICAL) -> tuple[Array, G
 
 
 def _nearest(grid: Grid, axes: Array) -> tuple[tuple[int, ...], list[int]]:
-    """For each of `axes`, which of the grid's own is nearest, and 1 or -1 for its direction."""
+    """Return for each of `axes` the nearest axis of the grid, and 1 or -1 for its direction."""
     c, s = np.cos(LEAN), np.sin(LEAN)
     about_head = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
     about_left = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
     along = grid.directions @ (axes @ (about_head @ about_left).T).T
+    # All axes are matched together: one by one, two of them could claim the same axis of the grid.
     order = max(permutations(range(3)), key=lambda p: float(np.abs(along[list(p), range(3)]).sum()))
     return order, [1 if along[a, i] > 0 else -1 for i, a in enumerate(order)]
 
 
 def same_way(grid: Grid, other: Grid) -> bool:
-    """Whether the axes of both, each with its own, run to the same side of the patient."""
+    """Return whether corresponding axes of two grids run to the same side of the patient."""
     return bool(((grid.directions * other.directions).sum(1) > np.sqrt(0.5)).all())
 
 
 def plane_of(grid: Grid) -> str:
-    """Plane of rows and columns that is nearest: axial, coronal or sagittal."""
+    """Return the plane that is nearest to rows and columns: axial, coronal or sagittal."""
     normal = np.abs(np.cross(grid.directions[1], grid.directions[2]))
     named = dict(zip(("sagittal", "coronal", "axial"), normal.tolist(), strict=True))
     return max(named, key=lambda name: named[name])
 
 
 def difference(grid: Grid, other: Grid, sides: tuple[int, ...]) -> str:
-    """How `grid` differs from `other`; "" where each corner lies within a quarter of a voxel.
+    """Describe how `grid` differs from `other`, for a message about a mask and its image.
 
     Args:
-        sides: (D, H, W) of both.
+        grid: The first grid.
+        other: The second.
+        sides: (D, H, W) voxels of both.
+    Returns:
+        A sentence, or "" where each corner lies within a quarter of a voxel.
     """
+    # Both grids are affine, so that the corners bound the error of every voxel.
     corners = np.array(list(product(*((0, side - 1) for side in sides))), np.float64)
     apart = np.linalg.norm(grid.place(corners) - other.place(corners), axis=1)
     if apart.max() <= TOLERANCE * other.spacing.min():

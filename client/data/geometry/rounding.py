@@ -15,7 +15,14 @@ ROUGH = 1e-2
 
 
 def slack(written: Array, cosines: Array, depths: Array, rounding: float) -> Array:
-    """(F,) millimetres within its plane by which rounding may have moved each slice."""
+    """Return (F,) millimetres within its plane by which rounding may have moved each slice.
+
+    Args:
+        written: (F, 3) positions in millimetres, in order.
+        cosines: (F, 6) direction cosines.
+        depths: (F,) millimetres along the normal, in order.
+        rounding: Millimetres that the rounding of positions may explain.
+    """
     # Positions that lie on one line were not rounded off it, however few decimals they have.
     residual = np.abs(off_line(np.arange(len(written)), written)).max()
     allowed: Array = min(rounding, 2 * residual) + roughness(cosines) * np.abs(
@@ -25,19 +32,19 @@ def slack(written: Array, cosines: Array, depths: Array, rounding: float) -> Arr
 
 
 def off_line(x: Array, y: Array) -> Array:
-    """(F, ...): what is left of y, (F, ...), beside a straight line over x, (F,)."""
+    """Return the residual of y, (F, ...), beside a straight line over x, (F,)."""
     begin, slope = np.polynomial.polynomial.polyfit(x, y, 1)
     left: Array = y - begin - x[:, None] * slope
     return left
 
 
 def half_unit(written: Array) -> float:
-    """Half a unit of the last decimal that any number is written with."""
+    """Return half a unit of the last decimal with which any of the numbers is written."""
     return float(0.5 * 10.0 ** -max(map(_decimals, written.ravel().tolist())))
 
 
 def roughness(cosines: Array) -> float:
-    """Radians by which rounded direction cosines may miss; whole numbers are exact."""
+    """Return the radians by which rounded direction cosines may be off; whole numbers are exact."""
     numbers = [value for value in cosines.ravel().tolist() if value % 1]
     if not numbers:
         return 0.0
@@ -45,6 +52,6 @@ def roughness(cosines: Array) -> float:
 
 
 def _decimals(value: float) -> int:
-    """Decimals of a number as a file may have written it: trailing zeros are not known."""
+    """Count the decimals of a number as a file may have written it; trailing zeros are lost."""
     exponent = Decimal(str(value)).normalize().as_tuple().exponent
     return max(0, -int(exponent))

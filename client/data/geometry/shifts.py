@@ -15,15 +15,19 @@ MAX_GROWTH = 2.0
 
 
 def straightened(grid: Grid, sides: tuple[int, ...]) -> tuple[Grid, Array | None, tuple[str, ...]]:
-    """An orthogonal grid for one whose slices, along axis 0, may be sheared; shifts as `Stack`.
+    """Return an orthogonal grid for one whose slices, along axis 0, may be sheared, and the shifts.
 
     Args:
-        sides: (D, H, W).
+        grid: The grid of the file's affine.
+        sides: (D, H, W) voxels.
+    Returns:
+        The grid; shifts (D, 2) as in `Stack`, or None; remarks for people.
     Raises:
         Unusable: Rows and columns are not at right angles, or the shear is too large.
     """
     rows, columns = (grid.steps[axis] / grid.spacing[axis] for axis in (1, 2))
-    if abs(rows @ columns) * max(sides[1:]) > 1:  # a pixel at the far end
+    # Rows and columns may deviate from right angles by one pixel at the far end of the image.
+    if abs(rows @ columns) * max(sides[1:]) > 1:
         angle = np.degrees(np.arccos(np.clip(abs(rows @ columns), 0, 1)))
         raise Unusable(f"its rows and columns meet at {angle:.1f} degrees: resample it upright")
     normal = np.cross(columns, rows)
@@ -41,10 +45,13 @@ def straightened(grid: Grid, sides: tuple[int, ...]) -> tuple[Grid, Array | None
 
 
 def in_place(values: Array, shifts: Array, blended: bool = True) -> Array:
-    """Slices (F, H, W) moved by `shifts` within their planes; what no slice covers is 0.
+    """Move slices within their planes; what no slice covers is 0.
 
     Args:
-        blended: Whether pixels are interpolated linearly; those of a mask go to the nearest place.
+        values: (F, H, W).
+        shifts: (F, 2) pixels along rows and columns, none negative.
+        blended: True to interpolate linearly; False moves each pixel to the nearest place, as a
+            mask needs, because a mean of two classes is another class.
     """
     for axis in (1, 2):
         values = _moved(values, shifts[:, axis - 1], axis, blended)
@@ -52,9 +59,11 @@ def in_place(values: Array, shifts: Array, blended: bool = True) -> Array:
 
 
 def _moved(values: Array, shifts: Array, axis: int, blended: bool) -> Array:
+    """Move each slice along one axis by its own number of pixels."""
     whole = (np.floor(shifts) if blended else np.rint(shifts)).astype(int)
     rest = shifts - whole if blended else np.zeros(len(shifts))
-    more = int(np.ceil(shifts.max()))  # alike for an image and its mask
+    # From the exact shifts, not the rounded ones: an image and its mask must grow alike.
+    more = int(np.ceil(shifts.max()))
     if more == 0:
         return values
     side, shape = values.shape[axis], list(values.shape)
@@ -80,16 +89,26 @@ def shifted(
     slack: Array,
     what: str,
 ) -> tuple[Array | None, tuple[str, ...]]:
-    """(F, 2) pixels by which slices lie off the first pixel of all, and what to say of it.
+    """Return by how many pixels slices lie off the first pixel of all, and a remark for people.
 
     Args:
         across: (F, 2) millimetres along rows' and columns' axes.
+        places: (F,) millimetres along the normal.
+        pixel: Millimetres between rows and between columns.
+        sides: H, W pixels.
         slack: (F,) millimetres that rounding explains.
+        what: The word for a plane in messages.
+    Returns:
+        (F, 2) pixels, or None where every slice lies within half a pixel of its place.
+    Raises:
+        Unusable: Moving the slices would make the volume more than `MAX_GROWTH` times as large.
     """
     middle = (across.min(0) + across.max(0)) / 2
     off = np.maximum(np.abs(across - middle) - slack[:, None], 0)
     if (off <= 0.5 * np.array(pixel)).all():
         return None, ()
+    # A tilted gantry shifts each slice in proportion to its depth: only then is an angle
+    # meaningful.
     straight = np.abs(off_line(places, across)) <= slack[:, None] + 0.5 * np.array(pixel)
     slopes = np.polynomial.polynomial.polyfit(places, across, 1)[1]
     angle = float(np.degrees(np.arctan(np.linalg.norm(slopes))))
@@ -100,10 +119,10 @@ def shifted(
         tilt = f"a tilt of {angle:.1f} degrees" if regular else UNTILTED
         raise Unusable(
             f"its {what}s are shifted within their planes by up to {most:.4g} mm ({tilt}), which "
-            "is too much to put right: resample it upright"
+            "is too much to correct: resample it upright"
         )
     tilt = f"a tilt of {angle:.2g} degrees" if regular else UNTILTED
     return shifts, (
-        f"have {what}s that are shifted within their planes ({tilt}): each was moved to where its "
-        "position says",
+        f"have {what}s that are shifted within their planes ({tilt}): each was moved to its stated "
+        "position",
     )

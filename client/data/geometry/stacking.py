@@ -29,32 +29,32 @@ CROOKED = 0.05
 
 @dataclass(frozen=True)
 class Place:
-    """Where one plane lies; None where nothing says it. Millimetres."""
+    """Position of one plane in the patient, in millimetres; None where a file does not state it."""
 
     position: tuple[float, ...] | None = None
-    """(3,) of the centre of the first pixel."""
+    """(3,) centre of the first pixel."""
     orientation: tuple[float, ...] | None = None
     """(6,) direction of a row, then of a column."""
     spacing: tuple[float, float] | None = None
-    """Between rows, and between columns."""
+    """Distances between rows and between columns."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """How slices make one volume."""
+    """The order of slices in one volume, and its grid."""
 
     order: list[int]
-    """Which slice comes first, second, ..."""
+    """Index of the first slice, of the second, and so on."""
     spacing: tuple[float, ...] | None
-    """Of (D, H, W) in this order, millimetres; None where it is not known."""
+    """Distances along (D, H, W) in this order, in millimetres; None where unknown."""
     grid: Grid | None = None
-    """Orthogonal, of (D, H, W) in this order; sides of a pixel count 1 where nobody says their
-    length. None where nothing says how the slices lie."""
+    """Orthogonal grid of (D, H, W) in this order; a pixel of unknown size counts as 1 mm. None
+    where the file does not state how the slices lie."""
     shifts: Array | None = None
-    """(F, 2): rows and columns, none negative, by which each slice, in order, lies off the grid's
-    first pixel; None where all lie where they should."""
+    """(F, 2) pixels along rows and columns, none negative, by which each slice, in order, lies off
+    the grid's first pixel; None where all slices are aligned."""
     notes: tuple[str, ...] = ()
-    """What was chosen or put right, for people."""
+    """Remarks for people about what was chosen or corrected."""
 
 
 def stacked(
@@ -63,26 +63,29 @@ def stacked(
     what: str = "slice",
     hint: Callable[[], str] = str,
 ) -> Stack:
-    """One grid for slices that lie in parallel and evenly, along the normal of their planes.
+    """Find one grid for slices that are parallel and evenly spaced along the normal of their
+    planes.
 
-    Slices that are shifted within their planes, as a tilted gantry does it, get `shifts`.
+    Slices that are shifted within their planes, as under a tilted gantry, get `shifts`.
 
     Args:
-        sides: H, W.
-        what: The field's word for a plane of this record: slice, frame.
-        hint: What else tells slices at one place apart.
+        places: Position of each slice, in any order.
+        sides: H, W pixels.
+        what: The word for a plane of this record in messages: slice or frame.
+        hint: Returns what else distinguishes slices at one place, for a message.
     Raises:
-        Unusable: One does not say where it lies, directions are impossible, slices are not
-            parallel, of several sizes, several at one place, missing or uneven; or they are shifted
-            by more than `MAX_GROWTH` allows.
+        Unusable: A slice lacks its position, directions are impossible, slices are not parallel,
+            differ in size, coincide, are missing or uneven, or are shifted by more than
+            `MAX_GROWTH` allows.
     """
     _all_say_where(places, what)
     written = np.array([place.position for place in places], np.float64)
     cosines = np.array([place.orientation for place in places], np.float64)
     if not (np.isfinite(written).all() and np.isfinite(cosines).all()):
         raise Unusable("says where its planes lie in numbers that are not finite")
-    rows, columns = _directions(cosines, what)  # where a row and a column run to
+    rows, columns = _directions(cosines, what)
     normal = np.cross(rows, columns)
+    # Each of three coordinates may be rounded: the length of the error grows by sqrt(3).
     rounding = half_unit(written) * np.sqrt(3)
     depths = written @ normal
     order = np.argsort(depths, kind="stable")
@@ -91,6 +94,7 @@ def stacked(
     across = written[order] @ np.stack([columns, rows]).T
     tolerance = slack(written[order], cosines, depths[order], rounding)
     shifts, notes = shifted(across, depths[order], pixel or (1.0, 1.0), sides, tolerance, what)
+    # Where slices are moved, the grid begins at the outermost one; else rounding is averaged out.
     corner = np.median(across, axis=0) if shifts is None else across.min(0)
     origin = first * normal + corner[0] * columns + corner[1] * rows
     high, wide = pixel or (1.0, 1.0)
@@ -99,10 +103,14 @@ def stacked(
 
 
 def laid(values: Array, stack: Stack, canonical: bool) -> tuple[Array, tuple[float, ...] | None]:
-    """Slices (F, H, W, ...), in order, as a volume in which each lies at its place; its spacing.
+    """Move each slice to its place in the volume, and turn the volume.
 
     Args:
-        canonical: Whether it is turned so that all volumes lie alike in the patient.
+        values: Slices (F, H, W, ...), in order.
+        stack: Their grid and shifts.
+        canonical: True to turn the axes so that all volumes lie alike in the patient.
+    Returns:
+        The volume and its spacing in millimetres, None where unknown.
     """
     if stack.shifts is not None:
         values = in_place(values, stack.shifts)
@@ -113,6 +121,7 @@ def laid(values: Array, stack: Stack, canonical: bool) -> tuple[Array, tuple[flo
 
 
 def _all_say_where(places: Sequence[Place], what: str) -> None:
+    """Refuse slices of which one lacks its position or orientation."""
     silent = {
         "ImagePositionPatient": sum(place.position is None for place in places),
         "ImageOrientationPatient": sum(place.orientation is None for place in places),
@@ -125,14 +134,15 @@ def _all_say_where(places: Sequence[Place], what: str) -> None:
 
 
 def _directions(cosines: Array, what: str) -> tuple[Array, Array]:
-    """Unit vectors, at right angles, along which rows and columns of all slices run."""
+    """Return unit vectors, at right angles, along which rows and columns of all slices run."""
     axes = cosines.reshape(-1, 2, 3)
     lengths = np.linalg.norm(axes, axis=2)
     crooked = np.abs((axes[:, 0] * axes[:, 1]).sum(1)).max()
     if np.abs(lengths - 1).max() > CROOKED or crooked > CROOKED:
-        raise Unusable("its image orientation is impossible: no two unit vectors at right angles")
+        raise Unusable("its image orientation is impossible: not two unit vectors at right angles")
     axes = axes / lengths[:, :, None]
     middle = np.median(axes, axis=0)
+    # Angles are measured from a real slice: a localiser among the slices would tilt their mean.
     usual = axes[np.linalg.norm(axes - middle, axis=(1, 2)).argmin()]
     angles = 2 * np.arcsin(np.clip(np.linalg.norm(axes - usual, axis=2) / 2, 0, 1)).max(1)
     if angles.max() > max(PARALLEL, 2 * roughness(cosines)):
@@ -149,7 +159,7 @@ def _directions(cosines: Array, what: str) -> tuple[Array, Array]:
 def _evenly(
     places: Array, rounding: float, what: str, hint: Callable[[], str]
 ) -> tuple[float, float]:
-    """Distance between neighbours, and the first one's place, by least squares."""
+    """Return the distance between neighbours and the first one's position, by least squares."""
     gaps = np.diff(places)
     apart = float(np.median(gaps))
     if apart <= 1e-3 or gaps.min() <= max(1e-3, UNEVEN * apart):
@@ -162,6 +172,7 @@ def _evenly(
     off = np.abs(places - begin - step * np.arange(len(places)))
     if off.max() <= min(MAX_ROUNDING * step, UNEVEN * step + rounding + 1e-3):
         return float(step), float(begin)
+    # Distinguish missing slices from two mixed series: only the former have gaps of whole steps.
     many = np.rint(gaps / apart)
     between = f"{gaps.min():.4g} to {gaps.max():.4g} mm apart"
     if many.max() > 1 and np.abs(gaps - many * apart).max() <= UNEVEN * apart + 2 * rounding + 1e-3:
@@ -176,6 +187,7 @@ def _evenly(
 
 
 def _pixel(spacings: Sequence[tuple[float, float] | None], what: str) -> tuple[float, float] | None:
+    """Return the size of a pixel, in millimetres between rows and columns; None where unknown."""
     known = np.array([spacing for spacing in spacings if spacing is not None])
     if not len(known):
         return None

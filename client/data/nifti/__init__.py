@@ -1,7 +1,5 @@
-"""Reads NIfTI-1 and NIfTI-2 files as images in the axial orientation that all volumes share.
-
-Each function handles one record by itself.
-"""
+"""NIfTI-1 and NIfTI-2 files -> images in the orientation that all volumes share. Each function
+handles one record by itself."""
 
 from client.data.nifti.file import files_of, identity
 from client.data.nifti.reading import Volume, image, mask, shown, shown_notes, spacing_of, volume

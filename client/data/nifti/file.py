@@ -1,4 +1,4 @@
-"""Files of NIfTI-1 and NIfTI-2: where header and voxels are, whatever the files are called."""
+"""NIfTI-1 and NIfTI-2 files: headers and voxels, found by content whatever the files are called."""
 
 import gzip
 import re
@@ -16,16 +16,16 @@ from client.data.errors import Unusable
 
 Values = npt.NDArray[np.float32]
 HEADERS = {348: (108, "f", 40, "h", 344), 540: (168, "q", 16, "q", 4)}
-"""Size of a header, NIfTI-1 or NIfTI-2 -> where and how it says at which byte its voxels begin, and
-how many dimensions it has; where its magic is."""
+"""Size of a header (NIfTI-1: 348, NIfTI-2: 540) -> place and format of the first voxel's offset, of
+the number of dimensions, and place of the magic."""
 PAIR, SINGLE = (b"ni1\0", b"ni2\0"), (b"n+1\0", b"n+2\0")
-"""First bytes of the magic of a header whose voxels lie in a file of their own, and in its own."""
+"""Magics of a header whose voxels lie in a separate file, and in the same file."""
 SUFFIXES = (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz")
-"""Names of such files; of a pair, `.hdr` holds the header and `.img` the voxels."""
+"""Suffixes of such files; in a pair, `.hdr` holds the header and `.img` the voxels."""
 MAX_EXTENSION_BYTES = 2**24
-"""Bytes before the first voxel: some programs write their history there."""
+"""Maximum bytes before the first voxel: some programs write their history there."""
 MAX_UNPACKED_BYTES = 2**33
-"""Bytes that a zipped file may come to, of which one volume of a series is kept."""
+"""Maximum bytes of an unzipped file, of which one volume of a series is kept."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Found:
     """A header, and the file of its voxels."""
 
     header: Any
-    """nibabel's."""
+    """Header of nibabel."""
     voxels: Path
     number: int | None
-    """Which of several volumes is asked for."""
+    """Number of the requested volume, from 0; None if the name requests none."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -45,21 +45,21 @@ class Found:
 
     @property
     def type(self) -> np.dtype[Any]:
-        """As it is stored."""
+        """Type of the stored voxels."""
         kind: np.dtype[Any] = self.header.get_data_dtype()
         return kind
 
 
-def find(name: Path, largest: int) -> Found:
-    """The header of a file or pair; no voxel is read.
+def find(name: Path, max_bytes: int) -> Found:
+    """Find the header of a file or pair; no voxel is read.
 
     Args:
-        name: The file, either file of a pair, or `file:3` for the fourth volume of one with four
-            dimensions.
-        largest: Bytes of the file, and of its voxels as they are stored and as float32. What says
-            that it has more is refused before it is unpacked.
+        name: The file, either file of a pair, or `file:3` for the fourth volume of a
+            four-dimensional file.
+        max_bytes: Maximum bytes of the file, and of its voxels as they are stored and as float32. A
+            file that states more is refused before it is unpacked.
     Raises:
-        Unusable: No such file, no NIfTI, damaged, or too large.
+        Unusable: The file is missing, not NIfTI, damaged, or too large.
     """
     path, number = numbered(name)
     path, voxels = _pair(path)
@@ -67,21 +67,21 @@ def find(name: Path, largest: int) -> Found:
         if not file.is_file():
             other = f": {file.name} is missing" if path != voxels else ""
             raise Unusable(f"no such file{other}")
-        if file.stat().st_size > (largest if number is None else MAX_UNPACKED_BYTES):
-            raise Unusable(too_large(f"has {file.stat().st_size >> 20} MiB", largest))
+        if file.stat().st_size > (max_bytes if number is None else MAX_UNPACKED_BYTES):
+            raise Unusable(too_large(f"has {file.stat().st_size >> 20} MiB", max_bytes))
     try:
         found = Found(_header(path, path == voxels), voxels, number)
     except Unusable:
         raise
     except Exception as error:
-        raise Unusable(f"is no NIfTI file ({type(error).__name__}: {error})") from error
+        raise Unusable(f"is not a NIfTI file ({type(error).__name__}: {error})") from error
     shape = found.shape
     if min(shape, default=0) < 1:
-        raise Unusable(f"has {shape} voxels, which is none")
+        raise Unusable(f"has {shape} voxels, so that it is empty")
     whole = max(4, found.type.itemsize) * int(np.prod(shape, dtype=object))
     one = whole if number is None else whole // int(np.prod(shape[3:], dtype=object))
-    if one > largest or whole > MAX_UNPACKED_BYTES:
-        raise Unusable(too_large(f"has {shape} voxels", largest))
+    if one > max_bytes or whole > MAX_UNPACKED_BYTES:
+        raise Unusable(too_large(f"has {shape} voxels", max_bytes))
     if found.type.names:
         raise Unusable("its voxels are colours, not numbers: store them as grey, or as pictures")
     if found.type.kind not in "iuf":
@@ -90,12 +90,15 @@ def find(name: Path, largest: int) -> Found:
 
 
 def read(found: Found) -> Values:
-    """One volume, (I, J, K) as the file counts its axes: voxels times slope plus intercept.
+    """Read one volume: voxels times slope plus intercept.
 
-    Slab by slab, because nibabel makes float64 of the whole.
-
+    Args:
+        found: The file, from `find`.
+    Returns:
+        (I, J, K) float32, in the file's order of axes.
     Raises:
-        Unusable: Several volumes and none chosen, no volume of that number, or damaged.
+        Unusable: The file is damaged, has no volume of that number, or has several and none is
+            chosen.
     """
     from nibabel.arrayproxy import ArrayProxy
 
@@ -104,13 +107,14 @@ def read(found: Found) -> Values:
         slope, intercept = found.header.get_slope_inter()
         begins = int(found.header.get_data_offset())
         with _opened(found.voxels) as file:
-            # Not mapped: a file that somebody shortens meanwhile would end the process.
+            # Not memory-mapped: if a mapped file is shortened meanwhile, SIGBUS ends the process.
             stored = ArrayProxy(file, (shape, found.type, begins), mmap=False)
             voxels = np.asarray(stored[(..., *more)] if more else stored)
             voxels = voxels.reshape((*shape, 1)[:3], order="F")
             scaled = np.empty(voxels.shape, np.float32, order="F")
             plain = slope is None or (slope, intercept) == (1.0, 0.0)
             with np.errstate(all="ignore"):
+                # Slab by slab: nibabel would make float64 of the whole volume.
                 for k in range(voxels.shape[-1]):
                     slab = voxels[..., k]
                     scaled[..., k] = slab if plain else slab.astype(np.float64) * slope + intercept
@@ -120,7 +124,7 @@ def read(found: Found) -> Values:
 
 
 def _chosen(found: Found) -> tuple[int, ...]:
-    """Index of the volume along the dimensions after the third."""
+    """Return the index of the volume along the dimensions after the third."""
     shape, number, name = found.shape, found.number, numbered(found.voxels)[0].name
     more = shape[3:]
     if len(shape) < 2 or (number is not None and not more) or sum(n > 1 for n in more) > 1:
@@ -135,7 +139,9 @@ def _chosen(found: Found) -> tuple[int, ...]:
 
 
 def _pair(path: Path) -> tuple[Path, Path]:
-    """Files of header and voxels, which are one unless the name is of a pair."""
+    """Return the files of header and voxels; both are the same file unless the name is that of a
+    pair.
+    """
     found = re.fullmatch(r"(.+)\.(hdr|img)(\.gz)?", path.name, re.IGNORECASE)
     if not found:
         return path, path
@@ -152,7 +158,7 @@ def _pair(path: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Unzipped by what is in it: a name may lose or gain its .gz."""
+    """Open a file, unzipped if its content is zipped: a name may lose or gain its .gz."""
     with open(path, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
     with gzip.open(path) if zipped else open(path, "rb") as file:
@@ -160,7 +166,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _header(path: Path, single: bool) -> Any:
-    """nibabel's header, its extensions not read."""
+    """Parse nibabel's header without its extensions."""
     from nibabel import nifti1, nifti2
 
     with _opened(path) as file:
@@ -170,15 +176,15 @@ def _header(path: Path, single: bool) -> Any:
         magic = head[place : place + 4]
         if magic not in PAIR + SINGLE:
             raise Unusable(
-                "is Analyze 7.5 or damaged: no NIfTI magic. Analyze does not say where left and "
-                "right are: convert it to one .nii.gz by what you know of it"
+                "is Analyze 7.5 or damaged: no NIfTI magic. Analyze does not state where left and "
+                "right are: convert it to one .nii.gz by what you know about it"
             )
         if single != (magic in SINGLE):
-            where = "in a file of their own" if single else "in its own file"
-            raise Unusable(f"says that its voxels lie {where}: convert it to one .nii.gz")
+            where = "in a separate file" if single else "in the file of its header"
+            raise Unusable(f"states that its voxels lie {where}: convert it to one .nii.gz")
         first = struct.unpack_from(order + code, head, begins)[0]
         if not 0 <= first <= MAX_EXTENSION_BYTES:
-            raise Unusable(f"says that its voxels begin at byte {first:g}")
+            raise Unusable(f"states that its voxels begin at byte {first:g}")
         _extensions_fit(file, head, order, int(first) if single else MAX_EXTENSION_BYTES)
     if size == min(HEADERS):
         kind = nifti1.Nifti1Header if single else nifti1.Nifti1PairHeader
@@ -188,56 +194,67 @@ def _header(path: Path, single: bool) -> Any:
 
 
 def _extensions_fit(file: BinaryIO, head: bytes, order: str, begins: int) -> None:
-    """Some programs read all that an extension claims to have."""
+    """Check the lengths that extensions claim: some programs allocate as much."""
     size = _order(head)[1]
     place = size + 4
     while head[size : size + 1] not in (b"\0", b"") and place + 16 <= begins:
         file.seek(place)
-        if len(said := file.read(4)) < 4:
+        if len(stated := file.read(4)) < 4:
             return
-        (length,) = struct.unpack(order + "i", said)
+        (length,) = struct.unpack(order + "i", stated)
         if not 8 <= length <= begins - place:
-            raise Unusable(f"says that its extension has {length} bytes")
+            raise Unusable(f"states that its extension has {length} bytes")
         place += length
 
 
 def _order(head: bytes) -> tuple[str, int]:
-    """`<` or `>`, and the size of the header: by what nibabel looks at, and the standard."""
+    """Return the byte order, `<` or `>`, and the size of the header."""
     for order in "<>":
         (size,) = struct.unpack_from(f"{order}i", head)
         if size in HEADERS:
             place, code = HEADERS[size][2:4]
+            # dim[0] from 1 to 7 decides, as the standard says and nibabel does.
             if 1 <= struct.unpack_from(order + code, head, place)[0] <= 7:
                 return order, size
     raise Unusable(
-        "is no NIfTI file: it does not begin with the size of a NIfTI header, 348 or 540. Convert "
-        "other formats to .nii.gz"
+        "is not a NIfTI file: it does not begin with the size of a NIfTI header, 348 or 540. "
+        "Convert other formats to .nii.gz"
     )
 
 
-def too_large(what: str, largest: int) -> str:
-    """What to do about a volume that has more bytes than a site allows."""
+def too_large(what: str, max_bytes: int) -> str:
+    """Return the sentence about a volume with more bytes than a site allows."""
     return (
-        f"{what}, more than {largest >> 20} MiB as 32-bit numbers: raise data.max_mib if that is "
+        f"{what}, more than {max_bytes >> 20} MiB as 32-bit numbers: raise data.max_mib if that is "
         "as it should be"
     )
 
 
 def numbered(name: Path) -> tuple[Path, int | None]:
-    """`scan.nii.gz:3` -> the file and 3."""
+    """Split `scan.nii.gz:3` into the file and 3; the number is None where the name has none."""
     found = re.fullmatch(r"(.+\.(?:nii|hdr|img)(?:\.gz)?):(\d{1,6})", name.name, re.IGNORECASE)
     return (name.with_name(found[1]), int(found[2])) if found else (name, None)
 
 
 def files_of(name: Path) -> tuple[Path, ...]:
-    """The one file, or both of a pair if there are both."""
+    """Return the one file, or both of a pair if both exist.
+
+    Args:
+        name: The file, either file of a pair, or `file:3`.
+    """
     path = numbered(name)[0]
     pair = _pair(path)
     return pair if pair[0] != pair[1] and all(file.is_file() for file in pair) else (path,)
 
 
 def identity(name: Path) -> str:
-    """The same text for the same volume, by whichever of its names it is called."""
+    """Return the same text for the same volume, whichever of its names is used.
+
+    A volume that is listed under two names would otherwise count as two units of privacy.
+
+    Args:
+        name: The file, either file of a pair, or `file:3`.
+    """
     path, number = numbered(name)
     try:
         found = find(name, MAX_UNPACKED_BYTES)

@@ -1,9 +1,9 @@
 """NIfTI-1 and NIfTI-2 -> images that lie in the patient as all volumes do. One record at a time.
 
-Where the voxels lie is what the affine says (sform or qform), and so are their sizes: pixdim is
-read only where the file has no affine. NIfTI counts millimetres to the right, to the front and to
-the head (RAS), DICOM to the left, to the back and to the head; the axes of a volume (D, H, W) run
-as `orientation.CANONICAL` says, which are DICOM's.
+The affine (sform or qform) states where voxels lie and how large they are; pixdim is read only
+where a file has no affine. NIfTI counts millimetres to the right, to the front and to the head
+(RAS), DICOM to the left, to the back and to the head. The axes of a volume (D, H, W) run as in
+`orientation.CANONICAL`, which are DICOM's.
 """
 
 from dataclasses import dataclass
@@ -44,59 +44,75 @@ __all__ = [
 ]
 
 UNKNOWN = (
-    "do not say how they lie in the patient (qform_code and sform_code are 0) and are read as they "
-    "are stored. Write their affine into them, or look whether all files of the site lie like that"
+    "do not state how they lie in the patient (qform_code and sform_code are 0) and are read as "
+    "they are stored. Write their affine into them, or check that all files of the site lie in the "
+    "same way"
 )
-WINDOWLESS = "have no window of their own (cal_min, cal_max): their whole range is shown"
+WINDOWLESS = "state no window (cal_min, cal_max): their whole range is shown"
 
 
 @dataclass(frozen=True)
 class Volume:
-    """One record's values, and how they lie."""
+    """One record's values, and their grid."""
 
     values: Values
     """(D, H, W) in the units of the file; D is 1 where the site declares 2D images."""
     spacing: Array
     """(3,) millimetres."""
     grid: Grid | None
-    """None where the file does not say how it lies."""
+    """Grid; None where the file does not state how it lies."""
     notes: tuple[str, ...]
-    """What was chosen or put right, for people."""
+    """Remarks for people about what was chosen or corrected."""
     display: tuple[float, float] | None = None
-    """Values that the file wants to be shown black and white; None where it does not say."""
+    """Values that the file wants shown black and white; None where it does not state them."""
 
 
 def image(
     name: Path,
     domain: Domain,
     window: Window,
-    largest: int = MAX_BYTES,
+    max_bytes: int = MAX_BYTES,
     orientation: Orientation = "canonical",
 ) -> tuple[Tensor, Tensor]:
-    """A file as (C, *spatial) float32 in [0, 1], and its spacing, (rank,) millimetres.
+    """Read a file as an image in [0, 1].
 
     Args:
-        name: The file, either file of a pair, or `file:3` for the fourth volume of one with four
-            dimensions.
-        largest: Bytes of the file, and of the voxels as they are stored and as float32. What says
-            that it has more is refused before it is unpacked.
+        name: The file, either file of a pair, or `file:3` for the fourth volume of a
+            four-dimensional file.
+        domain: The site's kind of image.
+        window: The values shown black and white.
+        max_bytes: Maximum bytes of the file, and of the voxels as they are stored and as float32. A
+            file that states more is refused before it is unpacked.
+        orientation: The turn of a volume.
+    Returns:
+        (C, *spatial) float32, and its spacing, (rank,) millimetres.
     Raises:
-        Unusable: No such file, no NIfTI, damaged, too large, an affine that describes no volume, or
-            another number of dimensions.
+        Unusable: The file is missing, not NIfTI, damaged or too large, has an affine that describes
+            no volume, or has another number of dimensions.
     """
-    found = volume(name, domain, largest, orientation)
+    found = volume(name, domain, max_bytes, orientation)
     return shown(found, domain, window), spacing_of(found, domain)
 
 
 def volume(
-    name: Path, domain: Domain, largest: int = MAX_BYTES, orientation: Orientation = "canonical"
+    name: Path, domain: Domain, max_bytes: int = MAX_BYTES, orientation: Orientation = "canonical"
 ) -> Volume:
-    """As `image`, before it is shown."""
-    return _volume(name, domain, largest, None if orientation == "canonical" else "stored")
+    """Read a file as `image` does, before its values are mapped to [0, 1]."""
+    return _volume(name, domain, max_bytes, None if orientation == "canonical" else "stored")
 
 
 def shown(found: Volume, domain: Domain, window: Window) -> Tensor:
-    """Values of a volume, which are overwritten, as (C, *spatial) float32 in [0, 1]."""
+    """Map the values of a volume to [0, 1]; they are overwritten.
+
+    Args:
+        found: The volume.
+        domain: The site's kind of image.
+        window: The values shown black and white.
+    Returns:
+        (C, *spatial) float32.
+    Raises:
+        Unusable: A voxel is NaN or infinite.
+    """
     values = found.values
     low, high = float(values.min()), float(values.max())  # NaN if there is one
     if not np.isfinite((low, high)).all():
@@ -115,24 +131,33 @@ def shown(found: Volume, domain: Domain, window: Window) -> Tensor:
 
 
 def shown_notes(found: Volume, window: Window) -> tuple[str, ...]:
-    """What was chosen or put right in a volume that is shown by `window`."""
+    """Return the remarks about a volume that is shown with `window`."""
     return (*found.notes, WINDOWLESS) if window == "file" and not found.display else found.notes
 
 
 def spacing_of(found: Volume, domain: Domain) -> Tensor:
-    """(rank,) millimetres."""
+    """Return the spacing of a volume, (rank,) millimetres."""
     return torch.from_numpy(found.spacing[3 - domain.rank :].astype(np.float32))
 
 
-def mask(name: Path, domain: Domain, largest: int = MAX_BYTES, of: Volume | None = None) -> Tensor:
-    """A file's classes, (*spatial) int64.
+def mask(
+    name: Path, domain: Domain, max_bytes: int = MAX_BYTES, of: Volume | None = None
+) -> Tensor:
+    """Read the classes of a file.
 
     Args:
-        of: The image on whose voxels they are to lie; without it, they are turned as an image is.
+        name: The file, as in `image`.
+        domain: The site's kind of image.
+        max_bytes: Maximum bytes of the file and of its voxels.
+        of: The image whose voxels the mask must cover; without it, the mask is turned like an
+            image.
+    Returns:
+        (*spatial) int64.
     Raises:
-        Unusable: As `image`, a value that is no whole number, or a grid that is not the image's.
+        Unusable: As in `image`; or a value is not a whole number, or the grid is not that of the
+            image.
     """
-    own = _volume(name, domain, largest // 2, of, classes=True)  # as int64
+    own = _volume(name, domain, max_bytes // 2, of, classes=True)  # int64 takes twice as much
     values = own.values[0] if domain.rank == 2 else own.values
     if of is not None:
         _same_grid(own, of)
@@ -144,15 +169,17 @@ def mask(name: Path, domain: Domain, largest: int = MAX_BYTES, of: Volume | None
 
 
 def _same_grid(own: Volume, of: Volume) -> None:
+    """Refuse a mask that does not lie on the voxels of its image."""
     codes = "(qform_code and sform_code are 0)"
     if own.grid is None and of.grid is not None:
         raise Unusable(
-            f"does not say how it lies {codes}, so that nobody knows which voxels it covers: write "
-            "its image's affine into it"
+            f"does not state how it lies {codes}, so that it is unknown which voxels it covers: "
+            "write its image's affine into it"
         )
     if own.grid is not None and of.grid is None:
         raise Unusable(
-            f"says how it lies, but its image does not {codes}: write the affine into the image too"
+            f"states how it lies, but its image does not {codes}: write the affine into the image "
+            "too"
         )
     if own.values.shape != of.values.shape:
         raise Unusable(f"is {own.values.shape}, not {of.values.shape}")
@@ -168,12 +195,12 @@ def _same_grid(own: Volume, of: Volume) -> None:
 def _volume(
     name: Path,
     domain: Domain,
-    largest: int,
+    max_bytes: int,
     like: "Volume | Literal['stored'] | None",
     classes: bool = False,
 ) -> Volume:
-    """Turned like another volume, or not at all, or to the canonical orientation."""
-    found = find(name, largest)
+    """Read a volume turned like another one, not at all, or to the canonical orientation."""
+    found = find(name, max_bytes)
     grid, notes = affine_of(found.header)
     display = _display(found.header)
     values: Array = read(found).transpose(2, 1, 0)
@@ -197,11 +224,12 @@ def _volume(
 
 
 def _display(header: Any) -> tuple[float, float] | None:
-    """NIfTI's display range, in scaled values; one that does not grow, as 0 to 0, says nothing."""
+    """Return NIfTI's display range, in scaled values; one that does not grow, as 0 to 0, is
+    none."""
     low, high = float(header["cal_min"]), float(header["cal_max"])
     return (low, high) if np.isfinite((low, high)).all() and low < high else None
 
 
 def _axes(grid: Grid, domain: Domain) -> Array:
-    """Where the axes of an image are to run."""
+    """Return the directions to which the axes of an image are turned."""
     return CANONICAL if domain.rank == 3 else np.stack(SHOWN[plane_of(grid)])

@@ -1,6 +1,6 @@
-"""PNG: what Pillow leaves out: 8 of 16 bits where there is colour or alpha, and small depths.
+"""PNG files with samples that Pillow shortens: 16 bits of colour or alpha, and small depths.
 
-Pillow decodes the file either way; it is only told to keep other bytes. H, W pixels, S samples.
+Pillow decodes the file in any case; it is only asked to keep other bytes. H, W pixels, S samples.
 """
 
 import io
@@ -19,20 +19,34 @@ HEAD = 33
 
 
 def depth(path: Path) -> tuple[int, int]:
-    """Bits of a sample, and the colour type."""
+    """Return the bits of a sample, and the colour type.
+
+    Args:
+        path: A PNG file.
+    """
     with open(path, "rb") as file:
         head = file.read(HEAD)
     return head[24], head[25]
 
 
 def is_deep(path: Path) -> bool:
-    """Whether Pillow would cut 16 bits to 8."""
+    """Return whether Pillow would shorten 16 bits to 8.
+
+    Args:
+        path: A PNG file.
+    """
     bits, kind = depth(path)
     return bits == 16 and kind in (COLOUR, GREY_ALPHA, COLOUR_ALPHA)
 
 
 def deep(path: Path) -> npt.NDArray[Any]:
-    """(H, W, S) uint16 of grey with alpha, or of colour with alpha or without."""
+    """Read 16-bit samples of grey with alpha, or of colour with or without alpha.
+
+    Args:
+        path: A PNG file for which `is_deep` is true.
+    Returns:
+        (H, W, S) uint16.
+    """
     if depth(path)[1] == GREY_ALPHA:
         return _grey_and_alpha(path)
     high, low = _bytes(path, "16B"), _bytes(path, "16L")
@@ -40,8 +54,10 @@ def deep(path: Path) -> npt.NDArray[Any]:
 
 
 def _bytes(path: Path, order: str) -> npt.NDArray[Any]:
-    """The upper bytes of the samples, or the lower: those that would be the upper ones if the file
-    had the other byte order."""
+    """Return the upper bytes of the samples, or the lower ones.
+
+    The lower bytes are those that Pillow would keep if the file had the other byte order.
+    """
     with Image.open(path, formats=("PNG",)) as image:
         image.tile = [tile._replace(args=f"{image.mode};{order}") for tile in image.tile]
         image.load()
@@ -49,7 +65,11 @@ def _bytes(path: Path, order: str) -> npt.NDArray[Any]:
 
 
 def _grey_and_alpha(path: Path) -> npt.NDArray[Any]:
-    """Two samples of 16 bits are filtered as four of 8 are (PNG, 9.2): read as those."""
+    """Read grey with alpha as colour with alpha of 8 bits.
+
+    Two samples of 16 bits are filtered like four of 8 bits (PNG, 9.2), so that the bytes are the
+    same.
+    """
     data = path.read_bytes()
     head = data[12:24] + bytes((8, COLOUR_ALPHA)) + data[26:29]
     other = data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[HEAD:]

@@ -1,7 +1,6 @@
 """Picture files -> images of declared channels. Every function sees one file alone.
 
-Pillow decodes; what a file's tags and header say beyond that is honoured in `tiff.py` and `png.py`.
-H, W pixels.
+Pillow decodes; tags and headers that it ignores are read in `tiff.py` and `png.py`. H, W pixels.
 """
 
 import struct
@@ -24,9 +23,9 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".bmp", ".dib", ".tif", ".tiff"}
 )
-"""Names of files that are taken for pictures; every other file in class folders is passed over."""
+"""Suffixes of files that are read as pictures; every other file in class folders is passed over."""
 ORIENTATION = 274
-"""Tag of TIFF and Exif."""
+"""Tag of TIFF and Exif that states how a picture is turned."""
 TURNED = {
     2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
     5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE,
@@ -35,45 +34,52 @@ TURNED = {
 MASK = "a mask must be grey or have a palette"
 REMEDY = "store one number a pixel, that of its class"
 LUMA = (0.299, 0.587, 0.114)
-"""Grey of red, green and blue: ITU-R 601-2, as Pillow has it."""
+"""Weights of red, green and blue in grey: ITU-R 601-2, as in Pillow."""
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of 8 bits as one image, of mode L or RGB; a deeper one as images of mode F, one for
-    grey and three for colour."""
+    """A decoded picture: with 8 bits one image of mode L or RGB; with more, images of mode F, one
+    for grey and three for colour.
+    """
 
     planes: tuple[Image.Image, ...]
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height."""
+        """Width and height in pixels."""
         return self.planes[0].size
 
 
 def picture(path: Path, channels: int) -> Picture:
-    """A file, upright, as grey (1 channel) or colour (3).
+    """Read a file as grey (1 channel) or colour (3), upright.
 
-    Values are as they are stored, white the highest. Colour becomes grey by ITU-R 601-2 luma.
-    Deeper grey stays one plane: whoever wants three channels repeats it. Transparency is dropped:
-    what is stored where a picture is transparent, is read.
+    Values are as stored, white the highest. Colour becomes grey by ITU-R 601-2 luma. Deeper grey
+    stays one plane; a caller that wants three channels repeats it. Transparency is dropped: the
+    colours stored under transparent pixels are kept.
 
+    Args:
+        path: A picture file.
+        channels: 1 or 3.
     Raises:
-        Unusable: No readable picture, one of several pages, or stored in a way that nobody can read
-            rightly without more than the file says.
+        Unusable: It is not a readable picture, has several pages, or is stored in a way that is
+            ambiguous.
     """
     with _opened(path) as image:
         return _picture(path, image, channels)
 
 
 def mask(path: Path) -> Image.Image:
-    """A mask's class of each pixel, upright, mode I: stored values, or numbers in a palette.
+    """Read the class of each pixel of a mask, upright, mode I: stored values, or numbers in a
+    palette.
 
+    Args:
+        path: A picture file.
     Raises:
-        Unusable: As `picture`; a mask in colours or with transparency; a JPEG, whose values are not
-            those that were stored; values that are no small whole numbers.
+        Unusable: As in `picture`; or the mask has colours or transparency, is a JPEG, which changes
+            values, or holds values that are not small whole numbers.
     """
     with _opened(path) as image:
         return _mask(path, image)
@@ -82,20 +88,29 @@ def mask(path: Path) -> Image.Image:
 def reduced(
     image: Image.Image, sides: tuple[int, ...], resampling: Resampling = Resampling.BOX
 ) -> Image.Image:
-    """The picture with these (H, W) pixels. With BOX every new pixel is the mean of the area that
-    it covers, so that no value leaves the picture's own range."""
+    """Resize a picture to these (H, W) pixels.
+
+    Args:
+        image: The picture.
+        sides: (H, W).
+        resampling: With BOX every new pixel is the mean of the area that it covers, so that no
+            value leaves the picture's range.
+    """
     size = (sides[1], sides[0])
     return image if image.size == size else image.resize(size, resampling)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image | None]:
-    """The file, not decoded yet; none of a TIFF, whose tags are not read by Pillow."""
+    """Open a file without decoding it; yields None for a TIFF, whose tags Pillow does not
+    interpret.
+    """
     if not path.is_file():
         raise Unusable("no such file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # Pillow only warns up to twice its limit; here the limit itself counts.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if _is_tiff(path):
                 yield None
@@ -114,10 +129,11 @@ def _opened(path: Path) -> Iterator[Image.Image | None]:
     except MemoryError as error:
         raise Unusable("has impossible lengths, or is too large for this machine") from error
     except OSError as error:
-        if error.errno is not None:  # of the disk, not of what is in the file
+        if error.errno is not None:  # the disk failed, not the picture
             raise
-        said = f"is damaged, or of a kind that is not read ({error}): store it as PNG"
-        raise Unusable(said) from error
+        raise Unusable(
+            f"is damaged, or of a kind that is not read ({error}): store it as PNG"
+        ) from error
 
 
 def _is_tiff(path: Path) -> bool:
@@ -130,10 +146,11 @@ def _unknown(path: Path) -> str:
         begins = file.read(2)
     if begins == b"\xff\xd8":
         return "is a JPEG of a kind that is not read (12 bits, lossless): store it as PNG or TIFF"
-    return "is no PNG, JPEG, BMP or TIFF image"
+    return "is not a PNG, JPEG, BMP or TIFF image"
 
 
 def _picture(path: Path, image: Image.Image | None, channels: int) -> Picture:
+    """Decode a picture by the way that keeps all its bits."""
     if image is None:
         page = tiff.page(path)
         return _planes(*_shown(page), page.orientation, channels)
@@ -152,43 +169,45 @@ def _picture(path: Path, image: Image.Image | None, channels: int) -> Picture:
 
 
 def _shown(page: tiff.Page) -> tuple[Array, bool]:
-    """(H, W, 1 or 3) of a page as it is to be seen, white the highest; whether it has 8 bits."""
-    values, most = page.samples, 2**page.bits - 1
+    """Return a page as it is to be seen, (H, W, 1 or 3) with white the highest, and if it has 8
+    bits.
+    """
+    values, white = page.samples, 2**page.bits - 1
     if page.palette is not None:
         if values.dtype.kind != "u":
             raise Unusable("has a palette, and numbers that may be negative: store it as RGB")
         return page.palette[values[..., 0]], True
     colours = 3 if page.shown in (tiff.RGB, tiff.YCBCR) else 1
     if page.extra[:1] == (1,):
-        values = _unmultiplied(values, colours, most)
+        values = _unmultiplied(values, colours, white)
     values = values[..., :colours]
     if page.shown == tiff.WHITE_IS_ZERO:
         if values.dtype.kind != "u":
             raise Unusable(
-                "says that 0 is white, and has numbers without a highest: store it with black 0"
+                "says that 0 is white, and has numbers without a maximum: store it with black 0"
             )
-        values = most - values
+        values = white - values
     if values.dtype.kind == "u" and page.bits < 8:
-        return (values.astype(np.uint16) * 255 // most).astype(np.uint8), True
+        return (values.astype(np.uint16) * 255 // white).astype(np.uint8), True
     return values, values.dtype == np.uint8
 
 
-def _unmultiplied(values: Array, colours: int, most: int) -> Array:
-    """What was multiplied by its alpha before it was stored, as if it had not been."""
+def _unmultiplied(values: Array, colours: int, white: int) -> Array:
+    """Divide colours that were multiplied by their alpha before they were stored."""
     alpha = values[..., colours : colours + 1]
     if values.dtype.kind != "u":
         if (alpha != 1).any():
             raise Unusable("has transparency, multiplied into its numbers: store it without")
         return values
-    if (alpha == most).all():
+    if (alpha == white).all():
         return values
     whole = values.astype(np.float64)
-    divided = np.rint(whole * most / np.maximum(whole[..., colours : colours + 1], 1))
-    return np.clip(divided, 0, most).astype(values.dtype)
+    divided = np.rint(whole * white / np.maximum(whole[..., colours : colours + 1], 1))
+    return np.clip(divided, 0, white).astype(values.dtype)
 
 
 def _planes(values: Array, eight: bool, turn: int, channels: int) -> Picture:
-    """(H, W, 1 or 3) as a picture."""
+    """Make a picture of (H, W, 1 or 3) values, turned upright."""
     if eight:
         flat = values[..., 0] if values.shape[-1] == 1 else values
         image = Image.fromarray(np.ascontiguousarray(flat))
@@ -201,7 +220,7 @@ def _planes(values: Array, eight: bool, turn: int, channels: int) -> Picture:
 
 
 def _turn(image: Image.Image) -> int:
-    """What its Exif says; 1, which is upright, where there is none that can be read."""
+    """Return the orientation that Exif states; 1, which is upright, where none can be read."""
     try:
         return int(image.getexif().get(ORIENTATION, 1))
     except (SyntaxError, TypeError, ValueError, struct.error):
@@ -209,18 +228,19 @@ def _turn(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image, turn: int) -> Image.Image:
-    """As a camera or scanner meant it."""
+    """Turn a picture as the camera or scanner meant it."""
     return image.transpose(TURNED[turn]) if turn in TURNED else image
 
 
 def _mask(path: Path, image: Image.Image | None) -> Image.Image:
+    """Read the stored classes of a mask, and refuse files that may have changed them."""
     if image is None:
         page = tiff.page(path)
         if not page.exact:
             raise Unusable("is JPEG or fax in a TIFF: store the mask as PNG, or as TIFF with LZW")
         if page.shown == tiff.WHITE_IS_ZERO:
             raise Unusable(
-                "says that 0 is white, so that its classes may be what is stored or what is shown: "
+                "says that 0 is white, so that its classes may be the stored or the shown values: "
                 "store the mask with black 0"
             )
         if page.samples.shape[-1] != 1 or page.shown == tiff.RGB:
@@ -234,12 +254,13 @@ def _mask(path: Path, image: Image.Image | None) -> Image.Image:
     image.load()
     values = np.asarray(image)
     if image.format == "PNG" and image.mode == "L":
-        values = values // (255 // (2 ** png.depth(path)[0] - 1))  # Pillow has scaled it to 8 bits
+        # Pillow scales 1, 2 and 4 bits to 0..255, and class 1 of a 1-bit mask to 255.
+        values = values // (255 // (2 ** png.depth(path)[0] - 1))
     return _upright(_classes(values), turn)
 
 
 def _classes(values: Array) -> Image.Image:
-    """Stored numbers in mode I."""
+    """Return stored numbers as an image of mode I."""
     if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
         raise Unusable("a mask must hold whole numbers")
     if values.dtype.kind != "b" and not -(2**31) <= values.min() <= values.max() < 2**31:

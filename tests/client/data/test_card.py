@@ -61,7 +61,7 @@ def test_every_number_is_that_of_the_records(clinic: Site):
     assert train.tasks["lesion"].classes == (32 * 31, 32)
     assert train.tasks["lesion"].unlabelled == 32 * 32 + 32 * 48
     assert train.tasks["lesion"].of == "pixels"
-    assert train.faults == ("broken.png: is no PNG, JPEG, BMP or TIFF image",)
+    assert train.faults == ("broken.png: is not a PNG, JPEG, BMP or TIFF image",)
     assert train.duplicates == 1
     assert (train.patients, train.images_a_patient) == (2, (2, 2.0, 2))
     assert card.splits[1].tasks["finding"].unlabelled == 1
@@ -113,7 +113,7 @@ def test_site_check_prints_everything_and_fails_where_a_split_does(
     out, err = capsys.readouterr()
     assert out.splitlines()[0] == HEADING
     assert "32x48: 1" in out
-    assert "first invalid of train: broken.png: is no PNG" in out
+    assert "first invalid of train: broken.png: is not a PNG" in out
     assert "FIX  data     train: 1 of 4 records cannot be used. The first is broken.png" in out
     assert "OK   data     val: 1 records, 1 patients\n" in out
     assert "NOTE data     train+test share 1 identical images" in out

@@ -7,9 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from client.data.card import near
 from client.data.card.content import data_card
-from client.data.card.near import near_copies, thumbnails
+from client.data.card.near import MAX_IMAGES, near_copies, thumbnails
 from client.data.records import Records, Stack
 from client.site import Privacy, Site
 from medformer import phantoms
@@ -27,12 +26,12 @@ def records_of(images: np.ndarray) -> Records:
     return Records((Stack(pixels, labels, torch.ones(count, dtype=torch.bool)),))
 
 
-def counted(train: np.ndarray, test: np.ndarray) -> int:
+def counted(train: np.ndarray, test: np.ndarray, max_images: int = MAX_IMAGES) -> int:
     """Near copies in a test split, of images that are all different."""
     splits = {"train": train, "test": test}
     prints = {k: [f"{k}{i}" for i in range(len(v))] for k, v in splits.items()}
     small = {k: thumbnails(records_of(v)) for k, v in splits.items()}
-    return near_copies(small, prints).get("train+test", 0)
+    return near_copies(small, prints, max_images).get("train+test", 0)
 
 
 def _jpeg(image: np.ndarray) -> np.ndarray:
@@ -73,10 +72,9 @@ def test_identical_images_are_counted_elsewhere():
     assert near_copies(small, {"train": names, "test": list("abxy")}) == {"train+test": 2}
 
 
-def test_the_work_is_bounded_and_the_count_repeats(monkeypatch: pytest.MonkeyPatch):
+def test_the_work_is_bounded_and_the_count_repeats():
     """Only so many images as the limit allows are compared, at even distances."""
-    monkeypatch.setattr(near, "MAX_IMAGES", 16)
-    found = {counted(CHESTS, 0.9 * CHESTS) for _ in range(3)}
+    found = {counted(CHESTS, 0.9 * CHESTS, max_images=16) for _ in range(3)}
     assert found == {16}
 
 

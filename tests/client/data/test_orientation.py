@@ -204,7 +204,7 @@ def test_the_data_card_says_how_volumes_lie(tmp_path: Path):
     card = data_card(site_of(tmp_path, ["a.nii.gz"], "nifti"))
     assert "orientation: slices to the head, rows to the back, columns to the" in as_text(card)
     (said,) = [w for w in card.warnings if "how they lie" in w and w.startswith("train")]
-    assert said.startswith("train: 1 files do not say how they lie in the patient")
+    assert said.startswith("train: 1 files do not state how they lie in the patient")
     assert "; the first is a.nii.gz. Write their affine" in said
     card = data_card(site_of(tmp_path, ["a.nii.gz"], "nifti", orientation="stored"))
     assert "orientation: as each file stores its axes (data.orientation: stored)" in as_text(card)
@@ -229,7 +229,7 @@ def test_two_grids_are_one_where_every_corner_meets(tmp_path: Path):
     [
         (np.zeros((3, 3)), "impossible size"),
         (np.full((3, 3), np.nan), "not finite"),
-        (np.ones((3, 3)), "run the same way"),
+        (np.ones((3, 3)), "have the same direction"),
     ],
 )
 def test_an_affine_that_describes_no_volume_is_refused(steps: np.ndarray, reason: str):

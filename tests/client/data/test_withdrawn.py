@@ -133,7 +133,7 @@ def test_a_list_that_cannot_be_read_leaves_out_everybody(
     clinic.withdrawn.write_bytes(b"\xff\xfe\x00p3")
     assert isinstance(guard.handle(train(schedule, 3)), TrainAnswer)
     assert [len(records) for records in seen] == [24, 0, 0]
-    with pytest.raises(DataError, match="those who withdrew cannot be read"):
+    with pytest.raises(DataError, match="withdrawal list cannot be read"):
         read(clinic, "train")
     assert main(["site", "check", str(write_site(clinic, tmp_path / "s"))]) == 1
 

@@ -16,7 +16,8 @@ from client.data.load import read
 from client.guard import Guard
 from client.local import store
 from client.local.calibration import unweighted
-from client.local.finetune import Epoch, Settings, answers, finetune, with_heads
+from client.local.finetune import Epoch, Settings, answers, finetune
+from client.local.start import shared_start, with_heads
 from client.local.store import LocalError, LocalModel
 from client.simulated import simulated_guard
 from client.site import Privacy, Site
@@ -115,15 +116,16 @@ def test_a_seed_is_repeatable_and_another_is_another():
     assert not same(first, other)
 
 
-def test_a_seed_is_that_of_the_heads_and_that_of_the_batches(monkeypatch: pytest.MonkeyPatch):
+def test_a_seed_is_that_of_the_heads_and_that_of_the_batches():
     """Heads and batches each depend on the seed by themselves."""
     site, start = small_site(), medformer.build("tiny")
     one, other = (with_heads(start, site, seed).state_dict() for seed in (1, 2))
     assert not all(torch.equal(one[k], other[k]) for k in one if is_local(k))
-    monkeypatch.setattr(
-        "client.local.finetune.with_heads", lambda start, site, _: with_heads(start, site, 0)
+    same_heads = with_heads(start, site, 0)
+    first, second = (
+        finetune(same_heads, site, Settings(seed=seed, **LEARNS), lambda _: None, own=True)[0]
+        for seed in (1, 2)
     )
-    first, second = (run_finetune(site, seed, **LEARNS)[0] for seed in (1, 2))
     assert not same(first, second)
 
 
@@ -191,7 +193,7 @@ def test_the_model_must_know_the_sites_kind_of_image(tmp_path: Path):
     file = tmp_path / "m.safetensors"
     medformer.save(model, file, medformer.ModelCard(name="m", dp=Promise(kind="public")))
     with pytest.raises(ConfigError, match=r"model extend .* --modality histology"):
-        store.shared_start(file, small_site())
+        shared_start(file, small_site())
 
 
 def test_every_kind_of_task_can_be_trained(tmp_path: Path):
@@ -220,7 +222,7 @@ def test_no_training_starts_from_it(made: tuple[Path, LocalModel], tmp_path: Pat
     with pytest.raises(ModelFileError, match="says dp: none"):
         warm_start(made[0], CONFIG)
     with pytest.raises(ModelFileError, match="says dp: none"):
-        store.shared_start(made[0], small_site())
+        shared_start(made[0], small_site())
     scenario = tmp_path / "s.yaml"
     scenario.write_text(json.dumps({"name": "s", "start": str(made[0]), "phases": [
         {"name": "a", "rounds": 1, "objectives": {"supervised": 1}, "expected_batch_size": 8}],

@@ -135,12 +135,11 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.91 <= covered / 300 <= 0.98
 
 
-def test_chunks_of_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch):
+def test_chunks_of_resamples_change_nothing():
     """Memory is bounded by them."""
     values, units = RNG.normal(size=50), [str(i % 20) for i in range(50)]
     whole = Bootstrap(units, 300, 4).interval(mean(values))
-    monkeypatch.setattr("client.local.bootstrap.CHUNK", 7 * 50)
-    parts = Bootstrap(units, 300, 4).interval(mean(values))
+    parts = Bootstrap(units, 300, 4, chunk=7 * 50).interval(mean(values))
     assert parts.model_dump() == pytest.approx(whole.model_dump(), rel=1e-12)
 
 

@@ -156,7 +156,7 @@ def test_patients_are_the_unit_where_the_source_knows_them(tmp_path: Path):
     (tmp_path / "other").mkdir()
     other = evaluated(tmp_path / "other", small_site())
     assert other.unit == "image"
-    assert "if patients have\nseveral, the true intervals are wider" in page(other)
+    assert "if patients have several images, the\ntrue intervals are wider" in page(other)
 
 
 def test_names_cannot_write_into_the_page(tmp_path: Path):
@@ -191,7 +191,7 @@ def test_what_it_abstains_on_is_counted(tmp_path: Path):
     found = evaluate(local, path, site, "val", 100, 0, lambda _: None)
     count = int(read(site, "val").valid.sum())
     assert found.abstained.value * count == pytest.approx(np.floor((count + 1) * 0.4 - 1), abs=1)
-    assert "The val split chose the model" in page(found)
+    assert "The model and its calibration were chosen on the val split" in page(found)
     assert torch.isfinite(torch.tensor(list(found.strangers.values()))).all()
 
 

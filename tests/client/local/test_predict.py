@@ -109,8 +109,8 @@ def test_whatever_a_file_is_it_gets_a_line(made, site: Site, tmp_path: Path):
         made[1], site, tmp_path, tmp_path / "missing.png", tmp_path / "what.xyz")}  # fmt: skip
     assert lines["chest-0.png"] == alone[0]
     reasons = {
-        "text.png": "is no PNG", "cut.png": "is damaged", "scan.dcm": "no DICOM file",
-        "scan.nii": "is no NIfTI", "a.npz": "cannot be read", "object.npz": "Object arrays",
+        "text.png": "is not a PNG", "cut.png": "is damaged", "scan.dcm": "not a DICOM file",
+        "scan.nii": "is not a NIfTI", "a.npz": "cannot be read", "object.npz": "Object arrays",
         "other.npz": "holds no array `images`", "nan.npz:images:0": "NaN",
         "small.png": "fewer than 16", "missing.png": "no such file", "what.xyz": "no such file",
         "tiny.npz": "the model reads 16 to 512",
@@ -121,13 +121,12 @@ def test_whatever_a_file_is_it_gets_a_line(made, site: Site, tmp_path: Path):
     assert "but the site declares 1-channel 2D images" in lines["wide.npz"]["reason"]
 
 
-def test_a_large_array_is_refused_before_it_is_read(made, site, tmp_path: Path, monkeypatch):
+def test_a_large_array_is_refused_before_it_is_read(site: Site, tmp_path: Path, monkeypatch):
     """The archive's own statement of the size is enough to refuse it."""
     np.savez_compressed(tmp_path / "a.npz", images=np.zeros((40, 64, 64), np.uint8))
-    monkeypatch.setattr("client.local.images.MAX_BYTES", 2**16)
     monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("was read"))
-    (line,) = answered(made[1], site, tmp_path / "a.npz")
-    assert "has more than" in line["reason"]
+    (found,) = opened(tmp_path / "a.npz", site, max_bytes=2**16)
+    assert "has more than" in found.fault
 
 
 def test_rows_of_an_npz_file_have_a_line_each(made, site: Site, tmp_path: Path):
@@ -295,7 +294,7 @@ def test_the_command(made, site: Site, tmp_path: Path, capsys, monkeypatch):
     before = out.read_bytes()
     (tmp_path / "none").mkdir()
     assert main([*command, str(tmp_path / "none"), "-o", str(out)]) == 1
-    assert "no image there" in capsys.readouterr().err
+    assert "no image found" in capsys.readouterr().err
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

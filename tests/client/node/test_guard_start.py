@@ -31,7 +31,7 @@ def test_a_list_of_the_withdrawn_that_is_missing_or_anybodys_stops_the_start(
     )  # fmt: skip
     stopped = threading.Event()
     stopped.set()
-    with pytest.raises(DataError, match="those who withdrew cannot be read"):
+    with pytest.raises(DataError, match="withdrawal list cannot be read"):
         _serve(arguments, stopped)
     file.write_text("p1")
     _serve(arguments, stopped)

@@ -245,7 +245,7 @@ def test_the_first_reason_is_the_files_own(tmp_path: Path):
     (tmp_path / "train-1-0.png").write_bytes(b"no picture")
     faults = read(site, "train").faults
     assert len(faults) == 2
-    assert all("is no PNG" in fault for fault in faults)
+    assert all("is not a PNG" in fault for fault in faults)
     draw(tmp_path / "train-1-0.png", 1)
     assert read(site, "train").faults[-1] == (
         "train-1-0.png: has no patient id, which unit: patient needs (such images: 1). Say whose "

@@ -1,8 +1,8 @@
-"""Which transfer syntaxes (PS3.5, 8.2 and 10; PS3.6, A) this installation decodes, and what to do
-about the others.
+"""Transfer syntaxes that this installation decodes (PS3.5, 8.2 and 10; PS3.6, A), and remedies for
+the others.
 
-pydicom is asked whether it has a decoder for a syntax: that a module can be imported says little,
-because some decode together only (HTJ2K needs pylibjpeg beside pylibjpeg-openjpeg).
+pydicom is asked whether it has a decoder for a syntax. That a module can be imported is not enough,
+because some decode only together (HTJ2K needs pylibjpeg beside pylibjpeg-openjpeg).
 """
 
 INSTALL = "pip install --upgrade 'fedmedformer[dicom]'"
@@ -16,7 +16,7 @@ NEWER = {
     "1.2.840.10008.1.2.4.112": "JPEG XL",
     "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
 }
-"""Names of syntaxes of 2024 and later, which pydicom's dictionary may not have."""
+"""Names of syntaxes of 2024 and later, which pydicom's dictionary may lack."""
 
 NEEDED = {
     "1.2.840.10008.1.2.4.50": "Pillow or python-gdcm",
@@ -32,13 +32,17 @@ NEEDED = {
     "1.2.840.10008.1.2.4.203": "pylibjpeg and pylibjpeg-openjpeg",
     "1.2.840.10008.1.2.5": "pydicom",
 }
-"""Compressed syntaxes that the extra `dicom` reads -> the package that decodes them. A test reads
-a file of each."""
+"""Compressed syntax that the extra `dicom` reads -> the package that decodes it. A test reads a
+file of each."""
 
 
 def refusal(syntax: str) -> str:
-    """Why pixels of a transfer syntax cannot be decoded here, and what to do; "" if they can, or
-    where a file names none."""
+    """Return why pixels of a transfer syntax cannot be decoded here, and what to do; "" if they
+    can.
+
+    Args:
+        syntax: The UID; "" for a file that names none.
+    """
     if not syntax:
         return ""
     from pydicom.pixels import get_decoder
@@ -48,14 +52,14 @@ def refusal(syntax: str) -> str:
     try:
         known = get_decoder(UID(syntax))
     except NotImplementedError:
-        return f"{stored}, which no package that we know decodes: {_remedy(syntax)}"
+        return f"{stored}, which no known package decodes: {_remedy(syntax)}"
     if known.is_available:
         return ""
     return f"{stored}, which needs {NEEDED.get(syntax, 'another package')}: {INSTALL}"
 
 
 def name(syntax: str) -> str:
-    """As PS3.6 has it, with its number."""
+    """Return the name of a syntax in PS3.6, with its number."""
     from pydicom.uid import UID
 
     spelt = NEWER.get(syntax) or UID(syntax).name

@@ -1,21 +1,25 @@
-"""How many bits a sample has in a compressed code stream, which may be more than the file says."""
+"""The bits of a sample in a compressed code stream, which may exceed what the header states."""
 
 from typing import Any
 
 PLAIN = range(0xD0, 0xDA)
 """Second bytes of the JPEG markers without a length."""
 SIZ = b"\xff\x4f\xff\x51"
-"""What begins a JPEG 2000 code stream: T.800, A.4 and A.5.1."""
+"""First bytes of a JPEG 2000 code stream: T.800, A.4 and A.5.1."""
 
 
 def precision(header: Any) -> int:
-    """Bits of a sample in the first frame; 0 where its code stream does not say."""
+    """Return the bits of a sample in the first frame; 0 where its code stream does not state them.
+
+    Args:
+        header: The dataset of a file with compressed pixels.
+    """
     from pydicom.encaps import get_frame
 
     frames = int(header.get("NumberOfFrames") or 1)
     try:
         stream = bytes(get_frame(header.PixelData, 0, number_of_frames=frames)[:4096])
-    except Exception:  # decoding then says what is wrong with it
+    except Exception:  # decoding reports what is wrong with it
         return 0
     if (begins := stream.find(SIZ)) >= 0:
         place = begins + 42
@@ -24,7 +28,7 @@ def precision(header: Any) -> int:
 
 
 def _of_jpeg(stream: bytes) -> int:
-    """From the frame header of JPEG and JPEG-LS: T.81, B.2.2 and T.87, C.1.1."""
+    """Read the frame header of JPEG and JPEG-LS: T.81, B.2.2 and T.87, C.1.1."""
     place = 2
     while place + 4 < len(stream) and stream[place] == 0xFF:
         marker = stream[place + 1]

@@ -1,15 +1,15 @@
-"""Decodes the compressed pixels of DICOM files in a process of its own.
+"""Decodes the compressed pixels of DICOM files in a separate process.
 
-JPEG, JPEG-LS and JPEG 2000 are decoded by libraries in C and C++, which a damaged file can abort:
-then this process ends, with one record, and not the site's guard. Run as a script, so that it loads
-neither torch nor the rest of this package.
+JPEG, JPEG-LS and JPEG 2000 are decoded by libraries in C and C++, which a damaged file can abort.
+Then this process ends, and with it one record, but not the site's guard. It is run as a script, so
+that it loads neither torch nor the rest of this package.
 
-Whoever asks limits the processor time of a request, not its time by the clock: a machine that does
-other work decodes later, and decodes the same files. The kernel keeps the limit (ITIMER_PROF), so
-that it also holds inside of a library, and after whoever asked has gone.
+The client limits the processor time of a request, not the time by the clock: a busy machine decodes
+later, but decodes the same files. The kernel enforces the limit (ITIMER_PROF), so that it also
+holds inside a library, and after the client has gone.
 
-A request is the length of a JSON object and that object; an answer is the same and then the pixels
-in C order. Lengths are 8 bytes, big-endian.
+A request is the length of a JSON object and that object. An answer is the same, then the pixels in
+C order. Lengths are 8 bytes, big-endian.
 """
 
 import json
@@ -21,20 +21,20 @@ from collections.abc import Callable
 from typing import IO, Any
 
 MIN_MEMORY = 2**30
-"""Bytes by which the process may grow, however small the largest record may be."""
+"""Bytes by which the process may always grow, however small the limit of a record is."""
 COPIES = 3
-"""Times the largest record by which it may grow: file, pixels, and pixels on their way."""
+"""Multiple of a record's limit by which it may grow: file, pixels, and pixels on their way."""
 LENGTH = struct.Struct(">Q")
 EXTENDED = "1.2.840.10008.1.2.4.51"
-"""JPEG of 8 or 12 bits."""
+"""Transfer syntax of JPEG with 8 or 12 bits."""
 MEGAPIXEL = 1_000_000
 
 
 def main(decode: Callable[[str, float], Any] | None = None) -> None:
-    """Answer until nobody asks any more.
+    """Answer requests until the client closes its end.
 
     Args:
-        decode: Path and seconds a megapixel -> pixels; what the tests put in the libraries' place.
+        decode: (path, seconds a megapixel) -> pixels; the tests replace the libraries with it.
     """
     import warnings
 
@@ -47,10 +47,10 @@ def main(decode: Callable[[str, float], Any] | None = None) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     asked, answers = sys.stdin.buffer, sys.stdout.buffer
-    sys.stdout = sys.stderr
+    sys.stdout = sys.stderr  # a library that prints would corrupt an answer
     while len(length := asked.read(LENGTH.size)) == LENGTH.size:
         request = json.loads(asked.read(LENGTH.unpack(length)[0]))
-        memory = max(MIN_MEMORY, COPIES * request["largest"])
+        memory = max(MIN_MEMORY, COPIES * request["max_bytes"])
         resource.setrlimit(resource.RLIMIT_AS, (_at_most(begun + memory, hard), hard))
         pixels = np.zeros(0, np.uint8)
         answer: dict[str, Any]
@@ -72,22 +72,32 @@ def _at_most(size: int, hard: int) -> int:
 
 
 def allow(seconds: float) -> None:
-    """From now on this process may compute for so long before the kernel ends it; 0: no limit."""
+    """Set the processor time after which the kernel ends this process; 0 removes the limit.
+
+    Args:
+        seconds: Processor time from now on.
+    """
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def allowance(pixels: int, seconds: float) -> float:
-    """Seconds of processor time for so many pixels: as for a megapixel where there are fewer."""
+    """Return the seconds of processor time for that many pixels; fewer count as a megapixel.
+
+    Args:
+        pixels: Number of pixels of all frames.
+        seconds: Processor time of a megapixel.
+    """
     return seconds * max(1.0, pixels / MEGAPIXEL)
 
 
 def pixels_of(path: str, seconds: float) -> Any:
-    """The decoded pixels of a file, as pydicom's `pixel_array`.
+    """Decode the pixels of a file, as pydicom's `pixel_array`.
 
     Args:
-        seconds: Of processor time, for each megapixel of all frames together.
+        path: The file.
+        seconds: Processor time for each megapixel of all frames together.
     """
-    import pydicom.pixels  # noqa: F401  before anything is counted
+    import pydicom.pixels  # noqa: F401  imported before the time is counted
     from pydicom import dcmread
 
     allow(allowance(0, seconds))
@@ -96,7 +106,7 @@ def pixels_of(path: str, seconds: float) -> Any:
     allow(allowance(int(header.Rows) * int(header.Columns) * frames, seconds))
     if header.file_meta.TransferSyntaxUID == EXTENDED and int(header.BitsStored) > 8:
         return _twelve_bits(path, header, frames)
-    # Which bits of a word are pixels is decided by client.data.dicom.bits, for all files alike.
+    # client.data.dicom.bits extracts the pixel's bits, for all files in the same way.
     header.pixel_array_options(correct_unused_bits=False)
     if int(header.get("HighBit") or 0) >= int(header.BitsStored):
         # GDCM returns the lowest bits of a word, though others are the stored ones.
@@ -105,7 +115,7 @@ def pixels_of(path: str, seconds: float) -> Any:
 
 
 def _twelve_bits(path: str, header: Any, frames: int) -> Any:
-    """JPEG of 12 bits by GDCM itself: it reads them, and pydicom does not ask it."""
+    """Decode JPEG of 12 bits with GDCM directly: it can, but pydicom does not ask it."""
     import gdcm
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""The other end of `client.data.dicom.decoding.decoder`: asks it, and outlives it."""
+"""The client of `client.data.dicom.decoding.decoder`: it starts the process and survives it."""
 
 import json
 import os
@@ -21,37 +21,40 @@ from client.data.errors import Unusable
 from client.data.sources import DECODE_SECONDS
 
 STUCK = 600.0
-"""Seconds in which a decoding process computes nothing at all before it is given up: its disk or
-its network has gone. A machine that is busy gives every process more than that."""
+"""Seconds without any computing after which a decoding process is given up: its disk or network is
+gone. Even a busy machine gives every process some time within that."""
 LOOK = 1.0
-"""Seconds between two looks at what it computed."""
+"""Seconds between two looks at its processor time."""
 ENDING = 5.0
-"""Seconds that a process may take to end after it has closed its pipe."""
+"""Seconds in which a process has to end after it has closed its pipe."""
 CHUNK = 2**20
 SCRIPT = Path(__file__).with_name("decoder.py")
 
 
 class Decoder:
-    """One decoding process, started when it is needed and again after it has died."""
+    """A decoding process, started when it is needed and again after it has died."""
 
     def __init__(self, script: Path = SCRIPT) -> None:
         self._script = script
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def decode(self, path: Path, largest: int, seconds: float = DECODE_SECONDS) -> npt.NDArray[Any]:
-        """The decoded pixels of a DICOM file, as pydicom's `pixel_array`.
+    def decode(
+        self, path: Path, max_bytes: int, seconds: float = DECODE_SECONDS
+    ) -> npt.NDArray[Any]:
+        """Decode the pixels of a DICOM file, as pydicom's `pixel_array`.
 
         Args:
-            largest: Bytes of an answer; more is not read.
-            seconds: Of processor time for each million pixels; for fewer as for a million.
+            path: The file.
+            max_bytes: Maximum bytes of the answer; a longer one is not read.
+            seconds: Processor time for each million pixels; fewer count as a million.
         Raises:
-            Unusable: No installed decoder reads it, or one died, computed for too long, or stood
-                still.
+            Unusable: No installed decoder reads it, or the process died, computed for too long, or
+                stopped computing.
         """
         with self._lock:
             try:
-                answer = self._ask(path, largest, seconds)
+                answer = self._ask(path, max_bytes, seconds)
             except (OSError, EOFError, ValueError) as error:
                 raise Unusable(_reason(error, self._ended(error), seconds)) from error
         if isinstance(answer, str):
@@ -66,19 +69,22 @@ class Decoder:
             self._process = None
 
     def _ended(self, error: Exception) -> int | None:
-        """What ended the process, as `returncode` has it; None if it is we who end it."""
+        """Return the `returncode` of a process that ended; None if it has to be killed here."""
         process, code = self._process, None
         if process is not None and isinstance(error, (EOFError, BrokenPipeError)):
-            with suppress(subprocess.TimeoutExpired):  # its pipe closes a moment before it is gone
+            with suppress(
+                subprocess.TimeoutExpired
+            ):  # the pipe closes before the process has ended
                 code = process.wait(ENDING)
         self.close()
         return code
 
-    def _ask(self, path: Path, largest: int, seconds: float) -> npt.NDArray[Any] | str:
+    def _ask(self, path: Path, max_bytes: int, seconds: float) -> npt.NDArray[Any] | str:
+        """Send a request and read its answer: pixels, or the text of an error."""
         process = self._process or self._started()
         self._process = process
         assert process.stdin is not None
-        asked = {"path": str(path.absolute()), "seconds": seconds, "largest": largest}
+        asked = {"path": str(path.absolute()), "seconds": seconds, "max_bytes": max_bytes}
         request = json.dumps(asked).encode()
         process.stdin.write(LENGTH.pack(len(request)) + request)
         process.stdin.flush()
@@ -88,12 +94,12 @@ class Decoder:
             return str(answer["error"])
         dtype, shape = np.dtype(answer["dtype"]), tuple(answer["shape"])
         count = dtype.itemsize * int(np.prod(shape, dtype=object))
-        if dtype.kind not in "iuf" or count > largest:
-            raise ValueError(f"more than {largest >> 20} MiB came out of it")
+        if dtype.kind not in "iuf" or count > max_bytes:
+            raise ValueError(f"more than {max_bytes >> 20} MiB came out of it")
         return np.frombuffer(_exactly(process, count), dtype).reshape(shape)
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        """With nothing of the environment that could load other code than what is installed."""
+        """Start the process without any environment variable that could load other code."""
         return subprocess.Popen(
             [sys.executable, "-I", str(self._script)],
             stdin=subprocess.PIPE,
@@ -107,15 +113,15 @@ class Decoder:
 
 @lru_cache(maxsize=1)
 def decoder() -> Decoder:
-    """The one of this process."""
+    """Return the one decoder of this process."""
     return Decoder()
 
 
 def _exactly(process: "subprocess.Popen[bytes]", count: int) -> bytearray:
-    """So many bytes of what the process writes.
+    """Read that many bytes of the process's output.
 
     Raises:
-        EOFError: It ended before.
+        EOFError: It ended earlier.
         TimeoutError: It computed nothing for `STUCK` seconds.
     """
     assert process.stdout is not None
@@ -140,7 +146,7 @@ def _exactly(process: "subprocess.Popen[bytes]", count: int) -> bytearray:
 
 
 def _computed(pid: int) -> int:
-    """Ticks of processor time that a process has had, in user and in system mode (proc(5))."""
+    """Return the clock ticks that a process has computed, in user and system mode (proc(5))."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -149,8 +155,9 @@ def _computed(pid: int) -> int:
 
 
 def _reason(error: Exception, code: int | None, seconds: float) -> str:
+    """Return the reason for a failure, for the site."""
     if isinstance(error, TimeoutError):
-        return f"its pixels cannot be decoded: the decoder stood still for {STUCK:g} s"
+        return f"its pixels cannot be decoded: the decoder computed nothing for {STUCK:g} s"
     if code == -signal.SIGPROF:
         return (
             f"decoding its pixels takes more than {seconds:g} s of processor time for each million "

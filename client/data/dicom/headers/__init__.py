@@ -1,0 +1,1 @@
+"""DICOM headers as a whole: identifying attributes and compressions, counted for `site check`."""

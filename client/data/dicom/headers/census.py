@@ -1,4 +1,4 @@
-"""The headers of all files of a DICOM site, read once: how they are compressed, what they tell.
+"""The headers of all files of a DICOM site, read once: compressions and identifying attributes.
 
 FOR THE SITE'S OWN EYES, like the data card.
 """
@@ -25,20 +25,21 @@ class Census:
     syntaxes: Counter[str] = field(default_factory=Counter)
     """Transfer syntax -> files."""
     unread: int = 0
-    """Files that are none, or whose header cannot be read."""
+    """Files that are not DICOM, or whose header cannot be read."""
 
     @property
     def undecodable(self) -> dict[str, int]:
-        """Why not, and what to do -> files."""
+        """Reason why pixels cannot be decoded, and what to do -> files."""
         found = {codecs.refusal(syntax): count for syntax, count in self.syntaxes.items()}
         return {why: count for why, count in found.items() if why}
 
 
 def census(site: Site, step: Callable[[int], None] = lambda _: None) -> Census:
-    """Read the header of every file that the table lists, its pixels not.
+    """Read the header of every file that the table lists, without its pixels.
 
     Args:
-        step: Told how many have been read, one by one.
+        site: The declaration of a DICOM site.
+        step: Called after each file with the number of files read.
     Raises:
         DataError: The table cannot be read.
     """
@@ -50,14 +51,14 @@ def census(site: Site, step: Callable[[int], None] = lambda _: None) -> Census:
                 header = header_of(file, site.data.max_mib << 20, pixels=False)
                 found.told.add(header)
                 found.syntaxes[str(header.file_meta.get("TransferSyntaxUID", ""))] += 1
-            except Exception:  # the data card says what is wrong with a file
+            except Exception:  # the data card reports what is wrong with a file
                 found.unread += 1
             step(number)
     return found
 
 
 def _files(site: Site, source: Dicom) -> Iterator[Path]:
-    """Each once, however often it is listed."""
+    """Yield each file once, however often it is listed."""
     seen: set[Path] = set()
     for entry in from_table(source, sorted({task.labels for task in site.tasks})):
         try:

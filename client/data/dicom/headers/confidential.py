@@ -1,14 +1,15 @@
-"""Attributes that the Basic Application Level Confidentiality Profile removes or replaces: PS3.15
-2026c, Table E.1-1, by keyword.
+"""Attributes that the Basic Application Level Confidentiality Profile removes or replaces, by
+keyword: PS3.15 2026c, Table E.1-1.
 
-Not here, because `deidentified.py` knows them by their type: names of persons (PN), dates and times
-(DA, DT, TM), sequences, whose items are looked at, and UIDs, of which nobody can see whether they
-were replaced. PatientID is what tells patients apart: a pseudonym stands in it.
+Left out are those that `deidentified.py` recognises by their type: names of persons (PN), dates and
+times (DA, DT, TM), and sequences, whose items are examined. UIDs are left out because it cannot be
+seen whether they were replaced, and PatientID because it tells patients apart: it holds a
+pseudonym.
 """
 
 
 def listed(text: str) -> frozenset[str]:
-    """The words of a text."""
+    """Split a text into its words."""
     return frozenset(text.split())
 
 
@@ -19,7 +20,7 @@ PATIENT = listed("""
     PatientTelecomInformation PatientTelephoneNumbers PersonAddress PersonTelecomInformation
     PersonTelephoneNumbers ResponsiblePerson ServiceEpisodeID SpecimenAccessionNumber
 """)
-"""Names the patient, or numbers the patient in a hospital's own books."""
+"""Keywords of attributes that name the patient, or number the patient in a hospital's books."""
 
 PLACES = listed("""
     AcquisitionDeviceProcessingDescription AddressTrial CameraOwnerName CassetteID
@@ -43,7 +44,7 @@ PLACES = listed("""
     TreatmentSites UniqueDeviceIdentifier VerifyingOrganization XRayDetectorID XRayDetectorLabel
     XRaySourceID
 """)
-"""Where it was made, by whom and with what."""
+"""Keywords of attributes that name places, persons and devices."""
 
 OTHERS = listed("""
     AcquisitionComments AcquisitionContextDescription AcquisitionFieldOfViewLabel
@@ -99,4 +100,4 @@ OTHERS = listed("""
     UnformattedTextValue UserContentLabel UserContentLongLabel VisitComments
     WaveformFilterDescription
 """)
-"""Free text that may name anybody, and what a patient is like."""
+"""Keywords of free text that may name persons, and of attributes that describe the patient."""

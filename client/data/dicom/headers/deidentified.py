@@ -1,7 +1,7 @@
-"""What DICOM headers still tell of persons, counted file by file. FOR THE SITE'S OWN EYES.
+"""Identifying attributes left in DICOM headers, counted file by file. FOR THE SITE'S OWN EYES.
 
-Nothing of this is read into training; but whoever copies the files copies it too. Counts and names
-of attributes are told, values never.
+None of them is read into training, but a person who copies the files copies them, too. Counts and
+names of attributes are shown, values never.
 """
 
 import re
@@ -17,11 +17,11 @@ DUMMIES = listed("""
     hidden identified masked na name no noname none null patient phantom pseudonym redacted removed
     subject test unknown withheld x xx xxx xxxx zzz
 """)
-"""Words that stand where a name or a number was."""
+"""Words that stand in place of a name or a number."""
 NO_DATES = frozenset({"18000101", "19000101", "00010101", "11111111", "99991231"})
 HEADS = ("HEAD", "BRAIN", "SKULL", "FACE", "JAW", "ORBIT", "SINUS", "CRANI")
 DEPTH = 8
-"""Sequences in sequences that are entered."""
+"""Maximum depth of sequences within sequences that is examined."""
 Groups = dict[str, set[str]]
 
 
@@ -31,21 +31,21 @@ class Told:
 
     files: int = 0
     patient: Counter[str] = field(default_factory=Counter)
-    """Attributes that name the patient."""
+    """Attributes that name the patient -> files."""
     staff: Counter[str] = field(default_factory=Counter)
-    """Other persons, places and devices."""
+    """Attributes that name other persons, places and devices -> files."""
     others: Counter[str] = field(default_factory=Counter)
     dates: Counter[str] = field(default_factory=Counter)
     groups: Counter[str] = field(default_factory=Counter)
-    """patient, staff, others, dates, private -> files with any such attribute."""
+    """Group (patient, staff, others, dates, private) -> files with any such attribute."""
     removed: Counter[str] = field(default_factory=Counter)
-    """PatientIdentityRemoved: YES, NO, or empty."""
+    """Value of PatientIdentityRemoved (YES, NO, or empty) -> files."""
     broken: int = 0
-    """Files that say YES there and name the patient."""
+    """Files that state YES there and yet name the patient."""
     unmethodical: int = 0
-    """Files that say YES there and not how (DeidentificationMethod, or its codes)."""
+    """Files that state YES there without a method (DeidentificationMethod, or its codes)."""
     faces: int = 0
-    """Slices of heads that do not say that no face can be recognised."""
+    """Slices of heads that do not state that no face can be recognised."""
     ids: Counter[str] = field(default_factory=Counter)
     """PatientID -> files; never shown."""
 
@@ -73,20 +73,26 @@ class Told:
 
     @property
     def nobodies(self) -> int:
-        """Files whose PatientID is a word that stands for no patient."""
+        """Number of files whose PatientID is a word that stands for no patient."""
         return sum(count for one, count in self.ids.items() if one and stands_for_nobody(one))
 
 
 def stands_for_nobody(patient: str) -> bool:
-    """Whether a PatientID is what an anonymiser writes into every file."""
+    """Return whether a PatientID is a word that an anonymiser writes into every file.
+
+    Such files look like those of one patient, whose contribution would be clipped as one unit.
+
+    Args:
+        patient: The PatientID.
+    """
     return not re.sub(r"[0\W_]", "", patient) or _words(patient) <= DUMMIES
 
 
 def _held(header: Any, known: frozenset[str], depth: int) -> Iterator[tuple[str, str]]:
-    """Group and keyword of every attribute that holds something, also in sequences."""
+    """Yield group and keyword of every attribute with a value, also within sequences."""
     from pydicom.datadict import dictionary_VR, keyword_for_tag
 
-    for tag, element in header.items():  # elements that were not converted yet stay as they are
+    for tag, element in header.items():  # items() does not convert elements, which may be damaged
         if tag.is_private:
             if not tag.is_private_creator:
                 yield "private", ""
@@ -104,6 +110,7 @@ def _held(header: Any, known: frozenset[str], depth: int) -> Iterator[tuple[str,
 
 
 def _group(keyword: str, kind: str) -> str:
+    """Return the group of an attribute; "" for one that is not identifying."""
     if keyword in PATIENT:
         return "patient"
     if kind == "PN" or keyword in PLACES:
@@ -114,11 +121,12 @@ def _group(keyword: str, kind: str) -> str:
 
 
 def _says_something(value: Any, kind: str, group: str, known: frozenset[str]) -> bool:
+    """Return whether a value is more than a dummy."""
     text = value.decode("latin1") if isinstance(value, bytes) else str(value)
     if kind in ("DA", "DT", "TM"):
         return bool(text.strip(" 0.:")) and text.strip()[:8] not in NO_DATES
     words = _words(text)
-    if group == "patient":  # a pseudonym may be repeated as the name
+    if group == "patient":  # de-identified files often repeat the pseudonym as the name
         words -= known
     return bool(words - DUMMIES)
 
@@ -128,7 +136,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _may_show_a_face(header: Any) -> bool:
-    """A face can be drawn from slices of a head (PS3.3, C.7.6.1.1.6)."""
+    """Return whether a face can be reconstructed from slices of a head (PS3.3, C.7.6.1.1.6)."""
     part = str(header.get("BodyPartExamined", "") or "").upper()
     said = str(header.get("RecognizableVisualFeatures", "") or "").strip().upper()
     sliced = str(header.get("Modality", "")) in ("CT", "MR", "PT")

@@ -95,8 +95,8 @@ STACKS = [
 BROKEN = {
     "MR_truncated.dcm": "cannot be decoded",
     "badVR.dcm": "header is damaged",
-    "no_meta.dcm": "is no DICOM file",
-    "ExplVR_LitEndNoMeta.dcm": "is no DICOM file",
+    "no_meta.dcm": "is not a DICOM file",
+    "ExplVR_LitEndNoMeta.dcm": "is not a DICOM file",
     "meta_missing_tsyntax.dcm": "header names 0 x 0 pixels",
     "nested_priv_SQ.dcm": "header names 0 x 0 pixels",
     "rtplan_truncated.dcm": "holds no pixels",

@@ -34,7 +34,7 @@ def test_what_a_deflated_file_comes_to_is_counted_before_it_is_inflated(tmp_path
     file = deflated(np.zeros((1024, 1024), np.uint16), tmp_path / "a.dcm")
     assert file.stat().st_size < 2**14
     with pytest.raises(Unusable, match="deflated, and comes to more than 1 MiB: raise"):
-        dicom.scan(file, GREY, "full", largest=2**20)
+        dicom.scan(file, GREY, "full", max_bytes=2**20)
 
 
 def test_a_deflated_file_that_is_damaged_has_a_remedy(tmp_path: Path):

@@ -148,7 +148,7 @@ def test_values_that_cannot_be_compared_make_no_volume(tmp_path: Path):
     with pytest.raises(Unusable, match="values of different units: BQML, CNTS"):
         volume(slices, tmp_path / "a")
     slices = [slice_at(i, RAMP, **({"RescaleSlope": 2} if i else {})) for i in range(3)]
-    with pytest.raises(Unusable, match="1 of its 3 slices do not say how their stored values"):
+    with pytest.raises(Unusable, match="1 of its 3 slices do not state how their stored values"):
         volume(slices, tmp_path / "b")
 
 
@@ -168,7 +168,7 @@ def test_pet_frames_without_scales_are_no_volume(sort: str, tmp_path: Path):
     header = enhanced(np.stack([RAMP] * 3), [0, 1, 2])
     header.SOPClassUID = f"1.2.840.10008.5.1.4.1.1.{sort}"
     with pytest.raises(
-        Unusable, match="PET frames do not say how their stored values are rescaled"
+        Unusable, match="PET frames do not state how their stored values are rescaled"
     ):
         shown(header, tmp_path / "a", "full", VOLUME)
     for group in header.PerFrameFunctionalGroupsSequence:
@@ -210,7 +210,7 @@ def test_the_window_of_the_middle_slice_serves_a_volume(tmp_path: Path):
     found = volume(slices, tmp_path)
     assert np.allclose(found.image[0].numpy(), linear(RAMP, 240, 220), atol=1e-6)
     assert found.notes == (
-        "have slices with different windows: that of the middle slice serves the volume",
+        "have slices with different windows: that of the middle slice is used for all",
     )
 
 
@@ -247,7 +247,7 @@ def test_one_window_of_all_slices_is_nothing_to_tell(tmp_path: Path):
     assert found.notes == ()
     assert np.array_equal(found.image[0, 1].numpy(), RAMP > 7)
     none = volume([slice_at(i, RAMP) for i in range(3)], tmp_path / "c")
-    assert none.notes == ("have no window of their own: their whole range is shown",)
+    assert none.notes == ("state no window: their whole range is shown",)
 
 
 def test_inverted_slices_are_inverted_alone(tmp_path: Path):
@@ -404,7 +404,7 @@ def test_an_image_that_its_window_blanks_is_told_of(tmp_path: Path):
     """It can be used, and teaches nothing."""
     path = saved(image(RAMP, WindowCenter=5000, WindowWidth=10), tmp_path / "a.dcm")
     assert dicom.scan(path, GREY, "file").notes == (
-        "are one shade of grey throughout: look whether data.window suits them",
+        "are one shade of grey throughout: check that data.window suits them",
     )
     assert dicom.scan(path, GREY, "full").notes == ()
 
@@ -441,10 +441,10 @@ def test_the_data_card_says_which_window_and_padding_hold(tmp_path: Path):
     assert not any(split.problems for split in card.splits), card
     said = [w for w in card.warnings if "window" in w or "padding" in w]
     assert said == [
-        "train: 1 files have slices with different windows: that of the middle slice serves the "
-        "volume; the first is train",
+        "train: 1 files have slices with different windows: that of the middle slice is used for "
+        "all; the first is train",
         *(
-            f"{split}: 1 files hold padding (Pixel Padding Value): it is black and takes no part "
+            f"{split}: 1 files hold padding (Pixel Padding Value): it is black and not counted "
             f"in ranges; the first is {split}"
             for split in ("train", "val", "test")
         ),

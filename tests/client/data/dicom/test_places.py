@@ -116,7 +116,7 @@ def test_frames_without_a_place_stay_as_they_are_stored(stacked):
     found = stacked(PixelSpacing=[3, 3], SliceThickness=5)
     assert frames_along(found.image, 0) == UP
     assert found.spacing is None
-    assert "do not say how their frames lie" in found.notes[0]
+    assert "do not state how their frames lie" in found.notes[0]
     assert stacked(PixelSpacing=[3, 3], SpacingBetweenSlices=4).spacing.tolist() == [4, 3, 3]
 
 

@@ -261,8 +261,8 @@ def _not_finite(path: Path) -> None:
 
 BAD_FILES: list[tuple[str, Callable[[Path], object], str]] = [
     ("truncated", _truncated, "truncated"),
-    ("text", lambda p: p.write_text("not a picture"), "is no PNG, JPEG, BMP or TIFF image"),
-    ("nothing", lambda p: p.write_bytes(b""), "is no PNG, JPEG, BMP or TIFF image"),
+    ("text", lambda p: p.write_text("not a picture"), "is not a PNG, JPEG, BMP or TIFF image"),
+    ("nothing", lambda p: p.write_bytes(b""), "is not a PNG, JPEG, BMP or TIFF image"),
     ("small", lambda p: draw(p, 1, (15, 300)), "15 x 300 pixels, fewer than 16 a side"),
     ("bomb", lambda p: draw(p, 1, (200, 200)), "decompression bomb"),
     ("pages", _two_pages, "several pages"),

@@ -71,9 +71,9 @@ def test_split_folders_are_understood_however_they_are_spelt(
         (["Train/a/1.png", "Holdout/a/2.png"], "or rename 'Holdout' to train, val or test"),
         (["train/a/1.png", "2.png"], "lies beside the folders of the splits (train)"),
         (["train/fold1/a/1.png"], "its folder 'fold1' looks like a split"),
-        (["images/1.png", "masks/1.png"], "its folder 'masks' says what the files are"),
-        (["train/img/1.png", "train/a/2.png"], "its folder 'img' says what the files are"),
-        (["ground_truth/1.png", "a/2.png"], "its folder 'ground_truth' says what the files are"),
+        (["images/1.png", "masks/1.png"], "its folder 'masks' names a kind of file"),
+        (["train/img/1.png", "train/a/2.png"], "its folder 'img' names a kind of file"),
+        (["ground_truth/1.png", "a/2.png"], "its folder 'ground_truth' names a kind of file"),
     ],
 )
 def test_a_level_that_is_no_class_spoils_its_own_pictures_alone(
@@ -221,5 +221,7 @@ def test_links_are_followed_inside_and_not_outside(tmp_path: Path):
 def test_a_table_by_another_name_is_told(tmp_path: Path):
     """Else pictures beside it would only be said to lie in no class folder."""
     (tmp_path / "Labels.CSV").write_text("file,labels")
-    with pytest.raises(DataError, match=r"has 'Labels.CSV': rename it to labels.csv"):
+    with pytest.raises(
+        DataError, match=r"has 'Labels.CSV', which is not read: rename it to labels.csv"
+    ):
         check(site_of(tmp_path, "1.png"))

@@ -97,7 +97,7 @@ def test_a_file_s_own_window_is_its_display_range(display, window, tmp_path: Pat
     low, high = display if own else (scaled.min(), scaled.max())
     source = Nifti(source="nifti", path=tmp_path, window=window, multiple=1)
     found = medical.opened(tmp_path / "f.nii", source, VOLUME)
-    noted = any("no window of their own" in note for note in found.notes)
+    noted = any("state no window" in note for note in found.notes)
     assert noted == (window == "file" and not own)
     wanted = torch.from_numpy(((scaled - low) / (high - low)).clip(0, 1)).float()
     assert torch.allclose(found.image[0], wanted, atol=1e-6)
@@ -119,7 +119,7 @@ def test_what_cannot_be_used_is_named(tmp_path: Path):
     for name, reason in (
         ("rgb.nii", "not numbers"),
         ("nan.nii", "NaN or infinite voxels"),
-        ("text.nii", "is no NIfTI file"),
+        ("text.nii", "is not a NIfTI file"),
         ("short.nii", "cannot be read"),
         ("short.nii.gz", "cannot be read"),
         ("huge.nii", "more than 256 MiB"),

@@ -104,9 +104,7 @@ def test_the_size_of_a_voxel_is_its_affines(tmp_path: Path, ways: str):
     _, spacing = nifti.image(file, VOLUME, "full")
     assert spacing.tolist() == pytest.approx(heads.MM)
     notes = nifti.volume(file, VOLUME).notes
-    assert notes == (
-        "have voxels of other sizes by their pixdim than by their sform, which counts",
-    )
+    assert notes == ("state other voxel sizes in their pixdim than in their sform, which is used",)
 
 
 @pytest.mark.parametrize(("unit", "scale"), [(1, 1_000.0), (2, 1.0), (3, 0.001), (0, 1.0)])
@@ -148,7 +146,7 @@ def test_an_sform_to_an_atlas_does_not_stretch_the_head(tmp_path: Path):
         _, spacing = nifti.image(file, VOLUME, "full")
         assert spacing.tolist() == pytest.approx([scale * v for v in heads.MM])
     assert (
-        "by their qform than by their sform"
+        "in their qform than in their sform"
         in nifti.volume(tmp_path / "(1, 1).nii", VOLUME).notes[0]
     )
 
@@ -156,7 +154,7 @@ def test_an_sform_to_an_atlas_does_not_stretch_the_head(tmp_path: Path):
 @pytest.mark.parametrize("codes", [(1, 1), (1, 4), (2, 3)])
 def test_affines_that_contradict_each_other_are_refused(tmp_path: Path, codes: tuple[int, int]):
     """Left is right by one of them."""
-    with pytest.raises(Unusable, match="qform and its sform say that it lies in two different"):
+    with pytest.raises(Unusable, match="qform and its sform state two different"):
         nifti.image(two_affines(tmp_path / "a.nii", "HPR", 1.0, codes), VOLUME, "full")
 
 
@@ -166,7 +164,7 @@ def test_without_an_affine_a_file_stays_as_it_is_stored(tmp_path: Path):
     _, spacing = nifti.image(file, VOLUME, RANGE)
     assert np.array_equal(told(file), heads.sampled(*acquired("H", "A", "R")))
     assert spacing.tolist() == pytest.approx(heads.MM)
-    assert "do not say how they lie" in nifti.volume(file, VOLUME).notes[0]
+    assert "do not state how they lie" in nifti.volume(file, VOLUME).notes[0]
 
 
 @pytest.mark.parametrize(
@@ -174,9 +172,9 @@ def test_without_an_affine_a_file_stays_as_it_is_stored(tmp_path: Path):
     [
         ([(280 + 4 * i, "f", 0.0) for i in range(12)], "impossible size"),
         ([(280, "f", float("nan"))], "not finite"),
-        ([(280 + 4 * i, "f", 1.0) for i in range(12)], "axes run the same way"),
-        ([(344, "I", 0)], "Analyze does not say where left and right are"),
-        ([(344, "I", 0x0031696E)], "says that its voxels lie in a file of their own"),
+        ([(280 + 4 * i, "f", 1.0) for i in range(12)], "axes have the same direction"),
+        ([(344, "I", 0)], "Analyze does not state where left and right are"),
+        ([(344, "I", 0x0031696E)], "states that its voxels lie in a separate file"),
     ],
 )
 def test_headers_that_say_no_place_are_refused(tmp_path: Path, fields, reason: str):
@@ -267,7 +265,7 @@ def test_a_mask_lies_on_its_image_however_both_are_stored(tmp_path: Path, orient
     [
         ([(292, "f", 40.0)], "is another grid than its image: it is shifted by"),
         ([(280, "f", -1.6)], "its voxels are 3 x 2 x 1.6 mm, not 3 x 2 x 1.5"),
-        ([(254, "h", 0)], r"^does not say how it lies \(qform_code and sform_code are 0\)"),
+        ([(254, "h", 0)], r"^does not state how it lies \(qform_code and sform_code are 0\)"),
     ],
 )
 def test_a_mask_on_another_grid_spoils_its_own_record_alone(tmp_path: Path, fields, reason: str):

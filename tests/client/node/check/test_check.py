@@ -144,7 +144,7 @@ def test_the_command_takes_folder_or_file_and_its_exit_code_says_it(
 Harm = Callable[[Path], object]
 HARMS: list[tuple[str, Harm, str, str]] = [
     ("an unreadable record", lambda f: (f.parent / "records/0.png").write_bytes(b"x"),
-     "data", r"train: 1 of 4 records cannot be used\. The first is 0\.png: is no PNG"),
+     "data", r"train: 1 of 4 records cannot be used\. The first is 0\.png: is not a PNG"),
     ("several of them", lambda f: [(f.parent / f"records/{i}.png").write_bytes(b"x")
                                    for i in range(3)],
      "data", r"train: 3 of 4 .*first is 0\.png.* Others: 1\.png: is no .*; 2\.png: is no"),

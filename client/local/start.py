@@ -1,0 +1,89 @@
+"""The model from which finetuning starts: that of a run, or the site's own copy of a run."""
+
+from pathlib import Path
+
+import torch
+
+from client.local.store import LocalError
+from client.local_state import final_state
+from client.site import Site
+from client.state import Store, StoreError
+from medformer.errors import ConfigError
+from medformer.library.model_file import read_start
+from medformer.library.models import load, seeded
+from medformer.model import Medformer
+from medformer.sharing import is_local
+
+LAST_ROUND = 10**6
+"""Number beyond every round that a schedule can have."""
+
+
+def shared_start(path: Path, site: Site) -> Medformer:
+    """Read the model of a run, which must know the site's kind of image.
+
+    Args:
+        path: The model file.
+        site: The declaration of the site.
+    Raises:
+        ConfigError: It lacks the site's modality, anatomy or stem.
+        ModelFileError: It is unreadable, or private images may be recoverable from it.
+    """
+    config, domain = read_start(path).config, site.domain
+    for option, name, known in (
+        ("modality", domain.modality, ("unknown", *config.modalities)),
+        ("anatomy", domain.anatomy, ("unknown", *config.anatomies)),
+        ("stem", domain.stem, config.stems),
+    ):
+        if name not in known:
+            raise ConfigError(
+                f"{path}: has no {option} {name!r}: add it with fedmedformer model extend "
+                f"{path} --{option} {name} --out FILE, or correct site.yaml"
+            )
+    return load(path)
+
+
+def own_copy(shared: Medformer, site: Site, state: Path, run: str) -> Medformer:
+    """Return the model that this site trained alone at the end of a run (`alone` phases), with its
+    heads.
+
+    Args:
+        shared: The shared model of that run.
+        site: The declaration of the site.
+        state: The guard's state folder; it is only read.
+        run: The run's id.
+    Raises:
+        LocalError: The folder holds no such run, or the site trained nothing alone in it.
+    """
+    try:
+        found = Store(state, run).get_state(LAST_ROUND)
+    except StoreError as error:
+        raise LocalError(str(error)) from error
+    if found is None:
+        known = sorted(p.parent.name for p in (state / "runs").glob("*/state"))
+        raise LocalError(f"{state}: holds no run {run!r}; there are: {', '.join(known) or 'none'}")
+    own = final_state(found).parameters
+    if all(is_local(name) for name in own):
+        raise LocalError(f"run {run}: this site trained no phase alone, and has no own copy")
+    model = with_heads(shared, site, 0)
+    before = model.state_dict()
+    if any(before.get(k, torch.zeros(0)).shape != v.shape for k, v in own.items()):
+        raise LocalError(
+            f"run {run}: trained another model, or other tasks, than those given: name the model "
+            "file that this run left"
+        )
+    model.load_state_dict(before | own)
+    return model
+
+
+def with_heads(start: Medformer, site: Site, seed: int) -> Medformer:
+    """Return the shared tensors of `start` with fresh local ones for the site's tasks.
+
+    Args:
+        start: A model of the same architecture.
+        site: The declaration of the site.
+        seed: Seed of the fresh tensors.
+    """
+    model = seeded(start.config, site.tasks, site=True, seed=seed)
+    shared = {k: v for k, v in start.state_dict().items() if not is_local(k)}
+    model.load_state_dict(model.state_dict() | shared)
+    return model
