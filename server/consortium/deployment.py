@@ -66,6 +66,6 @@ def deploy(
         run = Run(fleet, federation, folder, approval_wait=approval_wait, deadline=deadline)
         run.execute(lambda: start(federation))
         write_json(folder / "release.json", dict(release))
-        # The report leaves the exact numbers out that only a simulation may know.
+        # The report refuses exact numbers, which exist in simulations only.
         write_report(folder, simulation=False)
         write_model(folder, description=f"Trained by {federation.name}.", noise="secure")
