@@ -30,19 +30,21 @@ def only_ours(path: Path) -> None:
         _ours(place)
 
 
-def installed_code(package: Path) -> None:
+def installed_code(package: Path, prefix: Path | None = None) -> None:
     """Check that our code belongs to the environment that runs, and that others cannot change it.
 
     Args:
         package: Folder of one of our packages; the others are beside it.
+        prefix: Folder of the environment; that of this Python if left out.
     Raises:
         ExposedError: It is elsewhere, or other users can write a file of it.
     """
     # A checkout (an editable installation) changes whenever its owner edits a file.
-    if not package.resolve().is_relative_to(Path(sys.prefix).resolve()):
+    prefix = prefix or Path(sys.prefix)
+    if not package.resolve().is_relative_to(prefix.resolve()):
         raise ExposedError(
             f"{package}: the guard runs installed code only, and this is outside of "
-            f"{sys.prefix}: pip install fedmedformer into an environment for the guard"
+            f"{prefix}: pip install fedmedformer into an environment for the guard"
         )
     root = package.resolve().parent
     for place in (root, *root.parents):

@@ -131,23 +131,21 @@ def test_code_that_others_can_write_is_not_run(tmp_path: Path):
 
 
 def test_any_file_of_our_packages_that_others_can_write_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ):
     """All files of all packages are checked."""
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
     for name in PACKAGES:
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "deep" / "code.py").write_text("")
-    installed_code(tmp_path / "client")
+    installed_code(tmp_path / "client", tmp_path)
     for name in PACKAGES:
         file = tmp_path / name / "deep" / "code.py"
         file.chmod(0o646)
         with pytest.raises(ExposedError, match="others can write"):
-            installed_code(tmp_path / "client")
+            installed_code(tmp_path / "client", tmp_path)
         file.chmod(0o644)
-    monkeypatch.setattr(sys, "prefix", str(tmp_path / "elsewhere"))
     with pytest.raises(ExposedError, match="installed code only"):
-        installed_code(tmp_path / "client")
+        installed_code(tmp_path / "client", tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize(
