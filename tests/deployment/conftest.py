@@ -167,19 +167,19 @@ def consortium(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder.chmod(0o755)
     own = Consortium(folder, installed, free_port(), {})
     own.command("server", "consortium", "init", "lungs", "--name", "lungs", "--host", "localhost")
-    told = {}
+    keys = {}
     for seed, name in enumerate(SITES):
-        said = own.command(name, "site", "init", name, "--name", name)
-        told[name] = re.findall(r"key: (.*)", said)[0]
+        output = own.command(name, "site", "init", name, "--name", name)
+        keys[name] = re.findall(r"key: (.*)", output)[0]
         (folder / name / "site.yaml").write_text(SITE.format(name=name, seed=seed))
         request = (folder / name / "request.json").read_bytes()
         (folder / "lungs" / "requests" / f"{name}.json").write_bytes(request)
     file = folder / "lungs" / "consortium.yaml"
-    text = file.read_text().replace("sites: {}", f"sites: {json.dumps(told)}")
+    text = file.read_text().replace("sites: {}", f"sites: {json.dumps(keys)}")
     ports = f"port: {own.port}\nlisten: 127.0.0.1\nhealth_port: {free_port()}"
     file.write_text(text.replace("port: 9092", ports))
-    said = own.command("server", "consortium", "provision", "lungs")
-    signer = re.findall(r"signing key.*: (.*)", said)[0]
+    output = own.command("server", "consortium", "provision", "lungs")
+    signer = re.findall(r"signing key.*: (.*)", output)[0]
     for name in SITES:
         (folder / name / "policy.yaml").write_text(POLICY.format(signer=signer))
         subprocess.run(["cp", "-r", str(folder / "lungs" / "kits" / name),

@@ -43,9 +43,9 @@ def test_three_sites_train_under_secure_noise_and_the_report_says_so(consortium:
         kinds = ledger(folder, name)
         assert kinds.count("reservation") == 1
         assert kinds.count("attempt") == kinds.count("answer") == 3
-        said = consortium.command(name, "site", "ledger", "verify", f"{name}/state",
+        output = consortium.command(name, "site", "ledger", "verify", f"{name}/state",
                                   "--report", str(out / "report.json"), "--site", name)  # fmt: skip
-        assert "chain intact" in said
+        assert "chain intact" in output
     texts = [f.read_text() for f in out.glob("*.json*")]
     assert not [t for t in texts if '"exact_loss": 0' in t]
 
@@ -61,8 +61,8 @@ def test_an_unknown_key_a_foreign_authority_and_plain_http_are_refused(consortiu
     consortium.command("other", "consortium", "init", "other", "--name", "other", "--host", "x")
     consortium.command("other", "consortium", "provision", "other")
     foreign = folder / "other" / "kits" / "server" / "ca.crt"
-    said = consortium.node(folder / "north" / "node.key", foreign, stranger)
-    assert re.search("certificate|CERTIFICATE|SSL", said), said
+    output = consortium.node(folder / "north" / "node.key", foreign, stranger)
+    assert re.search("certificate|CERTIFICATE|SSL", output), output
     with socket.create_connection(("localhost", consortium.port), timeout=PATIENCE) as plain:
         plain.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         plain.settimeout(PATIENCE)
@@ -94,12 +94,14 @@ def test_an_expired_certificate_is_refused_by_the_node(consortium: Consortium, t
     authority = folder / "lungs" / "authority" / "ca.key", folder / "lungs" / "authority" / "ca.crt"
     files = tmp_path / "server.key", tmp_path / "server.crt"
     new_server_certificate(authority, *files, ["localhost"], 0)
-    door = Serving(Starlette(), "127.0.0.1", tls=(files[1], files[0]))
+    entrance = Serving(Starlette(), "127.0.0.1", tls=(files[1], files[0]))
     try:
-        said = consortium.node(folder / "north" / "node.key", authority[1], tmp_path, door.port)
+        output = consortium.node(
+            folder / "north" / "node.key", authority[1], tmp_path, entrance.port
+        )
     finally:
-        door.close()
-    assert "certificate has expired" in said, said
+        entrance.close()
+    assert "certificate has expired" in output, output
 
 
 @pytest.mark.parametrize("how", ["unsigned", "tampered", "another key"])
@@ -137,8 +139,8 @@ def test_a_bundle_that_the_consortium_did_not_sign_is_not_run(
     assert outcome["outcome"] == "failed", outcome
     assert "no site takes part" in outcome["reason"], outcome
     assert {name: ledger(folder, name) for name in SITES} == before
-    said = (folder / "north" / "logs" / "supernode.log").read_text()
-    assert "could not be verified" in said or "could not verify the FAB" in said
+    output = (folder / "north" / "logs" / "supernode.log").read_text()
+    assert "could not be verified" in output or "could not verify the FAB" in output
 
 
 def test_a_guard_that_is_killed_in_mid_run_costs_a_spare_at_most(consortium: Consortium):

@@ -49,22 +49,22 @@ def test_no_private_key_leaves_its_file(
     """It is searched for after all commands of a consortium and a hospital, errors included."""
     caplog.set_level(logging.DEBUG)
     hospital, consortium = tmp_path / "north", tmp_path / "lungs"
-    said = ""
+    output = ""
 
     def command(*words: str) -> None:
-        nonlocal said
+        nonlocal output
         try:
             main(list(words))
         except MedFormerError:  # what --debug shows
-            said += traceback.format_exc()
+            output += traceback.format_exc()
         captured = capfd.readouterr()
-        said += captured.out + captured.err
+        output += captured.out + captured.err
 
     command("site", "init", str(hospital), "--name", "north")
-    told = re.findall(r"fingerprint of this site's key: (.*)", said)[0]
+    fingerprint = re.findall(r"fingerprint of this site's key: (.*)", output)[0]
     command("consortium", "init", str(consortium), "--name", "lungs", "--host", "localhost")
     file = consortium / "consortium.yaml"
-    file.write_text(file.read_text().replace("sites: {}", f"sites: {{north: {told}}}"))
+    file.write_text(file.read_text().replace("sites: {}", f"sites: {{north: {fingerprint}}}"))
     request = (hospital / "request.json").read_bytes()
     (consortium / "requests" / "north.json").write_bytes(request)
     command("consortium", "provision", str(consortium))
@@ -93,5 +93,5 @@ def test_no_private_key_leaves_its_file(
     assert bundle / "pyproject.toml" in others
     for path in others:
         assert not found(keys, path.read_bytes()), path
-    for text in ("\n".join(words), said, caplog.text):
+    for text in ("\n".join(words), output, caplog.text):
         assert not found(keys, text.encode())

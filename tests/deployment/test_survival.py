@@ -104,10 +104,10 @@ def check_ledger(folder: Path, runs: dict[str, Path]) -> Counter[str]:
             if kind == "answer":
                 paid = order.index(("attempt", number, attempt))
                 assert paid < order.index(("answer", number, attempt))
-        told = {(r["round"], r["attempt"]) for r in read_metrics(out)
+        answered = {(r["round"], r["attempt"]) for r in read_metrics(out)
                 if r["event"] == "round" and r["site"] == folder.name}  # fmt: skip
         answers = {(number, attempt) for kind, number, attempt in order if kind == "answer"}
-        assert told <= answers, (folder.name, run_id, told - answers)
+        assert answered <= answers, (folder.name, run_id, answered - answers)
     return kinds
 
 
@@ -135,8 +135,8 @@ def test_kill_9_of_every_process(consortium: Consortium, kills: int, longest: fl
     while waiting or follower is not None:
         revive(own)
         if follower is not None and follower.poll() is not None:
-            said = (folder / "follower.log").read_text()[-3_000:]
-            assert follower.returncode == 0, said
+            output = (folder / "follower.log").read_text()[-3_000:]
+            assert follower.returncode == 0, output
             follower = None
         if follower is None and waiting:
             out = folder / f"survival-{kills}-{len(outs)}"

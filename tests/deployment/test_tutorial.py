@@ -105,16 +105,16 @@ class Reader:
             capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
 
-    def _noted(self, line: str, said: str) -> str:
+    def _noted(self, line: str, output: str) -> str:
         self.typed.append(line)
         if made := re.match(r"fedmedformer site init (\w+) --name", line):
-            (told,) = re.findall(r"fingerprint of this site's key: (.*)", said)
-            self._known[f"FINGERPRINT-OF-{made[1].upper()}"] = told
-        if signer := re.search(r"fingerprint of the signing key.*: (.*)", said):
+            (fingerprint,) = re.findall(r"fingerprint of this site's key: (.*)", output)
+            self._known[f"FINGERPRINT-OF-{made[1].upper()}"] = fingerprint
+        if signer := re.search(r"fingerprint of the signing key.*: (.*)", output):
             self._known["FINGERPRINT-OF-SIGNER"] = signer[1]
-        if "site approve" in line and (waits := re.search(r"^run (\S+)$", said, re.MULTILINE)):
+        if "site approve" in line and (waits := re.search(r"^run (\S+)$", output, re.MULTILINE)):
             self._known["RUN"] = waits[1]
-        return said
+        return output
 
     def _filled_in(self, text: str) -> str:
         for name, value in self._known.items():

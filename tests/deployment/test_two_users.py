@@ -104,15 +104,15 @@ def test_a_round_with_guard_and_node_as_two_users(own: Consortium):
     """Everything is installed, checked and started as root; then as two units; then excluded."""
     folder, health = own.folder, str(free_port())
     own.command("server", "consortium", "init", "lungs", "--name", "lungs", "--host", "localhost")
-    said = own.command("north", "site", "init", "north", "--name", "north")
+    output = own.command("north", "site", "init", "north", "--name", "north")
     file = folder / "lungs" / "consortium.yaml"
-    told = json.dumps({"north": re.findall(r"key: (.*)", said)[0]})
-    text = file.read_text().replace("sites: {}", f"sites: {told}")
+    keys = json.dumps({"north": re.findall(r"key: (.*)", output)[0]})
+    text = file.read_text().replace("sites: {}", f"sites: {keys}")
     ports = f"port: {own.port}\nlisten: 127.0.0.1\nhealth_port: {free_port()}"
     file.write_text(text.replace("port: 9092", ports))
     shutil.copy(folder / "north" / "request.json", folder / "lungs" / "requests" / "north.json")
-    said = own.command("server", "consortium", "provision", "lungs")
-    signer = re.findall(r"signing key.*: (.*)", said)[0]
+    output = own.command("server", "consortium", "provision", "lungs")
+    signer = re.findall(r"signing key.*: (.*)", output)[0]
     (folder / "north" / "site.yaml").write_text(SITE.format(name="north", seed=0))
     (folder / "north" / "policy.yaml").write_text(POLICY.format(signer=signer))
     own.command("north", "site", "init", "north", "--kit", "lungs/kits/north.zip")
@@ -146,8 +146,8 @@ def test_a_round_with_guard_and_node_as_two_users(own: Consortium):
     as_unit(own, "guard", 60001, [60002], "guard", north)
     as_unit(own, "node", 60002, [], "node", north, "--health-port", health)
     probe = ("site", "status", north, "--health-port", health, "--wait", "60")
-    said = own.command("north", *probe)
-    assert said.splitlines()[:3] == [
+    output = own.command("north", *probe)
+    assert output.splitlines()[:3] == [
         "guard: serving", "supernode: serving", "server: serving",
     ]  # fmt: skip
     _dialled_in(own)
@@ -164,8 +164,8 @@ def _dialled_in(own: Consortium) -> None:
         waited(lambda: _online(own) == 1, "")
     except AssertionError:
         logs = [*own.folder.glob("*.log"), *own.folder.glob("*/logs/*.log")]
-        told = "\n".join(f"{f}:\n{f.read_text(errors='replace')[-1500:]}" for f in logs)
-        pytest.fail(f"the node did not dial in\n{told}")
+        text = "\n".join(f"{f}:\n{f.read_text(errors='replace')[-1500:]}" for f in logs)
+        pytest.fail(f"the node did not dial in\n{text}")
 
 
 def _online(own: Consortium) -> int:

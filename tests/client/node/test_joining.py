@@ -23,14 +23,14 @@ from simulations.cli import main
 def test_a_site_folder_with_a_key_of_its_own(tmp_path: Path):
     """The private key stays in its file: no other file in the folder holds it."""
     folder = tmp_path / "north"
-    told = init(folder, "north")
+    shown = init(folder, "north")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "node.key").stat().st_mode) == 0o600
     key = load_ssh_private_key((folder / "node.key").read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     assert key.curve.name == "secp384r1"
     request = JoinRequest.model_validate_json((folder / "request.json").read_bytes())
-    assert (request.site, fingerprint(request.public_key)) == ("north", told)
+    assert (request.site, fingerprint(request.public_key)) == ("north", shown)
     others = [f for f in folder.iterdir() if f.name != "node.key"]
     assert not [f for f in others if b"PRIVATE" in f.read_bytes()]
 
@@ -73,11 +73,11 @@ def test_from_site_init_to_the_kit_with_commands(
     """Both sides type their commands and read out fingerprints, and the kit is unpacked."""
     site, consortium = tmp_path / "north", tmp_path / "lungs"
     assert main(["site", "init", str(site), "--name", "north"]) == 0
-    (told,) = re.findall(r"fingerprint of this site's key: (.*)", capsys.readouterr().out)
+    (shown,) = re.findall(r"fingerprint of this site's key: (.*)", capsys.readouterr().out)
     begin = ["consortium", "init", str(consortium), "--name", "lungs", "--host", "localhost"]
     assert main(begin) == 0
     file = consortium / "consortium.yaml"
-    file.write_text(file.read_text().replace("sites: {}", f"sites: {{north: {told}}}"))
+    file.write_text(file.read_text().replace("sites: {}", f"sites: {{north: {shown}}}"))
     assert main(["consortium", "provision", str(consortium)]) == 0
     assert "waiting for the request of north" in capsys.readouterr().out
     (consortium / "requests" / "north.json").write_bytes((site / "request.json").read_bytes())
@@ -98,5 +98,5 @@ def test_a_start_that_failed_can_be_repeated(tmp_path: Path, broken: str):
         init(tmp_path / "n", "north")
     assert not (tmp_path / "n" / "node.key").exists()
     next((tmp_path / "n").glob(f"{broken}*")).rmdir()
-    told = init(tmp_path / "n", "north")
-    assert known_by(tmp_path / "n") == told
+    shown = init(tmp_path / "n", "north")
+    assert known_by(tmp_path / "n") == shown

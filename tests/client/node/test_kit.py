@@ -23,12 +23,12 @@ def made(tmp_path: Path) -> tuple[Path, Path, str]:
     consortium = tmp_path / "lungs"
     init(consortium, "lungs", ("localhost",))
     members(consortium, north=joining(consortium, "north"), south=joining(consortium, "south"))
-    told = provision(consortium).signer
-    return tmp_path / "hospital-north", consortium / "kits" / "north.zip", told
+    shown = provision(consortium).signer
+    return tmp_path / "hospital-north", consortium / "kits" / "north.zip", shown
 
 
-def signed_by(folder: Path, told: str) -> None:
-    text = (folder / "policy.yaml").read_text().replace('# signer: ""', f'signer: "{told}"  #')
+def signed_by(folder: Path, shown: str) -> None:
+    text = (folder / "policy.yaml").read_text().replace('# signer: ""', f'signer: "{shown}"  #')
     (folder / "policy.yaml").write_text(text)
 
 
@@ -40,15 +40,15 @@ def test_a_kit_is_unpacked_by_site_init(
     made: tuple[Path, Path, str], capsys: pytest.CaptureFixture[str]
 ):
     """It says what to compare by telephone, and later what the next command is."""
-    folder, kit, told = made
+    folder, kit, shown = made
     assert main(["site", "init", str(folder), "--kit", str(kit)]) == 0
-    assert f'signer: "{told}"' in capsys.readouterr().out
-    signed_by(folder, told)
+    assert f'signer: "{shown}"' in capsys.readouterr().out
+    signed_by(folder, shown)
     assert main(["site", "init", str(folder), "--kit", str(kit)]) == 0
     assert "fedmedformer site check" in capsys.readouterr().out
     with zipfile.ZipFile(kit) as archive:
         assert held(folder / "kit") == {n: archive.read(n) for n in archive.namelist()}
-    verify_kit(folder / "kit", told)
+    verify_kit(folder / "kit", shown)
     assert sorted(f.name for f in folder.iterdir() if f.name.startswith("kit")) == ["kit"]
     assert stat.S_IMODE((folder / "kit").stat().st_mode) == 0o700
 
@@ -103,17 +103,17 @@ def test_what_is_no_kit_of_ours_leaves_everything_as_it_was(
     made: tuple[Path, Path, str], name: str, capsys: pytest.CaptureFixture[str]
 ):
     """Nothing is written beside the kit, and the old kit stays."""
-    folder, kit, told = made
-    signed_by(folder, told)
+    folder, kit, shown = made
+    signed_by(folder, shown)
     assert main(["site", "init", str(folder), "--kit", str(kit)]) == 0
     before = {str(f): f.read_bytes() for f in folder.parent.rglob("*") if f.is_file() and f != kit}
     harm, reason = HOSTILE[name]
     harm(kit)
     capsys.readouterr()
     assert main(["site", "init", str(folder), "--kit", str(kit)]) == 1
-    out, said = capsys.readouterr()
-    assert out == "", "nothing is said to be there before it is"
-    assert any(part in said for part in reason.split("|")), said
+    out, error = capsys.readouterr()
+    assert out == "", "nothing is reported to be there before it is"
+    assert any(part in error for part in reason.split("|")), error
     after = {str(f): f.read_bytes() for f in folder.parent.rglob("*") if f.is_file() and f != kit}
     assert after == before
     assert not Path("/etc/x").exists()
@@ -123,8 +123,8 @@ def test_a_whole_kit_of_somebody_else_is_refused(
     made: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """The kit is signed, but not by the signer in policy.yaml."""
-    folder, _, told = made
-    signed_by(folder, told)
+    folder, _, shown = made
+    signed_by(folder, shown)
     other = tmp_path / "other"
     init(other, "other", ("localhost",))
     (other / "requests" / "north.json").write_bytes((folder / "request.json").read_bytes())

@@ -58,8 +58,8 @@ def joined(folder: Path, signer: str = "bundle.key", **facts: object) -> None:
     public = signer_of(key)
     (folder / "kit" / "trusted.yaml").write_text(f'{key_id(public)}: "{public}"')
     policy = (folder / "policy.yaml").read_text().splitlines()
-    told = fingerprint(public, "signer")
-    policy = [line for line in policy if "signer" not in line] + [f'signer: "{told}"']
+    shown = fingerprint(public, "signer")
+    policy = [line for line in policy if "signer" not in line] + [f'signer: "{shown}"']
     (folder / "policy.yaml").write_text("\n".join(policy))
 
 

@@ -149,12 +149,12 @@ def test_any_file_of_our_packages_that_others_can_write_is_found(
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "expected"),
     [("state", "state: others can enter it"), ("ledger", "ledger.sqlite: others can read it"),
      ("key", "node.key: others can read it"), ("site", "site.yaml: others can write there")],
 )  # fmt: skip
 def test_the_guard_does_not_start(
-    site: Site, tmp_path: Path, harm: str, said: str, monkeypatch: pytest.MonkeyPatch
+    site: Site, tmp_path: Path, harm: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ):
     """It starts once the permissions are repaired."""
     monkeypatch.setattr(sys, "prefix", str(Path(__file__).parents[3]))  # as if installed there
@@ -174,7 +174,7 @@ def test_the_guard_does_not_start(
     )  # fmt: skip
     stopped = threading.Event()
     stopped.set()
-    with pytest.raises(ExposedError, match=said):
+    with pytest.raises(ExposedError, match=expected):
         _serve(arguments, stopped)
     assert not list(tmp_path.rglob("*.sock"))
     places[harm].chmod(before)

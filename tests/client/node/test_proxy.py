@@ -102,8 +102,8 @@ def test_flowers_transport_goes_through_the_hospitals_proxy(
 ):  # fmt: skip
     """The proxy sees one CONNECT with the consortium's name, then only TLS."""
     become(environment("supernode", tmp_path, None, {name: proxy.address}), monkeypatch)
-    said = dial(f"{HOST}:443", authority=server[1])
-    assert said == "secret word"
+    answer = dial(f"{HOST}:443", authority=server[1])
+    assert answer == "secret word"
     assert proxy.asked == [f"CONNECT {HOST}:443 HTTP/1.1"]
     assert b"secret word" not in proxy.passed
 

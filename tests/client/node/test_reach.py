@@ -85,12 +85,12 @@ def test_a_foreign_server_a_wrong_name_and_a_kit_without_certificate(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("days", "said"), [(-400, r"ended on .*--rotate server"), (40, r"set the clock \(NTP\)")]
+    ("days", "expected"), [(-400, r"ended on .*--rotate server"), (40, r"set the clock \(NTP\)")]
 )
-def test_a_certificate_of_another_time(tmp_path: Path, days: int, said: str):
+def test_a_certificate_of_another_time(tmp_path: Path, days: int, expected: str):
     """A certificate is refused that has expired, or is not valid yet by this machine's clock."""
     folder = certified(tmp_path / "t", now=datetime.now(UTC) + timedelta(days=days))
-    with answering(folder) as port, pytest.raises(CertificateError, match=said):
+    with answering(folder) as port, pytest.raises(CertificateError, match=expected):
         greet("localhost", port, folder / "ca.crt")
 
 
@@ -105,7 +105,7 @@ def test_what_speaks_no_tls_is_no_server_of_a_consortium(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("shift", "said"),
+    ("shift", "expected"),
     [
         (0, ""),
         (30, ""),
@@ -115,7 +115,7 @@ def test_what_speaks_no_tls_is_no_server_of_a_consortium(tmp_path: Path):
         (7200, "behind"),
     ],
 )
-def test_a_clock_that_flower_would_refuse_is_found(tmp_path: Path, shift: float, said: str):
+def test_a_clock_that_flower_would_refuse_is_found(tmp_path: Path, shift: float, expected: str):
     """It is compared with the server's. Flower accepts messages minutes old, but none from its
     future."""
     folder = certified(tmp_path / "t")
@@ -123,8 +123,8 @@ def test_a_clock_that_flower_would_refuse_is_found(tmp_path: Path, shift: float,
         ahead = greet("localhost", port, folder / "ca.crt").ahead
     assert ahead is not None
     assert ahead == pytest.approx(-shift, abs=2)
-    assert re.search(said, off(ahead))
-    assert bool(said) == bool(off(ahead))
+    assert re.search(expected, off(ahead))
+    assert bool(expected) == bool(off(ahead))
 
 
 def test_flowers_own_limits_are_these():

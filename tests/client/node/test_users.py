@@ -411,8 +411,8 @@ def test_site_install_with_numbers_in_place_of_users(
     again = ["site", "install", str(one), "--guard-user", "60001", "--node-user", "60002"]
     for _ in range(2):
         assert main(again) == 0
-        said = capsys.readouterr().out
-        assert "systemctl enable --now" in said
+        output = capsys.readouterr().out
+        assert "systemctl enable --now" in output
         assert users_of(one) == TWO
     names = {f.name for f in (one / "service").iterdir()}
     assert {"fedmedformer-guard.service", "fedmedformer-node.service", "up"} <= names
@@ -460,8 +460,8 @@ def test_the_secret_of_flowers_processes_is_the_nodes_and_follows_no_link(
 def test_what_root_types_writes_as_the_guard(folder: Path):
     """Otherwise the ledger's files would belong to root, and the guard could not go on."""
     (folder / "state" / "ledger.sqlite").unlink()
-    said = by_root("approve", str(folder / "site.yaml"), str(folder / "state"))
-    assert said == "no run waits for approval"
+    output = by_root("approve", str(folder / "site.yaml"), str(folder / "state"))
+    assert output == "no run waits for approval"
     owners = {f.stat().st_uid for f in (folder / "state").iterdir()}
     assert owners == {TWO.guard.uid}
 
@@ -495,9 +495,9 @@ def test_roots_check_reads_records_as_the_guard(folder: Path):
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done
     assert (folder / "check.json").stat().st_size, done
     found = json.loads((folder / "check.json").read_text())
-    told = {line["name"]: (line["state"], line["text"]) for line in found["checks"]}
-    assert told["users"][0] == "OK"
-    assert told["key"][0] == "OK"
+    states = {line["name"]: (line["state"], line["text"]) for line in found["checks"]}
+    assert states["users"][0] == "OK"
+    assert states["key"][0] == "OK"
     assert "PermissionError" in "".join(line["text"] for line in found["checks"])
     assert (folder / "check.json").stat().st_mode & 0o777 == 0o600
     assert {f.stat().st_uid for f in (folder / "state").iterdir()} == {TWO.guard.uid}

@@ -37,14 +37,14 @@ def seen() -> Seen:
 
 
 @pytest.fixture
-def door(certificate: Path, seen: Seen) -> Iterator[httpx.Client]:
+def entrance(certificate: Path, seen: Seen) -> Iterator[httpx.Client]:
     """Yield a client of a gateway in front of a server that answers everything."""
 
     async def everything(request: Request) -> Response:
         body = await request.body()
         seen.append((request.method, request.url.path, dict(request.headers), body))
-        if told := request.headers.get("x-answer"):
-            return Response(b"<html>", int(told))
+        if code := request.headers.get("x-answer"):
+            return Response(b"<html>", int(code))
         return Response(body[::-1], 207, headers={"x-inner": "yes", "content-type": "a/b"})
 
     tls = certificate / "server.crt", certificate / "server.key"
@@ -64,18 +64,18 @@ def door(certificate: Path, seen: Seen) -> Iterator[httpx.Client]:
         inner.close()
 
 
-def test_a_nodes_request_and_its_answer_pass_unchanged(door: httpx.Client, seen: Seen):
+def test_a_nodes_request_and_its_answer_pass_unchanged(entrance: httpx.Client, seen: Seen):
     """Headers carry the node's signature. The gateway itself sets the caller's address."""
     body = bytes(range(256)) * 5_000
     headers = {"x-signature": "abc", "x-forwarded-for": "10.1.1.1", "content-type": "p/q"}
-    answer = door.post("/v1/fleet/pull-messages", content=body, headers=headers)
+    answer = entrance.post("/v1/fleet/pull-messages", content=body, headers=headers)
     assert (answer.status_code, answer.content) == (207, body[::-1])
     assert (answer.headers["x-inner"], answer.headers["content-type"]) == ("yes", "a/b")
     ((method, path, passed, inner_body),) = seen
     assert (method, path, inner_body) == ("POST", "/v1/fleet/pull-messages", body)
     assert (passed["x-signature"], passed["content-type"]) == ("abc", "p/q")
     assert passed["x-forwarded-for"] == "127.0.0.1"
-    assert door.get("/health").status_code == 207
+    assert entrance.get("/health").status_code == 207
 
 
 @pytest.mark.parametrize(
@@ -101,36 +101,37 @@ def test_a_nodes_request_and_its_answer_pass_unchanged(door: httpx.Client, seen:
         ("DELETE", "/v1/fleet/pull-messages"),
     ],
 )
-def test_everything_else_stays_outside(door: httpx.Client, seen: Seen, method: str, path: str):
+def test_everything_else_stays_outside(entrance: httpx.Client, seen: Seen, method: str, path: str):
     """A caller who can start a run at the SuperLink runs code at the coordinator. Paths are sent as
     written, because a client would normalise them."""
-    url = door.base_url.copy_with(raw_path=path.encode())
-    answer = door.send(httpx.Request(method, url, content=b"x"))
+    url = entrance.base_url.copy_with(raw_path=path.encode())
+    answer = entrance.send(httpx.Request(method, url, content=b"x"))
     assert answer.status_code in (400, 404, 405)
     assert seen == []
 
 
-def test_a_body_beyond_the_limit_is_cut_off(door: httpx.Client, seen: Seen):
+def test_a_body_beyond_the_limit_is_cut_off(entrance: httpx.Client, seen: Seen):
     """The limit holds whether or not a request declares its length."""
-    assert door.post("/v1/fleet/push-object", content=bytes(MAX_BODY + 1)).status_code == 413
+    assert entrance.post("/v1/fleet/push-object", content=bytes(MAX_BODY + 1)).status_code == 413
     parts = (bytes(MAX_BODY // 10) for _ in range(20))
-    assert door.post("/v1/fleet/push-object", content=parts).status_code == 413
+    assert entrance.post("/v1/fleet/push-object", content=parts).status_code == 413
     assert (
-        door.post("/v1/fleet/send-node-heartbeat", content=bytes(MAX_BODY + 1)).status_code == 503
+        entrance.post("/v1/fleet/send-node-heartbeat", content=bytes(MAX_BODY + 1)).status_code
+        == 503
     )
     assert not [row for row in seen if len(row[3]) > MAX_BODY]
-    assert door.post("/v1/fleet/push-object", content=bytes(MAX_BODY)).status_code == 207
+    assert entrance.post("/v1/fleet/push-object", content=bytes(MAX_BODY)).status_code == 207
 
 
 @pytest.mark.parametrize("code", [200, 204, 400, 401, 403, 404, 413, 429, 500, 502, 503, 504])
-def test_a_heartbeat_is_answered_so_that_the_next_one_comes(door: httpx.Client, code: int):
+def test_a_heartbeat_is_answered_so_that_the_next_one_comes(entrance: httpx.Client, code: int):
     """Flower's SuperNode goes on after 200, 502, 503 and 504 and ends after 401. After any other
     answer it lives on without heartbeats. Other requests keep their answer."""
     for path, wanted in (
         ("send-node-heartbeat", code if code in (200, 401, 502, 503, 504) else 503),
         ("push-messages", code),
     ):
-        answer = door.post(f"/v1/fleet/{path}", content=b"x", headers={"x-answer": str(code)})
+        answer = entrance.post(f"/v1/fleet/{path}", content=b"x", headers={"x-answer": str(code)})
         assert answer.status_code == wanted
 
 

@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def told(folder: Path) -> dict[str, str]:
+def fingerprints(folder: Path) -> dict[str, str]:
     text = (folder / "consortium.yaml").read_text()
     found: dict[str, str] = json.loads(text.split("sites: ")[1])
     return found
@@ -84,7 +84,7 @@ def test_a_node_is_revoked_even_if_somebody_elses_entry_is_broken(folder: Path):
 
 def test_a_rotated_node_has_its_new_key_and_nothing_else_changes(folder: Path):
     """No other member's files are read, and the old key is revoked."""
-    before, old = bytes_of(folder / "kits"), told(folder)
+    before, old = bytes_of(folder / "kits"), fingerprints(folder)
     members(folder, **{**old, "south": joining(folder, "south"), "west": "0" * 32})
     done = provision(folder, rotate="south")
     assert done.kits == ("south",)
@@ -100,9 +100,9 @@ def test_a_rotated_node_has_its_new_key_and_nothing_else_changes(folder: Path):
     [
         (lambda f: None, "nort", "has no member 'nort'; there are north, south, west"),
         (lambda f: None, "south", "still has the fingerprint of south's old key"),
-        (lambda f: members(f, **{**told(f), "south": "1" * 32}), "south",
+        (lambda f: members(f, **{**fingerprints(f), "south": "1" * 32}), "south",
          "its key has the fingerprint"),
-        (lambda f: members(f, **{**told(f), "south": "1" * 32})
+        (lambda f: members(f, **{**fingerprints(f), "south": "1" * 32})
          or (f / "requests" / "south.json").unlink(), "south", "the request has not come yet"),
         (lambda f: revoke(f, "south"), "south", "no key of 'south' is admitted yet"),
         (lambda f: (f / REVOKED).write_text("["), "south", "still has|cannot be read"),
@@ -154,7 +154,7 @@ def test_two_consortia_on_one_machine_need_two_health_ports(
             SuperLink(folder).up(patience=0)
 
 
-def test_a_superlink_behind_a_closed_door_is_not_said_to_serve(
+def test_a_superlink_whose_gateway_is_down_does_not_serve(
     folder: Path,
 ):
     """Hospitals come through the gateway, which may be down or have no SuperLink behind it."""
@@ -256,7 +256,7 @@ def test_a_superlink_that_is_up_follows_the_kit(folder: Path):
     admission.follow()
     assert flower.names() == ["north", "south"]
     old = next(text for text in flower.nodes.values() if text.startswith("south"))
-    members(folder, **{**told(folder), "south": joining(folder, "south")})
+    members(folder, **{**fingerprints(folder), "south": joining(folder, "south")})
     provision(folder, rotate="south")
     admission.follow()
     assert flower.names() == ["north", "south"]

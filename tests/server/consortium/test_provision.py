@@ -20,9 +20,9 @@ def joining(folder: Path, name: str) -> str:
     """Make a hospital's key and its request; return the fingerprint that it reads out."""
     hospital = folder.parent / f"hospital-{name}"
     (hospital / "node.key").unlink(missing_ok=True)
-    told = site_init(hospital, name)
+    shown = site_init(hospital, name)
     (folder / "requests" / f"{name}.json").write_bytes((hospital / "request.json").read_bytes())
-    return told
+    return shown
 
 
 def members(folder: Path, **sites: str) -> None:
@@ -48,8 +48,8 @@ def test_from_an_empty_folder_to_kits(folder: Path):
     """It makes commented YAML, then authority, server and a kit for each request that has come."""
     assert load(folder).sites == {}
     assert "by telephone" in (folder / "consortium.yaml").read_text()
-    told = {name: joining(folder, name) for name in ("north", "south")}
-    members(folder, **told, west="0" * 32)
+    keys = {name: joining(folder, name) for name in ("north", "south")}
+    members(folder, **keys, west="0" * 32)
     done = provision(folder)
     assert done.kits == ("server", "north", "south")
     assert done.missing == ("west",)
@@ -76,13 +76,13 @@ def test_from_an_empty_folder_to_kits(folder: Path):
 def test_a_member_leaves_or_gets_a_new_key_and_the_others_keep_every_byte(folder: Path):
     """A former member loses its kit and its key at the server. With a new key only that key
     changes."""
-    told = {name: joining(folder, name) for name in ("north", "south", "west")}
-    members(folder, **told)
+    keys = {name: joining(folder, name) for name in ("north", "south", "west")}
+    members(folder, **keys)
     provision(folder)
     before = {name: bytes_of(folder / "kits" / name) for name in ("north", "south", "server")}
-    told["south"] = joining(folder, "south")
-    del told["west"]
-    members(folder, **told)
+    keys["south"] = joining(folder, "south")
+    del keys["west"]
+    members(folder, **keys)
     provision(folder)
     after = {name: bytes_of(folder / "kits" / name) for name in ("north", "south", "server")}
     assert after["north"] == before["north"]

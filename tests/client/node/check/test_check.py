@@ -76,8 +76,8 @@ def north(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         draw(records / f"{i}.png", i)
         rows.append(f"{i}.png,{i % 2},p{i},{split}")
     (records / "labels.csv").write_text("\n".join(rows))
-    told = init(folder, "north")
-    signer = consortium(tmp_path / "lungs", folder / "request.json", told, free_port())
+    shown = init(folder, "north")
+    signer = consortium(tmp_path / "lungs", folder / "request.json", shown, free_port())
     shutil.copytree(tmp_path / "lungs" / "kits" / "north", folder / "kit")
     (folder / "site.yaml").write_text(SITE.replace("RECORDS", str(records)))
     (folder / "policy.yaml").write_text(f'{POLICY}signer: "{signer}"\n')
@@ -233,13 +233,13 @@ def anchored(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "name", "said"), [h[1:] for h in HARMS], ids=[h[0] for h in HARMS]
+    ("harm", "name", "expected"), [h[1:] for h in HARMS], ids=[h[0] for h in HARMS]
 )
-def test_each_mistake_is_found_by_its_check(north: Path, harm: Harm, name: str, said: str):
+def test_each_mistake_is_found_by_its_check(north: Path, harm: Harm, name: str, expected: str):
     """The line says what to do, and no start is promised."""
     harm(north)
     found = [line for line in looked(north) if line.state == "FIX"]
-    assert [line for line in found if line.name == name and re.search(said, line.text)], found
+    assert [line for line in found if line.name == name and re.search(expected, line.text)], found
     assert not [line for line in found if line.name == "start"]
 
 
@@ -278,8 +278,8 @@ def test_the_command_to_start_has_the_options_that_were_checked(north: Path):
     """The printed command can be typed as it stands; without --allow-root root would be refused."""
     port = free_port()
     place = Place(load_site(north / "site.yaml"), north, allow_root=True, health_port=port)
-    (said,) = [line.text for line in at_start(place) if line.name == "start"]
-    assert said == f"fedmedformer site up {north} --health-port {port} --allow-root"
+    (command,) = [line.text for line in at_start(place) if line.name == "start"]
+    assert command == f"fedmedformer site up {north} --health-port {port} --allow-root"
 
 
 def test_a_hospital_without_a_kit_is_told_the_next_command(north: Path):
@@ -412,16 +412,16 @@ UP: list[tuple[str, Harm, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("harm", "name", "said"), [u[1:] for u in UP], ids=[u[0] for u in UP])
+@pytest.mark.parametrize(("harm", "name", "expected"), [u[1:] for u in UP], ids=[u[0] for u in UP])
 def test_what_the_check_says_of_the_start_up_says_too(
-    north: Path, harm: Harm, name: str, said: str
+    north: Path, harm: Harm, name: str, expected: str
 ):
     """Both have one list of conditions: `site up` refuses exactly where the check says FIX."""
     harm(north)
     folder = north if north.exists() else next(
         f for f in north.parent.iterdir() if (f / "node.key").exists())  # fmt: skip
     fixes = [line for line in looked(folder) if line.state == "FIX"]
-    assert [line for line in fixes if line.name == name and re.search(said, line.text)], fixes
+    assert [line for line in fixes if line.name == name and re.search(expected, line.text)], fixes
     with pytest.raises(MedFormerError):
         node.up(folder, free_port(), allow_root=True, supervisor=never)
 
@@ -473,7 +473,7 @@ def test_a_node_that_is_up_is_no_mistake(north: Path):
     assert f"is up already (process {up.pid})" in line.text
 
 
-def test_a_door_whose_superlink_is_away_is_no_server(north: Path):
+def test_a_gateway_without_a_superlink_is_no_server(north: Path):
     """TCP and TLS work, but no run would ever come."""
     kit = north.parent / "lungs" / "kits" / "server"
     with answering(kit, status=503) as port:

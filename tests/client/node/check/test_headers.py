@@ -48,7 +48,7 @@ def header(number: int = 0, **tags: Any) -> Dataset:
     return made
 
 
-def said(found: Site, name: str = "identity") -> list[tuple[str, str]]:
+def lines_of(found: Site, name: str = "identity") -> list[tuple[str, str]]:
     return [(line.state, line.text) for line in lines(found) if line.name == name]
 
 
@@ -62,7 +62,7 @@ def items(**tags: Any) -> Sequence:
 def test_files_that_tell_of_nobody(tmp_path: Path):
     """One line says OK. A pseudonym that is repeated as the name does not count as a name."""
     made = [header(i, PatientName=f"Anon^K{i}", PatientBirthDate="") for i in range(3)]
-    assert said(site(tmp_path, made)) == [("OK", (
+    assert lines_of(site(tmp_path, made)) == [("OK", (
         "3 files hold none of the attributes of the Basic Application Level Confidentiality "
         "Profile (PS3.15). UIDs were not checked"
     ))]  # fmt: skip
@@ -77,7 +77,7 @@ def test_attributes_are_counted_and_no_value_is_shown(tmp_path: Path):
     made = [header(0, **secret), header(1, PatientName="Muster^Max"), header(2)]
     made[2].RequestAttributesSequence = items(RequestingPhysician="Doktor^Faust")
     made[2].private_block(0x0019, "ACME", create=True).add_new(1, "LO", "Erika")
-    found = said(site(tmp_path, made))
+    found = lines_of(site(tmp_path, made))
     assert [state for state, _ in found] == ["NOTE"] * 5
     for count, attributes in (
         (2, "PatientName 2, PatientBirthDate 1"),
@@ -110,19 +110,19 @@ def test_attributes_are_counted_and_no_value_is_shown(tmp_path: Path):
 )
 def test_a_word_that_stands_for_nobody_is_no_value(tags: dict[str, str], held: bool):
     """An attribute that is empty, or holds an anonymiser's placeholder, does not count."""
-    told = Told()
-    told.add(header(0, **tags))
-    assert bool(told.groups["patient"]) == held
+    counts = Told()
+    counts.add(header(0, **tags))
+    assert bool(counts.groups["patient"]) == held
 
 
 def test_a_claim_that_is_not_true_has_to_be_mended(tmp_path: Path):
     """A false claim of the file or of the site is a FIX; an attribute without a claim is a NOTE."""
     named = {"PatientName": "Muster^Erika"}
     made = [header(0, PatientIdentityRemoved="YES", DeidentificationMethod="ours", **named)]
-    (only,) = said(site(tmp_path, made))
+    (only,) = lines_of(site(tmp_path, made))
     assert only[0] == "FIX"
     assert "1 of them say PatientIdentityRemoved YES. De-identify" in only[1]
-    (only,) = said(site(tmp_path, [header(0, StudyDate="20240101")], deidentified=True))
+    (only,) = lines_of(site(tmp_path, [header(0, StudyDate="20240101")], deidentified=True))
     assert only[0] == "FIX"
     assert "the site declares data.deidentified" in only[1]
 
@@ -139,7 +139,7 @@ def test_what_files_say_of_themselves(tmp_path: Path):
         header(5, BodyPartExamined="BRAIN", RecognizableVisualFeatures="NO"),
         header(6, BodyPartExamined="HEAD", Modality="DX"),
     ]
-    found = [text for state, text in said(site(tmp_path, made)) if state == "NOTE"]
+    found = [text for state, text in lines_of(site(tmp_path, made)) if state == "NOTE"]
     assert len(found) == 3
     assert found[0] == "1 of 7 files say PatientIdentityRemoved NO"
     assert found[1].startswith(
@@ -166,19 +166,19 @@ def with_ids(ids: list[str]) -> list[Dataset]:
 
 def test_one_id_for_all_is_named(tmp_path: Path):
     """It is a FIX if the id is a placeholder, and fine if the table distinguishes the patients."""
-    (line,) = said(site(tmp_path, with_ids(["ANONYMOUS"] * 9)), "patients")
+    (line,) = lines_of(site(tmp_path, with_ids(["ANONYMOUS"] * 9)), "patients")
     assert line[0] == "FIX"
     assert "9 of 9 files have a placeholder as PatientID" in line[1]
     assert "privacy.n_public declares 64 units" in line[1]
     assert "ANONYMOUS" not in line[1]
-    (line,) = said(site(tmp_path, with_ids(["K1"] * 9)), "patients")
+    (line,) = lines_of(site(tmp_path, with_ids(["K1"] * 9)), "patients")
     assert line[0] == "NOTE"
     assert "all 9 files have one PatientID" in line[1]
-    (line,) = said(site(tmp_path, with_ids(["K1", "", "K3"])), "patients")
+    (line,) = lines_of(site(tmp_path, with_ids(["K1", "", "K3"])), "patients")
     assert line[0] == "FIX"
     assert "1 of 3 files have no PatientID" in line[1]
-    assert not said(site(tmp_path, with_ids(["ANON"] * 9), patients="yes"), "patients")
-    assert not said(site(tmp_path, with_ids([f"K{i}" for i in range(9)])), "patients")
+    assert not lines_of(site(tmp_path, with_ids(["ANON"] * 9), patients="yes"), "patients")
+    assert not lines_of(site(tmp_path, with_ids([f"K{i}" for i in range(9)])), "patients")
 
 
 def test_a_patient_with_most_images_is_named_for_every_source(tmp_path: Path):
@@ -197,14 +197,14 @@ def test_each_transfer_syntax_is_counted(tmp_path: Path):
     file, _ = encoded(tmp_path, "1.2.840.10008.1.2.4.201")
     file.rename(tmp_path / "1.dcm")
     found = site(tmp_path, [header(0), Dataset()])
-    ((state, text),) = said(found, "codecs")
+    ((state, text),) = lines_of(found, "codecs")
     assert state == "OK"
     assert "2 files can be decoded" in text
     assert "(1.2.840.10008.1.2.4.201) 1" in text
     stored(tmp_path, plain(IMAGE, 12), b"\0\1", "1.2.840.10008.1.2.4.110").rename(
         tmp_path / "1.dcm"
     )
-    ((state, text),) = said(found, "codecs")
+    ((state, text),) = lines_of(found, "codecs")
     assert state == "FIX"
     assert "1 of 2 files cannot be decoded: its pixels are stored as JPEG XL Lossless" in text
     assert "export it from the archive" in text
@@ -229,4 +229,4 @@ def test_pixels_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     found = site(tmp_path, [made])
     data = (tmp_path / "0.dcm").read_bytes()
     (tmp_path / "0.dcm").write_bytes(data[:-5_000])
-    assert said(found, "codecs")[0][0] == "OK"
+    assert lines_of(found, "codecs")[0][0] == "OK"
