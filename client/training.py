@@ -202,7 +202,7 @@ def units_of(site: Site, records: Records, phase: Phase) -> Units:
     return Units(
         records,
         by_patient=privacy.unit == "patient",
-        most=privacy.images_per_step,
+        max_images=privacy.images_per_step,
         among=records.labelled if fewer else None,
     )
 

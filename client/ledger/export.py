@@ -79,19 +79,19 @@ def held_against(rows: Sequence[Row], report: Path, site: str | None) -> None:
         LedgerError: The row is missing, so an old copy was put back; or the report names no row.
     """
     try:
-        told: dict[str, str] = dict(json.loads(report.read_bytes())["ledger_hashes"])
+        hashes: dict[str, str] = dict(json.loads(report.read_bytes())["ledger_hashes"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise LedgerError(
             f"{report}: is not the report of a run ({type(error).__name__})"
         ) from error
     # A report of several sites does not tell which of them this ledger belongs to.
-    name = site or (next(iter(told)) if len(told) == 1 else "")
-    if name not in told:
-        known = ", ".join(sorted(told)) or "none"
+    name = site or (next(iter(hashes)) if len(hashes) == 1 else "")
+    if name not in hashes:
+        known = ", ".join(sorted(hashes)) or "none"
         raise LedgerError(f"{report}: name one of its sites with --site; they are: {known}")
-    if not any(row.hash == told[name] for row in rows):
+    if not any(row.hash == hashes[name] for row in rows):
         raise LedgerError(
-            f"this ledger of {len(rows)} rows lacks the row {told[name]}, which site {name} had "
+            f"this ledger of {len(rows)} rows lacks the row {hashes[name]}, which site {name} had "
             f"according to {report}: an old copy was put back. Restore the newest copy"
         )
 

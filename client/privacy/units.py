@@ -21,17 +21,17 @@ class Units:
     Args:
         records: N images; row i is an image.
         by_patient: True if the images of one patient are one unit; else each image is one.
-        most: Largest number of images of a unit that take part in one step; the more, the less
-            noisy the unit's gradient.
+        max_images: Images of a unit that take part in one step, at most; the more images, the less
+            noise in the unit's gradient.
         among: (N,) bool, the images that may take part; all if omitted. A unit without such an
             image is drawn like the others and contributes nothing.
     Source: McMahan et al. 2018, arXiv:1710.06963, for units of several examples.
     """
 
     def __init__(
-        self, records: Records, *, by_patient: bool, most: int, among: Tensor | None = None
+        self, records: Records, *, by_patient: bool, max_images: int, among: Tensor | None = None
     ) -> None:
-        self._most = most
+        self._max_images = max_images
         self._among = among
         self._stack = torch.repeat_interleave(torch.tensor([len(s) for s in records.stacks]))
         self._rows: list[Tensor] | None = None
@@ -53,8 +53,8 @@ class Units:
 
         Args:
             drawn: (U,) numbers of units.
-            generator: Draws the images of a patient who has more than `most`. The images of one
-                step have one shape, that of an image drawn from all of the patient's.
+            generator: Draws the images of a patient who has more than `max_images`. They have one
+                shape, that of an image drawn from all of the patient's.
         Returns:
             Rows (B,), shape by shape as `Records.take` wants them, those of a unit side by side;
             and (B,) the unit of each, ascending. None in place of the units if each row is one.
@@ -72,7 +72,7 @@ class Units:
                 continue  # it was drawn and adds nothing, which costs no more
             # The first of a random order decides the shape, so each image has the same chance.
             own = own[torch.randperm(len(own), generator=generator)]
-            own = own[self._stack[own] == self._stack[own[0]]][: self._most]
+            own = own[self._stack[own] == self._stack[own[0]]][: self._max_images]
             chosen.append(own)
         # `Records.take` returns one tensor a shape, so units of one shape lie side by side.
         chosen.sort(key=lambda own: int(self._stack[own[0]]))

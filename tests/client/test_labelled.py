@@ -122,7 +122,7 @@ def test_of_a_patient_those_images_take_part_that_have_a_label():
     labels = torch.tensor([0, UNLABELLED, 1, UNLABELLED, 1, UNLABELLED])
     stack = Stack(torch.rand(6, 1, 28, 28), {"chest": labels}, torch.ones(6).bool())
     records = Records((stack,), patients=("a", "a", "b", "c", "a", "c"))
-    units = Units(records, by_patient=True, most=4, among=records.labelled)
+    units = Units(records, by_patient=True, max_images=4, among=records.labelled)
     assert (len(units), units.images) == (3, 3)
     rows, whose = units.rows(torch.tensor([0, 1, 2]), torch.Generator().manual_seed(0))
     assert whose is not None

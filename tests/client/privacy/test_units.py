@@ -52,7 +52,7 @@ def patients_site(root: Path, images: dict[str, int], size: tuple[int, int] = (3
 def test_images_of_a_drawn_patient_lie_side_by_side():
     """A drawn patient contributes all images up to the limit, of one shape, and no one else's."""
     records = records_of([["a", "b", "a", "a", "c"], ["d", "b", "d"]])
-    units = Units(records, by_patient=True, most=2)
+    units = Units(records, by_patient=True, max_images=2)
     assert len(units) == 4
     seen = set()
     for seed in range(40):
@@ -78,7 +78,7 @@ def test_images_of_a_drawn_patient_lie_side_by_side():
 
 def test_without_patients_each_image_is_a_unit():
     """The drawn numbers are the rows."""
-    units = Units(records_of([["a", "a", "b"]]), by_patient=False, most=2)
+    units = Units(records_of([["a", "a", "b"]]), by_patient=False, max_images=2)
     drawn = torch.tensor([0, 2])
     rows, index = units.rows(drawn, torch.Generator())
     assert len(units) == 3
@@ -91,12 +91,12 @@ def test_pooled_sites_keep_their_patients_apart():
     of another."""
     both = pooled([records_of([["a", "a", "b"]]), records_of([["a"]])])
     assert len(both.patients) == len(both) == 4
-    assert len(Units(both, by_patient=True, most=2)) == 3
+    assert len(Units(both, by_patient=True, max_images=2)) == 3
 
 
 def test_nobody_drawn_is_an_empty_batch():
     """Rows and units are then both empty."""
-    units = Units(records_of([["a", "a", "b"]]), by_patient=True, most=2)
+    units = Units(records_of([["a", "a", "b"]]), by_patient=True, max_images=2)
     rows, index = units.rows(torch.zeros(0, dtype=torch.int64), torch.Generator())
     assert rows.tolist() == []
     assert index is not None
@@ -181,7 +181,7 @@ def test_another_patient_changes_nothing_for_those_who_are_there():
     more = records_of([["a", "a", "a", "b", "b", "z", "z"]])
     for seed in range(10):
         rows = [
-            Units(records, by_patient=True, most=2).rows(
+            Units(records, by_patient=True, max_images=2).rows(
                 torch.tensor([0, 1]), torch.Generator().manual_seed(seed)
             )[0]
             for records in (few, more)
@@ -219,7 +219,7 @@ def test_a_file_that_is_listed_twice_is_no_unit(tmp_path: Path):
         update={"privacy": site.privacy.model_copy(update={"unit": "patient"})}
     )
     records = load(by_patient, "train")
-    assert len(Units(records, by_patient=True, most=4)) == 3
+    assert len(Units(records, by_patient=True, max_images=4)) == 3
 
 
 def replace_unit(site: Site, unit: str) -> Site:
