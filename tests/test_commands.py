@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from simulations.cli import COMMANDS
 
-UNTOLD = ("action", "verb", "settings")
+UNTOLD = ("action", "verb")
 """Arguments whose values are listed elsewhere in the help."""
 GROUPS = {"site": 13, "consortium": 6, "model": 3, "site ledger": 3}
 """Commands that have actions of their own, and how many."""
@@ -55,10 +56,13 @@ def test_every_command_has_a_description_and_an_example_that_parses(name: str):
     """The description is a sentence; the example is of this very command and is understood."""
     parser = ALL[name]
     assert (parser.description or "").endswith(".")
-    assert (parser.epilog or "").startswith(f"example: fedmedformer {name}")
-    words = shlex.split(str(parser.epilog).removeprefix("example: fedmedformer "))
-    command = words[0]
-    parser_of(command).parse_args(words[1:])
+    examples = re.findall(
+        r"^(?:examples?: | +)fedmedformer (.*)$", parser.epilog or "", re.MULTILINE
+    )
+    assert examples, parser.epilog
+    for example in examples:
+        assert f"{example} ".startswith(f"{name} ")
+        parser_of(example.split()[0]).parse_args(shlex.split(example)[1:])
 
 
 @pytest.mark.parametrize("name", ALL)
