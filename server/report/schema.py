@@ -235,7 +235,7 @@ TRAINING = _object(
 PICTURE = _object(
     {
         "file": _text("Name of a PNG file in the folder `pictures` beside the report."),
-        "title": _text("Its title."),
+        "title": _text("What it shows."),
         "caption": _text("An explanation of the picture."),
     }
 )
@@ -245,7 +245,7 @@ TIMING = _object(
         "round_seconds": _list(
             _number("Seconds.", minimum=0), "Duration of each trained round, in order."
         ),
-        "pretraining_seconds": _maybe(_number("Seconds of the public pre-training.", minimum=0)),
+        "pretraining_seconds": _maybe(_number("Public pre-training.", minimum=0)),
     }
 )
 
