@@ -42,15 +42,20 @@ from simulations.baselines.jobs import LocalFleet
 from tests.conftest import CONFIG, ledger_rows
 
 Harm = Callable[[str, Request, Answer], Answer | Lost]
+Greet = Callable[[dict[str, HelloAnswer]], dict[str, HelloAnswer]]
 
 
 class HarmedFleet(LocalFleet):
     """Changes answers on their way to the server."""
 
-    def __init__(self, guards: Mapping[str, Guard], harm: Harm) -> None:
+    def __init__(self, guards: Mapping[str, Guard], harm: Harm, greet: Greet) -> None:
         super().__init__(guards)
         self.harm = harm
+        self.greet = greet
         self.sent: list[Request] = []
+
+    def hello(self, request: Hello) -> dict[str, HelloAnswer]:
+        return self.greet(super().hello(request))
 
     def ask(
         self, requests: Mapping[str, Request], enough: int | None = None
@@ -60,6 +65,10 @@ class HarmedFleet(LocalFleet):
             name: answer if isinstance(answer, Lost) else self.harm(name, requests[name], answer)
             for name, answer in super().ask(requests, enough).items()
         }
+
+
+def only_north(answers: dict[str, HelloAnswer]) -> dict[str, HelloAnswer]:
+    return {"north": answers["north"]}
 
 
 def untouched(name: str, request: Request, answer: Answer) -> Answer | Lost:
@@ -88,11 +97,12 @@ def execute(
 
     def execute_(
         harm: Harm = untouched,
+        greet: Greet = dict,
         quorum: int | None = None,
         phases: tuple[Phase, ...] = schedule.phases,
         **settings: float,
     ) -> tuple[Run, State]:
-        fleet = HarmedFleet({s.name: open_guard(s) for s in sites}, harm)
+        fleet = HarmedFleet({s.name: open_guard(s) for s in sites}, harm, greet)
         planned = schedule.model_copy(update={"phases": phases})
         chosen = federation.model_copy(update={"quorum": quorum, "schedule": planned})
         quick = {"approval_poll": 0.01, "retry_pause": 0.01}
@@ -400,20 +410,15 @@ def test_too_few_for_a_quorum_interrupt_the_run_at_the_deadline(execute, tmp_pat
     assert attempts(tmp_path / "north") == [(1, 0), (2, 0), (3, 0)]
 
 
-def test_a_site_that_was_away_joins_later_and_reserves_the_whole_run(
-    execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_site_that_was_away_joins_later_and_reserves_the_whole_run(execute, tmp_path: Path):
     """Its node connects after round 1. Its reservation does not depend on when that is."""
-    original = LocalFleet.hello
     calls: list[int] = []
 
-    def hello(self: LocalFleet, request: Hello) -> dict[str, HelloAnswer]:
+    def greet(answers: dict[str, HelloAnswer]) -> dict[str, HelloAnswer]:
         calls.append(1)
-        found = original(self, request)
-        return {n: a for n, a in found.items() if n == "north" or len(calls) > 2}
+        return answers if len(calls) > 2 else only_north(answers)
 
-    monkeypatch.setattr(LocalFleet, "hello", hello)
-    run, state = execute(quorum=1)
+    run, state = execute(quorum=1, greet=greet)
     assert state.round == 3
     assert attempts(tmp_path / "south") == [(2, 0), (3, 0)]
     assert [(e["round"], e["site"], e["kind"]) for e in run.journal.events] == [
@@ -423,17 +428,13 @@ def test_a_site_that_was_away_joins_later_and_reserves_the_whole_run(
     assert len(calls) == 3
 
 
-def test_a_site_that_is_away_after_a_resume_stays_in_the_receipts(
-    execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_site_that_is_away_after_a_resume_stays_in_the_receipts(execute, tmp_path: Path):
     """It trained round 1 and then died: the report still shows what its patients were charged."""
     folder = tmp_path / "run"
     with pytest.raises(RunInterrupted):
         execute(lambda name, r, a: Lost("killed") if _is_round(r, 2) else a, quorum=2, deadline=0.2)
     before = json.loads((folder / "receipts.json").read_text())
-    original = LocalFleet.hello
-    monkeypatch.setattr(LocalFleet, "hello", lambda self, r: {"north": original(self, r)["north"]})
-    run, state = execute(quorum=1)
+    run, state = execute(quorum=1, greet=only_north)
     assert state.round == 3
     assert set(run.journal.receipts) == {"north"}
     assert json.loads((folder / "receipts.json").read_text()) == before
@@ -448,13 +449,11 @@ def _is_round(request: Request, number: int) -> bool:
     return isinstance(request, Train) and request.round == number
 
 
-def test_fewer_sites_than_the_quorum_do_not_begin(execute, monkeypatch: pytest.MonkeyPatch):
+def test_fewer_sites_than_the_quorum_do_not_begin(execute):
     """Nothing is trained, and the missing sites are named. The run may be submitted again, because
     a site that died at its hello is back a moment later."""
-    original = LocalFleet.hello
-    monkeypatch.setattr(LocalFleet, "hello", lambda self, r: {"north": original(self, r)["north"]})
     with pytest.raises(RunInterrupted, match="too few sites take part: south: is not there"):
-        execute(quorum=2)
+        execute(quorum=2, greet=only_north)
 
 
 def test_a_quorum_that_refusals_make_impossible_ends_the_run(execute):
@@ -510,18 +509,14 @@ def test_sites_that_all_refuse_are_named(execute):
         execute(refuse)
 
 
-def test_other_sources_at_a_site_stop_the_run(execute, monkeypatch: pytest.MonkeyPatch):
+def test_other_sources_at_a_site_stop_the_run(execute):
     """Two versions of the code must not train together."""
 
-    def hello(self: LocalFleet, request: Hello) -> dict[str, HelloAnswer]:
-        return {
-            name: replace(handler.handle(request), source_hash="0" * 64)  # type: ignore[type-var]
-            for name, handler in self._handlers.items()
-        }
+    def greet(answers: dict[str, HelloAnswer]) -> dict[str, HelloAnswer]:
+        return {name: replace(answer, source_hash="0" * 64) for name, answer in answers.items()}
 
-    monkeypatch.setattr(LocalFleet, "hello", hello)
     with pytest.raises(FederationError, match="runs other sources than the server"):
-        execute()
+        execute(greet=greet)
 
 
 def test_outcome_says_done_or_why_not(tmp_path: Path):
