@@ -183,7 +183,9 @@ class Site(Frozen):
     """One hospital: its data, its public declaration and its privacy budget."""
 
     name: Name
+    """Name of the site, as the consortium lists it."""
     domain: Domain
+    """What the images are; public."""
     tasks: tuple[Task, ...] = Field(min_length=1)
     """Questions that the model answers for this site. They stay at the site, as its heads do."""
     data: Annotated[Source, Field(discriminator="source")]

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from client.data.errors import DataError
+from client.data.errors import DataError, Unusable
 from client.data.load import load
 from client.data.pictures.reading import picture
 from client.data.sources import MedMnist, Phantoms
@@ -157,7 +157,10 @@ def _pixels(image: Path, site: Site) -> Tensor:
     """(1, C, H, W) of a picture file, in the colours of the site."""
     if not image.is_file():
         raise DataError(f"{image}: there is no such file")
-    planes = picture(image, site.domain.channels).planes
+    try:
+        planes = picture(image, site.domain.channels).planes
+    except Unusable as error:
+        raise DataError(f"{image}: {error}") from error
     array = np.asarray(planes[0] if len(planes) == 1 else np.stack(planes, -1))
     array = array[..., None] if array.ndim == 2 else array
     pixels = torch.from_numpy(array.copy()).movedim(-1, 0)[None]

@@ -15,7 +15,7 @@ from simulations.run_folder import count_sites
 
 WIDTH = 80
 """Maximum number of columns of a line."""
-BAR = 16
+BAR = 10
 """Columns of the bar that shows the share of rounds done."""
 STEP_OF_HEADS = 0.3
 """Duration of a step that trains only the answering layers; a step that trains everything is 1."""
@@ -171,7 +171,7 @@ def _auc(value: float | None) -> str:
 def _duration(seconds: float) -> str:
     whole = round(seconds)
     if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+        return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
     return f"{whole // 60}:{whole % 60:02d}"
 
 

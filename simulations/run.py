@@ -196,17 +196,16 @@ def _run(words: Sequence[str], *, quiet: bool) -> None:
         [sys.executable, "-c", code, *words],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert process.stderr is not None
     last = ""
-    try:
-        for line in process.stderr:
-            last = line.strip() or last
-            if not quiet:
-                print(line, end="", file=sys.stderr, flush=True)
-        process.wait()
-    except BaseException:  # a notebook interrupts this process alone
-        process.terminate()
-        process.wait()
-        raise
+    with process:
+        assert process.stderr is not None
+        try:
+            for line in process.stderr:
+                last = line.strip() or last
+                if not quiet:
+                    print(line, end="", file=sys.stderr, flush=True)
+        except BaseException:  # a notebook interrupts this process alone
+            process.terminate()
+            raise
     if process.returncode:
         raise SimulationError(last.removeprefix(PREFIX) or f"ended with {process.returncode}")

@@ -52,24 +52,36 @@ class ScenarioSite(Frozen):
     """One simulated hospital. Domain and task follow from a phantom kind or MedMNIST name."""
 
     name: Name
+    """Name of the site."""
     data: Annotated[Source, Field(discriminator="source")]
+    """Where its images and labels come from."""
     domain: Domain | None = None
+    """What its images are; known for phantoms and MedMNIST."""
     tasks: tuple[Task, ...] = ()
+    """What the model answers for it; known for phantoms and MedMNIST."""
     privacy: PrivacySettings = PrivacySettings()
+    """Its privacy settings, where they differ from those of the scenario."""
     weight: StrictFloat = Field(default=1.0, gt=0)
+    """Weight of its updates in the average."""
     flip: StrictBool = False
+    """True if a mirror image has the same labels: training and answers then use both."""
 
 
 class Split(Frozen):
     """One MedMNIST data set divided over several sites; the test split is the same for all."""
 
     dataset: str
+    """MedMNIST's name of the set."""
     sites: StrictInt = Field(default=4, ge=2, le=64)
+    """Number of sites."""
     method: Literal["iid", "dirichlet"] = "iid"
+    """`iid`: every site gets the same mix of labels. `dirichlet`: the mixes differ, by `alpha`."""
     alpha: StrictFloat = Field(default=0.5, gt=0)
     """Dirichlet concentration of the label skew: smaller is more skewed."""
     size: StrictInt = 28
+    """Side of an image, pixels; a size that MedMNIST publishes."""
     flip: StrictBool = False
+    """True if a mirror image has the same labels."""
 
     @model_validator(mode="after")
     def _a_published_size(self) -> "Split":
@@ -81,6 +93,7 @@ class Scenario(Training):
     """Everything a simulation needs, written once."""
 
     description: str = ""
+    """What the scenario shows, in a sentence or two."""
     spare_rounds: StrictInt | None = Field(default=None, ge=0)
     """Rounds that may be trained again; a tenth of all, at least one, if left out."""
     start: GivenPath | None = None
@@ -92,8 +105,12 @@ class Scenario(Training):
     """Refuse, rather than warn, where delta is not below 1/(10 n) and where sites train on the
     same records."""
     split: Split | None = None
+    """One data set divided over several sites, instead of `sites`."""
     sites: tuple[ScenarioSite, ...] = ()
+    """The hospitals."""
     baselines: tuple[Baseline, ...] = ()
+    """Models to train beside the federation and compare with it. They read the same records outside
+    the sites' ledgers."""
 
     @model_validator(mode="before")
     @classmethod

@@ -52,7 +52,9 @@ class Phase(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(pattern=NAME)
+    """Name of the phase; no two phases of a run have the same."""
     rounds: StrictInt = Field(ge=1, le=MAX_ROUNDS)
+    """Number of rounds."""
     local_steps: StrictInt = Field(default=1, ge=1, le=1_000)
     """DP steps that a site takes between two averagings."""
     objectives: dict[Objective, Annotated[StrictFloat, Field(gt=0, le=100)]] = Field(min_length=1)

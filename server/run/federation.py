@@ -55,13 +55,17 @@ class Pretraining(Frozen):
     volumes: StrictInt = Field(default=6_000, ge=0, le=100_000)
     """Number of volumes of such shapes, which train the stem of 3D images."""
     steps: StrictInt = Field(default=10_000, ge=0, le=1_000_000)
+    """Number of training steps."""
     batch_size: StrictInt = Field(default=128, ge=1)
+    """Number of images in a step."""
     learning_rate: StrictFloat = Field(default=1.5e-3, gt=0)
+    """Learning rate of AdamW."""
     seed: StrictInt = Field(default=0, ge=0, le=2**53)
     """Seed of images and training. Federations with equal settings start from equal tensors."""
     objectives: dict[PublicObjective, Annotated[StrictFloat, Field(gt=0)]] = Field(
         default={"supervised": 1.0, "inpainting": 0.5}, min_length=1
     )
+    """Weight of each loss."""
 
 
 def default_pretraining(preset: str) -> Pretraining:

@@ -37,8 +37,9 @@ def run(arguments: argparse.Namespace) -> None:
     from simulations.examples import classify
     from simulations.simulation import shown
 
+    answers = classify(folder, site, image)
     print(f"{shown(image.resolve())}: a simulation, not a medical device")
-    for answer in classify(folder, site, image):
+    for answer in answers:
         likeliest = max(answer.probabilities, key=answer.probabilities.__getitem__)
         print(f"task {answer.task} of {site}")
         for name, share in answer.probabilities.items():

@@ -40,10 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "federation")  # fmt: skip
     beside.add_argument("--no-baselines", action="store_true",
                         help="train no baselines, whatever the scenario lists")  # fmt: skip
-    parser.epilog = (
-        "examples: fedmedformer simulate quickstart --out runs/quickstart\n"
-        "          fedmedformer simulate pneumonia --data-root data --set privacy.epsilon=3"
-    )
+    parser.epilog = "example: fedmedformer simulate quickstart --out runs/quickstart"
 
 
 def run(arguments: argparse.Namespace) -> None:

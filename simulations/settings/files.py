@@ -68,7 +68,7 @@ def text(name: str) -> str:
     lines = [FILES[name].title, ""]
     for number, table in enumerate(tables_of(schema(name))):
         if number:
-            lines += ["", f"{table.name}: {table.meaning}".removesuffix(": ")]
+            lines += ["", *textwrap.wrap(f"{table.name}: {table.meaning}", WIDTH)]
         for key in table.keys:
             left_out = f"; default {key.default}" if key.default else "; optional"
             left_out = "; required" if key.default == "required" else left_out

@@ -92,7 +92,10 @@ def _keys(part: dict[str, Any]) -> Iterator[Key]:
             default = "required" if name in required else ""
         if default in ("null", "{}", "[]") or isinstance(value.get("default"), dict):
             default = ""
-        yield Key(name, _type(value), default, value.get("description", ""))
+        meaning = value.get("description", "")
+        if name == "source" and "const" in value:
+            meaning = meaning or "Kind of the source."
+        yield Key(name, _type(value), default, meaning)
 
 
 TYPES = {"integer": "whole number", "boolean": "true or false", "string": "text"}

@@ -1,0 +1,189 @@
+"""A simulation from Python, and an image that its models classify."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fedmedformer
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from client.data.load import load
+from medformer.errors import ConfigError, MedFormerError
+from medformer.tasks import probabilities
+from simulations.cli import main
+from simulations.examples import classify, model_of
+from simulations.run import _overrides
+from simulations.run_folder import load_prepared
+
+ROOT = Path(__file__).parents[2]
+CHEST = {"source": "phantoms", "kind": "chest", "records": 96}
+
+
+def npz(path: Path) -> Path:
+    """Write a hospital's own images."""
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_images"] = rng.integers(0, 255, (40, 28, 28), dtype=np.uint8)
+        arrays[f"{split}_labels"] = rng.integers(0, 2, (40, 1), dtype=np.uint8)
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> fedmedformer.Run:
+    """Train two phantom sites and one with files of its own, for two rounds."""
+    folder = tmp_path_factory.mktemp("python")
+    own = {
+        "name": "own",
+        "data": {"source": "npz", "path": str(npz(folder / "own.npz"))},
+        "domain": {"name": "own", "modality": "chest-xray", "anatomy": "chest", "channels": 1},
+        "tasks": [{"name": "chest", "kind": "binary-class", "classes": 2}],
+    }
+    scenario = {
+        "name": "python",
+        "recipe": {"rounds": 2, "local_steps": 1, "expected_batch_size": 16},
+        "sites": [
+            {"name": "north", "data": CHEST},
+            {"name": "south", "data": {**CHEST, "kind": "histology"}},
+            own,
+        ],
+    }
+    return fedmedformer.simulate(
+        scenario, out=folder / "out", engine="local", quiet=True, seed=3, privacy={"epsilon": 4}
+    )
+
+
+def test_importing_the_package_loads_no_torch():
+    """Nor Flower: both are loaded in the process that trains."""
+    code = "import fedmedformer, sys; fedmedformer.simulate; print([m for m in ('torch', 'flwr', "
+    code += "'opacus') if m in sys.modules])"
+    path = f"{ROOT}:{ROOT / 'simulations' / 'api'}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path}
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_run_has_results_report_and_model(run: fedmedformer.Run):
+    """Settings are those of `--set`; epsilon and AUC are given for each site."""
+    assert run.report["seed"] == 3
+    assert set(run.epsilon) == set(run.test_auc) == {"north", "south", "own"}
+    assert all(3.9 < epsilon <= 4 for epsilon in run.epsilon.values())
+    assert {row.metric for row in run.metrics} == {"auc", "accuracy"}
+    auc = [
+        row for row in run.metrics if row[:5] == ("north", "chest", "federated-dp", "auc", "test")
+    ]
+    assert [row.value for row in auc] == [run.test_auc["north"]]
+    assert [(row["round"], row["site"]) for row in run.rounds][:3] == [
+        (1, "north"), (1, "own"), (1, "south"),
+    ]  # fmt: skip
+    assert not run.model().tasks
+    assert list(run.model("south").tasks) == ["histology"]
+    with pytest.raises(ConfigError, match="no site 'west'; the sites are north, south, own"):
+        run.model("west")
+
+
+def test_settings_are_written_as_set_reads_them():
+    """A mapping sets each of its keys; other values are written as JSON, which is YAML."""
+    given = {
+        "seed": 1,
+        "privacy": {"epsilon": 3, "delta": 1e-6},
+        "sites.0.name": "x",
+        "split": None,
+    }
+    assert list(_overrides(given)) == [
+        "seed=1", "privacy.epsilon=3", "privacy.delta=1e-06", 'sites.0.name="x"', "split=null",
+    ]  # fmt: skip
+
+
+def test_a_mistake_has_the_type_and_the_words_of_the_library(run: fedmedformer.Run):
+    """Before anything is started, and also where the new process finds it."""
+    with pytest.raises(ConfigError, match="Did you mean `privacy`"):
+        fedmedformer.simulate("quickstart", privcy=3)
+    with pytest.raises(MedFormerError, match="holds an earlier run"):
+        fedmedformer.simulate("quickstart", engine="local", out=run.folder, quiet=True)
+    with pytest.raises(ConfigError, match="holds no report"):
+        _ = fedmedformer.Run(run.folder / "sites").report
+
+
+def test_a_site_answers_for_an_image_as_it_was_evaluated(run: fedmedformer.Run):
+    """The picture is the site's first test image; its own heads answer, and the truth is known."""
+    prepared = load_prepared(run.folder)
+    for site in prepared.sites[:2]:
+        stack = load(site, "test").stacks[0][:1]
+        task = site.tasks[0]
+        with torch.no_grad():
+            logits = model_of(prepared, site).answer(stack.images, site.domain, task.name)
+        wanted = probabilities(logits, task)[0].tolist()
+        image = run.folder / "examples" / f"{site.name}.png"
+        (answer,) = classify(run.folder, site.name, image)
+        assert list(answer.probabilities.values())[-1] == pytest.approx(wanted[-1], abs=1e-6)
+        assert sum(answer.probabilities.values()) == pytest.approx(1)
+        names = list(answer.probabilities)
+        assert answer.truth == names[int(stack.labels[task.name][0])]
+
+
+def test_only_public_images_are_copied_out_of_a_sites_data(run: fedmedformer.Run):
+    """Phantoms and MedMNIST; a site's own files stay where they are."""
+    written = sorted(path.name for path in (run.folder / "examples").iterdir())
+    assert written == ["examples.json", "north.png", "south.png"]
+
+
+def test_the_command_names_the_simulation_and_the_likeliest_class(
+    run: fedmedformer.Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    """The site follows from the image's name, or is given for any other picture."""
+    image = run.folder / "examples" / "north.png"
+    assert main(["classify", str(image)]) == 0
+    text = capsys.readouterr().out
+    assert "a simulation, not a medical device" in text
+    assert text.count("<- most likely") == 1
+    assert "truth: " in text
+    other = tmp_path / "other.png"
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(other)
+    assert main(["classify", str(other), "--run", str(run.folder), "--site", "own"]) == 0
+    assert "truth" not in capsys.readouterr().out
+
+
+def test_a_hospitals_state_is_no_simulation(
+    run: fedmedformer.Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    """Only a folder that lists simulated sites is read, so no head of a hospital is."""
+    image = tmp_path / "run" / "examples" / "north.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes((run.folder / "examples" / "north.png").read_bytes())
+    for name in ("federation.json", "run.json"):
+        (tmp_path / "run" / name).write_bytes((run.folder / name).read_bytes())
+    assert main(["classify", str(image)]) == 1
+    assert "is no run folder" in capsys.readouterr().err
+
+
+def test_an_image_of_another_site_is_named(run: fedmedformer.Run, capsys):
+    """The sites there are, and what to do about an unreadable picture."""
+    image = run.folder / "examples" / "north.png"
+    assert main(["classify", str(image), "--site", "west"]) == 1
+    assert "the sites are north, south, own" in capsys.readouterr().err
+    broken = run.folder / "examples" / "examples.json"
+    assert main(["classify", str(broken), "--site", "north"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert json.loads(broken.read_text())["north.png"]["site"] == "north"
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_import_name(tmp_path: Path):
+    """`import fedmedformer` works after `pip install` of a wheel, not in the source tree alone."""
+    import zipfile
+
+    build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+    subprocess.run([sys.executable, "-m", *build, str(tmp_path), str(ROOT)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "fedmedformer/__init__.py" in names
+    assert "simulations/scenarios/quickstart.yaml" in names
+    assert not [name for name in names if name.startswith("simulations/api")]
