@@ -239,8 +239,8 @@ class Guard:
         """Refuse outside the site's hours, and on a ledger that lost rows."""
         if request.ledger_hash and not run.ledger.holds(request.ledger_hash):
             raise LedgerRolledBack(
-                "this site's ledger lacks a row that the server was told of: an old copy "
-                "was put back, and budget was spent since then. Restore the newest copy"
+                "this site's ledger lacks a row whose hash the server holds: an old copy was put "
+                "back, and budget was spent since then. Restore the newest copy"
             )
         if self.policy is not None:
             self.policy.check_time(datetime.now())

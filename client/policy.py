@@ -238,7 +238,7 @@ def _span(text: str) -> tuple[time, time]:
     if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", text):
         raise ValueError(f"must be a span such as 20:00-06:00, got {text!r}")
     first, last = text.split("-")
-    # An empty span would close the site forever, which nobody writes on purpose.
+    # An empty span would close the site forever, which cannot be meant.
     if first == last:
         raise ValueError(f"{text!r} starts when it ends: leave `hours` out for all day")
     return time.fromisoformat(first), time.fromisoformat(last)

@@ -90,7 +90,7 @@ def check(answer: Answer, *, exact: bool) -> Answer:
     for field in fields(answer):
         name = f"{type(answer).__name__}.{field.name}"
         item = _BY_NAME.get(name)
-        # A field that somebody adds to a message later must not leave by default.
+        # A field that is added to a message later must not leave by default.
         if item is None:
             raise PolicyForbids(f"{name} is not on the list of what may leave a site")
         # An exact value that is None holds nothing, so a deployed guard may send the field.

@@ -45,7 +45,7 @@ class UserProxy:
         if path.is_socket():
             path.unlink()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # The umask gives the socket its mode from the start: nobody can connect before a chmod.
+        # The umask gives the socket its mode from the start: no other user can connect before it.
         before = os.umask(0o117)
         try:
             self._socket.bind(str(path))

@@ -55,7 +55,7 @@ class GuardService:
         self._guard = guard
         self._health = health.HealthServicer()
         self._free = threading.BoundedSemaphore(MAX_WAITING)
-        # Refused, not repaired: whoever could enter may have changed the ledger already.
+        # Refused, not repaired: a user who could enter may have changed the ledger already.
         private_state(guard.folder, guard.site.ledger_anchor)
         try:
             guard.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

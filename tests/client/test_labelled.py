@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from client import training
 from client.data.card.content import data_card
 from client.data.load import load
 from client.data.records import Records, Stack
@@ -65,7 +66,7 @@ def test_only_labelled_images_are_drawn_where_labels_are_all_that_counts(
         known.append((frozenset(weights), batch.labels["chest"] != UNLABELLED))
         return mix_losses(model, batch, weights, generator)
 
-    monkeypatch.setattr("client.training.mix_losses", mix)
+    monkeypatch.setattr(training, "mix_losses", mix)
     guard = open_guard(few)
     assert isinstance(guard.handle(admit(SCHEDULE)), AdmitAnswer)
     for number in range(1, 5):

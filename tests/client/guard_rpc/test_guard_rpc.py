@@ -38,11 +38,13 @@ from medformer.common.health import ask
 from server.protocol import (
     MAX_MESSAGE,
     AdmitAnswer,
+    Answer,
     EvaluateAnswer,
     Hello,
     HelloAnswer,
     ProtocolError,
     Refusal,
+    Request,
     Schedule,
     TrainAnswer,
     source_hash,
@@ -119,7 +121,7 @@ def test_a_message_that_is_not_of_the_protocol_is_refused():
 
 def test_a_run_through_the_socket(guard: Guard, schedule: Schedule, tmp_path: Path):
     """Hello, admission, a round and its repetition are answered, and so is the health service."""
-    path = tmp_path / "door.sock"
+    path = tmp_path / "relay.sock"
     with GuardService(guard, path), GuardChannel(path, deadline=PATIENCE) as channel:
         assert stat.S_IMODE(guard.folder.stat().st_mode) == 0o700
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
@@ -156,23 +158,21 @@ def test_a_run_through_the_socket(guard: Guard, schedule: Schedule, tmp_path: Pa
     assert not path.exists()
 
 
-def test_a_busy_guard_is_healthy_and_says_that_it_is_busy(
-    guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_busy_guard_is_healthy_and_says_that_it_is_busy(guard: Guard, tmp_path: Path):
     """Eight of twelve requests wait, and the others are told that the guard is busy, not that a
     message is too large. The health service answers at once."""
     go_on = threading.Event()
     seen = threading.Semaphore(0)
 
-    def slow(_: Guard, request: object) -> HelloAnswer:
-        seen.release()
-        assert go_on.wait(PATIENCE)
-        return HelloAnswer("north", "{}", "hash")
+    class Slow(Guard):
+        def handle(self, request: object) -> HelloAnswer:
+            seen.release()
+            assert go_on.wait(PATIENCE)
+            return HelloAnswer("north", "{}", "hash")
 
-    monkeypatch.setattr(Guard, "handle", slow)
-    path = tmp_path / "door.sock"
+    path = tmp_path / "relay.sock"
     with (
-        GuardService(guard, path),
+        GuardService(Slow(**vars(guard)), path),
         GuardChannel(path, deadline=PATIENCE) as channel,
         ThreadPoolExecutor(12) as callers,
     ):
@@ -200,7 +200,7 @@ def test_a_relay_waits_as_long_as_a_round_may_take(tmp_path: Path):
 def test_each_status_of_grpc_has_its_true_sentence(guard: Guard, tmp_path: Path):
     """RESOURCE_EXHAUSTED has two meanings: a message too large, and a server that is busy."""
     exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
-    path = tmp_path / "door.sock"
+    path = tmp_path / "relay.sock"
     with GuardService(guard, path), grpc.insecure_channel(f"unix:{path}", options=OPTIONS) as raw:
         with pytest.raises(grpc.RpcError) as large:
             raw.unary_unary(METHOD)(bytes(MAX_MESSAGE + 2**20), timeout=PATIENCE)
@@ -214,7 +214,7 @@ def test_each_status_of_grpc_has_its_true_sentence(guard: Guard, tmp_path: Path)
 
 def test_without_a_guard_the_relay_gets_a_fixed_refusal(guard: Guard, tmp_path: Path):
     """Before the start and after the stop, the relay gets a text without any path of the site."""
-    path = tmp_path / "door.sock"
+    path = tmp_path / "relay.sock"
     for _ in range(2):
         with GuardChannel(path, deadline=5) as channel:
             answer = channel.handle(Hello("run-1", source_hash()))
@@ -229,7 +229,7 @@ def test_a_socket_that_a_kill_left_behind_is_replaced_and_a_file_is_not(
     guard: Guard, tmp_path: Path
 ):
     """The guard starts again after kill -9, and never deletes a file that is not a socket."""
-    path = tmp_path / "door.sock"
+    path = tmp_path / "relay.sock"
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(path))
     left.close()
@@ -256,23 +256,26 @@ def as_nobody(code: str) -> "subprocess.CompletedProcess[str]":
 
 
 @needs_root
-def test_another_user_is_turned_away_before_a_byte_is_read(
-    guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_another_user_is_turned_away_before_a_byte_is_read(guard: Guard, tmp_path: Path):
     """The kernel names the caller, and the same call is answered once the user is on the list. The
     guard's own socket, its ledger and its records stay out of that user's reach."""
     seen: list[object] = []
-    real = Guard.handle
-    monkeypatch.setattr(Guard, "handle", lambda self, r: seen.append(r) or real(self, r))
+
+    class Watched(Guard):
+        def handle(self, request: Request) -> Answer:
+            seen.append(request)
+            return super().handle(request)
+
+    watched = Watched(**vars(guard))
     for folder in (tmp_path, *tmp_path.parents[:3]):
         if folder != Path("/tmp"):
             folder.chmod(0o755)
-    path = tmp_path / "door.sock"
+    path = tmp_path / "relay.sock"
     ask = f"""
         with GuardChannel(__import__("pathlib").Path({str(path)!r}), deadline=10) as channel:
             print(type(channel.handle(Hello("run-1", "x"))).__name__)
     """
-    with GuardService(guard, path):
+    with GuardService(watched, path):
         path.chmod(0o666)  # even if somebody opens the file mode
         done = as_nobody(ask)
         assert done.stdout.strip() == "Refusal", done
@@ -280,7 +283,7 @@ def test_another_user_is_turned_away_before_a_byte_is_read(
         for target in ("guard.sock", "ledger.sqlite"):
             done = as_nobody(f"open({str(guard.folder / target)!r}, 'rb')")
             assert "PermissionError" in done.stderr
-    with GuardService(guard, path, users=[NOBODY]):
+    with GuardService(watched, path, users=[NOBODY]):
         path.chmod(0o666)
         done = as_nobody(ask)
         assert done.stdout.strip() == "HelloAnswer", done
@@ -290,9 +293,9 @@ def test_a_state_folder_that_others_can_reach_is_not_served(guard: Guard, tmp_pa
     """The guard refuses to start: another user may have read or changed something in the folder."""
     guard.folder.mkdir(mode=0o755)
     with pytest.raises(ExposedError, match=r"state: others can enter it \(chmod 700\)"):
-        GuardService(guard, tmp_path / "door.sock")
+        GuardService(guard, tmp_path / "relay.sock")
     guard.folder.chmod(0o700)
-    with GuardService(guard, tmp_path / "door.sock"):
+    with GuardService(guard, tmp_path / "relay.sock"):
         guard.handle(Hello("run-1", source_hash()))
 
 
