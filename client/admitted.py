@@ -8,18 +8,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from torch import Tensor
+
 from client.data.records import Records
 from client.ledger.ledger import Ledger, Reservation
 from client.local_state import LocalState, initial_state
 from client.privacy.class_counts import noisy_counts, weighted
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import PhasePlan, PrivacyPlan, count_sensitivity
-from client.refusals import AttemptLost, BadRequest
+from client.refusals import AttemptLost, BadRequest, LedgerRolledBack
 from client.site import Site
 from client.state import Store, StoreError
+from client.training import as_torch
 from medformer.config import ModelConfig, Task
 from medformer.model import Medformer
-from server.protocol import Evaluate, Schedule, Train, TrainAnswer
+from medformer.sharing import shared_shapes
+from server.protocol import Evaluate, Schedule, Tensors, Train, TrainAnswer
+
+MAX_WEIGHT = 1e4
+"""Largest magnitude of an incoming weight. Larger ones are refused: a server could choose them so
+that chosen records overflow."""
 
 CLASS_COUNT = 0
 """The class count's number in place of a round's. Rounds begin at 1, so the count and the rounds
@@ -70,6 +79,20 @@ class AdmittedRun:
     def run_id(self) -> str:
         """The run's id."""
         return self.reservation.run_id
+
+    def check_ledger(self, ledger_hash: str) -> None:
+        """Refuse to train on a ledger that was restored from an old copy.
+
+        Args:
+            ledger_hash: The newest hash that the server has of this site's ledger; "" if none.
+        Raises:
+            LedgerRolledBack: The ledger lacks this row, so budget was spent that it forgot.
+        """
+        if ledger_hash and not self.ledger.holds(ledger_hash):
+            raise LedgerRolledBack(
+                "this site's ledger lacks a row whose hash the server holds: an old copy was put "
+                "back, and budget was spent since then. Restore the newest copy"
+            )
 
     def phase_plan(self, round_: int) -> PhasePlan:
         """Return the plan of the phase to which a round belongs.
@@ -198,3 +221,27 @@ class AdmittedRun:
         if written is None:
             self.ledger.record_count(self.run_id, stored[1])
         return weighted(self.site.tasks, stored[0], std, self.site.privacy.labelled)
+
+
+def checked(tensors: Tensors, model: Medformer) -> dict[str, Tensor]:
+    """Return the server's tensors as torch tensors, if they are exactly the shared ones.
+
+    Args:
+        tensors: As they came.
+        model: A model of the run, which names the shared tensors and their shapes.
+    Raises:
+        BadRequest: A tensor is missing, unknown, of another shape or type, not finite, or larger
+            than `MAX_WEIGHT`.
+    """
+    shapes = shared_shapes(model)
+    # Neither more nor fewer: a local tensor from the server would overwrite the site's own.
+    if wrong := sorted(set(tensors) ^ set(shapes)):
+        raise BadRequest(f"the tensors must be exactly the shared ones; {wrong[0]!r:.80} is not")
+    for name, value in tensors.items():
+        if value.dtype != np.float32 or tuple(value.shape) != shapes[name]:
+            raise BadRequest(f"{name} must be float32 of shape {shapes[name]}")
+        # Extreme weights could make the loss of chosen records overflow, which the server might
+        # notice.
+        if not np.isfinite(value).all() or float(np.abs(value).max(initial=0)) > MAX_WEIGHT:
+            raise BadRequest(f"{name} is not finite or beyond {MAX_WEIGHT:g}")
+    return as_torch(tensors)

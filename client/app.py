@@ -82,8 +82,8 @@ def relay(message: Message, context: Context) -> Message:
     """
     try:
         answer = connect(context).handle(read_request(message))
-    # The text of a protocol error can quote the message, so the server gets a fixed one.
     except ProtocolError as error:
+        # The text of a protocol error can quote the message, so the server gets a fixed one.
         log.error("refused a message: %s", error)
         answer = Refusal("bad-request", "the message is not of this protocol")
     except Exception:

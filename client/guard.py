@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 from pydantic import ValidationError
 from torch import Tensor
 
 from client import release
-from client.admitted import AdmittedRun, NoiseFor
+from client.admitted import AdmittedRun, NoiseFor, checked
 from client.data.load import load
 from client.data.records import Records
 from client.evaluation import evaluate
@@ -33,7 +32,6 @@ from client.privacy.plan import PrivacyPlan
 from client.refusals import (
     ApprovalPending,
     BadRequest,
-    LedgerRolledBack,
     PolicyForbids,
     Refused,
 )
@@ -41,10 +39,9 @@ from client.round import DpMethod, RoundResult, TrainRound, one_round
 from client.site import Site
 from client.state import exclusive
 from client.trainable import planned
-from client.training import as_torch, site_model
+from client.training import site_model
 from medformer.config import ModelConfig
 from medformer.model import Medformer
-from medformer.sharing import shared_shapes
 from server.protocol import (
     INTERNAL_ERROR,
     MAX_JSON,
@@ -60,17 +57,12 @@ from server.protocol import (
     Refusal,
     Request,
     Schedule,
-    Tensors,
     Train,
     TrainAnswer,
     source_hash,
 )
 
 log = logging.getLogger(__name__)
-
-MAX_WEIGHT = 1e4
-"""Largest magnitude of an incoming weight. Larger ones are refused: a server could choose them so
-that chosen records overflow."""
 
 ReadRecords = Callable[[Site, str], Records]
 """(site, split) -> the records of that split."""
@@ -113,8 +105,8 @@ class Guard:
         try:
             with exclusive(self.folder):
                 return release.check(self._answer(request), exact=self.exact)
-        # A refusal is an answer like any other: its text is fixed, and it is on the ledger.
         except Refused as no:
+            # A refusal is an answer like any other: its text is fixed, and it is on the ledger.
             return self.refuse(type(request).__name__.lower(), request.run_id, no)
         except Exception:
             log.exception("site %s cannot answer", self.site.name)
@@ -178,54 +170,28 @@ class Guard:
         standing = ledger.reservation(request.run_id)
         try:
             plan = standing.plan if standing else planned(self.site, config, schedule)
-        # The reason depends on public numbers only, so the server may read it.
         except (ValueError, EngineError) as error:
+            # The reason depends on public numbers only, so the server may read it.
             raise PolicyForbids(str(error)) from error
         # A run that was admitted is not asked for again: its budget is spent whatever the policy
         # says now.
         if standing is None:
-            self._allow(ledger, request.run_id, schedule, config, plan)
+            _allow(self, ledger, request.run_id, schedule, config, plan)
         kept = ledger.reserve(request.run_id, schedule.canonical(), config.model_dump_json(), plan)
         return AdmitAnswer(self.site.name, kept.plan.to_json(), kept.hash)
-
-    def _allow(
-        self,
-        ledger: Ledger,
-        run_id: str,
-        schedule: Schedule,
-        config: ModelConfig,
-        plan: PrivacyPlan,
-    ) -> None:
-        """Ask the hospital's policy, then its budget, then a person where the policy says so.
-
-        Raises:
-            Refused: By the first of the three that does not allow the run.
-        """
-        if self.policy is None:
-            if self.exact:  # a simulation
-                return
-            raise PolicyForbids("this site has no policy.yaml, and so allows nothing")
-        # The policy before the budget, so that a forbidden run is not reported as too expensive.
-        self.policy.check(self.site, schedule, config, plan)
-        ledger.account.check(plan)
-        if self.policy.approval == "automatic":
-            return
-        model = config.model_dump_json()
-        # The person approves exactly this schedule and model, so both are part of the question.
-        if not ledger.approvals.approved(run_id, schedule.canonical(), model):
-            ledger.approvals.ask(run_id, schedule.canonical(), model)
-            raise ApprovalPending("a person at this site has to approve the run first")
 
     # A round: policy, input, budget, training, release. Records are read in `_trained` alone.
 
     def _train(self, run: AdmittedRun, request: Train) -> TrainAnswer:
         """Train one attempt of a round, or return the answer that it was given before."""
-        self._check_policy(run, request)
+        run.check_ledger(request.ledger_hash)
+        if self.policy is not None:
+            self.policy.check_time(datetime.now())
         run.forget_answers(request.acknowledged_round)
         model = site_model(
             run.config, self.site.tasks, checkpointing=self.site.activation_checkpointing
         )
-        shared = _checked(request.tensors, model)
+        shared = checked(request.tensors, model)
         # A repeated request gets the same bytes, which cost nothing and need no record.
         if (kept := run.kept_answer(request.key())) is not None:
             return kept
@@ -234,16 +200,6 @@ class Guard:
         row = run.start_attempt(request)
         result = self._trained(run, request, model, shared, state)
         return self._released(run, request, row, result)
-
-    def _check_policy(self, run: AdmittedRun, request: Train) -> None:
-        """Refuse outside the site's hours, and on a ledger that lost rows."""
-        if request.ledger_hash and not run.ledger.holds(request.ledger_hash):
-            raise LedgerRolledBack(
-                "this site's ledger lacks a row whose hash the server holds: an old copy was put "
-                "back, and budget was spent since then. Restore the newest copy"
-            )
-        if self.policy is not None:
-            self.policy.check_time(datetime.now())
 
     def _trained(
         self,
@@ -292,11 +248,40 @@ class Guard:
         if request.split not in ("val", "test"):
             raise BadRequest("split must be val or test")
         model = site_model(run.config, self.site.tasks)
-        shared = _checked(request.tensors, model)
+        shared = checked(request.tensors, model)
         state = run.state_before(run.schedule.rounds + 1, model)
         restore(model, shared, final_state(state))
         metrics = evaluate(model, self.site, self.read(self.site, request.split), request.split)
         return EvaluateAnswer(self.site.name, json.dumps(metrics))
+
+
+def _allow(
+    guard: Guard,
+    ledger: Ledger,
+    run_id: str,
+    schedule: Schedule,
+    config: ModelConfig,
+    plan: PrivacyPlan,
+) -> None:
+    """Ask the hospital's policy, then its budget, then a person where the policy says so.
+
+    Raises:
+        Refused: By the first of the three that does not allow the run.
+    """
+    if guard.policy is None:
+        if guard.exact:  # a simulation
+            return
+        raise PolicyForbids("this site has no policy.yaml, and so allows nothing")
+    # The policy before the budget, so that a forbidden run is not reported as too expensive.
+    guard.policy.check(guard.site, schedule, config, plan)
+    ledger.account.check(plan)
+    if guard.policy.approval == "automatic":
+        return
+    model = config.model_dump_json()
+    # The person approves exactly this schedule and model, so both are part of the question.
+    if not ledger.approvals.approved(run_id, schedule.canonical(), model):
+        ledger.approvals.ask(run_id, schedule.canonical(), model)
+        raise ApprovalPending("a person at this site has to approve the run first")
 
 
 def _parsed(request: Admit) -> tuple[Schedule, ModelConfig]:
@@ -310,24 +295,3 @@ def _parsed(request: Admit) -> tuple[Schedule, ModelConfig]:
     except ValidationError as error:
         raise BadRequest("the schedule or the model is not valid") from error
     return schedule, config
-
-
-def _checked(tensors: Tensors, model: Medformer) -> dict[str, Tensor]:
-    """Return the server's tensors as torch tensors, if they are exactly the shared ones.
-
-    Raises:
-        BadRequest: A tensor is missing, unknown, of another shape or type, not finite, or larger
-            than `MAX_WEIGHT`.
-    """
-    shapes = shared_shapes(model)
-    # Neither more nor fewer: a local tensor from the server would overwrite the site's own.
-    if wrong := sorted(set(tensors) ^ set(shapes)):
-        raise BadRequest(f"the tensors must be exactly the shared ones; {wrong[0]!r:.80} is not")
-    for name, value in tensors.items():
-        if value.dtype != np.float32 or tuple(value.shape) != shapes[name]:
-            raise BadRequest(f"{name} must be float32 of shape {shapes[name]}")
-        # Extreme weights could make the loss of chosen records overflow, which the server might
-        # notice.
-        if not np.isfinite(value).all() or float(np.abs(value).max(initial=0)) > MAX_WEIGHT:
-            raise BadRequest(f"{name} is not finite or beyond {MAX_WEIGHT:g}")
-    return as_torch(tensors)

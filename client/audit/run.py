@@ -84,8 +84,8 @@ def run_audit(
         )
     try:
         plan = solve(setup.schedule, setup.site.privacy, setup.site.tasks)
-    # No noise keeps the schedule within epsilon: there is nothing to audit.
     except ValueError as error:
+        # No noise keeps the schedule within epsilon: there is nothing to audit.
         raise AuditError(f"site {setup.site.name}: {error}") from error
     played = rounds_of(setup.schedule, plan)
     # The numbers of guesses have to be fixed before any output is seen.

@@ -50,8 +50,8 @@ class GuardChannel:
             return answer_from_proto(
                 self._handle(request_to_proto(request), timeout=self._deadline)
             )
-        # The relay never raises: Flower would send the text of the exception to the server.
         except grpc.RpcError as error:
+            # The relay never raises: Flower would send the text of the exception to the server.
             return Refusal("internal-error", reason(error.code(), error.details() or ""))
         except ProtocolError:
             return Refusal("internal-error", "The site's guard gave an answer of another version.")

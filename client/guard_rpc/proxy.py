@@ -76,8 +76,8 @@ class UserProxy:
             if user not in self._users:
                 log.warning("user %d is not listed: connection closed", user)
                 caller.close()
-            # Not queued: a relay asks again, and threads without limit would exhaust the guard.
             elif not self._free.acquire(blocking=False):
+                # Not queued: a relay asks again, and threads without limit would exhaust the guard.
                 log.warning("more than %d connections: the newest was closed", MAX_CALLERS)
                 caller.close()
             else:

@@ -45,8 +45,8 @@ def each_done(
         running = {pool.submit(function, *job): place for place, job in enumerate(jobs)}
         for done in as_completed(running):
             yield running[done], done.result()
-    # Ctrl-C and the closing of the generator included: no worker may outlive its caller.
     except BaseException:
+        # Ctrl-C and the closing of the generator included: no worker may outlive its caller.
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()

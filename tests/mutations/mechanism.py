@@ -116,9 +116,9 @@ MECHANISM = (
     ),
     Mutation(
         "a ledger put back from an old copy trained on",
-        "client/guard.py",
-        "if request.ledger_hash and not run.ledger.holds(request.ledger_hash):",
-        "if request.ledger_hash and not run.ledger:",
+        "client/admitted.py",
+        "if ledger_hash and not self.ledger.holds(ledger_hash):",
+        "if ledger_hash and not self.ledger:",
     ),
     Mutation(
         "patients drawn and clipped as images",
