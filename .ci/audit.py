@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONTROL = "jinja2==2.10"
 """Has had known holes since 2019 (CVE-2019-10906): a service that knows of none knows nothing."""
 INSTALLERS = {"pip", "setuptools"}
-"""In every environment, and in no lock file."""
+"""Packages that are in every environment and in no lock file."""
 
 
 class AuditError(Exception):
@@ -56,7 +56,7 @@ class Allowed:
 
 
 def locked(file: Path) -> dict[str, str]:
-    """Package -> version of a lock file."""
+    """Return the packages of a lock file with their versions."""
     lines = [line.split("#")[0].strip() for line in file.read_text().splitlines()]
     return {_name(n): v for n, _, v in (line.partition("==") for line in lines if line)}
 
@@ -83,7 +83,7 @@ def sbom(tools: Path, python: Path, out: Path) -> dict[str, Any]:
 
 
 def strangers(bill: Mapping[str, Any], lock: Mapping[str, str]) -> Iterator[str]:
-    """Where the environment is not what the lock file says."""
+    """Yield each difference between the environment and the lock file."""
     there = {_name(c["name"]): str(c.get("version")) for c in bill["components"]}
     for name in INSTALLERS - set(lock):
         there.pop(name, None)
@@ -96,7 +96,7 @@ def strangers(bill: Mapping[str, Any], lock: Mapping[str, str]) -> Iterator[str]
 
 
 def licences(component: Mapping[str, Any]) -> list[str]:
-    """SPDX expressions, or classifiers, that a package names."""
+    """Return the SPDX expressions, or classifiers, that a package names."""
     found = []
     for entry in component.get("licenses", []):
         known = entry.get("license", {})
@@ -105,7 +105,7 @@ def licences(component: Mapping[str, Any]) -> list[str]:
 
 
 def forbidden(bill: Mapping[str, Any], allowed: Allowed) -> Iterator[str]:
-    """Packages under licences that nobody has allowed."""
+    """Yield packages under licences that nobody has allowed."""
     for component in bill["components"]:
         name, found = _name(component["name"]), licences(component)
         if any(fnmatchcase(name, pattern) for pattern in allowed.packages):
@@ -118,7 +118,7 @@ def forbidden(bill: Mapping[str, Any], allowed: Allowed) -> Iterator[str]:
 
 
 def permits(expression: str, ids: Set[str]) -> bool:
-    """Whether an SPDX expression can be met with these licences: all of AND, one of OR."""
+    """Tell whether these licences meet an SPDX expression: all of AND, one of OR."""
     tokens = re.findall(r"[()]|[^()\s]+ WITH [^()\s]+|[^()\s]+", expression)
     words = {"AND": "and", "OR": "or", "(": "(", ")": ")"}
     truths = " ".join(words.get(token, str(token in ids)) for token in tokens)
@@ -129,7 +129,7 @@ def permits(expression: str, ids: Set[str]) -> bool:
 
 
 def vulnerabilities(tools: Path, lock: Path, out: Path, allowed: Allowed) -> Iterator[str]:
-    """Known holes of what is locked.
+    """Yield the known vulnerabilities of the locked packages.
 
     Raises:
         AuditError: Not every package could be looked up.
@@ -155,7 +155,7 @@ def vulnerabilities(tools: Path, lock: Path, out: Path, allowed: Allowed) -> Ite
 
 
 def _asked(tools: Path, file: Path) -> list[dict[str, Any]]:
-    """pip-audit's answer for each package of a file."""
+    """Return pip-audit's answer for each package of a file."""
     command = [
         str(tools / "pip-audit"), "-r", str(file), "--no-deps", "--disable-pip", "-f", "json",
         "--progress-spinner", "off",
@@ -184,12 +184,12 @@ def _ran(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
 
 
 def _last(text: str) -> str:
-    """The end of what a tool said, on one line."""
+    """Return the last line that a tool printed."""
     return (text.strip().splitlines() or ["it says nothing"])[-1][:300]
 
 
 def _name(text: str) -> str:
-    """PEP 503."""
+    """Return a package's name as PEP 503 normalises it."""
     return re.sub(r"[-_.]+", "-", text).lower()
 
 

@@ -7,10 +7,14 @@ from server.run.metrics import Row
 
 
 def board(folder: Path) -> Callable[[Row], None]:
-    """A function that writes rows of metrics.jsonl to `folder/tensorboard`.
+    """Return a function that writes rows of metrics.jsonl to `folder/tensorboard`.
 
-    Shown with `tensorboard --logdir RUN/tensorboard`.
+    `tensorboard --logdir RUN/tensorboard` shows them.
+
+    Args:
+        folder: The run folder.
     """
+    # Imported here: runs without a board need no TensorBoard.
     from tensorboard.summary import Writer
 
     writer = Writer(str(folder / "tensorboard"))

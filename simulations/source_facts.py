@@ -1,4 +1,4 @@
-"""What is known of the images behind a simulated site, and so needs no declaration in a scenario.
+"""Facts of the images behind a simulated site, which a scenario need not declare.
 
 A phantom kind and a MedMNIST set have a known modality, anatomy, number of channels and task.
 """
@@ -21,7 +21,7 @@ class SourceFacts:
     domain: Domain
     task: Task
     outlines: bool = False
-    """Whether each image comes with a mask."""
+    """Each image comes with a mask."""
 
 
 def medmnist_domain(dataset: str, *, name: str | None = None, size: int = 28) -> Domain:

@@ -1,7 +1,7 @@
-"""What test AUC a site may expect, from what the utility benchmark has measured.
+"""Estimates the test AUC that a site may expect, from what the utility benchmark measured.
 
-An estimate, and no promise: data sets differ more than recipes do. `measured.json` is written by
-`python -m simulations.benchmarks.utility ... --curves simulations/expected/measured.json`.
+It is an estimate and no promise: data sets differ more than recipes do. `measured.json` is written
+by `python -m simulations.benchmarks.utility ... --curves simulations/expected/measured.json`.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 
 MEASURED = Path(__file__).parent / "measured.json"
 BEYOND = 1.5
-"""Factor by which a place may lie outside of what was measured and still be estimated."""
+"""Factor by which records or epsilon may lie outside the measured range and still be estimated."""
 
 Row = Mapping[str, Any]
 """`dataset`, `sites` that train together, `records` of each, `epsilon` or null, `auc`."""
@@ -23,19 +23,19 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Expected:
-    """Of a site with so many records at this epsilon."""
+    """The expected test AUC of a site with so many records at one epsilon."""
 
     lowest: float
     highest: float
-    """AUC of the data sets that were measured near this place."""
+    """Largest AUC of the data sets measured near these numbers; `lowest` is the smallest."""
     price: tuple[float, float]
-    """Least and most that the same model reaches above it without privacy, with all records of a
-    set at one site."""
+    """Smallest and largest gain in AUC of the same model without privacy, trained at one site with
+    all records of a set."""
     sets: tuple[str, ...]
 
 
 def measured() -> list[Row]:
-    """What comes with the package; nothing if it was never measured."""
+    """Return the measurements that come with the package, or nothing if there are none."""
     if not MEASURED.exists():
         return []
     rows: list[Row] = json.loads(MEASURED.read_text())["rows"]
@@ -45,15 +45,20 @@ def measured() -> list[Row]:
 def expected(
     rows: Sequence[Row], records: int, epsilon: float, *, together: bool
 ) -> Expected | None:
-    """The range over data sets, each read off its own curves; None where none was measured near.
+    """Return the range over data sets, each read off its own curves.
 
     Args:
-        records: Of the site, as it declares them.
-        epsilon: Of the run.
-        together: With other sites that have such images, or alone.
+        rows: Measurements of the utility benchmark.
+        records: Number of records that the site declares.
+        epsilon: Epsilon of the run.
+        together: Whether other sites with such images take part.
+
+    Returns:
+        The range, or None if no data set was measured near these numbers.
     """
     found: dict[str, tuple[float, float]] = {}
     for dataset in sorted({row["dataset"] for row in rows}):
+        # One curve a data set: a mean would hide that sets differ by more than epsilon does.
         own = [r for r in rows if r["dataset"] == dataset]
         ceiling = [r["auc"] for r in own if r["epsilon"] is None and r["sites"] == 1]
         private = [r for r in own if r["epsilon"] is not None and (r["sites"] > 1) == together]
@@ -67,7 +72,7 @@ def expected(
 
 
 def _read_off(rows: Sequence[Row], records: int, epsilon: float) -> float | None:
-    """Linear in the logarithms of records and epsilon; None outside of what was measured."""
+    """Interpolate AUC linearly in the logarithms of records and epsilon; None outside the range."""
     levels = []
     for count in sorted({row["records"] for row in rows}):
         curve = sorted((r["epsilon"], r["auc"]) for r in rows if r["records"] == count)

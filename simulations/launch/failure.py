@@ -1,4 +1,4 @@
-"""Why Flower's simulation ended without a word: it stands in Flower's database alone."""
+"""Finds the reason why Flower's simulation ended, which only Flower's database holds."""
 
 import re
 import sqlite3
@@ -21,11 +21,11 @@ REMEDIES = (
     ),
     (r"No module named|ImportError|ModuleNotFound", "Install fedmedformer again"),
 )
-"""Pattern in a reason -> what to do."""
+"""Pairs of a pattern in a reason and what to do about it."""
 
 
 def reason(database: Path) -> str:
-    """What the simulation's own log says last of an error; empty if it says nothing.
+    """Return the error that the simulation's log reports first, or "" if it reports none.
 
     Args:
         database: Flower's state.db, which may be in use.
@@ -44,7 +44,7 @@ def reason(database: Path) -> str:
 
 
 def remedy(why: str) -> str:
-    """What to do about a reason."""
+    """Return what a user can do about a reason."""
     for pattern, what in REMEDIES:
         if re.search(pattern, why):
             return what

@@ -1,4 +1,4 @@
-"""Everything a simulation started can be found and stopped, also after it lost its parent."""
+"""Finds and stops every process of a simulation, also one that lost its parent."""
 
 import contextlib
 import time
@@ -11,8 +11,14 @@ TOKEN = "FEDMEDFORMER_RUN_TOKEN"
 
 
 def belonging_to(token: str) -> set[psutil.Process]:
-    """Every live process of the run, whoever its parent is by now: those that carry the token, and
-    all below them. Ray's agents write their titles over their environment and can't be asked."""
+    """Return every live process of the run, whoever its parent is by now.
+
+    These are the processes that carry the token and all below them: Ray's agents write their titles
+    over their environment, so that they no longer show the token themselves.
+
+    Args:
+        token: Value of `TOKEN` in the environment of the run's processes.
+    """
     found: set[psutil.Process] = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -24,6 +30,10 @@ def belonging_to(token: str) -> set[psutil.Process]:
 def stop(token: str, *, patience: float = 5.0) -> list[int]:
     """Terminate, then kill, every process of the run.
 
+    Args:
+        token: Value of `TOKEN` in the environment of the run's processes.
+        patience: Seconds to end by themselves.
+
     Returns:
         Process ids that survived even that, normally none.
     """
@@ -31,13 +41,13 @@ def stop(token: str, *, patience: float = 5.0) -> list[int]:
     _send(ours, "terminate", patience)
     end = time.monotonic() + 10
     while (left := {p for p in ours if alive(p)} | belonging_to(token)) and time.monotonic() < end:
-        ours |= left  # who lost its parent is found here only
+        ours |= left  # a process that lost its parent is found by the token alone
         _send(left, "kill", 1.0)
     return [p.pid for p in left]
 
 
 def alive(process: psutil.Process) -> bool:
-    """Running, and not a zombie that nobody has asked after."""
+    """Tell whether a process runs; a zombie, which its parent has not collected, does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,8 +1,8 @@
-"""A folder of a run's own with a short, plain path, gone when the run is over.
+"""Makes a folder with a short, plain path for one run, and deletes it when the run is over.
 
 Ray makes Unix sockets below its temporary folder, whose names may have 107 bytes (unix(7)); Flower
 puts the path of its database into a URL, and that of the bundle into PYTHONPATH. A batch system's
-TMPDIR is too long for the first, and a folder that somebody calls `what?` breaks the others.
+TMPDIR is too long for the first, and a folder with the name `what?` breaks the others.
 """
 
 import os
@@ -17,14 +17,14 @@ import psutil
 
 from medformer.errors import MedFormerError
 
-LONGEST = 34
+MAX_BYTES = 34
 """Bytes of such a folder: Ray adds up to 72, as in
 `/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store`."""
 PREFIX = "fmf-"
 OWNER = "owner"
 """File with the process id of whoever made the folder."""
 PLACES = ("/tmp", "/var/tmp", "/dev/shm")
-"""Where it may be, if TMPDIR is not short and plain."""
+"""Folders to try if TMPDIR is not short and plain."""
 
 
 class ScratchError(MedFormerError):
@@ -33,12 +33,12 @@ class ScratchError(MedFormerError):
 
 @contextmanager
 def scratch(places: Sequence[str] = PLACES) -> Iterator[Path]:
-    """A private folder, deleted at the end; also those that killed runs of this user have left.
+    """Make a private folder, and delete it at the end, with those that killed runs have left.
 
     Args:
         places: Tried after TMPDIR, in this order.
     Raises:
-        ScratchError: Nowhere can one be made.
+        ScratchError: None of the places can hold one.
     """
     folder = _made((tempfile.gettempdir(), *places))
     try:
@@ -50,9 +50,13 @@ def scratch(places: Sequence[str] = PLACES) -> Iterator[Path]:
 
 
 def why_not(place: str) -> str:
-    """Why a folder cannot hold a run's sockets; empty if it can."""
+    """Return why a folder cannot hold a run's sockets, or "" if it can.
+
+    Args:
+        place: Path of the folder.
+    """
     size = len(os.fsencode(place)) + len(f"/{PREFIX}12345678")
-    if size > LONGEST:
+    if size > MAX_BYTES:
         return (
             f"is {len(os.fsencode(place))} bytes long, and the AF_UNIX path length cannot exceed "
             "107 bytes"
@@ -72,12 +76,12 @@ def _made(places: Sequence[str]) -> Path:
         tried.append(f"{place} {why}")
     raise ScratchError(
         f"no folder is fit for the sockets of Ray: {'; '.join(tried)}. Set TMPDIR to a folder with "
-        f"a plain path of at most {LONGEST - 13} bytes that you can write"
+        f"a plain path of at most {MAX_BYTES - 13} bytes that you can write"
     )
 
 
 def _sweep(place: Path) -> None:
-    """Delete what killed runs have left."""
+    """Delete the folders of this user's runs whose processes have ended."""
     for old in place.glob(f"{PREFIX}*"):
         try:
             if old.stat().st_uid == os.getuid() and not psutil.pid_exists(

@@ -28,17 +28,22 @@ SHIPPED = Path(__file__).parent / "tiny.json"
 
 
 def cache_folder() -> Path:
-    """Where a user's own starts are kept."""
+    """Return the folder in which a user's own starts are kept."""
     return Path.home() / ".fedmedformer" / "starts"
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
-    """Name of the start that was made from these facts."""
+    """Return the name of the start that was made from these facts."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def find(key: str, cache: Path) -> tuple[Tensors, str] | None:
-    """The tensors of a start and where they were; None where nobody kept it."""
+    """Return the tensors of a start and the place where they were, or None if nobody kept it.
+
+    Args:
+        key: Name of the start, from `key_of`.
+        cache: Folder of the user's own starts.
+    """
     shipped = json.loads(SHIPPED.read_text()) if SHIPPED.exists() else {}
     if shipped.get("key") == key:
         return unpack(base64.b64decode(shipped["tensors"])), "the package"
@@ -53,11 +58,18 @@ def find(key: str, cache: Path) -> tuple[Tensors, str] | None:
 
 
 def kept(facts: Mapping[str, Any], cache: Path, make: Callable[[], Tensors]) -> Tensors:
-    """The start that is made from these facts, by `make` where nobody kept it: one at a time."""
+    """Return the start that is made from these facts; only one process makes it at a time.
+
+    Args:
+        facts: Everything that the start depends on.
+        cache: Folder of the user's own starts.
+        make: Makes the tensors if nobody kept them.
+    """
     key = key_of(facts)
     found = find(key, cache)
     if found is None:
         with alone(key, cache):
+            # Another process may have made it while this one waited for the lock.
             found = find(key, cache)
             if found is None:
                 packed = pack(make())
@@ -70,7 +82,7 @@ def kept(facts: Mapping[str, Any], cache: Path, make: Callable[[], Tensors]) -> 
 
 
 def keep(key: str, packed: bytes, cache: Path) -> None:
-    """Keep a start for the next run, which makes it again where the disk does not let us."""
+    """Keep a start for the next run, which makes it again if the disk cannot be written."""
     try:
         replace_file(_file(key, cache), packed)
     except OSError as error:
@@ -79,7 +91,7 @@ def keep(key: str, packed: bytes, cache: Path) -> None:
 
 @contextmanager
 def alone(key: str, cache: Path) -> Iterator[None]:
-    """Nobody else makes this start meanwhile, as far as the disk lets us know."""
+    """Hold the lock of a start, so that no other process makes it; without a lock if that fails."""
     with ExitStack() as stack:
         try:
             cache.mkdir(parents=True, exist_ok=True)
@@ -97,15 +109,15 @@ def alone(key: str, cache: Path) -> Iterator[None]:
 
 
 def pack(tensors: Tensors) -> bytes:
-    """Safetensors in half precision, which a start to train from does not need more of."""
+    """Return tensors as safetensors in half precision, which is enough to train from."""
     return save({k: np.ascontiguousarray(v, np.float16) for k, v in sorted(tensors.items())})
 
 
 def unpack(packed: bytes) -> Tensors:
-    """What `pack` made, in single precision.
+    """Return the tensors that `pack` packed, in single precision.
 
     Raises:
-        SafetensorError: Damaged.
+        SafetensorError: The bytes are damaged.
         ValueError: A value is not finite.
     """
     tensors = {k: v.astype(np.float32) for k, v in load(packed).items()}

@@ -32,16 +32,21 @@ from simulations.start.warm import untrained
 log = logging.getLogger(__name__)
 
 EPS = ModelConfig.model_fields["encoder_eps"].default
-"""Of the norms of an encoder that starts from no ViT."""
+"""Epsilon of the encoder's norms where it does not start from a ViT."""
 
 Progress = Callable[[int, int, float], None]
-"""Told (step, steps, loss) every 50 steps."""
+"""Called with (step, steps, loss) every 50 steps."""
 
 
 def start_of(federation: Federation, folder: Path, data_root: Path | None) -> Tensors:
-    """The shared tensors of round 0, with progress in metrics.jsonl.
+    """Return the shared tensors of round 0, with progress in metrics.jsonl.
 
-    It uses half of the cores, because meanwhile the sites start.
+    It uses half of the cores, because the sites start meanwhile.
+
+    Args:
+        federation: Model, seed and settings of the pre-training.
+        folder: The run folder.
+        data_root: Folder of MedMNIST files.
     """
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
     if federation.pretraining is None:
@@ -89,10 +94,10 @@ def public_start(
     cache: Path,
     progress: Progress = lambda step, steps, loss: None,
 ) -> Tensors:
-    """Name -> array of everything that sites share, before round 1.
+    """Return everything that sites share before round 1, by name.
 
-    Public pre-training knows the names of the public images alone, so that one start serves every
-    federation with its settings, preset and size of image; it is trained where nobody kept it.
+    Public pre-training depends on public images alone, so one start serves every federation with
+    its settings, preset and size of image. It is trained only if nobody kept it.
 
     Args:
         cache: Folder where starts are kept.
@@ -116,7 +121,7 @@ def public_tensors(
     cache: Path,
     progress: Progress = lambda step, steps, loss: None,
 ) -> Tensors:
-    """Name -> array of what public pre-training makes, for `carried_over`; kept in `cache`.
+    """Return the tensors of public pre-training by name, for `carried_over`; keep them in `cache`.
 
     Args:
         size: Side of public images, pixels.
@@ -136,7 +141,7 @@ def made_from(
     size: int,
     data_root: Path | None,
 ) -> dict[str, Any]:
-    """All that a public start depends on, as JSON.
+    """Return everything that a public start depends on, as JSON.
 
     Raises:
         MedFormerError: The data set that is declared public cannot be read.
@@ -156,14 +161,14 @@ def made_from(
 
 
 def sets_of(settings: Pretraining, size: int, data_root: Path | None) -> list[PublicSet]:
-    """Phantoms, or the data set that the consortium declares public."""
+    """Return phantoms, or the data set that the consortium declares public."""
     if settings.source == "phantoms":
         return phantom_sets(settings, size)
     return [declared(settings, data_root)]
 
 
 def declared(settings: Pretraining, data_root: Path | None) -> PublicSet:
-    """Training images of the data set that is declared public, at most as many as wanted.
+    """Return training images of the data set that is declared public, at most as many as wanted.
 
     Raises:
         MedFormerError: The data set cannot be read.
@@ -181,7 +186,7 @@ def declared(settings: Pretraining, data_root: Path | None) -> PublicSet:
 
 
 def usual_size(federation: Federation) -> int:
-    """Side of most sites' 2D images, pixels, where the stem's stages depend on it; else 28."""
+    """Return the commonest side of the sites' 2D images in pixels, or 28 if no stage depends on it."""
     if not PRESETS[federation.model.preset].token_budget:
         return 28
     sides = [s.domain.size or 28 for s in federation.sites if s.domain.rank == 2]
@@ -189,8 +194,10 @@ def usual_size(federation: Federation) -> int:
 
 
 def fingerprint() -> dict[str, Any]:
-    """What images and training make of a few images of each kind: REVISION is raised when this
-    changes."""
+    """Return digests of a short training on a few images of each kind.
+
+    A change of them means that REVISION has to be raised, so that kept starts are made again.
+    """
     settings = Pretraining(images=64, patterns=64, volumes=16, steps=14, batch_size=8)
     sets = phantom_sets(settings)
     digest = hashlib.sha256()

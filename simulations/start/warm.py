@@ -1,4 +1,4 @@
-"""The shared tensors of round 0 where nothing is trained before: random, or those of a file."""
+"""Makes the shared tensors of round 0 without training: random, or from a model file."""
 
 import hashlib
 from pathlib import Path
@@ -14,14 +14,14 @@ from server.run.pretraining import initial_shared
 
 
 def warm_start(file: Path, wanted: ModelConfig) -> tuple[ModelConfig, str]:
-    """The vocabulary of a run that starts from a file, and a sentence about that file.
+    """Return the vocabulary of a run that starts from a file, and a sentence about that file.
 
-    The run keeps every word that the file knows, but concepts are those of the run's own sites:
-    what one site has alone, or the run shall not share, must not be trained in common.
+    The run keeps every word that the file knows, but its concepts are those of its own sites: a
+    concept of a single site, or one that the run does not share, must not be trained in common.
 
     Raises:
-        ModelFileError: Unreadable, no model file, or trained without a promise.
-        ConfigError: Of another preset than `wanted`.
+        ModelFileError: The file is unreadable, no model file, or trained without a promise.
+        ConfigError: Its preset is another one than that of `wanted`.
     """
     header = read_start(file)
     if header.config.preset != wanted.preset:
@@ -38,7 +38,7 @@ def warm_start(file: Path, wanted: ModelConfig) -> tuple[ModelConfig, str]:
 
 
 def untrained(federation: Federation, file: Path | None) -> Tensors:
-    """The shared tensors of round 0, random or from `file`.
+    """Return the shared tensors of round 0, random or from `file`.
 
     Raises:
         ModelFileError: The file is damaged, or another one than the federation names.

@@ -153,7 +153,7 @@ def test_paths_reach_the_sites_as_absolute_ones(source: str, tmp_path: Path, mon
 
 
 def test_missing_and_truncated_files(scenario, capsys, tmp_path: Path):
-    """Named with what to do."""
+    """Each error names the file and what to do."""
     path = tmp_path / "own.npz"
     site = npz_site(path)
     path.write_bytes(path.read_bytes()[:3000])
@@ -219,7 +219,7 @@ def test_more_epsilon_than_is_left(scenario, capsys, tmp_path: Path, monkeypatch
 
 
 def test_plan_prints_every_phase_and_reads_no_record(scenario, capsys, monkeypatch):
-    """Table and JSON say the same."""
+    """Table and JSON agree."""
     monkeypatch.setattr("client.data.load.read", lambda *_: pytest.fail("a record was read"))
     assert main(["plan", scenario(), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -277,7 +277,7 @@ def test_a_reader_that_has_seen_enough_gets_no_error():
 
 
 def test_list_names_the_shipped_scenarios(capsys):
-    """Each with its description."""
+    """Each is listed with its description."""
     assert main(["simulate", "--list"]) == 0
     out = capsys.readouterr().out
     assert "quickstart" in out
@@ -285,7 +285,7 @@ def test_list_names_the_shipped_scenarios(capsys):
 
 
 def test_wrong_usage_exits_with_2():
-    """As every command line does."""
+    """The exit code is that of every command line."""
     with pytest.raises(SystemExit) as stop:
         main(["simulate", "--no-such-option"])
     assert stop.value.code == 2

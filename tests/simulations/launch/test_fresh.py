@@ -21,7 +21,8 @@ def fail() -> None:
 
 
 def faults() -> int:
-    """Pages that the system hands out as 64 MiB come and go ten times: 16,384 a time, or once."""
+    """Return how often pages are fetched when the system hands out 64 MiB ten times: 16,384 a time,
+    or once."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
         b"x" * 2**26 * (before > 0)
@@ -29,7 +30,7 @@ def faults() -> int:
 
 
 def test_results_and_errors_come_back():
-    """From another process."""
+    """Another process computes, and its result or its error arrives here."""
     assert in_fresh_process(os.getpid) != os.getpid()
     with pytest.raises(ValueError, match="three is not four"):
         in_fresh_process(fail)
@@ -52,7 +53,7 @@ def test_what_trains_keeps_the_memory_that_it_frees(
 
 
 def test_an_error_ends_the_helper_without_a_word(capfd: pytest.CaptureFixture[str]):
-    """What the user reads is one sentence, not the traceback of a process he never heard of."""
+    """A user reads one sentence, and no traceback of a process that he never heard of."""
     with pytest.raises(ValueError, match="three"), FreshProcess() as helper:
         helper.call(fail)
     assert capfd.readouterr().err == ""

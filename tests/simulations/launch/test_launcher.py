@@ -1,4 +1,4 @@
-"""What Flower and Ray are given by the launcher, and what it says when they do not start."""
+"""The settings that the launcher gives to Flower and Ray, and its words when they do not start."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def test_what_is_not_utf8_is_refused_where_it_is_named(
 def test_a_run_has_short_and_plain_scratch_whatever_tmpdir_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Room for Ray's sockets; deleted at the end, and so is what a killed run has left."""
+    """Ray's sockets fit. The folder is deleted at the end, and so are those of killed runs."""
     for place in ("x" * 90, "odd \U0001f600", "what?"):
         (tmp_path / place).mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / place))
@@ -87,7 +87,7 @@ def test_a_run_has_short_and_plain_scratch_whatever_tmpdir_is(
 
 
 def test_nothing_that_configures_flower_or_ray_is_inherited():
-    """Least of all somebody else's cluster."""
+    """A Ray cluster of somebody else is never joined."""
     given = {"RAY_ADDRESS": "10.0.0.1:6379", "RAY_NAMESPACE": "x", "FLWR_HOME": "/x",
              "FLOWER_X": "1", "PATH": "/bin", "OMP_NUM_THREADS": "1"}  # fmt: skip
     assert inherited(given) == {"PATH": "/bin", "OMP_NUM_THREADS": "1"}
@@ -133,7 +133,7 @@ def test_the_reason_of_a_ray_that_does_not_start_is_told_with_its_remedy(
 
 
 def test_a_database_without_a_reason_gives_none(tmp_path: Path):
-    """None there, damaged, or without an error."""
+    """A database that is missing, damaged or without an error gives an empty reason."""
     assert failure.reason(tmp_path / "state.db") == ""
     (tmp_path / "x.db").write_bytes(b"no database at all, though it is long enough to be one")
     assert failure.reason(tmp_path / "x.db") == ""
@@ -141,7 +141,8 @@ def test_a_database_without_a_reason_gives_none(tmp_path: Path):
 
 
 def started(folder: Path, run_id: str = "r1") -> Path:
-    """A run folder as a start leaves it: prepared, its server at work; one site, nothing asked."""
+    """Return a run folder as a start leaves it: prepared, its server at work, one site that was
+    asked nothing."""
     state = folder / "sites" / "north"
     state.mkdir(parents=True)
     claim_folder_mark(folder)

@@ -25,7 +25,7 @@ time.sleep(60)
 
 
 def test_a_child_that_hides_its_environment_and_ignores_sigterm_is_stopped():
-    """As Ray's agents do, which outlived an interrupted run by a minute."""
+    """Ray's agents do both, and outlived an interrupted run by a minute."""
     token = uuid.uuid4().hex
     environment = {**os.environ, processes.TOKEN: token}
     with subprocess.Popen(

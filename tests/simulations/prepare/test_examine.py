@@ -53,7 +53,7 @@ def offline(*_: object) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of data: a small BreastMNIST, a ChestMNIST of several labels, files of one's own."""
+    """Return a folder of data: a small BreastMNIST, a ChestMNIST of several labels, and own files."""
     monkeypatch.setattr(medmnist, "_download", offline)
     root = tmp_path / "data"
     root.mkdir()

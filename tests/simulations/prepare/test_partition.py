@@ -28,7 +28,7 @@ def split_of(method: str, sites: int = 4, alpha: float = 0.3) -> Split:
 
 
 def shares(labels: npt.NDArray[np.int64], rows: list[int]) -> npt.NDArray[np.float64]:
-    """What part of these rows each class has."""
+    """Return the share of each class among these rows."""
     return np.bincount(labels[rows], minlength=int(labels.max()) + 1) / len(rows)
 
 
@@ -74,7 +74,7 @@ def test_a_site_has_the_same_labels_in_val_as_in_train(seed: int, alpha: float):
 
 
 def test_a_class_that_train_lacks_is_divided_by_size_and_no_site_is_without_val():
-    """However few rows it has."""
+    """Each site has validation rows, however few rows the class has."""
     train = np.array([0] * 900 + [1] * 100)
     val = np.array([0] * 20 + [1] * 3 + [2] * 10)
     for seed in range(10):

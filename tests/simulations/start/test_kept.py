@@ -29,7 +29,7 @@ def federation(schedule: Schedule) -> Federation:
 
 
 def started(federation: Federation, cache: Path) -> tuple[Tensors, bool]:
-    """The start, and whether it was trained for."""
+    """Return the start, and whether it was trained for this call."""
     seen: list[int] = []
     tensors = public_start(federation, None, cache, lambda step, steps, loss: seen.append(step))
     return tensors, bool(seen)
@@ -40,7 +40,8 @@ def same(one: Tensors, other: Tensors) -> bool:
 
 
 def test_a_start_is_trained_once_for_all_federations(federation: Federation, tmp_path: Path):
-    """Whatever their sites, names and seeds are; what is read again is what was handed on."""
+    """Sites, names and seeds do not matter; a start that is read again equals the one first
+    returned."""
     first, trained = started(federation, tmp_path)
     assert trained
     assert not same(first, initial_shared(CONFIG, 0))

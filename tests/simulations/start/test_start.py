@@ -52,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prepared(place: Path, name: str, **changes: object) -> Path:
-    """A run folder, and nothing trained yet."""
+    """Return a prepared run folder in which nothing was trained."""
     file = place / f"{name}.yaml"
     file.write_text(yaml.safe_dump({**SCENARIO, **changes}))
     folder = place / name
@@ -62,7 +62,7 @@ def prepared(place: Path, name: str, **changes: object) -> Path:
 
 
 def trained(folder: Path) -> State:
-    """Every round, by guards in this process; then what the server writes at the end."""
+    """Train every round with guards in this process, and write what the server writes at the end."""
     run = load_prepared(folder)
     guards = {site.name: open_guard(folder, i) for i, site in enumerate(run.sites)}
     start = load_state(folder / CHECKPOINTS, 0)
@@ -74,7 +74,7 @@ def trained(folder: Path) -> State:
 
 @pytest.fixture(scope="module")
 def finished(place: Path) -> tuple[Path, State]:
-    """A finished run of chest and histology sites."""
+    """Return a finished run of chest and histology sites."""
     folder = prepared(place, "first", pretraining=False)
     return folder, trained(folder)
 
@@ -87,7 +87,7 @@ def saved(path: Path, kind: str = "public", preset: str = "tiny", **words: objec
 
 
 def test_a_run_leaves_its_shared_model(finished: tuple[Path, State]):
-    """The averaged tensors, no head, ready to encode."""
+    """The file holds the averaged tensors and no head, and encodes at once."""
     folder, state = finished
     model = medformer.load(folder / "model.safetensors", preset="tiny", modalities=["chest-xray"])
     assert any((state.final()[name] != value).any() for name, value in state.shared.items())
@@ -113,7 +113,7 @@ def test_the_card_of_a_run_states_the_largest_epsilon(finished: tuple[Path, Stat
 
 
 def test_the_model_is_written_without_torch(finished: tuple[Path, State]):
-    """By a server that averages arrays."""
+    """A server that averages arrays writes it."""
     folder, _ = finished
     before = (folder / "model.safetensors").read_bytes()
     code = (
@@ -127,7 +127,7 @@ def test_the_model_is_written_without_torch(finished: tuple[Path, State]):
 
 
 def test_a_run_without_checkpoints_has_no_model(finished: tuple[Path, State], tmp_path: Path):
-    """One sentence."""
+    """The error is one sentence."""
     for name in ("federation.json", "receipts.json"):
         (tmp_path / name).write_bytes((finished[0] / name).read_bytes())
     with pytest.raises(medformer.MedFormerError, match="holds no checkpoint"):
@@ -178,7 +178,7 @@ def test_concepts_of_the_file_do_not_outlive_the_sites_that_shared_them(place: P
 
 
 def test_a_start_that_is_lost_is_made_again_from_the_file(place: Path):
-    """Where the checkpoint of round 0 is gone, the run does not start from random tensors."""
+    """If the checkpoint of round 0 is gone, the run does not start from random tensors."""
     file = saved(place / "lost.safetensors")
     folder = prepared(place, "lost", start=str(file))
     again = start_of(load_prepared(folder).federation, folder, None)
@@ -224,7 +224,7 @@ def test_a_start_that_is_refused(
 
 @pytest.mark.parametrize("absent", [{}, {"pretraining": False}, {"pretraining": None}])
 def test_a_start_takes_the_place_of_pretraining(tmp_path: Path, absent: dict[str, object]):
-    """Left out or switched off, and the same when the resolved scenario is read back."""
+    """Pre-training may be left out or switched off, and the resolved scenario reads back the same."""
     file = tmp_path / "s.yaml"
     file.write_text(yaml.safe_dump({**SCENARIO, "start": "m.safetensors", **absent}))
     scenario = load_scenario(str(file))
