@@ -15,7 +15,7 @@ privacy: {epsilon: 3, delta: 1.0e-5, epsilon_budget: 9}
 
 @pytest.mark.parametrize("method", ["dirichlet", "iid"])
 def test_a_site_of_a_split_declares_its_share(monkeypatch: pytest.MonkeyPatch, method: str):
-    """A site of the README's example declares 1,200 units, and is not warned about the set's 3,600."""
+    """A site of the README's example declares 1,200 units, not the 3,600 of the whole set."""
     monkeypatch.setattr(sites, "_declared", lambda *_: 3_600)
     scenario = Scenario.model_validate(yaml.safe_load(SCENARIO.replace("dirichlet", method)))
     for _, site in sites.resolve_sites(scenario, None, None):

@@ -53,7 +53,7 @@ def offline(*_: object) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder of data: a small BreastMNIST, a ChestMNIST of several labels, and own files."""
+    """Return a folder with a small BreastMNIST, a ChestMNIST of several labels, and own files."""
     monkeypatch.setattr(medmnist, "_download", offline)
     root = tmp_path / "data"
     root.mkdir()

@@ -62,7 +62,7 @@ def prepared(place: Path, name: str, **changes: object) -> Path:
 
 
 def trained(folder: Path) -> State:
-    """Train every round with guards in this process, and write what the server writes at the end."""
+    """Train every round with guards in this process, and write what a server writes at its end."""
     run = load_prepared(folder)
     guards = {site.name: open_guard(folder, i) for i, site in enumerate(run.sites)}
     start = load_state(folder / CHECKPOINTS, 0)
@@ -224,7 +224,7 @@ def test_a_start_that_is_refused(
 
 @pytest.mark.parametrize("absent", [{}, {"pretraining": False}, {"pretraining": None}])
 def test_a_start_takes_the_place_of_pretraining(tmp_path: Path, absent: dict[str, object]):
-    """Pre-training may be left out or switched off, and the resolved scenario reads back the same."""
+    """Pre-training is left out or switched off, and the resolved scenario reads back the same."""
     file = tmp_path / "s.yaml"
     file.write_text(yaml.safe_dump({**SCENARIO, "start": "m.safetensors", **absent}))
     scenario = load_scenario(str(file))
