@@ -33,7 +33,7 @@ def evaluate(
     split: Split,
     resamples: int,
     seed: int,
-    told: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Evaluation:
     """Measure a model on a split.
 
@@ -44,7 +44,7 @@ def evaluate(
         split: val or test.
         resamples: Number of resamples of the intervals.
         seed: Seed of the resamples.
-        told: Called with a line about each step.
+        report: Called with a line about each step.
     Raises:
         DataError: The split cannot be read.
         LocalError: The split has no usable image.
@@ -53,13 +53,13 @@ def evaluate(
     valid = records.valid
     if not valid.any():
         raise LocalError(f"site {site.name}: the split {split} has no usable image")
-    told(f"{int(valid.sum())} images of the split {split}")
+    report(f"{int(valid.sum())} images of the split {split}")
     unit, units = _units(records)
     everyone = Bootstrap(units, resamples, seed)
     far = novel(local, site, records)
     results = []
     for task in site.tasks:
-        told(f"task {task.name}: {resamples} resamples")
+        report(f"task {task.name}: {resamples} resamples")
         results.append(_result(local, site, records, task, units, resamples, seed))
     return Evaluation(
         site=site.name,

@@ -78,7 +78,7 @@ def finetune(
     start: Medformer,
     site: Site,
     settings: Settings,
-    told: Callable[[Epoch], None],
+    report: Callable[[Epoch], None],
     *,
     own: bool = False,
 ) -> tuple[LocalModel, int, float]:
@@ -88,7 +88,7 @@ def finetune(
         start: The shared model of a run, or this site's own copy; it is not changed.
         site: The declaration of the site.
         settings: Options of the training.
-        told: Called with each epoch, for the site only.
+        report: Called with each epoch, for the site only.
         own: True to go on from the heads of `start`; otherwise they are replaced by fresh ones.
     Returns:
         The model; the number of its epoch, 0 if no training was better than none; and the
@@ -110,7 +110,7 @@ def finetune(
         held_out = _loss(model, site, val)
         if better := held_out < lowest:
             lowest, best, chosen = held_out, _copy(model), number
-        told(Epoch(number, loss, held_out, better))
+        report(Epoch(number, loss, held_out, better))
         if number - chosen >= settings.patience:
             break
     model.load_state_dict(best)

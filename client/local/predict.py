@@ -38,7 +38,7 @@ class Answer:
 
 
 def predict(
-    local: LocalModel, site: Site, paths: Sequence[Path], told: Callable[[int], None]
+    local: LocalModel, site: Site, paths: Sequence[Path], report: Callable[[int], None]
 ) -> Iterator[Answer]:
     """Yield an answer for every image, in the order of `paths`; a file never raises.
 
@@ -46,7 +46,7 @@ def predict(
         local: The finetuned model.
         site: The declaration of the site.
         paths: Files and folders.
-        told: Called with the number of images answered so far.
+        report: Called with the number of images answered so far.
     Raises:
         LocalError: No image is found, or no task gives an image a class.
     """
@@ -55,7 +55,7 @@ def predict(
     done = 0
     while chunk := list(islice(images, CHUNK)):
         yield from _answers(local, site, chunk)
-        told(done := done + len(chunk))
+        report(done := done + len(chunk))
 
 
 def answered_tasks(site: Site) -> list[Task]:

@@ -34,10 +34,10 @@ def burned_in(headers: Sequence[Any]) -> BurnedIn:
         yes if a file states it; unknown if a file of a kind with frequent annotation is silent;
             else no.
     """
-    said = [str(h.get("BurnedInAnnotation", "") or "").strip().upper() for h in headers]
-    if "YES" in said:
+    stated = [str(h.get("BurnedInAnnotation", "") or "").strip().upper() for h in headers]
+    if "YES" in stated:
         return "yes"
-    for header, word in zip(headers, said, strict=True):
+    for header, word in zip(headers, stated, strict=True):
         kind = str(header.get("SOPClassUID", ""))
         # BurnedInAnnotation is optional (type 3), and most devices leave it out.
         if word != "NO" and (

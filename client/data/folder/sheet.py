@@ -64,11 +64,11 @@ def read(path: Path, wanted: str) -> Sheet:
     lines, guessed = _lines(path)
     start = next((i for i, line in enumerate(lines) if line.strip("\0 \t")), len(lines))
     # Excel's own way of naming the delimiter, which no other program reads.
-    told = re.fullmatch(r'"?sep=(.)"?[;,\t|]*', lines[start]) if start < len(lines) else None
-    start += bool(told)
+    separator = re.fullmatch(r'"?sep=(.)"?[;,\t|]*', lines[start]) if start < len(lines) else None
+    start += bool(separator)
     if start >= len(lines):
         return Sheet((), (), ",", guessed)
-    delimiter = told[1] if told else _delimiter(lines[start], wanted)
+    delimiter = separator[1] if separator else _delimiter(lines[start], wanted)
     header, end = _joined(lines, start, delimiter)
     if isinstance(header, str):
         raise DataError(
@@ -174,5 +174,5 @@ def _parsed(text: str, delimiter: str) -> tuple[str, ...] | str:
 
 def _bare(cell: str) -> str:
     """Unwrap `="007"`, with which programs keep Excel from turning a text into a number."""
-    told = re.fullmatch(r'="([^"]*)"', cell)
-    return told[1].strip() if told else cell
+    quoted = re.fullmatch(r'="([^"]*)"', cell)
+    return quoted[1].strip() if quoted else cell

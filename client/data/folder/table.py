@@ -196,12 +196,12 @@ def _from_row(source: Listed, text: Sheet, row: Row, keys: Sequence[str]) -> Ent
         patient = cells.patient(values.get(named.patient, ""))
     except Unusable as error:
         patient, fault = "", str(error)
-    told = values.get(named.split, "")
+    stated = values.get(named.split, "")
     if not file:
         fault = "names no file"
-    placed = split_of(told)
-    if told.casefold() not in cells.MISSING and placed is None:
-        fault = f"its split must be one of {', '.join(SPLITS)} or empty, got {told!r}"
+    placed = split_of(stated)
+    if stated.casefold() not in cells.MISSING and placed is None:
+        fault = f"its split must be one of {', '.join(SPLITS)} or empty, got {stated!r}"
     return Entry(
         file=file or place,
         split=placed or hashed_split(source, patient or file or row.text),

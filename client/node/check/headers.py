@@ -1,4 +1,4 @@
-"""The lines of `site check` about DICOM headers: compression, identity, patients.
+"""The lines of `site check` about DICOM headers: compression, held, patients.
 
 No tag is read into training, so a site with names in its files works: that is a NOTE. A
 contradiction is a FIX, because somebody would rely on it: files that claim to hold no identity and
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from client.data.card.form import Card
 from client.data.dicom.decoding import codecs
 from client.data.dicom.headers.census import Census, census
-from client.data.dicom.headers.deidentified import Told
+from client.data.dicom.headers.deidentified import IdentityCounts
 from client.data.folder.table import TABLE, from_table
 from client.data.sources import Dicom
 from client.node.check.line import Check
@@ -39,11 +39,11 @@ def lines(site: Site) -> Iterator[Check]:
     if not isinstance(site.data, Dicom):
         return
     found = census(site, _progress)
-    if not found.told.files:  # `check_data` has said why
+    if not found.identity.files:  # `check_data` has said why
         return
     yield from _codecs(found)
-    yield from _identity(found.told, declared=site.data.deidentified)
-    yield from _ids(found.told, site)
+    yield from _identity(found.identity, declared=site.data.deidentified)
+    yield from _ids(found.identity, site)
 
 
 def one_patient(site: Site, card: Card) -> Iterator[Check]:
@@ -79,18 +79,18 @@ def _codecs(found: Census) -> Iterator[Check]:
         yield Check("codecs", "OK", f"{total} files can be decoded: {kinds}")
 
 
-def _identity(told: Told, *, declared: bool) -> Iterator[Check]:
-    """Check for attributes that the profile removes, and for claims about identity."""
-    found = [*_attributes(told, declared=declared), *_claims(told, declared=declared)]
+def _identity(held: IdentityCounts, *, declared: bool) -> Iterator[Check]:
+    """Check for attributes that the profile removes, and for claims about held."""
+    found = [*_attributes(held, declared=declared), *_claims(held, declared=declared)]
     yield from found
     if not found:
         yield Check("identity", "OK", (
-            f"{told.files} files hold none of the attributes of the {PROFILE}. UIDs were not "
+            f"{held.files} files hold none of the attributes of the {PROFILE}. UIDs were not "
             "checked"
         ))  # fmt: skip
 
 
-def _attributes(told: Told, *, declared: bool) -> Iterator[Check]:
+def _attributes(held: IdentityCounts, *, declared: bool) -> Iterator[Check]:
     """Report each group of attributes: in how many files, and how often each attribute."""
     kinds = {
         "patient": "hold the patient's name, or a number of the patient in hospital records",
@@ -100,59 +100,59 @@ def _attributes(told: Told, *, declared: bool) -> Iterator[Check]:
         "private": "hold private attributes, which can contain anything",
     }
     for group, what in kinds.items():
-        count = told.groups[group]
+        count = held.groups[group]
         if not count:
             continue
         why = "no tag is used in training, but a copy of the files reveals it"
         if declared:
             why = "but the site declares data.deidentified"
-        elif group == "patient" and told.broken:
-            why = f"but {told.broken} of them say PatientIdentityRemoved YES"
+        elif group == "patient" and held.broken:
+            why = f"but {held.broken} of them say PatientIdentityRemoved YES"
         bad = why.startswith("but")  # a contradiction: see the head of this file
-        names = "" if group == "private" else f": {_some(getattr(told, group))}"
+        names = "" if group == "private" else f": {_some(getattr(held, group))}"
         yield Check("identity", "FIX" if bad else "NOTE", (
-            f"{count} of {told.files} files {what}{names}; {why}. De-identify them by the {PROFILE}"
+            f"{count} of {held.files} files {what}{names}; {why}. De-identify them by the {PROFILE}"
         ))  # fmt: skip
 
 
-def _claims(told: Told, *, declared: bool) -> Iterator[Check]:
-    """Report what the files claim about identity."""
-    if count := told.removed["NO"]:
-        text = f"{count} of {told.files} files say PatientIdentityRemoved NO"
+def _claims(held: IdentityCounts, *, declared: bool) -> Iterator[Check]:
+    """Report what the files claim about held."""
+    if count := held.removed["NO"]:
+        text = f"{count} of {held.files} files say PatientIdentityRemoved NO"
         yield Check("identity", "FIX" if declared else "NOTE", text)
-    if count := told.unmethodical:
+    if count := held.unmethodical:
         yield Check("identity", "NOTE", (
-            f"{count} of {told.files} files say PatientIdentityRemoved YES, but not by which "
+            f"{count} of {held.files} files say PatientIdentityRemoved YES, but not by which "
             "method: their DeidentificationMethod is empty"
         ))  # fmt: skip
-    if told.faces:
+    if held.faces:
         yield Check("identity", "NOTE", (
-            f"{told.faces} of {told.files} files are slices of heads and do not say "
+            f"{held.faces} of {held.files} files are slices of heads and do not say "
             "RecognizableVisualFeatures NO: a face can be reconstructed from such slices. "
             "Remove the faces, or treat the images themselves as identifying"
         ))  # fmt: skip
 
 
-def _ids(told: Told, site: Site) -> Iterator[Check]:
+def _ids(held: IdentityCounts, site: Site) -> Iterator[Check]:
     """Check PatientID, where nothing else distinguishes the patients."""
     # The table of labels takes precedence over the headers.
     if site.privacy.unit != "patient" or _table_has_patients(site):
         return
     remedy = f"write a pseudonym of each person into PatientID, or a column `patient` into {TABLE}"
-    if empty := told.ids[""]:
+    if empty := held.ids[""]:
         yield Check("patients", "FIX", (
-            f"{empty} of {told.files} files have no PatientID, and so cannot be used with unit: "
+            f"{empty} of {held.files} files have no PatientID, and so cannot be used with unit: "
             f"patient: {remedy}"
         ))  # fmt: skip
-    if (count := told.nobodies) > 1:
+    if (count := held.nobodies) > 1:
         yield Check("patients", "FIX", (
-            f"{count} of {told.files} files have a placeholder as PatientID, as anonymisers write "
+            f"{count} of {held.files} files have a placeholder as PatientID, as anonymisers write "
             "it. All files with the same one count as one patient, while privacy.n_public declares "
             f"{site.privacy.n_public} units: {remedy}"
         ))  # fmt: skip
-    elif len(told.ids) == 1 and told.files >= FEW:
+    elif len(held.ids) == 1 and held.files >= FEW:
         yield Check("patients", "NOTE", (
-            f"all {told.files} files have one PatientID: one patient, while privacy.n_public "
+            f"all {held.files} files have one PatientID: one patient, while privacy.n_public "
             f"declares {site.privacy.n_public} units. If they are of several persons, {remedy}"
         ))  # fmt: skip
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from client.data.dicom.decoding import codecs
 from client.data.dicom.files import files_in, header_of, quiet
-from client.data.dicom.headers.deidentified import Told
+from client.data.dicom.headers.deidentified import IdentityCounts
 from client.data.errors import Unusable
 from client.data.folder.table import from_table, inside
 from client.data.sources import Dicom
@@ -21,7 +21,7 @@ from client.site import Site
 class Census:
     """Counts of files."""
 
-    told: Told = field(default_factory=Told)
+    identity: IdentityCounts = field(default_factory=IdentityCounts)
     syntaxes: Counter[str] = field(default_factory=Counter)
     """Transfer syntax -> files."""
     unread: int = 0
@@ -49,7 +49,7 @@ def census(site: Site, step: Callable[[int], None] = lambda _: None) -> Census:
         for number, file in enumerate(_files(site, site.data), 1):
             try:
                 header = header_of(file, site.data.max_mib << 20, pixels=False)
-                found.told.add(header)
+                found.identity.add(header)
                 found.syntaxes[str(header.file_meta.get("TransferSyntaxUID", ""))] += 1
             except Exception:  # the data card reports what is wrong with a file
                 found.unread += 1

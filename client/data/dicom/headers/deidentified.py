@@ -26,7 +26,7 @@ Groups = dict[str, set[str]]
 
 
 @dataclass
-class Told:
+class IdentityCounts:
     """Counts of files; attributes by keyword."""
 
     files: int = 0
@@ -61,9 +61,9 @@ class Told:
             self.groups[group] += 1
             if group != "private":
                 getattr(self, group).update(keywords)
-        said = str(header.get("PatientIdentityRemoved", "") or "").strip().upper()
-        self.removed[said if said in ("YES", "NO") else ""] += 1
-        if said == "YES":
+        stated = str(header.get("PatientIdentityRemoved", "") or "").strip().upper()
+        self.removed[stated if stated in ("YES", "NO") else ""] += 1
+        if stated == "YES":
             self.broken += "patient" in found
             how = header.get("DeidentificationMethod") or header.get(
                 "DeidentificationMethodCodeSequence"
@@ -138,6 +138,6 @@ def _words(text: str) -> frozenset[str]:
 def _may_show_a_face(header: Any) -> bool:
     """Return whether a face can be reconstructed from slices of a head (PS3.3, C.7.6.1.1.6)."""
     part = str(header.get("BodyPartExamined", "") or "").upper()
-    said = str(header.get("RecognizableVisualFeatures", "") or "").strip().upper()
+    stated = str(header.get("RecognizableVisualFeatures", "") or "").strip().upper()
     sliced = str(header.get("Modality", "")) in ("CT", "MR", "PT")
-    return said != "NO" and sliced and any(word in part for word in HEADS)
+    return stated != "NO" and sliced and any(word in part for word in HEADS)

@@ -13,7 +13,7 @@ from pydicom.sequence import Sequence
 
 from client.data.card.content import data_card
 from client.data.dicom.headers.confidential import OTHERS, PATIENT, PLACES
-from client.data.dicom.headers.deidentified import Told, stands_for_nobody
+from client.data.dicom.headers.deidentified import IdentityCounts, stands_for_nobody
 from client.data.sources import Dicom
 from client.node.check.headers import lines, one_patient
 from client.site import Privacy, Site
@@ -110,7 +110,7 @@ def test_attributes_are_counted_and_no_value_is_shown(tmp_path: Path):
 )
 def test_a_word_that_stands_for_nobody_is_no_value(tags: dict[str, str], held: bool):
     """An attribute that is empty, or holds an anonymiser's placeholder, does not count."""
-    counts = Told()
+    counts = IdentityCounts()
     counts.add(header(0, **tags))
     assert bool(counts.groups["patient"]) == held
 
