@@ -41,6 +41,7 @@ def from_arrays(
     """
     where = f"site {site.name}, {split}"
     every = stack(site.domain, site.tasks, images, labels, where)
+    # The usual case copies no image.
     if not left_out:
         return Records((every,))
     gone = [f"{split}:{row}" in left_out for row in rows]
@@ -69,9 +70,11 @@ def stack(
         np.ascontiguousarray(_values(_channels(domain, images, where), where))
     )
     valid = torch.ones(len(pixels), dtype=torch.bool)
+    # Integers are always finite.
     if pixels.is_floating_point():
         valid &= pixels.isfinite().flatten(1).all(1)
     truths = {}
+    # A record is invalid for all tasks or for none, because each unit is drawn only once.
     for task in tasks:
         shape = (len(pixels), *pixels.shape[2:])
         truths[task.name], possible = _labels(task, labels[task.labels], shape, where)
@@ -101,6 +104,7 @@ def _values(images: Array, where: str) -> Array:
         DataError: They are not numbers, or are integers that float32 cannot hold.
     """
     kind = images.dtype.kind
+    # Shapes stored as booleans are masks of 0 and 1.
     if kind == "b":
         return images.astype(np.uint8)
     if kind in "iu" and images.dtype.itemsize > 1 and images.size:
@@ -145,6 +149,7 @@ def _labels(
             truth = truth[:, 0]
         if truth.shape != (count,):
             raise DataError(f"{where}: labels must be (N,) or (N, 1), got {labels.shape}")
+    # Beyond the declared classes a loss would index out of range: such a row is invalid instead.
     highest = 1 if task.kind == "multi-label" else task.classes - 1
     possible = (truth >= UNLABELLED) & (truth <= highest)
     return truth, possible[:, None].flatten(1).all(1)

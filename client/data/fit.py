@@ -51,6 +51,7 @@ def fit(sides: tuple[int, ...], max_side: int, multiple: int) -> Fit:
     # Padding comes last and must not exceed the maximum again.
     longest -= longest % multiple if longest >= multiple else 0
     factor = min(1.0, longest / max(sides))
+    # A scan of 512 x 512 x 40 reduced by its longest side would have 10 slices left.
     kept = min(KEPT, longest) if len(sides) == 3 else 1
     reduced = tuple(max(min(kept, side), round(side * factor)) for side in sides)
     if min(reduced) < smallest:
@@ -58,6 +59,7 @@ def fit(sides: tuple[int, ...], max_side: int, multiple: int) -> Fit:
         come = "" if reduced == sides else f" come to {' x '.join(map(str, reduced))}"
         what = "pixels" if len(sides) == 2 else "values"
         raise Unusable(f"{sizes} {what}{come}, fewer than {smallest} a side")
+    # A side below the multiple stays: padding it would repeat more than the image holds.
     read = tuple(side + -side % multiple if side >= multiple else side for side in reduced)
     return Fit(sides, reduced, read)
 
@@ -74,6 +76,7 @@ def padded(image: Tensor, fit: Fit) -> Tensor:
     for axis, (before, side) in enumerate(_margins(fit), start=1):
         new = fit.read[axis - 1]
         if new != side:
+            # Indexing repeats the edge along one axis at a time, whatever the rank.
             image = image.index_select(axis, (torch.arange(new) - before).clamp(0, side - 1))
     return image.contiguous()
 

@@ -43,6 +43,8 @@ def check(site: Site) -> None:
     """
     for doubt in doubts.unclear(site):
         raise DataError(f"site {site.name}: {doubt}")
+    # Validation and test records are checked, too: their faults would distort the choice of a
+    # model.
     for split in ("train", "val", "test"):
         found = problems(read(site, split), site.domain)
         if found:
@@ -137,6 +139,7 @@ def read(site: Site, split: str, left_out: Set[str] | None = None) -> Records:
         # The unit of privacy is what Poisson sampling draws: it must not occur twice under two
         # names, or the noise would hide only half of its influence.
         return of_known_patients(records) if by_patient else listed_once(records)
+    # Several tasks may share one array of labels.
     keys = {task.labels for task in site.tasks}
     if isinstance(source, Phantoms):
         images, labels = _phantoms(source, split, keys)
@@ -191,8 +194,10 @@ def chosen_rows(indices: Path | None, split: str) -> list[int] | None:
     if not isinstance(named, dict):
         raise DataError(f'{indices}: must hold {{"train": [0, 1, ...], ...}}')
     rows = named.get(split)
+    # A list for the train split alone leaves the official test split whole.
     if rows is None and split not in named:
         return None
+    # bool is a subclass of int in Python: JSON's true would pass as row 1.
     if not isinstance(rows, list) or any(type(row) is not int for row in rows):
         raise DataError(f"{indices}: {split} must be a list of whole numbers")
     if len(set(rows)) < len(rows):
@@ -209,7 +214,9 @@ def _phantoms(source: Phantoms, split: str, keys: Set[str]) -> npz.Arrays:
             f"{source.kind} phantoms have no {other[0]!r}; they have {', '.join(sorted(known))}"
         )
     fraction, offset = PHANTOM_SPLITS[split]
+    # Every class of a phantom needs a few images, even for tiny sites.
     count = max(8, round(fraction * source.records))
+    # Three seeds a site, so that no image occurs in two splits.
     where = {"seed": 3 * source.seed + offset, "size": source.size}
     scanner = phantoms.Scanner(**source.scanner.model_dump())
     if "masks" not in keys:

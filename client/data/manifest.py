@@ -61,9 +61,11 @@ def compare(site: Site, state: Path) -> Changes | None:
     text = json.dumps({"made": made, "records": now})
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Mode 0600: the names of files and their changes are private.
         replace_file(state / FILE, text.encode(), mode=0o600)
     except OSError as error:
         raise DataError(f"{state / FILE}: cannot be written ({error.strerror})") from error
+    # Without a readable manifest every record would count as new.
     if since is None:
         return Changes(len(now), None)
     return Changes(
@@ -89,6 +91,7 @@ def hashes(site: Site) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in pairs:
         number, own = 1, name
+        # A file that is listed twice is two records, whose rows may differ.
         while own in found:
             number += 1
             own = f"{name} ({number})"
@@ -131,9 +134,11 @@ def _content(top: Path, name: str) -> str:
 
 def _of_place(top: Path, path: Path) -> str:
     """Return the hash of a file or folder; what lies outside of the records is not read."""
+    # A link out of the folder is refused when records are read, and must not be followed here.
     if not path.resolve().is_relative_to(top.resolve()):
         return "outside"
     if path.is_dir():
+        # Sorted, because the order of a directory differs between file systems.
         files = sorted(file for file in path.iterdir() if file.is_file())
         return _joined([part for file in files for part in (file.name, _of_file(file))])
     return _of_file(path) if path.is_file() else "missing"

@@ -78,10 +78,12 @@ def _placed(entry: Entry, source: Medical) -> Entry:
     All images of one patient are then in one split, and the split is a function of that patient's
     id alone.
     """
+    # NIfTI has no patient id in its header; the table's own statements have priority.
     if not isinstance(source, Dicom) or entry.patient or entry.placed or entry.fault:
         return entry
     try:
         patient = dicom.patient_of(inside(source.path, entry.file), source.max_mib << 20)
+    # The reading of the record reports why; its split follows from its file until then.
     except Unusable:
         return entry
     return replace(entry, split=hashed_split(source, patient)) if patient else entry
@@ -115,6 +117,7 @@ def _check(source: Medical, domain: Domain, tasks: Sequence[Task]) -> None:
             f"{source.path}: has no {TABLE}. Write one there: a column `file`, and a column a task "
             "named by its `labels`"
         )
+    # The model has no stem for colour volumes.
     if domain.channels not in (1, 3) or (domain.rank == 3 and domain.channels != 1):
         raise DataError(
             f"{source.source} files give 2D images of 1 or 3 channels and volumes of 1, but the "
@@ -158,6 +161,8 @@ def opened(
     max_bytes, turn = source.max_mib << 20, source.orientation
     if isinstance(source, Dicom):
         scan = dicom.scan(path, domain, source.window, max_bytes, source.decode_seconds, turn)
+        # Burned-in names are reported first: they are the one risk that no de-identified header
+        # shows.
         painted = NOTES.get(scan.burned_in)
         notes = ((painted,) if painted else ()) + scan.notes
         found = Opened(scan.image, scan.spacing, scan.patient, notes)
@@ -171,6 +176,7 @@ def opened(
     distance = found.spacing
     if named is not None or (distance is None and domain.spacing is not None):
         distance = torch.tensor(named or domain.spacing)
+    # Computed before the image is resized, for the data card.
     size = fit(tuple(found.image.shape[1:]), source.max_side, source.multiple)
     image, distance = fitted(found.image, distance, source.max_side, source.multiple)
     return replace(found, image=image, spacing=distance, fit=size)
@@ -182,6 +188,7 @@ def _found(source: Medical, name: str) -> Path:
     """
     path = inside(source.path, name)
     if isinstance(source, Nifti):
+        # A header inside the folder could name voxels outside of it.
         for file in nifti.files_of(path):
             inside(source.path, str(file))
     return path
@@ -190,11 +197,14 @@ def _found(source: Medical, name: str) -> Path:
 def _opened(entry: Entry, source: Medical, domain: Domain, tasks: Sequence[Task]) -> Single:
     """Read one record with the labels of all tasks."""
     path = _found(source, entry.file)
+    # The table has columns for H and W only; a volume's spacing comes from its affine.
     named = spacing_of(entry) if domain.rank == 2 else None
     found = opened(path, source, domain, named)
 
     def masked(cell: str, where: str) -> Tensor:
         if not cell:
+            # An empty cell means that nobody outlined the image, which differs from an empty
+            # outline.
             return torch.full(found.image.shape[1:], UNLABELLED)
         try:
             values = nifti.mask(_found(source, cell), domain, source.max_mib << 20, found.volume)

@@ -110,11 +110,13 @@ def _read(path: Path, names: Sequence[str], max_bytes: int) -> list[Array]:
 def _check_directory(path: Path, archive: zipfile.ZipFile, wanted: Sequence[str]) -> None:
     """Refuse an archive whose list of arrays is too long, ambiguous, unsafe or incomplete."""
     found = archive.namelist()
+    # A directory of millions of entries would cost time and memory before any array is read.
     if len(found) > MAX_MEMBERS:
         raise DataError(f"{path}: lists {len(found)} arrays; at most {MAX_MEMBERS} are read")
     if len(set(found)) < len(found):
         raise DataError(f"{path}: lists an array twice, so that it is unclear which one counts")
     for name in found:
+        # Nothing is extracted here, but such a name is a sign of an attack and is never needed.
         parts = (*PurePosixPath(name).parts, *PureWindowsPath(name).parts)
         if ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor:
             raise DataError(f"{path}: lists {name!r}, a name that leads out of its folder")
@@ -135,6 +137,7 @@ def _check_sizes(
         with archive.open(member) as file:
             shape, dtype = _header(file)
             begins = file.tell()
+        # Object arrays are pickles, which can run any code.
         if dtype.hasobject:
             raise DataError(
                 f"{path}: {member.filename} holds an object array, which is never unpickled. Store "
@@ -153,6 +156,7 @@ def _check_sizes(
     whole = sum(member.file_size for member in members)
     stored = sum(member.compress_size for member in members)
     size = path.stat().st_size
+    # Members that overlap in the file are how a zip bomb multiplies its bytes.
     if stored > size:
         raise DataError(f"{path}: lists {stored} packed bytes and has {size}: it is damaged")
     _check_rows(path, rows, whole)
@@ -197,6 +201,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
         ValueError: It is not an npy file, or states something impossible.
     """
     version = np.lib.format.read_magic(file)
+    # Version 3 exists for names of fields only, which pixels do not have.
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"version {version} of npy is not known")
     one = version == (1, 0)
@@ -205,6 +210,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
         shape, _, dtype = reader(file)
     except Exception as error:  # numpy parses Python literals: SyntaxError, TokenError, ...
         raise ValueError("its header cannot be read") from error
+    # numpy parses the header as a Python literal, so that a side may be anything.
     if any(type(side) is not int or side < 0 for side in shape) or len(shape) > 8:
         raise ValueError(f"an array cannot have the shape {shape}")
     if dtype.itemsize < 1:

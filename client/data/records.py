@@ -157,6 +157,7 @@ def grouped(singles: Iterable[Single], domain: Domain, tasks: Iterable[Task]) ->
     """
     kinds: dict[tuple[str, ...], list[Single]] = {}
     for one in singles:
+        # Text sorts the kinds the same way in every run, whatever order the records have.
         kind = (str(tuple(one.image.shape)), str(one.image.dtype), str(one.spacing is None))
         kinds.setdefault(kind, []).append(one)
     if not kinds:
@@ -172,6 +173,7 @@ def grouped(singles: Iterable[Single], domain: Domain, tasks: Iterable[Task]) ->
 
 
 def _stack(alike: list[Single]) -> Stack:
+    # Within one stack either all records state a spacing or none does.
     spacings = [one.spacing for one in alike if one.spacing is not None]
     return Stack(
         torch.stack([one.image for one in alike]),
@@ -232,6 +234,7 @@ def _only(records: Records, usable: Tensor, fault: str) -> Records:
         if own.all():
             stacks.append(stack)
             continue
+        # Cloned, because a caller may hold the old records.
         labels = {task: value.clone() for task, value in stack.labels.items()}
         images = stack.images.clone()
         for value in (images, *labels.values()):
@@ -266,6 +269,7 @@ def _blank(domain: Domain, tasks: Iterable[Task]) -> tuple[Tensor, dict[str, Ten
     spatial = [domain.size or 28] * domain.rank
     labels = {}
     for task in tasks:
+        # An empty split keeps the shapes of its domain, so that code for full splits works on it.
         each = {"multi-label": [task.classes], "dense": spatial}.get(task.kind, [])
         labels[task.name] = torch.zeros(each, dtype=torch.int64)
     return torch.zeros(domain.channels, *spatial), labels
@@ -283,6 +287,7 @@ def problems(records: Records, domain: Domain) -> list[str]:
         found.append("the split is empty: give the site at least one image")
     bad = int((~records.valid).sum())
     if bad:
+        # The first fault is named in full; a list of thousands would hide it.
         row = int((~records.valid).nonzero()[0])
         first = f"row {row}: NaN or infinite pixels, or a label outside the task"
         found.append(

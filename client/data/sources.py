@@ -28,6 +28,7 @@ def check_side(dataset: str, size: int) -> None:
         ValueError: The text names the sizes that exist.
     """
     rank = 3 if dataset.endswith("3d") else 2
+    # A typing error is answered before a download of gigabytes begins.
     if size not in MEDMNIST_SIDES[rank]:
         known = ", ".join(map(str, MEDMNIST_SIDES[rank]))
         raise ValueError(f"MedMNIST has {dataset} with sides of {known} pixels, not {size}")
@@ -124,6 +125,7 @@ class Columns(Frozen):
     @model_validator(mode="after")
     def _one_meaning_a_column(self) -> "Columns":
         names = [*(getattr(self, role) for role in COLUMNS), *self.ignored]
+        # An empty name would match unnamed columns of the header.
         if "" in names:
             raise ValueError("columns: a column without a name cannot be named")
         if twice := [name for name in names if names.count(name) > 1]:

@@ -28,6 +28,7 @@ def stamp(source: Source) -> str:
     else:
         return ""  # phantoms are computed and have no files
     digest = hashlib.sha256()
+    # Each file with its own state: an exchange of two names must change the digest.
     for place in places:
         if place is not None:
             digest.update(repr((str(place), _state_of(place))).encode())
@@ -42,6 +43,7 @@ def _below(folder: Path) -> list[Path | None]:
     seen = {os.path.realpath(folder)}
     for top, folders, files in os.walk(folder, followlinks=True):
         real = {name: os.path.realpath(os.path.join(top, name)) for name in sorted(folders)}
+        # os.walk reads this list again, which is how it is kept from entering a circle.
         folders[:] = [name for name in real if real[name] not in seen]
         seen.update(real.values())
         found += [Path(top, name) for name in sorted(files)]

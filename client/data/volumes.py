@@ -28,6 +28,7 @@ def fitted(
         Unusable: Fewer values are left than the model can read.
     """
     size = fit(tuple(image.shape[1:]), max_side, multiple)
+    # Fewer pixels over the same length lie farther apart.
     if spacing is not None:
         spacing = spacing * torch.tensor(size.stored) / torch.tensor(size.reduced)
     return padded(_resized(image, size.reduced), size), spacing
@@ -55,4 +56,5 @@ def _resized(image: Tensor, sides: tuple[int, ...]) -> Tensor:
         return image
     pool: Any = F.adaptive_avg_pool2d if len(sides) == 2 else F.adaptive_avg_pool3d
     small: Tensor = pool(image[None].float(), sides)[0]
+    # Truncation would darken every pixel by half a step.
     return small.round().to(image.dtype) if image.dtype == torch.uint8 else small

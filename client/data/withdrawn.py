@@ -27,8 +27,10 @@ def names(path: Path | None) -> frozenset[str]:
     if path is None:
         return frozenset()
     try:
+        # The list is read before every round, so that its size bounds a round's time.
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path}: is larger than {MAX_BYTES >> 20} MiB: is it the right file?")
+        # Spreadsheets put a byte-order mark first, which would make the first id another one.
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(

@@ -69,6 +69,7 @@ class Bootstrap:
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             value = float(measure(np.ones((1, len(self._unit))))[0])
+        # Not defined on the images themselves, as an AUC without positives.
         if not np.isfinite(value):
             return Interval(value=None)
         values = self.values(measure)
@@ -86,9 +87,11 @@ class Bootstrap:
         as many trials as there are units (Clopper and Pearson 1934).
         """
         found = self.interval(share(hits, among))
+        # The percentile interval has a width only where resamples differ.
         if found.value not in (0.0, 1.0):
             return found
         units = len(np.unique(self._unit[among]))
+        # Units, not images: images of one patient are not independent trials.
         exact = binomtest(round(found.value * units), units).proportion_ci(LEVEL, "exact")
         return Interval(value=found.value, low=float(exact.low), high=float(exact.high))
 

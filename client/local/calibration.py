@@ -53,11 +53,14 @@ def fit(logits: Tensor, labels: Tensor, task: Task) -> Calibration:
     """
     plain = unweighted(task)
     scale = float(task.classes) if task.kind == "multi-label" else 1.0  # a mean over labels
+    # Temperature alone cannot change the likeliest class; biases can, and only weights justify
+    # them.
     biases = 0 if task.class_weights is None else logits.shape[1]
     values = logits.detach().double()
 
     def loss(point: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         free = torch.tensor(point, requires_grad=True)
+        # The logarithm keeps the temperature positive without constraints.
         scaled = values * (-free[0]).exp()
         scaled = scaled + free[1:] if biases else scaled
         likelihood = scale * label_losses(scaled, labels, plain).sum()
@@ -65,6 +68,7 @@ def fit(logits: Tensor, labels: Tensor, task: Task) -> Calibration:
         (slope,) = torch.autograd.grad(total, free)
         return float(total.detach()), slope.numpy()
 
+    # Few parameters and exact gradients: BFGS converges in a handful of steps.
     found = minimize(loss, np.zeros(1 + biases), jac=True, method="BFGS", options={"gtol": 1e-4}).x
     return Calibration(
         temperature=float(np.exp(found[0])),
@@ -86,6 +90,8 @@ def fold(model: Medformer, task: str, calibration: Calibration) -> None:
     with torch.no_grad():
         head.weight /= calibration.temperature
         texture.weight /= calibration.temperature
+        # Readouts are added to the logits, so that they scale with them.
         if task in model.output.readouts:
             model.output.readouts[task] /= calibration.temperature
+        # The bias is added once, after all parts are scaled.
         head.bias.copy_(calibration(head.bias))

@@ -56,6 +56,7 @@ def evaluate(
     report(f"{int(valid.sum())} images of the split {split}")
     unit, units = _units(records)
     everyone = Bootstrap(units, resamples, seed)
+    # All images count in the results, also those on which the model would abstain.
     far = novel(local, site, records)
     results = []
     for task in site.tasks:
@@ -120,6 +121,7 @@ def class_names(site: Site, task: Task) -> list[str]:
         names = list(data.classes)
     if isinstance(data, Folder) and not names and not (data.path / TABLE).exists():
         names = layout.class_folders(data)
+    # The names belong to one task; numbers are honest where it is not clear which.
     fits = len(names) == task.classes and task.kind != "multi-label"
     return names if fits else [str(i) for i in range(task.classes)]
 
@@ -138,12 +140,14 @@ def _result(
     pairs = answers(model, site, records, task.name)
     if task.kind == "dense":
         counts = torch.cat([overlaps(*pair, task.classes) for pair in pairs])
+        # An image without any labelled pixel would add nothing but a unit to the resamples.
         labelled = counts[:, 1].sum(1) > 0
     else:
         logits, labels = (torch.cat(part) for part in zip(*pairs, strict=True))
         labelled = (labels != UNLABELLED).view(len(labels), -1).all(1)
     if not labelled.any():
         raise LocalError(f"site {site.name}, task {task.name}: no image has a label")
+    # Each task has its own labelled images, and so its own resamples.
     own = [unit for unit, use in zip(units, labelled.tolist(), strict=True) if use]
     bootstrap = Bootstrap(own, resamples, seed)
     if task.kind == "dense":

@@ -91,6 +91,7 @@ def _grid(count: int) -> Iterator[tuple[Any, list[Any]]]:
     with mpl.rc_context(PLOTS):
         figure = Figure(figsize=(side * columns, (side + 0.2) * rows), layout="constrained")
         places = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+        # A grid has whole rows; the last places may be unused.
         for spare in places[count:]:
             spare.remove()
         for axes in places[:count]:

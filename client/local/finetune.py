@@ -103,9 +103,11 @@ def finetune(
     generator = torch.Generator().manual_seed(settings.seed)
     optimizer = torch.optim.AdamW(trained, lr=settings.rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs)
+    # Epoch 0: if training only makes the validation loss worse, the start is kept.
     lowest, best, chosen = _loss(model, site, val), _copy(model), 0
     for number in range(1, settings.epochs + 1):
         loss = _epoch(model, site, train, settings.batch, optimizer, trained, generator)
+        # Once an epoch: the learning rate falls along a cosine to zero.
         schedule.step()
         held_out = _loss(model, site, val)
         if better := held_out < lowest:
@@ -113,6 +115,7 @@ def finetune(
         report(Epoch(number, loss, held_out, better))
         if number - chosen >= settings.patience:
             break
+    # The last epoch is usually overfitted to a small site.
     model.load_state_dict(best)
     return _fitted(model.eval(), site, train, val, settings.alpha), chosen, lowest
 
@@ -122,6 +125,7 @@ def _trainable(model: Medformer, site: Site, whole: bool) -> list[Parameter]:
     named = dict(model.named_parameters())
     names = trained_parameters(model, site.domain, [t.name for t in site.tasks], MIX)
     trained = [named[n] for n in names if whole or is_local(n)]
+    # Gradients of the frozen encoder would cost most of the time, and are not used.
     for parameter in named.values():
         parameter.requires_grad_(False)
     for parameter in trained:
@@ -167,6 +171,7 @@ def _epoch(
     model.train()
     total, seen = 0.0, 0
     for stack in _batches(records, batch, generator):
+        # The same augmentation as in the federation, so that results are comparable.
         move = Move.draw(len(stack), site.domain.rank, generator, flip=site.flip)
         moved = augmented(stack, site, dense, move)
         losses = mix_losses(model, moved, MIX, generator)
@@ -183,8 +188,10 @@ def _batches(records: Records, batch: int, generator: torch.Generator) -> Iterat
     parts = []
     for stack in records.stacks:
         rows = stack.valid.nonzero().flatten()
+        # Without privacy no Poisson sampling is needed: every image is used once an epoch.
         rows = rows[torch.randperm(len(rows), generator=generator)]
         parts += [(stack, part) for part in rows.split(batch) if len(part)]
+    # Batches of different shapes are mixed, or the last shape would dominate the end of an epoch.
     for i in torch.randperm(len(parts), generator=generator).tolist():
         stack, part = parts[i]
         yield stack[part]
@@ -230,6 +237,7 @@ def _fitted(model: Medformer, site: Site, train: Records, val: Records, alpha: f
     for task in (t for t in site.tasks if t.kind != "dense"):
         pairs = list(answers(model, site, val, task.name))
         logits, labels = (torch.cat([pair[i] for pair in pairs]) for i in (0, 1))
+        # On validation images, because the model is overconfident on those that it was trained on.
         scales[task.name] = calibration.fit(logits, labels, task)
         calibration.fold(model, task.name, scales[task.name])
     novel = novelty.fit(model, site.domain, train, val, alpha)
@@ -257,9 +265,11 @@ def strangers(model: Medformer, site: Site, novel: novelty.Novelty) -> dict[str,
         Kind of phantom -> share.
     """
     domain, found = site.domain, {}
+    # The catalogue holds 2D phantoms, which a model of volumes cannot read.
     if domain.rank != 2 or domain.channels not in (1, 3):
         return {}
     for name, kind in phantoms.KINDS.items():
+        # Its own modality is not foreign.
         if kind.modality != domain.modality:
             images, _ = phantoms.generate(name, STRANGERS, seed=0, size=domain.size or 28)
             pixels = torch.from_numpy(as_channels(images, domain.channels))

@@ -68,9 +68,11 @@ def _in_folder(path: Path, site: Site) -> list[Path]:
     """Return the images of a folder; at a 3D site a folder of several DICOM files is one series."""
     every = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
     kept = [p for p in every if _kind(p, site) and not _voxels_of_a_pair(p)]
+    # At a 2D site every file is an image.
     if site.domain.rank != 3:
         return kept
     scans = [p for p in kept if _kind(p, site) == "dicom"]
+    # A single DICOM file in a folder may be a multi-frame volume.
     several = {p.parent for p in scans if sum(q.parent == p.parent for q in scans) > 1}
     series = sorted(several)  # one volume a folder, as in the site's source
     return sorted([p for p in kept if p.parent not in several or p not in scans] + series)
@@ -86,6 +88,7 @@ def _kind(path: Path, site: Site) -> str:
         if path.suffix.lower() in suffixes:
             return kind
     bare = not path.suffix or path.suffix[1:].isdecimal()  # DICOM files are often named by a UID
+    # DICOMDIR is the index of a medium, not an image.
     return "dicom" if bare and isinstance(site.data, Dicom) and path.name != "DICOMDIR" else ""
 
 
@@ -129,6 +132,7 @@ def _image(path: Path, kind: str, site: Site) -> tuple[Tensor, Tensor | None]:
             raise Unusable("no such file")
         raise Unusable("is not a PNG, JPEG, BMP, TIFF, DICOM, NIfTI or npz file by its name")
     data = site.data
+    # Axes as stored mean something else in each format, and the model knows only one.
     if isinstance(data, Volumetric) and data.orientation == "stored" and data.source != kind:
         raise Unusable(
             f"is of another format, but the site keeps volumes as {data.source} files store them "
@@ -146,6 +150,7 @@ def _as(kind: type[L], site: Site) -> L:
     if isinstance(data, kind):
         return data
     rank = site.domain.rank
+    # Stored arrays are never resized in training, so that the model's own limit applies.
     fit: dict[str, object] = {"max_side": SIDES[rank][1], "multiple": 1}
     if isinstance(data, Folder | Volumetric):
         fit = {"max_side": data.max_side, "multiple": data.multiple}
@@ -166,10 +171,12 @@ def _rows(path: Path, site: Site, max_bytes: int) -> Iterator[Opened]:
             raise Unusable(f"{large[0]} has more than {max_bytes >> 20} MiB")
     if not names:
         raise Unusable("holds no array `images` or `{train,val,test}_images`")
+    # A pickle can run any code.
     with np.load(path, allow_pickle=False) as arrays:
         for name in names:
             for row, pixels in enumerate(_channelled(arrays[name], domain, name)):
                 shown = f"{path}:{name}:{row}"
+                # One bad row must not hide the answers for the others.
                 if not np.isfinite(pixels).all():
                     yield Opened(shown, fault="NaN or infinite pixels")
                     continue

@@ -49,6 +49,7 @@ def classified(
     """
     truth = labels.numpy()
     given = per_class(logits, task)
+    # The page shows both errors, so that the effect of the calibration can be judged.
     before = per_class(calibration.undone(logits.double()), task)
     if task.kind == "multi-label":
         columns, answered = truth == 1, given > 0.5
@@ -69,6 +70,7 @@ def classified(
         _row(bootstrap, names[k], columns[:, k], answered[:, k], rankings.get(k))
         for k in range(task.classes)
     ]
+    # Several labels of one image have no single cell in the matrix.
     confusion = () if task.kind == "multi-label" else _confusion(truth, answer, task.classes)
     stated, correct = _stated(given, columns, task)
     return TaskResult(
@@ -97,6 +99,7 @@ def _of_one_answer(
     """Return the measures of tasks that give each image exactly one class. Truth, answer: (N,)."""
     hits = [share(answer == k, truth == k) for k in range(task.classes)]
     measures = {"balanced accuracy": bootstrap.interval(mean_of(hits))}
+    # Only grades have an order, and so a distance.
     if task.kind == "ordinal-regression":
         distance = np.abs(truth - answer).astype(np.float64)
         measures["mean distance of grades"] = bootstrap.interval(mean(distance))
@@ -134,12 +137,14 @@ def _stated(given: Array, columns: Bools, task: Task) -> tuple[Array, Bools]:
         return given, columns
     if task.kind == "binary-class":
         return given[:, 1:], columns[:, 1:]
+    # Only the answer that is shown must be calibrated, not every rejected class.
     top = given.argmax(1)[:, None]
     return np.take_along_axis(given, top, 1), np.take_along_axis(columns, top, 1)
 
 
 def _edges(stated: Array) -> Ints:
     """Return the bin of each stated probability."""
+    # A probability of exactly 1 belongs to the last bin.
     return np.minimum((stated * BINS).astype(np.int64), BINS - 1)
 
 
@@ -162,6 +167,7 @@ def _bins(bootstrap: Bootstrap, stated: Array, correct: Bools) -> tuple[Bin, ...
     place, found = _edges(stated), []
     for b in range(BINS):
         inside = place == b
+        # An empty bin has no observed frequency.
         if not inside.any():
             continue
         hits, whole = (inside & correct).sum(1).astype(float), inside.sum(1).astype(float)
@@ -203,6 +209,7 @@ def _roc(bootstrap: Bootstrap, ranking: Ranking, images: int) -> Curve:
     """Return the ROC curve of one class with its band."""
     whole = ranking.curve(np.ones((1, images)), GRID)[0]
     drawn = np.concatenate([ranking.curve(w, GRID) for w in bootstrap.weights()])
+    # A resample without positives or negatives has no curve.
     drawn = drawn[np.isfinite(drawn).all(1)]
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0) if len(drawn) else (whole, whole)
     return Curve(tpr=tuple(whole.tolist()), low=tuple(low.tolist()), high=tuple(high.tolist()))
@@ -224,6 +231,7 @@ def _kappa(truth: Ints, answer: Ints, classes: int) -> Measure:
     def measure(weights: Array) -> Array:
         rows, columns = weights @ own, weights @ given
         chance = np.einsum("ri,ij,rj->r", rows, cost, columns) / weights.sum(1)
+        # Where chance alone never disagrees, kappa is 0 / 0.
         return 1 - (weights @ apart) / np.where(chance > 0, chance, np.nan)
 
     return measure
@@ -239,6 +247,7 @@ def overlaps(logits: Tensor, truth: Tensor, classes: int) -> Tensor:
     Returns:
         (N, 3, K): pixels in both, in the truth, in the answer.
     """
+    # Pixels without a label count in neither, as in training.
     known, answer = (truth != UNLABELLED)[:, None], logits.argmax(1)
     kinds = torch.arange(classes).view(1, -1, *[1] * (truth.ndim - 1))
     own = (truth[:, None] == kinds) & known

@@ -51,6 +51,7 @@ def features(model: Medformer, domain: Domain, images: Tensor, spacing: Tensor |
     ranks = [round(q * (flat.shape[1] - 1)) for q in QUANTILES]
     found.append(flat.sort(1).values[:, ranks])
     steps = [pixels.diff(dim=axis).abs().flatten(1).mean(1) for axis in range(2, pixels.ndim)]
+    # The logarithm makes smooth and noisy images comparable; the clamp keeps constant ones finite.
     found.append(torch.stack(steps, 1).clamp(min=1e-3).log())
     return torch.cat(found, 1).double()
 
@@ -84,6 +85,7 @@ class Novelty:
         """
         off = (values - self.centre) / self.scale
         squares = ((off @ self.precision) * off).sum(1) / len(self.centre)
+        # Rounding can make the square of a tiny distance negative.
         return squares.clamp(min=0).sqrt()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -105,6 +107,7 @@ def fit(model: Medformer, domain: Domain, train: Records, val: Records, alpha: f
             / (their number + 1).
     """
     own = _features(model, domain, train)
+    # A feature that is constant over the training images must not divide by zero.
     centre, scale = own.mean(0), own.std(0, correction=0).clamp(min=MIN_SCALE)
     precision = torch.linalg.inv(shrunk((own - centre) / scale))
     novelty = Novelty(centre, scale, precision, math.inf)
@@ -119,6 +122,7 @@ def conformal_rank(count: int, alpha: float) -> int:
     """Return the rank of the limit among `count` sorted distances, from 1: ceil((n + 1)(1 -
     alpha)).
     """
+    # The small term keeps floating point from rounding an exact rank up.
     return min(count, math.ceil((count + 1) * (1 - alpha) - 1e-9))
 
 
@@ -141,6 +145,7 @@ def shrunk(values: Tensor) -> Tensor:
     spread = float(
         (values.square().sum(1).square().sum() / count - covariance.square().sum()) / count / width
     )
+    # At least 1e-4: with fewer images than features the covariance alone is singular.
     share = 1.0 if apart <= 0 else min(1.0, max(spread / apart, 1e-4))
     return (1 - share) * covariance + share * target.clamp(min=MIN_SCALE) * identity
 

@@ -166,6 +166,7 @@ def words(result: Evaluation) -> list[str]:
 def _task_words(task: TaskResult) -> list[str]:
     """Return the results of one task in sentences."""
     lines, measures = [], task.measures
+    # A dense task has no AUC.
     if (auc := measures.get("auc")) is not None:
         lines.append(
             f"of 100 pairs of an image that shows {'the finding' if task.kind == 'binary-class' else 'a class'} "
@@ -184,6 +185,7 @@ def _task_words(task: TaskResult) -> list[str]:
             "the stated probabilities are off by "
             f"{100 * task.calibration_error:.0f} percentage points on average."
         )
+    # With fewer than 20 images one more or less moves a share by 5 points.
     if few := [c.name for c in task.classes if c.count < 20 and task.kind != "dense"]:
         lines.append(f"fewer than 20 images show {', '.join(few)}: their numbers are unreliable.")
     return lines

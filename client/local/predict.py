@@ -98,6 +98,7 @@ def table(answers: Sequence[Answer], site: Site) -> str:
         row = [answer.file]
         for task in tasks:
             given = answer.probabilities.get(task.name, [])
+            # An abstention leaves the cells empty, rather than giving a probability to copy.
             row += [f"{p:.4f}" for p in given] or [""] * task.classes
             row.append(_named(task, names[task.name], given))
         row += ["yes" if answer.reason else "no", answer.reason]
@@ -123,6 +124,7 @@ def write(path: Path, text: str) -> None:
 def harmless(cell: str) -> str:
     """Return a cell, on one line, that no spreadsheet takes for a formula (OWASP, CSV
     injection)."""
+    # Surrogates are kept: they are bytes of file names that are not UTF-8.
     flat = "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else " " for c in cell)
     return f"'{flat}" if flat.lstrip()[:1] in tuple("=+-@") else flat
 
@@ -173,6 +175,7 @@ def _batch(
             given[task.name] = per_class(logits, task).tolist()
     answers: list[tuple[dict[str, list[float]], str]] = []
     for i, distance in enumerate(distances):
+        # The limit was fitted so that few images of the site's own kind exceed it.
         if distance <= limit:  # a NaN fails this test, so that the model abstains
             answers.append(({name: values[i] for name, values in given.items()}, ""))
         else:

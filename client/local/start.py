@@ -62,10 +62,13 @@ def own_copy(shared: Medformer, site: Site, state: Path, run: str) -> Medformer:
         known = sorted(p.parent.name for p in (state / "runs").glob("*/state"))
         raise LocalError(f"{state}: holds no run {run!r}; there are: {', '.join(known) or 'none'}")
     own = final_state(found).parameters
+    # Heads alone are not a copy of the model: their encoder is the shared one.
     if all(is_local(name) for name in own):
         raise LocalError(f"run {run}: this site trained no phase alone, and has no own copy")
+    # The seed does not matter: the kept heads replace the fresh ones.
     model = with_heads(shared, site, 0)
     before = model.state_dict()
+    # A clear message: load_state_dict would list every tensor.
     if any(before.get(k, torch.zeros(0)).shape != v.shape for k, v in own.items()):
         raise LocalError(
             f"run {run}: trained another model, or other tasks, than those given: name the model "

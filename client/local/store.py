@@ -85,11 +85,14 @@ def outside(path: Path, site: Site, declared: Path) -> Path:
     where = path.resolve()
     above = (where, *where.parents)
     state = declared.resolve().parent / "state"
+    # Beside the ledger the model would look like something that has been accounted for.
     if state in above or any((folder / LEDGER).exists() for folder in above):
         raise LocalError(
             f"{path}: lies in the guard's state folder, which may not hold files made without "
             "privacy: choose another place"
         )
+    # The next reading of the folder would pass over it, and copies of the records would carry it
+    # along.
     if isinstance(site.data, Listed) and site.data.path.resolve() in above:
         raise LocalError(f"{path}: lies among the site's records: choose another place")
     return path
@@ -104,6 +107,7 @@ def make_folder(folder: Path) -> None:
         LocalError: The folder is not empty, or cannot be written.
     """
     try:
+        # A folder that holds only the mark is one that a failed attempt left.
         if folder.exists() and (
             not folder.is_dir() or {p.name for p in folder.iterdir()} - {NO_DP_MARK}
         ):
@@ -149,10 +153,12 @@ def save(folder: Path, local: LocalModel, start: Path, settings: str) -> Path:
         ),
     )
     header = Header(config=model.config, tasks=fitted.tasks, site=True, card=card)
+    # Buffers are rebuilt when a model is loaded.
     tensors = {k: v.detach().numpy() for k, v in model.named_parameters()}
     kept = {k: v.numpy() for k, v in local.novelty.tensors().items()}
     path = folder / MODEL
     write(path, header, tensors, Attachment(fitted.model_dump_json(), kept))
+    # Private images may be recoverable from the weights.
     for file in (path, card_path(path)):
         file.chmod(0o600)
     return path
@@ -165,6 +171,7 @@ def origin(start: Path) -> str:
         start: The model file.
     """
     card = read_header(start).card
+    # The name alone can be given to any file; the hash identifies the start.
     digest = hashlib.sha256(start.read_bytes()).hexdigest()
     return f"{card.name} (SHA-256 {digest[:16]}): {card.dp.sentence()}"
 
@@ -193,6 +200,7 @@ def open_local(path: Path, site: Site) -> LocalModel:
         raise ModelFileError(
             f"{path}: what was fitted with it is damaged: copy it again"
         ) from error
+    # Answers for other images or tasks would look the same as right ones.
     for what, made, own in (
         ("site", fitted.site, site.name),
         ("domain", fitted.domain.model_dump(), site.domain.model_dump()),

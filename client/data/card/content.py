@@ -93,6 +93,7 @@ def _read_splits(site: Site) -> _Splits:
         try:
             records = read(site, split)
             patients = [patient for patient in records.patients if patient]
+        # One unreadable split must not hide the faults of the others.
         except (DataError, OSError) as error:
             found.cards.append(unread(split, str(error)))
             continue
@@ -107,6 +108,7 @@ def _read_splits(site: Site) -> _Splits:
 def orientation(site: Site) -> str:
     """Return in words how the axes of a site's images run in the patient."""
     source, rank = site.data, site.domain.rank
+    # Only volumes are turned; flat DICOM images are stored as they are to be seen.
     if isinstance(source, Volumetric) and rank == 3:
         return CANONICAL if source.orientation == "canonical" else STORED
     if isinstance(source, Nifti):

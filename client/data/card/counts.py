@@ -34,6 +34,7 @@ def split_card(
     types: Counter[str] = Counter()
     for stack in records.stacks:
         readable = int(stack.valid.sum())
+        # Invalid records are zeros of a placeholder shape, which would confuse the reader.
         if readable:
             shapes["x".join(map(str, stack.images.shape[2:]))] += readable
             types[str(stack.images.dtype).removeprefix("torch.")] += readable
@@ -96,6 +97,7 @@ def _intensities(records: Records) -> tuple[float, float, float, float] | tuple[
         return None, None, None, None
     # One pass: images are too many to be kept as float64 for a second one.
     mean = total / count
+    # Rounding can make the variance of equal values slightly negative.
     return min(lows), max(highs), mean, max(0.0, squares / count - mean**2) ** 0.5
 
 
@@ -104,11 +106,13 @@ def _balance(records: Records, task: Task) -> Balance:
     classes = torch.zeros(task.classes, dtype=torch.int64)
     unlabelled = 0
     for stack in records.stacks:
+        # Invalid rows hold 0, which is a class.
         truth = stack.labels[task.name][stack.valid]
         if task.kind == "multi-label":
             classes += (truth == 1).sum(0)
             unlabelled += int((truth == UNLABELLED).all(1).sum())
         else:
+            # Missing labels are negative, and bincount refuses negative numbers.
             classes += torch.bincount(truth[truth >= 0], minlength=task.classes)
             unlabelled += int((truth == UNLABELLED).sum())
     of = "pixels" if task.kind == "dense" else "records"
@@ -119,6 +123,7 @@ def fingerprints(records: Records) -> list[str]:
     """Return the SHA-256 of shape, type and pixels of every valid record."""
     found = []
     for stack in records.stacks:
+        # Equal bytes in another shape or type are another image.
         kind = f"{tuple(stack.images.shape[1:])} {stack.images.dtype} ".encode()
         for image in stack.images[stack.valid]:
             found.append(hashlib.sha256(kind + image.numpy().tobytes()).hexdigest())

@@ -96,11 +96,14 @@ def _alike(
     ones: Tensor, others: Tensor, rows: Tensor, prints: Sequence[str], same: Set[str]
 ) -> int:
     """Count the images of `others` that look like one of `ones` and have other pixels."""
+    # Thumbnails of 2D images and of volumes have different lengths and are never compared.
     if not len(ones) or not len(others) or ones.shape[1] != others.shape[1]:
         return 0
     count = 0
+    # In blocks: the full matrix of 8,192 x 8,192 correlations takes 256 MiB.
     for start in range(0, len(others), ROWS):
         closest = (others[start : start + ROWS] @ ones.T).amax(1)
         for row in rows[start : start + ROWS][closest >= LIKE].tolist():
+            # Exact copies are counted apart, as shared images.
             count += prints[row] not in same
     return count

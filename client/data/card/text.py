@@ -53,6 +53,7 @@ def _rows(card: Card) -> list[Row]:
     for i, shape in enumerate(_keys([c.shapes for c in splits])):
         cells = (f"{shape}: {c.shapes.get(shape, 0)}" for c in splits)
         rows.append(("" if i else "shapes", *cells))
+    # Most sites reduce and pad nothing; rows of zeros would only lengthen the table.
     if any(c.reduced for c in splits):
         rows.append(("reduced", *(str(c.reduced) for c in splits)))
     if any(c.padded for c in splits):

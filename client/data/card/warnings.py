@@ -30,6 +30,7 @@ def warnings_of(
         f"{pair} share {n} identical images: metrics on them are too good"
         for pair, n in images.items()
     ]
+    # Warnings of one split follow those about pairs of splits, which weigh more.
     for card in cards:
         found += _of_split(site, card)
     if warning := site.privacy.delta_warning():

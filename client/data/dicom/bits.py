@@ -48,9 +48,12 @@ class Bits:
         Returns:
             (*,) integers of the size of the words.
         """
+        # A decoder may return larger words than Bits Allocated: the pixel's place is counted from
+        # bit 0.
         width = 8 * words.dtype.itemsize
         kind = np.dtype(f"{'i' if self.signed else 'u'}{words.dtype.itemsize}")
         words = words.astype(words.dtype.newbyteorder("="), copy=False).view(kind)
+        # All bits are the pixel: there is nothing to drop.
         if self.stored >= width:
             return words
         # Shifting up and back down drops the bits above, and an arithmetic shift extends the sign.
@@ -66,6 +69,7 @@ class Bits:
             values: (*,) integers from the decoder.
         """
         low, high = int(values.min()), int(values.max())
+        # JPEG-LS gives the bit pattern of negative values as large positive ones.
         if self.signed and low >= 0 and self.range[1] < high < 1 << self.stored:
             return self.as_values(values)  # the code stream has no sign, as in JPEG-LS
         minimum, maximum = self.range

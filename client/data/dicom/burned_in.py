@@ -35,6 +35,7 @@ def burned_in(headers: Sequence[Any]) -> BurnedIn:
             else no.
     """
     stated = [str(h.get("BurnedInAnnotation", "") or "").strip().upper() for h in headers]
+    # One annotated file is enough: a volume is trained on as a whole.
     if "YES" in stated:
         return "yes"
     for header, word in zip(headers, stated, strict=True):

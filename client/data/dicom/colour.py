@@ -50,6 +50,7 @@ def coloured(words: Array, header: Any, bits: Bits) -> Array:
     """
     if header.get("PhotometricInterpretation") == "PALETTE COLOR":
         return _looked_up(words, bits, palette_of(header, bits))
+    # Two samples, or one, have no meaning as a colour in the standard.
     if words.shape[-1] < 3:
         raise Unusable(f"has {words.shape[-1]} samples a pixel; grey or colour are understood")
     return (bits.as_values(words[..., :3]) >> max(0, bits.stored - 8)).astype(np.uint8)
@@ -69,6 +70,7 @@ def palette_of(header: Any, bits: Bits) -> list[Table]:
         descriptor = header.get(f"{colour}PaletteColorLookupTableDescriptor")
         data = header.get(f"{colour}PaletteColorLookupTableData")
         segments = header.get(f"Segmented{colour}PaletteColorLookupTableData")
+        # A table may be stored in either way; a plain one has priority.
         if data is None and segments is not None:
             count, first, depth = described(descriptor, bits.range)
             table = Table(first, expanded(segments, count, depth, order), depth)

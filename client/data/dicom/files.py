@@ -44,6 +44,7 @@ def files_in(folder: Path) -> list[Path]:
     Args:
         folder: The folder.
     """
+    # Sorted by name, so that ties between slices fall the same way in every run.
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     return [p for p in files if p.name != "DICOMDIR"]
 
@@ -84,12 +85,15 @@ def header_of(
     if not path.is_file():
         raise Unusable("no such file")
     size = path.stat().st_size
+    # Before the file is opened, since reading a huge file would take minutes.
     if size > max_bytes:
         raise Unusable(too_large(f"{path.name} comes", max_bytes))
     try:
         meta = read_file_meta_info(path)
+        # The whole dataset is one zlib stream, so that a small file can hold gigabytes.
         if meta.get("TransferSyntaxUID") == DEFLATED:
             _inflates(path, int(meta.get("FileMetaInformationGroupLength") or 0), max_bytes)
+        # pydicom asks for as many bytes as an element's length field claims.
         with Clipped(path) as file:
             return dcmread(
                 file, stop_before_pixels=only is not None or not pixels, specific_tags=only
@@ -111,6 +115,7 @@ def _inflates(path: Path, length: int, max_bytes: int) -> None:
         length: Bytes of its meta information, which is not deflated (PS3.5, A.5).
         max_bytes: Maximum bytes after inflation.
     """
+    # Without the length of the meta information the start of the stream is unknown.
     if not length:
         raise Unusable(
             f"{path.name} is deflated and does not state where that begins: store it inflated"
@@ -149,6 +154,7 @@ def decoded_bytes(header: Any) -> int:
         raise Unusable(why)
     if "PixelData" not in header:
         kind = header.get("Modality", "no modality")
+        # Float Pixel Data (PS3.3, C.7.6.24) has no stored bits, which all steps here begin with.
         if floating := [k for k in ("FloatPixelData", "DoubleFloatPixelData") if k in header]:
             raise Unusable(
                 f"holds {floating[0]} ({kind}), and floating point is read from NIfTI alone: "
@@ -164,6 +170,7 @@ def decoded_bytes(header: Any) -> int:
     except (TypeError, ValueError) as error:
         raise Unusable(f"its header is damaged ({error})") from error
     rows, columns, frames, samples, bits = numbers
+    # A negative or absurd product would pass the check of sizes below.
     if min(numbers) < 1 or samples > 4 or bits > 64:
         raise Unusable(f"its header names {rows} x {columns} pixels, {frames} frames, {bits} bits")
     return rows * columns * frames * samples * max(4, bits // 8)

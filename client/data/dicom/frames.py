@@ -49,6 +49,7 @@ def frames_of(header: Any) -> list[Frame]:
     """
     try:
         return _frames(header)
+    # pydicom returns attributes unparsed where their text breaks the standard.
     except (TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
         raise Unusable(f"its header is damaged ({type(error).__name__}: {error})") from error
 

@@ -18,6 +18,7 @@ def holders(header: Any, frame: int, macro: str) -> Iterator[Any]:
     """
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
     shared = header.get("SharedFunctionalGroupsSequence") or []
+    # A macro belongs into one of them (PS3.3, C.7.6.16); if a file has both, the frame's counts.
     for groups in (*per_frame[frame : frame + 1], *shared[:1]):
         if items := groups.get(macro):
             yield items[0]
@@ -35,6 +36,7 @@ def attribute(header: Any, frame: int, macro: str, name: str, top: bool = True) 
         top: True if the top level of the file applies to the frame, too.
     """
     for holder in holders(header, frame, macro):
+        # Some top-level values describe the first frame only.
         if holder is header and not top:
             continue
         value = holder.get(name)

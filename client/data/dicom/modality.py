@@ -70,16 +70,19 @@ def modality_of(header: Any, frame: int, bits: Bits, order: str) -> Modality:
     macro = "RealWorldValueMappingSequence"
     mapped = any(h is not header or h.get(macro) for h in holders(header, frame, macro))
     tables = header.get("ModalityLUTSequence")
+    # A table replaces slope and intercept: the standard allows only one of them.
     if tables and str(header.get("SOPClassUID", "")) not in PROJECTIONS:
         item = tables[0]
         table = table_of(item.get("LUTDescriptor"), item.get("LUTData"), (low, high), order)
         ends = (float(table.entries.min()), float(table.entries.max()))
         return Modality(table, _unit(item.get("ModalityLUTType")), ends, mapped)
     linear, unit = _linear(header, frame)
+    # PET and dose files name their unit outside of the rescaling.
     unit = unit or _unit(header.get("Units")) or _unit(header.get("DoseUnits"))
     if linear is None:
         return Modality(None, unit, (low, high), mapped)
     reached = sorted(float(linear(np.array(float(end)))) for end in bits.range)
+    # A damaged slope such as 1e300 would turn every pixel into infinity.
     if not all(map(math.isfinite, reached)):
         raise Unusable(f"its values range from {reached[0]:g} to {reached[1]:g} after rescaling")
     return Modality(linear, unit, (reached[0], reached[1]), mapped)
@@ -89,6 +92,7 @@ def _linear(header: Any, frame: int) -> tuple[Linear | None, str]:
     """Return the first slope and intercept, and the unit; None where the file has neither."""
     for holder in holders(header, frame, "PixelValueTransformationSequence"):
         slope, intercept = _number(holder, "RescaleSlope"), _number(holder, "RescaleIntercept")
+        # Some files state only one of the two; the other is then neutral.
         if slope is not None or intercept is not None:
             linear = Linear(1.0 if slope is None else slope, intercept or 0.0)
             return linear, _unit(holder.get("RescaleType"))
@@ -125,6 +129,7 @@ def of_one_kind(several: list[Modality], what: str) -> None:
     Raises:
         Unusable: Their units differ, or only some state how stored values are rescaled.
     """
+    # Hounsfield units beside raw counts in one volume would be meaningless.
     if len(units := sorted({m.unit for m in several if m.unit})) > 1:
         raise Unusable(f"its {what}s have values of different units: {', '.join(units)}")
     # Slope 1 and intercept 0 are the same as none: some series state them in some files only.

@@ -31,6 +31,7 @@ class Padding:
             values: (*,) the values of their stored bits.
         """
         found = words if self.whole else values
+        # A single comparison is twice as fast, and one value is the usual case.
         if self.low == self.high:
             return np.asarray(found == self.low)
         return np.asarray((found >= self.low) & (found <= self.high))
@@ -67,6 +68,7 @@ def _end(value: Any, bits: Bits) -> int | None:
         word = int(value) & ((1 << bits.allocated) - 1)
     except (TypeError, ValueError):
         return None
+    # The attribute's type (US or SS) may differ from that of the pixels.
     for width in (bits.allocated, bits.stored) if bits.signed else ():
         if 1 << (width - 1) <= word < 1 << width:
             return word - (1 << width)

@@ -37,6 +37,7 @@ def stored(path: Path, header: Any, max_bytes: int, seconds: float) -> Array:
     Raises:
         Unusable: It is too large, or no installed decoder reads it.
     """
+    # The header's promise is checked first: decoding cannot be interrupted in between.
     if decoded_bytes(header) > max_bytes:
         raise Unusable(too_large("its pixels come", max_bytes))
     syntax = header.file_meta.get("TransferSyntaxUID")
@@ -50,6 +51,7 @@ def stored(path: Path, header: Any, max_bytes: int, seconds: float) -> Array:
             # Codecs in C run in another process, which a damaged file may abort.
             words = decoder().decode(path, max_bytes, seconds)
         frames = int(header.get("NumberOfFrames") or 1)
+        # A file of one frame comes without the axis of frames.
         words = words.reshape(frames, *words.shape[-3 if several else -2 :])
     except Unusable:
         raise

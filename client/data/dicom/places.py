@@ -85,12 +85,14 @@ def flat_spacing(header: Any) -> tuple[float, float] | None:
     """
     regions = header.get("SequenceOfUltrasoundRegions") or []
     steps = {_region(region) for region in regions if region.get("RegionSpatialFormat") == TWO_D}
+    # Several scales in one image leave no single ratio.
     shared = steps.pop() if len(steps) == 1 else None
     return _spacing(header, 0) or shared or _first_positive(header.get("PixelAspectRatio"))
 
 
 def _region(region: Any) -> tuple[float, float] | None:
     """Return the millimetres of a pixel of an ultrasound region."""
+    # Other regions have time or velocity along an axis, as in M-mode and Doppler.
     if {region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")} != {
         CENTIMETRES
     }:
@@ -151,6 +153,7 @@ def _dose(header: Any, places: Sequence[Place]) -> tuple[Place, list[float]] | N
         return None
     first = replace(places[0], position=_numbers(header.get("ImagePositionPatient"), 3))
     turn = first.orientation
+    # z can replace the offset only where the normal points to the head.
     upright = turn is None or np.cross(turn[:3], turn[3:])[2] > 0
     if offsets[0] != 0 and not upright:
         raise Unusable(
@@ -173,6 +176,7 @@ def _nuclear(header: Any, places: Sequence[Place]) -> tuple[Place, list[float]] 
         position=_numbers(detectors[0].get("ImagePositionPatient"), 3),
         orientation=_numbers(detectors[0].get("ImageOrientationPatient"), 6),
     )
+    # SliceVector numbers the slices from 1.
     numbers = _numbers(header.get("SliceVector"), len(places)) or tuple(range(1, len(places) + 1))
     # A negative SpacingBetweenSlices stacks the slices against the normal.
     return first, [apart * (number - 1) for number in numbers]
@@ -180,10 +184,12 @@ def _nuclear(header: Any, places: Sequence[Place]) -> tuple[Place, list[float]] 
 
 def _are_slices(header: Any) -> None:
     """Refuse frames that are tiles of a slide or views of a scintigraphy."""
+    # Whole-slide images (PS3.3, C.8.12.4) are frames of one plane.
     if header.get("TotalPixelMatrixColumns") or header.get("TotalPixelMatrixRows"):
         raise Unusable("its frames are tiles of one slide, not slices of a volume")
     kind = header.get("ImageType")
     views = kind is not None and len(kind) > 2 and not str(kind[2]).startswith("RECON")
+    # Planar, dynamic and gated scintigraphy share the modality NM with tomography.
     if views and str(header.get("Modality", "")) == "NM":
         raise Unusable(f"its frames are views of type {kind[2]}, not slices of a volume")
 

@@ -78,6 +78,7 @@ def scan(
     """
     with quiet():
         if path.is_dir():
+            # One image of many in a folder would be an arbitrary choice.
             if domain.rank != 3:
                 raise Unusable("is a folder, but the site declares 2D images: name a file")
             return _series(path, domain, window, max_bytes, seconds, orientation)
@@ -101,10 +102,12 @@ def _file(
             f"has {len(words)} frames, but the site declares 2D images: store one frame a file, or "
             "declare rank: 3 if they are the slices of a volume"
         )
+    # Colours have no window and no modality transform.
     frames = [] if colour else frames_of(header)
     places = [place_of(header, i) for i in range(len(words))]
     stack = Stack([0], None)
     if domain.rank == 3:
+        # The usual mistake: the table names one slice in place of the series' folder.
         if len(words) == 1:
             raise Unusable("has one frame, but the site declares volumes: name its folder")
         stack = stack_of(header, places, (words.shape[1], words.shape[2]))
@@ -135,8 +138,10 @@ def _series(
     if sum(path.stat().st_size for path in files) > max_bytes:
         raise Unusable(too_large("its files come", max_bytes))
     headers = [header_of(path, max_bytes) for path in files]
+    # Two series in one folder may interleave into a volume that looks regular.
     if len(found := {str(h.get("SeriesInstanceUID", "")) for h in headers}) > 1:
         raise Unusable(f"its folder holds {len(found)} series: one folder a series")
+    # Mixed patients would break the unit of privacy.
     if len(patients := {str(h.get("PatientID", "")).strip() for h in headers}) > 1:
         raise Unusable(f"its folder holds files of {len(patients)} patients")
     if len(sizes := {(int(h.get("Rows", 0)), int(h.get("Columns", 0))) for h in headers}) > 1:
@@ -169,6 +174,7 @@ def patient_of(path: Path, max_bytes: int = MAX_BYTES) -> str:
     """
     try:
         if path.is_dir():
+            # A series with several patients is refused when it is read.
             path = files_in(path)[0]
         found = path.stat()
         return _patient(path, found.st_mtime_ns, found.st_size, max_bytes)
@@ -201,6 +207,7 @@ def _scan(
         image = as_grey(image) if domain.channels == 1 else image
     else:
         image = image[None]
+    # Grey is repeated where the site declares three channels, as for pictures.
     image = image.expand(domain.channels, *image.shape[1:])
     if domain.rank == 2:
         image = image[:, 0]

@@ -31,6 +31,7 @@ def expanded(data: Any, count: int, depth: int, order: str) -> Array:
         found = _Segments([int(v) for v in units], 1 if depth <= 8 else 2, count).run()
     except (IndexError, TypeError, ValueError) as error:
         raise Unusable("its segmented palette is damaged") from error
+    # A shortened table would show the missing colours as the last one.
     if len(found) < count:
         raise Unusable(f"its segmented palette has {len(found)} of {count} entries")
     return np.array(found[:count], np.uint16)
@@ -60,6 +61,7 @@ class _Segments:
         kind, length = self._units[place : place + 2]
         place += 2
         if kind == DISCRETE:
+            # A slice would silently be shorter at the end of the data.
             if place + length > len(self._units):
                 raise ValueError("too short")
             self._table += self._units[place : place + length]
@@ -74,6 +76,7 @@ class _Segments:
         # The offset of the first segment to repeat: four bytes, the lower half first.
         parts = self._units[place : place + 4 // self._size]
         offset = sum(part << (8 * self._size * i) for i, part in enumerate(parts))
+        # Entries of 16 bits begin at even bytes.
         if offset % self._size:
             raise ValueError("between two entries")
         other = offset // self._size

@@ -33,6 +33,7 @@ class Table:
     def __call__(self, values: Array) -> Array:
         """Look up inputs (*,), rounded to whole numbers, and return their uint16 entries (*,)."""
         if values.dtype.kind == "f":
+            # Clipped first: infinity, or a float beyond int64, has no integer.
             values = np.rint(np.clip(values, -(2.0**40), 2.0**40))
         index = np.clip(values.astype(np.int64) - self.first, 0, len(self.entries) - 1)
         return self.entries[index]
@@ -72,6 +73,7 @@ def described(descriptor: Any, inputs: tuple[float, float]) -> tuple[int, int, i
     except (TypeError, ValueError) as error:
         raise Unusable(f"its lookup table has the descriptor {descriptor!r}") from error
     count = (count & 0xFFFF) or 2**16  # 0 stands for 65,536, which 16 bits cannot hold
+    # The standard allows 8 to 16; smaller depths occur and are read as 8.
     if not 1 <= depth <= 16:
         raise Unusable(f"its lookup table has entries of {depth} bits; 8 to 16 are understood")
     return count, _first(word, inputs), max(8, depth)
@@ -86,11 +88,13 @@ def _first(word: int, inputs: tuple[float, float]) -> int:
     """
     unsigned = word & 0xFFFF
     signed = unsigned - 2**16 if unsigned >= 2**15 else unsigned
+    # The descriptor's type follows Pixel Representation, but many files leave it unsigned.
     return unsigned if signed < inputs[0] and unsigned <= inputs[1] else signed
 
 
 def _entries(data: Any, count: int, depth: int, order: str) -> tuple[Array, int]:
     """Return (count,) uint16 entries, and the bits of an entry."""
+    # pydicom gives bytes where the element is OW or UN, numbers where it is US.
     if isinstance(data, (bytes, bytearray)):
         length, words = len(data), np.frombuffer(data[: len(data) & ~1], f"{order}u2")
         words = words.astype(np.uint16)

@@ -78,11 +78,13 @@ def shown(
     for pixels, frame in zip(words, frames, strict=True):
         _check_slope(pixels, frame)
     voi, notes = chosen(frames, window)
+    # One range for all frames keeps slices of a volume comparable.
     voi = voi or _whole_range(words, frames)
     grey = np.empty((len(words), *words[0].shape), np.float32)
     image = padded = coloured = False
     for block in _blocks(words, frames):
         seen = voi(block.values)
+        # MONOCHROME1 inverts after the window, so that its centre keeps its meaning (PS3.4, N.2).
         if frames[block.number].inverted:
             np.subtract(1, seen, out=seen)
         if block.coloured is not None:
@@ -113,12 +115,14 @@ def chosen(frames: Sequence[Frame], window: Window) -> tuple[Voi | None, list[st
     Returns:
         The window, and remarks about the choice.
     """
+    # The site's two numbers are explicit and replace whatever files state.
     if isinstance(window, tuple):
         mapped = any(frame.modality.mapped for frame in frames)
         return Range(*window), [NOTES["mapped"]] if mapped else []
     if window == "full":
         return None, []
     middle = len(frames) // 2
+    # If the middle slice states none, the nearest slice that does.
     nearest = sorted(range(len(frames)), key=lambda i: abs(i - middle))
     found = [voi for i in nearest if (voi := frames[i].voi) is not None]
     if not found:
@@ -156,6 +160,7 @@ def _blocks(words: Sequence[Array], frames: Sequence[Frame]) -> Iterator[Block]:
             rows = slice(top, top + height)
             values = frame.bits.as_values(pixels[rows])
             padding = frame.padding.of(pixels[rows], values) if frame.padding else None
+            # Most blocks have none: the masks below would be copies for nothing.
             if padding is not None and not padding.any():
                 padding = None
             coloured = colours = None

@@ -83,6 +83,7 @@ def between(values: Array, low: float, high: float) -> Array:
     span = high - low
     if not math.isfinite(span):
         raise Unusable(f"its values range from {low:g} to {high:g}")
+    # A window without width is a threshold; dividing by zero would give NaN.
     return np.clip((values - low) / max(span, 1e-12), 0.0, 1.0)
 
 
@@ -105,7 +106,9 @@ def voi_of(header: Any, frame: int, inputs: tuple[float, float], order: str) -> 
             item = tables[0]
             return Shades(table_of(item.get("LUTDescriptor"), item.get("LUTData"), inputs, order))
         centre, width = _first(holder, "WindowCenter"), _first(holder, "WindowWidth")
+        # A centre without a width, which occurs, defines no window.
         if centre is not None and width is not None:
+            # LINEAR is the default of the standard where the function is missing.
             function = str(holder.get("VOILUTFunction", "") or "LINEAR").strip().upper()
             return _curve(centre, width, function)
     return None
@@ -128,6 +131,7 @@ def _first(holder: Any, name: str) -> float | None:
     value = holder.get(name)
     if value is None or value == "":
         return None
+    # Several values are alternatives of the device, such as lung and bone.
     if hasattr(value, "__len__") and not isinstance(value, str):
         if not len(value):
             return None

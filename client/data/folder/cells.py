@@ -45,6 +45,7 @@ def truth(
         values = torch.tensor(_label(cell, classes, where, binary=task.kind == "binary-class"))
     highest = 1 if task.kind == "multi-label" else task.classes - 1
     low, high = int(values.min()), int(values.max())
+    # A label outside of the task would be trained as another class, or crash the loss.
     if low < UNLABELLED or high > highest:
         wrong = high if high > highest else low
         # The usual cause in a mask: 255 for white, as drawing programs store it.
@@ -62,6 +63,7 @@ def spacing(cells: Sequence[str], *, comma: bool) -> tuple[float, float] | None:
     Raises:
         Unusable: A cell is not a positive number.
     """
+    # Both empty means unknown; one of them alone is a mistake.
     if all(cell.casefold() in MISSING for cell in cells):
         return None
     try:
@@ -84,6 +86,7 @@ def patient(cell: str) -> str:
     """
     if cell.casefold() in NOBODY:
         return ""
+    # Errors such as #N/A would make one patient of many.
     if cell.startswith("#") and cell.rstrip("!?").upper() in _SPREADSHEET:
         raise Unusable(f"its patient {cell!r} is an error of a spreadsheet: write the id")
     # Excel shows long numbers as 1.23E+11, and saves only these digits.
@@ -109,12 +112,14 @@ def _with_point(cell: str, *, comma: bool) -> str:
 
 def _label(cell: str, classes: Sequence[str], where: str, *, binary: bool = False) -> int:
     """Return the number of a declared class, or a whole number, which some tools write as `1.0`."""
+    # Names come first: a class may be called `1`.
     if (known := named(cell, classes)) is not None:
         return known
     if cell.casefold() in MISSING:
         return UNLABELLED
     if re.fullmatch(r"-?[0-9]{1,9}([.,]0*)?", cell):
         return int(re.split("[.,]", cell)[0])
+    # Only a binary task has an obvious meaning of yes and no.
     if binary and cell.casefold() in _TRUE:
         return _TRUE[cell.casefold()]
     raise Unusable(
@@ -133,6 +138,7 @@ def named(name: str, classes: Sequence[str]) -> int | None:
     """
     if name in classes:
         return classes.index(name)
+    # NFC: macOS and Linux encode the same accent differently.
     alike = [i for i, own in enumerate(classes) if _plain(own) == _plain(name)]
     return alike[0] if len(alike) == 1 else None
 
@@ -164,6 +170,7 @@ def _several(task: Task, cell: str, classes: Sequence[str], where: str) -> list[
             f"{where}: {cell!r} is not {task.classes} numbers with spaces: write them so, or "
             "declare the names of the labels as data.classes"
         )
+    # Names can only be counted off against labels if there are as many.
     if len(classes) != task.classes:
         raise Unusable(
             f"{where}: {cell!r} names labels, but data.classes has {len(classes)} names and the "
@@ -177,6 +184,7 @@ def _several(task: Task, cell: str, classes: Sequence[str], where: str) -> list[
             f"{where}: {unknown[0]!r} is no declared class{_nearest(unknown[0], classes)}: write "
             "names of data.classes with `|` between them, `No Finding`, or numbers"
         )
+    # A name twice is more likely a slip for another label than an emphasis.
     if len(set(found)) < len(found):
         raise Unusable(f"{where}: names a label twice, got {cell!r}")
     return [int(i in found) for i in range(task.classes)]
@@ -184,6 +192,7 @@ def _several(task: Task, cell: str, classes: Sequence[str], where: str) -> list[
 
 def _parts(cell: str, classes: Sequence[str]) -> list[str]:
     """Split a multi-label cell into its parts; empty where nothing is known."""
+    # A class's name may itself hold a comma or a slash.
     if named(cell, classes) is not None or cell.casefold() in NO_FINDING:
         return [cell]
     if cell.casefold() in MISSING:
@@ -191,6 +200,7 @@ def _parts(cell: str, classes: Sequence[str]) -> list[str]:
     inner = re.sub(r"^[\[({](.*)[\])}]$", r"\1", cell, flags=re.DOTALL)
     mark = next((mark for mark in "|;,/" if mark in inner), None)
     parts = [part.strip().strip("'\"") for part in (inner.split(mark) if mark else inner.split())]
+    # Without a delimiter, words may be one name of several words.
     if not mark and all(named(part, classes) is None for part in parts):
         whole = inner.strip().strip("'\"")
         if named(whole, classes) is not None or whole.casefold() in NO_FINDING:

@@ -65,6 +65,7 @@ def check(table: Path, header: Sequence[str], keys: Sequence[str], columns: Colu
     for name in (columns.file, *keys, *renamed, *columns.ignored):
         if name not in names:
             raise DataError(f"{table}: has no column {name!r}; {_lacking(name, names, columns)}")
+    # csv readers silently keep the last of two columns with one name.
     if twice := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{table}: has the column {twice[0]!r} twice")
 
@@ -85,6 +86,7 @@ def unclear(header: Sequence[str], keys: Sequence[str], columns: Columns) -> lis
     redcap = any(name.startswith("redcap_") for name in header)
     found = []
     for name in header:
+        # Columns that the site has declared or ignored are beyond doubt.
         if name in {"", *used, *keys, *columns.ignored}:
             continue
         role = "patient" if redcap and _compact(name) == "recordid" else _looks_like(name)
@@ -114,6 +116,8 @@ _GROUPS = (
 def _looks_like(name: str) -> str | None:
     """Return the role that a column seems to have."""
     compact = _compact(name)
+    # Patients are tested first: a missed patient column weakens the guarantee, a missed split does
+    # not.
     if re.fullmatch(_PATIENTS, compact) or re.fullmatch(_OF_A_PERSON, " ".join(words(name))):
         return "patient"
     if re.fullmatch(_SPLITS, compact):
@@ -129,6 +133,7 @@ def _lacking(name: str, names: Sequence[str], columns: Columns) -> str:
         f"it has {list(names)}. It needs `{columns.file}` and a column a task, named by the task's "
         "`labels`"
     )
+    # A task's column is compared with the header; the file's column has many usual names.
     if name != columns.file:
         close = get_close_matches(name.lower(), {n.lower(): n for n in names}, n=1, cutoff=0.8)
         return (

@@ -109,6 +109,7 @@ def passed_over(site: Site) -> dict[str, int]:
         for name in (entry.file, *(entry.cells.get(key, "") for key in masks)):
             if name:
                 used.add(PurePosixPath(re.sub(r":\d+$", "", name)))  # a volume of a NIfTI file
+    # The other file of a NIfTI pair is part of the record.
     stems = {str(file.with_suffix("")) for file in used if file.suffix in (".hdr", ".img")}
     others = (
         file
@@ -227,6 +228,7 @@ def _bare(patient: str) -> str:
 def _columns_of_splits(site: Site, sheet: Sheet) -> Iterator[str]:
     """Find unread columns that hold nothing but names of splits, whatever they are called."""
     named = site.data.columns  # type: ignore[union-attr]
+    # A split column exists, or is reported already.
     if named.split in sheet.header or columns.unclear(sheet.header, _keys(site), named):
         return
     for name, values in _unread(site, sheet):
@@ -261,6 +263,7 @@ def _of_table(site: Site, sheet: Sheet) -> Iterator[str]:
     unread = dict(_unread(site, sheet))
     for name in columns.grouping(list(unread)):
         repeated = sum(count > 1 for count in Counter(unread[name]).values())
+        # Ids that never repeat group nothing.
         if repeated:
             yield (
                 f"{TABLE}: the column {name!r} is not read, and {repeated} of its values stand in "
@@ -278,6 +281,7 @@ def _classes_in_doubt(source: Folder, task: Task) -> Iterator[str]:
         yield (
             f"{len(names)} class folders ({_some(names)}), but the task has {task.classes} classes"
         )
+    # Sorted as text, 10 comes before 2, so that labels would be exchanged.
     if all(name.isdecimal() for name in names) and names != sorted(names, key=int):
         yield (
             f"the class folders are numbers, which sort as text ({_some(names)}): declare their "
@@ -305,6 +309,7 @@ def _of_class_folders(source: Folder, task: Task, entries: Sequence[Entry]) -> I
         splits = [split for split in SPLITS if (split, label) in held]
         if not splits:
             yield f"the class folder {name!r} holds no picture"
+        # A class without training images cannot be learned, yet would be measured.
         elif "train" not in splits:
             yield f"the class folder {name!r} has pictures in {' and '.join(splits)}, none in train"
 

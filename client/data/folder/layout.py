@@ -51,6 +51,7 @@ def _files(folder: Path, place: PurePosixPath, above: frozenset[str]) -> Iterato
 def suffix(name: str) -> str:
     """Return `.png`, `.nii.gz`, ..., or `no suffix`, in lower case."""
     name = name.lower()
+    # pathlib sees only .gz as the suffix.
     if name.endswith(".nii.gz"):
         return ".nii.gz"
     return PurePosixPath(name).suffix or "no suffix"
@@ -106,6 +107,7 @@ def listed(source: Folder, key: str) -> list[Entry]:
     for file in files(source.path):
         if is_picture(file.name):
             found.append(_placed(file, source, splits, classes, key))
+    # The order of splits is fixed, so that rows have the same numbers however folders are named.
     order = {split: i for i, split in enumerate(SPLITS)}
     return sorted(found, key=lambda entry: order[entry.split])
 
@@ -123,10 +125,12 @@ def _placed(
     below = folders[1:] if split else folders
     patient = below[1] if source.subfolders == "patients" and len(below) > 1 else ""
     split = split or hashed_split(source, patient or name)
+    # Beside split folders such a picture would silently be assigned to a split by its hash.
     if splits and (not folders or folders[0] not in splits):
         return Entry(name, split, fault=_beside(folders, splits))
     if fault := _no_class(below, source, classes):
         return Entry(name, split, fault=fault)
+    # Undeclared folders are numbered in sorted order.
     number = cells.named(below[0], source.classes) if source.classes else classes.index(below[0])
     label = classes[number or 0] if source.classes else str(number)
     return Entry(name, split, {key: label}, patient)

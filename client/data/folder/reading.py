@@ -111,10 +111,12 @@ def fitted_to(
     size = fit((height, width), source.max_side, source.multiple)
     planes = [np.array(pictures.reduced(plane, size.reduced)) for plane in picture.planes]
     image = torch.from_numpy(np.stack(planes) if len(planes) > 1 else planes[0])
+    # Deep grey is one plane; three channels repeat it.
     if image.ndim == 2:
         image = image.expand(domain.channels, -1, -1)
     elif len(planes) == 1:
         image = image.movedim(-1, 0)
+    # Float TIFFs mark missing pixels with NaN.
     if image.is_floating_point() and not image.isfinite().all():
         raise Unusable("NaN or infinite pixels")
     stretch = torch.tensor(size.stored) / torch.tensor(size.reduced)
@@ -135,6 +137,7 @@ def _opened(entry: Entry, source: Folder, domain: Domain, tasks: Sequence[Task])
         )
         for task in tasks
     }
+    # A record's own spacing has priority over the domain's.
     known = spacing_of(entry) or domain.spacing
     spacing = None if known is None else torch.tensor(known) * stretch
     return Single(image, labels, spacing, file=str(file), fit=size)
@@ -148,6 +151,7 @@ def _mask(cell: str, source: Folder, picture: pictures.Picture, size: Fit, where
             mask = pictures.mask(inside(source.path, cell))
         except Unusable as error:
             raise Unusable(f"{where}, mask {cell}: {error}") from error
+    # Resizing a mask of another size would shift its outlines.
     if mask.size != picture.size:
         raise Unusable(f"{where}: mask {cell} is {mask.size}, its picture {picture.size} pixels")
     # A mean of class numbers would be another class.

@@ -75,6 +75,7 @@ def read(path: Path, wanted: str) -> Sheet:
             f"{path}: its first line names no columns ({header}): write commas, semicolons, tabs "
             "or | between columns"
         )
+    # Spreadsheets write delimiters for columns that were once used.
     while header and not header[-1]:
         header = header[:-1]
     return Sheet(header, tuple(_rows(lines, end, delimiter, len(header))), delimiter, guessed)
@@ -83,12 +84,14 @@ def read(path: Path, wanted: str) -> Sheet:
 def _lines(path: Path) -> tuple[list[str], int]:
     """Return the lines of a text file, whatever ends them, and how many had to be guessed."""
     data = path.read_bytes()
+    # Excel workbooks are often saved under the name of a CSV file.
     for start, name in _OTHERS.items():
         if data.startswith(start):
             raise DataError(f"{path}: is {name}, not a CSV file: save it as `CSV UTF-8`")
     # Excel's `Unicode text` begins with a mark; other programs leave it out.
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = data.decode("utf-16", errors="replace")
+    # UTF-16 without a mark: every other byte of ASCII text is zero.
     elif data[:2].count(0) == 1:
         text = data.decode("utf-16-be" if data[0] == 0 else "utf-16-le", errors="replace")
     else:
@@ -144,6 +147,7 @@ def _fitting(cells: Sequence[str] | str, width: int) -> tuple[str, ...]:
     used."""
     if isinstance(cells, str):
         return ()
+    # Text beyond the header means that a cell holds the delimiter: the row is then refused.
     return tuple(cells) if any(cells[width:]) else tuple(cells[:width])
 
 

@@ -55,6 +55,7 @@ def split_of(name: str) -> str | None:
     Args:
         name: A cell or the name of a folder.
     """
+    # `training_images_set` means train: only one word of it counts.
     own = [word for word in words(name) if word not in _FILLING]
     return _spelt(own[0]) if len(own) == 1 else None
 

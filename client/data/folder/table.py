@@ -65,10 +65,12 @@ def records(
     """
     singles, left_out = [], []
     for entry in entries:
+        # Before the file is opened: a withdrawn person's file is not even read.
         if known := {entry.file, entry.patient} & withdrawn:
             left_out.append(min(known))
             continue
         one = _single(entry, domain, tasks, opened)
+        # The table may not name the patient; then only the file does.
         if one.patient in withdrawn:
             left_out.append(one.patient)
             continue
@@ -84,6 +86,7 @@ def hashed_split(source: Listed, record: str) -> str:
         record: The patient's id, or the file.
     """
     digest = hmac.digest(source.split_key.encode(), record.encode(), "sha256")
+    # Uniform in [0, 1): the shares hold on average, whatever the ids look like.
     place = int.from_bytes(digest[:8], "big") / 2**64
     if place < source.test_share:
         return "test"
@@ -102,6 +105,7 @@ def from_table(source: Listed, keys: Sequence[str]) -> list[Entry]:
     table = source.path / TABLE
     text = opened_sheet(source)
     columns.check(table, text.header, keys, source.columns)
+    # A class called `1` could mean label 1 or the name of another label.
     for name in source.classes:
         if re.fullmatch(r"-?[0-9]+([.,]0*)?", name):
             raise DataError(
@@ -140,6 +144,7 @@ def inside(folder: Path, name: str) -> Path:
             not exist, and another file's name differs only in what some file systems ignore.
     """
     top, name = folder.resolve(), plain(name)
+    # pathlib on Linux would take C:/ for a folder below data.path.
     if re.match(r"[A-Za-z]:/", name):
         raise Unusable("is a path of a Windows machine: write names as they are below data.path")
     try:
@@ -222,6 +227,7 @@ def _single(
         if entry.fault:
             raise Unusable(entry.fault)
         one = opened(entry)
+        # A zero or negative distance would break the position encoding of the model.
         if one.spacing is not None and not bool((one.spacing.isfinite() & (one.spacing > 0)).all()):
             raise Unusable(
                 f"the distances between its pixels are impossible: {one.spacing.tolist()}"
@@ -229,6 +235,7 @@ def _single(
         return one
     except Unusable as error:
         what = str(error)
+    # Any exception of a decoder: the round must go on as if the record were empty.
     except Exception as error:
         what = f"cannot be read ({type(error).__name__}: {error})"
     return unusable(domain, tasks, one_line(f"{one_line(entry.file, 200)}: {what}", 500))

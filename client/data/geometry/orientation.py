@@ -75,6 +75,7 @@ def grid_of(origin: Array, steps: Array) -> Grid:
     if not (np.isfinite(origin).all() and np.isfinite(steps).all()):
         raise Unusable("the affine that states how it lies is not finite")
     spacing = np.linalg.norm(steps, axis=1)
+    # A zero column occurs where a converter lost an axis.
     if not (spacing > 0).all():
         raise Unusable(f"its voxels have the impossible size {spacing.tolist()}")
     if abs(np.linalg.det(steps / spacing[:, None])) < SKEWED:
@@ -95,6 +96,7 @@ def turned(values: Array, grid: Grid, axes: Array = CANONICAL) -> tuple[Array, G
     order, signs = _nearest(grid, axes)
     first = np.zeros(3)
     for axis, sign in zip(order, signs, strict=True):
+        # The new first voxel is the old last one along each mirrored axis.
         first[axis] = 0 if sign > 0 else values.shape[axis] - 1
     view = values.transpose(*order, *range(3, values.ndim))
     view = view[tuple(slice(None, None, sign) for sign in signs)]
@@ -141,10 +143,12 @@ def difference(grid: Grid, other: Grid, sides: tuple[int, ...]) -> str:
     if apart.max() <= TOLERANCE * other.spacing.min():
         return ""
     sizes = [" x ".join(f"{v:.4g}" for v in one.spacing) for one in (grid, other)]
+    # Sizes are compared first: a resampled mask differs in place and angle as well.
     if not np.allclose(grid.spacing, other.spacing, rtol=1e-3):
         return f"its voxels are {sizes[0]} mm, not {sizes[1]}"
     ways = [one.directions for one in (grid, other)]
     angle = np.degrees(np.arccos(np.clip((ways[0] * ways[1]).sum(1), -1, 1))).max()
+    # Below a tenth of a degree a difference is more likely a shift.
     if angle > 0.1:
         return f"it is turned by {angle:.1f} degrees"
     return f"it is shifted by {apart.max():.4g} mm"

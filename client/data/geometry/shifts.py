@@ -31,10 +31,12 @@ def straightened(grid: Grid, sides: tuple[int, ...]) -> tuple[Grid, Array | None
         angle = np.degrees(np.arccos(np.clip(abs(rows @ columns), 0, 1)))
         raise Unusable(f"its rows and columns meet at {angle:.1f} degrees: resample it upright")
     normal = np.cross(columns, rows)
+    # The normal must point along the slices, or the volume would be mirrored.
     normal *= np.sign(normal @ grid.steps[0])
     numbers, step = np.arange(sides[0]), grid.steps[0]
     across = numbers[:, None] * np.array([step @ rows, step @ columns])
     pixel = (float(grid.spacing[1]), float(grid.spacing[2]))
+    # An affine is binary, not decimal text: nothing is explained by rounding.
     exact = np.zeros(len(numbers))
     shifts, notes = shifted(across, numbers * (step @ normal), pixel, sides[1:], exact, "slice")
     if shifts is None:
@@ -71,9 +73,11 @@ def _moved(values: Array, shifts: Array, axis: int, blended: bool) -> Array:
     moved = np.zeros(shape, values.dtype)
     for one, target, begin, part in zip(values, moved, whole, rest.astype(np.float32), strict=True):
         line, own = np.moveaxis(target, axis - 1, 0), np.moveaxis(one, axis - 1, 0)
+        # A shift by whole pixels copies values exactly.
         if part == 0:
             line[begin : begin + side] = own
             continue
+        # Linear interpolation between the two nearest whole shifts.
         both = np.zeros((side + 1, *own.shape[1:]), np.float32)
         both[:side] += own * (1 - part)
         both[1:] += own * part
@@ -103,6 +107,7 @@ def shifted(
     Raises:
         Unusable: Moving the slices would make the volume more than `MAX_GROWTH` times as large.
     """
+    # Half a pixel to either side of the middle is what rounding to pixels allows.
     middle = (across.min(0) + across.max(0)) / 2
     off = np.maximum(np.abs(across - middle) - slack[:, None], 0)
     if (off <= 0.5 * np.array(pixel)).all():
@@ -115,6 +120,7 @@ def shifted(
     most = float((across.max(0) - across.min(0)).max())
     regular = bool(straight.all())
     shifts: Array = np.round((across - across.min(0)) / np.array(pixel), 3)
+    # A steep tilt would make most of the volume padding, which costs memory and teaches nothing.
     if np.prod((np.array(sides) + shifts.max(0)) / np.array(sides)) > MAX_GROWTH:
         tilt = f"a tilt of {angle:.1f} degrees" if regular else UNTILTED
         raise Unusable(

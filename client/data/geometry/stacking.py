@@ -87,6 +87,7 @@ def stacked(
     normal = np.cross(rows, columns)
     # Each of three coordinates may be rounded: the length of the error grows by sqrt(3).
     rounding = half_unit(written) * np.sqrt(3)
+    # The distance along the normal orders the slices, whichever way the patient lies.
     depths = written @ normal
     order = np.argsort(depths, kind="stable")
     apart, first = _evenly(depths[order], rounding, what, hint)
@@ -114,6 +115,7 @@ def laid(values: Array, stack: Stack, canonical: bool) -> tuple[Array, tuple[flo
     """
     if stack.shifts is not None:
         values = in_place(values, stack.shifts)
+    # Without a grid the direction in the patient is unknown, and a turn would be a guess.
     if stack.grid is None or not canonical:
         return values, stack.spacing
     values, grid = turned(values, stack.grid, CANONICAL)
@@ -138,6 +140,7 @@ def _directions(cosines: Array, what: str) -> tuple[Array, Array]:
     axes = cosines.reshape(-1, 2, 3)
     lengths = np.linalg.norm(axes, axis=2)
     crooked = np.abs((axes[:, 0] * axes[:, 1]).sum(1)).max()
+    # Direction cosines of zeros occur where a program has cleared the header.
     if np.abs(lengths - 1).max() > CROOKED or crooked > CROOKED:
         raise Unusable("its image orientation is impossible: not two unit vectors at right angles")
     axes = axes / lengths[:, :, None]
@@ -151,6 +154,7 @@ def _directions(cosines: Array, what: str) -> tuple[Array, Array]:
             f"turned by up to {np.degrees(angles.max()):.1f} degrees. Keep localisers and other "
             "stacks in folders of their own"
         )
+    # The median of rounded directions is not exactly orthogonal (Gram-Schmidt).
     row = middle[0] / np.linalg.norm(middle[0])
     column = middle[1] - (middle[1] @ row) * row
     return row, column / np.linalg.norm(column)
@@ -162,12 +166,14 @@ def _evenly(
     """Return the distance between neighbours and the first one's position, by least squares."""
     gaps = np.diff(places)
     apart = float(np.median(gaps))
+    # Repeated places mean several echoes, phases or stacks, which are not one volume.
     if apart <= 1e-3 or gaps.min() <= max(1e-3, UNEVEN * apart):
         twice = int((gaps <= max(1e-3, UNEVEN * apart)).sum())
         raise Unusable(
             f"several {what}s lie at one place ({twice} of {len(places)} where another one is): "
             f"one acquisition, echo or phase a folder or file{hint()}"
         )
+    # A fit over all slices averages rounding out; the first gap alone would not.
     step, begin = np.polynomial.polynomial.polyfit(np.arange(len(places)), places, 1)[::-1]
     off = np.abs(places - begin - step * np.arange(len(places)))
     if off.max() <= min(MAX_ROUNDING * step, UNEVEN * step + rounding + 1e-3):
@@ -192,6 +198,7 @@ def _pixel(spacings: Sequence[tuple[float, float] | None], what: str) -> tuple[f
     if not len(known):
         return None
     low, high = known.min(0), known.max(0)
+    # Slices of other pixel sizes would be stretched when they are stacked.
     if len(known) < len(spacings) or (high - low > ALIKE * high).any():
         raise Unusable(
             f"its {what}s differ in rows, columns or pixel spacing: pixels of {low.tolist()} to "

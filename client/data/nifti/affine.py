@@ -39,9 +39,11 @@ def affine_of(header: Any) -> tuple[Grid | None, tuple[str, ...]]:
     if sform is None:
         return (None if qform is None else _grid(qform, scale)), ()
     grid = _grid(sform, scale)
+    # Only the sform exists; pixdim can still contradict it.
     if qform is None:
         return grid, _sizes_said(header, grid, scale)
     other = _grid(qform, scale)
+    # A mirrored image would swap left and right, and nothing downstream would notice.
     if not same_way(grid, other):
         raise Unusable(
             "its qform and its sform state two different orientations: find out which is right, "
@@ -90,6 +92,7 @@ def _qform(header: Any, needed: bool) -> tuple[Array | None, int]:
 
 def _grid(affine: Array, scale: float) -> Grid:
     """Convert an affine to a grid in DICOM's coordinates, axes from last to first."""
+    # Columns I, J, K become rows K, J, I: arrays are read from the last axis to the first.
     lps = scale * LPS @ affine[:3]
     return grid_of(lps[:, 3], lps[:, 2::-1].T)
 

@@ -67,6 +67,7 @@ def find(name: Path, max_bytes: int) -> Found:
         if not file.is_file():
             other = f": {file.name} is missing" if path != voxels else ""
             raise Unusable(f"no such file{other}")
+        # A file of many volumes may be larger than the one that is kept.
         if file.stat().st_size > (max_bytes if number is None else MAX_UNPACKED_BYTES):
             raise Unusable(too_large(f"has {file.stat().st_size >> 20} MiB", max_bytes))
     try:
@@ -79,9 +80,11 @@ def find(name: Path, max_bytes: int) -> Found:
     if min(shape, default=0) < 1:
         raise Unusable(f"has {shape} voxels, so that it is empty")
     whole = max(4, found.type.itemsize) * int(np.prod(shape, dtype=object))
+    # Python integers cannot overflow, whatever the header claims.
     one = whole if number is None else whole // int(np.prod(shape[3:], dtype=object))
     if one > max_bytes or whole > MAX_UNPACKED_BYTES:
         raise Unusable(too_large(f"has {shape} voxels", max_bytes))
+    # RGB24 and RGBA32 are stored as structured types.
     if found.type.names:
         raise Unusable("its voxels are colours, not numbers: store them as grey, or as pictures")
     if found.type.kind not in "iuf":
@@ -109,6 +112,7 @@ def read(found: Found) -> Values:
         with _opened(found.voxels) as file:
             # Not memory-mapped: if a mapped file is shortened meanwhile, SIGBUS ends the process.
             stored = ArrayProxy(file, (shape, found.type, begins), mmap=False)
+            # Only the chosen volume is read from the file.
             voxels = np.asarray(stored[(..., *more)] if more else stored)
             voxels = voxels.reshape((*shape, 1)[:3], order="F")
             scaled = np.empty(voxels.shape, np.float32, order="F")
@@ -147,6 +151,7 @@ def _pair(path: Path) -> tuple[Path, Path]:
         return path, path
     own, zipped = found[2].lower(), found[3] or ""
     ends = [f"{suffix}{gz}" for suffix in ("hdr", "img") for gz in (zipped, "", ".gz")]
+    # Some file systems distinguish case: SCAN.HDR belongs to SCAN.IMG.
     upper = found[2].isupper()
     files = [path.with_name(f"{found[1]}.{end.upper() if upper else end}") for end in ends]
     headers = [path] if own == "hdr" else files[:3]
@@ -160,6 +165,7 @@ def _pair(path: Path) -> tuple[Path, Path]:
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file, unzipped if its content is zipped: a name may lose or gain its .gz."""
     with open(path, "rb") as file:
+        # The magic of gzip.
         zipped = file.read(2) == b"\x1f\x8b"
     with gzip.open(path) if zipped else open(path, "rb") as file:
         yield file  # type: ignore[misc]
@@ -262,6 +268,7 @@ def identity(name: Path) -> str:
         if int(np.prod(more, dtype=int)) == 1:
             number = None
         path = found.voxels
+    # Without a readable header the name itself is the identity.
     except (Unusable, OSError):
         pass
     return str(path if number is None else path.with_name(f"{path.name}:{number}"))

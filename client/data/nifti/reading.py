@@ -115,6 +115,7 @@ def shown(found: Volume, domain: Domain, window: Window) -> Tensor:
     """
     values = found.values
     low, high = float(values.min()), float(values.max())  # NaN if there is one
+    # One NaN would spread over the whole image when it is resized.
     if not np.isfinite((low, high)).all():
         raise Unusable(
             "NaN or infinite voxels: write a number in their place, such as that of the background"
@@ -211,13 +212,17 @@ def _volume(
             raise Unusable(f"is a volume of {values.shape}, but the site declares 2D images")
         order = [thin, *(axis for axis in range(3) if axis != thin)]
         values, spacing = values.transpose(order), spacing[order]
+        # The axes of the grid follow those of the array.
         grid = grid and Grid(grid.origin, grid.steps[order])
+    # Without an affine nothing is turned: any orientation would be a guess.
     if grid is None:
         return Volume(values, spacing, None, (UNKNOWN,), display)
     grid, shifts, more = straightened(grid, values.shape)
+    # Gantry tilt is stored as shear in an affine.
     if shifts is not None:
         values = in_place(values, shifts, blended=not classes)
     if like != "stored":
+        # A mask is turned like its image, so that a tie between axes falls the same way.
         of = None if like is None else like.grid
         values, grid = turned(values, grid, _axes(grid, domain) if of is None else of.directions)
     return Volume(values, grid.spacing, grid, (*notes, *more), display)

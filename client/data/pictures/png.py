@@ -59,6 +59,7 @@ def _bytes(path: Path, order: str) -> npt.NDArray[Any]:
     The lower bytes are those that Pillow would keep if the file had the other byte order.
     """
     with Image.open(path, formats=("PNG",)) as image:
+        # Pillow's raw mode decides which of two bytes is kept.
         image.tile = [tile._replace(args=f"{image.mode};{order}") for tile in image.tile]
         image.load()
         return np.asarray(image)

@@ -116,6 +116,7 @@ def _opened(path: Path) -> Iterator[Image.Image | None]:
                 yield None
                 return
             with Image.open(path, formats=FORMATS) as image:
+                # Which frame of an animation is the record would be a guess.
                 if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
                     raise Unusable("is an animation of several pictures: store one image a file")
                 yield image
@@ -144,6 +145,7 @@ def _is_tiff(path: Path) -> bool:
 def _unknown(path: Path) -> str:
     with open(path, "rb") as file:
         begins = file.read(2)
+    # The bytes that every JPEG begins with.
     if begins == b"\xff\xd8":
         return "is a JPEG of a kind that is not read (12 bits, lossless): store it as PNG or TIFF"
     return "is not a PNG, JPEG, BMP or TIFF image"
@@ -158,9 +160,11 @@ def _picture(path: Path, image: Image.Image | None, channels: int) -> Picture:
     if image.format == "PNG" and png.is_deep(path):
         values = png.deep(path)
         return _planes(values[..., : 1 if values.shape[-1] == 2 else 3], False, turn, channels)
+    # Inks become colours only with the profile of a printer.
     if image.mode in ("CMYK", "YCCK", "LAB"):
         raise Unusable("is stored in the inks of print (CMYK): store it as grey or RGB")
     image.load()
+    # More than 8 bits: convert("L") would clip at 255.
     if image.mode == "F" or image.mode.startswith("I"):
         return _planes(np.asarray(image).astype(np.float32)[..., None], False, turn, channels)
     if image.mode in ("P", "PA"):
@@ -178,6 +182,7 @@ def _shown(page: tiff.Page) -> tuple[Array, bool]:
             raise Unusable("has a palette, and numbers that may be negative: store it as RGB")
         return page.palette[values[..., 0]], True
     colours = 3 if page.shown in (tiff.RGB, tiff.YCBCR) else 1
+    # Premultiplied colours (ExtraSamples 1) are darker than the picture.
     if page.extra[:1] == (1,):
         values = _unmultiplied(values, colours, white)
     values = values[..., :colours]
@@ -187,6 +192,7 @@ def _shown(page: tiff.Page) -> tuple[Array, bool]:
                 "says that 0 is white, and has numbers without a maximum: store it with black 0"
             )
         values = white - values
+    # Shallow grey is scaled to 8 bits, as viewers show it.
     if values.dtype.kind == "u" and page.bits < 8:
         return (values.astype(np.uint16) * 255 // white).astype(np.uint8), True
     return values, values.dtype == np.uint8
@@ -196,6 +202,7 @@ def _unmultiplied(values: Array, colours: int, white: int) -> Array:
     """Divide colours that were multiplied by their alpha before they were stored."""
     alpha = values[..., colours : colours + 1]
     if values.dtype.kind != "u":
+        # Floating point has no defined opaque value other than 1.
         if (alpha != 1).any():
             raise Unusable("has transparency, multiplied into its numbers: store it without")
         return values
@@ -212,6 +219,7 @@ def _planes(values: Array, eight: bool, turn: int, channels: int) -> Picture:
         flat = values[..., 0] if values.shape[-1] == 1 else values
         image = Image.fromarray(np.ascontiguousarray(flat))
         return Picture((_upright(image.convert("L" if channels == 1 else "RGB"), turn),))
+    # 16-bit integers are exact in float32.
     deep = values.astype(np.float32)
     if deep.shape[-1] == 3 and channels == 1:
         deep = (values.astype(np.float64) @ np.array(LUMA)).astype(np.float32)[..., None]
@@ -236,6 +244,7 @@ def _mask(path: Path, image: Image.Image | None) -> Image.Image:
     """Read the stored classes of a mask, and refuse files that may have changed them."""
     if image is None:
         page = tiff.page(path)
+        # Compression changes values near edges, and so the classes there.
         if not page.exact:
             raise Unusable("is JPEG or fax in a TIFF: store the mask as PNG, or as TIFF with LZW")
         if page.shown == tiff.WHITE_IS_ZERO:

@@ -1,4 +1,4 @@
-"""The lines of `site check` about DICOM headers: compression, held, patients.
+"""The lines of `site check` about DICOM headers: compression, identity, patients.
 
 No tag is read into training, so a site with names in its files works: that is a NOTE. A
 contradiction is a FIX, because somebody would rely on it: files that claim to hold no identity and
@@ -80,7 +80,7 @@ def _codecs(found: Census) -> Iterator[Check]:
 
 
 def _identity(held: IdentityCounts, *, declared: bool) -> Iterator[Check]:
-    """Check for attributes that the profile removes, and for claims about held."""
+    """Check for attributes that the profile removes, and for claims about identity."""
     found = [*_attributes(held, declared=declared), *_claims(held, declared=declared)]
     yield from found
     if not found:
@@ -116,7 +116,7 @@ def _attributes(held: IdentityCounts, *, declared: bool) -> Iterator[Check]:
 
 
 def _claims(held: IdentityCounts, *, declared: bool) -> Iterator[Check]:
-    """Report what the files claim about held."""
+    """Report what the files claim about identity."""
     if count := held.removed["NO"]:
         text = f"{count} of {held.files} files say PatientIdentityRemoved NO"
         yield Check("identity", "FIX" if declared else "NOTE", text)

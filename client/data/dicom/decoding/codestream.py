@@ -21,6 +21,7 @@ def precision(header: Any) -> int:
         stream = bytes(get_frame(header.PixelData, 0, number_of_frames=frames)[:4096])
     except Exception:  # decoding reports what is wrong with it
         return 0
+    # The stream may be wrapped in a JP2 file, so that it begins further on.
     if (begins := stream.find(SIZ)) >= 0:
         place = begins + 42
         return (stream[place] & 0x7F) + 1 if place < len(stream) else 0
@@ -32,8 +33,10 @@ def _of_jpeg(stream: bytes) -> int:
     place = 2
     while place + 4 < len(stream) and stream[place] == 0xFF:
         marker = stream[place + 1]
+        # Start-of-frame markers; C4 and C8 between them have other meanings.
         if marker in (*range(0xC0, 0xC4), *range(0xC5, 0xC8), 0xF7):
             return stream[place + 4]
+        # FF may be repeated as padding before a marker (T.81, B.1.1.2).
         if marker in PLAIN or marker == 0xFF:
             place += 2 if marker in PLAIN else 1
             continue

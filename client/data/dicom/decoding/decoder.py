@@ -43,8 +43,10 @@ def main(decode: Callable[[str, float], Any] | None = None) -> None:
     warnings.simplefilter("ignore")
     decode = decode or pixels_of
     with open("/proc/self/statm", encoding="ascii") as file:
+        # The limit counts from the memory that the libraries have mapped by now.
         begun = int(file.read().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    # A core dump would write private pixels to the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     asked, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # a library that prints would corrupt an answer
@@ -100,6 +102,7 @@ def pixels_of(path: str, seconds: float) -> Any:
     import pydicom.pixels  # noqa: F401  imported before the time is counted
     from pydicom import dcmread
 
+    # The header may be hostile, too; its pixels are not counted yet.
     allow(allowance(0, seconds))
     header = dcmread(path)
     frames = int(header.get("NumberOfFrames") or 1)
@@ -125,6 +128,7 @@ def _twelve_bits(path: str, header: Any, frames: int) -> Any:
     reader.SetFileName(path)
     if not reader.Read():
         raise ValueError("GDCM does not read it")
+    # SWIG hands bytes over as a str with surrogates.
     stored = reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape")
     kind = np.int16 if int(header.PixelRepresentation) else np.uint16
     shape = (int(header.Rows), int(header.Columns))

@@ -52,6 +52,7 @@ class Decoder:
             Unusable: No installed decoder reads it, or the process died, computed for too long, or
                 stopped computing.
         """
+        # One request at a time: answers carry no number.
         with self._lock:
             try:
                 answer = self._ask(path, max_bytes, seconds)
@@ -94,6 +95,7 @@ class Decoder:
             return str(answer["error"])
         dtype, shape = np.dtype(answer["dtype"]), tuple(answer["shape"])
         count = dtype.itemsize * int(np.prod(shape, dtype=object))
+        # The process has parsed a hostile file and is not trusted.
         if dtype.kind not in "iuf" or count > max_bytes:
             raise ValueError(f"more than {max_bytes >> 20} MiB came out of it")
         return np.frombuffer(_exactly(process, count), dtype).reshape(shape)
@@ -107,6 +109,7 @@ class Decoder:
             stderr=subprocess.DEVNULL,
             env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PATH": os.defpath},
             bufsize=0,
+            # Ctrl-C in a terminal must not abort it: it ends when its input is closed.
             start_new_session=True,
         )
 
@@ -132,6 +135,7 @@ def _exactly(process: "subprocess.Popen[bytes]", count: int) -> bytearray:
         ready.register(process.stdout, selectors.EVENT_READ)
         while done < count:
             if not ready.select(min(LOOK, STUCK)):
+                # Processor time, not the clock: a busy machine must not make a record invalid.
                 now = _computed(process.pid)
                 if now != computed:
                     computed, since = now, time.monotonic()

@@ -48,6 +48,7 @@ def census(site: Site, step: Callable[[int], None] = lambda _: None) -> Census:
     with quiet():
         for number, file in enumerate(_files(site, site.data), 1):
             try:
+                # Pixels are not read: their decoding is the data card's work.
                 header = header_of(file, site.data.max_mib << 20, pixels=False)
                 found.identity.add(header)
                 found.syntaxes[str(header.file_meta.get("TransferSyntaxUID", ""))] += 1

@@ -55,10 +55,12 @@ class IdentityCounts:
         patient = str(header.get("PatientID", "") or "").strip()
         self.ids[patient] += 1
         found: Groups = {}
+        # A file counts once in a group, however many of its attributes it holds.
         for group, keyword in _held(header, _words(patient), 0):
             found.setdefault(group, set()).add(keyword)
         for group, keywords in found.items():
             self.groups[group] += 1
+            # Private attributes have no names that would mean anything to a reader.
             if group != "private":
                 getattr(self, group).update(keywords)
         stated = str(header.get("PatientIdentityRemoved", "") or "").strip().upper()
@@ -93,6 +95,8 @@ def _held(header: Any, known: frozenset[str], depth: int) -> Iterator[tuple[str,
     from pydicom.datadict import dictionary_VR, keyword_for_tag
 
     for tag, element in header.items():  # items() does not convert elements, which may be damaged
+        # Private attributes can hold anything; the profile removes them unless they are known to be
+        # safe.
         if tag.is_private:
             if not tag.is_private_creator:
                 yield "private", ""
@@ -100,6 +104,7 @@ def _held(header: Any, known: frozenset[str], depth: int) -> Iterator[tuple[str,
         keyword = keyword_for_tag(tag)
         kind = element.VR or (dictionary_VR(tag) if keyword else "UN")
         if kind == "SQ":
+            # A hostile file could nest sequences until the stack overflows.
             if depth < DEPTH:
                 for item in header[tag].value or ():
                     yield from _held(item, known, depth + 1)
@@ -124,6 +129,7 @@ def _says_something(value: Any, kind: str, group: str, known: frozenset[str]) ->
     """Return whether a value is more than a dummy."""
     text = value.decode("latin1") if isinstance(value, bytes) else str(value)
     if kind in ("DA", "DT", "TM"):
+        # Anonymisers write 19000101 and the like in place of dates.
         return bool(text.strip(" 0.:")) and text.strip()[:8] not in NO_DATES
     words = _words(text)
     if group == "patient":  # de-identified files often repeat the pseudonym as the name
