@@ -1,24 +1,17 @@
 """The content of a report: a pure function of the files in a run folder."""
 
-import json
 import math
 import platform
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
-from medformer.errors import MedFormerError
 from server.protocol.receipt import phase_fields
-from server.run.federation import Federation, PublicSite, load_federation
-from server.run.journal import CHECKPOINTS, LEDGERS
-from server.run.metrics import RoundRow, read_metrics
+from server.report.files import ReportError, RunFiles, load_run
+from server.run.federation import PublicSite
+from server.run.metrics import RoundRow
 
 SCHEMA_VERSION = 1
-PICTURES = "pictures.json"
-"""List of the pictures that `server.report.pictures` drew; absent if it drew none."""
 VOLATILE = ["run_id", "generated_at", "ledger_hashes", "timing"]
 """Fields in which two runs with the same seed may differ."""
 PACKAGES = ("dp-accounting", "fedmedformer", "flwr", "numpy", "opacus", "safetensors", "torch")
@@ -38,29 +31,6 @@ FACTS = (
 """Facts that only the site knows; null where the site keeps them to itself."""
 
 
-class ReportError(MedFormerError):
-    """No report can be made of this folder."""
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """Content of a run folder."""
-
-    federation: Federation
-    run: dict[str, Any]
-    receipts: dict[str, Any]
-    ledgers: dict[str, str]
-    summary: dict[str, Any]
-    facts: dict[str, Any]
-    release: dict[str, Any]
-    pictures: list[dict[str, Any]]
-    baselines: list[dict[str, Any]]
-    rounds: list[RoundRow]
-    """One row for each trained round and site, the latest attempt; ordered by round, then site."""
-    pretraining_seconds: float | None
-    shared_parameters: int | None
-
-
 def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any]:
     """Return everything that the report contains.
 
@@ -74,7 +44,7 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
         MedFormerError: A file is missing or damaged, or holds something that only a simulation
             may hold.
     """
-    files = _load(folder)
+    files = load_run(folder)
     try:
         results = [{**row, "model": "federated-dp"} for row in files.summary["results"]]
         # Baselines are trained after the run and may be missing.
@@ -105,50 +75,6 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
         raise ReportError(
             f"{folder}: a file of the run lacks or misspells a field "
             f"({type(error).__name__}: {error}): run it again with this version"
-        ) from error
-
-
-def _load(folder: Path) -> RunFiles:
-    if not folder.is_dir():
-        raise ReportError(
-            f"{folder}: is not a folder: name the folder that was given to simulate --out"
-        )
-    run, receipts, summary = (_read(folder, n) for n in ("run", "receipts", "summary"))
-    # Without a receipt there is no guarantee to report.
-    if not receipts:
-        raise ReportError(f"{folder}: no site took part, so there is nothing to report")
-    rows = list(read_metrics(folder))
-    # A round that was trained again has several rows; the last attempt is the one that counts.
-    latest = {(r["round"], r["site"]): r for r in rows if r["event"] == "round"}
-    public = [row["seconds"] for row in rows if row["event"] == "pretraining"]
-    return RunFiles(
-        federation=load_federation(folder / "federation.json"),
-        run=run,
-        receipts=receipts,
-        ledgers=_read(folder, LEDGERS.removesuffix(".json"), {}),
-        summary=summary,
-        facts=_read(folder, "site_facts", {}),
-        release=_read(folder, "release", {}),
-        pictures=_read(folder, "pictures", []),
-        baselines=_read(folder, "baselines", []),
-        rounds=[latest[key] for key in sorted(latest)],
-        pretraining_seconds=public[-1] if public else None,
-        shared_parameters=_shared_parameters(folder / CHECKPOINTS / "000000.safetensors"),
-    )
-
-
-def _read(folder: Path, name: str, default: Any = None) -> Any:
-    """Read NAME.json; a file without a default has to be there."""
-    path = folder / f"{name}.json"
-    # Written later, or in simulations only.
-    if default is not None and not path.exists():
-        return default
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ReportError(
-            f"{path}: missing or not JSON: {folder} holds no finished run; finish it with "
-            "simulate --resume"
         ) from error
 
 
@@ -293,16 +219,6 @@ def _model(files: RunFiles) -> dict[str, Any]:
     if files.shared_parameters is not None:
         model["shared_parameters"] = files.shared_parameters
     return model
-
-
-def _shared_parameters(checkpoint: Path) -> int | None:
-    """Count the values of the shared tensors of round 0; only the checkpoint's header is read."""
-    # A run that was copied without its checkpoints can still be reported.
-    if not checkpoint.exists():
-        return None
-    with safe_open(checkpoint, framework="np") as file:
-        names = [name for name in file.keys() if name.startswith("shared/")]  # noqa: SIM118
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
 
 
 def _seconds(rounds: list[RoundRow]) -> list[float]:

@@ -23,7 +23,7 @@ from medformer.config import Domain
 from medformer.images import standardise
 from medformer.library.explain import attention_map, inpainted
 from medformer.model import Medformer
-from server.report.build import PICTURES
+from server.report.files import PICTURES
 from server.run.checkpoints import load_state, write_atomically, write_json
 from server.run.federation import Federation, load_federation
 from server.run.journal import CHECKPOINTS

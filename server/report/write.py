@@ -8,7 +8,8 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from server.report.build import ReportError, build
+from server.report.build import build
+from server.report.files import ReportError
 from server.report.html import render
 from server.report.schema import SCHEMA, schema_json
 from server.run.checkpoints import write_atomically, write_json

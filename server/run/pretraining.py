@@ -141,6 +141,24 @@ def train_public(
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101, for AdamW; Smith and Topin 2018,
         arXiv:1708.07120, for the one-cycle learning rate.
     """
+    model = _public_model(preset, encoder_eps, settings, sets, start)
+    generator = torch.Generator().manual_seed(settings.seed)
+    began = time.monotonic()
+    _fit(model, settings, sets, generator, progress)
+    _set_reference(model, sets, settings.batch_size, generator)
+    _set_whitening(model, sets, settings)
+    log.info("pre-trained on public images in %.1f s", time.monotonic() - began)
+    return _as_arrays((k, v) for k, v in model.named_parameters() if not is_local(k))
+
+
+def _public_model(
+    preset: str,
+    encoder_eps: float,
+    settings: Pretraining,
+    sets: list[PublicSet],
+    start: Tensors | None,
+) -> Medformer:
+    """Build a model with the names and tasks of the public images."""
     config = ModelConfig.for_domains([s.domain for s in sets], preset)
     config = config.model_copy(update={"encoder_eps": encoder_eps})
     model = seeded(config, [s.task for s in sets], site=False, seed=settings.seed)
@@ -148,8 +166,18 @@ def train_public(
     if start is not None:
         _go_on_from(start, model)
     model.train()
-    generator = torch.Generator().manual_seed(settings.seed)
     model.output.textures.requires_grad_(False)
+    return model
+
+
+def _fit(
+    model: Medformer,
+    settings: Pretraining,
+    sets: list[PublicSet],
+    generator: torch.Generator,
+    progress: Callable[[int, int, float], None],
+) -> None:
+    """Take the steps of the training, one batch each."""
     # Adaptive, unlike the optimizer of the sites: there is no noise here.
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=0.01, fused=True
@@ -157,7 +185,6 @@ def train_public(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=settings.steps
     )
-    began = time.monotonic()
     for step in range(settings.steps):
         batch = _batch_of_step(step, sets, settings.batch_size, generator)
         loss = mix_losses(model, batch, settings.objectives, generator).mean()
@@ -169,10 +196,6 @@ def train_public(
         schedule.step()
         if step % 50 == 49 or step + 1 == settings.steps:
             progress(step + 1, settings.steps, float(loss.detach()))
-    _set_reference(model, sets, settings.batch_size, generator)
-    _set_whitening(model, sets, settings)
-    log.info("pre-trained on public images in %.1f s", time.monotonic() - began)
-    return _as_arrays((k, v) for k, v in model.named_parameters() if not is_local(k))
 
 
 def carried_over(trained: Tensors, start: Tensors) -> Tensors:

@@ -415,7 +415,7 @@ def test_values_that_no_field_may_have():
 
 
 def test_a_receipt_is_one_of_a_plan():
-    """A receipt that a report quotes as a guarantee is finite and complete."""
+    """A receipt whose epsilon is not finite, or that lacks a field, is refused."""
     text = plan().to_json()
     assert read_receipt(text)["epsilon"] == plan().epsilon
     values = json.loads(text)

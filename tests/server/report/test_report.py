@@ -15,7 +15,8 @@ from client.privacy.plan import solve
 from client.site import Privacy
 from medformer.errors import MedFormerError
 from server.protocol import Phase, Schedule
-from server.report.build import VOLATILE, ReportError, build
+from server.report.build import VOLATILE, build
+from server.report.files import ReportError
 from server.report.html import render
 from server.report.numbers import rounded_up, scientific
 from server.report.schema import SCHEMA, schema_json
