@@ -185,7 +185,7 @@ class Site(Frozen):
     name: Name
     """Name of the site, as the consortium lists it."""
     domain: Domain
-    """What the images are; public."""
+    """Kind of the images: modality, anatomy, channels and size. It is public."""
     tasks: tuple[Task, ...] = Field(min_length=1)
     """Questions that the model answers for this site. They stay at the site, as its heads do."""
     data: Annotated[Source, Field(discriminator="source")]

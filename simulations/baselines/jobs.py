@@ -67,6 +67,7 @@ def jobs(baseline: Baseline, prepared: Prepared) -> list[list[str]]:
         prepared: The run folder.
     """
     names = [site.name for site in prepared.sites]
+    # Local baselines are independent of each other, so each site is a job of its own.
     return [[n] for n in names] if baseline.startswith("local") else [names]
 
 

@@ -89,6 +89,7 @@ class PlainEngine:
             generator: Draws the batches.
             pooled: Number of sites whose images these are; the expected batch grows with it.
         """
+        # As `DpEngine` does, so that both train the model in the same mode.
         model.train()
         named = dict(model.named_parameters())
         # From the true number of images: there is no privacy that a public number would serve.
@@ -112,6 +113,7 @@ class PlainEngine:
         Arguments as for `client.training.Engine.step`; each image counts as a unit of its own.
         """
         self._optimizer.zero_grad()
+        # Rows of different shapes cannot be batched, so each part goes through the model by itself.
         edges = [0, *accumulate(parts)]
         each = [losses(slice(*edge)) for edge in pairwise(edges)]
         # A batch can be empty, as under DP; then there is no step.
@@ -184,6 +186,7 @@ class PlainSite:
             config = ModelConfig.model_validate_json(request.model)
             self._model = site_model(config, self._tasks())
             self._state = initial_state(self._model)
+            # The receipt of a plan that costs nothing: the coordinator expects these two keys.
             return AdmitAnswer(self._site.name, json.dumps({"progress": [], "phases": []}))
         assert self._schedule is not None
         assert self._model is not None

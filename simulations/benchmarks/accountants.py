@@ -66,6 +66,7 @@ def main() -> None:
     record.write(options.out, "accountants", rows)
     for name in ("prv_default", "prv_fine", "rdp"):
         known = [row for row in rows if row[name] is not None]
+        # Relative to ours: a difference of .1 matters at epsilon 1, not at 20.
         worst = max(known, key=lambda row: abs(row[name] / row["pld"] - 1))
         share = 100 * (worst[name] / worst["pld"] - 1)
         print(f"{name}: at most {share:+.1f} %, at {worst}", file=sys.stderr)

@@ -38,6 +38,7 @@ def bands(count: int) -> Matrix:
     """Return the (b,) entries of a column of C, whose L2 norm, the sensitivity, is 1."""
     root = [1.0]
     for j in range(1, count):
+        # Binomial coefficients of (1 - x)^(-1/2), the square root of the prefix sum.
         root.append(root[-1] * (2 * j - 1) / (2 * j))
     return np.array(root) / np.linalg.norm(root)
 
@@ -45,6 +46,7 @@ def bands(count: int) -> Matrix:
 def iterates(steps: int, momentum: float) -> Matrix:
     """Return (T, T): the effect of each step's gradient on each iterate, at learning rate 1."""
     moved = (1 - momentum ** np.arange(1, steps + 1)) / (1 - momentum)
+    # A gradient moves no iterate before its own step.
     lag = np.subtract.outer(np.arange(steps), np.arange(steps))
     return np.where(lag >= 0, moved[np.maximum(lag, 0)], 0.0)
 
@@ -59,6 +61,7 @@ def noise_of_iterates(count: int, steps: int, momentum: float) -> float:
     """
     column = bands(count)
     mixing = sum(np.diag(np.full(steps - j, value), -j) for j, value in enumerate(column))
+    # Noise enters as C^-1 z, so the effect on iterates is A C^-1.
     left = np.linalg.solve(np.asarray(mixing).T, iterates(steps, momentum).T).T
     return float(np.linalg.norm(left) / math.sqrt(steps))
 
@@ -70,6 +73,7 @@ def compare(records: int, epsilon: float, count: int) -> dict[str, Any] | None:
     if rate > 1:
         return None
     independent = _noise(min(1, BATCH / records), STEPS, epsilon)
+    # A record takes part in one step of b, so fewer steps are composed.
     banded = _noise(rate, -(-STEPS // count), epsilon)
     larger = _noise(min(1, 4 * BATCH / records), STEPS, epsilon)
     ratio = noise_of_iterates(count, STEPS, MOMENTUM) / noise_of_iterates(1, STEPS, MOMENTUM)

@@ -151,6 +151,7 @@ def _settings(case: Case) -> dict[str, Any]:
 def opacus_hooks(case: Case, *, functorch: bool = False) -> Step:
     """Return a step of Opacus that keeps the gradient of each example."""
     _teach_opacus(case.model)
+    # The wrapper registers hooks on the model; the model itself is called below.
     GradSampleModule(case.model, loss_reduction="sum", force_functorch=functorch)
     optimizer = DPOptimizer(case.optimizer(), **_settings(case))
 
@@ -243,6 +244,7 @@ def measure(
             times[name].append(time.process_time() - began)
     for name in KEEP_MEMORY:
         os.environ.pop(name, None)  # for the processes of `peak`
+    # Each in a fresh process, because the peak of a process never falls.
     base = peak_of(partial(_fresh, "plain", case))
     for name in steps:
         pairs = zip(times[name], times["plain"], strict=True)
@@ -269,6 +271,7 @@ def as_table(rows: list[dict[str, Any]]) -> str:
     for (case, batch), found in by_case.items():
         cells = [
             f"{found[m]['time_ratio']:.2f} ({found[m]['memory_ratio']:.2f})"
+            # A method that failed on a case has no numbers.
             if "time_ratio" in found.get(m, {})
             else "fails"
             for m in methods

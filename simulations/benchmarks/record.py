@@ -47,6 +47,7 @@ def save(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
 
 def parts(page: str) -> dict[str, str]:
     """Split a Markdown page that several benchmarks write into its parts, by name."""
+    # A comment with the benchmark's name opens each part.
     pieces = re.split(r"^<!-- (\w+) -->\n", page, flags=re.MULTILINE)
     return dict(zip(pieces[1::2], pieces[2::2], strict=True))
 
@@ -75,6 +76,7 @@ def alone(path: Path) -> Iterator[None]:
 def commit() -> str:
     """Return the commit of the running sources, with `-dirty` if they were changed since."""
     done = subprocess.run(
+        # Without a repository the commit is unknown, which is no reason to fail.
         ["git", "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,

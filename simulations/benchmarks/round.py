@@ -38,6 +38,7 @@ def scenario(data_root: Path | None, *, quick: bool) -> Scenario:
     members: dict[str, Any] = {
         "split": {"dataset": "pneumoniamnist", "sites": SITES, "method": "iid"}
     }
+    # Phantoms need no file, so that the benchmark runs anywhere.
     if data_root is None or quick:
         members = {
             "sites": [
@@ -117,6 +118,7 @@ def measure(way: str, settings: Scenario, data_root: Path | None) -> dict[str, A
         _, errors = process.communicate()
         wall = time.monotonic() - began
         peak.stop()
+        # The end of stderr holds the reason.
         if process.returncode != 0:
             raise SystemExit(f"{way}: {errors.decode()[-500:]}")
         report = json.loads((out / "report.json").read_text())
@@ -133,6 +135,7 @@ def measure(way: str, settings: Scenario, data_root: Path | None) -> dict[str, A
 
 def _mean_auc(results: list[dict[str, Any]]) -> float:
     """Return the mean test AUC over sites."""
+    # A quality check: all ways must reach the same AUC.
     values = [r["value"] for r in results if r["metric"] == "auc" and r["split"] == "test"]
     return round(sum(values) / len(values), 4)
 

@@ -50,6 +50,7 @@ def rows_of(reports: dict[int, Any]) -> list[dict[str, Any]]:
             if row["split"] == "test" and row["value"] is not None:
                 key = row["model"], row["site"], row["task"], row["metric"]
                 values[key][seed] = row["value"]
+        # The mean over sites is one more row of each model and metric.
         for model, metric in {(r["model"], r["metric"]) for r in report["results"]}:
             sites = [v[seed] for (m, s, _, k), v in values.items()
                      if m == model and k == metric and s != "mean" and seed in v]  # fmt: skip
@@ -78,6 +79,7 @@ def main() -> None:
     options.add_argument("--runs", type=Path, default=Path("runs"))
     options.add_argument("--set", action="append", default=[], dest="settings")
     arguments = options.parse_args()
+    # One seed shows that everything runs.
     seeds = arguments.seeds[:1] if arguments.quick else arguments.seeds
     settings = [*arguments.settings, *(QUICK if arguments.quick else [])]
     name = f"{Path(arguments.scenario).stem}{'-quick' if arguments.quick else ''}"
@@ -86,6 +88,7 @@ def main() -> None:
         folder = arguments.runs / f"{name}-{seed}"
         reports[seed] = run(arguments.scenario, seed, folder, arguments.data_root, settings)
     facts = {
+        # The largest of all sites and seeds is what holds for every one of them.
         "epsilon": max(s["epsilon"] for r in reports.values() for s in r["sites"]),
         "delta": max(s["delta"] for r in reports.values() for s in r["sites"]),
         "source_hash": sorted({r["source_hash"] for r in reports.values()}),

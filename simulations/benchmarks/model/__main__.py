@@ -38,6 +38,7 @@ def main() -> None:
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     sets = list(at_hand(arguments.data_root, tuple(arguments.sets)))
+    # An empty table would pass for a result.
     if not sets:
         options.error(f"{arguments.data_root}: holds no file of {', '.join(arguments.sets)}")
     results = Results(arguments.out, record.commit())
@@ -47,12 +48,14 @@ def main() -> None:
         for seed in arguments.seeds[:1] if arguments.quick else arguments.seeds:
             for table in arguments.tables:
                 for job in TABLES[table](sets, seed, arguments.quick):
+                    # Without the option every row is measured.
                     if not arguments.models or job.key.model in arguments.models:
                         yield job
 
     run_all(jobs(), results, lambda line: print(line, file=sys.stderr, flush=True))
     if arguments.markdown:
         page = markdown(json.loads(arguments.out.read_text()))
+        # Other benchmarks write their own parts of the same page.
         record.write_part(arguments.markdown, "model", page)
 
 

@@ -56,6 +56,7 @@ def seen_through(part: Part, scanner: Scanner, seed: int) -> Part:
         scanner: The scanner's gain, gamma, blur and noise.
         seed: Seed of the noise.
     """
+    # Scanners take images with the channel last, and grey ones without a channel.
     grey = part.images.shape[1] == 1
     scenes = part.images.numpy() / 255.0
     scenes = scenes[:, 0] if grey else np.moveaxis(scenes, 1, -1)
@@ -66,6 +67,7 @@ def seen_through(part: Part, scanner: Scanner, seed: int) -> Part:
 
 def sites_of(data: DataSet, seed: int) -> list[tuple[Domain, Part]]:
     """Divide the training images in thirds, each with its own scanner and domain."""
+    # Shuffled first, because MedMNIST files may be sorted.
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
     return [
         (
@@ -105,6 +107,7 @@ def adapted(data: DataSet, method: str, target: int, seed: int, steps: int) -> f
     def loss(step: int) -> Tensor:
         strength = ramp((step + 1) / steps)
         own = {name: mixed[name] for name in mixed if name in LABELLED}
+        # Strong adversarial gradients at the start would keep the encoder from learning anything.
         extra = {name: strength * mixed[name] for name in mixed if name not in LABELLED}
         # The reference follows the encoder, which changes in every step.
         if "alignment" in extra and step % 50 == 0:

@@ -62,6 +62,7 @@ def descend(
     optimizer = torch.optim.AdamW(
         weights, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
+    # Its total has to be at least 2, also in quick runs.
     cycle = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=max(2, recipe.steps)
     )
@@ -106,5 +107,6 @@ def score(network: nn.Module, task: Task, part: Part) -> float:
     with torch.no_grad():
         logits = torch.cat([network(standardise(x)) for x in part.images.split(CHUNK)])
     value = auc(part.labels.numpy(), log_odds(logits, task).numpy())
+    # A programming error if it fails: these splits are fixed files.
     assert value is not None, "every split of these sets holds all classes"
     return value

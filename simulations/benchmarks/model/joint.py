@@ -44,6 +44,7 @@ def train_all(sets: Sequence[DataSet], preset: str, seed: int, quick: bool) -> M
 
     def loss(step: int) -> Tensor:
         data = sets[int(turns[step])]
+        # With replacement, as in the training of a single set.
         rows = torch.randint(len(data.train), (recipes[0].batch_size,), generator=generator)
         drawn = data.train[rows]
         images = augmented(drawn, data.name, generator)

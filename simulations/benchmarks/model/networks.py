@@ -72,6 +72,7 @@ def _inflate(module: nn.Module) -> None:
         elif isinstance(child, nn.AdaptiveAvgPool2d):
             new = nn.AdaptiveAvgPool3d(1)
         else:
+            # A block holds further layers.
             _inflate(child)
             continue
         setattr(module, name, new)
@@ -107,6 +108,7 @@ class Classifier(nn.Module):
             return self.model.logits(images, self.domain, self.task)
         count = math.prod(grid_of(images, self.model.patch(self.domain)))
         order = torch.rand(len(images), count, generator=self.generator).argsort(1)
+        # Random tokens of each image, as many for all, so that they form one batch.
         keep = order[:, : round(self.kept * count)]
         depths = self.model.depths(images, self.domain, task=self.task, keep=keep)
         logits: Tensor = self.model.output(depths, self.task)

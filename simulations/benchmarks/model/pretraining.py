@@ -85,9 +85,11 @@ def finetuned(
         quick: Train a few steps only.
     """
     model = seeded(vocabulary(sets), [data.task], site=False, seed=seed)
+    # `start` has no head, which stays as drawn from the seed.
     model.load_state_dict(start, strict=False)
     network = Classifier(model, data.domain, data.task)
     part = data.labelled(share, seed)
+    # Few labels would give too few steps if epochs alone decided.
     steps = 20 if quick else max(MIN_STEPS, EPOCHS * len(part) // 64)
     fit(network, data, part, Recipe(steps, learning_rate=1e-3), seed)
     return score(network, data.task, data.parts["test"])

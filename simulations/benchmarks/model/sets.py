@@ -81,6 +81,7 @@ class DataSet:
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
         rows = []
         for label in range(self.task.classes):
+            # In random order, so that the first ones are a random choice.
             own = order[self.train.labels[order] == label]
             # At least one label, or a rare class could not be learned at all.
             rows.append(own[: max(1, round(share * len(own)))])
@@ -101,6 +102,7 @@ def read(name: str, root: Path | None) -> DataSet:
     parts = {}
     for split in ("train", "val", "test"):
         images, columns = npz.read(path, split)
+        # Grey files have no channel axis; in colour ones it comes last.
         axis = 1 if facts.channels == 1 else -1
         images = images[:, None] if axis == 1 else np.moveaxis(images, -1, 1)
         labels = torch.from_numpy(columns["labels"][:, 0].astype(np.int64))

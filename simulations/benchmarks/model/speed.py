@@ -87,6 +87,7 @@ def vit_of(preset: str, domain: Domain, weights: int) -> nn.Module:
             embed_dim=settings.width, depth=depth, num_heads=settings.heads,
             mlp_ratio=settings.mlp_ratio,
         )  # fmt: skip
+        # timm has no patches of volumes.
         if domain.rank == 3:
             embed = _Patches3d(domain.channels, size, patch, settings.width)
             network.patch_embed = embed
@@ -104,6 +105,7 @@ def step_of(network: nn.Module, images: Tensor) -> Callable[[], None]:
     """Return a function that takes a forward and a backward pass."""
 
     def step() -> None:
+        # Kept gradients would be added to, which costs time and memory that training does not.
         network.zero_grad()
         network(images).square().mean().backward()
 
@@ -128,6 +130,7 @@ def block_step(tokens: int, window: int) -> Callable[[], None]:
     preset = PRESETS["small"].model_copy(update={"window": window})
     blocks = Blocks(preset, 1)
     images = torch.randn(1, tokens, preset.width, requires_grad=True)
+    # Tokens lie in a row, so that a window is a range of them.
     ranks = torch.arange(tokens)
 
     def step() -> None:

@@ -40,6 +40,7 @@ AdrenalMNIST3D."""
 
 def recipe(network: str, data: DataSet, quick: bool) -> Recipe:
     """Return the training of a network on a set; a quick one only shows that it runs."""
+    # Volumes need other rates and lengths than images.
     kind = network, data.domain.rank
     # 64 is the batch size of `fit.Recipe`.
     steps = 3 if quick else round(SHARE.get(kind, 1.0) * IMAGES[data.name] / 64)

@@ -26,6 +26,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         record: The content of model.json.
     """
     rows: Rows = record["rows"]
+    # A page can hold values of several commits, and names them all.
     commits = sorted({c for row in rows for c in row["commits"].values()})
     parts = [HEAD, f"Commits: {', '.join(f'`{c}`' for c in commits)}.\n"]
     for title, table, note, columns in TABLES:
@@ -89,6 +90,7 @@ def _pretraining(rows: Rows) -> str:
             [name, *(value(rows, "auc", dataset=name, model=m, labels=share) for m in starts)]
             for name in distinct(rows, "dataset")
         ]
+        # The column of a start is its name without the preset.
         heads = [m.split(", ")[1] for m in starts]
         blocks.append(f"{share} of the labels:\n\n{grid(['set', *heads], body)}")
     return "\n\n".join(blocks)
@@ -116,6 +118,7 @@ def _speed(rows: Rows) -> str:
 
 def _attention(rows: Rows) -> str:
     metrics = ("bounded ms", "full ms", "bounded peak MiB", "full peak MiB")
+    # By number, not as text: 512 comes before 1024.
     names = sorted(distinct(rows, "dataset"), key=lambda n: int(n.split()[0]))
     body = [[n, *(number(rows, m, 1, dataset=n) for m in metrics)] for n in names]
     return grid(["", *metrics], body)

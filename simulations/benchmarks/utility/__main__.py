@@ -83,6 +83,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def differences(arguments: argparse.Namespace, results: Results) -> list[Row]:
     """Compare the scored trials, and merge the rows with those of the file of differences."""
     file: Path = arguments.compare
+    # Scores of earlier trials may be gone from the cache, but their differences remain.
     earlier = json.loads(file.read_text())["rows"] if file.exists() else []
     scored = [row for row in results.current if row["auc"] is not None]
     found = compare(scored, arguments.recipes, arguments.cache, arguments.data_root)
@@ -96,6 +97,7 @@ def size(dataset: str, data_root: Path | None, *, tested: bool) -> str:
     file = medmnist.find(dataset, 28, data_root)
     training, official = npz.count(file, "train"), medmnist.info(dataset).train_count
     judged = f"{npz.count(file, 'test'):,} test" if tested else f"{npz.count(file, 'val'):,} val"
+    # Results on a part of a set must not be read as results on the set.
     part = "" if training == official else f": a part of the official file, which has {official:,}"
     return f"{training:,} train and {judged} images{part}."
 

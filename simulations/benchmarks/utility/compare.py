@@ -82,6 +82,7 @@ def compare(
                     yield _row(dataset, epsilon, question, site, difference([pair]))
             # A mean over sets needs the same seeds in all of them.
             if question.over_sets and len(able) > 1 and set.intersection(*(seeds[d] for d in able)):
+                # The first pair is the mean over sites.
                 pairs = [next(_pairs(question, found[d]))[1] for d in able]
                 yield _row(ALL, epsilon, question, "mean", difference(pairs))
         for dataset in sets:
@@ -210,6 +211,7 @@ def _truth(dataset: str, data_root: Path | None) -> Any:
     """
     _, columns = npz.read(medmnist.find(dataset, 28, data_root), "test")
     if columns["labels"].shape[1] > 1:
+        # Areas here are of classes that exclude each other.
         raise ConfigError(f"{dataset}: scores of several labels an image cannot be compared: leave "
                           "--compare out")  # fmt: skip
     return columns["labels"][:, 0].astype(np.int64)

@@ -31,6 +31,7 @@ def curves(
     for recipe in recipes:
         own: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
         for row in rows:
+            # Validation AUC chose the recipe, so only test AUC is an honest estimate.
             if row["setting"] in SHOWN and row["auc"] is not None and row["recipe"] == recipe:
                 own[row["dataset"], row["setting"], row["epsilon"]].append(row)
         # Points of earlier recipes stay.

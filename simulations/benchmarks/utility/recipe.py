@@ -94,6 +94,7 @@ class Recipe(Frozen):
         values: dict[str, Any] = {}
         for word in line.split() if line != DEFAULT else []:
             key, separator, text = word.partition("=")
+            # `model.latents` is the key `latents` within `model`.
             *parents, last = key.split(".")
             place = values
             for parent in parents:
@@ -157,6 +158,7 @@ class Recipe(Frozen):
         )
         phases = list(course.phases(alike=True))
         if self.ssl_steps:
+            # The earlier phase copies everything else from the first phase that trains all tensors.
             together = next(phase for phase in phases if phase.trains == "all")
             before = {
                 "name": "self-supervised",

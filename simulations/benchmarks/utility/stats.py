@@ -53,6 +53,7 @@ def weighted_auc(truth: Truth, scores: Floats, weights: npt.NDArray[Any]) -> Flo
     Returns:
         (R,) values; NaN for resamples that lack a class.
     """
+    # A binary task has one score, that of class 1.
     columns = range(1, 2) if scores.shape[1] == 1 else range(scores.shape[1])
     drawn = np.asarray(weights, dtype=float)
     rankings = [Ranking(truth == column, scores[:, i]) for i, column in enumerate(columns)]

@@ -52,6 +52,7 @@ class Trial:
 
 def scores_file(row: Row, cache: Path) -> Path:
     """Return the file for the scores of a row's trial, named by what its recipe meant then."""
+    # Everything that decides about the scores; the recipe by its meaning, not by its line.
     facts = {name: row[name] for name in ("trial", "setting", "meaning", "epsilon", "seed")}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
     return cache / f"scores-{key}.npz"
@@ -282,6 +283,7 @@ def _is(row: Row, trial: Trial) -> bool:
 
 def _order(row: Row) -> tuple[Any, ...]:
     """Return the sort key of a row; rows without privacy come last."""
+    # None does not compare with numbers.
     epsilon = row["epsilon"] if row["epsilon"] is not None else float("inf")
     return row["dataset"], row["trial"], row["setting"], row["recipe"], epsilon, row["seed"]
 

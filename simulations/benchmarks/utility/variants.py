@@ -91,6 +91,7 @@ def _splits(dataset: str, data_root: Path | None) -> dict[str, Split]:
     """Read the splits of a file. Files for the choice of recipes have no test split."""
     path = medmnist.find(dataset, 28, data_root)
     with np.load(path, allow_pickle=False) as file:
+        # A file without a test split is the proof that recipes were chosen without one.
         present = [split for split in SPLITS if f"{split}_labels" in file.files]
     found = {split: reader.read(path, split) for split in present}
     return {
