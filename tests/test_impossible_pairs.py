@@ -92,7 +92,7 @@ def test_a_window_grows(source: str, window: list[float], said: str, tmp_path: P
         ({"data": {**RECORDS, "columns": {"patient": "labels"}}}, "takes for the patient: a colu"),
         ({"data": {**RECORDS, "columns": {"ignored": ["labels"]}}}, "which data.columns ignores"),
         ({"data": {**RECORDS, "columns": {"file": ""}}}, "a column without a name cannot be named"),
-        ({"data": {**RECORDS, "classes": ["a", " "]}}, "is unlabelled, and names no class"),
+        ({"data": {**RECORDS, "classes": ["a", " "]}}, "an empty cell means unlabelled"),
         ({"withdrawn": "no"}, "`withdrawn`: names a file, got no: leave the key out"),
         ({"ledger_anchor": False}, "`ledger_anchor`: names a file, got false"),
         ({"objectives": []}, "`objectives`: .*at least 1 item"),
