@@ -67,7 +67,7 @@ def follow(
         # A round in between shows that trying again gets the run further.
         left = (retries if rows.count > before else left) - 1
         if left < 0:
-            raise FederationError(f"{folder}: {reason}. Submit it again to go on")
+            raise FederationError(f"{folder}: {reason}. Submit it again to continue")
         log.warning("interrupted: %s; submitting again in %g s", reason, waits.pause)
         time.sleep(waits.pause)
 

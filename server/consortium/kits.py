@@ -45,8 +45,11 @@ Ask the consortium by telephone for the fingerprint of its signing key, and writ
 policy.yaml. That key signs this kit and all code that your node may run. `ca.crt` is the
 certificate of the consortium's authority: your node talks only to servers that it has certified.
 
-To run guard and node as services, each with a user of its own: `sudo fedmedformer site install
-{name}` writes systemd units, a compose file, and a page about both and about proxies. The hospital
+To run guard and node as services, each with its own user:
+
+    sudo fedmedformer site install {name}
+
+This writes systemd units, a compose file, and a page about both and about proxies. The hospital
 only makes outgoing connections.
 """
 SERVER = """\

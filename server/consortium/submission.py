@@ -54,7 +54,7 @@ def submit(folder: Path, file: Path, out: Path, ask: Ask | None = None) -> str:
     consortium = server.ready()
     ask = ask or server.flwr
     if strangers := sorted(set(run.sites) - set(consortium.sites)):
-        raise ConfigError(f"{file}: {strangers[0]} is no member of {consortium.name}")
+        raise ConfigError(f"{file}: {strangers[0]} is not a member of {consortium.name}")
     # The folder first: a run that is refused must leave the SuperLink as it was.
     _claim(out, run.federation().model_dump_json(), ask)
     _sign_bundle(server, ask)
