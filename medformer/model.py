@@ -17,6 +17,7 @@ and details are this project's.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -44,12 +45,11 @@ class Medformer(nn.Module):
         self, config: ModelConfig, tasks: Sequence[Task] = (), *, site: bool = False
     ) -> None:
         super().__init__()
-        preset = PRESETS[config.preset]
         self.config = config
         self.tasks: Mapping[str, Task] = {t.name: t for t in tasks}
-        self.preset = preset
+        self.preset = PRESETS[config.preset]
         self.input = InputAdaptformer(config, tasks, site)
-        self.encoder = Encoder(preset)
+        self.encoder = Encoder(self.preset)
         self.output = OutputAdaptformer(config, tasks)
         self.pretext = Pretext(config)
         self.discriminator = Discriminator(config)
@@ -57,7 +57,11 @@ class Medformer(nn.Module):
         self.set_encoder_eps(config.encoder_eps)
 
     def set_encoder_eps(self, eps: float) -> None:
-        """Set what the encoder's layer norms add to the variance, and keep it in the settings."""
+        """Set what the encoder's layer norms add to the variance, and keep it in the settings.
+
+        Args:
+            eps: > 0; no unit.
+        """
         self.config = self.config.model_copy(update={"encoder_eps": eps})
         for layer in self.encoder.modules():
             if isinstance(layer, nn.LayerNorm):
@@ -72,7 +76,7 @@ class Medformer(nn.Module):
         spacing: Sequence[float] | None = None,
         task: str | None = None,
     ) -> Tensor:
-        """Encode raw images, (B, C, *spatial) -> tokens (B, N, D), differentiably.
+        """Return the tokens of raw images, (B, C, *spatial) -> (B, N, D), differentiably.
 
         Args:
             images: A tensor or array, uint8 or floating point, 2D of 16 to 512 pixels or 3D of 16
@@ -142,10 +146,7 @@ class Medformer(nn.Module):
             (B, T), the mean over views of each image (`medformer.images.over_views`);
             (B, T, *spatial) for a dense task, which is answered from one view.
         """
-
-        def logits(view: Tensor) -> Tensor:
-            return self.logits(view, domain, task, spacing)
-
+        logits = partial(self.logits, domain=domain, task=task, spacing=spacing)
         if self.tasks[task].is_dense:
             return logits(standardise(images))
         # Whole images: several views, moved as in training, are averaged.
@@ -160,7 +161,7 @@ class Medformer(nn.Module):
         keep: Tensor | None = None,
         spacing: Tensor | None = None,
     ) -> Tensor:
-        """Encode standardised images, (B, C, *spatial) -> tokens (B, N, D).
+        """Return the tokens of standardised images, (B, C, *spatial) -> (B, N, D).
 
         Args:
             images: As `medformer.images.standardise` returns them.

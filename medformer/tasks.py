@@ -39,13 +39,7 @@ def label_losses(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
         )  # fmt: skip
         return _mean(each, known)
     if task.kind == "ordinal-regression":
-        # One threshold lies between each two grades.
-        grades = torch.arange(task.classes - 1)
-        passed = (truth[:, None] > grades).to(logits.dtype)
-        # CORN is conditional: threshold k learns only from images that passed all before it.
-        asked = truth[:, None] >= grades
-        each = F.binary_cross_entropy_with_logits(logits, passed, reduction="none") * asked
-        loss = each.sum(1)
+        loss = _grade_losses(logits, truth, task)
     elif task.kind == "binary-class":
         target = truth.to(logits.dtype)
         loss = F.binary_cross_entropy_with_logits(logits[:, 0], target, reduction="none")
@@ -55,6 +49,17 @@ def label_losses(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
     if weights is not None:
         loss = loss * weights[truth]
     return _mean(loss[:, None].flatten(1), known[:, None].flatten(1))
+
+
+def _grade_losses(logits: Tensor, truth: Tensor, task: Task) -> Tensor:
+    """Return the losses of CORN, (B,), for grades `truth` (B,)."""
+    # One threshold lies between each two grades.
+    grades = torch.arange(task.classes - 1)
+    passed = (truth[:, None] > grades).to(logits.dtype)
+    # CORN is conditional: threshold k learns only from images that passed all before it.
+    asked = truth[:, None] >= grades
+    each = F.binary_cross_entropy_with_logits(logits, passed, reduction="none") * asked
+    return each.sum(1)
 
 
 def _check_labels(logits: Tensor, labels: Tensor, task: Task) -> None:

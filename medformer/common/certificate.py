@@ -41,8 +41,13 @@ def check_certificate(
             "consortium's authority: use the newest start-up kit. If this is the newest, "
             "an attacker may be intercepting the connection"
         ) from error
-    now = now or datetime.now(UTC)
     # Dates before names: an expired certificate needs another remedy than a wrong host.
+    _check_dates(shown, now or datetime.now(UTC))
+    _check_host(shown, host)
+
+
+def _check_dates(shown: x509.Certificate, now: datetime) -> None:
+    """Refuse a certificate that is expired or not valid yet."""
     if now > shown.not_valid_after_utc:
         raise CertificateError(
             f"the server's certificate ended on {shown.not_valid_after_utc:%Y-%m-%d}: the "
@@ -54,6 +59,10 @@ def check_certificate(
             f"the server's certificate begins on {shown.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, "
             f"and this machine's clock says {now:%Y-%m-%d %H:%M}: set the clock (NTP)"
         )
+
+
+def _check_host(shown: x509.Certificate, host: str) -> None:
+    """Refuse a certificate that is for other hosts."""
     try:
         names = list(shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
@@ -67,6 +76,7 @@ def check_certificate(
 
 
 def _name(text: str) -> x509.GeneralName:
+    """Return a host as a certificate names it: an IP address or a DNS name."""
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:

@@ -226,10 +226,7 @@ _Loader.yaml_constructors = {
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's dumper, which quotes a text that YAML 1.1 would read as another type.
-
-    This one also quotes what YAML 1.2 would read as another type.
-    """
+    """PyYAML's dumper; quotes any text that YAML 1.1 or 1.2 would read as another type."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         tag = str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]
@@ -289,11 +286,7 @@ def _sentence(error: yaml.MarkedYAMLError) -> str:
     where = error.problem_mark or error.context_mark
     message = " ".join(f"{error.context or ''} {error.problem or ''}".split())
     help_ = next((f"; {remedy}" for sign, remedy in REMEDIES if sign in message), "")
-    if (
-        where is not None
-        and where.buffer
-        and where.buffer[where.pointer : where.pointer + 1] == "\t"
-    ):
+    if where is not None and (where.buffer or "")[where.pointer : where.pointer + 1] == "\t":
         help_ = f"; {REMEDIES[0][1]}"
     # A line that begins with a no-break space fails lines later, with a puzzling message.
     if where is not None and (odd := _unseen(where)):

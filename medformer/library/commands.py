@@ -11,7 +11,11 @@ WORDS = ("modalities", "anatomies", "stems", "domains")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the actions of `fedmedformer model`."""
+    """Add the actions of `fedmedformer model`.
+
+    Args:
+        parser: Parser of the command.
+    """
     parser.epilog = "example: fedmedformer model info runs/quickstart/model.safetensors"
     add_actions(parser, ACTIONS)
 
@@ -19,6 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Carry out the chosen action, which prints what it wrote.
 
+    Args:
+        arguments: The parsed command line.
     Raises:
         MedFormerError: The action failed; the text says why and what to do.
     """

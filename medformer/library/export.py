@@ -50,9 +50,12 @@ class Exported(nn.Module):
         self.domain = domain_of(images, view.modality, view.anatomy)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Answer images, (B, C, *spatial) float32, as `Medformer.predict` does.
+        """Return the answer to raw images.
 
-        Without a task, the answer is that of `Medformer.encode`.
+        Args:
+            images: (B, C, *spatial) float32.
+        Returns:
+            As `Medformer.predict`, or as `Medformer.encode` without a task.
         """
         if self.task is None:
             return self.model.tokens(standardise(images), self.domain)

@@ -109,7 +109,7 @@ def read(path: Path) -> tuple[Header, dict[str, npt.NDArray[np.float32]]]:
 
 
 def read_attachment(path: Path) -> Attachment | None:
-    """Read the attachment of a model file; None if it has none.
+    """Return the attachment of a model file, or None if it has none.
 
     Args:
         path: The file.
@@ -126,7 +126,7 @@ def read_attachment(path: Path) -> Attachment | None:
 
 
 def read_start(path: Path) -> Header:
-    """Read the header of a model file from which training is to start.
+    """Return the header of a model file from which training is to start.
 
     Args:
         path: The file.
@@ -162,7 +162,7 @@ def _tensors(path: Path, *, attached: bool) -> dict[str, npt.NDArray[np.float32]
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of a model file, and no tensor.
+    """Return the header of a model file; no tensor is read.
 
     Args:
         path: The file.
@@ -186,7 +186,11 @@ def read_header(path: Path) -> Header:
 
 
 def card_path(path: Path) -> Path:
-    """Return the path of the card of the model file `path`."""
+    """Return the path of a card.
+
+    Args:
+        path: The model file.
+    """
     return path.with_name(path.name + ".md")
 
 

@@ -29,7 +29,7 @@ def build(
     seed: int = 0,
     checkpointing: bool = False,
 ) -> Medformer:
-    """Build a model with random weights.
+    """Return a new model with random weights.
 
     >>> model = build("tiny", modalities=["ct"], anatomies=["chest"])
     >>> model.config.modalities, model.training
@@ -92,7 +92,7 @@ def load(
     stems: Collection[str] = (),
     domains: Collection[str] = (),
 ) -> Medformer:
-    """Load a model, in evaluation mode, from a file that `save` or a run wrote.
+    """Return the model, in evaluation mode, of a file that `save` or a run wrote.
 
     Args:
         path: The file.
@@ -115,7 +115,7 @@ def load(
 
 
 def seeded(config: ModelConfig, tasks: Sequence[Task], *, site: bool, seed: int) -> Medformer:
-    """Make a model whose weights follow from a seed, without changing other random numbers.
+    """Return a model whose weights follow from a seed; other random numbers do not change.
 
     Args:
         config: Preset and vocabulary.

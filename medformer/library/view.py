@@ -39,7 +39,7 @@ class View:
         return (stem_kind(self.stem)[1], *self.size)
 
     def images(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw random raw images, (B, C, *spatial), in [0, 255].
+        """Return random raw images, (B, C, *spatial), in [0, 255].
 
         Args:
             count: B.
