@@ -1,4 +1,4 @@
-"""The `fedmedformer` command: gathers the packages' commands, each loaded when it is used."""
+"""The `fedmedformer` command: lists the packages' commands, and loads the one that is used."""
 
 import argparse
 import importlib
@@ -43,10 +43,10 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, run one command, turn expected errors into one sentence.
+    """Parse the arguments, run one command, and print an expected error as one sentence.
 
     Returns:
-        0 done, 1 refused or failed; wrong usage exits with 2.
+        0 if it is done, 1 if it was refused or failed. Wrong usage exits with 2.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = next((a for a in arguments if not a.startswith("-")), None)
@@ -82,8 +82,9 @@ class _Version(argparse.Action):
 def _run(parsed: argparse.Namespace) -> int:
     from medformer.errors import MedFormerError
 
-    signal.signal(signal.SIGTERM, _interrupt)  # what was started is stopped, as after Ctrl-C
-    signal.signal(signal.SIGINT, _interrupt)  # also where a shell started us with it ignored
+    signal.signal(signal.SIGTERM, _interrupt)  # child processes are stopped, as after Ctrl-C
+    # A shell starts a background command with SIGINT ignored; Ctrl-C has to end it all the same.
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         _utf8()
         importlib.import_module(COMMANDS[parsed.command][0]).run(parsed)
@@ -96,7 +97,7 @@ def _run(parsed: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("fedmedformer: interrupted; what was finished is kept", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What is written once a federated run is complete: the sites' facts, the report and the model."""
+"""Writes report and model of a complete run, with what each site knows about its own budget."""
 
 from typing import Any
 

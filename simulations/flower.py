@@ -29,14 +29,14 @@ from simulations.run_folder import MARKER, Prepared, load_prepared
 
 log = logging.getLogger(__name__)
 ROUND_TIMEOUT = 3_600.0
-"""Seconds to wait for a round, if the run config does not say (`simulate --round-wait`); a process
+"""Seconds to wait for a round if the run config gives no limit (`simulate --round-wait`). A process
 that died is noticed long before."""
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """One run, whose outcome is in outcome.json and nowhere else: Flower reports success anyway."""
+    """Coordinate one run. Its outcome is in outcome.json alone: Flower reports success anyway."""
     folder = run_folder(context.run_config, context.run_id)
     if context.run_config.get("deployment"):
         keys = ("approval-wait", "round-deadline", "round-grace", "hello-wait", "nodes-wait")
@@ -59,7 +59,7 @@ def main(grid: Grid, context: Context) -> None:
         )
         fresh = load_state(folder / CHECKPOINTS) is None
         with FreshProcess() as helper:
-            # The start reads no record, so it need not wait for the sites, which take seconds.
+            # The start reads no record, so it is made while the sites start, which takes seconds.
             root = _path(context.run_config.get("data-root"))
             begun = helper.begin(public_start, folder, root) if fresh else None
 
@@ -78,7 +78,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _deploy(grid: Grid, folder: Path, nodes: Path | None, waits: Sequence[float]) -> None:
-    """Real hospitals: they have their own guards, and nothing exact is asked for."""
+    """Coordinate real hospitals, which have their own guards; no exact metric is asked for."""
     with FreshProcess() as helper:
 
         def start(federation: Federation) -> Tensors:
@@ -88,7 +88,7 @@ def _deploy(grid: Grid, folder: Path, nodes: Path | None, waits: Sequence[float]
 
 
 def start_of_federation(federation: Federation, folder: Path) -> Tensors:
-    """In a helper process, which has torch: public pre-training, or random tensors."""
+    """Return the shared tensors of round 0; called in a helper process, which loads torch."""
     from server.run.pretraining import initial_shared
     from simulations.start.public import start_of
 
@@ -113,7 +113,7 @@ def _path(value: Any) -> Path | None:
 
 
 def _same_scenario(folder: Path, wanted: str) -> None:
-    """Flower once dropped a config value without an error: check what arrived."""
+    """Check that the submitted scenario arrived: Flower once dropped a value without an error."""
     found = hashlib.sha256((folder / "scenario.yaml").read_bytes()).hexdigest()
     if wanted and found != wanted:
         raise ConfigError(f"{folder}/scenario.yaml is not the scenario that was submitted")

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 COMMAND = (
     "import sys; sys.path.append({root!r}); from simulations.cli import main; sys.exit(main())"
 )
-"""What the new process runs; `root` is where this package was found."""
+"""Code of the new process; `root` is the folder in which this package was found."""
 PREFIX = "fedmedformer: "
-"""What the command puts before the sentence of an error."""
+"""Text that the command prints before the sentence of an error."""
 
 
 class Metric(NamedTuple):

@@ -1,4 +1,4 @@
-"""A prepared run folder: written by a helper process, read back by the ServerApp and the baselines.
+"""A run folder: claimed by a command, prepared by a helper, read by server, sites and baselines.
 
 Importing this module loads no torch.
 """
@@ -37,12 +37,18 @@ class Prepared:
 
 
 def claim_folder(folder: Path, *, overwrite: bool, owner: int | None = None) -> None:
-    """Make the run folder ours, deleting an earlier run only if asked to, or if it never began.
+    """Make an empty run folder that belongs to a command.
+
+    An earlier run is deleted only on request, or if it never began: its ledgers hold what its sites
+    have spent.
 
     Args:
-        owner: Process id of the command, which the folder belongs to while it lives.
+        folder: The folder; made if it is missing.
+        overwrite: Delete an earlier run.
+        owner: Process id of the command. Others leave the folder alone while that process lives.
     Raises:
-        ConfigError: It holds something, somebody is at work there, or it cannot be written.
+        ConfigError: The folder holds something else, a process works there, or it cannot be
+            written.
     """
     try:
         if folder.exists() and any(folder.iterdir()):
@@ -71,13 +77,14 @@ def claim_folder(folder: Path, *, overwrite: bool, owner: int | None = None) -> 
 
 
 def _at_work(folder: Path) -> int:
-    """Id of the process that has claimed a folder and lives, 0 if there is none."""
-    told = (folder / MARKER).read_text(errors="replace").splitlines()
+    """Return the id of the living process that has claimed a folder, 0 if there is none."""
+    lines = (folder / MARKER).read_text(errors="replace").splitlines()
     try:
-        pid = next(int(line.removeprefix(OWNER)) for line in told if line.startswith(OWNER))
+        pid = next(int(line.removeprefix(OWNER)) for line in lines if line.startswith(OWNER))
         words = psutil.Process(pid).cmdline()
     except (StopIteration, ValueError, psutil.Error):
         return 0
+    # The id may belong to another program by now, because process ids are used again.
     ours = any("fedmedformer" in word or "simulations.cli" in word for word in words)
     return pid if ours and pid != os.getpid() else 0
 
@@ -112,7 +119,7 @@ def how_to_resume(folder: Path) -> str:
 
 
 def load_prepared(folder: Path) -> Prepared:
-    """Read a run folder back, for `--resume` and for the ServerApp.
+    """Read a prepared run folder.
 
     Raises:
         ConfigError: Not a prepared run folder.
@@ -127,8 +134,10 @@ def load_prepared(folder: Path) -> Prepared:
 
 
 def begun(folder: Path) -> bool:
-    """Whether a run has trained anything, or a site has reserved budget for it; else nothing is
-    lost with its folder."""
+    """Return True if a run has trained anything, or a site has reserved budget for it.
+
+    If neither has happened, nothing is lost with the folder.
+    """
     from client.ledger import export as ledger_file
 
     if any((folder / name).exists() for name in ("metrics.jsonl", "report.json")):
@@ -137,10 +146,10 @@ def begun(folder: Path) -> bool:
         run_id = json.loads((folder / "run.json").read_bytes())["run_id"]
         places = json.loads((folder / SIMULATED_SITES).read_bytes())["sites"]
         states = [Path(place["state"]) for place in places]
-    except FileNotFoundError:  # no server was ever at work here
+    except FileNotFoundError:  # the server never started
         return False
     except (OSError, ValueError, KeyError, TypeError):
-        return True
+        return True  # a damaged record of a run may hide a reservation: nothing is deleted
     try:
         ledgers = [ledger_file.read(s) for s in states if (s / ledger_file.FILE).exists()]
     except ledger_file.LedgerError:
@@ -150,6 +159,6 @@ def begun(folder: Path) -> bool:
 
 
 def public_sites(federation: Federation, names: Iterable[str]) -> tuple[PublicSite, ...]:
-    """The public entries of `names`."""
+    """Return the public entries of the named sites, in the order of the federation."""
     wanted = set(names)
     return tuple(s for s in federation.sites if s.name in wanted)

@@ -1,4 +1,4 @@
-"""A scenario: sites, data, schedule and baselines of one simulated federation, as YAML says it."""
+"""The keys of a scenario: sites, data, schedule and baselines of one simulated federation."""
 
 import math
 from typing import Annotated, Any, Literal, Self, get_args
@@ -29,7 +29,7 @@ BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
 
 class _Partial(Frozen):
-    """Settings of which each may be left out."""
+    """Settings that can each be left out."""
 
     def over(self, defaults: Self) -> dict[str, Any]:
         """Return the values given here, and those of `defaults` for the rest."""
@@ -49,16 +49,16 @@ PrivacySettings = create_model(
 
 
 class ScenarioSite(Frozen):
-    """One simulated hospital. Domain and task follow from a phantom kind or MedMNIST name."""
+    """One simulated hospital. Phantom kinds and MedMNIST sets have a known domain and task."""
 
     name: Name
     """Name of the site."""
     data: Annotated[Source, Field(discriminator="source")]
-    """Where its images and labels come from."""
+    """Source of its images and labels."""
     domain: Domain | None = None
-    """What its images are; known for phantoms and MedMNIST."""
+    """Public declaration of its images; known for phantoms and MedMNIST."""
     tasks: tuple[Task, ...] = ()
-    """What the model answers for it; known for phantoms and MedMNIST."""
+    """Questions that the model answers for it; known for phantoms and MedMNIST."""
     privacy: PrivacySettings = PrivacySettings()
     """Its privacy settings, where they differ from those of the scenario."""
     weight: StrictFloat = Field(default=1.0, gt=0)
@@ -90,20 +90,21 @@ class Split(Frozen):
 
 
 class Scenario(Training):
-    """Everything a simulation needs, written once."""
+    """Everything that a simulation needs."""
 
     description: str = ""
-    """What the scenario shows, in a sentence or two."""
+    """A sentence or two on the scenario, for `simulate --list` and the report."""
     spare_rounds: StrictInt | None = Field(default=None, ge=0)
-    """Rounds that may be trained again; a tenth of all, at least one, if left out."""
+    """Number of rounds that can be trained again after a crash; a tenth of all, at least one, if
+    left out."""
     start: GivenPath | None = None
-    """A model file whose shared tensors the run starts from, extended to this scenario's words. It
-    takes the place of public pre-training."""
+    """A model file whose shared tensors the run starts from, extended to the scenario's vocabulary.
+    It replaces public pre-training."""
     privacy: PrivacySettings = PrivacySettings()
-    """Defaults of all sites."""
+    """Privacy settings of all sites that do not give their own."""
     strict: StrictBool = False
-    """Refuse, rather than warn, where delta is not below 1/(10 n) and where sites train on the
-    same records."""
+    """Refuse the run, instead of warning, if delta is not below 1/(10 n) or sites train on the same
+    records."""
     split: Split | None = None
     """One data set divided over several sites, instead of `sites`."""
     sites: tuple[ScenarioSite, ...] = ()
@@ -167,13 +168,14 @@ class Scenario(Training):
 
     @property
     def schedule(self) -> Schedule:
-        """What all sites are asked to admit.
+        """The schedule that all sites are asked to admit.
 
         Raises:
-            ConfigError: A site's kind of image is unknown, the recipe makes no schedule of it, or a
-                phase has more steps than its baseline could have rounds.
+            ConfigError: A site's kind of image is unknown, the recipe makes no schedule for it, or
+                a phase has more steps than its baseline can have rounds.
         """
-        domains = [describe(site)[0] for site in self.sites]  # none where a data set is divided
+        # The sites of a divided set are not listed; all have one kind of image.
+        domains = [describe(site)[0] for site in self.sites]
         phases = self.phases_for(domains)
         longest = max(phases, key=lambda p: p.rounds * p.local_steps)
         steps = longest.rounds * longest.local_steps

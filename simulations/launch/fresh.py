@@ -1,7 +1,7 @@
-"""A process of its own for what the launcher shall not load: torch, the data, the baselines.
+"""Runs functions in a new interpreter, so that the launcher loads neither torch nor data.
 
-The launcher waits for minutes beside processes that need the memory: without torch it is 0.5 GiB
-smaller, and it says its first word sooner.
+The launcher waits for minutes beside processes that need the memory. Without torch it is 0.5 GiB
+smaller, and prints its first line seconds sooner.
 """
 
 import importlib
@@ -23,9 +23,10 @@ TICK = 0.3
 
 
 class FreshProcess:
-    """A new interpreter that runs functions one after the other; it starts with the first.
+    """A new interpreter that runs functions one after the other; it starts with the first one.
 
-    It, and what it starts through `worker_setup`, ends when whoever started it ends, however.
+    It ends when the process that started it ends, even by SIGKILL, and so do workers that it starts
+    with `worker_setup`.
     """
 
     def __init__(self) -> None:
@@ -44,15 +45,15 @@ class FreshProcess:
         self._pool.shutdown()
 
     def load(self, module: str) -> None:
-        """Begin to import `module`, without waiting."""
+        """Start to import a module there, without waiting."""
         self._pool.submit(_load, module)
 
     def begin(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
-        """Run `function` there; what is returned waits for its result, or raises its error."""
+        """Start a function there; what is returned waits for its result, or raises its error."""
         return self._pool.submit(function, *args, **kwargs).result
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `function` there and wait; its result and its errors come back."""
+        """Run a function there, and return its result or raise its error."""
         return self.begin(function, *args, **kwargs)()
 
     def follow(
@@ -66,7 +67,7 @@ class FreshProcess:
         return running.result()
 
     def close(self) -> None:
-        """End it, after what it was given."""
+        """End the interpreter when all functions have returned."""
         self._pool.shutdown()
 
 

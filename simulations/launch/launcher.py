@@ -36,13 +36,13 @@ def run_flower(
 
     Args:
         folder: The run folder.
-        config: Called while the SuperLink starts: prepares the folder if need be, and returns
-            Flower's run config; flat scalars, absolute paths.
+        config: Called while the SuperLink starts. Prepares the folder if necessary, and returns
+            Flower's run config: flat scalars and absolute paths.
         progress: Called a few times a second.
-        on_done: Called when the outcome is there, before Flower is stopped, which takes seconds.
-        actors: Processes that train at once, each with its share of the cores and 0.85 GiB; one a
-            core if left out.
-        start_wait: Seconds for each of Flower's processes to start.
+        on_done: Called when the run is complete, before Flower is stopped, which takes seconds.
+        actors: Number of processes that train at once, each with its share of the cores and 0.85
+            GiB; one for each core if None.
+        start_wait: Seconds in which each of Flower's processes has to start.
     Raises:
         SimulationError: The run failed, or one of its processes died.
         RunInterrupted: Another process is at work in the folder.
@@ -69,7 +69,7 @@ def run_flower(
 
 
 def run_config(folder: Path, data_root: Path | None, state_dir: Path | None) -> dict[str, Any]:
-    """The run config of a prepared folder."""
+    """Return Flower's run config for a prepared folder."""
     scenario = (folder / "scenario.yaml").read_bytes()
     return {
         "scenario-file": str((folder / "scenario.yaml").resolve()),
@@ -97,7 +97,7 @@ def _submit(flower: Flower, app: Path, sites: int, config: dict[str, Any], cores
 
 
 def _wait(flower: Flower, folder: Path, progress: Callable[[], None], start_wait: float) -> None:
-    """Until outcome.json is there, or nobody is left who could write it."""
+    """Wait for outcome.json, or for the end of every process that could write it."""
     worker: psutil.Process | None = None
     began = time.monotonic()
     while not (folder / "outcome.json").exists():
@@ -119,15 +119,15 @@ def _wait(flower: Flower, folder: Path, progress: Callable[[], None], start_wait
 
 
 def _ended(flower: Flower, folder: Path, what: str) -> str:
-    """What has happened, why as far as anybody knows, and what to do."""
+    """Return the sentence on a run that ended early: what happened, why, and what to do."""
     why = failure.reason(flower.work / "state.db")
-    told = f"{what}: {why.rstrip('.')}" if why else what
+    sentence = f"{what}: {why.rstrip('.')}" if why else what
     if begun(folder):
-        return f"{told}, in mid-run. {how_to_resume(folder)}"
+        return f"{sentence}, in mid-run. {how_to_resume(folder)}"
     todo = failure.remedy(f"{what}: {why}")
     return (
-        f"{told}. Nothing has begun, and no budget is spent. {todo}, then start again as before; "
-        f"see {flower.log}"
+        f"{sentence}. Nothing has begun, and no budget is spent. {todo}, then start again as "
+        f"before; see {flower.log}"
     )
 
 

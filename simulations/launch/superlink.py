@@ -33,26 +33,26 @@ OUTPUT = "output.log"
 
 @dataclass(frozen=True)
 class Flower:
-    """A SuperLink of our own."""
+    """A SuperLink that this process has started."""
 
     token: str
     port: int
     process: subprocess.Popen[bytes]
     environment: dict[str, str]
     work: Path
-    """Its own folder, gone when it is stopped."""
+    """Folder for its files, deleted when it is stopped."""
     logs: Path
-    """Where its logs and database stay."""
+    """Folder in the run folder that keeps its logs and database."""
 
     @property
     def log(self) -> Path:
-        """What its processes print."""
+        """File of everything that its processes print."""
         return self.logs / OUTPUT
 
 
 @contextmanager
 def superlink(logs: Path) -> Iterator[Flower]:
-    """Start a SuperLink in the foreground on a free port; everything it started ends with it.
+    """Start a SuperLink on a free port; all processes that it started end with the block.
 
     Args:
         logs: Folder that keeps Flower's logs and database; made anew.
@@ -122,7 +122,7 @@ def _environment(work: Path) -> dict[str, str]:
 
 
 def _keep_ray_logs(work: Path, logs: Path) -> None:
-    """What Ray's own messages point at, after a run that failed."""
+    """Keep the log files of Ray after a run that failed, because its messages refer to them."""
     for session in (work / "ray").glob("session_2*/logs"):
         shutil.copytree(session, logs / "ray", dirs_exist_ok=True, ignore_dangling_symlinks=True)
 
@@ -137,10 +137,10 @@ def ask(flower: Flower, arguments: list[str], timeout: float) -> str:
 
 
 def wait_healthy(flower: Flower, wait: float = START_WAIT) -> None:
-    """Until the SuperLink answers.
+    """Wait until the SuperLink answers.
 
     Raises:
-        SimulationError: It does not come up.
+        SimulationError: It does not start.
     """
     end = time.monotonic() + wait
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))

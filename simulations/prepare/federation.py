@@ -11,15 +11,19 @@ from simulations.start.warm import warm_start
 
 
 def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Domain]]) -> Federation:
-    """The public part: what every site may read.
+    """Build the public part of a scenario.
 
+    Args:
+        scenario: The scenario.
+        sites: Each site with its domain.
     Raises:
-        MedFormerError: The model file to start from cannot be used, or the sites cannot train so.
+        MedFormerError: The model file to start from cannot be used, or these sites cannot train
+            by this schedule.
     """
     domains = [domain for _, domain in sites]
     named = ModelConfig.for_domains(domains, scenario.preset)
-    # Modalities that only the public pre-training shows are part of the model too, but nobody's
-    # domain: the discriminator tells the sites' domains apart.
+    # Modalities that only the public pre-training shows need an embedding, too, but are no domain:
+    # the discriminator has to tell the sites' domains apart, and those alone.
     public = phantom_domains() if scenario.pretraining else []
     vocabulary = ModelConfig(
         preset=named.preset,

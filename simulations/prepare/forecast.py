@@ -1,4 +1,4 @@
-"""What a scenario would cost each site, and what AUC to expect: nothing is trained."""
+"""Forecasts what a scenario would cost each site, and which AUC to expect. Trains nothing."""
 
 import dataclasses
 import sqlite3

@@ -1,7 +1,7 @@
-"""Simulated sites that train on the same records: whoever is in them pays at each.
+"""Finds simulated sites that train on the same records.
 
-Each site's epsilon is right for that site alone. In a simulation, unlike between hospitals, anybody
-can see that the records are the same, so it is said.
+Each site's epsilon holds for that site alone: a patient whose records are at two sites is protected
+by the sum. Between hospitals nobody can compare records, but a simulation can, and warns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,10 @@ from medformer.common.rounding import rounded_up
 
 
 def in_common(sites: Sequence[Site]) -> dict[str, tuple[str, ...]]:
-    """Site -> the others that train on some of its records; sites that share none are left out.
+    """Return, for each site that shares records, the other sites that train on some of them.
 
+    Args:
+        sites: All sites of a run.
     Raises:
         DataError: A list of rows cannot be read.
     """
@@ -31,7 +33,7 @@ def in_common(sites: Sequence[Site]) -> dict[str, tuple[str, ...]]:
 
 
 def warning(name: str, others: Sequence[str], plans: Mapping[str, PrivacyPlan]) -> str:
-    """What it means for a person, in a sentence."""
+    """Return a sentence that says what shared records mean for a person."""
     total = rounded_up(sum(plans[site].epsilon for site in (name, *others)))
     return (
         f"trains on records that are also at {', '.join(others)}: for whoever is in all of them "
@@ -44,7 +46,7 @@ def _share(one: Source, other: Source) -> bool:
         a, b = one.path.resolve(), other.path.resolve()
         return a.is_relative_to(b) or b.is_relative_to(a)
     if not isinstance(one, MedMnist | Npz) or not isinstance(other, MedMnist | Npz):
-        return False  # phantoms are nobody's
+        return False  # phantoms are not of a person
     if _file(one) == _file(other):
         return not _apart(one, other)
     # Another size of a set shows the same patients, and a partial copy may number them otherwise.
@@ -63,6 +65,6 @@ def _dataset(source: MedMnist | Npz) -> str | None:
 
 
 def _apart(one: MedMnist | Npz, other: MedMnist | Npz) -> bool:
-    """Whether both list their training rows, and none is in both lists."""
+    """Return True if both sources list their training rows, and no row is in both lists."""
     rows = chosen_rows(one.indices, "train"), chosen_rows(other.indices, "train")
     return rows[0] is not None and rows[1] is not None and not set(rows[0]) & set(rows[1])

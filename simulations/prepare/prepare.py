@@ -1,4 +1,4 @@
-"""Turns a scenario into a run folder: what the server may read, and one site.yaml a hospital."""
+"""Turns a scenario into a run folder: the public part for the server, and a site.yaml a site."""
 
 import logging
 from collections.abc import Iterable
@@ -38,8 +38,10 @@ def prepare(
     """Examine a scenario and write the run folder.
 
     Args:
+        scenario: The scenario.
+        folder: The run folder, which exists.
         data_root: Folder of MedMNIST files.
-        state_dir: Where sites keep ledger and tensors; in the run folder if left out.
+        state_dir: Folder of the sites' ledgers and tensors; in the run folder if None.
     Raises:
         MedFormerError: As `examine`; nothing was trained.
     """
@@ -47,6 +49,7 @@ def prepare(
     for site in found.sites:
         for warning in found.warnings(site):
             log.warning("site %s: %s", site.name, warning)
+    # Written out, so that a later version with another default recipe resumes the same schedule.
     known = {"phases": found.federation.schedule.phases, "recipe": None}
     scenario = _from_anywhere(scenario).model_copy(update=known)
     states = tuple(found.states[site.name] for site in found.sites)
@@ -63,7 +66,7 @@ def prepare(
 
 @dataclass(frozen=True)
 class Examined:
-    """A scenario that can be simulated."""
+    """A scenario that has passed every check."""
 
     federation: Federation
     sites: tuple[Site, ...]
@@ -72,12 +75,12 @@ class Examined:
     states: dict[str, Path]
     """Site -> its state folder."""
     start: Tensors | None
-    """The shared tensors of round 0; None where public pre-training makes them."""
+    """Shared tensors of round 0; None if public pre-training makes them."""
     in_common: dict[str, tuple[str, ...]]
     """Site -> the others that train on some of its records."""
 
     def warnings(self, site: Site) -> list[str]:
-        """What `strict` refuses, of one site."""
+        """Return the warnings about one site, which `strict: true` turns into refusals."""
         found = [told] if (told := site.privacy.delta_warning()) else []
         if others := self.in_common.get(site.name):
             found.append(overlap.warning(site.name, others, self.plans))
@@ -85,13 +88,15 @@ class Examined:
 
 
 def examine(scenario: Scenario, folder: Path, *, data_root: Path | None, states: Path) -> Examined:
-    """Everything that may refuse a scenario: `plan` and `simulate` ask this one function.
+    """Check everything that can refuse a scenario, for `plan` and `simulate` alike.
 
-    Budgets are checked before any record is read, then the data of files. Phantoms are not read:
-    what could be wrong with them is known from the settings.
+    Budgets are checked before any record is read, then the data in files. Phantoms are not read,
+    because all that could be wrong with them is in the settings.
 
     Args:
-        folder: Where a split's partitions are written.
+        scenario: The scenario.
+        folder: Folder in which the rows of each site of a split are written.
+        data_root: Folder of MedMNIST files.
         states: Folder of the sites' state folders.
     Raises:
         MedFormerError: Settings, budget or data do not allow the run.
@@ -115,12 +120,13 @@ def examine(scenario: Scenario, folder: Path, *, data_root: Path | None, states:
         if not isinstance(site.data, Phantoms):
             check(site)
     if public is not None and public.source != "phantoms" and public.steps:
-        medmnist.find(public.source, 28, data_root)  # else missed when the run has begun
+        # Otherwise a missing file would stop the run only after sites have reserved their budget.
+        medmnist.find(public.source, 28, data_root)
     return found
 
 
 def _from_anywhere(scenario: Scenario) -> Scenario:
-    """The same for a process in another folder."""
+    """Return the scenario with absolute paths, for processes that work in other folders."""
     if scenario.start is None:
         return scenario
     return scenario.model_copy(update={"start": scenario.start.resolve()})
@@ -134,7 +140,7 @@ def _planned(federation: Federation, site: Site) -> PrivacyPlan:
 
 
 def check_budget(site: Site, state: Path, plan: PrivacyPlan) -> None:
-    """Refuse a run that the site's ledger would refuse; reads no record.
+    """Refuse a run that the site's ledger would refuse. Reads no record.
 
     Raises:
         BudgetExhausted: The lifetime budget does not cover the plan.
@@ -157,5 +163,5 @@ def _write(
         write_atomically(file, dump(site.model_dump(mode="json", exclude_none=True)))
         places.append({"site": str(file), "state": str(state)})
     write_atomically(folder / "federation.json", federation.model_dump_json(indent=1).encode())
-    # Last: with this file a folder can be resumed.
+    # Written last, because `--resume` takes a folder with this file for a prepared one.
     write_json(folder / SIMULATED_SITES, {"seed": scenario.seed, "sites": places})

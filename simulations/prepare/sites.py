@@ -1,4 +1,4 @@
-"""The sites of a scenario, with data found and privacy filled in; no record is read here."""
+"""The sites of a scenario, with their data found and their privacy filled in. Reads no record."""
 
 from pathlib import Path
 
@@ -17,10 +17,15 @@ from simulations.scenario import Scenario, ScenarioSite, Split, describe
 def resolve_sites(
     scenario: Scenario, folder: Path | None, data_root: Path | None
 ) -> list[tuple[ScenarioSite, Site]]:
-    """Every site with its data found, its domain, task and privacy filled in; reads no record.
+    """Return every site as the scenario lists it, and as its site.yaml will declare it.
 
     Args:
-        folder: Where a split's partitions are written; None plans without dividing anything.
+        scenario: The scenario.
+        folder: Run folder, where the rows of each site of a split are written; None divides
+            nothing, so that a scenario can be planned without its data.
+        data_root: Folder of MedMNIST files.
+    Raises:
+        MedFormerError: A file is missing, or a site's settings do not allow the run.
     """
     members, counts = _members(scenario, folder, data_root)
     pairs = []
@@ -28,7 +33,10 @@ def resolve_sites(
         domain, tasks = describe(member)
         data = _located(member.data, data_root)
         declared = member.privacy.over(scenario.privacy).get("n_public")
-        count, bound = counts.get(member.name) or (_declared(member.name, data, declared),) * 2
+        if member.name in counts:
+            count, bound = counts[member.name]
+        else:
+            count = bound = _declared(member.name, data, declared)
         privacy = privacy_of(member, scenario, count, bound)
         try:
             site = Site(
@@ -48,7 +56,7 @@ def resolve_sites(
 def _members(
     scenario: Scenario, folder: Path | None, data_root: Path | None
 ) -> tuple[tuple[ScenarioSite, ...], dict[str, tuple[int, int]]]:
-    """Sites as listed, or those of a split with (n_public, n_upper) of each."""
+    """Return the listed sites, or those of a split with (n_public, n_upper) of each."""
     split = scenario.split
     if split is None:
         return scenario.sites, {}
@@ -56,8 +64,8 @@ def _members(
     members = [ScenarioSite(name=name, data=whole, flip=split.flip) for name in scenario.site_names]
     if folder is not None:
         members = _divide(split, members, whole, folder, scenario.seed)
-    # What a hospital would declare, and what its delta is checked against: an equal share, for the
-    # whole set is nobody's.
+    # Delta is checked against what a site declares. The size of the whole set belongs to no site,
+    # so each declares an equal share of it.
     share = -(-_declared(split.dataset, whole, None) // split.sites)
     return tuple(members), dict.fromkeys((m.name for m in members), (share, share))
 
@@ -65,7 +73,7 @@ def _members(
 def _divide(
     split: Split, members: list[ScenarioSite], whole: MedMnist, folder: Path, seed: int
 ) -> list[ScenarioSite]:
-    """Write each site's rows, and give its source the file."""
+    """Write the rows of each site to a file, and let its source name that file."""
     path = medmnist.find(split.dataset, split.size, whole.root)
     rows = divide({part: _labels(path, part) for part in ("train", "val")}, split, seed)
     divided, prints = [], {}
@@ -81,15 +89,15 @@ def _divide(
 
 
 def _labels(path: Path, split: str) -> npz.Array:
-    """(N,), (N, 1) or (N, T): of every image of a split; no image is read."""
+    """Return the labels of every image of a split, (N,), (N, 1) or (N, T); no image is read."""
     return npz.labels(path, split)
 
 
 def _declared(name: str, data: Source, declared: int | None) -> int:
-    """What a site declares if the scenario does not say: the size of its public file.
+    """Return the number of units that a site declares: that of the scenario, or of a public file.
 
     Raises:
-        ConfigError: Its records are nobody's public file, and are not counted here.
+        ConfigError: The site's records are its own: their number is private and is not counted.
     """
     if isinstance(data, Listed):
         if declared:
@@ -105,7 +113,7 @@ def _declared(name: str, data: Source, declared: int | None) -> int:
 
 
 def _located(data: Source, data_root: Path | None) -> Source:
-    """The source with absolute paths: the sites' processes work in folders of their own."""
+    """Return the source with absolute paths, because the sites' processes work in other folders."""
     places = paths_in(data)
     if isinstance(data, MedMnist) and data.root is None and data_root is not None:
         places["root"] = data_root
@@ -113,13 +121,18 @@ def _located(data: Source, data_root: Path | None) -> Source:
 
 
 def privacy_of(site: ScenarioSite, scenario: Scenario, count: int, bound: int) -> Privacy:
-    """A site's privacy settings; `count` and `bound` stand in for what it does not declare.
+    """Return a site's privacy settings.
 
+    Args:
+        site: The site.
+        scenario: The scenario, whose settings are the defaults of its sites.
+        count: Number of units, if the site declares none.
+        bound: Upper bound of that number, if the site declares none.
     Raises:
         ConfigError: The budget does not cover one run.
     """
     declared = site.privacy.over(scenario.privacy)
-    # Nobody declares fewer at most than there are: the stand-in gives way.
+    # An upper bound below the declared number would be refused, so a larger declaration wins.
     bound = max(bound, declared.get("n_public", 0))
     values = {"n_public": count, "n_upper": bound} | declared
     try:

@@ -18,7 +18,7 @@ class SettingsFile:
     module: str
     model: str
     title: str
-    """What the file says, in a sentence."""
+    """Purpose of the file, in a sentence."""
 
 
 FILES = {

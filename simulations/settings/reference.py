@@ -30,7 +30,7 @@ class Key:
     default: str
     """The value if it is left out; `required` if it cannot be."""
     meaning: str
-    """What the value means; empty where the name alone tells it."""
+    """Meaning of the value; empty if its model gives none."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Table:
     name: str
     """Name of the model behind it."""
     meaning: str
-    """What the mapping describes."""
+    """Purpose of the mapping."""
     keys: tuple[Key, ...]
 
 

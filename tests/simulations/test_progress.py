@@ -1,4 +1,4 @@
-"""What a user sees of a run while it goes on."""
+"""The lines that show a run while it goes on."""
 
 import io
 import json
@@ -79,7 +79,7 @@ def test_each_phase_says_what_it_does_before_its_first_round(folder: Path):
 
 
 def test_no_line_is_longer_than_80_columns(folder: Path):
-    """Also with many rounds, many hours, long names and events."""
+    """This holds with many rounds, many hours, long names and long events."""
     event: Row = {"event": "refusal", "round": 7, "site": SITES[0], "text": "closed-now: " * 20}
     rows = [row(n, site, "together", 1e5) for n in (99, 100) for site in SITES]
     for name in SITES:
@@ -117,5 +117,5 @@ def test_the_time_left_follows_from_the_rounds_so_far(folder: Path):
     ],
 )  # fmt: skip
 def test_a_phase_in_words(phase: Phase, words: str):
-    """Who trains which layers, and whether anything leaves a site."""
+    """The sentence says who trains which layers, and whether anything leaves a site."""
     assert describe(phase).endswith(words)

@@ -40,7 +40,7 @@ def test_a_word_that_is_near_to_nothing_gets_no_suggestion(capsys: pytest.Captur
 
 
 def test_the_version_is_that_of_the_installed_package(capsys: pytest.CaptureFixture[str]):
-    """As pip shows it."""
+    """The printed version is the one that pip shows."""
     from importlib.metadata import version
 
     with pytest.raises(SystemExit) as stop:
@@ -59,7 +59,7 @@ def below(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_help_is_wider_than_80_columns(command: str, monkeypatch: pytest.MonkeyPatch):
-    """Whatever the terminal's width; only a command to copy may be longer."""
+    """Help is the same on every terminal; only a command to copy can be longer."""
     import importlib
 
     monkeypatch.setenv("COLUMNS", "200")
