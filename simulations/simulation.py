@@ -145,6 +145,7 @@ class Simulation:
                 if prepare:
                     preparing.call(prepare_folder, *self._wanted())
                 preparing.close()
+                say("starting Flower's processes and the sites (about 20 s)")
                 return {
                     **run_config(self.folder, self.data_root, self.state_dir),
                     "hello-wait": self.hello_wait,
