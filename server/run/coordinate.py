@@ -35,7 +35,7 @@ class Run:
     """Ask for exact metrics at the end (simulations only)."""
     validate: bool = False
     """Ask for exact metrics on the validation splits after each phase but the last, too, so that
-    the progress of a simulation can show them. No site trains otherwise because of it."""
+    the progress of a simulation can show them. It does not change the training."""
     approval_wait: float = 0
     """Seconds to wait for sites at which a person has to approve the run, or that train at certain
     hours only."""

@@ -1,4 +1,4 @@
-"""Seeded ways to spoil bytes: what a broken disk, a cut-off copy or somebody hostile makes.
+"""Seeded ways to spoil bytes: what a broken disk, a copy that was cut off or an attacker makes.
 
 Each takes the good bytes and a `random.Random`, and returns other bytes. The same seed spoils the
 same way on every machine.

@@ -29,7 +29,7 @@ VOLUME = Domain(name="volume", modality="mr", anatomy="head", channels=1, rank=3
 KIND = Task(name="kind", kind="binary-class", classes=2, labels="kind")
 OUTLINE = Task(name="outline", kind="dense", classes=2, labels="outline")
 Case = Callable[[], str]
-MOST_MIB = 256
+MAX_MIB = 256
 """Limit of a record of 32-bit numbers. With it, a site reads any file within 1 GiB of memory."""
 SPACE = 2**25
 """Bytes of an unpacked bomb. Larger bombs only claim to hold more."""
@@ -199,7 +199,7 @@ def dicom_case(folder: Path, rng: Random) -> Case:
     domain = rng.choice((FLAT, FLAT, COLOUR, VOLUME))
     window = rng.choice(("file", "full", (-100.0, 300.0)))
     return checking(
-        site_of(Dicom(source="dicom", path=folder, window=window, max_mib=MOST_MIB), domain)
+        site_of(Dicom(source="dicom", path=folder, window=window, max_mib=MAX_MIB), domain)
     )
 
 
@@ -281,7 +281,7 @@ def nifti_case(folder: Path, rng: Random) -> Case:
     window = rng.choice(("full", (-100.0, 300.0)))
     tasks = (KIND, OUTLINE) if mask else (KIND,)
     return checking(
-        site_of(Nifti(source="nifti", path=folder, window=window, max_mib=MOST_MIB), domain, tasks)
+        site_of(Nifti(source="nifti", path=folder, window=window, max_mib=MAX_MIB), domain, tasks)
     )
 
 

@@ -35,7 +35,7 @@ from tests.fuzz.harm import spoiled
 
 # Updates
 
-MOST_NORM = 10.0
+MAX_NORM = 10.0
 FLOATS = (math.nan, math.inf, -math.inf, 3e38, -3e38, 1e30, 1e-45, 0.0, -0.0)
 JUNK = (
     "",
@@ -157,8 +157,8 @@ def _lying(rng: Random) -> bytes:
 
 def _harm_fields(content: RecordDict, rng: Random) -> None:
     how = rng.randrange(8)
-    said = content.get("fields")
-    fields: dict[str, Any] = dict(said) if isinstance(said, ConfigRecord) else {}
+    record = content.get("fields")
+    fields: dict[str, Any] = dict(record) if isinstance(record, ConfigRecord) else {}
     if how == 0:
         content["more"] = ConfigRecord({"a": 1})
     elif how == 1:
@@ -188,7 +188,7 @@ def may_be_averaged(answer: TrainAnswer, of: Round) -> None:
         assert value.shape == of.shared[name].shape
         assert np.isfinite(value).all()
         square += float(((value.astype("f8") - of.shared[name].astype("f8")) ** 2).sum())
-    assert square <= MOST_NORM**2 * (1 + 1e-9)
+    assert square <= MAX_NORM**2 * (1 + 1e-9)
 
 
 # Requests

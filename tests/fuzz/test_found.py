@@ -181,7 +181,7 @@ def test_indices_name_rows_that_there_are_once(tmp_path: Path, rows: str):
 
 
 def test_a_zipped_volume_is_counted_before_it_is_unpacked(tmp_path: Path):
-    """A site may allow more, and is told so."""
+    """The error names the setting with which a site allows more."""
     nib = pytest.importorskip("nibabel")
     from client.data import nifti
     from tests.fuzz.images import VOLUME
@@ -248,8 +248,8 @@ class OneNumber(Frozen):
 
 
 def test_settings_have_limits(tmp_path: Path):
-    """Size, depth, repetition, numbers, tags; a key that stands twice is an error, because nobody
-    can say which one was meant."""
+    """Size, depth, repetition, numbers and tags have limits. A repeated key is an error, because
+    its meaning is unclear."""
     laughs = "a: &a [x, x]\n" + "".join(
         f"{c}: &{c} [{', '.join([f'*{chr(ord(c) - 1)}'] * 9)}]\n" for c in "bcdefghij"
     )

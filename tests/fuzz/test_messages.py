@@ -36,7 +36,7 @@ from server.run.strategy import check_update
 from tests.conftest import OPEN, admit, ledger_rows, train
 from tests.fuzz.limits import in_time
 from tests.fuzz.messages import (
-    MOST_NORM,
+    MAX_NORM,
     Judge,
     Round,
     Unreadable,
@@ -59,7 +59,7 @@ def judged(content: RecordDict, shared: Tensors) -> TrainAnswer | str:
         answer = read_answer(content)
         if not isinstance(answer, TrainAnswer):
             return "another"
-        check_update(answer, shared, MOST_NORM, site="north", round_=3, attempt=1, phase=PHASE)
+        check_update(answer, shared, MAX_NORM, site="north", round_=3, attempt=1, phase=PHASE)
     except (ProtocolError, UpdateRefused) as error:
         return type(error).__name__
     return answer

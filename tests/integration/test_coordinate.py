@@ -230,14 +230,14 @@ def test_a_lost_site_interrupts_and_resume_retrains_from_the_spares(execute, tmp
 
 
 @pytest.mark.parametrize(
-    ("said", "text"),
+    ("reply", "text"),
     [
         (Refusal("attempt-lost", "again", "south"), "attempt-lost: again"),
         (HelloAnswer("south", "{}", ""), "bad-answer: HelloAnswer to a Train request"),
     ],
 )
 def test_a_site_that_never_answers_well_does_not_hold_up_the_others(
-    execute, schedule: Schedule, said: Answer, text: str
+    execute, schedule: Schedule, reply: Answer, text: str
 ):
     """It is asked once for each attempt that it has paid for, and its answer is in the events."""
     asked = 0
@@ -247,11 +247,11 @@ def test_a_site_that_never_answers_well_does_not_hold_up_the_others(
         if name != "south" or not isinstance(request, Train):
             return answer
         asked += 1
-        return said
+        return reply
 
     run, state = execute(harm)
     assert state.round == 3
-    attempts = 1 + schedule.spare_rounds if isinstance(said, Refusal) else 1
+    attempts = 1 + schedule.spare_rounds if isinstance(reply, Refusal) else 1
     assert asked == 3 * attempts
     events = [e for e in run.journal.events if e["site"] == "south"]
     assert [(e["round"], e["text"]) for e in events] == [(n, text) for n in (1, 2, 3)]
@@ -332,14 +332,14 @@ def test_a_site_that_puts_an_old_ledger_back_is_out_of_the_run(execute, tmp_path
 def test_a_site_whose_people_have_to_say_yes_is_waited_for(
     execute, tmp_path: Path, patience: float, joins: bool
 ):
-    """The coordinator waits as long as it was told to; the other sites are asked once."""
+    """The coordinator waits as long as it was set to; the other sites are asked once."""
     asked: list[str] = []
 
     def slow(name: str, request: Request, answer: Answer) -> Answer:
         if isinstance(request, Admit):
             asked.append(name)
             if name == "south" and asked.count("south") < 4:
-                return Refusal("approval-pending", "somebody has to approve", "south")
+                return Refusal("approval-pending", "a person has to approve", "south")
         return answer
 
     run, state = execute(slow, approval_wait=patience)
@@ -441,8 +441,8 @@ def test_a_site_that_is_away_after_a_resume_stays_in_the_receipts(execute, tmp_p
     assert json.loads((folder / "receipts.json").read_text()) == before
     write_json(folder / "federation.json", run.federation.model_dump(mode="json"))
     report = build(folder, simulation=True, generated_at="now")
-    told = {s["name"]: (s["participated"], s["rounds_trained"]) for s in report["sites"]}
-    assert told == {"north": (True, 3), "south": (True, 1)}
+    shown = {s["name"]: (s["participated"], s["rounds_trained"]) for s in report["sites"]}
+    assert shown == {"north": (True, 3), "south": (True, 1)}
     assert all(s["epsilon"] == before[s["name"]]["epsilon"] for s in report["sites"])
 
 

@@ -300,7 +300,7 @@ def test_a_deployment_that_holds_exact_values_is_refused(folder: Path):
         write_report(folder, simulation=False)
 
 
-def test_a_site_that_declared_nothing_is_said_to_have_declared_nothing(folder: Path):
+def test_a_site_that_declared_nothing_is_shown_as_such(folder: Path):
     """An empty list must not read as if nothing had left the site and nothing were uncovered."""
     (folder / "release.json").unlink()
     assert write_report(folder)["sites"][0]["released"] == []

@@ -74,7 +74,7 @@ def test_a_better_model_gives_another_picture(tmp_path: Path):
     assert (folder / "pictures" / "attention-chest.png").read_bytes() != before
 
 
-def test_no_inpainting_is_shown_that_nobody_trained(tmp_path: Path):
+def test_no_inpainting_is_shown_that_was_not_trained(tmp_path: Path):
     """An untrained decoder would fill in noise."""
     entries = draw_pictures(write_run(tmp_path / "run", "supervised"))
     assert [e["file"] for e in entries] == ["attention-chest.png", "attention-histology.png"]

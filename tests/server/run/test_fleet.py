@@ -23,7 +23,7 @@ Answers = Callable[[int, Message], Message | None]
 
 
 NEVER = 1e9
-"""Seconds that an answer takes which nobody may wait for."""
+"""Seconds that an answer takes if a test must not wait for it."""
 
 
 class FakeGrid:
@@ -163,7 +163,7 @@ def test_a_node_that_is_away_is_not_asked_and_one_that_comes_is_found():
     del grid.nodes[3]
     grid.asked.clear()
     assert ask(own, "north", "west")["west"] == Lost("its node is not there")
-    assert ask(own, "nobody")["nobody"] == Lost("its node is not there")
+    assert ask(own, "unknown")["unknown"] == Lost("its node is not there")
     assert [node for node, _ in grid.asked] == [1]
     grid.nodes |= {3: "west", 4: "east"}
     assert set(own.hello(HELLO)) == {"east"}
@@ -248,7 +248,7 @@ def test_a_question_that_the_superlink_does_not_take_is_lost_at_once():
     assert ask(own, "north")["north"] == answers["south"]
 
 
-def test_a_node_that_does_not_say_who_it_is_in_time_is_told_with_the_setting():
+def test_a_node_that_does_not_say_who_it_is_in_time_is_named_with_the_setting():
     """Its first answer starts a process, which is slow on a busy machine."""
     grid = FakeGrid({1: "north", 2: "south", 3: "west"}, slow={3: NEVER})
     with pytest.raises(FederationError, match=r"no answer in time \(0.1 s\).*--hello-wait"):

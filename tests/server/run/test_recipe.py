@@ -65,16 +65,16 @@ def test_each_phase_takes_the_objectives_that_it_can_learn_from():
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "text"),
     [
         ({"heads_first": 0.6, "alone_last": 0.5}, "leave none"),
         ({"heads_last": 0.3, "alone_last": 0.4}, "leave none"),
         ({"objectives": {"domain_adversarial": 1}}, "needs local_steps: 1"),
     ],
 )
-def test_what_makes_no_schedule_is_refused_when_it_is_read(values: dict[str, Any], said: str):
+def test_what_makes_no_schedule_is_refused_when_it_is_read(values: dict[str, Any], text: str):
     """It is not refused as late as when the first site is asked."""
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(ValidationError, match=text):
         Recipe(**values)
 
 
