@@ -41,8 +41,10 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
     """
     count = len(labels)
     y, x = pixel_centres(size)
+    # Right organs are mirrored left ones: mirroring images would swap classes.
     mirrored = np.array([CLASSES[label] in MIRRORED for label in labels]).reshape(-1, 1, 1)
     x = np.where(mirrored, 1 - x, x).astype(np.float32)
+    # The organ lies near the middle, as in a crop.
     dy, dx = y - 0.5 + draw(rng, count, -0.05, 0.05), x - 0.5 + draw(rng, count, -0.05, 0.05)
     wavy = smooth_field(rng, count, size, (3, 3))
     image = _surroundings(rng, count, size)
@@ -52,12 +54,14 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
         if len(rows):
             own = np.broadcast_to(dy, wavy.shape)[rows], np.broadcast_to(dx, wavy.shape)[rows]
             image[rows] = drawing(rng, *own, image[rows], wavy[rows])
+    # Quantum noise of CT.
     grain = draw(rng, count, 0.02, 0.08) * smooth_field(rng, count, size, (14, 14))
     return Scene(np.clip(image + grain, 0, 1).astype(np.float32))
 
 
 def _surroundings(rng: np.random.Generator, count: int, size: int) -> Floats:
     """Draw fat with muscle in it, gas, and bone or bowel full of contrast medium."""
+    # Random tissue around the organ, so that the background does not tell the class.
     islands = step(smooth_field(rng, count, size, (4, 4)) - draw(rng, count, -0.4, 0.4), 0.5)
     gas = step(smooth_field(rng, count, size, (5, 5)) - 2.2, 0.3)
     image = FAT + (MUSCLE - FAT) * islands

@@ -73,6 +73,7 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
     """
     count = len(labels)
     image: Floats = np.broadcast_to(np.array(PLASMA, np.float32), (count, size, size, 3))
+    # Below the white cell, which is drawn over them.
     for number in range(RED_CELLS):
         image = _red_cell(rng, image, number, size)
     kinds = [CELLS[CLASSES[label]] for label in labels]
@@ -89,11 +90,13 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
     nucleus = _nucleus(rng, kinds, dy / reach, dx / reach) * cell
     amount = _of([k.granules for k in kinds])
     grains = step(smooth_field(rng, count, size, (16, 16)) - 0.2, 0.8) * np.abs(amount)
+    # Granules of basophils hide the nucleus, those of others do not.
     uncovered = np.where(amount < 0, 1.0, 1 - nucleus)
     image = _mix(image, _colours([k.cytoplasm for k in kinds]), cell)
     chromatin = 1 + 0.14 * smooth_field(rng, count, size, (9, 9))[..., None]
     image = _mix(image, np.array(CHROMATIN) * chromatin, nucleus * draw(rng, count, 0.85, 1))
     image = _mix(image, _colours([k.grain for k in kinds]), grains * uncovered * cell)
+    # Smears differ in colour, and light is uneven.
     stain = 1 + rng.uniform(-0.08, 0.08, (count, 1, 1, 3)) + draw(rng, count, -0.1, 0.05)[..., None]
     uneven = 1 + 0.03 * smooth_field(rng, count, size, (2, 2))[..., None]
     return Scene(np.clip(image * stain * uneven, 0, 1).astype(np.float32))
@@ -109,6 +112,7 @@ def _red_cell(rng: np.random.Generator, image: Floats, number: int, size: int) -
     reach = draw(rng, count, 0.15, 0.2)
     distance = radius(dy, dx, reach * draw(rng, count, 0.85, 1), reach)
     covered = step(1 - distance, 2 / size / reach) * (draw(rng, count, 0, 1) < 0.7)
+    # Red cells are thin in the middle.
     pale = 0.55 * step(0.45 - distance, 0.5)
     return _mix(image, np.array(RED), covered * (1 - pale))
 

@@ -133,6 +133,7 @@ def _draw(
     masks = np.empty((count, size, size), dtype=np.int64) if _KINDS[kind].finding else None
     for start in range(0, count, BLOCK):
         block = _block(kind, seed, start // BLOCK, size, scanner)
+        # The last block is drawn whole, too, and cut.
         kept = min(BLOCK, count - start)
         for full, part in zip((images, labels, masks), block, strict=True):
             if full is not None and part is not None:
@@ -145,8 +146,11 @@ def _block(
 ) -> tuple[Images, Classes, npt.NDArray[np.bool_] | None]:
     """Draw block `index` of a seed's images. Blocks are always whole, so that prefixes agree."""
     labels_rng, scene_rng, scanner_rng = (
-        np.random.default_rng([seed, zlib.crc32(kind.encode()), index, part]) for part in range(3)
+        # A generator for each part: another scanner or size cannot change labels.
+        np.random.default_rng([seed, zlib.crc32(kind.encode()), index, part])
+        for part in range(3)
     )
+    # Before the scene, so that labels depend on kind and seed only.
     labels = labels_rng.integers(0, len(_KINDS[kind].classes), BLOCK)
     scene = _RENDER[kind](scene_rng, labels, size)
     images = acquire(scanner_rng, scene.intensities, scanner)

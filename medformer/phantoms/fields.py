@@ -28,6 +28,7 @@ def pixel_centres(size: int) -> tuple[Floats, Floats]:
     Args:
         size: S, pixels.
     """
+    # Half a pixel off the edge, so that a scene has the same extent at every size.
     centres = (np.arange(size, dtype=np.float32) + 0.5) / np.float32(size)
     return centres.reshape(1, size, 1), centres.reshape(1, 1, size)
 
@@ -71,6 +72,7 @@ def step(value: Floats, width: Floats | float) -> Floats:
         value: Position relative to the step.
         width: Length of the step, in the unit of `value`.
     """
+    # The cubic ramp has no kink at either end, so that edges show no lines.
     ramp = np.clip(value / width + np.float32(0.5), 0, 1)
     return cast(Floats, ramp * ramp * (3 - 2 * ramp))
 
@@ -111,10 +113,13 @@ def smooth_field(
     weights = []
     for n in cells:
         margin = 2.0 / n
+        # The lattice reaches beyond the image, so that its edges vary like its middle.
         points = np.linspace(-margin, 1 + margin, int(np.ceil(n)) + 5, dtype=np.float32)
         spacing = float(points[1] - points[0])
         rows = gaussian_weights(at, points, 0.6 * spacing)
+        # Normalised, so that the variance is 1 at every pixel.
         weights.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    # Drawn on the lattice: the number of draws does not depend on the size.
     lattice = rng.standard_normal(
         (count, weights[0].shape[1], weights[1].shape[1]), dtype=np.float32
     )
@@ -149,5 +154,6 @@ def _apply(rows: Floats, images: Floats, columns: Floats) -> Floats:
 def _blur_rows(at: Floats, sd: float, unit_variance: bool) -> Floats:
     """Return the matrix, (S, S), that blurs along one axis."""
     weights = gaussian_weights(at, at, max(sd, 0.05))
+    # Squares for noise, sums for images: see `unit_variance`.
     norm = np.linalg.norm(weights, axis=1) if unit_variance else weights.sum(axis=1)
     return cast(Floats, (weights / norm[:, None]).astype(np.float32))

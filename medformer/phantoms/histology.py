@@ -87,8 +87,10 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
         rings.append(_ring(rng, gland, has_gland))
     nuclei = _paint(_pack(scattered, *rings), size)
     grain = 1 + 0.15 * smooth_field(rng, count, size, (20, 20))
+    # A little haematoxylin stains everything; amounts vary from slide to slide.
     haematoxylin = (0.06 * eosin + nuclei * grain) * draw(rng, count, 0.7, 1.3)
     eosin = eosin * draw(rng, count, 0.7, 1.3)
+    # Beer-Lambert: amounts add up.
     amount = haematoxylin[..., None] * HAEMATOXYLIN + eosin[..., None] * EOSIN
     return Scene(np.exp(-amount).astype(np.float32))
 
@@ -126,6 +128,7 @@ def _stroma(
     strength = draw(rng, count, 0.0, 0.12) + draw(rng, count, 0.0, 0.06) * spindle
     coarse, fine = (smooth_field(rng, count, size, (cells, cells)) for cells in (4, 16))
     mottle = 0.1 * coarse + 0.05 * fine
+    # Cracks of the section, where glass shows.
     clefts = np.maximum(smooth_field(rng, count, size, (5, 5)) - 1.2, 0)
     amount = 0.5 * (1 + strength * fibres + mottle) - 0.35 * clefts
     return cast(Floats, np.maximum(amount, 0.03))
@@ -147,10 +150,12 @@ def _scattered(
     low = np.array([8, 20, 16, 10])[labels][:, None]
     high = np.array([32, 64, 44, 40])[labels][:, None]
     wanted = low + (high - low) * rng.random((count, 1))
+    # A random subset of the slots, so that nuclei do not crowd in a corner.
     order = rng.random((count, k)).argsort(axis=1)
     row, column = np.divmod(np.arange(k), SLOTS_PER_SIDE)
     jitter = rng.uniform(-0.35, 0.35, (2, count, k))
     spindle = (labels == 2)[:, None]
+    # Spindle nuclei are long and share a direction; others are round.
     stretch = np.where(spindle, rng.uniform(1.15, 2.8, (count, 1)), rng.uniform(1, 1.4, (count, k)))
     size = rng.uniform(0.028, 0.038, (count, 1)) * rng.uniform(0.85, 1.15, (count, k))
     turn = np.where(spindle, rng.normal(0, 0.4, (count, k)), rng.uniform(0, np.pi, (count, k)))
@@ -168,6 +173,7 @@ def _scattered(
 def _ring(rng: np.random.Generator, gland: Gland, present: npt.NDArray[np.bool_]) -> Nuclei:
     """Draw nuclei around a gland, pointing at its lumen; none where `present` (B,) is False."""
     count = len(present)
+    # Some rings are sparse.
     number = rng.integers(RING // 2, RING + 1, (count, 1))
     slot = np.arange(RING)
     bearing = 2 * np.pi * (slot + rng.uniform(-0.25, 0.25, (count, RING))) / number
@@ -188,6 +194,7 @@ def _ring(rng: np.random.Generator, gland: Gland, present: npt.NDArray[np.bool_]
 def _clear(nuclei: Nuclei, gland: Gland, present: npt.NDArray[np.bool_]) -> Nuclei:
     """Remove the nuclei inside a gland."""
     dy, dx = nuclei.y - gland.y[:, 0], nuclei.x - gland.x[:, 0]
+    # A margin, so that no nucleus touches the ring.
     inside = radius(dy, dx, gland.height[:, 0], gland.width[:, 0]) < 1.2
     return replace(nuclei, stain=nuclei.stain * ~(inside & present[:, None]))
 
@@ -209,6 +216,7 @@ def _paint(nuclei: Nuclei, size: int) -> Floats:
     Only a P x P window around each nucleus is computed, one slot of every image at a time.
     """
     half = int(np.ceil(MAX_LENGTH * size)) + 1
+    # Windows may reach beyond the image; the margin is cut off at the end.
     pad = 2 * half
     offsets = np.arange(-half, half + 1)
     image = np.arange(len(nuclei.y))[:, None, None]
@@ -222,6 +230,7 @@ def _paint(nuclei: Nuclei, size: int) -> Floats:
         dy, dx = rotate(down, right, nuclei.angle[:, slot, None, None])
         width = nuclei.width[:, slot, None, None]
         distance = radius(dy, dx, width, nuclei.length[:, slot, None, None])
+        # At least a pixel wide, or small nuclei would flicker with the size.
         softness = np.maximum(0.3, 0.9 / (size * width))
         stain = nuclei.stain[:, slot, None, None] * np.clip((1 - distance) / softness + 0.5, 0, 1)
         place = (image, rows + pad, columns + pad)

@@ -70,6 +70,7 @@ def _thing(
     """
     count = len(shape)
     many = several[:, None, None]
+    # The first of several lies in the middle.
     away = np.where(many, draw(rng, count, 0.25, 0.38) * (number > 0), draw(rng, count, 0, 0.08))
     bearing = 2 * np.pi * (number / (SEVERAL - 1) + draw(rng, count, -0.08, 0.08))
     long = np.where(many, draw(rng, count, 0.1, 0.15), draw(rng, count, 0.24, 0.4))
@@ -80,12 +81,14 @@ def _thing(
     flat = np.where(kind == 1, draw(rng, count, 0.4, 0.6), 1)
     dy, dx = dy / (long * flat), dx / long
     angle, distance = np.arctan2(dy, dx), np.sqrt(dy**2 + dx**2)
+    # Lobed outlines are cosines of the angle.
     lobes, depth = np.choose(kind, (0, 0, 2, 3, 6, 0, 0, 0)), np.where(kind == 4, 0.22, 0.35)
     reach = np.where(lobes > 0, (1 + depth * np.cos(lobes * angle)) / (1 + depth), 1)
     square = 1.15 * np.maximum(np.abs(dy), np.abs(dx))
     inner = np.where(kind == 7, np.sqrt(dy**2 + (dx - 0.5) ** 2) / 0.8, distance / 0.55)
     edge = 2 / (size * long)
     covered = step(1 - np.where(kind == 6, square, distance / reach), edge)
+    # Rings and crescents have a hole.
     hollow = step(1 - inner, edge) * ((kind == 5) | (kind == 7))
     return cast(Floats, covered * (1 - hollow))
 
@@ -106,6 +109,7 @@ def _colours(rng: np.random.Generator, count: int) -> tuple[Floats, Floats]:
     ground = rng.uniform(0.1, 0.9, (count, 1, 1, 3))
     turned = rng.standard_normal((count, 1, 1, 3)) + rng.choice([-1.0, 1.0], (count, 1, 1, 1))
     step_to = turned / np.linalg.norm(turned, axis=-1, keepdims=True)
+    # Away from white, so that the object stays visible.
     step_to *= np.where((ground + 0.4 * step_to).mean(-1, keepdims=True) > 0.9, -1, 1)
     colour = ground + rng.uniform(0.3, 0.6, (count, 1, 1, 1)) * step_to
     return ground.astype(np.float32), np.clip(colour, 0.05, 0.95).astype(np.float32)

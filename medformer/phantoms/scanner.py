@@ -83,14 +83,19 @@ def acquire(rng: np.random.Generator, scenes: Floats, scanner: Scanner) -> Float
     channels_last = scenes.reshape(count, size, size, -1)
     images = np.moveaxis(channels_last, -1, 1)  # (B, C, S, S)
     if scanner.blur > 0:
+        # Stated for 28 pixels, so that a scanner looks alike at every size.
         sd = scanner.blur * size / REFERENCE_SIZE
         images = blur(images, (sd, sd))
+    # tanh bounds the field: the factor stays positive.
     shading = 1 + scanner.bias_field * np.tanh(smooth_field(rng, count, size, (1, 1)))
     images = images * shading[:, None]
+    # Contrast about mid-grey, then brightness, then the curve of the display.
     images = (images - 0.5) * scanner.gain + 0.5 + scanner.offset
     images = np.clip(images, 0, 1) ** np.float32(scanner.gamma)
+    # Grey images have no colour cast.
     if images.shape[1] == 3:
         images = images * np.asarray(scanner.tint, dtype=np.float32)[:, None, None]
+    # Last, like the noise of a detector, and drawn whatever its strength.
     images = images + scanner.noise * rng.standard_normal(images.shape, dtype=np.float32)
     recorded = np.moveaxis(np.clip(images, 0, 1), 1, -1).reshape(scenes.shape)
     return cast(Floats, recorded.astype(np.float32))

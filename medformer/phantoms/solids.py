@@ -77,6 +77,7 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
     covered = np.zeros((count, size, size, size), dtype=np.float32)
     for number in range(SEVERAL):
         thing = _thing(rng, shape, several, number, size)
+        # All are drawn, and used only where several are shown: draws do not depend on labels.
         covered = np.maximum(covered, thing * (several | (number == 0)))
     inside, ground = _draw(rng, count, 0.55, 0.95), _draw(rng, count, 0.1, 0.4)
     slow = 0.1 * _field(rng, count, size, 2)
@@ -85,6 +86,7 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
     )
     noise = 0.03 * rng.standard_normal(covered.shape, dtype=np.float32)
     shown = (ground + slow) * (1 - covered) + (inside + 0.15 * grain) * covered + noise
+    # Outlines without texture, as a segmentation gives them.
     bare = _each((rng.random(count) < OUTLINED) & (texture == 0))
     return cast(Floats, np.clip(np.where(bare, covered > 0.5, shown), 0, 1).astype(np.float32))
 
@@ -108,6 +110,7 @@ def _thing(
     centre = np.stack([height, away * np.sin(bearing), away * np.cos(bearing)])
     at = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size) - np.float32(0.5)
     grid = np.stack(np.meshgrid(at, at, at, indexing="ij"))[:, None] - centre.astype(np.float32)
+    # Coordinates of the object: rotated, in units of its length.
     z, y, x = np.einsum("bij,jbdhw->ibdhw", _rotations(rng, count), grid / long.astype(np.float32))
     slim, flat = _draw(rng, count, 0.25, 0.4), _draw(rng, count, 0.45, 0.65)
     across = np.sqrt(y**2 + x**2)
@@ -120,6 +123,7 @@ def _thing(
     fork = np.where(z < 0, np.abs(x), np.abs(np.abs(x) - 0.8 * z))
     fork = np.maximum(np.sqrt(fork**2 + y**2) / slim, np.abs(z))
     ball = np.sqrt(z**2 + across**2)
+    # Every shape is a distance that is 1 on its surface.
     reach = np.choose(_each(shape), (ball, ellipsoid, rod, disc, ring, box, lobes, fork))
     return step(1 - reach, (2 / (size * long)).astype(np.float32))
 

@@ -59,6 +59,7 @@ def render(rng: np.random.Generator, labels: npt.NDArray[np.int64], size: int) -
     level = level + _fat_lobule(rng, count, y, x)
     change, inside = _lesion_level(rng, lesion, y, x, labels)
     level = level + present * change
+    # Sound is attenuated with depth.
     level = level - draw(rng, count, 0.05, 0.3) * y
     level = level * _coupling(rng, count, x)
     image = np.clip(level + _speckle(rng, count, size), 0, 1).astype(np.float32)
@@ -74,10 +75,12 @@ def _tissue(rng: np.random.Generator, count: int, y: Floats) -> Floats:
     level: Floats = 0.42 + 0.05 * smooth_field(rng, count, size, (6, 4))
     parenchyma = 0.16 + 0.07 * smooth_field(rng, count, size, (10, 4))
     level = level + parenchyma * step(depth - fat, 0.06) * step(gland - depth, 0.05)
+    # Muscle shows as fine horizontal fibres.
     fibres = 0.08 * smooth_field(rng, count, size, (18, 2)) - 0.04
     level = level + fibres * step(depth - gland, 0.04)
     level = level - draw(rng, count, 0.15, 0.25) * step(depth - wall, 0.05)
     level = level + 0.25 * line(depth - gland, 0.014) + 0.32 * line(depth - wall, 0.02)
+    # A bright septum runs through the fat.
     septum = fat * 0.55 + 0.06 * smooth_field(rng, count, size, (1, 3))
     level = level + 0.14 * line(depth - septum, 0.012)
     return level + 0.4 * step(draw(rng, count, 0.035, 0.06) - y, 0.03)
@@ -97,6 +100,7 @@ def _draw_lesion(rng: np.random.Generator, labels: npt.NDArray[np.int64]) -> Les
     count = len(labels)
     jagged = (labels == 2).reshape(-1, 1, 1)
     width = draw(rng, count, 0.1, 0.19)
+    # Taller than wide is a sign of malignancy in ultrasound.
     flat, tall = draw(rng, count, 0.5, 0.95), draw(rng, count, 0.6, 1.2)
     return Lesion(
         depth=draw(rng, count, 0.34, 0.56),
@@ -122,8 +126,10 @@ def _lesion_level(
     inside = step(border - distance, 0.25)
     rim = line(distance - border - 0.15, 0.15) * draw(rng, count, 0.0, 0.12)
     behind = step(y - lesion.depth - 0.6 * lesion.height, 0.1) * (1 - inside)
+    # Shadow and enhancement are as wide as the lesion, and straight down.
     column = step(0.85 * lesion.width - np.abs(x - lesion.centre), 0.06)
     enhancement, shadow = draw(rng, count, -0.02, 0.12), draw(rng, count, -0.02, 0.2)
+    # Jagged lesions cast a shadow, smooth ones can enhance what lies behind.
     trail = np.where((labels == 2).reshape(-1, 1, 1), -shadow, enhancement)
     return -lesion.contrast * inside + rim + trail * behind * column, inside
 
@@ -148,6 +154,7 @@ def _coupling(rng: np.random.Generator, count: int, x: Floats) -> Floats:
 def _speckle(rng: np.random.Generator, count: int, size: int) -> Floats:
     """Draw Rayleigh speckle after log compression, which makes multiplicative noise additive."""
     waves = rng.standard_normal((2, count, size, size), dtype=np.float32)
+    # Two correlated Gaussian parts have a Rayleigh amplitude.
     real, imaginary = blur(waves, (SPECKLE[0] * size, SPECKLE[1] * size), unit_variance=True)
     amplitude = np.sqrt((real**2 + imaginary**2) / 2) + np.float32(0.15)
     return cast(Floats, draw(rng, count, 0.1, 0.16) * np.log(amplitude))
