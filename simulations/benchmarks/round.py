@@ -1,14 +1,15 @@
-"""The cost of Flower: one federation as a plain loop and through Flower, in turns.
+"""The cost of Flower: one federation in the local engine and through Flower, in turns.
 
     python -m simulations.benchmarks.round [--quick] [--data-root DIR] [--out FILE.json]
 
 There are four IID sites of PneumoniaMNIST (phantoms without --data-root or with --quick), five
 rounds of one local epoch (expected batch 64, with noise and clipping), the tiny preset, no
-pre-training and no baselines. The loop asks the same guards in one process, so that all ways do the
-same privacy work, ledger included. Flower runs with one actor for each core, which is the default,
-and with a single actor, which needs less memory.
+pre-training and no baselines. The local engine (`--engine local`, the row `loop`) asks the same
+guards without Flower, so that all ways do the same privacy work, ledger included. Flower runs with
+one actor for each core, which is the default, and with a single actor, which needs less memory.
 
-Target: at most 1.3 times the duration of the loop plus 8 s, and at most 2 GiB of memory (PSS).
+Target, set when the loop was one process with two threads: at most 1.3 times the duration of the
+loop plus 8 s, and at most 2 GiB of memory (PSS).
 """
 
 import contextlib
@@ -25,11 +26,17 @@ import psutil
 
 from simulations.benchmarks import record
 from simulations.scenario import Scenario
-from simulations.scenario_file import load_scenario
 
 SITES, RECORDS, BATCH = 4, 1177, 64
 EVERY = 2.0
 """Seconds between samples of the memory. A sample takes 10 ms for each of Flower's 15 processes."""
+
+WAYS = {
+    "loop": ["--engine", "local"],
+    "flower": ["--engine", "flower"],
+    "flower, one actor": ["--engine", "flower", "--actors", "1"],
+}
+"""Name -> options of `fedmedformer simulate`."""
 
 
 def scenario(data_root: Path | None, *, quick: bool) -> Scenario:
@@ -69,40 +76,11 @@ def scenario(data_root: Path | None, *, quick: bool) -> Scenario:
     )  # fmt: skip
 
 
-def as_a_loop(settings: Scenario, folder: Path, data_root: Path | None) -> None:
-    """Run the scenario in this process with two threads: the same guards, the same averaging."""
-    import torch
-
-    from client.simulated import simulated_guard
-    from server.run.coordinate import Run
-    from server.run.pretraining import initial_shared
-    from simulations.baselines.jobs import LocalFleet
-    from simulations.finish import finish
-    from simulations.prepare.prepare import prepare
-    from simulations.run_folder import claim_folder
-
-    torch.set_num_threads(2)
-    claim_folder(folder, overwrite=False)
-    prepared = prepare(settings, folder, data_root=data_root, state_dir=None)
-    guards = {
-        site.name: simulated_guard(folder / "sites" / site.name / "site.yaml", state, settings.seed)
-        for site, state in zip(prepared.sites, prepared.states, strict=True)
-    }
-    federation = prepared.federation
-    run = Run(LocalFleet(guards), federation, folder, evaluate=True)
-    run.execute(lambda: initial_shared(federation.model, federation.seed))
-    finish(prepared)
-
-
 def command(way: str, file: Path, folder: Path, data_root: Path | None) -> list[str]:
-    """Return the command line that runs the scenario in one of the ways."""
-    root = ["--data-root", str(data_root)] if data_root else []
-    if way != "loop":
-        words = ["simulations.cli", "simulate", str(file), "--out", str(folder), "--no-baselines"]
-        words += ["--actors", "1"] if way == "flower, one actor" else []
-    else:
-        words = ["simulations.benchmarks.round", "--loop", str(file), str(folder)]
-    return [sys.executable, "-m", *words, *root]
+    """Return the command line that runs the scenario in one of `WAYS`."""
+    words = ["simulations.cli", "simulate", str(file), "--out", str(folder), "--no-baselines"]
+    words += ["--data-root", str(data_root)] if data_root else []
+    return [sys.executable, "-m", *words, *WAYS[way]]
 
 
 def measure(way: str, settings: Scenario, data_root: Path | None) -> dict[str, Any]:
@@ -183,17 +161,11 @@ def main() -> None:
     """Run the ways in turns, and print the ratios of each turn."""
     options = record.parser("the cost of Flower around the same DP training")
     options.add_argument("--data-root", type=Path, help="folder with pneumoniamnist.npz")
-    options.add_argument("--loop", nargs=2, type=Path, metavar=("SCENARIO", "OUT"),
-                         help="run the loop alone, as this benchmark does")  # fmt: skip
     arguments = options.parse_args()
-    if arguments.loop:
-        file, folder = arguments.loop
-        as_a_loop(load_scenario(str(file)), folder, arguments.data_root)
-        return
     settings = scenario(arguments.data_root, quick=arguments.quick)
     rows: list[dict[str, Any]] = []
     loop = 0.0
-    ways = ("loop", "flower") if arguments.quick else ("loop", "flower", "flower, one actor")
+    ways = list(WAYS)[: 2 if arguments.quick else None]
     for number in range(1 if arguments.quick else 3):
         for way in ways:
             row = measure(way, settings, arguments.data_root)
