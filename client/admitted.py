@@ -4,9 +4,11 @@ The order of writes is what makes a crash harmless. Budget is on the ledger befo
 read; an answer and the site's own tensors are on the disk before the ledger row that names them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -80,6 +82,11 @@ class AdmittedRun:
         """The run's id."""
         return self.reservation.run_id
 
+    @cached_property
+    def answers(self) -> Mapping[str, Mapping[str, Any]]:
+        """Request key -> ledger row of each answered attempt, as of the first look in a request."""
+        return self.ledger.answers(self.run_id)
+
     def check_ledger(self, ledger_hash: str) -> None:
         """Refuse to train on a ledger that was restored from an old copy.
 
@@ -110,8 +117,8 @@ class AdmittedRun:
         Args:
             acknowledged: The last round whose result is in a checkpoint of the server.
         """
-        answers = self.ledger.answers(self.run_id)
-        self.store.forget_answers([k for k, row in answers.items() if row["round"] <= acknowledged])
+        rounds = {key: row["round"] for key, row in self.answers.items()}
+        self.store.forget_answers([k for k, round_ in rounds.items() if round_ <= acknowledged])
 
     def kept_answer(self, key: str) -> TrainAnswer | None:
         """Return the answer that an equal request was given before, or None.
@@ -123,11 +130,10 @@ class AdmittedRun:
         Raises:
             AttemptLost: There was such an answer, and its file was deleted or changed.
         """
-        answers = self.ledger.answers(self.run_id)
         # Only answers on the ledger count: a file without a row may be from an attempt that died.
-        if key not in answers:
+        if key not in self.answers:
             return None
-        kept = self.store.get_answer(key, answers[key]["sha256"])
+        kept = self.store.get_answer(key, self.answers[key]["sha256"])
         # The budget of this attempt is spent, and training again under the same number would
         # release a second noisy result for one charge.
         if kept is None:
@@ -150,7 +156,7 @@ class AdmittedRun:
             return state
         # No state and no earlier answer: this is the site's first round. It may have missed earlier
         # ones.
-        if any(row["round"] < round_ for row in self.ledger.answers(self.run_id).values()):
+        if any(row["round"] < round_ for row in self.answers.values()):
             raise StoreError(
                 f"the site's own tensors before round {round_} are gone: restore the site's state "
                 "folder, or let the server go on from its newest checkpoint"
