@@ -171,7 +171,9 @@ class Domain(Frozen):
     @model_validator(mode="after")
     def _a_spacing_for_every_axis(self) -> "Domain":
         if self.spacing is not None and len(self.spacing) != self.rank:
-            raise ValueError(f"spacing needs {self.rank} numbers, one an axis, got {self.spacing}")
+            raise ValueError(
+                f"spacing needs {self.rank} numbers, one for each axis, got {self.spacing}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ at every depth of the encoder: texture shows in early layers, before the encoder
 (docs/experiments/, section 22). Sites that have the same kind of image also share **concepts**, a
 linear layer that describes an image in a few numbers; a task reads its answer off them in
 directions that never change (`readout`). Learning concepts under a fixed reading teaches all sites
-at once what none of them could learn alone from few private steps (section 30), while the two heads
+at once what no single one could learn from few private steps (section 30), while the two heads
 correct the answer for one site. All three read whitened features.
 
 A dense task has a U-Net decoder instead (`DenseHead`).
@@ -129,7 +129,7 @@ class DenseHead(nn.Module):
 
 
 class OutputAdaptformer(nn.Module):
-    """Answers tasks from encoded tokens; how, is said at the head of this file.
+    """Answers tasks from encoded tokens; the head of this file explains how.
 
     Args:
         config: The vocabulary; its `kinds` get concepts.
