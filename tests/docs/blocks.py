@@ -176,7 +176,10 @@ class Reader:
 
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-                code = cli.main(shlex.split(line, comments=True)[1:])
+                try:
+                    code = cli.main(shlex.split(line, comments=True)[1:])
+                except SystemExit as end:  # help ends so
+                    code = int(end.code or 0)
             self._printed.append(printed.getvalue())
             assert code == 0, (block.page, line, printed.getvalue())
             return
