@@ -108,7 +108,13 @@ class Records:
         return torch.cat([stack.labelled for stack in self.stacks])
 
     def joined(self, task: str) -> Tensor:
-        """Return a task's labels of all rows; for a dense task all images must have one shape."""
+        """Return a task's labels of all rows; for a dense task all images must have one shape.
+
+        Args:
+            task: Name of the task.
+        Returns:
+            (N, ...) int64.
+        """
         return torch.cat([stack.labels[task] for stack in self.stacks])
 
 
@@ -249,6 +255,9 @@ def pooled(several: Iterable[Records]) -> Records:
     """Join the records of several sites of one kind, for experiments.
 
     Patient ids get their site's number as a prefix, because two sites may use the same id.
+
+    Args:
+        several: Records of each site.
     """
     several = list(several)
     return Records(
@@ -258,7 +267,12 @@ def pooled(several: Iterable[Records]) -> Records:
 
 
 def empty(domain: Domain, tasks: Iterable[Task]) -> Records:
-    """Return no records, of the right types: the content of a file that can no longer be read."""
+    """Return no records, of the right types: the content of a file that can no longer be read.
+
+    Args:
+        domain: The site's kind of image.
+        tasks: The site's tasks.
+    """
     image, truths = _blank(domain, tasks)
     labels = {task: truth[None][:0] for task, truth in truths.items()}
     return Records((Stack(image[None][:0], labels, torch.zeros(0, dtype=torch.bool)),))

@@ -57,7 +57,11 @@ class Bootstrap:
             yield drawn[:, self._unit].astype(np.float64)
 
     def values(self, measure: Measure) -> Array:
-        """Return the measure of each resample, (R,)."""
+        """Return the measure of each resample, (R,).
+
+        Args:
+            measure: A function of weights (R, N) -> (R,).
+        """
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.concatenate([measure(weights) for weights in self.weights()])
 
@@ -81,10 +85,16 @@ class Bootstrap:
         return Interval(value=value, low=float(low), high=float(high))
 
     def share(self, hits: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> Interval:
-        """Return the share of `hits` among the images of `among`, both (N,), and its interval.
+        """Return the share of `hits` among the images of `among`, and its interval.
 
         A share of 0 or 1 is the same in all resamples. Its interval is the exact binomial one for
-        as many trials as there are units (Clopper and Pearson 1934).
+        as many trials as there are units.
+
+        Args:
+            hits: (N,) bool.
+            among: (N,) bool.
+
+        Source: Clopper and Pearson 1934.
         """
         found = self.interval(share(hits, among))
         # The percentile interval has a width only where resamples differ.
@@ -97,16 +107,29 @@ class Bootstrap:
 
 
 def share(hits: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> Measure:
-    """Return the measure: weighted share of `hits` among `among`, both (N,)."""
+    """Return the measure: weighted share of `hits` among `among`.
+
+    Args:
+        hits: (N,) bool.
+        among: (N,) bool.
+    """
     both, whole = (hits & among).astype(np.float64), among.astype(np.float64)
     return lambda weights: (weights @ both) / (weights @ whole)
 
 
 def mean(values: Array) -> Measure:
-    """Return the measure: weighted mean of `values`, (N,)."""
+    """Return the measure: weighted mean of the values.
+
+    Args:
+        values: (N,).
+    """
     return lambda weights: (weights @ values) / weights.sum(1)
 
 
 def mean_of(measures: Sequence[Measure]) -> Measure:
-    """Return the mean of several measures; it is not defined where one of them is not."""
+    """Return the mean of several measures; it is not defined where one of them is not.
+
+    Args:
+        measures: Functions of weights (R, N) -> (R,).
+    """
     return lambda weights: np.mean([measure(weights) for measure in measures], axis=0)

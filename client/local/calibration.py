@@ -34,12 +34,22 @@ class Calibration(Frozen):
         return logits / self.temperature + torch.tensor(self.bias, dtype=logits.dtype)
 
     def undone(self, logits: Tensor) -> Tensor:
-        """Return the logits before calibration, (N, T) -> (N, T)."""
+        """Return the logits before calibration.
+
+        Args:
+            logits: (N, T), calibrated.
+        Returns:
+            (N, T).
+        """
         return (logits - torch.tensor(self.bias, dtype=logits.dtype)) * self.temperature
 
 
 def unweighted(task: Task) -> Task:
-    """Return the task with equal class weights, so that its loss is a negative log-likelihood."""
+    """Return the task with equal class weights, so that its loss is a negative log-likelihood.
+
+    Args:
+        task: The task as declared.
+    """
     return task.model_copy(update={"class_weights": None})
 
 

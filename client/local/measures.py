@@ -51,17 +51,12 @@ def classified(
     given = per_class(logits, task)
     # The page shows both errors, so that the effect of the calibration can be judged.
     before = per_class(calibration.undone(logits.double()), task)
-    if task.kind == "multi-label":
-        columns, answered = truth == 1, given > 0.5
-        right = mean((columns == answered).mean(1))
-    else:
-        kinds, answer = np.arange(task.classes), given.argmax(1)
-        columns, answered = truth[:, None] == kinds, answer[:, None] == kinds
-        right = mean((truth == answer).astype(np.float64))
+    answer = given.argmax(1)
+    columns, answered, right = _answered(task, truth, given)
     rankings = _rankings(task, logits, columns)
     measures = {
         "auc": bootstrap.interval(mean_of([r.auc for r in rankings.values()])),
-        "accuracy": bootstrap.interval(right),
+        "accuracy": bootstrap.interval(mean(right)),
         "brier": bootstrap.interval(mean(_brier(given, columns, task))),
     }
     if task.kind != "multi-label":
@@ -84,6 +79,16 @@ def classified(
         calibration_error=calibration_error(stated, correct),
         calibration_error_before=calibration_error(*_stated(before, columns, task)),
     )
+
+
+def _answered(task: Task, truth: Ints, given: Array) -> tuple[Bools, Bools, Array]:
+    """Return the truth and the answers by class or label, (N, K), and the share right, (N,)."""
+    if task.kind == "multi-label":
+        columns, answered = truth == 1, given > 0.5
+        return columns, answered, (columns == answered).mean(1)
+    kinds, answer = np.arange(task.classes), given.argmax(1)
+    columns, answered = truth[:, None] == kinds, answer[:, None] == kinds
+    return columns, answered, (truth == answer).astype(np.float64)
 
 
 def _rankings(task: Task, logits: Tensor, columns: Bools) -> dict[int, Ranking]:

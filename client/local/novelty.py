@@ -119,8 +119,11 @@ def fit(model: Medformer, domain: Domain, train: Records, val: Records, alpha: f
 
 
 def conformal_rank(count: int, alpha: float) -> int:
-    """Return the rank of the limit among `count` sorted distances, from 1: ceil((n + 1)(1 -
-    alpha)).
+    """Return the rank of the limit among sorted distances, from 1: ceil((n + 1)(1 - alpha)).
+
+    Args:
+        count: Number n of distances.
+        alpha: Share of like images that may lie beyond the limit.
     """
     # The small term keeps floating point from rounding an exact rank up.
     return min(count, math.ceil((count + 1) * (1 - alpha) - 1e-9))

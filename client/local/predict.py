@@ -122,8 +122,11 @@ def write(path: Path, text: str) -> None:
 
 
 def harmless(cell: str) -> str:
-    """Return a cell, on one line, that no spreadsheet takes for a formula (OWASP, CSV
-    injection)."""
+    """Return a cell, on one line, that no spreadsheet takes for a formula (OWASP, CSV injection).
+
+    Args:
+        cell: Any text.
+    """
     # Surrogates are kept: they are bytes of file names that are not UTF-8.
     flat = "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else " " for c in cell)
     return f"'{flat}" if flat.lstrip()[:1] in tuple("=+-@") else flat

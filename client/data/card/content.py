@@ -106,7 +106,11 @@ def _read_splits(site: Site) -> _Splits:
 
 
 def orientation(site: Site) -> str:
-    """Return in words how the axes of a site's images run in the patient."""
+    """Return in words how the axes of a site's images run in the patient.
+
+    Args:
+        site: The declaration of the site.
+    """
     source, rank = site.data, site.domain.rank
     # Only volumes are turned; flat DICOM images are stored as they are to be seen.
     if isinstance(source, Volumetric) and rank == 3:

@@ -73,7 +73,12 @@ def _counted(notes: Sequence[tuple[str, str]]) -> dict[str, tuple[int, str]]:
 
 
 def unread(split: str, problem: str) -> SplitCard:
-    """Return the card of a split that cannot be read at all."""
+    """Return the card of a split that cannot be read at all.
+
+    Args:
+        split: train, val or test.
+        problem: The reason, in a sentence.
+    """
     return SplitCard(
         split, 0, {}, {}, None, None, None, None, {}, 0, 0, 0, (), {}, 0, None, None, (problem,)
     )  # fmt: skip
@@ -120,7 +125,11 @@ def _balance(records: Records, task: Task) -> Balance:
 
 
 def fingerprints(records: Records) -> list[str]:
-    """Return the SHA-256 of shape, type and pixels of every valid record."""
+    """Return the SHA-256 of shape, type and pixels of every valid record.
+
+    Args:
+        records: One split.
+    """
     found = []
     for stack in records.stacks:
         # Equal bytes in another shape or type are another image.
@@ -131,6 +140,10 @@ def fingerprints(records: Records) -> list[str]:
 
 
 def shared(sets: Mapping[str, set[str]]) -> dict[str, int]:
-    """Return `a+b` -> number of members that two splits share, where it is not zero."""
+    """Return `a+b` -> number of members that two splits share, where it is not zero.
+
+    Args:
+        sets: Split -> its fingerprints, or its patients.
+    """
     pairs = {f"{a}+{b}": len(sets[a] & sets[b]) for a, b in combinations(sets, 2)}
     return {pair: count for pair, count in pairs.items() if count}

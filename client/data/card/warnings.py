@@ -39,7 +39,11 @@ def warnings_of(
 
 
 def near_copy_warnings(near: Mapping[str, int]) -> Iterator[str]:
-    """Yield a warning for each pair of splits with images that look alike."""
+    """Yield a warning for each pair of splits with images that look alike.
+
+    Args:
+        near: `a+b` -> images of b that look nearly like one of a.
+    """
     for pair, count in near.items():
         first, second = pair.split("+")
         yield (

@@ -117,7 +117,13 @@ def supplement_of(header: Any, frame: int, bits: Bits) -> Supplement | None:
 
 
 def as_grey(image: Tensor) -> Tensor:
-    """Convert (3, *spatial) uint8 red, green and blue to (1, *spatial) uint8 grey."""
+    """Convert colour to grey by ITU-R 601-2 luma.
+
+    Args:
+        image: (3, *spatial) uint8 red, green and blue.
+    Returns:
+        (1, *spatial) uint8.
+    """
     grey = image[0].float() * LUMA[0]
     for part, weight in zip(image[1:], LUMA[1:], strict=True):
         grey += part * weight

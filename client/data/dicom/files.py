@@ -133,7 +133,12 @@ def _inflates(path: Path, length: int, max_bytes: int) -> None:
 
 
 def too_large(what: str, max_bytes: int) -> str:
-    """Return the sentence about a file, or pixels, of more than `max_bytes` bytes."""
+    """Return the sentence about a file, or pixels, of more than `max_bytes` bytes.
+
+    Args:
+        what: Subject and verb of the sentence, such as `its pixels come`.
+        max_bytes: The site's limit.
+    """
     return (
         f"{what} to more than {max_bytes >> 20} MiB: raise data.max_mib if that is as it should be"
     )
@@ -177,6 +182,10 @@ def decoded_bytes(header: Any) -> int:
 
 
 def byte_order(header: Any) -> str:
-    """Return `<` or `>`: the byte order of tables that are stored as bytes."""
+    """Return `<` or `>`: the byte order of tables that are stored as bytes.
+
+    Args:
+        header: pydicom's dataset.
+    """
     syntax = header.file_meta.get("TransferSyntaxUID")
     return ">" if syntax is not None and not syntax.is_little_endian else "<"

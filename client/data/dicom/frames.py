@@ -80,5 +80,10 @@ def _frames(header: Any) -> list[Frame]:
 
 
 def in_order(items: Sequence[T], order: Sequence[int]) -> list[T]:
-    """Return the items in the given order."""
+    """Return the items in the given order.
+
+    Args:
+        items: One a frame.
+        order: Index of the first item, of the second, and so on.
+    """
     return [items[i] for i in order]

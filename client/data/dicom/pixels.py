@@ -19,7 +19,11 @@ LOSSY = frozenset({
 
 
 def is_colour(header: Any) -> bool:
-    """Return whether the pixels are colours, or indices of colours."""
+    """Return whether the pixels are colours, or indices of colours.
+
+    Args:
+        header: pydicom's dataset.
+    """
     palette = header.get("PhotometricInterpretation") == "PALETTE COLOR"
     return palette or int(header.get("SamplesPerPixel") or 1) > 1
 

@@ -216,7 +216,11 @@ def _words(value: Any) -> list[str]:
 
 
 def references(headers: Sequence[Any]) -> tuple[str, ...]:
-    """Return a remark if slices name different origins of their coordinates, else nothing."""
+    """Return a remark if slices name different origins of their coordinates, else nothing.
+
+    Args:
+        headers: One header a slice.
+    """
     named = {str(header.get("FrameOfReferenceUID", "") or "") for header in headers} - {""}
     return (REFERENCES,) if len(named) > 1 else ()
 

@@ -39,7 +39,11 @@ class Table:
         return self.entries[index]
 
     def same(self, other: "Table") -> bool:
-        """Return whether both tables give the same output for every value."""
+        """Return whether both tables give the same output for every value.
+
+        Args:
+            other: The other table.
+        """
         return (self.first, self.depth) == (other.first, other.depth) and np.array_equal(
             self.entries, other.entries
         )

@@ -64,7 +64,12 @@ Voi = Curve | Shades | Range
 
 
 def same(one: Voi, other: Voi) -> bool:
-    """Return whether two windows map every value to the same grey."""
+    """Return whether two windows map every value to the same grey.
+
+    Args:
+        one: A window or table.
+        other: Another one.
+    """
     if isinstance(one, Shades) and isinstance(other, Shades):
         return one.table.same(other.table)
     return type(one) is type(other) and not isinstance(one, Shades) and one == other

@@ -103,7 +103,11 @@ def unclear(header: Sequence[str], keys: Sequence[str], columns: Columns) -> lis
 
 
 def grouping(names: Sequence[str]) -> list[str]:
-    """Return the columns that may say which images belong together though they name no patient."""
+    """Return the columns that may say which images belong together though they name no patient.
+
+    Args:
+        names: Names of columns that are not read.
+    """
     return [name for name in names if re.fullmatch(_GROUPS, _compact(name))]
 
 

@@ -23,8 +23,11 @@ record."""
 
 
 def visible(name: str) -> bool:
-    """Return whether a file or folder is the user's own, and neither hidden nor left by a
-    system."""
+    """Return whether a file or folder is the user's own, and neither hidden nor left by a system.
+
+    Args:
+        name: Its name without the folder.
+    """
     return not name.startswith(".") and name.lower() not in JUNK
 
 
@@ -49,7 +52,11 @@ def _files(folder: Path, place: PurePosixPath, above: frozenset[str]) -> Iterato
 
 
 def suffix(name: str) -> str:
-    """Return `.png`, `.nii.gz`, ..., or `no suffix`, in lower case."""
+    """Return `.png`, `.nii.gz`, ..., or `no suffix`, in lower case.
+
+    Args:
+        name: The name of a file.
+    """
     name = name.lower()
     # pathlib sees only .gz as the suffix.
     if name.endswith(".nii.gz"):
@@ -58,7 +65,11 @@ def suffix(name: str) -> str:
 
 
 def is_picture(name: str) -> bool:
-    """Return whether a file's name is that of a picture."""
+    """Return whether a file's name is that of a picture.
+
+    Args:
+        name: The name of a file.
+    """
     return suffix(name) in pictures.SUFFIXES
 
 

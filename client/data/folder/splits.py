@@ -36,7 +36,11 @@ superpixels
 
 
 def unaccented(text: str) -> str:
-    """Return a text with plain letters in place of letters with accents."""
+    """Return a text with plain letters in place of letters with accents.
+
+    Args:
+        text: Any text.
+    """
     plain = unicodedata.normalize("NFKD", text)
     return "".join(c for c in plain if not unicodedata.combining(c))
 
@@ -113,6 +117,10 @@ def _spelt(word: str) -> str | None:
 
 
 def words(name: str) -> list[str]:
-    """Split a name into words without accents: `TrainSet_01` -> train, set, 01."""
+    """Split a name into words without accents: `TrainSet_01` -> train, set, 01.
+
+    Args:
+        name: The name of a file, folder or column.
+    """
     plain = re.sub(r"([a-z])([A-Z])", r"\1 \2", unaccented(name))
     return re.findall(r"[^\W\d_]+|\d+", plain.casefold())

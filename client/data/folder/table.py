@@ -242,5 +242,11 @@ def _single(
 
 
 def spacing_of(entry: Entry) -> tuple[float, float] | None:
-    """Return the distances between pixels along H and W that the table states, or None."""
+    """Return the distances between pixels along H and W that the table states, or None.
+
+    Args:
+        entry: A record of the table.
+    Raises:
+        Unusable: A cell is not a positive number.
+    """
     return cells.spacing(entry.spacing, comma=entry.comma)

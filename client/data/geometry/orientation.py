@@ -57,7 +57,13 @@ class Grid:
         return unit
 
     def place(self, index: Array) -> Array:
-        """Return the positions in millimetres, (..., 3), of voxels with these indices, (..., 3)."""
+        """Return the positions of voxels.
+
+        Args:
+            index: (..., 3) indices.
+        Returns:
+            (..., 3) millimetres.
+        """
         place: Array = self.origin + index @ self.steps
         return place
 
@@ -116,12 +122,21 @@ def _nearest(grid: Grid, axes: Array) -> tuple[tuple[int, ...], list[int]]:
 
 
 def same_way(grid: Grid, other: Grid) -> bool:
-    """Return whether corresponding axes of two grids run to the same side of the patient."""
+    """Return whether corresponding axes of two grids run to the same side of the patient.
+
+    Args:
+        grid: The first grid.
+        other: The second.
+    """
     return bool(((grid.directions * other.directions).sum(1) > np.sqrt(0.5)).all())
 
 
 def plane_of(grid: Grid) -> str:
-    """Return the plane that is nearest to rows and columns: axial, coronal or sagittal."""
+    """Return the plane that is nearest to rows and columns: axial, coronal or sagittal.
+
+    Args:
+        grid: A grid whose axis 0 is thin.
+    """
     normal = np.abs(np.cross(grid.directions[1], grid.directions[2]))
     named = dict(zip(("sagittal", "coronal", "axial"), normal.tolist(), strict=True))
     return max(named, key=lambda name: named[name])

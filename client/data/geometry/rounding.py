@@ -32,19 +32,34 @@ def slack(written: Array, cosines: Array, depths: Array, rounding: float) -> Arr
 
 
 def off_line(x: Array, y: Array) -> Array:
-    """Return the residual of y, (F, ...), beside a straight line over x, (F,)."""
+    """Return the residual of y beside a straight line over x, by least squares.
+
+    Args:
+        x: (F,).
+        y: (F, ...).
+    Returns:
+        (F, ...).
+    """
     begin, slope = np.polynomial.polynomial.polyfit(x, y, 1)
     left: Array = y - begin - x[:, None] * slope
     return left
 
 
 def half_unit(written: Array) -> float:
-    """Return half a unit of the last decimal with which any of the numbers is written."""
+    """Return half a unit of the last decimal with which any of the numbers is written.
+
+    Args:
+        written: Numbers of any shape.
+    """
     return float(0.5 * 10.0 ** -max(map(_decimals, written.ravel().tolist())))
 
 
 def roughness(cosines: Array) -> float:
-    """Return the radians by which rounded direction cosines may be off; whole numbers are exact."""
+    """Return the radians by which rounded direction cosines may be off; whole numbers are exact.
+
+    Args:
+        cosines: (F, 6) as written.
+    """
     numbers = [value for value in cosines.ravel().tolist() if value % 1]
     if not numbers:
         return 0.0

@@ -115,20 +115,24 @@ def shifted(
     # A tilted gantry shifts each slice in proportion to its depth: only then is an angle
     # meaningful.
     straight = np.abs(off_line(places, across)) <= slack[:, None] + 0.5 * np.array(pixel)
-    slopes = np.polynomial.polynomial.polyfit(places, across, 1)[1]
-    angle = float(np.degrees(np.arctan(np.linalg.norm(slopes))))
-    most = float((across.max(0) - across.min(0)).max())
     regular = bool(straight.all())
     shifts: Array = np.round((across - across.min(0)) / np.array(pixel), 3)
     # A steep tilt would make most of the volume padding, which costs memory and teaches nothing.
     if np.prod((np.array(sides) + shifts.max(0)) / np.array(sides)) > MAX_GROWTH:
-        tilt = f"a tilt of {angle:.1f} degrees" if regular else UNTILTED
+        tilt = f"a tilt of {_tilt(across, places):.1f} degrees" if regular else UNTILTED
+        most = float((across.max(0) - across.min(0)).max())
         raise Unusable(
             f"its {what}s are shifted within their planes by up to {most:.4g} mm ({tilt}), which "
             "is too much to correct: resample it upright"
         )
-    tilt = f"a tilt of {angle:.2g} degrees" if regular else UNTILTED
+    tilt = f"a tilt of {_tilt(across, places):.2g} degrees" if regular else UNTILTED
     return shifts, (
         f"have {what}s that are shifted within their planes ({tilt}): each was moved to its stated "
         "position",
     )
+
+
+def _tilt(across: Array, places: Array) -> float:
+    """Return the degrees by which the line through the slices is tilted against their normal."""
+    slopes = np.polynomial.polynomial.polyfit(places, across, 1)[1]
+    return float(np.degrees(np.arctan(np.linalg.norm(slopes))))

@@ -78,11 +78,7 @@ def stacked(
             differ in size, coincide, are missing or uneven, or are shifted by more than
             `MAX_GROWTH` allows.
     """
-    _all_say_where(places, what)
-    written = np.array([place.position for place in places], np.float64)
-    cosines = np.array([place.orientation for place in places], np.float64)
-    if not (np.isfinite(written).all() and np.isfinite(cosines).all()):
-        raise Unusable("says where its planes lie in numbers that are not finite")
+    written, cosines = _stated(places, what)
     rows, columns = _directions(cosines, what)
     normal = np.cross(rows, columns)
     # Each of three coordinates may be rounded: the length of the error grows by sqrt(3).
@@ -122,17 +118,23 @@ def laid(values: Array, stack: Stack, canonical: bool) -> tuple[Array, tuple[flo
     return values, tuple(grid.spacing.tolist()) if stack.spacing else None
 
 
-def _all_say_where(places: Sequence[Place], what: str) -> None:
-    """Refuse slices of which one lacks its position or orientation."""
+def _stated(places: Sequence[Place], what: str) -> tuple[Array, Array]:
+    """Return positions (F, 3) and direction cosines (F, 6); every slice must state both."""
     silent = {
         "ImagePositionPatient": sum(place.position is None for place in places),
         "ImageOrientationPatient": sum(place.orientation is None for place in places),
     }
     if missing := [f"{name} {count}" for name, count in silent.items() if count]:
         raise Unusable(
-            f"does not say where its {what}s lie (of {len(places)}, missing or damaged: "
-            f"{', '.join(missing)}): export it again, or convert it to NIfTI by what you know of it"
+            f"does not state where its {what}s lie (of {len(places)}, missing or damaged: "
+            f"{', '.join(missing)}): export it again, or convert it to NIfTI if you know how they "
+            "lie"
         )
+    written = np.array([place.position for place in places], np.float64)
+    cosines = np.array([place.orientation for place in places], np.float64)
+    if not (np.isfinite(written).all() and np.isfinite(cosines).all()):
+        raise Unusable("states where its planes lie in numbers that are not finite")
+    return written, cosines
 
 
 def _directions(cosines: Array, what: str) -> tuple[Array, Array]:

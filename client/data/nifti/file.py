@@ -229,7 +229,12 @@ def _order(head: bytes) -> tuple[str, int]:
 
 
 def too_large(what: str, max_bytes: int) -> str:
-    """Return the sentence about a volume with more bytes than a site allows."""
+    """Return the sentence about a volume with more bytes than a site allows.
+
+    Args:
+        what: Beginning of the sentence, such as `has 300 MiB`.
+        max_bytes: The site's limit.
+    """
     return (
         f"{what}, more than {max_bytes >> 20} MiB as 32-bit numbers: raise data.max_mib if that is "
         "as it should be"
@@ -237,7 +242,11 @@ def too_large(what: str, max_bytes: int) -> str:
 
 
 def numbered(name: Path) -> tuple[Path, int | None]:
-    """Split `scan.nii.gz:3` into the file and 3; the number is None where the name has none."""
+    """Split `scan.nii.gz:3` into the file and 3; the number is None where the name has none.
+
+    Args:
+        name: The name in a table.
+    """
     found = re.fullmatch(r"(.+\.(?:nii|hdr|img)(?:\.gz)?):(\d{1,6})", name.name, re.IGNORECASE)
     return (name.with_name(found[1]), int(found[2])) if found else (name, None)
 

@@ -97,7 +97,16 @@ def image(
 def volume(
     name: Path, domain: Domain, max_bytes: int = MAX_BYTES, orientation: Orientation = "canonical"
 ) -> Volume:
-    """Read a file as `image` does, before its values are mapped to [0, 1]."""
+    """Read a file as `image` does, before its values are mapped to [0, 1].
+
+    Args:
+        name: The file, as in `image`.
+        domain: The site's kind of image.
+        max_bytes: Maximum bytes of the file and of its voxels.
+        orientation: The turn of a volume.
+    Raises:
+        Unusable: As in `image`.
+    """
     return _volume(name, domain, max_bytes, None if orientation == "canonical" else "stored")
 
 
@@ -132,12 +141,22 @@ def shown(found: Volume, domain: Domain, window: Window) -> Tensor:
 
 
 def shown_notes(found: Volume, window: Window) -> tuple[str, ...]:
-    """Return the remarks about a volume that is shown with `window`."""
+    """Return the remarks about a volume that is shown with `window`.
+
+    Args:
+        found: The volume.
+        window: The values shown black and white.
+    """
     return (*found.notes, WINDOWLESS) if window == "file" and not found.display else found.notes
 
 
 def spacing_of(found: Volume, domain: Domain) -> Tensor:
-    """Return the spacing of a volume, (rank,) millimetres."""
+    """Return the spacing of a volume, (rank,) millimetres.
+
+    Args:
+        found: The volume.
+        domain: The site's kind of image.
+    """
     return torch.from_numpy(found.spacing[3 - domain.rank :].astype(np.float32))
 
 

@@ -105,7 +105,11 @@ def layout_of(tags: Any) -> Layout:
 
 
 def all_of(values: Any) -> tuple[Any, ...]:
-    """Return a tag's values as a tuple; Pillow gives a single value bare."""
+    """Return a tag's values as a tuple; Pillow gives a single value bare.
+
+    Args:
+        values: One value, or several.
+    """
     return tuple(values) if isinstance(values, tuple | list | bytes) else (values,)
 
 

@@ -97,7 +97,7 @@ def test_class_folders_without_declared_classes_are_warned_of(tmp_path: Path):
 
 
 def test_the_card_says_that_it_stays(clinic: Site):
-    """The first line of the text and the first field of the JSON say it."""
+    """The first line of the text states it, and so does the first field of the JSON."""
     card = data_card(clinic)
     assert as_text(card).splitlines()[0] == card.heading == HEADING
     assert "stays at the site" in HEADING

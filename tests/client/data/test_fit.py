@@ -74,7 +74,7 @@ def test_pictures_of_28_pixels_lose_none(tmp_path: Path):
 
 
 def test_masks_are_padded_with_their_pictures(tmp_path: Path):
-    """Padded pixels of a mask count as unlabelled."""
+    """A mask is unlabelled where its picture is padded."""
     lesion = Task(name="lesion", kind="dense", classes=2, labels="mask")
     draw(tmp_path / "a.png", 1, (28, 32))
     Image.fromarray(np.ones((28, 32), np.uint8)).save(tmp_path / "m.png")

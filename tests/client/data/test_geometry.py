@@ -76,7 +76,7 @@ def test_jitter_below_a_twentieth_of_the_distance_is_fine():
         ([at(z) for z in (0, 5, 10, 15, 25, 35)], "missing: 2 between the 6"),
         ([at(z) for z in (0, 1, 2, 3, 4.6, 6.2)], "lie unevenly: neighbours are 1 to 1.6 mm apart"),
         ([at(z) for z in (0, 0.6, 3, 3.6, 6, 6.6, 9)], "unevenly: neighbours are 0.6 to 2.4 mm"),
-        ([at(0), Place(), at(2)], "does not say where its slices lie"),
+        ([at(0), Place(), at(2)], "does not state where its slices lie"),
         ([at(i, spacing=(0.5, 0.75 + 0.01 * i)) for i in range(3)], "differ in .* pixel spacing"),
         ([at(0), at(1, spacing=None), at(2)], "1 of unknown size"),
         ([at(i, orientation=(1.0, 0, 0, 1, 0, 0)) for i in range(3)], "orientation is impossible"),

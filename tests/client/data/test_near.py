@@ -73,7 +73,7 @@ def test_identical_images_are_counted_elsewhere():
 
 
 def test_the_work_is_bounded_and_the_count_repeats():
-    """Only so many images as the limit allows are compared, at even distances."""
+    """A limit bounds how many images are compared; they lie at even distances."""
     found = {counted(CHESTS, 0.9 * CHESTS, max_images=16) for _ in range(3)}
     assert found == {16}
 

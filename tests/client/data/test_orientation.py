@@ -189,7 +189,7 @@ def test_training_and_predict_see_one_head_alike_in_every_format(tmp_path: Path)
 
 
 def test_a_site_that_keeps_stored_axes_predicts_files_of_its_own_format_only(tmp_path: Path):
-    """Axes of another format run differently, so such files are refused."""
+    """Files of another format are refused, because their axes run differently."""
     heads.series(tmp_path / "s", *acquired("R", "F", "P"))
     heads.nifti(tmp_path / "n.nii.gz", *acquired("H", "P", "L"))
     site = site_of(tmp_path, ["s"], "dicom", orientation="stored")

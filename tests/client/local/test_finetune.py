@@ -241,7 +241,7 @@ def test_a_run_between_hospitals_cannot_name_a_file_to_start_from(tmp_path: Path
 
 
 def test_a_card_that_was_edited_does_not_help(made: tuple[Path, LocalModel], tmp_path: Path):
-    """The tensors attached to the file say what it is, whatever its card claims."""
+    """The attachment in the file is what decides, whatever its card claims."""
     file = tmp_path / "edited.safetensors"
     with safe_open(made[0], framework="np") as source:
         metadata = source.metadata()

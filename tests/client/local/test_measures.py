@@ -112,8 +112,7 @@ def test_the_area_under_the_curve_is_the_auc():
 
 
 def test_patients_are_drawn_not_images():
-    """Ten copies of each patient's image leave the interval as wide as it was. Drawn as independent
-    images, they would narrow it by the root of ten."""
+    """The interval is no narrower if each patient's image is there ten times."""
     values = RNG.normal(size=80)
     alone = Bootstrap([str(i) for i in range(80)], 2000, 0).interval(mean(values))
     many = np.repeat(values, 10)

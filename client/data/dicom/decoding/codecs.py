@@ -59,7 +59,11 @@ def refusal(syntax: str) -> str:
 
 
 def name(syntax: str) -> str:
-    """Return the name of a syntax in PS3.6, with its number."""
+    """Return the name of a syntax in PS3.6, with its number.
+
+    Args:
+        syntax: The UID.
+    """
     from pydicom.uid import UID
 
     spelt = NEWER.get(syntax) or UID(syntax).name

@@ -50,7 +50,11 @@ class IdentityCounts:
     """PatientID -> files; never shown."""
 
     def add(self, header: Any) -> None:
-        """Count one file's header."""
+        """Count one file.
+
+        Args:
+            header: pydicom's dataset, without pixels.
+        """
         self.files += 1
         patient = str(header.get("PatientID", "") or "").strip()
         self.ids[patient] += 1

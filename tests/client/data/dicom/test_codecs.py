@@ -144,7 +144,7 @@ def test_the_limit_grows_with_the_pixels(tmp_path: Path, monkeypatch: pytest.Mon
 def test_training_check_and_predict_have_the_sites_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """All three read files through `medical.opened`, which has the limit."""
+    """The limit holds in training, check and predict, because they share one reader."""
     from client.data import medical
 
     file, _ = encoded(tmp_path, "1.2.840.10008.1.2.5")

@@ -200,7 +200,8 @@ def test_a_broken_file_is_named(name: str):
 
 
 def test_every_file_there_is_gives_an_image_or_a_typed_error():
-    """No file of pydicom, or of pydicom-data if installed, raises any other exception."""
+    """All files of pydicom, and of pydicom-data if installed, are read; no other exception
+    occurs."""
     roots = {real("CT_small.dcm").parent}
     if (more := get_testdata_file("liver.dcm", download=False)) is not None:
         roots.add(Path(more).parent)
@@ -295,7 +296,7 @@ def test_an_oblique_series_is_sorted_too(series: Callable[..., Path]):
         (lambda: [slice_of(i, 1, PatientID=f"{i}") for i in range(3)], "files of 3 patients"),
         (lambda: [slice_of(i, 1, PixelSpacing=[1, 1 + i]) for i in range(3)], "differ in rows"),
         (lambda: [slice_of(0, 1)], "holds 1 files"),
-        (lambda: [slice_of(i, 1, ImagePositionPatient=None) for i in range(3)], "does not say"),
+        (lambda: [slice_of(i, 1, ImagePositionPatient=None) for i in range(3)], "does not state"),
         (lambda: [slice_of(i, 1, ImageOrientationPatient=[1, 0, 0, 1, 0, 0]) for i in range(3)],
          "orientation is impossible"),
         (lambda: [slice_of(i, 1, ImageOrientationPatient=[1, 0, 0, 0, 1, 0.1 * i])

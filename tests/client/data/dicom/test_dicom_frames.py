@@ -271,7 +271,7 @@ def test_inverted_slices_are_inverted_alone(tmp_path: Path):
     ],
 )
 def test_attributes_that_show_nothing_are_named(tags: dict, reason: str, tmp_path: Path):
-    """Each gets the sentence that names its fault, whatever window the site declares."""
+    """The message names the fault, whatever window the site declares."""
     with pytest.raises(Unusable, match=reason):
         shown(image(RAMP, **tags), tmp_path, "file")
 

@@ -367,7 +367,7 @@ def test_leading_zeros_are_part_of_an_id(whole: str, tmp_path: Path):
 
 
 def test_images_that_may_belong_together_are_noted(tmp_path: Path):
-    """A column that no site reads groups images whose patients are unknown."""
+    """A remark names an unread column that may group images whose patients are unknown."""
     text = "file,labels,study_id,split\n0.png,0,s1,train\n1.png,1,s1,val\n2.png,1,s2,val"
     assert any(
         "'study_id' is not read, and 1 of" in n for n in doubts.notes(site_of(tmp_path, text))

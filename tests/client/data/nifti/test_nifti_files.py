@@ -286,7 +286,7 @@ def test_a_mask_on_another_grid_spoils_its_own_record_alone(tmp_path: Path, fiel
 
 
 def test_a_sheared_image_and_its_mask_are_put_right_alike(tmp_path: Path):
-    """A tilted stack that a converter stored without resampling is straightened with its mask."""
+    """A tilted image and its mask are straightened in the same way."""
     origin, steps, sides = acquired("H", "P", "L")
     steps = steps + np.array([[0, 0.8, 0], [0, 0, 0], [0, 0, 0]])
     file = loaded(heads.nifti(tmp_path / "a.nii", origin, steps, sides))
