@@ -1,5 +1,8 @@
-"""All MedMNIST sets by name and size; nothing is downloaded."""
+"""All MedMNIST sets by name and size; nothing is downloaded from the network."""
 
+import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +65,37 @@ def test_names_and_sizes_are_those_of_the_package():
     for name, facts in INFO.items():
         published = [size for size in (28, 64, 128, 224) if f"url_{size}" in facts or size == 28]
         assert tuple(published) == MEDMNIST_SIDES[medmnist.info(name).rank], name
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Publish a file of BreastMNIST under another address, and return it."""
+    file = tmp_path / "published.npz"
+    file.write_bytes(b"images" * 1_000)
+    digest = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+    facts = {**INFO["breastmnist"], "url": file.as_uri(), "MD5": digest}
+    monkeypatch.setattr(medmnist, "_published", lambda: {"breastmnist": facts})
+    return file
+
+
+def test_a_missing_file_is_downloaded_and_compared_with_its_checksum(
+    published: Path, tmp_path: Path
+):
+    """A file that is not the published one is refused, and nothing of it is left."""
+    folder = tmp_path / "data"
+    path = medmnist.find("breastmnist", 28, folder)
+    assert path == folder / "breastmnist.npz"
+    assert path.read_bytes() == published.read_bytes()
+    path.unlink()
+    published.write_bytes(b"something else")
+    with pytest.raises(DataError, match=r"breastmnist.npz is missing and could not be downloaded"):
+        medmnist.find("breastmnist", 28, folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_facts_of_a_set_are_known_without_torch():
+    """The package of MedMNIST imports torch, which takes seconds: only its table is read."""
+    code = "import sys; from client.data.medmnist import info; info('bloodmnist'); "
+    code += "print([m for m in ('torch', 'medmnist') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,55 @@
+"""The two engines of `simulate` are one simulation: through Flower, and without its processes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from simulations.cli import main
+
+CHEST = {"source": "phantoms", "kind": "chest", "records": 96}
+SCENARIO = {
+    "name": "small",
+    "seed": 5,
+    "recipe": {"rounds": 5, "local_steps": 2, "expected_batch_size": 32},
+    "privacy": {"epsilon": 8},
+    "sites": [
+        {"name": "north", "data": CHEST},
+        {"name": "south", "data": {**CHEST, "seed": 2}},
+        {"name": "east", "data": {**CHEST, "kind": "histology"}},
+    ],
+}
+OF_ONE_RUN = ("generated_at", "ledger_hashes", "run_id", "timing")
+"""Keys of report.json that differ between any two runs: ids, clock times and what contains them."""
+
+
+def trained(scenario: Path, out: Path, *more: str) -> Path:
+    assert main(["simulate", str(scenario), "--out", str(out), *more]) == 0
+    return out
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in lines]
+
+
+def report(folder: Path) -> dict[str, Any]:
+    found = json.loads((folder / "report.json").read_text())
+    return {k: v for k, v in found.items() if k not in OF_ONE_RUN}
+
+
+@pytest.mark.flower
+def test_both_engines_give_the_same_bytes(tmp_path: Path):
+    """Tensors are equal bit for bit, and so are losses, epsilons, metrics and the report."""
+    scenario = tmp_path / "small.yaml"
+    scenario.write_text(yaml.safe_dump(SCENARIO))
+    local = trained(scenario, tmp_path / "local", "--engine", "local", "--seed", "6")
+    flower = trained(scenario, tmp_path / "flower", "--engine", "flower")
+    tensors = sorted((local / "checkpoints").glob("*.safetensors"))
+    assert len(tensors) == 4  # round 0 and the newest three
+    for file in (*tensors, local / "model.safetensors", local / "receipts.json"):
+        assert file.read_bytes() == (flower / file.relative_to(local)).read_bytes(), file.name
+    assert rows(local) == rows(flower)
+    assert report(local) == report(flower)
