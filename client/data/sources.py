@@ -38,12 +38,19 @@ class ScannerSettings(Frozen):
     """Deviations of a phantom site's scanner; meanings as in `medformer.phantoms.Scanner`."""
 
     gain: StrictFloat = 1.0
+    """Contrast factor about mid-grey; above 0."""
     offset: StrictFloat = 0.0
+    """Brightness shift in units of full scale; -1 to 1."""
     gamma: StrictFloat = 1.0
+    """Exponent of intensities in [0, 1]; above 0, and above 1 darkens."""
     noise: StrictFloat = 0.02
+    """Standard deviation of additive noise in units of full scale; 0 to 1."""
     blur: StrictFloat = 0.0
+    """Standard deviation of a Gaussian blur in pixels of a 28-pixel image; 0 to 14."""
     bias_field: StrictFloat = 0.0
+    """Amplitude of a smooth illumination field; 0 to below 1."""
     tint: tuple[StrictFloat, StrictFloat, StrictFloat] = (1.0, 1.0, 1.0)
+    """Factors of red, green and blue, each above 0; grey images ignore them."""
 
     @model_validator(mode="after")
     def _a_scanner(self) -> "ScannerSettings":
@@ -68,7 +75,9 @@ class Phantoms(Frozen):
     size: StrictInt = Field(default=28, ge=16, le=512)
     """Side in pixels or voxels."""
     seed: StrictInt = Field(default=0, ge=0, le=2**53)
+    """Seed of the images; sites with other seeds have other patients."""
     scanner: ScannerSettings = ScannerSettings()
+    """Differences of the scanner that makes them."""
 
 
 class Npz(Frozen):
@@ -76,6 +85,7 @@ class Npz(Frozen):
 
     source: Literal["npz"]
     path: GivenPath
+    """The npz file."""
     indices: GivenPath | None = None
     """JSON {split: [row, ...]} with this site's rows; a split that it does not name is used
     whole."""
@@ -89,7 +99,9 @@ class MedMnist(Frozen):
 
     source: Literal["medmnist"]
     dataset: str
+    """MedMNIST's name of the set."""
     size: StrictInt = 28
+    """Side of an image, pixels; a size that MedMNIST publishes."""
     root: GivenPath | None = None
     """Folder with the files. Without it, the package's own folder is used, and a missing file is
     downloaded."""
@@ -146,12 +158,15 @@ class Listed(Frozen):
     """
 
     path: GivenPath
+    """Folder of the records, with labels.csv if there is one."""
     classes: tuple[str, ...] = ()
     """Names of the labels 0, 1, ...: cells of labels.csv, or class folders."""
     val_share: StrictFloat = Field(default=0.15, ge=0, lt=1)
     """Share of the records that a hash assigns; those in neither share are for training."""
     test_share: StrictFloat = Field(default=0.15, ge=0, lt=1)
+    """Share of the records that a hash divides which tests."""
     columns: Columns = Columns()
+    """Names of the columns of labels.csv, where they differ from the usual ones."""
     split_key: str = Field(default="fedmedformer", min_length=1)
     """Key of the hash. Another key is another division: keep it for the life of the record set."""
 
@@ -230,6 +245,7 @@ class Volumetric(Listed):
     """Fields that sources of 2D and 3D medical files have in common; they need a `labels.csv`."""
 
     window: Window = "full"
+    """Values shown black and white: those of the file, the whole range, or these two."""
     max_side: StrictInt = Field(default=128, ge=16, le=512)
     """Maximum side in pixels or voxels; a larger image is reduced to it, keeping its aspect."""
     multiple: StrictInt = Field(default=8, ge=1, le=64)
@@ -252,6 +268,7 @@ class Dicom(Volumetric):
 
     source: Literal["dicom"]
     window: Window = "file"
+    """Values shown black and white: those of the file, the whole range, or these two."""
     deidentified: StrictBool = False
     """Declares that the files have been de-identified: `site check` then verifies it."""
     decode_seconds: StrictFloat = Field(default=DECODE_SECONDS, gt=0, le=3_600)
