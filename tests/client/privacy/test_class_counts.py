@@ -358,18 +358,23 @@ def test_no_message_depends_on_the_labels_but_through_the_noisy_tensors(
     """The receipt of a site with one class equals that of a balanced site, and no field holds
     counts."""
 
-    def answers(name: str) -> tuple[Answer, Answer]:
+    class Skewed(SeededNoise):
+        """Noise of a class count that finds all records in the first class."""
+
+        def noised(self, total: torch.Tensor, std: float) -> torch.Tensor:
+            counted = len(total) == OPACITY.classes
+            return super().noised(torch.tensor([64.0, 0.0]) if counted else total, std)
+
+    def answers(name: str, noise: type[SeededNoise]) -> tuple[Answer, Answer]:
         guard = open_guard(counting.model_copy(update={"name": name}))
+        guard = replace(guard, noise_for=lambda run, *parts: noise(name, run.row, *parts))
         return guard.handle(admit(schedule)), guard.handle(train(schedule))
 
     # A row's hash covers its time, so both ledgers get the same one.
     defaults = Ledger.__init__.__kwdefaults__
     monkeypatch.setitem(defaults, "clock", lambda: "2026-01-01T00:00:00+00:00")
-    receipt, answer = answers("balanced")
-    monkeypatch.setattr(
-        "client.privacy.class_counts.histogram", lambda *_: torch.tensor([64.0, 0.0])
-    )
-    other_receipt, other_answer = answers("skewed")
+    receipt, answer = answers("balanced", SeededNoise)
+    other_receipt, other_answer = answers("skewed", Skewed)
     assert isinstance(receipt, AdmitAnswer)
     assert isinstance(answer, TrainAnswer)
     assert isinstance(other_answer, TrainAnswer)

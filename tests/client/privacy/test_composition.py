@@ -163,16 +163,16 @@ def test_a_ledger_without_a_rule_stays_basic(tmp_path: Path):
     assert not budget.fits(total + Cost(0.1, 0.0))
 
 
-def test_order_and_limit_are_those_of_the_registration(tmp_path: Path, monkeypatch):
+def test_order_and_limit_are_those_of_the_registration(tmp_path: Path):
     """The first row fixes the order; a lower budget keeps it, whatever would be chosen now."""
     Ledger(tmp_path / "l", RDP).close()
-    monkeypatch.setattr("client.privacy.composition.best_order", lambda *_: 40)
-    with Ledger(tmp_path / "l", RDP.model_copy(update={"epsilon_budget": 5.0})):
-        pass
+    lower = RDP.model_copy(update={"epsilon_budget": 3.0})
+    assert best_order(lower.lifetime_epsilon, lower.lifetime_delta) > 4
+    Ledger(tmp_path / "l", lower).close()
     with sqlite3.connect(tmp_path / "l") as db:
         bodies = [json.loads(b) for (b,) in db.execute("SELECT body FROM entries ORDER BY seq")]
     assert [b["order"] for b in bodies] == [4, 4]
-    assert bodies[1]["limit"] == renyi_limit(4, 5.0, bodies[1]["delta_budget"])
+    assert bodies[1]["limit"] == renyi_limit(4, 3.0, bodies[1]["delta_budget"])
     assert Budget.registered(bodies).limit == bodies[1]["limit"] < bodies[0]["limit"]
 
 

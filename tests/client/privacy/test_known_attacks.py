@@ -23,40 +23,37 @@ from medformer.objectives import mix_losses
 from server.protocol import Admit, AdmitAnswer, Phase, Schedule, TrainAnswer
 from tests.client.privacy.test_engine import PLAN, batch_of, build, groups_of, names_of
 from tests.conftest import CONFIG, OPACITY, admit, train
+from tests.helpers.rounds import WithoutLoss, rounds_with
 
 Open = Callable[..., Guard]
 
 
+class SameNoise(SeededNoise):
+    """Noise that does not depend on the site, nor on the numbers drawn for sampling."""
+
+    def uniform(self, count: int) -> torch.Tensor:
+        return torch.rand(count, dtype=torch.float64)
+
+
 def test_the_divisor_is_no_function_of_the_records(
-    open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+    open_guard: Open, site: Site, schedule: Schedule
 ):
     """With all gradients at zero and the same noise, sites with 32 and with 128 records send the
     same bytes; a divisor taken from the data would show (arXiv:2605.15648)."""
-    monkeypatch.setattr(
-        "client.training.mix_losses", lambda model, batch, *_: _no_loss(model, batch)
-    )
-    monkeypatch.setattr(
-        "client.simulated.SeededNoise", lambda *parts: SeededNoise("same", *parts[3:])
-    )
-    monkeypatch.setattr(  # the draw, which takes a number a record, leaves the noise's bits alone
-        "client.privacy.noise.NoiseSource.uniform",
-        lambda _, count: torch.rand(count, dtype=torch.float64),
-    )
     sent = []
     for count in (32, 128):
         data = {"source": "phantoms", "kind": "chest", "records": count}
         values = {**site.model_dump(), "name": f"of-{count}", "data": data}
-        guard = open_guard(Site.model_validate(values))
+        guard = replace(
+            open_guard(Site.model_validate(values)),
+            train=rounds_with(WithoutLoss),
+            noise_for=lambda reservation, round_, attempt: SameNoise(round_, attempt),
+        )
         assert isinstance(guard.handle(admit(schedule)), AdmitAnswer)
         answer = guard.handle(train(schedule))
         assert isinstance(answer, TrainAnswer)
         sent.append({name: value.tobytes() for name, value in answer.tensors.items()})
     assert sent[0] == sent[1]
-
-
-def _no_loss(model: Medformer, batch) -> torch.Tensor:  # type: ignore[no-untyped-def]
-    """Return the real losses times zero."""
-    return 0.0 * mix_losses(model, batch, {"supervised": 1.0}, torch.Generator())
 
 
 def test_the_reported_epsilon_is_the_runs_not_a_rounds_and_survives_new_engines(
@@ -148,15 +145,12 @@ def test_choices_made_by_looking_at_records_are_listed_as_not_covered():
 
 
 def test_local_heads_carry_the_same_noise_as_what_is_sent(
-    open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+    open_guard: Open, site: Site, schedule: Schedule
 ):
     """A head without noise would leak through the encoder's gradients of the next step. With all
     gradients at zero the change is noise alone: two steps, at momentum 0 for shared parameters and
     0.9 for local ones."""
-    monkeypatch.setattr(
-        "client.training.mix_losses", lambda model, batch, *_: _no_loss(model, batch)
-    )
-    guard = open_guard(site)
+    guard = replace(open_guard(site), train=rounds_with(WithoutLoss))
     assert isinstance(guard.handle(admit(schedule)), AdmitAnswer)
     request = train(schedule)
     answer = guard.handle(request)
@@ -178,7 +172,7 @@ def test_local_heads_carry_the_same_noise_as_what_is_sent(
 
 
 def test_two_clipping_groups_have_the_noise_of_both(
-    open_guard: Open, site: Site, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+    open_guard: Open, site: Site, schedule: Schedule
 ):
     """Model and discriminator are clipped apart, so one record moves the sum by up to the root of
     both squared bounds' sum, and the noise is a multiple of that."""
@@ -187,11 +181,7 @@ def test_two_clipping_groups_have_the_noise_of_both(
         expected_batch_size=16, learning_rate=0.1, max_grad_norm=3, discriminator_max_grad_norm=4,
     )  # fmt: skip
     both = schedule.model_copy(update={"phases": (phase,)})
-    monkeypatch.setattr(
-        "client.training.mix_losses",
-        lambda model, batch, mix, generator: 0 * mix_losses(model, batch, mix, generator),
-    )
-    guard = open_guard(site)
+    guard = replace(open_guard(site), train=rounds_with(WithoutLoss))
     assert isinstance(guard.handle(admit(both)), AdmitAnswer)
     request = train(both)
     answer = guard.handle(request)

@@ -2,6 +2,7 @@
 draw."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,14 @@ from client.data.errors import DataError
 from client.data.load import check, load, read
 from client.data.records import Records, Stack, pooled
 from client.guard import Guard
-from client.privacy.engine import DpEngine
 from client.privacy.plan import solve
 from client.privacy.units import Units
 from client.site import Privacy, Site
-from medformer.objectives import mix_losses
+from client.training import Engine
 from server.protocol import AdmitAnswer, Schedule, TrainAnswer
 from tests.conftest import admit, train
 from tests.helpers.pictures import draw, folder_site
+from tests.helpers.rounds import Watched, rounds_with
 
 Open = Callable[..., Guard]
 
@@ -103,26 +104,22 @@ def test_nobody_drawn_is_an_empty_batch():
     assert index.tolist() == []
 
 
-def test_a_site_by_patient_trains_and_says_so(
-    tmp_path: Path, open_guard: Open, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
-):
+def watched(engines: list[Watched]) -> Callable[[Engine], Engine]:
+    """Return a wrapper that watches each engine and appends it to the list."""
+
+    def wrap(engine: Engine) -> Engine:
+        engines.append(Watched(engine))
+        return engines[-1]
+
+    return wrap
+
+
+def test_a_site_by_patient_trains_and_says_so(tmp_path: Path, open_guard: Open, schedule: Schedule):
     """Patients are sampled, not images, and the receipt names the unit."""
     site = patients_site(tmp_path, {f"p{i}": 1 + i % 5 for i in range(20)})
     check(site)
-    counted, sizes = [], []
-    real_draw, real_step = DpEngine.draw, DpEngine.step
-
-    def draw_(self: DpEngine, count: int) -> torch.Tensor:
-        counted.append(count)
-        return real_draw(self, count)
-
-    def step_(self, losses, valid, parts=None, units=None):  # type: ignore[no-untyped-def]
-        sizes.append(torch.bincount(units).tolist())
-        return real_step(self, losses, valid, parts, units)
-
-    monkeypatch.setattr(DpEngine, "draw", draw_)
-    monkeypatch.setattr(DpEngine, "step", step_)
-    guard = open_guard(site)
+    engines: list[Watched] = []
+    guard = replace(open_guard(site), train=rounds_with(watched(engines)))
     receipt = guard.handle(admit(schedule))
     assert isinstance(receipt, AdmitAnswer)
     assert '"adjacency": "add or remove one patient"' in receipt.receipt
@@ -130,14 +127,15 @@ def test_a_site_by_patient_trains_and_says_so(
         answer = guard.handle(train(schedule, number))
         assert isinstance(answer, TrainAnswer), answer
         assert all(np.isfinite(v).all() for v in answer.tensors.values())
-    assert set(counted) == {20}
+    assert {count for engine in engines for count in engine.counts} == {20}
+    sizes = [units for engine in engines for units in engine.sizes]
     assert max(map(max, sizes)) == 3
     assert min(map(min, sizes)) == 1
 
 
 @pytest.mark.parametrize("unit", ["image", "patient"])
 def test_views_of_an_image_are_one_unit_and_cost_nothing(
-    tmp_path: Path, open_guard: Open, schedule: Schedule, monkeypatch: pytest.MonkeyPatch, unit: str
+    tmp_path: Path, open_guard: Open, schedule: Schedule, unit: str
 ):
     """Each drawn image appears three times, shifted differently each time, and the receipt stays
     the same."""
@@ -147,32 +145,16 @@ def test_views_of_an_image_are_one_unit_and_cost_nothing(
     if unit == "image":
         site = site.model_copy(update={"privacy": Privacy(epsilon=8, n_public=40)})
     assert solve(seen, site.privacy) == solve(schedule, site.privacy)
-    drawn, sizes, images = [], [], []
-    real_draw, real_step = DpEngine.draw, DpEngine.step
-
-    def draw_(self: DpEngine, count: int) -> torch.Tensor:
-        drawn.append(len(chosen := real_draw(self, count)))
-        return chosen
-
-    def step_(self, losses, valid, parts=None, units=None):  # type: ignore[no-untyped-def]
-        sizes.append(torch.bincount(units).tolist())
-        return real_step(self, losses, valid, parts, units)
-
-    def mix(model, batch, *rest):  # type: ignore[no-untyped-def]
-        images.append(batch.images)
-        return mix_losses(model, batch, *rest)
-
-    monkeypatch.setattr(DpEngine, "draw", draw_)
-    monkeypatch.setattr(DpEngine, "step", step_)
-    monkeypatch.setattr("client.training.mix_losses", mix)
-    guard = open_guard(site)
+    engines: list[Watched] = []
+    guard = replace(open_guard(site), train=rounds_with(watched(engines)))
     assert isinstance(guard.handle(admit(seen)), AdmitAnswer)
     assert isinstance(guard.handle(train(seen)), TrainAnswer)
-    assert [len(units) for units in sizes] == drawn
+    (engine,) = engines
+    assert [len(units) for units in engine.sizes] == engine.drawn
     each = 3 if unit == "image" else 6
-    assert {n for units in sizes for n in units} == {each}
-    first, second, third = images[0][:3]
-    assert not torch.equal(first, second) or not torch.equal(second, third)
+    assert {n for units in engine.sizes for n in units} == {each}
+    # Shifted views of one image have different losses, once the head has left zero.
+    assert len(set(engine.losses[-1][:3].tolist())) > 1
 
 
 def test_another_patient_changes_nothing_for_those_who_are_there():
