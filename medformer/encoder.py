@@ -162,6 +162,7 @@ class Blocks(nn.ModuleList):
         return [_gather(sorted_, back) for sorted_ in self._run(_gather(tokens, order))]
 
     def _run(self, tokens: Tensor) -> list[Tensor]:
+        """Run all blocks and collect the tokens before the first and after each."""
         depths = [tokens]
         for block in self:
             # Without gradients there is nothing to compute again.

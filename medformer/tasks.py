@@ -79,6 +79,7 @@ def _check_labels(logits: Tensor, labels: Tensor, task: Task) -> None:
 
 
 def _weights(task: Task) -> Tensor | None:
+    """Return the class weights as a tensor; None without any."""
     return None if task.class_weights is None else torch.tensor(task.class_weights)
 
 

@@ -28,6 +28,7 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
 
 
 def _write_then_rename(partial: Path, path: Path, data: bytes, mode: int) -> None:
+    """Write a partial file to the disk, then give it its name."""
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
         file.write(data)
         file.flush()

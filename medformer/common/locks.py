@@ -54,6 +54,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _acquired(file: IO[str]) -> bool:
+    """Try to get the lock, without waiting."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -62,6 +63,7 @@ def _acquired(file: IO[str]) -> bool:
 
 
 def _wait(file: IO[str], path: Path, max_wait: float | None, poll: float) -> None:
+    """Wait until another process has released the lock."""
     if max_wait is None:
         fcntl.flock(file, fcntl.LOCK_EX)
         return

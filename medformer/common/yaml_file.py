@@ -186,6 +186,7 @@ def _first(error: ValidationError) -> ErrorDetails:
 
 
 def _unknown_key(where: str, first: ErrorDetails, model: type[BaseModel]) -> str:
+    """Explain an unknown key, with the nearest known one."""
     key = str(first["loc"][-1])
     # `8,0` in a flow mapping reads as two keys.
     if key[:1].isdigit() and first["input"] is None:
@@ -199,6 +200,7 @@ def _unknown_key(where: str, first: ErrorDetails, model: type[BaseModel]) -> str
 
 
 def _sentence(first: ErrorDetails, error: ValidationError, written: str | None) -> str:
+    """Explain any other error: what is wanted and what came."""
     given, kind = first.get("input"), first["type"]
     shown = written if written is not None and not isinstance(given, str) else None
     got = "nothing" if given is None else shown or _shown(given)
@@ -229,6 +231,7 @@ def _other_words(first: ErrorDetails, error: ValidationError) -> list[str]:
 
 
 def _shown(given: object) -> str:
+    """Describe a value in an error, in a few words."""
     if isinstance(given, dict):
         return "keys and values"
     return "a list" if isinstance(given, (list, tuple)) else f"{given!r:.200}"

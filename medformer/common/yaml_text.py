@@ -139,6 +139,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _check(self, node: yaml.Node, depth: int) -> None:
+        """Check size, keys and texts of a node and of all nodes below it."""
         self.count += 1
         if isinstance(node, yaml.ScalarNode):
             _check_seen(node)

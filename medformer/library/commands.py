@@ -89,6 +89,7 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
+    """Print card and vocabulary of a model file."""
     from medformer.library.model_file import read_header
 
     header = read_header(arguments.file)
@@ -103,6 +104,7 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    """Export a model and print its largest difference to the export."""
     from medformer.library.export import export
     from medformer.library.model_file import read_header
     from medformer.library.models import load
@@ -126,6 +128,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _extend(arguments: argparse.Namespace) -> None:
+    """Write a larger model and print its path."""
     from medformer.errors import ConfigError
     from medformer.library.extension import extend
     from medformer.library.model_file import read_header

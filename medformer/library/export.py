@@ -165,6 +165,7 @@ def _kind(path: Path, kind: Format | None) -> Format:
 
 
 def _trace(program: nn.Module, view: View) -> torch.export.ExportedProgram:
+    """Let torch trace the program, for any number of images."""
     images = view.images(2, torch.Generator().manual_seed(0))
     try:
         return torch.export.export(
@@ -178,12 +179,14 @@ def _trace(program: nn.Module, view: View) -> torch.export.ExportedProgram:
 
 
 def _write_torch(program: nn.Module, view: View, path: Path, card: ModelCard) -> Run:
+    """Write the program as torch's own format and return it, loaded again."""
     torch.export.save(_trace(program, view), path)
     run: Run = torch.export.load(path).module()
     return run
 
 
 def _write_onnx(program: nn.Module, view: View, path: Path, card: ModelCard) -> Run:
+    """Write the program as ONNX and return it, run by onnxruntime."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401
@@ -218,6 +221,7 @@ def _write_onnx(program: nn.Module, view: View, path: Path, card: ModelCard) -> 
 
 
 def _write_safetensors(program: nn.Module, view: View, path: Path, card: ModelCard) -> Run:
+    """Write a copy of the model file and return the model, loaded again."""
     assert isinstance(program, Exported)
     save(program.model, path, card)
     # Loaded again, so that the file itself is compared.

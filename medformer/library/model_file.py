@@ -150,6 +150,7 @@ def read_start(path: Path) -> Header:
 
 
 def _tensors(path: Path, *, attached: bool) -> dict[str, npt.NDArray[np.float32]]:
+    """Read the tensors of the model, or those that are attached to it."""
     with safe_open(path, framework="np") as file:
         names = [name for name in file.keys() if name.startswith(ATTACHED) == attached]  # noqa: SIM118
         # Checked before any is read, because converting them could need much memory.
@@ -229,6 +230,7 @@ def _check_header_size(path: Path) -> None:
 
 
 def _parse(path: Path, text: str) -> Header:
+    """Parse the metadata that describe the model."""
     try:
         # The version first: a later format may have other fields.
         raw: Any = json.loads(text)

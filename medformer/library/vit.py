@@ -101,6 +101,7 @@ def _state_dict(source: Source) -> Mapping[str, Tensor]:
 
 
 def _from_timm(name: str) -> Mapping[str, Tensor]:
+    """Download the tensors of a model of timm by its name."""
     try:
         import timm
     except ImportError as error:
@@ -197,6 +198,7 @@ def _block(vit: Mapping[str, Tensor], number: int, residual_scale: float) -> dic
 
 
 def _get(vit: Mapping[str, Tensor], name: str) -> Tensor:
+    """Return a tensor of the ViT, which has to exist."""
     if name not in vit:
         raise ConfigError(f"this is not a ViT as timm lays it out: {name} is missing")
     return vit[name]

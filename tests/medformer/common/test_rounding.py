@@ -58,7 +58,7 @@ def test_by_example():
 
 
 def test_the_card_says_what_the_report_says():
-    """Card and report show the same epsilon for a run, where they once differed by 0.001."""
+    """A run has the same epsilon in both; they once differed by 0.001."""
     promise = Promise(kind="federated-dp", epsilon=7.99312, delta=1e-5, unit="image")
     assert "epsilon 7.994, delta 1e-05, unit: one image" in promise.sentence()
     assert numbers.rounded_up is rounded_up
