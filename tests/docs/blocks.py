@@ -155,8 +155,8 @@ class Reader:
     def compare(self, output: Block) -> None:
         """Look for each line of a block of output among those that the last commands printed.
 
-        Digits count as equal and runs of spaces as one: times and losses differ from machine to
-        machine, words and columns do not.
+        Digits count as equal, so do bars of progress, and runs of spaces count as one: times and
+        losses differ from machine to machine, words and columns do not.
         """
         real = {_without_numbers(line) for text in self._printed for line in text.splitlines()}
         for line in output.text.splitlines():
@@ -198,4 +198,5 @@ class Reader:
 
 
 def _without_numbers(line: str) -> str:
+    line = re.sub(r"\[[#.]+\]", "[]", line)  # a bar of progress goes by the time
     return re.sub(r"\s+", " ", re.sub(r"\d+", "0", line)).strip()
