@@ -15,7 +15,7 @@ from client.data.errors import Unusable
 from medformer.config import UNLABELLED
 from medformer.images import SIDES
 
-KEPT = 32
+MIN_REDUCED = 32
 """Voxels below which no side of a volume is reduced, unless `max_side` is smaller: scans have fewer
 slices than rows."""
 
@@ -52,7 +52,7 @@ def fit(sides: tuple[int, ...], max_side: int, multiple: int) -> Fit:
     longest -= longest % multiple if longest >= multiple else 0
     factor = min(1.0, longest / max(sides))
     # A scan of 512 x 512 x 40 reduced by its longest side would have 10 slices left.
-    kept = min(KEPT, longest) if len(sides) == 3 else 1
+    kept = min(MIN_REDUCED, longest) if len(sides) == 3 else 1
     reduced = tuple(max(min(kept, side), round(side * factor)) for side in sides)
     if min(reduced) < smallest:
         sizes = " x ".join(map(str, sides))

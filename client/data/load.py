@@ -169,11 +169,11 @@ def stored_arrays(
         DataError: A missing or corrupt file, or one that is larger than the source allows.
     """
     if isinstance(source, Npz):
-        path, largest = source.path, source.max_mib << 20
+        path, limit = source.path, source.max_mib << 20
     else:
         path = medmnist.find(source.dataset, source.size, source.root)
-        largest = medmnist.largest(source.dataset, source.size)
-    return path, *npz.read(path, split, keys, largest)
+        limit = medmnist.max_bytes(source.dataset, source.size)
+    return path, *npz.read(path, split, keys, limit)
 
 
 def chosen_rows(indices: Path | None, split: str) -> list[int] | None:

@@ -34,7 +34,7 @@ class Info:
     rank: Literal[2, 3]
     train_count: int
     """Images in the official train split."""
-    most: int
+    max_count: int
     """Images in the largest official split."""
 
 
@@ -66,7 +66,7 @@ def info(dataset: str) -> Info:
         channels=facts["n_channels"],
         rank=3 if dataset.endswith("3d") else 2,
         train_count=facts["n_samples"]["train"],
-        most=max(facts["n_samples"].values()),
+        max_count=max(facts["n_samples"].values()),
     )
 
 
@@ -100,7 +100,7 @@ def find(dataset: str, size: int, root: Path | None) -> Path:
         ) from error
 
 
-def largest(dataset: str, size: int) -> int:
+def max_bytes(dataset: str, size: int) -> int:
     """Return the maximum bytes of a split of the official file: images as published, and labels.
 
     Args:
@@ -111,7 +111,7 @@ def largest(dataset: str, size: int) -> int:
         return npz.MAX_BYTES  # which no such set reaches
     facts = info(dataset)
     image = facts.channels * size**facts.rank
-    return max(npz.MAX_BYTES, facts.most * (image + SPACE_FOR_LABELS))
+    return max(npz.MAX_BYTES, facts.max_count * (image + SPACE_FOR_LABELS))
 
 
 def present(dataset: str, size: int, root: Path | None) -> Path | None:

@@ -24,7 +24,7 @@ MAX_BYTES = 2**30
 """Maximum bytes of a split's arrays where no other limit is given, however small the file is. Masks
 and shapes compress hundreds to one, so that no ratio distinguishes them from a decompression bomb.
 """
-WORTH_A_WORD = 2**26
+MIN_BOMB_BYTES = 2**26
 """Bytes of a split above which an array with another number of rows is called a bomb."""
 DAMAGE = (
     OSError, EOFError, KeyError, ValueError, RuntimeError, OverflowError, zipfile.BadZipFile,
@@ -175,7 +175,7 @@ def _check_rows(path: Path, rows: Mapping[str, int], whole: int) -> None:
     for name, other in others:
         if other != count:
             split, _, kind = first.partition("_")
-            bomb = f", {_mib(whole)} MiB (a decompression bomb?)" if whole > WORTH_A_WORD else ""
+            bomb = f", {_mib(whole)} MiB (a decompression bomb?)" if whole > MIN_BOMB_BYTES else ""
             raise DataError(f"{path}: {split} has {count} {kind} but {other} {name}{bomb}")
 
 

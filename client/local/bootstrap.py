@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 Measure = Callable[[Array], Array]
 CHUNK = 4_000_000
 """Weights that are in memory at once."""
-DEFINED = 0.9
+MIN_DEFINED = 0.9
 """Minimum share of resamples in which a measure must be defined for an interval to be given."""
 LEVEL = 0.95
 
@@ -79,7 +79,7 @@ class Bootstrap:
         values = self.values(measure)
         values = values[np.isfinite(values)]
         # An interval over the few resamples where a measure exists would be too narrow.
-        if len(values) < DEFINED * self._count:
+        if len(values) < MIN_DEFINED * self._count:
             return Interval(value=value)
         low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Interval(value=value, low=float(low), high=float(high))

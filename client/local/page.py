@@ -187,7 +187,7 @@ def _task_words(task: TaskResult) -> list[str]:
         )
     # With fewer than 20 images one more or less moves a share by 5 points.
     if few := [c.name for c in task.classes if c.count < 20 and task.kind != "dense"]:
-        lines.append(f"fewer than 20 images show {', '.join(few)}: their numbers are unreliable.")
+        lines.append(f"unreliable, with fewer than 20 images: the numbers of {', '.join(few)}.")
     return lines
 
 

@@ -17,7 +17,7 @@ from client.data.records import Records
 
 SIDES = {2: 16, 3: 8}
 """Spatial dimensions -> side of a thumbnail."""
-LIKE = 0.99
+MIN_CORRELATION = 0.99
 """Minimum correlation of near copies. At 16 x 16 pixels 51 of BreastMNIST's 156 test images reach
 it with a training image, and one more is identical; of 2,000 test images of blood, organs and
 chests one does."""
@@ -103,7 +103,7 @@ def _alike(
     # In blocks: the full matrix of 8,192 x 8,192 correlations takes 256 MiB.
     for start in range(0, len(others), ROWS):
         closest = (others[start : start + ROWS] @ ones.T).amax(1)
-        for row in rows[start : start + ROWS][closest >= LIKE].tolist():
+        for row in rows[start : start + ROWS][closest >= MIN_CORRELATION].tolist():
             # Exact copies are counted apart, as shared images.
             count += prints[row] not in same
     return count

@@ -7,7 +7,7 @@ from client.data.card.form import SplitCard
 from client.data.errors import DataError
 from client.site import Site
 
-MUCH_PADDING = 0.1
+MAX_PADDING = 0.1
 """Share of an image's pixels that is padding, above which `site check` warns."""
 
 
@@ -94,7 +94,7 @@ def _of_split(site: Site, card: SplitCard) -> Iterator[str]:
         note, _, remedy = what.partition(". ")
         sentence = f"{card.split}: {count} files {note}; the first is {first}"
         yield f"{sentence}. {remedy}" if remedy else sentence
-    if card.padding > MUCH_PADDING:
+    if card.padding > MAX_PADDING:
         yield (
             f"{card.split}: {card.padded} images are padded to sides that data.multiple "
             f"divides, so that up to {100 * card.padding:.0f} % of an image repeats its edge: "

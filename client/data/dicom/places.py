@@ -22,7 +22,7 @@ REFERENCES = (
 TWO_D, CENTIMETRES = 1, 3
 """Codes of ultrasound regions: a two-dimensional image, and centimetres as the unit of its axes
 (PS3.3, C.8.5.5.1)."""
-APART = (
+DISTINGUISHING = (
     "StackID", "AcquisitionNumber", "FrameAcquisitionNumber", "EchoTime", "EffectiveEchoTime",
     "TemporalPositionIdentifier", "TemporalPositionIndex", "DiffusionBValue", "TriggerTime",
     "ImageType", "FrameType", "ConvolutionKernel", "ReferencedSegmentNumber", "InversionTime",
@@ -235,7 +235,7 @@ def differing(headers: Sequence[Any]) -> str:
     instances = [str(h.get("SOPInstanceUID", "") or number) for number, h in enumerate(headers)]
     if copies := len(instances) - len(set(instances)):
         return f"; {copies} files are copies of others, with one SOPInstanceUID: remove them"
-    for known in (APART, TIMES):
+    for known in (DISTINGUISHING, TIMES):
         names = [name for name in known if len({str(h.get(name, "")) for h in headers}) > 1]
         if names:
             break

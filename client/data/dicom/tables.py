@@ -12,7 +12,7 @@ import numpy.typing as npt
 from client.data.errors import Unusable
 
 Array = npt.NDArray[Any]
-SPARE = 2
+MIN_UNUSED_BITS = 2
 """Number of highest bits that no entry uses, from which on the declared depth is not believed: with
 it the brightest entry would be shown at less than a quarter."""
 
@@ -138,4 +138,4 @@ def believed(depth: int, *tables: Array) -> int:
         tables: Entries, (N,) each.
     """
     needed = max(8, max(int(entries.max(initial=0)) for entries in tables).bit_length())
-    return needed if needed > depth or needed + SPARE <= depth else depth
+    return needed if needed > depth or needed + MIN_UNUSED_BITS <= depth else depth

@@ -21,7 +21,7 @@ from client.data.sources import Dicom, Folder, Listed
 from client.site import Site
 from medformer.config import Task
 
-NAMED = 3
+MAX_NAMES = 3
 """Maximum names that a message lists."""
 
 
@@ -315,5 +315,5 @@ def _of_class_folders(source: Folder, task: Task, entries: Sequence[Entry]) -> I
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f", and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more

@@ -29,9 +29,9 @@ SHOWN = {
 such planes: head up, and the patient's right on the left of the picture."""
 TOLERANCE = 0.25
 """Voxels by which two grids may differ and still be one."""
-SKEWED = 0.1
+MIN_DETERMINANT = 0.1
 """Minimum volume of the parallelepiped of three unit axes."""
-LEAN = 1e-3
+TIE_BREAK = 1e-3
 """Radians by which the patient's axes are turned before axes are matched. Of two axes at 45 degrees
 the same one is then taken, whatever order they are stored in."""
 
@@ -84,7 +84,7 @@ def grid_of(origin: Array, steps: Array) -> Grid:
     # A zero column occurs where a converter lost an axis.
     if not (spacing > 0).all():
         raise Unusable(f"its voxels have the impossible size {spacing.tolist()}")
-    if abs(np.linalg.det(steps / spacing[:, None])) < SKEWED:
+    if abs(np.linalg.det(steps / spacing[:, None])) < MIN_DETERMINANT:
         raise Unusable("two of its axes have the same direction, so that it is not a volume")
     return Grid(np.asarray(origin, np.float64), np.asarray(steps, np.float64))
 
@@ -112,7 +112,7 @@ def turned(values: Array, grid: Grid, axes: Array = CANONICAL) -> tuple[Array, G
 
 def _nearest(grid: Grid, axes: Array) -> tuple[tuple[int, ...], list[int]]:
     """Return for each of `axes` the nearest axis of the grid, and 1 or -1 for its direction."""
-    c, s = np.cos(LEAN), np.sin(LEAN)
+    c, s = np.cos(TIE_BREAK), np.sin(TIE_BREAK)
     about_head = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
     about_left = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
     along = grid.directions @ (axes @ (about_head @ about_left).T).T

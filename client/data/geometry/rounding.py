@@ -10,7 +10,7 @@ import numpy as np
 
 from client.data.geometry.orientation import Array
 
-ROUGH = 1e-2
+MAX_ROUGHNESS = 1e-2
 """Maximum radians that the rounding of direction cosines may explain."""
 
 
@@ -63,7 +63,7 @@ def roughness(cosines: Array) -> float:
     numbers = [value for value in cosines.ravel().tolist() if value % 1]
     if not numbers:
         return 0.0
-    return float(min(ROUGH, np.sqrt(3) * 0.5 * 10.0 ** -max(map(_decimals, numbers))))
+    return float(min(MAX_ROUGHNESS, np.sqrt(3) * 0.5 * 10.0 ** -max(map(_decimals, numbers))))
 
 
 def _decimals(value: float) -> int:

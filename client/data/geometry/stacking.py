@@ -15,15 +15,15 @@ from client.data.geometry.orientation import CANONICAL, Array, Grid, turned
 from client.data.geometry.rounding import half_unit, roughness, slack
 from client.data.geometry.shifts import in_place, shifted
 
-UNEVEN = 0.05
+MAX_UNEVENNESS = 0.05
 """Share of their distance by which slices may lie off a regular grid."""
 MAX_ROUNDING = 0.2
 """Share of their distance that rounding may explain; with more, a missing slice would go unseen."""
-ALIKE = 1e-3
+SIZE_TOLERANCE = 1e-3
 """Share by which sizes of pixels may differ: half a pixel at the far end of 512."""
-PARALLEL = 2e-3
+MAX_ANGLE = 2e-3
 """Radians between slices of one stack: half a pixel at the far end of 256."""
-CROOKED = 0.05
+MAX_SKEW = 0.05
 """Tolerance of the length of a direction, and of the cosine of two at right angles."""
 
 
@@ -143,16 +143,16 @@ def _directions(cosines: Array, what: str) -> tuple[Array, Array]:
     lengths = np.linalg.norm(axes, axis=2)
     crooked = np.abs((axes[:, 0] * axes[:, 1]).sum(1)).max()
     # Direction cosines of zeros occur where a program has cleared the header.
-    if np.abs(lengths - 1).max() > CROOKED or crooked > CROOKED:
+    if np.abs(lengths - 1).max() > MAX_SKEW or crooked > MAX_SKEW:
         raise Unusable("its image orientation is impossible: not two unit vectors at right angles")
     axes = axes / lengths[:, :, None]
     middle = np.median(axes, axis=0)
     # Angles are measured from a real slice: a localiser among the slices would tilt their mean.
     usual = axes[np.linalg.norm(axes - middle, axis=(1, 2)).argmin()]
     angles = 2 * np.arcsin(np.clip(np.linalg.norm(axes - usual, axis=2) / 2, 0, 1)).max(1)
-    if angles.max() > max(PARALLEL, 2 * roughness(cosines)):
+    if angles.max() > max(MAX_ANGLE, 2 * roughness(cosines)):
         raise Unusable(
-            f"its {what}s are not parallel: {int((angles > PARALLEL).sum())} of {len(axes)} are "
+            f"its {what}s are not parallel: {int((angles > MAX_ANGLE).sum())} of {len(axes)} are "
             f"turned by up to {np.degrees(angles.max()):.1f} degrees. Keep localisers and other "
             "stacks in folders of their own"
         )
@@ -169,8 +169,8 @@ def _evenly(
     gaps = np.diff(places)
     apart = float(np.median(gaps))
     # Repeated places mean several echoes, phases or stacks, which are not one volume.
-    if apart <= 1e-3 or gaps.min() <= max(1e-3, UNEVEN * apart):
-        twice = int((gaps <= max(1e-3, UNEVEN * apart)).sum())
+    if apart <= 1e-3 or gaps.min() <= max(1e-3, MAX_UNEVENNESS * apart):
+        twice = int((gaps <= max(1e-3, MAX_UNEVENNESS * apart)).sum())
         raise Unusable(
             f"several {what}s lie at one place ({twice} of {len(places)} where another one is): "
             f"one acquisition, echo or phase a folder or file{hint()}"
@@ -178,12 +178,15 @@ def _evenly(
     # A fit over all slices averages rounding out; the first gap alone would not.
     step, begin = np.polynomial.polynomial.polyfit(np.arange(len(places)), places, 1)[::-1]
     off = np.abs(places - begin - step * np.arange(len(places)))
-    if off.max() <= min(MAX_ROUNDING * step, UNEVEN * step + rounding + 1e-3):
+    if off.max() <= min(MAX_ROUNDING * step, MAX_UNEVENNESS * step + rounding + 1e-3):
         return float(step), float(begin)
     # Distinguish missing slices from two mixed series: only the former have gaps of whole steps.
     many = np.rint(gaps / apart)
     between = f"{gaps.min():.4g} to {gaps.max():.4g} mm apart"
-    if many.max() > 1 and np.abs(gaps - many * apart).max() <= UNEVEN * apart + 2 * rounding + 1e-3:
+    if (
+        many.max() > 1
+        and np.abs(gaps - many * apart).max() <= MAX_UNEVENNESS * apart + 2 * rounding + 1e-3
+    ):
         raise Unusable(
             f"{what}s are missing: {int((many - 1).sum())} between the {len(places)} that there "
             f"are; neighbours are {between}"
@@ -201,7 +204,7 @@ def _pixel(spacings: Sequence[tuple[float, float] | None], what: str) -> tuple[f
         return None
     low, high = known.min(0), known.max(0)
     # Slices of other pixel sizes would be stretched when they are stacked.
-    if len(known) < len(spacings) or (high - low > ALIKE * high).any():
+    if len(known) < len(spacings) or (high - low > SIZE_TOLERANCE * high).any():
         raise Unusable(
             f"its {what}s differ in rows, columns or pixel spacing: pixels of {low.tolist()} to "
             f"{high.tolist()} mm, {len(spacings) - len(known)} of unknown size"

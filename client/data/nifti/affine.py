@@ -12,7 +12,7 @@ MILLIMETRES = {1: 1_000.0, 2: 1.0, 3: 0.001}
 SCANNER = (1, 2)
 """Codes of affines to the scanner's coordinates, or to another scan of the patient. Others lead to
 an atlas, and stretch the head to its size."""
-DIFFER = 1e-2
+SIZE_TOLERANCE = 1e-2
 """Share by which two statements of a voxel's size may differ without a remark."""
 OTHER_SIZES = "state other voxel sizes in their {} than in their sform, which is used"
 LPS = np.diag([-1.0, -1.0, 1.0])
@@ -52,7 +52,7 @@ def affine_of(header: Any) -> tuple[Grid | None, tuple[str, ...]]:
     # An sform to an atlas would give the template's sizes; the scanner's qform keeps the patient's.
     if s_code not in SCANNER and q_code in SCANNER:
         return other, ()
-    if not np.allclose(grid.spacing, other.spacing, rtol=DIFFER):
+    if not np.allclose(grid.spacing, other.spacing, rtol=SIZE_TOLERANCE):
         return grid, (OTHER_SIZES.format("qform"),)
     return grid, ()
 
@@ -100,6 +100,6 @@ def _grid(affine: Array, scale: float) -> Grid:
 def _sizes_said(header: Any, grid: Grid, scale: float) -> tuple[str, ...]:
     """Return a remark if pixdim contradicts the sform."""
     sizes = np.abs(np.array(header["pixdim"][3:0:-1], np.float64)) * scale
-    if np.allclose(sizes, grid.spacing, rtol=DIFFER):
+    if np.allclose(sizes, grid.spacing, rtol=SIZE_TOLERANCE):
         return ()
     return (OTHER_SIZES.format("pixdim"),)

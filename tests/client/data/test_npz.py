@@ -67,7 +67,7 @@ def test_every_published_set_is_within_its_limit(name: str, size: int):
     if size in MEDMNIST_SIDES[rank]:
         image = size**rank * facts["n_channels"] + 8 * len(facts["label"])
         whole = max(facts["n_samples"].values()) * image
-        assert whole <= medmnist.largest(name, size) <= max(2**30, 1.1 * whole)
+        assert whole <= medmnist.max_bytes(name, size) <= max(2**30, 1.1 * whole)
 
 
 def test_what_comes_to_more_is_not_unpacked_and_the_setting_is_named(tmp_path: Path):

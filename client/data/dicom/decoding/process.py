@@ -20,12 +20,12 @@ from client.data.dicom.decoding.decoder import LENGTH
 from client.data.errors import Unusable
 from client.data.sources import DECODE_SECONDS
 
-STUCK = 600.0
+MAX_IDLE_SECONDS = 600.0
 """Seconds without any computing after which a decoding process is given up: its disk or network is
 gone. Even a busy machine gives every process some time within that."""
-LOOK = 1.0
+POLL_SECONDS = 1.0
 """Seconds between two looks at its processor time."""
-ENDING = 5.0
+EXIT_SECONDS = 5.0
 """Seconds in which a process has to end after it has closed its pipe."""
 CHUNK = 2**20
 SCRIPT = Path(__file__).with_name("decoder.py")
@@ -76,7 +76,7 @@ class Decoder:
             with suppress(
                 subprocess.TimeoutExpired
             ):  # the pipe closes before the process has ended
-                code = process.wait(ENDING)
+                code = process.wait(EXIT_SECONDS)
         self.close()
         return code
 
@@ -125,7 +125,7 @@ def _exactly(process: "subprocess.Popen[bytes]", count: int) -> bytearray:
 
     Raises:
         EOFError: It ended earlier.
-        TimeoutError: It computed nothing for `STUCK` seconds.
+        TimeoutError: It computed nothing for `MAX_IDLE_SECONDS` seconds.
     """
     assert process.stdout is not None
     data, done = bytearray(count), 0
@@ -134,12 +134,12 @@ def _exactly(process: "subprocess.Popen[bytes]", count: int) -> bytearray:
     with selectors.DefaultSelector() as ready:
         ready.register(process.stdout, selectors.EVENT_READ)
         while done < count:
-            if not ready.select(min(LOOK, STUCK)):
+            if not ready.select(min(POLL_SECONDS, MAX_IDLE_SECONDS)):
                 # Processor time, not the clock: a busy machine must not make a record invalid.
                 now = _computed(process.pid)
                 if now != computed:
                     computed, since = now, time.monotonic()
-                elif time.monotonic() - since > STUCK:
+                elif time.monotonic() - since > MAX_IDLE_SECONDS:
                     raise TimeoutError
                 continue
             got = os.readv(process.stdout.fileno(), [view[done : done + CHUNK]])
@@ -161,7 +161,9 @@ def _computed(pid: int) -> int:
 def _reason(error: Exception, code: int | None, seconds: float) -> str:
     """Return the reason for a failure, for the site."""
     if isinstance(error, TimeoutError):
-        return f"its pixels cannot be decoded: the decoder computed nothing for {STUCK:g} s"
+        return (
+            f"its pixels cannot be decoded: the decoder computed nothing for {MAX_IDLE_SECONDS:g} s"
+        )
     if code == -signal.SIGPROF:
         return (
             f"decoding its pixels takes more than {seconds:g} s of processor time for each million "

@@ -124,7 +124,7 @@ def test_a_decoder_that_stands_still_is_ended_at_last(
     """It computes nothing, so that no limit of processor time would end it."""
     decoder, folder = slow
     decoder.decode(folder / "good.dcm", 2**20)
-    monkeypatch.setattr(decoding, "STUCK", 0.05)
+    monkeypatch.setattr(decoding, "MAX_IDLE_SECONDS", 0.05)
     with pytest.raises(Unusable, match=r"computed nothing for 0\.05 s"):
         decoder.decode(folder / "still.dcm", 2**20)
 
