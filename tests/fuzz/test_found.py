@@ -80,7 +80,7 @@ def test_a_mask_and_a_series_lie_inside_too(scans: Path):
     assert inside(scans, "in.png") == (scans / "0.png").resolve()
     with pytest.raises(Unusable, match=r"lies outside of data\.path, or leads there"):
         inside(scans, ".")
-    with pytest.raises(Unusable, match="no name of a file"):
+    with pytest.raises(Unusable, match="not the name of a file"):
         inside(scans, "a\0b")
 
 

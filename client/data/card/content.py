@@ -19,7 +19,7 @@ from client.data.load import read
 from client.data.sources import Nifti, Volumetric
 from client.site import Site
 
-HEADING = "DATA CARD: exact and private. It stays at the site; send it to nobody."
+HEADING = "DATA CARD: exact and private. It stays at the site; do not send it to anyone."
 CANONICAL = "slices to the head, rows to the back, columns to the patient's left"
 SHOWN = "as pictures are shown: head up, the patient's right on the left"
 STORED = "as each file stores its axes (data.orientation: stored)"

@@ -139,9 +139,7 @@ def too_large(what: str, max_bytes: int) -> str:
         what: Subject and verb of the sentence, such as `its pixels come`.
         max_bytes: The site's limit.
     """
-    return (
-        f"{what} to more than {max_bytes >> 20} MiB: raise data.max_mib if that is as it should be"
-    )
+    return f"{what} to more than {max_bytes >> 20} MiB: raise data.max_mib if that size is right"
 
 
 def decoded_bytes(header: Any) -> int:

@@ -181,8 +181,8 @@ def _several(task: Task, cell: str, classes: Sequence[str], where: str) -> list[
         return [0] * task.classes
     if unknown := [part for part, known in zip(parts, found, strict=True) if known is None]:
         raise Unusable(
-            f"{where}: {unknown[0]!r} is no declared class{_nearest(unknown[0], classes)}: write "
-            "names of data.classes with `|` between them, `No Finding`, or numbers"
+            f"{where}: {unknown[0]!r} is not a declared class{_nearest(unknown[0], classes)}: "
+            "write names of data.classes with `|` between them, `No Finding`, or numbers"
         )
     # A name twice is more likely a slip for another label than an emphasis.
     if len(set(found)) < len(found):

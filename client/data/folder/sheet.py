@@ -136,7 +136,7 @@ def _rows(lines: Sequence[str], start: int, delimiter: str, width: int) -> list[
             cells, end = "a quote is not closed", start + 1
         start = end
         if isinstance(cells, str):
-            found.append(Row(number, text, (), f"is no line of a table ({cells})"))
+            found.append(Row(number, text, (), f"is not a line of a table ({cells})"))
         elif any(cells):
             found.append(Row(number, text, _fitting(cells, width)))
     return found

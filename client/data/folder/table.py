@@ -151,7 +151,7 @@ def inside(folder: Path, name: str) -> Path:
         path = (folder / name).resolve()
         within = [path, *((child.resolve() for child in path.iterdir()) if path.is_dir() else ())]
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, links in a circle
-        raise Unusable(f"is no name of a file ({type(error).__name__})") from error
+        raise Unusable(f"is not the name of a file ({type(error).__name__})") from error
     if not all(one.is_relative_to(top) for one in within):
         raise Unusable("lies outside of data.path, or leads there")
     if not path.exists() and (other := _alike(path)):

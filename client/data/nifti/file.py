@@ -236,8 +236,8 @@ def too_large(what: str, max_bytes: int) -> str:
         max_bytes: The site's limit.
     """
     return (
-        f"{what}, more than {max_bytes >> 20} MiB as 32-bit numbers: raise data.max_mib if that is "
-        "as it should be"
+        f"{what}, more than {max_bytes >> 20} MiB as 32-bit numbers: raise data.max_mib if "
+        "that size is right"
     )
 
 

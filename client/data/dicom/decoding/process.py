@@ -167,7 +167,7 @@ def _reason(error: Exception, code: int | None, seconds: float) -> str:
     if code == -signal.SIGPROF:
         return (
             f"decoding its pixels takes more than {seconds:g} s of processor time for each million "
-            "of them: raise data.decode_seconds if that is as it should be"
+            "of them: raise data.decode_seconds if the file is right"
         )
     if isinstance(error, (EOFError, BrokenPipeError)):
         return "its pixels cannot be decoded: the decoder crashed on it"

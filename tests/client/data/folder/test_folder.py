@@ -340,8 +340,11 @@ def test_a_line_that_cannot_be_used_is_marked(line: str, cause: str, tmp_path: P
     ("line", "cause"),
     [
         ("a.png,train", "labels.csv line 4: has 2 cells, the header has 6"),
-        ('"a.png,train,0,,,', "labels.csv line 4: is no line of a table (a quote is not closed)"),
-        ("a.png," + "x" * 200_000 + ",0,,,", "labels.csv line 4: is no line of a table"),
+        (
+            '"a.png,train,0,,,',
+            "labels.csv line 4: is not a line of a table (a quote is not closed)",
+        ),
+        ("a.png," + "x" * 200_000 + ",0,,,", "labels.csv line 4: is not a line of a table"),
         ("a.png,holdout,0,,,", "its split must be one of train, val, test or empty"),
     ],
 )

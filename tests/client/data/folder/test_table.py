@@ -182,11 +182,11 @@ def test_several_labels_are_numbers_or_names(text: str, wanted: list[int]):
     ("text", "sentence"),
     [
         ("Edema|Edema", "names a label twice"),
-        ("Edema|Masss", r"'Masss' is no declared class \(did you mean 'Mass'\?\)"),
-        ("No Finding|Mass", "'No Finding' is no declared class"),
+        ("Edema|Masss", r"'Masss' is not a declared class \(did you mean 'Mass'\?\)"),
+        ("No Finding|Mass", "'No Finding' is not a declared class"),
         ("1 0", "needs 3 numbers with spaces"),
         ("[]", "may be no finding or no answer"),
-        ("1 0 Mass", "'1' is no declared class"),
+        ("1 0 Mass", "'1' is not a declared class"),
         ("2 0 1", "labels must be 0 to 1, got 2"),
     ],
 )

@@ -147,7 +147,7 @@ HARMS: list[tuple[str, Harm, str, str]] = [
      "data", r"train: 1 of 4 records cannot be used\. The first is 0\.png: is not a PNG"),
     ("several of them", lambda f: [(f.parent / f"records/{i}.png").write_bytes(b"x")
                                    for i in range(3)],
-     "data", r"train: 3 of 4 .*first is 0\.png.* Others: 1\.png: is no .*; 2\.png: is no"),
+     "data", r"train: 3 of 4 .*first is 0\.png.* Others: 1\.png: is not .*; 2\.png: is not"),
     ("an image of nobody", lambda f: edited(f.parent / "records/labels.csv", ",p0,", ",,"),
      "data", r"The first is \d\.png: has no patient id, .* \(such images: 1\)"),
     ("no labels for val", lambda f: edited(f.parent / "records/labels.csv", ",val", ",test"),
