@@ -119,7 +119,7 @@ def understood(command: str) -> bool:
 
 
 class Reader:
-    """Somebody who types what a page says, in one folder."""
+    """A reader who types the commands of a page in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -53,7 +53,7 @@ def test_a_page_is_right(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_page_with_a_run_in_one_process_is_right(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """So do the blocks that train a federation in one process."""
+    """Blocks that train a federation in one process work too."""
     follow(page, "slow", tmp_path, monkeypatch)
 
 
@@ -62,7 +62,7 @@ def test_a_page_with_a_run_in_one_process_is_right(
 def test_a_page_with_a_run_through_flower_is_right(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """So do the blocks that train a federation through Flower."""
+    """Blocks that train a federation through Flower work too."""
     follow(page, "flower", tmp_path, monkeypatch)
 
 
@@ -71,7 +71,7 @@ def test_a_page_with_a_run_through_flower_is_right(
 def test_a_page_with_long_commands_is_right(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """So do the blocks that take minutes."""
+    """Blocks that take minutes work too."""
     follow(page, "heavy", tmp_path, monkeypatch)
 
 
@@ -102,7 +102,7 @@ def test_a_page_that_another_test_runs_is_named_there():
     "block", [b for b in all_blocks() if b.declared == "parsed"], ids=lambda b: f"{b.page}:{b.line}"
 )
 def test_a_command_that_is_not_run_is_spelled_right(block: Block):
-    """Commands that take hours are parsed down to their last option."""
+    """The parser knows every option of a command that takes hours."""
     for line in block.lines:
         assert line.startswith("fedmedformer "), line
         assert understood(line), line
