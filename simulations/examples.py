@@ -1,4 +1,4 @@
-"""From a trained simulation to an answer: images to try, and the model of a site that answers.
+"""Answers an image with the model of a simulated site, and writes images to try.
 
 A simulated site's task heads and its own copy of the model are in its state folder, which lies in
 the run folder. Between hospitals they never leave the site: a hospital uses `fedmedformer site
@@ -53,10 +53,12 @@ def write_examples(prepared: Prepared) -> list[Path]:
     """Write one test image of every site with public 2D images; returns their paths."""
     paths, truths = [], {}
     for site in prepared.sites:
+        # A site's own files may show patients: nothing of them is copied, in a simulation either.
         if site.domain.rank != 2 or not isinstance(site.data, Phantoms | MedMnist):
             continue
         if not (tasks := answered(site)):
             continue
+        # The test split, so that the model has never seen the image.
         stack = load(site, "test").stacks[0][:1]
         path = prepared.folder / FOLDER / f"{site.name}.png"
         path.parent.mkdir(exist_ok=True)
@@ -100,6 +102,7 @@ def classify(folder: Path, name: str, image: Path) -> list[Answer]:
         for task in answered(site):
             logits = model.answer(pixels, site.domain, task.name, flip=site.flip)
             shares = probabilities(logits, task)[0].tolist()
+            # A binary task has one output: the probability of class 1.
             if task.kind == "binary-class":
                 shares = [1 - shares[0], shares[0]]
             named = dict(zip(class_names(site, task), shares, strict=True))
@@ -117,6 +120,7 @@ def model_of(prepared: Prepared, site: Site) -> Medformer:
     state = load_state(folder / CHECKPOINTS)
     place = prepared.states[prepared.sites.index(site)]
     run_id = json.loads((folder / "run.json").read_text())["run_id"]
+    # The state before a round that never comes is the one after the last round.
     local = Store(place, run_id).get_state(federation.schedule.rounds + 1)
     if state is None or local is None:
         raise ConfigError(f"{folder}: the run is not complete: go on with --resume")
@@ -141,6 +145,7 @@ def class_names(site: Site, task: Task) -> list[str]:
 
 def _class(site: Site, task: Task, label: Tensor) -> str:
     names = class_names(site, task)
+    # Only a multi-label task has several values for an image.
     if label.ndim:
         shown = [name for name, present in zip(names, label.tolist(), strict=True) if present == 1]
         return ", ".join(shown) or "none"
@@ -148,22 +153,24 @@ def _class(site: Site, task: Task, label: Tensor) -> str:
 
 
 def _as_image(pixels: Tensor) -> Image.Image:
-    """(C, H, W) uint8 as a picture."""
+    """Make a picture of (C, H, W) uint8."""
     array = pixels.to(torch.uint8).movedim(0, -1).numpy()
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
 def _pixels(image: Path, site: Site) -> Tensor:
-    """(1, C, H, W) of a picture file, in the colours of the site."""
+    """Read a picture file as (1, C, H, W), in the colours of the site."""
     if not image.is_file():
         raise DataError(f"{image}: there is no such file")
     try:
+        # Read as the site reads its own pictures, so that colours mean the same.
         planes = picture(image, site.domain.channels).planes
     except Unusable as error:
         raise DataError(f"{image}: {error}") from error
     array = np.asarray(planes[0] if len(planes) == 1 else np.stack(planes, -1))
     array = array[..., None] if array.ndim == 2 else array
     pixels = torch.from_numpy(array.copy()).movedim(-1, 0)[None]
+    # A deep grey picture has one plane even where the site has three channels.
     return pixels.expand(-1, site.domain.channels, -1, -1)
 
 

@@ -17,6 +17,7 @@ def finish(prepared: Prepared) -> None:
     write_json(prepared.folder / "release.json", release.declaration())
     write_report(prepared.folder)
     scenario = load_yaml(prepared.folder / "scenario.yaml")
+    # The noise of a simulation follows from its seed, and can be removed: the card says so.
     write_model(prepared.folder, description=scenario.get("description", ""), noise="seeded")
 
 
@@ -24,6 +25,7 @@ def site_facts(prepared: Prepared) -> dict[str, dict[str, Any]]:
     """Return, for each site, the totals and budgets that only the site itself would know."""
     facts = {}
     for site, state in zip(prepared.sites, prepared.states, strict=True):
+        # Between hospitals these totals never leave the site; a simulation owns all ledgers.
         with Ledger.of(site, state) as ledger:
             epsilon, delta = ledger.account.spent()
             epsilon_budget, delta_budget = ledger.account.limits()

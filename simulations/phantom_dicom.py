@@ -45,7 +45,7 @@ def write(folder: Path, *, patients: int, images: int, seed: int, size: int = 64
 
 
 def _radiograph(image: npt.NDArray[np.uint8], patient: str) -> Any:
-    """(H, W) as a file of the kind that a hospital's archive exports."""
+    """Make a DICOM file of (H, W), as a hospital's archive exports it."""
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 

@@ -63,6 +63,7 @@ class Progress:
                 f"public pre-training {row['step']}/{row['steps']}  loss {row['public_loss']:.3f}"
             )
         elif row["event"] == "round":
+            # A site may have no row, because it was excluded: the next round ends this one.
             if self._round and self._round[0]["round"] != row["round"]:
                 self._end_round(schedule)
             self._round.append(row)
@@ -83,6 +84,7 @@ class Progress:
         self._clock.add(schedule.phase_of(first["round"]), first["seconds"])
         left = self._clock.left(schedule, first["round"])
         line = round_line(self._round, left)
+        # A log file must not hold control sequences, so that each round has its own line there.
         if self._out.isatty():
             print(f"\r\x1b[K{line}", end="", file=self._out, flush=True)
             self._open_line = True
@@ -118,6 +120,7 @@ class _Clock:
     def left(self, schedule: Schedule, number: int) -> float:
         """Return the seconds that the rounds after round `number` will take."""
         # The first round loads libraries and records, too: it says little about the others.
+        # Left as it is where there is no other round yet.
         known = self._rounds[1:] or self._rounds
         speed = sum(seconds for _, seconds in known) / sum(work for work, _ in known)
         rounds = range(number + 1, schedule.rounds + 1)

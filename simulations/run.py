@@ -174,6 +174,7 @@ def _as_file(scenario: str | Path | Mapping[str, Any] | Scenario, scratch: Path)
     """Return a scenario as the command takes it; its content is written to a file first."""
     if isinstance(scenario, str | Path):
         return str(scenario)
+    # The process reads a file, so that a mapping and a file are checked by the same code.
     content = scenario.model_dump(mode="json") if isinstance(scenario, Scenario) else dict(scenario)
     file = scratch / "scenario.yaml"
     file.write_text(json.dumps(content, default=str))  # JSON is YAML
@@ -183,6 +184,7 @@ def _as_file(scenario: str | Path | Mapping[str, Any] | Scenario, scratch: Path)
 def _overrides(settings: Mapping[str, Any], before: str = "") -> Iterator[str]:
     """Yield KEY=VALUE for each setting; a mapping sets each of its keys."""
     for key, value in settings.items():
+        # An empty mapping is a value of its own: it replaces what the scenario has.
         if isinstance(value, Mapping) and value:
             yield from _overrides(value, f"{before}{key}.")
         else:

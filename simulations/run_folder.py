@@ -22,7 +22,7 @@ from simulations.errors import SimulationError
 MARKER = ".fedmedformer-run"
 """A file that says: this folder is a run, and --overwrite may delete it."""
 OWNER = "claimed by process "
-"""In that file, before the id of the process that works in the folder."""
+"""Words in that file before the id of the process that works in the folder."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def claim_folder(folder: Path, *, overwrite: bool, owner: int | None = None) -> 
                     f"{folder}: holds an earlier run: go on with it (--resume), replace it "
                     "(--overwrite), or choose another --out"
                 )
+            # Only a folder with our marker gets here: a user's own files are never deleted.
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARKER).write_text(
@@ -140,6 +141,7 @@ def begun(folder: Path) -> bool:
     """
     from client.ledger import export as ledger_file
 
+    # Cheap signs first: a ledger takes longer to read.
     if any((folder / name).exists() for name in ("metrics.jsonl", "report.json")):
         return True
     try:

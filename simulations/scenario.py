@@ -42,6 +42,7 @@ PrivacySettings = create_model(
     __module__=__name__,
     __doc__="The settings of `client.site.Privacy`, each optional: left out means the default.",
     **{
+        # Annotated needs at least one item beside the type, and not every field has a bound.
         name: (Annotated[field.annotation, "bounds", *field.metadata] | None, None)
         for name, field in Privacy.model_fields.items()
     },
@@ -116,6 +117,7 @@ class Scenario(Training):
     @model_validator(mode="before")
     @classmethod
     def _start(cls, raw: Any) -> Any:
+        # Two starts would contradict each other, so that one replaces the other.
         if not isinstance(raw, dict) or raw.get("start") is None:
             return with_public_start(raw)
         if raw.get("pretraining"):
@@ -139,6 +141,7 @@ class Scenario(Training):
 
     @model_validator(mode="after")
     def _public_images_are_nobodys_records(self) -> "Scenario":
+        # Phantoms show no patient, so that they can be public and private at once.
         if self.pretraining is None or self.pretraining.source == "phantoms":
             return self
         private = [s.data.dataset for s in self.sites if isinstance(s.data, MedMnist)]
@@ -179,6 +182,7 @@ class Scenario(Training):
         phases = self.phases_for(domains)
         longest = max(phases, key=lambda p: p.rounds * p.local_steps)
         steps = longest.rounds * longest.local_steps
+        # It averages after every step, and a schedule limits the rounds of a phase.
         if "centralised-plain" in self.baselines and steps > MAX_ROUNDS:
             raise ConfigError(
                 f"baselines: centralised-plain takes one step a round, phase {longest.name!r} has "

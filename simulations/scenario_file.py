@@ -27,6 +27,7 @@ def load_scenario(name_or_file: str, settings: Sequence[str] = ()) -> Scenario:
         ConfigError: Unknown name, unreadable file, unknown key, wrong type or value.
     """
     path = Path(name_or_file)
+    # A bare word is the name of a shipped scenario, even if a file is called the same.
     if path.suffix not in (".yaml", ".yml"):
         if name_or_file not in shipped():
             close = get_close_matches(name_or_file, shipped(), n=1)
@@ -41,6 +42,7 @@ def load_scenario(name_or_file: str, settings: Sequence[str] = ()) -> Scenario:
         raise ConfigError(
             f"{path}: must hold keys and values, got {type(document.values).__name__}"
         )
+    # Overrides are put into the document before it is checked, so that errors name their key.
     for setting in settings:
         _override(document, setting)
     return checked(document, Scenario, str(path))
@@ -68,6 +70,7 @@ def _place(document: Document, key: str) -> Place:
     around = document.values
     *parents, last = key.split(".")
     for part in parents:
+        # A part of a key counts items where the scenario has a list.
         here: str | int = int(part) if isinstance(around, list) else part
         if isinstance(around, dict) and around.get(here) is None:
             document.put((*place, here), Document({}))

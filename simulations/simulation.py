@@ -85,6 +85,7 @@ class Simulation:
             MedFormerError: The folder holds no run, or the run failed.
         """
         count_sites(self.folder)  # refuses a folder that is no run before anything starts
+        # Only the baselines or the report may be missing, for example after Ctrl-C.
         if is_complete(self.folder):
             say(f"{self.folder}: the federated run is complete; comparing and reporting")
             with FreshProcess() as helper:
@@ -105,6 +106,7 @@ class Simulation:
         try:
             train(prepare, progress)
         except KeyboardInterrupt:
+            # The line of the last round has no end yet.
             progress.close()
             if (self.folder / SIMULATED_SITES).exists():
                 print(f"to go on: {self.command('--resume')}", file=sys.stderr)
@@ -117,6 +119,7 @@ class Simulation:
         """Return the command line of this simulation, as a shell reads it."""
         words = ["fedmedformer", "simulate", self.scenario, "--out", shown(self.folder)]
         words += [word for setting in self.settings for word in ("--set", setting)]
+        # Defaults are left out, so that the line stays short enough to copy.
         words += ["--engine", self.engine] if self.engine != "flower" else []
         words += ["--no-baselines"] if self.baselines == () else []
         words += ["--baselines"] if self.baselines else []
@@ -128,6 +131,7 @@ class Simulation:
         """Use one helper for everything: torch is loaded once."""
 
         with FreshProcess() as helper, run_lock(self.folder, wait=1.0):
+            # Workers are forked later, and a fork of a process with threads of torch can hang.
             helper.call(single_threaded)
             if prepare:
                 helper.call(prepare_folder, *self._wanted())

@@ -64,6 +64,7 @@ def facts_of(name: str, data: Source) -> SourceFacts | None:
             channels=kind.channels,
             size=data.size,
         )
+        # As MedMNIST has it: two classes are one question with a yes or no.
         count = len(kind.classes)
         sort: TaskKind = "binary-class" if count == 2 else "multi-class"
         task = Task(name=kind.name, kind=sort, classes=count)
@@ -89,6 +90,7 @@ def domain_and_tasks(
             what is known of the source.
     """
     facts = facts_of(name, data)
+    # What is declared wins over what is known, unless it contradicts it.
     if facts is not None:
         domain, tasks = domain or facts.domain, tasks or (facts.task,)
         _check(name, domain, tasks, facts)

@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     image: Path = arguments.image
     if not image.is_file():
         raise ConfigError(f"{image}: there is no such file")
+    # The examples of a run lie in RUN/examples, and each is named after its site.
     folder: Path = arguments.folder or image.resolve().parent.parent
     site = arguments.site or image.stem
     prepared = load_prepared(folder)  # before torch is loaded: a typo is answered at once

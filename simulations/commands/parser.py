@@ -20,6 +20,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=26, width=WIDTH)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
+        # A wrapped command could not be copied.
         if text.startswith("example"):
             return text
         return argparse.HelpFormatter._fill_text(self, text, width, indent)
@@ -42,6 +43,7 @@ class Parser(argparse.ArgumentParser):
         parsed, rest = super().parse_known_args(args, namespace)
         options = [word for word in rest if word.startswith("-") and word != "--"]
         if options:
+            # --option=value is looked up without its value.
             name = options[0].partition("=")[0]
             hint = _nearest(name, list(self._option_string_actions))
             self.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
@@ -49,6 +51,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, with the nearest known word, and exit with 2."""
+        # argparse passes this text alone; newer versions of it leave out the quotes.
         found = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if found:
             known = re.findall(r"'?([^',\s]+)'?", found[2])

@@ -108,6 +108,7 @@ def _cells(phase: dict[str, Any]) -> list[str]:
         f"{phase['max_grad_norm']:.3f}",
         f"{phase['signal_to_noise']:.1f}",
         rounded_up(phase["epsilon_alone"]),
+        # A phase of one round has none less, so that nothing can be saved.
         "-" if more is None else f"+{rounded_up(more)} -{rounded_down(less)}",
     ]
 

@@ -72,10 +72,12 @@ def _block(
     columns: Sequence[Column],
     epsilons: dict[str, str],
 ) -> str:
+    # With one model its name would head every column and say nothing.
     one_model = len({model for _, model in columns}) == 1
     values = {(r["site"], r["task"], r["metric"], r["model"]): r["value"] for r in results}
     wanted = {metric for metric, _ in columns}
     rows = sorted({(r["site"], r["task"]) for r in results if r["metric"] in wanted})
+    # The task is named only where a site has several, to leave room for the site.
     several = len({site for site, _ in rows}) < len(rows)
     heads: list[Any] = [metric if one_model else model for metric, model in columns]
     # Five models do not fit beside each other in 80 columns: a name is cut at its dash.

@@ -40,6 +40,7 @@ class FreshProcess:
     ) -> None:
         if error is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+            # A function that runs cannot be cancelled: its process is ended.
             for process in multiprocessing.active_children():
                 process.terminate()
         self._pool.shutdown()

@@ -51,16 +51,19 @@ def run_flower(
     if not folder.is_dir():
         raise SimulationError(f"{folder}: is no run folder: start without --resume")
     with run_lock(folder, wait=1.0), superlink(folder / "flower") as flower:
+        # An outcome of an earlier attempt would end the wait at once.
         (folder / "outcome.json").unlink(missing_ok=True)
         settings = config()
         app = write_app(flower.work / "app")
         cores = os.cpu_count() or 1
+        # Ray starts as many actors as shares of this size fit into the machine.
         cores_each = max(1, cores // (actors or cores))
         wait_healthy(flower, start_wait)
         run_id = _submit(flower, app, count_sites(folder), settings, cores_each)
         try:
             _wait(flower, folder, progress, start_wait)
         except KeyboardInterrupt:
+            # Flower then closes the run in order, and its database says that it was stopped.
             ask(flower, ["stop", str(run_id)], timeout=15)
             raise
         check_outcome(folder)
@@ -110,6 +113,7 @@ def _wait(flower: Flower, folder: Path, progress: Callable[[], None], start_wait
             if worker is None and time.monotonic() - began > start_wait:
                 late = f"Flower's simulation did not start within {start_wait:g} s (--start-wait)"
                 raise SimulationError(_ended(flower, folder, late))
+        # The outcome may have been written between the two looks.
         elif not alive(worker):
             time.sleep(POLL)
             if not (folder / "outcome.json").exists():
@@ -134,6 +138,7 @@ def _ended(flower: Flower, folder: Path, what: str) -> str:
 def _simulation_process(parent: int) -> psutil.Process | None:
     try:
         for child in psutil.Process(parent).children(recursive=True):
+            # Flower starts it as a grandchild, whose name is all that tells it apart.
             if "flwr-simulation" in " ".join(child.cmdline()[:3]):
                 return child
     except psutil.Error:

@@ -96,6 +96,7 @@ class _Processes:
 def _received(future: "Future[Answer]") -> Answer | Lost:
     try:
         return future.result()
+    # As a site whose node is lost: the run is interrupted, and --resume goes on with it.
     except BrokenProcessPool:
         return Lost("its process died; the machine may be short of memory")
 
@@ -104,6 +105,7 @@ def _answer(folder: Path, place: int, request: Request) -> Answer:
     """Let a site's guard answer; errors become the refusal that Flower's relay would send."""
     try:
         return open_guard(folder, place).handle(request)
+    # A traceback could quote a record: like Flower's relay, only the log on this machine has it.
     except Exception:
         log.exception("the guard could not be asked")
         return Refusal("internal-error", INTERNAL_ERROR)
@@ -121,6 +123,7 @@ def _start(folder: Path, data_root: Path | None) -> Tensors:
 def _workers(sites: int, actors: int | None) -> Iterator[ProcessPoolExecutor]:
     """Start processes with the threads that Flower's actors would have; an error ends them."""
     cores = os.cpu_count() or 1
+    # Sums of floats depend on the number of threads: it has to be that of Flower's actors.
     threads = max(1, cores // (actors or cores))
     pool = ProcessPoolExecutor(
         min(sites, actors or cores),

@@ -64,8 +64,10 @@ def compare_and_report(folder: Path, baselines: Sequence[Baseline] | None) -> No
     from simulations.progress import say
 
     prepared = load_prepared(folder)
+    # An empty tuple means none; None means those of the scenario.
     if baselines != ():
         run_all(folder, say, baselines)
+    # After the baselines, whose workers are forked before torch computes anything here.
     draw_pictures(folder)
     write_examples(prepared)
     finish(prepared)

@@ -57,6 +57,7 @@ def superlink(logs: Path) -> Iterator[Flower]:
     Args:
         logs: Folder that keeps Flower's logs and database; made anew.
     """
+    # Logs of an earlier attempt would be read for the reason of this one.
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
     with scratch() as work:
@@ -144,6 +145,7 @@ def wait_healthy(flower: Flower, wait: float = START_WAIT) -> None:
     """
     end = time.monotonic() + wait
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    # A process that has ended will never answer.
     while time.monotonic() < end and flower.process.poll() is None:
         try:
             with direct.open(f"http://127.0.0.1:{flower.port}/health", timeout=1):

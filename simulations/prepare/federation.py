@@ -33,6 +33,7 @@ def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Domain]]) 
         domains=named.domains,
     ).between(domains if scenario.concepts else [])
     started_from = ""
+    # The file may know more words than this run; the model then keeps all of them.
     if scenario.start is not None:
         vocabulary, started_from = warm_start(scenario.start, vocabulary)
     members = tuple(PublicSite(name=s.name, domain=d, weight=s.weight) for s, d in sites)

@@ -93,7 +93,7 @@ def _expected(
 
 
 def examined(scenario: Scenario, data_root: Path | None, state_dir: Path | None) -> Examined:
-    """What `simulate` would begin with, in a folder that is gone afterwards.
+    """Examine a scenario as `simulate` does, in a folder that is deleted afterwards.
 
     Args:
         state_dir: Of earlier runs, whose ledgers are copied; nothing is written there.
@@ -116,6 +116,7 @@ def examined(scenario: Scenario, data_root: Path | None, state_dir: Path | None)
 
 def copy_ledger(ledger: Path, copy: Path) -> None:
     """Copy a ledger that another process may be writing to; a damaged one as it is."""
+    # Read only: `plan` must not change a ledger, nor wait for its lock.
     source = sqlite3.connect(f"{ledger.resolve().as_uri()}?mode=ro", uri=True)
     target = sqlite3.connect(copy)
     with closing(source), closing(target):
@@ -124,6 +125,7 @@ def copy_ledger(ledger: Path, copy: Path) -> None:
             return
         except sqlite3.Error:
             pass
+    # `simulate` has to refuse it in its own words, so that it must see the damage.
     copyfile(ledger, copy)
 
 

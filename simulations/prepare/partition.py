@@ -1,4 +1,4 @@
-"""Divides one data set over sites: its train rows by flwr-datasets, the others like them."""
+"""Divides one data set over sites: train rows by flwr-datasets, the other parts in proportion."""
 
 import hashlib
 import json
@@ -16,22 +16,25 @@ Rows = list[int]
 Labels = Sequence[int] | npt.NDArray[np.generic]
 """(N,), or (N, T) of several labels an image."""
 SMALLEST_PART = 16
-"""Train rows of a site. Of validation it has at least one."""
+"""Minimum number of train rows of a site. It has at least one validation row."""
 
 
 def divide(labels: Mapping[str, Labels], split: Split, seed: int) -> dict[str, list[Rows]]:
-    """Rows of each site in every part of a data set; `train` decides what a site is like.
+    """Divide every part of a data set over the sites of a split.
 
     A hospital's validation images come from the same patients as its training images, so where
     labels are skewed they are skewed alike: each class of the other parts is divided by the shares
     that the sites have of that class in `train`.
 
     Args:
-        labels: Part (`train`, `val`) -> labels.
+        labels: Part (`train`, `val`) -> labels, (N,) or (N, T).
+        split: The data set, the number of sites and the method.
+        seed: Seed of the division.
     Returns:
         Part -> rows of each site.
     Raises:
-        ConfigError: No such division, or one of several labels an image by label.
+        ConfigError: There is no such division, or images of several labels are to be divided by
+            label.
     """
     trained = partition(labels["train"], split, seed)
     rows = {"train": trained}
@@ -47,14 +50,14 @@ def divide(labels: Mapping[str, Labels], split: Split, seed: int) -> dict[str, l
 
 
 def partition(labels: Labels, split: Split, seed: int) -> list[Rows]:
-    """Train rows of each site, sorted; together they are every row exactly once.
+    """Divide the train rows: sorted lists that hold every row exactly once.
 
     Raises:
         ConfigError: Too few rows, no division with at least 16 rows a site was found, or several
             labels an image by label.
     """
     _enough(len(labels), SMALLEST_PART, split, "train")
-    # An even division asks for no label.
+    # An even division reads no label, so that it works for images of several labels, too.
     classes = np.zeros(len(labels)) if split.method == "iid" else _classes(labels, split)
     try:
         return _drawn(_partitioner(classes, split, seed), split)
@@ -75,7 +78,7 @@ def _enough(count: int, least: int, split: Split, part: str) -> None:
 
 
 def _classes(labels: Labels, split: Split) -> npt.NDArray[np.int64]:
-    """(N,): the one class of each image."""
+    """Return the class of each image, (N,)."""
     classes = np.asarray(labels)
     if classes.ndim == 2 and classes.shape[1] > 1:
         raise ConfigError(
@@ -88,8 +91,11 @@ def _classes(labels: Labels, split: Split) -> npt.NDArray[np.int64]:
 def _alike(
     classes: npt.NDArray[np.int64], trained: npt.NDArray[np.int64], sites: Sequence[Rows]
 ) -> list[Rows]:
-    """Rows of another part, each class by the sites' shares of it in `train`, rounded; a class that
-    train lacks by their sizes. Every site has at least one row."""
+    """Divide the rows of another part by the shares that the sites have of each class in `train`.
+
+    A class that `train` lacks is divided by the sizes of the sites. Each site gets at least one
+    row.
+    """
     parts: list[Rows] = [[] for _ in sites]
     sizes = np.array([len(rows) for rows in sites])
     for label in np.unique(classes):
@@ -111,7 +117,7 @@ def _alike(
 
 def _drawn(parts: Any, split: Split) -> list[Rows]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of each draw that is repeated
+        warnings.simplefilter("ignore")  # flwr-datasets warns of each draw that it repeats
         return [sorted(parts.load_partition(i)["index"]) for i in range(split.sites)]
 
 
@@ -137,5 +143,5 @@ def _partitioner(classes: npt.NDArray[np.generic], split: Split, seed: int) -> A
 
 
 def fingerprint(rows: Rows) -> str:
-    """SHA-256 of a list of rows, so that two runs can show that they used the same division."""
+    """Return the SHA-256 of a list of rows, by which two runs show that their division is equal."""
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -59,6 +59,7 @@ def schema(name: str) -> dict[str, Any]:
     if public is not None:  # filled in before the model reads it: `true` and `false` are words
         public["anyOf"].insert(0, {"type": "boolean"})
         public["default"] = True
+        # The validator before the model makes the key optional, which the schema cannot know.
         found["required"].remove("pretraining")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 

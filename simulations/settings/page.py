@@ -25,6 +25,7 @@ def page() -> str:
         lines += ["", f"## {name}", "", f"{file.title} {command} prints these keys.", ""]
         lines += _rows(first)
         for table in inside:
+            # Mappings that several files share, such as Phase, are described once.
             if table.name in described:
                 continue
             described.add(table.name)

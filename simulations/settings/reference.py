@@ -57,6 +57,7 @@ def schema_of(
     schema = model.model_json_schema()
     definitions = schema.get("$defs", {})
     for kind in _models(model):
+        # A model that is nowhere referred to is left out of the schema by pydantic.
         part = schema if kind is model else definitions.get(kind.__name__)
         if part is None:
             continue
@@ -90,6 +91,7 @@ def _keys(part: dict[str, Any]) -> Iterator[Key]:
             default = json.dumps(value["default"])
         else:
             default = "required" if name in required else ""
+        # Empty values and whole mappings say nothing that the tables do not.
         if default in ("null", "{}", "[]") or isinstance(value.get("default"), dict):
             default = ""
         meaning = value.get("description", "")
@@ -136,6 +138,7 @@ def _reference(ref: str) -> str:
 def _meanings(model: type[BaseModel]) -> dict[str, str]:
     """Return the text under each field, also of fields that a model inherits."""
     found: dict[str, str] = {}
+    # From the base to the model itself, whose own text about a field wins.
     for kind in reversed(model.__mro__):
         if not issubclass(kind, BaseModel) or kind is BaseModel:
             continue
