@@ -9,6 +9,7 @@ from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from client.ledger.chain import FILE
 from client.privacy.costs import costs
 from client.site import Site
 from medformer.config import ModelConfig, Task
@@ -96,12 +97,12 @@ def examined(scenario: Scenario, data_root: Path | None, state_dir: Path | None)
     """Examine a scenario as `simulate` does, in a folder that is deleted afterwards.
 
     Args:
-        state_dir: Of earlier runs, whose ledgers are copied; nothing is written there.
+        scenario: The scenario.
+        data_root: Folder of MedMNIST files.
+        state_dir: Folder of the sites' ledgers, which are copied; nothing is written there.
     Raises:
         MedFormerError: `simulate` would refuse the scenario, in the same words.
     """
-    from client.ledger.chain import FILE
-
     with TemporaryDirectory(prefix="fedmedformer-plan-") as name:
         folder = Path(name)
         for state in sorted(state_dir.glob("*/")) if state_dir else ():
