@@ -131,8 +131,7 @@ def test_a_run_trains_every_round_and_writes_what_the_report_needs(execute, tmp_
 def test_volumes_and_images_train_one_encoder(
     open_guard: Callable[..., Guard], site: Site, schedule: Schedule, tmp_path: Path
 ):
-    """A 3D and a 2D site train under DP in one run: each trains its stem, and both train the
-    encoder."""
+    """One run trains a 3D and a 2D site under DP: each its own stem, and both the encoder."""
     rng = np.random.default_rng(0)
     arrays = {}
     for split in ("train", "val", "test"):

@@ -219,7 +219,7 @@ def test_more_epsilon_than_is_left(scenario, capsys, tmp_path: Path, monkeypatch
 
 
 def test_plan_prints_every_phase_and_reads_no_record(scenario, capsys, monkeypatch):
-    """Table and JSON agree."""
+    """The table and the JSON agree."""
     monkeypatch.setattr("client.data.load.read", lambda *_: pytest.fail("a record was read"))
     assert main(["plan", scenario(), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -266,7 +266,7 @@ def test_audit_writes_a_report_a_site_and_fails_when_a_claim_is_refuted(
 
 
 def test_a_reader_that_has_seen_enough_gets_no_error():
-    """`fedmedformer plan quickstart | head -1`."""
+    """`fedmedformer ... | head` ends without an error."""
     command = [sys.executable, "-m", "simulations.cli", "plan", "quickstart"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None

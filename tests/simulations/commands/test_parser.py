@@ -28,7 +28,7 @@ def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     ],
 )
 def test_the_nearest_word_is_suggested(capsys: pytest.CaptureFixture[str], words, hint: str):
-    """Commands, actions, options and choices, whatever level they are on."""
+    """Commands, actions, options and choices are suggested at every level."""
     assert hint in fails(capsys, *words)
 
 
@@ -72,7 +72,7 @@ def test_no_help_is_wider_than_80_columns(command: str, monkeypatch: pytest.Monk
 
 
 def test_set_help_lists_the_keys_of_a_scenario(capsys: pytest.CaptureFixture[str]):
-    """Each with its values, default and meaning, in 80 columns."""
+    """Each key is listed with its values, default and meaning, in 80 columns."""
     with pytest.raises(SystemExit) as stop:
         main(["plan", "--set", "help"])
     assert stop.value.code == 0

@@ -35,7 +35,7 @@ def test_epsilon_is_rounded_up():
 
 
 def test_without_baselines_the_columns_are_the_metrics():
-    """One table, with a line for each site and their mean."""
+    """The table has a line for each site and one for their mean."""
     lines = result_table(report(("federated-dp",))).splitlines()
     assert lines[0].split() == ["test", "images", "auc", "accuracy", "epsilon"]
     assert [line.split()[0] for line in lines[2:5]] == ["north", "south", "mean"]

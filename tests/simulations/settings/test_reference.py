@@ -38,7 +38,7 @@ def test_the_schema_accepts_every_form_of_pretraining(public: object):
 
 
 def test_the_command_prints_the_keys_or_the_schema(capsys: pytest.CaptureFixture[str]):
-    """Text for a reader, JSON for an editor."""
+    """The command prints text for a reader, or JSON for an editor."""
     assert main(["schema", "policy"]) == 0
     text = capsys.readouterr().out
     assert "  max_rounds: whole number, at least 1; default 1000" in text
