@@ -1,7 +1,7 @@
 """One differentially private step: Poisson sample, per-unit clip, Gaussian noise, public divisor.
 
 Read it in this order: `DpEngine.draw` samples the units of a step; `DpEngine.step` takes it and
-calls, in turn, `DpEngine.accumulate` (clipped sums, from client/privacy/bookkeeping.py) and Opacus'
+calls, in turn, `DpEngine.accumulate` (clipped sums, from client/privacy/clipping.py) and Opacus'
 `step`, which calls back into `NoisyOptimizer`: `accumulate`, `add_noise`, `scale_grad`.
 
 Guarantee: with the plan's sample_rate q, noise_multiplier sigma and max_grad_norm C, a step is the
@@ -19,7 +19,7 @@ from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGr
 from torch import Tensor, nn
 
 from client.privacy.accounting import Steps
-from client.privacy.bookkeeping import Book
+from client.privacy.clipping import Book
 from client.privacy.discrete import check_rounding
 from client.privacy.models.modules import check_modules
 from client.privacy.models.watch import Watch

@@ -2,7 +2,8 @@
 
 All randomness is a ChaCha20 key stream. A deployment takes a fresh key from the operating system
 for each round and stores it nowhere. A simulation derives the key from a seed, so that a run can be
-repeated: anyone who knows the seed can remove the noise, and the report states this.
+repeated: anyone who knows the seed can remove the noise, and the report states this. The samples
+themselves are drawn and added in discrete.py.
 """
 
 import hashlib

@@ -66,8 +66,7 @@ def in_short() -> str:
     """Return the table of the README: what four sites gain over each site alone, with intervals."""
     rows, differences = _rows("utility.json"), _rows("utility_differences.json")
     lines = [
-        "| test AUC | each alone | four together | gain, 95 % interval | all at one site "
-        "| no privacy |",
+        "| test AUC | local only | federated | gain, 95 % interval | pooled | pooled, no DP |",
         "|---|---|---|---|---|---|",
     ]
     for dataset, words in SETS.items():

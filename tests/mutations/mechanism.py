@@ -23,13 +23,13 @@ MECHANISM = (
     ),
     Mutation(
         "the whole batch clipped by its largest norm",
-        "client/privacy/bookkeeping.py",
+        "client/privacy/clipping.py",
         "factors = torch.where(usable, (bound / (norms + 1e-6)).clamp(max=1.0), 0.0)",
         "factors = torch.where(usable, (bound / (norms.max() + 1e-6)).clamp(max=1.0), 0.0)",
     ),
     Mutation(
         "the batch's mean clipped, not its units",
-        "client/privacy/bookkeeping.py",
+        "client/privacy/clipping.py",
         """            for name, total in table.weighted(factors, usable).items():
 """,
         """            whole_sum = table.weighted(usable.float(), usable)
@@ -40,7 +40,7 @@ MECHANISM = (
     ),
     Mutation(
         "no clipping",
-        "client/privacy/bookkeeping.py",
+        "client/privacy/clipping.py",
         "factors = torch.where(usable, (bound / (norms + 1e-6)).clamp(max=1.0), 0.0)",
         "factors = usable.float()",
     ),
@@ -134,7 +134,7 @@ MECHANISM = (
     ),
     Mutation(
         "norms of a patient's images summed instead of the norm of their mean",
-        "client/privacy/bookkeeping.py",
+        "client/privacy/clipping.py",
         """            whole = Grouping(units, valid)
             entries = {name: entry.of_units(whole) for name, entry in entries.items()}
             valid = whole.valid
@@ -157,13 +157,13 @@ MECHANISM = (
     ),
     Mutation(
         "gradients that are not finite let through",
-        "client/privacy/bookkeeping.py",
+        "client/privacy/clipping.py",
         "usable = norms.isfinite() & valid",
         "usable = valid",
     ),
     Mutation(
         "invalid rows counted",
-        "client/privacy/bookkeeping.py",
+        "client/privacy/clipping.py",
         "usable = norms.isfinite() & valid",
         "usable = norms.isfinite()",
     ),

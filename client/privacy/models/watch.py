@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from client.privacy.bookkeeping import Book
+from client.privacy.clipping import Book
 from client.privacy.models.alone import Twin, neighbours_of
 from client.privacy.models.modules import called, is_own, to_be_run
 from client.privacy.per_example import EngineError

@@ -9,7 +9,7 @@ from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from client.privacy.bookkeeping import MAX_ROWS_TO_PAIR, Book
+from client.privacy.clipping import MAX_ROWS_TO_PAIR, Book
 from client.privacy.per_example import EngineError
 from medformer.layers import Latents
 
