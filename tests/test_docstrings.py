@@ -74,12 +74,18 @@ def missing(function: Function) -> list[str]:
     if named and "Args:" not in text:
         lacking.append("Args")
     returned = ast.unparse(function.returns) if function.returns else "None"
-    speaks = text.startswith(("Return ", "Yield ", "Returns ", "Yields "))
+    speaks = text.startswith(("Return ", "Yield ", "Tell "))
     silent = decorators & {"property", "cached_property", "overload", "override"}
     if returned not in ("None", "NoReturn") and not (silent or speaks or "Returns:" in text
                                                      or "Yields:" in text):  # fmt: skip
         lacking.append("Returns")
-    raised = [n for n in ast.walk(function) if isinstance(n, ast.Raise) and n.exc is not None]
+    raised = [
+        node
+        for node in ast.walk(function)
+        if isinstance(node, ast.Raise)
+        and node.exc is not None
+        and ast.unparse(node.exc) != "NotImplementedError"  # an interface, not an error
+    ]
     if raised and "Raises:" not in text and "overload" not in decorators:
         lacking.append("Raises")
     return lacking

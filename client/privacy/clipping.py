@@ -118,7 +118,11 @@ class Book:
         }
 
     def knows(self, parameter: Tensor | None) -> bool:
-        """Tell whether a parameter of a layer, or None for an absent bias, is trained."""
+        """Tell whether a parameter is trained.
+
+        Args:
+            parameter: A parameter of a layer; None for an absent bias.
+        """
         return parameter is not None and id(parameter) in self._names
 
     def add_rows(self, parameter: Tensor | None, rows: Callable[[], Tensor]) -> None:

@@ -134,7 +134,11 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):
             yield p, part.view_as(p)
 
     def total(self) -> Tensor:
-        """Return the clipped sum of the slices so far, (P,) float64, in the parameters' order."""
+        """Return the clipped sum of the slices so far, (P,) float64, in the parameters' order.
+
+        Raises:
+            EngineError: No batch was accumulated, not even an empty one.
+        """
         if self._total is None:
             raise EngineError("no batch was accumulated")
         return self._total

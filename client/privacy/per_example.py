@@ -37,13 +37,28 @@ class Bookkeeper(Protocol):
     """Takes the per-example gradients that the rules of layers compute."""
 
     def knows(self, parameter: Tensor | None) -> bool:
-        """Tell whether the parameter is trained."""
+        """Tell whether a parameter is trained.
+
+        Args:
+            parameter: A parameter of a layer; None for an absent bias.
+        """
 
     def add_rows(self, parameter: Tensor | None, rows: Callable[[], Tensor]) -> None:
-        """Record per-example gradients, (B, *shape); computed only if the parameter is trained."""
+        """Record per-example gradients.
+
+        Args:
+            parameter: A parameter of a layer; None for an absent bias.
+            rows: Computes the gradients, (B, *shape); called only if the parameter is trained.
+        """
 
     def add_pair(self, weight: Tensor, x: Tensor, g: Tensor) -> None:
-        """Record activation (B, ..., P) and output gradient (B, ..., D) of a (D, P) weight."""
+        """Record what the per-example gradients of a weight are made of.
+
+        Args:
+            weight: (D, P).
+            x: Activations, (B, ..., P).
+            g: Gradients of the output, (B, ..., D).
+        """
 
 
 Rule = Callable[..., Any]

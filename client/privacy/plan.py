@@ -104,7 +104,7 @@ class PrivacyPlan(Receipt):
 
     @classmethod
     def from_json(cls, text: str) -> "PrivacyPlan":
-        """Read a plan that this site's ledger holds.
+        """Return a plan that this site's ledger holds.
 
         Args:
             text: Written by `to_json`, possibly by an older version that had no `curve`.
@@ -164,7 +164,11 @@ def learning_rate(phase: Phase, plan: PhasePlan) -> float:
 
 
 def countable(tasks: Iterable[Task]) -> list[Task]:
-    """Return those of a site's tasks whose classes are counted: all but dense ones."""
+    """Return those of a site's tasks whose classes are counted: all but dense ones.
+
+    Args:
+        tasks: The site's tasks.
+    """
     return [task for task in tasks if task.kind != "dense"]
 
 
@@ -198,6 +202,8 @@ def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> P
         schedule: The public schedule that the server proposes.
         privacy: The site's declaration.
         tasks: The site's tasks; read only where `privacy.class_balance_noise` asks for a count.
+    Returns:
+        Every admitted step with its noise, and the epsilon of all of them.
     Raises:
         ValueError: No noise multiplier up to 100,000 suffices, the class count alone costs more
             than the budget, there is no task to count, or a phase has the name of the count.

@@ -43,11 +43,13 @@ class Copies(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
-        """Record the copies' gradients.
+        """Record the copies' gradients, and return none for the inputs of `forward`.
 
         Args:
             ctx: Autograd's context.
             grads: One tensor, (B, *shape).
+        Returns:
+            No gradient: the copies are leaves of the graph.
         """
         ctx.book.add_rows(ctx.parameter, lambda: grads[0])
         return None, None, None
