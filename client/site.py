@@ -71,9 +71,8 @@ class Privacy(Frozen):
     """Unit of privacy: the presence of one image is hidden, or of all images of one patient. The
     latter needs a source that names the patient of each image. `n_public` counts these units."""
     images_per_step: StrictInt = Field(default=4, ge=1, le=64)
-    """Maximal number of a patient's images in one step. Their gradients are averaged before
-    clipping, so that more images reduce the variance of a patient's gradient; the step takes
-    longer."""
+    """Maximum number of a patient's images in one step. Their gradients are averaged before
+    clipping: more images reduce the variance of a patient's gradient, and take longer."""
 
     @model_validator(mode="after")
     def _labelled_among_all(self) -> "Privacy":

@@ -49,7 +49,7 @@ class Preset(Frozen):
     mlp_ratio: float
     """Hidden width of a block's MLP, divided by D."""
     latents: int
-    """Latent embeddings for each of modality, anatomy, task and site."""
+    """Number of latents for each modality, each anatomy, each task and the site."""
     stem_widths: tuple[int, ...]
     """Channels after each stage; the last is D where there is no `token_budget`."""
     own_ends: bool = False

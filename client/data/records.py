@@ -99,12 +99,12 @@ class Records:
 
     @property
     def valid(self) -> Tensor:
-        """Mask (N,) bool over the rows of all stacks."""
+        """Rows that hold a usable image, (N,) bool over all stacks."""
         return torch.cat([stack.valid for stack in self.stacks])
 
     @property
     def labelled(self) -> Tensor:
-        """Mask (N,) bool over the rows of all stacks."""
+        """Rows that have a label, (N,) bool over all stacks."""
         return torch.cat([stack.labelled for stack in self.stacks])
 
     def joined(self, task: str) -> Tensor:

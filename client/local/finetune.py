@@ -68,7 +68,7 @@ class Epoch:
 
     number: int
     train_loss: float
-    """Mean over the valid images, classes weighted as declared."""
+    """Mean loss of the usable training images, with the declared weights of classes."""
     val_loss: float
     """Mean negative log-likelihood of the labelled images, summed over tasks by their weight."""
     best: bool

@@ -158,7 +158,7 @@ class Health(SimpleHealthServicer):  # type: ignore[misc]
     """Health service of a SuperNode; `superlink` reports whether the server hears it."""
 
     def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Answer at once."""
+        """Return NOT_SERVING if `superlink` is asked about and the server is silent."""
         states = health_pb2.HealthCheckResponse
         away = request.service == SUPERLINK and not HEARD.lately
         return states(status=states.NOT_SERVING if away else states.SERVING)

@@ -119,7 +119,7 @@ def largest_loss(q: float, sigma: float) -> float:
 
 
 def _loss(value: float, q: float, sigma: float) -> float:
-    """Return the log likelihood ratio of a released value with the unit and without it."""
+    """Return the log of a value's density with the unit over its density without it."""
     unsampled = (2 * value - 1) / (2 * sigma**2)
     return float(np.logaddexp(math.log1p(-q), math.log(q) + unsampled)) if q < 1 else unsampled
 

@@ -130,7 +130,8 @@ class Entry:
         A pair's norm comes from its two Gram matrices, without the gradient ("ghost norm").
 
         Returns:
-            (B,), never too small: rounding errors are added.
+            (B,). Pairs get a margin for rounding, because places that cancel could make the norm
+            too small; the rounding of rows is part of the plan's allowance.
         Source: Li et al. 2022, arXiv:2110.05679, section 4.
         """
         if self.rows is not None:

@@ -50,7 +50,7 @@ def digits_up(value: float, digits: int = 3) -> str:
 
 
 def digits_down(value: float, digits: int = 3) -> str:
-    """Write the rest of a delta with significant digits, never more than its value.
+    """Write the unspent part of a delta with significant digits, never more than its value.
 
     >>> digits_down(1.0199999e-05)
     '1.01e-05'

@@ -191,7 +191,10 @@ def replace_if_other(file: Path, data: bytes) -> None:
 
 
 def _owner(folder: Path) -> tuple[str, str]:
-    """Return a folder's owner for a unit and for a container; for root's, a user yet to be made."""
+    """Return a folder's owner as systemd and containers name it.
+
+    A folder that root owns gets placeholders for a user who has yet to be made.
+    """
     found = folder.stat()
     # The server must not run as root, so a folder of root's needs another user.
     if found.st_uid == 0:

@@ -61,7 +61,7 @@ class Pretraining(Frozen):
     learning_rate: StrictFloat = Field(default=1.5e-3, gt=0)
     """Learning rate of AdamW."""
     seed: StrictInt = Field(default=0, ge=0, le=2**53)
-    """Seed of images and training. Federations with equal settings start from equal tensors."""
+    """Seed of the public images and of their training; equal settings give equal tensors."""
     objectives: dict[PublicObjective, Annotated[StrictFloat, Field(gt=0)]] = Field(
         default={"supervised": 1.0, "inpainting": 0.5}, min_length=1
     )

@@ -17,7 +17,7 @@ from server.protocol import LABEL_OBJECTIVES, MAX_ROUNDS, Objective, Phase, Sche
 from server.run.federation import Pretraining, ServerRate, with_public_start
 
 AVERAGE_LAST = 0.6
-"""Default of `average_last`. Section 7."""
+"""Default of `average_last`. See docs/experiments, section 7."""
 SERVER_LEARNING_RATE: ServerRate = "sites"
 """Default of `server_learning_rate`. Sections 3, 13 and 24."""
 HEADS_LAST = 0.2
@@ -56,7 +56,8 @@ class Recipe(Frozen):
     heads_noise_floor: StrictFloat | None = Field(default=4e-5, gt=0, le=1)
     """`noise_floor` in phases of heads; null: as in the other phases. Sections 14, 17 and 30."""
     heads_first: Share = 0.3
-    """Share of the rounds, at the beginning, in which only heads are trained. Section 14."""
+    """Share of the rounds, at the beginning, in which only heads are trained. See
+    docs/experiments, section 14."""
     heads_last: Share | None = None
     """Share of the rounds, at the end, in which only heads are trained."""
     alone_last: Share | None = None
@@ -66,7 +67,7 @@ class Recipe(Frozen):
     views: StrictInt = Field(default=1, ge=1, le=64)
     """Augmented views of each drawn image. Sections 23 and 26."""
     max_grad_norm: StrictFloat = Field(default=1.0, gt=0, le=1_000)
-    """Maximum L2 norm of one unit's gradient. Section 23."""
+    """Maximum L2 norm of one unit's gradient. See docs/experiments, section 23."""
 
     @model_validator(mode="after")
     def _some_together(self) -> "Recipe":
@@ -148,16 +149,17 @@ class Training(Frozen):
     recipe: Recipe | None = None
     """The recipe that makes the phases if none are listed; the default recipe if left out."""
     local_momentum: StrictFloat = Field(default=0.9, ge=0, lt=1)
-    """Momentum of the parameters that stay at the site. Section 7."""
+    """Momentum of the parameters that stay at the site. See docs/experiments, section 7."""
     server_momentum: StrictFloat = Field(default=0.9, ge=0, lt=1)
-    """Momentum of the shared parameters. Section 7."""
+    """Momentum of the shared parameters. See docs/experiments, section 7."""
     server_learning_rate: ServerRate = SERVER_LEARNING_RATE
     """Factor of the averaged update: a number, `sites` or `sqrt-sites`."""
     average_last: StrictFloat = Field(default=AVERAGE_LAST, ge=0, le=1)
     """Fraction of a phase's rounds whose iterates are averaged at its end."""
     concepts: StrictBool = True
     """Sites with the same kind of image answer with concepts that they train together. `false`:
-    each site has heads of its own only, which learn from its own records. Section 30."""
+    each site has heads of its own only, which learn from its own records. See docs/experiments,
+    section 30."""
     pretraining: Pretraining | None
     """Public pre-training; `pretraining: false` starts from random tensors."""
 

@@ -121,7 +121,7 @@ def _start(folder: Path, data_root: Path | None) -> Tensors:
 
 @contextmanager
 def _workers(sites: int, actors: int | None) -> Iterator[ProcessPoolExecutor]:
-    """Start processes with the threads that Flower's actors would have; an error ends them."""
+    """Start worker processes with as many threads as Flower's actors, and end them on an error."""
     cores = os.cpu_count() or 1
     # Sums of floats depend on the number of threads: it has to be that of Flower's actors.
     threads = max(1, cores // (actors or cores))

@@ -186,7 +186,7 @@ def declared(settings: Pretraining, data_root: Path | None) -> PublicSet:
 
 
 def usual_size(federation: Federation) -> int:
-    """Return the commonest side of the sites' 2D images, pixels; 28 if no stage depends on it."""
+    """Return the most common side of the sites' 2D images, pixels; 28 if irrelevant or none."""
     if not PRESETS[federation.model.preset].token_budget:
         return 28
     sides = [s.domain.size or 28 for s in federation.sites if s.domain.rank == 2]

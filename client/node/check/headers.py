@@ -47,7 +47,7 @@ def lines(site: Site) -> Iterator[Check]:
 
 
 def one_patient(site: Site, card: Card) -> Iterator[Check]:
-    """Check, for any format, whether one patient has at least half of the training images.
+    """Note a patient who has more than half of the training images, under `unit: patient`.
 
     Args:
         site: As its site.yaml declares it.

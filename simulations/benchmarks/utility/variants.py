@@ -50,7 +50,7 @@ def few_labels(
 def behind_scanners(
     dataset: str, seed: int, data_root: Path | None, folder: Path
 ) -> tuple[list[ScenarioSite], ScenarioSite]:
-    """Make three sites with a third of the images each, every site with another scanner.
+    """Make three sites with a third of the images each, each with its own scanner.
 
     The last site, where the shift is largest, has no labels.
 
