@@ -12,6 +12,7 @@ from client.site import Privacy, Site
 from medformer.config import Domain, Task
 from simulations.prepare.sites import resolve_sites
 from simulations.scenario_file import load_scenario
+from tests.helpers.sources import ROOT
 
 DATA = Path(os.environ.get("FEDMEDFORMER_DATA", Path(__file__).parents[3] / "shared" / "data"))
 pytestmark = [
@@ -49,7 +50,7 @@ def test_pneumonia_is_divided_without_loss(method: str, tmp_path: Path):
     assert spread < 0.1 if method == "iid" else spread > 0.1
 
 
-def test_the_near_copies_of_the_readme_are_those_that_site_check_counts():
+def test_the_near_copies_of_the_results_are_those_that_site_check_counts():
     """BreastMNIST's official splits: 51 of 156 test images, and one that is a training image."""
     privacy = Privacy(epsilon=3, delta=1e-6, epsilon_budget=9, n_public=546, unit="image")
     site = Site(
@@ -62,7 +63,7 @@ def test_the_near_copies_of_the_readme_are_those_that_site_check_counts():
     card = data_card(site)
     counted = (card.splits[2].count, card.near_copies["train+test"], card.shared_images)
     assert counted == (156, 51, {"train+test": 1})
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    summary = (ROOT / "docs" / "results" / "summary.md").read_text()
     assert (
-        "Of breast's 156 test images 51 look nearly like a\ntraining image and one more" in readme
+        "Of breast's 156 test images, 51 look nearly like a training image and one more" in summary
     )
