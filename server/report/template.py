@@ -19,12 +19,13 @@ TEMPLATE = """<!doctype html>
 <p class="soft small">{{ r.generated_by }}, {{ r.generated_at }}</p>
 </header>
 
+{% set baselines = r.results | rejectattr("model", "equalto", "federated-dp") | list %}
 {% if r.simulation %}
 <p class="warn"><b>This is a simulation, not a deployment.</b> All sites ran on one machine. The noise
 comes from a seed so that the run can be repeated: anyone who has the seed can remove the noise. The
 guarantees below are those that the same run would give with secret noise. Losses and metrics are
-exact, and no guarantee covers them. Baselines were trained on the same records, outside the privacy
-ledger.</p>
+exact, and no guarantee covers them.{% if baselines %} Baselines were trained on the same records,
+outside the privacy ledger.{% endif %}</p>
 {% endif %}
 
 <h2>1. Summary</h2>
@@ -179,10 +180,10 @@ that standard deviation on each count. It weights its losses with these counts a
 {% for m in table.means %}<td class="n">{% if m.value is none %}–{% else %}{{ "%.3f"|format(m.value) }}{% if m.count < table.rows|length %} <span class="soft">{{ m.count }} of {{ table.rows|length }} {{ table.of }}</span>{% endif %}{% endif %}</td>{% endfor %}</tr></tfoot>
 </table>
 {% endfor %}
-<figure>{{ plots.auc }}{{ plots.dice }}<figcaption>Results on the test split of each site. <b>federated-dp</b>: this run.
+<figure>{{ plots.auc }}{{ plots.dice }}<figcaption>Results on the test split of each site. <b>federated-dp</b>: this run.{% if baselines %}
 <b>local-dp</b>: each site alone, with the same plan and &epsilon;. <b>local-plain</b>,
 <b>federated-plain</b> and <b>centralised-plain</b> (all records pooled): without privacy. All models
-but the first are baselines, outside the privacy ledger.</figcaption></figure>
+but the first are baselines, outside the privacy ledger.{% endif %}</figcaption></figure>
 {% else %}<p>Metrics stayed at the sites.</p>{% endif %}
 
 <h2>7. Training loss{{ exact() if plots.losses }}</h2>

@@ -224,6 +224,19 @@ def test_baselines_that_come_later_join_the_results(folder: Path):
     assert "exact, simulation only" in text_of(folder)
 
 
+def test_only_a_report_with_baselines_speaks_of_them(folder: Path):
+    """Without baselines, no officer is told that records were used outside the ledger."""
+    (folder / "baselines.json").unlink()
+    write_report(folder)
+    assert "Baselines were trained" not in text_of(folder)
+    assert "are baselines" not in text_of(folder)
+    write(folder, "baselines", [result("north", "auc", 0.9, "local-dp")])
+    write_report(folder)
+    text = text_of(folder)
+    assert "Baselines were trained on the same records, outside the privacy ledger." in text
+    assert "All models but the first are baselines" in text
+
+
 def test_several_tasks_of_a_site_have_rows_of_their_own(folder: Path):
     """Dice has its own table, and the accuracy of pixels is not averaged with that of images."""
     outline = [
