@@ -11,6 +11,7 @@ import pytest
 
 from medformer.common.processes import end, start
 from tests.helpers.patience import waited
+from tests.helpers.processes import alive
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -20,13 +21,6 @@ subprocess.Popen([sys.executable, '-c', 'import signal, time;'
 print('ready', flush=True)
 time.sleep(99)
 """
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def gone(pids: list[int]) -> None:

@@ -14,6 +14,7 @@ from medformer.common.processes import KEEP_MEMORY
 from simulations.baselines.pool import each_done
 from simulations.launch.fresh import FreshProcess, in_fresh_process
 from tests.helpers.patience import waited
+from tests.helpers.processes import alive
 
 
 def fail() -> None:
@@ -59,13 +60,6 @@ def test_an_error_ends_the_helper_without_a_word(capfd: pytest.CaptureFixture[st
     assert capfd.readouterr().err == ""
 
 
-def running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def test_it_ends_when_its_parent_was_killed():
     """kill -9 of the launcher leaves nothing behind."""
     code = """
@@ -82,4 +76,4 @@ if __name__ == "__main__":
     assert psutil.pid_exists(pid)
     parent.kill()
     parent.communicate()
-    waited(lambda: not running(pid))
+    waited(lambda: not alive(pid))
