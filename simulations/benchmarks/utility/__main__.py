@@ -11,7 +11,7 @@ from simulations.benchmarks import record
 from simulations.benchmarks.utility.compare import compare, merged
 from simulations.benchmarks.utility.curves import curves
 from simulations.benchmarks.utility.recipe import DEFAULT, Recipe
-from simulations.benchmarks.utility.settings import DELTA, MODALITIES, SETTINGS, TOGETHER
+from simulations.benchmarks.utility.settings import DELTA, MODALITIES, SETTINGS
 from simulations.benchmarks.utility.tables import markdown
 from simulations.benchmarks.utility.trials import Place, Results, Row, Trial, run_all
 
@@ -106,8 +106,9 @@ def trials(arguments: argparse.Namespace) -> Iterator[Trial]:
     """Yield all combinations that the command line asks for, seed by seed."""
     for seed in arguments.seeds:
         for setting in arguments.settings:
-            # One trial trains on all sets at once.
-            sets = [TOGETHER] if setting.startswith(TOGETHER) else arguments.sets
+            # Some settings have records of their own, all sets at once among them.
+            records = SETTINGS[setting].records
+            sets = arguments.sets if records is None else [records]
             # Without privacy the epsilons make no difference.
             epsilons = arguments.epsilons if SETTINGS[setting].private else [None]
             for dataset in sets:

@@ -10,7 +10,7 @@ import numpy as np
 
 from client.data import medmnist, npz
 from medformer.errors import ConfigError
-from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER
+from simulations.benchmarks.utility.settings import QUESTIONS, SETTINGS, Question
 from simulations.benchmarks.utility.stats import Difference, Floats, Side, areas, difference
 from simulations.benchmarks.utility.trials import Row, scores_file
 
@@ -18,31 +18,6 @@ Found = dict[str, dict[int, dict[str, Floats]]]
 """Setting -> seed -> site -> (1 + R,) areas (`stats.areas`) of its model on the test images."""
 
 
-@dataclass(frozen=True)
-class Question:
-    """A comparison of a setting with another one, or with the mean of two others."""
-
-    ours: str
-    theirs: tuple[str, ...]
-    at_every_site: bool = False
-    """Compare each site separately, too."""
-    over_sets: bool = False
-    """Compare the mean over all sets, too."""
-
-
-QUESTIONS = (
-    Question("central-dp", ("central-plain",)),
-    Question("federated-dp", ("local-dp",)),
-    Question("federated-dp", ("local-dp", "central-dp")),
-    Question("federated-dp", ("central-dp",)),
-    Question("federated-dp-skew", ("local-dp-skew",), at_every_site=True),
-    Question("modalities-dp", ("central-dp",), over_sets=True),
-    Question("others-public-dp", ("phantoms-longer-dp",), over_sets=True),
-    Question("others-public-dp", ("central-dp",), over_sets=True),
-    Question("few-labels-dp", ("few-labels-only-dp",)),
-    Question("federated-plain", ("local-plain",)),
-    Question("federated-dp", ("flower-opacus",)),
-)
 ALL = "all"
 """Used in place of a set's name: the mean over all sets."""
 
@@ -195,8 +170,8 @@ class Scored:
     def _areas(self, file: Path, row: Row) -> dict[str, Floats]:
         """Return the areas of each site of a row, from its file of scores."""
         with np.load(file, allow_pickle=False) as scores:
-            # A joint trial keeps the scores of all sets in one file.
-            sites = [row["dataset"]] if row["trial"] == TOGETHER else scores.files
+            # A joint trial keeps the scores of the sites of all sets in one file.
+            sites = list(row["auc_by_site"])
             for site in sites:
                 if (file, site) not in self._known:
                     self._known[file, site] = areas(self.truth, scores[site].astype(np.float64))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from client.data import medmnist, npz
-from simulations.benchmarks.utility.settings import SETTINGS, SITES
+from simulations.benchmarks.utility.settings import SETTINGS
 from simulations.benchmarks.utility.trials import Row
 
 SHOWN = ("central-dp", "local-dp", "federated-dp", "central-plain")
@@ -41,9 +41,9 @@ def curves(
         count = npz.count(medmnist.find(dataset, 28, data_root), "train")
         yield {
             "dataset": dataset,
-            "sites": SITES if setting.divided and setting.together else 1,
+            "sites": setting.shared_by if setting.together else 1,
             # Rounded up, as the largest site of an even division.
-            "records": -(-count // SITES) if setting.divided else count,
+            "records": -(-count // setting.shared_by),
             "epsilon": epsilon,
             "auc": round(statistics.mean(row["auc"] for row in own), 4),
             "seeds": len(own),

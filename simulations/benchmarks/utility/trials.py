@@ -36,7 +36,7 @@ class Trial:
     """One combination that is measured."""
 
     dataset: str
-    """A MedMNIST set, or `modalities`."""
+    """A MedMNIST set, or the `records` of the setting."""
     setting: str
     recipe: str
     """A line for `Recipe.parse`. An earlier result is reused if its line meant the same."""
@@ -81,11 +81,11 @@ def run(trial: Trial, place: Place) -> list[Row]:
     """
     # torch is loaded here, in the worker that trains, and not by the command that starts it.
     from client.data.load import forget
-    from simulations.benchmarks.utility.settings import SETTINGS, TOGETHER, groups
+    from simulations.benchmarks.utility.settings import SETTINGS, groups
 
     began = _core_seconds()
     recipe, setting = Recipe.parse(trial.recipe), SETTINGS[trial.setting]
-    found: dict[str, list[Row]] = {}
+    by_set: dict[str, dict[str, list[Row]]] = {}
     answers: dict[str, npt.NDArray[np.float32]] = {}
     with tempfile.TemporaryDirectory() as folder:
         together = groups(
@@ -99,18 +99,17 @@ def run(trial: Trial, place: Place) -> list[Row]:
         )
         for number, group in enumerate(together):
             for site, model in _trained(trial, group, number, place):
-                found[site.name], scores = _judged(site, model, test=place.test)
+                rows, scores = _judged(site, model, test=place.test)
+                # A trial of several sets gives a row for each, the other trials one row.
+                by_set.setdefault(group.sets.get(site.name, trial.dataset), {})[site.name] = rows
                 answers |= scores
         forget()
     seconds = round(_core_seconds() - began, 1)
-    # A joint trial gives a row for each set, the other trials one row for all sites.
-    apart = {name: {name: found[name]} for name in sorted(found)}
-    by_set = apart if trial.dataset == TOGETHER else {trial.dataset: found}
-    rows = [_row(trial, own, seconds, dataset) for dataset, own in by_set.items()]
+    made = [_row(trial, by_set[dataset], seconds, dataset) for dataset in sorted(by_set)]
     if answers:
         # All rows of a trial share the file of scores.
-        _keep(scores_file(rows[0], place.cache), answers)
-    return rows
+        _keep(scores_file(made[0], place.cache), answers)
+    return made
 
 
 def _trained(
