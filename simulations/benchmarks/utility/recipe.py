@@ -21,6 +21,9 @@ DEFAULT = "default"
 """The line that changes nothing."""
 PRODUCT = product.Recipe()
 """The product's own recipe, for its defaults."""
+LATER: dict[str, Any] = {}
+"""Field -> the value with which a recipe trains as before the field existed. A field that is added
+goes here, so that the rows measured before still have the meaning of their recipe."""
 
 
 class Recipe(Frozen):
@@ -114,8 +117,12 @@ class Recipe(Frozen):
             raise ConfigError(f"recipe {line!r}: {explain(error, cls)}") from error
 
     def as_json(self) -> dict[str, Any]:
-        """Return every value, defaults included, as result files keep them."""
-        return self.model_dump(mode="json")
+        """Return every value, defaults included, as result files keep them.
+
+        A field of `LATER` is left out while it changes nothing.
+        """
+        values = self.model_dump(mode="json")
+        return {k: v for k, v in values.items() if k not in LATER or v != LATER[k]}
 
     @model_validator(mode="after")
     def _makes_phases(self) -> "Recipe":
