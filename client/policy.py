@@ -219,12 +219,17 @@ def _purpose(phase: Phase) -> str:
             "train only the answering layers (the concept layer, or this site's task heads) from "
             "this site's labels. The encoder is frozen."
         )
+    elif phase.trains == "own-heads":
+        text = (
+            "train only this site's own heads, from its labels. All that is shared stays as it is, "
+            "and nothing is sent."
+        )
     else:
         does = [
             IN_WORDS.get(o, f"learn from images without labels ({o})") for o in phase.objectives
         ]
         text = f"{'; '.join(does)}."
-    if phase.alone:
+    if phase.alone and phase.trains != "own-heads":
         text += " The site trains a copy of the model that stays here: nothing is sent."
     return text
 

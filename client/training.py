@@ -20,7 +20,7 @@ from medformer.images import Move, standardise
 from medformer.library.models import seeded
 from medformer.model import Medformer
 from medformer.objectives import Batch, Mix, mix_losses, trained_parameters
-from medformer.sharing import is_concept, is_local, shared_names
+from medformer.sharing import is_concept, is_head, is_local, shared_names
 from server.protocol import Phase, Tensors
 
 
@@ -275,6 +275,9 @@ def trained_names(model: Medformer, site: Site, phase: Phase) -> list[str]:
     """
     tasks = [t.name for t in site.tasks]
     names = trained_parameters(model, site.domain, tasks, phase.objectives)
+    # On top of everything else, concepts included, which stay as they are.
+    if phase.trains == "own-heads":
+        return [n for n in names if is_head(n)]
     # The shared layer answers in their place during the run.
     if site.domain.kind in model.config.kinds:
         # The head of a dense task has deeper names and no counterpart among the concepts, so it is

@@ -31,12 +31,18 @@ LOCAL_PREFIXES = (
     "output.textures.",
 )
 """Beginnings of the names of local tensors."""
+HEADS_PREFIXES = ("output.heads.", "output.textures.")
 CONCEPTS_PREFIX = "output.concepts."
 
 
 def is_local(name: str) -> bool:
     """Return whether a tensor must not leave its site; `name` is its name in the model."""
     return name.startswith(LOCAL_PREFIXES)
+
+
+def is_head(name: str) -> bool:
+    """Return whether a tensor is of a site's own heads: the head or texture head of a task."""
+    return name.startswith(HEADS_PREFIXES)
 
 
 def is_concept(name: str) -> bool:

@@ -128,7 +128,7 @@ class _Clock:
 
 
 def _work(phase: Phase) -> float:
-    step = STEP_OF_HEADS if phase.trains == "heads" else 1.0
+    step = 1.0 if phase.trains == "all" else STEP_OF_HEADS
     return phase.local_steps * phase.views * phase.expected_batch_size * step
 
 
@@ -137,6 +137,8 @@ def describe(phase: Phase) -> str:
     if phase.trains == "heads":
         does = "train only the answering layers; the encoder is frozen"
         does += ", and nothing is sent" if phase.alone else ""
+    elif phase.trains == "own-heads":
+        does = "each site trains its own heads on top of all that is shared and sends nothing"
     elif phase.alone:
         does = "each site trains its own copy of the model and sends nothing"
     else:

@@ -84,10 +84,12 @@ class Phase(BaseModel):
     alone: StrictBool = False
     """Each site trains its own copy of the shared tensors, under the same DP, and sends nothing.
     The result is the hospital's own model. Such phases come last."""
-    trains: Literal["all", "heads"] = "all"
+    trains: Literal["all", "heads", "own-heads"] = "all"
     """`heads`: train only the answering layers. The encoder is frozen, and sites send nothing but
     the concepts that sites with the same kind of image share. First the heads, then everything:
-    Kumar et al. 2022, arXiv:2202.10054; under DP, Ke et al. 2024, arXiv:2402.18905."""
+    Kumar et al. 2022, arXiv:2202.10054; under DP, Ke et al. 2024, arXiv:2402.18905.
+    `own-heads`: train only the site's own heads, on top of everything else, concepts included.
+    Nothing is sent. Such phases come last."""
 
     @model_validator(mode="after")
     def _one_step_when_adversarial(self) -> "Phase":
@@ -103,10 +105,11 @@ class Phase(BaseModel):
     @model_validator(mode="after")
     def _labels_for_heads(self) -> "Phase":
         # On a frozen encoder a loss without labels changes nothing that answers.
-        if self.trains == "heads" and not self.needs_labels:
+        if self.trains != "all" and not self.needs_labels:
             raise ValueError(
-                f"phase {self.name!r}: heads learn from labels alone: where trains is heads, "
-                f"objectives are supervised or rescanned; got {sorted(self.objectives)}"
+                f"phase {self.name!r}: heads learn from labels alone: where trains is "
+                f"{self.trains}, objectives are supervised or rescanned; "
+                f"got {sorted(self.objectives)}"
             )
         return self
 
@@ -138,7 +141,7 @@ class Phase(BaseModel):
     @property
     def sends(self) -> bool:
         """True if sites send the shared tensors that they trained."""
-        return not self.alone
+        return not self.alone and self.trains != "own-heads"
 
     @property
     def starts_from_average(self) -> bool:
@@ -147,7 +150,7 @@ class Phase(BaseModel):
         Such a phase freezes the encoder or leaves the federation, so the noise of the last iterate
         would stay in the model. Momentum is dropped, too: it belongs to the last iterate.
         """
-        return self.alone or self.trains == "heads"
+        return self.alone or self.trains != "all"
 
     def mix(self, round_: int) -> dict[Objective, float]:
         """Return the weight of each loss in one round of the phase; no weight is 0.
@@ -193,6 +196,17 @@ class Schedule(BaseModel):
             raise ValueError(
                 "phases that each site trains alone come after those that all train together, of "
                 f"which there is at least one; got {[p.name for p in self.phases if p.alone]} alone"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _own_heads_last(self) -> "Schedule":
+        own = [phase.trains == "own-heads" for phase in self.phases]
+        # A head corrects the model that it was trained on, and no other.
+        if own != sorted(own) or not any(phase.sends for phase in self.phases):
+            raise ValueError(
+                "phases with trains: own-heads come last, after at least one in which sites send "
+                f"what they train; got {[(p.name, p.trains) for p in self.phases]}"
             )
         return self
 

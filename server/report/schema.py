@@ -206,8 +206,9 @@ SCHEDULED = _object(
             "description": "False: each site trained alone and sent nothing.",
         },
         "trains": {
-            "enum": ["all", "heads"],
-            "description": "All layers, or only the answering layers (heads, concepts).",
+            "enum": ["all", "heads", "own-heads"],
+            "description": "All layers, only the answering layers (heads, concepts), or only the "
+            "site's own heads.",
         },
         "objectives": {"type": "object", "additionalProperties": _number("Weight of a loss.")},
     }

@@ -180,9 +180,12 @@ def test_who_says_yes_reads_that_a_copy_stays_at_the_site(site: Site, schedule: 
     """The approval screen says it for the phases that a site trains alone, and for no other."""
     phase = schedule.phases[0].model_copy(update={"name": "own", "alone": True})
     heads = schedule.phases[0].model_copy(update={"name": "heads", "trains": "heads"})
-    both = schedule.model_copy(update={"phases": (heads, *schedule.phases, phase)})
+    last = phase.model_copy(update={"name": "own-heads", "trains": "own-heads"})
+    both = schedule.model_copy(update={"phases": (heads, *schedule.phases, phase, last)})
     text = summary(site, both, CONFIG, solve(both, site.privacy, site.tasks), 0.0, 20.0)
-    _, heads_said, all_said, own_said = re.split(r"\n  (?=\S)", text)[:4]
+    _, heads_said, all_said, own_said, last_said = re.split(r"\n  (?=\S)", text)[:5]
+    assert "only this site's own heads" in " ".join(last_said.split())
+    assert "and nothing is sent" in " ".join(last_said.split())
     assert heads_said.startswith("heads (3 rounds): train only the answering layers")
     assert "stays here: nothing is sent" in " ".join(own_said.split())
     assert "nothing is sent" not in f"{heads_said} {all_said}"

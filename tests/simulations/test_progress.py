@@ -114,6 +114,8 @@ def test_the_time_left_follows_from_the_rounds_so_far(folder: Path):
                     "(supervised, inpainting)"),
         (PHASES[2], "each site trains its own copy of the model and sends nothing"),
         (PHASES[0].model_copy(update={"alone": True}), "frozen, and nothing is sent"),
+        (PHASES[0].model_copy(update={"trains": "own-heads"}),
+         "trains its own heads on top of all that is shared and sends nothing"),
     ],
 )  # fmt: skip
 def test_a_phase_in_words(phase: Phase, words: str):

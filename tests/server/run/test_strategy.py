@@ -15,6 +15,7 @@ A, B, C = "encoder.a", "stem.b", "output.concepts.k.weight"
 TOGETHER = Phase(name="p", rounds=1, objectives={"supervised": 1})
 ALONE = TOGETHER.model_copy(update={"alone": True})
 HEADS = TOGETHER.model_copy(update={"trains": "heads"})
+OWN_HEADS = TOGETHER.model_copy(update={"trains": "own-heads"})
 
 
 def state(value: float = 1.0) -> State:
@@ -91,6 +92,16 @@ def test_a_round_of_heads_changes_no_feature():
     check_update(update(), shared, 100.0, **facts)  # type: ignore[arg-type]
     with pytest.raises(UpdateRefused, match=r"encoder\.a is not trained in a phase of heads"):
         check_update(update(encoder__a=[1, 1]), shared, 100.0, **facts)  # type: ignore[arg-type]
+
+
+def test_nothing_enters_from_a_round_of_own_heads():
+    """An answer without tensors is right; one with any tensor, a concept's too, is refused."""
+    shared = state().shared | {C: np.zeros(2, "f4")}
+    facts = {"site": "north", "round_": 1, "attempt": 0, "phase": OWN_HEADS}
+    check_update(update(), shared, 100.0, **facts)  # type: ignore[arg-type]
+    for name in (A, C, "output.heads.chest.weight"):
+        with pytest.raises(UpdateRefused, match="holds tensors, though the site trains for itself"):
+            check_update(update(**{name.replace(".", "__"): [1, 1]}), shared, 100.0, **facts)  # type: ignore[arg-type]
 
 
 def test_a_phase_of_heads_starts_from_the_average():
