@@ -11,9 +11,10 @@ from simulations.benchmarks import record
 from simulations.benchmarks.utility.compare import compare, merged
 from simulations.benchmarks.utility.curves import curves
 from simulations.benchmarks.utility.recipe import DEFAULT, Recipe
+from simulations.benchmarks.utility.rows import Row
 from simulations.benchmarks.utility.settings import DELTA, MODALITIES, SETTINGS
 from simulations.benchmarks.utility.tables import markdown
-from simulations.benchmarks.utility.trials import Place, Results, Row, Trial, run_all
+from simulations.benchmarks.utility.trials import Place, Results, Trial, run_all
 
 QUICK = {
     "sets": ["breastmnist"],

@@ -10,9 +10,10 @@ import numpy as np
 
 from client.data import medmnist, npz
 from medformer.errors import ConfigError
+from simulations.benchmarks.utility.rows import IN_DOMAIN, Row
 from simulations.benchmarks.utility.settings import QUESTIONS, SETTINGS, Question
 from simulations.benchmarks.utility.stats import Difference, Floats, Side, areas, difference
-from simulations.benchmarks.utility.trials import Row, scores_file
+from simulations.benchmarks.utility.trials import scores_file
 
 Found = dict[str, dict[int, dict[str, Floats]]]
 """Setting -> seed -> site -> (1 + R,) areas (`stats.areas`) of its model on the test images."""
@@ -20,6 +21,8 @@ Found = dict[str, dict[int, dict[str, Floats]]]
 
 ALL = "all"
 """Used in place of a set's name: the mean over all sets."""
+WITHIN = "in-domain"
+"""Used in place of a site's name: the mean over the sites that trained, where another is judged."""
 
 
 def compare(
@@ -70,6 +73,8 @@ def _recipes(
 ) -> Iterator[dict[str, Any]]:
     """Compare each recipe with the first one with which its setting was measured."""
     by_recipe = {line: scored.found(rows, [line], epsilon) for line in recipes}
+    # Adaptation to another site has a price at the sites that trained.
+    within = {line: scored.found(rows, [line], epsilon, within=True) for line in recipes}
     for setting in SETTINGS:
         # A setting that no recipe measured has nothing to compare.
         first, *others = [line for line in recipes if setting in by_recipe[line]] or [""]
@@ -79,6 +84,9 @@ def _recipes(
             question = Question(ours, (theirs,))
             for site, pair in _pairs(question, found) if _seeds(found, (ours, theirs)) else ():
                 yield _row(rows[0]["dataset"], epsilon, question, site, difference([pair]))
+            beside = {ours: within[line].get(setting, {}), theirs: within[first].get(setting, {})}
+            for _, pair in _pairs(question, beside) if _seeds(beside, (ours, theirs)) else ():
+                yield _row(rows[0]["dataset"], epsilon, question, WITHIN, difference([pair]))
 
 
 def merged(
@@ -145,7 +153,9 @@ class Scored:
     """Folder with the scores of the trials."""
     _known: dict[tuple[Path, str], Floats] = field(default_factory=dict)
 
-    def found(self, rows: Sequence[Row], recipes: Sequence[str], epsilon: float) -> Found:
+    def found(
+        self, rows: Sequence[Row], recipes: Sequence[str], epsilon: float, *, within: bool = False
+    ) -> Found:
         """Collect the areas by setting, for the first recipe with which each was measured.
 
         Args:
@@ -153,6 +163,7 @@ class Scored:
             recipes: Recipe lines, in order of preference. The first one with a row counts, even
                 if its scores are no longer in the cache.
             epsilon: Epsilon of the private settings.
+            within: Collect the sites that trained, where another one is judged.
         """
         found: Found = defaultdict(dict)
         # In reverse order, so that earlier recipes replace later ones.
@@ -162,16 +173,20 @@ class Scored:
                 wanted = epsilon if SETTINGS[row["setting"]].private else None
                 if (row["recipe"], row["epsilon"]) == (recipe, wanted):
                     scores, file = own[row["setting"]], scores_file(row, self.cache)
-                    if file.exists():
-                        scores[row["seed"]] = self._areas(file, row)
+                    areas_of = self._areas(file, row, within) if file.exists() else {}
+                    # Scores that were kept before this column existed have no such sites.
+                    if areas_of:
+                        scores[row["seed"]] = areas_of
             found |= own
         return found
 
-    def _areas(self, file: Path, row: Row) -> dict[str, Floats]:
+    def _areas(self, file: Path, row: Row, within: bool) -> dict[str, Floats]:
         """Return the areas of each site of a row, from its file of scores."""
         with np.load(file, allow_pickle=False) as scores:
             # A joint trial keeps the scores of the sites of all sets in one file.
             sites = list(row["auc_by_site"])
+            if within:
+                sites = [IN_DOMAIN + site for site in row.get("in_domain_auc_by_site", ())]
             for site in sites:
                 if (file, site) not in self._known:
                     self._known[file, site] = areas(self.truth, scores[site].astype(np.float64))

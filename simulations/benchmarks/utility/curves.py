@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from client.data import medmnist, npz
+from simulations.benchmarks.utility.rows import Row
 from simulations.benchmarks.utility.settings import SETTINGS
-from simulations.benchmarks.utility.trials import Row
 
 SHOWN = ("central-dp", "local-dp", "federated-dp", "central-plain")
 """Settings in which one site holds a data set, or several sites share it evenly."""

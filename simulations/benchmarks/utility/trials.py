@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import statistics
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -20,13 +19,12 @@ from medformer.errors import ConfigError
 from simulations.baselines.pool import each_done
 from simulations.benchmarks import record
 from simulations.benchmarks.utility.recipe import Recipe
-from simulations.benchmarks.utility.settings import TUNED_ON
+from simulations.benchmarks.utility.rows import IN_DOMAIN, Row, row_of, said
 
 if TYPE_CHECKING:
     from client.site import Site
     from simulations.benchmarks.utility.settings import Group
 
-Row = dict[str, Any]
 Scores = Mapping[str, npt.NDArray[np.float32]]
 """Site -> (N, T) log odds of the test images, in the order of the file."""
 
@@ -100,12 +98,16 @@ def run(trial: Trial, place: Place) -> list[Row]:
         for number, group in enumerate(together):
             for site, model in _trained(trial, group, number, place):
                 rows, scores = _judged(site, model, test=place.test)
+                # In a group that one site joins afterwards, the sites that trained stand apart.
+                joined = group.afterwards is not None and site is not group.afterwards
+                name = IN_DOMAIN + site.name if joined else site.name
                 # A trial of several sets gives a row for each, the other trials one row.
-                by_set.setdefault(group.sets.get(site.name, trial.dataset), {})[site.name] = rows
-                answers |= scores
+                by_set.setdefault(group.sets.get(site.name, trial.dataset), {})[name] = rows
+                answers |= {name: scores} if scores is not None else {}
         forget()
     seconds = round(_core_seconds() - began, 1)
-    made = [_row(trial, by_set[dataset], seconds, dataset) for dataset in sorted(by_set)]
+    facts = {**asdict(trial), "meaning": trial.meaning}
+    made = [row_of(facts, by_set[dataset], seconds, dataset) for dataset in sorted(by_set)]
     if answers:
         # All rows of a trial share the file of scores.
         _keep(scores_file(made[0], place.cache), answers)
@@ -141,14 +143,15 @@ def _trained(
         models = train(group, recipe, shared, seed, private=setting.private)
     if group.afterwards is not None:
         yield group.afterwards, fitted(group, models, trial.seed)
-        return
     for site in group.sites:
-        yield site, models[site.name]
+        # Without labels this site trained no head of its own.
+        if group.afterwards is None or site.name != group.afterwards.name:
+            yield site, models[site.name]
 
 
 def _judged(
     site: "Site", model: Any, *, test: bool
-) -> tuple[list[Row], dict[str, npt.NDArray[np.float32]]]:
+) -> tuple[list[Row], npt.NDArray[np.float32] | None]:
     """Evaluate a site's model.
 
     Args:
@@ -156,14 +159,14 @@ def _judged(
         model: Its model.
         test: Read the test split as well as the validation split.
     Returns:
-        Rows {split, metric, value}, and site -> scores of the test images, (N, T).
+        Rows {split, metric, value}, and the scores of the test images, (N, T), if they were read.
     """
     from client.data.load import load
     from client.evaluation import classified, predicted
     from medformer.tasks import log_odds
 
     rows: list[Row] = []
-    scores: dict[str, npt.NDArray[np.float32]] = {}
+    scores: npt.NDArray[np.float32] | None = None
     (task,) = site.tasks
     for split in ("val", "test") if test else ("val",):
         records = load(site, split)
@@ -171,43 +174,13 @@ def _judged(
         for metric, value in classified(records, task, given).items():
             rows.append({"split": split, "metric": metric, "value": value})
         if split == "test":
-            scores[site.name] = log_odds(given, task).float().numpy()
+            scores = log_odds(given, task).float().numpy()
     return rows, scores
 
 
 def _core_seconds() -> float:
     """Return the processor time of this process and its children, which pauses do not increase."""
     return sum(os.times()[:4])
-
-
-def _row(trial: Trial, found: Mapping[str, list[Row]], seconds: float, dataset: str) -> Row:
-    """Make a data set's row of the result file from the rows of its sites."""
-
-    def mean(split: str, metric: str) -> float | None:
-        values = [
-            r["value"] for rows in found.values() for r in rows
-            if (r["split"], r["metric"]) == (split, metric) and r["value"] is not None
-        ]  # fmt: skip
-        return round(statistics.mean(values), 5) if values else None
-
-    sites = {
-        name: next(r["value"] for r in rows if (r["split"], r["metric"]) == ("test", "auc"))
-        for name, rows in found.items()
-        if any(r["split"] == "test" for r in rows)
-    }
-    return {
-        **asdict(trial),
-        "dataset": dataset,
-        "trial": trial.dataset,
-        "tuning": "not-covered" if dataset in TUNED_ON else "public",
-        "meaning": trial.meaning,
-        "auc": mean("test", "auc"),
-        "accuracy": mean("test", "accuracy"),
-        "validation_auc": mean("val", "auc"),
-        "auc_by_site": {k: None if v is None else round(v, 5) for k, v in sorted(sites.items())},
-        "seconds": seconds,
-        "commit": record.commit(),
-    }
 
 
 def _keep(file: Path, answers: Scores) -> None:
@@ -305,9 +278,9 @@ def run_all(trials: Sequence[Trial], place: Place, results: Results, workers: in
         for number, (which, rows) in enumerate(done, start=1):
             trial = missing[which]
             results.add(trial, rows)
-            said = ", ".join(f"{r['dataset']} {r['validation_auc']:.4f}" for r in rows)
+            aucs = ", ".join(said(row) for row in rows)
             epsilon = "plain" if trial.epsilon is None else f"epsilon {trial.epsilon:g}"
             yield (
                 f"{number}/{len(missing)} {trial.setting}, {epsilon}, seed {trial.seed}, "
-                f"{trial.recipe}: validation AUC {said} ({rows[0]['seconds']:.0f} s)"
+                f"{trial.recipe}: validation AUC {aucs} ({rows[0]['seconds']:.0f} s)"
             )

@@ -29,8 +29,9 @@ from simulations.benchmarks.utility.curves import curves
 from simulations.benchmarks.utility.example import client_of, train_example
 from simulations.benchmarks.utility.federate import plan_of, train
 from simulations.benchmarks.utility.recipe import Recipe
+from simulations.benchmarks.utility.rows import Row
 from simulations.benchmarks.utility.settings import SETTINGS, groups
-from simulations.benchmarks.utility.trials import Row, scores_file
+from simulations.benchmarks.utility.trials import scores_file
 from simulations.start.public import EPS, public_tensors
 
 pytestmark = pytest.mark.slow
@@ -285,9 +286,32 @@ def test_a_site_behind_another_scanner_fits_a_head_afterwards(data_root: Path, t
         assert (few >= 0).all()
         truth = [load(site, "train").joined("breastmnist") for site in group.sites]
         assert [bool((t >= 0).all()) for t in truth] == [True, True, False][:count]
-    wanted = ("--settings", "unseen-scanner-dp", "--seeds", "0")
-    rows = run(data_root, *wanted)
-    assert isinstance(rows[0]["validation_auc"], float)
+
+
+def test_the_price_at_the_sites_that_trained_stands_beside_the_gain(data_root: Path):
+    """A trial that judges an unseen site also keeps the AUC of the labelled sites, apart from the
+    judged one, and recipes are compared in both."""
+    add_test_split(data_root)
+    out, other = data_root.parent / "differences.json", f"{RECIPE} objectives.rescanned=1"
+    wanted = ("--settings", "unseen-scanner-dp", "--seeds", "0", "--test", "--compare", str(out))
+    rows = run(data_root, *wanted, "--recipes", RECIPE, other)
+    for row in rows:
+        assert list(row["auc_by_site"]) == ["site-2"]  # type: ignore[call-overload]
+        assert row["auc"] == row["auc_by_site"]["site-2"]  # type: ignore[index]
+        for split in ("", "validation_"):
+            sites = row[f"in_domain_{split}auc_by_site"]
+            assert set(sites) == {"site-0", "site-1"}  # type: ignore[call-overload]
+            mean = np.mean(list(sites.values()))  # type: ignore[attr-defined]
+            assert row[f"in_domain_{split}auc"] == pytest.approx(mean, abs=2e-5)
+    ours, theirs = sorted(rows, key=lambda row: row["recipe"] == RECIPE)
+    found = {row["site"]: row["mean"] for row in json.loads(out.read_text())["rows"]}
+    assert found == {
+        "mean": pytest.approx(ours["auc"] - theirs["auc"], abs=2e-4),  # type: ignore[operator]
+        "in-domain": pytest.approx(
+            ours["in_domain_auc"] - theirs["in_domain_auc"],  # type: ignore[operator]
+            abs=2e-4,
+        ),
+    }
 
 
 def test_the_ceiling_learns_and_needs_no_privacy(data_root: Path, tmp_path: Path):
