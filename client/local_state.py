@@ -65,7 +65,9 @@ def from_average(state: LocalState, shared: Mapping[str, Tensor], phase: Phase) 
     """
     begun = final_state(state)
     # From here on the site trains its own copy of every tensor, and the server's no longer count.
-    return replace(begun, parameters={**shared, **begun.parameters}) if phase.alone else begun
+    if phase.shared_with != "nobody":
+        return begun
+    return replace(begun, parameters={**shared, **begun.parameters})
 
 
 def begin_round(

@@ -229,7 +229,9 @@ def _purpose(phase: Phase) -> str:
             IN_WORDS.get(o, f"learn from images without labels ({o})") for o in phase.objectives
         ]
         text = f"{'; '.join(does)}."
-    if phase.alone and phase.trains != "own-heads":
+    if phase.sends and phase.shared_with == "kind":
+        text += " The result is shared with sites that have the same kind of image, and no other."
+    if phase.shared_with == "nobody" and phase.trains != "own-heads":
         text += " The site trains a copy of the model that stays here: nothing is sent."
     return text
 

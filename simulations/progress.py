@@ -136,11 +136,13 @@ def describe(phase: Phase) -> str:
     """Return what a phase does, in a sentence."""
     if phase.trains == "heads":
         does = "train only the answering layers; the encoder is frozen"
-        does += ", and nothing is sent" if phase.alone else ""
+        does += ", and nothing is sent" if phase.shared_with == "nobody" else ""
     elif phase.trains == "own-heads":
         does = "each site trains its own heads on top of all that is shared and sends nothing"
-    elif phase.alone:
+    elif phase.shared_with == "nobody":
         does = "each site trains its own copy of the model and sends nothing"
+    elif phase.shared_with == "kind":
+        does = "sites with the same kind of image train an encoder of their own"
     else:
         does = "all sites train the encoder they share and the answering layers"
     if not phase.needs_labels:

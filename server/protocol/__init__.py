@@ -56,6 +56,7 @@ from server.protocol.schedule import (
     Phase,
     PublicObjective,
     Schedule,
+    Sharing,
     ramp,
 )
 from server.protocol.sources import (
@@ -95,6 +96,7 @@ __all__ = [
     "Request",
     "RequestHeader",
     "Schedule",
+    "Sharing",
     "Tensors",
     "Train",
     "TrainAnswer",

@@ -3,14 +3,13 @@
 import hashlib
 import json
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    StrictBool,
     StrictFloat,
     StrictInt,
     model_validator,
@@ -30,6 +29,11 @@ PublicObjective = Literal[
 ]
 """Objectives that public images can teach: all but adaptation between domains and alignment."""
 Objective = Literal[PublicObjective, "domain_adversarial", "alignment"]
+Sharing = Literal["all", "kind", "nobody"]
+"""With whom a site shares the tensors that it trains: with every site, with the sites that have the
+same kind of image, or with none."""
+SHARING: tuple[Sharing, ...] = ("all", "kind", "nobody")
+"""The order of `Sharing` over a schedule: later phases share with as many sites or with fewer."""
 LABEL_OBJECTIVES: frozenset[Objective] = frozenset({"supervised", "rescanned"})
 """Objectives to which an image without a label contributes nothing."""
 
@@ -81,15 +85,29 @@ class Phase(BaseModel):
     discriminator_max_grad_norm: StrictFloat = Field(default=1.0, gt=0, le=1_000)
     """Maximum L2 norm of one unit's gradient for the discriminator in a domain-adversarial
     phase."""
-    alone: StrictBool = False
-    """Each site trains its own copy of the shared tensors, under the same DP, and sends nothing.
-    The result is the hospital's own model. Such phases come last."""
+    shared_with: Sharing = "all"
+    """With whom a site shares the tensors that are not local. `all`: every site, one average.
+    `kind`: the sites with the same kind of image (modality, anatomy, rank and channels); the server
+    keeps an average for each kind, and a site that has a kind to itself still sends. `nobody`: each
+    site trains its own copy, under the same DP, and sends nothing. Sharing never widens from one
+    phase to the next."""
     trains: Literal["all", "heads", "own-heads"] = "all"
     """`heads`: train only the answering layers. The encoder is frozen, and sites send nothing but
     the concepts that sites with the same kind of image share. First the heads, then everything:
     Kumar et al. 2022, arXiv:2202.10054; under DP, Ke et al. 2024, arXiv:2402.18905.
     `own-heads`: train only the site's own heads, on top of everything else, concepts included.
     Nothing is sent. Such phases come last."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_alone(cls, raw: Any) -> Any:
+        # The key of earlier versions: without this, its reader is only told that it is unknown.
+        if isinstance(raw, dict) and "alone" in raw:
+            raise ValueError(
+                f"phase {raw.get('name', '')!r}: `alone` no longer exists: write shared_with: "
+                "nobody in place of alone: true, and leave out alone: false"
+            )
+        return raw
 
     @model_validator(mode="after")
     def _one_step_when_adversarial(self) -> "Phase":
@@ -116,10 +134,10 @@ class Phase(BaseModel):
     @model_validator(mode="after")
     def _together_when_adversarial(self) -> "Phase":
         # A site alone has no other domain to be told apart from.
-        if "domain_adversarial" in self.objectives and self.alone:
+        if "domain_adversarial" in self.objectives and self.shared_with == "nobody":
             raise ValueError(
                 f"phase {self.name!r}: domain_adversarial needs other sites, and here each trains "
-                "alone: leave one of the two out"
+                "alone (shared_with: nobody): leave one of the two out"
             )
         return self
 
@@ -141,16 +159,22 @@ class Phase(BaseModel):
     @property
     def sends(self) -> bool:
         """True if sites send the shared tensors that they trained."""
-        return not self.alone and self.trains != "own-heads"
+        return self.shared_with != "nobody" and self.trains != "own-heads"
+
+    @property
+    def parts_kinds(self) -> bool:
+        """True if the server averages the sites of each kind of image by themselves."""
+        return self.sends and self.shared_with == "kind"
 
     @property
     def starts_from_average(self) -> bool:
         """True if server and sites start this phase from the average of the iterates before it.
 
         Such a phase freezes the encoder or leaves the federation, so the noise of the last iterate
-        would stay in the model. Momentum is dropped, too: it belongs to the last iterate.
+        would stay in the model. Momentum is dropped, too: it belongs to the last iterate. Where
+        sites begin to share within kinds, the averages of the kinds go on from the common iterate.
         """
-        return self.alone or self.trains != "all"
+        return self.shared_with == "nobody" or self.trains != "all"
 
     def mix(self, round_: int) -> dict[Objective, float]:
         """Return the weight of each loss in one round of the phase; no weight is 0.
@@ -189,13 +213,22 @@ class Schedule(BaseModel):
     in each phase before one that starts from an average (`Phase.starts_from_average`)."""
 
     @model_validator(mode="after")
-    def _alone_at_the_end(self) -> "Schedule":
-        alone = [phase.alone for phase in self.phases]
-        # After a phase alone the sites have different models, which cannot be averaged any more.
-        if alone != sorted(alone) or all(alone):
+    def _sharing_shrinks(self) -> "Schedule":
+        # Own heads are shared with nobody, whatever the phase says.
+        phases = [phase for phase in self.phases if phase.trains != "own-heads"]
+        shared = [SHARING.index(phase.shared_with) for phase in phases]
+        given = ", ".join(f"{p.name}: {p.shared_with}" for p in phases)
+        # Sites that went different ways have different models, which cannot be averaged any more.
+        if shared != sorted(shared):
             raise ValueError(
-                "phases that each site trains alone come after those that all train together, of "
-                f"which there is at least one; got {[p.name for p in self.phases if p.alone]} alone"
+                "sharing never widens: phases with shared_with: all come first, then kind, then "
+                f"nobody; got {given}"
+            )
+        # A run in which nobody ever shares needs no server.
+        if phases and not any(phase.sends for phase in phases):
+            raise ValueError(
+                "sites share nothing in any phase: at least the first has shared_with: all or "
+                f"kind; got {given}"
             )
         return self
 

@@ -4,7 +4,8 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ KEEP = 3
 """Number of checkpoints that are kept, besides that of round 0."""
 PARTS = ("shared", "momentum", "average")
 """Fields of a state that hold tensors; they prefix the names in the file."""
+KINDS = "kinds"
+"""Field of the states of the kinds of image; it prefixes their names, before the kind."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -62,14 +65,18 @@ def save_state(folder: Path, state: State) -> None:
     Raises:
         CheckpointError: The folder cannot be written.
     """
-    tensors = {f"{part}/{k}": v for part in PARTS for k, v in getattr(state, part).items()}
+    tensors = _named(state)
+    for kind, own in state.kinds.items():
+        tensors |= {f"{KINDS}/{kind}/{name}": value for name, value in _named(own).items()}
+    averaged = {kind: own.averaged for kind, own in state.kinds.items()}
     data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()})
     stem = f"{state.round:06d}"
     write_atomically(folder / f"{stem}.safetensors", data)
     facts = {
         "round": state.round,
         "averaged": state.averaged,
-        "sha256": _digest(state.round, state.averaged, data),
+        **({KINDS: averaged} if averaged else {}),
+        "sha256": _digest(state.round, state.averaged, averaged, data),
     }
     write_json(folder / f"{stem}.json", facts)
     # Only now: the new checkpoint is on the disk.
@@ -119,22 +126,41 @@ def _read(folder: Path, number: int) -> State | None:
     try:
         facts = json.loads((folder / f"{number:06d}.json").read_text())
         data = (folder / f"{number:06d}.safetensors").read_bytes()
-        averaged = facts["averaged"]
-        # The number of iterates is part of the digest: a wrong one would spoil the average.
-        if type(averaged) is not int or facts["sha256"] != _digest(number, averaged, data):
+        averaged, kinds = facts["averaged"], facts.get(KINDS, {})
+        # The numbers of iterates are part of the digest: a wrong one would spoil the average.
+        if any(type(n) is not int for n in (averaged, *kinds.values())):
+            return None
+        if facts["sha256"] != _digest(number, averaged, kinds, data):
             return None
         tensors = load(data)
     # Whatever a broken disk made of the files, the checkpoint before may be whole.
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+            SafetensorError):  # fmt: skip
         return None
-    parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
-    for name, value in tensors.items():
-        part, _, tensor = name.partition("/")
-        parts[part][tensor] = value
-    return State(round=number, averaged=averaged, **parts)
+    own = {k: _state(number, n, tensors, f"{KINDS}/{k}/") for k, n in kinds.items()}
+    return replace(_state(number, averaged, tensors, ""), kinds=own)
 
 
-def _digest(round_: int, averaged: int, data: bytes) -> str:
+def _named(state: State) -> dict[str, Any]:
+    """Return the tensors of a state, without those of its kinds, under the names of the file."""
+    return {f"{part}/{k}": v for part in PARTS for k, v in getattr(state, part).items()}
+
+
+def _state(round_: int, averaged: int, tensors: dict[str, Any], prefix: str) -> State:
+    """Return the state whose tensors have these names in the file, without its kinds."""
+    parts: dict[str, dict[str, Any]] = {
+        part: {
+            name.removeprefix(start): value
+            for name, value in tensors.items()
+            if name.startswith(start)
+        }
+        for part, start in ((part, f"{prefix}{part}/") for part in PARTS)
+    }
+    return State(round=round_, averaged=averaged, **parts)
+
+
+def _digest(round_: int, averaged: int, kinds: Mapping[str, int], data: bytes) -> str:
     """Return the SHA-256 of a checkpoint's content: numbers and tensors."""
     # The round is in it: a checkpoint that was copied to another name is damaged.
-    return hashlib.sha256(f"{round_} {averaged}\n".encode() + data).hexdigest()
+    numbers = "".join(f"{kind} {kinds[kind]}\n" for kind in sorted(kinds))
+    return hashlib.sha256(f"{round_} {averaged}\n{numbers}".encode() + data).hexdigest()

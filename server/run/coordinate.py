@@ -138,15 +138,17 @@ class Run:
         return [row for split in ("val", "test") for row in self._exact_metrics(state, split)]
 
     def _exact_metrics(self, state: State, split: str) -> list[dict[str, Any]]:
-        """Ask every site for exact metrics of the averaged model on one split."""
-        request = Evaluate(
-            self.journal.run_id,
-            source_hash(),
-            schedule_hash=self.federation.schedule.hash(),
-            split=split,
-            tensors=state.final(),
-        )
-        requests = dict.fromkeys(sorted(self.journal.receipts), request)
+        """Ask every site for exact metrics of its averaged model on one split."""
+        requests = {
+            name: Evaluate(
+                self.journal.run_id,
+                source_hash(),
+                schedule_hash=self.federation.schedule.hash(),
+                split=split,
+                tensors=state.of(self.federation.kind_of(name)).final(),
+            )
+            for name in sorted(self.journal.receipts)
+        }
         answers, lost = ask(self.fleet, requests, self.federation.quorum)
         for name, reason in lost.items():
             self.journal.note(0, name, "absent", reason)

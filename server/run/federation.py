@@ -11,7 +11,7 @@ from medformer.common.yaml_file import explain
 from medformer.config import Domain, Frozen, ModelConfig, Name
 from medformer.errors import ConfigError
 from medformer.vocabulary import MEDMNIST
-from server.protocol import PublicObjective, Schedule
+from server.protocol import Phase, PublicObjective, Schedule
 
 ServerRate = Annotated[StrictFloat, Field(gt=0, le=10)] | Literal["sqrt-sites", "sites"]
 """Factor of the averaged update (FedOpt, Reddi et al. 2021, arXiv:2003.00295). `sites`: the number
@@ -137,14 +137,35 @@ class Federation(Frozen):
     @model_validator(mode="after")
     def _domains_to_tell_apart(self) -> "Federation":
         # The discriminator tells domains apart by name; with one name it would learn a constant.
-        asked = [p.name for p in self.schedule.phases if "domain_adversarial" in p.objectives]
-        if asked and len({site.domain.name for site in self.sites}) < 2:
-            raise ValueError(
-                f"phase {asked[0]!r}: domain_adversarial tells the sites' domains apart, and all "
-                f"sites name the same one, {self.sites[0].domain.name!r}: give each domain "
-                "another name, or leave the objective out"
-            )
+        for phase in self.schedule.phases:
+            if "domain_adversarial" not in phase.objectives:
+                continue
+            for group, sites in self._sharing(phase).items():
+                if len(names := {site.domain.name for site in sites}) < 2:
+                    raise ValueError(
+                        f"phase {phase.name!r}: domain_adversarial tells the sites' domains apart, "
+                        f"and all sites{group} name the same one, {names.pop()!r}: give each "
+                        "domain another name, or leave the objective out"
+                    )
         return self
+
+    def _sharing(self, phase: Phase) -> dict[str, list[PublicSite]]:
+        """Return the sites that share in a phase, under words that name each group."""
+        groups: dict[str, list[PublicSite]] = {}
+        for site in self.sites:
+            words = f" with {site.domain.kind}" if phase.shared_with == "kind" else ""
+            groups.setdefault(words, []).append(site)
+        return groups
+
+    def kind_of(self, name: str) -> str:
+        """Return the kind of image of a site.
+
+        Args:
+            name: The site's name.
+        Raises:
+            StopIteration: No site has this name.
+        """
+        return next(site.domain.kind for site in self.sites if site.name == name)
 
     @model_validator(mode="after")
     def _quorum_can_be_reached(self) -> "Federation":

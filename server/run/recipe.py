@@ -112,9 +112,9 @@ class Recipe(Frozen):
         rows: list[dict[str, Any]] = [
             {"name": "heads", "rounds": heads, "trains": "heads", "objectives": labels, **floor},
             {"name": "together", "rounds": together},
-            {"name": "alone", "rounds": alone, "alone": True, "objectives": own},
-            {"name": "heads-again", "rounds": again, "alone": alone > 0, "trains": "heads",
-             "objectives": labels, **floor},
+            {"name": "alone", "rounds": alone, "shared_with": "nobody", "objectives": own},
+            {"name": "heads-again", "rounds": again, "shared_with": "nobody" if alone else "all",
+             "trains": "heads", "objectives": labels, **floor},
         ]  # fmt: skip
         return tuple(Phase.model_validate({**self._same(), **r}) for r in rows if r["rounds"] > 0)
 

@@ -121,9 +121,13 @@ class Rounds:
             round=round_.number,
             attempt=round_.attempts[name],
             acknowledged_round=round_.state.round,
-            tensors=round_.state.shared,
+            tensors=self._shared(round_, name),
             ledger_hash=self.journal.ledgers[name],
         )
+
+    def _shared(self, round_: Round, name: str) -> Tensors:
+        """Return the tensors from which a site starts the round: those of its kind of image."""
+        return round_.state.of(self.federation.kind_of(name)).shared
 
     def _answered(self, round_: Round, name: str, answer: Answer) -> None:
         """Take one site's answer: an update, a wait, a loss or a refusal."""
@@ -154,7 +158,7 @@ class Rounds:
         try:
             check_update(
                 answer,
-                round_.state.shared,
+                self._shared(round_, name),
                 self.federation.max_update_norm,
                 site=name,
                 round_=round_.number,

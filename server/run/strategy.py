@@ -1,7 +1,8 @@
 """Partial averaging: each tensor is averaged over the sites that trained it. State is a value."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from server.run.federation import Federation, ServerRate
 
 @dataclass(frozen=True)
 class State:
-    """The coordinator's model after a round.
+    """The coordinator's model after a round, or its models, one for each kind of image.
 
     Source: Polyak and Juditsky 1992, doi:10.1137/0330046, for the average of the last iterates.
     """
@@ -31,14 +32,39 @@ class State:
     """Mean of the shared tensors over the rounds of the averaging window; empty before it."""
     averaged: int = 0
     """Number of iterates in `average`."""
+    kinds: Mapping[str, "State"] = field(default_factory=dict)
+    """Kind of image -> the state of the sites that have it, once sites share within kinds alone;
+    empty before. From then on `shared` stays what all sites had in common last."""
+
+    def of(self, kind: str) -> "State":
+        """Return the state that sites with a kind of image share.
+
+        Args:
+            kind: `Domain.kind` of a site.
+        """
+        return self.kinds.get(kind, self)
+
+    def parted(self, kinds: Iterable[str]) -> "State":
+        """Return the state in which each kind of image goes on by itself, from where all are.
+
+        Args:
+            kinds: The kinds of all sites, also of those that are away. Ignored if they parted
+                before.
+        """
+        if self.kinds:
+            return self
+        # Momentum and average go on within each kind; nothing moves the common tensors any more.
+        return State(self.round, self.shared, {}, {}, kinds=dict.fromkeys(sorted(kinds), self))
 
     def unchanged(self) -> "State":
-        """Return the state after a round in which sites trained for themselves."""
-        return replace(self, round=self.round + 1)
+        """Return the state after a round in which sites trained for themselves, or not at all."""
+        kinds = {kind: own.unchanged() for kind, own in self.kinds.items()}
+        return replace(self, round=self.round + 1, kinds=kinds)
 
     def from_average(self) -> "State":
         """Return the state that starts a phase from the average, without momentum."""
-        return State(self.round, self.final(), {}, {})
+        kinds = {kind: own.from_average() for kind, own in self.kinds.items()}
+        return State(self.round, self.final(), {}, {}, kinds=kinds)
 
     def final(self) -> Tensors:
         """Return the average, or the last tensors if there is none."""
@@ -69,18 +95,38 @@ def advance(
     schedule, number = federation.schedule, state.round + 1
     if schedule.starts_from_average(number):
         state = state.from_average()
+    if schedule.phase_of(number).parts_kinds:
+        state = state.parted(site.domain.kind for site in federation.sites)
     updates = collect(state)
     # In a phase that each site trains alone there is nothing to average.
     if not schedule.phase_of(number).sends:
         return state.unchanged()
-    return apply(
-        state,
-        updates,
-        {site.name: site.weight for site in federation.sites} if weights is None else weights,
+    step = partial(
+        apply,
+        weights={s.name: s.weight for s in federation.sites} if weights is None else weights,
         momentum=federation.server_momentum,
         learning_rate=federation.server_learning_rate,
         averages=schedule.averages(number),
     )
+    return (
+        step(state, updates) if not state.kinds else _within_kinds(state, federation, updates, step)
+    )
+
+
+def _within_kinds(
+    state: State,
+    federation: Federation,
+    updates: Mapping[str, Tensors],
+    step: Callable[[State, Mapping[str, Tensors]], State],
+) -> State:
+    """Average each kind's updates into its own state."""
+    after = {}
+    for kind, own in state.kinds.items():
+        sites = {site.name for site in federation.sites if site.domain.kind == kind}
+        given = {name: tensors for name, tensors in updates.items() if name in sites}
+        # A kind whose sites are all away waits: its momentum and average belong to its own rounds.
+        after[kind] = step(own, given) if given else own.unchanged()
+    return replace(state, round=state.round + 1, kinds=after)
 
 
 def check_update(

@@ -397,7 +397,7 @@ def test_a_site_that_trains_alone_sends_nothing_and_goes_on_with_its_own_copy(
     """From the second such round on, the server's tensors have no effect. The rounds are charged as
     all others are, and the site's own model is evaluated at the end."""
     first = schedule.phases[0].model_copy(update={"rounds": 1})
-    last = first.model_copy(update={"name": "alone", "rounds": 3, "alone": True})
+    last = first.model_copy(update={"name": "alone", "rounds": 3, "shared_with": "nobody"})
     whole = schedule.model_copy(update={"phases": (first, last), "average_last": 0.5})
     guard = open_guard(site)
     receipt = guard.handle(admit(whole))
@@ -439,7 +439,7 @@ def test_a_later_phase_alone_goes_on_from_the_average_of_the_one_before(
     """The phase starts from that average even if the site misses its first round; later rounds
     continue from the site's last one."""
     first = schedule.phases[0].model_copy(update={"rounds": 1})
-    own = first.model_copy(update={"name": "own", "rounds": 2, "alone": True})
+    own = first.model_copy(update={"name": "own", "rounds": 2, "shared_with": "nobody"})
     heads = own.model_copy(update={"name": "heads", "rounds": 3, "trains": "heads"})
     update = {"phases": (first, own, heads), "average_last": 1.0}
     whole = schedule.model_copy(update=update)

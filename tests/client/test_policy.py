@@ -178,7 +178,7 @@ def test_no_request_brings_a_policy():
 
 def test_who_says_yes_reads_that_a_copy_stays_at_the_site(site: Site, schedule: Schedule):
     """The approval screen says it for the phases that a site trains alone, and for no other."""
-    phase = schedule.phases[0].model_copy(update={"name": "own", "alone": True})
+    phase = schedule.phases[0].model_copy(update={"name": "own", "shared_with": "nobody"})
     heads = schedule.phases[0].model_copy(update={"name": "heads", "trains": "heads"})
     last = phase.model_copy(update={"name": "own-heads", "trains": "own-heads"})
     both = schedule.model_copy(update={"phases": (heads, *schedule.phases, phase, last)})

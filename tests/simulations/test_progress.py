@@ -16,7 +16,7 @@ SITES = ("a-hospital-with-a-rather-long-name", "south")
 PHASES = (
     Phase(name="heads", rounds=2, trains="heads", objectives={"supervised": 1}),
     Phase(name="together", rounds=150, objectives={"supervised": 1, "inpainting": 1}),
-    Phase(name="alone", rounds=1, alone=True, objectives={"supervised": 1}),
+    Phase(name="alone", rounds=1, shared_with="nobody", objectives={"supervised": 1}),
 )
 
 
@@ -113,7 +113,7 @@ def test_the_time_left_follows_from_the_rounds_so_far(folder: Path):
         (PHASES[1], "all sites train the encoder they share and the answering layers "
                     "(supervised, inpainting)"),
         (PHASES[2], "each site trains its own copy of the model and sends nothing"),
-        (PHASES[0].model_copy(update={"alone": True}), "frozen, and nothing is sent"),
+        (PHASES[0].model_copy(update={"shared_with": "nobody"}), "frozen, and nothing is sent"),
         (PHASES[0].model_copy(update={"trains": "own-heads"}),
          "trains its own heads on top of all that is shared and sends nothing"),
     ],

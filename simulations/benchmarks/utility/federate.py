@@ -40,8 +40,9 @@ class Member:
     plan: PrivacyPlan | None
     """The site's plan; None trains without privacy."""
 
-    def round(self, shared: Tensors, schedule: Schedule, number: int, seed: str) -> Tensors:
-        """Train one round at this site, and return the shared tensors that it sends."""
+    def round(self, state: State, schedule: Schedule, seed: str) -> Tensors:
+        """Train the round after `state` at this site, and return the tensors that it sends."""
+        number = state.round + 1
         noise = SeededNoise(seed, self.site.name, number)
         method: Method
         if self.plan is None:
@@ -55,16 +56,17 @@ class Member:
             self.records,
             schedule,
             number,
-            as_torch(shared),
+            as_torch(state.of(self.site.domain.kind).shared),
             self.state,
             method,
         )
         self.state = result.state
         return result.tensors
 
-    def final(self, shared: Tensors) -> Medformer:
+    def final(self, state: State) -> Medformer:
         """Return the site's final model: averaged shared tensors and its own tensors."""
-        restore(self.model, as_torch(shared), final_state(self.state))
+        shared = as_torch(state.of(self.site.domain.kind).final())
+        restore(self.model, shared, final_state(self.state))
         return self.model
 
 
@@ -106,14 +108,11 @@ def train(
 
     def collect(state: State) -> dict[str, Tensors]:
         """Train the round after `state` at every site."""
-        return {
-            name: member.round(state.shared, schedule, state.round + 1, seed)
-            for name, member in members.items()
-        }
+        return {name: member.round(state, schedule, seed) for name, member in members.items()}
 
     for _ in range(schedule.rounds):
         state = advance(state, federation, collect, weights)
-    return {name: member.final(state.final()) for name, member in members.items()}
+    return {name: member.final(state) for name, member in members.items()}
 
 
 def _member(group: Group, recipe: Recipe, site: Site, *, private: bool) -> Member:

@@ -335,7 +335,7 @@ def trained_alone(site: Site, folder: Path, last: bool) -> Path:
     """Return the state folder of a guard after a run whose last round it trained alone, or not."""
     phase = Phase(name="together", rounds=1, objectives={"supervised": 1}, expected_batch_size=64,
                   learning_rate=0.2, local_steps=20)  # fmt: skip
-    own = phase.model_copy(update={"name": "own", "alone": True, "local_steps": 30})
+    own = phase.model_copy(update={"name": "own", "shared_with": "nobody", "local_steps": 30})
     schedule = Schedule(phases=(phase, own)[: 2 if last else 1], spare_rounds=0)
     guard = simulated_guard(write_site(site, folder), folder / "state", 0)
     model = medformer.build("tiny")

@@ -20,6 +20,7 @@ from server.protocol import (
     ProtocolError,
     Refusal,
     Schedule,
+    Sharing,
     TrainAnswer,
     source_hash,
 )
@@ -124,22 +125,60 @@ def test_rounds_belong_to_phases_and_to_the_averaging_window(schedule: Schedule)
     assert [schedule.averages(r) for r in (1, 2, 3)] == [False, True, True]
 
 
+def shared_with(*words: Sharing) -> tuple[Phase, ...]:
+    """Return phases of four rounds, named after the letters."""
+    return tuple(
+        Phase(name=name, rounds=4, objectives={"supervised": 1}, shared_with=word)
+        for name, word in zip("abcd", words, strict=False)
+    )
+
+
 def test_phases_that_each_site_trains_alone_come_last():
     """The phases together have one final average. Each phase alone has its own and starts from the
     one before. The discriminator needs other sites."""
-    phases = [
-        Phase(name=name, rounds=4, objectives={"supervised": 1}, alone=name > "b")
-        for name in ("a", "b", "c", "d")
-    ]
+    phases = shared_with("all", "all", "nobody", "nobody")
     schedule = Schedule(phases=tuple(phases), spare_rounds=1, average_last=0.5)
     assert [r for r in range(1, 17) if schedule.averages(r)] == [7, 8, 11, 12, 15, 16]
     assert [r for r in range(1, 17) if schedule.starts_from_average(r)] == [9, 13]
-    for wrong in (phases[::-1], phases[2:], [phases[0], phases[3], phases[1]]):
-        with pytest.raises(ValidationError, match="come after those that all train together"):
-            Schedule(phases=tuple(wrong), spare_rounds=1)
     with pytest.raises(ValidationError, match="needs other sites"):
-        Phase(name="a", rounds=1, objectives={"domain_adversarial": 1}, alone=True)
+        Phase(name="a", rounds=1, objectives={"domain_adversarial": 1}, shared_with="nobody")
     assert [p.sends for p in schedule.phases] == [True, True, False, False]
+
+
+def test_sharing_never_widens():
+    """Sites whose models went different ways cannot be averaged again; some phase is shared."""
+    right: tuple[tuple[Sharing, ...], ...] = (
+        ("all",), ("kind",), ("all", "kind"), ("kind", "nobody"), ("all", "kind", "nobody"),
+    )  # fmt: skip
+    for words in right:
+        assert Schedule(phases=shared_with(*words), spare_rounds=1).rounds == 4 * len(words)
+    wrong: tuple[tuple[Sharing, ...], ...] = (
+        ("kind", "all"), ("nobody", "kind"), ("all", "nobody", "all"), ("all", "nobody", "kind"),
+    )  # fmt: skip
+    for words in wrong:
+        with pytest.raises(ValidationError, match="sharing never widens"):
+            Schedule(phases=shared_with(*words), spare_rounds=1)
+    with pytest.raises(ValidationError, match="share nothing in any phase"):
+        Schedule(phases=shared_with("nobody", "nobody"), spare_rounds=1)
+
+
+def test_where_kinds_part_the_averages_go_on():
+    """Such a phase has the iterate and the momentum of the one before: of a single kind of image it
+    is what `all` is. The heads after it start from its average."""
+    last = Phase(name="h", rounds=2, objectives={"supervised": 1}, trains="heads",
+                 shared_with="kind")  # fmt: skip
+    schedule = Schedule(phases=(*shared_with("all", "kind"), last), spare_rounds=0,
+                        average_last=0.5)  # fmt: skip
+    assert [r for r in range(1, 11) if schedule.starts_from_average(r)] == [9]
+    assert [r for r in range(1, 11) if schedule.averages(r)] == [7, 8, 10]
+
+
+def test_the_key_of_earlier_versions_is_answered_with_the_one_of_today():
+    """A file that says `alone` is not read otherwise than it was meant."""
+    for value in (True, False):
+        raw = {"name": "own", "rounds": 1, "objectives": {"supervised": 1}, "alone": value}
+        with pytest.raises(ValidationError, match="'own': `alone` no longer exists: write shared_"):
+            Phase.model_validate(raw)
 
 
 def test_heads_learn_from_labels_on_an_average():

@@ -27,11 +27,11 @@ def test_all_end_with_heads_and_sites_of_several_kinds_go_on_alone_before():
     alike, unlike = (Recipe().phases(alike=a) for a in (True, False))
     assert rounds(alike) == {"heads": 45, "together": 75, "heads-again": 30}
     assert rounds(unlike) == {"heads": 45, "together": 15, "alone": 60, "heads-again": 30}
-    assert [(p.trains, p.alone, p.sends) for p in alike] == [
-        ("heads", False, True), ("all", False, True), ("heads", False, True),
+    assert [(p.trains, p.shared_with) for p in alike] == [
+        ("heads", "all"), ("all", "all"), ("heads", "all"),
     ]  # fmt: skip
-    assert [(p.trains, p.alone) for p in unlike] == [
-        ("heads", False), ("all", False), ("all", True), ("heads", True)
+    assert [(p.trains, p.shared_with) for p in unlike] == [
+        ("heads", "all"), ("all", "all"), ("all", "nobody"), ("heads", "nobody")
     ]  # fmt: skip
     assert {p.noise_floor for p in alike if p.trains == "heads"} == {4e-5}
     assert {p.noise_floor for p in (*alike, *unlike) if p.trains == "all"} == {1e-6}

@@ -13,7 +13,7 @@ from server.run.strategy import State, apply, check_update
 
 A, B, C = "encoder.a", "stem.b", "output.concepts.k.weight"
 TOGETHER = Phase(name="p", rounds=1, objectives={"supervised": 1})
-ALONE = TOGETHER.model_copy(update={"alone": True})
+ALONE = TOGETHER.model_copy(update={"shared_with": "nobody"})
 HEADS = TOGETHER.model_copy(update={"trains": "heads"})
 OWN_HEADS = TOGETHER.model_copy(update={"trains": "own-heads"})
 
