@@ -125,7 +125,7 @@ def model_of(prepared: Prepared, site: Site) -> Medformer:
     if state is None or local is None:
         raise ConfigError(f"{folder}: the run is not complete: go on with --resume")
     model = site_model(federation.model, site.tasks)
-    restore(model, as_torch(state.final()), final_state(local))
+    restore(model, as_torch(state.of(site.domain.kind).final()), final_state(local))
     return model.eval()
 
 

@@ -7,7 +7,7 @@ from client.ledger.ledger import Ledger
 from medformer.common.yaml_file import load_yaml
 from server.report.write import write_report
 from server.run.checkpoints import write_json
-from server.run.model_file import write_model
+from server.run.model_file import write_models
 from simulations.run_folder import Prepared
 
 
@@ -18,7 +18,7 @@ def finish(prepared: Prepared) -> None:
     write_report(prepared.folder)
     scenario = load_yaml(prepared.folder / "scenario.yaml")
     # The noise of a simulation follows from its seed, and can be removed: the card says so.
-    write_model(prepared.folder, description=scenario.get("description", ""), noise="seeded")
+    write_models(prepared.folder, description=scenario.get("description", ""), noise="seeded")
 
 
 def site_facts(prepared: Prepared) -> dict[str, dict[str, Any]]:

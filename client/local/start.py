@@ -25,10 +25,18 @@ def shared_start(path: Path, site: Site) -> Medformer:
         path: The model file.
         site: The declaration of the site.
     Raises:
-        ConfigError: It lacks the site's modality, anatomy or stem.
+        ConfigError: It lacks the site's modality, anatomy or stem, or it is the model of sites
+            with another kind of image.
         ModelFileError: It is unreadable, or private images may be recoverable from it.
     """
-    config, domain = read_start(path).config, site.domain
+    header, domain = read_start(path), site.domain
+    config, cohort = header.config, header.card.cohort
+    # Its encoder went on with other images: the start would be worse than need be.
+    if cohort not in ("", domain.kind):
+        raise ConfigError(
+            f"{path}: is the model that sites with {cohort} share, and this site has "
+            f"{domain.kind}: take model-{domain.kind}.safetensors of the same run"
+        )
     for option, name, known in (
         ("modality", domain.modality, ("unknown", *config.modalities)),
         ("anatomy", domain.anatomy, ("unknown", *config.anatomies)),

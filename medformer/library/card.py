@@ -70,6 +70,9 @@ class ModelCard(Frozen):
     """Free text about the model."""
     trained_on: tuple[str, ...] = ()
     """Sources of the training images, a line for each."""
+    cohort: str = ""
+    """Kind of image (`Domain.kind`) of the sites that share this model; empty if all sites of the
+    run do."""
     started_from: str = ""
     """The model whose tensors training started from, with that model's promise."""
     licence: str = "not stated"
@@ -91,6 +94,7 @@ class ModelCard(Frozen):
             "preset": self.preset,
             "parameters": f"{self.parameters:,}",
             "privacy": self.dp.sentence(),
+            "shared by": f"sites with images of the kind {self.cohort}" if self.cohort else "",
             "started from": self.started_from,
             "licence": self.licence,
             "intended use": self.intended_use,

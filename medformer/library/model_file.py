@@ -80,7 +80,9 @@ def write(
     header = header.model_copy(update={"card": header.card.model_copy(update=facts)})
     # safetensors stores the memory of an array, which has to be contiguous.
     plain = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
-    metadata = {KEY: header.model_dump_json()}
+    # Earlier versions know no cohort: they read models of all sites, and refuse those of a kind.
+    unsaid = None if header.card.cohort else {"card": {"cohort"}}
+    metadata = {KEY: header.model_dump_json(exclude=unsaid)}
     if attachment is not None:
         _finite(path, attachment.arrays)
         for name, value in attachment.arrays.items():
@@ -175,7 +177,9 @@ def read_header(path: Path) -> Header:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
     except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise ModelFileError(
+            f"{path}: cannot be read ({error.strerror or error}){_others(path)}"
+        ) from error
     except SafetensorError as error:
         raise ModelFileError(f"{path}: {_damage(path)} ({error})") from error
     if KEY not in metadata:
@@ -256,6 +260,14 @@ def _damage(path: Path) -> str:
     if is_safetensors:
         return "is cut off or damaged: copy it again"
     return "is not a safetensors file"
+
+
+def _others(path: Path) -> str:
+    """Name the models of single kinds of image beside a file that is not there."""
+    others = sorted(p.name for p in path.parent.glob(f"{path.stem}-*{path.suffix}"))
+    if path.exists() or not others:
+        return ""
+    return f". Each kind of image has a model of its own there: take one of {', '.join(others)}"
 
 
 def _finite(path: Path, tensors: Arrays) -> None:

@@ -15,7 +15,7 @@ from server.run.federation import Federation, load_federation
 from server.run.fleet import FlowerFleet
 from server.run.journal import outcome
 from server.run.lock import run_lock
-from server.run.model_file import write_model
+from server.run.model_file import write_models
 
 FEDERATION = "federation.json"
 """First file of a deployment's run folder: what is trained, by which sites."""
@@ -68,4 +68,4 @@ def deploy(
         write_json(folder / "release.json", dict(release))
         # The report refuses exact numbers, which exist in simulations only.
         write_report(folder, simulation=False)
-        write_model(folder, description=f"Trained by {federation.name}.", noise="secure")
+        write_models(folder, description=f"Trained by {federation.name}.", noise="secure")

@@ -10,6 +10,7 @@ from server.protocol.receipt import phase_fields
 from server.report.files import ReportError, RunFiles, load_run
 from server.run.federation import PublicSite
 from server.run.metrics import RoundRow
+from server.run.model_file import model_files
 
 SCHEMA_VERSION = 1
 VOLATILE = ["run_id", "generated_at", "ledger_hashes", "timing"]
@@ -116,6 +117,7 @@ def _model_and_schedule(files: RunFiles) -> dict[str, Any]:
                 "name": p.name,
                 "rounds": p.rounds,
                 "sends": p.sends,
+                "shared_with": p.shared_with,
                 "trains": p.trains,
                 "objectives": dict(p.objectives),
             }
@@ -142,6 +144,8 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
         "weight": site.weight,
         "participated": receipt is not None,
         "refusal": files.summary["excluded"].get(site.name),
+        "model_file": model_files(files.federation)[site.name] if receipt else None,
+        "own_copy": receipt is not None and _ends_alone(files),
         # A site that refused has spent nothing in this run.
         "epsilon": receipt["epsilon"] if receipt else 0.0,
         "delta": receipt["delta"] if receipt else 0.0,
@@ -165,6 +169,12 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
         ],
         "not_covered": not_covered,
     }
+
+
+def _ends_alone(files: RunFiles) -> bool:
+    """Return True if each site trained a copy of the shared model that never left it."""
+    phases = files.federation.schedule.phases
+    return any(p.shared_with == "nobody" and p.trains == "all" for p in phases)
 
 
 def _work(name: str, phases: list[dict[str, Any]], files: RunFiles) -> dict[str, int]:

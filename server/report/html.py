@@ -14,6 +14,7 @@ from server.protocol.receipt import phase_fields
 from server.report import plots
 from server.report.numbers import cell, scientific
 from server.report.template import TEMPLATE
+from server.run.model_file import MODEL
 
 TABLES = (
     ("Test AUC", "auc", False),
@@ -49,6 +50,7 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
         r=report,
         style=Markup(STYLE),
         taking_part=taking_part,
+        cohorts=_cohorts(taking_part),
         guarantees=_grouped(taking_part, lambda s: {k: s[k] for k in ("epsilon", "delta")}),
         factor=_factor(taking_part),
         bar=_bar,
@@ -65,6 +67,12 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
         ],
         plots={name: Markup(svg) for name, svg in _plots(report, columns).items()},
     )
+
+
+def _cohorts(sites: Iterable[Row]) -> list[tuple[str, list[str]]]:
+    """Return file and sites of each kind's model; nothing where all sites share one model."""
+    grouped = _grouped(sites, lambda s: s["model_file"])
+    return [(file, names) for names, file in grouped if file != MODEL]
 
 
 def _plots(report: dict[str, Any], columns: Sequence[str]) -> dict[str, str]:

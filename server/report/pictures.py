@@ -27,6 +27,7 @@ from server.report.files import PICTURES
 from server.run.checkpoints import load_state, write_atomically, write_json
 from server.run.federation import Federation, load_federation
 from server.run.journal import CHECKPOINTS
+from server.run.strategy import State
 
 IMAGES = 3
 """Number of images of each kind."""
@@ -67,13 +68,9 @@ def draw_pictures(folder: Path) -> list[dict[str, str]]:
     # The run ended before its first checkpoint.
     if state is None:
         return []
-    # Without tasks: pictures need no head.
-    model = Medformer(federation.model)
-    model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.final().items()})
-    model.eval()
     entries = []
     with torch.no_grad():
-        for name, title, caption, picture in _pictures(model, federation):
+        for name, title, caption, picture in _pictures(state, federation):
             file = f"{name}.png"
             write_atomically(folder / "pictures" / file, _png(picture))
             entries.append({"file": file, "title": title, "caption": caption})
@@ -81,13 +78,14 @@ def draw_pictures(folder: Path) -> list[dict[str, str]]:
     return entries
 
 
-def _pictures(model: Medformer, federation: Federation) -> Iterator[tuple[str, str, str, Colours]]:
+def _pictures(state: State, federation: Federation) -> Iterator[tuple[str, str, str, Colours]]:
     """Yield name, title, caption and pixels of every picture."""
     inpaints = _trains_inpainting(federation)
     for kind in phantoms.KINDS.values():
-        domain = _domain(model, federation, kind)
+        domain = _domain(federation, kind)
         if domain is None:
             continue
+        model = _model(federation, state.of(domain.kind))
         images = _phantoms(kind, domain, federation.seed)
         maps = attention_map(model, standardise(images), domain)
         yield (
@@ -110,13 +108,21 @@ def _pictures(model: Medformer, federation: Federation) -> Iterator[tuple[str, s
             )
 
 
+def _model(federation: Federation, state: State) -> Medformer:
+    """Return the final model of a state."""
+    # Without tasks: pictures need no head.
+    model = Medformer(federation.model)
+    model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.final().items()})
+    return model.eval()
+
+
 def _trains_inpainting(federation: Federation) -> bool:
     mixes: list[Any] = [p.objectives for p in federation.schedule.phases]
     mixes += [federation.pretraining.objectives] if federation.pretraining else []
     return any("inpainting" in mix for mix in mixes)
 
 
-def _domain(model: Medformer, federation: Federation, kind: phantoms.PhantomKind) -> Domain | None:
+def _domain(federation: Federation, kind: phantoms.PhantomKind) -> Domain | None:
     """Return the domain under which the model sees these phantoms, with the size of a site's
     images; None if no site has images of this kind."""
     config = federation.model

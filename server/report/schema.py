@@ -90,6 +90,13 @@ SITE = _object(
         "domain": _text("Public domain id."),
         "weight": _number("Publicly declared weight in the average; no unit.", minimum=0),
         "participated": _truth("True if the site admitted the run."),
+        "model_file": _maybe(
+            _text(
+                "File of the run folder with the model that the site shares, after the run: "
+                "model.safetensors, or that of its kind of image; null: it did not take part."
+            )
+        ),
+        "own_copy": _truth("True if the site ended with its own copy, which no file here holds."),
         "refusal": _maybe(_text("The reason why the site did not take part.")),
         "epsilon": _number(
             "The guarantee: epsilon of every admitted step of this run, spare rounds included; "
@@ -204,6 +211,11 @@ SCHEDULED = _object(
         "sends": {
             "type": "boolean",
             "description": "False: each site trained alone and sent nothing.",
+        },
+        "shared_with": {
+            "enum": ["all", "kind", "nobody"],
+            "description": "Sites among which the trained tensors were averaged: all, those with "
+            "the same kind of image, or none.",
         },
         "trains": {
             "enum": ["all", "heads", "own-heads"],

@@ -29,7 +29,7 @@ outside the privacy ledger.{% endif %}</p>
 {% endif %}
 
 <h2>1. Summary</h2>
-<p class="lead">{{ taking_part|length }} of {{ r.sites|length }} sites trained one shared model in
+<p class="lead">{{ taking_part|length }} of {{ r.sites|length }} sites trained {{ "one shared model" if not cohorts else "a shared model for each of %d kinds of image"|format(cohorts|length) }} in
 {{ r.rounds }} rounds:
 {% for s in taking_part %}<b>{{ s.name }}</b> ({{ s.modality }}, {{ s.anatomy }}){{ ", " if not loop.last }}{% endfor %}.
 Images and labels stayed at the sites; section 5 lists everything that left them. Each site guarantees
@@ -37,6 +37,11 @@ differential privacy for <b>one {{ r.unit }}</b>. If one {{ r.unit }} is added o
 probability of anything that the site's messages may show changes by at most a factor of
 e<sup>&epsilon;</sup>, plus &delta;. Smaller &epsilon; and &delta; mean a stronger guarantee. The
 largest &epsilon; of this run allows a factor of {{ factor }}.</p>
+{% if cohorts or taking_part|selectattr("own_copy")|list %}
+<p class="lead" id="models">{% if cohorts %}{% if r.schedule|selectattr("shared_with", "equalto", "all")|list %}All sites shared the first rounds. {% endif %}After that, each site shared with the sites that have its kind of image and with no other:
+{% for file, who in cohorts %}<code>{{ file }}</code> is the model of {{ names(who) }}{{ "; " if not loop.last else ". " }}{% endfor %}{% endif %}
+{% if taking_part|selectattr("own_copy")|list %}At the end each site trained its own copy, which never left it.{% endif %}</p>
+{% endif %}
 <ul class="lead">
 {% for who, g in guarantees %}
 <li><b>&epsilon;&nbsp;=&nbsp;{{ g.epsilon|eps }}, &delta;&nbsp;=&nbsp;{{ g.delta|sci }}</b> per
@@ -202,8 +207,8 @@ has its own mix of objectives, so losses of different phases cannot be compared.
 
 <h2>9. How the shared model sees images</h2>
 {% if pictures %}
-<p>The server drew these pictures from the final shared model and from phantom images, which a program
-made. They show no patient and reveal nothing about any record. Every site has this model.</p>
+<p>The server drew these pictures from the final shared model{% if cohorts %} of each kind of image{% endif %} and from phantom images, which a program
+made. They show no patient and reveal nothing about any record. Every site {% if cohorts %}with that kind of image {% endif %}has this model.</p>
 <div class="pictures">
 {% for p in pictures %}
 <figure><img alt="{{ p.title }}" src="data:image/png;base64,{{ p.data }}"><figcaption><b>{{ p.title }}.</b>
@@ -218,7 +223,7 @@ made. They show no patient and reveal nothing about any record. Every site has t
 <tr><th>seed</th><td>{{ r.seed }}</td></tr>
 <tr><th>model</th><td>Medformer {{ r.model.preset }}{% if r.model.shared_parameters is defined %},
 {{ "{:,}".format(r.model.shared_parameters) }} shared parameters{% endif %}</td></tr>
-<tr><th>schedule</th><td>{% for p in r.schedule %}{{ p.name }}: {{ p.rounds }} round{{ "s" if p.rounds != 1 }}{% if p.trains == "heads" %}, heads only{% elif p.trains == "own-heads" %}, each site's own heads only{% endif %}{% if not p.sends %}, each site alone and nothing sent{% endif %}; losses:
+<tr><th>schedule</th><td>{% for p in r.schedule %}{{ p.name }}: {{ p.rounds }} round{{ "s" if p.rounds != 1 }}{% if p.trains == "heads" %}, heads only{% elif p.trains == "own-heads" %}, each site's own heads only{% endif %}{% if p.sends and p.shared_with == "kind" %}, shared with sites of the same kind of image only{% endif %}{% if not p.sends %}, each site alone and nothing sent{% endif %}; losses:
 {% for o, w in p.objectives|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% if not loop.last %}<br>{% endif %}{% endfor %}</td></tr>
 <tr><th>public pre-training</th><td>{% if r.public_pretraining %}{% for k, v in r.public_pretraining|dictsort %}{{ k }}:
 {% if v is mapping %}{% for o, w in v|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% else %}{{ v }}{% endif %}{{ ", " if not loop.last }}{% endfor %} (costs no epsilon){% else %}none{% endif %}</td></tr>

@@ -1,4 +1,7 @@
-"""Writing the result of a run: model.safetensors, the shared tensors of the last checkpoint.
+"""Writing the result of a run: the shared tensors of the last checkpoint, in model.safetensors.
+
+Where sites shared within kinds of image alone, there is a file for each kind:
+model-KIND.safetensors.
 
 Loads no torch. `medformer.load` reads the file.
 """
@@ -17,15 +20,30 @@ from server.run.journal import CHECKPOINTS, RECEIPTS
 MODEL = "model.safetensors"
 
 
-def write_model(folder: Path, *, description: str, noise: Literal["seeded", "secure"]) -> Path:
-    """Write the model of a finished run, and its card beside it.
+def model_files(federation: Federation) -> dict[str, str]:
+    """Return the name of the file that holds each site's shared model after the run.
+
+    Args:
+        federation: The run. Once its schedule shares within kinds of image, each kind has a model.
+    """
+    parted = any(phase.parts_kinds for phase in federation.schedule.phases)
+    return {
+        site.name: f"model-{site.domain.kind}.safetensors" if parted else MODEL
+        for site in federation.sites
+    }
+
+
+def write_models(
+    folder: Path, *, description: str, noise: Literal["seeded", "secure"]
+) -> list[Path]:
+    """Write the model of a finished run, or that of each kind of image, and its card beside it.
 
     Args:
         folder: A run folder with federation, receipts and checkpoints.
         description: One sentence for the model's card.
         noise: `seeded` in simulations, where the card warns that the noise can be removed.
     Returns:
-        The model's file.
+        The files.
     Raises:
         MedFormerError: No checkpoint can be read, or the model cannot be written.
     """
@@ -35,18 +53,43 @@ def write_model(folder: Path, *, description: str, noise: Literal["seeded", "sec
     state = load_state(folder / CHECKPOINTS)
     if state is None:
         raise CheckpointError(f"{folder}: holds no checkpoint, so there is no model to write")
-    card = _card(federation, receipts, description, noise)
-    write(folder / MODEL, Header(config=federation.model, card=card), state.final())
-    return folder / MODEL
+    names = model_files(federation)
+    written = []
+    # A kind of image of which no site took part has nothing that is not in the others' models.
+    kinds = sorted({s.domain.kind for s in federation.sites if s.name in receipts})
+    for kind in kinds if state.kinds else [""]:
+        card = _card(federation, receipts, kind, description, noise)
+        own = [s.name for s in federation.sites if not kind or s.domain.kind == kind]
+        path = folder / names[own[0]]
+        write(path, Header(config=federation.model, card=card), state.of(kind).final())
+        written.append(path)
+    return written
 
 
 def _card(
     federation: Federation,
     receipts: dict[str, Any],
+    kind: str,
     description: str,
     noise: Literal["seeded", "secure"],
 ) -> ModelCard:
-    """Make the model's card; its guarantee is that of the site whose run costs most."""
+    """Make a model's card; its guarantee is that of the site whose run costs most.
+
+    Args:
+        federation: The run.
+        receipts: Those of the sites that took part.
+        kind: The kind of image whose sites share the model; empty if all sites do.
+        description: One sentence.
+        noise: Source of the noise.
+    """
+    common = any(p.shared_with == "all" and p.sends for p in federation.schedule.phases)
+    # Sites that refused trained nothing. Other kinds left their part before the kinds parted.
+    trained = [
+        site
+        for site in federation.sites
+        if site.name in receipts and (common or not kind or site.domain.kind == kind)
+    ]
+    receipts = {site.name: receipts[site.name] for site in trained}
     promise = Promise(
         kind="federated-dp",
         epsilon=max(r["epsilon"] for r in receipts.values()),
@@ -56,16 +99,17 @@ def _card(
         noise=noise,
     )
     public = federation.pretraining
-    # Sites that refused trained nothing.
-    lines = [_line(site) for site in federation.sites if site.name in receipts]
+    lines = [_line(site, kind) for site in trained]
     lines += [f"before that, {public.source}, declared public"] if public and public.steps else []
     return ModelCard(
         name=federation.name,
         description=description,
         dp=promise,
+        cohort=kind,
         trained_on=tuple(lines),
         started_from=federation.started_from,
-        intended_use="Start of further training, and encoding of images of the kinds listed here.",
+        intended_use="Start of further training, and encoding of images of "
+        + (f"this kind: {kind}." if kind else "the kinds listed here."),
         limits=(
             NO_DEVICE,
             _holds(federation),
@@ -83,6 +127,7 @@ def _holds(federation: Federation) -> str:
     return "Holds the shared tensors; every site keeps its own task heads."
 
 
-def _line(site: PublicSite) -> str:
+def _line(site: PublicSite, kind: str) -> str:
     domain = site.domain
-    return f"site {site.name}: {domain.modality} of {domain.anatomy} ({domain.stem})"
+    until = ", until the kinds of image went on apart" if kind and domain.kind != kind else ""
+    return f"site {site.name}: {domain.modality} of {domain.anatomy} ({domain.stem}){until}"
