@@ -1,6 +1,7 @@
 """The keys of a scenario: sites, data, schedule and baselines of one simulated federation."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -19,9 +20,11 @@ from medformer.common.fields import GivenPath
 from medformer.common.yaml_file import explain
 from medformer.config import Domain, Frozen, Name, Task
 from medformer.errors import ConfigError
-from server.protocol import MAX_ROUNDS, Schedule
+from server.protocol import MAX_ROUNDS, Phase, Schedule
 from server.run.federation import with_public_start
-from server.run.recipe import Training
+from server.run.recipes.choice import Choice
+from server.run.recipes.declared import Declared
+from server.run.recipes.training import Training
 from simulations.source_facts import domain_and_tasks
 
 Baseline = Literal["local-dp", "local-plain", "federated-plain", "centralised-plain"]
@@ -170,16 +173,38 @@ class Scenario(Training):
         return tuple(site.name for site in self.sites)
 
     @property
+    def choice(self) -> Choice:
+        """The phases for what is known of the sites before any file is read.
+
+        Raises:
+            ConfigError: A site's kind of image is unknown.
+        """
+        # The sites of a divided set are not listed; all have one kind of image.
+        return self.choice_for([self._declared(site) for site in self.sites])
+
+    def _declared(self, site: "ScenarioSite") -> Declared:
+        numbers = site.privacy.over(self.privacy)
+        known = {name: numbers[name] for name in numbers if name in Declared.model_fields}
+        return Declared(domain=describe(site)[0], **known)
+
+    @property
     def schedule(self) -> Schedule:
-        """The schedule that all sites are asked to admit.
+        """The schedule of `choice`, as all sites would be asked to admit it.
 
         Raises:
             ConfigError: A site's kind of image is unknown, the recipe makes no schedule for it, or
                 a phase has more steps than its baseline can have rounds.
         """
-        # The sites of a divided set are not listed; all have one kind of image.
-        domains = [describe(site)[0] for site in self.sites]
-        phases = self.phases_for(domains)
+        return self.schedule_for(self.choice.phases)
+
+    def schedule_for(self, phases: Sequence[Phase]) -> Schedule:
+        """Return the schedule of these phases.
+
+        Args:
+            phases: Those of `choice`, or of `choice_for` with what the sites declare.
+        Raises:
+            ConfigError: A phase has more steps than its baseline can have rounds.
+        """
         longest = max(phases, key=lambda p: p.rounds * p.local_steps)
         steps = longest.rounds * longest.local_steps
         # It averages after every step, and a schedule limits the rounds of a phase.
@@ -189,7 +214,9 @@ class Scenario(Training):
                 f"{steps} steps, and a phase at most {MAX_ROUNDS} rounds: leave that baseline out"
             )
         tenth = max(1, math.ceil(0.1 * sum(p.rounds for p in phases)))
-        return self.schedule_of(phases, tenth if self.spare_rounds is None else self.spare_rounds)
+        return self.schedule_of(
+            tuple(phases), tenth if self.spare_rounds is None else self.spare_rounds
+        )
 
 
 def describe(site: ScenarioSite) -> tuple[Domain, tuple[Task, ...]]:

@@ -154,7 +154,8 @@ def explain(
     """
     first = _first(error)
     location = first["loc"] if document is None else document.nearest(first["loc"])
-    where = ".".join(str(part) for part in location)
+    # A value that was set on the command line is written nowhere in the file.
+    where = ".".join(str(part) for part in location or first["loc"])
     if first["type"] == "extra_forbidden":
         if location[-1:] != first["loc"][-1:]:  # a key that was set, and is not written anywhere
             where = ".".join(str(part) for part in (*location, first["loc"][-1]))
@@ -304,7 +305,7 @@ def _all_keys(model: type[BaseModel]) -> set[str]:
             return
         seen.add(kind)
         for name, item in kind.model_fields.items():
-            keys.add(name)
+            keys.add(item.alias or name)
             for inner in _models_in(item.annotation):
                 visit(inner)
 

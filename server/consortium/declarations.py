@@ -14,7 +14,8 @@ from medformer.errors import ConfigError
 from medformer.vocabulary import unknown_words
 from server.protocol import NAME, spaced
 from server.run.federation import Federation, PublicSite
-from server.run.recipe import Training
+from server.run.recipes.declared import Declared
+from server.run.recipes.training import Training
 
 FILE = "consortium.yaml"
 TEMPLATE = """\
@@ -156,13 +157,41 @@ def load(folder: Path) -> Consortium:
     return found
 
 
+class Member(Domain):
+    """A member of a run: the kind of its images, and the numbers that it has told everyone.
+
+    The recipe is chosen from them. A wrong number costs utility and no privacy: batches and noise
+    follow from the member's own site.yaml.
+    """
+
+    n_public: StrictInt | None = Field(default=None, ge=1)
+    """Declared number of units (images or patients)."""
+    n_labelled: StrictInt | None = Field(default=None, ge=0)
+    """Declared number of units with a label, if fewer; 0 if none has one."""
+    epsilon: StrictFloat | None = Field(default=None, gt=0)
+    """Epsilon that the member will spend on the run."""
+    delta: StrictFloat | None = Field(default=None, gt=0, lt=1)
+    """Delta of the run."""
+
+    @property
+    def domain(self) -> Domain:
+        """Kind of the images alone, which model and sites compare."""
+        return Domain.model_validate({name: getattr(self, name) for name in Domain.model_fields})
+
+    @property
+    def declared(self) -> Declared:
+        """Everything from which the recipe is chosen."""
+        numbers = Declared.model_fields.keys() - {"domain"}
+        return Declared(domain=self.domain, **{name: getattr(self, name) for name in numbers})
+
+
 class RunFile(Training):
     """The content of run.yaml: what a consortium has agreed to train."""
 
     spare_rounds: StrictInt = Field(default=1, ge=0)
     """Rounds that are added to the schedule for sites that miss some; their privacy is paid for."""
-    sites: dict[Name, Domain] = Field(min_length=1)
-    """Members that take part, and the kind of image that each of them declares."""
+    sites: dict[Name, Member] = Field(min_length=1)
+    """Members that take part, and what each of them declares."""
     approval_hours: StrictFloat = Field(default=48, ge=0, le=1_000)
     """Hours to wait for the sites' approvals, and for the hours in which they train."""
     quorum: StrictInt | None = Field(default=None, ge=1)
@@ -196,15 +225,17 @@ class RunFile(Training):
 
     def federation(self) -> Federation:
         """Return the federation, which every site may read."""
-        domains = list(self.sites.values())
+        domains = [member.domain for member in self.sites.values()]
+        choice = self.choice_for([member.declared for member in self.sites.values()])
         model = ModelConfig.for_domains(domains, self.preset)
         return Federation(
             name=self.name,
             seed=self.seed,
             model=model.between(domains if self.concepts else []),
-            schedule=self.schedule_of(self.phases_for(domains), self.spare_rounds),
+            schedule=self.schedule_of(choice.phases, self.spare_rounds),
+            recipe=choice.text,
             pretraining=self.pretraining,
-            sites=tuple(PublicSite(name=n, domain=d) for n, d in self.sites.items()),
+            sites=tuple(PublicSite(name=n, domain=m.domain) for n, m in self.sites.items()),
             server_momentum=self.server_momentum,
             server_learning_rate=self.server_learning_rate,
             quorum=self.quorum or len(self.sites) // 2 + 1,

@@ -121,6 +121,8 @@ class Federation(Frozen):
     """Seed of the shared tensors that public pre-training does not make."""
     model: ModelConfig
     schedule: Schedule
+    recipe: str = ""
+    """Situation that the phases were made for, and what it was derived from, in a sentence."""
     pretraining: Pretraining | None
     started_from: str = ""
     """Description of a model whose shared tensors this run starts from, with its guarantee; empty

@@ -76,7 +76,7 @@ def _audit(arguments: argparse.Namespace, scenario: "Scenario") -> None:
     from simulations.prepare.sites import resolve_sites
 
     members = resolve_sites(scenario, None, arguments.data_root)
-    federation = federation_of(scenario, [(member, site.domain) for member, site in members])
+    federation = federation_of(scenario, members)
     sites = {site.name: site for _, site in members}
 
     def noise_for(name: str, round_: int) -> NoiseSource:
@@ -91,7 +91,7 @@ def _audit(arguments: argparse.Namespace, scenario: "Scenario") -> None:
         setup = Setup(
             site,
             federation.model,
-            scenario.schedule,
+            federation.schedule,
             arguments.canaries,
             images_per_canary=images,
         )

@@ -1,26 +1,32 @@
 """The public part of a scenario: what the server and every site may read."""
 
+from collections.abc import Iterable
+
 from pydantic import ValidationError
 
+from client.site import Site
 from medformer.common.yaml_file import explain
-from medformer.config import Domain, ModelConfig
+from medformer.config import ModelConfig
 from medformer.errors import ConfigError
 from server.run.federation import Federation, PublicSite, phantom_domains
+from server.run.recipes.choice import Choice
+from server.run.recipes.declared import Declared
 from simulations.scenario import Scenario, ScenarioSite
 from simulations.start.warm import warm_start
 
 
-def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Domain]]) -> Federation:
+def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Site]]) -> Federation:
     """Build the public part of a scenario.
 
     Args:
         scenario: The scenario.
-        sites: Each site with its domain.
+        sites: Each site as the scenario lists it, and as its site.yaml declares it.
     Raises:
         MedFormerError: The model file to start from cannot be used, or these sites cannot train
             by this schedule.
     """
-    domains = [domain for _, domain in sites]
+    domains = [site.domain for _, site in sites]
+    choice = chosen(scenario, [site for _, site in sites])
     named = ModelConfig.for_domains(domains, scenario.preset)
     # Modalities that only the public pre-training shows need an embedding, too, but are no domain:
     # the discriminator has to tell the sites' domains apart, and those alone.
@@ -36,13 +42,14 @@ def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Domain]]) 
     # The file may know more words than this run; the model then keeps all of them.
     if scenario.start is not None:
         vocabulary, started_from = warm_start(scenario.start, vocabulary)
-    members = tuple(PublicSite(name=s.name, domain=d, weight=s.weight) for s, d in sites)
+    members = tuple(PublicSite(name=m.name, domain=s.domain, weight=m.weight) for m, s in sites)
     try:
         return Federation(
             name=scenario.name,
             seed=scenario.seed,
             model=vocabulary,
-            schedule=scenario.schedule,
+            schedule=scenario.schedule_for(choice.phases),
+            recipe=choice.text,
             pretraining=scenario.pretraining,
             started_from=started_from,
             sites=members,
@@ -51,3 +58,24 @@ def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Domain]]) 
         )
     except ValidationError as error:
         raise ConfigError(explain(error, Federation)) from error
+
+
+def chosen(scenario: Scenario, sites: Iterable[Site]) -> Choice:
+    """Return the phases for what the sites declare, and why they have them.
+
+    Args:
+        scenario: Lists the phases, or has the recipe.
+        sites: The sites as their site.yaml declares them.
+    """
+    return scenario.choice_for(
+        [
+            Declared(
+                domain=site.domain,
+                n_public=site.privacy.n_public,
+                n_labelled=site.privacy.n_labelled,
+                epsilon=site.privacy.epsilon,
+                delta=site.privacy.delta,
+            )
+            for site in sites
+        ]
+    )

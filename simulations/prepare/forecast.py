@@ -13,7 +13,7 @@ from client.ledger.chain import FILE
 from client.privacy.costs import costs
 from client.site import Site
 from medformer.config import ModelConfig, Task
-from server.run.recipe import Recipe
+from server.run.recipes.recipe import Recipe
 from simulations.expected import Expected, expected, measured
 from simulations.prepare.prepare import Examined, examine
 from simulations.scenario import Scenario
@@ -136,6 +136,6 @@ def measurable(scenario: Scenario, tasks: Sequence[Task]) -> bool:
     return (
         not scenario.phases
         and recipe.rounds * recipe.local_steps >= MIN_STEPS
-        and set(recipe.objectives) == {"supervised"}
+        and set(recipe.objectives or {"supervised"}) == {"supervised"}
         and not any(task.kind == "dense" for task in tasks)
     )

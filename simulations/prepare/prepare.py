@@ -103,7 +103,7 @@ def examine(scenario: Scenario, folder: Path, *, data_root: Path | None, states:
     """
     scenario = _from_anywhere(scenario)
     pairs = resolve_sites(scenario, folder, data_root)
-    federation = federation_of(scenario, [(member, site.domain) for member, site in pairs])
+    federation = federation_of(scenario, pairs)
     sites = tuple(site for _, site in pairs)
     places = {site.name: states.resolve() / site.name for site in sites}
     plans = {}

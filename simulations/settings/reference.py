@@ -63,6 +63,10 @@ def schema_of(
             continue
         part["description"] = _sentence(inspect.getdoc(kind) or "")
         meanings = _meanings(same_as.get(kind, kind))
+        # A file has a field's alias as its key.
+        for name, field in kind.model_fields.items():
+            if field.alias is not None and name in meanings:
+                meanings[field.alias] = meanings[name]
         for name, value in part.get("properties", {}).items():
             value.pop("title", None)
             if meaning := meanings.get(name):

@@ -14,14 +14,16 @@ from medformer.common.yaml_file import explain, parse_yaml
 from medformer.config import PRESETS, Frozen, Preset, PresetName
 from medformer.errors import ConfigError
 from server.protocol import LABEL_OBJECTIVES, Objective, Phase
-from server.run import recipe as product
 from server.run.federation import Pretraining, ServerRate
+from server.run.recipes import heads_only, labels, training
+from server.run.recipes import recipe as product
+from server.run.recipes.declared import Sites
 
 DEFAULT = "default"
 """The line that changes nothing."""
 PRODUCT = product.Recipe()
 """The product's own recipe, for its defaults."""
-LATER: dict[str, Any] = {}
+LATER: dict[str, Any] = {"heads_only": False}
 """Field -> the value with which a recipe trains as before the field existed. A field that is added
 goes here, so that the rows measured before still have the meaning of their recipe."""
 
@@ -43,14 +45,14 @@ class Recipe(Frozen):
     learning_rate: float = Field(default=PRODUCT.learning_rate, gt=0)
     """Learning rate without privacy, or if `noise_floor` is null."""
     noise_floor: float | None = Field(default=PRODUCT.noise_floor, gt=0)
-    server_learning_rate: ServerRate = product.SERVER_LEARNING_RATE
+    server_learning_rate: ServerRate = training.SERVER_LEARNING_RATE
     max_grad_norm: float = Field(default=1.0, gt=0)
     views: int = Field(default=1, ge=1)
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """`adamw` has one cycle of the learning rate, for a site that trains alone and without DP."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of shared tensors at the server, and of local tensors at the site."""
-    average_last: float = Field(default=product.AVERAGE_LAST, ge=0, le=1)
+    average_last: float = Field(default=training.AVERAGE_LAST, ge=0, le=1)
     concepts: bool = True
     """Sites with the same kind of image share a concept layer besides their own heads."""
     noise_weights: float = Field(default=0, ge=0, le=2)
@@ -61,9 +63,11 @@ class Recipe(Frozen):
     its own."""
     heads_first: float = Field(default=PRODUCT.heads_first, ge=0, lt=1)
     """Fraction of the rounds, at the start, in which only the sites' heads are trained."""
-    heads_last: float = Field(default=product.HEADS_LAST, ge=0, lt=1)
+    heads_last: float = Field(default=labels.HEADS_LAST, ge=0, lt=1)
     """Fraction of the rounds, at the end, in which only the heads are trained, on the averaged
     tensors of all sites, or of each site alone."""
+    heads_only: bool = False
+    """Train nothing but heads."""
     heads_noise_floor: float | None = Field(default=PRODUCT.heads_noise_floor, gt=0)
     """`noise_floor` in the rounds of heads; null is that of the other rounds."""
     objectives: dict[Objective, float] = Field(default={"supervised": 1.0})
@@ -129,7 +133,7 @@ class Recipe(Frozen):
         try:
             self.phases(1)
         except ValidationError as error:
-            raise ValueError(explain(error, product.Recipe)) from error
+            raise ValueError(explain(error, Phase)) from error
         return self
 
     @model_validator(mode="after")
@@ -139,6 +143,12 @@ class Recipe(Frozen):
                 "optimizer=adamw trains everything from the first step to the last: add "
                 "heads_first=0 heads_last=0 alone_last=0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _heads_learn_from_labels(self) -> "Recipe":
+        if self.heads_only and self.ssl_steps:
+            raise ValueError("heads_only freezes what ssl_steps would train: leave one out")
         return self
 
     @property
@@ -163,7 +173,8 @@ class Recipe(Frozen):
             expected_batch_size=smaller or self.expected_batch_size,
             **{name: getattr(self, name) for name in same},
         )
-        phases = list(course.phases(alike=True))
+        build = heads_only.phases if self.heads_only else labels.phases
+        phases = list(build(course, Sites(concepts=self.concepts)))
         if self.ssl_steps:
             # The earlier phase copies everything else from the first phase that trains all tensors.
             together = next(phase for phase in phases if phase.trains == "all")

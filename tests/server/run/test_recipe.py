@@ -1,4 +1,4 @@
-"""The default recipe: the training of a run that lists no phases."""
+"""Recipes: the training of a run that lists no phases."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,12 @@ from pydantic import ValidationError
 from medformer.errors import ConfigError
 from server.consortium.declarations import RunFile, load_run
 from server.protocol import Phase
-from server.run.recipe import AVERAGE_LAST, Recipe
+from server.run.recipes import few_labels, heads_only, kinds, labels, new_scanner
+from server.run.recipes.choice import BUILDERS, choose
+from server.run.recipes.declared import Declared, Sites
+from server.run.recipes.recipe import Recipe
+from server.run.recipes.situation import situation_of
+from server.run.recipes.training import AVERAGE_LAST
 from simulations.scenario import Scenario
 from simulations.scenario_file import load_scenario
 from tests.conftest import CELLS, CHEST
@@ -18,13 +23,24 @@ from tests.conftest import CELLS, CHEST
 CHEST_ELSEWHERE = CHEST.model_copy(update={"name": "chest-b"})
 
 
+SITES = Sites(declared=(Declared(domain=CHEST), Declared(domain=CHEST_ELSEWHERE)))
+
+
 def rounds(phases: tuple[Phase, ...]) -> dict[str, int]:
     return {phase.name: phase.rounds for phase in phases}
 
 
+def named(situation: str) -> Recipe:
+    return Recipe.model_validate({"for": situation})
+
+
+def site(domain: Any = CHEST, **numbers: Any) -> Declared:
+    return Declared(domain=domain, **numbers)
+
+
 def test_all_end_with_heads_and_sites_of_several_kinds_go_on_alone_before():
     """Each phase trains, sends and learns from labels as the recipe describes."""
-    alike, unlike = (Recipe().phases(alike=a) for a in (True, False))
+    alike, unlike = labels.phases(Recipe(), SITES), kinds.phases(Recipe(), SITES)
     assert rounds(alike) == {"heads": 45, "together": 75, "heads-again": 30}
     assert rounds(unlike) == {"heads": 45, "together": 15, "alone": 60, "heads-again": 30}
     assert [(p.trains, p.shared_with) for p in alike] == [
@@ -35,47 +51,113 @@ def test_all_end_with_heads_and_sites_of_several_kinds_go_on_alone_before():
     ]  # fmt: skip
     assert {p.noise_floor for p in alike if p.trains == "heads"} == {4e-5}
     assert {p.noise_floor for p in (*alike, *unlike) if p.trains == "all"} == {1e-6}
-    own = rounds(Recipe(alone_last=0.4).phases(alike=True))
+    own = rounds(labels.phases(Recipe(alone_last=0.4, heads_last=0.0), SITES))
     assert own == {"heads": 45, "together": 45, "alone": 60}
-    assert rounds(Recipe(heads_last=0.0, heads_first=0).phases(alike=False)) == {"together": 150}
+    bare = Recipe(heads_last=0.0, heads_first=0, alone_last=0.0)
+    assert rounds(kinds.phases(bare, SITES)) == {"together": 150}
 
 
-def test_every_number_of_rounds_is_divided_without_rest():
+def test_few_labels_begin_with_all_images_and_a_new_scanner_with_its_images_retaken():
+    """The other phases are those of sites with labels."""
+    silent, *others = few_labels.phases(Recipe(), SITES)
+    assert (silent.name, silent.trains, silent.needs_labels) == ("self-supervised", "all", False)
+    assert [p.name for p in others] == [p.name for p in labels.phases(Recipe(), SITES)]
+    usual, again = labels.phases(Recipe(), SITES), new_scanner.phases(Recipe(), SITES)
+    assert rounds(usual) == rounds(again)
+    assert [set(p.objectives) for p in again if p.trains == "all"] == [{"supervised", "rescanned"}]
+
+
+def test_heads_only_trains_one_phase_of_heads():
+    """The encoder stays as public pre-training made it."""
+    (phase,) = heads_only.phases(Recipe(rounds=30), SITES)
+    assert (phase.rounds, phase.trains, phase.objectives) == (30, "heads", {"supervised": 1.0})
+    assert choose(Recipe(heads_only=True), SITES).phases[0].trains == "heads"
+
+
+@pytest.mark.parametrize("situation", sorted(BUILDERS))
+def test_every_number_of_rounds_is_divided_without_rest(situation: str):
     """At least one round is left in which all sites train together."""
     for count in range(1, 60):
-        for alike in (True, False):
-            for more in ({}, {"heads_first": 0.01, "heads_last": 0.49, "alone_last": 0.49}):
-                recipe = Recipe(**{"rounds": count, "heads_first": 0.45, **more})
-                phases = recipe.phases(alike=alike)
-                assert sum(p.rounds for p in phases) == count
-                assert any(p.sends for p in phases)
+        for more in ({}, {"heads_first": 0.01, "heads_last": 0.49, "alone_last": 0.49}):
+            recipe = Recipe(**{"rounds": count, "heads_first": 0.35, **more})
+            phases = BUILDERS[situation](recipe, SITES)
+            assert sum(p.rounds for p in phases) == count
+            assert any(p.name == "together" and p.sends for p in phases)
 
 
 def test_each_phase_takes_the_objectives_that_it_can_learn_from():
     """Heads need labels; a site alone has no other sites to be told apart from."""
     mix: dict[Any, float] = {"supervised": 1, "inpainting": 0.5, "domain_adversarial": 0.1}
-    heads, together, alone, again = Recipe(local_steps=1, objectives=mix).phases(alike=False)
+    heads, together, alone, again = kinds.phases(Recipe(local_steps=1, objectives=mix), SITES)
     assert heads.objectives == again.objectives == {"supervised": 1}
     assert together.objectives == mix
     assert alone.objectives == {"supervised": 1, "inpainting": 0.5}
     silent = Recipe(objectives={"inpainting": 1})
-    assert rounds(silent.phases(alike=True)) == {"together": 150}
+    assert rounds(labels.phases(silent, SITES)) == {"together": 150}
     adversarial = Recipe(local_steps=1, objectives={"domain_adversarial": 1})
-    assert rounds(adversarial.phases(alike=False)) == {"together": 150}
+    assert rounds(kinds.phases(adversarial, SITES)) == {"together": 150}
 
 
 @pytest.mark.parametrize(
-    ("values", "text"),
+    "values", [{"heads_first": 0.6, "alone_last": 0.5}, {"heads_last": 0.3, "alone_last": 0.4}]
+)
+def test_shares_that_leave_no_round_are_refused_when_they_are_read(values: dict[str, Any]):
+    """It is not refused as late as when the first site is asked."""
+    with pytest.raises(ValidationError, match="leave none"):
+        Recipe(**values)
+
+
+def test_an_impossible_phase_is_refused_when_the_scenario_is_read():
+    """The error names the phase and what it needs."""
+    mix = ["recipe.objectives.domain_adversarial=1", "recipe.objectives.supervised=1"]
+    with pytest.raises(ConfigError, match="'together': domain_adversarial needs local_steps: 1"):
+        load_scenario("pneumonia", mix)
+
+
+@pytest.mark.parametrize(
+    ("sites", "situation", "because"),
     [
-        ({"heads_first": 0.6, "alone_last": 0.5}, "leave none"),
-        ({"heads_last": 0.3, "alone_last": 0.4}, "leave none"),
-        ({"objectives": {"domain_adversarial": 1}}, "needs local_steps: 1"),
+        ([], "labels", "one kind of image"),
+        ([site(), site()], "labels", "one kind of image"),
+        ([site(), site(CELLS)], "kinds", "2 kinds of image"),
+        ([site(n_public=1000, n_labelled=100)] * 2, "few-labels", "labels for 10 % of their"),
+        ([site(n_public=1000, n_labelled=100), site()], "labels", "labels for 55 % of their"),
+        ([site(n_public=1000), site(n_labelled=0)], "new-scanner", "one site declares no labels"),
+        ([site(), site(n_labelled=0), site(n_labelled=0)], "new-scanner", "2 sites declare no"),
+        ([site(n_labelled=0)], "few-labels", "labels for 0 %"),
+        # Several kinds decide first: what shares an encoder is the larger question.
+        ([site(), site(CELLS, n_labelled=0)], "kinds", "2 kinds of image"),
+        # A number of labels without a number of units says nothing.
+        ([site(n_labelled=10)], "labels", "one kind of image"),
     ],
 )
-def test_what_makes_no_schedule_is_refused_when_it_is_read(values: dict[str, Any], text: str):
-    """It is not refused as late as when the first site is asked."""
-    with pytest.raises(ValidationError, match=text):
-        Recipe(**values)
+def test_the_situation_follows_from_what_sites_declare(
+    sites: list[Declared], situation: str, because: str
+):
+    """The reason names the declarations that decided."""
+    found, reason = situation_of(Sites(declared=tuple(sites)))
+    assert found == situation
+    assert because in reason
+
+
+@pytest.mark.parametrize("situation", sorted(BUILDERS))
+def test_a_named_situation_wins_over_every_declaration(situation: str):
+    """Someone who knows the hospitals knows more than their declarations."""
+    for sites in ([site()], [site(), site(CELLS)], [site(n_public=9, n_labelled=1)]):
+        choice = choose(named(situation), Sites(declared=tuple(sites)))
+        assert (choice.situation, choice.phases) == (
+            situation,
+            BUILDERS[situation](Recipe(), SITES),
+        )
+        assert choice.text == f"recipe for {situation}, because the recipe names it"
+
+
+def test_an_unknown_situation_is_refused_with_those_there_are():
+    """`for` is the key of the file, and the errors call it so."""
+    with pytest.raises(ConfigError, match=r"recipe\.for.*'labels', 'kinds', 'few-labels'"):
+        load_scenario("pneumonia", ["recipe.for=scanner"])
+    assert load_scenario("pneumonia", ["recipe.for=few-labels"]).choice.situation == "few-labels"
+    assert named("kinds").model_dump()["for"] == "kinds"
 
 
 def run_file(folder: Path, **values: Any) -> RunFile:
@@ -90,7 +172,7 @@ def test_a_run_of_real_sites_trains_by_it_too(tmp_path: Path):
     """It has the same phases, average and server rate as a simulation; the kinds of image decide
     how it ends."""
     federation = run_file(tmp_path).federation()
-    assert federation.schedule.phases == Recipe().phases(alike=True)
+    assert federation.schedule.phases == labels.phases(Recipe(), SITES)
     assert federation.schedule.average_last == AVERAGE_LAST
     assert federation.server_learning_rate == "sites"
     mixed = {"north": CHEST.model_dump(), "cells": CELLS.model_dump()}
@@ -107,10 +189,24 @@ def test_a_run_of_real_sites_trains_by_it_too(tmp_path: Path):
         run_file(tmp_path, phases=own, recipe={"rounds": 10})
 
 
+def test_the_numbers_that_members_declared_choose_the_recipe_and_stay_out_of_their_domains(
+    tmp_path: Path,
+):
+    """Sites compare domains with their own site.yaml, which has these numbers elsewhere."""
+    few = {"n_public": 1000, "n_labelled": 100, "epsilon": 3.0}
+    members = {n: d.model_dump() | few for n, d in (("a", CHEST), ("b", CHEST_ELSEWHERE))}
+    federation = run_file(tmp_path, sites=members).federation()
+    assert federation.recipe == (
+        "recipe for few-labels, because the sites declare labels for 10 % of their units"
+    )
+    assert federation.schedule.phases[0].name == "self-supervised"
+    assert [s.domain for s in federation.sites] == [CHEST, CHEST_ELSEWHERE]
+
+
 def test_a_scenario_without_phases_trains_by_it():
     """A divided data set is of one kind; listed sites are of the kinds of their sources."""
     divided = load_scenario("pneumonia")
-    assert divided.schedule.phases == Recipe().phases(alike=True)
+    assert divided.schedule.phases == labels.phases(Recipe(), SITES)
     listed = load_scenario("quickstart", ["recipe.rounds=10"])
     assert rounds(listed.schedule.phases) == {
         "heads": 3,

@@ -18,10 +18,12 @@ from client.privacy.plan import solve
 from client.state import Store
 from medformer.config import PRESETS
 from medformer.errors import ConfigError
-from server.run import recipe as product
 from server.run.coordinate import Run
 from server.run.federation import Pretraining
 from server.run.pretraining import initial_shared
+from server.run.recipes import kinds, labels, training
+from server.run.recipes import recipe as product
+from server.run.recipes.declared import Sites
 from simulations.baselines.jobs import LocalFleet
 from simulations.benchmarks.utility import __main__ as command
 from simulations.benchmarks.utility import further
@@ -354,11 +356,11 @@ def test_the_opacus_example_counts_all_rounds_and_learns(data_root: Path, tmp_pa
 def test_what_a_line_leaves_out_is_as_the_product_has_it():
     """The default recipe equals the defaults of the product."""
     default, theirs = Recipe(), product.Recipe()
-    assert default.phases(theirs.local_steps, divided=True) == theirs.phases(alike=True)
+    assert default.phases(theirs.local_steps, divided=True) == labels.phases(theirs, Sites())
     unlike = Recipe.parse("alone_last=.4 expected_batch_size=256")
-    assert unlike.phases(theirs.local_steps) == theirs.phases(alike=False)
-    assert default.average_last == product.AVERAGE_LAST
-    assert default.server_learning_rate == product.SERVER_LEARNING_RATE
+    assert unlike.phases(theirs.local_steps) == kinds.phases(theirs, Sites())
+    assert default.average_last == training.AVERAGE_LAST
+    assert default.server_learning_rate == training.SERVER_LEARNING_RATE
 
 
 def test_a_recipe_is_read_from_a_line():

@@ -37,7 +37,7 @@ def groups(
     members = setting.members(Cell(dataset, recipe, seed, data_root, folder))
     scenario = _scenario(setting, recipe, epsilon, seed, members)
     pairs = resolve_sites(scenario, folder, data_root)
-    federation = federation_of(scenario, [(member, site.domain) for member, site in pairs])
+    federation = federation_of(scenario, pairs)
     sites = tuple(site for _, site in pairs)
     if members.afterwards is not None:
         # Resolved alone: it has the same name as the last site of the federation.

@@ -1,0 +1,53 @@
+"""The choice of a recipe's phases: the situation, named or derived, and its builder."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from server.protocol import Phase
+from server.run.recipes import few_labels, heads_only, kinds, labels, new_scanner
+from server.run.recipes.declared import Sites
+from server.run.recipes.recipe import Recipe
+from server.run.recipes.situation import Situation, situation_of
+
+BUILDERS: Mapping[Situation, Callable[[Recipe, Sites], tuple[Phase, ...]]] = {
+    "labels": labels.phases,
+    "kinds": kinds.phases,
+    "few-labels": few_labels.phases,
+    "new-scanner": new_scanner.phases,
+}
+"""Situation -> the function that makes its phases."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The phases of a run, and why it has them."""
+
+    phases: tuple[Phase, ...]
+    situation: Situation | None
+    """The situation that they are made for; None if the run lists its phases."""
+    reason: str
+    """The declarations that decided, without a full stop."""
+
+    @property
+    def text(self) -> str:
+        """Situation and reason, in a sentence without a full stop."""
+        if self.situation is None:
+            return self.reason
+        return f"recipe for {self.situation}, because {self.reason}"
+
+
+def choose(recipe: Recipe, sites: Sites) -> Choice:
+    """Make the phases for the situation that a recipe names or the sites are in.
+
+    Args:
+        recipe: The numbers; a named situation always wins.
+        sites: The sites that take part.
+    Raises:
+        ValidationError: A phase would be impossible.
+    """
+    if recipe.situation is not None:
+        situation, reason = recipe.situation, "the recipe names it"
+    else:
+        situation, reason = situation_of(sites)
+    builder = heads_only.phases if recipe.heads_only else BUILDERS[situation]
+    return Choice(builder(recipe, sites), situation, reason)

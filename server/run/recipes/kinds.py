@@ -1,0 +1,36 @@
+"""Recipe for sites with several kinds of image.
+
+First only the heads are trained, on frozen features. Then all sites train everything together for a
+few rounds. Then each site trains a copy of everything alone, and at the end its heads again.
+"""
+
+from server.protocol import Objective, Phase
+from server.run.recipes.declared import Sites
+from server.run.recipes.parts import Part, heads, made
+from server.run.recipes.recipe import Recipe
+
+HEADS_LAST = 0.2
+"""Default share of the last rounds in which only heads are trained. Section 29."""
+ALONE_LAST = 0.4
+"""Default share of the rounds that each site trains alone. Sections 9, 15, 18 and 29."""
+OBJECTIVES: dict[Objective, float] = {"supervised": 1.0}
+
+
+def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
+    """Return the phases of a run whose sites have several kinds of image.
+
+    Args:
+        recipe: The numbers.
+        sites: The sites that take part.
+    Raises:
+        ValidationError: A phase would be impossible.
+    """
+    last = HEADS_LAST if recipe.heads_last is None else recipe.heads_last
+    alone = ALONE_LAST if recipe.alone_last is None else recipe.alone_last
+    parts = [
+        heads("heads", recipe.heads_first),
+        Part("together", None),
+        Part("alone", alone, {"shared_with": "nobody"}),
+        heads("heads-again", last, shared_with="nobody" if alone else "all"),
+    ]
+    return made(recipe, parts, OBJECTIVES)

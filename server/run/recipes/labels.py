@@ -1,0 +1,34 @@
+"""Recipe for sites with one kind of image, which is labelled: the default.
+
+First only the heads are trained, on frozen features. Then all sites train everything together, and
+at the end the heads again.
+"""
+
+from server.protocol import Objective, Phase
+from server.run.recipes.declared import Sites
+from server.run.recipes.parts import Part, heads, made
+from server.run.recipes.recipe import Recipe
+
+HEADS_LAST = 0.2
+"""Default share of the last rounds in which only heads are trained. Sections 16, 17 and 24."""
+OBJECTIVES: dict[Objective, float] = {"supervised": 1.0}
+
+
+def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
+    """Return the phases of a run whose sites have one kind of image, with labels.
+
+    Args:
+        recipe: The numbers.
+        sites: The sites that take part.
+    Raises:
+        ValidationError: A phase would be impossible.
+    """
+    last = HEADS_LAST if recipe.heads_last is None else recipe.heads_last
+    alone = recipe.alone_last or 0.0
+    parts = [
+        heads("heads", recipe.heads_first),
+        Part("together", None),
+        Part("alone", alone, {"shared_with": "nobody"}),
+        heads("heads-again", last, shared_with="nobody" if alone else "all"),
+    ]
+    return made(recipe, parts, OBJECTIVES)

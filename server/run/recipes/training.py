@@ -1,0 +1,83 @@
+"""Settings of a training, with the same names in a consortium's run and in a scenario."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, model_validator
+
+from medformer.config import Frozen, Name, PresetName
+from server.protocol import Phase, Schedule
+from server.run.federation import Pretraining, ServerRate, with_public_start
+from server.run.recipes.choice import Choice, choose
+from server.run.recipes.declared import Declared, Sites
+from server.run.recipes.recipe import Recipe
+
+AVERAGE_LAST = 0.6
+"""Default of `average_last`. See docs/experiments, section 7."""
+SERVER_LEARNING_RATE: ServerRate = "sites"
+"""Default of `server_learning_rate`. Sections 3, 13 and 24."""
+
+
+class Training(Frozen):
+    """Settings of a training, with the same names in a consortium's run and in a scenario."""
+
+    name: Name
+    """Name of the run."""
+    preset: PresetName = "tiny"
+    """Size of the model."""
+    seed: StrictInt = Field(default=0, ge=0, le=2**53)
+    """Seed of the shared tensors, and in simulations of everything else."""
+    phases: tuple[Phase, ...] = ()
+    """The phases, if `recipe` does not make them."""
+    recipe: Recipe | None = None
+    """The recipe that makes the phases if none are listed; the default recipe if left out."""
+    local_momentum: StrictFloat = Field(default=0.9, ge=0, lt=1)
+    """Momentum of the parameters that stay at the site. See docs/experiments, section 7."""
+    server_momentum: StrictFloat = Field(default=0.9, ge=0, lt=1)
+    """Momentum of the shared parameters. See docs/experiments, section 7."""
+    server_learning_rate: ServerRate = SERVER_LEARNING_RATE
+    """Factor of the averaged update: a number, `sites` or `sqrt-sites`."""
+    average_last: StrictFloat = Field(default=AVERAGE_LAST, ge=0, le=1)
+    """Fraction of a phase's rounds whose iterates are averaged at its end."""
+    concepts: StrictBool = True
+    """Sites with the same kind of image answer with concepts that they train together. `false`:
+    each site has heads of its own only, which learn from its own records. See docs/experiments,
+    section 30."""
+    pretraining: Pretraining | None
+    """Public pre-training; `pretraining: false` starts from random tensors."""
+
+    _start = model_validator(mode="before")(with_public_start)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _phases_or_recipe(cls, raw: Any) -> Any:
+        # Both at once would leave open which of them counts.
+        if isinstance(raw, dict) and raw.get("phases") and raw.get("recipe") is not None:
+            raise ValueError("`recipe` makes the phases: give either `recipe` or `phases`")
+        return raw
+
+    def choice_for(self, sites: Sequence[Declared]) -> Choice:
+        """Return the listed phases, or those that the recipe makes for these sites.
+
+        Args:
+            sites: What the sites declare. None at all count as one kind of image, all labelled.
+        Raises:
+            ValidationError: The recipe would make an impossible phase.
+        """
+        if self.phases:
+            return Choice(self.phases, None, "the run lists its phases")
+        return choose(self.recipe or Recipe(), Sites(declared=tuple(sites), concepts=self.concepts))
+
+    def schedule_of(self, phases: tuple[Phase, ...], spare_rounds: int) -> Schedule:
+        """Return the schedule that sites are asked to admit.
+
+        Args:
+            phases: Those of `choice_for`.
+            spare_rounds: Number of rounds that may be trained again.
+        """
+        return Schedule(
+            phases=phases,
+            spare_rounds=spare_rounds,
+            local_momentum=self.local_momentum,
+            average_last=self.average_last,
+        )
