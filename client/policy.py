@@ -98,7 +98,7 @@ class Policy(Frozen):
         # The largest rate and the smallest noise of any phase decide: a limit has no exceptions.
         rounds = schedule.rounds + schedule.spare_rounds
         noise = min(p.noise_multiplier for p in plan.phases)
-        share = max(p.sample_rate for p in plan.phases if p.rounds)
+        share = max(p.sample_rate for p in plan.phases if p.rounds and p.steps)
         for name, value, limit, within in (
             ("epsilon of the run", plan.epsilon, self.max_epsilon_per_run,
              plan.epsilon <= self.max_epsilon_per_run),

@@ -97,10 +97,12 @@ class DpMethod:
 class RoundResult:
     """A round's outcome at a site."""
 
-    loss: float
-    """Mean loss of the drawn records, without noise: it must not leave the site."""
+    loss: float | None
+    """Mean loss of the drawn records, without noise: it must not leave the site. None if the site
+    sat the round out."""
     tensors: Tensors
-    """The trained shared tensors, which are sent; empty in phases that send nothing."""
+    """The trained shared tensors, which are sent; empty in phases that send nothing, and if the
+    site sat the round out."""
     state: LocalState
     """The site's own tensors for its next round; never sent."""
 
@@ -127,13 +129,17 @@ def one_round(
         state: The site's own tensors after the last round that it trained.
         method: How the round's steps are taken.
     Returns:
-        Loss, tensors to send and the site's next state.
+        Loss, tensors to send and the site's next state. A site that sits the phase out
+        (`Privacy.takes_part_in`) takes no step and sends nothing.
     Raises:
         RuntimeError: Under differential privacy, more or fewer steps were taken than planned.
     """
     phase = schedule.phase_of(number)
     # The state may move to its average here, so that the steps below start from the right one.
     begun = begin_round(model, shared, state, schedule, phase)
+    # Without labels there is nothing to learn from: a step would add noise and spend epsilon.
+    if not site.privacy.takes_part_in(phase):
+        return RoundResult(None, {}, begun)
     return local_steps(
         model,
         site,

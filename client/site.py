@@ -55,11 +55,12 @@ class Privacy(Frozen):
     n_public: StrictInt = Field(ge=1)
     """Declared number of units (images or patients, see `unit`). Sampling rate and divisor follow
     from it and never from the true number; a wrong value costs utility, not privacy."""
-    n_labelled: StrictInt | None = Field(default=None, ge=1)
+    n_labelled: StrictInt | None = Field(default=None, ge=0)
     """Declared number of units with a label, if fewer than `n_public`. Phases that learn from
     labels alone then sample from the labelled units, at a rate that follows from this number.
     Unlabelled units are skipped in those phases. If omitted, such phases sample from all units and
-    an unlabelled unit contributes nothing."""
+    an unlabelled unit contributes nothing. 0: the site sits such phases out. It takes no step in
+    them, sends nothing, and spends no epsilon on them."""
     n_upper: StrictInt | None = Field(default=None, ge=1)
     """Declared upper bound of the number of units; delta is checked against it."""
     class_balance_noise: StrictFloat | None = Field(default=None, ge=1, le=1_000)
@@ -80,6 +81,16 @@ class Privacy(Frozen):
             raise ValueError(
                 f"n_labelled {self.n_labelled} is more than n_public {self.n_public}: labelled "
                 "units are counted in both"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_to_count(self) -> "Privacy":
+        # The count would cost epsilon, and give every class the same weight.
+        if self.n_labelled == 0 and self.class_balance_noise is not None:
+            raise ValueError(
+                "class_balance_noise counts labels, and n_labelled: 0 says that there are none: "
+                "leave one of the two out"
             )
         return self
 
@@ -133,15 +144,24 @@ class Privacy(Frozen):
     @property
     def labelled(self) -> int:
         """Declared number of units with a label."""
-        return self.n_labelled or self.n_public
+        return self.n_public if self.n_labelled is None else self.n_labelled
+
+    def takes_part_in(self, phase: Phase) -> bool:
+        """Return False for a phase that the site sits out, because it has nothing to learn from.
+
+        Args:
+            phase: A phase that learns from labels alone needs a site with labels.
+        """
+        return not (phase.needs_labels and self.n_labelled == 0)
 
     def drawn_from(self, phase: Phase) -> int:
         """Return the declared number of units from which a phase samples.
 
         Args:
-            phase: Phases that learn from labels alone sample from the labelled units.
+            phase: Phases that learn from labels alone sample from the labelled units, if there are
+                any.
         """
-        return self.labelled if phase.needs_labels else self.n_public
+        return (self.labelled if phase.needs_labels else 0) or self.n_public
 
     @property
     def lifetime_epsilon(self) -> float:

@@ -45,7 +45,7 @@ privacy:
   epsilon_budget: 9     # limit for all runs together, for ever
   delta: 1.0e-6
   n_public: 1000        # patients: a rough public number; never counted from the data
-  # n_labelled: 200     # those with a label, if fewer; phases that need labels draw from these
+  # n_labelled: 200     # those with a label, if fewer; 0: sit out phases that need labels
 """
 POLICY = """\
 # What the consortium may compute here. Everything that this file does not allow is refused.

@@ -206,7 +206,8 @@ def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> P
         Every admitted step with its noise, and the epsilon of all of them.
     Raises:
         ValueError: No noise multiplier up to 100,000 suffices, the class count alone costs more
-            than the budget, there is no task to count, or a phase has the name of the count.
+            than the budget, there is no task to count, a phase has the name of the count, or the
+            site takes part in no phase.
 
     >>> rounds = Phase(name="all", rounds=10, objectives={"supervised": 1.0},
     ...                expected_batch_size=50)
@@ -235,7 +236,7 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
         )
     count = _count(privacy, counted)
     rows = _rows(schedule, privacy)
-    parts = [(row.sample_rate, row.steps) for row in rows]
+    parts = [(row.sample_rate, row.steps) for row in rows if row.steps]
     fixed = [p.mechanism() for p in count]
     # The discrete noise costs a little more than the Gaussian that the accountant composes.
     target = privacy.epsilon - ARITHMETIC_EPSILON
@@ -274,10 +275,17 @@ def _rows(schedule: Schedule, privacy: Privacy) -> list[_Rounds]:
     for phase in schedule.phases:
         # A batch cannot be larger than the declared number of units: the rate ends at 1.
         rate = min(1.0, phase.expected_batch_size / privacy.drawn_from(phase))
-        rows.append(_Rounds(phase, phase.name, phase.rounds, phase.local_steps, rate))
+        # A phase that the site sits out keeps its rounds, which the server counts, without a step.
+        steps = phase.local_steps if privacy.takes_part_in(phase) else 0
+        rows.append(_Rounds(phase, phase.name, phase.rounds, steps, rate))
+    if not (taken := [row for row in rows if row.steps]):
+        raise ValueError(
+            "this site has no labels (n_labelled: 0), and every phase learns from labels alone: "
+            "add a phase with a self-supervised objective, or leave the site out of the run"
+        )
     if schedule.spare_rounds:
-        costliest = max(rows, key=lambda row: row.sample_rate)
-        longest = max(row.steps_per_round for row in rows)
+        costliest = max(taken, key=lambda row: row.sample_rate)
+        longest = max(row.steps_per_round for row in taken)
         spares = schedule.spare_rounds
         rows.append(_Rounds(costliest.phase, SPARE, spares, longest, costliest.sample_rate))
     return rows
@@ -314,8 +322,10 @@ def _progress(
         for i in range(1, phase.rounds + 1):
             if done + i in wanted:
                 now = [*before, phase.mechanism(i * phase.steps_per_round)]
+                now = [mechanism for mechanism in now if mechanism.steps]
                 # Before the last round a coarse grid is enough: it overstates epsilon a little.
-                grid = None if done + i == rounds else grid_of(now, COARSE_GRID)
+                coarse = now and done + i < rounds
+                grid = grid_of(now, COARSE_GRID) if coarse else None
                 spent = epsilon(now, delta, interval=grid) + ARITHMETIC_EPSILON
                 # Two grids can disagree in the last digits: no point falls, none passes the total.
                 floor = max(floor, min(spent, total))

@@ -131,7 +131,8 @@ def _model_and_schedule(files: RunFiles) -> dict[str, Any]:
 def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]:
     receipt = files.receipts.get(site.name)
     phases = receipt["phases"] if receipt else []
-    trained = [p for p in phases if p["rounds"]]  # all but the count of the classes
+    # All but the count of the classes, and phases that the site sits out.
+    trained = [p for p in phases if p["rounds"] and p["steps"]]
     facts = files.facts.get(site.name, {})
     not_covered = list(files.release.get("not_covered", []))
     not_covered += files.release.get("simulation_not_covered", []) if simulation else []

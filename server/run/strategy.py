@@ -167,8 +167,9 @@ def check_update(
         if answer.tensors:
             raise UpdateRefused("the update holds tensors, though the site trains for itself")
         return
-    # In a phase of heads a site without a common concept trains nothing that it shares.
-    if not answer.tensors and phase.trains != "heads":
+    # In a phase of heads a site without a common concept trains nothing that it shares, and a site
+    # without labels sits out every phase that learns from them alone.
+    if not answer.tensors and phase.trains != "heads" and not phase.needs_labels:
         raise UpdateRefused("the update holds no tensor")
     square = 0.0
     for name, value in answer.tensors.items():

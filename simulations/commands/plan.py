@@ -73,7 +73,7 @@ def _site(row: dict[str, Any]) -> list[str]:
 
     others = [(d, e) for d, e in row["curve"] if round(math.log10(d), 6) in SHOWN]
     whom = ", ".join(row["shares_with"]) or "no other site"
-    labelled = [f"n_labelled {row['n_labelled']}"] if row["n_labelled"] else []
+    labelled = [f"n_labelled {row['n_labelled']}"] if row["n_labelled"] is not None else []
     return [
         *_wrapped(
             f"{row['site']}: ",

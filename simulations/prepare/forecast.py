@@ -81,7 +81,8 @@ def _expected(
     scenario: Scenario, site: Site, epsilon: float, shared: Sequence[str]
 ) -> dict[str, Expected]:
     """Return what to expect of the site alone, and together with sites of its kind of image."""
-    if not measurable(scenario, site.tasks):
+    # No measured run has a site without labels.
+    if not measurable(scenario, site.tasks) or not site.privacy.labelled:
         return {}
     found = {}
     for name, together in (("alone", False), ("together", True)):

@@ -185,7 +185,7 @@ BUDGET = (
     Mutation(
         "spares are charged at the first phase's steps",
         PLAN,
-        "longest = max(row.steps_per_round for row in rows)",
+        "longest = max(row.steps_per_round for row in taken)",
         "longest = rows[0].steps_per_round",
         ("test_accounting.py", "test_budget.py"),
         audited=False,
@@ -193,7 +193,7 @@ BUDGET = (
     Mutation(
         "spares are charged at the first phase's rate",
         PLAN,
-        "costliest = max(rows, key=lambda row: row.sample_rate)",
+        "costliest = max(taken, key=lambda row: row.sample_rate)",
         "costliest = rows[0]",
         ("test_accounting.py", "test_budget.py"),
         audited=False,

@@ -99,8 +99,8 @@ MECHANISM = (
     Mutation(
         "spare rounds not charged",
         "client/privacy/plan.py",
-        "parts = [(row.sample_rate, row.steps) for row in rows]",
-        "parts = [(row.sample_rate, row.steps) for row in rows if row.name != SPARE]",
+        "parts = [(row.sample_rate, row.steps) for row in rows if row.steps]",
+        "parts = [(row.sample_rate, row.steps) for row in rows if row.steps and row.name != SPARE]",
     ),
     Mutation(
         "budget reserved after the training",

@@ -106,7 +106,14 @@ def _of_split(site: Site, card: SplitCard) -> Iterator[str]:
             f"{card.split}: {card.duplicates} images repeat another one pixel by pixel; the "
             "guarantee for one image holds for one copy of it"
         )
-    if card.split == "train" and card.unlabelled and site.privacy.n_labelled is None:
+    privacy = site.privacy
+    if card.split == "train" and 0 < card.count == card.unlabelled and privacy.n_labelled != 0:
+        # Its steps would add noise to the average, and nothing else.
+        yield (
+            "train: no image has a label. Declare privacy.n_labelled: 0, so that the site sits out "
+            "the phases that learn from labels alone"
+        )
+    elif card.split == "train" and card.unlabelled and privacy.n_labelled is None:
         yield (
             f"train: {card.unlabelled} of {card.count} images have no label of any task, and "
             "take up places in batches that learn from labels alone. Declare "
