@@ -19,7 +19,14 @@ from client.privacy.engine import ClipGroup, DpEngine, clip_groups
 from client.privacy.noise import NoiseSource
 from client.privacy.plan import PhasePlan, learning_rate
 from client.site import Site
-from client.training import Engine, build_optimizer, sent_after, train_round, trained_names
+from client.training import (
+    Engine,
+    build_optimizer,
+    sent_after,
+    taught,
+    train_round,
+    trained_names,
+)
 from medformer.model import Medformer
 from medformer.objectives import Mix
 from server.protocol import Phase, Schedule, Tensors
@@ -194,7 +201,8 @@ def local_steps(
     if optimizer is None:
         optimizer = build_optimizer(model, names, method.learning_rate(phase), momentum, state)
     with method.engine(model, names, optimizer, phase) as engine:
-        loss = train_round(model, site, records, phase, mix, engine, method.generator())
+        own = taught(site, mix)
+        loss = train_round(model, site, records, phase, own, engine, method.generator())
     # Read after the engine is closed: nothing can change the model any more.
     after = next_state(model, names, optimizer, state, averages=averages)
     return RoundResult(loss, sent_after(model, names, phase), after)

@@ -21,7 +21,7 @@ from medformer.library.models import seeded
 from medformer.model import Medformer
 from medformer.objectives import Batch, Mix, mix_losses, trained_parameters
 from medformer.sharing import is_concept, is_head, is_local, shared_names
-from server.protocol import Phase, Tensors
+from server.protocol import LABEL_OBJECTIVES, Objective, Phase, Tensors
 
 
 class Engine(Protocol):
@@ -260,6 +260,20 @@ def _place(lengths: Sequence[int], part: slice) -> tuple[int, slice]:
     raise IndexError(f"rows {part} are outside the batch of {start}")
 
 
+def taught(site: Site, mix: Mix) -> dict[Objective, float]:
+    """Return the losses of a mix that the site can learn from: all, or those without labels.
+
+    Where a site declares no labels, what only labels teach is not trained: its gradient would be
+    zero, and the site would send noise.
+
+    Args:
+        site: The declared number of labelled units.
+        mix: Weight of each loss.
+    """
+    none = site.privacy.n_labelled == 0
+    return {k: v for k, v in mix.items() if not (none and k in LABEL_OBJECTIVES)}
+
+
 def trained_names(model: Medformer, site: Site, phase: Phase) -> list[str]:
     """List the parameters that a phase trains at a site.
 
@@ -274,7 +288,7 @@ def trained_names(model: Medformer, site: Site, phase: Phase) -> list[str]:
         Names of parameters, in the model's order.
     """
     tasks = [t.name for t in site.tasks]
-    names = trained_parameters(model, site.domain, tasks, phase.objectives)
+    names = trained_parameters(model, site.domain, tasks, taught(site, phase.objectives))
     # On top of everything else, concepts included, which stay as they are.
     if phase.trains == "own-heads":
         return [n for n in names if is_head(n)]

@@ -34,6 +34,8 @@ class Prepared:
     sites: tuple[Site, ...]
     states: tuple[Path, ...]
     """State folder of each site."""
+    heads: tuple[tuple[Path, int], ...] = ()
+    """site.yaml of each site that fits a head at the end, and its number of labelled images."""
 
 
 def claim_folder(folder: Path, *, overwrite: bool, owner: int | None = None) -> None:
@@ -131,7 +133,8 @@ def load_prepared(folder: Path) -> Prepared:
         raise ConfigError(f"{folder}: is no run folder: start without --resume") from error
     sites = tuple(load_site(Path(place["site"])) for place in index["sites"])
     states = tuple(Path(place["state"]) for place in index["sites"])
-    return Prepared(folder, load_federation(folder / "federation.json"), sites, states)
+    heads = tuple((Path(row["site"]), int(row["labelled"])) for row in index.get("heads", []))
+    return Prepared(folder, load_federation(folder / "federation.json"), sites, states, heads)
 
 
 def begun(folder: Path) -> bool:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from client.data.sources import MedMnist, Source, check_side
+from client.data.sources import Listed, MedMnist, Source, check_side
 from client.site import Privacy
 from medformer.common.fields import GivenPath
 from medformer.common.yaml_file import explain
@@ -52,6 +52,21 @@ PrivacySettings = create_model(
 )
 
 
+class FittedHead(Frozen):
+    """A head that a hospital fits for itself on the released model, as `site finetune` does.
+
+    It has no privacy: it is for the hospital's own use, nothing of it leaves, and no ledger counts
+    it.
+    """
+
+    labelled: StrictInt = Field(default=64, ge=16, le=1_000_000)
+    """Number of labelled images that the hospital has for it. A quarter of them chooses the epoch
+    and calibrates the answers."""
+
+
+Joins = Literal["at-start", "at-end"]
+
+
 class ScenarioSite(Frozen):
     """One simulated hospital. Phantom kinds and MedMNIST sets have a known domain and task."""
 
@@ -69,6 +84,47 @@ class ScenarioSite(Frozen):
     """Weight of its updates in the average."""
     flip: StrictBool = False
     """True if a mirror image has the same labels: training and answers then use both."""
+    labelled: StrictFloat | None = Field(default=None, ge=0, le=1)
+    """Fraction of its training images that keep their labels, a random choice, which becomes its
+    `n_labelled`; all if left out. 0: it learns without labels, in phases that can."""
+    joins: Joins = "at-start"
+    """`at-end`: it takes no part in the training, and fits a `head` on the released model."""
+    head: FittedHead | None = None
+    """Head that it fits for itself at the end; for a hospital that joins then, or trains without
+    labels."""
+
+    @model_validator(mode="after")
+    def _labels_of_simulated_images(self) -> "ScenarioSite":
+        if getattr(self.data, "labelled", 1.0) != 1:
+            raise ValueError(
+                f"site {self.name}: data.labelled: write `labelled` beside `data` instead, which "
+                "declares the number of labelled images as well"
+            )
+        if self.labelled is not None and isinstance(self.data, Listed):
+            raise ValueError(
+                f"site {self.name}: labelled: hides labels of phantoms, MedMNIST and npz files. In "
+                "a folder, empty cells of labels.csv say which records have none: declare "
+                "privacy.n_labelled"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_that_joins_does_not_train(self) -> "ScenarioSite":
+        if self.joins == "at-start":
+            return self
+        if self.head is None:
+            raise ValueError(
+                f"site {self.name}: joins at the end, and nothing says with how many labelled "
+                "images: add, for example, `head: {labelled: 64}`"
+            )
+        training = {"labelled": self.labelled is not None, "weight": self.weight != 1,
+                    "privacy": self.privacy != PrivacySettings()}  # fmt: skip
+        if given := [name for name, is_given in training.items() if is_given]:
+            raise ValueError(
+                f"site {self.name}: {given[0]} is of a site that trains, and this one joins at the "
+                "end, with the images of `head`: leave it out"
+            )
+        return self
 
 
 class Split(Frozen):
@@ -86,6 +142,8 @@ class Split(Frozen):
     """Side of an image, pixels; a size that MedMNIST publishes."""
     flip: StrictBool = False
     """True if a mirror image has the same labels."""
+    labelled: StrictFloat | None = Field(default=None, ge=0, le=1)
+    """Fraction of each site's training images that keep their labels; all if left out."""
 
     @model_validator(mode="after")
     def _a_published_size(self) -> "Split":
@@ -134,6 +192,8 @@ class Scenario(Training):
         names = [s.name for s in self.sites]
         if len(set(names)) < len(names):
             raise ValueError(f"site names must differ, got {names}")
+        if self.sites and not self.members:
+            raise ValueError("every site joins at the end: at least one has to train")
         return self
 
     @model_validator(mode="after")
@@ -166,11 +226,16 @@ class Scenario(Training):
         return self
 
     @property
+    def members(self) -> tuple[ScenarioSite, ...]:
+        """The listed sites that take part in the training."""
+        return tuple(site for site in self.sites if site.joins == "at-start")
+
+    @property
     def site_names(self) -> tuple[str, ...]:
-        """Names of the sites, those of a divided data set included."""
+        """Names of the sites that train, those of a divided data set included."""
         if self.split is not None:
             return tuple(f"site-{number + 1}" for number in range(self.split.sites))
-        return tuple(site.name for site in self.sites)
+        return tuple(site.name for site in self.members)
 
     @property
     def choice(self) -> Choice:
@@ -180,11 +245,14 @@ class Scenario(Training):
             ConfigError: A site's kind of image is unknown.
         """
         # The sites of a divided set are not listed; all have one kind of image.
-        return self.choice_for([self._declared(site) for site in self.sites])
+        return self.choice_for([self._declared(site) for site in self.members])
 
     def _declared(self, site: "ScenarioSite") -> Declared:
         numbers = site.privacy.over(self.privacy)
         known = {name: numbers[name] for name in numbers if name in Declared.model_fields}
+        # A fraction of a number that only the file has is not known yet.
+        if site.labelled == 0:
+            known["n_labelled"] = 0
         return Declared(domain=describe(site)[0], **known)
 
     @property

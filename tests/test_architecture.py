@@ -245,9 +245,9 @@ print(sorted(m for m in sys.modules if 'plain' in m and m.split('.')[0] in ours)
 
 
 def test_the_guard_cannot_reach_what_trains_without_privacy():
-    """client.local is a hospital's own use of a model: only its commands know it, and benchmarks,
-    without which a guard works (the test above)."""
-    outside = (("client", "local"), ("simulations", "benchmarks"))
+    """client.local is a hospital's own use of a model: only its commands know it, benchmarks, and
+    simulated hospitals after a run, without all of which a guard works (the test above)."""
+    outside = (("client", "local"), ("simulations", "benchmarks"), ("simulations", "baselines"))
     for package in OURS:
         for path in (ROOT / package).rglob("*.py"):
             where = path.relative_to(ROOT)

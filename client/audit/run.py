@@ -41,11 +41,14 @@ def rounds_of(schedule: Schedule, plan: PrivacyPlan) -> list[tuple[Phase, Mix, P
     played: list[tuple[Phase, Mix, PhasePlan]] = []
     for number in range(1, schedule.rounds + 1):
         phase = schedule.phase_of(number)
-        played.append((phase, schedule.mix(number), plans[phase.name]))
+        # A site without labels takes no step in some phases, and nothing of it leaves in them.
+        if plans[phase.name].steps:
+            played.append((phase, schedule.mix(number), plans[phase.name]))
     # A plan without spare rounds has no such phase.
     if SPARE in plans:
         spare = plans[SPARE]
-        costliest = max(schedule.phases, key=lambda p: plans[p.name].sample_rate)
+        trained = [p for p in schedule.phases if plans[p.name].steps]
+        costliest = max(trained, key=lambda p: plans[p.name].sample_rate)
         longer = costliest.model_copy(update={"local_steps": spare.steps_per_round})
         # The plan charges every spare round as one of the costliest phase, so that is what is
         # audited.

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence, Set
 from functools import lru_cache
 from pathlib import Path
 
-from client.data import medical, medmnist, npz, withdrawn
+from client.data import medical, medmnist, npz, staged, withdrawn
 from client.data.arrays import from_arrays
 from client.data.errors import DataError
 from client.data.folder import doubts
@@ -143,14 +143,18 @@ def read(site: Site, split: str, left_out: Set[str] | None = None) -> Records:
     keys = {task.labels for task in site.tasks}
     if isinstance(source, Phantoms):
         images, labels = _phantoms(source, split, keys)
+        labels = staged.hidden(source, split, labels)
         return from_arrays(site, split, images, labels, range(len(images)), left_out)
     path, images, labels = stored_arrays(source, split, keys)
     rows: Sequence[int] = range(len(images))
-    if (own := chosen_rows(source.indices, split)) is not None:
+    if (own := rows_of(source, split, len(images))) is not None:
         rows = own
         if len(rows) and not 0 <= min(rows) <= max(rows) < len(images):
             raise DataError(f"{source.indices}: {split} names rows outside {path}")
         images, labels = images[rows], {key: values[rows] for key, values in labels.items()}
+    if isinstance(source, MedMnist):
+        images = staged.scanned(source, split, images)
+    labels = staged.hidden(source, split, labels)
     return from_arrays(site, split, images, labels, rows, left_out)
 
 
@@ -174,6 +178,21 @@ def stored_arrays(
         path = medmnist.find(source.dataset, source.size, source.root)
         limit = medmnist.max_bytes(source.dataset, source.size)
     return path, *npz.read(path, split, keys, limit)
+
+
+def rows_of(source: Npz | MedMnist, split: str, count: int) -> list[int] | None:
+    """Return the rows of a split that belong to this site, or None if all of them do.
+
+    Args:
+        source: The file, and the site's list of rows or its part of the set.
+        split: train, val or test.
+        count: Number of images of the split.
+    Raises:
+        DataError: As `chosen_rows`.
+    """
+    if isinstance(source, MedMnist) and source.of > 1:
+        return staged.part_of(source, split, count)
+    return chosen_rows(source.indices, split)
 
 
 def chosen_rows(indices: Path | None, split: str) -> list[int] | None:

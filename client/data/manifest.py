@@ -19,7 +19,7 @@ from client.data.errors import DataError
 from client.data.folder import reading as folder
 from client.data.folder.splits import SPLITS
 from client.data.folder.table import Entry, from_table
-from client.data.load import chosen_rows, stored_arrays
+from client.data.load import rows_of, stored_arrays
 from client.data.nifti import file as nifti_file
 from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms
 from client.site import Site
@@ -159,7 +159,7 @@ def _of_rows(site: Site) -> Iterator[tuple[str, str]]:
     assert isinstance(source, Npz | MedMnist)
     for split in SPLITS:
         _, images, labels = stored_arrays(source, split, {task.labels for task in site.tasks})
-        rows = chosen_rows(source.indices, split)
+        rows = rows_of(source, split, len(images))
         for row in range(len(images)) if rows is None else rows:
             own = [images[row], *(labels[key][row] for key in sorted(labels))]
             parts = [f"{v.dtype} {v.shape} {_hex(v.tobytes())}" for v in map(np.asarray, own)]

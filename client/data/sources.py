@@ -35,7 +35,7 @@ def check_side(dataset: str, size: int) -> None:
 
 
 class ScannerSettings(Frozen):
-    """Deviations of a phantom site's scanner; meanings as in `medformer.phantoms.Scanner`."""
+    """Deviations of a simulated site's scanner; meanings as in `medformer.phantoms.Scanner`."""
 
     gain: StrictFloat = 1.0
     """Contrast factor about mid-grey; above 0."""
@@ -78,6 +78,9 @@ class Phantoms(Frozen):
     """Seed of the images; sites with other seeds have other patients."""
     scanner: ScannerSettings = ScannerSettings()
     """Differences of the scanner that makes them."""
+    labelled: StrictFloat = Field(default=1.0, ge=0, le=1)
+    """Fraction of the training images that keep their labels: a random choice. A site whose images
+    are not all labelled declares `privacy.n_labelled`."""
 
 
 class Npz(Frozen):
@@ -92,6 +95,11 @@ class Npz(Frozen):
     max_mib: StrictInt = Field(default=1_024, ge=1, le=65_536)
     """Maximum size of the arrays of a split in MiB. A file that is itself larger is read, too;
     arrays that claim more are not unpacked. They stay in memory."""
+    labelled: StrictFloat = Field(default=1.0, ge=0, le=1)
+    """Fraction of the training images that keep their labels: a random choice. A site whose images
+    are not all labelled declares `privacy.n_labelled`."""
+    seed: StrictInt = Field(default=0, ge=0, le=2**53)
+    """Seed of that choice."""
 
 
 class MedMnist(Frozen):
@@ -107,10 +115,41 @@ class MedMnist(Frozen):
     downloaded."""
     indices: GivenPath | None = None
     """JSON {split: [row, ...]} with this site's rows, as in `Npz`."""
+    part: StrictInt = Field(default=1, ge=1, le=1_000)
+    """Number of this site's part of the training and validation images, from 1. The test split is
+    whole in each part."""
+    of: StrictInt = Field(default=1, ge=1, le=1_000)
+    """Number of equal parts in which the images are divided at random."""
+    scanner: ScannerSettings | None = None
+    """Scanner behind which the images are taken again; as published if left out. 2D only."""
+    labelled: StrictFloat = Field(default=1.0, ge=0, le=1)
+    """Fraction of the training images that keep their labels: a random choice. A site whose images
+    are not all labelled declares `privacy.n_labelled`."""
+    seed: StrictInt = Field(default=0, ge=0, le=2**53)
+    """Seed of the parts, of the scanner's noise and of the choice of labelled images."""
 
     @model_validator(mode="after")
     def _a_published_size(self) -> "MedMnist":
         check_side(self.dataset, self.size)
+        return self
+
+    @model_validator(mode="after")
+    def _a_part_that_exists(self) -> "MedMnist":
+        if self.part > self.of:
+            raise ValueError(
+                f"part {self.part} of {self.of}: parts are counted from 1 to {self.of}"
+            )
+        if self.of > 1 and self.indices is not None:
+            raise ValueError("`indices` lists the rows of this site: leave `part` and `of` out")
+        return self
+
+    @model_validator(mode="after")
+    def _a_flat_image_for_a_scanner(self) -> "MedMnist":
+        if self.scanner is not None and self.dataset.endswith("3d"):
+            raise ValueError(
+                f"scanner: {self.dataset} holds volumes, and scanners are simulated for 2D images "
+                "only: leave it out"
+            )
         return self
 
 

@@ -98,6 +98,32 @@ def finetune(
         LocalError: A split has no valid image with a label.
     """
     train, val = (_usable(site, split) for split in ("train", "val"))
+    return fit(start, site, train, val, settings, report, own=own)
+
+
+def fit(
+    start: Medformer,
+    site: Site,
+    train: Records,
+    val: Records,
+    settings: Settings,
+    report: Callable[[Epoch], None],
+    *,
+    own: bool = False,
+) -> tuple[LocalModel, int, float]:
+    """Train on records that are read already; otherwise as `finetune`.
+
+    Args:
+        start: The shared model of a run, or this site's own copy; it is not changed.
+        site: The declaration of the site.
+        train: Records to train on, at least one with a label.
+        val: Records that choose the epoch and calibrate, at least one with a label.
+        settings: Options of the training.
+        report: Called with each epoch, for the site only.
+        own: True to go on from the heads of `start`.
+    Returns:
+        As `finetune`.
+    """
     model = copy.deepcopy(start) if own else with_heads(start, site, settings.seed)
     trained = _trainable(model, site, settings.whole)
     generator = torch.Generator().manual_seed(settings.seed)

@@ -8,6 +8,7 @@ from client.local.store import LocalError
 from client.local_state import final_state
 from client.site import Site
 from client.state import Store, StoreError
+from medformer.config import ModelConfig
 from medformer.errors import ConfigError
 from medformer.library.model_file import read_start
 from medformer.library.models import load, seeded
@@ -30,13 +31,28 @@ def shared_start(path: Path, site: Site) -> Medformer:
         ModelFileError: It is unreadable, or private images may be recoverable from it.
     """
     header, domain = read_start(path), site.domain
-    config, cohort = header.config, header.card.cohort
+    cohort = header.card.cohort
     # Its encoder went on with other images: the start would be worse than need be.
     if cohort not in ("", domain.kind):
         raise ConfigError(
             f"{path}: is the model that sites with {cohort} share, and this site has "
             f"{domain.kind}: take model-{domain.kind}.safetensors of the same run"
         )
+    check_known(header.config, site, str(path))
+    return load(path)
+
+
+def check_known(config: ModelConfig, site: Site, model: str) -> None:
+    """Refuse a model that lacks what the site's images need.
+
+    Args:
+        config: The model's vocabulary.
+        site: The declaration of the site.
+        model: The model's file, or its name, for the error.
+    Raises:
+        ConfigError: It lacks the site's modality, anatomy or stem.
+    """
+    domain = site.domain
     for option, name, known in (
         ("modality", domain.modality, ("unknown", *config.modalities)),
         ("anatomy", domain.anatomy, ("unknown", *config.anatomies)),
@@ -44,10 +60,9 @@ def shared_start(path: Path, site: Site) -> Medformer:
     ):
         if name not in known:
             raise ConfigError(
-                f"{path}: has no {option} {name!r}: add it with fedmedformer model extend "
-                f"{path} --{option} {name} --out FILE, or correct site.yaml"
+                f"{model}: has no {option} {name!r}: add it with fedmedformer model extend "
+                f"{model} --{option} {name} --out FILE, or correct site.yaml"
             )
-    return load(path)
 
 
 def own_copy(shared: Medformer, site: Site, state: Path, run: str) -> Medformer:

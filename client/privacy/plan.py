@@ -281,7 +281,7 @@ def _rows(schedule: Schedule, privacy: Privacy) -> list[_Rounds]:
     if not (taken := [row for row in rows if row.steps]):
         raise ValueError(
             "this site has no labels (n_labelled: 0), and every phase learns from labels alone: "
-            "add a phase with a self-supervised objective, or leave the site out of the run"
+            "add a phase with a self-supervised objective, or let the site join after the run"
         )
     if schedule.spare_rounds:
         costliest = max(taken, key=lambda row: row.sample_rate)

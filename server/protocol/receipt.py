@@ -233,3 +233,13 @@ def epsilon_so_far(receipt: dict[str, Any], round_: int, repeated: bool) -> floa
         return whole
     # Epsilon grows with the rounds, so the next point is an upper bound.
     return min(whole, *(epsilon for number, epsilon in points if number >= round_))
+
+
+def takes_no_step(receipt: dict[str, Any], phase: str) -> bool:
+    """Return True if a site declared that it takes no step in a phase: it has no labels for it.
+
+    Args:
+        receipt: As `read_receipt` returns it.
+        phase: Name of a phase of the schedule.
+    """
+    return any(row["name"] == phase and row["steps"] == 0 for row in receipt["phases"])

@@ -52,7 +52,8 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
         results += files.baselines
         training = [_training(row) for row in files.rounds]
         # Exact values that left a site without a mechanism must not look like a usual report.
-        if not simulation and (results or any(t["exact_loss"] is not None for t in training)):
+        exact = results or files.fitted_heads or any(t["exact_loss"] is not None for t in training)
+        if not simulation and exact:
             raise ReportError(
                 f"{folder}: holds exact losses or metrics, which exist in simulations only: "
                 "rebuild it as a simulation"
@@ -63,6 +64,7 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
             **_model_and_schedule(files),
             "sites": [_site(site, files, simulation) for site in files.federation.sites],
             "results": results,
+            "fitted_heads": files.fitted_heads,
             "events": [_event(row) for row in files.summary["events"]],
             "training": training,
             "pictures": [{k: p[k] for k in ("file", "title", "caption")} for p in files.pictures],
@@ -190,6 +192,8 @@ def _work(name: str, phases: list[dict[str, Any]], files: RunFiles) -> dict[str,
             # Refused updates have no row of their own in metrics.jsonl.
             attempts_of.setdefault(event["round"], 1)
     phase_of = files.federation.schedule.phase_of
+    # A round in which the site takes no step, for want of labels, is none that it trained.
+    attempts_of = {r: n for r, n in attempts_of.items() if per_round.get(phase_of(r).name, 1)}
     # The count of the classes is a step without a round, taken before the site's first round.
     steps = sum(p["steps"] for p in phases if not p["rounds"]) if attempts_of else 0
     for round_, attempts in attempts_of.items():

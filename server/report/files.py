@@ -34,6 +34,7 @@ class RunFiles:
     release: dict[str, Any]
     pictures: list[dict[str, Any]]
     baselines: list[dict[str, Any]]
+    fitted_heads: list[dict[str, Any]]
     rounds: list[RoundRow]
     """One row for each trained round and site, the latest attempt; ordered by round, then site."""
     pretraining_seconds: float | None
@@ -70,6 +71,7 @@ def load_run(folder: Path) -> RunFiles:
         release=_read(folder, "release", {}),
         pictures=_read(folder, "pictures", []),
         baselines=_read(folder, "baselines", []),
+        fitted_heads=_read(folder, "fitted_heads", []),
         rounds=[latest[key] for key in sorted(latest)],
         pretraining_seconds=public[-1] if public else None,
         shared_parameters=_shared_parameters(folder / CHECKPOINTS / "000000.safetensors"),

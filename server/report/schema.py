@@ -196,6 +196,15 @@ RESULT = _object(
     }
 )
 
+FITTED_HEAD = _object(
+    {
+        **RESULT["properties"],
+        "model": _text("Shared model on which the head was fitted, as in `results`."),
+        "joined": _truth("True if the site took no part in the training."),
+        "labelled": _count("Labelled images that the site used for its head."),
+    }
+)
+
 MODEL = _object(
     {
         "preset": _text("Size of the Medformer."),
@@ -305,6 +314,11 @@ SCHEMA: Kind = {
             "started_from": _text("Model that the run started from, with its guarantee; or empty."),
             "sites": _list(SITE, "Every site of the run, including those that refused."),
             "results": _list(RESULT, "Metrics of this run and of its baselines."),
+            "fitted_heads": _list(
+                FITTED_HEAD,
+                "Metrics of heads that sites fitted on the released model after the run: for their "
+                "own use, without privacy, in no ledger; nothing of them left. Simulations only.",
+            ),
             "events": _list(
                 EVENT, "Refusals, refused updates, absences, late joins, damaged checkpoints."
             ),

@@ -190,6 +190,20 @@ that standard deviation on each count. It weights its losses with these counts a
 <b>federated-plain</b> and <b>centralised-plain</b> (all records pooled): without privacy. All models
 but the first are baselines, outside the privacy ledger.{% endif %}</figcaption></figure>
 {% else %}<p>Metrics stayed at the sites.</p>{% endif %}
+{% if r.fitted_heads %}
+<h3>Heads that sites fitted for themselves</h3>
+<p>After the run these sites fitted a head of their own on the released model, with the given number of
+labelled images, as <code>fedmedformer site finetune</code> does. <b>These heads have no differential
+privacy.</b> They are for the site's own use, nothing of them left the site, and no ledger counts them.</p>
+<table><thead><tr><th>site</th><th>fitted on</th><th class="n">labelled images</th><th>metric</th><th class="n">test</th></tr></thead>
+<tbody>
+{% for h in r.fitted_heads if h.split == "test" %}
+<tr><th class="who">{{ h.site }}<span class="soft">{{ "took no part in the training" if h.joined else "took part" }}; {{ h.task }}</span></th>
+<td>{{ h.model }}</td><td class="n">{{ h.labelled }}</td><td>{{ h.metric }}</td>
+<td class="n">{{ "–" if h.value is none else "%.3f"|format(h.value) }}</td></tr>
+{% endfor %}
+</tbody></table>
+{% endif %}
 
 <h2>7. Training loss{{ exact() if plots.losses }}</h2>
 {% if plots.losses %}

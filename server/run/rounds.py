@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from server.protocol import Answer, Refusal, Tensors, Train, TrainAnswer, source_hash
+from server.protocol.receipt import takes_no_step
 from server.run.errors import RunInterrupted, UpdateRefused
 from server.run.federation import Federation
 from server.run.fleet import Fleet, ask
@@ -155,6 +156,7 @@ class Rounds:
     def _updated(self, round_: Round, name: str, answer: TrainAnswer) -> None:
         # Kept even if the update is refused: the site wrote the row before it trained.
         self.journal.ledgers[name] = answer.ledger_hash
+        phase = self.federation.schedule.phase_of(round_.number)
         try:
             check_update(
                 answer,
@@ -163,7 +165,8 @@ class Rounds:
                 site=name,
                 round_=round_.number,
                 attempt=round_.attempts[name],
-                phase=self.federation.schedule.phase_of(round_.number),
+                phase=phase,
+                idle=takes_no_step(self.journal.receipts[name], phase.name),
             )
         except UpdateRefused as error:
             self.journal.note(round_.number, name, "refused-update", str(error))

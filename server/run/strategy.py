@@ -138,6 +138,7 @@ def check_update(
     round_: int,
     attempt: int,
     phase: Phase,
+    idle: bool = False,
 ) -> None:
     """Refuse an update that may not be averaged.
 
@@ -149,10 +150,11 @@ def check_update(
         round_: The round that it was asked for.
         attempt: The attempt that it was asked for.
         phase: The phase of the round.
+        idle: True if the site's receipt has no step in this phase, because it has no labels.
     Raises:
-        UpdateRefused: Another site, round or attempt, a tensor that is local or unknown or not
-            trained in this phase, a wrong shape or type, NaN or infinity, nothing at all, or a step
-            longer than `max_update_norm`.
+        UpdateRefused: Another site, round or attempt, tensors without a step, a tensor that is
+            local or unknown or not trained in this phase, a wrong shape or type, NaN or infinity,
+            nothing at all, or a step longer than `max_update_norm`.
     Source: Sun et al. 2019, arXiv:1911.07963, section 4, for the bound on the norm.
     """
     if answer.round != round_:
@@ -163,6 +165,11 @@ def check_update(
     # An answer to a lost attempt was charged, and replaced by the next one.
     if answer.attempt != attempt:
         raise UpdateRefused(f"the update is of attempt {answer.attempt}, not {attempt}")
+    # Steps that are not on the receipt are paid by nothing.
+    if idle:
+        if answer.tensors:
+            raise UpdateRefused("the update holds tensors, and its receipt has no step for them")
+        return
     if not phase.sends:
         if answer.tensors:
             raise UpdateRefused("the update holds tensors, though the site trains for itself")

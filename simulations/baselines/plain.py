@@ -187,13 +187,19 @@ class PlainSite:
             self._model = site_model(config, self._tasks())
             self._state = initial_state(self._model)
             # The receipt of a plan that costs nothing: the coordinator expects these two keys.
-            return AdmitAnswer(self._site.name, json.dumps({"progress": [], "phases": []}))
+            receipt = {"progress": [], "phases": self._idle(self._schedule)}
+            return AdmitAnswer(self._site.name, json.dumps(receipt))
         assert self._schedule is not None
         assert self._model is not None
         assert self._state is not None
         if isinstance(request, Train):
             return self._train(request, self._schedule, self._model, self._state)
         return self._evaluate(request, self._model, self._state)
+
+    def _idle(self, schedule: Schedule) -> list[dict[str, str | int]]:
+        """List the phases in which the site takes no step, as a guard's receipt does."""
+        idle = [p for p in schedule.phases if not self._site.privacy.takes_part_in(p)]
+        return [{"name": phase.name, "steps": 0} for phase in idle]
 
     def _tasks(self) -> tuple[Task, ...]:
         """Return the site's tasks, with exact class counts in place of a guard's noisy ones."""

@@ -99,6 +99,8 @@ def _cells(phase: dict[str, Any]) -> list[str]:
     from medformer.common.rounding import rounded_down, rounded_up
 
     more, less = phase["epsilon_of_a_round"], phase["saved_by_a_round"]
+    if not phase["steps"]:  # a site without labels, in a phase that learns from labels alone
+        return [phase["name"], str(phase["rounds"]), "0", *["-"] * (len(COLUMNS) - 3)]
     return [
         phase["name"],
         str(phase["rounds"]),

@@ -24,6 +24,10 @@ MODELS = {
     "privacy: the ceiling",
 }
 """Model -> what it is, in the order of the columns."""
+FITTED = (
+    "this site fitted a head of its own after the run, on the released model and {count} labelled "
+    "images, without privacy: for its own use; nothing of it leaves, and no ledger counts it"
+)
 METRICS = {
     "auc": "area under the ROC curve: 1 ranks all images correctly, 0.5 is chance",
     "dice": "overlap of outlined and true area: 1 is perfect, 0 is none",
@@ -52,11 +56,14 @@ def result_table(report: dict[str, Any]) -> str:
     results = [r for r in results if (r["metric"] == "dice") == ((r["site"], r["task"]) in tasks)]
     metrics = [m for m in METRICS if any(r["metric"] == m for r in results)]
     epsilons = {s["name"]: rounded_up(s["epsilon"]) for s in report["sites"]}
+    # Reports of earlier versions have no such heads.
+    own = [r for r in report.get("fitted_heads", []) if r["split"] == "test"]
     if len(models) == 1:
-        blocks = [_block("test images", results, [(m, models[0]) for m in metrics], epsilons)]
+        columns = [(m, models[0]) for m in metrics]
+        blocks = [_block("test images", results, columns, epsilons, own)]
     else:
         blocks = [
-            _block(f"test {metric}", results, [(metric, m) for m in models], epsilons)
+            _block(f"test {metric}", results, [(metric, m) for m in models], epsilons, own)
             for metric in metrics
         ]
     return "\n\n".join([*blocks, _legend(report, models, metrics)])
@@ -71,6 +78,7 @@ def _block(
     results: Sequence[dict[str, Any]],
     columns: Sequence[Column],
     epsilons: dict[str, str],
+    own: Sequence[dict[str, Any]],
 ) -> str:
     # With one model its name would head every column and say nothing.
     one_model = len({model for _, model in columns}) == 1
@@ -93,6 +101,12 @@ def _block(
         lines.append(_line(name, [*cells, epsilons[site]], widths))
     means = [_mean([values.get((*row, *column)) for row in rows]) for column in columns]
     lines.append(_line("mean", [*map(_cell, means), ""], widths))
+    # Below the mean, which is of the sites that the run trained.
+    fitted = {(r["site"], r["task"], r["metric"], r["model"]): r["value"] for r in own}
+    for site, task in sorted({(r["site"], r["task"]) for r in own if r["metric"] in wanted}):
+        cells = [_cell(fitted.get((site, task, *column))) for column in columns]
+        name = f"{site} {task}" if several else site
+        lines.append(_line(f"{name} *", [*cells, "none"], widths))
     return "\n".join(lines)
 
 
@@ -119,6 +133,8 @@ def _legend(report: dict[str, Any], models: Sequence[str], metrics: Sequence[str
     entries = [(metric, METRICS[metric]) for metric in metrics]
     entries += [(model, MODELS[model]) for model in models]
     entries.append(("epsilon", EPSILON))
+    if counts := sorted({row["labelled"] for row in report.get("fitted_heads", [])}):
+        entries.append(("*", FITTED.replace("{count}", " or ".join(map(str, counts)))))
     width = max(len(name) for name, _ in entries) + 2
     lines: list[str] = []
     for name, text in entries:

@@ -7,8 +7,8 @@ by the sum. Between hospitals nobody can compare records, but a simulation can, 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from client.data import medmnist
-from client.data.load import chosen_rows
+from client.data import medmnist, npz
+from client.data.load import rows_of
 from client.data.sources import Listed, MedMnist, Npz, Source
 from client.privacy.plan import PrivacyPlan
 from client.site import Site
@@ -65,6 +65,14 @@ def _dataset(source: MedMnist | Npz) -> str | None:
 
 
 def _apart(one: MedMnist | Npz, other: MedMnist | Npz) -> bool:
-    """Return True if both sources list their training rows, and no row is in both lists."""
-    rows = chosen_rows(one.indices, "train"), chosen_rows(other.indices, "train")
+    """Return True if both sources have some of the training rows, and no row is in both."""
+    if not any(_partial(source) for source in (one, other)):
+        return False
+    file = _file(one)
+    count = npz.count(file, "train") if file is not None and file.is_file() else 0
+    rows = rows_of(one, "train", count), rows_of(other, "train", count)
     return rows[0] is not None and rows[1] is not None and not set(rows[0]) & set(rows[1])
+
+
+def _partial(source: MedMnist | Npz) -> bool:
+    return source.indices is not None or (isinstance(source, MedMnist) and source.of > 1)

@@ -20,9 +20,10 @@ from server.run.checkpoints import save_state, write_atomically, write_json
 from server.run.federation import Federation
 from server.run.journal import CHECKPOINTS
 from server.run.strategy import State
+from simulations.baselines.fitted_heads import check_start
 from simulations.prepare import overlap
 from simulations.prepare.federation import federation_of
-from simulations.prepare.sites import resolve_sites
+from simulations.prepare.sites import resolve_joining, resolve_sites
 from simulations.run_folder import Prepared
 from simulations.scenario import Scenario
 from simulations.start.kept import cache_folder
@@ -53,7 +54,7 @@ def prepare(
     known = {"phases": found.federation.schedule.phases, "recipe": None}
     scenario = _from_anywhere(scenario).model_copy(update=known)
     states = tuple(found.states[site.name] for site in found.sites)
-    _write(scenario, folder, found.federation, found.sites, states)
+    heads = _write(scenario, folder, found, states)
     start = found.start
     if start is None:
         start = start_at_hand(found.federation, data_root, cache_folder())
@@ -61,7 +62,7 @@ def prepare(
     # is left to the run, which shows its progress.
     if start is not None:
         save_state(folder / CHECKPOINTS, State(0, start, {}, {}))
-    return Prepared(folder, found.federation, found.sites, states)
+    return Prepared(folder, found.federation, found.sites, states, heads)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class Examined:
     """Shared tensors of round 0; None if public pre-training makes them."""
     in_common: dict[str, tuple[str, ...]]
     """Site -> the others that train on some of its records."""
+    joining: tuple[tuple[Site, int], ...] = ()
+    """Sites that fit a head at the end, with all their labels, and how many of these they use."""
 
     def warnings(self, site: Site) -> list[str]:
         """Return the warnings about one site, which `strict: true` turns into refusals."""
@@ -112,11 +115,16 @@ def examine(scenario: Scenario, folder: Path, *, data_root: Path | None, states:
         check_budget(site, places[site.name], plans[site.name])
     public = federation.pretraining
     start = untrained(federation, scenario.start) if public is None else None
-    found = Examined(federation, sites, plans, places, start, overlap.in_common(sites))
+    fitting = [(site, m.head) for m, site in resolve_joining(scenario, data_root)]
+    joining = tuple((site, head.labelled) for site, head in fitting if head is not None)
+    for site, _ in joining:
+        check_start(federation.model, site, f"the model of {scenario.name}")
+    in_common = overlap.in_common(sites)
+    found = Examined(federation, sites, plans, places, start, in_common, joining)
     for site in sites:
         if scenario.strict and (warnings := found.warnings(site)):
             raise ConfigError(f"site {site.name}: {warnings[0]}")
-    for site in sites:
+    for site in (*sites, *(site for site, _ in joining)):
         if not isinstance(site.data, Phantoms):
             check(site)
     if public is not None and public.source != "phantoms" and public.steps:
@@ -150,18 +158,33 @@ def check_budget(site: Site, state: Path, plan: PrivacyPlan) -> None:
 
 
 def _write(
-    scenario: Scenario,
-    folder: Path,
-    federation: Federation,
-    sites: Iterable[Site],
-    states: Iterable[Path],
-) -> None:
+    scenario: Scenario, folder: Path, found: Examined, states: Iterable[Path]
+) -> tuple[tuple[Path, int], ...]:
+    """Write the run folder; returns the files of the sites that fit a head at the end."""
     write_atomically(folder / "scenario.yaml", dump(scenario.model_dump(mode="json")))
     places: list[dict[str, str]] = []
-    for site, state in zip(sites, states, strict=True):
-        file = (folder / "sites" / site.name / "site.yaml").resolve()
-        write_atomically(file, dump(site.model_dump(mode="json", exclude_none=True)))
+    for site, state in zip(found.sites, states, strict=True):
+        file = _write_site(folder / "sites" / site.name / "site.yaml", site)
         places.append({"site": str(file), "state": str(state)})
-    write_atomically(folder / "federation.json", federation.model_dump_json(indent=1).encode())
+    # Another file: a site that trains without labels has some of them afterwards.
+    heads = tuple(
+        (_write_site(folder / "heads" / site.name / "site.yaml", site), labelled)
+        for site, labelled in found.joining
+    )
+    write_atomically(
+        folder / "federation.json", found.federation.model_dump_json(indent=1).encode()
+    )
+    index = {
+        "seed": scenario.seed,
+        "sites": places,
+        "heads": [{"site": str(file), "labelled": labelled} for file, labelled in heads],
+    }
     # Written last, because `--resume` takes a folder with this file for a prepared one.
-    write_json(folder / SIMULATED_SITES, {"seed": scenario.seed, "sites": places})
+    write_json(folder / SIMULATED_SITES, index)
+    return heads
+
+
+def _write_site(path: Path, site: Site) -> Path:
+    file = path.resolve()
+    write_atomically(file, dump(site.model_dump(mode="json", exclude_none=True)))
+    return file

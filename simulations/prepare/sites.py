@@ -17,7 +17,7 @@ from simulations.scenario import Scenario, ScenarioSite, Split, describe
 def resolve_sites(
     scenario: Scenario, folder: Path | None, data_root: Path | None
 ) -> list[tuple[ScenarioSite, Site]]:
-    """Return every site as the scenario lists it, and as its site.yaml will declare it.
+    """Return every site that trains as the scenario lists it, and as its site.yaml declares it.
 
     Args:
         scenario: The scenario.
@@ -28,29 +28,62 @@ def resolve_sites(
         MedFormerError: A file is missing, or a site's settings do not allow the run.
     """
     members, counts = _members(scenario, folder, data_root)
+    return [(m, _resolved(m, scenario, data_root, counts.get(m.name))) for m in members]
+
+
+def resolve_joining(scenario: Scenario, data_root: Path | None) -> list[tuple[ScenarioSite, Site]]:
+    """Return the sites that fit a head at the end, with all their labels.
+
+    Args:
+        scenario: The scenario.
+        data_root: Folder of MedMNIST files.
+    Raises:
+        MedFormerError: As `resolve_sites`; or a site has fewer images than its head needs.
+    """
     pairs = []
-    for member in members:
-        domain, tasks = describe(member)
-        data = _located(member.data, data_root)
-        declared = member.privacy.over(scenario.privacy).get("n_public")
-        if member.name in counts:
-            count, bound = counts[member.name]
-        else:
-            count = bound = _declared(member.name, data, declared)
-        privacy = privacy_of(member, scenario, count, bound)
-        try:
-            site = Site(
-                name=member.name,
-                domain=domain,
-                tasks=tasks,
-                data=data,
-                privacy=privacy,
-                flip=member.flip,
+    for member in (site for site in scenario.sites if site.head is not None):
+        assert member.head is not None
+        # Of a site that trains without labels, too: it labels some images after the run.
+        whole = member.model_copy(update={"labelled": None})
+        site = _resolved(whole, scenario, data_root, None)
+        if site.privacy.n_public < member.head.labelled:
+            raise ConfigError(
+                f"site {member.name}: head.labelled {member.head.labelled} is more than the "
+                f"{site.privacy.n_public} images that it has"
             )
-        except ValidationError as error:
-            raise ConfigError(f"site {member.name}: {explain(error, Site)}") from error
         pairs.append((member, site))
     return pairs
+
+
+def _resolved(
+    member: ScenarioSite,
+    scenario: Scenario,
+    data_root: Path | None,
+    numbers: tuple[int, int] | None,
+) -> Site:
+    """Return a site as its site.yaml declares it; `numbers` are (n_public, n_upper), if known."""
+    domain, tasks = describe(member)
+    data = _located(member.data, data_root)
+    # Another seed of the scenario is another division, as of a split.
+    if isinstance(data, MedMnist | Npz) and "seed" not in data.model_fields_set:
+        data = data.model_copy(update={"seed": scenario.seed})
+    if numbers is None:
+        declared = member.privacy.over(scenario.privacy).get("n_public")
+        numbers = (count := _declared(member.name, data, declared)), count
+    privacy = privacy_of(member, scenario, *numbers)
+    if member.labelled is not None:
+        data = data.model_copy(update={"labelled": member.labelled})
+    try:
+        return Site(
+            name=member.name,
+            domain=domain,
+            tasks=tasks,
+            data=data,
+            privacy=privacy,
+            flip=member.flip,
+        )
+    except ValidationError as error:
+        raise ConfigError(f"site {member.name}: {explain(error, Site)}") from error
 
 
 def _members(
@@ -59,9 +92,12 @@ def _members(
     """Return the listed sites, or those of a split with (n_public, n_upper) of each."""
     split = scenario.split
     if split is None:
-        return scenario.sites, {}
+        return scenario.members, {}
     whole = MedMnist(source="medmnist", dataset=split.dataset, size=split.size, root=data_root)
-    members = [ScenarioSite(name=name, data=whole, flip=split.flip) for name in scenario.site_names]
+    members = [
+        ScenarioSite(name=name, data=whole, flip=split.flip, labelled=split.labelled)
+        for name in scenario.site_names
+    ]
     if folder is not None:
         members = _divide(split, members, whole, folder, scenario.seed)
     # Delta is checked against what a site declares. The size of the whole set belongs to no site,
@@ -109,7 +145,10 @@ def _declared(name: str, data: Source, declared: int | None) -> int:
     if isinstance(data, Phantoms):
         return data.records
     path = data.path if isinstance(data, Npz) else medmnist.find(data.dataset, data.size, data.root)
-    return max(1, npz.count(path, "train"))
+    count = npz.count(path, "train")
+    if isinstance(data, MedMnist):
+        count = len(range(data.part - 1, count, data.of))
+    return max(1, count)
 
 
 def _located(data: Source, data_root: Path | None) -> Source:
@@ -135,6 +174,8 @@ def privacy_of(site: ScenarioSite, scenario: Scenario, count: int, bound: int) -
     # An upper bound below the declared number would be refused, so a larger declaration wins.
     bound = max(bound, declared.get("n_public", 0))
     values = {"n_public": count, "n_upper": bound} | declared
+    if site.labelled is not None and site.labelled < 1:
+        values.setdefault("n_labelled", round(site.labelled * values["n_public"]))
     try:
         return Privacy.model_validate(values)
     except ValidationError as error:
