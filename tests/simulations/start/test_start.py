@@ -20,7 +20,7 @@ from medformer.sharing import is_concept, is_local
 from server.run.checkpoints import load_state
 from server.run.coordinate import Run
 from server.run.journal import CHECKPOINTS
-from server.run.model_file import write_model
+from server.run.model_file import write_models
 from server.run.pretraining import initial_shared
 from server.run.strategy import State
 from simulations.baselines.jobs import LocalFleet
@@ -117,8 +117,8 @@ def test_the_model_is_written_without_torch(finished: tuple[Path, State]):
     folder, _ = finished
     before = (folder / "model.safetensors").read_bytes()
     code = (
-        "import sys, pathlib; from server.run.model_file import write_model;"
-        f"write_model(pathlib.Path({str(folder)!r}), description='Two small hospitals.',"
+        "import sys, pathlib; from server.run.model_file import write_models;"
+        f"write_models(pathlib.Path({str(folder)!r}), description='Two small hospitals.',"
         "noise='seeded'); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -131,7 +131,7 @@ def test_a_run_without_checkpoints_has_no_model(finished: tuple[Path, State], tm
     for name in ("federation.json", "receipts.json"):
         (tmp_path / name).write_bytes((finished[0] / name).read_bytes())
     with pytest.raises(medformer.MedFormerError, match="holds no checkpoint"):
-        write_model(tmp_path, description="", noise="seeded")
+        write_models(tmp_path, description="", noise="seeded")
 
 
 def test_a_run_starts_from_the_model_of_another(finished: tuple[Path, State], place: Path):
