@@ -41,6 +41,7 @@ from client.state import exclusive
 from client.trainable import planned
 from client.training import site_model
 from medformer.config import ModelConfig
+from medformer.errors import ConfigError
 from medformer.model import Medformer
 from server.protocol import (
     INTERNAL_ERROR,
@@ -170,7 +171,7 @@ class Guard:
         standing = ledger.reservation(request.run_id)
         try:
             plan = standing.plan if standing else planned(self.site, config, schedule)
-        except (ValueError, EngineError) as error:
+        except (ValueError, EngineError, ConfigError) as error:
             # The reason depends on public numbers only, so the server may read it.
             raise PolicyForbids(str(error)) from error
         # A run that was admitted is not asked for again: its budget is spent whatever the policy

@@ -5,6 +5,7 @@ from client.privacy.plan import PrivacyPlan, solve
 from client.site import Site
 from client.training import site_model, trained_names
 from medformer.config import ModelConfig
+from medformer.objectives.idle import refuse_idle
 from server.protocol import Schedule
 
 ALWAYS_TRAINABLE = 16.0
@@ -22,9 +23,13 @@ def planned(site: Site, config: ModelConfig, schedule: Schedule) -> PrivacyPlan:
     Returns:
         The plan, a function of these public constants; no record is read.
     Raises:
+        ConfigError: An objective of a phase would train nothing at this site (`refuse_idle`).
         ValueError: No noise keeps the schedule within the site's epsilon (`solve`).
         EngineError: The noise is too large for the model (`check_trainable`).
     """
+    # Before the budget: such a phase would send noise and charge for it.
+    for phase in schedule.phases:
+        refuse_idle(config, site.domain, [task.name for task in site.tasks], phase.objectives)
     plan = solve(schedule, site.privacy, site.tasks)
     check_trainable(site, config, schedule, plan)
     return plan

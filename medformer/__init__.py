@@ -21,6 +21,7 @@ from medformer import errors
 from medformer.errors import ConfigError, ExportError, MedFormerError, ModelFileError, ShapeError
 
 if TYPE_CHECKING:
+    from medformer import objectives
     from medformer.config import Domain, ModelConfig, Task
     from medformer.library.card import ModelCard, Promise
     from medformer.library.extension import extend
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigError", "Domain", "ExportError", "MedFormerError", "Medformer", "ModelCard",
     "ModelConfig", "ModelFileError", "Promise", "ShapeError", "Task", "build", "errors", "extend",
-    "load", "load_vit", "save",
+    "load", "load_vit", "objectives", "save",
 ]  # fmt: skip
 
 _HOME = {
@@ -45,6 +46,8 @@ table, because importing it would hide the function."""
 
 
 def __getattr__(name: str) -> Any:
+    if name == "objectives":
+        return importlib.import_module("medformer.objectives")
     if name not in _HOME:
         raise AttributeError(f"module 'medformer' has no attribute {name!r}")
     return getattr(importlib.import_module(f"medformer.{_HOME[name]}"), name)

@@ -92,6 +92,9 @@ class Pretext(nn.Module):
 class Discriminator(nn.Sequential):
     """Guesses the domain from the mean token, (B, D) -> (B, number of domains).
 
+    In a model that knows one domain, it has nothing to guess, and the objective is refused
+    (`medformer.objectives.idle`).
+
     Source: Ganin et al. 2016, arXiv:1505.07818.
     """
 

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medformer.errors import ConfigError
 from medformer.model import Medformer
 from medformer.objectives.batch import Batch
+from medformer.objectives.idle import refuse_idle
 
 
 class _Reverse(torch.autograd.Function):
@@ -33,14 +33,11 @@ def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: f
     Args:
         model, batch, generator, weight: As for every objective (`mix.LossPerExample`).
     Raises:
-        ConfigError: The batch's domain is not one of the model's.
+        ConfigError: The batch's domain is not one of the model's, or is the only one.
 
     Source: Ganin et al. 2016, arXiv:1505.07818.
     """
-    if batch.domain.name not in model.config.domains:
-        raise ConfigError(
-            f"domain {batch.domain.name!r} is not on the public list {model.config.domains}"
-        )
+    refuse_idle(model.config, batch.domain, list(batch.labels), {"domain_adversarial": weight})
     features = model.tokens(batch.images, batch.domain, spacing=batch.spacing).mean(1)
     # The discriminator learns to tell domains apart; the reversed gradient teaches the encoder not
     # to let it.

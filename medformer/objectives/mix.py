@@ -21,6 +21,7 @@ from medformer.objectives import (
     supervised,
 )
 from medformer.objectives.batch import Batch, Mix
+from medformer.objectives.idle import refuse_idle
 
 LossPerExample = Callable[[Medformer, Batch, torch.Generator, float], Tensor]
 """The losses of an objective: (model, batch, generator, weight) -> (B,), one loss for each example.
@@ -75,9 +76,13 @@ def mix_losses(model: Medformer, batch: Batch, mix: Mix, generator: torch.Genera
         mix: Objective name -> weight. The weight of `domain_adversarial` is the lambda of the
             gradient reversal; the discriminator itself always learns at full strength.
         generator: Draws masks, degradations and so on.
+    Raises:
+        ConfigError: There is no such objective, or one would train nothing (`refuse_idle`).
 
     Source: Ganin et al. 2016, arXiv:1505.07818, eq. 18 (the lambda).
     """
+    _known(mix)
+    refuse_idle(model.config, batch.domain, list(batch.labels), mix)
     total = torch.zeros(len(batch))
     for name in sorted(mix):  # an order that all sites share, because each objective draws
         total = total + OBJECTIVES[name](model, batch, generator, mix[name])
@@ -97,8 +102,11 @@ def trained_parameters(
         tasks: Names of the site's tasks that this step trains.
         mix: Objective name -> weight.
     Raises:
-        ConfigError: An objective does not exist, or there is none.
+        ConfigError: An objective does not exist, there is none, or one would train nothing
+            (`refuse_idle`).
     """
+    _known(mix)
+    refuse_idle(model.config, domain, tasks, mix)
     depth = model.preset.depth(domain)
     words = {
         "stem": domain.stem, "rank": domain.rank, "modality": domain.modality, "kind": domain.kind,
@@ -110,7 +118,7 @@ def trained_parameters(
     only_dense = all(model.tasks[t].is_dense for t in tasks if t in model.tasks)
     prefixes = stages | {
         prefix.format(**words, task=task)
-        for prefix in _prefixes(mix)
+        for prefix in (*_INPUT, *(own for name in sorted(mix) for own in _OWN[name]))
         # Without tasks, prefixes with {task} match nothing.
         for task in tasks or [""]
         if not (only_dense and prefix in _OF_WHOLE_IMAGES)
@@ -118,8 +126,7 @@ def trained_parameters(
     return [name for name, _ in model.named_parameters() if name.startswith(tuple(prefixes))]
 
 
-def _prefixes(mix: Mix) -> Sequence[str]:
-    unknown = sorted(set(mix) - set(OBJECTIVES))
-    if unknown or not mix:
+def _known(mix: Mix) -> None:
+    """Refuse an objective that does not exist, and a mix of none."""
+    if not mix or set(mix) - set(OBJECTIVES):
         raise ConfigError(f"objectives must be some of {sorted(OBJECTIVES)}, got {sorted(mix)}")
-    return [*_INPUT, *(p for name in sorted(mix) for p in _OWN[name])]

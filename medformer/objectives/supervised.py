@@ -16,13 +16,16 @@ def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: f
 
     Args:
         model, batch, generator, weight: As for every objective (`mix.LossPerExample`).
+    Raises:
+        ConfigError: The model does not have one of the batch's tasks.
 
     Source: Yang et al. 2023, arXiv:2110.14795 (the tasks of MedMNIST v2).
     """
     total = torch.zeros(len(batch))
     # Every task, also where labels are missing: the loss of those is 0.
     for name, labels in batch.labels.items():
-        task = model.tasks[name]
+        # The logits refuse a task that the model does not have.
         logits = model.logits(batch.images, batch.domain, name, batch.spacing)
+        task = model.tasks[name]
         total = total + task.weight * label_losses(logits, labels, task)
     return weight * total

@@ -143,7 +143,7 @@ def _from_anywhere(scenario: Scenario) -> Scenario:
 def _planned(federation: Federation, site: Site) -> PrivacyPlan:
     try:
         return planned(site, federation.model, federation.schedule)
-    except (ValueError, EngineError) as error:
+    except (ValueError, EngineError, ConfigError) as error:
         raise ConfigError(f"site {site.name}: {error}") from error
 
 

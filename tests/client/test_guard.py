@@ -23,6 +23,7 @@ from client.round import RoundResult, one_round
 from client.site import Privacy, Site
 from client.state import Store
 from client.training import site_model
+from medformer.config import ModelConfig
 from medformer.images import standardise
 from medformer.sharing import is_local
 from server.protocol import (
@@ -31,6 +32,7 @@ from server.protocol import (
     EvaluateAnswer,
     Hello,
     HelloAnswer,
+    Phase,
     Refusal,
     Schedule,
     TrainAnswer,
@@ -191,6 +193,21 @@ def test_noise_that_the_engine_could_not_add_is_refused_before_budget_is_spent(
     assert isinstance(refused, Refusal)
     assert refused.code == "policy"
     assert re.search(r"too large for [\d,]+ trained parameters.*At most about", refused.reason)
+    assert not [row for row in ledger_rows(guard.folder) if row["kind"] == "reservation"]
+
+
+def test_a_phase_that_would_train_nothing_is_refused_before_budget_is_spent(
+    open_guard: Open, site: Site
+):
+    """A server that names one domain asks for an adversary with nothing to tell apart: the site
+    would send noise, and pay for it."""
+    phase = Phase(name="adapt", rounds=2, objectives={"domain_adversarial": 0.1, "supervised": 1})
+    guard = open_guard(site)
+    alone = ModelConfig.for_domains([site.domain])
+    refused = guard.handle(admit(Schedule(phases=[phase], spare_rounds=0), config=alone))
+    assert isinstance(refused, Refusal)
+    assert refused.code == "policy"
+    assert "this model knows only" in refused.reason
     assert not [row for row in ledger_rows(guard.folder) if row["kind"] == "reservation"]
 
 

@@ -6,16 +6,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import medformer
 from client.site import Site
 from medformer import phantoms
 from medformer.config import Domain, ModelConfig, Task
+from medformer.errors import ConfigError
 from medformer.images import standardise
 from medformer.model import Medformer
 from medformer.objectives import OBJECTIVES, Batch, mix_losses, trained_parameters
 from medformer.objectives.contrastive import MAX_PLACES, same_places
 from medformer.objectives.cross_scale import POOL
+from medformer.objectives.idle import LABELS
 from medformer.objectives.orientation import oriented
-from server.protocol import Objective, PublicObjective
+from server.protocol import LABEL_OBJECTIVES, Objective, PublicObjective
 
 TASK = Task(name="answer", kind="binary-class", classes=2)
 
@@ -161,10 +164,59 @@ def test_there_is_something_to_learn(objective: str):
     assert sum(seen[-10:]) < LEARNT[objective] * sum(seen[:10]), seen
 
 
+NORTH = Domain(name="north", modality="any", anatomy="any", channels=1)
+
+
+@pytest.mark.parametrize(
+    ("objective", "domain", "names", "tasks", "said"),
+    [
+        ("domain_adversarial", NORTH, ["north"], [TASK.name], "knows only 'north': its loss would"),
+        ("domain_adversarial", NORTH, ["a", "b"], [TASK.name], "'north' is not on the list"),
+        ("supervised", NORTH, ["north"], [], "supervised learns from labels, and there is no task"),
+        ("rescanned", NORTH, ["north"], [], "rescanned learns from labels, and there is no task"),
+        ("cross_scale", NORTH.model_copy(update={"size": 16}), ["north"], [TASK.name],
+         "cross_scale compares places of one image, and an image of 16 pixels is one token"),
+    ],
+)  # fmt: skip
+def test_an_objective_that_would_train_nothing_is_refused(
+    objective: str, domain: Domain, names: list[str], tasks: list[str], said: str
+):
+    """The loss would be 0 for every record. The reason is said instead, by the losses and by the
+    list of what is trained, which is asked before a budget is reserved."""
+    model = medformer.build(modalities=["any"], anatomies=["any"], domains=names, tasks=[TASK])
+    labels = {task: torch.tensor([0, 1]) for task in tasks}
+    batch = Batch(standardise(torch.rand(2, 1, 16, 16)), labels, domain)
+    with pytest.raises(ConfigError, match=said):
+        mix_losses(model, batch, {objective: 1.0, "degradation": 1.0}, torch.Generator())
+    with pytest.raises(ConfigError, match=said):
+        trained_parameters(model, domain, tasks, {objective: 1.0, "degradation": 1.0})
+
+
+@pytest.mark.parametrize("objective", ["inpainting", "contrastive", "cross_scale"])
+def test_places_are_counted_at_the_declared_size(objective: str):
+    """An image is refused where it is one token, and nowhere else; so is a half of it."""
+    enough = 17 if objective == "cross_scale" else 16  # 2 tokens a side; 3, of which a half is 2
+    domain = NORTH.model_copy(update={"size": enough})
+    model = medformer.build(modalities=["any"], anatomies=["any"], domains=["north"])
+    batch = Batch(standardise(torch.rand(2, 1, enough, enough)), {}, domain)
+    losses = mix_losses(model, batch, {objective: 1.0}, torch.Generator())
+    assert (losses > 0).all()
+
+
+def test_each_objective_moves_the_encoder(model: Medformer):
+    """No objective is accepted and then leaves the encoder as it is."""
+    for stem, size in (("2d-1", (28, 28)), ("2d-3", (28, 28)), ("3d-1", (17, 17, 17))):
+        for objective in sorted(OBJECTIVES):
+            losses = losses_of(model, batch_of(stem, size), objective)
+            (moved,) = torch.autograd.grad(losses.sum(), model.encoder.norm.weight)
+            assert moved.abs().max() > 1e-6, (objective, stem)
+
+
 def test_every_list_of_objectives_is_the_same():
     """Contract, policy and model agree; public pre-training uses a subset."""
     assert set(get_args(Objective)) == set(OBJECTIVES)
     assert set(Site.model_fields["objectives"].default) == set(OBJECTIVES)
+    assert LABELS == LABEL_OBJECTIVES
     assert set(OBJECTIVES) - set(get_args(PublicObjective)) == {"domain_adversarial", "alignment"}
 
 
