@@ -55,6 +55,10 @@ class Recipe(Frozen):
     heads_last: Share | None = None
     """Share of the rounds, at the end, in which only heads are trained; that of the situation if
     left out."""
+    together_first: Share | None = None
+    """Share of the rounds, after `heads_first`, that sites with different kinds of image share
+    where several sites have one kind; after these each kind goes on by itself. That of the
+    situation if left out."""
     alone_last: Share | None = None
     """Share of the rounds, before `heads_last`, in which each site trains a copy of everything
     alone; that of the situation if left out."""
@@ -64,11 +68,21 @@ class Recipe(Frozen):
     """Maximum L2 norm of one unit's gradient. See docs/experiments, section 23."""
 
     @model_validator(mode="after")
+    def _own_copies_or_kinds(self) -> "Recipe":
+        # The sites go on within their kinds, or each alone: after one there is no other.
+        if self.alone_last and self.together_first is not None:
+            raise ValueError(
+                f"alone_last {self.alone_last:g} ends with each site alone, and together_first "
+                f"{self.together_first:g} goes on within kinds of image: leave one out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _some_together(self) -> "Recipe":
-        last = (self.heads_last or 0) + (self.alone_last or 0)
+        last = (self.heads_last or 0) + (self.alone_last or 0) + (self.together_first or 0)
         if self.heads_first + last >= 1:
             raise ValueError(
-                f"heads_first {self.heads_first:g} and the last {last:g} of the rounds leave none "
-                "in which the sites train together"
+                f"heads_first {self.heads_first:g} and the shares of the other phases, {last:g}, "
+                "leave none of the rounds in which the sites train together"
             )
         return self

@@ -15,7 +15,7 @@ from medformer.config import PRESETS, Frozen, Preset, PresetName
 from medformer.errors import ConfigError
 from server.protocol import LABEL_OBJECTIVES, Objective, Phase
 from server.run.federation import Pretraining, ServerRate
-from server.run.recipes import heads_only, labels, training
+from server.run.recipes import heads_only, kinds, labels, training
 from server.run.recipes import recipe as product
 from server.run.recipes.declared import Sites
 
@@ -23,7 +23,7 @@ DEFAULT = "default"
 """The line that changes nothing."""
 PRODUCT = product.Recipe()
 """The product's own recipe, for its defaults."""
-LATER: dict[str, Any] = {"heads_only": False}
+LATER: dict[str, Any] = {"heads_only": False, "together_first": None}
 """Field -> the value with which a recipe trains as before the field existed. A field that is added
 goes here, so that the rows measured before still have the meaning of their recipe."""
 
@@ -66,6 +66,9 @@ class Recipe(Frozen):
     heads_last: float = Field(default=labels.HEADS_LAST, ge=0, lt=1)
     """Fraction of the rounds, at the end, in which only the heads are trained, on the averaged
     tensors of all sites, or of each site alone."""
+    together_first: float | None = Field(default=None, ge=0, lt=1)
+    """Fraction of the rounds, after those of `heads_first`, that all kinds of image share; from
+    then on sites share within their kind alone. None: all rounds are shared by all."""
     heads_only: bool = False
     """Train nothing but heads."""
     heads_noise_floor: float | None = Field(default=PRODUCT.heads_noise_floor, gt=0)
@@ -173,8 +176,7 @@ class Recipe(Frozen):
             expected_batch_size=smaller or self.expected_batch_size,
             **{name: getattr(self, name) for name in same},
         )
-        build = heads_only.phases if self.heads_only else labels.phases
-        phases = list(build(course, Sites(concepts=self.concepts)))
+        phases = list(self._course(course))
         if self.ssl_steps:
             # The earlier phase copies everything else from the first phase that trains all tensors.
             together = next(phase for phase in phases if phase.trains == "all")
@@ -187,6 +189,13 @@ class Recipe(Frozen):
             }
             phases.insert(0, together.model_copy(update=before))
         return tuple(phases)
+
+    def _course(self, course: product.Recipe) -> tuple[Phase, ...]:
+        """Return the phases that the product makes of the same numbers."""
+        if self.together_first is not None:
+            return kinds.within_kinds(course)
+        build = heads_only.phases if self.heads_only else labels.phases
+        return build(course, Sites(concepts=self.concepts))
 
     def named_preset(self) -> str:
         """Return the name of the preset, after registering one if the recipe has its own sizes."""

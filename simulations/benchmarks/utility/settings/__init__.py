@@ -13,6 +13,7 @@ from simulations.benchmarks.utility.settings import (
     few_labels,
     kinds,
     scanners,
+    ten_sites,
 )
 from simulations.benchmarks.utility.settings.federations import groups
 from simulations.benchmarks.utility.settings.setting import (
@@ -32,6 +33,7 @@ FAMILIES = (
     kinds,
     few_labels,
     scanners,
+    ten_sites,
 )
 
 __all__ = [
