@@ -193,7 +193,7 @@ def test_each_kind_has_a_model_and_its_card_says_whose_it_is(finished: tuple[Pat
 
 
 def test_a_model_without_a_common_phase_promises_its_own_sites_epsilon(tmp_path: Path):
-    """Of sites that never shared with a kind, nothing is in its file."""
+    """Its file holds nothing of sites that never shared with its kind."""
     folder = prepared(tmp_path / "run", phases=[{**KIND, "rounds": 1}])
     trained(folder)
     finish(load_prepared(folder))

@@ -1,9 +1,10 @@
 """Recipe for sites with several kinds of image.
 
-First only the heads are trained, on frozen features, which are the same for all. Where several
-sites have one kind of image, everything is then trained within each kind, and at the end the heads
-again. Where every site has a kind to itself, all sites train everything together for a few rounds;
-then each site trains a copy of everything alone, and at the end its heads again.
+First only the heads are trained, on frozen features. Then all sites train everything together for a
+few rounds. Then each site trains a copy of everything alone, and at the end its heads again.
+
+With `together_first`, and where several sites have one kind of image, the sites of each kind train
+everything and the last heads with each other instead of alone.
 """
 
 from server.protocol import Objective, Phase
@@ -13,12 +14,8 @@ from server.run.recipes.recipe import Recipe
 
 HEADS_LAST = 0.2
 """Default share of the last rounds in which only heads are trained. Section 29."""
-TOGETHER_FIRST = 0.0
-"""Default share of the rounds in which all kinds train everything together, before each goes on by
-itself. Section 36."""
 ALONE_LAST = 0.4
-"""Default share of the rounds that each site trains alone, if no other has its kind of image.
-Sections 9, 15, 18 and 29."""
+"""Default share of the rounds that each site trains alone. Sections 9, 15, 18 and 29."""
 OBJECTIVES: dict[Objective, float] = {"supervised": 1.0}
 
 
@@ -31,9 +28,8 @@ def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
     Raises:
         ValidationError: A phase would be impossible.
     """
-    # Somebody who asks for own copies gets them.
-    if recipe.alone_last is None and sites.any_share_a_kind:
-        return within_kinds(recipe)
+    if recipe.together_first is not None and sites.any_share_a_kind:
+        return within_kinds(recipe, recipe.together_first)
     last = HEADS_LAST if recipe.heads_last is None else recipe.heads_last
     alone = ALONE_LAST if recipe.alone_last is None else recipe.alone_last
     parts = [
@@ -45,16 +41,17 @@ def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
     return made(recipe, parts, OBJECTIVES)
 
 
-def within_kinds(recipe: Recipe) -> tuple[Phase, ...]:
+def within_kinds(recipe: Recipe, together: float) -> tuple[Phase, ...]:
     """Return the phases of sites that share with those who have their kind of image.
 
     Args:
         recipe: The numbers.
+        together: Share of the rounds in which all kinds train everything together, before each goes
+            on by itself.
     Raises:
         ValidationError: A phase would be impossible.
     """
     last = HEADS_LAST if recipe.heads_last is None else recipe.heads_last
-    together = TOGETHER_FIRST if recipe.together_first is None else recipe.together_first
     parts = [
         heads("heads", recipe.heads_first),
         Part("together", together),

@@ -56,9 +56,9 @@ class Recipe(Frozen):
     """Share of the rounds, at the end, in which only heads are trained; that of the situation if
     left out."""
     together_first: Share | None = None
-    """Share of the rounds, after `heads_first`, that sites with different kinds of image share
-    where several sites have one kind; after these each kind goes on by itself. That of the
-    situation if left out."""
+    """Share of the rounds, after `heads_first`, that sites with different kinds of image share,
+    where several sites have one kind; after these each kind goes on by itself. If left out, each
+    site goes on by itself instead (`alone_last`)."""
     alone_last: Share | None = None
     """Share of the rounds, before `heads_last`, in which each site trains a copy of everything
     alone; that of the situation if left out."""

@@ -57,6 +57,24 @@ def test_all_end_with_heads_and_sites_of_several_kinds_go_on_alone_before():
     assert rounds(kinds.phases(bare, SITES)) == {"together": 150}
 
 
+def test_sites_of_one_kind_share_with_each_other_where_the_recipe_says_so():
+    """After the rounds of all kinds each kind goes on by itself, heads included. Where every site
+    has a kind to itself, nothing changes."""
+    course = kinds.phases(Recipe(together_first=0.1), SITES)
+    assert rounds(course) == {"heads": 45, "together": 15, "kind": 60, "heads-again": 30}
+    assert [(p.trains, p.shared_with) for p in course] == [
+        ("heads", "all"), ("all", "all"), ("all", "kind"), ("heads", "kind")
+    ]  # fmt: skip
+    never = kinds.phases(Recipe(together_first=0.0), SITES)
+    assert rounds(never) == {"heads": 45, "kind": 75, "heads-again": 30}
+    single = Sites(declared=(Declared(domain=CHEST), Declared(domain=CELLS)))
+    assert kinds.phases(Recipe(together_first=0.1), single) == kinds.phases(Recipe(), single)
+    with pytest.raises(ValidationError, match="leave none"):
+        Recipe(heads_last=0.3, together_first=0.4)
+    with pytest.raises(ValidationError, match="leave one out"):
+        Recipe(together_first=0.1, alone_last=0.4)
+
+
 def test_few_labels_begin_with_all_images_and_a_new_scanner_with_its_images_retaken():
     """The other phases are those of sites with labels."""
     silent, *others = few_labels.phases(Recipe(), SITES)
