@@ -142,7 +142,7 @@ def simulate(
         data_root: Folder of MedMNIST files.
         state_dir: Folder of the sites' ledgers, which runs that use it share.
         engine: `flower`, or `local` for the same results without Flower's processes.
-        baselines: True trains all four, False none; those of the scenario if None.
+        baselines: True trains every one, False none; those of the scenario if None.
         overwrite: Replace an earlier run in the folder.
         quiet: Show no progress on stderr.
         **settings: Overrides of the scenario, by the keys of `--set`: `seed=1`,

@@ -27,7 +27,16 @@ from server.run.recipes.declared import Declared
 from server.run.recipes.training import Training
 from simulations.source_facts import domain_and_tasks
 
-Baseline = Literal["local-dp", "local-plain", "federated-plain", "centralised-plain"]
+Baseline = Literal[
+    "heads-only-dp",
+    "local-heads-only-dp",
+    "without-self-supervision-dp",
+    "without-adaptation-dp",
+    "local-dp",
+    "local-plain",
+    "federated-plain",
+    "centralised-plain",
+]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
 

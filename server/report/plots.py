@@ -9,7 +9,17 @@ from typing import Any
 from medformer.common.pages import COLOURS, LINE, PLOTS, SOFT, inline
 from medformer.common.rounding import rounded_up
 
-MODELS = ("federated-dp", "local-dp", "local-plain", "federated-plain", "centralised-plain")
+MODELS = (
+    "federated-dp",
+    "local-heads-only-dp",
+    "heads-only-dp",
+    "without-self-supervision-dp",
+    "without-adaptation-dp",
+    "local-dp",
+    "local-plain",
+    "federated-plain",
+    "centralised-plain",
+)
 MARKERS = "osD^vP*X"
 WIDTH = 9.6
 """Width of a plot in inches; the page scales it."""
@@ -145,7 +155,7 @@ def scores_by_task(report: Report, metric: str) -> str:
             mine = [r for r in rows if r["model"] == model]
             points = [(r["value"], tasks.index((r["site"], r["task"]))) for r in mine]
             # Models side by side, so that equal values do not cover each other.
-            offset = 0.16 * (i - (len(models) - 1) / 2)
+            offset = min(0.16, 0.8 / len(models)) * (i - (len(models) - 1) / 2)
             axes.plot(
                 [x for x, _ in points], [y + offset for _, y in points], label=model,
                 markersize=6.5 if i == 0 else 5.5, **{**_look(i), "linestyle": "none"},

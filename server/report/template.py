@@ -186,9 +186,11 @@ that standard deviation on each count. It weights its losses with these counts a
 </table>
 {% endfor %}
 <figure>{{ plots.auc }}{{ plots.dice }}<figcaption>Results on the test split of each site. <b>federated-dp</b>: this run.{% if baselines %}
-<b>local-dp</b>: each site alone, with the same plan and &epsilon;. <b>local-plain</b>,
-<b>federated-plain</b> and <b>centralised-plain</b> (all records pooled): without privacy. All models
-but the first are baselines, outside the privacy ledger.{% endif %}</figcaption></figure>
+<b>heads-only-dp</b>, <b>local-heads-only-dp</b>: only heads, on the features of the public start,
+together or each site alone; <b>without-...-dp</b>: this run without a part; <b>local-dp</b>: each site
+alone; all of them at the same &epsilon;. <b>local-plain</b>, <b>federated-plain</b> and
+<b>centralised-plain</b> (all records pooled): without privacy. All models but the first are baselines,
+outside the privacy ledger.{% endif %}</figcaption></figure>
 {% else %}<p>Metrics stayed at the sites.</p>{% endif %}
 {% if r.fitted_heads %}
 <h3>Heads that sites fitted for themselves</h3>

@@ -5,7 +5,9 @@ with them what `fedmedformer site finetune` does: the head is for its own use, n
 the hospital, and no ledger counts it.
 """
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,21 +45,30 @@ def check_start(config: ModelConfig, site: Site, model: str) -> None:
     check_known(config, site, model)
 
 
-def fit_heads(prepared: Prepared) -> list[dict[str, Any]]:
-    """Fit the heads that a scenario asks for on the model of a complete run; writes `FILE`.
+def fit_heads(prepared: Prepared, folder: Path, model: str) -> None:
+    """Fit the heads that a scenario asks for on the model of a complete training; writes `FILE`.
+
+    Args:
+        prepared: The run folder.
+        folder: Folder of the training: the run's, or that of a baseline.
+        model: Name of the training in the report.
+    """
+    state = load_state(folder / CHECKPOINTS)
+    assert state is not None  # the training is complete
+    write_json(folder / FILE, list(rows_of(prepared, state, model)))
+
+
+def collect_heads(prepared: Prepared) -> None:
+    """Fit the heads on the run's own model, and join the rows of its baselines to theirs.
 
     Args:
         prepared: The run folder, trained to its end.
-    Returns:
-        Rows {site, joined, labelled, task, metric, split, value, model}; none if no site has one.
     """
-    rows: list[dict[str, Any]] = []
-    if prepared.heads:
-        state = load_state(prepared.folder / CHECKPOINTS)
-        assert state is not None  # the run is complete
-        rows = list(rows_of(prepared, state, "federated-dp"))
-        write_json(prepared.folder / FILE, rows)
-    return rows
+    if not prepared.heads:
+        return
+    fit_heads(prepared, prepared.folder, "federated-dp")
+    files = [prepared.folder / FILE, *sorted(prepared.folder.glob(f"baselines/*/all/{FILE}"))]
+    write_json(prepared.folder / FILE, [row for f in files for row in json.loads(f.read_text())])
 
 
 def rows_of(prepared: Prepared, state: State, model: str) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,9 @@
 """The baselines of a federated DP model, trained through the same training and averaging code.
 
-local-dp: each site alone, under the same plan, noise and epsilon.
+heads-only-dp: trained together, but the heads alone, on the features of the public start.
+local-heads-only-dp: the same, each site alone.
+without-self-supervision-dp, without-adaptation-dp: trained together, without a part (`derived.py`).
+local-dp: each site alone, at the same epsilon.
 local-plain: each site alone, without privacy.
 federated-plain: the same federation, without privacy.
 centralised-plain: pooled records of the sites that share a task, one step a round; an upper bound.
@@ -26,6 +29,8 @@ from server.run.coordinate import Run
 from server.run.federation import Federation
 from server.run.fleet import Lost
 from server.run.journal import CHECKPOINTS
+from simulations.baselines.derived import leaves_something_out, schedule_of
+from simulations.baselines.fitted_heads import fit_heads
 from simulations.baselines.plain import PlainSite
 from simulations.baselines.pool import each_done
 from simulations.run_folder import Prepared, load_prepared, public_sites
@@ -66,9 +71,18 @@ def jobs(baseline: Baseline, prepared: Prepared) -> list[list[str]]:
         baseline: `local-...` trains each site alone, the others all sites together.
         prepared: The run folder.
     """
-    names = [site.name for site in prepared.sites]
+    schedule = schedule_of(baseline, prepared.federation.schedule)
+    # A site without labels learns nothing alone that answers, and sits out what needs labels.
+    alone = baseline.startswith("local")
+    names = [
+        site.name
+        for site in prepared.sites
+        if any(site.privacy.takes_part_in(phase) for phase in schedule.phases)
+        and (site.privacy.labelled or not alone)
+    ]
     # Local baselines are independent of each other, so each site is a job of its own.
-    return [[n] for n in names] if baseline.startswith("local") else [names]
+    groups = [[n] for n in names] if alone else [names]
+    return [group for group in groups if group]
 
 
 def run_job(folder: Path, baseline: Baseline, names: list[str]) -> list[dict[str, Any]]:
@@ -98,6 +112,8 @@ def run_job(folder: Path, baseline: Baseline, names: list[str]) -> list[dict[str
         if "plain" in baseline:
             run.receipt_of = json.loads  # plain sites have no plan, so their receipts are empty
         run.execute(lambda: start.shared)
+        if prepared.heads and not baseline.startswith("local"):
+            fit_heads(prepared, place, baseline)
     return list(_rows(done, baseline, prepared, names))
 
 
@@ -106,7 +122,8 @@ def _build(
 ) -> tuple[dict[str, Handler], Federation]:
     """Make the sites of a job, and the federation that they form."""
     sites = [s for s in prepared.sites if s.name in names]
-    federation = prepared.federation
+    schedule = schedule_of(baseline, prepared.federation.schedule)
+    federation = prepared.federation.model_copy(update={"schedule": schedule})
     if baseline == "centralised-plain":
         pools = _pool_members(sites)
         # A pool stands for its sites: it has the first one's name and all their records.
@@ -122,11 +139,14 @@ def _build(
         )
         return handlers, federation
     federation = federation.model_copy(update={"sites": public_sites(federation, names)})
-    # The same guard as in the federated run, so the plan and its epsilon are the same.
-    if baseline == "local-dp":
-        seed = f"{federation.seed}/local-dp"  # other noise than in the federated run
-        file = prepared.folder / "sites" / names[0] / "site.yaml"
-        return {names[0]: simulated_guard(file, place / "state", seed)}, federation
+    # The same guards as in the federated run, so that each plan is solved for the same epsilon.
+    if baseline.endswith("-dp"):
+        seed = f"{federation.seed}/{baseline}"  # other noise than in the federated run
+        files = {name: prepared.folder / "sites" / name / "site.yaml" for name in names}
+        return {
+            name: simulated_guard(file, place / "state" / name, seed)
+            for name, file in files.items()
+        }, federation
     return {
         s.name: PlainSite(s, load(s, "train"), f"{federation.seed}-{s.name}") for s in sites
     }, federation
@@ -152,7 +172,12 @@ def _pooled(sites: list[Site]) -> list[tuple[Site, Records]]:
     joined = []
     for members in _groups(sites):
         parts = [load(site, "train") for site in members]
-        joined.append((members[0], pooled(parts)))
+        # A pool has the labels of all: one that stands for it must not sit out what needs them.
+        counts = [site.privacy.labelled for site in members]
+        privacy = members[0].privacy
+        if any(site.privacy.n_labelled is not None for site in members):
+            privacy = privacy.model_copy(update={"n_labelled": sum(counts)})
+        joined.append((members[0].model_copy(update={"privacy": privacy}), pooled(parts)))
     return joined
 
 
@@ -195,6 +220,9 @@ def run_all(
     prepared = load_prepared(folder)
     if baselines is None:
         baselines = load_scenario(str(folder / "scenario.yaml")).baselines
+    # `--baselines` asks for all there are, also for those that this run cannot have.
+    schedule = prepared.federation.schedule
+    baselines = [b for b in baselines if leaves_something_out(b, schedule)]
     todo = [(b, names) for b in baselines for names in jobs(b, prepared)]
     rows: list[dict[str, Any]] = []
     work = [(folder, baseline, names) for baseline, names in todo]

@@ -16,14 +16,38 @@ MIN_CELL = 5
 MAX_NAME = 28
 """Maximum number of columns of a site's name."""
 MODELS = {
-    "federated-dp": "this run: the sites trained together under differential privacy",
-    "local-dp": "each site alone, with the same epsilon",
-    "local-plain": "each site alone, without privacy",
-    "federated-plain": "trained together, without privacy",
-    "centralised-plain": "one model for the pooled records of sites with the same task, without "
-    "privacy: the ceiling",
+    "local-heads-only-dp": (
+        ("heads", "alone"),
+        "only heads, on the features of the public start, each site alone, with the same epsilon",
+    ),
+    "heads-only-dp": (
+        ("heads", "only"),
+        "only heads, on the features of the public start, trained together, with the same epsilon",
+    ),
+    "without-self-supervision-dp": (
+        ("no self-", "superv."),
+        "this run without the losses that need no labels, with the same epsilon",
+    ),
+    "without-adaptation-dp": (
+        ("no adap-", "tation"),
+        "this run without the losses that adapt to scanners and sites, with the same epsilon",
+    ),
+    "federated-dp": (
+        ("federated", "dp"),
+        "this run: the sites trained together under differential privacy",
+    ),
+    "local-dp": (("local", "dp"), "each site alone, with the same epsilon"),
+    "local-plain": (("local", "plain"), "each site alone, without privacy"),
+    "federated-plain": (("federated", "plain"), "trained together, without privacy"),
+    "centralised-plain": (
+        ("centralised", "plain"),
+        "one model for the pooled records of sites with the same task, without privacy: the "
+        "ceiling",
+    ),
 }
-"""Model -> what it is, in the order of the columns."""
+"""Model -> the two lines that head its column, and what it is; in the order of the columns."""
+MAX_MODELS = 5
+"""Maximum number of models beside each other; more take another table."""
 FITTED = (
     "this site fitted a head of its own after the run, on the released model and {count} labelled "
     "images, without privacy: for its own use; nothing of it leaves, and no ledger counts it"
@@ -62,9 +86,14 @@ def result_table(report: dict[str, Any]) -> str:
         columns = [(m, models[0]) for m in metrics]
         blocks = [_block("test images", results, columns, epsilons, own)]
     else:
+        # The run itself stands in each part of a table that is too wide, to compare with.
+        others = [m for m in models if m != "federated-dp"]
+        parts = [others[i : i + MAX_MODELS - 1] for i in range(0, len(others), MAX_MODELS - 1)]
+        shown = [[m for m in models if m in part or m == "federated-dp"] for part in parts]
         blocks = [
-            _block(f"test {metric}", results, [(metric, m) for m in models], epsilons, own)
+            _block(f"test {metric}", results, [(metric, m) for m in part], epsilons, own)
             for metric in metrics
+            for part in shown
         ]
     return "\n\n".join([*blocks, _legend(report, models, metrics)])
 
@@ -87,9 +116,8 @@ def _block(
     rows = sorted({(r["site"], r["task"]) for r in results if r["metric"] in wanted})
     # The task is named only where a site has several, to leave room for the site.
     several = len({site for site, _ in rows}) < len(rows)
-    heads: list[Any] = [metric if one_model else model for metric, model in columns]
-    # Five models do not fit beside each other in 80 columns: a name is cut at its dash.
-    heads = [tuple(h.rsplit("-", 1)) if "-" in h else ("", h) for h in [*heads, "epsilon"]]
+    heads = [("", metric) if one_model else MODELS[model][0] for metric, model in columns]
+    heads.append(("", "epsilon"))
     widths = [max(MIN_CELL, *map(len, head)) + 2 for head in heads]
     lines = []
     if any(top for top, _ in heads):
@@ -131,7 +159,8 @@ def _legend(report: dict[str, Any], models: Sequence[str], metrics: Sequence[str
         "delta": digits_up(max(s["delta"] for s in report["sites"])),
     }
     entries = [(metric, METRICS[metric]) for metric in metrics]
-    entries += [(model, MODELS[model]) for model in models]
+    # With one model no column bears its name.
+    entries += [(_name(model) if len(models) > 1 else model, MODELS[model][1]) for model in models]
     entries.append(("epsilon", EPSILON))
     if counts := sorted({row["labelled"] for row in report.get("fitted_heads", [])}):
         entries.append(("*", FITTED.replace("{count}", " or ".join(map(str, counts)))))
@@ -143,6 +172,12 @@ def _legend(report: dict[str, Any], models: Sequence[str], metrics: Sequence[str
             subsequent_indent=" " * width,
         )  # fmt: skip
     return "\n".join(lines)
+
+
+def _name(model: str) -> str:
+    """Return the two lines of a column's head as one."""
+    top, low = MODELS[model][0]
+    return f"{top}{low}" if top.endswith("-") else f"{top} {low}"
 
 
 def read_report(folder: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     again.add_argument("--overwrite", action="store_true", help="replace an earlier run in --out")
     beside = parser.add_mutually_exclusive_group()
     beside.add_argument("--baselines", action="store_true",
-                        help="train all four baselines beside it, which takes longer than the "
+                        help="train every baseline beside it, which takes longer than the "
                         "federation")  # fmt: skip
     beside.add_argument("--no-baselines", action="store_true",
                         help="train no baselines, whatever the scenario lists")  # fmt: skip

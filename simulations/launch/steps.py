@@ -58,7 +58,7 @@ def compare_and_report(folder: Path, baselines: Sequence[Baseline] | None) -> No
         baselines: The baselines to train; those of the scenario if None.
     """
     from server.report.pictures import draw_pictures
-    from simulations.baselines.fitted_heads import fit_heads
+    from simulations.baselines.fitted_heads import collect_heads
     from simulations.baselines.jobs import run_all
     from simulations.examples import write_examples
     from simulations.finish import finish
@@ -69,7 +69,7 @@ def compare_and_report(folder: Path, baselines: Sequence[Baseline] | None) -> No
     if baselines != ():
         run_all(folder, say, baselines)
     # After the baselines, whose workers are forked before torch computes anything here.
-    fit_heads(prepared)
+    collect_heads(prepared)
     draw_pictures(folder)
     write_examples(prepared)
     finish(prepared)

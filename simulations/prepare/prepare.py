@@ -20,6 +20,7 @@ from server.run.checkpoints import save_state, write_atomically, write_json
 from server.run.federation import Federation
 from server.run.journal import CHECKPOINTS
 from server.run.strategy import State
+from simulations.baselines.derived import leaves_something_out
 from simulations.baselines.fitted_heads import check_start
 from simulations.prepare import overlap
 from simulations.prepare.federation import federation_of
@@ -107,6 +108,12 @@ def examine(scenario: Scenario, folder: Path, *, data_root: Path | None, states:
     scenario = _from_anywhere(scenario)
     pairs = resolve_sites(scenario, folder, data_root)
     federation = federation_of(scenario, pairs)
+    for baseline in scenario.baselines:
+        if not leaves_something_out(baseline, federation.schedule):
+            raise ConfigError(
+                f"baselines: {baseline} leaves out what this run does not have, or all that it "
+                "has: take that baseline out of the list"
+            )
     sites = tuple(site for _, site in pairs)
     places = {site.name: states.resolve() / site.name for site in sites}
     plans = {}
