@@ -159,7 +159,7 @@ def evaluate(
     """
     rows: list[dict[str, str | float | None]] = []
     for task in site.tasks:
-        measure = _dense if task.is_dense else _classes
+        measure = outlined if task.is_dense else _classes
         for metric, value in measure(model, site, records, task).items():
             rows.append({"task": task.name, "metric": metric, "split": split, "value": value})
     return rows
@@ -210,8 +210,15 @@ def classified(records: Records, task: Task, given: Tensor) -> dict[str, float |
     return {"auc": value, "accuracy": accuracy(own, chances)}
 
 
-def _dense(model: Medformer, site: Site, records: Records, task: Task) -> dict[str, float | None]:
-    """Return Dice and accuracy of a task that answers for each pixel."""
+def outlined(model: Medformer, site: Site, records: Records, task: Task) -> dict[str, float | None]:
+    """Return Dice and accuracy of the valid, labelled pixels.
+
+    Args:
+        model: The site's model.
+        site: Domain of the images.
+        records: All records of a split.
+        task: A dense task.
+    """
     if not len(records):
         return {"dice": None, "accuracy": None}
     truths, given_classes = [], []

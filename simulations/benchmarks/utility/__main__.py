@@ -11,10 +11,11 @@ from simulations.benchmarks import record
 from simulations.benchmarks.utility.compare import compare, merged
 from simulations.benchmarks.utility.curves import curves
 from simulations.benchmarks.utility.recipe import DEFAULT, Recipe
+from simulations.benchmarks.utility.results import Results, run_all
 from simulations.benchmarks.utility.rows import Row
 from simulations.benchmarks.utility.settings import DELTA, MODALITIES, SETTINGS
 from simulations.benchmarks.utility.tables import markdown
-from simulations.benchmarks.utility.trials import Place, Results, Trial, run_all
+from simulations.benchmarks.utility.trials import Place, Trial
 
 QUICK = {
     "sets": ["breastmnist"],
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         Recipe.parse(recipe)  # a wrong recipe is named before the first trial
     place = Place(arguments.data_root, arguments.cache, arguments.test)
     results = Results(arguments.out)
+    for file in arguments.add:
+        results.take(json.loads(file.read_text())["rows"])
     for line in run_all(list(trials(arguments)), place, results, arguments.workers):
         print(line, file=sys.stderr, flush=True)
     own = differences(arguments, results) if arguments.compare else []
@@ -44,10 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         points = curves(results.current, arguments.recipes, place.data_root)
         record.save(arguments.curves, "measured curves", list(points))
     if arguments.markdown:
-        sizes = {
-            row["dataset"]: size(row["dataset"], place.data_root, tested=row["auc"] is not None)
-            for row in results.current
-        }
+        sizes = {row["dataset"]: size(row, place.data_root) for row in results.current}
         page = markdown(results.current, own, DELTA, sizes)
         record.write_part(arguments.markdown, "utility", page)
 
@@ -73,6 +73,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options.add_argument(
         "--curves", type=Path, help="write the points from which `fedmedformer plan` estimates"
     )
+    options.add_argument(
+        "--add",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="first add the rows of these result files, of other machines for example, to --out",
+    )
     options.add_argument("--cache", type=Path, default=Path("runs/utility"))
     options.add_argument("--workers", type=int, default=2)
     # Only defaults change, so that options which are given count with --quick as well.
@@ -93,9 +101,12 @@ def differences(arguments: argparse.Namespace, results: Results) -> list[Row]:
     return rows
 
 
-def size(dataset: str, data_root: Path | None, *, tested: bool) -> str:
+def size(row: Row, data_root: Path | None) -> str:
     """Describe the number of images of a set's file, and of the official file if it has more."""
-    file = medmnist.find(dataset, 28, data_root)
+    dataset, setting, tested = row["dataset"], SETTINGS[row["setting"]], row["auc"] is not None
+    if not setting.of_medmnist:
+        return "Procedural phantoms, drawn anew with each seed."
+    file = medmnist.find(dataset, setting.size, data_root)
     training, official = npz.count(file, "train"), medmnist.info(dataset).train_count
     judged = f"{npz.count(file, 'test'):,} test" if tested else f"{npz.count(file, 'val'):,} val"
     # Results on a part of a set must not be read as results on the set.

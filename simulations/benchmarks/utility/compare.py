@@ -10,8 +10,9 @@ import numpy as np
 
 from client.data import medmnist, npz
 from medformer.errors import ConfigError
+from simulations.benchmarks.utility import by_seeds
 from simulations.benchmarks.utility.rows import IN_DOMAIN, Row
-from simulations.benchmarks.utility.settings import QUESTIONS, SETTINGS, Question
+from simulations.benchmarks.utility.settings import BETTER, QUESTIONS, SETTINGS, Question
 from simulations.benchmarks.utility.stats import Difference, Floats, Side, areas, difference
 from simulations.benchmarks.utility.trials import scores_file
 
@@ -23,6 +24,8 @@ ALL = "all"
 """Used in place of a set's name: the mean over all sets."""
 WITHIN = "in-domain"
 """Used in place of a site's name: the mean over the sites that trained, where another is judged."""
+SEEDS = "seeds"
+"""The `interval` of rows from seeds alone; other rows have none."""
 
 
 def compare(
@@ -38,18 +41,23 @@ def compare(
         data_root: Folder of MedMNIST files.
     Yields:
         A row for each data set, epsilon and question whose scores are in the cache for at least one
-        seed in all settings that it compares.
+        seed in all settings that it compares; from the AUC of at least three seeds where no scores
+        are.
     """
-    sets = sorted({row["dataset"] for row in rows})
-    scored = {dataset: Scored(_truth(dataset, data_root), cache) for dataset in sets}
+    rows = [row for row in rows if SETTINGS[row["setting"]].of_medmnist]
+    # All sizes of a set have the same labels in the same order.
+    sizes = {row["dataset"]: SETTINGS[row["setting"]].size for row in rows}
+    sets = sorted(sizes)
+    scored = {name: Scored(_truth(name, size, data_root), cache) for name, size in sizes.items()}
     # Rows without privacy have no epsilon; they are compared at each one.
     for epsilon in sorted({r["epsilon"] for r in rows if r["epsilon"] is not None}):
-        found = {
-            dataset: scored[dataset].found(
-                [r for r in rows if r["dataset"] == dataset], recipes, epsilon
-            )
-            for dataset in sets
-        }
+        of = {d: [r for r in rows if r["dataset"] == d] for d in sets}
+        found = {d: scored[d].found(of[d], recipes, epsilon) for d in sets}
+        known = {d: by_seeds.means(of[d], recipes, epsilon) for d in sets}
+        for dataset in sets:
+            for name, lines in better(of[dataset], recipes, epsilon).items():
+                found[dataset] |= _named(name, scored[dataset].found(of[dataset], lines, epsilon))
+                known[dataset] |= _named(name, by_seeds.means(of[dataset], lines, epsilon))
         for question in QUESTIONS:
             wanted = (question.ours, *question.theirs)
             seeds = {d: _seeds(found[d], wanted) for d in sets}
@@ -63,6 +71,8 @@ def compare(
                 # The first pair is the mean over sites.
                 pairs = [next(_pairs(question, found[d]))[1] for d in able]
                 yield _row(ALL, epsilon, question, "mean", difference(pairs))
+            for dataset in sorted(set(sets) - set(able)):
+                yield from _without_scores(dataset, epsilon, question, known[dataset])
         for dataset in sets:
             own = [r for r in rows if r["dataset"] == dataset and SETTINGS[r["setting"]].private]
             yield from _recipes(own, recipes, epsilon, scored[dataset])
@@ -89,15 +99,64 @@ def _recipes(
                 yield _row(rows[0]["dataset"], epsilon, question, WITHIN, difference([pair]))
 
 
+def better(
+    rows: Sequence[Row], recipes: Sequence[str], epsilon: float
+) -> dict[str, tuple[str, ...]]:
+    """Choose the better recipe of each setting by its validation images.
+
+    Args:
+        rows: Rows of one data set.
+        recipes: The lines to choose from.
+        epsilon: Epsilon of the private settings.
+    Returns:
+        Setting -> its lines, the better ones first; only settings with at least two recipes, over
+        the seeds that all of them have.
+    """
+    own: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        if row["recipe"] in recipes and row["epsilon"] == epsilon:
+            own[row["setting"]][row["recipe"]][row["seed"]] = row["validation_auc"]
+    chosen = {}
+    for setting, lines in own.items():
+        seeds = set.intersection(*(set(values) for values in lines.values()))
+        if len(lines) > 1 and seeds:
+            means = {line: sum(values[s] for s in seeds) for line, values in lines.items()}
+            chosen[setting] = tuple(sorted(means, key=lambda line: -means[line]))
+    return chosen
+
+
+def _named(setting: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was found of one setting, under the name of its better recipe."""
+    return {setting + BETTER: found[setting]} if setting in found else {}
+
+
+def _without_scores(
+    dataset: str, epsilon: float, question: Question, known: by_seeds.Means
+) -> Iterator[dict[str, Any]]:
+    """Compare the AUC of the seeds that all settings of a question have, if there are enough."""
+    wanted = (question.ours, *question.theirs)
+    common = set.intersection(*(set(known.get(setting, ())) for setting in wanted))
+    if len(common) >= by_seeds.FEWEST:
+        theirs = [known[setting] for setting in question.theirs]
+        result = by_seeds.difference_of(known[question.ours], theirs)
+        yield {**_row(dataset, epsilon, question, "mean", result), "interval": SEEDS}
+
+
 def merged(
     earlier: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Merge rows; newer ones replace older ones, whose scores may no longer be in the cache."""
+    """Merge rows; newer ones replace older ones, whose scores may no longer be in the cache.
+
+    A row from seeds alone replaces none from seeds and images.
+    """
 
     def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return row["dataset"], row["epsilon"], row["ours"], row["theirs"], row["site"]
 
-    rows = {place(row): row for row in [*earlier, *found]}
+    rows = {place(row): row for row in earlier}
+    for row in found:
+        if place(row) not in rows or "interval" not in row or "interval" in rows[place(row)]:
+            rows[place(row)] = row
     return [rows[key] for key in sorted(rows)]
 
 
@@ -193,13 +252,13 @@ class Scored:
         return {site: self._known[file, site] for site in sites}
 
 
-def _truth(dataset: str, data_root: Path | None) -> Any:
+def _truth(dataset: str, size: int, data_root: Path | None) -> Any:
     """Read the classes of the test images, (N,).
 
     Raises:
         ConfigError: Each image has several labels.
     """
-    _, columns = npz.read(medmnist.find(dataset, 28, data_root), "test")
+    _, columns = npz.read(medmnist.find(dataset, size, data_root), "test")
     if columns["labels"].shape[1] > 1:
         # Areas here are of classes that exclude each other.
         raise ConfigError(f"{dataset}: scores of several labels an image cannot be compared: leave "

@@ -35,11 +35,19 @@ def row_of(
         "auc": _mean(judged, "test", "auc"),
         "accuracy": _mean(judged, "test", "accuracy"),
         "validation_auc": _mean(judged, "val", "auc"),
+        **_dice(judged),
         "auc_by_site": _by_site(judged, "test"),
         **(_in_domain(within) if within else {}),
         "seconds": seconds,
         "commit": record.commit(),
     }
+
+
+def _dice(judged: Mapping[str, list[Row]]) -> Row:
+    """Return the columns of outlines; few rows have a dense task."""
+    if (validated := _mean(judged, "val", "dice")) is None:
+        return {}
+    return {"dice": _mean(judged, "test", "dice"), "validation_dice": validated}
 
 
 def _in_domain(within: Mapping[str, list[Row]]) -> Row:

@@ -20,7 +20,10 @@ is the ceiling without privacy. Where `tuning` says `not-covered`, epsilon does 
 cover the choice of the recipe by the validation images of the set.
 """
 NOTE = """Differences of test AUC with paired seeds, and the middle 95 % of resamples of seeds and
-test images. `gain`: the lower end is above 0. `no worse`: it is above -0.02. Resamples
+test images. Where `seeds` has an asterisk, the scores of the images are gone: the interval is
+Student's over the seeds, with the test images as fixed. `better recipe`: of the measured recipes
+that were compared, the one with the higher validation AUC.
+`gain`: the lower end is above 0. `no worse`: it is above -0.02. Resamples
 of five seeds vary less than new seeds would, so these intervals are too narrow where
 seeds matter more than images. All seeds begin from one public start. Skewed labels are
 divided anew with each seed, so `site-1` is another hospital in each."""
@@ -52,6 +55,9 @@ def markdown(
         own = [row for row in rows if row["dataset"] == dataset]
         about = f"Tuning: {own[0]['tuning']}. {sizes[dataset]}"
         parts.append(f"## {dataset}\n\n{about}\n\n{_table(own, metric)}\n")
+        if any("dice" in row for row in own):
+            dice = "dice" if tested else "validation_dice"
+            parts.append(f"Dice of the outlines:\n\n{_table(own, dice)}\n")
     if differences:
         parts.append(f"## Differences\n\n{NOTE}\n\n{_differences(differences)}\n")
     return "\n".join(parts)
@@ -95,7 +101,7 @@ def _differences(rows: Sequence[Row]) -> str:
         [
             row["dataset"], f"{row['epsilon']:g}", f"{row['ours']} – {row['theirs']}", row["site"],
             f"{row['mean']:+.3f}", f"{row['lower']:+.3f} to {row['upper']:+.3f}",
-            str(row["pairs"]), row["verdict"],
+            f"{row['pairs']}{'*' if 'interval' in row else ''}", row["verdict"],
         ]
         for row in rows
     ]  # fmt: skip

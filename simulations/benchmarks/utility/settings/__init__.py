@@ -12,11 +12,15 @@ from simulations.benchmarks.utility.settings import (
     divided,
     few_labels,
     kinds,
+    larger,
+    outlines,
+    patients,
     scanners,
     ten_sites,
 )
 from simulations.benchmarks.utility.settings.federations import groups
 from simulations.benchmarks.utility.settings.setting import (
+    BETTER,
     DELTA,
     MODALITIES,
     SITES,
@@ -34,11 +38,14 @@ FAMILIES = (
     few_labels,
     scanners,
     ten_sites,
+    larger,
+    patients,
+    outlines,
 )
 
 __all__ = [
-    "DELTA", "FAMILIES", "MODALITIES", "QUESTIONS", "SETTINGS", "SITES", "TOGETHER", "TUNED_ON",
-    "Group", "Question", "Setting", "groups", "merged",
+    "BETTER", "DELTA", "FAMILIES", "MODALITIES", "QUESTIONS", "SETTINGS", "SITES", "TOGETHER",
+    "TUNED_ON", "Group", "Question", "Setting", "groups", "merged",
 ]  # fmt: skip
 
 

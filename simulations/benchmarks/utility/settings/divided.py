@@ -1,6 +1,7 @@
 """Four sites divide a set, evenly or with skewed labels; they train together or each alone."""
 
 from simulations.benchmarks.utility.settings.setting import (
+    BETTER,
     SITES,
     Cell,
     Members,
@@ -40,6 +41,7 @@ SETTINGS = {
 }
 QUESTIONS = (
     Question("federated-dp", ("local-dp",)),
+    Question("federated-dp", (f"local-dp{BETTER}",)),
     Question("federated-dp", ("local-dp", "central-dp")),
     Question("federated-dp", ("central-dp",)),
     Question("federated-dp-skew", ("local-dp-skew",), at_every_site=True),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,14 +35,18 @@ def site_of(name: str, dataset: str, splits: Mapping[str, Split], folder: Path) 
     path = folder / f"{name}.npz"
     arrays = {f"{s}_images": images for s, (images, _) in splits.items()}
     np.savez(path, **arrays, **{f"{s}_labels": labels for s, (_, labels) in splits.items()})
-    source = {"source": "medmnist", "dataset": dataset}
-    domain, tasks = describe(ScenarioSite.model_validate({"name": name, "data": source}))
     return ScenarioSite.model_validate(
         {
             "name": name,
             "data": {"source": "npz", "path": path},
-            "domain": domain,
-            "tasks": tasks,
+            **declared(name, dataset),
             "flip": dataset in MIRRORS,
         }
     )
+
+
+def declared(name: str, dataset: str) -> dict[str, Any]:
+    """Return domain and tasks of a site whose file is made from a MedMNIST set."""
+    source = {"source": "medmnist", "dataset": dataset}
+    domain, tasks = describe(ScenarioSite.model_validate({"name": name, "data": source}))
+    return {"domain": domain, "tasks": tasks}

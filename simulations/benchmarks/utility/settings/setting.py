@@ -20,6 +20,9 @@ MODALITIES = ("pneumoniamnist", "breastmnist", "bloodmnist", "organamnist", "pat
 TUNED_ON = frozenset(MODALITIES)
 """Sets on whose validation images recipes were chosen. For any other set, the recipe is as good as
 public; for these, the choice is not covered by the epsilon."""
+BETTER = ", better recipe"
+"""Behind a setting's name in a question: of several recipes, the one with the higher validation
+AUC."""
 TOGETHER = "modalities"
 """Used in place of a set's name: all five sets at once."""
 
@@ -78,6 +81,11 @@ class Setting:
     further: Literal["others", "phantoms"] | None = None
     """Further training of the public start: on the other sets of `MODALITIES` as if they were
     public, or equally long on phantoms alone (`further.trained_on`)."""
+
+    @property
+    def of_medmnist(self) -> bool:
+        """True if every row names a MedMNIST set, whose test images are the same in all trials."""
+        return self.records in (None, TOGETHER)
 
 
 @dataclass(frozen=True)
