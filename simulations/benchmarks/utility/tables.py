@@ -14,7 +14,8 @@ HEAD = """# Utility under differential privacy
 Written by `python -m simulations.benchmarks.utility --data-root DATA --out
 docs/results/utility.json --markdown FILE` from [utility.json](results/utility.json), whose rows
 name recipe, seed and commit: each is what `... --test --sets SET --settings SETTING --epsilons
-EPSILON --seeds SEED --recipes RECIPE` adds to that file. AUC of the {split} images, mean over
+EPSILON --seeds SEED --recipes RECIPE` adds to that file; SET is any MedMNIST set whose file lies in
+DATA. AUC of the {split} images, mean over
 seeds, with the standard deviation over seeds in brackets. Delta is {delta:g}; `plain`
 is the ceiling without privacy. Where `tuning` says `not-covered`, epsilon does not
 cover the choice of the recipe by the validation images of the set.

@@ -81,8 +81,8 @@ def _write(folder: Path, splits: dict[str, Split], patients: list[Rows]) -> None
         table = csv.writer(file)
         table.writerow(("file", "patient", "split", "labels"))
         for split, (images, labels) in splits.items():
+            # Records are read in the order of the table: test images keep theirs.
             for row in whose if split == "train" else range(len(images)):
-                # Names in the order of the file keep the answers in that order, too.
                 picture = f"{split}-{row:06}.png"
                 Image.fromarray(images[row]).save(folder / picture)
                 # Validation and test images are each a patient's only one.
