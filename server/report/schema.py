@@ -307,6 +307,7 @@ SCHEMA: Kind = {
             "model": MODEL,
             "rounds": _count("Trained rounds."),
             "schedule": _list(SCHEDULED, "Phases in the order of training."),
+            "recipe": _text("Situation that the phases were made for, and why; or empty."),
             "public_pretraining": {
                 "type": ["object", "null"],
                 "description": "Training on public images before round 1; costs no epsilon.",

@@ -60,7 +60,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 
     The epsilons at other deltas are those of the whole admitted run; all hold at once.
     """
-    lines = [line for row in rows for line in _site(row)]
+    recipe = rows[0]["recipe"]  # that of the run, the same for all sites
+    lines = [*textwrap.wrap(recipe, WIDTH, break_on_hyphens=False), ""]
+    lines += [line for row in rows for line in _site(row)]
     unit = " or ".join(sorted({row["unit"] for row in rows}))
     lines.append("")
     for name, _, meaning in COLUMNS:

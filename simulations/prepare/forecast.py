@@ -46,6 +46,7 @@ def forecast(
         rows.append(
             {
                 "site": site.name,
+                "recipe": ready.federation.recipe,
                 "unit": plan.unit,
                 "kind": site.domain.kind,
                 "shares_with": [

@@ -13,7 +13,12 @@ CHEST = {"source": "phantoms", "kind": "chest", "records": 96}
 SCENARIO = {
     "name": "small",
     "seed": 5,
-    "recipe": {"rounds": 5, "local_steps": 2, "expected_batch_size": 32},
+    "recipe": {
+        "rounds": 5,
+        "local_steps": 2,
+        "expected_batch_size": 32,
+        "heads_only": False,
+    },
     "privacy": {"epsilon": 8},
     "sites": [
         {"name": "north", "data": CHEST},

@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> fedmedformer.Run:
     }
     scenario = {
         "name": "python",
-        "recipe": {"rounds": 2, "local_steps": 1, "expected_batch_size": 16},
+        "recipe": {"rounds": 2, "local_steps": 1, "expected_batch_size": 16, "heads_only": False},
         "sites": [
             {"name": "north", "data": CHEST},
             {"name": "south", "data": {**CHEST, "kind": "histology"}},

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from server.protocol import Phase
+from server.protocol import LABEL_OBJECTIVES, Phase
 from server.run.recipes import few_labels, heads_only, kinds, labels, new_scanner
 from server.run.recipes.declared import Sites
 from server.run.recipes.recipe import Recipe
@@ -18,6 +18,11 @@ BUILDERS: Mapping[Situation, Callable[[Recipe, Sites], tuple[Phase, ...]]] = {
 """Situation -> the function that makes its phases."""
 
 
+BY_NOISE: frozenset[Situation] = frozenset({"labels", "kinds"})
+"""Situations in which the noise may decide for heads alone. The others have phases of their own for
+what the labels alone cannot teach."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """The phases of a run, and why it has them."""
@@ -27,13 +32,15 @@ class Choice:
     """The situation that they are made for; None if the run lists its phases."""
     reason: str
     """The declarations that decided, without a full stop."""
+    trained: str = ""
+    """Says whether everything is trained or heads alone, and why; empty for listed phases."""
 
     @property
     def text(self) -> str:
         """Situation and reason, in a sentence without a full stop."""
         if self.situation is None:
             return self.reason
-        return f"recipe for {self.situation}, because {self.reason}"
+        return f"recipe for {self.situation}, because {self.reason}; {self.trained}"
 
 
 def choose(recipe: Recipe, sites: Sites) -> Choice:
@@ -49,5 +56,16 @@ def choose(recipe: Recipe, sites: Sites) -> Choice:
         situation, reason = recipe.situation, "the recipe names it"
     else:
         situation, reason = situation_of(sites)
-    builder = heads_only.phases if recipe.heads_only else BUILDERS[situation]
-    return Choice(builder(recipe, sites), situation, reason)
+    if recipe.heads_only:
+        phases = heads_only.phases(recipe, sites)
+        return Choice(phases, situation, reason, "heads alone are trained, because it says so")
+    phases = BUILDERS[situation](recipe, sites)
+    # Heads alone would drop a loss that someone asked for.
+    asked = set(recipe.objectives or ()) - LABEL_OBJECTIVES
+    if recipe.heads_only is False or situation not in BY_NOISE or asked:
+        return Choice(phases, situation, reason, "everything is trained")
+    noisy, numbers = heads_only.by_noise(phases, sites)
+    if noisy:
+        phases = heads_only.phases(heads_only.shortened(recipe), sites)
+    what = "heads alone are trained" if noisy else "everything is trained"
+    return Choice(phases, situation, reason, f"{what}, because {numbers}")

@@ -47,8 +47,10 @@ class Recipe(Frozen):
     """See `Phase.noise_floor`. Sections 13 and 22."""
     heads_noise_floor: StrictFloat | None = Field(default=4e-5, gt=0, le=1)
     """`noise_floor` in phases of heads; null: as in the other phases. Sections 14, 17 and 30."""
-    heads_only: StrictBool = False
-    """Train nothing but heads, in all rounds."""
+    heads_only: StrictBool | None = None
+    """`true`: train nothing but heads, in all rounds. `false`: train everything. If left out, the
+    noise decides in the situations `labels` and `kinds`, and `plan` says from which numbers.
+    Section 38."""
     heads_first: Share = 0.3
     """Share of the rounds, at the beginning, in which only heads are trained. See
     docs/experiments, section 14."""

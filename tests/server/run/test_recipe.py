@@ -167,7 +167,7 @@ def test_a_named_situation_wins_over_every_declaration(situation: str):
             situation,
             BUILDERS[situation](Recipe(), SITES),
         )
-        assert choice.text == f"recipe for {situation}, because the recipe names it"
+        assert choice.text.startswith(f"recipe for {situation}, because the recipe names it; ")
 
 
 def test_an_unknown_situation_is_refused_with_those_there_are():
@@ -215,7 +215,8 @@ def test_the_numbers_that_members_declared_choose_the_recipe_and_stay_out_of_the
     members = {n: d.model_dump() | few for n, d in (("a", CHEST), ("b", CHEST_ELSEWHERE))}
     federation = run_file(tmp_path, sites=members).federation()
     assert federation.recipe == (
-        "recipe for few-labels, because the sites declare labels for 10 % of their units"
+        "recipe for few-labels, because the sites declare labels for 10 % of their units; "
+        "everything is trained"
     )
     assert federation.schedule.phases[0].name == "self-supervised"
     assert [s.domain for s in federation.sites] == [CHEST, CHEST_ELSEWHERE]
