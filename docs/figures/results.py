@@ -3,6 +3,7 @@
     python docs/figures/results.py
 
 Each table stands between two comments that name it. A test compares the pages with the files.
+Values are means over seeds; a dash means that nothing was measured.
 """
 
 import json
@@ -26,32 +27,100 @@ CEILING = (
     "heads_last=0"
 )
 EXAMPLE = "steps=300 expected_batch_size=256 learning_rate=.5"
+HEADS = "heads only"
+"""Used in place of a recipe: the better of the measured recipes that train nothing but heads."""
 ROWS = (
     ("one site, without privacy", "central-plain", CEILING),
     ("one site, epsilon 8", "central-dp", "default"),
     ("four sites, epsilon 8", "federated-dp", "default"),
     ("each alone, epsilon 8", "local-dp", "default"),
+    ("each alone, heads only, epsilon 8", "local-dp", HEADS),
     ("four sites, epsilon 8, Flower's Opacus example", "flower-opacus", EXAMPLE),
     ("four sites, labels skewed (Dirichlet .3)", "federated-dp-skew", "default"),
     ("each alone, labels skewed", "local-dp-skew", "default"),
     ("five kinds of image, one encoder, epsilon 8", "modalities-dp", "alone_last=.4"),
 )
+USUAL_SEEDS = 5
+"""A cell that has fewer seeds names their number."""
+BREADTH = (
+    *((words, dataset, "", "default") for dataset, words in SETS.items()),
+    ("adrenal gland, CT volumes", "adrenalmnist3d", "", "default"),
+    ("the same at 64 voxels", "adrenalmnist3d", "-64", "default"),
+    ("chest X-ray, four images a patient", "pneumoniamnist", "-patients", "default"),
+    ("blood cells, four images a patient", "bloodmnist", "-patients", "default"),
+)
+"""Words, set, what follows the names of its settings, and recipe."""
 Row = Mapping[str, Any]
+Rows = Sequence[Row]
 
 
 def _rows(name: str) -> list[dict[str, Any]]:
     return list(json.loads((RESULTS / name).read_text())["rows"])
 
 
-def _auc(rows: Sequence[Row], dataset: str, setting: str, recipe: str) -> str:
-    """Return the mean test AUC over all seeds at epsilon 8, or without privacy; a dash if none."""
-    found = [
-        row["auc"]
+def found(
+    rows: Rows, dataset: str, setting: str, recipe: str, epsilon: float | None = 8.0
+) -> list[Row]:
+    """Return the rows of a cell that have a test AUC, at this epsilon or without privacy.
+
+    Args:
+        rows: The rows of utility.json.
+        dataset: The set.
+        setting: The setting.
+        recipe: A recipe line, or `HEADS`.
+        epsilon: Epsilon of a private setting.
+    """
+    own = [
+        row
         for row in rows
-        if (row["dataset"], row["setting"], row["recipe"]) == (dataset, setting, recipe)
-        and row["epsilon"] in (8.0, None)
+        if (row["dataset"], row["setting"]) == (dataset, setting)
+        and row["epsilon"] in (epsilon, None)
+        and row["auc"] is not None
     ]
-    return _short(statistics.mean(found)) if found else "–"
+    if recipe != HEADS:
+        return [row for row in own if row["recipe"] == recipe]
+    heads = [row for row in own if is_heads_only(row)]
+    return _best(
+        [[r for r in heads if r["recipe"] == line] for line in {r["recipe"] for r in heads}]
+    )
+
+
+def is_heads_only(row: Row) -> bool:
+    """Tell whether a row's recipe trains nothing but heads, on the usual features."""
+    meaning = row["meaning"]
+    return bool(meaning.get("heads_only")) and meaning.get("features") is None
+
+
+def better(
+    rows: Rows, dataset: str, setting: str, recipe: str = "default", epsilon: float = 8.0
+) -> list[Row]:
+    """Return the rows of the recipe or those of heads only, whichever validation images prefer."""
+    lines = (recipe, HEADS)
+    return _best([found(rows, dataset, setting, line, epsilon) for line in lines])
+
+
+def _best(choices: Sequence[list[Row]]) -> list[Row]:
+    """Return the rows with the highest mean validation AUC over the seeds that all have."""
+    able = [rows for rows in choices if rows]
+    if not able:
+        return []
+    seeds = set.intersection(*({row["seed"] for row in rows} for rows in able))
+    # Without a common seed nothing can be compared: the recipe stays.
+    if not seeds:
+        return able[0]
+    return max(
+        able,
+        key=lambda rows: statistics.mean(r["validation_auc"] for r in rows if r["seed"] in seeds),
+    )
+
+
+def _cell(rows: Rows, metric: str = "auc") -> str:
+    """Return the mean over seeds, and their number where they are few; a dash if there are none."""
+    values = [row[metric] for row in rows if row.get(metric) is not None]
+    if not values:
+        return "–"
+    few = f" ({len(values)})" if len(values) < USUAL_SEEDS else ""
+    return _short(statistics.mean(values)) + few
 
 
 def _short(value: float) -> str:
@@ -62,6 +131,33 @@ def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("0.", ".", 1)
 
 
+def gain(
+    differences: Rows, dataset: str, ours: str, theirs: str, epsilon: float = 8.0
+) -> str | None:
+    """Return a difference with its interval, or None if it was not measured."""
+    for row in differences:
+        names = (row["dataset"], row["ours"], row["theirs"], row["site"], row["epsilon"])
+        if names == (dataset, ours, theirs, "mean", epsilon):
+            lower, upper = _signed(row["lower"]), _signed(row["upper"])
+            over_seeds = "*" if "interval" in row else ""
+            return f"{_signed(row['mean'])} ({lower} to {upper}){over_seeds}"
+    return None
+
+
+def _gain_over_alone(rows: Rows, differences: Rows, dataset: str, behind: str = "") -> str:
+    """Return what four sites gain over each site alone with its better recipe, if it is known."""
+    ours, alone = f"federated-dp{behind}", f"local-dp{behind}"
+    known = gain(differences, dataset, ours, f"{alone}, better recipe")
+    # The gain over the recipe alone would be too large where heads only are better.
+    if known is None and not any(map(is_heads_only, better(rows, dataset, alone))):
+        known = gain(differences, dataset, ours, alone)
+    return known or "–"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def in_short() -> str:
     """Return the table of the README: what four sites gain over each site alone, with intervals."""
     rows, differences = _rows("utility.json"), _rows("utility_differences.json")
@@ -70,37 +166,74 @@ def in_short() -> str:
         "|---|---|---|---|---|---|",
     ]
     for dataset, words in SETS.items():
-        (gain,) = (
-            row
-            for row in differences
-            if (row["dataset"], row["ours"], row["theirs"], row["site"], row["epsilon"])
-            == (dataset, "federated-dp", "local-dp", "mean", 8.0)
-        )
         cells = [
-            _auc(rows, dataset, "local-dp", "default"),
-            _auc(rows, dataset, "federated-dp", "default"),
-            f"{_signed(gain['mean'])} ({_signed(gain['lower'])} to {_signed(gain['upper'])})",
-            _auc(rows, dataset, "central-dp", "default"),
-            _auc(rows, dataset, "central-plain", CEILING),
+            _cell(better(rows, dataset, "local-dp")),
+            _cell(found(rows, dataset, "federated-dp", "default")),
+            _gain_over_alone(rows, differences, dataset),
+            _cell(found(rows, dataset, "central-dp", "default")),
+            _cell(found(rows, dataset, "central-plain", CEILING)),
         ]
-        lines.append(f"| {words} | {' | '.join(cells)} |")
+        lines.append(_line([words, *cells]))
     return "\n".join(lines)
 
 
 def cost_of_noise() -> str:
-    """Return the table of the summary: every setting on every set."""
+    """Return the table of the summary: every measured setting on every set."""
     rows = _rows("utility.json")
     lines = [f"| | {' | '.join(SETS.values())} |", "|---" * (len(SETS) + 1) + "|"]
     for words, setting, recipe in ROWS:
-        cells = [_auc(rows, dataset, setting, recipe) for dataset in SETS]
-        lines.append(f"| {words} | {' | '.join(cells)} |")
+        cells = [_cell(found(rows, dataset, setting, recipe)) for dataset in SETS]
+        if set(cells) != {"–"}:
+            lines.append(_line([words, *cells]))
+    return "\n".join(lines)
+
+
+def smaller_epsilons() -> str:
+    """Return the table of each alone and four sites at three epsilons, with their differences."""
+    rows, differences = _rows("utility.json"), _rows("utility_differences.json")
+    lines = [f"| epsilon | | {' | '.join(SETS.values())} |", "|---" * (len(SETS) + 2) + "|"]
+    for epsilon in (8.0, 3.0, 1.0):
+        for words, setting in (("each alone", "local-dp"), ("four sites", "federated-dp")):
+            cells = [_cell(found(rows, d, setting, "default", epsilon)) for d in SETS]
+            lines.append(_line([f"{epsilon:g}", words, *cells]))
+        gains = [gain(differences, d, "federated-dp", "local-dp", epsilon) or "–" for d in SETS]
+        lines.append(_line([f"{epsilon:g}", "gain", *gains]))
+    return "\n".join(lines)
+
+
+def breadth() -> str:
+    """Return the table of measured sets and units: each alone, four sites, one site, no privacy."""
+    rows, differences = _rows("utility.json"), _rows("utility_differences.json")
+    lines = [
+        "| test AUC | recipe chosen on it | each alone, better of recipe and heads only "
+        "| four sites | gain, 95 % interval | one site | one site, no DP |",
+        "|---" * 7 + "|",
+    ]
+    for words, dataset, behind, recipe in BREADTH:
+        own = [row for row in rows if row["dataset"] == dataset]
+        # Rows without privacy do not depend on the unit.
+        plain = "central-plain-64" if behind == "-64" else "central-plain"
+        cells = [
+            {"public": "no", "not-covered": "yes"}.get(own[0]["tuning"], "–") if own else "–",
+            _cell(better(rows, dataset, f"local-dp{behind}", recipe)),
+            _cell(found(rows, dataset, f"federated-dp{behind}", recipe)),
+            _gain_over_alone(rows, differences, dataset, behind),
+            _cell(found(rows, dataset, f"central-dp{behind}", recipe)),
+            _cell(found(rows, dataset, plain, CEILING)),
+        ]
+        # Images without privacy have no unit, so that their cell alone says nothing of it.
+        if set(cells[1:-1]) != {"–"}:
+            lines.append(_line([words, *cells]))
     return "\n".join(lines)
 
 
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
-    "README.md": ("results", in_short),
-    "docs/results/summary.md": ("cost-of-noise", cost_of_noise),
+    "results": ("README.md", in_short),
+    "cost-of-noise": ("docs/results/summary.md", cost_of_noise),
+    "smaller-epsilons": ("docs/results/summary.md", smaller_epsilons),
+    "breadth": ("docs/results/summary.md", breadth),
 }
+"""Name of each table -> its page, and the function that makes it."""
 
 
 def block(name: str) -> re.Pattern[str]:
@@ -110,7 +243,7 @@ def block(name: str) -> re.Pattern[str]:
 
 def main() -> None:
     """Write every table into its page."""
-    for page, (name, table) in TABLES.items():
+    for name, (page, table) in TABLES.items():
         file, made = ROOT / page, table()
         new = block(name).sub(lambda m, made=made: f"{m[1]}{made}\n{m[3]}", file.read_text())
         file.write_text(new)

@@ -1,7 +1,9 @@
 """The tables of results that people read are computed from the files of results."""
 
 import importlib.util
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +15,100 @@ results = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(results)
 
 
-@pytest.mark.parametrize("page", results.TABLES)
-def test_a_table_of_results_is_the_one_of_the_files(page: str):
+@pytest.mark.parametrize("table", results.TABLES)
+def test_a_table_of_results_is_the_one_of_the_files(table: str):
     """No figure is written by hand; `python docs/figures/results.py` writes the tables again."""
-    name, table = results.TABLES[page]
-    (found,) = results.block(name).findall((ROOT / page).read_text())
-    assert found[1] == table() + "\n"
+    page, made = results.TABLES[table]
+    (found,) = results.block(table).findall((ROOT / page).read_text())
+    assert found[1] == made() + "\n"
+
+
+def row(setting: str, recipe: str, seed: int, auc: float, **more: Any) -> dict[str, Any]:
+    meaning = {"heads_only": True} if recipe.startswith("heads_only") else {}
+    return {"dataset": "bloodmnist", "setting": setting, "recipe": recipe, "seed": seed,
+            "epsilon": 8.0, "auc": auc, "validation_auc": 0.5, "tuning": "not-covered",
+            "meaning": meaning, **more}  # fmt: skip
+
+
+def difference(theirs: str, mean: float, **more: Any) -> dict[str, Any]:
+    return {"dataset": "bloodmnist", "ours": "federated-dp", "theirs": theirs, "site": "mean",
+            "epsilon": 8.0, "mean": mean, "lower": mean - 0.01, "upper": mean + 0.01,
+            **more}  # fmt: skip
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, str]]:
+    """Return a function that makes a table of made rows: its lines by their first cell."""
+
+    def make(table: str, rows: Sequence[Any], differences: Sequence[Any] = ()) -> dict[str, str]:
+        files = {"utility.json": rows, "utility_differences.json": differences}
+        monkeypatch.setattr(results, "_rows", files.__getitem__)
+        return {line.split(" | ")[0][2:]: line for line in results.TABLES[table][1]().split("\n")}
+
+    return make
+
+
+def test_each_alone_is_the_better_of_recipe_and_heads_only(shown: Callable[..., dict[str, str]]):
+    """Validation images decide, on the seeds that both have; the test images do not."""
+    rows = [
+        row("local-dp", "default", 0, 0.9, validation_auc=0.6),
+        row("local-dp", "default", 1, 0.9, validation_auc=0.9),
+        row("local-dp", "heads_only=true steps=60", 0, 0.8, validation_auc=0.7),
+        row("local-dp", "heads_only=true steps=30", 0, 0.95, validation_auc=0.5),
+        row("local-dp", "default", 2, None, validation_auc=0.9),
+        row("local-dp", "heads_only=true", 0, 0.99, validation_auc=0.9,
+            meaning={"heads_only": True, "features": "natural"}),
+    ]  # fmt: skip
+    assert "| blood cells | .800 (1) | – | – | – | – |" in shown("results", rows).values()
+    alone = shown("cost-of-noise", rows)
+    assert alone["each alone, epsilon 8"].startswith("| each alone, epsilon 8 | .900 (2) |")
+    assert alone["each alone, heads only, epsilon 8"].split(" | ")[1] == ".800 (1)"
+    assert list(alone)[2:] == ["each alone, epsilon 8", "each alone, heads only, epsilon 8"]
+
+
+def test_no_gain_is_shown_over_the_worse_way_to_be_alone(shown: Callable[..., dict[str, str]]):
+    """The gain over the recipe is left out where heads only are better and were not compared."""
+    over_recipe = difference("local-dp", 0.09)
+    alone = [row("local-dp", "default", s, 0.9) for s in range(5)]
+    (line,) = (v for k, v in shown("results", alone, [over_recipe]).items() if k == "blood cells")
+    assert line == "| blood cells | .900 | – | +.090 (+.080 to +.100) | – | – |"
+    heads = [row("local-dp", "heads_only=true", s, 0.95, validation_auc=0.6) for s in range(5)]
+    found = shown("results", alone + heads, [over_recipe])["blood cells"]
+    assert found == "| blood cells | .950 | – | – | – | – |"
+    compared = difference("local-dp, better recipe", 0.04, interval="seeds")
+    found = shown("results", alone + heads, [over_recipe, compared])["blood cells"]
+    assert found == "| blood cells | .950 | – | +.040 (+.030 to +.050)* | – | – |"
+
+
+def test_smaller_epsilons_have_lines_of_their_own(shown: Callable[..., dict[str, str]]):
+    """An epsilon's values and gain stand together, and no other epsilon's among them."""
+    rows = [row("federated-dp", "default", s, 0.7, epsilon=1.0) for s in range(5)]
+    rows += [row("federated-dp", "default", 0, 0.8, epsilon=3.0)]
+    gains = [difference("local-dp", 0.02, epsilon=1.0)]
+    lines = results_of(shown, rows, gains)
+    assert "| 1 | four sites | .700 | – | – | – | – |" in lines
+    assert "| 3 | four sites | .800 (1) | – | – | – | – |" in lines
+    assert "| 1 | gain | +.020 (+.010 to +.030) | – | – | – | – |" in lines
+    assert "| 3 | gain | – | – | – | – | – |" in lines
+
+
+def results_of(
+    shown: Callable[..., dict[str, str]], rows: Sequence[Any], differences: Sequence[Any]
+) -> list[str]:
+    shown("smaller-epsilons", rows, differences)  # puts the rows in place
+    return list(results.smaller_epsilons().split("\n"))
+
+
+def test_a_set_appears_once_something_of_it_is_measured(shown: Callable[..., dict[str, str]]):
+    """A set says if the recipe was chosen on it; a unit of patients has rows of its own."""
+    rows = [
+        row("central-dp", "default", 0, 0.8, dataset="adrenalmnist3d", tuning="public"),
+        row("central-plain", results.CEILING, 0, 0.9, epsilon=None),
+        row("local-dp-patients", "default", 0, 0.6),
+    ]
+    lines = shown("breadth", rows)
+    assert list(lines)[2:] == ["adrenal gland, CT volumes", "blood cells, four images a patient"]
+    assert lines["adrenal gland, CT volumes"].endswith("| no | – | – | – | .800 (1) | – |")
+    assert lines["blood cells, four images a patient"].endswith(
+        "| yes | .600 (1) | – | – | – | .900 (1) |"
+    )
