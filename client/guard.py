@@ -105,7 +105,9 @@ class Guard:
         """
         try:
             with exclusive(self.folder):
-                return release.check(self._answer(request), exact=self.exact)
+                return release.check(
+                    self._answer(request), exact=self.exact, concepts=self._sends_concepts
+                )
         except Refused as no:
             # A refusal is an answer like any other: its text is fixed, and it is on the ledger.
             return self.refuse(type(request).__name__.lower(), request.run_id, no)
@@ -170,7 +172,7 @@ class Guard:
         # A run that is admitted already keeps its plan, also if site.yaml has changed since.
         standing = ledger.reservation(request.run_id)
         try:
-            plan = standing.plan if standing else planned(self.site, config, schedule)
+            plan = standing.plan if standing else self._planned(config, schedule)
         except (ValueError, EngineError, ConfigError) as error:
             # The reason depends on public numbers only, so the server may read it.
             raise PolicyForbids(str(error)) from error
@@ -180,6 +182,14 @@ class Guard:
             _allow(self, ledger, request.run_id, schedule, config, plan)
         kept = ledger.reserve(request.run_id, schedule.canonical(), config.model_dump_json(), plan)
         return AdmitAnswer(self.site.name, kept.plan.to_json(), kept.hash)
+
+    def _planned(self, config: ModelConfig, schedule: Schedule) -> PrivacyPlan:
+        return planned(self.site, config, schedule, concepts=self._sends_concepts)
+
+    @property
+    def _sends_concepts(self) -> bool:
+        # As the policy says now: a hospital that changes its mind sends no more of it.
+        return self.policy is None or self.policy.sends_concepts
 
     # A round: policy, input, budget, training, release. Records are read in `_trained` alone.
 
@@ -217,7 +227,7 @@ class Guard:
         model.tasks = {task.name: task for task in tasks}
         # Round and attempt are part of the stream: an attempt that is repeated has fresh noise.
         noise = self.noise_for(run.reservation, request.round, request.attempt)
-        method = DpMethod(run.phase_plan(request.round), noise)
+        method = DpMethod(run.phase_plan(request.round), noise, self._sends_concepts)
         return self.train(
             model, self.site, records, run.schedule, request.round, shared, state, method
         )

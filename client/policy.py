@@ -38,6 +38,21 @@ IN_WORDS = {
 }
 """Objective -> its purpose, for the person who approves a run."""
 
+SHARED_ANSWER = (
+    "These weights include the layer that answers the site's question. It is trained together with "
+    "sites that have the same kind of image: coordinator and members can answer the question with "
+    "the shared model. About a record they learn nothing beyond the epsilon above. With "
+    "`concepts: own-heads` in policy.yaml the site keeps its part at home; with `concepts: false` "
+    "it refuses such runs."
+)
+"""Meaning of a concept layer of which the site sends its part, for who approves a run."""
+OWN_ANSWER = (
+    "Other sites with the same kind of image train the layer that answers their question together. "
+    "This site sends no part of it (`concepts` in policy.yaml): it trains its own heads instead, "
+    "which stay here."
+)
+"""Meaning of a concept layer of which the site sends nothing, for who approves a run."""
+
 Hours = Annotated[str, AfterValidator(_hours)]
 Fingerprint = Annotated[str, AfterValidator(spaced)]
 
@@ -61,15 +76,22 @@ class Policy(Frozen):
     accept_unit_image: StrictBool = False
     """Accept runs whose unit of privacy is the image, not the patient. Set it only where each
     patient has one image."""
-    concepts: StrictBool = True
-    """Accept runs in which sites with the same kind of image train the layer that answers their
-    questions together. This layer is sent, with noise; it tells as much about the answers as the
-    site's own heads, which never leave. If `false`, such runs are refused."""
+    concepts: StrictBool | Literal["own-heads"] = True
+    """Runs in which sites with the same kind of image train the layer that answers their questions
+    together. `true`: the site sends its part of this layer, with noise. Coordinator and members can
+    then answer the question with the shared model; about a record nothing beyond epsilon follows.
+    `own-heads`: the site takes part, but trains its own heads in place of this layer, and never
+    sends a part of it. `false`: such runs are refused."""
     hours: tuple[Hours, ...] = ()
     """Local times at which rounds are trained, as `20:00-06:00`; at any time if omitted."""
     approval: Literal["manual", "automatic"] = "manual"
     """`manual`: a person at the hospital approves each run (`fedmedformer site approve`).
     `automatic`: every run within the rules and the budget is admitted."""
+
+    @property
+    def sends_concepts(self) -> bool:
+        """True if the site may send its part of the layer that answers a common question."""
+        return self.concepts is True
 
     def check(self, site: Site, schedule: Schedule, config: ModelConfig, plan: PrivacyPlan) -> None:
         """Refuse a run that breaks a rule. The outcome depends on public constants alone.
@@ -90,10 +112,11 @@ class Policy(Frozen):
             )
         check_objectives(schedule, self.objectives, "this site's policy")
         # The concept layer is shared if the run's model has one for this site's kind of image.
-        if site.domain.kind in config.kinds and not self.concepts:
+        if site.domain.kind in config.kinds and self.concepts is False:
             raise PolicyForbids(
-                "this site's policy keeps the layers that answer its questions at the site: the "
-                "run has to set `concepts: false`"
+                "this site's policy refuses runs in which sites train the layer that answers their "
+                "question together: the run has to set `concepts: false`, or the hospital "
+                "`concepts: own-heads` in policy.yaml, with which it keeps its part at home"
             )
         # The largest rate and the smallest noise of any phase decide: a limit has no exceptions.
         rounds = schedule.rounds + schedule.spare_rounds
@@ -159,6 +182,8 @@ def summary(
     plan: PrivacyPlan,
     spent: float,
     budget: float,
+    *,
+    sends_concepts: bool = True,
 ) -> str:
     """Describe a run to the person who approves it: what it computes, costs and sends.
 
@@ -169,6 +194,8 @@ def summary(
         plan: The run's plan at this site.
         spent: Epsilon that earlier runs have spent.
         budget: Epsilon that all runs together may spend.
+        sends_concepts: Whether the policy lets the site send its part of the layer that answers a
+            common question.
     Returns:
         Lines of at most 80 columns. Shares of found units are upper bounds, rounded up.
     """
@@ -193,11 +220,7 @@ def summary(
         "metric does.",
     ]
     if site.domain.kind in config.kinds:
-        lines.append(
-            "These weights include the layer that answers the site's questions. It is trained "
-            "together with sites that have the same kind of image (`concepts: false` in "
-            "policy.yaml forbids it)."
-        )
+        lines.append(SHARED_ANSWER if sends_concepts else OWN_ANSWER)
     return "\n".join(_wrapped(line) for line in lines)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from client.refusals import PolicyForbids
-from medformer.sharing import is_local
+from medformer.sharing import is_concept, is_local
 from server.protocol import Answer, TrainAnswer
 
 
@@ -77,12 +77,13 @@ SIMULATION_NOT_COVERED = (
 )
 
 
-def check(answer: Answer, *, exact: bool) -> Answer:
+def check(answer: Answer, *, exact: bool, concepts: bool = True) -> Answer:
     """Return an answer unchanged if it may leave the site.
 
     Args:
         answer: The guard's answer, before it is sent.
         exact: True in a simulation, where exact losses and metrics may leave.
+        concepts: True if the hospital's policy lets the concept layer leave.
     Raises:
         PolicyForbids: A field is not on the list, or is for simulations only, or a tensor is one
             that stays at the site.
@@ -98,7 +99,7 @@ def check(answer: Answer, *, exact: bool) -> Answer:
             raise PolicyForbids(f"{name} may leave in simulations only")
     # The list covers shared tensors only. Names decide, so a local tensor cannot pass as shared.
     if isinstance(answer, TrainAnswer):
-        local = [name for name in answer.tensors if is_local(name)]
+        local = [n for n in answer.tensors if is_local(n) or (is_concept(n) and not concepts)]
         if local:
             raise PolicyForbids(f"{local[0]} stays at the site")
     return answer

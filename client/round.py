@@ -35,6 +35,11 @@ from server.protocol import Phase, Schedule, Tensors
 class Method(Protocol):
     """The way in which the steps of a round are taken: with differential privacy or without."""
 
+    @property
+    def concepts(self) -> bool:
+        """True if the site trains, and sends, its part of a concept layer (`trained_names`)."""
+        ...
+
     def learning_rate(self, phase: Phase) -> float:
         """Return the learning rate of a round's steps.
 
@@ -71,6 +76,8 @@ class DpMethod:
     """The plan of the round's phase."""
     noise: NoiseSource
     """Randomness of this round, never the same twice."""
+    concepts: bool = True
+    """False if the hospital's policy keeps its part of the concept layer at home."""
 
     def learning_rate(self, phase: Phase) -> float:
         """Return the phase's learning rate, or the one that its noise floor implies.
@@ -196,7 +203,7 @@ def local_steps(
     Returns:
         Loss, tensors to send and the site's next state.
     """
-    names = trained_names(model, site, phase)
+    names = trained_names(model, site, phase, concepts=method.concepts)
     # A benchmark brings its own optimizer; a guard never does.
     if optimizer is None:
         optimizer = build_optimizer(model, names, method.learning_rate(phase), momentum, state)

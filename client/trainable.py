@@ -13,13 +13,16 @@ ALWAYS_TRAINABLE = 16.0
 without building a model."""
 
 
-def planned(site: Site, config: ModelConfig, schedule: Schedule) -> PrivacyPlan:
+def planned(
+    site: Site, config: ModelConfig, schedule: Schedule, *, concepts: bool = True
+) -> PrivacyPlan:
     """Solve a run's plan at a site, and check that its steps can be taken.
 
     Args:
         site: The site's declaration: privacy settings and tasks.
         config: The run's model.
         schedule: The run's phases and spare rounds.
+        concepts: As in `trained_names`.
     Returns:
         The plan, a function of these public constants; no record is read.
     Raises:
@@ -31,11 +34,18 @@ def planned(site: Site, config: ModelConfig, schedule: Schedule) -> PrivacyPlan:
     for phase in schedule.phases:
         refuse_idle(config, site.domain, [task.name for task in site.tasks], phase.objectives)
     plan = solve(schedule, site.privacy, site.tasks)
-    check_trainable(site, config, schedule, plan)
+    check_trainable(site, config, schedule, plan, concepts=concepts)
     return plan
 
 
-def check_trainable(site: Site, config: ModelConfig, schedule: Schedule, plan: PrivacyPlan) -> None:
+def check_trainable(
+    site: Site,
+    config: ModelConfig,
+    schedule: Schedule,
+    plan: PrivacyPlan,
+    *,
+    concepts: bool = True,
+) -> None:
     """Refuse a plan that the engine would refuse at its first step, after the budget is spent.
 
     Args:
@@ -43,6 +53,7 @@ def check_trainable(site: Site, config: ModelConfig, schedule: Schedule, plan: P
         config: The run's model.
         schedule: The run's phases.
         plan: The solved plan of this schedule at this site.
+        concepts: As in `trained_names`.
     Raises:
         EngineError: A phase has too much noise for the number of parameters that it trains.
     """
@@ -53,5 +64,5 @@ def check_trainable(site: Site, config: ModelConfig, schedule: Schedule, plan: P
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     plans = {phase.name: phase for phase in plan.phases}
     for phase in schedule.phases:
-        names = trained_names(model, site, phase)
+        names = trained_names(model, site, phase, concepts=concepts)
         check_rounding(sum(sizes[name] for name in names), plans[phase.name])

@@ -274,16 +274,21 @@ def taught(site: Site, mix: Mix) -> dict[Objective, float]:
     return {k: v for k, v in mix.items() if not (none and k in LABEL_OBJECTIVES)}
 
 
-def trained_names(model: Medformer, site: Site, phase: Phase) -> list[str]:
+def trained_names(
+    model: Medformer, site: Site, phase: Phase, *, concepts: bool = True
+) -> list[str]:
     """List the parameters that a phase trains at a site.
 
     If the run has a concept layer for the site's kind of image, that layer is trained to answer,
-    together with the other sites, and the site's own two heads of a task are not trained.
+    together with the other sites, and the site's own two heads of a task are not trained before
+    the phases of own heads.
 
     Args:
         model: The site's model.
         site: Domain and tasks.
         phase: Objectives, and whether all parameters or only the answering layers are trained.
+        concepts: Whether the site trains its part of the concept layer, to send it; otherwise it
+            trains its own heads in their place, on top of what the server sends.
     Returns:
         Names of parameters, in the model's order.
     """
@@ -292,8 +297,11 @@ def trained_names(model: Medformer, site: Site, phase: Phase) -> list[str]:
     # On top of everything else, concepts included, which stay as they are.
     if phase.trains == "own-heads":
         return [n for n in names if is_head(n)]
-    # The shared layer answers in their place during the run.
-    if site.domain.kind in model.config.kinds:
+    # A policy may keep at home what answers the site's question: then its own heads learn.
+    if not concepts:
+        names = [n for n in names if not is_concept(n)]
+    # Otherwise the shared layer answers in their place during the run.
+    elif site.domain.kind in model.config.kinds:
         # The head of a dense task has deeper names and no counterpart among the concepts, so it is
         # trained on.
         own = {f"output.{part}.{task}" for part in ("heads", "textures") for task in tasks}

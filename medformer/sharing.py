@@ -10,10 +10,12 @@ never trained at a site: they come from public images and are passed on unchange
 answer off concepts, task queries and task embeddings (they name and answer a site's question), and
 the embedding of the site (it holds what distinguishes one hospital).
 
-A phase that trains heads can send nothing but concepts. They reveal as much about a question that
-sites share as its head would. And because a task's directions follow from its name, kind and number
-of classes, an attacker who guesses these can confirm the guess from many rounds of concepts. That
-is a fact about the site's declaration, not about a record.
+A phase that trains heads can send nothing but concepts, and one that trains own heads sends
+nothing. Concepts reveal as much about a question that sites share as its head would: whoever has
+the shared tensors can answer it. A task's directions follow from its name, kind and number of
+classes; whoever does not know these can fit them to a few labelled images, or confirm a guess from
+many rounds of concepts. That is a fact about the site's declaration, not about a record. About
+records, concepts tell no more than the epsilon of their steps allows, as every shared tensor.
 """
 
 from collections.abc import Iterable

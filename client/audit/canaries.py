@@ -162,6 +162,8 @@ class CanaryMethod:
     """A tensor (units,) for each step of the round: True for the units that were drawn."""
     released: list[Tensor] = field(default_factory=list)
     """A tensor (m,) for each step: noisy sum along each canary's coordinate, in units of C."""
+    concepts: bool = True
+    """The audited site sends all that a site may send."""
 
     def learning_rate(self, phase: Phase) -> float:
         """Return the learning rate of the site's own steps, as `DpMethod` does."""

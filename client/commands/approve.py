@@ -46,11 +46,14 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _show(arguments: argparse.Namespace, site: "Site", ledger: "Ledger") -> None:
     """Print a summary of each run that waits, and the command that approves it."""
-    from client.policy import summary
+    from client.policy import load_policy, summary
     from client.privacy.plan import solve
     from medformer.config import ModelConfig
     from server.protocol import Schedule
 
+    # As the guard reads it: the screen says whether the layer that answers would leave.
+    policy = arguments.site.parent / "policy.yaml"
+    sends = not policy.exists() or load_policy(policy).sends_concepts
     waiting = ledger.approvals.waiting(arguments.run)
     for run_id, (text, model) in sorted(waiting.items()):
         schedule = Schedule.model_validate_json(text)
@@ -59,7 +62,7 @@ def _show(arguments: argparse.Namespace, site: "Site", ledger: "Ledger") -> None
         plan = solve(schedule, site.privacy, site.tasks)
         print(f"run {run_id}")
         spent, budget = ledger.account.spent()[0], ledger.account.limits()[0]
-        print(summary(site, schedule, config, plan, spent, budget))
+        print(summary(site, schedule, config, plan, spent, budget, sends_concepts=sends))
         print(
             f"To approve it: fedmedformer site approve {arguments.site} {arguments.state} "
             f"{run_id} --yes"

@@ -57,6 +57,14 @@ max_rounds: 400
 # accept_unit_image: true        # only where each patient has one image
 # hours: ["20:00-06:00"]         # local time; at any time if left out
 approval: manual                 # a person here approves each run: fedmedformer site approve
+
+# May the layer that answers your question leave, with noise? Sites with the same kind of image can
+# train it together, and answer better for it. Choose one:
+#   true        send this site's part. Coordinator and members can then answer the question with the
+#               shared model; about a record they learn nothing beyond epsilon.
+#   own-heads   take part, but keep this site's answer here: it trains heads of its own instead.
+#   false       refuse such runs.
+concepts: true
 """
 
 

@@ -232,6 +232,13 @@ def _joined(files: RunFiles, field: str) -> str:
 
 def _model(files: RunFiles) -> dict[str, Any]:
     model: dict[str, Any] = {"preset": files.federation.model.preset}
+    # Members of one kind of image that took part, whose questions the shared model can answer.
+    model["concepts"] = [
+        {"kind": kind, "sites": names}
+        for kind in files.federation.model.kinds
+        if (names := [s.name for s in files.federation.sites
+                      if s.domain.kind == kind and s.name in files.receipts])
+    ]  # fmt: skip
     if files.shared_parameters is not None:
         model["shared_parameters"] = files.shared_parameters
     return model

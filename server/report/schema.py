@@ -209,8 +209,23 @@ MODEL = _object(
     {
         "preset": _text("Size of the Medformer."),
         "shared_parameters": _count("Numbers in the tensors that are averaged."),
+        "concepts": {
+            "type": "array",
+            "description": "Kinds of image whose questions the shared model can answer, because "
+            "several sites train the answering layer together.",
+            "items": _object(
+                {
+                    "kind": _text("Modality, anatomy, rank and channels."),
+                    "sites": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "description": "Sites of this kind that took part.",
+                    },
+                }
+            ),
+        },
     },
-    optional=("shared_parameters",),
+    optional=("shared_parameters", "concepts"),
 )
 
 SCHEDULED = _object(

@@ -153,6 +153,17 @@ that standard deviation on each count. It weights its losses with these counts a
 </tbody></table>
 
 <h2>5. What left each site, and what is not covered</h2>
+{% if r.model.concepts %}
+<p><b>The shared model can answer a question.</b> {% for c in r.model.concepts %}{{ names(c.sites) }}
+{{ "have" if c.sites|length > 1 else "has" }} images of the kind <code>{{ c.kind }}</code>{{ "; " if not loop.last }}{% endfor %}.
+Sites of such a kind train the layer that answers their question together (concepts): coordinator and
+members can answer it with the shared model, without any site's own heads, which never leave. About a
+record they learn nothing beyond &epsilon;. A site whose policy.yaml says <code>concepts: own-heads</code>
+sent no part of that layer.</p>
+{% else %}
+<p>No layer that answers a site's question left it. The shared model alone answers nothing; who has it
+and labelled images can fit heads of their own.</p>
+{% endif %}
 {% for who, list in egress %}
 <h3>{{ names(who) }}</h3>
 {% if list.released %}

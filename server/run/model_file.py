@@ -121,8 +121,9 @@ def _card(
 def _holds(federation: Federation) -> str:
     if federation.model.kinds:
         return (
-            "Holds the shared tensors, among them the concepts with which sites with the same kind "
-            "of image answer; every site keeps its own task heads."
+            "Holds the shared tensors, among them concepts, the layer with which sites with the "
+            "same kind of image answer: whoever has this file can answer their questions. Every "
+            "site keeps its own task heads."
         )
     return "Holds the shared tensors; every site keeps its own task heads."
 

@@ -138,6 +138,8 @@ class PlainMethod:
     """Draws batches, shifts, masks and views."""
     pooled: int = 1
     """Number of sites whose records these are."""
+    concepts: bool = True
+    """No policy keeps anything at home."""
 
     def learning_rate(self, phase: Phase) -> float:
         """Return the phase's learning rate; its noise floor, if any, is for noisy steps."""

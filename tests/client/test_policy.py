@@ -1,21 +1,24 @@
 """policy.yaml: without it a site refuses, each rule refuses a run, and a person approves runs."""
 
 import re
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from client.guard import Guard
+from client.node.joining import init
 from client.policy import Policy, load_policy, summary
 from client.privacy.meaning import max_detected, percent
 from client.privacy.noise import SecureNoise
 from client.privacy.plan import solve
 from client.refusals import ClosedNow
 from client.site import Privacy, Site
+from client.state import Store
 from medformer.common.rounding import rounded_up
+from medformer.config import ModelConfig
 from medformer.errors import ConfigError
+from medformer.sharing import is_concept
 from server.protocol import Admit, AdmitAnswer, Answer, Refusal, Schedule, TrainAnswer
 from simulations.cli import main
 from tests.conftest import CONFIG, OPEN, admit, ledger_rows, train, write_site
@@ -23,6 +26,11 @@ from tests.conftest import CONFIG, OPEN, admit, ledger_rows, train, write_site
 
 def guarded(site: Site, folder: Path, policy: Policy | None) -> Guard:
     return Guard(site, folder, lambda *_: SecureNoise(), policy=policy)
+
+
+def common(site: Site) -> ModelConfig:
+    """Return a model with a concept layer for the site's kind of image."""
+    return CONFIG.between([site.domain, site.domain])
 
 
 def refused(answer: Answer, code: str = "policy") -> str:
@@ -62,20 +70,87 @@ def test_each_rule_refuses_a_run_that_breaks_it(
     assert {row["kind"] for row in ledger_rows(tmp_path)} == {"cohort", "refusal"}
 
 
-def test_a_site_may_keep_all_that_answers_its_questions(
+def test_a_site_may_refuse_to_train_its_answer_with_others(
     site: Site, schedule: Schedule, tmp_path: Path
 ):
-    """A run with a concept layer for the site's kind of image is refused, or named for approval."""
-    common = CONFIG.between([site.domain, site.domain])
+    """A run with a concept layer for the site's kind of image is refused before any budget is
+    reserved; one without is not."""
     kept = guarded(site, tmp_path, OPEN.model_copy(update={"concepts": False}))
-    asked = replace(admit(schedule), model=common.model_dump_json())
-    assert "`concepts: false`" in refused(kept.handle(asked))
+    said = refused(kept.handle(admit(schedule, config=common(site))))
+    assert "`concepts: false`" in said
+    assert "`concepts: own-heads`" in said
     assert {row["kind"] for row in ledger_rows(tmp_path)} == {"cohort", "refusal"}
     assert isinstance(kept.handle(admit(schedule)), AdmitAnswer)
+
+
+def test_a_site_may_take_part_and_keep_its_answer_at_home(
+    site: Site, schedule: Schedule, tmp_path: Path
+):
+    """Its own heads are trained in place of the concept layer, of which it never sends a tensor."""
+    heads = schedule.phases[0].model_copy(update={"name": "heads", "trains": "heads", "rounds": 1})
+    both = schedule.model_copy(update={"phases": (heads, *schedule.phases)})
+    guard = guarded(site, tmp_path, OPEN.model_copy(update={"concepts": "own-heads"}))
+    assert isinstance(guard.handle(admit(both, config=common(site))), AdmitAnswer)
+    first, second = [guard.handle(train(both, n, config=common(site))) for n in (1, 2)]
+    assert isinstance(first, TrainAnswer)
+    assert isinstance(second, TrainAnswer)
+    assert first.tensors == {}
+    assert "encoder.norm.weight" in second.tensors
+    assert not any(map(is_concept, second.tensors))
+    kept = Store(guard.folder, "run-1").get_state(2)
+    assert kept is not None
+    assert kept.parameters["output.heads.chest.weight"].any()
+    assert kept.parameters["output.textures.chest.weight"].any()
+
+
+def test_no_part_of_the_answer_leaves_after_the_hospital_has_changed_its_mind(
+    site: Site, schedule: Schedule, tmp_path: Path
+):
+    """The policy of the day counts, also in a run that was admitted under another one, and for an
+    answer that was kept."""
+    open_ = guarded(site, tmp_path, OPEN)
+    assert isinstance(open_.handle(admit(schedule, config=common(site))), AdmitAnswer)
+    request = train(schedule, 1, config=common(site))
+    before = open_.handle(request)
+    assert isinstance(before, TrainAnswer)
+    assert any(map(is_concept, before.tensors))
+    for choice in (False, "own-heads"):
+        changed = guarded(site, tmp_path, OPEN.model_copy(update={"concepts": choice}))
+        assert "output.concepts" in refused(changed.handle(request))
+        after = changed.handle(train(schedule, 2, config=common(site)))
+        assert isinstance(after, TrainAnswer), after
+        assert not any(map(is_concept, after.tensors))
+
+
+def test_who_says_yes_reads_what_a_shared_answer_means(site: Site, schedule: Schedule):
+    """The screen says who could answer the question, and nothing of it in a run without."""
     plan = solve(schedule, site.privacy, site.tasks)
-    told = "the layer that answers the site's questions"
-    assert told in " ".join(summary(site, schedule, common, plan, 0.0, 20.0).split())
-    assert told not in " ".join(summary(site, schedule, CONFIG, plan, 0.0, 20.0).split())
+
+    def said(config: ModelConfig, *, sends: bool) -> str:
+        text = summary(site, schedule, config, plan, 0.0, 20.0, sends_concepts=sends)
+        assert max(map(len, text.splitlines())) <= 80
+        return " ".join(text.split())
+
+    shared = "coordinator and members can answer the question with the shared model"
+    home = "This site sends no part of it"
+    assert shared in said(common(site), sends=True)
+    assert "nothing beyond the epsilon above" in said(common(site), sends=True)
+    assert home in said(common(site), sends=False)
+    assert shared not in said(common(site), sends=False)
+    assert shared not in said(CONFIG, sends=True)
+    assert home not in said(CONFIG, sends=False)
+
+
+def test_the_draft_lets_each_hospital_choose(tmp_path: Path):
+    """`site init` writes the key out, with its three values; the draft can be read as it is."""
+    init(tmp_path / "north", "north")
+    text = (tmp_path / "north" / "policy.yaml").read_text()
+    for value in ("true", "own-heads", "false"):
+        assert re.search(rf"#   {value} ", text)
+    assert "\nconcepts: true\n" in text
+    for value, choice in (("true", True), ("own-heads", "own-heads"), ("false", False)):
+        (tmp_path / "policy.yaml").write_text(text.replace("concepts: true", f"concepts: {value}"))
+        assert load_policy(tmp_path / "policy.yaml").concepts == choice
 
 
 def test_a_run_waits_until_somebody_says_yes(

@@ -75,6 +75,10 @@ class _Wrapped:
     method: Method
     wrap: Callable[[Engine], Engine]
 
+    @property
+    def concepts(self) -> bool:
+        return self.method.concepts
+
     def learning_rate(self, phase: Phase) -> float:
         return self.method.learning_rate(phase)
 

@@ -213,6 +213,20 @@ def test_every_item_that_may_leave_and_every_gap_is_shown(folder: Path):
     assert [i["name"] for i in report["sites"][0]["released"] if not i["covered"]] == uncovered
 
 
+def test_who_can_answer_the_question_is_said(folder: Path):
+    """The report names the kinds of image whose answer is shared, and the sites that took part."""
+    assert write_report(folder, simulation=True)["model"]["concepts"] == []
+    assert "The shared model alone answers nothing" in text_of(folder)
+    common = CONFIG.between([CHEST, CHEST]).model_dump(mode="json")
+    change(folder, "federation", lambda value: value.update(model=common))
+    shared = write_report(folder, simulation=True)
+    assert shared["model"]["concepts"] == [{"kind": CHEST.kind, "sites": ["north", "south"]}]
+    said = text_of(folder)
+    assert f"north, south have images of the kind {CHEST.kind} " in f"{said} "
+    assert "coordinator and members can answer it with the shared model" in said
+    assert "About a record they learn nothing beyond" in said
+
+
 def test_baselines_that_come_later_join_the_results(folder: Path):
     """The report is written again; a mean over fewer sites names their number."""
     (folder / "baselines.json").unlink()
