@@ -27,6 +27,11 @@ CEILING = (
     "heads_last=0"
 )
 EXAMPLE = "steps=300 expected_batch_size=256 learning_rate=.5"
+OUTLINES = (
+    "steps=30 local_steps=3 expected_batch_size=256 learning_rate=.5 noise_floor=null "
+    "heads_first=0 heads_last=0 server_learning_rate=1 average_last=.3 momentum=.5"
+)
+"""The phases of the scenario `segmentation`; it has another momentum at the sites."""
 HEADS = "heads only"
 """Used in place of a recipe: the better of the measured recipes that train nothing but heads."""
 ROWS = (
@@ -227,11 +232,27 @@ def breadth() -> str:
     return "\n".join(lines)
 
 
+def outlines() -> str:
+    """Return the table of the task per pixel: two phantom sites, each alone and together."""
+    rows = _rows("utility.json")
+    lines = ["| | Dice | AUC of the lesion's class |", "|---|---|---|"]
+    for words, setting in (
+        ("each alone, epsilon 8", "outlines-local-dp"),
+        ("two sites, epsilon 8", "outlines-dp"),
+        ("each alone, without privacy", "outlines-local-plain"),
+        ("two sites, without privacy", "outlines-plain"),
+    ):
+        if own := found(rows, "phantom-outlines", setting, OUTLINES):
+            lines.append(_line([words, _cell(own, "dice"), _cell(own)]))
+    return "\n".join(lines) if len(lines) > 2 else "Nothing is measured yet."
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "results": ("README.md", in_short),
     "cost-of-noise": ("docs/results/summary.md", cost_of_noise),
     "smaller-epsilons": ("docs/results/summary.md", smaller_epsilons),
     "breadth": ("docs/results/summary.md", breadth),
+    "outlines": ("docs/results/summary.md", outlines),
 }
 """Name of each table -> its page, and the function that makes it."""
 

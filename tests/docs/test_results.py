@@ -112,3 +112,17 @@ def test_a_set_appears_once_something_of_it_is_measured(shown: Callable[..., dic
     assert lines["blood cells, four images a patient"].endswith(
         "| yes | .600 (1) | – | – | – | .900 (1) |"
     )
+
+
+def test_outlines_are_judged_by_dice(shown: Callable[..., dict[str, str]]):
+    """The other metric names the lesion of the same images; what was not measured is left out."""
+    assert list(shown("outlines", [])) == ["thing is measured yet."]
+    about = {"dataset": "phantom-outlines", "tuning": "public"}
+    rows = [
+        row("outlines-dp", results.OUTLINES, seed, 0.9, dice=0.6 + seed / 100, **about)
+        for seed in range(5)
+    ]
+    rows.append(row("outlines-local-dp", "default", 0, 0.9, dice=0.5, **about))
+    lines = shown("outlines", rows)
+    assert list(lines)[2:] == ["two sites, epsilon 8"]
+    assert lines["two sites, epsilon 8"] == "| two sites, epsilon 8 | .620 | .900 |"

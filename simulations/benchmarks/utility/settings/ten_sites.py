@@ -5,6 +5,7 @@ import json
 from client.data import medmnist, npz
 from simulations.benchmarks.model.sets import MIRRORS
 from simulations.benchmarks.utility.settings.setting import (
+    BETTER,
     MODALITIES,
     TOGETHER,
     Cell,
@@ -53,4 +54,7 @@ SETTINGS = {
         private=True, members=_members, shared_by=SITES, records=TOGETHER, together=False
     ),
 }
-QUESTIONS = (Question("ten-sites-dp", ("ten-sites-local-dp",), at_every_site=True, over_sets=True),)
+_ALONE = ("ten-sites-local-dp", f"ten-sites-local-dp{BETTER}")
+QUESTIONS = tuple(
+    Question("ten-sites-dp", (alone,), at_every_site=True, over_sets=True) for alone in _ALONE
+)
