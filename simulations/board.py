@@ -24,7 +24,8 @@ def board(folder: Path) -> Callable[[Row], None]:
             return
         site, number = row["site"], row["round"]
         if row["exact_loss"] is not None:
-            writer.add_scalar(f"exact_loss/{site}", row["exact_loss"], number)
+            # Each phase has its own mix of objectives: one line would join what cannot be compared.
+            writer.add_scalar(f"exact_loss/{site}/{row['phase']}", row["exact_loss"], number)
         if row["epsilon_progress"] is not None:
             writer.add_scalar(f"epsilon_progress/{site}", row["epsilon_progress"], number)
         writer.add_scalar(f"round_seconds/{site}", row["seconds"], number)

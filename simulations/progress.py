@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TextIO
 
 from medformer.common.rounding import rounded_up
-from server.protocol import Phase, Schedule
+from server.protocol import LABEL_OBJECTIVES, Phase, Schedule
 from server.run.federation import load_federation
 from server.run.metrics import Follower, RoundRow, Row, ValidationRow
 from simulations.run_folder import count_sites
@@ -135,7 +135,7 @@ def _work(phase: Phase) -> float:
 def describe(phase: Phase) -> str:
     """Return what a phase does, in a sentence."""
     if phase.trains == "heads":
-        does = "train only the answering layers; the encoder is frozen"
+        does = "train the answering layers, encoder frozen"
         does += ", and nothing is sent" if phase.shared_with == "nobody" else ""
     elif phase.trains == "own-heads":
         does = "each site trains its own heads on top of all that is shared and sends nothing"
@@ -145,10 +145,16 @@ def describe(phase: Phase) -> str:
         does = "sites with the same kind of image train an encoder of their own"
     else:
         does = "all sites train the encoder they share and the answering layers"
-    if not phase.needs_labels:
-        does += f" ({', '.join(phase.objectives)})"
+    if not LABEL_OBJECTIVES & set(phase.objectives):
+        does = does.replace(" and the answering layers", "") + ", without labels"
     rounds = "1 round" if phase.rounds == 1 else f"{phase.rounds} rounds"
-    return f"{phase.name} ({rounds}): {does}"
+    return f"{phase.name} ({rounds}): {does}; loss: {_mix(phase)}"
+
+
+def _mix(phase: Phase) -> str:
+    """Return the weighted sum that a phase's loss is: losses of different sums do not compare."""
+    terms = [name if w == 1 else f"{w:g} {name}" for name, w in phase.objectives.items()]
+    return " + ".join(terms)
 
 
 def round_line(rows: Sequence[RoundRow], left: float) -> str:

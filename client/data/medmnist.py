@@ -96,8 +96,20 @@ def find(dataset: str, size: int, root: Path | None) -> Path:
     except (OSError, ValueError, HTTPException) as error:
         raise DataError(
             f"{folder / stem}.npz is missing and could not be downloaded "
-            f"({type(error).__name__}). Put the file there, or name its folder with --data-root"
+            f"({type(error).__name__}). Put the file there (from {page(dataset, size)}), or name "
+            "its folder with --data-root"
         ) from error
+
+
+def page(dataset: str, size: int) -> str:
+    """Return the address of the page from which people download a set of this size.
+
+    Args:
+        dataset: Name of the set.
+        size: Side in pixels.
+    """
+    # The published address of a file lies below that of its page.
+    return str(_published()[dataset][_key("url", size)]).split("/files/")[0]
 
 
 def max_bytes(dataset: str, size: int) -> int:
@@ -128,6 +140,10 @@ def present(dataset: str, size: int, root: Path | None) -> Path | None:
 
 def _stem(dataset: str, size: int) -> str:
     return dataset if size == 28 else f"{dataset}_{size}"
+
+
+def _key(name: str, size: int) -> str:
+    return name if size == 28 else f"{name}_{size}"
 
 
 def _folder(root: Path | None) -> Path:
@@ -164,19 +180,19 @@ def _download(dataset: str, size: int, folder: Path, stem: str) -> Path:
         OSError: There is no connection, or the folder cannot be written.
         ValueError: What came is not the published file.
     """
-    facts, suffix = _published()[dataset], "" if size == 28 else f"_{size}"
+    facts = _published()[dataset]
     file, partial = folder / f"{stem}.npz", folder / f"{stem}.npz.partial"
     folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.md5(usedforsecurity=False)
     try:
         with (
-            urllib.request.urlopen(facts[f"url{suffix}"], timeout=TIMEOUT) as answer,
+            urllib.request.urlopen(facts[_key("url", size)], timeout=TIMEOUT) as answer,
             open(partial, "wb") as out,
         ):
             while chunk := answer.read(CHUNK):  # some files are larger than the memory
                 digest.update(chunk)
                 out.write(chunk)
-        if digest.hexdigest() != facts[f"MD5{suffix}"]:
+        if digest.hexdigest() != facts[_key("MD5", size)]:
             raise ValueError(f"{stem}.npz: is not the published file")
         partial.replace(file)
     finally:

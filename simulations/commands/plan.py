@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from simulations.commands.options import add_scenario
+from simulations.commands.options import add_scenario, named
 
 WIDTH = 80
 """Maximum number of columns of a line."""
@@ -30,7 +30,7 @@ COLUMNS = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fedmedformer plan`."""
-    add_scenario(parser)
+    add_scenario(parser, optional=True)
     parser.add_argument("--state-dir", type=Path, metavar="FOLDER",
                         help="folder of the sites' ledgers of earlier runs")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     from simulations.scenario_file import load_scenario
 
     # Before torch is loaded, so that a mistake is answered at once.
-    scenario = load_scenario(arguments.scenario, arguments.settings)
+    scenario = load_scenario(*named(arguments))
     find_data(scenario, arguments.data_root, lambda line: None)
     from simulations.prepare.forecast import forecast
 

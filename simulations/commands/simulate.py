@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from simulations.commands.options import add_scenario
+from simulations.commands.options import add_scenario, named
 
 MAX_WAIT = 1_000_000
 """Maximum number of seconds of a wait."""
@@ -49,21 +49,18 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         MedFormerError: Settings, budget or data do not allow the run, or it failed.
     """
-    from medformer.errors import ConfigError
     from simulations.scenario import BASELINES
     from simulations.simulation import Simulation
 
     if arguments.list:
         _list()
         return
-    if not arguments.scenario:
-        raise ConfigError("name a scenario, or use --list")
+    scenario, settings = named(arguments)
     _check(arguments)
-    settings = list(arguments.settings)
     settings += [f"seed={arguments.seed}"] if arguments.seed is not None else []
     simulation = Simulation(
-        arguments.scenario,
-        (arguments.out or Path("runs") / Path(arguments.scenario).stem).resolve(),
+        scenario,
+        (arguments.out or Path("runs") / (arguments.dataset or Path(scenario).stem)).resolve(),
         tuple(settings),
         engine=arguments.engine,
         baselines=() if arguments.no_baselines else BASELINES if arguments.baselines else None,

@@ -15,7 +15,7 @@ from simulations.progress import WIDTH, Progress, describe, round_line
 SITES = ("a-hospital-with-a-rather-long-name", "south")
 PHASES = (
     Phase(name="heads", rounds=2, trains="heads", objectives={"supervised": 1}),
-    Phase(name="together", rounds=150, objectives={"supervised": 1, "inpainting": 1}),
+    Phase(name="together", rounds=150, objectives={"supervised": 1, "inpainting": 0.5}),
     Phase(name="alone", rounds=1, shared_with="nobody", objectives={"supervised": 1}),
 )
 
@@ -71,7 +71,9 @@ def test_each_phase_says_what_it_does_before_its_first_round(folder: Path):
     rows = [row(n, site, phase) for n, phase in ((1, "heads"), (2, "heads"), (3, "together"))
             for site in SITES]  # fmt: skip
     lines = shown(folder, rows, io.StringIO()).splitlines()
-    assert lines[0] == "heads (2 rounds): train only the answering layers; the encoder is frozen"
+    assert (
+        lines[0] == "heads (2 rounds): train the answering layers, encoder frozen; loss: supervised"
+    )
     assert lines[1].startswith("  round 1/153 [..........]  loss 0.500  epsilon so far 1.250")
     assert lines[2].startswith("  round 2/153")
     assert lines[3].startswith("together (150 rounds): all sites train the encoder they share")
@@ -110,14 +112,18 @@ def test_the_time_left_follows_from_the_rounds_so_far(folder: Path):
 @pytest.mark.parametrize(
     ("phase", "words"),
     [
-        (PHASES[1], "all sites train the encoder they share and the answering layers "
-                    "(supervised, inpainting)"),
-        (PHASES[2], "each site trains its own copy of the model and sends nothing"),
-        (PHASES[0].model_copy(update={"shared_with": "nobody"}), "frozen, and nothing is sent"),
+        (PHASES[1], "all sites train the encoder they share and the answering layers; loss: "
+                    "supervised + 0.5 inpainting"),
+        (PHASES[1].model_copy(update={"objectives": {"orientation": 1.0, "inpainting": 0.5}}),
+         "train the encoder they share, without labels; loss: orientation + 0.5 inpainting"),
+        (PHASES[2], "each site trains its own copy of the model and sends nothing; loss: "
+                    "supervised"),
+        (PHASES[0].model_copy(update={"shared_with": "nobody"}),
+         "encoder frozen, and nothing is sent; loss: supervised"),
         (PHASES[0].model_copy(update={"trains": "own-heads"}),
-         "trains its own heads on top of all that is shared and sends nothing"),
+         "trains its own heads on top of all that is shared and sends nothing; loss: supervised"),
     ],
 )  # fmt: skip
 def test_a_phase_in_words(phase: Phase, words: str):
-    """The sentence says who trains which layers, and whether anything leaves a site."""
+    """It says who trains which layers, whether anything leaves a site, and what the loss is."""
     assert describe(phase).endswith(words)
