@@ -49,10 +49,11 @@ def answers(
         for stack in records.stacks:
             for first in range(0, len(stack), CHUNK):
                 part = stack[slice(first, first + CHUNK)]
-                yield (
-                    part,
-                    model.answer(part.images, site.domain, task.name, part.spacing, flip=site.flip),
-                )
+                logits = model.answer(
+                    part.images, site.domain, task.name, part.spacing,
+                    natural=part.natural, flip=site.flip,
+                )  # fmt: skip
+                yield part, logits
 
 
 def auc(truth: Labels, predicted: Scores) -> float | None:

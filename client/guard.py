@@ -22,6 +22,7 @@ from torch import Tensor
 from client import release
 from client.admitted import AdmittedRun, NoiseFor, checked
 from client.data.load import load
+from client.data.natural import check_installed, with_natural
 from client.data.records import Records
 from client.evaluation import evaluate
 from client.ledger.ledger import Ledger
@@ -169,6 +170,7 @@ class Guard:
         # Without embedding and stem of its domain, the model could not read this site's images.
         if domain.name not in config.domains or domain.stem not in config.stems:
             raise BadRequest(f"the model does not know this site's domain {domain.name}")
+        check_installed(config)
         # A run that is admitted already keeps its plan, also if site.yaml has changed since.
         standing = ledger.reservation(request.run_id)
         try:
@@ -223,6 +225,7 @@ class Guard:
         """Read the records, and take the steps that the plan charges for this round."""
         # Read anew in every round: a patient who withdrew is left out from the next round on.
         records = self.read(self.site, "train")
+        records = with_natural(records, run.config, self.folder)
         tasks = run.tasks(records, self.noise_for)
         model.tasks = {task.name: task for task in tasks}
         # Round and attempt are part of the stream: an attempt that is repeated has fresh noise.

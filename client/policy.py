@@ -21,6 +21,7 @@ from client.site import Site
 from medformer.common.rounding import digits_up, exact, rounded_up
 from medformer.common.yaml_file import read_yaml
 from medformer.config import Frozen, ModelConfig
+from medformer.natural.source import STATEMENT
 from server.protocol import Objective, Phase, Schedule, spaced
 
 
@@ -221,6 +222,8 @@ def summary(
     ]
     if site.domain.kind in config.kinds:
         lines.append(SHARED_ANSWER if sends_concepts else OWN_ANSWER)
+    if config.features == "natural":
+        lines.append(f"The model reads {STATEMENT}.")
     return "\n".join(_wrapped(line) for line in lines)
 
 

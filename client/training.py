@@ -238,7 +238,8 @@ def augmented(stack: Stack, site: Site, dense: Sequence[str], move: Move) -> Bat
         move: The shift and flip of each image.
     """
     labels = {k: move(v) if k in dense else v for k, v in stack.labels.items()}
-    return Batch(standardise(move(stack.images)), labels, site.domain, stack.spacing)
+    images = standardise(move(stack.images))
+    return Batch(images, labels, site.domain, stack.spacing, stack.natural)
 
 
 def _place(lengths: Sequence[int], part: slice) -> tuple[int, slice]:

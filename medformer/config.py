@@ -33,6 +33,10 @@ without a limit a small file could claim much memory."""
 MAX_VOLUME_SIDE = 128
 """Voxels along each side of a 3D image that a model reads, at most."""
 
+Features = Literal["none", "natural"]
+"""Frozen features of an image that a model reads beside its tokens. `natural`: those of a network
+trained on public photographs (`medformer.natural.source`)."""
+
 UNLABELLED = -1
 """The label of a record that has none for a task: it adds nothing to that task's loss."""
 
@@ -281,6 +285,8 @@ class ModelConfig(Frozen):
     kinds: tuple[str, ...] = Field(default=(), max_length=MAX_WORDS, fail_fast=True)
     """Kinds of image (`Domain.kind`) that several sites have. Each gets concepts, which these sites
     share."""
+    features: Features = "none"
+    """Frozen features that heads and concepts read beside the tokens."""
 
     @model_validator(mode="after")
     def _no_repeats(self) -> "ModelConfig":
@@ -301,7 +307,9 @@ class ModelConfig(Frozen):
         return kinds
 
     @classmethod
-    def for_domains(cls, domains: list[Domain], preset: str = "tiny") -> "ModelConfig":
+    def for_domains(
+        cls, domains: list[Domain], preset: str = "tiny", features: Features = "none"
+    ) -> "ModelConfig":
         """Return the smallest vocabulary that covers `domains`, sorted so that all sites agree."""
         return cls(
             preset=preset,
@@ -309,6 +317,7 @@ class ModelConfig(Frozen):
             modalities=tuple(sorted({d.modality for d in domains})),
             anatomies=tuple(sorted({d.anatomy for d in domains})),
             domains=tuple(sorted({d.name for d in domains})),
+            features=features,
         )
 
     def between(self, sites: Sequence[Domain]) -> "ModelConfig":

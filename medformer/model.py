@@ -27,6 +27,7 @@ from medformer.errors import ConfigError
 from medformer.grid import along_curve
 from medformer.images import Pixels, as_images, domain_of, over_views, standardise
 from medformer.input import InputAdaptformer
+from medformer.natural.features import natural_features
 from medformer.output import OutputAdaptformer
 from medformer.pretext import Discriminator, Pretext
 from medformer.tasks import probabilities
@@ -132,6 +133,7 @@ class Medformer(nn.Module):
         task: str,
         spacing: Tensor | None = None,
         *,
+        natural: Tensor | None = None,
         flip: bool = False,
     ) -> Tensor:
         """Return the logits of a task for raw images, as predictions are made.
@@ -141,6 +143,7 @@ class Medformer(nn.Module):
             domain: What the images are.
             task: Name of the task.
             spacing: (B, rank), of each image; the domain's if None.
+            natural: (B, NUMBERS) natural features of the images; computed if None and needed.
             flip: Average over mirror images, too.
         Returns:
             (B, T), the mean over views of each image (`medformer.images.over_views`);
@@ -149,6 +152,10 @@ class Medformer(nn.Module):
         logits = partial(self.logits, domain=domain, task=task, spacing=spacing)
         if self.tasks[task].is_dense:
             return logits(standardise(images))
+        # As in training, all views of an image have the natural features of the image itself.
+        if self.config.features == "natural" and natural is None:
+            natural = natural_features(standardise(images))
+        logits = partial(logits, natural=natural)
         # Whole images: several views, moved as in training, are averaged.
         return over_views(logits, images, flip=flip)
 
@@ -188,26 +195,35 @@ class Medformer(nn.Module):
         Args:
             images, domain, task, keep, spacing: As in `tokens`.
         """
-        return self._encode(self.input.maps(images, domain), domain, task, keep, spacing)
+        return _encode(self, self.input.maps(images, domain), domain, task, keep, spacing)
 
     def logits(
-        self, images: Tensor, domain: Domain, task: str, spacing: Tensor | None = None
+        self,
+        images: Tensor,
+        domain: Domain,
+        task: str,
+        spacing: Tensor | None = None,
+        *,
+        natural: Tensor | None = None,
     ) -> Tensor:
         """Return the logits of one task for one view of standardised images.
 
         Args:
             images, domain, spacing: As in `tokens`.
             task: Name of the task.
+            natural: As in `answer`.
         Returns:
             (B, T), or (B, T, *spatial) for a dense task.
         """
         _require(self.tasks, task)
         maps = self.input.maps(images, domain)
-        depths = self._encode(maps, domain, task, None, spacing)
+        depths = _encode(self, maps, domain, task, None, spacing)
         if self.tasks[task].is_dense:
             depth = self.preset.depth(domain)
             return self.output.dense(depths[-1], task, maps, depth, images.shape[2:])
-        return self.output(depths, task, domain.kind)
+        if self.config.features == "natural" and natural is None:
+            natural = natural_features(images)
+        return self.output(depths, task, domain.kind, natural)
 
     def patch(self, domain: Domain) -> int:
         """Return the side of a patch, the part of an image that one token covers, in pixels.
@@ -217,21 +233,23 @@ class Medformer(nn.Module):
         """
         return int(2 ** self.preset.depth(domain))
 
-    def _encode(
-        self,
-        maps: Sequence[Tensor],
-        domain: Domain,
-        task: str | None,
-        keep: Tensor | None,
-        spacing: Tensor | None,
-    ) -> list[Tensor]:
-        tokens = self.input(maps[-1], domain, task, spacing)
-        ranks = along_curve(tuple(maps[-1].shape[2:]))
-        if keep is not None:
-            # Hidden tokens never enter the encoder, which also saves their time.
-            tokens = tokens.gather(1, keep[:, :, None].expand(-1, -1, tokens.shape[-1]))
-            ranks = ranks[keep]
-        return self.encoder.depths(tokens, ranks)
+
+def _encode(
+    model: Medformer,
+    maps: Sequence[Tensor],
+    domain: Domain,
+    task: str | None,
+    keep: Tensor | None,
+    spacing: Tensor | None,
+) -> list[Tensor]:
+    """Return the tokens of a stem's maps at each depth of the encoder."""
+    tokens = model.input(maps[-1], domain, task, spacing)
+    ranks = along_curve(tuple(maps[-1].shape[2:]))
+    if keep is not None:
+        # Hidden tokens never enter the encoder, which also saves their time.
+        tokens = tokens.gather(1, keep[:, :, None].expand(-1, -1, tokens.shape[-1]))
+        ranks = ranks[keep]
+    return model.encoder.depths(tokens, ranks)
 
 
 def _require(tasks: Mapping[str, Task], task: str | None) -> None:

@@ -7,7 +7,8 @@ at every depth of the encoder: texture shows in early layers, before the encoder
 linear layer that describes an image in a few numbers; a task reads its answer off them in
 directions that never change (`readout`). Learning concepts under a fixed reading teaches all sites
 at once what no single one could learn from few private steps (section 30), while the two heads
-correct the answer for one site. All three read whitened features.
+correct the answer for one site. All three read whitened features. In a model with natural features
+(`medformer.natural`), texture heads and concepts read these, too.
 
 A dense task has a U-Net decoder instead (`DenseHead`).
 
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from medformer.config import PRESETS, ModelConfig, Preset, Task, stem_kind
 from medformer.grid import enlarge
 from medformer.layers import CONV, Latents
+from medformer.natural.network import NUMBERS
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -36,6 +38,8 @@ CONCEPTS = 32
 """Length of the description that sites with the same kind of image share."""
 WHITE_NORM = 4.0
 """Root mean square of the norm of all whitened features of an image together."""
+NATURAL_NORM = 4.0
+"""`WHITE_NORM` of the natural features, which come on top (docs/experiments/, section 40)."""
 MIN_SHARE = 0.02
 """Share of the mean variance: directions that vary less are not stretched further."""
 MIN_VARIANCE = 1e-6
@@ -140,6 +144,8 @@ class OutputAdaptformer(nn.Module):
         super().__init__()
         preset = PRESETS[config.preset]
         width, depths = preset.width, preset.blocks + 1
+        # Read beside the tokens' features.
+        natural = NUMBERS if config.features == "natural" else 0
         whole = [task for task in tasks if not task.is_dense]
         dense = [task for task in tasks if task.is_dense]
 
@@ -147,15 +153,17 @@ class OutputAdaptformer(nn.Module):
         # `_undrawn` makes came later: it draws no numbers, so that older seeds keep their weights.
         self.key = nn.Linear(width, width)
         self.whitening = nn.ModuleList(Whitening(width) for _ in range(1 + depths))
-        """Whitening of the attended token, and of the spread at each depth; fitted by the public
-        pre-training."""
+        """Whitening of the attended token, of the spread at each depth, and of natural features if
+        the model has them; fitted by the public pre-training."""
+        if natural:
+            self.whitening.append(Whitening(natural))
         self.queries = nn.ModuleDict({t.name: Latents(1, width, scale=0) for t in whole})
         self.heads = nn.ModuleDict({t.name: _zeroed(nn.Linear(width, t.outputs)) for t in whole})
         self.textures = nn.ModuleDict(
-            {t.name: _undrawn(width * depths, t.outputs, bias=False) for t in whole}
+            {t.name: _undrawn(width * depths + natural, t.outputs, bias=False) for t in whole}
         )
         self.concepts = nn.ModuleDict(
-            {kind: _undrawn(width * (1 + depths), CONCEPTS) for kind in config.kinds}
+            {kind: _undrawn(width * (1 + depths) + natural, CONCEPTS) for kind in config.kinds}
         )
         read = whole if config.kinds else []  # without concepts there is nothing to read
         self.readouts = nn.ParameterDict(
@@ -163,13 +171,20 @@ class OutputAdaptformer(nn.Module):
         )
         self.heads.update({t.name: _dense_heads(config, t) for t in dense})
 
-    def forward(self, depths: Sequence[Tensor], task: str, kind: str = "") -> Tensor:
+    def forward(
+        self,
+        depths: Sequence[Tensor],
+        task: str,
+        kind: str = "",
+        natural: Tensor | None = None,
+    ) -> Tensor:
         """Return the logits of a task about whole images.
 
         Args:
             depths: Tokens at each depth of the encoder, each (B, N, D), the encoded ones last.
             task: Name of the task.
             kind: Kind of the images (`Domain.kind`); adds concepts if this model has them.
+            natural: (B, NUMBERS) natural features, if this model reads them.
         Returns:
             (B, T).
         """
@@ -178,11 +193,12 @@ class OutputAdaptformer(nn.Module):
         query = self.queries[task](tokens)
         scores = query @ self.key(tokens).transpose(1, 2) / math.sqrt(tokens.shape[-1])
         attended = (scores.softmax(-1) @ tokens).squeeze(1)
-        attended, *spreads = self.whitened(self.features(depths, attended))
-        logits: Tensor = self.heads[task](attended) + self.textures[task](torch.cat(spreads, 1))
+        parts = self.features(depths, attended)
+        attended, *others = self.whitened(parts if natural is None else [*parts, natural])
+        logits: Tensor = self.heads[task](attended) + self.textures[task](torch.cat(others, 1))
         # A kind of image that only one site has gets no concepts, and no kind none either.
         if kind in self.concepts:
-            concepts = self.concepts[kind](torch.cat([attended, *spreads], 1))
+            concepts = self.concepts[kind](torch.cat([attended, *others], 1))
             logits = logits + concepts @ self.readouts[task].T
         return logits
 
@@ -214,7 +230,7 @@ class OutputAdaptformer(nn.Module):
         """Whiten features part by part; together they have a norm of WHITE_NORM.
 
         Args:
-            features: What `features` returned, each (B, D).
+            features: What `features` returned, each (B, D), then natural features if there are any.
         """
         return [white(part) for white, part in zip(self.whitening, features, strict=True)]
 

@@ -42,6 +42,8 @@ class Stack:
     contributes exactly zero, so that nothing that leaves the site shows it."""
     spacing: Tensor | None = None
     """(N, rank) distances between pixels; None where the domain declares one for all."""
+    natural: Tensor | None = None
+    """(N, NUMBERS) natural features, where a run reads them and they are computed already."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -57,6 +59,7 @@ class Stack:
             {task: labels[rows] for task, labels in self.labels.items()},
             self.valid[rows],
             None if self.spacing is None else self.spacing[rows],
+            None if self.natural is None else self.natural[rows],
         )
 
 

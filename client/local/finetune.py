@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from client.data.load import read
+from client.data.natural import with_natural
 from client.data.records import Records, Stack, has_label
 from client.evaluation import CHUNK
 from client.local import calibration, novelty
@@ -124,6 +125,7 @@ def fit(
     Returns:
         As `finetune`.
     """
+    train, val = (with_natural(records, start.config) for records in (train, val))
     model = copy.deepcopy(start) if own else with_heads(start, site, settings.seed)
     trained = _trainable(model, site, settings.whole)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -253,7 +255,10 @@ def answers(
             usable = stack[stack.valid]
             for first in range(0, len(usable), CHUNK):
                 part = usable[slice(first, first + CHUNK)]
-                logits = model.answer(part.images, site.domain, task, part.spacing, flip=site.flip)
+                logits = model.answer(
+                    part.images, site.domain, task, part.spacing,
+                    natural=part.natural, flip=site.flip,
+                )  # fmt: skip
                 yield logits, part.labels[task]
 
 

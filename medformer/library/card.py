@@ -75,6 +75,9 @@ class ModelCard(Frozen):
     run do."""
     started_from: str = ""
     """The model whose tensors training started from, with that model's promise."""
+    features: str = ""
+    """Frozen features that the model reads beside its own, with their source; filled in when a file
+    is written."""
     licence: str = "not stated"
     """Licence of the weights."""
     intended_use: str = "Research on medical images."
@@ -96,6 +99,7 @@ class ModelCard(Frozen):
             "privacy": self.dp.sentence(),
             "shared by": f"sites with images of the kind {self.cohort}" if self.cohort else "",
             "started from": self.started_from,
+            "frozen features": self.features,
             "licence": self.licence,
             "intended use": self.intended_use,
             "created by": self.created_by,

@@ -23,6 +23,7 @@ from medformer.common.yaml_file import explain
 from medformer.config import Frozen, ModelConfig, Task
 from medformer.errors import ModelFileError
 from medformer.library.card import ModelCard
+from medformer.natural.source import STATEMENT
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 FORMAT = 1
@@ -65,7 +66,8 @@ def write(
 
     Args:
         path: FILE; the card is written to FILE.md.
-        header: Description of the model; preset, number of parameters and program are filled in.
+        header: Description of the model; preset, frozen features, number of parameters and program
+            are filled in.
         tensors: Name -> tensor of the model.
         attachment: Content that is not part of the model.
     Raises:
@@ -74,6 +76,7 @@ def write(
     _finite(path, tensors)
     facts = {
         "preset": header.config.preset,
+        "features": STATEMENT if header.config.features == "natural" else "",
         "parameters": sum(value.size for value in tensors.values()),
         "created_by": created_by(),
     }

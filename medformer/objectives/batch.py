@@ -27,6 +27,9 @@ class Batch:
     domain: Domain
     spacing: Tensor | None = None
     """(B, rank), distance between pixels of each image; the domain's if None."""
+    natural: Tensor | None = None
+    """(B, NUMBERS) natural features of the images before they were moved; computed from `images` if
+    None, where the model reads them."""
 
     def __post_init__(self) -> None:
         # Filled in here, so that objectives need not know the domain's default.
@@ -40,6 +43,7 @@ class Batch:
             {task: labels[rows] for task, labels in self.labels.items()},
             self.domain,
             None if self.spacing is None else self.spacing[rows],
+            None if self.natural is None else self.natural[rows],
         )
 
     def __len__(self) -> int:

@@ -25,7 +25,9 @@ def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: f
     # Every task, also where labels are missing: the loss of those is 0.
     for name, labels in batch.labels.items():
         # The logits refuse a task that the model does not have.
-        logits = model.logits(batch.images, batch.domain, name, batch.spacing)
+        logits = model.logits(
+            batch.images, batch.domain, name, batch.spacing, natural=batch.natural
+        )
         task = model.tasks[name]
         total = total + task.weight * label_losses(logits, labels, task)
     return weight * total

@@ -227,7 +227,7 @@ class RunFile(Training):
         """Return the federation, which every site may read."""
         domains = [member.domain for member in self.sites.values()]
         choice = self.choice_for([member.declared for member in self.sites.values()])
-        model = ModelConfig.for_domains(domains, self.preset)
+        model = ModelConfig.for_domains(domains, self.preset, self.features)
         return Federation(
             name=self.name,
             seed=self.seed,

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from medformer.common.files import replace_file
 from medformer.common.toml import toml
 from medformer.errors import ConfigError
+from medformer.natural.source import weights_file
 from server.consortium.bundle import APP_ID, RUN_CONFIG, app_version, write_app
 from server.consortium.declarations import RunFile, load_run
 from server.consortium.deployment import FEDERATION
@@ -45,11 +46,14 @@ def submit(folder: Path, file: Path, out: Path, ask: Ask | None = None) -> str:
     Returns:
         Flower's id of the run.
     Raises:
-        ConfigError: run.yaml cannot be used, or the folder holds another run.
+        ConfigError: run.yaml cannot be used, the folder holds another run, or what the run needs is
+            not installed here.
         SuperLinkError: The SuperLink is not up.
         AuthorityError: The signing key is missing.
     """
     run = load_run(file)
+    if run.features == "natural":
+        weights_file()  # the server computes the whitening of these features
     server = SuperLink(folder)
     consortium = server.ready()
     ask = ask or server.flwr

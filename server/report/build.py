@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from medformer.natural.source import STATEMENT
 from server.protocol.receipt import phase_fields
 from server.report.files import ReportError, RunFiles, load_run
 from server.run.federation import PublicSite
@@ -239,6 +240,8 @@ def _model(files: RunFiles) -> dict[str, Any]:
         if (names := [s.name for s in files.federation.sites
                       if s.domain.kind == kind and s.name in files.receipts])
     ]  # fmt: skip
+    if files.federation.model.features == "natural":
+        model["features"] = STATEMENT
     if files.shared_parameters is not None:
         model["shared_parameters"] = files.shared_parameters
     return model

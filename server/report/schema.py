@@ -224,8 +224,9 @@ MODEL = _object(
                 }
             ),
         },
+        "features": _text("Frozen features that the model reads, with their source and licence."),
     },
-    optional=("shared_parameters", "concepts"),
+    optional=("shared_parameters", "concepts", "features"),
 )
 
 SCHEDULED = _object(

@@ -255,7 +255,8 @@ made. They show no patient and reveal nothing about any record. Every site {% if
 {% if r.recipe %}<tr><th>reason for it</th><td>{{ r.recipe }}</td></tr>
 {% endif %}<tr><th>public pre-training</th><td>{% if r.public_pretraining %}{% for k, v in r.public_pretraining|dictsort %}{{ k }}:
 {% if v is mapping %}{% for o, w in v|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% else %}{{ v }}{% endif %}{{ ", " if not loop.last }}{% endfor %} (costs no epsilon){% else %}none{% endif %}</td></tr>
-{% if r.started_from %}<tr><th>started from</th><td>{{ r.started_from }}</td></tr>
+{% if r.model.features is defined %}<tr><th>frozen features</th><td>{{ r.model.features }}</td></tr>
+{% endif %}{% if r.started_from %}<tr><th>started from</th><td>{{ r.started_from }}</td></tr>
 {% endif %}<tr><th>sources, SHA-256</th><td><code>{{ r.source_hash }}</code></td></tr>
 {% if r.ledger_hashes %}<tr><th>newest ledger rows reported</th><td>{% for name, h in r.ledger_hashes|dictsort %}{{ name }}
 <code>{{ h[:16] }}</code>{{ ", " if not loop.last }}{% endfor %}; a site checks that its ledger still holds its row with

@@ -170,6 +170,16 @@ class Federation(Frozen):
         return next(site.domain.kind for site in self.sites if site.name == name)
 
     @model_validator(mode="after")
+    def _whitened_features(self) -> "Federation":
+        # Without public images nothing would whiten them; a model file brings its whitening along.
+        if self.model.features != "none" and not (self.pretraining or self.started_from):
+            raise ValueError(
+                f"features: {self.model.features} are whitened by the public start: leave "
+                "`pretraining` on"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _quorum_can_be_reached(self) -> "Federation":
         if self.quorum is not None and self.quorum > len(self.sites):
             raise ValueError(f"a quorum of {self.quorum} needs as many sites: {len(self.sites)}")

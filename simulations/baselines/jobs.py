@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from client.data.load import load
+from client.data.natural import with_natural
 from client.data.records import Records, pooled
 from client.simulated import simulated_guard
 from client.site import Site
@@ -128,7 +129,12 @@ def _build(
         pools = _pool_members(sites)
         # A pool stands for its sites: it has the first one's name and all their records.
         handlers: dict[str, Handler] = {
-            s.name: PlainSite(s, records, f"{federation.seed}-{s.name}", len(pools[s.name]))
+            s.name: PlainSite(
+                s,
+                with_natural(records, federation.model),
+                f"{federation.seed}-{s.name}",
+                len(pools[s.name]),
+            )
             for s, records in _pooled(sites)
         }
         federation = federation.model_copy(
@@ -148,7 +154,10 @@ def _build(
             for name, file in files.items()
         }, federation
     return {
-        s.name: PlainSite(s, load(s, "train"), f"{federation.seed}-{s.name}") for s in sites
+        s.name: PlainSite(
+            s, with_natural(load(s, "train"), federation.model), f"{federation.seed}-{s.name}"
+        )
+        for s in sites
     }, federation
 
 

@@ -65,6 +65,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines += [line for row in rows for line in _site(row)]
     unit = " or ".join(sorted({row["unit"] for row in rows}))
     lines.append("")
+    for text in dict.fromkeys(row["features"] for row in rows if row["features"]):
+        lines += [*textwrap.wrap(text, WIDTH, break_on_hyphens=False), ""]
     for name, _, meaning in COLUMNS:
         lines.append(f"{name:<10}{meaning.format(unit=unit)}")
     return "\n".join(lines)

@@ -27,7 +27,7 @@ def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Site]]) ->
     """
     domains = [site.domain for _, site in sites]
     choice = chosen(scenario, [site for _, site in sites])
-    named = ModelConfig.for_domains(domains, scenario.preset)
+    named = ModelConfig.for_domains(domains, scenario.preset, scenario.features)
     # Modalities that only the public pre-training shows need an embedding, too, but are no domain:
     # the discriminator has to tell the sites' domains apart, and those alone.
     public = phantom_domains() if scenario.pretraining else []
@@ -37,6 +37,7 @@ def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Site]]) ->
         modalities=tuple(sorted({*named.modalities, *(d.modality for d in public)})),
         anatomies=tuple(sorted({*named.anatomies, *(d.anatomy for d in public)})),
         domains=named.domains,
+        features=named.features,
     ).between(domains if scenario.concepts else [])
     started_from = ""
     # The file may know more words than this run; the model then keeps all of them.

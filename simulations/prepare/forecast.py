@@ -13,6 +13,7 @@ from client.ledger.chain import FILE
 from client.privacy.costs import costs
 from client.site import Site
 from medformer.config import ModelConfig, Task
+from medformer.natural.source import STATEMENT
 from server.run.recipes.recipe import Recipe
 from simulations.expected import Expected, expected, measured
 from simulations.prepare.prepare import Examined, examine
@@ -69,6 +70,7 @@ def forecast(
                 "warning": site.privacy.delta_warning(),
                 "records_in_common_with": list(ready.in_common.get(site.name, ())),
                 "warnings": ready.warnings(site),
+                "features": STATEMENT if scenario.features == "natural" else "",
                 "expected_auc": {
                     name: dataclasses.asdict(found)
                     for name, found in _expected(scenario, site, plan.epsilon, shared).items()
@@ -137,6 +139,7 @@ def measurable(scenario: Scenario, tasks: Sequence[Task]) -> bool:
     recipe = scenario.recipe or Recipe()
     return (
         not scenario.phases
+        and scenario.features == "none"
         and recipe.rounds * recipe.local_steps >= MIN_STEPS
         and set(recipe.objectives or {"supervised"}) == {"supervised"}
         and not any(task.kind == "dense" for task in tasks)

@@ -15,6 +15,7 @@ from client.site import Site
 from client.trainable import planned
 from medformer.common.yaml_text import dump
 from medformer.errors import ConfigError
+from medformer.natural.source import weights_file
 from server.protocol import SIMULATED_SITES, Tensors
 from server.run.checkpoints import save_state, write_atomically, write_json
 from server.run.federation import Federation
@@ -114,6 +115,8 @@ def examine(scenario: Scenario, folder: Path, *, data_root: Path | None, states:
                 f"baselines: {baseline} leaves out what this run does not have, or all that it "
                 "has: take that baseline out of the list"
             )
+    if federation.model.features == "natural":
+        weights_file()  # refused here, before a site reserves its budget
     sites = tuple(site for _, site in pairs)
     places = {site.name: states.resolve() / site.name for site in sites}
     plans = {}

@@ -27,6 +27,7 @@ from server.run.pretraining import (
 from simulations.scenario_file import load_scenario
 from simulations.source_facts import medmnist_domain
 from simulations.start import kept as pretrained
+from simulations.start import natural
 from simulations.start.warm import untrained
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,10 @@ def start_at_hand(federation: Federation, data_root: Path | None, cache: Path) -
         return random
     facts = made_from(settings, model.preset, model.encoder_eps, usual_size(federation), data_root)
     found = pretrained.find(pretrained.key_of(facts), cache)
-    return carried_over(found[0], random) if found is not None else None
+    if found is None:
+        return None
+    start = carried_over(found[0], random)
+    return natural.at_hand(start, model, cache)
 
 
 def public_start(
@@ -109,7 +113,7 @@ def public_start(
         settings, federation.model.preset, federation.model.encoder_eps, usual_size(federation),
         data_root, cache, progress,
     )  # fmt: skip
-    return carried_over(made, random)
+    return natural.whitened(carried_over(made, random), federation.model, cache)
 
 
 def public_tensors(

@@ -21,13 +21,19 @@ def warm_start(file: Path, wanted: ModelConfig) -> tuple[ModelConfig, str]:
 
     Raises:
         ModelFileError: The file is unreadable, no model file, or trained without a promise.
-        ConfigError: Its preset is another one than that of `wanted`.
+        ConfigError: Its preset or its frozen features are others than those of `wanted`.
     """
     header = read_start(file)
     if header.config.preset != wanted.preset:
         raise ConfigError(
             f"start: {file} is of preset {header.config.preset!r}, the scenario of "
             f"{wanted.preset!r}: set `preset: {header.config.preset}`, or start from another file"
+        )
+    if header.config.features != wanted.features:
+        raise ConfigError(
+            f"start: {file} has features: {header.config.features}, the scenario "
+            f"{wanted.features}: set `features: {header.config.features}`, or start from another "
+            "file"
         )
     config = extended_config(header.config, missing_words(header.config, wanted))
     config = config.model_copy(update={"kinds": wanted.kinds})

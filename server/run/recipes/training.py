@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, model_validator
 
-from medformer.config import Frozen, Name, PresetName
+from medformer.config import Features, Frozen, Name, PresetName
 from server.protocol import Phase, Schedule
 from server.run.federation import Pretraining, ServerRate, with_public_start
 from server.run.recipes.choice import Choice, choose
@@ -43,6 +43,10 @@ class Training(Frozen):
     """Sites with the same kind of image answer with concepts that they train together. `false`:
     each site has heads of its own only, which learn from its own records. See docs/experiments,
     section 30."""
+    features: Features = "none"
+    """Frozen features that heads and concepts read beside the tokens. `natural`: those of a network
+    trained on public photographs, for which every site and the server install
+    `fedmedformer[natural]`. See docs/experiments, section 40."""
     pretraining: Pretraining | None
     """Public pre-training; `pretraining: false` starts from random tensors."""
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from client.data.load import load
+from client.data.natural import with_natural
 from client.data.records import Records
 from client.local.finetune import Settings, finetune
 from client.local_state import LocalState, final_state, initial_state, restore
@@ -120,7 +121,8 @@ def _member(group: Group, recipe: Recipe, site: Site, *, private: bool) -> Membe
     federation = group.federation
     model = site_model(federation.model, site.tasks)
     plan = plan_of(federation.schedule, site, recipe.times_unlabelled) if private else None
-    return Member(site, load(site, "train"), model, initial_state(model), plan)
+    records = with_natural(load(site, "train"), federation.model)
+    return Member(site, records, model, initial_state(model), plan)
 
 
 def plan_of(schedule: Schedule, site: Site, times: int) -> PrivacyPlan:
@@ -197,7 +199,8 @@ def ceiling(group: Group, recipe: Recipe, start: Tensors, seed: str) -> Medforme
         seed: Seed of batches and views.
     """
     (site,) = group.sites
-    records, federation = load(site, "train"), group.federation
+    federation = group.federation
+    records = with_natural(load(site, "train"), federation.model)
     phase = federation.schedule.phases[0]
     model = site_model(federation.model, site.tasks)
     state = initial_state(model)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from medformer.common.yaml_file import explain, parse_yaml
-from medformer.config import PRESETS, Frozen, Preset, PresetName
+from medformer.config import PRESETS, Features, Frozen, Preset, PresetName
 from medformer.errors import ConfigError
 from server.protocol import LABEL_OBJECTIVES, Objective, Phase
 from server.run.federation import Pretraining, ServerRate
@@ -23,7 +23,7 @@ DEFAULT = "default"
 """The line that changes nothing."""
 PRODUCT = product.Recipe()
 """The product's own recipe, for its defaults."""
-LATER: dict[str, Any] = {"heads_only": False, "together_first": None}
+LATER: dict[str, Any] = {"heads_only": False, "together_first": None, "features": "none"}
 """Field -> the value with which a recipe trains as before the field existed. A field that is added
 goes here, so that the rows measured before still have the meaning of their recipe."""
 
@@ -55,6 +55,8 @@ class Recipe(Frozen):
     average_last: float = Field(default=training.AVERAGE_LAST, ge=0, le=1)
     concepts: bool = True
     """Sites with the same kind of image share a concept layer besides their own heads."""
+    features: Features = "none"
+    """Frozen features that heads and concepts read beside the tokens."""
     noise_weights: float = Field(default=0, ge=0, le=2)
     """Exponent of a site's declared noise, negated, in its weight in the average; 0 weighs all
     sites alike."""

@@ -67,6 +67,7 @@ def _scenario(
         local_momentum=recipe.momentum,
         average_last=recipe.average_last,
         concepts=recipe.concepts,
+        features=recipe.features,
         pretraining=recipe.pretraining,
         privacy=PrivacySettings(epsilon=epsilon or 8.0, delta=DELTA),
         split=members.split,
