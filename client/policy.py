@@ -34,6 +34,7 @@ def _hours(text: str) -> str:
 IN_WORDS = {
     "supervised": "learn this site's tasks from its labels",
     "rescanned": "learn this site's tasks from images altered as if by another scanner",
+    "half_rescanned": "learn this site's tasks, half of the images as if by another scanner",
     "domain_adversarial": "keep features from revealing which site an image comes from",
     "alignment": "make the features of images resemble those of public images",
 }

@@ -12,7 +12,7 @@ from medformer.config import PRESETS, Domain, ModelConfig
 from medformer.errors import ConfigError
 from medformer.objectives.batch import Mix
 
-LABELS = frozenset({"supervised", "rescanned"})
+LABELS = frozenset({"supervised", "rescanned", "half_rescanned"})
 """Objectives that learn from labels."""
 PLACES = frozenset({"inpainting", "contrastive", "cross_scale"})
 """Objectives that hold places of one image against each other: they need more than one token."""

@@ -38,6 +38,7 @@ OBJECTIVES: Mapping[str, LossPerExample] = {
     "cross_scale": cross_scale.losses,
     "supervised": supervised.losses,
     "rescanned": rescanned.losses,
+    "half_rescanned": rescanned.half,
     "domain_adversarial": domain_adversarial.losses,
     "alignment": alignment.losses,
 }
@@ -61,6 +62,7 @@ _OWN: Mapping[str, tuple[str, ...]] = {
     "cross_scale": ("pretext.projector.",),
     "supervised": _LABELS,
     "rescanned": _LABELS,
+    "half_rescanned": _LABELS,
     "domain_adversarial": ("discriminator.",),
     "alignment": (),  # its reference is public and stays as it is
 }  # fmt: skip

@@ -26,6 +26,7 @@ PublicObjective = Literal[
     "cross_scale",
     "supervised",
     "rescanned",
+    "half_rescanned",
 ]
 """Objectives that public images can teach: all but adaptation between domains and alignment."""
 Objective = Literal[PublicObjective, "domain_adversarial", "alignment"]
@@ -34,7 +35,7 @@ Sharing = Literal["all", "kind", "nobody"]
 same kind of image, or with none."""
 SHARING: tuple[Sharing, ...] = ("all", "kind", "nobody")
 """The order of `Sharing` over a schedule: later phases share with as many sites or with fewer."""
-LABEL_OBJECTIVES: frozenset[Objective] = frozenset({"supervised", "rescanned"})
+LABEL_OBJECTIVES: frozenset[Objective] = frozenset({"supervised", "rescanned", "half_rescanned"})
 """Objectives to which an image without a label contributes nothing."""
 
 
@@ -126,7 +127,7 @@ class Phase(BaseModel):
         if self.trains != "all" and not self.needs_labels:
             raise ValueError(
                 f"phase {self.name!r}: heads learn from labels alone: where trains is "
-                f"{self.trains}, objectives are supervised or rescanned; "
+                f"{self.trains}, objectives are supervised, rescanned or half_rescanned; "
                 f"got {sorted(self.objectives)}"
             )
         return self

@@ -12,7 +12,9 @@ from typing import Any
 from server.protocol import LABEL_OBJECTIVES, Objective, Phase, Schedule
 from simulations.scenario import Baseline
 
-ADAPTATION: frozenset[Objective] = frozenset({"domain_adversarial", "alignment", "rescanned"})
+ADAPTATION: frozenset[Objective] = frozenset(
+    {"domain_adversarial", "alignment", "rescanned", "half_rescanned"}
+)
 """Objectives that make the encoder indifferent to the site, or to its scanner."""
 HEADS: dict[str, Any] = {"rounds": 30, "local_steps": 2, "noise_floor": 4e-5}
 """Phase of heads of a schedule that has none; `noise_floor` as in `Recipe.heads_noise_floor`."""
@@ -65,9 +67,9 @@ def _labels(mix: Mix) -> Mix:
 
 def _unadapted(mix: Mix) -> Mix:
     left = {k: v for k, v in mix.items() if k not in ADAPTATION}
-    # `rescanned` learns from labels as well: without it, as much is learned from the images as
-    # they are.
-    if again := mix.get("rescanned"):
+    # These two learn from labels as well: without them, as much is learned from the images as they
+    # are.
+    if again := mix.get("rescanned", 0.0) + mix.get("half_rescanned", 0.0):
         left["supervised"] = left.get("supervised", 0.0) + again
     return left
 

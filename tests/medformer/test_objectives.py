@@ -242,6 +242,28 @@ def shown_to(model: Medformer, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     return seen
 
 
+def test_half_of_the_images_are_shown_as_another_scanner_might_have_taken_them(
+    model: Medformer, monkeypatch: pytest.MonkeyPatch
+):
+    """The others are shown as they are, in the same pass, and each by a coin that sees no pixel."""
+    seen = []
+    real = model.logits
+
+    def spy(images: Tensor, *more: object) -> Tensor:
+        seen.append(images.clone())
+        return real(images, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model, "logits", spy)
+    batch = batch_of("2d-3", (28, 28), 200)
+    losses_of(model, batch, "half_rescanned")
+    assert len(seen) == 1
+    unchanged = (seen[0] == batch.images).flatten(1).all(1)
+    assert 70 < int(unchanged.sum()) < 130
+    losses_of(model, batch_of("2d-3", (28, 28), 200, seed=9), "half_rescanned")
+    again = (seen[1] == batch_of("2d-3", (28, 28), 200, seed=9).images).flatten(1).all(1)
+    assert torch.equal(again, unchanged)
+
+
 def test_restoration_shows_colour_images_in_grey(model: Medformer, monkeypatch: pytest.MonkeyPatch):
     """All channels are alike; a one-channel image differs from the wanted one."""
     seen = shown_to(model, monkeypatch)

@@ -1,7 +1,11 @@
 """Recipe for sites with one kind of image from several scanners, one of them without labels.
 
-The phases are those of `labels`. Where everything is trained together, the images are also shown as
-another scanner might have taken them, so that the encoder learns what does not depend on one.
+The phases are those of `labels`. In all of them, half of the images are shown as another scanner
+might have taken them, so that encoder and heads learn what does not depend on one. A hospital whose
+scanner no site has then needs few labels of its own (`site finetune`).
+
+A site without labels that takes part sits out the phases of heads. Where everything is trained
+together, its images are drawn towards public ones, which needs no label.
 """
 
 from server.protocol import Objective, Phase
@@ -11,12 +15,15 @@ from server.run.recipes.recipe import Recipe
 
 HEADS_LAST = 0.2
 """Default share of the last rounds in which only heads are trained. Sections 16, 17 and 24."""
-OBJECTIVES: dict[Objective, float] = {"supervised": 1.0, "rescanned": 1.0}
-"""Losses where everything is trained together. Sections 20 and 31."""
+OBJECTIVES: dict[Objective, float] = {"half_rescanned": 1.0}
+"""Losses of all phases. Section 45."""
+UNLABELLED: dict[Objective, float] = {"alignment": 0.003}
+"""Losses where everything is trained together, in addition, if a site without labels takes part.
+Sections 20 and 46."""
 
 
 def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
-    """Return the phases of a run that a scanner without labels takes part in.
+    """Return the phases of a run that prepares for a scanner without labels.
 
     Args:
         recipe: The numbers.
@@ -30,4 +37,5 @@ def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
         Part("together", None),
         heads("heads-again", last),
     ]
-    return made(recipe, parts, OBJECTIVES)
+    silent = any(site.n_labelled == 0 for site in sites.declared)
+    return made(recipe, parts, OBJECTIVES | UNLABELLED if silent else OBJECTIVES)

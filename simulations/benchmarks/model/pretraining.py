@@ -16,7 +16,7 @@ from medformer.config import ModelConfig
 from medformer.library.models import seeded
 from medformer.objectives import Batch, mix_losses
 from medformer.sharing import is_local
-from server.protocol import PublicObjective
+from server.protocol import LABEL_OBJECTIVES, PublicObjective
 from simulations.benchmarks.model.fit import Recipe, augmented, descend, fit, score
 from simulations.benchmarks.model.jobs import Job, Key, Values
 from simulations.benchmarks.model.networks import Classifier
@@ -25,7 +25,7 @@ from simulations.benchmarks.model.sets import DataSet
 TABLE = "pretraining"
 PRESET = "tiny"
 """The preset that sites train under DP."""
-PRETEXT = tuple(sorted(set(get_args(PublicObjective)) - {"supervised", "rescanned"}))
+PRETEXT = tuple(sorted(set(get_args(PublicObjective)) - LABEL_OBJECTIVES))
 COMBINED = {"degradation": 1.0, "orientation": 1.0}
 """Weights of the two pretext tasks that helped most when trained alone."""
 SHARES = {"1 %": 0.01, "10 %": 0.1, "100 %": 1.0}

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from client.site import Privacy
 from medformer.errors import ConfigError
 from server.consortium.declarations import RunFile, load_run
 from server.protocol import Phase
@@ -75,14 +76,25 @@ def test_sites_of_one_kind_share_with_each_other_where_the_recipe_says_so():
         Recipe(together_first=0.1, alone_last=0.4)
 
 
-def test_few_labels_begin_with_all_images_and_a_new_scanner_with_its_images_retaken():
+def test_few_labels_begin_with_all_images():
     """The other phases are those of sites with labels."""
     silent, *others = few_labels.phases(Recipe(), SITES)
     assert (silent.name, silent.trains, silent.needs_labels) == ("self-supervised", "all", False)
     assert [p.name for p in others] == [p.name for p in labels.phases(Recipe(), SITES)]
+
+
+def test_a_new_scanner_is_prepared_for_in_every_phase():
+    """The phases are those of `labels`, with half of the images retaken. A site without labels
+    takes part where everything is trained together, and nowhere else."""
     usual, again = labels.phases(Recipe(), SITES), new_scanner.phases(Recipe(), SITES)
     assert rounds(usual) == rounds(again)
-    assert [set(p.objectives) for p in again if p.trains == "all"] == [{"supervised", "rescanned"}]
+    assert [p.objectives for p in again] == [{"half_rescanned": 1.0}] * 3
+    silent = Sites(declared=(*SITES.declared, site(n_public=900, n_labelled=0)))
+    assert choose(Recipe(), silent).situation == "new-scanner"
+    privacy = Privacy(n_public=900, n_labelled=0)
+    course = new_scanner.phases(Recipe(), silent)
+    assert [privacy.takes_part_in(p) for p in course] == [False, True, False]
+    assert [p.objectives["half_rescanned"] for p in course] == [1.0] * 3
 
 
 def test_heads_only_trains_one_phase_of_heads():
