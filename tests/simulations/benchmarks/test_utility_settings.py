@@ -1,6 +1,8 @@
 """The settings of the utility benchmark: families in modules of their own, and their records."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from client.data.load import load
 from medformer.config import Frozen
+from medformer.errors import ConfigError
 from simulations.benchmarks.utility import __main__ as command
 from simulations.benchmarks.utility import recipe as recipes
 from simulations.benchmarks.utility.recipe import Recipe
@@ -153,6 +156,22 @@ def test_a_row_of_outlines_has_dice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "Procedural phantoms, drawn anew with each seed." in page.read_text()
     assert f"| outlines-dp | `{TINY}` | .{round(row['dice'] * 1000):03} |" in page.read_text()
     assert json.loads((tmp_path / "differences.json").read_text())["rows"] == []
+
+
+@pytest.mark.parametrize("dataset", ["chestmnist", "adrenalmnist3d"])
+def test_patients_have_flat_images_of_one_class(tmp_path: Path, dataset: str):
+    """Other sets are refused before a file is read."""
+    with pytest.raises(ConfigError, match=f"{dataset}: .* need 2D images of one class each"):
+        patients._one_site(replace(cell(0), dataset=dataset, data_root=tmp_path))
+
+
+def test_the_page_says_how_another_set_is_measured():
+    """The command of the summary of results is one that the benchmark reads."""
+    page = (Path(__file__).parents[3] / "docs" / "results" / "summary.md").read_text()
+    (line,) = re.findall(r"^python -m simulations\.benchmarks\.utility (.*)$", page, re.MULTILINE)
+    asked = list(command.trials(command.parse(line.split())))
+    assert {trial.dataset for trial in asked} == {"retinamnist"}
+    assert len(asked) == 9
 
 
 @pytest.mark.slow

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from client.data import medmnist
+from medformer.errors import ConfigError
 from simulations.benchmarks.utility.settings.files import Split, declared, splits_of
 from simulations.benchmarks.utility.settings.setting import (
     SITES,
@@ -54,6 +56,12 @@ def _four_sites(cell: Cell) -> Members:
 
 def _divided(cell: Cell, count: int) -> Members:
     """Divide patients and validation images evenly; every site has all test images."""
+    facts = medmnist.info(cell.dataset)
+    if facts.rank != 2 or facts.task.kind == "multi-label":
+        raise ConfigError(
+            f"{cell.dataset}: the settings of patients need 2D images of one class each: choose "
+            "another set, or leave these settings out"
+        )
     splits = splits_of(cell.dataset, cell.data_root)
     patients = grouped(splits["train"][1][:, 0], cell.seed)
     names = [cell.dataset] if count == 1 else [f"site-{number + 1}" for number in range(count)]
