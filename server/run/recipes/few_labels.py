@@ -6,7 +6,7 @@ rounds are those of `labels`: heads, everything together, heads again. One epsil
 
 from server.protocol import Objective, Phase
 from server.run.recipes.declared import Sites
-from server.run.recipes.parts import Part, heads, made
+from server.run.recipes.parts import Part, ending, heads, made
 from server.run.recipes.recipe import Recipe
 
 SELF_SUPERVISED_FIRST = 0.33
@@ -42,6 +42,6 @@ def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
         Part("self-supervised", SELF_SUPERVISED_FIRST, first),
         heads("heads", (1 - SELF_SUPERVISED_FIRST) * recipe.heads_first),
         Part("together", None),
-        heads("heads-again", (1 - SELF_SUPERVISED_FIRST) * last),
+        *ending(recipe, sites, (1 - SELF_SUPERVISED_FIRST) * last),
     ]
     return made(recipe, parts, OBJECTIVES)

@@ -9,7 +9,7 @@ everything and the last heads with each other instead of alone.
 
 from server.protocol import Objective, Phase
 from server.run.recipes.declared import Sites
-from server.run.recipes.parts import Part, heads, made
+from server.run.recipes.parts import Part, ending, heads, made
 from server.run.recipes.recipe import Recipe
 
 HEADS_LAST = 0.2
@@ -29,23 +29,24 @@ def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
         ValidationError: A phase would be impossible.
     """
     if recipe.together_first is not None and sites.any_share_a_kind:
-        return within_kinds(recipe, recipe.together_first)
+        return within_kinds(recipe, sites, recipe.together_first)
     last = HEADS_LAST if recipe.heads_last is None else recipe.heads_last
     alone = ALONE_LAST if recipe.alone_last is None else recipe.alone_last
     parts = [
         heads("heads", recipe.heads_first),
         Part("together", None),
         Part("alone", alone, {"shared_with": "nobody"}),
-        heads("heads-again", last, shared_with="nobody" if alone else "all"),
+        *ending(recipe, sites, last, shared_with="nobody" if alone else "all"),
     ]
     return made(recipe, parts, OBJECTIVES)
 
 
-def within_kinds(recipe: Recipe, together: float) -> tuple[Phase, ...]:
+def within_kinds(recipe: Recipe, sites: Sites, together: float) -> tuple[Phase, ...]:
     """Return the phases of sites that share with those who have their kind of image.
 
     Args:
         recipe: The numbers.
+        sites: The sites that take part.
         together: Share of the rounds in which all kinds train everything together, before each goes
             on by itself.
     Raises:
@@ -56,6 +57,6 @@ def within_kinds(recipe: Recipe, together: float) -> tuple[Phase, ...]:
         heads("heads", recipe.heads_first),
         Part("together", together),
         Part("kind", None, {"shared_with": "kind"}),
-        heads("heads-again", last, shared_with="kind"),
+        *ending(recipe, sites, last, shared_with="kind"),
     ]
     return made(recipe, parts, OBJECTIVES)

@@ -6,7 +6,7 @@ at the end the heads again.
 
 from server.protocol import Objective, Phase
 from server.run.recipes.declared import Sites
-from server.run.recipes.parts import Part, heads, made
+from server.run.recipes.parts import Part, ending, heads, made
 from server.run.recipes.recipe import Recipe
 
 HEADS_LAST = 0.2
@@ -29,6 +29,6 @@ def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
         heads("heads", recipe.heads_first),
         Part("together", None),
         Part("alone", alone, {"shared_with": "nobody"}),
-        heads("heads-again", last, shared_with="nobody" if alone else "all"),
+        *ending(recipe, sites, last, shared_with="nobody" if alone else "all"),
     ]
     return made(recipe, parts, OBJECTIVES)

@@ -10,7 +10,7 @@ together, its images are drawn towards public ones, which needs no label.
 
 from server.protocol import Objective, Phase
 from server.run.recipes.declared import Sites
-from server.run.recipes.parts import Part, heads, made
+from server.run.recipes.parts import Part, ending, heads, made
 from server.run.recipes.recipe import Recipe
 
 HEADS_LAST = 0.2
@@ -35,7 +35,7 @@ def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
     parts = [
         heads("heads", recipe.heads_first),
         Part("together", None),
-        heads("heads-again", last),
+        *ending(recipe, sites, last),
     ]
     silent = any(site.n_labelled == 0 for site in sites.declared)
     return made(recipe, parts, OBJECTIVES | UNLABELLED if silent else OBJECTIVES)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.protocol import LABEL_OBJECTIVES, Objective, Phase
+from server.run.recipes.declared import Sites
 from server.run.recipes.recipe import Recipe
 
 
@@ -28,6 +29,25 @@ def heads(name: str, share: float, **changes: Any) -> Part:
         changes: Further settings of the phase.
     """
     return Part(name, share, {"trains": "heads", **changes})
+
+
+def ending(recipe: Recipe, sites: Sites, share: float, **changes: Any) -> list[Part]:
+    """Return the last parts: heads again, and then own heads where sites share concepts.
+
+    Without concepts a site's own heads are those that phases of heads train.
+
+    Args:
+        recipe: The share of own heads.
+        sites: The sites that take part.
+        share: Share of the rounds of both parts.
+        changes: Further settings of the phases.
+    """
+    own = min(recipe.own_heads_last, share) if sites.share_concepts else 0.0
+    return [
+        # Rounded, so that .2 - .05 is .15 and both parts get as many rounds as one did.
+        heads("heads-again", round(share - own, 9), **changes),
+        Part("own-heads", own, {"trains": "own-heads", **changes}),
+    ]
 
 
 def made(
@@ -64,7 +84,7 @@ def _settings(recipe: Recipe, part: Part, mix: Mapping[Objective, float]) -> dic
     # A setting that recipe and phase share needs no line here; `rounds` differs in each phase.
     both = Phase.model_fields.keys() & Recipe.model_fields.keys() - {"rounds"}
     own = {name: getattr(recipe, name) for name in both} | {"objectives": dict(mix)}
-    if part.changes.get("trains") == "heads":
+    if part.changes.get("trains") in ("heads", "own-heads"):
         # A loss without labels does not train what answers.
         own["objectives"] = {k: v for k, v in mix.items() if k in LABEL_OBJECTIVES}
         own["noise_floor"] = recipe.heads_noise_floor or recipe.noise_floor

@@ -57,6 +57,10 @@ class Recipe(Frozen):
     heads_last: Share | None = None
     """Share of the rounds, at the end, in which only heads are trained; that of the situation if
     left out."""
+    own_heads_last: Share = 0.05
+    """Share of the rounds, the last of `heads_last`, in which each site trains its own heads on top
+    of the concepts that sites with the same kind of image share, and sends nothing. 0: these heads
+    stay zero, and the coordinator answers as each site does. Section 48."""
     together_first: Share | None = None
     """Share of the rounds, after `heads_first`, that sites with different kinds of image share,
     where several sites have one kind; after these each kind goes on by itself. If left out, each

@@ -23,7 +23,12 @@ DEFAULT = "default"
 """The line that changes nothing."""
 PRODUCT = product.Recipe()
 """The product's own recipe, for its defaults."""
-LATER: dict[str, Any] = {"heads_only": False, "together_first": None, "features": "none"}
+LATER: dict[str, Any] = {
+    "heads_only": False,
+    "together_first": None,
+    "features": "none",
+    "own_heads_last": 0.0,
+}
 """Field -> the value with which a recipe trains as before the field existed. A field that is added
 goes here, so that the rows measured before still have the meaning of their recipe."""
 
@@ -73,6 +78,9 @@ class Recipe(Frozen):
     then on sites share within their kind alone. None: all rounds are shared by all."""
     heads_only: bool = False
     """Train nothing but heads."""
+    own_heads_last: float = Field(default=0, ge=0, lt=1)
+    """Fraction of the rounds, the last of `heads_last`, in which each of several sites trains its
+    own heads on the concepts that they share. The product's default is not 0."""
     heads_noise_floor: float | None = Field(default=PRODUCT.heads_noise_floor, gt=0)
     """`noise_floor` in the rounds of heads; null is that of the other rounds."""
     objectives: dict[Objective, float] = Field(default={"supervised": 1.0})
@@ -195,7 +203,7 @@ class Recipe(Frozen):
     def _course(self, course: product.Recipe) -> tuple[Phase, ...]:
         """Return the phases that the product makes of the same numbers."""
         if self.together_first is not None:
-            return kinds.within_kinds(course, self.together_first)
+            return kinds.within_kinds(course, Sites(), self.together_first)
         build = heads_only.phases if self.heads_only else labels.phases
         return build(course, Sites(concepts=self.concepts))
 

@@ -42,15 +42,18 @@ def site(domain: Any = CHEST, **numbers: Any) -> Declared:
 def test_all_end_with_heads_and_sites_of_several_kinds_go_on_alone_before():
     """Each phase trains, sends and learns from labels as the recipe describes."""
     alike, unlike = labels.phases(Recipe(), SITES), kinds.phases(Recipe(), SITES)
-    assert rounds(alike) == {"heads": 45, "together": 75, "heads-again": 30}
-    assert rounds(unlike) == {"heads": 45, "together": 15, "alone": 60, "heads-again": 30}
+    last = {"heads-again": 22, "own-heads": 8}
+    assert rounds(alike) == {"heads": 45, "together": 75, **last}
+    assert rounds(unlike) == {"heads": 45, "together": 15, "alone": 60, **last}
     assert [(p.trains, p.shared_with) for p in alike] == [
-        ("heads", "all"), ("all", "all"), ("heads", "all"),
+        ("heads", "all"), ("all", "all"), ("heads", "all"), ("own-heads", "all")
     ]  # fmt: skip
     assert [(p.trains, p.shared_with) for p in unlike] == [
-        ("heads", "all"), ("all", "all"), ("all", "nobody"), ("heads", "nobody")
+        ("heads", "all"), ("all", "all"), ("all", "nobody"), ("heads", "nobody"),
+        ("own-heads", "nobody"),
     ]  # fmt: skip
-    assert {p.noise_floor for p in alike if p.trains == "heads"} == {4e-5}
+    assert [p.name for p in alike if not p.sends] == ["own-heads"]
+    assert {p.noise_floor for p in alike if p.trains != "all"} == {4e-5}
     assert {p.noise_floor for p in (*alike, *unlike) if p.trains == "all"} == {1e-6}
     own = rounds(labels.phases(Recipe(alone_last=0.4, heads_last=0.0), SITES))
     assert own == {"heads": 45, "together": 45, "alone": 60}
@@ -58,16 +61,35 @@ def test_all_end_with_heads_and_sites_of_several_kinds_go_on_alone_before():
     assert rounds(kinds.phases(bare, SITES)) == {"together": 150}
 
 
+@pytest.mark.parametrize("situation", ["labels", "kinds", "few-labels", "new-scanner"])
+def test_own_heads_are_trained_where_sites_share_concepts(situation: str):
+    """They take the last of the rounds of heads, and none where heads are trained anyway: without
+    concepts, or where every site has a kind of image to itself."""
+    build = BUILDERS[named(situation).situation or "labels"]
+    *_, again, own = build(Recipe(), SITES)
+    assert (again.name, own.name, own.trains) == ("heads-again", "own-heads", "own-heads")
+    assert (own.noise_floor, own.shared_with) == (again.noise_floor, again.shared_with)
+    without = build(Recipe(own_heads_last=0.0), SITES)
+    assert sum(p.rounds for p in without) == 150
+    assert abs(without[-1].rounds - again.rounds - own.rounds) <= 1  # rounding
+    apart = Sites(declared=(Declared(domain=CHEST), Declared(domain=CELLS)))
+    for sites in (apart, SITES.model_copy(update={"concepts": False})):
+        assert build(Recipe(), sites)[-1].trains == "heads"
+    assert build(Recipe(heads_last=0.0), SITES)[-1].trains == "all"
+
+
 def test_sites_of_one_kind_share_with_each_other_where_the_recipe_says_so():
     """After the rounds of all kinds each kind goes on by itself, heads included. Where every site
     has a kind to itself, nothing changes."""
     course = kinds.phases(Recipe(together_first=0.1), SITES)
-    assert rounds(course) == {"heads": 45, "together": 15, "kind": 60, "heads-again": 30}
+    last = {"heads-again": 22, "own-heads": 8}
+    assert rounds(course) == {"heads": 45, "together": 15, "kind": 60, **last}
     assert [(p.trains, p.shared_with) for p in course] == [
-        ("heads", "all"), ("all", "all"), ("all", "kind"), ("heads", "kind")
+        ("heads", "all"), ("all", "all"), ("all", "kind"), ("heads", "kind"),
+        ("own-heads", "kind"),
     ]  # fmt: skip
     never = kinds.phases(Recipe(together_first=0.0), SITES)
-    assert rounds(never) == {"heads": 45, "kind": 75, "heads-again": 30}
+    assert rounds(never) == {"heads": 45, "kind": 75, **last}
     single = Sites(declared=(Declared(domain=CHEST), Declared(domain=CELLS)))
     assert kinds.phases(Recipe(together_first=0.1), single) == kinds.phases(Recipe(), single)
     with pytest.raises(ValidationError, match="leave none"):
@@ -118,8 +140,9 @@ def test_every_number_of_rounds_is_divided_without_rest(situation: str):
 def test_each_phase_takes_the_objectives_that_it_can_learn_from():
     """Heads need labels; a site alone has no other sites to be told apart from."""
     mix: dict[Any, float] = {"supervised": 1, "inpainting": 0.5, "domain_adversarial": 0.1}
-    heads, together, alone, again = kinds.phases(Recipe(local_steps=1, objectives=mix), SITES)
-    assert heads.objectives == again.objectives == {"supervised": 1}
+    course = kinds.phases(Recipe(local_steps=1, objectives=mix), SITES)
+    heads, together, alone, again, own = course
+    assert heads.objectives == again.objectives == own.objectives == {"supervised": 1}
     assert together.objectives == mix
     assert alone.objectives == {"supervised": 1, "inpainting": 0.5}
     silent = Recipe(objectives={"inpainting": 1})
@@ -174,10 +197,11 @@ def test_the_situation_follows_from_what_sites_declare(
 def test_a_named_situation_wins_over_every_declaration(situation: str):
     """Someone who knows the hospitals knows more than their declarations."""
     for sites in ([site()], [site(), site(CELLS)], [site(n_public=9, n_labelled=1)]):
-        choice = choose(named(situation), Sites(declared=tuple(sites)))
+        declared = Sites(declared=tuple(sites))
+        choice = choose(named(situation), declared)
         assert (choice.situation, choice.phases) == (
             situation,
-            BUILDERS[situation](Recipe(), SITES),
+            BUILDERS[situation](Recipe(), declared),
         )
         assert choice.text.startswith(f"recipe for {situation}, because the recipe names it; ")
 

@@ -106,7 +106,7 @@ def test_unknown_noise_changes_nothing(missing: str):
     """A consortium that declares no numbers trains as before, and is told why."""
     silent = site(100).model_copy(update={missing: None})
     choice = choose(Recipe(), sites(silent))
-    assert choice.phases == labels.phases(Recipe(), Sites())
+    assert choice.phases == labels.phases(Recipe(), sites(silent))
     assert "not every site declares n_public, epsilon and delta" in choice.trained
 
 

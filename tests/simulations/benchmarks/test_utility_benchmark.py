@@ -91,12 +91,13 @@ def test_a_recipe_is_chosen_without_the_test_split(
         ("federated-dp", " steps=8 alone_last=0.5"),
         ("federated-dp", " steps=8 heads_first=0.5"),
         ("federated-dp", " steps=8 heads_last=0.5"),
+        ("federated-dp", " steps=8 heads_last=0.5 own_heads_last=0.25"),
         ("federated-dp", " steps=16 alone_last=0.4 heads_last=0.3"),
     ],
 )
 def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, setting: str, more: str):
     """The tensors equal those of real guards bit for bit: plan, sampling, noise, local heads,
-    momentum, averaging, phases alone, phases of heads, and the final model."""
+    momentum, averaging, phases alone, phases of heads and own heads, and the final model."""
     recipe = Recipe.parse(
         f"{RECIPE} local_steps=2 views=2 noise_floor=2e-5 server_learning_rate=sqrt-sites{more}"
     )
