@@ -110,13 +110,13 @@ def test_a_new_scanner_is_prepared_for_in_every_phase():
     takes part where everything is trained together, and nowhere else."""
     usual, again = labels.phases(Recipe(), SITES), new_scanner.phases(Recipe(), SITES)
     assert rounds(usual) == rounds(again)
-    assert [p.objectives for p in again] == [{"half_rescanned": 1.0}] * 3
+    assert [p.objectives for p in again] == [{"half_rescanned": 1.0}] * 4
     silent = Sites(declared=(*SITES.declared, site(n_public=900, n_labelled=0)))
     assert choose(Recipe(), silent).situation == "new-scanner"
     privacy = Privacy(n_public=900, n_labelled=0)
     course = new_scanner.phases(Recipe(), silent)
-    assert [privacy.takes_part_in(p) for p in course] == [False, True, False]
-    assert [p.objectives["half_rescanned"] for p in course] == [1.0] * 3
+    assert [privacy.takes_part_in(p) for p in course] == [False, True, False, False]
+    assert [p.objectives["half_rescanned"] for p in course] == [1.0] * 4
 
 
 def test_heads_only_trains_one_phase_of_heads():
