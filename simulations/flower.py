@@ -1,11 +1,13 @@
 """Flower ServerApp of simulations: prepares the run folder if need be, then coordinates.
 
-`fedmedformer simulate` prepares the folder itself and names it in the run config; a bare
-`flwr run .` runs the quickstart into a folder under the user's home.
+`fedmedformer simulate` prepares the folder itself and names it in the run config. A bare
+`flwr run .` runs the quickstart into a folder under the user's home, or the scenario that
+`scenario-file` names, with the overrides in `settings`.
 """
 
 import hashlib
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -104,7 +106,9 @@ def _prepared(folder: Path, config: Any) -> Prepared:
     (folder / MARKER).write_text("A run of fedmedformer.\n")
     scenario = str(config.get("scenario-file") or "quickstart")
     roots = (_path(config.get(name)) for name in ("data-root", "state-dir"))
-    in_fresh_process(prepare_folder, folder, scenario, (), *roots)
+    # As after --set, in one text: Flower's run config has no lists.
+    settings = tuple(shlex.split(str(config.get("settings") or "")))
+    in_fresh_process(prepare_folder, folder, scenario, settings, *roots)
     return load_prepared(folder)
 
 

@@ -49,6 +49,7 @@ def write_app(folder: Path) -> Path:
 
 RUN_CONFIG: dict[str, Any] = {
     "scenario-file": "",
+    "settings": "",
     "scenario-sha256": "",
     "out": "",
     "data-root": "",

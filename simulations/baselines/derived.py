@@ -12,9 +12,9 @@ from typing import Any
 from server.protocol import LABEL_OBJECTIVES, Objective, Phase, Schedule
 from simulations.scenario import Baseline
 
-ADAPTATION: frozenset[Objective] = frozenset(
-    {"domain_adversarial", "alignment", "rescanned", "half_rescanned"}
-)
+SCANNERS: frozenset[Objective] = LABEL_OBJECTIVES - {"supervised"}
+"""Objectives that teach labels on images as another scanner takes them."""
+ADAPTATION: frozenset[Objective] = SCANNERS | {"domain_adversarial", "alignment"}
 """Objectives that make the encoder indifferent to the site, or to its scanner."""
 HEADS: dict[str, Any] = {"rounds": 30, "local_steps": 2, "noise_floor": 4e-5}
 """Phase of heads of a schedule that has none; `noise_floor` as in `Recipe.heads_noise_floor`."""
@@ -67,9 +67,8 @@ def _labels(mix: Mix) -> Mix:
 
 def _unadapted(mix: Mix) -> Mix:
     left = {k: v for k, v in mix.items() if k not in ADAPTATION}
-    # These two learn from labels as well: without them, as much is learned from the images as they
-    # are.
-    if again := mix.get("rescanned", 0.0) + mix.get("half_rescanned", 0.0):
+    # What labels teach on such images they teach as much on the images as they are.
+    if again := sum(weight for name, weight in mix.items() if name in SCANNERS):
         left["supervised"] = left.get("supervised", 0.0) + again
     return left
 
@@ -98,7 +97,8 @@ def _heads(schedule: Schedule) -> Phase:
     """Return the first phase that trains heads alone, or one like it."""
     for phase in schedule.phases:
         if phase.trains == "heads":
-            return phase.model_copy(update={"shared_with": "all"})
+            plain = {"shared_with": "all", "objectives": {"supervised": 1.0}}
+            return phase.model_copy(update=plain)
     first = next((p for p in schedule.phases if "supervised" in p.objectives), schedule.phases[0])
     values = first.model_dump() | {"name": "heads", "trains": "heads", "shared_with": "all"}
     values |= {"objectives": {"supervised": 1.0}, "lambda_schedule": "constant", **HEADS}

@@ -229,8 +229,10 @@ def run_all(
     prepared = load_prepared(folder)
     if baselines is None:
         baselines = load_scenario(str(folder / "scenario.yaml")).baselines
-    # `--baselines` asks for all there are, also for those that this run cannot have.
+    # `--baselines` asks for all there are, and a recipe may have chosen what one of them trains.
     schedule = prepared.federation.schedule
+    for pointless in (b for b in baselines if not leaves_something_out(b, schedule)):
+        say(f"baseline {pointless}: not trained: it leaves out what this run does not have")
     baselines = [b for b in baselines if leaves_something_out(b, schedule)]
     todo = [(b, names) for b in baselines for names in jobs(b, prepared)]
     rows: list[dict[str, Any]] = []

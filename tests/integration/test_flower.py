@@ -187,3 +187,27 @@ def test_bare_flwr_run_works_and_too_few_nodes_are_named(tmp_path: Path):
     outcome = json.loads((tmp_path / "out" / "outcome.json").read_text())
     assert outcome["outcome"] == "failed"
     assert "num-supernodes=4" in outcome["reason"]
+
+
+def test_flwr_run_trains_a_shipped_scenario_on_medmnist(tmp_path: Path):
+    """Scenario, overrides and data folder come from the run config; the report is written."""
+    from server.consortium.bundle import write_app
+    from simulations.launch.superlink import ask, superlink, wait_healthy
+    from tests.helpers.medmnist_files import write_set
+
+    write_set(tmp_path, "pneumoniamnist")
+    out = tmp_path / "out"
+    fewer = "split.sites=2 pretraining=false recipe.rounds=2 recipe.expected_batch_size=8"
+    config = f'scenario-file="pneumonia" data-root="{tmp_path}" out="{out}" settings="{fewer}"'
+    with superlink(tmp_path / "flower") as flower:
+        wait_healthy(flower)
+        flower.environment["HOME"] = str(tmp_path)
+        app = write_app(flower.work / "app")
+        answer = ask(flower, ["run", str(app), "own", "--format", "json",
+                              "--run-config", config], 120)  # fmt: skip
+        assert json.loads(answer)["success"], answer
+        waited((out / "outcome.json").exists, "the run did not end")
+    assert json.loads((out / "outcome.json").read_text())["outcome"] == "done"
+    report = json.loads((out / "report.json").read_text())
+    assert (report["name"], report["rounds"]) == ("pneumonia", 2)
+    assert {row["task"] for row in report["results"]} == {"pneumoniamnist"}
