@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from medformer.averaging import running_mean
 from medformer.model import Medformer
+from medformer.postprocessing.averaging import running_mean
 from medformer.sharing import is_local
 from server.protocol import Phase, Schedule
 

@@ -37,6 +37,7 @@ IN_WORDS = {
     "half_rescanned": "learn this site's tasks, half of the images as if by another scanner",
     "domain_adversarial": "keep features from revealing which site an image comes from",
     "alignment": "make the features of images resemble those of public images",
+    "moments": "learn mean and covariance of the images' features",
 }
 """Objective -> its purpose, for the person who approves a run."""
 

@@ -58,6 +58,9 @@ class Pretext(nn.Module):
         )
         self.reference = Moments(preset.width)
         """Moments of the mean tokens of public images; set by the public pre-training."""
+        self.moments = nn.ModuleList(_untrained(preset.width) for _ in range(preset.blocks + 2))
+        """For each part of the features, what sites have learned of its second moment (weight) and
+        its mean (bias): the objective `moments` adds them up here."""
 
     def decode(
         self, visible: Tensor, keep: Tensor, place: Tensor, ranks: Tensor, kind: str
@@ -87,6 +90,14 @@ class Pretext(nn.Module):
         """
         painted: Tensor = self.pixels[kind](self.norm(self.block(tokens + place, ranks)))
         return painted
+
+
+def _untrained(width: int) -> nn.Linear:
+    """Make a square layer of zeros without drawing random numbers, so that seeds keep weights."""
+    layer = nn.utils.skip_init(nn.Linear, width, width)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class Discriminator(nn.Sequential):

@@ -15,6 +15,7 @@ from medformer.objectives import (
     degradation,
     domain_adversarial,
     inpainting,
+    moments,
     orientation,
     rescanned,
     restoration,
@@ -41,12 +42,15 @@ OBJECTIVES: Mapping[str, LossPerExample] = {
     "half_rescanned": rescanned.half,
     "domain_adversarial": domain_adversarial.losses,
     "alignment": alignment.losses,
+    "moments": moments.losses,
 }
 
 _INPUT = ("input.stems.{stem}.exits.{depth}.", "input.modality.{modality}.",
           "input.anatomy.{anatomy}.", "input.site.", "input.norm.", "input.attention.",
           "encoder.")  # fmt: skip
-"""Prefixes of parameters that every objective trains, beside the stages of the stem."""
+"""Prefixes of parameters that objectives train, beside the stages of the stem."""
+FROZEN = frozenset({"moments"})
+"""Objectives that look at the features as they are, and train none of `_INPUT`."""
 _PAINTER = ("pretext.block.", "pretext.norm.", "pretext.pixels.{stem}-{depth}.")
 _LABELS = ("input.task.{task}.", "output.key.", "output.queries.{task}.",
            "output.heads.{task}.weight", "output.heads.{task}.bias", "output.textures.{task}.",
@@ -65,8 +69,9 @@ _OWN: Mapping[str, tuple[str, ...]] = {
     "half_rescanned": _LABELS,
     "domain_adversarial": ("discriminator.",),
     "alignment": (),  # its reference is public and stays as it is
+    "moments": ("pretext.moments.",),
 }  # fmt: skip
-"""Objective -> prefixes of parameters that it trains beside `_INPUT`."""
+"""Objective -> prefixes of its own parameters, beside `_INPUT`."""
 
 
 def mix_losses(model: Medformer, batch: Batch, mix: Mix, generator: torch.Generator) -> Tensor:
@@ -116,11 +121,14 @@ def trained_parameters(
     }  # fmt: skip
     # Stages that these images do not pass get no gradient, and would get noise only.
     stages = {f"input.stems.{domain.stem}.{stage}." for stage in model.preset.stages(depth)}
+    tokens: Sequence[str] = _INPUT
+    if mix.keys() <= FROZEN:
+        stages, tokens = set(), ()
     # A site with dense tasks only uses neither key nor concepts.
     only_dense = all(model.tasks[t].is_dense for t in tasks if t in model.tasks)
     prefixes = stages | {
         prefix.format(**words, task=task)
-        for prefix in (*_INPUT, *(own for name in sorted(mix) for own in _OWN[name]))
+        for prefix in (*tokens, *(own for name in sorted(mix) for own in _OWN[name]))
         # Without tasks, prefixes with {task} match nothing.
         for task in tasks or [""]
         if not (only_dense and prefix in _OF_WHOLE_IMAGES)

@@ -28,8 +28,9 @@ PublicObjective = Literal[
     "rescanned",
     "half_rescanned",
 ]
-"""Objectives that public images can teach: all but adaptation between domains and alignment."""
-Objective = Literal[PublicObjective, "domain_adversarial", "alignment"]
+"""Objectives that public images can teach: all but adaptation between domains, alignment with
+public images, and the moments of a site's images."""
+Objective = Literal[PublicObjective, "domain_adversarial", "alignment", "moments"]
 Sharing = Literal["all", "kind", "nobody"]
 """With whom a site shares the tensors that it trains: with every site, with the sites that have the
 same kind of image, or with none."""
@@ -143,6 +144,21 @@ class Phase(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _features_at_rest(self) -> "Phase":
+        # Moments of features that change, or that nobody averages, whiten nothing.
+        if "moments" in self.objectives and len(self.objectives) > 1:
+            raise ValueError(
+                f"phase {self.name!r}: moments needs features that stay as they are, and other "
+                "objectives change them: give it a phase of its own"
+            )
+        if "moments" in self.objectives and not self.sends:
+            raise ValueError(
+                f"phase {self.name!r}: the server whitens features by the moments that sites send: "
+                "moments needs shared_with: all or kind"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _a_lambda_to_ramp(self) -> "Phase":
         # A schedule that has no effect is more likely a mistake than a wish.
         if self.lambda_schedule == "ramp" and "domain_adversarial" not in self.objectives:
@@ -245,6 +261,17 @@ class Schedule(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _moments_are_used(self) -> "Schedule":
+        last = self.phases[-1]
+        # Epsilon would be spent on moments that no later phase has any use for.
+        if "moments" in last.objectives:
+            raise ValueError(
+                f"phase {last.name!r} learns moments, and no phase follows that trains on features "
+                "whitened by them: put it before a phase of heads"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _distinct_names(self) -> "Schedule":
         names = [p.name for p in self.phases]
         # Plans and receipts name phases; `spare` is the name of the spare rounds there.
@@ -308,6 +335,16 @@ class Schedule(BaseModel):
         phase, number = self._place(round_)
         # Before round 1 there is nothing to average: the first phase starts from the public start.
         return number == 1 and round_ > 1 and phase.starts_from_average
+
+    def follows(self, round_: int, objective: Objective) -> bool:
+        """Return True if a round is the first one after a phase with an objective.
+
+        Args:
+            round_: 1 .. `rounds`.
+            objective: The objective.
+        """
+        _, number = self._place(round_)
+        return number == 1 and round_ > 1 and objective in self.phase_of(round_ - 1).objectives
 
     def average_taken_since(self, earlier: str, phase: Phase) -> bool:
         """Return True if a phase after `earlier`, up to `phase`, started from an average.

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medformer.averaging import running_mean
+from medformer.postprocessing.averaging import running_mean
+from medformer.postprocessing.whitening import adapted
 from medformer.sharing import is_concept, is_local
 from server.protocol import Phase, Tensors, TrainAnswer
 from server.run.errors import UpdateRefused
@@ -66,6 +67,11 @@ class State:
         kinds = {kind: own.from_average() for kind, own in self.kinds.items()}
         return State(self.round, self.final(), {}, {}, kinds=kinds)
 
+    def whitened_anew(self) -> "State":
+        """Return the state whose features are whitened by the moments that sites have released."""
+        kinds = {kind: own.whitened_anew() for kind, own in self.kinds.items()}
+        return replace(self, shared=adapted(self.shared), kinds=kinds)
+
     def final(self) -> Tensors:
         """Return the average, or the last tensors if there is none."""
         return self.average or self.shared
@@ -95,6 +101,9 @@ def advance(
     schedule, number = federation.schedule, state.round + 1
     if schedule.starts_from_average(number):
         state = state.from_average()
+    # Only now: within the phase the features have to stay the same.
+    if schedule.follows(number, "moments"):
+        state = state.whitened_anew()
     if schedule.phase_of(number).parts_kinds:
         state = state.parted(site.domain.kind for site in federation.sites)
     updates = collect(state)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from medformer.averaging import running_mean
+from medformer.postprocessing.averaging import running_mean
 
 
 def iterates(count: int) -> list[np.ndarray]:
