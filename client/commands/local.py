@@ -32,6 +32,10 @@ def _configure_finetune(parser: argparse.ArgumentParser) -> None:
         "trained alone, and keep the better of the two")  # fmt: skip
     add("--run", metavar="RUN", help="id of the run that left MODEL.safetensors")
     add("--whole", action="store_true", help="train the encoder, too")
+    add("--unlabelled", action="store_true",
+        help="first learn from all images, also from those without a label")  # fmt: skip
+    add("--passes", type=int, metavar="N",
+        help="passes of self-supervision, with --unlabelled; 0: none")  # fmt: skip
     add("--epochs", type=int, default=30, metavar="N", help="epochs at most (%(default)s)")
     add("--batch", type=int, default=32, metavar="N", help="images in a step (%(default)s)")
     add("--learning-rate", type=float, metavar="RATE",
@@ -118,9 +122,14 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
     from medformer.common.yaml_file import explain
     from medformer.errors import ConfigError
 
+    # Without the option the number would have no effect, and the user expects one.
+    if arguments.passes is not None and not arguments.unlabelled:
+        raise ConfigError("--passes counts passes of self-supervision: add --unlabelled")
     try:
         return Settings(
             whole=arguments.whole,
+            unlabelled=arguments.unlabelled,
+            **({} if arguments.passes is None else {"passes": arguments.passes}),
             epochs=arguments.epochs,
             batch=arguments.batch,
             learning_rate=arguments.learning_rate,
@@ -136,6 +145,7 @@ def _better(
 ) -> _Tuned:
     """Train from the shared model, and from the site's own copy if there is one."""
     from client.local.finetune import Epoch, finetune
+    from client.local.unlabelled import Pass
 
     def show(epoch: Epoch) -> None:
         _say(
@@ -143,13 +153,18 @@ def _better(
             f"val loss {epoch.val_loss:.4f}{' *' if epoch.best else ''}"
         )
 
+    def passed(done: Pass) -> None:
+        _say(f"pass {done.number}/{done.passes} without labels: loss {done.loss:.4f}")
+
     what = "whole model" if settings.whole else "heads"
-    local, epoch, loss = finetune(start, site, settings, show)
+    if settings.unlabelled:
+        what += f", after {settings.passes} passes of self-supervision on all images"
+    local, epoch, loss = finetune(start, site, settings, show, on_pass=passed)
     if own is None:
         return _Tuned(local, epoch, what, from_copy=False)
     # Both compete by the same validation images.
     _say("now from the copy that this site trained alone:")
-    second, number, own_loss = finetune(own, site, settings, show, own=True)
+    second, number, own_loss = finetune(own, site, settings, show, own=True, on_pass=passed)
     _say(f"lowest validation loss: {loss:.4f} from the shared model, {own_loss:.4f} from the copy")
     if own_loss < loss:
         return _Tuned(second, number, f"{what} of the site's own copy of the model", from_copy=True)

@@ -17,12 +17,14 @@ from torch.nn import Parameter
 
 from client.data.load import read
 from client.data.natural import with_natural
-from client.data.records import Records, Stack, has_label
+from client.data.records import Records, has_label
 from client.evaluation import CHUNK
 from client.local import calibration, novelty
+from client.local.batches import batches
 from client.local.calibration import Calibration, unweighted
 from client.local.start import with_heads
 from client.local.store import Fitted, LocalError, LocalModel
+from client.local.unlabelled import Pass, check_unlabelled, learned_from_images
 from client.site import Site
 from client.training import augmented
 from medformer import phantoms
@@ -41,6 +43,10 @@ STRANGERS = 128
 """Number of public phantoms of each other modality on which the finished model is tried."""
 
 
+PASSES = 3
+"""Default of `passes`. See docs/experiments, section 44."""
+
+
 class Settings(Frozen):
     """Options of the training; everything else is the site's declaration."""
 
@@ -54,6 +60,10 @@ class Settings(Frozen):
     learning_rate: float | None = Field(default=None, gt=0)
     """Learning rate of AdamW; if omitted, 1e-2 for heads and 1e-3 for the whole model."""
     seed: int = Field(default=0, ge=0)
+    unlabelled: bool = False
+    """Learn from all images first, also from those without a label."""
+    passes: int = Field(default=PASSES, ge=0, le=10_000)
+    """Passes of self-supervision, with `unlabelled`; 0 fits the whitening of features alone."""
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """Share of images like the validation images that the model may abstain on."""
 
@@ -82,6 +92,7 @@ def finetune(
     report: Callable[[Epoch], None],
     *,
     own: bool = False,
+    on_pass: Callable[[Pass], None] = lambda done: None,
 ) -> tuple[LocalModel, int, float]:
     """Train, keep the epoch with the lowest validation loss, calibrate, and fit the abstention.
 
@@ -91,14 +102,20 @@ def finetune(
         settings: Options of the training.
         report: Called with each epoch, for the site only.
         own: True to go on from the heads of `start`; otherwise they are replaced by fresh ones.
+        on_pass: Called after each pass of self-supervision, for the site only.
     Returns:
         The model; the number of its epoch, 0 if no training was better than none; and the
             validation loss of that epoch, before the calibration.
     Raises:
         DataError: A split cannot be read.
-        LocalError: A split has no valid image with a label.
+        LocalError: A split has no valid image with a label, or `unlabelled` finds none without.
     """
     train, val = (_usable(site, split) for split in ("train", "val"))
+    if settings.unlabelled:
+        check_unlabelled(site, train)
+        start = learned_from_images(
+            start, site, train, passes=settings.passes, seed=settings.seed, report=on_pass
+        )
     return fit(start, site, train, val, settings, report, own=own)
 
 
@@ -198,7 +215,7 @@ def _epoch(
     dense = [t.name for t in site.tasks if t.kind == "dense"]
     model.train()
     total, seen = 0.0, 0
-    for stack in _batches(records, batch, generator):
+    for stack in batches(records, batch, generator):
         # The same augmentation as in the federation, so that results are comparable.
         move = Move.draw(len(stack), site.domain.rank, generator, flip=site.flip)
         moved = augmented(stack, site, dense, move)
@@ -209,20 +226,6 @@ def _epoch(
         optimizer.step()
         total, seen = total + float(losses.detach().sum()), seen + len(stack)
     return total / max(seen, 1)
-
-
-def _batches(records: Records, batch: int, generator: torch.Generator) -> Iterator[Stack]:
-    """Yield the valid records in random batches."""
-    parts = []
-    for stack in records.stacks:
-        rows = stack.valid.nonzero().flatten()
-        # Without privacy no Poisson sampling is needed: every image is used once an epoch.
-        rows = rows[torch.randperm(len(rows), generator=generator)]
-        parts += [(stack, part) for part in rows.split(batch) if len(part)]
-    # Batches of different shapes are mixed, or the last shape would dominate the end of an epoch.
-    for i in torch.randperm(len(parts), generator=generator).tolist():
-        stack, part = parts[i]
-        yield stack[part]
 
 
 def _loss(model: Medformer, site: Site, records: Records) -> float:
