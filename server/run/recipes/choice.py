@@ -18,9 +18,13 @@ BUILDERS: Mapping[Situation, Callable[[Recipe, Sites], tuple[Phase, ...]]] = {
 """Situation -> the function that makes its phases."""
 
 
-BY_NOISE: frozenset[Situation] = frozenset({"labels", "kinds"})
-"""Situations in which the noise may decide for heads alone. The others have phases of their own for
-what the labels alone cannot teach."""
+HEADS_ALONE: Mapping[Situation, Callable[[Recipe, Sites], tuple[Phase, ...]]] = {
+    "labels": heads_only.phases,
+    "kinds": heads_only.phases,
+    "few-labels": few_labels.heads_alone,
+}
+"""Situations in which the noise may decide for heads alone -> the function that makes the phases
+then. The others have phases of their own for what the labels alone cannot teach."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,10 @@ def choose(recipe: Recipe, sites: Sites) -> Choice:
     phases = BUILDERS[situation](recipe, sites)
     # Heads alone would drop a loss that someone asked for.
     asked = set(recipe.objectives or ()) - LABEL_OBJECTIVES
-    if recipe.heads_only is False or situation not in BY_NOISE or asked:
+    if recipe.heads_only is False or situation not in HEADS_ALONE or asked:
         return Choice(phases, situation, reason, "everything is trained")
     noisy, numbers = heads_only.by_noise(phases, sites)
     if noisy:
-        phases = heads_only.phases(heads_only.shortened(recipe), sites)
+        phases = HEADS_ALONE[situation](heads_only.shortened(recipe), sites)
     what = "heads alone are trained" if noisy else "everything is trained"
     return Choice(phases, situation, reason, f"{what}, because {numbers}")

@@ -100,8 +100,9 @@ def test_sites_of_one_kind_share_with_each_other_where_the_recipe_says_so():
 
 def test_few_labels_begin_with_all_images():
     """The other phases are those of sites with labels."""
-    silent, *others = few_labels.phases(Recipe(), SITES)
+    silent, moments, *others = few_labels.phases(Recipe(), SITES)
     assert (silent.name, silent.trains, silent.needs_labels) == ("self-supervised", "all", False)
+    assert (moments.name, moments.rounds, moments.needs_labels) == ("moments", 4, False)
     assert [p.name for p in others] == [p.name for p in labels.phases(Recipe(), SITES)]
 
 
@@ -252,7 +253,7 @@ def test_the_numbers_that_members_declared_choose_the_recipe_and_stay_out_of_the
     federation = run_file(tmp_path, sites=members).federation()
     assert federation.recipe == (
         "recipe for few-labels, because the sites declare labels for 10 % of their units; "
-        "everything is trained"
+        "everything is trained, because not every site declares n_public, epsilon and delta"
     )
     assert federation.schedule.phases[0].name == "self-supervised"
     assert [s.domain for s in federation.sites] == [CHEST, CHEST_ELSEWHERE]

@@ -101,6 +101,21 @@ def test_most_kinds_of_image_decide_because_the_schedule_is_one_for_all():
     assert all(kind in choice.trained for kind in (CHEST.kind, CELLS.kind))
 
 
+def test_few_labels_under_much_noise_leave_moments_and_heads():
+    """All images teach the whitening of features, and the encoder stays as it is."""
+    few = site(1000).model_copy(update={"n_labelled": 50})
+    choice = choose(Recipe(), sites(few))
+    assert choice.situation == "few-labels"
+    moments, heads = choice.phases
+    assert (moments.objectives, moments.needs_labels) == ({"moments": 1.0}, False)
+    assert moments.rounds * moments.local_steps == few_labels.MOMENTS_STEPS
+    assert heads.trains == "heads"
+    assert moments.rounds + heads.rounds == heads_only.STEPS // Recipe().local_steps
+    assert choice.trained.startswith("heads alone are trained, because")
+    asked = choose(Recipe(heads_only=False), sites(few))
+    assert [p.name for p in asked.phases][:2] == ["self-supervised", "moments"]
+
+
 @pytest.mark.parametrize("missing", ["n_public", "epsilon", "delta"])
 def test_unknown_noise_changes_nothing(missing: str):
     """A consortium that declares no numbers trains as before, and is told why."""
@@ -116,7 +131,6 @@ def test_unknown_noise_changes_nothing(missing: str):
         Recipe(heads_only=False),
         Recipe(objectives={"supervised": 1, "inpainting": 0.5}),
         Recipe(objectives={"inpainting": 1}),
-        Recipe.model_validate({"for": "few-labels"}),
         Recipe.model_validate({"for": "new-scanner"}),
     ],
 )
