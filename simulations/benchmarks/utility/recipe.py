@@ -160,8 +160,11 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _heads_learn_from_labels(self) -> "Recipe":
-        if self.heads_only and self.ssl_steps:
-            raise ValueError("heads_only freezes what ssl_steps would train: leave one out")
+        if self.heads_only and self.ssl_steps and set(self.ssl_objectives) != {"moments"}:
+            raise ValueError(
+                "heads_only freezes what ssl_steps would train: leave one out, or let them learn "
+                "ssl_objectives.moments=1 alone"
+            )
         return self
 
     @property
@@ -189,9 +192,10 @@ class Recipe(Frozen):
         phases = list(self._course(course))
         if self.ssl_steps:
             # The earlier phase copies everything else from the first phase that trains all tensors.
-            together = next(phase for phase in phases if phase.trains == "all")
+            together = next((phase for phase in phases if phase.trains == "all"), phases[0])
             before = {
                 "name": "self-supervised",
+                "trains": "all",
                 "rounds": -(-self.ssl_steps // steps_a_round),
                 "objectives": self.ssl_objectives,
                 "noise_floor": self.ssl_noise_floor or self.noise_floor,
