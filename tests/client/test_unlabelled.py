@@ -109,6 +109,22 @@ def test_every_parameter_that_images_train_takes_the_private_step(
         assert labels.exact_loss is None
 
 
+def test_moments_take_the_private_step_and_nothing_else_moves(unlabelled: Site, open_guard: Open):
+    """The phase releases the moments of every part of the features, each value with noise."""
+    moments = Phase(
+        name="moments", rounds=1, local_steps=2, objectives={"moments": 1.0},
+        expected_batch_size=16, noise_floor=1e-4,
+    )  # fmt: skip
+    schedule = Schedule(phases=(moments, LABELS), spare_rounds=1)
+    guard = open_guard(unlabelled)
+    assert isinstance(guard.handle(admit(schedule)), AdmitAnswer)
+    answer = guard.handle(train(schedule, 1))
+    assert isinstance(answer, TrainAnswer)
+    kinds = ("weight", "bias")
+    assert set(answer.tensors) == {f"pretext.moments.{p}.{k}" for p in range(4) for k in kinds}
+    assert all((value != 0).all() for value in answer.tensors.values())
+
+
 def test_nothing_of_the_site_changes_in_a_round_that_it_sits_out(
     unlabelled: Site, open_guard: Open
 ):
