@@ -23,11 +23,13 @@ def losses(model: Medformer, batch: Batch, generator: torch.Generator, weight: f
     with torch.no_grad():
         depths = model.depths(batch.images, batch.domain, spacing=batch.spacing)
         # A query that has learned nothing attends to all tokens equally, and reads their mean.
-        parts = model.output.whitened(model.output.features(depths, depths[-1].mean(1)))
+        features = model.output.features(depths, depths[-1].mean(1))
+        # Natural features, if the model reads them, keep their public whitening: it is the last.
+        parts = [white(part) for white, part in zip(model.output.whitening, features, strict=False)]
     total = torch.zeros(len(batch))
-    for learned, features in zip(model.pretext.moments, parts, strict=True):
+    for learned, part in zip(model.pretext.moments, parts, strict=True):
         # Of length 1: then no image counts more than another, and the trace of the second moment
         # tells how many steps of which size were taken.
-        unit = F.normalize(features, dim=1)
+        unit = F.normalize(part, dim=1)
         total = total - (learned(unit) * unit).sum(1)
     return weight * total
