@@ -243,6 +243,26 @@ def test_plan_prints_every_phase_and_reads_no_record(scenario, capsys, monkeypat
     assert "chest-xray_chest_2d-1; shares its concepts with south" in capsys.readouterr().out
 
 
+def test_plan_begins_with_the_recipe_and_what_it_was_derived_from(scenario, capsys):
+    """Nobody has to guess which phases a run has, or why."""
+    chest, cells = SMALL["sites"]
+    assert main(["plan", scenario()]) == 0
+    assert capsys.readouterr().out.startswith("the run lists its phases\n\nnorth: ")
+    derived = scenario(phases=[], sites=[chest, {**chest, "name": "south"}])
+    assert main(["plan", derived]) == 0
+    text = " ".join(capsys.readouterr().out.split("\n\n")[0].split())
+    assert text.startswith(
+        "recipe for labels, because the sites declare one kind of image; heads alone are trained, "
+        "because steps times signal squared is "
+    )
+    assert main(["plan", derived, "--set", "recipe.for=few-labels", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0]["recipe"].startswith("recipe for few-labels, because the recipe names it")
+    assert rows[0]["phases"][0]["name"] == "self-supervised"
+    assert main(["plan", scenario(phases=[], sites=[chest, cells])]) == 0
+    assert "because the sites declare 2 kinds of image" in capsys.readouterr().out
+
+
 def test_audit_writes_a_report_a_site_and_fails_when_a_claim_is_refuted(
     scenario, capsys, tmp_path: Path, monkeypatch
 ):

@@ -66,7 +66,11 @@ def by_noise(whole: Sequence[Phase], sites: Sites) -> tuple[bool, str]:
     values = {kind: add(each) for kind, each in sorted(taught.items())}
     noisy = [kind for kind, value in values.items() if value < THRESHOLD]
     only = 2 * len(noisy) > len(values)
-    numbers = ", ".join(f"{value:.2g} million for {kind}" for kind, value in values.items())
+    numbers = ", ".join(f"{_short(value)} million for {kind}" for kind, value in values.items())
     compared = "below" if only else "not below"
     most = " for most kinds" if len(values) > 1 else ""
     return only, f"steps times signal squared is {numbers}, {compared} {THRESHOLD:g} million{most}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"

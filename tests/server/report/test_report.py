@@ -272,6 +272,15 @@ def test_several_tasks_of_a_site_have_rows_of_their_own(folder: Path):
     assert "Test Dice overlap of every model" in page_of(folder)
 
 
+def test_the_page_says_why_the_schedule_is_as_it_is(folder: Path):
+    """A recipe that was derived is no secret of the code."""
+    write_report(folder)
+    assert "reason for it" not in page_of(folder)
+    change(folder, "federation", lambda f: f.update(recipe="recipe for kinds, because 2"))
+    write_report(folder)
+    assert "reason for it recipe for kinds, because 2" in text_of(folder)
+
+
 def test_a_count_of_classes_is_shown_as_a_phase_without_rounds(folder: Path):
     """It adds one step, admitted and taken; the figures of the training do not change."""
     counting = Privacy(epsilon=5, n_public=2000, class_balance_noise=20)

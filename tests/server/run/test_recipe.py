@@ -1,5 +1,6 @@
 """Recipes: the training of a run that lists no phases."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from server.protocol import Phase
 from server.run.recipes import few_labels, heads_only, kinds, labels, new_scanner
 from server.run.recipes.choice import BUILDERS, choose
 from server.run.recipes.declared import Declared, Sites
+from server.run.recipes.heads_only import STEPS, THRESHOLD
 from server.run.recipes.recipe import Recipe
 from server.run.recipes.situation import situation_of
 from server.run.recipes.training import AVERAGE_LAST
@@ -275,3 +277,18 @@ def test_a_scenario_without_phases_trains_by_it():
             {"name": "x", "recipe": {}, "split": {"dataset": "bloodmnist"},
              "phases": [{"name": "own", "rounds": 4, "objectives": {"supervised": 1}}]}
         )  # fmt: skip
+
+
+def test_the_numbers_in_the_page_on_recipes_are_a_run(tmp_path: Path):
+    """Its example declares what the text around it says."""
+    page = (Path(__file__).parents[3] / "docs" / "howto" / "recipes.md").read_text()
+    (text,) = re.findall(r"`declared.yaml`:\n\n```yaml\n(.*?)```", page, re.DOTALL)
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    run = load_run(file)
+    assert [(m.n_public, m.n_labelled, m.epsilon) for m in run.sites.values()] == [
+        (900, None, 3.0), (400, 300, 3.0),
+    ]  # fmt: skip
+    assert run.federation().recipe.startswith("recipe for labels, because the sites declare one")
+    assert f"{THRESHOLD:g} million" in page
+    assert f"in {STEPS} steps" in page
