@@ -102,7 +102,8 @@ class Run:
 
         Args:
             site: A site's model with its own task heads, which a hospital would keep; the part
-                that all sites share if None.
+                that all sites share if None. A run that shared within kinds of image has no such
+                part: name a site, or load the file of a kind.
         Raises:
             ConfigError: There is no such site.
             ModelFileError: The model file cannot be read.

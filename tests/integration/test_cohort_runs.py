@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 import medformer
+from client.data.load import load
+from client.evaluation import evaluate
 from client.local.start import shared_start
 from client.simulated import open_guard
 from medformer.errors import ConfigError, ModelFileError
@@ -222,13 +224,19 @@ def test_the_report_says_with_whom_each_phase_was_shared_and_whose_model_is_whos
 
 
 def test_a_site_goes_on_from_the_model_of_its_kind(finished: tuple[Path, State]):
-    """Its answers come from that model; finetuning from that of another kind is refused with the
-    name of the right one."""
+    """Its answers and the results of the run come from that model; finetuning from that of another
+    kind is refused with the name of the right one."""
     folder, state = finished
     run = load_prepared(folder)
     chest, cells = run.sites[0], run.sites[2]
+    results = json.loads((folder / "summary.json").read_text())["results"]
     for site in (chest, cells):
-        named = dict(model_of(run, site).named_parameters())
+        model = model_of(run, site)
+        measured = evaluate(model, site, load(site, "val"), "val")
+        assert [{"site": site.name, **row} for row in measured] == [
+            row for row in results if (row["site"], row["split"]) == (site.name, "val")
+        ]
+        named = dict(model.named_parameters())
         name = "encoder.norm.weight"
         wanted = state.of(site.domain.kind).final()[name]
         assert np.array_equal(named[name].detach().numpy(), wanted)

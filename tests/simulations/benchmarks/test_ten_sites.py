@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.data import medmnist
 from client.data.load import load
 from client.guard import Guard
 from client.local_state import final_state
@@ -18,6 +17,7 @@ from simulations.baselines.jobs import LocalFleet
 from simulations.benchmarks.utility.federate import train
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings import MODALITIES, SETTINGS, groups
+from tests.helpers.medmnist_files import write_set
 
 pytestmark = pytest.mark.slow
 RECIPE = Recipe.parse(
@@ -28,18 +28,10 @@ RECIPE = Recipe.parse(
 
 @pytest.fixture
 def data_root(tmp_path: Path) -> Path:
-    """Write five small files in the layout of MedMNIST, with images of their channels."""
-    rng = np.random.default_rng(0)
     folder = tmp_path / "data"
     folder.mkdir()
     for name in MODALITIES:
-        info = medmnist.info(name)
-        shape = (28, 28) if info.channels == 1 else (28, 28, info.channels)
-        arrays = {}
-        for split, count in (("train", 33), ("val", 12)):
-            arrays[f"{split}_images"] = rng.integers(0, 255, (count, *shape), dtype=np.uint8)
-            arrays[f"{split}_labels"] = rng.integers(0, 2, (count, 1), dtype=np.uint8)
-        np.savez(folder / f"{name}.npz", **arrays)
+        write_set(folder, name)
     return folder
 
 
@@ -54,8 +46,8 @@ def test_two_sites_divide_each_set_and_share_within_its_kind_as_real_guards_do(
     assert {site.name: site.name[:-2] for site in group.sites} == group.sets
     for one, two in zip(group.sites[::2], group.sites[1::2], strict=True):
         assert one.domain.kind == two.domain.kind
-        assert (one.privacy.n_public, two.privacy.n_public) == (17, 17)
-        assert len(load(one, "train")) + len(load(two, "train")) == 33
+        assert (one.privacy.n_public, two.privacy.n_public) == (32, 32)
+        assert len(load(one, "train")) + len(load(two, "train")) == 64
     kinds = [p.shared_with for p in group.federation.schedule.phases]
     assert kinds == ["all", "all", "kind", "kind"]
 
