@@ -142,7 +142,7 @@ def describe(phase: Phase) -> str:
     elif phase.shared_with == "nobody":
         does = "each site trains its own copy of the model and sends nothing"
     elif phase.shared_with == "kind":
-        does = "sites with the same kind of image train an encoder of their own"
+        does = "sites of one kind of image train the encoder they share and the answering layers"
     else:
         does = "all sites train the encoder they share and the answering layers"
     if not LABEL_OBJECTIVES & set(phase.objectives):

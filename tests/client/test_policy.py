@@ -264,3 +264,14 @@ def test_who_says_yes_reads_that_a_copy_stays_at_the_site(site: Site, schedule: 
     assert heads_said.startswith("heads (3 rounds): train only the answering layers")
     assert "stays here: nothing is sent" in " ".join(own_said.split())
     assert "nothing is sent" not in f"{heads_said} {all_said}"
+
+
+def test_who_says_yes_reads_with_whom_the_result_is_shared(site: Site, schedule: Schedule):
+    """The approval screen names the sites of one kind of image where no other gets the result."""
+    kind = schedule.phases[0].model_copy(update={"name": "kind", "shared_with": "kind"})
+    both = schedule.model_copy(update={"phases": (*schedule.phases, kind)})
+    text = summary(site, both, CONFIG, solve(both, site.privacy, site.tasks), 0.0, 20.0)
+    _, all_said, kind_said = (" ".join(t.split()) for t in re.split(r"\n  (?=\S)", text)[:3])
+    said = "shared with sites that have the same kind of image, and no other"
+    assert said in kind_said
+    assert said not in all_said

@@ -116,6 +116,9 @@ def test_the_time_left_follows_from_the_rounds_so_far(folder: Path):
                     "supervised + 0.5 inpainting"),
         (PHASES[1].model_copy(update={"objectives": {"orientation": 1.0, "inpainting": 0.5}}),
          "train the encoder they share, without labels; loss: orientation + 0.5 inpainting"),
+        (PHASES[1].model_copy(update={"shared_with": "kind"}),
+         "sites of one kind of image train the encoder they share and the answering layers; loss: "
+         "supervised + 0.5 inpainting"),
         (PHASES[2], "each site trains its own copy of the model and sends nothing; loss: "
                     "supervised"),
         (PHASES[0].model_copy(update={"shared_with": "nobody"}),
