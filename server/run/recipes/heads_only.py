@@ -13,7 +13,7 @@ from server.run.recipes.noise import signal
 from server.run.recipes.parts import Part, made
 from server.run.recipes.recipe import Recipe
 
-THRESHOLD = 0.1
+THRESHOLD = 0.25
 """Steps over noise variance, millions, below which heads alone are better. Section 38."""
 STEPS = 60
 """Number of DP steps if the noise decides for heads alone. Section 38."""

@@ -65,7 +65,7 @@ def test_the_noise_decides_on_either_side_of_the_threshold(count: int, only: boo
     assert (len(choice.phases) == 1 and choice.phases[0].trains == "heads") is only
     expected = "heads alone are trained" if only else "everything is trained"
     assert choice.trained.startswith(f"{expected}, because steps times signal squared is ")
-    assert " below 0.1 million" in choice.trained
+    assert " below 0.25 million" in choice.trained
     assert ("not below" in choice.trained) is not only
 
 
@@ -84,11 +84,11 @@ def test_sites_that_share_concepts_add_up_what_their_steps_teach():
     whole = labels.phases(Recipe(), Sites())
     one = signal(whole, site(137))
     assert one is not None
-    assert one < THRESHOLD < 4 * one
-    four = [site(137)] * 4
+    assert one < THRESHOLD < 8 * one
+    eight = [site(137)] * 8
     assert by_noise(whole, sites(site(137)))[0]
-    assert not by_noise(whole, sites(*four))[0]
-    assert by_noise(whole, sites(*four, concepts=False))[0]
+    assert not by_noise(whole, sites(*eight))[0]
+    assert by_noise(whole, sites(*eight, concepts=False))[0]
 
 
 def test_most_kinds_of_image_decide_because_the_schedule_is_one_for_all():
