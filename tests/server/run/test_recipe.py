@@ -181,6 +181,11 @@ def test_an_impossible_phase_is_refused_when_the_scenario_is_read():
         ([site(n_public=1000), site(n_labelled=0)], "new-scanner", "one site declares no labels"),
         ([site(), site(n_labelled=0), site(n_labelled=0)], "new-scanner", "2 sites declare no"),
         ([site(n_labelled=0)], "few-labels", "labels for 0 %"),
+        (
+            [site(n_public=1000, n_labelled=100)] * 3 + [site(n_labelled=0)],
+            "few-labels",
+            "labels for 8 % of their",
+        ),
         # Several kinds decide first: what shares an encoder is the larger question.
         ([site(), site(CELLS, n_labelled=0)], "kinds", "2 kinds of image"),
         # A number of labels without a number of units says nothing.
