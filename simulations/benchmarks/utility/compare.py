@@ -1,7 +1,7 @@
 """Paired comparisons of settings and recipes, from the scores that the trials kept."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from client.data import medmnist, npz
 from medformer.errors import ConfigError
 from simulations.benchmarks.utility import by_seeds
+from simulations.benchmarks.utility.better import better
 from simulations.benchmarks.utility.rows import IN_DOMAIN, Row
 from simulations.benchmarks.utility.settings import BETTER, QUESTIONS, SETTINGS, Question
 from simulations.benchmarks.utility.stats import Difference, Floats, Side, areas, difference
@@ -61,18 +62,23 @@ def compare(
         for question in QUESTIONS:
             wanted = (question.ours, *question.theirs)
             seeds = {d: _seeds(found[d], wanted) for d in sets}
+            common = {d: _seeds(known[d], wanted) for d in sets}
             # Sets without a common seed have no pairs to compare.
             able = [d for d in sets if seeds[d]]
             for dataset in able:
                 for site, pair in _pairs(question, found[dataset]):
-                    yield _row(dataset, epsilon, question, site, difference([pair]))
+                    made = _row(dataset, epsilon, question, site, difference([pair]))
+                    yield made | _partial(seeds[dataset], common[dataset])
             # A mean over sets needs the same seeds in all of them.
             if question.over_sets and len(able) > 1 and set.intersection(*(seeds[d] for d in able)):
                 # The first pair is the mean over sites.
                 pairs = [next(_pairs(question, found[d]))[1] for d in able]
-                yield _row(ALL, epsilon, question, "mean", difference(pairs))
+                made = _row(ALL, epsilon, question, "mean", difference(pairs))
+                shared = set.intersection(*(seeds[d] for d in able))
+                yield made | _partial(shared, set.intersection(*(common[d] for d in able)))
             for dataset in sorted(set(sets) - set(able)):
-                yield from _without_scores(dataset, epsilon, question, known[dataset])
+                if len(common[dataset]) >= by_seeds.FEWEST:
+                    yield _without_scores(dataset, epsilon, question, known[dataset])
         for dataset in sets:
             own = [r for r in rows if r["dataset"] == dataset and SETTINGS[r["setting"]].private]
             yield from _recipes(own, recipes, epsilon, scored[dataset])
@@ -92,37 +98,15 @@ def _recipes(
             ours, theirs = f"{setting}: {line}", f"{setting}: {first}"
             found = {ours: by_recipe[line][setting], theirs: by_recipe[first][setting]}
             question = Question(ours, (theirs,))
-            for site, pair in _pairs(question, found) if _seeds(found, (ours, theirs)) else ():
-                yield _row(rows[0]["dataset"], epsilon, question, site, difference([pair]))
+            lines = [by_seeds.means(rows, [one], epsilon).get(setting, {}) for one in (line, first)]
+            common = set(lines[0]).intersection(lines[1])
+            paired = _seeds(found, (ours, theirs))
+            for site, pair in _pairs(question, found) if paired else ():
+                made = _row(rows[0]["dataset"], epsilon, question, site, difference([pair]))
+                yield made | _partial(paired, common)
             beside = {ours: within[line].get(setting, {}), theirs: within[first].get(setting, {})}
             for _, pair in _pairs(question, beside) if _seeds(beside, (ours, theirs)) else ():
                 yield _row(rows[0]["dataset"], epsilon, question, WITHIN, difference([pair]))
-
-
-def better(
-    rows: Sequence[Row], recipes: Sequence[str], epsilon: float
-) -> dict[str, tuple[str, ...]]:
-    """Choose the better recipe of each setting by its validation images.
-
-    Args:
-        rows: Rows of one data set.
-        recipes: The lines to choose from.
-        epsilon: Epsilon of the private settings.
-    Returns:
-        Setting -> its lines, the better ones first; only settings with at least two recipes, over
-        the seeds that all of them have.
-    """
-    own: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        if row["recipe"] in recipes and row["epsilon"] == epsilon:
-            own[row["setting"]][row["recipe"]][row["seed"]] = row["validation_auc"]
-    chosen = {}
-    for setting, lines in own.items():
-        seeds = set.intersection(*(set(values) for values in lines.values()))
-        if len(lines) > 1 and seeds:
-            means = {line: sum(values[s] for s in seeds) for line, values in lines.items()}
-            chosen[setting] = tuple(sorted(means, key=lambda line: -means[line]))
-    return chosen
 
 
 def _named(setting: str, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,14 +116,16 @@ def _named(setting: str, found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_scores(
     dataset: str, epsilon: float, question: Question, known: by_seeds.Means
-) -> Iterator[dict[str, Any]]:
-    """Compare the AUC of the seeds that all settings of a question have, if there are enough."""
-    wanted = (question.ours, *question.theirs)
-    common = set.intersection(*(set(known.get(setting, ())) for setting in wanted))
-    if len(common) >= by_seeds.FEWEST:
-        theirs = [known[setting] for setting in question.theirs]
-        result = by_seeds.difference_of(known[question.ours], theirs)
-        yield {**_row(dataset, epsilon, question, "mean", result), "interval": SEEDS}
+) -> dict[str, Any]:
+    """Compare the AUC of the seeds that all settings of a question have."""
+    theirs = [known[setting] for setting in question.theirs]
+    result = by_seeds.difference_of(known[question.ours], theirs)
+    return {**_row(dataset, epsilon, question, "mean", result), "interval": SEEDS}
+
+
+def _partial(paired: Set[int], common: Set[int]) -> dict[str, int]:
+    """Return the number of seeds that were measured, if the scores of some of them are gone."""
+    return {"measured": len(common)} if len(paired) < len(common) else {}
 
 
 def merged(
@@ -147,7 +133,8 @@ def merged(
 ) -> list[dict[str, Any]]:
     """Merge rows; newer ones replace older ones, whose scores may no longer be in the cache.
 
-    A row from seeds alone replaces none from seeds and images.
+    A row from seeds alone replaces none from seeds and images, and one from a part of the measured
+    seeds replaces none from more of them.
     """
 
     def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -155,9 +142,17 @@ def merged(
 
     rows = {place(row): row for row in earlier}
     for row in found:
-        if place(row) not in rows or "interval" not in row or "interval" in rows[place(row)]:
+        old = rows.get(place(row))
+        if old is None or not _worse(row, old):
             rows[place(row)] = row
     return [rows[key] for key in sorted(rows)]
+
+
+def _worse(row: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Tell whether a newer row knows less than an older one of the same rows of results."""
+    if ("interval" in row) != ("interval" in old):
+        return "interval" in row
+    return "measured" in row and row["pairs"] < old["pairs"]
 
 
 def _row(
@@ -186,7 +181,7 @@ def _pairs(question: Question, found: Found) -> Iterator[tuple[str, tuple[Side, 
             yield site, ({s: [sites[site]] for s, sites in ours.items()}, one)
 
 
-def _seeds(found: Found, settings: Sequence[str]) -> set[int]:
+def _seeds(found: Mapping[str, Mapping[int, Any]], settings: Sequence[str]) -> set[int]:
     """Return the seeds with which all of the settings were measured."""
     return set.intersection(*(set(found.get(setting, ())) for setting in settings))
 

@@ -22,8 +22,8 @@ cover the choice of the recipe by the validation images of the set.
 """
 NOTE = """Differences of test AUC with paired seeds, and the middle 95 % of resamples of seeds and
 test images. Where `seeds` has an asterisk, the scores of the images are gone: the interval is
-Student's over the seeds, with the test images as fixed. `better recipe`: of the measured recipes
-that were compared, the one with the higher validation AUC.
+Student's over the seeds, with the test images as fixed. `better recipe`: the recipe or heads only,
+whichever has the higher validation AUC.
 `gain`: the lower end is above 0. `no worse`: it is above -0.02. Resamples
 of five seeds vary less than new seeds would, so these intervals are too narrow where
 seeds matter more than images. All seeds begin from one public start. Skewed labels are

@@ -12,13 +12,14 @@ from scipy import stats
 
 from simulations.benchmarks.utility import __main__ as command
 from simulations.benchmarks.utility import by_seeds
-from simulations.benchmarks.utility.compare import better, merged
+from simulations.benchmarks.utility.better import better
+from simulations.benchmarks.utility.compare import merged
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.rows import Row
 from simulations.benchmarks.utility.tables import markdown
 from simulations.benchmarks.utility.trials import scores_file
 
-FEW, MANY = "steps=3", "steps=4"
+FEW, MANY, OTHER = "steps=3", "heads_only=true steps=4", "steps=5"
 GAPS = (0.01, 0.03, 0.02, 0.06)
 
 
@@ -99,6 +100,11 @@ def test_the_better_recipe_alone_is_chosen_by_validation_images(
     assert better(rows, [FEW, MANY], 8.0) == {"local-dp": (MANY, FEW)}
     rows[1]["validation_auc"] = 1.01
     assert better(rows, [FEW, MANY], 8.0) == {"local-dp": (FEW, MANY)}
+    rows += [row("local-dp", OTHER, seed, 0.99, validation=0.99) for seed in range(4)]
+    natural = f"{MANY} features=natural"
+    rows += [row("local-dp", natural, seed, 0.99, validation=0.99) for seed in range(4)]
+    every = [FEW, OTHER, natural, MANY]
+    assert better(rows, every, 8.0) == {"local-dp": (FEW, MANY)}  # and no other recipe or start
 
 
 def test_scores_of_images_go_before_seeds_alone(
@@ -130,6 +136,27 @@ def test_a_row_of_seeds_alone_is_replaced_by_any_newer_one():
     assert merged([seeds], [newer]) == [newer]
 
 
+def test_a_part_of_the_seeds_replaces_no_row_of_more_of_them(
+    written: Callable[[Iterable[Row]], dict[str, Any]], tmp_path: Path
+):
+    """Rows are measured on another day, when most scores are gone; new rows replace old ones."""
+    rows = [r for r in federated_and_alone() if r["recipe"] == FEW]
+    rng = np.random.default_rng(0)
+    (tmp_path / "cache").mkdir()
+    for r in rows:
+        scores = {"site-1": rng.normal(size=(40, 1)).astype(np.float32)}
+        np.savez(scores_file(r, tmp_path / "cache"), **scores)
+    pair = ("federated-dp", "local-dp", "mean")
+    all_four = written(rows)[pair]
+    assert (all_four["pairs"], "measured" in all_four) == (4, False)
+    scores_file(rows[0], tmp_path / "cache").unlink()
+    assert written(rows)[pair] == all_four
+    fewer = written(r for r in rows if r["seed"] > 0)[pair]
+    assert (fewer["pairs"], "measured" in fewer) == (3, False)  # seed 0 is no result any more
+    (tmp_path / "differences.json").unlink()
+    assert (written(rows)[pair]["pairs"], written(rows)[pair]["measured"]) == (3, 4)
+
+
 def test_rows_of_other_files_are_added_once(tmp_path: Path):
     """A row with test AUC replaces one without, and no other row is replaced."""
     own, other = tmp_path / "own.json", tmp_path / "other.json"
@@ -139,7 +166,7 @@ def test_rows_of_other_files_are_added_once(tmp_path: Path):
     new = row("central-dp", MANY, 0, None)
     other.write_text(json.dumps({"rows": [tested, again, new]}))
     command.main(["--out", str(own), "--seeds", "--add", str(other)])
-    assert json.loads(own.read_text())["rows"] == [tested, second, new]
+    assert json.loads(own.read_text())["rows"] == [new, tested, second]
 
 
 def test_the_page_shows_validation_or_test_and_never_both():

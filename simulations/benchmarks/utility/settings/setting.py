@@ -21,8 +21,8 @@ TUNED_ON = frozenset(MODALITIES)
 """Sets on whose validation images recipes were chosen. For any other set, the recipe is as good as
 public; for these, the choice is not covered by the epsilon."""
 BETTER = ", better recipe"
-"""Behind a setting's name in a question: of several recipes, the one with the higher validation
-AUC."""
+"""Behind a setting's name in a question: its recipe or heads only, whichever has the higher
+validation AUC."""
 TOGETHER = "modalities"
 """Used in place of a set's name: all five sets at once."""
 
