@@ -25,6 +25,7 @@ MODULES = (
     "medformer.model",
     "medformer.tasks",
     "medformer.vocabulary",
+    "server.run.recipes.situation",
     "simulations.benchmarks.utility.recipe",
 )
 """Modules with examples in their docstrings, each fast and with exact numbers."""
