@@ -32,6 +32,12 @@ OUTLINES = (
     "heads_first=0 heads_last=0 server_learning_rate=1 average_last=.3 momentum=.5"
 )
 """The phases of the scenario `segmentation`; it has another momentum at the sites."""
+SSL = (
+    "ssl_steps=150 ssl_batch_size=2048 ssl_objectives.orientation=1 ssl_objectives.inpainting=.5 "
+    "ssl_noise_floor=1e-7"
+)
+SIXTY = "heads_only=true steps=60"
+MOMENTS = f"{SIXTY} ssl_steps=8 ssl_batch_size=1024 ssl_objectives.moments=1"
 HEADS = "heads only"
 """Used in place of a recipe: the better of the measured recipes that train nothing but heads."""
 ROWS = (
@@ -57,6 +63,25 @@ BREADTH = (
 """Words, set, what follows the names of its settings, and recipe."""
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
+Way = tuple[str, str]
+"""A setting and a recipe."""
+PARTS: tuple[tuple[str, Way, Way], ...] = (
+    ("concepts", ("federated-dp", "concepts=false"), ("federated-dp", "default")),
+    ("a model for each kind, ten sites", ("ten-sites-local-dp", HEADS),
+     ("ten-sites-dp", "together_first=0")),
+    ("rescanned images, unseen scanner", ("unseen-scanner-dp", "default"),
+     ("unseen-scanner-dp", "objectives.supervised=1 objectives.rescanned=1")),
+    ("half of the images rescanned, unseen scanner", ("unseen-scanner-dp", "default"),
+     ("unseen-scanner-dp", "objectives.half_rescanned=1")),
+    ("self-supervision, one label in ten, one site", ("few-labels-only-dp", "default"),
+     ("few-labels-dp", SSL)),
+    ("self-supervision, one label in ten, four sites", ("few-labels-sites-dp", SIXTY),
+     ("few-labels-sites-dp", MOMENTS)),
+    ("natural features, one site", ("central-dp", "default"), ("central-dp", "features=natural")),
+    ("natural features, four sites", ("federated-dp", "default"),
+     ("federated-dp", "features=natural")),
+)  # fmt: skip
+"""Words, and how sites train without the part and with it."""
 
 
 def _rows(name: str) -> list[dict[str, Any]]:
@@ -232,6 +257,37 @@ def breadth() -> str:
     return "\n".join(lines)
 
 
+def parts() -> str:
+    """Return the table of what each part brings: test AUC without it and with it."""
+    rows, differences = _rows("utility.json"), _rows("utility_differences.json")
+    lines = ["| part | set | without | with | gain, 95 % interval |", "|---" * 5 + "|"]
+    for words, without, within in PARTS:
+        for dataset, image in SETS.items():
+            before, after = (
+                better(rows, dataset, setting) if recipe == HEADS
+                else found(rows, dataset, setting, recipe)
+                for setting, recipe in (without, within)
+            )  # fmt: skip
+            if before and after:
+                brought = _brought(differences, dataset, without, within) or "–"
+                lines.append(_line([words, image, _cell(before), _cell(after), brought]))
+    return "\n".join(lines)
+
+
+def _brought(differences: Rows, dataset: str, without: Way, within: Way) -> str | None:
+    """Return the difference that a part makes, in whichever direction it was recorded."""
+    (old, recipe), (new, line) = without, within
+    if old != new:
+        return gain(differences, dataset, new, f"{old}, better recipe" if recipe == HEADS else old)
+    known = gain(differences, dataset, f"{new}: {line}", f"{old}: {recipe}")
+    turned = [
+        {**row, "ours": row["theirs"], "theirs": row["ours"], "mean": -row["mean"],
+         "lower": -row["upper"], "upper": -row["lower"]}
+        for row in differences
+    ]  # fmt: skip
+    return known or gain(turned, dataset, f"{new}: {line}", f"{old}: {recipe}")
+
+
 def outlines() -> str:
     """Return the table of the task per pixel: two phantom sites, each alone and together."""
     rows = _rows("utility.json")
@@ -252,6 +308,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "cost-of-noise": ("docs/results/summary.md", cost_of_noise),
     "smaller-epsilons": ("docs/results/summary.md", smaller_epsilons),
     "breadth": ("docs/results/summary.md", breadth),
+    "parts": ("docs/results/summary.md", parts),
     "outlines": ("docs/results/summary.md", outlines),
 }
 """Name of each table -> its page, and the function that makes it."""

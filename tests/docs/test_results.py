@@ -126,3 +126,26 @@ def test_outlines_are_judged_by_dice(shown: Callable[..., dict[str, str]]):
     lines = shown("outlines", rows)
     assert list(lines)[2:] == ["two sites, epsilon 8"]
     assert lines["two sites, epsilon 8"] == "| two sites, epsilon 8 | .620 | .900 |"
+
+
+def test_a_part_is_shown_where_it_was_measured_with_and_without(
+    shown: Callable[..., dict[str, str]],
+):
+    """A difference that was recorded the other way round is turned."""
+    rows = [
+        row("federated-dp", "default", 0, 0.9),
+        row("federated-dp", "concepts=false", 0, 0.8),
+        row("ten-sites-local-dp", "default", 0, 0.7, validation_auc=0.6),
+        row("ten-sites-local-dp", "heads_only=true", 0, 0.6, validation_auc=0.5),
+        row("ten-sites-dp", "together_first=0", 0, 0.8),
+        row("central-dp", "default", 0, 0.9),
+    ]
+    turned = difference("federated-dp: default", -0.1) | {
+        "ours": "federated-dp: concepts=false", "lower": -0.13, "upper": -0.09}  # fmt: skip
+    kinds = difference("ten-sites-local-dp, better recipe", 0.1) | {"ours": "ten-sites-dp"}
+    lines = list(shown("parts", rows, [turned, kinds]).values())[2:]
+    assert lines == [
+        "| concepts | blood cells | .800 (1) | .900 (1) | +.100 (+.090 to +.130) |",
+        "| a model for each kind, ten sites | blood cells | .700 (1) | .800 (1) "
+        "| +.100 (+.090 to +.110) |",
+    ]
