@@ -6,7 +6,7 @@ Nothing that these commands write leaves the site by itself, and nothing that tr
 import argparse
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ def _configure_finetune(parser: argparse.ArgumentParser) -> None:
     add("--run", metavar="RUN", help="id of the run that left MODEL.safetensors")
     add("--whole", action="store_true", help="train the encoder, too")
     add("--unlabelled", action="store_true",
-        help="first learn from all images, also from those without a label")  # fmt: skip
+        help="also learn from all images first, and keep the better of the two")  # fmt: skip
     add("--passes", type=int, metavar="N",
         help="passes of self-supervision, with --unlabelled; 0: none")  # fmt: skip
     add("--epochs", type=int, default=30, metavar="N", help="epochs at most (%(default)s)")
@@ -140,10 +140,34 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
         raise ConfigError(explain(error, Settings)) from error
 
 
+@dataclass(frozen=True)
+class _Start:
+    """A model from which training can start."""
+
+    name: str
+    model: "Medformer"
+    settings: "Settings"
+    is_copy: bool
+    """It is the site's own copy, whose heads are kept."""
+
+
+def _starts(start: "Medformer", own: "Medformer | None", settings: "Settings") -> list[_Start]:
+    """List what is trained: both models, and with --unlabelled each of them with and without."""
+    found = [_Start("the shared model", start, settings, is_copy=False)]
+    if own is not None:
+        found.append(_Start("the copy", own, settings, is_copy=True))
+    if not settings.unlabelled:
+        return found
+    plain = settings.model_copy(update={"unlabelled": False})
+    adapted = [replace(one, name=f"{one.name} after all images") for one in found]
+    # These come first, so that a split without such images is refused before minutes of training.
+    return [*adapted, *(replace(one, settings=plain) for one in found)]
+
+
 def _better(
     start: "Medformer", own: "Medformer | None", site: "Site", settings: "Settings"
 ) -> _Tuned:
-    """Train from the shared model, and from the site's own copy if there is one."""
+    """Train from every start, and return the model with the smallest validation loss."""
     from client.local.finetune import Epoch, finetune
     from client.local.unlabelled import Pass
 
@@ -156,19 +180,31 @@ def _better(
     def passed(done: Pass) -> None:
         _say(f"pass {done.number}/{done.passes} without labels: loss {done.loss:.4f}")
 
-    what = "whole model" if settings.whole else "heads"
-    if settings.unlabelled:
-        what += f", after {settings.passes} passes of self-supervision on all images"
-    local, epoch, loss = finetune(start, site, settings, show, on_pass=passed)
-    if own is None:
-        return _Tuned(local, epoch, what, from_copy=False)
-    # Both compete by the same validation images.
-    _say("now from the copy that this site trained alone:")
-    second, number, own_loss = finetune(own, site, settings, show, own=True, on_pass=passed)
-    _say(f"lowest validation loss: {loss:.4f} from the shared model, {own_loss:.4f} from the copy")
-    if own_loss < loss:
-        return _Tuned(second, number, f"{what} of the site's own copy of the model", from_copy=True)
-    return _Tuned(local, epoch, what, from_copy=False)
+    found: list[tuple[float, _Tuned]] = []
+    losses: list[str] = []
+    for one in _starts(start, own, settings):
+        if found:
+            _say(f"now from {one.name}:")
+        local, epoch, loss = finetune(
+            one.model, site, one.settings, show, own=one.is_copy, on_pass=passed
+        )
+        found.append((loss, _Tuned(local, epoch, _words(one), from_copy=one.is_copy)))
+        losses.append(f"{loss:.4f} from {one.name}")
+    if len(found) > 1:
+        # All compete by the same validation images.
+        _say(f"lowest validation loss: {', '.join(losses)}")
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+def _words(one: _Start) -> str:
+    """Return what was trained from a start, for the card."""
+    what = "whole model" if one.settings.whole else "heads"
+    if one.is_copy:
+        what += " of the site's own copy of the model"
+    if one.settings.unlabelled:
+        passes = one.settings.passes
+        what += f", after {passes} passes of self-supervision on all images"
+    return what
 
 
 def _warn(tuned: _Tuned) -> None:
