@@ -21,7 +21,7 @@ from medformer.common.files import replace_file
 from medformer.config import ModelConfig
 from medformer.errors import ConfigError
 from medformer.images import standardise
-from medformer.natural.features import CHUNK, NUMBERS, natural_features
+from medformer.natural.features import NUMBERS, natural_features
 from medformer.natural.source import INSTALL, PACKAGE, SHA256, VERSION, weights_file
 
 log = logging.getLogger(__name__)
@@ -87,9 +87,12 @@ def check_installed(config: ModelConfig) -> None:
 
 
 def _features(stack: Stack) -> Tensor:
-    """Return the natural features of a stack, chunk by chunk to bound the memory."""
-    parts = stack.images.split(CHUNK) if len(stack) else ()
-    found = [natural_features(standardise(part)) for part in parts]
+    """Return the natural features of a stack, (N, NUMBERS), one image at a time.
+
+    Convolutions of another number of images may round differently. So a record's features are the
+    same to the last bit, whatever other records there are.
+    """
+    found = [natural_features(standardise(image[None])) for image in stack.images]
     return torch.cat(found) if found else torch.zeros(0, NUMBERS)
 
 

@@ -20,8 +20,9 @@ CONTRAST = 0.45
 """Standard deviation of an image's pixels, about that of the photographs."""
 SLICES = 8
 """Slices that stand for a volume, at equal distances."""
-CHUNK = 64
-"""Images that go through the network at once."""
+CHUNK = 8
+"""Images that go through the network at once; more take longer each, because their maps exceed the
+processor's cache."""
 
 
 @lru_cache(maxsize=1)

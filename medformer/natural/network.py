@@ -145,9 +145,8 @@ def _folded(
                     f"{norm}.weight", f"{norm}.bias")
     )  # fmt: skip
     scale = scale / (variance + BN_EPS).sqrt()
-    folded = (weight * scale[:, None, None, None]).float()
     return Convolution(
-        folded.contiguous(memory_format=torch.channels_last),
+        (weight * scale[:, None, None, None]).float(),
         (shift - mean * scale).float(),
         stride,
         len(weight) if apart else 1,

@@ -116,6 +116,27 @@ def test_features_of_who_withdrew_do_not_stay(records: Records, tmp_path: Path):
     assert not (tmp_path / FILE).exists()
 
 
+def test_a_record_has_the_same_features_to_the_last_bit_whoever_else_takes_part(
+    records: Records,
+):
+    """Adding or removing a unit moves nothing of the others: the convolutions see one image."""
+    first, second = records.stacks
+    without = Records((first[torch.tensor([0, 2, 3, 4])], second))
+    sizes: list[int] = []
+
+    def counted(self: FakeNetwork, images: torch.Tensor) -> list[torch.Tensor]:
+        sizes.append(len(images))
+        return answer(self, images)
+
+    answer = FakeNetwork.__call__
+    with installed(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeNetwork, "__call__", counted)
+        kept = all_of(with_natural(without, READS))
+        every = all_of(with_natural(records, READS))
+    assert torch.equal(kept, every[torch.tensor([0, 2, 3, 4, 5, 6, 7])])
+    assert set(sizes) == {1}
+
+
 def test_an_empty_split_has_none(tmp_path: Path):
     """A site whose files cannot be read trains on without records."""
     nothing = Records((stack_of(torch.zeros(0, 1, 28, 28)),))
