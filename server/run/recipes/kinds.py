@@ -1,10 +1,10 @@
 """Recipe for sites with several kinds of image.
 
-First only the heads are trained, on frozen features. Then all sites train everything together for a
-few rounds. Then each site trains a copy of everything alone, and at the end its heads again.
+First only the heads are trained, on frozen features. Where several sites have one kind of image,
+the sites of each kind then train everything with each other, and at the end the heads again.
 
-With `together_first`, and where several sites have one kind of image, the sites of each kind train
-everything and the last heads with each other instead of alone.
+Where every site has a kind to itself, all sites train everything together for a few rounds. Then
+each site trains a copy of everything alone, and at the end its heads again.
 """
 
 from server.protocol import Objective, Phase
@@ -14,8 +14,14 @@ from server.run.recipes.recipe import Recipe
 
 HEADS_LAST = 0.2
 """Default share of the last rounds in which only heads are trained. Section 29."""
+TOGETHER_FIRST = 0.0
+"""Default share of the rounds in which all kinds train everything together, before each goes on by
+itself. Sections 18 and 36."""
+ADAPTED_FIRST = 0.1
+"""That share if a loss tells domains apart, and a kind of image has a single one."""
 ALONE_LAST = 0.4
-"""Default share of the rounds that each site trains alone. Sections 9, 15, 18 and 29."""
+"""Default share of the rounds that each site trains alone, if no other has its kind of image.
+Sections 9, 15, 18 and 29."""
 OBJECTIVES: dict[Objective, float] = {"supervised": 1.0}
 
 
@@ -28,8 +34,9 @@ def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
     Raises:
         ValidationError: A phase would be impossible.
     """
-    if recipe.together_first is not None and sites.any_share_a_kind:
-        return within_kinds(recipe, sites, recipe.together_first)
+    # Somebody who asks for own copies gets them.
+    if recipe.alone_last is None and sites.any_share_a_kind and _within(recipe, sites):
+        return within_kinds(recipe, sites)
     last = HEADS_LAST if recipe.heads_last is None else recipe.heads_last
     alone = ALONE_LAST if recipe.alone_last is None else recipe.alone_last
     parts = [
@@ -41,22 +48,40 @@ def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
     return made(recipe, parts, OBJECTIVES)
 
 
-def within_kinds(recipe: Recipe, sites: Sites, together: float) -> tuple[Phase, ...]:
+def within_kinds(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
     """Return the phases of sites that share with those who have their kind of image.
 
     Args:
         recipe: The numbers.
         sites: The sites that take part.
-        together: Share of the rounds in which all kinds train everything together, before each goes
-            on by itself.
     Raises:
         ValidationError: A phase would be impossible.
     """
     last = HEADS_LAST if recipe.heads_last is None else recipe.heads_last
+    mix = _within(recipe, sites)
+    together = recipe.together_first
+    if together is None:
+        together = TOGETHER_FIRST if mix == _mix(recipe) else ADAPTED_FIRST
     parts = [
         heads("heads", recipe.heads_first),
         Part("together", together),
-        Part("kind", None, {"shared_with": "kind"}),
+        Part("kind", None, {"shared_with": "kind", "objectives": mix}),
         *ending(recipe, sites, last, shared_with="kind"),
     ]
     return made(recipe, parts, OBJECTIVES)
+
+
+def _mix(recipe: Recipe) -> dict[Objective, float]:
+    return dict(recipe.objectives or OBJECTIVES)
+
+
+def _within(recipe: Recipe, sites: Sites) -> dict[Objective, float]:
+    """Return the losses that the sites of each kind of image can train with each other."""
+    domains: dict[str, set[str]] = {}
+    for site in sites.declared:
+        domains.setdefault(site.domain.kind, set()).add(site.domain.name)
+    mix = _mix(recipe)
+    # Where a kind has one domain, there is no other to tell it apart from.
+    if any(len(names) == 1 for names in domains.values()):
+        mix.pop("domain_adversarial", None)
+    return mix

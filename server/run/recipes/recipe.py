@@ -63,8 +63,8 @@ class Recipe(Frozen):
     stay zero, and the coordinator answers as each site does. Section 48."""
     together_first: Share | None = None
     """Share of the rounds, after `heads_first`, that sites with different kinds of image share,
-    where several sites have one kind; after these each kind goes on by itself. If left out, each
-    site goes on by itself instead (`alone_last`)."""
+    where several sites have one kind; after these each kind goes on by itself. That of the
+    situation if left out."""
     alone_last: Share | None = None
     """Share of the rounds, before `heads_last`, in which each site trains a copy of everything
     alone; that of the situation if left out."""

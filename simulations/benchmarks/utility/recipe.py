@@ -207,7 +207,7 @@ class Recipe(Frozen):
     def _course(self, course: product.Recipe) -> tuple[Phase, ...]:
         """Return the phases that the product makes of the same numbers."""
         if self.together_first is not None:
-            return kinds.within_kinds(course, Sites(), self.together_first)
+            return kinds.within_kinds(course, Sites())
         build = heads_only.phases if self.heads_only else labels.phases
         return build(course, Sites(concepts=self.concepts))
 

@@ -27,6 +27,8 @@ CHEST_ELSEWHERE = CHEST.model_copy(update={"name": "chest-b"})
 
 
 SITES = Sites(declared=(Declared(domain=CHEST), Declared(domain=CHEST_ELSEWHERE)))
+UNLIKE = Sites(declared=(Declared(domain=CHEST), Declared(domain=CELLS)))
+"""Every site has a kind of image to itself."""
 
 
 def rounds(phases: tuple[Phase, ...]) -> dict[str, int]:
@@ -43,16 +45,15 @@ def site(domain: Any = CHEST, **numbers: Any) -> Declared:
 
 def test_all_end_with_heads_and_sites_of_several_kinds_go_on_alone_before():
     """Each phase trains, sends and learns from labels as the recipe describes."""
-    alike, unlike = labels.phases(Recipe(), SITES), kinds.phases(Recipe(), SITES)
+    alike, unlike = labels.phases(Recipe(), SITES), kinds.phases(Recipe(), UNLIKE)
     last = {"heads-again": 22, "own-heads": 8}
     assert rounds(alike) == {"heads": 45, "together": 75, **last}
-    assert rounds(unlike) == {"heads": 45, "together": 15, "alone": 60, **last}
+    assert rounds(unlike) == {"heads": 45, "together": 15, "alone": 60, "heads-again": 30}
     assert [(p.trains, p.shared_with) for p in alike] == [
         ("heads", "all"), ("all", "all"), ("heads", "all"), ("own-heads", "all")
     ]  # fmt: skip
     assert [(p.trains, p.shared_with) for p in unlike] == [
         ("heads", "all"), ("all", "all"), ("all", "nobody"), ("heads", "nobody"),
-        ("own-heads", "nobody"),
     ]  # fmt: skip
     assert [p.name for p in alike if not p.sends] == ["own-heads"]
     assert {p.noise_floor for p in alike if p.trains != "all"} == {4e-5}
@@ -60,7 +61,7 @@ def test_all_end_with_heads_and_sites_of_several_kinds_go_on_alone_before():
     own = rounds(labels.phases(Recipe(alone_last=0.4, heads_last=0.0), SITES))
     assert own == {"heads": 45, "together": 45, "alone": 60}
     bare = Recipe(heads_last=0.0, heads_first=0, alone_last=0.0)
-    assert rounds(kinds.phases(bare, SITES)) == {"together": 150}
+    assert rounds(kinds.phases(bare, UNLIKE)) == {"together": 150}
 
 
 @pytest.mark.parametrize("situation", ["labels", "kinds", "few-labels", "new-scanner"])
@@ -80,9 +81,9 @@ def test_own_heads_are_trained_where_sites_share_concepts(situation: str):
     assert build(Recipe(heads_last=0.0), SITES)[-1].trains == "all"
 
 
-def test_sites_of_one_kind_share_with_each_other_where_the_recipe_says_so():
-    """After the rounds of all kinds each kind goes on by itself, heads included. Where every site
-    has a kind to itself, nothing changes."""
+def test_sites_of_one_kind_share_with_each_other_all_the_way():
+    """After rounds of all kinds, if the recipe says so, each kind goes on by itself, heads
+    included. Where every site has a kind to itself, nothing changes."""
     course = kinds.phases(Recipe(together_first=0.1), SITES)
     last = {"heads-again": 22, "own-heads": 8}
     assert rounds(course) == {"heads": 45, "together": 15, "kind": 60, **last}
@@ -90,10 +91,10 @@ def test_sites_of_one_kind_share_with_each_other_where_the_recipe_says_so():
         ("heads", "all"), ("all", "all"), ("all", "kind"), ("heads", "kind"),
         ("own-heads", "kind"),
     ]  # fmt: skip
-    never = kinds.phases(Recipe(together_first=0.0), SITES)
-    assert rounds(never) == {"heads": 45, "kind": 75, **last}
-    single = Sites(declared=(Declared(domain=CHEST), Declared(domain=CELLS)))
-    assert kinds.phases(Recipe(together_first=0.1), single) == kinds.phases(Recipe(), single)
+    default = kinds.phases(Recipe(), SITES)
+    assert rounds(default) == {"heads": 45, "kind": 75, **last}
+    assert default == kinds.phases(Recipe(together_first=0.0), SITES)
+    assert kinds.phases(Recipe(together_first=0.1), UNLIKE) == kinds.phases(Recipe(), UNLIKE)
     with pytest.raises(ValidationError, match="leave none"):
         Recipe(heads_last=0.3, together_first=0.4)
     with pytest.raises(ValidationError, match="leave one out"):
@@ -137,21 +138,31 @@ def test_every_number_of_rounds_is_divided_without_rest(situation: str):
             recipe = Recipe(**{"rounds": count, "heads_first": 0.35, **more})
             phases = BUILDERS[situation](recipe, SITES)
             assert sum(p.rounds for p in phases) == count
-            assert any(p.name == "together" and p.sends for p in phases)
+            assert any(p.name in ("together", "kind") and p.sends for p in phases)
 
 
 def test_each_phase_takes_the_objectives_that_it_can_learn_from():
     """Heads need labels; a site alone has no other sites to be told apart from."""
     mix: dict[Any, float] = {"supervised": 1, "inpainting": 0.5, "domain_adversarial": 0.1}
-    course = kinds.phases(Recipe(local_steps=1, objectives=mix), SITES)
-    heads, together, alone, again, own = course
-    assert heads.objectives == again.objectives == own.objectives == {"supervised": 1}
+    course = kinds.phases(Recipe(local_steps=1, objectives=mix), UNLIKE)
+    heads, together, alone, again = course
+    assert heads.objectives == again.objectives == {"supervised": 1}
     assert together.objectives == mix
     assert alone.objectives == {"supervised": 1, "inpainting": 0.5}
     silent = Recipe(objectives={"inpainting": 1})
     assert rounds(labels.phases(silent, SITES)) == {"together": 150}
     adversarial = Recipe(local_steps=1, objectives={"domain_adversarial": 1})
-    assert rounds(kinds.phases(adversarial, SITES)) == {"together": 150}
+    assert rounds(kinds.phases(adversarial, UNLIKE)) == {"together": 150}
+    assert rounds(kinds.phases(adversarial, SITES)) == {"kind": 150}
+    # Two chest sites tell their domains apart; the cells have one domain, so that all begin.
+    recipe = Recipe(local_steps=1, objectives=mix)
+    three = Sites(declared=(*SITES.declared, Declared(domain=CELLS)))
+    together, kind = (p for p in kinds.phases(recipe, three) if p.trains == "all")
+    assert (together.rounds, together.objectives) == (15, mix)
+    assert (kind.shared_with, kind.objectives) == ("kind", {"supervised": 1, "inpainting": 0.5})
+    (kind,) = (p for p in kinds.phases(recipe, SITES) if p.trains == "all")
+    assert kind.objectives == mix
+    assert rounds(kinds.phases(adversarial, three)) == {"together": 150}
 
 
 @pytest.mark.parametrize(
@@ -273,8 +284,7 @@ def test_a_scenario_without_phases_trains_by_it():
     listed = load_scenario("quickstart", ["recipe.rounds=10"])
     assert rounds(listed.schedule.phases) == {
         "heads": 3,
-        "together": 1,
-        "alone": 4,
+        "kind": 5,
         "heads-again": 2,
     }
     with pytest.raises(ValidationError, match="either `recipe` or `phases`"):
