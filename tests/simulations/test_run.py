@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+import medformer
 from client.data.load import load
-from medformer.errors import ConfigError, MedFormerError
+from medformer.errors import ConfigError, MedFormerError, ModelFileError
 from medformer.tasks import probabilities
 from simulations.cli import main
 from simulations.examples import classify, model_of
@@ -83,7 +84,11 @@ def test_a_run_has_results_report_and_model(run: fedmedformer.Run):
     assert [(row["round"], row["site"]) for row in run.rounds][:3] == [
         (1, "north"), (1, "own"), (1, "south"),
     ]  # fmt: skip
-    assert not run.model().tasks
+    files = {site["name"]: site["model_file"] for site in run.report["sites"]}
+    assert files["north"] == files["own"] != files["south"]
+    assert not medformer.load(run.folder / files["south"]).tasks
+    with pytest.raises(ModelFileError, match=f"take one of {files['north']}, {files['south']}"):
+        run.model()
     assert list(run.model("south").tasks) == ["histology"]
     with pytest.raises(ConfigError, match="no site 'west'; the sites are north, south, own"):
         run.model("west")
