@@ -34,7 +34,7 @@ privacy: {{epsilon: 8, delta: 1.0e-5, epsilon_budget: 400, n_public: 120}}
 """
 POLICY = """
 signer: "{signer}"
-objectives: [supervised]
+objectives: [supervised, orientation, domain_adversarial]
 max_epsilon_per_run: 8
 accept_unit_image: true
 approval: automatic

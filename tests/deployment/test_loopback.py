@@ -10,20 +10,36 @@ import zipfile
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 from starlette.applications import Starlette
 
+from client.site import load_site
+from client.state import Store
 from medformer.common.toml import toml
+from medformer.sharing import is_local
 from server.consortium.authority import new_server_certificate
 from server.consortium.bundle import APP_ID, RUN_CONFIG, app_version, write_app
 from server.consortium.declarations import load_run
 from server.consortium.hub import new_signer, sign, signer_of
 from server.consortium.serving import Serving
 from server.protocol import key_id
+from server.run.checkpoints import load_state
+from server.run.journal import CHECKPOINTS
 from tests.deployment.conftest import SITES, Consortium, ledger
 from tests.helpers.patience import PATIENCE, waited
 
 pytestmark = pytest.mark.flower
+
+ADAPTED = [
+    {"name": "self-supervised", "rounds": 1, "objectives": {"orientation": 1.0},
+     "expected_batch_size": 16},
+    {"name": "adversarial", "rounds": 2, "expected_batch_size": 16,
+     "objectives": {"supervised": 1.0, "domain_adversarial": 0.1}},
+    {"name": "heads", "rounds": 1, "objectives": {"supervised": 1.0}, "trains": "heads",
+     "expected_batch_size": 16},
+]  # fmt: skip
+"""Phases of a run that learns without labels, adapts the sites to each other, and then answers."""
 
 
 def test_three_sites_train_under_secure_noise_and_the_report_says_so(consortium: Consortium):
@@ -48,6 +64,46 @@ def test_three_sites_train_under_secure_noise_and_the_report_says_so(consortium:
         assert "chain intact" in output
     texts = [f.read_text() for f in out.glob("*.json*")]
     assert not [t for t in texts if '"exact_loss": 0' in t]
+
+
+def test_nodes_teach_themselves_adapt_to_each_other_and_then_learn_heads(consortium: Consortium):
+    """A phase without labels, one against the sites' domains and one of heads: each is charged,
+    the discriminator is learned together, and heads stay where they are."""
+    folder, out = consortium.folder, consortium.folder / "run-adapted"
+    own = {name: load_site(folder / name / "site.yaml").domain for name in SITES[:2]}
+    run = {
+        "name": "lungs-adapted",
+        "phases": ADAPTED,
+        "average_last": 0.0,
+        "sites": {name: domain.model_dump(mode="json") for name, domain in own.items()},
+    }
+    (folder / "adapted.yaml").write_text(json.dumps(run))
+    consortium.command("server", "consortium", "submit", "lungs", "adapted.yaml", "--out", str(out))
+    waited((out / "outcome.json").exists, "no outcome")
+    assert json.loads((out / "outcome.json").read_text())["outcome"] == "done"
+    report = json.loads((out / "report.json").read_text())
+    taken = {site["name"]: site for site in report["sites"] if site["participated"]}
+    assert set(taken) == set(own)
+    for site in taken.values():
+        phases = {phase["name"]: phase for phase in site["phases"]}
+        assert [phases[phase["name"]]["steps"] for phase in ADAPTED] == [1, 2, 1]
+        # Model and discriminator are clipped apart, and one image may reach both bounds.
+        assert phases["adversarial"]["max_grad_norm"] == pytest.approx(2**0.5)
+        assert 0 < site["epsilon"] <= 8
+    start, final = (load_state(out / CHECKPOINTS, n) for n in (0, 4))
+    assert start is not None
+    assert final is not None
+    assert not [name for name in final.shared if is_local(name)]
+    before = start.shared
+    moved = [k for k, v in final.shared.items() if not np.array_equal(before[k], v)]
+    for part in ("pretext.orientation.", "discriminator.", "encoder.", "output.concepts."):
+        assert [name for name in moved if name.startswith(part)], part
+    run_id = json.loads((out / "run.json").read_text())["run_id"]
+    for name in own:
+        state = Store(folder / name / "state", run_id).get_state(5)
+        assert state is not None
+        assert [tensor for tensor in state.parameters if tensor.startswith("input.site.")]
+        assert not [tensor for tensor in state.parameters if not is_local(tensor)]
 
 
 def test_an_unknown_key_a_foreign_authority_and_plain_http_are_refused(consortium: Consortium):
