@@ -51,6 +51,8 @@ ROWS = (
     ("each alone, labels skewed", "local-dp-skew", "default"),
     ("five kinds of image, one encoder, epsilon 8", "modalities-dp", "alone_last=.4"),
 )
+FEWEST_PAIRS = 3
+"""A difference from fewer pairs of seeds is not shown."""
 USUAL_SEEDS = 5
 """A cell that has fewer seeds names their number."""
 BREADTH = (
@@ -164,10 +166,10 @@ def _signed(value: float) -> str:
 def gain(
     differences: Rows, dataset: str, ours: str, theirs: str, epsilon: float = 8.0
 ) -> str | None:
-    """Return a difference with its interval, or None if it was not measured."""
+    """Return a difference with its interval, or None if fewer than three seeds measured it."""
     for row in differences:
         names = (row["dataset"], row["ours"], row["theirs"], row["site"], row["epsilon"])
-        if names == (dataset, ours, theirs, "mean", epsilon):
+        if names == (dataset, ours, theirs, "mean", epsilon) and row["pairs"] >= FEWEST_PAIRS:
             lower, upper = _signed(row["lower"]), _signed(row["upper"])
             over_seeds = "*" if "interval" in row else ""
             return f"{_signed(row['mean'])} ({lower} to {upper}){over_seeds}"

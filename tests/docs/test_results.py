@@ -32,7 +32,7 @@ def row(setting: str, recipe: str, seed: int, auc: float, **more: Any) -> dict[s
 
 def difference(theirs: str, mean: float, **more: Any) -> dict[str, Any]:
     return {"dataset": "bloodmnist", "ours": "federated-dp", "theirs": theirs, "site": "mean",
-            "epsilon": 8.0, "mean": mean, "lower": mean - 0.01, "upper": mean + 0.01,
+            "epsilon": 8.0, "mean": mean, "lower": mean - 0.01, "upper": mean + 0.01, "pairs": 3,
             **more}  # fmt: skip
 
 
@@ -72,6 +72,8 @@ def test_no_gain_is_shown_over_the_worse_way_to_be_alone(shown: Callable[..., di
     alone = [row("local-dp", "default", s, 0.9) for s in range(5)]
     (line,) = (v for k, v in shown("results", alone, [over_recipe]).items() if k == "blood cells")
     assert line == "| blood cells | .900 | – | +.090 (+.080 to +.100) | – | – |"
+    found = shown("results", alone, [over_recipe | {"pairs": 2}])["blood cells"]
+    assert found == "| blood cells | .900 | – | – | – | – |"
     heads = [row("local-dp", "heads_only=true", s, 0.95, validation_auc=0.6) for s in range(5)]
     found = shown("results", alone + heads, [over_recipe])["blood cells"]
     assert found == "| blood cells | .950 | – | – | – | – |"

@@ -24,7 +24,8 @@ NOTE = """Differences of test AUC with paired seeds, and the middle 95 % of resa
 test images. Where `seeds` has an asterisk, the scores of the images are gone: the interval is
 Student's over the seeds, with the test images as fixed. `better recipe`: the recipe or heads only,
 whichever has the higher validation AUC.
-`gain`: the lower end is above 0. `no worse`: it is above -0.02. Resamples
+`gain`: the lower end is above 0. `no worse`: it is above -0.02. `few seeds`: fewer than three,
+so that the interval covers the test images alone. Resamples
 of five seeds vary less than new seeds would, so these intervals are too narrow where
 seeds matter more than images. All seeds begin from one public start. Skewed labels are
 divided anew with each seed, so `site-1` is another hospital in each."""

@@ -13,7 +13,7 @@ from scipy import stats
 from simulations.benchmarks.utility import __main__ as command
 from simulations.benchmarks.utility import by_seeds
 from simulations.benchmarks.utility.better import better
-from simulations.benchmarks.utility.compare import merged
+from simulations.benchmarks.utility.compare import compare, merged
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.rows import Row
 from simulations.benchmarks.utility.tables import markdown
@@ -85,6 +85,22 @@ def test_two_seeds_are_no_interval(written: Callable[[Iterable[Row]], dict[str, 
     assert written(r for r in federated_and_alone() if r["seed"] < 2) == {}
     with pytest.raises(ValueError, match="2 seeds in common: an interval needs 3"):
         by_seeds.difference_of({0: 1.0, 1: 1.0, 2: 1.0}, [{1: 0.5, 2: 0.5}])
+
+
+def test_few_seeds_give_no_verdict(
+    written: Callable[[Iterable[Row]], dict[str, Any]], tmp_path: Path
+):
+    """Two seeds show an interval and no gain; no recipe is compared with itself."""
+    rows = [r for r in federated_and_alone() if r["recipe"] == FEW and r["seed"] < 2]
+    (tmp_path / "cache").mkdir()
+    for r in rows:
+        right = np.array([[0], [1]] * 20, dtype=np.float32)
+        scores = right if r["setting"] == "federated-dp" else -right
+        np.savez(scores_file(r, tmp_path / "cache"), **{"site-1": scores})
+    found = written(rows)["federated-dp", "local-dp", "mean"]
+    assert (found["pairs"], found["lower"], found["verdict"]) == (2, 1.0, "few seeds")
+    twice = list(compare(rows, [FEW, FEW], tmp_path / "cache", tmp_path))
+    assert [r["theirs"] for r in twice] == ["local-dp"]
 
 
 def test_the_better_recipe_alone_is_chosen_by_validation_images(
