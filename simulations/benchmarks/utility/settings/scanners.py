@@ -11,6 +11,7 @@ from medformer.phantoms.scanner import acquire
 from simulations.benchmarks.model.adaptation import SCANNERS
 from simulations.benchmarks.utility.settings.files import Split, site_of, splits_of
 from simulations.benchmarks.utility.settings.setting import Cell, Members, Setting
+from simulations.scenario import PrivacySettings
 
 LABELS_AT_TARGET = 64
 """Number of training images of the unseen site that are labelled after the federation."""
@@ -43,7 +44,10 @@ def _behind_scanners(cell: Cell) -> Members:
             few = {**seen, "train": (pixels[:LABELS_AT_TARGET], truth[:LABELS_AT_TARGET])}
             labelled = site_of(f"site-{number}", cell.dataset, few, cell.folder / "labelled")
             seen["train"] = pixels, np.full_like(truth, UNLABELLED)
-        sites.append(site_of(f"site-{number}", cell.dataset, seen, cell.folder))
+        site = site_of(f"site-{number}", cell.dataset, seen, cell.folder)
+        # A site without labels sits out the phases that learn from them alone.
+        without = {"privacy": PrivacySettings(n_labelled=0)} if last else {}
+        sites.append(site.model_copy(update=without))
     # The last site has no label, so that it takes part only if images alone teach something.
     takes_part = sites if cell.recipe.learns_without_labels else sites[:-1]
     return Members(tuple(takes_part), afterwards=labelled)
