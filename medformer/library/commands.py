@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: Parser of the command.
     """
-    parser.epilog = "example: fedmedformer model info runs/quickstart/model.safetensors"
+    parser.epilog = "example: fedmedformer model info runs/pneumonia/model.safetensors"
     add_actions(parser, ACTIONS)
 
 
