@@ -31,11 +31,11 @@ def shared_start(path: Path, site: Site) -> Medformer:
         ModelFileError: It is unreadable, or private images may be recoverable from it.
     """
     header, domain = read_start(path), site.domain
-    cohort = header.card.cohort
-    # Its encoder went on with other images: the start would be worse than need be.
-    if cohort not in ("", domain.kind):
+    # Its encoder went on with other images: the start would be worse than need be. A site whose
+    # kind of image has no model starts from any.
+    if domain.kind in header.card.other_cohorts:
         raise ConfigError(
-            f"{path}: is the model that sites with {cohort} share, and this site has "
+            f"{path}: is the model that sites with {header.card.cohort} share, and this site has "
             f"{domain.kind}: take model-{domain.kind}.safetensors of the same run"
         )
     check_known(header.config, site, str(path))

@@ -73,6 +73,8 @@ class ModelCard(Frozen):
     cohort: str = ""
     """Kind of image (`Domain.kind`) of the sites that share this model; empty if all sites of the
     run do."""
+    other_cohorts: tuple[str, ...] = ()
+    """Kinds of image that have a model of their own in the same run."""
     started_from: str = ""
     """The model whose tensors training started from, with that model's promise."""
     features: str = ""

@@ -84,7 +84,7 @@ def write(
     # safetensors stores the memory of an array, which has to be contiguous.
     plain = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
     # Earlier versions know no cohort: they read models of all sites, and refuse those of a kind.
-    unsaid = None if header.card.cohort else {"card": {"cohort"}}
+    unsaid = None if header.card.cohort else {"card": {"cohort", "other_cohorts"}}
     metadata = {KEY: header.model_dump_json(exclude=unsaid)}
     if attachment is not None:
         _finite(path, attachment.arrays)

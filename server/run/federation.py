@@ -165,9 +165,9 @@ class Federation(Frozen):
         Args:
             name: The site's name.
         Raises:
-            StopIteration: No site has this name.
+            KeyError: No site has this name.
         """
-        return next(site.domain.kind for site in self.sites if site.name == name)
+        return {site.name: site.domain.kind for site in self.sites}[name]
 
     @model_validator(mode="after")
     def _whitened_features(self) -> "Federation":

@@ -82,6 +82,7 @@ def _card(
         description: One sentence.
         noise: Source of the noise.
     """
+    kinds = {site.domain.kind for site in federation.sites if site.name in receipts}
     common = any(p.shared_with == "all" and p.sends for p in federation.schedule.phases)
     # Sites that refused trained nothing. Other kinds left their part before the kinds parted.
     trained = [
@@ -106,6 +107,7 @@ def _card(
         description=description,
         dp=promise,
         cohort=kind,
+        other_cohorts=tuple(sorted(kinds - {kind})) if kind else (),
         trained_on=tuple(lines),
         started_from=federation.started_from,
         intended_use="Start of further training, and encoding of images of "

@@ -247,3 +247,6 @@ def test_a_site_goes_on_from_the_model_of_its_kind(finished: tuple[Path, State])
     shutil.copy(right, right.with_name("renamed.safetensors"))
     with pytest.raises(ConfigError, match="sites with chest-xray_chest_2d-1 share"):
         shared_start(right.with_name("renamed.safetensors"), cells)
+    # A kind of image that no site had starts from any model that knows its words.
+    other = chest.domain.model_copy(update={"anatomy": cells.domain.anatomy})
+    assert shared_start(right, chest.model_copy(update={"domain": other}))
