@@ -25,11 +25,11 @@ MODELS = {
         "only heads, on the features of the public start, trained together, with the same epsilon",
     ),
     "without-self-supervision-dp": (
-        ("no self-", "superv."),
+        ("without", "self-sup."),
         "this run without the losses that need no labels, with the same epsilon",
     ),
     "without-adaptation-dp": (
-        ("no adap-", "tation"),
+        ("without", "adapt."),
         "this run without the losses that adapt to scanners and sites, with the same epsilon",
     ),
     "federated-dp": (
@@ -176,8 +176,7 @@ def _legend(report: dict[str, Any], models: Sequence[str], metrics: Sequence[str
 
 def _name(model: str) -> str:
     """Return the two lines of a column's head as one."""
-    top, low = MODELS[model][0]
-    return f"{top}{low}" if top.endswith("-") else f"{top} {low}"
+    return " ".join(MODELS[model][0])
 
 
 def read_report(folder: Path) -> dict[str, Any]:
