@@ -281,7 +281,7 @@ def test_a_scenario_without_phases_trains_by_it():
     """A divided data set is of one kind; listed sites are of the kinds of their sources."""
     divided = load_scenario("pneumonia")
     assert divided.schedule.phases == labels.phases(Recipe(), SITES)
-    listed = load_scenario("volumes", ["recipe.rounds=10"])
+    listed = load_scenario("modalities", ["recipe.rounds=10"])
     assert rounds(listed.schedule.phases) == {
         "heads": 3,
         "kind": 5,
