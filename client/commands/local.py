@@ -33,9 +33,9 @@ def _configure_finetune(parser: argparse.ArgumentParser) -> None:
     add("--run", metavar="RUN", help="id of the run that left MODEL.safetensors")
     add("--whole", action="store_true", help="train the encoder, too")
     add("--unlabelled", action="store_true",
-        help="also learn from all images first, and keep the better of the two")  # fmt: skip
+        help="also fit features to all images first, and keep the better model")  # fmt: skip
     add("--passes", type=int, metavar="N",
-        help="passes of self-supervision, with --unlabelled; 0: none")  # fmt: skip
+        help="passes of self-supervision, with --unlabelled (0)")  # fmt: skip
     add("--epochs", type=int, default=30, metavar="N", help="epochs at most (%(default)s)")
     add("--batch", type=int, default=32, metavar="N", help="images in a step (%(default)s)")
     add("--learning-rate", type=float, metavar="RATE",
@@ -203,7 +203,8 @@ def _words(one: _Start) -> str:
         what += " of the site's own copy of the model"
     if one.settings.unlabelled:
         passes = one.settings.passes
-        what += f", after {passes} passes of self-supervision on all images"
+        before = f", trained in {passes} passes without labels" if passes else ""
+        what += f", on features fitted to all images of the split{before}"
     return what
 
 

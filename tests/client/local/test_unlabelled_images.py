@@ -136,7 +136,9 @@ def test_the_command_touches_no_ledger_and_marks_its_model(
     (line,) = [line for line in said.err.splitlines() if line.startswith("lowest validation loss")]
     after, plain = (float(words.split()[0]) for words in line.partition(": ")[2].split(", "))
     card = (tmp_path / "local" / "model.safetensors.md").read_text()
-    assert ("after 1 passes of self-supervision on all images" in card) is (after <= plain)
+    assert ("all images of the split, trained in 1 passes without labels" in card) is (
+        after <= plain
+    )
     made = {p for p in tmp_path.rglob("*") if p not in before}
     assert {p.parent.name for p in made} <= {"local", tmp_path.name}
     assert [p.read_bytes() for p in before if p.is_file()] == kept
