@@ -139,6 +139,8 @@ def test_what_a_consortium_cannot_be(changes: dict[str, Any], said: str, tmp_pat
         ({"phases": [PHASE, PHASE]}, "phases need distinct names"),
         ({"phases": [{**PHASE, "objectives": {"domain_adversarial": 1.0}}]},
          "all sites name the same one, 'north'"),
+        ({"pretraining": False, "phases": [{**PHASE, "objectives": {"alignment": 0.1}}]},
+         "alignment draws features towards those of public images, and this run has no public"),
         ({"phases": [{**PHASE, "shared_with": "nobody"}]}, "share nothing in any phase"),
         ({"phases": [{**PHASE, "alone": True}]}, "write shared_with: nobody in place of alone"),
         ({"sites": {"North_1": DOMAIN}}, "'North_1' cannot be a member's name"),

@@ -151,6 +151,18 @@ class Federation(Frozen):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _public_features_to_align_with(self) -> "Federation":
+        # Without them the reference is mean 0 and variance 1, which says nothing about images.
+        asked = [p.name for p in self.schedule.phases if "alignment" in p.objectives]
+        trained = self.pretraining is not None and self.pretraining.steps > 0
+        if asked and not (trained or self.started_from):
+            raise ValueError(
+                f"phase {asked[0]!r}: alignment draws features towards those of public images, and "
+                "this run has no public start: leave `pretraining` on, or the objective out"
+            )
+        return self
+
     def _sharing(self, phase: Phase) -> dict[str, list[PublicSite]]:
         """Return the sites that share in a phase, under words that name each group."""
         groups: dict[str, list[PublicSite]] = {}

@@ -291,7 +291,7 @@ def test_a_site_behind_another_scanner_fits_a_head_afterwards(data_root: Path, t
         assert [bool((t >= 0).all()) for t in truth] == [True, True, False][:count]
         # It would add noise alone to what phases of heads average.
         assert [site.privacy.n_labelled for site in group.sites] == [None, None, 0][:count]
-    taught = f"{RECIPE} heads_first=.4 objectives.half_rescanned=1 objectives.alignment=.003"
+    taught = f"{RECIPE} heads_first=.4 objectives.half_rescanned=1 objectives.domain_adversarial=.1"
     (row,) = run(data_root, "--settings", "unseen-scanner-dp", "--seeds", "0", "--recipes", taught)
     assert isinstance(row["in_domain_validation_auc"], float)
 
