@@ -52,7 +52,7 @@ ROWS = (
     ("five kinds of image, one encoder, epsilon 8", "modalities-dp", "alone_last=.4"),
 )
 FEWEST_PAIRS = 3
-"""A difference from fewer pairs of seeds is not shown."""
+"""A difference from fewer pairs of seeds is not shown, and fewer seeds choose no recipe."""
 USUAL_SEEDS = 5
 """A cell that has fewer seeds names their number."""
 BREADTH = (
@@ -133,7 +133,9 @@ def better(
 
 def _best(choices: Sequence[list[Row]]) -> list[Row]:
     """Return the rows with the highest mean validation AUC over the seeds that all have."""
-    able = [rows for rows in choices if rows]
+    enough = min(FEWEST_PAIRS, max(map(len, choices), default=0))
+    # A seed or two do not replace what more seeds have measured.
+    able = [rows for rows in choices if rows and len(rows) >= enough]
     if not able:
         return []
     seeds = set.intersection(*({row["seed"] for row in rows} for rows in able))
