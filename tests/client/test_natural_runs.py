@@ -43,10 +43,11 @@ def test_the_whitening_and_the_features_never_leave_nor_change(
         return result
 
     guard = replace(open_guard(site), train=spy)
-    with installed():
+    with installed() as fake:
         assert isinstance(guard.handle(admit(schedule, config=READS)), AdmitAnswer)
         answer = guard.handle(train(schedule, config=READS))
     assert isinstance(answer, TrainAnswer), answer
+    assert fake.calls == 64  # each record once; the steps, which move images, read the result
     assert (guard.folder / FILE).exists()
     assert "output.textures.chest.weight" in changed[0]
     assert not [name for name in changed[0] if "whitening" in name]
