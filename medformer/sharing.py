@@ -4,7 +4,8 @@
 projection of the output adaptformer, the concepts of kinds of image that several sites have, the
 pretext parts and the discriminator. They learn what sites have in common, and each of them is
 trained under DP before it leaves. `pretext.reference` and `output.whitening` are shared, too, but
-never trained at a site: they come from public images and are passed on unchanged.
+never trained at a site. They come from public images; after a phase of the objective `moments` the
+server fits `output.whitening` anew to the moments that sites released under DP.
 
 **Local**, never in any message: task and texture heads, the directions in which a task reads its
 answer off concepts, task queries and task embeddings (they name and answer a site's question), and
