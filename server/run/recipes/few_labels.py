@@ -8,7 +8,7 @@ the moments are followed by heads alone.
 
 from server.protocol import Objective, Phase
 from server.run.recipes.declared import Sites
-from server.run.recipes.parts import Part, ending, heads, made
+from server.run.recipes.parts import Part, ending, heads, made, own_heads
 from server.run.recipes.recipe import Recipe
 
 SELF_SUPERVISED_FIRST = 0.33
@@ -65,7 +65,9 @@ def heads_alone(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
     Raises:
         ValidationError: No objective learns from labels.
     """
-    return made(recipe, [moments(recipe), Part("heads", None, {"trains": "heads"})], OBJECTIVES)
+    last = own_heads(recipe, sites)
+    parts = [moments(recipe), Part("heads", None, {"trains": "heads"}), *last]
+    return made(recipe, parts, OBJECTIVES)
 
 
 def moments(recipe: Recipe) -> Part:

@@ -10,7 +10,7 @@ from server.protocol import Phase
 from server.run.recipes.declared import Sites
 from server.run.recipes.labels import OBJECTIVES
 from server.run.recipes.noise import signal
-from server.run.recipes.parts import Part, made
+from server.run.recipes.parts import Part, made, own_heads
 from server.run.recipes.recipe import Recipe
 
 THRESHOLD = 0.25
@@ -20,7 +20,7 @@ STEPS = 60
 
 
 def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
-    """Return one phase of heads, as long as the run.
+    """Return a phase of heads, and a last one of own heads where sites share concepts.
 
     Args:
         recipe: The numbers.
@@ -28,7 +28,8 @@ def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
     Raises:
         ValidationError: No objective learns from labels.
     """
-    return made(recipe, [Part("heads", None, {"trains": "heads"})], OBJECTIVES)
+    last = own_heads(recipe, sites)
+    return made(recipe, [Part("heads", None, {"trains": "heads"}), *last], OBJECTIVES)
 
 
 def shortened(recipe: Recipe) -> Recipe:

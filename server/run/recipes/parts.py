@@ -42,12 +42,25 @@ def ending(recipe: Recipe, sites: Sites, share: float, **changes: Any) -> list[P
         share: Share of the rounds of both parts.
         changes: Further settings of the phases.
     """
-    own = min(recipe.own_heads_last, share) if sites.share_concepts else 0.0
-    return [
-        # Rounded, so that .2 - .05 is .15 and both parts get as many rounds as one did.
-        heads("heads-again", round(share - own, 9), **changes),
-        Part("own-heads", own, {"trains": "own-heads", **changes}),
-    ]
+    own = own_heads(recipe, sites, share, **changes)
+    # Rounded, so that .2 - .05 is .15 and both parts get as many rounds as one did.
+    again = round(share - sum(part.share or 0 for part in own), 9)
+    return [heads("heads-again", again, **changes), *own]
+
+
+def own_heads(recipe: Recipe, sites: Sites, share: float = 1.0, **changes: Any) -> list[Part]:
+    """Return the last part, own heads, or none where sites share no concepts.
+
+    Args:
+        recipe: The share of own heads.
+        sites: The sites that take part.
+        share: Largest share of the rounds.
+        changes: Further settings of the phase.
+    """
+    if not sites.share_concepts:
+        return []
+    own = min(recipe.own_heads_last, share)
+    return [Part("own-heads", own, {"trains": "own-heads", **changes})]
 
 
 def made(

@@ -123,10 +123,15 @@ def test_a_new_scanner_is_prepared_for_in_every_phase():
     assert [p.objectives["half_rescanned"] for p in course] == [1.0] * 4
 
 
-def test_heads_only_trains_one_phase_of_heads():
-    """The encoder stays as public pre-training made it."""
-    (phase,) = heads_only.phases(Recipe(rounds=30), SITES)
-    assert (phase.rounds, phase.trains, phase.objectives) == (30, "heads", {"supervised": 1.0})
+def test_heads_only_trains_heads_and_then_own_heads():
+    """The encoder stays as public pre-training made it, and no site's own heads stay zero."""
+    shared, own = heads_only.phases(Recipe(rounds=30), SITES)
+    assert (shared.rounds, shared.trains, shared.objectives) == (28, "heads", {"supervised": 1.0})
+    assert (own.rounds, own.trains, own.objectives) == (2, "own-heads", {"supervised": 1.0})
+    (phase,) = heads_only.phases(Recipe(rounds=30, own_heads_last=0.0), SITES)
+    assert (phase.rounds, phase.trains) == (30, "heads")
+    *_, own = few_labels.heads_alone(Recipe(rounds=30), SITES)
+    assert (own.rounds, own.trains) == (2, "own-heads")
     assert choose(Recipe(heads_only=True), SITES).phases[0].trains == "heads"
 
 
