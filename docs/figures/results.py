@@ -181,11 +181,14 @@ def gain(
 def _gain_over_alone(rows: Rows, differences: Rows, dataset: str, behind: str = "") -> str:
     """Return what four sites gain over each site alone with its better recipe, if it is known."""
     ours, alone = f"federated-dp{behind}", f"local-dp{behind}"
-    known = gain(differences, dataset, ours, f"{alone}, better recipe")
-    # The gain over the recipe alone would be too large where heads only are better.
-    if known is None and not any(map(is_heads_only, better(rows, dataset, alone))):
-        known = gain(differences, dataset, ours, alone)
-    return known or "–"
+    theirs = [f"{alone}, better recipe"]
+    # Where the recipe is the better one, both names mean the same difference, and that of the
+    # recipe's rows may have been taken over test images, too. Where heads only are better, the gain
+    # over the recipe would be too large.
+    if not any(map(is_heads_only, better(rows, dataset, alone))):
+        theirs.insert(0, alone)
+    known = [gain(differences, dataset, ours, name) for name in theirs]
+    return next((found for found in known if found), "–")
 
 
 def _line(cells: Sequence[str]) -> str:

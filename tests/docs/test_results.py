@@ -84,6 +84,8 @@ def test_no_gain_is_shown_over_the_worse_way_to_be_alone(shown: Callable[..., di
     compared = difference("local-dp, better recipe", 0.04, interval="seeds")
     found = shown("results", alone + heads, [over_recipe, compared])["blood cells"]
     assert found == "| blood cells | .950 | – | +.040 (+.030 to +.050)* | – | – |"
+    worse = [row("local-dp", "heads_only=true", s, 0.95, validation_auc=0.4) for s in range(5)]
+    assert shown("results", alone + worse, [over_recipe, compared])["blood cells"] == line
 
 
 def test_smaller_epsilons_have_lines_of_their_own(shown: Callable[..., dict[str, str]]):
