@@ -143,7 +143,7 @@ def read(site: Site, split: str, left_out: Set[str] | None = None) -> Records:
     keys = {task.labels for task in site.tasks}
     if isinstance(source, Phantoms):
         images, labels = _phantoms(source, split, keys)
-        labels = staged.hidden(source, split, labels)
+        labels = staged.hidden(source, split, images, labels)
         return from_arrays(site, split, images, labels, range(len(images)), left_out)
     path, images, labels = stored_arrays(source, split, keys)
     rows: Sequence[int] = range(len(images))
@@ -154,7 +154,7 @@ def read(site: Site, split: str, left_out: Set[str] | None = None) -> Records:
         images, labels = images[rows], {key: values[rows] for key, values in labels.items()}
     if isinstance(source, MedMnist):
         images = staged.scanned(source, split, images)
-    labels = staged.hidden(source, split, labels)
+    labels = staged.hidden(source, split, images, labels)
     return from_arrays(site, split, images, labels, rows, left_out)
 
 

@@ -96,8 +96,9 @@ class Npz(Frozen):
     """Maximum size of the arrays of a split in MiB. A file that is itself larger is read, too;
     arrays that claim more are not unpacked. They stay in memory."""
     labelled: StrictFloat = Field(default=1.0, ge=0, le=1)
-    """Fraction of the training images that keep their labels: a random choice. A site whose images
-    are not all labelled declares `privacy.n_labelled`."""
+    """Fraction of the training images that keep their labels, about: a random choice for each image
+    by itself, so that no other image depends on it. A site whose images are not all labelled
+    declares `privacy.n_labelled`."""
     seed: StrictInt = Field(default=0, ge=0, le=2**53)
     """Seed of that choice."""
 

@@ -4,6 +4,7 @@ A site can hold a part of a set, behind a scanner of its own, with labels for a 
 N images, T labels of an image.
 """
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -59,18 +60,8 @@ def scanned(source: MedMnist, split: str, images: Array) -> Array:
     return np.concatenate([np.rint(part * 255).astype(np.uint8) for part in parts])
 
 
-def labels_kept(source: Phantoms | Npz | MedMnist, count: int) -> int:
-    """Return the number of training images that keep their labels.
-
-    Args:
-        source: The source, with the fraction.
-        count: Number of training images.
-    """
-    return round(source.labelled * count)
-
-
 def hidden(
-    source: Phantoms | Npz | MedMnist, split: str, labels: Mapping[str, Array]
+    source: Phantoms | Npz | MedMnist, split: str, images: Array, labels: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Return the labels, those of a random choice of training images replaced by "unlabelled".
 
@@ -79,14 +70,12 @@ def hidden(
     Args:
         source: The source, with the fraction of images that keep their labels, and the seed.
         split: train, val or test.
+        images: (N, ...), as stored.
         labels: Key -> (N,), (N, T) or a mask for each image.
     """
     if split != "train" or source.labelled == 1:
         return dict(labels)
-    counts = [len(values) for values in labels.values()]
-    # Chosen without regard to classes, as a hospital's labels would be.
-    order = np.random.default_rng([source.seed, 3]).permutation(counts[0])
-    gone = order[labels_kept(source, counts[0]) :]
+    gone = _each_by_itself(source, images) if isinstance(source, Npz) else _drawn(source, images)
     found: dict[str, Array] = {}
     for key, values in labels.items():
         # MedMNIST stores uint8, which has no -1.
@@ -94,3 +83,22 @@ def hidden(
         signed[gone] = UNLABELLED
         found[key] = signed
     return found
+
+
+def _drawn(source: Phantoms | MedMnist, images: Array) -> Array:
+    """Return the rows that lose their labels: a part of exactly this size of a public set."""
+    # Chosen without regard to classes, as a hospital's labels would be.
+    order = np.random.default_rng([source.seed, 3]).permutation(len(images))
+    return order[round(source.labelled * len(images)) :]
+
+
+def _each_by_itself(source: Npz, images: Array) -> Array:
+    """Return the rows that lose their labels, each decided by its own pixels and the seed.
+
+    A file may hold private records. If the choice depended on their number, one more record would
+    change the labels of others, and epsilon covers a change of one record alone.
+    """
+    seed = str(source.seed).encode()
+    hashes = [hashlib.sha256(seed + image.tobytes()).digest()[:8] for image in images]
+    place = np.array([int.from_bytes(value, "big") for value in hashes]) / 2**64
+    return np.flatnonzero(place >= source.labelled)

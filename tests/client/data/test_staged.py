@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from client.data.load import check, read
-from client.data.sources import MedMnist, Phantoms
+from client.data.sources import MedMnist, Npz, Phantoms
+from client.data.staged import hidden
 from client.site import Privacy, Site
 from medformer.config import UNLABELLED
 from simulations.source_facts import facts_of
@@ -123,3 +124,27 @@ def test_another_seed_labels_other_images():
         )  # fmt: skip
         found.append(read(site, "train").labelled.tolist())
     assert found[0] != found[1]
+
+
+def test_no_image_of_a_private_file_decides_about_the_label_of_another():
+    """Epsilon covers what changes with one record: its own label, and no other."""
+    source = Npz(source="npz", path=Path("/records.npz"), labelled=0.3)
+    images = np.random.default_rng(0).integers(0, 255, (400, 8, 8), dtype=np.uint8)
+    truth = np.arange(400)
+    every = hidden(source, "train", images, {"finding": truth})["finding"]
+    assert 80 <= int((every != UNLABELLED).sum()) <= 160
+    for gone in (0, 123, 399):
+        rest = np.delete(truth, gone)
+        found = hidden(source, "train", images[rest], {"finding": rest})["finding"]
+        assert (found == every[rest]).all()
+    other = source.model_copy(update={"seed": 1})
+    assert (hidden(other, "train", images, {"finding": truth})["finding"] != every).any()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_all_or_none_of_a_private_file_is_exact(fraction: float):
+    """The fractions at both ends leave nothing to chance."""
+    source = Npz(source="npz", path=Path("/records.npz"), labelled=fraction)
+    images = np.random.default_rng(0).integers(0, 255, (50, 8, 8), dtype=np.uint8)
+    found = hidden(source, "train", images, {"finding": np.arange(50)})["finding"]
+    assert int((found != UNLABELLED).sum()) == round(50 * fraction)
