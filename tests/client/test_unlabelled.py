@@ -16,6 +16,7 @@ from client.policy import Policy
 from client.privacy.plan import solve
 from client.site import Privacy, Site
 from client.state import Store
+from client.trainable import ALWAYS_TRAINABLE, planned
 from client.training import as_torch, site_model, trained_names
 from medformer.config import UNLABELLED
 from medformer.sharing import is_local
@@ -75,6 +76,13 @@ def test_running_epsilon_begins_at_nothing(unlabelled: Site):
     late = Schedule(phases=(LABELS, IMAGES), spare_rounds=0)
     plan = solve(late, unlabelled.privacy)
     assert plan.progress[0][1] < 1e-3 < plan.progress[-1][1] <= plan.epsilon
+
+
+def test_much_noise_refuses_no_phase_that_the_site_sits_out(unlabelled: Site):
+    """Large noise makes admission look at the limits of the engine: of phases that it trains."""
+    strict = unlabelled.privacy.model_copy(update={"epsilon": 0.05})
+    plan = planned(unlabelled.model_copy(update={"privacy": strict}), CONFIG, SCHEDULE)
+    assert plan.phases[0].noise_multiplier > ALWAYS_TRAINABLE
 
 
 def test_a_run_with_labels_alone_has_no_use_for_the_site(unlabelled: Site, open_guard: Open):
