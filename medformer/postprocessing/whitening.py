@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 
+MOMENTS_PREFIX = "pretext.moments."
+"""Beginning of the names of the moments."""
+
 STRETCH = 3.0
 """Variance added to every direction, as a multiple of their mean. Small variances are known badly
 under noise, and few labels do not suffice to learn from them. See docs/experiments, section 43."""
@@ -30,7 +33,7 @@ def adapted(shared: Mapping[str, Array]) -> dict[str, Array]:
         moments are zero again, as the next phase of this kind needs them.
     """
     result = dict(shared)
-    names = sorted(name for name in shared if name.startswith("pretext.moments."))
+    names = sorted(name for name in shared if name.startswith(MOMENTS_PREFIX))
     parts = len(names) // 2
     for part in range(parts):
         second, first = (f"pretext.moments.{part}.{kind}" for kind in ("weight", "bias"))

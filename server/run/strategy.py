@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medformer.postprocessing.averaging import running_mean
-from medformer.postprocessing.whitening import adapted
+from medformer.postprocessing.whitening import MOMENTS_PREFIX, adapted
 from medformer.sharing import is_concept, is_local
 from server.protocol import Phase, Tensors, TrainAnswer
 from server.run.errors import UpdateRefused
@@ -70,7 +70,9 @@ class State:
     def whitened_anew(self) -> "State":
         """Return the state whose features are whitened by the moments that sites have released."""
         kinds = {kind: own.whitened_anew() for kind, own in self.kinds.items()}
-        return replace(self, shared=adapted(self.shared), kinds=kinds)
+        # A later phase of moments starts from zero, and nothing of the old features goes on.
+        momentum = {k: v for k, v in self.momentum.items() if not k.startswith(MOMENTS_PREFIX)}
+        return replace(self, shared=adapted(self.shared), momentum=momentum, kinds=kinds)
 
     def final(self) -> Tensors:
         """Return the average, or the last tensors if there is none."""

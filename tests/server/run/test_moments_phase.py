@@ -57,6 +57,20 @@ def test_a_run_that_goes_on_from_a_checkpoint_whitens_the_same():
     assert all(np.array_equal(one.shared[name], other.shared[name]) for name in one.shared)
 
 
+def test_a_second_phase_of_moments_knows_nothing_of_the_first():
+    """The momentum of moments ends with the phase: they were of features that are gone."""
+    images = Phase(name="images", rounds=1, objectives={"inpainting": 1.0})
+    again = MOMENTS.model_copy(update={"name": "again"})
+    schedule = Schedule(phases=(MOMENTS, images, again, HEADS), spare_rounds=1, average_last=0.5)
+    federation = FEDERATION.model_copy(update={"schedule": schedule, "server_momentum": 0.9})
+    state = State(0, initial_shared(FEDERATION.model, 0), {}, {})
+    name = "pretext.moments.0.weight"
+    for collect in (answer, answer, lambda state: {"north": {}}, answer):
+        state = advance(state, federation, collect)
+    expected = answer(State(0, initial_shared(FEDERATION.model, 0), {}, {}))["north"][name]
+    assert np.allclose(state.shared[name], expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
