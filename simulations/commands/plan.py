@@ -63,6 +63,15 @@ def table(rows: list[dict[str, Any]]) -> str:
     recipe = rows[0]["recipe"]  # that of the run, the same for all sites
     lines = [*textwrap.wrap(recipe, WIDTH, break_on_hyphens=False), ""]
     lines += [line for row in rows for line in _site(row)]
+    trained = {row["site"] for row in rows}
+    for head in rows[0]["heads_at_end"]:  # of the run, too
+        outside = "" if head["site"] in trained else "takes no part in the training; "
+        text = (
+            f"{head['site']}: {outside}after the run it fits a head of its own on "
+            f"{head['labelled']} labelled images, without privacy, and nothing of it leaves the "
+            "site"
+        )
+        lines += textwrap.wrap(text, WIDTH, subsequent_indent="      ", break_on_hyphens=False)
     unit = " or ".join(sorted({row["unit"] for row in rows}))
     lines.append("")
     for text in dict.fromkeys(row["features"] for row in rows if row["features"]):
@@ -150,9 +159,15 @@ def estimate(expected: dict[str, Any]) -> list[str]:
             continue
         least, most = found["price"]
         lines.append(
-            f"expected AUC, {shown}: {found['lowest']:.2f} to {found['highest']:.2f}, "
-            f"{max(0, least):.3f} to {max(0, most):.3f} below the same model with all records and "
+            f"expected AUC, {shown}: {_span(found['lowest'], found['highest'], 2)}, "
+            f"{_span(max(0, least), max(0, most), 3)} below the same model with all records and "
             f"without privacy (an estimate from {', '.join(found['sets'])}, measured near this "
             "size and epsilon)"
         )
     return lines
+
+
+def _span(least: float, most: float, digits: int) -> str:
+    """Return a range as text; one number where rounding leaves no range."""
+    ends = dict.fromkeys((f"{least:.{digits}f}", f"{most:.{digits}f}"))
+    return " to ".join(ends)

@@ -48,6 +48,10 @@ def forecast(
             {
                 "site": site.name,
                 "recipe": ready.federation.recipe,
+                "heads_at_end": [
+                    {"site": fitting.name, "labelled": labelled}
+                    for fitting, labelled in ready.joining
+                ],
                 "unit": plan.unit,
                 "kind": site.domain.kind,
                 "shares_with": [

@@ -247,7 +247,9 @@ def test_plan_begins_with_the_recipe_and_what_it_was_derived_from(scenario, caps
     """Nobody has to guess which phases a run has, or why."""
     chest, cells = SMALL["sites"]
     assert main(["plan", scenario()]) == 0
-    assert capsys.readouterr().out.startswith("the run lists its phases\n\nnorth: ")
+    assert capsys.readouterr().out.startswith(
+        "no recipe: the run lists its phases itself\n\nnorth: "
+    )
     derived = scenario(phases=[], sites=[chest, {**chest, "name": "south"}])
     assert main(["plan", derived]) == 0
     text = " ".join(capsys.readouterr().out.split("\n\n")[0].split())
@@ -257,10 +259,22 @@ def test_plan_begins_with_the_recipe_and_what_it_was_derived_from(scenario, caps
     )
     assert main(["plan", derived, "--set", "recipe.for=few-labels", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert rows[0]["recipe"].startswith("recipe for few-labels, because the recipe names it")
-    assert rows[0]["phases"][0]["name"] == "self-supervised"
+    assert rows[0]["recipe"].startswith("recipe for few-labels, because the run names it")
+    assert rows[0]["phases"][0]["name"] == "moments"  # so few records train heads alone
     assert main(["plan", scenario(phases=[], sites=[chest, cells])]) == 0
     assert "because the sites declare 2 kinds of image" in capsys.readouterr().out
+
+
+def test_plan_names_who_fits_a_head_at_the_end(scenario, capsys):
+    """A site that takes no part in the training is in the plan, and has no epsilon there."""
+    chest, cells = SMALL["sites"]
+    late = {**chest, "name": "late", "joins": "at-end", "head": {"labelled": 16}}
+    assert main(["plan", scenario(sites=[chest, cells, late])]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert (
+        "late: takes no part in the training; after the run it fits a head of its own on 16" in text
+    )
+    assert "late: epsilon" not in text
 
 
 def test_audit_writes_a_report_a_site_and_fails_when_a_claim_is_refuted(

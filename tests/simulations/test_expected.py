@@ -57,6 +57,9 @@ def test_it_is_labelled_as_an_estimate():
                                   "sets": ("blood", "path")}})  # fmt: skip
     assert line.startswith("expected AUC, site alone: 0.88 to 0.93, 0.060 to 0.070 below")
     assert "an estimate from blood, path" in line
+    (point, _) = estimate({"alone": {"lowest": 0.821, "highest": 0.824, "price": (0.083, 0.083),
+                                     "sets": ("breast",)}})  # fmt: skip
+    assert point.startswith("expected AUC, site alone: 0.82, 0.083 below the same model")
     assert nothing == "expected AUC, with other sites: unknown (no comparable benchmark run)"
 
 

@@ -57,12 +57,17 @@ def choose(recipe: Recipe, sites: Sites) -> Choice:
         ValidationError: A phase would be impossible.
     """
     if recipe.situation is not None:
-        situation, reason = recipe.situation, "the recipe names it"
+        situation, reason = recipe.situation, "the run names it"
     else:
         situation, reason = situation_of(sites)
     if recipe.heads_only:
         phases = heads_only.phases(recipe, sites)
-        return Choice(phases, situation, reason, "heads alone are trained, because it says so")
+        return Choice(
+            phases,
+            situation,
+            reason,
+            "heads alone are trained, because `recipe.heads_only` is true",
+        )
     phases = BUILDERS[situation](recipe, sites)
     # Heads alone would drop a loss that someone asked for.
     asked = set(recipe.objectives or ()) - LABEL_OBJECTIVES

@@ -69,7 +69,7 @@ class Training(Frozen):
             ValidationError: The recipe would make an impossible phase.
         """
         if self.phases:
-            return Choice(self.phases, None, "the run lists its phases")
+            return Choice(self.phases, None, "no recipe: the run lists its phases itself")
         return choose(self.recipe or Recipe(), Sites(declared=tuple(sites), concepts=self.concepts))
 
     def schedule_of(self, phases: tuple[Phase, ...], spare_rounds: int) -> Schedule:

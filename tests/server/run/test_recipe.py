@@ -227,7 +227,7 @@ def test_a_named_situation_wins_over_every_declaration(situation: str):
             situation,
             BUILDERS[situation](Recipe(), declared),
         )
-        assert choice.text.startswith(f"recipe for {situation}, because the recipe names it; ")
+        assert choice.text.startswith(f"recipe for {situation}, because the run names it; ")
 
 
 def test_an_unknown_situation_is_refused_with_those_there_are():
