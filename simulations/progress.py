@@ -72,7 +72,7 @@ class Progress:
         elif row["event"] == "validation":
             self._validated.append(row)
             if len(self._validated) >= self._sites:
-                self._end_validation()
+                self._end_validation(schedule)
         else:
             self._say(f"round {row['round']}  {row['site']}: {row['event']}: {row['text']}")
 
@@ -94,7 +94,12 @@ class Progress:
         if first["round"] == first["rounds"]:
             self._say("testing the final models on images that no site trained on")
 
-    def _end_validation(self) -> None:
+    def _end_validation(self, schedule: Schedule) -> None:
+        so_far = map(schedule.phase_of, range(1, self._validated[0]["round"] + 1))
+        if not any(LABEL_OBJECTIVES & set(phase.objectives) for phase in so_far):
+            self._validated = []  # .5 at every site, which would look like a failure
+            self._say("  validation AUC: none yet, because no phase has used labels")
+            return
         values = {row["site"]: row["auc"] for row in self._validated}
         known = [value for value in values.values() if value is not None]
         mean = f"{fmean(known):.3f}" if known else "-"
@@ -147,6 +152,8 @@ def describe(phase: Phase) -> str:
         does = "all sites train the encoder they share and the answering layers"
     if not LABEL_OBJECTIVES & set(phase.objectives):
         does = does.replace(" and the answering layers", "") + ", without labels"
+    if set(phase.objectives) == {"moments"}:  # trains no layer, and its sum is no loss that falls
+        does = "all sites add up moments of features, by which the server whitens them"
     rounds = "1 round" if phase.rounds == 1 else f"{phase.rounds} rounds"
     return f"{phase.name} ({rounds}): {does}; loss: {_mix(phase)}"
 

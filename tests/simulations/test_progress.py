@@ -116,6 +116,8 @@ def test_the_time_left_follows_from_the_rounds_so_far(folder: Path):
                     "supervised + 0.5 inpainting"),
         (PHASES[1].model_copy(update={"objectives": {"orientation": 1.0, "inpainting": 0.5}}),
          "train the encoder they share, without labels; loss: orientation + 0.5 inpainting"),
+        (PHASES[1].model_copy(update={"objectives": {"moments": 1.0}}),
+         "all sites add up moments of features, by which the server whitens them; loss: moments"),
         (PHASES[1].model_copy(update={"shared_with": "kind"}),
          "sites of one kind of image train the encoder they share and the answering layers; loss: "
          "supervised + 0.5 inpainting"),
@@ -130,3 +132,19 @@ def test_the_time_left_follows_from_the_rounds_so_far(folder: Path):
 def test_a_phase_in_words(phase: Phase, words: str):
     """It says who trains which layers, whether anything leaves a site, and what the loss is."""
     assert describe(phase).endswith(words)
+
+
+def test_before_any_labels_no_validation_auc_is_shown(folder: Path):
+    """It would be .5 at every site, because no head is trained, and look like a failure."""
+    federation = json.loads((folder / "federation.json").read_text())
+    federation["schedule"]["phases"][0] |= {"trains": "all", "objectives": {"inpainting": 1.0}}
+    (folder / "federation.json").write_text(json.dumps(federation))
+    rows = [row(2, site) for site in SITES]
+    for number, auc in ((2, 0.5), (3, 0.75)):
+        for name in SITES:
+            rows.append({"event": "validation", "round": number, "phase": "heads", "site": name,
+                         "auc": auc})  # fmt: skip
+    text = shown(folder, rows, io.StringIO())
+    assert "validation AUC: none yet, because no phase has used labels" in text
+    assert "0.500:" not in text
+    assert "validation AUC 0.750" in text
