@@ -232,7 +232,7 @@ def run_all(
     # `--baselines` asks for all there are, and a recipe may have chosen what one of them trains.
     schedule = prepared.federation.schedule
     for pointless in (b for b in baselines if not leaves_something_out(b, schedule)):
-        say(f"baseline {pointless}: not trained: it leaves out what this run does not have")
+        say(f"baseline {pointless}: not trained: it would be this same run, or nothing")
     baselines = [b for b in baselines if leaves_something_out(b, schedule)]
     todo = [(b, names) for b in baselines for names in jobs(b, prepared)]
     rows: list[dict[str, Any]] = []

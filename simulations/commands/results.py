@@ -159,8 +159,9 @@ def _legend(report: dict[str, Any], models: Sequence[str], metrics: Sequence[str
         "delta": digits_up(max(s["delta"] for s in report["sites"])),
     }
     entries = [(metric, METRICS[metric]) for metric in metrics]
-    # With one model no column bears its name.
-    entries += [(_name(model) if len(models) > 1 else model, MODELS[model][1]) for model in models]
+    # With one model no column bears its name, so that there is nothing to explain.
+    if len(models) > 1:
+        entries += [(_name(model), MODELS[model][1]) for model in models]
     entries.append(("epsilon", EPSILON))
     if counts := sorted({row["labelled"] for row in report.get("fitted_heads", [])}):
         entries.append(("*", FITTED.replace("{count}", " or ".join(map(str, counts)))))

@@ -20,13 +20,15 @@ def report(models: tuple[str, ...], metrics: tuple[str, ...] = ("auc", "accuracy
 
 @pytest.mark.parametrize("models", [("federated-dp",), tuple(MODELS)])
 def test_the_table_fits_80_columns_and_explains_every_column(models: tuple[str, ...]):
-    """Each metric, each model and epsilon has a line below the table."""
+    """Each metric, each model and epsilon has a line below the table, and nothing else has."""
     text = result_table(report(models))
     assert max(map(len, text.splitlines())) <= WIDTH
     legend = text.rsplit("\n\n", 1)[1]
     shown = [" ".join(MODELS[model][0]) for model in models]
-    for name in ("auc", "accuracy", "epsilon", *(shown if len(models) > 1 else models)):
+    for name in ("auc", "accuracy", "epsilon", *(shown if len(models) > 1 else ())):
         assert f"\n{name} " in f"\n{legend}", name
+    # A single model heads no column.
+    assert ("federated" in legend) == (len(models) > 1)
     assert "dice" not in legend
 
 
