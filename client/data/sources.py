@@ -137,6 +137,10 @@ class MedMnist(Frozen):
     @model_validator(mode="after")
     def _a_part_that_exists(self) -> "MedMnist":
         if self.part > self.of:
+            if "of" not in self.model_fields_set:
+                raise ValueError(
+                    f"part {self.part}: say of how many, for example `of: {self.part}`"
+                )
             raise ValueError(
                 f"part {self.part} of {self.of}: parts are counted from 1 to {self.of}"
             )

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
         MedFormerError: There is no such image, run or site, or the run is not complete.
     """
     from medformer.errors import ConfigError
-    from simulations.run_folder import load_prepared
+    from simulations.run_folder import MARKER, load_prepared
 
     image: Path = arguments.image
     if not image.is_file():
@@ -31,6 +31,8 @@ def run(arguments: argparse.Namespace) -> None:
     # The examples of a run lie in RUN/examples, and each is named after its site.
     folder: Path = arguments.folder or image.resolve().parent.parent
     site = arguments.site or image.stem
+    if not arguments.folder and not (folder / MARKER).is_file():
+        raise ConfigError(f"{image} lies in no run folder: name a finished run with --run")
     prepared = load_prepared(folder)  # before torch is loaded: a typo is answered at once
     if site not in (names := [s.name for s in prepared.sites]):
         raise ConfigError(f"--site: there is no site {site!r}; the sites are {', '.join(names)}")

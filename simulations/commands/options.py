@@ -56,8 +56,8 @@ def named(arguments: argparse.Namespace) -> tuple[str, list[str]]:
     Args:
         arguments: Of a parser whose scenario can be left out.
     Raises:
-        ConfigError: Neither a scenario nor a set is named, both are, or an option of a set comes
-            without one.
+        ConfigError: Neither a scenario nor a set is named, a set and another scenario are, or an
+            option of a set comes without one.
     """
     from medformer.errors import ConfigError
 
@@ -68,7 +68,8 @@ def named(arguments: argparse.Namespace) -> tuple[str, list[str]]:
         if not arguments.scenario:
             raise ConfigError("name a scenario, or a MedMNIST set with --dataset; or use --list")
         return arguments.scenario, list(arguments.settings)
-    if arguments.scenario:
+    # `--list` names the scenario that a set is divided in: naming it as well is no contradiction.
+    if arguments.scenario not in (None, "medmnist"):
         raise ConfigError(
             f"{arguments.scenario} and --dataset {arguments.dataset} both say what to train on: "
             "give one of them"

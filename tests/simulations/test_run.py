@@ -166,6 +166,8 @@ def test_a_hospitals_state_is_no_simulation(
     for name in ("federation.json", "run.json"):
         (tmp_path / "run" / name).write_bytes((run.folder / name).read_bytes())
     assert main(["classify", str(image)]) == 1
+    assert "lies in no run folder: name a finished run with --run" in capsys.readouterr().err
+    assert main(["classify", str(image), "--run", str(tmp_path / "run")]) == 1
     assert "is no run folder" in capsys.readouterr().err
 
 

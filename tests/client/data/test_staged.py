@@ -59,6 +59,14 @@ def test_the_test_split_is_whole_in_each_part(breast: Callable[..., Site]):
     assert pixels(breast(part=2, of=3), "test") == pixels(breast(), "test")
 
 
+def test_a_part_without_a_number_of_parts_is_told_what_to_add(breast: Callable[..., Site]):
+    """`part 3 of 1` would name a number that nobody wrote."""
+    with pytest.raises(ValidationError, match="part 3: say of how many, for example `of: 3`"):
+        breast(part=3)
+    with pytest.raises(ValidationError, match="part 3 of 2: parts are counted from 1 to 2"):
+        breast(part=3, of=2)
+
+
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_a_scanner_changes_pixels_and_no_label(breast: Callable[..., Site], split: str):
     """Contrast halves; each split has noise of its own, and the same again in the next call."""

@@ -58,12 +58,15 @@ def test_a_set_of_each_kind_trains(dataset: str, size: int, tmp_path: Path):
 def test_the_run_folder_bears_the_name_of_the_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """`plan` takes the same words."""
+    """`plan` takes the same words, and so does the scenario that `--list` shows for it."""
     monkeypatch.chdir(tmp_path)
     write_set(tmp_path, "retinamnist")
     words = ["plan", "--dataset", "retinamnist", "--sites", "3", "--data-root", "."]
     assert main([*words, *ONE_ROUND]) == 0
-    assert capsys.readouterr().out.count("n_public 22") == 3
+    text = capsys.readouterr().out
+    assert text.count("n_public 22") == 3
+    assert main(["plan", "medmnist", *words[1:], *ONE_ROUND]) == 0
+    assert capsys.readouterr().out == text
 
 
 def test_a_missing_file_names_the_page_of_its_download(
