@@ -230,6 +230,17 @@ def test_a_named_situation_wins_over_every_declaration(situation: str):
         assert choice.text.startswith(f"recipe for {situation}, because the run names it; ")
 
 
+@pytest.mark.parametrize("situation", sorted(BUILDERS))
+def test_the_page_names_the_objectives_that_a_policy_has_to_allow(situation: str):
+    """A site that allows the objectives of the table admits the recipe, and needs all of them."""
+    page = Path("docs/howto/recipes.md").read_text().split("policy has to allow")[1]
+    (line,) = (row for row in page.splitlines() if row.startswith("|") and f"`{situation}`" in row)
+    allowed = set(re.findall("`([a-z_]+)`", line.split("|")[2]))
+    declared = Sites(declared=(site(), site(CHEST_ELSEWHERE, n_public=900, n_labelled=0)))
+    phases = choose(named(situation), declared).phases
+    assert {name for phase in phases for name in phase.objectives} == allowed
+
+
 def test_an_unknown_situation_is_refused_with_those_there_are():
     """`for` is the key of the file, and the errors call it so."""
     with pytest.raises(ConfigError, match=r"recipe\.for.*'labels', 'kinds', 'few-labels'"):
