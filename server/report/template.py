@@ -38,7 +38,7 @@ probability of anything that the site's messages may show changes by at most a f
 e<sup>&epsilon;</sup>, plus &delta;. Smaller &epsilon; and &delta; mean a stronger guarantee. The
 largest &epsilon; of this run allows a factor of {{ factor }}.</p>
 {% if cohorts or taking_part|selectattr("own_copy")|list %}
-<p class="lead" id="models">{% if cohorts %}{% if r.schedule|selectattr("shared_with", "equalto", "all")|list %}All sites shared the first rounds. {% endif %}After that, each site shared with the sites that have its kind of image and with no other:
+<p class="lead" id="models">{% if cohorts %}{# Heads of unlike kinds share no tensor. #}{% if r.schedule|selectattr("shared_with", "equalto", "all")|selectattr("trains", "equalto", "all")|list %}All sites shared the first rounds of the encoder. After that, each{% else %}Each{% endif %} site shared with the sites that have its kind of image and with no other:
 {% for file, who in cohorts %}<code>{{ file }}</code> is the model of {{ names(who) }}{{ "; " if not loop.last else ". " }}{% endfor %}{% endif %}
 {% if taking_part|selectattr("own_copy")|list %}At the end each site trained its own copy, which never left it.{% endif %}</p>
 {% endif %}

@@ -281,6 +281,28 @@ def test_the_page_says_why_the_schedule_is_as_it_is(folder: Path):
     assert "reason for it recipe for kinds, because 2" in text_of(folder)
 
 
+@pytest.mark.parametrize(
+    ("trains", "words"),
+    [
+        ("all", "All sites shared the first rounds of the encoder. After that, each site shared"),
+        ("heads", "Each site shared with the sites that have its kind of image and with no other"),
+    ],
+)
+def test_only_rounds_of_the_encoder_count_as_shared_by_all_kinds(
+    folder: Path, trains: str, words: str
+):
+    """Heads of unlike kinds of image share no tensor, though their rounds leave no site out."""
+    report = build(folder, simulation=True, generated_at="2026-01-01T00:00:00+00:00")
+    report["schedule"] = [
+        row | {"shared_with": "all", "trains": trains} for row in report["schedule"]
+    ]
+    for site in report["sites"]:
+        site["model_file"] = f"model-{site['name']}.safetensors"
+    text = " ".join(render(report).split())
+    assert words in text
+    assert ("first rounds of the encoder" in text) == (trains == "all")
+
+
 def test_a_count_of_classes_is_shown_as_a_phase_without_rounds(folder: Path):
     """It adds one step, admitted and taken; the figures of the training do not change."""
     counting = Privacy(epsilon=5, n_public=2000, class_balance_noise=20)
