@@ -59,8 +59,8 @@ METRICS = {
 }
 """Metric on the test images -> what it says."""
 EPSILON = (
-    "privacy loss of one {unit} of the site over the whole run, at delta {delta}; smaller is more "
-    "private"
+    "privacy loss of one {unit} of the site over the whole run, spare rounds included, at delta "
+    "{delta}; smaller is more private"
 )
 
 
