@@ -46,6 +46,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _show(arguments: argparse.Namespace, site: "Site", ledger: "Ledger") -> None:
     """Print a summary of each run that waits, and the command that approves it."""
+    from pydantic import ValidationError
+
     from client.policy import load_policy, summary
     from client.privacy.plan import solve
     from medformer.config import ModelConfig
@@ -56,11 +58,19 @@ def _show(arguments: argparse.Namespace, site: "Site", ledger: "Ledger") -> None
     sends = not policy.exists() or load_policy(policy).sends_concepts
     waiting = ledger.approvals.waiting(arguments.run)
     for run_id, (text, model) in sorted(waiting.items()):
-        schedule = Schedule.model_validate_json(text)
-        config = ModelConfig.model_validate_json(model)
+        print(f"run {run_id}")
+        try:
+            schedule = Schedule.model_validate_json(text)
+            config = ModelConfig.model_validate_json(model)
+        except ValidationError:
+            # One that cannot be read must not hide the others.
+            print(
+                "It was asked for under another version of this software and cannot be shown: do "
+                "not approve it. Ask the coordinator to submit it again under a new name."
+            )
+            continue
         # The same solver as in the guard: the costs shown are those that will be charged.
         plan = solve(schedule, site.privacy, site.tasks)
-        print(f"run {run_id}")
         spent, budget = ledger.account.spent()[0], ledger.account.limits()[0]
         print(summary(site, schedule, config, plan, spent, budget, sends_concepts=sends))
         print(

@@ -1,5 +1,6 @@
 """policy.yaml: without it a site refuses, each rule refuses a run, and a person approves runs."""
 
+import json
 import re
 from datetime import datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from client.guard import Guard
+from client.ledger.ledger import Ledger
 from client.node.joining import init
 from client.policy import Policy, load_policy, summary
 from client.privacy.meaning import max_detected, percent
@@ -189,6 +191,24 @@ def test_a_run_waits_until_somebody_says_yes(
     ]  # fmt: skip
     assert main(command) == 0
     assert "no run waits" in capsys.readouterr().out
+
+
+def test_a_run_asked_for_under_another_version_hides_no_other(
+    site: Site, schedule: Schedule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Its schedule has keys that this version does not know; nobody is asked to approve it."""
+    state, file = tmp_path / "state", write_site(site, tmp_path)
+    policy = OPEN.model_copy(update={"approval": "manual"})
+    refused(guarded(site, state, policy).handle(admit(schedule)), "approval-pending")
+    earlier = json.loads(schedule.canonical())
+    earlier["phases"][0]["alone"] = False
+    with Ledger.of(site, state) as ledger:
+        ledger.approvals.ask("run-0", json.dumps(earlier), CONFIG.model_dump_json())
+    assert main(["site", "approve", str(file), str(state)]) == 0
+    older, newer = capsys.readouterr().out.split("run run-1\n")
+    assert older.startswith("run run-0\nIt was asked for under another version")
+    assert "--yes" not in older
+    assert "run-1 --yes" in newer
 
 
 def test_a_run_that_the_budget_does_not_cover_is_not_even_asked_for(
