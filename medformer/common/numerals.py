@@ -11,6 +11,8 @@ THOUSANDS = {"k": 1e3, "tsd": 1e3, "thousand": 1e3, "mio": 1e6, "million": 1e6}
 """Words that multiply a number."""
 BASES = {"b": 2, "o": 8, "x": 16}
 """Letter after 0 -> base of the digits."""
+LONGEST = 64
+"""Characters of a text that gets a suggestion, at most."""
 
 
 def suggestion(given: object) -> str:
@@ -24,7 +26,8 @@ def suggestion(given: object) -> str:
     """
     if isinstance(given, float) and not math.isfinite(given):
         return ": it must be finite"
-    if not isinstance(given, str):
+    # Nobody means a number as long as this, and Python refuses to print one of thousands of digits.
+    if not isinstance(given, str) or len(given) > LONGEST:
         return ""
     # Digits of other scripts and widths look right in an editor.
     text = unicodedata.normalize("NFKC", given.strip())

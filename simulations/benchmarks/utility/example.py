@@ -55,6 +55,7 @@ class SmallNet(nn.Module):
         task: str,
         spacing: Tensor | None = None,
         *,
+        natural: Tensor | None = None,
         flip: bool = False,
     ) -> Tensor:
         """Return logits as `Medformer.answer` does, so that the same code scores both."""

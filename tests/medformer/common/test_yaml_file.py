@@ -163,6 +163,15 @@ def test_what_is_no_number_is_refused_with_the_right_spelling(
             read(f"# some\n{key}: {written}", tmp_path)
 
 
+@pytest.mark.parametrize("written", ["1" + 3_000 * ":59", "0" + 5_000 * "1"])
+def test_a_number_of_thousands_of_digits_is_refused_without_a_suggestion(
+    written: str, tmp_path: Path
+):
+    """Python prints no such number, so that the error itself could not be written."""
+    with pytest.raises(ConfigError, match="`rate`"):
+        read(f"rate: {written}", tmp_path)
+
+
 def test_a_number_is_never_a_switch_nor_a_quoted_word(tmp_path: Path):
     """A boolean is never made of `0`, `1` or a quoted word."""
     for written in ("1", "0.0", "'false'", "'no'", "nein", "y", "~"):
