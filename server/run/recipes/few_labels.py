@@ -8,6 +8,7 @@ the moments are followed by heads alone.
 
 from server.protocol import Objective, Phase
 from server.run.recipes.declared import Sites
+from server.run.recipes.labels import OBJECTIVES, heads_last
 from server.run.recipes.parts import Part, ending, heads, made, own_heads
 from server.run.recipes.recipe import Recipe
 
@@ -26,9 +27,6 @@ MOMENTS_SHARE = 0.25
 """Largest share of the rounds for these steps, where rounds are few."""
 MOMENTS_BATCH = 4
 """Factor of the expected batch size in these steps. Section 43."""
-HEADS_LAST = 0.2
-"""Default share of the last rounds in which only heads are trained. Sections 16, 17 and 24."""
-OBJECTIVES: dict[Objective, float] = {"supervised": 1.0}
 
 
 def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
@@ -40,7 +38,6 @@ def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
     Raises:
         ValidationError: A phase would be impossible.
     """
-    last = HEADS_LAST if recipe.heads_last is None else recipe.heads_last
     first = {
         "objectives": SELF_SUPERVISED,
         "noise_floor": NOISE_FLOOR,
@@ -51,7 +48,7 @@ def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
         moments(recipe),
         heads("heads", (1 - SELF_SUPERVISED_FIRST) * recipe.heads_first),
         Part("together", None),
-        *ending(recipe, sites, (1 - SELF_SUPERVISED_FIRST) * last),
+        *ending(recipe, sites, (1 - SELF_SUPERVISED_FIRST) * heads_last(recipe)),
     ]
     return made(recipe, parts, OBJECTIVES)
 

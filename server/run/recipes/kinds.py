@@ -9,11 +9,10 @@ each site trains a copy of everything alone, and at the end its heads again.
 
 from server.protocol import Objective, Phase
 from server.run.recipes.declared import Sites
+from server.run.recipes.labels import OBJECTIVES, heads_last, whole
 from server.run.recipes.parts import Part, ending, heads, made
 from server.run.recipes.recipe import Recipe
 
-HEADS_LAST = 0.2
-"""Default share of the last rounds in which only heads are trained. Section 29."""
 TOGETHER_FIRST = 0.0
 """Default share of the rounds in which all kinds train everything together, before each goes on by
 itself. Sections 18 and 36."""
@@ -22,7 +21,6 @@ ADAPTED_FIRST = 0.1
 ALONE_LAST = 0.4
 """Default share of the rounds that each site trains alone, if no other has its kind of image.
 Sections 9, 15, 18 and 29."""
-OBJECTIVES: dict[Objective, float] = {"supervised": 1.0}
 
 
 def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
@@ -37,15 +35,8 @@ def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
     # Somebody who asks for own copies gets them.
     if recipe.alone_last is None and sites.any_share_a_kind and _within(recipe, sites):
         return within_kinds(recipe, sites)
-    last = HEADS_LAST if recipe.heads_last is None else recipe.heads_last
     alone = ALONE_LAST if recipe.alone_last is None else recipe.alone_last
-    parts = [
-        heads("heads", recipe.heads_first),
-        Part("together", None),
-        Part("alone", alone, {"shared_with": "nobody"}),
-        *ending(recipe, sites, last, shared_with="nobody" if alone else "all"),
-    ]
-    return made(recipe, parts, OBJECTIVES)
+    return whole(recipe, sites, OBJECTIVES, alone)
 
 
 def within_kinds(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
@@ -57,7 +48,6 @@ def within_kinds(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
     Raises:
         ValidationError: A phase would be impossible.
     """
-    last = HEADS_LAST if recipe.heads_last is None else recipe.heads_last
     mix = _within(recipe, sites)
     together = recipe.together_first
     if together is None:
@@ -66,7 +56,7 @@ def within_kinds(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
         heads("heads", recipe.heads_first),
         Part("together", together),
         Part("kind", None, {"shared_with": "kind", "objectives": mix}),
-        *ending(recipe, sites, last, shared_with="kind"),
+        *ending(recipe, sites, heads_last(recipe), shared_with="kind"),
     ]
     return made(recipe, parts, OBJECTIVES)
 

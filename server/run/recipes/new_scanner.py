@@ -10,11 +10,9 @@ together, its images are drawn towards public ones, which needs no label.
 
 from server.protocol import Objective, Phase
 from server.run.recipes.declared import Sites
-from server.run.recipes.parts import Part, ending, heads, made
+from server.run.recipes.labels import whole
 from server.run.recipes.recipe import Recipe
 
-HEADS_LAST = 0.2
-"""Default share of the last rounds in which only heads are trained. Sections 16, 17 and 24."""
 OBJECTIVES: dict[Objective, float] = {"half_rescanned": 1.0}
 """Losses of all phases. Section 45."""
 UNLABELLED: dict[Objective, float] = {"alignment": 0.003}
@@ -31,11 +29,5 @@ def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
     Raises:
         ValidationError: A phase would be impossible.
     """
-    last = HEADS_LAST if recipe.heads_last is None else recipe.heads_last
-    parts = [
-        heads("heads", recipe.heads_first),
-        Part("together", None),
-        *ending(recipe, sites, last),
-    ]
     silent = any(site.n_labelled == 0 for site in sites.declared)
-    return made(recipe, parts, OBJECTIVES | UNLABELLED if silent else OBJECTIVES)
+    return whole(recipe, sites, OBJECTIVES | UNLABELLED if silent else OBJECTIVES)
