@@ -50,7 +50,8 @@ privacy:
 POLICY = """\
 # What the consortium may compute here. Everything that this file does not allow is refused.
 # signer: ""                     # fingerprint of the consortium's signing key, by telephone
-objectives: [inpainting, contrastive, supervised]
+# Losses that a run may train: those of the recipes. All take the same private step.
+objectives: [supervised, half_rescanned, orientation, inpainting, moments]
 max_epsilon_per_run: 3
 min_noise_multiplier: 0.5
 max_rounds: 400

@@ -67,16 +67,22 @@ def chosen(scenario: Scenario, sites: Iterable[Site]) -> Choice:
     Args:
         scenario: Lists the phases, or has the recipe.
         sites: The sites as their site.yaml declares them.
+    Raises:
+        ConfigError: The recipe makes no schedule for these sites.
     """
-    return scenario.choice_for(
-        [
-            Declared(
-                domain=site.domain,
-                n_public=site.privacy.n_public,
-                n_labelled=site.privacy.n_labelled,
-                epsilon=site.privacy.epsilon,
-                delta=site.privacy.delta,
-            )
-            for site in sites
-        ]
-    )
+    declared = [
+        Declared(
+            domain=site.domain,
+            n_public=site.privacy.n_public,
+            n_labelled=site.privacy.n_labelled,
+            epsilon=site.privacy.epsilon,
+            delta=site.privacy.delta,
+        )
+        for site in sites
+    ]
+    try:
+        return scenario.choice_for(declared)
+    except ValidationError as error:
+        raise ConfigError(explain(error, Federation)) from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

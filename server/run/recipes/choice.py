@@ -54,8 +54,23 @@ def choose(recipe: Recipe, sites: Sites) -> Choice:
         recipe: The numbers; a named situation always wins.
         sites: The sites that take part.
     Raises:
+        ValueError: A site without labels would train in no phase.
         ValidationError: A phase would be impossible.
     """
+    choice = _chosen(recipe, sites)
+    silent = sum(site.n_labelled == 0 for site in sites.declared)
+    if silent and all(phase.needs_labels for phase in choice.phases):
+        who = "one site declares" if silent == 1 else f"{silent} sites declare"
+        raise ValueError(
+            f"{who} no labels (n_labelled: 0), and every phase of the recipe for "
+            f"{choice.situation} learns from labels. Leave such a site out of the run, write "
+            "`recipe: {for: new-scanner}`, and let it join at the end with a head of its own "
+            "(`joins: at-end` in a scenario, `fedmedformer site finetune` at a hospital)"
+        )
+    return choice
+
+
+def _chosen(recipe: Recipe, sites: Sites) -> Choice:
     if recipe.situation is not None:
         situation, reason = recipe.situation, "the run names it"
     else:

@@ -1,11 +1,8 @@
-"""Recipe for sites with one kind of image from several scanners, one of them without labels.
+"""Recipe for sites with one kind of image from several scanners, and a hospital with another one.
 
 The phases are those of `labels`. In all of them, half of the images are shown as another scanner
 might have taken them, so that encoder and heads learn what does not depend on one. A hospital whose
-scanner no site has then needs few labels of its own (`site finetune`).
-
-A site without labels that takes part sits out the phases of heads. Where everything is trained
-together, its images are drawn towards public ones, which needs no label.
+scanner no site has then needs few labels of its own: it joins at the end and fits a head.
 """
 
 from server.protocol import Objective, Phase
@@ -14,14 +11,11 @@ from server.run.recipes.labels import whole
 from server.run.recipes.recipe import Recipe
 
 OBJECTIVES: dict[Objective, float] = {"half_rescanned": 1.0}
-"""Losses of all phases. Section 45."""
-UNLABELLED: dict[Objective, float] = {"alignment": 0.003}
-"""Losses where everything is trained together, in addition, if a site without labels takes part.
-Sections 20 and 46."""
+"""Losses of all phases. Sections 45 and 46."""
 
 
 def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
-    """Return the phases of a run that prepares for a scanner without labels.
+    """Return the phases of a run that prepares for a scanner that no site has.
 
     Args:
         recipe: The numbers.
@@ -29,5 +23,4 @@ def phases(recipe: Recipe, sites: Sites) -> tuple[Phase, ...]:
     Raises:
         ValidationError: A phase would be impossible.
     """
-    silent = any(site.n_labelled == 0 for site in sites.declared)
-    return whole(recipe, sites, OBJECTIVES | UNLABELLED if silent else OBJECTIVES)
+    return whole(recipe, sites, OBJECTIVES)

@@ -66,6 +66,7 @@ class Training(Frozen):
         Args:
             sites: What the sites declare. None at all count as one kind of image, all labelled.
         Raises:
+            ValueError: A site without labels would train in no phase.
             ValidationError: The recipe would make an impossible phase.
         """
         if self.phases:

@@ -272,7 +272,7 @@ def served(folder: Path, tmp_path: Path) -> Iterator[Path]:
     for left in (folder / "state/ledger.sqlite", folder / "state/guard.sock"):
         left.unlink()
     (folder / "run" / "guard" / "guard.sock").unlink()
-    text = (folder / "policy.yaml").read_text().replace("inpainting, contrastive, ", "")
+    text = (folder / "policy.yaml").read_text()
     (folder / "policy.yaml").write_text(text + "\naccept_unit_image: true")
     first = GUARD.format(root=str(ROOT), folder=str(folder), spare=str(tmp_path / "spare"),
                          asked=forbidden())  # fmt: skip

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from client.node.joining import init
+from client.policy import load_policy
 from client.site import Privacy
 from medformer.errors import ConfigError
 from server.consortium.declarations import RunFile, load_run
@@ -110,17 +112,25 @@ def test_few_labels_begin_with_all_images():
 
 
 def test_a_new_scanner_is_prepared_for_in_every_phase():
-    """The phases are those of `labels`, with half of the images retaken. A site without labels
-    takes part where everything is trained together, and nowhere else."""
+    """The phases are those of `labels`, with half of the images retaken."""
     usual, again = labels.phases(Recipe(), SITES), new_scanner.phases(Recipe(), SITES)
     assert rounds(usual) == rounds(again)
     assert [p.objectives for p in again] == [{"half_rescanned": 1.0}] * 4
-    silent = Sites(declared=(*SITES.declared, site(n_public=900, n_labelled=0)))
-    assert choose(Recipe(), silent).situation == "new-scanner"
-    privacy = Privacy(n_public=900, n_labelled=0)
-    course = new_scanner.phases(Recipe(), silent)
-    assert [privacy.takes_part_in(p) for p in course] == [False, True, False, False]
-    assert [p.objectives["half_rescanned"] for p in course] == [1.0] * 4
+
+
+@pytest.mark.parametrize("situation", [None, "labels", "new-scanner"])
+def test_a_site_that_would_train_in_no_phase_is_refused_with_the_remedy(situation: str | None):
+    """It would add noise and teach nothing. Phases that need no label have work for it."""
+    recipe = named(situation) if situation else Recipe()
+    silent = Sites(declared=(site(), site(n_public=900, n_labelled=0)))
+    with pytest.raises(ValueError, match=r"one site declares no labels.*joins: at-end"):
+        choose(recipe, silent)
+    asked = recipe.model_copy(update={"objectives": {"half_rescanned": 1.0, "alignment": 0.003}})
+    takes_part = [
+        Privacy(n_public=900, n_labelled=0).takes_part_in(p) for p in choose(asked, silent).phases
+    ]
+    assert takes_part == [False, True, False, False]
+    assert choose(named("few-labels"), silent).situation == "few-labels"
 
 
 def test_heads_only_trains_heads_and_then_own_heads():
@@ -231,14 +241,17 @@ def test_a_named_situation_wins_over_every_declaration(situation: str):
 
 
 @pytest.mark.parametrize("situation", sorted(BUILDERS))
-def test_the_page_names_the_objectives_that_a_policy_has_to_allow(situation: str):
-    """A site that allows the objectives of the table admits the recipe, and needs all of them."""
+def test_the_page_names_the_objectives_that_a_policy_has_to_allow(situation: str, tmp_path: Path):
+    """A site that allows the objectives of the table admits the recipe, and needs all of them. The
+    drafted policy allows them."""
     page = Path("docs/howto/recipes.md").read_text().split("policy has to allow")[1]
     (line,) = (row for row in page.splitlines() if row.startswith("|") and f"`{situation}`" in row)
     allowed = set(re.findall("`([a-z_]+)`", line.split("|")[2]))
-    declared = Sites(declared=(site(), site(CHEST_ELSEWHERE, n_public=900, n_labelled=0)))
+    declared = Sites(declared=(site(), site(CHEST_ELSEWHERE, n_public=900)))
     phases = choose(named(situation), declared).phases
     assert {name for phase in phases for name in phase.objectives} == allowed
+    init(tmp_path / "north", "north")
+    assert allowed <= set(load_policy(tmp_path / "north" / "policy.yaml").objectives)
 
 
 def test_an_unknown_situation_is_refused_with_those_there_are():

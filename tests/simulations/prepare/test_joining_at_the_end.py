@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from medformer.errors import ConfigError
 from simulations.prepare.prepare import examine
@@ -104,8 +105,16 @@ def test_a_model_that_cannot_read_its_images_is_no_start(tmp_path: Path):
 def test_no_labels_and_only_phases_of_labels_is_refused(tmp_path: Path):
     """The site would take no step: the error says that it can join at the end."""
     unlabelled = {**NORTH, "name": "south", "labelled": 0}
+    with pytest.raises(ValidationError, match=r"one site declares no labels .*joins: at-end"):
+        scenario(NORTH, unlabelled, recipe={"rounds": 4, "for": "labels"})
+    # So few that none is left are known once the images are counted.
+    hardly = {**NORTH, "name": "south", "labelled": 0.0001}
+    with pytest.raises(ConfigError, match=r"one site declares no labels .*joins: at-end"):
+        examined(tmp_path, NORTH, hardly, recipe={"rounds": 4, "for": "labels"})
+    one = {"name": "p", "rounds": 4, "objectives": {"supervised": 1.0}}
+    listed = {"recipe": None, "phases": [{**one, "expected_batch_size": 16}]}
     with pytest.raises(ConfigError, match=r"site south: this site has no labels .* after the run"):
-        examined(tmp_path, NORTH, unlabelled, recipe={"rounds": 4, "for": "labels"})
+        examined(tmp_path, NORTH, unlabelled, **listed)
 
 
 def test_a_written_scenario_keeps_its_keys(tmp_path: Path):
