@@ -55,6 +55,6 @@ def test_a_hospital_with_a_new_scanner_fits_a_head_at_the_end(
     assert not [name for name in final.shared if is_local(name)]
     found = {(r["site"], r["model"]) for r in report["results"]}
     assert {(name, "federated-dp") for name in steps} <= found
-    (fitted,) = report["fitted_heads"]
-    assert (fitted["site"], fitted["joined"], fitted["labelled"]) == ("east", True, 64)
+    fitted = {(head["site"], head["joined"], head["labelled"]) for head in report["fitted_heads"]}
+    assert fitted == {("east", True, 64)}
     assert "*" in capsys.readouterr().out
