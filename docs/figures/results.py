@@ -8,10 +8,11 @@ Values are means over seeds; a dash means that nothing was measured.
 
 import json
 import re
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from cells import HEADS, Rows, better, cell, found, gain, gain_over_alone, line
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -38,23 +39,18 @@ SSL = (
 )
 SIXTY = "heads_only=true steps=60"
 MOMENTS = f"{SIXTY} ssl_steps=8 ssl_batch_size=1024 ssl_objectives.moments=1"
-HEADS = "heads only"
-"""Used in place of a recipe: the better of the measured recipes that train nothing but heads."""
 ROWS = (
     ("one site, without privacy", "central-plain", CEILING),
     ("one site, epsilon 8", "central-dp", "default"),
     ("four sites, epsilon 8", "federated-dp", "default"),
     ("each alone, epsilon 8", "local-dp", "default"),
+    ("four sites, heads only, epsilon 8", "federated-dp", HEADS),
     ("each alone, heads only, epsilon 8", "local-dp", HEADS),
     ("four sites, epsilon 8, Flower's Opacus example", "flower-opacus", EXAMPLE),
     ("four sites, labels skewed (Dirichlet .3)", "federated-dp-skew", "default"),
     ("each alone, labels skewed", "local-dp-skew", "default"),
     ("five kinds of image, one encoder, epsilon 8", "modalities-dp", "alone_last=.4"),
 )
-FEWEST_PAIRS = 3
-"""A difference from fewer pairs of seeds is not shown, and fewer seeds choose no recipe."""
-USUAL_SEEDS = 5
-"""A cell that has fewer seeds names their number."""
 BREADTH = (
     *((words, dataset, "", "default") for dataset, words in SETS.items()),
     ("adrenal gland, CT volumes", "adrenalmnist3d", "", "default"),
@@ -63,8 +59,6 @@ BREADTH = (
     ("blood cells, four images a patient", "bloodmnist", "-patients", "default"),
 )
 """Words, set, what follows the names of its settings, and recipe."""
-Row = Mapping[str, Any]
-Rows = Sequence[Row]
 Way = tuple[str, str]
 """A setting and a recipe."""
 PARTS: tuple[tuple[str, Way, Way], ...] = (
@@ -90,111 +84,6 @@ def _rows(name: str) -> list[dict[str, Any]]:
     return list(json.loads((RESULTS / name).read_text())["rows"])
 
 
-def found(
-    rows: Rows, dataset: str, setting: str, recipe: str, epsilon: float | None = 8.0
-) -> list[Row]:
-    """Return the rows of a cell that have a test AUC, at this epsilon or without privacy.
-
-    Args:
-        rows: The rows of utility.json.
-        dataset: The set.
-        setting: The setting.
-        recipe: A recipe line, or `HEADS`.
-        epsilon: Epsilon of a private setting.
-    """
-    own = [
-        row
-        for row in rows
-        if (row["dataset"], row["setting"]) == (dataset, setting)
-        and row["epsilon"] in (epsilon, None)
-        and row["auc"] is not None
-    ]
-    if recipe != HEADS:
-        return [row for row in own if row["recipe"] == recipe]
-    heads = [row for row in own if is_heads_only(row)]
-    return _best(
-        [[r for r in heads if r["recipe"] == line] for line in {r["recipe"] for r in heads}]
-    )
-
-
-def is_heads_only(row: Row) -> bool:
-    """Tell whether a row's recipe trains nothing but heads, on the usual features."""
-    meaning = row["meaning"]
-    return bool(meaning.get("heads_only")) and meaning.get("features") is None
-
-
-def better(
-    rows: Rows, dataset: str, setting: str, recipe: str = "default", epsilon: float = 8.0
-) -> list[Row]:
-    """Return the rows of the recipe or those of heads only, whichever validation images prefer."""
-    lines = (recipe, HEADS)
-    return _best([found(rows, dataset, setting, line, epsilon) for line in lines])
-
-
-def _best(choices: Sequence[list[Row]]) -> list[Row]:
-    """Return the rows with the highest mean validation AUC over the seeds that all have."""
-    enough = min(FEWEST_PAIRS, max(map(len, choices), default=0))
-    # A seed or two do not replace what more seeds have measured.
-    able = [rows for rows in choices if rows and len(rows) >= enough]
-    if not able:
-        return []
-    seeds = set.intersection(*({row["seed"] for row in rows} for rows in able))
-    # Without a common seed nothing can be compared: the recipe stays.
-    if not seeds:
-        return able[0]
-    return max(
-        able,
-        key=lambda rows: statistics.mean(r["validation_auc"] for r in rows if r["seed"] in seeds),
-    )
-
-
-def _cell(rows: Rows, metric: str = "auc") -> str:
-    """Return the mean over seeds, and their number where they are few; a dash if there are none."""
-    values = [row[metric] for row in rows if row.get(metric) is not None]
-    if not values:
-        return "–"
-    few = f" ({len(values)})" if len(values) < USUAL_SEEDS else ""
-    return _short(statistics.mean(values)) + few
-
-
-def _short(value: float) -> str:
-    return f"{value:.3f}".replace("0.", ".", 1)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("0.", ".", 1)
-
-
-def gain(
-    differences: Rows, dataset: str, ours: str, theirs: str, epsilon: float = 8.0
-) -> str | None:
-    """Return a difference with its interval, or None if fewer than three seeds measured it."""
-    for row in differences:
-        names = (row["dataset"], row["ours"], row["theirs"], row["site"], row["epsilon"])
-        if names == (dataset, ours, theirs, "mean", epsilon) and row["pairs"] >= FEWEST_PAIRS:
-            lower, upper = _signed(row["lower"]), _signed(row["upper"])
-            over_seeds = "*" if "interval" in row else ""
-            return f"{_signed(row['mean'])} ({lower} to {upper}){over_seeds}"
-    return None
-
-
-def _gain_over_alone(rows: Rows, differences: Rows, dataset: str, behind: str = "") -> str:
-    """Return what four sites gain over each site alone with its better recipe, if it is known."""
-    ours, alone = f"federated-dp{behind}", f"local-dp{behind}"
-    theirs = [f"{alone}, better recipe"]
-    # Where the recipe is the better one, both names mean the same difference, and that of the
-    # recipe's rows may have been taken over test images, too. Where heads only are better, the gain
-    # over the recipe would be too large.
-    if not any(map(is_heads_only, better(rows, dataset, alone))):
-        theirs.insert(0, alone)
-    known = [gain(differences, dataset, ours, name) for name in theirs]
-    return next((found for found in known if found), "–")
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def in_short() -> str:
     """Return the table of the README: what four sites gain over each site alone, with intervals."""
     rows, differences = _rows("utility.json"), _rows("utility_differences.json")
@@ -204,13 +93,13 @@ def in_short() -> str:
     ]
     for dataset, words in SETS.items():
         cells = [
-            _cell(better(rows, dataset, "local-dp")),
-            _cell(found(rows, dataset, "federated-dp", "default")),
-            _gain_over_alone(rows, differences, dataset),
-            _cell(found(rows, dataset, "central-dp", "default")),
-            _cell(found(rows, dataset, "central-plain", CEILING)),
+            cell(better(rows, dataset, "local-dp")),
+            cell(better(rows, dataset, "federated-dp")),
+            gain_over_alone(rows, differences, dataset),
+            cell(better(rows, dataset, "central-dp")),
+            cell(found(rows, dataset, "central-plain", CEILING)),
         ]
-        lines.append(_line([words, *cells]))
+        lines.append(line([words, *cells]))
     return "\n".join(lines)
 
 
@@ -219,9 +108,9 @@ def cost_of_noise() -> str:
     rows = _rows("utility.json")
     lines = [f"| | {' | '.join(SETS.values())} |", "|---" * (len(SETS) + 1) + "|"]
     for words, setting, recipe in ROWS:
-        cells = [_cell(found(rows, dataset, setting, recipe)) for dataset in SETS]
+        cells = [cell(found(rows, dataset, setting, recipe)) for dataset in SETS]
         if set(cells) != {"–"}:
-            lines.append(_line([words, *cells]))
+            lines.append(line([words, *cells]))
     return "\n".join(lines)
 
 
@@ -231,10 +120,10 @@ def smaller_epsilons() -> str:
     lines = [f"| epsilon | | {' | '.join(SETS.values())} |", "|---" * (len(SETS) + 2) + "|"]
     for epsilon in (8.0, 3.0, 1.0):
         for words, setting in (("each alone", "local-dp"), ("four sites", "federated-dp")):
-            cells = [_cell(found(rows, d, setting, "default", epsilon)) for d in SETS]
-            lines.append(_line([f"{epsilon:g}", words, *cells]))
-        gains = [gain(differences, d, "federated-dp", "local-dp", epsilon) or "–" for d in SETS]
-        lines.append(_line([f"{epsilon:g}", "gain", *gains]))
+            cells = [cell(better(rows, d, setting, epsilon=epsilon)) for d in SETS]
+            lines.append(line([f"{epsilon:g}", words, *cells]))
+        gains = [gain_over_alone(rows, differences, d, epsilon=epsilon) for d in SETS]
+        lines.append(line([f"{epsilon:g}", "gain", *gains]))
     return "\n".join(lines)
 
 
@@ -242,8 +131,8 @@ def breadth() -> str:
     """Return the table of measured sets and units: each alone, four sites, one site, no privacy."""
     rows, differences = _rows("utility.json"), _rows("utility_differences.json")
     lines = [
-        "| test AUC | recipe chosen on it | each alone, better of recipe and heads only "
-        "| four sites | gain, 95 % interval | one site | one site, no DP |",
+        "| test AUC | recipe chosen on it | each alone | four sites | gain, 95 % interval "
+        "| one site | one site, no DP |",
         "|---" * 7 + "|",
     ]
     for words, dataset, behind, recipe in BREADTH:
@@ -252,15 +141,15 @@ def breadth() -> str:
         plain = "central-plain-64" if behind == "-64" else "central-plain"
         cells = [
             {"public": "no", "not-covered": "yes"}.get(own[0]["tuning"], "–") if own else "–",
-            _cell(better(rows, dataset, f"local-dp{behind}", recipe)),
-            _cell(found(rows, dataset, f"federated-dp{behind}", recipe)),
-            _gain_over_alone(rows, differences, dataset, behind),
-            _cell(found(rows, dataset, f"central-dp{behind}", recipe)),
-            _cell(found(rows, dataset, plain, CEILING)),
+            cell(better(rows, dataset, f"local-dp{behind}", recipe)),
+            cell(better(rows, dataset, f"federated-dp{behind}", recipe)),
+            gain_over_alone(rows, differences, dataset, behind),
+            cell(better(rows, dataset, f"central-dp{behind}", recipe)),
+            cell(found(rows, dataset, plain, CEILING)),
         ]
         # Images without privacy have no unit, so that their cell alone says nothing of it.
         if set(cells[1:-1]) != {"–"}:
-            lines.append(_line([words, *cells]))
+            lines.append(line([words, *cells]))
     return "\n".join(lines)
 
 
@@ -277,7 +166,7 @@ def parts() -> str:
             )  # fmt: skip
             if before and after:
                 brought = _brought(differences, dataset, without, within) or "–"
-                lines.append(_line([words, image, _cell(before), _cell(after), brought]))
+                lines.append(line([words, image, cell(before), cell(after), brought]))
     return "\n".join(lines)
 
 
@@ -306,7 +195,7 @@ def outlines() -> str:
         ("two sites, without privacy", "outlines-plain"),
     ):
         if own := found(rows, "phantom-outlines", setting, OUTLINES):
-            lines.append(_line([words, _cell(own, "dice"), _cell(own)]))
+            lines.append(line([words, cell(own, "dice"), cell(own)]))
     return "\n".join(lines) if len(lines) > 2 else "Nothing is measured yet."
 
 

@@ -58,11 +58,12 @@ def run(arguments: argparse.Namespace) -> None:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return a block for each site with a line for each phase, and what the columns mean.
 
-    The epsilons at other deltas are those of the whole admitted run; all hold at once.
+    Sites that share with each other and whose numbers are the same have one block. The epsilons at
+    other deltas are those of the whole admitted run; all hold at once.
     """
     recipe = rows[0]["recipe"]  # that of the run, the same for all sites
     lines = [*textwrap.wrap(recipe, WIDTH, break_on_hyphens=False), ""]
-    lines += [line for row in rows for line in _site(row)]
+    lines += [line for alike in _alike(rows) for line in _block(alike)]
     trained = {row["site"] for row in rows}
     for head in rows[0]["heads_at_end"]:  # of the run, too
         outside = "" if head["site"] in trained else "takes no part in the training; "
@@ -81,17 +82,36 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _site(row: dict[str, Any]) -> list[str]:
+def _alike(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Group the rows that differ by the names of the sites alone."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        circle = sorted({row["site"], *row["shares_with"]})
+        numbers = {name: row[name] for name in row if name not in ("site", "shares_with")}
+        groups.setdefault(json.dumps([circle, numbers]), []).append(row)
+    return list(groups.values())
+
+
+def _block(alike: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the block of sites with the same numbers."""
     from medformer.common.rounding import digits_up, exact, rounded_up
 
+    row, *further = alike
+    names = [one["site"] for one in alike]
     others = [(d, e) for d, e in row["curve"] if round(math.log10(d), 6) in SHOWN]
-    whom = ", ".join(row["shares_with"]) or "no other site"
+    beyond = ", ".join(site for site in row["shares_with"] if site not in names)
+    whom = beyond or "no other site"
+    if further:
+        whom = f"each other and {beyond}" if beyond else "each other"
+    shares = "share their concepts" if further else "shares its concepts"
     labelled = [f"n_labelled {row['n_labelled']}"] if row["n_labelled"] is not None else []
     return [
         *_wrapped(
-            f"{row['site']}: ",
+            "",
             [
-                f"epsilon {rounded_up(row['epsilon'])} of a lifetime budget of "
+                *names[:-1],
+                f"{names[-1]}: {'each ' if further else ''}epsilon "
+                f"{rounded_up(row['epsilon'])} of a lifetime budget of "
                 f"{exact(row['epsilon_budget'])}",
                 f"delta {digits_up(row['delta'])}",
                 f"unit: one {row['unit']}",
@@ -99,7 +119,7 @@ def _site(row: dict[str, Any]) -> list[str]:
                 *labelled,
             ],
         ),
-        f"  kind of image {row['kind']}; shares its concepts with {whom}",
+        f"  kind of image {row['kind']}; {shares} with {whom}",
         _line([name for name, _, _ in COLUMNS]),
         *(_line(_cells(phase)) for phase in row["phases"]),
         *_wrapped("  epsilon at delta ", [f"{d:.0e}: {rounded_up(e)}" for d, e in others]),

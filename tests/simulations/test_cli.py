@@ -240,7 +240,7 @@ def test_plan_prints_every_phase_and_reads_no_record(scenario, capsys, monkeypat
     assert "kind of image chest-xray_chest_2d-1; shares its concepts with no other site" in table
     chest = SMALL["sites"][0]
     assert main(["plan", scenario(sites=[chest, {**chest, "name": "south"}])]) == 0
-    assert "chest-xray_chest_2d-1; shares its concepts with south" in capsys.readouterr().out
+    assert "chest-xray_chest_2d-1; share their concepts with each other" in capsys.readouterr().out
 
 
 def test_plan_begins_with_the_recipe_and_what_it_was_derived_from(scenario, capsys):
@@ -255,7 +255,7 @@ def test_plan_begins_with_the_recipe_and_what_it_was_derived_from(scenario, caps
     text = " ".join(capsys.readouterr().out.split("\n\n")[0].split())
     assert text.startswith(
         "recipe for labels, because the sites declare one kind of image; heads alone are trained, "
-        "because steps times signal squared is "
+        "because with everything trained, steps times signal squared, summed over the sites, "
     )
     assert main(["plan", derived, "--set", "recipe.for=few-labels", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -263,6 +263,22 @@ def test_plan_begins_with_the_recipe_and_what_it_was_derived_from(scenario, caps
     assert rows[0]["phases"][0]["name"] == "moments"  # so few records train heads alone
     assert main(["plan", scenario(phases=[], sites=[chest, cells])]) == 0
     assert "because the sites declare 2 kinds of image" in capsys.readouterr().out
+
+
+def test_plan_shows_equal_sites_once(scenario, capsys):
+    """Sites of one kind with the same numbers share a block; another size has one of its own."""
+    chest, cells = SMALL["sites"]
+    second = {**chest, "name": "west", "data": {**chest["data"], "seed": 2}}
+    assert main(["plan", scenario(sites=[chest, second, cells])]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"{chest['name']}, west: each epsilon " in text
+    assert "share their concepts with each other" in text
+    assert text.count("of a lifetime budget") == 2
+    larger = {**second, "data": {**second["data"], "records": 333}}
+    assert main(["plan", scenario(sites=[chest, larger, cells])]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.count("of a lifetime budget") == 3
+    assert "shares its concepts with west" in text
 
 
 def test_plan_names_who_fits_a_head_at_the_end(scenario, capsys):

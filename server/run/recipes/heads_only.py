@@ -70,7 +70,11 @@ def by_noise(whole: Sequence[Phase], sites: Sites) -> tuple[bool, str]:
     numbers = ", ".join(f"{_short(value)} million for {kind}" for kind, value in values.items())
     compared = "below" if only else "not below"
     most = " for most kinds" if len(values) > 1 else ""
-    return only, f"steps times signal squared is {numbers}, {compared} {THRESHOLD:g} million{most}"
+    over = "summed over the sites" if sites.concepts else "at the best site"
+    return only, (
+        f"with everything trained, steps times signal squared, {over}, would be about {numbers}, "
+        f"{compared} {THRESHOLD:g} million{most}"
+    )
 
 
 def _short(value: float) -> str:

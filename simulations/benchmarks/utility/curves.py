@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from client.data import medmnist, npz
+from simulations.benchmarks.utility.better import better
 from simulations.benchmarks.utility.rows import Row
 from simulations.benchmarks.utility.settings import SETTINGS
 
@@ -22,21 +23,22 @@ def curves(
     Args:
         rows: The rows of the result file.
         recipes: The lines whose rows count. Of several, the first with which a point was measured
-            is used.
+            is used, or one that trains heads only where validation images prefer it, as the
+            recipe of the product does where the noise is large.
         data_root: Folder of MedMNIST files, for the numbers of records.
     Yields:
         A point for each data set, number of sites, number of records a site, and epsilon.
     """
-    points: dict[tuple[Any, ...], list[Row]] = {}
-    for recipe in recipes:
-        own: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-        for row in rows:
-            # Validation AUC chose the recipe, so only test AUC is an honest estimate.
-            if row["setting"] in SHOWN and row["auc"] is not None and row["recipe"] == recipe:
-                own[row["dataset"], row["setting"], row["epsilon"]].append(row)
-        # Points of earlier recipes stay.
-        points = own | points
-    for (dataset, name, epsilon), own in sorted(points.items(), key=str):
+    # Validation AUC chose the recipe, so only test AUC is an honest estimate.
+    shown = [row for row in rows if row["setting"] in SHOWN and row["auc"] is not None]
+    cells: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in shown:
+        cells[row["dataset"], row["setting"], row["epsilon"]].append(row)
+    for (dataset, name, epsilon), cell in sorted(cells.items(), key=str):
+        lines = recipes if epsilon is None else better(cell, recipes, epsilon).get(name, recipes)
+        own = next(filter(None, ([r for r in cell if r["recipe"] == line] for line in lines)), [])
+        if not own:
+            continue
         setting = SETTINGS[name]
         count = npz.count(medmnist.find(dataset, 28, data_root), "train")
         yield {

@@ -64,7 +64,10 @@ def test_the_noise_decides_on_either_side_of_the_threshold(count: int, only: boo
     choice = choose(Recipe(), sites(site(count)))
     assert (len(choice.phases) == 1 and choice.phases[0].trains == "heads") is only
     expected = "heads alone are trained" if only else "everything is trained"
-    assert choice.trained.startswith(f"{expected}, because steps times signal squared is ")
+    assert choice.trained.startswith(
+        f"{expected}, because with everything trained, steps times signal squared, summed over the "
+        "sites, would be about "
+    )
     assert " below 0.25 million" in choice.trained
     assert ("not below" in choice.trained) is not only
 

@@ -223,12 +223,16 @@ def test_rows_of_earlier_defaults_are_kept_and_not_shown(data_root: Path):
 
 
 def test_one_recipe_makes_a_point_that_is_planned_with(data_root: Path):
-    """A point comes from the first recipe with which it was measured, not from a mean."""
+    """A point comes from the first recipe with which it was measured, not from a mean, or from
+    heads only where validation images prefer them."""
 
-    def row(recipe: str, epsilon: float | None, seed: int, auc: float | None) -> Row:
+    def row(
+        recipe: str, epsilon: float | None, seed: int, auc: float | None, validation: float = 0.5
+    ) -> Row:
         setting = "central-plain" if epsilon is None else "federated-dp"
         return {"dataset": "breastmnist", "setting": setting, "recipe": recipe, "epsilon": epsilon,
-                "seed": seed, "auc": auc, "commit": "c"}  # fmt: skip
+                "seed": seed, "auc": auc, "commit": "c", "validation_auc": validation,
+                "meaning": {"heads_only": recipe == "heads"}}  # fmt: skip
 
     rows = [row("best", None, 0, 0.9), row("best", None, 1, 0.8), row("default", None, 0, 0.2),
             row("default", 8.0, 0, 0.7), row("default", 8.0, 1, None), row("other", 8.0, 0, 0.1),
@@ -238,6 +242,10 @@ def test_one_recipe_makes_a_point_that_is_planned_with(data_root: Path):
         (None, 1, 160, 0.85, 2),
         (8.0, 4, 40, 0.7, 1),
     ]
+    for validation, shown in ((0.4, 0.7), (0.6, 0.65)):
+        heads = row("heads", 8.0, 0, 0.65, validation)
+        *_, point = curves([*rows, heads], ["best", "default", "heads"], data_root)
+        assert point["auc"] == shown
 
 
 def test_labels_that_nobody_wrote_are_not_used(data_root: Path, tmp_path: Path):

@@ -42,6 +42,7 @@ SETTINGS = {
 QUESTIONS = (
     Question("federated-dp", ("local-dp",)),
     Question("federated-dp", (f"local-dp{BETTER}",)),
+    Question(f"federated-dp{BETTER}", (f"local-dp{BETTER}",)),
     Question("federated-dp", ("local-dp", "central-dp")),
     Question("federated-dp", ("central-dp",)),
     Question("federated-dp-skew", ("local-dp-skew",), at_every_site=True),
