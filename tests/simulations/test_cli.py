@@ -274,6 +274,9 @@ def test_plan_shows_equal_sites_once(scenario, capsys):
     assert f"{chest['name']}, west: each epsilon " in text
     assert "share their concepts with each other" in text
     assert text.count("of a lifetime budget") == 2
+    assert main(["plan", scenario(sites=[chest, second, cells], concepts=False)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.count("shares its concepts with no other site") == 3
     larger = {**second, "data": {**second["data"], "records": 333}}
     assert main(["plan", scenario(sites=[chest, larger, cells])]) == 0
     text = " ".join(capsys.readouterr().out.split())
