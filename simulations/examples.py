@@ -6,6 +6,7 @@ predict`. Only public images are copied out of a site's data: phantoms, and thos
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from client.data import medmnist
 from client.data.errors import DataError, Unusable
 from client.data.load import load
 from client.data.pictures.reading import picture
@@ -135,11 +137,14 @@ def answered(site: Site) -> list[Task]:
 
 
 def class_names(site: Site, task: Task) -> list[str]:
-    """Return a name for each class: that of the phantom kind, else its number."""
+    """Return a name for each class: that of the phantom kind or MedMNIST set, else its number."""
+    known: Sequence[str] = ()
     if isinstance(site.data, Phantoms):
         known = phantoms.KINDS[site.data.kind].classes
-        if len(known) == task.classes:
-            return list(known)
+    elif isinstance(site.data, MedMnist):
+        known = medmnist.class_names(site.data.dataset)
+    if len(known) == task.classes:
+        return list(known)
     return [f"class {number}" for number in range(task.classes)]
 
 

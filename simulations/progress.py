@@ -83,7 +83,7 @@ class Progress:
             self._say(describe(schedule.phase_of(first["round"])))
         self._clock.add(schedule.phase_of(first["round"]), first["seconds"])
         left = self._clock.left(schedule, first["round"])
-        line = round_line(self._round, left)
+        line = round_line(self._round, left, has_loss=_has_loss(schedule.phase_of(first["round"])))
         # A log file must not hold control sequences, so that each round has its own line there.
         if self._out.isatty():
             print(f"\r\x1b[K{line}", end="", file=self._out, flush=True)
@@ -152,10 +152,16 @@ def describe(phase: Phase) -> str:
         does = "all sites train the encoder they share and the answering layers"
     if not LABEL_OBJECTIVES & set(phase.objectives):
         does = does.replace(" and the answering layers", "") + ", without labels"
-    if set(phase.objectives) == {"moments"}:  # trains no layer, and its sum is no loss that falls
+    if not _has_loss(phase):
         does = "all sites add up moments of features, by which the server whitens them"
     rounds = "1 round" if phase.rounds == 1 else f"{phase.rounds} rounds"
-    return f"{phase.name} ({rounds}): {does}; loss: {_mix(phase)}"
+    loss = f"; loss: {_mix(phase)}" if _has_loss(phase) else ""
+    return f"{phase.name} ({rounds}): {does}{loss}"
+
+
+def _has_loss(phase: Phase) -> bool:
+    """Tell whether what a phase sums up is a loss, which training makes smaller."""
+    return set(phase.objectives) != {"moments"}
 
 
 def _mix(phase: Phase) -> str:
@@ -164,16 +170,17 @@ def _mix(phase: Phase) -> str:
     return " + ".join(terms)
 
 
-def round_line(rows: Sequence[RoundRow], left: float) -> str:
+def round_line(rows: Sequence[RoundRow], left: float, *, has_loss: bool = True) -> str:
     """Return one round as a line of at most 80 columns.
 
     Args:
         rows: The round's row of each site.
         left: Seconds that the later rounds will take.
+        has_loss: Show the mean loss of the sites.
     """
     first = rows[0]
     done = round(BAR * first["round"] / first["rounds"])
-    losses = [r["exact_loss"] for r in rows if r["exact_loss"] is not None]
+    losses = [r["exact_loss"] for r in rows if has_loss and r["exact_loss"] is not None]
     spent = [r["epsilon_progress"] for r in rows if r["epsilon_progress"] is not None]
     parts = [
         f"  round {first['round']}/{first['rounds']} [{'#' * done}{'.' * (BAR - done)}]",

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,12 @@ from simulations.scenario_file import load_scenario
 
 Engine = Literal["flower", "local"]
 ENGINES: tuple[Engine, ...] = ("flower", "local")
+SET_OPTIONS = {
+    "split.dataset": "--dataset",
+    "split.sites": "--sites",
+    "split.size": "--size",
+}
+"""Settings of the scenario `medmnist` -> the options that set them."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +123,8 @@ class Simulation:
 
     def command(self, *more: str) -> str:
         """Return the command line of this simulation, as a shell reads it."""
-        words = ["fedmedformer", "simulate", self.scenario, "--out", shown(self.folder)]
-        words += [word for setting in self.settings for word in ("--set", setting)]
+        words = ["fedmedformer", "simulate", *typed(self.scenario, self.settings)]
+        words += ["--out", shown(self.folder)]
         # Defaults are left out, so that the line stays short enough to copy.
         words += ["--engine", self.engine] if self.engine != "flower" else []
         words += ["--no-baselines"] if self.baselines == () else []
@@ -176,6 +182,24 @@ def is_complete(folder: Path) -> bool:
     """Return whether the federated part of a run is complete."""
     outcome = folder / "outcome.json"
     return outcome.exists() and json.loads(outcome.read_text())["outcome"] == "done"
+
+
+def typed(scenario: str, settings: Sequence[str]) -> list[str]:
+    """Return the words of a command that name a scenario and its settings.
+
+    Args:
+        scenario: Name or file of the scenario.
+        settings: `key=value`; of several with one key, the last counts.
+    """
+    given = dict(setting.partition("=")[::2] for setting in settings)
+    # A MedMNIST set is named by options, which also name the run.
+    if scenario == "medmnist" and given.get("name") == given.get("split.dataset", ""):
+        options = [[option, given[key]] for key, option in SET_OPTIONS.items() if key in given]
+        named = [word for pair in options for word in pair]
+        given = {key: value for key, value in given.items() if key not in {"name", *SET_OPTIONS}}
+    else:
+        named = [scenario]
+    return named + [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
 
 
 def shown(path: Path) -> str:

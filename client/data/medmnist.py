@@ -70,6 +70,21 @@ def info(dataset: str) -> Info:
     )
 
 
+def class_names(dataset: str) -> list[str]:
+    """Return the published name of each class, in the order of the labels.
+
+    Args:
+        dataset: Name of the set.
+    Raises:
+        DataError: MedMNIST has no such data set.
+    """
+    count = info(dataset).task.classes
+    names = _published()[dataset]["label"]
+    # Some names are lists in brackets, and graded sets have numbers for names.
+    known = [str(names[str(number)]).split("(")[0].strip() for number in range(count)]
+    return [f"class {name}" if name.isdigit() else name for name in known]
+
+
 def find(dataset: str, size: int, root: Path | None) -> Path:
     """Return the path of a data set's npz file, downloaded if it is missing and the network allows.
 

@@ -37,11 +37,14 @@ def run(arguments: argparse.Namespace) -> None:
     if site not in (names := [s.name for s in prepared.sites]):
         raise ConfigError(f"--site: there is no site {site!r}; the sites are {', '.join(names)}")
 
+    from server.run.model_file import model_files
     from simulations.examples import classify
     from simulations.simulation import shown
 
     answers = classify(folder, site, image)
     print(f"{shown(image.resolve())}: a simulation, not a medical device")
+    shared = shown(folder.resolve() / model_files(prepared.federation)[site])
+    print(f"answered by {site}: {shared} with its own heads")
     for answer in answers:
         likeliest = max(answer.probabilities, key=answer.probabilities.__getitem__)
         print(f"task {answer.task} of {site}")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+NEAR = 0.7
+"""Similarity from which a known word is suggested, between 0 and 1; a typo or two leave more."""
 WIDTH = 80
 """Maximum number of columns of a help text."""
 
@@ -60,5 +62,5 @@ class Parser(argparse.ArgumentParser):
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
-    close = get_close_matches(word, known, n=1)
+    close = get_close_matches(word, known, n=1, cutoff=NEAR)
     return f". Did you mean {close[0]!r}?" if close else ""

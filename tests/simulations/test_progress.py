@@ -80,6 +80,14 @@ def test_each_phase_says_what_it_does_before_its_first_round(folder: Path):
     assert lines[-1].endswith(" left")
 
 
+def test_a_sum_that_is_no_loss_is_not_shown_as_one(folder: Path):
+    """Moments are no loss: their sum may have any sign, and nothing makes it smaller."""
+    shown_loss = round_line([row(1, SITES[0])], 1.0)  # type: ignore[list-item]
+    assert "loss 0.500" in shown_loss
+    hidden = round_line([row(1, SITES[0])], 1.0, has_loss=False)  # type: ignore[list-item]
+    assert hidden == shown_loss.replace("  loss 0.500", "")
+
+
 def test_no_line_is_longer_than_80_columns(folder: Path):
     """This holds with many rounds, many hours, long names and long events."""
     event: Row = {"event": "refusal", "round": 7, "site": SITES[0], "text": "closed-now: " * 20}
@@ -117,7 +125,7 @@ def test_the_time_left_follows_from_the_rounds_so_far(folder: Path):
         (PHASES[1].model_copy(update={"objectives": {"orientation": 1.0, "inpainting": 0.5}}),
          "train the encoder they share, without labels; loss: orientation + 0.5 inpainting"),
         (PHASES[1].model_copy(update={"objectives": {"moments": 1.0}}),
-         "all sites add up moments of features, by which the server whitens them; loss: moments"),
+         "all sites add up moments of features, by which the server whitens them"),
         (PHASES[1].model_copy(update={"shared_with": "kind"}),
          "sites of one kind of image train the encoder they share and the answering layers; loss: "
          "supervised + 0.5 inpainting"),

@@ -20,6 +20,7 @@ from simulations.cli import main
 from simulations.examples import classify, model_of
 from simulations.run import _overrides
 from simulations.run_folder import load_prepared
+from simulations.simulation import typed
 
 ROOT = Path(__file__).parents[2]
 CHEST = {"source": "phantoms", "kind": "chest", "records": 96}
@@ -149,11 +150,30 @@ def test_the_command_names_the_simulation_and_the_likeliest_class(
     text = capsys.readouterr().out
     assert "a simulation, not a medical device" in text
     assert text.count("<- most likely") == 1
+    file = next(s["model_file"] for s in run.report["sites"] if s["name"] == "north")
+    assert f"answered by north: {run.folder / file} with its own heads" in text
     assert "truth: " in text
     other = tmp_path / "other.png"
     Image.fromarray(np.zeros((28, 28), np.uint8)).save(other)
     assert main(["classify", str(other), "--run", str(run.folder), "--site", "own"]) == 0
     assert "truth" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("scenario", "settings", "words"),
+    [
+        ("medmnist", ["name=bloodmnist", "split.dataset=bloodmnist", "split.sites=2", "seed=1"],
+         "--dataset bloodmnist --sites 2 --set seed=1"),
+        ("medmnist", ["name=blood", "split.dataset=bloodmnist"],
+         "medmnist --set name=blood --set split.dataset=bloodmnist"),
+        ("quickstart", ["privacy.epsilon=3", "privacy.epsilon=2"],
+         "quickstart --set privacy.epsilon=2"),
+        ("quickstart", [], "quickstart"),
+    ],
+)  # fmt: skip
+def test_a_command_is_printed_as_people_type_it(scenario: str, settings: list[str], words: str):
+    """A MedMNIST set is named by its options. Of a key that is given twice, the last counts."""
+    assert " ".join(typed(scenario, settings)) == words
 
 
 def test_a_hospitals_state_is_no_simulation(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from simulations.cli import main
+
 MAX_SECONDS = 0.5
 """Maximum processor time of an answer."""
 TRIES = 4
@@ -77,3 +79,10 @@ def test_a_mistake_is_answered_within_half_a_second_of_processor_time(name: str,
         if fastest <= MAX_SECONDS:
             return
     pytest.fail(f"{command}: {fastest:.2f} s of processor time")
+
+
+def test_a_word_that_resembles_none_gets_no_suggestion(capsys: pytest.CaptureFixture[str]):
+    """Another option's name would only mislead."""
+    with pytest.raises(SystemExit):
+        main(["classify", "x.png", "--model", "qs"])
+    assert "unrecognized arguments: --model qs\n" in capsys.readouterr().err

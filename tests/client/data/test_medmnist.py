@@ -99,3 +99,11 @@ def test_facts_of_a_set_are_known_without_torch():
     code += "print([m for m in ('torch', 'medmnist') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_classes_have_their_published_names():
+    """Graded sets have numbers for names, and lists in brackets are left out."""
+    names = medmnist.class_names("bloodmnist")
+    assert (names[0], names[3], len(names)) == ("basophil", "immature granulocytes", 8)
+    assert medmnist.class_names("breastmnist") == ["malignant", "normal, benign"]
+    assert medmnist.class_names("retinamnist") == [f"class {grade}" for grade in range(5)]
