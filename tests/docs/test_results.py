@@ -91,7 +91,7 @@ def test_no_gain_is_shown_over_the_worse_way_to_be_alone(shown: Callable[..., di
 
 
 def test_the_gain_is_that_of_the_better_way_to_be_together(shown: Callable[..., dict[str, str]]):
-    """Where four sites do better with heads only, their gain over being alone is shown."""
+    """Four sites that do better with heads only show the gain of that over being alone."""
     rows = [row("local-dp", "default", s, 0.7) for s in range(5)]
     rows += [row("federated-dp", "default", s, 0.8) for s in range(5)]
     usual = difference("local-dp", 0.1)
