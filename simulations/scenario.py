@@ -259,10 +259,10 @@ class Scenario(Training):
     def _declared(self, site: "ScenarioSite") -> Declared:
         numbers = site.privacy.over(self.privacy)
         known = {name: numbers[name] for name in numbers if name in Declared.model_fields}
-        # A fraction of a number that only the file has is not known yet.
         if site.labelled == 0:
             known["n_labelled"] = 0
-        return Declared(domain=describe(site)[0], **known)
+        # The number follows from one that only the file has.
+        return Declared(domain=describe(site)[0], fraction_labelled=site.labelled, **known)
 
     @property
     def schedule(self) -> Schedule:

@@ -181,7 +181,7 @@ class Member(Domain):
     @property
     def declared(self) -> Declared:
         """Everything from which the recipe is chosen."""
-        numbers = Declared.model_fields.keys() - {"domain"}
+        numbers = Declared.model_fields.keys() & Member.model_fields.keys() - Domain.model_fields
         return Declared(domain=self.domain, **{name: getattr(self, name) for name in numbers})
 
 

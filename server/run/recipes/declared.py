@@ -20,6 +20,8 @@ class Declared(Frozen):
     """Declared number of units (images or patients)."""
     n_labelled: StrictInt | None = Field(default=None, ge=0)
     """Declared number of units with a label, if fewer; 0 if none has one."""
+    fraction_labelled: StrictFloat | None = Field(default=None, ge=0, le=1)
+    """Declared fraction of the units with a label, while their number is not known yet."""
     epsilon: StrictFloat | None = Field(default=None, gt=0)
     """Epsilon that the site will spend on the run."""
     delta: StrictFloat | None = Field(default=None, gt=0, lt=1)
@@ -31,7 +33,7 @@ class Declared(Frozen):
         if self.n_labelled == 0:
             return 0.0
         if self.n_labelled is None:
-            return 1.0
+            return 1.0 if self.fraction_labelled is None else self.fraction_labelled
         return None if self.n_public is None else min(1.0, self.n_labelled / self.n_public)
 
 

@@ -216,6 +216,8 @@ def test_an_impossible_phase_is_refused_when_the_scenario_is_read():
         ([site(), site(CELLS, n_labelled=0)], "kinds", "2 kinds of image"),
         # A number of labels without a number of units says nothing.
         ([site(n_labelled=10)], "labels", "one kind of image"),
+        # A fraction does, before any file is read.
+        ([site(fraction_labelled=0.1)] * 4 + [site(n_labelled=0)], "few-labels", "labels for 8 %"),
     ],
 )
 def test_the_situation_follows_from_what_sites_declare(
@@ -259,6 +261,7 @@ def test_an_unknown_situation_is_refused_with_those_there_are():
     with pytest.raises(ConfigError, match=r"recipe\.for.*'labels', 'kinds', 'few-labels'"):
         load_scenario("pneumonia", ["recipe.for=scanner"])
     assert load_scenario("pneumonia", ["recipe.for=few-labels"]).choice.situation == "few-labels"
+    assert load_scenario("few-labels").choice.situation == "few-labels"  # derived from fractions
     assert named("kinds").model_dump()["for"] == "kinds"
 
 
