@@ -257,6 +257,8 @@ def _purpose(phase: Phase) -> str:
             IN_WORDS.get(o, f"learn from images without labels ({o})") for o in phase.objectives
         ]
         text = f"{'; '.join(does)}."
+    if phase.freeze_own:
+        text += " What never leaves the site (its queries and embeddings) stays as it is."
     if phase.sends and phase.shared_with == "kind":
         text += " The result is shared with sites that have the same kind of image, and no other."
     if phase.shared_with == "nobody" and phase.trains != "own-heads":

@@ -5,6 +5,7 @@ from client.privacy.plan import PrivacyPlan, solve
 from client.site import Site
 from client.training import site_model, trained_names
 from medformer.config import ModelConfig
+from medformer.errors import ConfigError
 from medformer.objectives.idle import refuse_idle
 from server.protocol import Schedule
 
@@ -33,6 +34,12 @@ def planned(
     # Before the budget: such a phase would send noise and charge for it.
     for phase in schedule.phases:
         refuse_idle(config, site.domain, [task.name for task in site.tasks], phase.objectives)
+        if phase.freeze_own and not (concepts and site.domain.kind in config.kinds):
+            raise ConfigError(
+                f"phase {phase.name!r} freezes the site's own heads (freeze_own), and this site "
+                "trains no concepts with others, so that nothing would learn to answer: the run "
+                "has to leave freeze_own out, or sites of one kind of image share concepts"
+            )
     plan = solve(schedule, site.privacy, site.tasks)
     check_trainable(site, config, schedule, plan, concepts=concepts)
     return plan

@@ -307,6 +307,8 @@ def trained_names(
         # trained on.
         own = {f"output.{part}.{task}" for part in ("heads", "textures") for task in tasks}
         names = [n for n in names if n.rpartition(".")[0] not in own]
+    if phase.freeze_own:
+        names = [n for n in names if not is_local(n)]
     # The encoder stays as it is, so that only the layers that answer remain.
     if phase.trains == "heads":
         return [n for n in names if n.startswith("output.") and (is_local(n) or is_concept(n))]

@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    StrictBool,
     StrictFloat,
     StrictInt,
     model_validator,
@@ -99,6 +100,10 @@ class Phase(BaseModel):
     Kumar et al. 2022, arXiv:2202.10054; under DP, Ke et al. 2024, arXiv:2402.18905.
     `own-heads`: train only the site's own heads, on top of everything else, concepts included.
     Nothing is sent. Such phases come last."""
+    freeze_own: StrictBool = False
+    """Leave the tensors that never leave a site as they are: its queries, heads, and the embeddings
+    of its tasks and of itself. Sites then train together nothing but what they share, and their
+    own heads in phases of own heads."""
 
     @model_validator(mode="before")
     @classmethod
@@ -155,6 +160,15 @@ class Phase(BaseModel):
             raise ValueError(
                 f"phase {self.name!r}: the server whitens features by the moments that sites send: "
                 "moments needs shared_with: all or kind"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_train(self) -> "Phase":
+        if self.freeze_own and not self.sends:
+            raise ValueError(
+                f"phase {self.name!r}: freeze_own leaves what sites share to be trained, and here "
+                "nothing is sent: leave it out"
             )
         return self
 

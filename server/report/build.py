@@ -122,6 +122,7 @@ def _model_and_schedule(files: RunFiles) -> dict[str, Any]:
                 "sends": p.sends,
                 "shared_with": p.shared_with,
                 "trains": p.trains,
+                "freeze_own": p.freeze_own,
                 "objectives": dict(p.objectives),
             }
             for p in federation.schedule.phases

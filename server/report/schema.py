@@ -247,6 +247,10 @@ SCHEDULED = _object(
             "description": "All layers, only the answering layers (heads, concepts), or only the "
             "site's own heads.",
         },
+        "freeze_own": _truth(
+            "True if the tensors that never leave a site stayed as they were: its queries, heads, "
+            "and the embeddings of its tasks and of itself."
+        ),
         "objectives": {"type": "object", "additionalProperties": _number("Weight of a loss.")},
     }
 )

@@ -104,4 +104,6 @@ def _settings(recipe: Recipe, part: Part, mix: Mapping[Objective, float]) -> dic
     elif part.changes.get("shared_with") == "nobody":
         # A site that trains alone sees one domain: there is nothing to adapt to.
         own["objectives"] = {k: v for k, v in mix.items() if k != "domain_adversarial"}
+    alone = part.changes.get("shared_with") == "nobody" or part.changes.get("trains") == "own-heads"
+    own["freeze_own"] = recipe.freeze_own and not alone
     return {**own, **part.changes}

@@ -68,6 +68,8 @@ class Recipe(Frozen):
     alone_last: Share | None = None
     """Share of the rounds, before `heads_last`, in which each site trains a copy of everything
     alone; that of the situation if left out."""
+    freeze_own: StrictBool = False
+    """See `Phase.freeze_own`; in all phases in which sites send something."""
     views: StrictInt = Field(default=1, ge=1, le=64)
     """Augmented views of each drawn image. Sections 23 and 26."""
     max_grad_norm: StrictFloat = Field(default=1.0, gt=0, le=1_000)

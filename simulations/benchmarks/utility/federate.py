@@ -4,6 +4,7 @@ There are no messages and no ledgers, because the records are public. Tests comp
 that of real guards.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -121,6 +122,7 @@ def _member(group: Group, recipe: Recipe, site: Site, *, private: bool) -> Membe
     federation = group.federation
     model = site_model(federation.model, site.tasks)
     plan = plan_of(federation.schedule, site, recipe.times_unlabelled) if private else None
+    plan = shared_plan(plan, federation.schedule, group.honest) if plan else None
     records = with_natural(load(site, "train"), federation.model)
     return Member(site, records, model, initial_state(model), plan)
 
@@ -142,6 +144,27 @@ def plan_of(schedule: Schedule, site: Site, times: int) -> PrivacyPlan:
     larger = {phase.name for phase in schedule.phases if not phase.needs_labels}
     phases = tuple(
         replace(p, noise_multiplier=p.noise_multiplier / times) if p.name in larger else p
+        for p in plan.phases
+    )
+    return replace(plan, phases=phases)
+
+
+def shared_plan(plan: PrivacyPlan, schedule: Schedule, honest: int) -> PrivacyPlan:
+    """Give a site its share of the noise, in phases whose sums are all that anybody sees.
+
+    Independent noise adds up in variance, so that the sum over the honest sites has the noise of
+    the plan. Phases that send nothing keep all of it.
+
+    Args:
+        plan: The site's plan.
+        schedule: The run's phases.
+        honest: Number of sites whose shares protect a record: all but those that may collude.
+    """
+    summed = {phase.name for phase in schedule.phases if phase.sends}
+    phases = tuple(
+        replace(p, noise_multiplier=p.noise_multiplier / math.sqrt(honest))
+        if p.name in summed
+        else p
         for p in plan.phases
     )
     return replace(plan, phases=phases)

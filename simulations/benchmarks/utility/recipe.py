@@ -28,6 +28,8 @@ LATER: dict[str, Any] = {
     "together_first": None,
     "features": "none",
     "own_heads_last": 0.0,
+    "freeze_own": False,
+    "colluders": 1,
 }
 """Field -> the value with which a recipe trains as before the field existed. A field that is added
 goes here, so that the rows measured before still have the meaning of their recipe."""
@@ -81,6 +83,8 @@ class Recipe(Frozen):
     own_heads_last: float = Field(default=0, ge=0, lt=1)
     """Fraction of the rounds, the last of `heads_last`, in which each of several sites trains its
     own heads on the concepts that they share. The product's default is not 0."""
+    freeze_own: bool = False
+    """Train no tensor that never leaves a site while sites share what they train."""
     heads_noise_floor: float | None = Field(default=PRODUCT.heads_noise_floor, gt=0)
     """`noise_floor` in the rounds of heads; null is that of the other rounds."""
     objectives: dict[Objective, float] = Field(default={"supervised": 1.0})
@@ -91,6 +95,8 @@ class Recipe(Frozen):
     ssl_noise_floor: float | None = Field(default=None, gt=0)
     """`noise_floor` of that phase; None is that of the others."""
     ssl_objectives: dict[Objective, float] = Field(default={"inpainting": 1.0}, min_length=1)
+    colluders: int = Field(default=1, ge=1)
+    """Number of sites that may collude with the server, where each adds a share of the noise."""
     times_unlabelled: int = Field(default=1, ge=1)
     """In phases without labels, the noise is that of a site with this many times as many images,
     none of the additional ones labelled. It gives no guarantee for the images at hand; it asks from

@@ -29,7 +29,7 @@ from simulations.benchmarks.utility import __main__ as command
 from simulations.benchmarks.utility import further
 from simulations.benchmarks.utility.curves import curves
 from simulations.benchmarks.utility.example import client_of, train_example
-from simulations.benchmarks.utility.federate import plan_of, train
+from simulations.benchmarks.utility.federate import plan_of, shared_plan, train
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.rows import Row
 from simulations.benchmarks.utility.settings import SETTINGS, groups
@@ -94,6 +94,7 @@ def test_a_recipe_is_chosen_without_the_test_split(
         ("federated-dp", " steps=8 heads_last=0.5"),
         ("federated-dp", " steps=8 heads_last=0.5 own_heads_last=0.25"),
         ("federated-dp", " steps=16 alone_last=0.4 heads_last=0.3"),
+        ("federated-dp", " steps=8 freeze_own=true heads_last=0.5 own_heads_last=0.25"),
     ],
 )
 def test_training_is_that_of_real_guards(data_root: Path, tmp_path: Path, setting: str, more: str):
@@ -281,6 +282,29 @@ def test_more_unlabelled_images_make_what_needs_no_label_less_noisy(
     assert [replace(a, noise_multiplier=1) for a in known] == [
         replace(b, noise_multiplier=1) for b in larger
     ]
+
+
+def test_each_site_adds_a_share_of_the_noise_of_the_sum(data_root: Path, tmp_path: Path):
+    """All but the colluders make up the plan's noise together. Own heads, which nobody else sees,
+    have all of it, and other tensors of the site's own are not trained meanwhile."""
+    where: Any = {"data_root": data_root, "folder": tmp_path}
+    for colluders in (1, 2):
+        line = f"{RECIPE} steps=8 heads_last=0.5 own_heads_last=0.25 colluders={colluders}"
+        (group,) = groups("breastmnist", SETTINGS["secure-dp"], Recipe.parse(line), 8.0, 0, **where)
+        schedule, site = group.federation.schedule, group.sites[0]
+        plan = solve(schedule, site.privacy, site.tasks)
+        shares = shared_plan(plan, schedule, group.honest)
+        factors = {
+            whole.name: (whole.noise_multiplier / share.noise_multiplier) ** 2
+            for whole, share in zip(plan.phases, shares.phases, strict=True)
+        }
+        full = {"own-heads": 1}
+        assert factors == pytest.approx({name: 4 - colluders for name in factors} | full)
+        assert [p.freeze_own for p in schedule.phases] == [p.sends for p in schedule.phases]
+    for line, reason in (("colluders=4", "at least one has to be honest"),
+                         ("local_steps=2", "one step between two sums")):  # fmt: skip
+        with pytest.raises(ConfigError, match=reason):
+            groups("breastmnist", SETTINGS["secure-dp"], Recipe.parse(line), 8.0, 0, **where)
 
 
 def test_a_site_behind_another_scanner_fits_a_head_afterwards(data_root: Path, tmp_path: Path):

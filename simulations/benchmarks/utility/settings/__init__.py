@@ -16,6 +16,7 @@ from simulations.benchmarks.utility.settings import (
     outlines,
     patients,
     scanners,
+    secure,
     ten_sites,
 )
 from simulations.benchmarks.utility.settings.federations import groups
@@ -41,6 +42,7 @@ FAMILIES = (
     larger,
     patients,
     outlines,
+    secure,
 )
 
 __all__ = [

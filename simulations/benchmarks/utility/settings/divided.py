@@ -14,7 +14,8 @@ SKEW = 0.3
 """Concentration of the Dirichlet division by label."""
 
 
-def _evenly(cell: Cell) -> Members:
+def evenly(cell: Cell) -> Members:
+    """Divide a set evenly over four sites."""
     return Members(split=Split(dataset=cell.dataset, sites=SITES, flip=cell.flip))
 
 
@@ -27,17 +28,17 @@ def _skewed(cell: Cell) -> Members:
 
 
 def _alone(*, private: bool) -> Setting:
-    return Setting(private=private, members=_evenly, shared_by=SITES, together=False)
+    return Setting(private=private, members=evenly, shared_by=SITES, together=False)
 
 
 SETTINGS = {
     "local-dp": _alone(private=True),
-    "federated-dp": Setting(private=True, members=_evenly, shared_by=SITES),
+    "federated-dp": Setting(private=True, members=evenly, shared_by=SITES),
     "local-dp-skew": Setting(private=True, members=_skewed, shared_by=SITES, together=False),
     "federated-dp-skew": Setting(private=True, members=_skewed, shared_by=SITES),
-    "flower-opacus": Setting(private=True, members=_evenly, shared_by=SITES, example=True),
+    "flower-opacus": Setting(private=True, members=evenly, shared_by=SITES, example=True),
     "local-plain": _alone(private=False),
-    "federated-plain": Setting(private=False, members=_evenly, shared_by=SITES),
+    "federated-plain": Setting(private=False, members=evenly, shared_by=SITES),
 }
 QUESTIONS = (
     Question("federated-dp", ("local-dp",)),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from client.site import Site
+from medformer.errors import ConfigError
 from server.run.federation import Federation
 from simulations.benchmarks.utility.recipe import Recipe
 from simulations.benchmarks.utility.settings.setting import DELTA, Cell, Group, Members, Setting
@@ -45,8 +46,27 @@ def groups(
         ((_, last),) = resolve_sites(only, folder, data_root)
         return [Group(federation, sites, last, members.sets)]
     if setting.together:
-        return [Group(federation, sites, sets=members.sets)]
+        honest = _honest(len(sites), recipe) if setting.shares else 1
+        return [Group(federation, sites, sets=members.sets, honest=honest)]
     return [Group(_alone(federation, site), (site,), sets=members.sets) for site in sites]
+
+
+def _honest(sites: int, recipe: Recipe) -> int:
+    """Return the number of sites that do not collude.
+
+    Raises:
+        ConfigError: Nobody is honest, or a site takes several steps between two sums.
+    """
+    if recipe.colluders >= sites:
+        raise ConfigError(
+            f"colluders={recipe.colluders}: of {sites} sites at least one has to be honest"
+        )
+    # In a second step, a site alone could amplify what only its share protects.
+    if recipe.local_steps != 1:
+        raise ConfigError(
+            f"local_steps={recipe.local_steps}: shares of noise protect one step between two sums"
+        )
+    return sites - recipe.colluders
 
 
 def _scenario(
@@ -54,6 +74,8 @@ def _scenario(
 ) -> Scenario:
     """Describe a trial as a scenario."""
     # Sites that train alone have nothing to average after several steps.
+    if setting.shares:
+        recipe = recipe.model_copy(update={"freeze_own": True})
     alone = not setting.together or (members.split is None and len(members.sites) == 1)
     steps_a_round = 1 if alone else recipe.local_steps
     return Scenario(

@@ -76,6 +76,9 @@ class Setting:
     """Side of an image, pixels or voxels."""
     records: str | None = None
     """Name of the records where they do not depend on `--sets`."""
+    shares: bool = False
+    """Each site adds its share of the noise of the sum, which is all that the server sees
+    (`federate.shared_plan`). Tensors of its own are frozen meanwhile."""
     example: bool = False
     """Use the network and the loop of Flower's Opacus example instead of this project's."""
     further: Literal["others", "phantoms"] | None = None
@@ -98,6 +101,8 @@ class Group:
     """The site that is evaluated instead: it fits a head on the shared tensors of the others."""
     sets: Mapping[str, str] = field(default_factory=dict)
     """Site -> data set, as in `Members`."""
+    honest: int = 1
+    """Number of sites whose noise together protects each record; 1: each site's own noise does."""
 
 
 @dataclass(frozen=True)
