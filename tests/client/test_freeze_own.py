@@ -42,7 +42,7 @@ def test_no_tensor_of_the_sites_own_is_trained(site: Site, schedule: Schedule):
 
 
 def test_a_round_leaves_the_sites_state_as_it_was(open_guard: Open, site: Site, schedule: Schedule):
-    """What the guard sends is what it trained."""
+    """The guard sends exactly what it trained."""
     guard = open_guard(site)
     asked = frozen(schedule)
     assert isinstance(guard.handle(admit(asked, config=SHARED)), AdmitAnswer)
@@ -74,7 +74,7 @@ def test_the_guard_refuses_it_before_a_reservation(
 
 @pytest.mark.parametrize("changes", [{"shared_with": "nobody"}, {"trains": "own-heads"}])
 def test_it_needs_something_that_is_sent(changes: dict[str, str]):
-    """Where sites send nothing, nothing would be left to train."""
+    """Nothing would be left to train in a phase that sends nothing."""
     values = {"name": "p", "rounds": 1, "objectives": {"supervised": 1.0}, "freeze_own": True}
     Phase.model_validate(values)
     with pytest.raises(ValidationError, match="freeze_own leaves what sites share"):

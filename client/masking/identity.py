@@ -1,0 +1,73 @@
+"""The guard's long-lived key: it signs the keys with which the site masks its answers."""
+
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+    load_ssh_public_key,
+)
+
+from medformer.common.files import replace_file
+from medformer.errors import ConfigError
+
+FILE = "guard.key"
+"""Name of the file in the site's state folder, which the guard alone can read."""
+
+
+def load_identity(folder: Path) -> Ed25519PrivateKey:
+    """Read the guard's key, which is made the first time.
+
+    Args:
+        folder: The site's state folder.
+    Raises:
+        ConfigError: The file is no such key.
+    """
+    path = folder / FILE
+    if not path.exists():
+        fresh = Ed25519PrivateKey.generate()
+        text = fresh.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        replace_file(path, text)
+        path.chmod(0o600)
+    try:
+        key = load_ssh_private_key(path.read_bytes(), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError(
+            f"{path}: is no private key. Put it back from a copy; a new key means that all peers "
+            "have to compare its fingerprint again"
+        ) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"{path}: is not an Ed25519 key")
+    return key
+
+
+def public_text(key: Ed25519PrivateKey) -> str:
+    """Return the public key in OpenSSH format.
+
+    Args:
+        key: The guard's key.
+    """
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def verifies(identity: str, signature: str, statement: bytes) -> bool:
+    """Tell whether a signature is that of a guard.
+
+    Args:
+        identity: The guard's public key in OpenSSH format; anything else verifies nothing.
+        signature: 64 bytes in hexadecimal digits.
+        statement: The signed bytes.
+    """
+    try:
+        key = load_ssh_public_key(identity.encode())
+        if not isinstance(key, Ed25519PublicKey):
+            return False
+        key.verify(bytes.fromhex(signature), statement)
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature):
+        return False
+    return True
