@@ -26,7 +26,7 @@ from client.training import as_torch
 from medformer.config import ModelConfig, Task
 from medformer.model import Medformer
 from medformer.sharing import shared_shapes
-from server.protocol import Evaluate, Schedule, Tensors, Train, TrainAnswer
+from server.protocol import Agree, Evaluate, Schedule, Tensors, Train, TrainAnswer
 
 MAX_WEIGHT = 1e4
 """Largest magnitude of an incoming weight. Larger ones are refused: a server could choose them so
@@ -54,7 +54,7 @@ class AdmittedRun:
 
     @classmethod
     def open(
-        cls, site: Site, folder: Path, ledger: Ledger, request: Train | Evaluate
+        cls, site: Site, folder: Path, ledger: Ledger, request: Agree | Train | Evaluate
     ) -> "AdmittedRun":
         """Look up the run that a request belongs to.
 

@@ -58,6 +58,12 @@ def admit(message: Message, context: Context) -> Message:
     return relay(message, context)
 
 
+@app.query("agree")
+def agree(message: Message, context: Context) -> Message:
+    """Relay `Agree`."""
+    return relay(message, context)
+
+
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Relay `Train`."""

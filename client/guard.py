@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from torch import Tensor
@@ -27,6 +28,7 @@ from client.data.records import Records
 from client.evaluation import evaluate
 from client.ledger.ledger import Ledger
 from client.local_state import LocalState, final_state, restore
+from client.masking.answers import agreed, mask_keys, masking_of, to_send
 from client.policy import Policy, check_objectives
 from client.privacy.per_example import EngineError
 from client.privacy.plan import PrivacyPlan
@@ -51,6 +53,7 @@ from server.protocol import (
     RUN_ID,
     Admit,
     AdmitAnswer,
+    Agree,
     Answer,
     Evaluate,
     EvaluateAnswer,
@@ -155,6 +158,8 @@ class Guard:
             if isinstance(request, Admit):
                 return self._admit(ledger, request)
             run = AdmittedRun.open(self.site, self.folder, ledger, request)
+            if isinstance(request, Agree):
+                return agreed(run, request, self.folder, self.policy)
             if isinstance(request, Train):
                 return self._train(run, request)
             return self._evaluate(run, request)
@@ -174,7 +179,11 @@ class Guard:
         # A run that is admitted already keeps its plan, also if site.yaml has changed since.
         standing = ledger.reservation(request.run_id)
         try:
-            plan = standing.plan if standing else self._planned(config, schedule)
+            plan = (
+                standing.plan
+                if standing
+                else planned(self.site, config, schedule, concepts=self._sends_concepts)
+            )
         except (ValueError, EngineError, ConfigError) as error:
             # The reason depends on public numbers only, so the server may read it.
             raise PolicyForbids(str(error)) from error
@@ -183,10 +192,9 @@ class Guard:
         if standing is None:
             _allow(self, ledger, request.run_id, schedule, config, plan)
         kept = ledger.reserve(request.run_id, schedule.canonical(), config.model_dump_json(), plan)
-        return AdmitAnswer(self.site.name, kept.plan.to_json(), kept.hash)
-
-    def _planned(self, config: ModelConfig, schedule: Schedule) -> PrivacyPlan:
-        return planned(self.site, config, schedule, concepts=self._sends_concepts)
+        # Made now and not with the first round: the other sites need them before it.
+        keys = mask_keys(self.site.name, self.folder, request.run_id, schedule)
+        return AdmitAnswer(self.site.name, kept.plan.to_json(), kept.hash, keys)
 
     @property
     def _sends_concepts(self) -> bool:
@@ -209,10 +217,13 @@ class Guard:
         if (kept := run.kept_answer(request.key())) is not None:
             return kept
         state = run.state_before(request.round, model)
+        masking = masking_of(run, request, model, self.folder, self.policy)
         # From this line on the attempt is charged, whether or not the training succeeds.
         row = run.start_attempt(request)
         result = self._trained(run, request, model, shared, state)
-        return self._released(run, request, row, result)
+        sent = to_send(result.tensors, request.tensors, masking)
+        # The loss carries no noise, so only a simulation may send it.
+        return _released(run, request, row, result, sent, result.loss if self.exact else None)
 
     def _trained(
         self,
@@ -235,23 +246,6 @@ class Guard:
             model, self.site, records, run.schedule, request.round, shared, state, method
         )
 
-    def _released(
-        self, run: AdmittedRun, request: Train, row: str, result: RoundResult
-    ) -> TrainAnswer:
-        """Make the answer, and store it before it is sent."""
-        answer = TrainAnswer(
-            site=self.site.name,
-            round=request.round,
-            attempt=request.attempt,
-            tensors=result.tensors,
-            # The loss carries no noise, so only a simulation may send it.
-            exact_loss=result.loss if self.exact else None,
-            ledger_hash=row,
-        )
-        # On the disk and on the ledger before it is sent: a crash cannot lose what was charged.
-        run.keep(request, answer, result.state)
-        return answer
-
     # Evaluation, in simulations only.
 
     def _evaluate(self, run: AdmittedRun, request: Evaluate) -> EvaluateAnswer:
@@ -267,6 +261,28 @@ class Guard:
         restore(model, shared, final_state(state))
         metrics = evaluate(model, self.site, self.read(self.site, request.split), request.split)
         return EvaluateAnswer(self.site.name, json.dumps(metrics))
+
+
+def _released(
+    run: AdmittedRun,
+    request: Train,
+    row: str,
+    result: RoundResult,
+    sent: Mapping[str, Any],
+    loss: float | None,
+) -> TrainAnswer:
+    """Make the answer, and store it before it is sent."""
+    answer = TrainAnswer(
+        site=run.site.name,
+        round=request.round,
+        attempt=request.attempt,
+        **sent,
+        exact_loss=loss,
+        ledger_hash=row,
+    )
+    # On the disk and on the ledger before it is sent: a crash cannot lose what was charged.
+    run.keep(request, answer, result.state)
+    return answer
 
 
 def _allow(

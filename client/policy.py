@@ -6,7 +6,7 @@ read; without a policy.yaml, a deployed site refuses every run.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, time
 from pathlib import Path
 from textwrap import fill
@@ -20,7 +20,7 @@ from client.refusals import ClosedNow, PolicyForbids
 from client.site import Site
 from medformer.common.rounding import digits_up, exact, rounded_up
 from medformer.common.yaml_file import read_yaml
-from medformer.config import Frozen, ModelConfig
+from medformer.config import Frozen, ModelConfig, Name
 from medformer.natural.source import STATEMENT
 from server.protocol import Objective, Phase, Schedule, spaced
 
@@ -85,6 +85,11 @@ class Policy(Frozen):
     then answer the question with the shared model; about a record nothing beyond epsilon follows.
     `own-heads`: the site takes part, but trains its own heads in place of this layer, and never
     sends a part of it. `false`: such runs are refused."""
+    peers: Mapping[Name, Fingerprint] = Field(default={})
+    """Site -> fingerprint of its guard's key, as people have compared them by telephone. A run in
+    which sites mask their answers needs those of all its other sites."""
+    min_sites: StrictInt = Field(default=3, ge=2)
+    """Lower limit of the number of sites, this one included, whose masked answers are added up."""
     hours: tuple[Hours, ...] = ()
     """Local times at which rounds are trained, as `20:00-06:00`; at any time if omitted."""
     approval: Literal["manual", "automatic"] = "manual"
@@ -222,6 +227,12 @@ def summary(
         "image, the run's privacy plan, and hashes of ledger rows. No image, label, count or "
         "metric does.",
     ]
+    if schedule.aggregation.secure:
+        lines.append(
+            "Answers are masked: the server learns the sum over all sites of a round, of which "
+            "there are at least `min_sites` of policy.yaml, and no site's part. The other sites' "
+            "guards are those whose fingerprints are in `peers`."
+        )
     if site.domain.kind in config.kinds:
         lines.append(SHARED_ANSWER if sends_concepts else OWN_ANSWER)
     if config.features == "natural":

@@ -41,6 +41,17 @@ ITEMS = (
         True,
     ),
     Item("AdmitAnswer.ledger_hash", LEDGER_HASH, True),
+    Item(
+        "AdmitAnswer.mask_keys",
+        "public keys of the guard for this run, and its signature; random, reads no record",
+        True,
+    ),
+    Item("AgreeAnswer.site", "public: the site's name", True),
+    Item(
+        "AgreeAnswer.sealed",
+        "secrets encapsulated for other guards, and signatures; random, reads no record",
+        True,
+    ),
     Item("TrainAnswer.site", "public: the site's name", True),
     Item("TrainAnswer.round", "echo of the request", True),
     Item("TrainAnswer.attempt", "echo of the request", True),
@@ -48,6 +59,17 @@ ITEMS = (
         "TrainAnswer.tensors",
         "Poisson-subsampled Gaussian mechanism (DP-SGD), charged to the ledger; shared tensors "
         "only, including concepts",
+        True,
+    ),
+    Item(
+        "TrainAnswer.words",
+        "in place of the tensors where answers are masked: the same update, charged to the ledger "
+        "in the same way, rounded, with masks that cancel in the sum over all sites",
+        True,
+    ),
+    Item(
+        "TrainAnswer.trained",
+        "function of the phase and of the site's declaration; reads no record",
         True,
     ),
     Item("TrainAnswer.ledger_hash", LEDGER_HASH, True),

@@ -5,6 +5,7 @@ lock                     held while a request is answered
 runs/RUN/answers/KEY     an answer that budget was spent for, until the server acknowledges it
 runs/RUN/state/rN-aM     local tensors after round N, attempt M
 runs/RUN/class-counts    noisy counts of the classes, drawn once a run
+runs/RUN/masking         private keys of the run, with which answers are masked
 
 Every file is written under another name, synced, and renamed: after a power cut it is there in
 full or not at all.
@@ -28,10 +29,13 @@ from medformer.common.locks import locked
 from medformer.errors import MedFormerError
 from medformer.library.model_file import KEY
 from server.protocol import RUN_ID, TrainAnswer, metadata
+from server.protocol.masking import from_words, to_words
 
 NO_DP_MARK = "DP-NONE.txt"
 """Name of a file that marks models which a hospital trained for itself without privacy. A folder
 that holds it is never taken as a state folder."""
+WORDS = "words"
+"""Name under which a kept answer holds its masked words; no tensor of a model has it."""
 KEPT_ROUNDS = 4
 """Number of rounds whose local states are kept. A server that lost its newest checkpoints can go
 back to an earlier round while this site has already trained later ones."""
@@ -57,6 +61,7 @@ class Store:
         self._answers = folder / "runs" / run_id / "answers"
         self._states = folder / "runs" / run_id / "state"
         self._counts = folder / "runs" / run_id / "class-counts"
+        self.masking = folder / "runs" / run_id / "masking"
 
     def put_answer(self, key: str, answer: TrainAnswer) -> str:
         """Store an answer durably.
@@ -69,6 +74,8 @@ class Store:
         """
         head = metadata(answer)
         tensors = {k: torch.from_numpy(v) for k, v in answer.tensors.items()}
+        if answer.words is not None:
+            tensors[WORDS] = torch.from_numpy(from_words(answer.words))
         data = save(tensors, {"answer": json.dumps(head)})
         replace_file(self._answers / key, data)
         return hashlib.sha256(data).hexdigest()
@@ -91,7 +98,8 @@ class Store:
             return None
         tensors, head = _read(path)
         numpy = {k: v.numpy() for k, v in tensors.items()}
-        return TrainAnswer(**json.loads(head["answer"]), tensors=numpy)
+        words = to_words(numpy.pop(WORDS)) if WORDS in numpy else None
+        return TrainAnswer(**json.loads(head["answer"]), tensors=numpy, words=words)
 
     def forget_answers(self, keys: list[str]) -> None:
         """Delete answers that the server has stored. The ledger keeps a row for each of them.

@@ -36,6 +36,9 @@ LOCAL_PREFIXES = (
 """Beginnings of the names of local tensors."""
 HEADS_PREFIXES = ("output.heads.", "output.textures.")
 CONCEPTS_PREFIX = "output.concepts."
+FITTED_PREFIXES = ("pretext.reference.", "output.whitening.")
+"""Shared tensors that come from public images, or from moments at the server, and that no site
+trains."""
 
 
 def is_local(name: str) -> bool:
@@ -51,6 +54,17 @@ def is_head(name: str) -> bool:
 def is_concept(name: str) -> bool:
     """Return whether a shared tensor belongs to concepts: it changes answers, but no token."""
     return name.startswith(CONCEPTS_PREFIX)
+
+
+def averaged_names(names: Iterable[str], *, heads: bool) -> list[str]:
+    """Return those of the tensors that a round can move, in the order of names.
+
+    Args:
+        names: Names of tensors.
+        heads: The round trains the answering layers alone.
+    """
+    moving = [n for n in names if not is_local(n) and not n.startswith(FITTED_PREFIXES)]
+    return sorted(n for n in moving if is_concept(n) or not heads)
 
 
 def shared_names(names: Iterable[str]) -> list[str]:

@@ -2,12 +2,13 @@
 
 import argparse
 
-from client.commands import approve, check, join, ledger, local, node
+from client.commands import approve, check, join, ledger, local, node, peers
 from medformer.common.actions import add_actions, run_action
 
 ACTIONS = (
     *join.ACTIONS,
     *check.ACTIONS,
+    *peers.ACTIONS,
     *node.ACTIONS,
     *ledger.ACTIONS,
     *approve.ACTIONS,

@@ -14,6 +14,8 @@ from server.protocol import (
     MAX_TEXT,
     Admit,
     AdmitAnswer,
+    Agree,
+    AgreeAnswer,
     Answer,
     Evaluate,
     EvaluateAnswer,
@@ -26,6 +28,7 @@ from server.protocol import (
     Train,
     TrainAnswer,
 )
+from server.protocol.masking import Words
 
 SERVICE = "fedmedformer.guard.v1.Guard"
 """Name of the gRPC service."""
@@ -37,11 +40,12 @@ SIZES = (
 )
 
 _REQUESTS: dict[str, type[Any]] = {
-    "hello": Hello, "admit": Admit, "train": Train, "evaluate": Evaluate,
+    "hello": Hello, "admit": Admit, "agree": Agree, "train": Train, "evaluate": Evaluate,
 }  # fmt: skip
 _ANSWERS: dict[str, type[Any]] = {
     "hello": HelloAnswer,
     "admit": AdmitAnswer,
+    "agree": AgreeAnswer,
     "train": TrainAnswer,
     "evaluate": EvaluateAnswer,
     "refusal": Refusal,
@@ -122,6 +126,9 @@ def _fill(message: Any, part: Any, leave: Iterable[str]) -> None:
             for name in sorted(value):
                 array = np.asarray(value[name], dtype="<f4", order="C")
                 message.tensors.add(name=name, shape=array.shape, values=array.tobytes())
+        elif item.name == "words":
+            if value is not None:
+                message.words = np.asarray(value, dtype="<u8", order="C").tobytes()
         elif item.name not in leave and value is not None:
             setattr(message, item.name, value)
 
@@ -131,11 +138,20 @@ def _read(kind: type[Any], message: Any, values: dict[str, Any]) -> Any:
     for item in fields(kind):
         if item.name == "tensors":
             values["tensors"] = _tensors(message.tensors)
+        elif item.name == "words":
+            values["words"] = _words(message.words) if message.HasField("words") else None
         elif item.name not in values:
             # A loss of 0 is a loss: protobuf alone cannot tell it from a missing one.
             absent = item.name == "exact_loss" and not message.HasField("exact_loss")
             values[item.name] = None if absent else getattr(message, item.name)
     return kind(**values)
+
+
+def _words(data: bytes) -> Words:
+    """Read masked words."""
+    if len(data) % 8:
+        raise ProtocolError("masked words have 8 bytes each")
+    return np.frombuffer(data, "<u8").astype(np.uint64)
 
 
 def _tensors(messages: Any) -> Tensors:

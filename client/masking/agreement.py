@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from client.masking.identity import public_text, verifies
-from server.protocol import fingerprint
+from client.refusals import Refused
+from server.protocol import RefusalCode, fingerprint
 from server.protocol.masking import (
     MaskKeys,
     SealedSecret,
@@ -32,8 +33,10 @@ from server.protocol.masking import (
 INFO = b"fedmedformer pair of sites"
 
 
-class AgreementError(Exception):
+class AgreementError(Refused):
     """Keys or secrets that a guard must not use; the text is made of names and fixed words."""
+
+    code: RefusalCode = "policy"
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ max_epsilon_per_run: 3
 min_noise_multiplier: 0.5
 max_rounds: 400
 # accept_unit_image: true        # only where each patient has one image
+# min_sites: 3                   # fewest sites whose masked answers are added up
+# peers: {{}}                      # their guards' fingerprints, by telephone: site guard-key
 # hours: ["20:00-06:00"]         # local time; at any time if left out
 approval: manual                 # a person here approves each run: fedmedformer site approve
 

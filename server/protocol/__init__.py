@@ -35,6 +35,8 @@ from server.protocol.messages import (
     PROTOCOL_VERSION,
     Admit,
     AdmitAnswer,
+    Agree,
+    AgreeAnswer,
     Answer,
     Evaluate,
     EvaluateAnswer,
@@ -52,6 +54,7 @@ from server.protocol.messages import (
 )
 from server.protocol.schedule import (
     LABEL_OBJECTIVES,
+    Aggregation,
     Objective,
     Phase,
     PublicObjective,
@@ -81,6 +84,9 @@ __all__ = [
     "SIMULATED_SITES",
     "Admit",
     "AdmitAnswer",
+    "Aggregation",
+    "Agree",
+    "AgreeAnswer",
     "Answer",
     "Evaluate",
     "EvaluateAnswer",

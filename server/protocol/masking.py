@@ -16,8 +16,14 @@ from server.protocol.limits import NAME
 
 Words = npt.NDArray[np.uint64]
 """Elements of the ring of whole numbers modulo 2**64, which numpy's uint64 adds and subtracts."""
-HALF = 2**63
-"""Numbers from -HALF to HALF - 1 have a word each."""
+UNIT = 2.0**-40
+"""Distance of two neighbouring values of an update as whole numbers tell them apart: a millionth of
+the last digit of a float32 near 1."""
+LIMIT = 2**53
+"""Largest whole number of a site, 8,192 units of a weight: larger ones are cut off."""
+MAX_COHORT = 512
+"""Largest number of sites whose answers are added up. Their sum stays below 2**62 and cannot wrap,
+whatever they send."""
 
 
 class MaskKeys(BaseModel):
@@ -76,6 +82,25 @@ def _statement(kind: str, *parts: str) -> bytes:
     # A hash of each part: no part can end where another one should begin.
     digests = (hashlib.sha256(part.encode()).hexdigest() for part in parts)
     return "\n".join((f"fedmedformer {kind}", *digests)).encode()
+
+
+def to_numbers(update: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return an update as whole numbers of `UNIT`, cut off at `LIMIT`.
+
+    Args:
+        update: Any shape; not finite values become 0.
+    """
+    scaled = np.nan_to_num(update / UNIT, nan=0.0, posinf=LIMIT, neginf=-LIMIT)
+    return np.rint(np.clip(scaled, -LIMIT, LIMIT)).astype(np.int64)
+
+
+def to_values(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return what whole numbers of `UNIT` stand for.
+
+    Args:
+        numbers: Any shape.
+    """
+    return numbers.astype(np.float64) * UNIT
 
 
 def to_words(numbers: npt.NDArray[np.int64]) -> Words:

@@ -15,12 +15,17 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-PROTOCOL_VERSION = 2
+from server.protocol.masking import Words
+
+PROTOCOL_VERSION = 3
 """Version of these messages; a guard refuses another one."""
 INTERNAL_ERROR = (
     "The site could not answer. The reason is in its own log and is not sent to the server."
 )
 """Reason of a refusal after a failure. The exception itself may quote a record."""
+
+ARRAYS = ("tensors", "words")
+"""Fields that hold arrays; all others are scalars."""
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 """Name of a shared tensor -> its values, in the shape of the model's parameter."""
@@ -69,6 +74,16 @@ class Admit(RequestHeader):
 
 
 @dataclass(frozen=True)
+class Agree(RequestHeader):
+    """Ask a site to agree on secrets with the other sites of a run, which mask its answers."""
+
+    kind: ClassVar[str] = "query.agree"
+    schedule_hash: str
+    members: str
+    """JSON list of `server.protocol.masking.MaskKeys`: every site that may be in a cohort."""
+
+
+@dataclass(frozen=True)
 class Train(RequestHeader):
     """Ask a site to train one round from these shared tensors."""
 
@@ -84,14 +99,20 @@ class Train(RequestHeader):
     ledger_hash: str = ""
     """Hash of the newest row of the site's ledger that the server knows. A ledger without that row
     was restored from an old copy."""
+    cohort: str = ""
+    """JSON list of the sites whose answers are added up, in the order of names; empty unless
+    answers are masked."""
+    sealed: str = ""
+    """JSON list of `server.protocol.masking.SealedSecret`: those of the cohort for this site."""
 
     def key(self) -> str:
         """Return the SHA-256 of everything that the answer depends on.
 
         A request with a known key gets the kept answer, byte for byte, and costs no new budget.
         """
-        # Neither the acknowledged round nor the ledger hash changes the answer.
-        head = f"{self.run_id}\n{self.schedule_hash}\n{self.round}\n{self.attempt}\n"
+        # Neither the acknowledged round nor the ledger hash changes the answer. Sealed secrets
+        # differ from site to site, while masks are bound to what all sites of a cohort are asked.
+        head = f"{self.run_id}\n{self.schedule_hash}\n{self.round}\n{self.attempt}\n{self.cohort}\n"
         digest = hashlib.sha256(head.encode())
         # Names and shapes are hashed, too: the same bytes under other names are other tensors.
         for name in sorted(self.tensors):
@@ -133,6 +154,17 @@ class AdmitAnswer:
     lifetime total nor a number of records."""
     ledger_hash: str = ""
     """Hash of the reservation's row in the site's ledger, which chains all rows before it."""
+    mask_keys: str = ""
+    """`server.protocol.masking.MaskKeys` as JSON; empty unless answers are masked."""
+
+
+@dataclass(frozen=True)
+class AgreeAnswer:
+    """A site's part of the secrets that it shares with the other sites of a run."""
+
+    site: str
+    sealed: str
+    """JSON list of `server.protocol.masking.SealedSecret`, for the sites that have to open them."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +179,12 @@ class TrainAnswer:
     """Simulations only: mean training loss of the round, without noise."""
     ledger_hash: str = ""
     """Hash of the attempt's row in the site's ledger, which chains all rows before it."""
+    words: Words | None = None
+    """In place of `tensors` where answers are masked: the update as whole numbers modulo 2**64,
+    with the masks of all pairs of sites in them (`server.protocol.masking`)."""
+    trained: str = ""
+    """JSON list of the names of the tensors that the site trained, where answers are masked. They
+    follow from the phase and from the site's public declaration."""
 
 
 @dataclass(frozen=True)
@@ -167,14 +205,14 @@ class Refusal:
     site: str = ""
 
 
-Request = Hello | Admit | Train | Evaluate
-Answer = HelloAnswer | AdmitAnswer | TrainAnswer | EvaluateAnswer | Refusal
+Request = Hello | Admit | Agree | Train | Evaluate
+Answer = HelloAnswer | AdmitAnswer | AgreeAnswer | TrainAnswer | EvaluateAnswer | Refusal
 
 
 def metadata(part: Request | Answer) -> dict[str, Any]:
-    """Return every field but the tensors: what a log may show.
+    """Return every field but tensors and words: what a log may show.
 
     Args:
         part: A request or an answer.
     """
-    return {f.name: getattr(part, f.name) for f in fields(part) if f.name != "tensors"}
+    return {f.name: getattr(part, f.name) for f in fields(part) if f.name not in ARRAYS}

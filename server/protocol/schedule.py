@@ -228,6 +228,17 @@ class Phase(BaseModel):
         return float(np.hypot(self.max_grad_norm, self.discriminator_max_grad_norm))
 
 
+class Aggregation(BaseModel):
+    """The way in which the answers of a round are added up."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    secure: StrictBool = False
+    """`true`: sites mask what they send. The server learns the sum over all sites of a round and no
+    site's part of it, and a site that is lost costs the others an attempt. Each site's noise stays
+    what it is."""
+
+
 class Schedule(BaseModel):
     """All phases of a run. It is fixed before the first gradient."""
 
@@ -242,6 +253,9 @@ class Schedule(BaseModel):
     average_last: StrictFloat = Field(default=0.3, ge=0, le=1)
     """Fraction of a phase's rounds whose iterates are averaged at its end: in the last phase, and
     in each phase before one that starts from an average (`Phase.starts_from_average`)."""
+
+    aggregation: Aggregation = Aggregation()
+    """The way in which the answers of a round are added up."""
 
     @model_validator(mode="after")
     def _sharing_shrinks(self) -> "Schedule":

@@ -12,9 +12,13 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from server.protocol.limits import MAX_JSON, MAX_TENSORS, MAX_TEXT, MAX_VALUES
+from server.protocol.masking import Words
 from server.protocol.messages import (
+    ARRAYS,
     Admit,
     AdmitAnswer,
+    Agree,
+    AgreeAnswer,
     Answer,
     Evaluate,
     EvaluateAnswer,
@@ -32,12 +36,18 @@ from server.protocol.messages import (
 PACKED = "safetensors"
 """Name of the one array that holds all tensors of a message as a file of safetensors. Flower
 carries every array as an object of its own through four processes; one is faster than hundreds."""
-JSON_FIELDS = ("schedule", "model", "receipt", "domain", "exact_metrics")
+WORDS = "words"
+"""Name of the one array that holds masked words, 8 bytes each."""
+JSON_FIELDS = (
+    "schedule", "model", "receipt", "domain", "exact_metrics",
+    "mask_keys", "members", "sealed", "cohort", "trained",
+)  # fmt: skip
 """Fields that hold JSON, which may be longer than other texts."""
 
-_REQUESTS: dict[str, type[Request]] = {c.kind: c for c in (Hello, Admit, Train, Evaluate)}
+_REQUESTS: dict[str, type[Request]] = {c.kind: c for c in (Hello, Admit, Agree, Train, Evaluate)}
 _ANSWERS: dict[str, type[Answer]] = {
-    c.__name__: c for c in (HelloAnswer, AdmitAnswer, TrainAnswer, EvaluateAnswer, Refusal)
+    c.__name__: c
+    for c in (HelloAnswer, AdmitAnswer, AgreeAnswer, TrainAnswer, EvaluateAnswer, Refusal)
 }
 
 
@@ -60,6 +70,9 @@ def to_content(part: Request | Answer, packed: dict[int, Array] | None = None) -
                 known[id(value)] = _packed(value)
             content["tensors"] = ArrayRecord({PACKED: known[id(value)]})
         # Flower has no null: a field that is left out takes its default at the other side.
+        elif item.name == "words":
+            if value is not None:
+                content["words"] = ArrayRecord({WORDS: _packed_words(value)})
         elif value is not None:
             config[item.name] = value
     content["fields"] = ConfigRecord(config)
@@ -71,6 +84,12 @@ def _packed(tensors: Mapping[str, npt.NDArray[Any]]) -> Array:
     # safetensors writes the memory of an array: its values have to be in order.
     data = save({k: np.ascontiguousarray(v) for k, v in tensors.items()})
     return Array("uint8", (len(data),), PACKED, data)
+
+
+def _packed_words(words: Words) -> Array:
+    """Pack masked words into one of Flower's arrays."""
+    data = np.ascontiguousarray(words, dtype="<u8").tobytes()
+    return Array("uint8", (len(data),), WORDS, data)
 
 
 def read_request(message: Message) -> Request:
@@ -110,22 +129,24 @@ def read_answer(content: RecordDict) -> Answer:
 def _unpack(content: RecordDict, kind: type[Any]) -> Any:
     """Build a message of one kind; every part and field is checked before it is used."""
     # A part that nobody reads could carry anything past a reviewer.
-    if foreign := sorted(set(content) - {"fields", "tensors"}):
+    if foreign := sorted(set(content) - {"fields", *ARRAYS}):
         raise ProtocolError(f"{kind.__name__} has no part {foreign[0]!r:.80}")
     config = content.get("fields")
     if not isinstance(config, ConfigRecord):
         raise ProtocolError(f"the message does not hold a {kind.__name__}")
     values: dict[str, Any] = dict(config)
-    if values.pop("type", None) != kind.__name__ or "tensors" in values:
+    if values.pop("type", None) != kind.__name__ or set(ARRAYS) & set(values):
         raise ProtocolError(f"the message does not hold a {kind.__name__}")
     if "tensors" in content:
         values["tensors"] = _arrays(content["tensors"])
+    if "words" in content:
+        values["words"] = _words(content["words"])
     known = {f.name: f for f in fields(kind)}
     # The same for fields: `private: false` must not look as if it had an effect.
     if unknown := sorted(set(values) - set(known)):
         raise ProtocolError(f"{kind.__name__} has no field {unknown[0]!r:.80}")
     for name, value in values.items():
-        if name != "tensors" and not _possible(value, name, known[name].type):
+        if name not in ARRAYS and not _possible(value, name, known[name].type):
             raise ProtocolError(f"{kind.__name__}.{name} must be {_type_name(known[name].type)}")
     try:
         return kind(**values)
@@ -164,6 +185,16 @@ def _arrays(record: Any) -> Tensors:
     # A shape whose product overflows is an OverflowError.
     except (SafetensorError, ValueError, OverflowError) as error:
         raise ProtocolError(f"tensors: not a file of float32 safetensors ({error})") from error
+
+
+def _words(record: Any) -> Words:
+    """Unpack what `_packed_words` made."""
+    packed = record.get(WORDS) if isinstance(record, ArrayRecord) and len(record) == 1 else None
+    if packed is None or packed.stype != WORDS:
+        raise ProtocolError(f"words must be one array, {WORDS!r}")
+    if len(packed.data) % 8 or len(packed.data) > 8 * MAX_VALUES:
+        raise ProtocolError(f"words must be at most {MAX_VALUES} of 8 bytes each")
+    return np.frombuffer(packed.data, "<u8").astype(np.uint64)
 
 
 def _array(name: str, part: Mapping[str, Any]) -> npt.NDArray[np.float32]:

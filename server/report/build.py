@@ -127,6 +127,7 @@ def _model_and_schedule(files: RunFiles) -> dict[str, Any]:
             }
             for p in federation.schedule.phases
         ],
+        "masked": federation.schedule.aggregation.secure,
         "recipe": federation.recipe,
         "public_pretraining": public.model_dump(mode="json") if public else None,
         "started_from": federation.started_from,

@@ -327,6 +327,10 @@ SCHEMA: Kind = {
             "model": MODEL,
             "rounds": _count("Trained rounds."),
             "schedule": _list(SCHEDULED, "Phases in the order of training."),
+            "masked": _truth(
+                "True if sites masked their answers, so that the server learned the sum over all "
+                "sites of a round and no site's part of it."
+            ),
             "recipe": _text("Situation that the phases were made for, and why; or empty."),
             "public_pretraining": {
                 "type": ["object", "null"],

@@ -252,7 +252,8 @@ made. They show no patient and reveal nothing about any record. Every site {% if
 {{ "{:,}".format(r.model.shared_parameters) }} shared parameters{% endif %}</td></tr>
 <tr><th>schedule</th><td>{% for p in r.schedule %}{{ p.name }}: {{ p.rounds }} round{{ "s" if p.rounds != 1 }}{% if p.trains == "heads" %}, heads only{% elif p.trains == "own-heads" %}, each site's own heads only{% endif %}{% if p.sends and p.shared_with == "kind" %}, shared with sites of the same kind of image only{% endif %}{% if not p.sends %}, each site alone and nothing sent{% endif %}{% if p.freeze_own %}, each site's own tensors frozen{% endif %}; losses:
 {% for o, w in p.objectives|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% if not loop.last %}<br>{% endif %}{% endfor %}</td></tr>
-{% if r.recipe %}<tr><th>reason for it</th><td>{{ r.recipe }}</td></tr>
+{% if r.masked %}<tr><th>answers</th><td>masked: the server learned the sum over all sites of a round, and no site's part of it; each site's noise and epsilon are as without masks</td></tr>
+{% endif %}{% if r.recipe %}<tr><th>reason for it</th><td>{{ r.recipe }}</td></tr>
 {% endif %}<tr><th>public pre-training</th><td>{% if r.public_pretraining %}{% for k, v in r.public_pretraining|dictsort %}{{ k }}:
 {% if v is mapping %}{% for o, w in v|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% else %}{{ v }}{% endif %}{{ ", " if not loop.last }}{% endfor %} (costs no epsilon){% else %}none{% endif %}</td></tr>
 {% if r.model.features is defined %}<tr><th>frozen features</th><td>{{ r.model.features }}</td></tr>

@@ -3,19 +3,22 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from server.protocol import Evaluate, EvaluateAnswer, Tensors, source_hash
 from server.protocol.receipt import read_receipt
+from server.run.agreement import Agreement
 from server.run.checkpoints import load_state, save_state
 from server.run.enrolment import APPROVAL_POLL, Enrolment
 from server.run.federation import Federation
 from server.run.fleet import Fleet, ask
 from server.run.journal import CHECKPOINTS, Journal
+from server.run.masked import MaskedRounds
 from server.run.metrics import Row
 from server.run.rounds import RETRY_PAUSE, Rounds
-from server.run.strategy import State, advance
+from server.run.strategy import CollectSums, State, advance
 
 Start = Callable[[], Tensors]
 """Makes the shared tensors of round 0: from public pre-training, or from a seed."""
@@ -81,7 +84,7 @@ class Run:
         while state.round < self.federation.schedule.rounds:
             # Before the round, so that a site that has just joined trains in it.
             enrolment.join(state.round + 1)
-            state = advance(state, self.federation, rounds.collect)
+            state = advance(state, self.federation, rounds.collect, sums=self._sums())
             save_state(checkpoints, state)
             # After the checkpoint: a site that is lost here costs no round.
             if self.validate and self._ends_a_phase(state.round):
@@ -106,6 +109,24 @@ class Run:
             self.journal,
             self.deadline,
             self.approval_wait,
+            self.retry_pause,
+        )
+
+    def _sums(self) -> CollectSums | None:
+        """Return what adds up masked answers, if the run's answers are masked."""
+        if not self.federation.schedule.aggregation.secure:
+            return None
+        return self._masked.sums
+
+    @cached_property
+    def _masked(self) -> MaskedRounds:
+        agreement = Agreement(self.fleet, self.federation, self.journal)
+        return MaskedRounds(
+            self.fleet,
+            self.federation,
+            self.journal,
+            agreement,
+            self.deadline,
             self.retry_pause,
         )
 

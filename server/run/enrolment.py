@@ -182,6 +182,8 @@ class Enrolment:
         except ProtocolError as error:
             self.journal.exclude(name, Refusal("bad-request", f"{error}", name), number)
             return
+        if answer.mask_keys:
+            self.journal.mask_keys[name] = answer.mask_keys
         # After a resume the server may know a newer row than that of the reservation.
         self.journal.ledgers.setdefault(name, answer.ledger_hash)
         if number:

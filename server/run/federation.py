@@ -163,6 +163,26 @@ class Federation(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _sums_to_hide_in(self) -> "Federation":
+        if not self.schedule.aggregation.secure:
+            return self
+        # The server cannot weigh what it cannot see.
+        if len({site.weight for site in self.sites}) > 1:
+            raise ValueError(
+                "aggregation: the server sees the sum of masked answers alone and cannot weigh "
+                "them: give all sites the same weight"
+            )
+        for phase in self.schedule.phases:
+            for group, sites in self._sharing(phase).items():
+                if phase.sends and len(sites) < 2:
+                    raise ValueError(
+                        f"aggregation: in phase {phase.name!r}, {sites[0].name} is the only "
+                        f"site{group}, so that the sum would be its answer: share with all sites, "
+                        "or add a site of that kind"
+                    )
+        return self
+
     def _sharing(self, phase: Phase) -> dict[str, list[PublicSite]]:
         """Return the sites that share in a phase, under words that name each group."""
         groups: dict[str, list[PublicSite]] = {}

@@ -46,6 +46,8 @@ class Journal:
     """Receipts of the sites that take part now."""
     ledgers: dict[str, str] = field(default_factory=dict)
     """Site -> hash of the newest row of its ledger that it reported."""
+    mask_keys: dict[str, str] = field(default_factory=dict)
+    """Site -> public keys with which its answers are masked, as it sent them."""
     excluded: dict[str, str] = field(default_factory=dict)
     """Sites that are no longer asked, and why."""
     events: list[dict[str, Any]] = field(default_factory=list)

@@ -1,8 +1,8 @@
 """Partial averaging: each tensor is averaged over the sites that trained it. State is a value."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,8 +79,26 @@ class State:
         return self.average or self.shared
 
 
+@dataclass(frozen=True)
+class Sum:
+    """The sum of the updates of a cohort, of which the server knows no part."""
+
+    moved: Mapping[str, npt.NDArray[np.float64]]
+    """Name of a tensor -> sum of the sites' changes of it."""
+    trained_by: Mapping[str, int]
+    """Name -> number of sites that trained it; the changes of the others are zero."""
+
+    @property
+    def norm(self) -> float:
+        """L2 norm of the sum, all tensors together."""
+        return math.sqrt(sum(float(np.square(value).sum()) for value in self.moved.values()))
+
+
 Collect = Callable[[State], Mapping[str, Tensors]]
 """Has sites train the round after a state; returns site name -> its checked tensors."""
+CollectSums = Callable[[State], Mapping[str, Sum]]
+"""Has sites train the round after a state; returns kind of image -> the sum of its sites' updates,
+or one sum of all sites under the empty text."""
 
 
 def advance(
@@ -88,6 +106,7 @@ def advance(
     federation: Federation,
     collect: Collect,
     weights: Mapping[str, float] | None = None,
+    sums: CollectSums | None = None,
 ) -> State:
     """Train one round; the order of average, training and step is fixed here alone.
 
@@ -96,8 +115,11 @@ def advance(
         federation: Schedule, momentum and learning rate.
         collect: Has the sites train.
         weights: Site name -> its weight in the average; the declared ones if left out.
+        sums: Has the sites train where their answers are masked.
     Returns:
         The state after the round.
+    Raises:
+        ValueError: Answers are masked, and `sums` is left out.
     Source: FedAvg, McMahan et al. 2017, arXiv:1602.05629, Algorithm 1.
     """
     schedule, number = federation.schedule, state.round + 1
@@ -108,20 +130,38 @@ def advance(
         state = state.whitened_anew()
     if schedule.phase_of(number).parts_kinds:
         state = state.parted(site.domain.kind for site in federation.sites)
+    options: dict[str, Any] = {
+        "momentum": federation.server_momentum,
+        "learning_rate": federation.server_learning_rate,
+        "averages": schedule.averages(number),
+    }
+    if schedule.phase_of(number).sends and schedule.aggregation.secure:
+        if sums is None:
+            raise ValueError("answers are masked, and nobody adds them up")
+        return _summed(state, sums(state), options)
     updates = collect(state)
     # In a phase that each site trains alone there is nothing to average.
     if not schedule.phase_of(number).sends:
         return state.unchanged()
-    step = partial(
-        apply,
-        weights={s.name: s.weight for s in federation.sites} if weights is None else weights,
-        momentum=federation.server_momentum,
-        learning_rate=federation.server_learning_rate,
-        averages=schedule.averages(number),
-    )
+    declared = {s.name: s.weight for s in federation.sites} if weights is None else weights
+
+    def step(own: State, given: Mapping[str, Tensors]) -> State:
+        return apply(own, given, declared, **options)
+
     return (
         step(state, updates) if not state.kinds else _within_kinds(state, federation, updates, step)
     )
+
+
+def _summed(state: State, sums: Mapping[str, Sum], options: Mapping[str, Any]) -> State:
+    """Return the state after a round of which sums are known, one for all or one for each kind."""
+    if not state.kinds:
+        return apply_sum(state, sums[""], **options)
+    after = {
+        kind: apply_sum(own, sums[kind], **options) if kind in sums else own.unchanged()
+        for kind, own in state.kinds.items()
+    }
+    return replace(state, round=state.round + 1, kinds=after)
 
 
 def _within_kinds(
@@ -245,7 +285,7 @@ def apply(
     Source: FedAvgM, Hsu et al. 2019, arXiv:1909.06335; server rates, FedOpt, Reddi et al. 2021,
         arXiv:2003.00295.
     """
-    shared, velocity = dict(state.shared), dict(state.momentum)
+    moved: dict[str, tuple[npt.NDArray[np.float32], int]] = {}
     for name, before in state.shared.items():
         trained_by = [site for site in sorted(updates) if name in updates[site]]
         if not trained_by:
@@ -256,7 +296,48 @@ def apply(
         mean = np.zeros_like(before)
         for site in trained_by:
             mean += updates[site][name] * np.float32(weights[site] / total)
-        step = np.float32(_factor(learning_rate, len(trained_by))) * (mean - before)
+        moved[name] = mean - before, len(trained_by)
+    return _stepped(state, moved, momentum=momentum, averages=averages, learning_rate=learning_rate)
+
+
+def apply_sum(
+    state: State,
+    total: Sum,
+    *,
+    momentum: float,
+    averages: bool,
+    learning_rate: ServerRate = 1.0,
+) -> State:
+    """Return the state after a round of which nothing but the sum of all updates is known.
+
+    It is `apply` for sites of equal weight, up to rounding.
+
+    Args:
+        state: The state that the sites started from.
+        total: The sum, and the number of sites that trained each tensor.
+        momentum, averages, learning_rate: As for `apply`.
+    """
+    moved = {
+        name: ((value / total.trained_by[name]).astype(np.float32), total.trained_by[name])
+        for name, value in total.moved.items()
+        if total.trained_by[name]
+    }
+    return _stepped(state, moved, momentum=momentum, averages=averages, learning_rate=learning_rate)
+
+
+def _stepped(
+    state: State,
+    moved: Mapping[str, tuple[npt.NDArray[np.float32], int]],
+    *,
+    momentum: float,
+    averages: bool,
+    learning_rate: ServerRate,
+) -> State:
+    """Return the state after a step along the mean change of each tensor over its sites."""
+    shared, velocity = dict(state.shared), dict(state.momentum)
+    for name, (mean, sites) in moved.items():
+        before = state.shared[name]
+        step = np.float32(_factor(learning_rate, sites)) * mean
         # The velocity of a tensor starts at zero, when a site first trains it.
         step += np.float32(momentum) * velocity.get(name, np.zeros_like(before))
         velocity[name], shared[name] = step, before + step

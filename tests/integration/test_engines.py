@@ -62,3 +62,20 @@ def test_both_engines_give_the_same_bytes(tmp_path: Path):
         assert file.read_bytes() == (flower / file.relative_to(local)).read_bytes(), file.name
     assert rows(local) == rows(flower)
     assert report(local) == report(flower)
+
+
+@pytest.mark.flower
+def test_masked_answers_add_up_through_flower_to_the_same_bytes(tmp_path: Path):
+    """The words are other ones in each run, and their sum is the same."""
+    sites = [{"name": name, "data": {**CHEST, "seed": n}} for n, name in enumerate("abc")]
+    scenario = tmp_path / "masked.yaml"
+    recipe = {**SCENARIO["recipe"], "rounds": 3, "together_first": None}  # type: ignore[dict-item]
+    text = {**SCENARIO, "recipe": recipe, "sites": sites, "aggregation": {"secure": True}}
+    scenario.write_text(yaml.safe_dump(text))
+    local = trained(scenario, tmp_path / "local", "--engine", "local")
+    flower = trained(scenario, tmp_path / "flower", "--engine", "flower")
+    for file in sorted((local / "checkpoints").glob("*.safetensors")):
+        assert file.read_bytes() == (flower / file.relative_to(local)).read_bytes(), file.name
+    assert report(local) == report(flower)
+    assert report(local)["masked"] is True
+    assert "the server learned the sum" in (flower / "report.html").read_text()

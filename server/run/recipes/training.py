@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from medformer.config import Features, Frozen, Name, PresetName
-from server.protocol import Phase, Schedule
+from server.protocol import Aggregation, Phase, Schedule
 from server.run.federation import Pretraining, ServerRate, with_public_start
 from server.run.recipes.choice import Choice, choose
 from server.run.recipes.declared import Declared, Sites
@@ -39,6 +39,8 @@ class Training(Frozen):
     """Factor of the averaged update: a number, `sites` or `sqrt-sites`."""
     average_last: StrictFloat = Field(default=AVERAGE_LAST, ge=0, le=1)
     """Fraction of a phase's rounds whose iterates are averaged at its end."""
+    aggregation: Aggregation = Aggregation()
+    """The way in which the sites' answers are added up."""
     concepts: StrictBool = True
     """Sites with the same kind of image answer with concepts that they train together. `false`:
     each site has heads of its own only, which learn from its own records. See docs/experiments,
@@ -85,4 +87,5 @@ class Training(Frozen):
             spare_rounds=spare_rounds,
             local_momentum=self.local_momentum,
             average_last=self.average_last,
+            aggregation=self.aggregation,
         )

@@ -1,0 +1,125 @@
+"""Masking as the guard uses it: keys with the admission, secrets before the first round, words."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from client.admitted import AdmittedRun
+from client.masking.identity import load_identity
+from client.masking.session import Session, cohort_of
+from client.policy import Policy
+from client.refusals import BadRequest
+from client.state import Store
+from medformer.model import Medformer
+from medformer.sharing import averaged_names, shared_shapes
+from server.protocol import Agree, AgreeAnswer, Schedule, Tensors, Train
+from server.protocol.masking import Words, to_numbers, to_words
+
+FEWEST = 2
+"""Smallest cohort where no policy says otherwise: alone, a masked answer would be the answer."""
+
+
+@dataclass(frozen=True)
+class Masking:
+    """The mask of a round's answer."""
+
+    names: Sequence[str]
+    """The tensors that any site may train in this round, in the order of their words."""
+    words: Words
+    """(count,) words for all values of these tensors, one tensor after the other."""
+
+
+def to_send(tensors: Tensors, before: Tensors, masking: Masking | None) -> dict[str, Any]:
+    """Return the fields of the answer that hold what the site has trained.
+
+    Args:
+        tensors: The tensors that the site has trained.
+        before: All shared tensors, as the round began.
+        masking: As `masking_of` returned it. None sends the tensors themselves.
+    """
+    if masking is None:
+        return {"tensors": tensors}
+    # The part of a tensor that this site does not train is zero, so that all sums have one length.
+    parts = [
+        tensors.get(name, before[name]).astype(np.float64).ravel() - before[name].ravel()
+        for name in masking.names
+    ]
+    words = to_words(to_numbers(np.concatenate(parts))) + masking.words
+    return {"tensors": {}, "words": words, "trained": json.dumps(sorted(tensors))}
+
+
+def mask_keys(site: str, folder: Path, run_id: str, schedule: Schedule) -> str:
+    """Return a site's public keys for a run, as JSON; empty if its answers are not masked.
+
+    Args:
+        site: Name of the site.
+        folder: Its state folder.
+        run_id: Of the run, which is admitted.
+        schedule: Of the run.
+    """
+    if not schedule.aggregation.secure:
+        return ""
+    return _session(site, folder, run_id, schedule).keys().model_dump_json()
+
+
+def agreed(run: AdmittedRun, request: Agree, folder: Path, policy: Policy | None) -> AgreeAnswer:
+    """Agree on secrets with the other sites of a run. No record is read.
+
+    Args:
+        run: The run, which is admitted.
+        request: Names the sites and their keys.
+        folder: The site's state folder.
+        policy: Lists the fingerprints of peers. Without one, in a simulation, nobody has compared
+            any.
+    Raises:
+        Refused: The run's answers are not masked, or a key must not be used.
+    """
+    if not run.schedule.aggregation.secure:
+        raise BadRequest("this run's answers are not masked: there is nothing to agree on")
+    peers = None if policy is None else policy.peers
+    session = _session(run.site.name, folder, run.run_id, run.schedule)
+    sealed = session.agree(request.members, peers)
+    return AgreeAnswer(run.site.name, json.dumps([one.model_dump() for one in sealed]))
+
+
+def masking_of(
+    run: AdmittedRun, request: Train, model: Medformer, folder: Path, policy: Policy | None
+) -> Masking | None:
+    """Return what masks the answer to a request; None if it is sent as it is.
+
+    Args:
+        run: The run, which is admitted.
+        request: The round and its cohort.
+        model: A model of the run, which names the shared tensors and their shapes.
+        folder: The site's state folder.
+        policy: Has the smallest cohort; `FEWEST` without one.
+    Raises:
+        Refused: The site must not take part in this sum. Nothing is charged yet.
+    """
+    schedule = run.schedule
+    # A round beyond the schedule is refused where attempts are charged.
+    known = 1 <= request.round <= schedule.rounds
+    phase = schedule.phase_of(request.round) if known else None
+    if phase is None or not (schedule.aggregation.secure and phase.sends):
+        if request.cohort or request.sealed:
+            raise BadRequest("this round's answers are not masked: it has no cohort")
+        return None
+    # A site that takes no step adds nothing, and would only let the cohort look larger.
+    if not run.site.privacy.takes_part_in(phase):
+        raise BadRequest("this site sits the phase out: it is in no cohort")
+    cohort = cohort_of(request, run.site.name, FEWEST if policy is None else policy.min_sites)
+    shapes = shared_shapes(model)
+    names = averaged_names(shapes, heads=phase.trains == "heads")
+    count = sum(math.prod(shapes[name]) for name in names)
+    session = _session(run.site.name, folder, run.run_id, schedule)
+    return Masking(names, session.mask(request, cohort, count))
+
+
+def _session(site: str, folder: Path, run_id: str, schedule: Schedule) -> Session:
+    file = Store(folder, run_id).masking
+    return Session.of(site, run_id, schedule.hash(), file, load_identity(folder))

@@ -1,0 +1,234 @@
+"""A guard joins a sum under its policy's conditions, or refuses before any record is read."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.guard import Guard
+from client.masking.identity import load_identity, public_text
+from client.policy import Policy
+from client.round import RoundResult, one_round
+from client.simulated import open_guard
+from client.training import site_model
+from medformer.sharing import shared_shapes
+from server.protocol import (
+    Admit,
+    AdmitAnswer,
+    Agree,
+    AgreeAnswer,
+    Answer,
+    Refusal,
+    Schedule,
+    Train,
+    TrainAnswer,
+    fingerprint,
+    source_hash,
+)
+from server.run.checkpoints import load_state
+from server.run.journal import CHECKPOINTS
+from simulations.run_folder import load_prepared
+from tests.conftest import ledger_rows
+from tests.integration.test_masked_runs import SECURE, SITES, prepared
+
+RUN = "run-1"
+
+
+@dataclass
+class Run:
+    """Three guards that have agreed, and a fourth that is no member."""
+
+    guards: dict[str, Guard]
+    members: list[str]
+    sealed: dict[str, list[Any]]
+    schedule: Schedule
+    tensors: dict[str, Any]
+
+    def train(self, site: str, **changes: Any) -> Train:
+        cohort = changes.pop("cohort", SITES[:3])
+        sealed = [one for one in self.sealed[site] if one["sender"] in cohort]
+        fields: dict[str, Any] = {
+            "schedule_hash": self.schedule.hash(), "round": 1, "attempt": 0,
+            "acknowledged_round": 0, "tensors": self.tensors, "cohort": json.dumps(cohort),
+            "sealed": json.dumps(sealed),
+        }  # fmt: skip
+        return Train(RUN, source_hash(), **(fields | changes))
+
+
+def begun(folder: Path, **changes: Any) -> Run:
+    run = load_prepared(prepared(folder, **changes))
+    policy = Policy(
+        objectives=("supervised",),
+        max_epsilon_per_run=50,
+        min_noise_multiplier=0.2,
+        max_expected_share=1.0,
+        accept_unit_image=True,
+        approval="automatic",
+    )
+    guards = {s.name: open_guard(folder, n) for n, s in enumerate(run.sites)}
+    peers = {
+        name: fingerprint(public_text(load_identity(guard.folder)), "signer")
+        for name, guard in guards.items()
+    }
+    guards = {
+        name: replace(guard, policy=policy.model_copy(update={"peers": peers}))
+        for name, guard in guards.items()
+    }
+    start = load_state(folder / CHECKPOINTS, 0)
+    assert start is not None
+    federation = run.federation
+    asked = Admit(RUN, source_hash(), schedule=federation.schedule.canonical(),
+                  model=federation.model.model_dump_json())  # fmt: skip
+    admitted = {name: guard.handle(asked) for name, guard in guards.items()}
+    keys = [a.mask_keys for a in admitted.values() if isinstance(a, AdmitAnswer)]
+    assert len(keys) == 4
+    return Run(guards, keys, {name: [] for name in SITES}, federation.schedule, start.shared)
+
+
+def agree(run: Run, members: list[str], site: str) -> Answer:
+    text = f"[{','.join(members)}]"
+    return run.guards[site].handle(
+        Agree(RUN, source_hash(), schedule_hash=run.schedule.hash(), members=text)
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Return a run of which the first three sites have agreed with each other."""
+    found = begun(tmp_path / "run", aggregation=SECURE)
+    for name in SITES[:3]:
+        answer = agree(found, found.members[:3], name)
+        assert isinstance(answer, AgreeAnswer), answer
+        for one in json.loads(answer.sealed):
+            found.sealed[one["receiver"]].append(one)
+    return found
+
+
+def blind(guard: Guard) -> Guard:
+    """Return the guard without access to its records."""
+
+    def read(*_: object) -> Any:
+        raise AssertionError("a record was read")
+
+    return replace(guard, read=read)
+
+
+def attempts(guard: Guard) -> int:
+    return sum(row["kind"] == "attempt" for row in ledger_rows(guard.folder))
+
+
+FIRST, SECOND = SITES[:2]
+CASES: list[tuple[str, str, Callable[[Run], Train], str]] = [
+    ("no cohort", FIRST, lambda r: r.train(FIRST, cohort=()), "does not include this site"),
+    ("without itself", FIRST, lambda r: r.train(FIRST, cohort=SITES[1:3]), "does not include"),
+    ("a site twice", FIRST, lambda r: r.train(FIRST, cohort=(FIRST, *SITES[:3])), "sites once"),
+    ("another order", FIRST, lambda r: r.train(FIRST, cohort=SITES[2::-1]), "order of names"),
+    ("too small", FIRST, lambda r: r.train(FIRST, cohort=SITES[:2]), "a cohort of 2 sites"),
+    ("a stranger", FIRST, lambda r: r.train(FIRST, cohort=SITES), "chest-4 is no other member"),
+    ("no secret", SECOND, lambda r: r.train(SECOND, sealed="[]"), "no secret with chest-1"),
+    ("damaged", SECOND, lambda r: r.train(SECOND, sealed="[1]"), "are not valid"),
+    ("another's", SECOND, lambda r: r.train(SECOND, sealed=json.dumps(r.sealed[SITES[2]])),
+     "not for this site"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("site", "ask", "reason"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
+)
+def test_a_sum_that_a_site_must_not_join_is_refused(
+    run: Run, site: str, ask: Callable[[Run], Train], reason: str
+):
+    """No record is read, and nothing is charged."""
+    answer = blind(run.guards[site]).handle(ask(run))
+    assert isinstance(answer, Refusal)
+    assert reason in answer.reason
+    assert attempts(run.guards[site]) == 0
+
+
+def test_the_usual_request_is_answered_once(run: Run):
+    """The same request gets the same words; a known attempt with another cohort is refused."""
+    first, again = (run.guards["chest-1"].handle(run.train("chest-1")) for _ in range(2))
+    assert isinstance(first, TrainAnswer), first
+    assert isinstance(again, TrainAnswer)
+    assert first.words is not None
+    assert again.words is not None
+    assert (first.words == again.words).all()
+    assert attempts(run.guards["chest-1"]) == 1
+    lenient = run.guards["chest-1"]
+    assert lenient.policy is not None
+    policy = lenient.policy.model_copy(update={"min_sites": 2})
+    other = replace(lenient, policy=policy).handle(run.train("chest-1", cohort=SITES[:2]))
+    assert isinstance(other, Refusal), other
+    assert attempts(lenient) == 1
+
+
+def test_a_second_attempt_has_another_mask(run: Run):
+    """The cohort is the same, and what the site trained is made the same here: every word differs.
+    Otherwise the difference of two answers would be free of the mask."""
+    first: list[RoundResult] = []
+
+    def once(*arguments: Any) -> RoundResult:
+        first.append(one_round(*arguments))
+        return first[0]
+
+    guard = replace(run.guards["chest-1"], train=once)
+    words = []
+    for attempt in (0, 1):
+        answer = guard.handle(run.train("chest-1", attempt=attempt))
+        assert isinstance(answer, TrainAnswer), answer
+        assert answer.words is not None
+        words.append(answer.words)
+    assert (words[0] != words[1]).all()
+    assert attempts(guard) == 2
+
+
+def test_keys_that_change_within_a_run_are_refused(run: Run):
+    """A member that comes later is new to the others; one that was there keeps its keys."""
+    assert isinstance(agree(run, run.members, "chest-1"), AgreeAnswer)
+    fewer = agree(run, run.members[:2], "chest-1")
+    assert isinstance(fewer, Refusal)
+    assert "had other keys before" in fewer.reason
+
+
+@pytest.mark.parametrize(
+    ("peers", "reason"),
+    [({}, "lists no fingerprint of chest-2's guard"),
+     ({"chest-2": " ".join(["0000"] * 8)}, "guard of chest-2 has another key")],
+)  # fmt: skip
+def test_a_guard_that_nobody_has_compared_is_refused(run: Run, peers: dict[str, str], reason: str):
+    """The reason says what to do, and goes to the server and the ledger."""
+    guard = run.guards["chest-1"]
+    assert guard.policy is not None
+    known = {**guard.policy.peers} if peers else {}
+    policy = guard.policy.model_copy(update={"peers": known | peers})
+    run.guards["chest-1"] = replace(blind(guard), policy=policy)
+    answer = agree(run, run.members[:3], "chest-1")
+    assert isinstance(answer, Refusal)
+    assert (answer.code, reason in answer.reason) == ("policy", True)
+
+
+def test_a_run_without_masks_has_nothing_to_agree_on(tmp_path: Path):
+    """A cohort there would look like a promise."""
+    folder = tmp_path / "run"
+    run = load_prepared(prepared(folder))
+    guard = open_guard(folder, 0)
+    federation = run.federation
+    answer = guard.handle(Admit(RUN, source_hash(), schedule=federation.schedule.canonical(),
+                                model=federation.model.model_dump_json()))  # fmt: skip
+    assert isinstance(answer, AdmitAnswer)
+    assert answer.mask_keys == ""
+    common = {"schedule_hash": federation.schedule.hash()}
+    refused = guard.handle(Agree(RUN, source_hash(), members="[]", **common))
+    assert isinstance(refused, Refusal)
+    assert "nothing to agree on" in refused.reason
+    start = load_state(folder / CHECKPOINTS, 0)
+    assert start is not None
+    asked = Train(RUN, source_hash(), round=1, attempt=0, acknowledged_round=0,
+                  tensors=start.shared, cohort='["chest-1"]', **common)  # fmt: skip
+    refused = blind(guard).handle(asked)
+    assert isinstance(refused, Refusal)
+    assert "it has no cohort" in refused.reason
+    assert set(start.shared) == set(shared_shapes(site_model(federation.model, run.sites[0].tasks)))
