@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from server.protocol import LABEL_OBJECTIVES, Objective, Phase, Schedule
+from server.protocol import LABEL_OBJECTIVES, Aggregation, Objective, Phase, Schedule
 from simulations.scenario import Baseline
 
 SCANNERS: frozenset[Objective] = LABEL_OBJECTIVES - {"supervised"}
@@ -23,10 +23,15 @@ HEADS: dict[str, Any] = {"rounds": 30, "local_steps": 2, "noise_floor": 4e-5}
 def schedule_of(baseline: Baseline, schedule: Schedule) -> Schedule:
     """Return the schedule of a baseline: the run's own, or what is left of it.
 
+    Masks change nothing of what is trained, and a site alone has nobody to hide among: baselines
+    have none.
+
     Args:
         baseline: Name of the baseline.
         schedule: The schedule of the run.
     """
+    if schedule.aggregation.secure:
+        schedule = schedule.model_copy(update={"aggregation": Aggregation()})
     phases = _left(baseline, schedule)
     if phases == schedule.phases:
         return schedule

@@ -23,7 +23,7 @@ from server.run.fleet import Lost
 from server.run.journal import CHECKPOINTS
 from server.run.metrics import Row, read_metrics
 from server.run.strategy import State
-from simulations.baselines.jobs import LocalFleet
+from simulations.baselines.jobs import LocalFleet, run_job
 from simulations.prepare.prepare import prepare
 from simulations.run_folder import load_prepared
 from simulations.scenario_file import load_scenario
@@ -253,3 +253,14 @@ def test_fewer_sites_than_a_sum_needs_end_the_run(tmp_path: Path):
 
     with pytest.raises(RunInterrupted, match="needs 3 sites whose answers are added up"):
         trained(folder, loses=loses, quorum=3)
+
+
+def test_baselines_are_trained_beside_masked_answers(tmp_path: Path):
+    """Alone, without privacy, and together without masks."""
+    folder = prepared(tmp_path / "run", aggregation=SECURE, phases=PHASES[:2], spare_rounds=0)
+    trained(folder)
+    (run, sites) = load_prepared(folder), list(SITES)
+    for baseline, names in (("local-dp", sites[:1]), ("federated-plain", sites),
+                            ("heads-only-dp", sites)):  # fmt: skip
+        rows = run_job(run.folder, baseline, names)  # type: ignore[arg-type]
+        assert {row["site"] for row in rows} == set(names)

@@ -10,7 +10,7 @@ import yaml
 from client.privacy.plan import solve
 from client.site import Privacy
 from medformer.errors import ConfigError
-from server.protocol import Phase, Schedule
+from server.protocol import Aggregation, Phase, Schedule
 from server.run.recipes.recipe import Recipe
 from simulations.baselines.derived import HEADS, leaves_something_out, schedule_of
 from simulations.cli import main
@@ -35,6 +35,13 @@ SCHEDULE = Schedule(phases=(SELF, HEADS_FIRST, TOGETHER, AGAIN), spare_rounds=2)
 
 def left(baseline: Any, schedule: Schedule = SCHEDULE) -> dict[str, dict[str, float]]:
     return {p.name: dict(p.objectives) for p in schedule_of(baseline, schedule).phases}
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_no_baseline_masks_its_answers(baseline: Any):
+    """Sites without privacy have no guard, and a site alone has nobody to hide among."""
+    masked = SCHEDULE.model_copy(update={"aggregation": Aggregation(secure=True)})
+    assert schedule_of(baseline, masked) == schedule_of(baseline, SCHEDULE)
 
 
 def test_heads_only_is_the_first_phase_of_heads():
