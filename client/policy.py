@@ -119,6 +119,13 @@ class Policy(Frozen):
                 "unit: patient, or accept_unit_image if each patient has one image"
             )
         check_objectives(schedule, self.objectives, "this site's policy")
+        # Before the budget is reserved: a cohort of strangers would be refused only afterwards.
+        if schedule.aggregation.secure and len(self.peers) + 1 < self.min_sites:
+            raise PolicyForbids(
+                f"answers of this run are masked, and this site's policy knows {len(self.peers)} "
+                f"peers where sums have at least {self.min_sites} sites: compare the fingerprints "
+                "of their guards by telephone and add them to `peers`"
+            )
         # The concept layer is shared if the run's model has one for this site's kind of image.
         if site.domain.kind in config.kinds and self.concepts is False:
             raise PolicyForbids(

@@ -35,6 +35,14 @@ from tests.conftest import ledger_rows
 from tests.integration.test_masked_runs import SECURE, SITES, prepared
 
 RUN = "run-1"
+POLICY = Policy(
+    objectives=("supervised",),
+    max_epsilon_per_run=50,
+    min_noise_multiplier=0.2,
+    max_expected_share=1.0,
+    accept_unit_image=True,
+    approval="automatic",
+)
 
 
 @dataclass
@@ -60,21 +68,13 @@ class Run:
 
 def begun(folder: Path, **changes: Any) -> Run:
     run = load_prepared(prepared(folder, **changes))
-    policy = Policy(
-        objectives=("supervised",),
-        max_epsilon_per_run=50,
-        min_noise_multiplier=0.2,
-        max_expected_share=1.0,
-        accept_unit_image=True,
-        approval="automatic",
-    )
     guards = {s.name: open_guard(folder, n) for n, s in enumerate(run.sites)}
     peers = {
         name: fingerprint(public_text(load_identity(guard.folder)), "signer")
         for name, guard in guards.items()
     }
     guards = {
-        name: replace(guard, policy=policy.model_copy(update={"peers": peers}))
+        name: replace(guard, policy=POLICY.model_copy(update={"peers": peers}))
         for name, guard in guards.items()
     }
     start = load_state(folder / CHECKPOINTS, 0)
@@ -208,6 +208,23 @@ def test_a_guard_that_nobody_has_compared_is_refused(run: Run, peers: dict[str, 
     answer = agree(run, run.members[:3], "chest-1")
     assert isinstance(answer, Refusal)
     assert (answer.code, reason in answer.reason) == ("policy", True)
+
+
+def test_too_few_known_peers_are_refused_before_anything_is_reserved(tmp_path: Path):
+    """A cohort of strangers would be refused only after the budget is spent."""
+    folder = tmp_path / "run"
+    federation = load_prepared(prepared(folder, aggregation=SECURE)).federation
+    peers = dict.fromkeys(["chest-2"], " ".join(["0000"] * 8))
+    policy = POLICY.model_copy(update={"peers": peers})
+    guard = replace(open_guard(folder, 0), policy=policy)
+    asked = Admit(RUN, source_hash(), schedule=federation.schedule.canonical(),
+                  model=federation.model.model_dump_json())  # fmt: skip
+    answer = guard.handle(asked)
+    assert isinstance(answer, Refusal)
+    assert "knows 1 peers where sums have at least 3 sites" in answer.reason
+    assert not [row for row in ledger_rows(guard.folder) if row["kind"] == "reservation"]
+    enough = replace(guard, policy=policy.model_copy(update={"min_sites": 2}))
+    assert isinstance(enough.handle(asked), AdmitAnswer)
 
 
 def test_a_run_without_masks_has_nothing_to_agree_on(tmp_path: Path):
