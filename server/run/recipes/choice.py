@@ -88,7 +88,9 @@ def _chosen(recipe: Recipe, sites: Sites) -> Choice:
     asked = set(recipe.objectives or ()) - LABEL_OBJECTIVES
     if recipe.heads_only is False or situation not in HEADS_ALONE or asked:
         return Choice(phases, situation, reason, "everything is trained")
-    noisy, numbers = heads_only.by_noise(phases, sites)
+    few = situation == "few-labels"
+    threshold = few_labels.THRESHOLD if few else heads_only.THRESHOLD
+    noisy, numbers = heads_only.by_noise(phases, sites, threshold)
     if noisy:
         phases = HEADS_ALONE[situation](heads_only.shortened(recipe), sites)
     what = "heads alone are trained" if noisy else "everything is trained"

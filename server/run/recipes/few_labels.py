@@ -21,6 +21,9 @@ NOISE_FLOOR = 1e-7
 """`noise_floor` of these rounds. Section 28."""
 BATCH = 8
 """Factor of the expected batch size in these rounds, which draw from all images. Section 28."""
+THRESHOLD = 0.5
+"""Steps times signal squared, in millions, below which moments and heads alone are better than a
+course that trains everything. Section 43."""
 MOMENTS_STEPS = 8
 """DP steps that learn moments. Section 43."""
 MOMENTS_SHARE = 0.25

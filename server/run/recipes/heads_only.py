@@ -42,7 +42,9 @@ def shortened(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"rounds": rounds})
 
 
-def by_noise(whole: Sequence[Phase], sites: Sites) -> tuple[bool, str]:
+def by_noise(
+    whole: Sequence[Phase], sites: Sites, threshold: float = THRESHOLD
+) -> tuple[bool, str]:
     """Decide whether heads alone are better than a schedule that trains everything.
 
     Sites that train concepts together add up what their steps can teach; otherwise the best of them
@@ -52,6 +54,7 @@ def by_noise(whole: Sequence[Phase], sites: Sites) -> tuple[bool, str]:
     Args:
         whole: The schedule that trains everything.
         sites: The sites that take part.
+        threshold: Below it, in millions, heads alone are better.
     Returns:
         True for heads alone, and the numbers that decided in words.
     """
@@ -65,7 +68,7 @@ def by_noise(whole: Sequence[Phase], sites: Sites) -> tuple[bool, str]:
         return False, "no site declares anything"
     add = sum if sites.concepts else max
     values = {kind: add(each) for kind, each in sorted(taught.items())}
-    noisy = [kind for kind, value in values.items() if value < THRESHOLD]
+    noisy = [kind for kind, value in values.items() if value < threshold]
     only = 2 * len(noisy) > len(values)
     numbers = ", ".join(f"{_short(value)} million for {kind}" for kind, value in values.items())
     compared = "below" if only else "not below"
@@ -73,7 +76,7 @@ def by_noise(whole: Sequence[Phase], sites: Sites) -> tuple[bool, str]:
     over = "summed over the sites" if sites.concepts else "at the best site"
     return only, (
         f"with everything trained, steps times signal squared, {over}, would be about {numbers}, "
-        f"{compared} {THRESHOLD:g} million{most}"
+        f"{compared} {threshold:g} million{most}"
     )
 
 

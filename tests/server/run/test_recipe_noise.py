@@ -119,6 +119,19 @@ def test_few_labels_under_much_noise_leave_moments_and_heads():
     assert [p.name for p in asked.phases][:2] == ["self-supervised", "moments"]
 
 
+def test_few_labels_leave_the_encoder_earlier():
+    """Self-supervision makes the noise larger, so that their threshold is another one."""
+    numbers = dict.fromkeys(["n_labelled"], 240)
+    four = sites(*(site(2400, **numbers) for _ in range(4)))
+    whole = few_labels.phases(Recipe(), four)
+    total = sum(signal(whole, one) or 0 for one in four.declared)
+    assert heads_only.THRESHOLD < total < few_labels.THRESHOLD
+    assert choose(Recipe(), four).phases[1].trains == "heads"
+    assert "below 0.5 million" in choose(Recipe(), four).trained
+    more = sites(*(site(2400, n_labelled=480) for _ in range(4)))
+    assert choose(Recipe(), more).trained.startswith("everything is trained")
+
+
 @pytest.mark.parametrize("missing", ["n_public", "epsilon", "delta"])
 def test_unknown_noise_changes_nothing(missing: str):
     """A consortium that declares no numbers trains as before, and is told why."""
