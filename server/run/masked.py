@@ -91,7 +91,8 @@ class MaskedRounds:
         cohorts = self._cohorts(number)
         attempts: dict[str, int] = {}
         while waiting := [c for c in cohorts if not (c.complete or c.failed)]:
-            self._ask(state, waiting, end)
+            summed = sum(len(c.sites) for c in cohorts if c.complete)
+            self._ask(state, waiting, end, summed)
             for cohort in waiting:
                 attempts |= dict.fromkeys(cohort.sites, cohort.attempt)
                 if cohort.lost or cohort.again:
@@ -133,8 +134,15 @@ class MaskedRounds:
                 groups.setdefault(kind, []).append(site.name)
         return [Cohort(kind, self.agreement.together(names)) for kind, names in groups.items()]
 
-    def _ask(self, state: State, cohorts: list[Cohort], end: float) -> None:
-        """Ask the sites that have not answered, until each has, or is given up."""
+    def _ask(self, state: State, cohorts: list[Cohort], end: float, summed: int) -> None:
+        """Ask the sites that have not answered, until each has, or is given up.
+
+        Args:
+            state: What the round starts from.
+            cohorts: Cohorts that are not complete.
+            end: Time until which sites that are needed are asked again.
+            summed: Number of sites in complete cohorts.
+        """
         of = {name: cohort for cohort in cohorts for name in cohort.sites}
         pending = {name for name, cohort in of.items() if name not in cohort.answers}
         asked_again = False
@@ -142,12 +150,18 @@ class MaskedRounds:
             requests = {n: self._masked_request(state, of[n], n) for n in sorted(pending)}
             answers, away = ask(self.fleet, requests, self.federation.quorum)
             for name, answer in answers.items():
-                pending.discard(name)
-                self._sort(state, of[name], name, answer)
+                # Its policy allows training at certain hours only: it may answer later.
+                if isinstance(answer, Refusal) and answer.code == "closed-now":
+                    away[name] = f"{answer.code}: {answer.reason}"
+                else:
+                    self._sort(state, of[name], name, answer)
             pending = set(away)
             if not pending:
                 return
-            if asked_again or time.monotonic() > end:
+            # A process that died is there again at once. Sites that are needed are asked until the
+            # deadline.
+            enough = summed + len(of) - len(away) >= self._needed
+            if (asked_again and enough) or time.monotonic() > end:
                 for name, why in sorted(away.items()):
                     self.journal.note(state.round + 1, name, "absent", why)
                     of[name].lost.add(name)

@@ -88,6 +88,7 @@ def trained(
     quorum: int | None = None,
     on_row: Callable[[Row], None] = lambda row: None,
     train: Any = one_round,
+    deadline: float = 3_600,
 ) -> tuple[State, Network]:
     """Train, or resume, and return what the coordinator has and what went over the network."""
     run = load_prepared(folder)
@@ -99,10 +100,8 @@ def trained(
     start = load_state(folder / CHECKPOINTS, 0)
     assert start is not None
     federation = run.federation.model_copy(update={"quorum": quorum})
-    state = Run(network, federation, folder, on_row=on_row, retry_pause=0).execute(
-        lambda: start.shared
-    )
-    return state, network
+    run_ = Run(network, federation, folder, on_row=on_row, retry_pause=0, deadline=deadline)
+    return run_.execute(lambda: start.shared), network
 
 
 def masked_answers(network: Network) -> dict[tuple[int, int], dict[str, TrainAnswer]]:
@@ -252,7 +251,23 @@ def test_fewer_sites_than_a_sum_needs_end_the_run(tmp_path: Path):
         return isinstance(request, Train) and request.round == 2 and site in SITES[1:3]
 
     with pytest.raises(RunInterrupted, match="needs 3 sites whose answers are added up"):
-        trained(folder, loses=loses, quorum=3)
+        trained(folder, loses=loses, quorum=3, deadline=0)
+
+
+def test_a_site_that_is_needed_is_asked_again(tmp_path: Path):
+    """Its answer to the second question is the kept one, and nobody is charged twice."""
+    folder = prepared(tmp_path / "run", aggregation=SECURE)
+    asked: list[int] = []
+
+    def loses(site: str, request: Request) -> bool:
+        if not (isinstance(request, Train) and request.round == 2 and site == "chest-2"):
+            return False
+        asked.append(request.attempt)
+        return len(asked) < 4
+
+    _, network = trained(folder, loses=loses, quorum=4)
+    assert asked == [0, 0, 0, 0]
+    assert sorted(masked_answers(network)) == [(1, 0), (2, 0), (3, 0), (4, 0)]
 
 
 def test_baselines_are_trained_beside_masked_answers(tmp_path: Path):

@@ -176,8 +176,8 @@ MECHANISM = (
     Mutation(
         "exact loss sent by a deployment",
         "client/guard.py",
-        "exact_loss=result.loss if self.exact else None,",
-        "exact_loss=result.loss,",
+        "result.loss if self.exact else None)",
+        "result.loss)",
     ),
     Mutation(
         "local tensors sent",

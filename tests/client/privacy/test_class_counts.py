@@ -380,5 +380,8 @@ def test_no_message_depends_on_the_labels_but_through_the_noisy_tensors(
     assert isinstance(other_answer, TrainAnswer)
     assert replace(receipt, site="skewed") == other_receipt
     assert set(answer.tensors) == set(other_answer.tensors)
-    assert set(metadata(answer)) == {"site", "round", "attempt", "exact_loss", "ledger_hash"}
+    assert set(metadata(answer)) == {
+        "site", "round", "attempt", "exact_loss", "ledger_hash", "trained"
+    }  # fmt: skip
+    assert (answer.trained, answer.words) == ("", None)
     assert answer.ledger_hash == other_answer.ledger_hash

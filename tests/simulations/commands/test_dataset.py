@@ -64,7 +64,9 @@ def test_the_run_folder_bears_the_name_of_the_set(
     words = ["plan", "--dataset", "retinamnist", "--sites", "3", "--data-root", "."]
     assert main([*words, *ONE_ROUND]) == 0
     text = capsys.readouterr().out
-    assert text.count("n_public 22") == 3
+    assert text.startswith("recipe for labels")
+    assert "site-1, site-2, site-3: each epsilon" in text
+    assert text.count("n_public 22") == 1
     assert main(["plan", "medmnist", *words[1:], *ONE_ROUND]) == 0
     assert capsys.readouterr().out == text
 
