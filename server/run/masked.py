@@ -26,6 +26,8 @@ from server.run.rounds import FINAL, RETRY_PAUSE
 from server.run.strategy import State, Sum
 
 _NAMES = TypeAdapter(tuple[str, ...])
+Shapes = dict[str, tuple[int, ...]]
+"""Name and shape of the tensors that a round can move, in the order of their words."""
 
 
 @dataclass
@@ -115,7 +117,7 @@ class MaskedRounds:
             losses,
             time.monotonic() - began,
         )
-        return {cohort.kind: self._sum(state, cohort) for cohort in done}
+        return {cohort.kind: _sum(self.federation, state, cohort) for cohort in done}
 
     @property
     def _needed(self) -> int:
@@ -190,7 +192,7 @@ class MaskedRounds:
             # Kept even if the answer is refused: the site wrote the row before it trained.
             self.journal.ledgers[name] = answer.ledger_hash
             try:
-                self._check(state, cohort, name, answer)
+                _check(_shapes(self.federation, state), cohort, name, number, answer)
             except UpdateRefused as error:
                 self.journal.note(number, name, "refused-update", str(error))
                 cohort.lost.add(name)
@@ -209,27 +211,6 @@ class MaskedRounds:
             else:
                 self.journal.note(number, name, "refusal", f"{answer.code}: {answer.reason}")
 
-    def _check(self, state: State, cohort: Cohort, name: str, answer: TrainAnswer) -> None:
-        """Refuse an answer that cannot be part of the sum. Its words say nothing by themselves."""
-        number, shapes = state.round + 1, self._shapes(state)
-        if (answer.site, answer.round, answer.attempt) != (name, number, cohort.attempt):
-            raise UpdateRefused("the answer is of another site, round or attempt")
-        count = sum(map(math.prod, shapes.values()))
-        if answer.tensors or answer.words is None or answer.words.shape != (count,):
-            raise UpdateRefused(f"the answer must be {count} masked words and nothing else")
-        try:
-            trained = _NAMES.validate_json(answer.trained)
-        except ValidationError as error:
-            raise UpdateRefused("the names of the trained tensors cannot be read") from error
-        if set(trained) - set(shapes) or len(set(trained)) < len(trained):
-            raise UpdateRefused("the answer names tensors that this round does not train")
-
-    def _shapes(self, state: State) -> dict[str, tuple[int, ...]]:
-        """Return name and shape of the tensors that a round can move, in the order of words."""
-        heads = self.federation.schedule.phase_of(state.round + 1).trains == "heads"
-        names = averaged_names(state.shared, heads=heads)
-        return {name: state.shared[name].shape for name in names}
-
     def _go_on(self, cohort: Cohort, number: int) -> None:
         """Make the next attempt, if one is left."""
         if cohort.attempt >= self.federation.schedule.spare_rounds:
@@ -239,27 +220,50 @@ class MaskedRounds:
             )
         cohort.next_attempt()
 
-    def _sum(self, state: State, cohort: Cohort) -> Sum:
-        """Add up the words of a whole cohort, which takes off all masks."""
-        words = [cohort.answers[name].words for name in cohort.sites]
-        flat = to_values(from_words(ring_sum(w for w in words if w is not None)))
-        shapes = self._shapes(state)
-        sizes = list(map(math.prod, shapes.values()))
-        parts = np.split(flat, np.cumsum(sizes)[:-1])
-        trained = [json.loads(cohort.answers[name].trained) for name in cohort.sites]
-        total = Sum(
-            {
-                name: part.reshape(shape)
-                for (name, shape), part in zip(shapes.items(), parts, strict=True)
-            },
-            {name: sum(name in names for names in trained) for name in shapes},
+
+def _check(shapes: Shapes, cohort: Cohort, name: str, number: int, answer: TrainAnswer) -> None:
+    """Refuse an answer that cannot be part of the sum. Its words say nothing by themselves."""
+    if (answer.site, answer.round, answer.attempt) != (name, number, cohort.attempt):
+        raise UpdateRefused("the answer is of another site, round or attempt")
+    count = sum(map(math.prod, shapes.values()))
+    if answer.tensors or answer.words is None or answer.words.shape != (count,):
+        raise UpdateRefused(f"the answer must be {count} masked words and nothing else")
+    try:
+        trained = _NAMES.validate_json(answer.trained)
+    except ValidationError as error:
+        raise UpdateRefused("the names of the trained tensors cannot be read") from error
+    if set(trained) - set(shapes) or len(set(trained)) < len(trained):
+        raise UpdateRefused("the answer names tensors that this round does not train")
+
+
+def _shapes(federation: Federation, state: State) -> Shapes:
+    """Return name and shape of the tensors that a round can move, in the order of words."""
+    heads = federation.schedule.phase_of(state.round + 1).trains == "heads"
+    names = averaged_names(state.shared, heads=heads)
+    return {name: state.shared[name].shape for name in names}
+
+
+def _sum(federation: Federation, state: State, cohort: Cohort) -> Sum:
+    """Add up the words of a whole cohort, which takes off all masks."""
+    words = [cohort.answers[name].words for name in cohort.sites]
+    flat = to_values(from_words(ring_sum(w for w in words if w is not None)))
+    shapes = _shapes(federation, state)
+    sizes = list(map(math.prod, shapes.values()))
+    parts = np.split(flat, np.cumsum(sizes)[:-1])
+    trained = [json.loads(cohort.answers[name].trained) for name in cohort.sites]
+    total = Sum(
+        {
+            name: part.reshape(shape)
+            for (name, shape), part in zip(shapes.items(), parts, strict=True)
+        },
+        {name: sum(name in names for names in trained) for name in shapes},
+    )
+    # No single update can be checked any more, so a sum that is too long ends the run.
+    largest = federation.max_update_norm * len(cohort.sites)
+    if not total.norm <= largest:
+        raise RunInterrupted(
+            f"round {state.round + 1}: the sum of {len(cohort.sites)} updates moves "
+            f"{total.norm:.3g}, more than max_update_norm allows ({largest:g}). Nobody can "
+            "tell which site it was: leave sites out of the run, one after the other"
         )
-        # No single update can be checked any more, so a sum that is too long ends the run.
-        largest = self.federation.max_update_norm * len(cohort.sites)
-        if not total.norm <= largest:
-            raise RunInterrupted(
-                f"round {state.round + 1}: the sum of {len(cohort.sites)} updates moves "
-                f"{total.norm:.3g}, more than max_update_norm allows ({largest:g}). Nobody can "
-                "tell which site it was: leave sites out of the run, one after the other"
-            )
-        return total
+    return total
