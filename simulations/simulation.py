@@ -121,17 +121,17 @@ class Simulation:
             progress.close()
         say(f"done in {time.monotonic() - began:.0f} s")
 
-    def command(self, *more: str) -> str:
+    def command(self, *further: str) -> str:
         """Return the command line of this simulation, as a shell reads it."""
-        words = ["fedmedformer", "simulate", *typed(self.scenario, self.settings)]
-        words += ["--out", shown(self.folder)]
+        named, more = typed(self.scenario, self.settings)
+        words = ["fedmedformer", "simulate", *named, "--out", shown(self.folder), *more]
         # Defaults are left out, so that the line stays short enough to copy.
         words += ["--engine", self.engine] if self.engine != "flower" else []
         words += ["--no-baselines"] if self.baselines == () else []
         words += ["--baselines"] if self.baselines else []
         for option, path in (("--data-root", self.data_root), ("--state-dir", self.state_dir)):
             words += [option, str(path)] if path is not None else []
-        return shlex.join([*words, *more])
+        return shlex.join([*words, *further])
 
     def _locally(self, prepare: bool, progress: Progress) -> None:
         """Use one helper for everything: torch is loaded once."""
@@ -184,8 +184,8 @@ def is_complete(folder: Path) -> bool:
     return outcome.exists() and json.loads(outcome.read_text())["outcome"] == "done"
 
 
-def typed(scenario: str, settings: Sequence[str]) -> list[str]:
-    """Return the words of a command that name a scenario and its settings.
+def typed(scenario: str, settings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words of a command that name a scenario, and those that name its settings.
 
     Args:
         scenario: Name or file of the scenario.
@@ -199,7 +199,8 @@ def typed(scenario: str, settings: Sequence[str]) -> list[str]:
         given = {key: value for key, value in given.items() if key not in {"name", *SET_OPTIONS}}
     else:
         named = [scenario]
-    return named + [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
+    more = [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
+    return named, more
 
 
 def shown(path: Path) -> str:
