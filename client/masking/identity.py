@@ -32,8 +32,7 @@ def load_identity(folder: Path) -> Ed25519PrivateKey:
     if not path.exists():
         fresh = Ed25519PrivateKey.generate()
         text = fresh.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-        replace_file(path, text)
-        path.chmod(0o600)
+        replace_file(path, text, 0o600)
     try:
         key = load_ssh_private_key(path.read_bytes(), None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

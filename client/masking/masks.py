@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from client.privacy.noise import NoiseSource
 from server.protocol.masking import Words
 
 INFO = b"fedmedformer mask\n"
@@ -46,6 +46,5 @@ def mask(
 
 def _stream(secret: bytes, binding: bytes, count: int) -> Words:
     key = HKDFExpand(SHA256(), 32, INFO + binding).derive(secret)
-    # A key serves one round's words of one pair, so the nonce may be zero.
-    stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
-    return np.frombuffer(stream.update(bytes(8 * count)), "<u8").astype(np.uint64)
+    # A key serves one round's words of one pair.
+    return NoiseSource(key).words(count)

@@ -133,7 +133,7 @@ class Session:
                 for name, one in made.items()
             },
         }
-        replace_file(self.file, json.dumps(values).encode())
+        replace_file(self.file, json.dumps(values).encode(), 0o600)
 
 
 def cohort_of(request: Train, site: str, min_sites: int) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A guard joins a sum under its policy's conditions, or refuses before any record is read."""
 
 import json
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -156,6 +157,8 @@ def test_the_usual_request_is_answered_once(run: Run):
     assert first.words is not None
     assert again.words is not None
     assert (first.words == again.words).all()
+    kept = run.guards["chest-1"].folder / "runs" / RUN / "masking"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600  # it holds private keys
     assert attempts(run.guards["chest-1"]) == 1
     lenient = run.guards["chest-1"]
     assert lenient.policy is not None
