@@ -12,7 +12,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from client.data.records import Records
 from client.evaluation import evaluate
 from client.ledger.ledger import Ledger
 from client.local_state import LocalState, final_state, restore
-from client.masking.answers import agreed, mask_keys, masking_of, to_send
+from client.masking.answers import Masking, agreed, mask_keys, masking_of, to_send
 from client.policy import Policy, check_objectives
 from client.privacy.per_example import EngineError
 from client.privacy.plan import PrivacyPlan
@@ -220,8 +220,9 @@ class Guard:
         masking = masking_of(run, request, model, self.folder, self.policy)
         # From this line on the attempt is charged, whether or not the training succeeds.
         row = run.start_attempt(request)
-        result = self._trained(run, request, model, shared, state)
-        sent = to_send(result.tensors, request.tensors, masking)
+        method = self._method(run, request, masking)
+        result = self._trained(run, request, model, shared, state, method)
+        sent = to_send(result.tensors, request.tensors, masking, method)
         # The loss carries no noise, so only a simulation may send it.
         return _released(run, request, row, result, sent, result.loss if self.exact else None)
 
@@ -232,6 +233,7 @@ class Guard:
         model: Medformer,
         shared: Mapping[str, Tensor],
         state: LocalState,
+        method: DpMethod,
     ) -> RoundResult:
         """Read the records, and take the steps that the plan charges for this round."""
         # Read anew in every round: a patient who withdrew is left out from the next round on.
@@ -239,12 +241,20 @@ class Guard:
         records = with_natural(records, run.config, self.folder)
         tasks = run.tasks(records, self.noise_for)
         model.tasks = {task.name: task for task in tasks}
-        # Round and attempt are part of the stream: an attempt that is repeated has fresh noise.
-        noise = self.noise_for(run.reservation, request.round, request.attempt)
-        method = DpMethod(run.phase_plan(request.round), noise, self._sends_concepts)
         return self.train(
             model, self.site, records, run.schedule, request.round, shared, state, method
         )
+
+    def _method(self, run: AdmittedRun, request: Train, masking: Masking | None) -> DpMethod:
+        """Return how the steps of an attempt are taken: noise, and how much of it is this site's.
+
+        Round and attempt are part of the stream: an attempt that is repeated has fresh noise.
+        """
+        noise = self.noise_for(run.reservation, request.round, request.attempt)
+        plan = run.phase_plan(request.round)
+        # Of the whole noise, or of the share that this cohort needs: fewer sites, larger shares.
+        honest = 1 if masking is None else masking.honest or 1
+        return DpMethod(replace(plan, honest=honest), noise, self._sends_concepts)
 
     # Evaluation, in simulations only.
 

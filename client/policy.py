@@ -5,6 +5,7 @@ and no message can change them. The rules are checked when a run is admitted, be
 read; without a policy.yaml, a deployed site refuses every run.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, time
@@ -90,6 +91,10 @@ class Policy(Frozen):
     which sites mask their answers needs those of all its other sites."""
     min_sites: StrictInt = Field(default=3, ge=2)
     """Lower limit of the number of sites, this one included, whose masked answers are added up."""
+    max_epsilon_all_collude: StrictFloat | None = Field(default=None, gt=0, le=1_000)
+    """Upper limit of one run's epsilon in case all other sites collude with the server, where each
+    site adds a share of the noise (`aggregation: colluders`). Without it such runs are refused: the
+    hospital decides whether it relies on other hospitals."""
     hours: tuple[Hours, ...] = ()
     """Local times at which rounds are trained, as `20:00-06:00`; at any time if omitted."""
     approval: Literal["manual", "automatic"] = "manual"
@@ -119,13 +124,7 @@ class Policy(Frozen):
                 "unit: patient, or accept_unit_image if each patient has one image"
             )
         check_objectives(schedule, self.objectives, "this site's policy")
-        # Before the budget is reserved: a cohort of strangers would be refused only afterwards.
-        if schedule.aggregation.secure and len(self.peers) + 1 < self.min_sites:
-            raise PolicyForbids(
-                f"answers of this run are masked, and this site's policy knows {len(self.peers)} "
-                f"peers where sums have at least {self.min_sites} sites: compare the fingerprints "
-                "of their guards by telephone and add them to `peers`"
-            )
+        self._check_sums(schedule, plan)
         # The concept layer is shared if the run's model has one for this site's kind of image.
         if site.domain.kind in config.kinds and self.concepts is False:
             raise PolicyForbids(
@@ -149,6 +148,38 @@ class Policy(Frozen):
                 raise PolicyForbids(
                     f"the {name}, {value:.4g}, is beyond this site's policy ({limit:g})"
                 )
+
+    def _check_sums(self, schedule: Schedule, plan: PrivacyPlan) -> None:
+        """Refuse masked answers among too few sites or strangers, and too small shares of noise."""
+        aggregation = schedule.aggregation
+        if not aggregation.secure:
+            return
+        # Before the budget is reserved: a cohort of strangers would be refused only afterwards.
+        if len(self.peers) + 1 < self.min_sites:
+            raise PolicyForbids(
+                f"answers of this run are masked, and this site's policy knows {len(self.peers)} "
+                f"peers where sums have at least {self.min_sites} sites: compare the fingerprints "
+                "of their guards by telephone and add them to `peers`"
+            )
+        if (aggregation.sites or self.min_sites) < self.min_sites:
+            raise PolicyForbids(
+                f"this run adds up the answers of {aggregation.sites} sites, and this site's "
+                f"policy asks for at least {self.min_sites} (min_sites)"
+            )
+        if not aggregation.shared_noise:
+            return
+        alone, limit = plan.epsilon_all_collude or math.inf, self.max_epsilon_all_collude
+        if limit is None:
+            raise PolicyForbids(
+                f"in this run each site adds a share of the noise, and this site's policy does not "
+                f"rely on other sites: if all of them colluded, epsilon would be "
+                f"{rounded_up(alone)}. To allow that, set max_epsilon_all_collude in policy.yaml"
+            )
+        if alone > limit:
+            raise PolicyForbids(
+                f"the epsilon of the run if all other sites collude, {rounded_up(alone)}, is "
+                f"beyond this site's policy ({limit:g}, max_epsilon_all_collude)"
+            )
 
     def check_time(self, now: datetime) -> None:
         """Refuse to train outside the site's hours.
@@ -235,16 +266,41 @@ def summary(
         "metric does.",
     ]
     if schedule.aggregation.secure:
-        lines.append(
-            "Answers are masked: the server learns the sum over all sites of a round, of which "
-            "there are at least `min_sites` of policy.yaml, and no site's part. The other sites' "
-            "guards are those whose fingerprints are in `peers`."
-        )
+        lines += _sums(schedule, plan)
     if site.domain.kind in config.kinds:
         lines.append(SHARED_ANSWER if sends_concepts else OWN_ANSWER)
     if config.features == "natural":
         lines.append(f"The model reads {STATEMENT}.")
     return "\n".join(_wrapped(line) for line in lines)
+
+
+def _sums(schedule: Schedule, plan: PrivacyPlan) -> list[str]:
+    """Describe masked answers, and who has to be honest for the run's epsilon."""
+    aggregation = schedule.aggregation
+    lines = [
+        "Answers are masked: the server learns the sum over all sites of a round, at least "
+        f"{aggregation.min_sites} (and at least `min_sites` of policy.yaml), and no site's part. "
+        "The other sites' guards are those whose fingerprints are in `peers`."
+    ]
+    few, every = plan.epsilon_few_collude, plan.epsilon_all_collude
+    if few is None or every is None:
+        return lines
+    others = f"{plan.colluders} other site{'' if plan.colluders == 1 else 's'}"
+    if aggregation.shared_noise:
+        lines.append(
+            f"Who has to be honest: this site adds only a share of the noise. Epsilon "
+            f"{rounded_up(few)} holds as long as no more than {others} collude with the "
+            f"coordinator. If all other sites do, epsilon is {rounded_up(every)} for each "
+            f"{plan.unit} of this site, and an attacker who accepts a 1 % false-alarm rate can "
+            f"identify at most {percent(max_detected(every, plan.delta, 0.01))} of them."
+        )
+    else:
+        lines.append(
+            f"This site adds all of its noise: epsilon {rounded_up(every)} holds whoever "
+            f"colludes. Against the coordinator and {others}, who see sums alone, it is "
+            f"{rounded_up(few)}."
+        )
+    return lines
 
 
 def _wrapped(line: str) -> str:

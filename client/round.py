@@ -7,7 +7,7 @@ which they pass as a `Method`: a guard always passes `DpMethod`.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -17,7 +17,7 @@ from client.data.records import Records
 from client.local_state import LocalState, begin_round, next_state
 from client.privacy.engine import ClipGroup, DpEngine, clip_groups
 from client.privacy.noise import NoiseSource
-from client.privacy.plan import PhasePlan, learning_rate
+from client.privacy.plan import PhasePlan
 from client.site import Site
 from client.training import (
     Engine,
@@ -29,7 +29,7 @@ from client.training import (
 )
 from medformer.model import Medformer
 from medformer.objectives import Mix
-from server.protocol import Phase, Schedule, Tensors
+from server.protocol import Phase, Schedule, Tensors, learning_rate
 
 
 class Method(Protocol):
@@ -78,6 +78,9 @@ class DpMethod:
     """Randomness of this round, never the same twice."""
     concepts: bool = True
     """False if the hospital's policy keeps its part of the concept layer at home."""
+    released: dict[str, Tensor] = field(default_factory=dict)
+    """Filled by the last step: name -> its clipped sum with this site's noise, float64, which is
+    what a site sends where noise is shared."""
 
     def learning_rate(self, phase: Phase) -> float:
         """Return the phase's learning rate, or the one that its noise floor implies.
@@ -85,7 +88,7 @@ class DpMethod:
         Args:
             phase: The phase of the round, of which `plan` is the plan.
         """
-        return learning_rate(phase, self.plan)
+        return learning_rate(phase, self.plan.gradient_noise)
 
     def engine(
         self, model: Medformer, names: list[str], optimizer: torch.optim.Optimizer, phase: Phase
@@ -100,7 +103,8 @@ class DpMethod:
         Returns:
             The context of `dp_engine`.
         """
-        return dp_engine(model, self.plan, clip_groups(names, phase), optimizer, self.noise)
+        groups = clip_groups(names, phase)
+        return dp_engine(model, self.plan, groups, optimizer, self.noise, self.released)
 
     def generator(self) -> torch.Generator:
         """Return the noise source's own stream for draws that need no secrecy."""
@@ -222,6 +226,7 @@ def dp_engine(
     groups: Sequence[ClipGroup],
     optimizer: torch.optim.Optimizer,
     noise: NoiseSource,
+    released: dict[str, Tensor] | None = None,
 ) -> Iterator[DpEngine]:
     """Open the DP engine of one round, and see at its end that the plan's steps were taken.
 
@@ -231,6 +236,7 @@ def dp_engine(
         groups: The trained parameters and their clipping bounds.
         optimizer: Built over exactly these parameters.
         noise: Randomness of this round.
+        released: Filled with the noisy sum of the last step, if given.
     Yields:
         The engine.
     Raises:
@@ -240,6 +246,8 @@ def dp_engine(
     with DpEngine(model, plan, groups, optimizer, noise) as engine:
         yield engine
         taken = len(engine.record)
+        if released is not None:
+            released |= engine.released()
     # The ledger has charged exactly these steps: a result of any other number must not leave.
     if taken != plan.steps_per_round:
         raise RuntimeError(f"{taken} steps were taken, the plan has {plan.steps_per_round}")

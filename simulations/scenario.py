@@ -20,7 +20,7 @@ from medformer.common.fields import GivenPath
 from medformer.common.yaml_file import explain
 from medformer.config import Domain, Frozen, Name, Task
 from medformer.errors import ConfigError
-from server.protocol import MAX_ROUNDS, Phase, Schedule
+from server.protocol import MAX_ROUNDS, Aggregation, Phase, Schedule
 from server.run.federation import with_public_start
 from server.run.recipes.choice import Choice
 from server.run.recipes.declared import Declared
@@ -272,13 +272,17 @@ class Scenario(Training):
             ConfigError: A site's kind of image is unknown, the recipe makes no schedule for it, or
                 a phase has more steps than its baseline can have rounds.
         """
-        return self.schedule_for(self.choice.phases)
+        phases = self.choice.phases
+        # The sites of a divided set are not listed; all have one kind of image.
+        kinds = [describe(site)[0].kind for site in self.members] or ["" for _ in self.site_names]
+        return self.schedule_for(phases, self.aggregation_of(phases, kinds))
 
-    def schedule_for(self, phases: Sequence[Phase]) -> Schedule:
+    def schedule_for(self, phases: Sequence[Phase], aggregation: Aggregation) -> Schedule:
         """Return the schedule of these phases.
 
         Args:
             phases: Those of `choice`, or of `choice_for` with what the sites declare.
+            aggregation: That of the scenario, with what the number of sites decides.
         Raises:
             ConfigError: A phase has more steps than its baseline can have rounds.
         """
@@ -292,7 +296,7 @@ class Scenario(Training):
             )
         tenth = max(1, math.ceil(0.1 * sum(p.rounds for p in phases)))
         return self.schedule_of(
-            tuple(phases), tenth if self.spare_rounds is None else self.spare_rounds
+            tuple(phases), tenth if self.spare_rounds is None else self.spare_rounds, aggregation
         )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from client.data.records import Records, Stack
 from client.privacy.engine import ClipGroup, DpEngine, clip_groups
 from client.privacy.noise import NoiseSource
-from client.privacy.plan import PhasePlan, learning_rate
+from client.privacy.plan import PhasePlan
 from client.round import dp_engine
 from client.site import Site
 from medformer import phantoms
@@ -28,7 +28,7 @@ from medformer.config import ModelConfig, Task
 from medformer.errors import MedFormerError
 from medformer.layers import Latents
 from medformer.model import Medformer
-from server.protocol import Phase, Schedule
+from server.protocol import Phase, Schedule, learning_rate
 
 FORCE = 1e3
 """Slope of a canary's loss divided by the clipping bound: steep enough to clip every canary."""
@@ -167,7 +167,7 @@ class CanaryMethod:
 
     def learning_rate(self, phase: Phase) -> float:
         """Return the learning rate of the site's own steps, as `DpMethod` does."""
-        return learning_rate(phase, self.plan)
+        return learning_rate(phase, self.plan.gradient_noise)
 
     @contextmanager
     def engine(

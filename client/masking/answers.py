@@ -2,26 +2,30 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from client.admitted import AdmittedRun
 from client.masking.identity import load_identity
 from client.masking.session import Session, cohort_of
 from client.policy import Policy
 from client.refusals import BadRequest
+from client.round import DpMethod
 from client.state import Store
 from medformer.model import Medformer
 from medformer.sharing import averaged_names, shared_shapes
 from server.protocol import Agree, AgreeAnswer, Schedule, Tensors, Train
+from server.protocol.aggregation import grid
 from server.protocol.masking import Words, to_numbers, to_words
 
 FEWEST = 2
-"""Smallest cohort where no policy says otherwise: alone, a masked answer would be the answer."""
+"""Smallest cohort that can be: alone, a masked answer would be the answer."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +36,28 @@ class Masking:
     """The tensors that any site may train in this round, in the order of their words."""
     words: Words
     """(count,) words for all values of these tensors, one tensor after the other."""
+    honest: int | None = None
+    """Number of sites whose shares add up to the noise of the sum; None if each site adds all of
+    its noise."""
 
 
-def to_send(tensors: Tensors, before: Tensors, masking: Masking | None) -> dict[str, Any]:
+def to_send(
+    tensors: Tensors, before: Tensors, masking: Masking | None, method: DpMethod
+) -> dict[str, Any]:
     """Return the fields of the answer that hold what the site has trained.
 
     Args:
         tensors: The tensors that the site has trained.
         before: All shared tensors, as the round began.
         masking: As `masking_of` returned it. None sends the tensors themselves.
+        method: As it took the steps of the round.
     """
     if masking is None:
         return {"tensors": tensors}
+    if masking.honest is not None:
+        shapes = {name: before[name].shape for name in masking.names}
+        words = to_words(_shares(shapes, method)) + masking.words
+        return {"tensors": {}, "words": words, "trained": json.dumps(sorted(tensors))}
     # The part of a tensor that this site does not train is zero, so that all sums have one length.
     parts = [
         tensors.get(name, before[name]).astype(np.float64).ravel() - before[name].ravel()
@@ -51,6 +65,24 @@ def to_send(tensors: Tensors, before: Tensors, masking: Masking | None) -> dict[
     ]
     words = to_words(to_numbers(np.concatenate(parts))) + masking.words
     return {"tensors": {}, "words": words, "trained": json.dumps(sorted(tensors))}
+
+
+def _shares(shapes: Mapping[str, tuple[int, ...]], method: DpMethod) -> npt.NDArray[np.int64]:
+    """Return a step's noisy sum in points of the grid of its noise.
+
+    Tensors that the site does not train are noise alone, so that every site's share is in every
+    number of the sum.
+    """
+    std = method.plan.noise_std
+    unit = grid(std)
+    parts = []
+    for name, shape in shapes.items():
+        part = method.released.get(name)
+        if part is None:
+            part = method.noise.noised(torch.zeros(math.prod(shape)), std)
+        # Exact: whole numbers below 2^53, times a power of two.
+        parts.append((part.flatten() / unit).cpu().numpy().astype(np.int64))
+    return np.concatenate(parts)
 
 
 def mask_keys(site: str, folder: Path, run_id: str, schedule: Schedule) -> str:
@@ -97,7 +129,7 @@ def masking_of(
         request: The round and its cohort.
         model: A model of the run, which names the shared tensors and their shapes.
         folder: The site's state folder.
-        policy: Has the smallest cohort; `FEWEST` without one.
+        policy: Has the smallest cohort, if it is larger than that of the run.
     Raises:
         Refused: The site must not take part in this sum. Nothing is charged yet.
     """
@@ -112,12 +144,15 @@ def masking_of(
     # A site that takes no step adds nothing, and would only let the cohort look larger.
     if not run.site.privacy.takes_part_in(phase):
         raise BadRequest("this site sits the phase out: it is in no cohort")
-    cohort = cohort_of(request, run.site.name, FEWEST if policy is None else policy.min_sites)
+    fewest = max(schedule.aggregation.min_sites or FEWEST, policy.min_sites if policy else FEWEST)
+    cohort = cohort_of(request, run.site.name, fewest)
     shapes = shared_shapes(model)
     names = averaged_names(shapes, heads=phase.trains == "heads")
     count = sum(math.prod(shapes[name]) for name in names)
     session = _session(run.site.name, folder, run.run_id, schedule)
-    return Masking(names, session.mask(request, cohort, count))
+    aggregation = schedule.aggregation
+    honest = aggregation.honest(len(cohort)) if aggregation.shared_noise else None
+    return Masking(names, session.mask(request, cohort, count), honest)
 
 
 def _session(site: str, folder: Path, run_id: str, schedule: Schedule) -> Session:

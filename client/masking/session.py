@@ -21,9 +21,8 @@ from client.masking.agreement import (
 from client.masking.masks import mask
 from client.refusals import BadRequest
 from medformer.common.files import replace_file
-from server.protocol import Train
+from server.protocol import MAX_COHORT, Train
 from server.protocol.masking import (
-    MAX_COHORT,
     MaskKeys,
     SealedSecret,
     Words,
@@ -142,7 +141,7 @@ def cohort_of(request: Train, site: str, min_sites: int) -> tuple[str, ...]:
     Args:
         request: The request of a round.
         site: Name of this site.
-        min_sites: Smallest cohort that the site's policy allows.
+        min_sites: Smallest cohort that the run and the site's policy allow.
     Raises:
         BadRequest: The cohort is no list of names in order, each once, lacks this site, or has too
             few or too many sites.
@@ -154,8 +153,8 @@ def cohort_of(request: Train, site: str, min_sites: int) -> tuple[str, ...]:
         raise BadRequest("the cohort does not include this site, whose answer it would add up")
     if not max(2, min_sites) <= len(cohort) <= MAX_COHORT:
         raise BadRequest(
-            f"a cohort of {len(cohort)} sites: this site's policy takes part in sums of "
-            f"{max(2, min_sites)} to {MAX_COHORT} sites (min_sites in policy.yaml)"
+            f"a cohort of {len(cohort)} sites: this site takes part in sums of {max(2, min_sites)} "
+            f"to {MAX_COHORT} sites (min_sites of the run's aggregation, and in policy.yaml)"
         )
     return cohort
 

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.privacy.per_example import EngineError
-from client.privacy.plan import ALLOWANCE, PhasePlan
+from client.privacy.plan import PhasePlan
 from medformer.common.rounding import exact
+from server.protocol.aggregation import ALLOWANCE, SCALE, grid
 
 accept: Callable[..., int] | None = None
 """The compiled sampler, client/privacy/_discrete.c; None if it was installed without a compiler."""
@@ -38,8 +39,6 @@ with suppress(ImportError):
 Words = NDArray[np.uint64]
 """Random 64-bit words."""
 
-SCALE = 30
-"""Binary logarithm of the smallest sigma: a grid point is 2^-31 to 2^-30 standard deviations."""
 LOW_BITS = SCALE - 5
 """Binary logarithm of the number of integers in a bin: sigma is 32 to 64 bins."""
 REACH = 13.2
@@ -181,17 +180,6 @@ def sampler(sigma: float) -> DiscreteGaussian:
     return DiscreteGaussian(sigma)
 
 
-def grid(std: float) -> float:
-    """Return the distance of two values that can be released.
-
-    Args:
-        std: Standard deviation of the noise, above 0.
-    Returns:
-        A power of two, 2^-31 to 2^-30 times `std`.
-    """
-    return 2.0 ** (math.frexp(std)[1] - 1 - SCALE)
-
-
 def release(total: Tensor, std: float, bits: Bits) -> Tensor:
     """Round a sum to the grid and add discrete Gaussian noise to each coordinate.
 
@@ -217,7 +205,7 @@ def check_rounding(count: int, plan: PhasePlan) -> None:
     """Refuse noise whose grid is too coarse for so many parameters.
 
     The clipped sum is rounded to a grid that grows with the noise. The sensitivity has room for a
-    part of the bound (`client.privacy.plan.ALLOWANCE`), and rounding moves a sum of `count`
+    part of the bound (`server.protocol.aggregation.ALLOWANCE`), and rounding moves a sum of `count`
     coordinates by up to sqrt(count) grid points.
 
     Args:

@@ -96,6 +96,8 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):
         self._noise = noise
         self._sizes = [p.numel() for p in self.params]
         self._total: Tensor | None = None
+        self.released: Tensor | None = None
+        """(P,) float64, the noisy sum of the last step; None before the first."""
 
     def accumulate(self) -> None:
         """Add the clipped sums of a slice to those of the slices before, in float64."""
@@ -105,7 +107,7 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):
 
     def add_noise(self) -> None:
         """Round to the grid, and add noise of the plan's standard deviation to every coordinate."""
-        self._total = self._noise.noised(self.total(), self._std)
+        self._total = self.released = self._noise.noised(self.total(), self._std)
 
     def scale_grad(self) -> None:
         """Divide by the public expected batch size; the result becomes the gradient."""
@@ -201,6 +203,18 @@ class DpEngine:
     def __exit__(self, *_: object) -> None:
         self._watch.close()
         self._book.close()
+
+    def released(self) -> dict[str, Tensor]:
+        """Return the noisy sum of the last step, name -> float64 of the parameter's shape.
+
+        Raises:
+            EngineError: No step was taken.
+        """
+        if self.optimizer.released is None:
+            raise EngineError("no step was taken, so that there is no noisy sum")
+        name_of = {id(parameter): name for name, parameter in self._trained.items()}
+        parts = self.optimizer.by_parameter(self.optimizer.released)
+        return {name_of[id(parameter)]: part for parameter, part in parts}
 
     def draw(self, count: int) -> Tensor:
         """Draw a Poisson sample: each unit with probability sample_rate, independently.

@@ -6,10 +6,10 @@ read. Sampler, DP step and accountant read the same fields, so they cannot disag
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from client.privacy.accounting import (
     ACCOUNTANT,
@@ -25,21 +25,14 @@ from client.privacy.composition import enough_noise
 from client.site import Privacy
 from medformer.common.rounding import exact
 from medformer.config import Task
-from server.protocol import Phase, Schedule
+from server.protocol import Aggregation, Phase, Schedule
+from server.protocol.aggregation import ALLOWANCE, ONE_COLLUDER, noise_std
 from server.protocol.receipt import PhaseReceipt, Receipt
 
 SPARE = "spare"
 """Name of the phase that holds the spare rounds."""
 BALANCE = "class-balance"
 """Name of the phase that counts the classes: one step on all records, outside of any round."""
-ALLOWANCE = 2.0**-10
-"""Part of the bound by which arithmetic may move a sum further than exact numbers would: half of
-it for the rounding to a grid (client/privacy/discrete.py), half for float32 gradients, in which
-adding a unit changes the last bits of the others' (measured in
-tests/client/privacy/test_arithmetic.py)."""
-MAX_LEARNING_RATE = 1.0
-"""Upper bound of a learning rate that follows the noise. Where there is little noise, something
-else limits the rate (docs/experiments/, section 1)."""
 PROGRESS_POINTS = 24
 """Number of running epsilons in a plan: enough for a plot, cheap to compute."""
 CURVE = tuple(10.0 ** (-i / 2) for i in range(4, 21))
@@ -62,20 +55,22 @@ class PhasePlan(PhaseReceipt):
 
     @property
     def noise_std(self) -> float:
-        """Standard deviation of the noise on each coordinate of the sum."""
-        return self.noise_multiplier * self.sensitivity
+        """Standard deviation of the noise that this site adds to each coordinate of its sum."""
+        return noise_std(self.noise_multiplier, self.max_grad_norm, self.honest)
 
-    def mechanism(self, steps: int | None = None) -> Steps:
+    def mechanism(self, steps: int | None = None, noise: float = 1.0) -> Steps:
         """Return what the accountant composes for this phase.
 
         Args:
             steps: Number of steps to charge; all steps of the phase if omitted.
+            noise: Factor of the noise that an adversary faces, who sees more or less than a sum
+                over the honest sites.
 
         >>> PhasePlan("heads", 10, 40, 4, 0.1, 1.5, 1.0, 20.0).mechanism()
         Steps(sample_rate=0.1, noise_multiplier=1.5, steps=40)
         """
         count = self.steps if steps is None else steps
-        return Steps(self.sample_rate, self.noise_multiplier, count)
+        return Steps(self.sample_rate, noise * self.noise_multiplier, count)
 
 
 @dataclass(frozen=True)
@@ -125,6 +120,10 @@ class _Rounds(NamedTuple):
     rounds: int
     steps_per_round: int
     sample_rate: float
+    honest: int = 1
+    """As `PhasePlan.honest`."""
+    hidden: float = 1.0
+    """Factor of the noise that the server and a few sites face, who see sums alone."""
 
     @property
     def steps(self) -> int:
@@ -141,26 +140,8 @@ class _Rounds(NamedTuple):
             noise_multiplier=noise_multiplier,
             max_grad_norm=self.phase.sensitivity,
             expected_batch_size=self.sample_rate * units,
+            honest=self.honest,
         )
-
-
-def learning_rate(phase: Phase, plan: PhasePlan) -> float:
-    """Return a site's learning rate: the phase's, or the one that its `noise_floor` implies.
-
-    SGD with a constant rate ends in a cloud around the optimum whose excess loss is proportional to
-    rate times variance. In our experiments (docs/experiments/) the best rates over data sets and
-    epsilons have this product in common, so a phase may fix the product instead of the rate.
-
-    Args:
-        phase: Public schedule of the phase.
-        plan: The site's plan of the same phase.
-    Returns:
-        A function of public constants, at most `MAX_LEARNING_RATE` where it follows the noise.
-    Source: Mandt et al. 2017, arXiv:1704.04289, section 3.
-    """
-    if phase.noise_floor is None:
-        return phase.learning_rate
-    return min(MAX_LEARNING_RATE, phase.noise_floor / plan.gradient_noise**2)
 
 
 def countable(tasks: Iterable[Task]) -> list[Task]:
@@ -248,11 +229,55 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
     sigma = solve_noise_multiplier(parts, target, privacy.delta, fixed)
     # Under the rule `rdp` the lifetime budget may ask for more noise than the run's own epsilon.
     sigma = enough_noise(privacy, sigma, parts, fixed)
+    if schedule.aggregation.shared_noise:
+        agreed = schedule.aggregation.noise_multiplier
+        if agreed is None:
+            raise ValueError(
+                f"aggregation: the run names no noise_multiplier, and this site needs {sigma:g}: "
+                "the largest that any site needs has to be that of all"
+            )
+        if agreed < sigma:
+            raise ValueError(
+                f"the noise multiplier {exact(agreed)} of the run (aggregation: noise_multiplier) "
+                f"is too small for epsilon {exact(privacy.epsilon)} here, which needs {sigma:g}: "
+                "the largest that any site needs has to be that of all"
+            )
+        sigma = agreed
     phases = (*count, *(row.planned(sigma, privacy.drawn_from(row.phase)) for row in rows))
-    return _plan(privacy, phases)
+    hidden = [1.0] * len(count) + [row.hidden for row in rows]
+    return _plan(privacy, phases, _collusion(schedule.aggregation, privacy.delta, phases, hidden))
 
 
-def _plan(privacy: Privacy, phases: tuple[PhasePlan, ...]) -> PrivacyPlan:
+def _collusion(
+    aggregation: Aggregation, delta: float, phases: Sequence[PhasePlan], hidden: Sequence[float]
+) -> dict[str, Any]:
+    """Return what follows from the masks, if anything does: the fields of a receipt.
+
+    Args:
+        aggregation: Of the schedule.
+        delta: Of the run.
+        phases: All admitted steps.
+        hidden: Factor of each phase's noise against the server and a few sites.
+    """
+    if not aggregation.shared_noise and max(hidden) == 1.0:
+        return {}
+
+    def against(factors: Iterable[float]) -> float:
+        steps = [p.mechanism(noise=f) for p, f in zip(phases, factors, strict=True) if p.steps]
+        return epsilon(steps, delta) + ARITHMETIC_EPSILON
+
+    # A site that is alone against all others has the noise that it added itself.
+    own = [1 / math.sqrt(phase.honest) for phase in phases]
+    return {
+        "colluders": aggregation.colluders or ONE_COLLUDER,
+        "epsilon_few_collude": against(hidden),
+        "epsilon_all_collude": against(own),
+    }
+
+
+def _plan(
+    privacy: Privacy, phases: tuple[PhasePlan, ...], collusion: Mapping[str, Any]
+) -> PrivacyPlan:
     """Return the plan of these phases with the epsilon that they cost together."""
     mechanisms = [p.mechanism() for p in phases]
     spent, *others = [
@@ -266,6 +291,7 @@ def _plan(privacy: Privacy, phases: tuple[PhasePlan, ...]) -> PrivacyPlan:
         phases=phases,
         progress=_progress([p for p in phases if p.name != SPARE], privacy.delta, spent),
         curve=tuple((d, e) for d, e in zip(CURVE, others, strict=True) if math.isfinite(e)),
+        **collusion,
     )
 
 
@@ -277,7 +303,8 @@ def _rows(schedule: Schedule, privacy: Privacy) -> list[_Rounds]:
         rate = min(1.0, phase.expected_batch_size / privacy.drawn_from(phase))
         # A phase that the site sits out keeps its rounds, which the server counts, without a step.
         steps = phase.local_steps if privacy.takes_part_in(phase) else 0
-        rows.append(_Rounds(phase, phase.name, phase.rounds, steps, rate))
+        honest, hidden = _in_sum(phase, schedule.aggregation)
+        rows.append(_Rounds(phase, phase.name, phase.rounds, steps, rate, honest, hidden))
     if not (taken := [row for row in rows if row.steps]):
         raise ValueError(
             "this site has no labels (n_labelled: 0), and every phase learns from labels alone: "
@@ -286,9 +313,30 @@ def _rows(schedule: Schedule, privacy: Privacy) -> list[_Rounds]:
     if schedule.spare_rounds:
         costliest = max(taken, key=lambda row: row.sample_rate)
         longest = max(row.steps_per_round for row in taken)
-        spares = schedule.spare_rounds
-        rows.append(_Rounds(costliest.phase, SPARE, spares, longest, costliest.sample_rate))
+        rows.append(
+            _Rounds(
+                costliest.phase,
+                SPARE,
+                schedule.spare_rounds,
+                longest,
+                costliest.sample_rate,
+                honest=max(row.honest for row in taken),
+                hidden=min(row.hidden for row in taken),
+            )
+        )
     return rows
+
+
+def _in_sum(phase: Phase, aggregation: Aggregation) -> tuple[int, float]:
+    """Return `_Rounds.honest` and `_Rounds.hidden` of a phase."""
+    if not (aggregation.secure and phase.sends):
+        return 1, 1.0
+    if aggregation.shared_noise and aggregation.sites is not None:
+        return aggregation.honest(aggregation.sites), 1.0
+    # What a site keeps, or does between two sums, has no noise but its own.
+    if aggregation.min_sites is None or phase.local_steps != 1 or not phase.freeze_own:
+        return 1, 1.0
+    return 1, math.sqrt(aggregation.min_sites - ONE_COLLUDER)
 
 
 def _count(privacy: Privacy, sensitivity: float | None) -> list[PhasePlan]:

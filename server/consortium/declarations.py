@@ -209,6 +209,16 @@ class RunFile(Training):
     because it starts a process."""
 
     @model_validator(mode="after")
+    def _noise_of_the_sum(self) -> "RunFile":
+        if self.aggregation.shared_noise and self.aggregation.noise_multiplier is None:
+            raise ValueError(
+                "aggregation: with colluders all sites share one noise_multiplier, the largest "
+                "that any of them needs for its epsilon: give it. `fedmedformer plan` prints it "
+                "for a scenario with these sites; a site that needs more says so when it refuses"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _makes_a_federation(self) -> "RunFile":
         for name in self.sites:
             if not re.fullmatch(NAME, name):
@@ -228,11 +238,12 @@ class RunFile(Training):
         domains = [member.domain for member in self.sites.values()]
         choice = self.choice_for([member.declared for member in self.sites.values()])
         model = ModelConfig.for_domains(domains, self.preset, self.features)
+        aggregation = self.aggregation_of(choice.phases, [domain.kind for domain in domains])
         return Federation(
             name=self.name,
             seed=self.seed,
             model=model.between(domains if self.concepts else []),
-            schedule=self.schedule_of(choice.phases, self.spare_rounds),
+            schedule=self.schedule_of(choice.phases, self.spare_rounds, aggregation),
             recipe=choice.text,
             pretraining=self.pretraining,
             sites=tuple(PublicSite(name=n, domain=m.domain) for n, m in self.sites.items()),

@@ -1,12 +1,13 @@
 """The contract between server and sites, the only thing that both sides import.
 
-`schedule`: what a run computes; `messages`: what is asked and answered; `receipt`: what a run
-costs; `wire`: the messages as Flower carries them; `keys`, `sources`, `flower`: how nodes, versions
-and processes are named; `limits`: sizes that no message exceeds.
+`schedule` and `aggregation`: what a run computes; `messages`: what is asked and answered;
+`receipt`: what a run costs; `wire`: the messages as Flower carries them; `keys`, `sources`,
+`flower`: how nodes, versions and processes are named; `limits`: sizes that no message exceeds.
 
 `wire` and `receipt` are imported by name: whoever reads a scenario or a schedule needs no Flower.
 """
 
+from server.protocol.aggregation import Aggregation
 from server.protocol.flower import (
     FLOWER_SWITCHES,
     SIMULATED_SITES,
@@ -21,6 +22,7 @@ from server.protocol.keys import (
     spaced,
 )
 from server.protocol.limits import (
+    MAX_COHORT,
     MAX_JSON,
     MAX_MESSAGE,
     MAX_ROUNDS,
@@ -54,12 +56,12 @@ from server.protocol.messages import (
 )
 from server.protocol.schedule import (
     LABEL_OBJECTIVES,
-    Aggregation,
     Objective,
     Phase,
     PublicObjective,
     Schedule,
     Sharing,
+    learning_rate,
     ramp,
 )
 from server.protocol.sources import (
@@ -71,6 +73,7 @@ __all__ = [
     "FLOWER_SWITCHES",
     "INTERNAL_ERROR",
     "LABEL_OBJECTIVES",
+    "MAX_COHORT",
     "MAX_JSON",
     "MAX_MESSAGE",
     "MAX_ROUNDS",
@@ -110,6 +113,7 @@ __all__ = [
     "grouped",
     "key_id",
     "kit_statement",
+    "learning_rate",
     "metadata",
     "ramp",
     "run_folder",

@@ -16,3 +16,6 @@ NAME = r"^[a-z0-9][a-z0-9-]{0,39}$"
 """Pattern of the names of phases and sites, which become part of file names and certificates."""
 RUN_ID = r"[A-Za-z0-9-]{1,64}"
 """Pattern of a run id, which becomes part of file names at the sites."""
+MAX_COHORT = 512
+"""Largest number of sites whose masked answers are added up. Their sum stays below 2**62 and cannot
+wrap, whatever they send."""

@@ -21,9 +21,6 @@ UNIT = 2.0**-40
 the last digit of a float32 near 1."""
 LIMIT = 2**53
 """Largest whole number of a site, 8,192 units of a weight: larger ones are cut off."""
-MAX_COHORT = 512
-"""Largest number of sites whose answers are added up. Their sum stays below 2**62 and cannot wrap,
-whatever they send."""
 
 
 class MaskKeys(BaseModel):

@@ -80,6 +80,15 @@ class PhaseReceipt:
         Field(description="Public constant that the noisy sum is divided by; units a step."),
         Column("expected batch", "g"),
     ]
+    honest: Annotated[
+        Count,
+        Field(
+            ge=1,
+            description="Number of honest sites whose noise adds up to the noise multiplier: this "
+            "site adds noise of one part in so many of the variance. 1: it adds all of it.",
+        ),
+        Column("noise of", "d"),
+    ] = 1
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,9 @@ class Receipt:
     """The difference between two neighbouring data sets, in words."""
     delta: Share
     epsilon: Positive
-    """The guarantee: epsilon of every admitted step, spare rounds included."""
+    """The guarantee: epsilon of every admitted step, spare rounds included. This is what the ledger
+    charges. Where each site adds a share of the noise, it holds as long as no more sites than
+    `colluders` collude with the server."""
     phases: Annotated[
         tuple[PhaseReceipt, ...], Field(min_length=1, max_length=1_000, fail_fast=True)
     ]
@@ -110,6 +121,15 @@ class Receipt:
     """(delta, epsilon) of every admitted step. Each pair is guaranteed, all of them at once."""
     accountant: Annotated[str, Field(max_length=200)]
     """Method that computed epsilon, with its version."""
+    colluders: Count = 0
+    """Number of sites that may collude with the server for `epsilon_few_collude` to hold; 0 where
+    nothing is masked, or nothing follows from the masks."""
+    epsilon_few_collude: Positive | None = None
+    """Epsilon of every admitted step against the server and `colluders` sites, who see sums over
+    `min_sites` sites at least; None without colluders."""
+    epsilon_all_collude: Positive | None = None
+    """Epsilon of every admitted step if all other sites collude with the server; None without
+    colluders."""
 
     @property
     def steps(self) -> int:

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from server.protocol.aggregation import Aggregation
 from server.protocol.limits import MAX_ROUNDS, NAME
 
 PublicObjective = Literal[
@@ -74,7 +75,7 @@ class Phase(BaseModel):
     noise_floor: StrictFloat | None = Field(default=None, gt=0, le=1)
     """If given, each site computes its learning rate under DP from its noise: `noise_floor` divided
     by the variance of the noise on its averaged gradient. The excess loss that the noise causes is
-    then the same at every site (`client.privacy.plan.learning_rate`). Sites that add less noise
+    then the same at every site (`learning_rate`). Sites that add less noise
     take longer steps and so weigh more in the average."""
     expected_batch_size: StrictInt = Field(default=512, ge=1, le=65_536)
     """Mean number of units in a step. The sample rate is this number divided by the number of units
@@ -228,15 +229,28 @@ class Phase(BaseModel):
         return float(np.hypot(self.max_grad_norm, self.discriminator_max_grad_norm))
 
 
-class Aggregation(BaseModel):
-    """The way in which the answers of a round are added up."""
+MAX_LEARNING_RATE = 1.0
+"""Upper bound of a learning rate that follows the noise. Where there is little noise, something
+else limits the rate (docs/experiments/, section 1)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    secure: StrictBool = False
-    """`true`: sites mask what they send. The server learns the sum over all sites of a round and no
-    site's part of it, and a site that is lost costs the others an attempt. Each site's noise stays
-    what it is."""
+def learning_rate(phase: Phase, gradient_noise: float) -> float:
+    """Return the learning rate of a step: the phase's, or the one that its `noise_floor` implies.
+
+    SGD with a constant rate ends in a cloud around the optimum whose excess loss is proportional to
+    rate times variance. In our experiments (docs/experiments/) the best rates over data sets and
+    epsilons have this product in common, so a phase may fix the product instead of the rate.
+
+    Args:
+        phase: Public schedule of the phase.
+        gradient_noise: Standard deviation of the noise on each coordinate of the averaged gradient.
+    Returns:
+        A function of public constants, at most `MAX_LEARNING_RATE` where it follows the noise.
+    Source: Mandt et al. 2017, arXiv:1704.04289, section 3.
+    """
+    if phase.noise_floor is None:
+        return phase.learning_rate
+    return min(MAX_LEARNING_RATE, phase.noise_floor / gradient_noise**2)
 
 
 class Schedule(BaseModel):
@@ -286,6 +300,32 @@ class Schedule(BaseModel):
                 "phases with trains: own-heads come last, after at least one in which sites send "
                 f"what they train; got {[(p.name, p.trains) for p in self.phases]}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_of_noise(self) -> "Schedule":
+        if not self.aggregation.shared_noise:
+            return self
+        if self.aggregation.min_sites is None or self.aggregation.sites is None:
+            raise ValueError(
+                "aggregation: with colluders every site has to know min_sites and sites: give them"
+            )
+        for phase in self.phases:
+            if not phase.sends:
+                continue
+            # In a second step a site could amplify what only its own share has protected.
+            if phase.local_steps != 1:
+                raise ValueError(
+                    f"phase {phase.name!r}: shares of noise (aggregation: colluders) protect one "
+                    f"step between two sums, and local_steps is {phase.local_steps}: write "
+                    "local_steps: 1, and a batch that is larger by as much"
+                )
+            # What a site keeps would carry one round's part of the sum into the next.
+            if not phase.freeze_own:
+                raise ValueError(
+                    f"phase {phase.name!r}: shares of noise (aggregation: colluders) protect what "
+                    "is added up and nothing that stays at a site: write freeze_own: true"
+                )
         return self
 
     @model_validator(mode="after")

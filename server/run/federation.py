@@ -173,13 +173,15 @@ class Federation(Frozen):
                 "aggregation: the server sees the sum of masked answers alone and cannot weigh "
                 "them: give all sites the same weight"
             )
+        fewest = self.schedule.aggregation.min_sites or 2
         for phase in self.schedule.phases:
             for group, sites in self._sharing(phase).items():
-                if phase.sends and len(sites) < 2:
+                if phase.sends and len(sites) < fewest:
+                    names = ", ".join(site.name for site in sites)
                     raise ValueError(
-                        f"aggregation: in phase {phase.name!r}, {sites[0].name} is the only "
-                        f"site{group}, so that the sum would be its answer: share with all sites, "
-                        "or add a site of that kind"
+                        f"aggregation: in phase {phase.name!r}, the sites{group} are {names}, and "
+                        f"no answers of fewer than {fewest} are added up (min_sites): share with "
+                        "all sites, or add sites of that kind"
                     )
         return self
 

@@ -8,13 +8,25 @@ which is paid from the spare rounds. Nothing is ever revealed to take a mask off
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from medformer.sharing import averaged_names
-from server.protocol import Answer, Refusal, Train, TrainAnswer, source_hash
+from server.protocol import (
+    Aggregation,
+    Answer,
+    Phase,
+    Refusal,
+    Train,
+    TrainAnswer,
+    learning_rate,
+    source_hash,
+)
+from server.protocol.aggregation import grid, noise_std
 from server.protocol.masking import from_words, ring_sum, to_values
 from server.protocol.receipt import takes_no_step
 from server.run.agreement import Agreement
@@ -38,6 +50,8 @@ class Cohort:
     """Kind of image that they have in common; empty if all sites are together."""
     sites: list[str]
     """In the order of names."""
+    fewest: int = 2
+    """Smallest number of sites that any of them takes part with."""
     attempt: int = 0
     answers: dict[str, TrainAnswer] = field(default_factory=dict)
     """Answers to this attempt."""
@@ -53,8 +67,8 @@ class Cohort:
 
     @property
     def failed(self) -> bool:
-        """True if there is no sum to be had: nobody is left to hide among."""
-        return len(self.sites) < 2
+        """True if there is no sum to be had: too few are left to hide among."""
+        return len(self.sites) < self.fewest
 
     def next_attempt(self) -> None:
         """Go on without the lost sites; what the others have answered is of no use any more."""
@@ -117,11 +131,18 @@ class MaskedRounds:
             losses,
             time.monotonic() - began,
         )
-        return {cohort.kind: _sum(self.federation, state, cohort) for cohort in done}
+        return {
+            cohort.kind: _sum(self.federation, state, cohort, self.journal.receipts)
+            for cohort in done
+        }
+
+    @property
+    def _fewest(self) -> int:
+        return self.federation.schedule.aggregation.min_sites or 2
 
     @property
     def _needed(self) -> int:
-        return max(2, self.federation.quorum or 2)
+        return max(self._fewest, self.federation.quorum or 0)
 
     def _cohorts(self, number: int) -> list[Cohort]:
         """Return the sites that answer this round, as they share."""
@@ -134,7 +155,8 @@ class MaskedRounds:
             if not takes_no_step(receipt, phase.name):
                 kind = site.domain.kind if phase.parts_kinds else ""
                 groups.setdefault(kind, []).append(site.name)
-        return [Cohort(kind, self.agreement.together(names)) for kind, names in groups.items()]
+        together = self.agreement.together
+        return [Cohort(kind, together(names), self._fewest) for kind, names in groups.items()]
 
     def _ask(self, state: State, cohorts: list[Cohort], end: float, summed: int) -> None:
         """Ask the sites that have not answered, until each has, or is given up.
@@ -243,10 +265,17 @@ def _shapes(federation: Federation, state: State) -> Shapes:
     return {name: state.shared[name].shape for name in names}
 
 
-def _sum(federation: Federation, state: State, cohort: Cohort) -> Sum:
+def _sum(
+    federation: Federation, state: State, cohort: Cohort, receipts: Mapping[str, dict[str, Any]]
+) -> Sum:
     """Add up the words of a whole cohort, which takes off all masks."""
     words = [cohort.answers[name].words for name in cohort.sites]
-    flat = to_values(from_words(ring_sum(w for w in words if w is not None)))
+    numbers = from_words(ring_sum(w for w in words if w is not None))
+    phase = federation.schedule.phase_of(state.round + 1)
+    if federation.schedule.aggregation.shared_noise:
+        flat = numbers * _step(federation.schedule.aggregation, phase, cohort, receipts)
+    else:
+        flat = to_values(numbers)
     shapes = _shapes(federation, state)
     sizes = list(map(math.prod, shapes.values()))
     parts = np.split(flat, np.cumsum(sizes)[:-1])
@@ -267,3 +296,24 @@ def _sum(federation: Federation, state: State, cohort: Cohort) -> Sum:
             "tell which site it was: leave sites out of the run, one after the other"
         )
     return total
+
+
+def _step(
+    aggregation: Aggregation,
+    phase: Phase,
+    cohort: Cohort,
+    receipts: Mapping[str, dict[str, Any]],
+) -> float:
+    """Return how far a tensor moves for each point of the grid in which gradients are added up.
+
+    Where sites add shares of the noise they send clipped sums, because a rounded update would not
+    be a function of the sum. Divisor and learning rate are public, and applied here.
+    """
+    # No site has admitted a run without it.
+    assert aggregation.noise_multiplier is not None
+    honest = aggregation.honest(len(cohort.sites))
+    std = noise_std(aggregation.noise_multiplier, phase.sensitivity, honest)
+    # Sites that declare few units draw smaller batches than the phase says.
+    rows = [row for n in cohort.sites for row in receipts[n]["phases"] if row["name"] == phase.name]
+    divisor = sum(row["expected_batch_size"] for row in rows) / len(rows)
+    return -learning_rate(phase, std / divisor) * grid(std) / divisor

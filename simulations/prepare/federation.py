@@ -1,13 +1,15 @@
 """The public part of a scenario: what the server and every site may read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
 
+from client.privacy.plan import BALANCE, solve
 from client.site import Site
 from medformer.common.yaml_file import explain
 from medformer.config import ModelConfig
 from medformer.errors import ConfigError
+from server.protocol import Aggregation, Phase, Schedule
 from server.run.federation import Federation, PublicSite, phantom_domains
 from server.run.recipes.choice import Choice
 from server.run.recipes.declared import Declared
@@ -49,7 +51,7 @@ def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Site]]) ->
             name=scenario.name,
             seed=scenario.seed,
             model=vocabulary,
-            schedule=scenario.schedule_for(choice.phases),
+            schedule=_schedule(scenario, choice.phases, [site for _, site in sites]),
             recipe=choice.text,
             pretraining=scenario.pretraining,
             started_from=started_from,
@@ -59,6 +61,29 @@ def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Site]]) ->
         )
     except ValidationError as error:
         raise ConfigError(explain(error, Federation)) from error
+
+
+def _schedule(scenario: Scenario, phases: Sequence[Phase], sites: Sequence[Site]) -> Schedule:
+    """Return the run's schedule. Sites that add shares of the noise have one noise multiplier.
+
+    Raises:
+        ConfigError: No noise keeps a site within its epsilon.
+    """
+    aggregation = scenario.aggregation_of(phases, [site.domain.kind for site in sites])
+    schedule = scenario.schedule_for(phases, aggregation)
+    if not aggregation.shared_noise or aggregation.noise_multiplier is not None:
+        return schedule
+    # What each site would need if it added all of its noise; the largest serves every site.
+    alone = schedule.model_copy(update={"aggregation": Aggregation()})
+    needed = []
+    for site in sites:
+        try:
+            plan = solve(alone, site.privacy, site.tasks)
+        except ValueError as error:
+            raise ConfigError(f"site {site.name}: {error}") from error
+        needed += [p.noise_multiplier for p in plan.phases if p.name != BALANCE]
+    agreed = aggregation.model_copy(update={"noise_multiplier": max(needed)})
+    return scenario.schedule_for(phases, agreed)
 
 
 def chosen(scenario: Scenario, sites: Iterable[Site]) -> Choice:

@@ -47,9 +47,9 @@ def by_noise(
 ) -> tuple[bool, str]:
     """Decide whether heads alone are better than a schedule that trains everything.
 
-    Sites that train concepts together add up what their steps can teach; otherwise the best of them
-    counts. Each kind of image is judged on its own, and most kinds decide, because all sites have
-    one schedule.
+    Sites that train concepts together add up what their steps can teach, with less noise where each
+    adds a share of it; otherwise the best of them counts. Each kind of image is judged on its own,
+    and most kinds decide, because all sites have one schedule.
 
     Args:
         whole: The schedule that trains everything.
@@ -67,7 +67,7 @@ def by_noise(
     if not taught:
         return False, "no site declares anything"
     add = sum if sites.concepts else max
-    values = {kind: add(each) for kind, each in sorted(taught.items())}
+    values = {k: sites.honest(len(each)) * add(each) for k, each in sorted(taught.items())}
     noisy = [kind for kind, value in values.items() if value < threshold]
     only = 2 * len(noisy) > len(values)
     numbers = ", ".join(f"{_short(value)} million for {kind}" for kind, value in values.items())

@@ -4,7 +4,7 @@ A benchmark chose them: each default names the section of the log of experiments
 (docs/experiments/) with the rows that chose it.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
@@ -74,6 +74,21 @@ class Recipe(Frozen):
     """Augmented views of each drawn image. Sections 23 and 26."""
     max_grad_norm: StrictFloat = Field(default=1.0, gt=0, le=1_000)
     """Maximum L2 norm of one unit's gradient. See docs/experiments, section 23."""
+
+    def of_sums(self) -> "Recipe":
+        """Return the recipe for sites that add shares of the noise (`Aggregation.colluders`).
+
+        They take one step between two sums, on as many units as several steps would, and what never
+        leaves them stays as it is. Settings that are given stay, too: the schedule refuses those
+        that cannot be.
+        """
+        given = self.model_fields_set
+        own: dict[str, Any] = {} if "freeze_own" in given else {"freeze_own": True}
+        if "local_steps" not in given:
+            own["local_steps"] = 1
+            if "expected_batch_size" not in given:
+                own["expected_batch_size"] = self.expected_batch_size * self.local_steps
+        return self.model_copy(update=own)
 
     @model_validator(mode="after")
     def _own_copies_or_kinds(self) -> "Recipe":

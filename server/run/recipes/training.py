@@ -1,5 +1,6 @@
 """Settings of a training, with the same names in a consortium's run and in a scenario."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,19 +74,47 @@ class Training(Frozen):
         """
         if self.phases:
             return Choice(self.phases, None, "no recipe: the run lists its phases itself")
-        return choose(self.recipe or Recipe(), Sites(declared=tuple(sites), concepts=self.concepts))
+        recipe = self.recipe or Recipe()
+        if self.aggregation.shared_noise:
+            recipe = recipe.of_sums()
+        colluders = self.aggregation.colluders
+        declared = Sites(declared=tuple(sites), concepts=self.concepts, colluders=colluders)
+        return choose(recipe, declared)
 
-    def schedule_of(self, phases: tuple[Phase, ...], spare_rounds: int) -> Schedule:
+    def aggregation_of(self, phases: Sequence[Phase], kinds: Sequence[str]) -> Aggregation:
+        """Return `aggregation` with what follows from the run's sites, where it is not given.
+
+        Args:
+            phases: Those of `choice_for`.
+            kinds: Kind of image of each site.
+        Raises:
+            ValidationError: So few sites cannot have these settings.
+        """
+        by_kind = list(Counter(kinds).values())
+        groups = [
+            size
+            for phase in phases
+            if phase.sends
+            for size in (by_kind if phase.parts_kinds else [len(kinds)])
+        ]
+        # A schedule in which nobody sends is refused by the schedule itself.
+        groups = groups or [len(kinds)]
+        return self.aggregation.among(min(groups), max(groups))
+
+    def schedule_of(
+        self, phases: tuple[Phase, ...], spare_rounds: int, aggregation: Aggregation
+    ) -> Schedule:
         """Return the schedule that sites are asked to admit.
 
         Args:
             phases: Those of `choice_for`.
             spare_rounds: Number of rounds that may be trained again.
+            aggregation: As `aggregation_of` returned it.
         """
         return Schedule(
             phases=phases,
             spare_rounds=spare_rounds,
             local_momentum=self.local_momentum,
             average_last=self.average_last,
-            aggregation=self.aggregation,
+            aggregation=aggregation,
         )
