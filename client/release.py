@@ -64,7 +64,9 @@ ITEMS = (
     Item(
         "TrainAnswer.words",
         "in place of the tensors where answers are masked: the same update, charged to the ledger "
-        "in the same way, rounded, with masks that cancel in the sum over all sites",
+        "in the same way, rounded, with masks that cancel in the sum over all sites; where each "
+        "site adds a share of the noise, a step's noisy sum, which the ledger's epsilon covers as "
+        "long as no more sites collude with the server than the run says",
         True,
     ),
     Item(

@@ -19,7 +19,7 @@ many rounds of concepts. That is a fact about the site's declaration, not about 
 records, concepts tell no more than the epsilon of their steps allows, as every shared tensor.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +41,20 @@ FITTED_PREFIXES = ("pretext.reference.", "output.whitening.")
 trains."""
 
 
+PARTS_OF_OBJECTIVES: Mapping[str, frozenset[str]] = {
+    "pretext.mask.": frozenset({"inpainting"}),
+    "pretext.block.": frozenset({"inpainting", "restoration"}),
+    "pretext.norm.": frozenset({"inpainting", "restoration"}),
+    "pretext.pixels.": frozenset({"inpainting", "restoration"}),
+    "pretext.degradation.": frozenset({"degradation"}),
+    "pretext.orientation.": frozenset({"orientation"}),
+    "pretext.projector.": frozenset({"contrastive", "cross_scale"}),
+    "pretext.moments.": frozenset({"moments"}),
+    "discriminator.": frozenset({"domain_adversarial"}),
+}
+"""Beginning of the names of shared tensors -> the objectives that train them."""
+
+
 def is_local(name: str) -> bool:
     """Return whether a tensor must not leave its site; `name` is its name in the model."""
     return name.startswith(LOCAL_PREFIXES)
@@ -56,14 +70,18 @@ def is_concept(name: str) -> bool:
     return name.startswith(CONCEPTS_PREFIX)
 
 
-def averaged_names(names: Iterable[str], *, heads: bool) -> list[str]:
+def averaged_names(names: Iterable[str], objectives: Collection[str], *, heads: bool) -> list[str]:
     """Return those of the tensors that a round can move, in the order of names.
 
     Args:
         names: Names of tensors.
+        objectives: Names of the round's objectives.
         heads: The round trains the answering layers alone.
     """
-    moving = [n for n in names if not is_local(n) and not n.startswith(FITTED_PREFIXES)]
+    idle = tuple(
+        prefix for prefix, own in PARTS_OF_OBJECTIVES.items() if own.isdisjoint(objectives)
+    )
+    moving = [n for n in names if not (is_local(n) or n.startswith((*FITTED_PREFIXES, *idle)))]
     return sorted(n for n in moving if is_concept(n) or not heads)
 
 

@@ -161,7 +161,8 @@ class CanaryMethod:
     joined: list[Tensor] = field(default_factory=list)
     """A tensor (units,) for each step of the round: True for the units that were drawn."""
     released: list[Tensor] = field(default_factory=list)
-    """A tensor (m,) for each step: noisy sum along each canary's coordinate, in units of C."""
+    """A tensor (m,) for each step: noisy sum along each canary's coordinate, in units of C. Where
+    noise is shared, it is the sum over all honest sites."""
     concepts: bool = True
     """The audited site sends all that a site may send."""
 
@@ -191,8 +192,16 @@ class CanaryMethod:
         rate = self.learning_rate(phase)
         # Undoes what the step does to the noisy sum: division by the batch size, times the rate.
         unit = self.plan.expected_batch_size / (rate * self.plan.max_grad_norm)
-        self.released += [unit * update for update in audited.updates]
+        self.released += [unit * update + self._others(len(update)) for update in audited.updates]
         self.joined += audited.joined
+
+    def _others(self, canaries: int) -> Tensor:
+        """Return what the other honest sites add to the sum: their shares of the noise."""
+        total = torch.zeros(canaries)
+        for _ in range(self.plan.honest - 1):
+            share = self.noise.noised(torch.zeros(canaries), self.plan.noise_std)
+            total += (share / self.plan.max_grad_norm).float()
+        return total
 
     def generator(self) -> torch.Generator:
         """Return the noise source's own stream for draws that need no secrecy."""

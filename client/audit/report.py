@@ -68,6 +68,10 @@ class Report:
             f"  expected in nine of ten audits: {rounded_down(self.expected_if_correct)} of a "
             f"correct mechanism, {rounded_down(self.expected_at_half_noise)} with half the noise",
         ]
+        if any(phase.honest > 1 for phase in self.phases):
+            lines.append(
+                "  audited: the sum over all honest sites, each of which adds a share of the noise"
+            )
         for check in self.checks:
             lines.append(
                 f"  {'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.measured:.4f}, "

@@ -118,6 +118,7 @@ def as_text(rows: Sequence[Row]) -> str:
         "",
         f"{'admitted':<26}{'epsilon':>9}{'delta':>9}{'rounds':>8}{'trained':>9}{'spares':>8}  run",
     ]
+    trust: list[str] = []
     for row in runs:
         # Attempts are counted a run: a round that was trained twice is trained once, and one spare.
         plan = PrivacyPlan.from_json(row.values["plan"])
@@ -128,7 +129,8 @@ def as_text(rows: Sequence[Row]) -> str:
             f"{row.time:<26}{rounded_up(plan.epsilon):>9}{digits_up(plan.delta, 2):>9}"
             f"{plan.rounds:>8}{trained:>9}{f'{used}/{plan.spare_rounds}':>8}  {row.run_id}"
         )
-    lines += [*_refusal_lines(rows), ""] + [
+        trust += _trust_lines(plan, row.run_id)
+    lines += [*trust, *_refusal_lines(rows), ""] + [
         f"the clock went back before row {after.seq}: {before.time} to {after.time}"
         for before, after in pairwise(rows)
         if after.time < before.time
@@ -153,6 +155,18 @@ def _budget_lines(budget: Budget, total: Cost) -> list[str]:
             ("epsilon", epsilon, budget.epsilon, rounded_up, rounded_down),
             ("delta", delta, budget.delta, digits_up, digits_down),
         )
+    ]
+
+
+def _trust_lines(plan: PrivacyPlan, run_id: str) -> list[str]:
+    """Return a line for a run whose epsilon depends on who colludes with the server."""
+    few, every = plan.epsilon_few_collude, plan.epsilon_all_collude
+    if few is None or every is None:
+        return []
+    return [
+        f"run {run_id}: epsilon {rounded_up(few)} against the server and {plan.colluders} of the "
+        f"other sites, {rounded_up(every)} against the server and all of them; "
+        f"{rounded_up(plan.epsilon)} is charged"
     ]
 
 

@@ -147,7 +147,7 @@ def masking_of(
     fewest = max(schedule.aggregation.min_sites or FEWEST, policy.min_sites if policy else FEWEST)
     cohort = cohort_of(request, run.site.name, fewest)
     shapes = shared_shapes(model)
-    names = averaged_names(shapes, heads=phase.trains == "heads")
+    names = averaged_names(shapes, phase.objectives, heads=phase.trains == "heads")
     count = sum(math.prod(shapes[name]) for name in names)
     session = _session(run.site.name, folder, run.run_id, schedule)
     aggregation = schedule.aggregation

@@ -87,7 +87,7 @@ class PhaseReceipt:
             description="Number of honest sites whose noise adds up to the noise multiplier: this "
             "site adds noise of one part in so many of the variance. 1: it adds all of it.",
         ),
-        Column("noise of", "d"),
+        Column("noise shared by"),
     ] = 1
 
 
@@ -139,6 +139,10 @@ class Receipt:
     def to_json(self) -> str:
         """Return the receipt as JSON: what a site sends, and what its ledger keeps."""
         return json.dumps({**asdict(self), "steps": self.steps})
+
+
+COLLUSION = ("colluders", "epsilon_few_collude", "epsilon_all_collude")
+"""Fields of a receipt that say who has to be honest; receipts of earlier versions lack them."""
 
 
 @dataclass(frozen=True)

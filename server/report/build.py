@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medformer.natural.source import STATEMENT
-from server.protocol.receipt import phase_fields
+from server.protocol.receipt import COLLUSION, phase_fields
 from server.report.files import ReportError, RunFiles, load_run
 from server.run.federation import PublicSite
 from server.run.metrics import RoundRow
@@ -156,6 +156,7 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
         # A site that refused has spent nothing in this run.
         "epsilon": receipt["epsilon"] if receipt else 0.0,
         "delta": receipt["delta"] if receipt else 0.0,
+        **{name: receipt.get(name) if receipt else None for name in COLLUSION},
         **{name: facts.get(name) for name in FACTS},
         # Of several phases the least noise and the largest rate and norm: the weakest protection.
         "noise_multiplier": min((p["noise_multiplier"] for p in trained), default=None),
@@ -163,7 +164,8 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
         "steps": sum(p["steps"] for p in phases),
         "max_grad_norm": max((p["max_grad_norm"] for p in trained), default=None),
         "accountant": receipt["accountant"] if receipt else None,
-        "phases": [{name: p[name] for name in PHASE_FIELDS} for p in phases],
+        # Receipts of earlier versions have no shares of noise.
+        "phases": [{name: {"honest": 1, **p}[name] for name in PHASE_FIELDS} for p in phases],
         "progress": receipt["progress"] if receipt else [],
         # Receipts of earlier versions have no curve.
         "curve": receipt.get("curve", []) if receipt else [],

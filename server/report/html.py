@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from medformer.common.pages import STYLE
 from medformer.common.rounding import percent_up, rounded_down, rounded_up
-from server.protocol.receipt import phase_fields
+from server.protocol.receipt import COLLUSION, phase_fields
 from server.report import plots
 from server.report.numbers import cell, scientific
 from server.report.template import TEMPLATE
@@ -53,6 +53,10 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
         cohorts=_cohorts(taking_part),
         guarantees=_grouped(taking_part, lambda s: {k: s[k] for k in ("epsilon", "delta")}),
         factor=_factor(taking_part),
+        collusion=_grouped(
+            [s for s in taking_part if s["colluders"]], lambda s: {k: s[k] for k in COLLUSION}
+        ),
+        shared_noise=any(p["honest"] > 1 for s in taking_part for p in s["phases"]),
         bar=_bar,
         phase_columns=phase_fields(),
         mechanisms=_grouped(taking_part, lambda s: s["phases"]),

@@ -104,6 +104,26 @@ SITE = _object(
             minimum=0,
         ),
         "delta": _number("Delta of this run.", minimum=0, exclusiveMaximum=1),
+        "colluders": _maybe(
+            _count(
+                "Number of sites that may collude with the server for `epsilon_few_collude`; 0 "
+                "or null: nothing follows from masks."
+            )
+        ),
+        "epsilon_few_collude": _maybe(
+            _number(
+                "Epsilon of every admitted step against the server and `colluders` sites; null: "
+                "the same as `epsilon`.",
+                exclusiveMinimum=0,
+            )
+        ),
+        "epsilon_all_collude": _maybe(
+            _number(
+                "Epsilon of every admitted step if all other sites collude with the server; null: "
+                "the same as `epsilon`.",
+                exclusiveMinimum=0,
+            )
+        ),
         "rule": {
             "enum": ["basic", "rdp", None],
             "description": "How the costs of several runs add up, fixed when the site registered "

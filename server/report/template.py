@@ -51,6 +51,25 @@ largest &epsilon; of this run allows a factor of {{ factor }}.</p>
 <li><b>{{ s.name }} did not take part</b>: {{ s.refusal or "no reason was given" }}</li>
 {% endfor %}
 </ul>
+{% if taking_part|selectattr("colluders")|list %}
+<h3 id="honest">Who has to be honest</h3>
+<p>{% if shared_noise %}Each site added only its share of the noise. <b>The &epsilon; above, which the
+ledgers are charged, holds as long as no more sites than in the first column collude with the
+coordinator.</b> If all other sites did, the last column would hold instead. A site relies on the
+others for the difference, and its policy.yaml limits it (<code>max_epsilon_all_collude</code>).{% else %}Each
+site added all of its noise, so that the &epsilon; above holds whoever colludes with the coordinator.
+Against the coordinator and few sites, who see sums over all sites alone, &epsilon; is
+smaller.{% endif %}</p>
+<table>
+<thead><tr><th>sites</th><th class="n">colluding<br>sites</th><th class="n">&epsilon; against the coordinator<br>and so many sites</th>
+<th class="n">&epsilon; against the coordinator<br>and all other sites</th></tr></thead>
+<tbody>
+{% for who, c in collusion %}
+<tr><th class="who">{{ names(who) }}</th><td class="n">{{ c.colluders }}</td>
+<td class="n">{{ c.epsilon_few_collude|eps }}</td><td class="n">{{ c.epsilon_all_collude|eps }}</td></tr>
+{% endfor %}
+</tbody></table>
+{% endif %}
 <p class="note"><b>For a person with records at several sites, the epsilons of these sites add
 up</b>, and so do the deltas. One {{ r.unit }} at each of the {{ taking_part|length }} sites adds up to
 &epsilon;&nbsp;=&nbsp;{{ taking_part|sum(attribute="epsilon")|eps }},
@@ -127,7 +146,8 @@ is charged to the site's budget. All points are computed from the plan alone.</f
 step at random, with the <i>sample rate</i> as its probability. Its gradient is scaled down to at most
 the <i>max. norm</i>. Noise is added to the sum of the gradients; its standard deviation is the
 <i>noise multiplier</i> times the <i>max. norm</i>. The sum is divided by the <i>expected batch</i>, a
-public constant. The phase <i>spare</i> may repeat any round and is charged like the most expensive
+public constant.{% if shared_noise %} Where noise is <i>shared by</i> several sites, each adds noise of one part in so
+many of that variance, and the noise of all honest sites adds up to it.{% endif %} The phase <i>spare</i> may repeat any round and is charged like the most expensive
 one.
 {% if taking_part|map(attribute="phases")|sum(start=[])|selectattr("name", "equalto", "class-balance")|list %}
 <i>class-balance</i> means that a site counted its classes once, before the first round, with noise of
@@ -252,7 +272,7 @@ made. They show no patient and reveal nothing about any record. Every site {% if
 {{ "{:,}".format(r.model.shared_parameters) }} shared parameters{% endif %}</td></tr>
 <tr><th>schedule</th><td>{% for p in r.schedule %}{{ p.name }}: {{ p.rounds }} round{{ "s" if p.rounds != 1 }}{% if p.trains == "heads" %}, heads only{% elif p.trains == "own-heads" %}, each site's own heads only{% endif %}{% if p.sends and p.shared_with == "kind" %}, shared with sites of the same kind of image only{% endif %}{% if not p.sends %}, each site alone and nothing sent{% endif %}{% if p.freeze_own %}, each site's own tensors frozen{% endif %}; losses:
 {% for o, w in p.objectives|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% if not loop.last %}<br>{% endif %}{% endfor %}</td></tr>
-{% if r.masked %}<tr><th>answers</th><td>masked: the server learned the sum over all sites of a round, and no site's part of it; each site's noise and epsilon are as without masks</td></tr>
+{% if r.masked %}<tr><th>answers</th><td>masked: the server learned the sum over all sites of a round, and no site's part of it; {{ "each site added a share of the noise" if shared_noise else "each site's noise and epsilon are as without masks" }}</td></tr>
 {% endif %}{% if r.recipe %}<tr><th>reason for it</th><td>{{ r.recipe }}</td></tr>
 {% endif %}<tr><th>public pre-training</th><td>{% if r.public_pretraining %}{% for k, v in r.public_pretraining|dictsort %}{{ k }}:
 {% if v is mapping %}{% for o, w in v|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% else %}{{ v }}{% endif %}{{ ", " if not loop.last }}{% endfor %} (costs no epsilon){% else %}none{% endif %}</td></tr>

@@ -260,8 +260,8 @@ def _check(shapes: Shapes, cohort: Cohort, name: str, number: int, answer: Train
 
 def _shapes(federation: Federation, state: State) -> Shapes:
     """Return name and shape of the tensors that a round can move, in the order of words."""
-    heads = federation.schedule.phase_of(state.round + 1).trains == "heads"
-    names = averaged_names(state.shared, heads=heads)
+    phase = federation.schedule.phase_of(state.round + 1)
+    names = averaged_names(state.shared, phase.objectives, heads=phase.trains == "heads")
     return {name: state.shared[name].shape for name in names}
 
 

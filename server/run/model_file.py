@@ -7,9 +7,11 @@ Loads no torch. `medformer.load` reads the file.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from medformer.common.rounding import rounded_up
 from medformer.library.card import NO_DEVICE, ModelCard, Promise
 from medformer.library.model_file import Header, write
 from server.run.checkpoints import load_state
@@ -116,8 +118,22 @@ def _card(
             NO_DEVICE,
             _holds(federation),
             "A person with images at several sites is protected by the sum of their epsilons.",
+            *_trust(receipts),
         ),
     )
+
+
+def _trust(receipts: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Return who has to be honest, where each site added a share of the noise."""
+    shared = [r for r in receipts.values() if r["epsilon"] == r.get("epsilon_few_collude")]
+    if not shared:
+        return []
+    most = max(r["epsilon_all_collude"] for r in shared)
+    return [
+        "Each site added a share of the noise. Epsilon holds as long as no more sites than "
+        f"{min(r['colluders'] for r in shared)} collude with the coordinator; if all others do, "
+        f"it is {rounded_up(most)}."
+    ]
 
 
 def _holds(federation: Federation) -> str:

@@ -123,8 +123,24 @@ def _block(alike: Sequence[dict[str, Any]]) -> list[str]:
         _line([name for name, _, _ in COLUMNS]),
         *(_line(_cells(phase)) for phase in row["phases"]),
         *_wrapped("  epsilon at delta ", [f"{d:.0e}: {rounded_up(e)}" for d, e in others]),
+        *(line for text in _trust(row) for line in _paragraph(text)),
         *(line for text in estimate(row["expected_auc"]) for line in _paragraph(text)),
         *(line for text in row["warnings"] for line in _paragraph(f"warning: {text}")),
+    ]
+
+
+def _trust(row: dict[str, Any]) -> list[str]:
+    """Return who has to be honest for the epsilon of a site whose answers are masked."""
+    from medformer.common.rounding import rounded_up
+
+    few, every = row["epsilon_few_collude"], row["epsilon_all_collude"]
+    if few is None:
+        return []
+    others = f"{row['colluders']} other site{'' if row['colluders'] == 1 else 's'}"
+    noise = "adds a share of the noise" if row["noise_shared"] else "adds all of its noise"
+    return [
+        f"each site {noise}: epsilon {rounded_up(few)} if no more than {others} collude with the "
+        f"server, {rounded_up(every)} if all of them do"
     ]
 
 

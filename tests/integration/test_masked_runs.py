@@ -164,7 +164,7 @@ def test_the_unmasked_sum_is_the_sum_of_what_the_sites_trained(tmp_path: Path):
         numbers = {}
         for name in SITES:
             tensors, before = results[name, number]
-            names = averaged_names(before, heads=number == 1)
+            names = averaged_names(before, {"supervised"}, heads=number == 1)
             parts = [
                 tensors.get(k, before[k]).astype(np.float64).ravel() - before[k].ravel()
                 for k in names

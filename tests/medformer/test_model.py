@@ -1,5 +1,7 @@
 """The model: tokens of any size, shared and local tensors apart, clear errors."""
 
+from collections.abc import Collection
+
 import pytest
 import torch
 
@@ -7,8 +9,8 @@ from medformer.config import PRESETS, ModelConfig
 from medformer.errors import ConfigError, ShapeError
 from medformer.images import standardise
 from medformer.model import Medformer
-from medformer.objectives import Batch, trained_parameters
-from medformer.sharing import is_local, shared_names, shared_shapes
+from medformer.objectives import OBJECTIVES, Batch, trained_parameters
+from medformer.sharing import averaged_names, is_local, shared_names, shared_shapes
 from tests.conftest import CELLS, CHEST, CONFIG, OPACITY, TISSUE
 
 
@@ -53,3 +55,23 @@ def test_clear_errors(model: Medformer):
         standardise(torch.zeros(1, 28, 28))
     with pytest.raises(ValueError, match="Did you mean 'tiny'"):
         ModelConfig.for_domains([CHEST, CELLS], preset="tinny")
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_a_round_can_move_every_shared_tensor_that_its_objective_trains(
+    model: Medformer, objective: str
+):
+    """And nothing of other objectives: the sum of masked answers has no room for these."""
+    names = [name for name, _ in model.named_parameters()]
+    moved = averaged_names(names, {objective}, heads=False)
+    trained = set()
+    for domain in (CHEST, CELLS):
+        trained |= set(trained_parameters(model, domain, [OPACITY.name], {objective: 1.0}))
+    assert {name for name in trained if not is_local(name)} <= set(moved)
+
+    def of_objectives(found: Collection[str]) -> set[str]:
+        # Without the stem, rank or depth, of which only some are those of these domains.
+        kept = [name for name in found if name.startswith(("pretext.", "discriminator."))]
+        return {".".join(name.split(".")[:2]) for name in kept}
+
+    assert of_objectives(moved) == of_objectives(trained)
