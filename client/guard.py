@@ -28,7 +28,15 @@ from client.data.records import Records
 from client.evaluation import evaluate
 from client.ledger.ledger import Ledger
 from client.local_state import LocalState, final_state, restore
-from client.masking.answers import Masking, agreed, mask_keys, masking_of, to_send
+from client.masking.answers import (
+    Masking,
+    agreed,
+    forget_keys,
+    known_peers,
+    mask_keys,
+    masking_of,
+    to_send,
+)
 from client.policy import Policy, check_objectives
 from client.privacy.per_example import EngineError
 from client.privacy.plan import PrivacyPlan
@@ -190,6 +198,7 @@ class Guard:
         # A run that was admitted is not asked for again: its budget is spent whatever the policy
         # says now.
         if standing is None:
+            known_peers(request, schedule, self.site.name, self.policy)
             _allow(self, ledger, request.run_id, schedule, config, plan)
         kept = ledger.reserve(request.run_id, schedule.canonical(), config.model_dump_json(), plan)
         # Made now and not with the first round: the other sites need them before it.
@@ -209,6 +218,7 @@ class Guard:
         if self.policy is not None:
             self.policy.check_time(datetime.now())
         run.forget_answers(request.acknowledged_round)
+        forget_keys(run, request.acknowledged_round, self.folder)
         model = site_model(
             run.config, self.site.tasks, checkpointing=self.site.activation_checkpointing
         )

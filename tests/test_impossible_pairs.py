@@ -146,6 +146,9 @@ def test_what_a_consortium_cannot_be(changes: dict[str, Any], said: str, tmp_pat
         ({"sites": {"North_1": DOMAIN}}, "'North_1' cannot be a member's name"),
         ({"pretraining": {"source": "bloodmist"}}, "Did you mean 'bloodmnist'"),
         ({"seed": 2**60}, "less than or equal to"),
+        ({"aggregation": {"secure": True, "colluders": 1}}, "all sites share one noise_multiplier"),
+        ({"aggregation": {"secure": True, "colluders": 1, "noise_multiplier": 2.0}},
+         "write freeze_own: true"),
     ],
 )  # fmt: skip
 def test_what_a_run_cannot_be(changes: dict[str, Any], said: str, tmp_path: Path):

@@ -13,14 +13,14 @@ import torch
 
 from client.admitted import AdmittedRun
 from client.masking.identity import load_identity
-from client.masking.session import Session, cohort_of
+from client.masking.session import Session, cohort_of, names_in
 from client.policy import Policy
-from client.refusals import BadRequest
+from client.refusals import BadRequest, PolicyForbids
 from client.round import DpMethod
 from client.state import Store
 from medformer.model import Medformer
 from medformer.sharing import averaged_names, shared_shapes
-from server.protocol import Agree, AgreeAnswer, Schedule, Tensors, Train
+from server.protocol import Admit, Agree, AgreeAnswer, Schedule, Tensors, Train
 from server.protocol.aggregation import grid
 from server.protocol.masking import Words, to_numbers, to_words
 
@@ -85,6 +85,32 @@ def _shares(shapes: Mapping[str, tuple[int, ...]], method: DpMethod) -> npt.NDAr
     return np.concatenate(parts)
 
 
+def known_peers(request: Admit, schedule: Schedule, site: str, policy: Policy | None) -> None:
+    """Refuse a run with sites whose guards nobody here has compared, before budget is reserved.
+
+    What the server says counts for nothing later: signatures are checked when sites agree.
+
+    Args:
+        request: Names the sites of the run.
+        schedule: Of the run.
+        site: Name of this site.
+        policy: Lists the fingerprints of peers. Without one, in a simulation, anybody is known.
+    Raises:
+        PolicyForbids: Names the first site that is unknown.
+        BadRequest: The sites are no list of names.
+    """
+    if policy is None or not schedule.aggregation.secure:
+        return
+    names = names_in(request.sites)
+    unknown = sorted(set(names) - {site, *policy.peers})
+    if unknown:
+        raise PolicyForbids(
+            f"answers of this run are masked among sites of which {unknown[0]} is not in `peers` "
+            "of this site's policy.yaml: compare the fingerprint of its guard by telephone and add "
+            "it"
+        )
+
+
 def mask_keys(site: str, folder: Path, run_id: str, schedule: Schedule) -> str:
     """Return a site's public keys for a run, as JSON; empty if its answers are not masked.
 
@@ -97,6 +123,24 @@ def mask_keys(site: str, folder: Path, run_id: str, schedule: Schedule) -> str:
     if not schedule.aggregation.secure:
         return ""
     return _session(site, folder, run_id, schedule).keys().model_dump_json()
+
+
+def forget_keys(run: AdmittedRun, acknowledged_round: int, folder: Path) -> None:
+    """Delete a run's private keys once no later round can need them.
+
+    From them and a recording of the run, single answers could be told.
+
+    Args:
+        run: The run.
+        acknowledged_round: Round of the server's last durable checkpoint.
+        folder: The site's state folder.
+    """
+    schedule = run.schedule
+    if not schedule.aggregation.secure:
+        return
+    numbers = range(1, schedule.rounds + 1)
+    if acknowledged_round >= max(n for n in numbers if schedule.phase_of(n).sends):
+        Store(folder, run.run_id).masking.unlink(missing_ok=True)
 
 
 def agreed(run: AdmittedRun, request: Agree, folder: Path, policy: Policy | None) -> AgreeAnswer:

@@ -146,7 +146,7 @@ def cohort_of(request: Train, site: str, min_sites: int) -> tuple[str, ...]:
         BadRequest: The cohort is no list of names in order, each once, lacks this site, or has too
             few or too many sites.
     """
-    cohort = _parsed(_NAMES, request.cohort or "[]")
+    cohort = names_in(request.cohort)
     if list(cohort) != sorted(set(cohort)):
         raise BadRequest("a cohort lists each of its sites once, in the order of names")
     if site not in cohort:
@@ -159,8 +159,20 @@ def cohort_of(request: Train, site: str, min_sites: int) -> tuple[str, ...]:
     return cohort
 
 
+def names_in(text: str) -> tuple[str, ...]:
+    """Return the names of a JSON list.
+
+    Args:
+        text: As the server sent it; empty for none.
+    Raises:
+        BadRequest: It is no such list.
+    """
+    names: tuple[str, ...] = _parsed(_NAMES, text or "[]")
+    return names
+
+
 def _parsed(adapter: TypeAdapter[Any], text: str) -> Any:
     try:
         return adapter.validate_json(text)
     except ValidationError as error:
-        raise BadRequest("the members, the cohort or the sealed secrets are not valid") from error
+        raise BadRequest("sites, members, cohort or sealed secrets are not valid") from error

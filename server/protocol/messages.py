@@ -71,6 +71,9 @@ class Admit(RequestHeader):
     """`Schedule.canonical()`."""
     model: str
     """The public vocabulary of the model as JSON (`medformer.config.ModelConfig`)."""
+    sites: str = ""
+    """JSON list of the names of all sites of the run; empty unless answers are masked. A site looks
+    up whether it knows their guards, before it reserves its budget."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The sites that take part in a run: they identify themselves, reserve its budget or join later."""
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -144,6 +145,13 @@ class Enrolment:
         ready = self._present - set(self.journal.excluded)
         self._reserve([site.name for site in missing if site.name in ready], number, waits=True)
 
+    @property
+    def _masked_sites(self) -> str:
+        """The sites among which answers are masked, as JSON; empty where they are not."""
+        if not self.federation.schedule.aggregation.secure:
+            return ""
+        return json.dumps([site.name for site in self.federation.sites])
+
     def _reserve(self, names: list[str], number: int, *, waits: bool) -> list[str]:
         """Have sites reserve the whole run; return those that wait for a person's approval.
 
@@ -157,6 +165,7 @@ class Enrolment:
             source_hash(),
             schedule=self.federation.schedule.canonical(),
             model=self.federation.model.model_dump_json(),
+            sites=self._masked_sites,
         )
         quorum = self.federation.quorum
         # A run that has begun does not wait for sites that join.

@@ -33,7 +33,8 @@ from server.run.checkpoints import load_state
 from server.run.journal import CHECKPOINTS
 from simulations.run_folder import load_prepared
 from tests.conftest import ledger_rows
-from tests.integration.test_masked_runs import SECURE, SITES, prepared
+from tests.integration.test_masked_runs import SECURE, SITES, prepared, trained
+from tests.integration.test_shared_noise import ROUNDS
 
 RUN = "run-1"
 POLICY = Policy(
@@ -221,13 +222,72 @@ def test_too_few_known_peers_are_refused_before_anything_is_reserved(tmp_path: P
     policy = POLICY.model_copy(update={"peers": peers})
     guard = replace(open_guard(folder, 0), policy=policy)
     asked = Admit(RUN, source_hash(), schedule=federation.schedule.canonical(),
-                  model=federation.model.model_dump_json())  # fmt: skip
+                  model=federation.model.model_dump_json(), sites="[]")  # fmt: skip
+    strangers = guard.handle(replace(asked, sites=json.dumps(SITES[:3])))
+    assert isinstance(strangers, Refusal)
+    assert "of which chest-3 is not in `peers`" in strangers.reason
+    broken = guard.handle(replace(asked, sites="3"))
+    assert isinstance(broken, Refusal)
+    assert "are not valid" in broken.reason
     answer = guard.handle(asked)
     assert isinstance(answer, Refusal)
     assert "knows 1 peers where sums have at least 3 sites" in answer.reason
     assert not [row for row in ledger_rows(guard.folder) if row["kind"] == "reservation"]
     enough = replace(guard, policy=policy.model_copy(update={"min_sites": 2}))
-    assert isinstance(enough.handle(asked), AdmitAnswer)
+    admitted = enough.handle(replace(asked, sites=json.dumps(SITES[:2])))
+    assert isinstance(admitted, AdmitAnswer)
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [(None, "set max_epsilon_all_collude"), (8.5, "is beyond this site's policy (8.5"), (40, "")],
+)
+def test_a_share_of_the_noise_needs_the_policys_consent(
+    tmp_path: Path, limit: float | None, reason: str
+):
+    """A hospital relies on others as far as its policy says, and by default not at all."""
+    folder = tmp_path / "run"
+    federation = load_prepared(prepared(folder, **ROUNDS)).federation
+    peers = dict.fromkeys(SITES[1:], " ".join(["0000"] * 8))
+    limits = {"peers": peers, "max_epsilon_all_collude": limit}
+    guard = replace(open_guard(folder, 0), policy=POLICY.model_copy(update=limits))
+    answer = guard.handle(Admit(RUN, source_hash(), schedule=federation.schedule.canonical(),
+                                model=federation.model.model_dump_json(),
+                                sites=json.dumps(SITES)))  # fmt: skip
+    assert reason in getattr(answer, "reason", "")
+    assert isinstance(answer, Refusal if reason else AdmitAnswer), answer
+    reserved = [row for row in ledger_rows(guard.folder) if row["kind"] == "reservation"]
+    assert len(reserved) == (not reason)
+
+
+def test_a_policy_wants_more_sites_than_the_run_has(tmp_path: Path):
+    """Known before the budget is reserved."""
+    folder = tmp_path / "run"
+    federation = load_prepared(prepared(folder, aggregation=SECURE)).federation
+    peers = {f"site-{n}": " ".join(["0000"] * 8) for n in range(9)}
+    policy = POLICY.model_copy(update={"peers": peers, "min_sites": 5})
+    guard = replace(open_guard(folder, 0), policy=policy)
+    answer = guard.handle(Admit(RUN, source_hash(), schedule=federation.schedule.canonical(),
+                                model=federation.model.model_dump_json()))  # fmt: skip
+    assert isinstance(answer, Refusal)
+    assert "adds up the answers of 4 sites, and this site's policy asks for" in answer.reason
+
+
+def test_the_keys_of_a_run_are_deleted_with_its_last_sum(tmp_path: Path):
+    """From them and a recording, single answers could be told; own heads need none."""
+    folder = prepared(tmp_path / "run", aggregation=SECURE)
+    seen: dict[int, list[bool]] = {}
+
+    def look(model: Any, site: Any, records: Any, schedule: Any, number: int,
+             *others: Any) -> RoundResult:  # fmt: skip
+        kept = folder.rglob("masking")
+        seen[number] = [path.exists() for path in kept]
+        return one_round(model, site, records, schedule, number, *others)
+
+    trained(folder, train=look)
+    # Four rounds send something; in the fifth each site has deleted its keys when it trains.
+    assert [len(seen[number]) for number in (1, 2, 3, 4)] == [4] * 4
+    assert seen[5] == []
 
 
 def test_a_run_without_masks_has_nothing_to_agree_on(tmp_path: Path):
