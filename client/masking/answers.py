@@ -37,8 +37,7 @@ class Masking:
     words: Words
     """(count,) words for all values of these tensors, one tensor after the other."""
     honest: int | None = None
-    """Number of sites whose shares add up to the noise of the sum; None if each site adds all of
-    its noise."""
+    """Where sums are exact: number of sites whose shares add up to their noise. None elsewhere."""
 
 
 def to_send(
@@ -195,7 +194,7 @@ def masking_of(
     count = sum(math.prod(shapes[name]) for name in names)
     session = _session(run.site.name, folder, run.run_id, schedule)
     aggregation = schedule.aggregation
-    honest = aggregation.honest(len(cohort)) if aggregation.shared_noise else None
+    honest = aggregation.honest(len(cohort)) if aggregation.exact else None
     return Masking(names, session.mask(request, cohort, count), honest)
 
 

@@ -26,7 +26,7 @@ from client.site import Privacy
 from medformer.common.rounding import exact
 from medformer.config import Task
 from server.protocol import Aggregation, Phase, Schedule
-from server.protocol.aggregation import ALLOWANCE, ONE_COLLUDER, noise_std
+from server.protocol.aggregation import ALLOWANCE, noise_std
 from server.protocol.receipt import PhaseReceipt, Receipt
 
 SPARE = "spare"
@@ -229,7 +229,7 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
     sigma = solve_noise_multiplier(parts, target, privacy.delta, fixed)
     # Under the rule `rdp` the lifetime budget may ask for more noise than the run's own epsilon.
     sigma = enough_noise(privacy, sigma, parts, fixed)
-    if schedule.aggregation.shared_noise:
+    if schedule.aggregation.exact:
         agreed = schedule.aggregation.noise_multiplier
         if agreed is None:
             raise ValueError(
@@ -259,7 +259,7 @@ def _collusion(
         phases: All admitted steps.
         hidden: Factor of each phase's noise against the server and a few sites.
     """
-    if not aggregation.shared_noise and max(hidden) == 1.0:
+    if aggregation.colluders is None:
         return {}
 
     def against(factors: Iterable[float]) -> float:
@@ -269,7 +269,7 @@ def _collusion(
     # A site that is alone against all others has the noise that it added itself.
     own = [1 / math.sqrt(phase.honest) for phase in phases]
     return {
-        "colluders": aggregation.colluders or ONE_COLLUDER,
+        "colluders": aggregation.colluders,
         "epsilon_few_collude": against(hidden),
         "epsilon_all_collude": against(own),
     }
@@ -329,14 +329,12 @@ def _rows(schedule: Schedule, privacy: Privacy) -> list[_Rounds]:
 
 def _in_sum(phase: Phase, aggregation: Aggregation) -> tuple[int, float]:
     """Return `_Rounds.honest` and `_Rounds.hidden` of a phase."""
-    if not (aggregation.secure and phase.sends):
+    if aggregation.colluders is None or aggregation.min_sites is None or not phase.sends:
         return 1, 1.0
-    if aggregation.shared_noise and aggregation.sites is not None:
-        return aggregation.honest(aggregation.sites), 1.0
-    # What a site keeps, or does between two sums, has no noise but its own.
-    if aggregation.min_sites is None or phase.local_steps != 1 or not phase.freeze_own:
-        return 1, 1.0
-    return 1, math.sqrt(aggregation.min_sites - ONE_COLLUDER)
+    if aggregation.shared_noise:
+        return aggregation.honest(aggregation.sites or aggregation.min_sites), 1.0
+    # All of the noise of at least so many honest sites.
+    return 1, math.sqrt(aggregation.min_sites - aggregation.colluders)
 
 
 def _count(privacy: Privacy, sensitivity: float | None) -> list[PhasePlan]:

@@ -210,7 +210,7 @@ class RunFile(Training):
 
     @model_validator(mode="after")
     def _noise_of_the_sum(self) -> "RunFile":
-        if self.aggregation.shared_noise and self.aggregation.noise_multiplier is None:
+        if self.aggregation.exact and self.aggregation.noise_multiplier is None:
             raise ValueError(
                 "aggregation: with colluders all sites share one noise_multiplier, the largest "
                 "that any of them needs for its epsilon: give it. `fedmedformer plan` prints it "

@@ -1,9 +1,13 @@
 """The way in which the answers of a round are added up, and the noise that each of them holds.
 
-`colluders` is left out: answers are masked, and each site adds all of its noise. `colluders: t`:
-each site adds a share. The noise of u sites adds up in variance, and u - t of them are honest; so
-a share has 1 / (u - t) of the variance, and the noise of the honest sites together is that of the
-run's noise multiplier.
+`colluders: t`: sites send exact whole numbers, the noisy sum of one step, and all of them add
+noise to every number. The noise of u sites adds up in variance, and u - t of them are honest; so
+each adds a share of 1 / (u - t) of the variance, and the noise of the honest sites together is that
+of the run's noise multiplier. With `shares: false` each adds all of it, and the sum has more.
+
+Without `colluders` each site sends its update with all of its noise, as without masks. Nothing
+follows then from the masks: an update is rounded at its site, and no other site adds noise to what
+it does not train.
 """
 
 import math
@@ -29,8 +33,6 @@ which adding a unit changes the last bits of the others' (measured in
 tests/client/privacy/test_arithmetic.py)."""
 FEWEST = 3
 """Smallest number of answers that are added up, where a run does not say and has as many sites."""
-ONE_COLLUDER = 1
-"""Colluders that are assumed beside the server where every site adds all of its noise."""
 
 
 class Aggregation(BaseModel):
@@ -42,9 +44,12 @@ class Aggregation(BaseModel):
     """`true`: sites mask what they send. The server learns the sum over all sites of a round and no
     site's part of it, and a site that is lost costs the others an attempt."""
     colluders: StrictInt | None = Field(default=None, ge=1, lt=MAX_COHORT)
-    """Number of sites that may collude with the server. If given, each site adds only its share of
-    the noise, so that the guarantee holds while all other sites add theirs. It is at least 1,
-    because every site knows its own share. Without it each site's noise stays what it is."""
+    """Number of sites that may collude with the server. If given, sites add up exact noisy sums,
+    and each adds only its share of the noise, so that the guarantee holds while all other sites add
+    theirs. It is at least 1, because every site knows its own share."""
+    shares: StrictBool | None = None
+    """With `colluders`: `false` lets each site add all of its noise. The guarantee then holds
+    whoever colludes, and a smaller epsilon holds against the server and `colluders` sites."""
     min_sites: StrictInt | None = Field(default=None, ge=2, le=MAX_COHORT)
     """Smallest number of sites whose answers are added up; 3, or all if there are fewer, unless it
     is given."""
@@ -60,11 +65,11 @@ class Aggregation(BaseModel):
         given = [name for name in ("colluders", "min_sites", "sites") if getattr(self, name)]
         if given and not self.secure:
             raise ValueError(f"{given[0]} is about masked answers: add secure: true")
-        if self.noise_multiplier is not None and self.colluders is None:
-            raise ValueError(
-                "noise_multiplier is that of a sum to which each site adds a share of the noise: "
-                "add colluders, or leave it out"
-            )
+        for name in ("noise_multiplier", "shares"):
+            if getattr(self, name) is not None and self.colluders is None:
+                raise ValueError(
+                    f"{name} is about the noise of exact sums: add colluders, or leave it out"
+                )
         return self
 
     @model_validator(mode="after")
@@ -97,9 +102,14 @@ class Aggregation(BaseModel):
         return Aggregation.model_validate({**self.model_dump(), **own})
 
     @property
+    def exact(self) -> bool:
+        """True if sites add up the noisy sums of single steps, as exact whole numbers."""
+        return self.colluders is not None
+
+    @property
     def shared_noise(self) -> bool:
         """True if each site adds only its share of the noise."""
-        return self.colluders is not None
+        return self.exact and self.shares is not False
 
     def honest(self, cohort: int) -> int:
         """Return the number of sites whose shares have to add up to the noise of the sum.
@@ -109,7 +119,7 @@ class Aggregation(BaseModel):
         Returns:
             All but the colluders; 1 where every site adds all of its noise.
         """
-        if self.colluders is None:
+        if self.colluders is None or not self.shared_noise:
             return 1
         return max(1, min(cohort, self.sites or cohort) - self.colluders)
 

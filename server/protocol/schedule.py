@@ -304,7 +304,7 @@ class Schedule(BaseModel):
 
     @model_validator(mode="after")
     def _shares_of_noise(self) -> "Schedule":
-        if not self.aggregation.shared_noise:
+        if not self.aggregation.exact:
             return self
         if self.aggregation.min_sites is None or self.aggregation.sites is None:
             raise ValueError(
@@ -313,17 +313,17 @@ class Schedule(BaseModel):
         for phase in self.phases:
             if not phase.sends:
                 continue
-            # In a second step a site could amplify what only its own share has protected.
+            # In a second step a site could amplify what only its own noise has protected.
             if phase.local_steps != 1:
                 raise ValueError(
-                    f"phase {phase.name!r}: shares of noise (aggregation: colluders) protect one "
-                    f"step between two sums, and local_steps is {phase.local_steps}: write "
+                    f"phase {phase.name!r}: sums of noise (aggregation: colluders) protect one "
+                    f"step between two of them, and local_steps is {phase.local_steps}: write "
                     "local_steps: 1, and a batch that is larger by as much"
                 )
             # What a site keeps would carry one round's part of the sum into the next.
             if not phase.freeze_own:
                 raise ValueError(
-                    f"phase {phase.name!r}: shares of noise (aggregation: colluders) protect what "
+                    f"phase {phase.name!r}: sums of noise (aggregation: colluders) protect what "
                     "is added up and nothing that stays at a site: write freeze_own: true"
                 )
         return self

@@ -272,7 +272,7 @@ def _sum(
     words = [cohort.answers[name].words for name in cohort.sites]
     numbers = from_words(ring_sum(w for w in words if w is not None))
     phase = federation.schedule.phase_of(state.round + 1)
-    if federation.schedule.aggregation.shared_noise:
+    if federation.schedule.aggregation.exact:
         flat = numbers * _step(federation.schedule.aggregation, phase, cohort, receipts)
     else:
         flat = to_values(numbers)
@@ -306,7 +306,7 @@ def _step(
 ) -> float:
     """Return how far a tensor moves for each point of the grid in which gradients are added up.
 
-    Where sites add shares of the noise they send clipped sums, because a rounded update would not
+    Where sums are exact, sites send clipped sums with noise, because a rounded update would not
     be a function of the sum. Divisor and learning rate are public, and applied here.
     """
     # No site has admitted a run without it.

@@ -64,14 +64,14 @@ def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Site]]) ->
 
 
 def _schedule(scenario: Scenario, phases: Sequence[Phase], sites: Sequence[Site]) -> Schedule:
-    """Return the run's schedule. Sites that add shares of the noise have one noise multiplier.
+    """Return the run's schedule. Exact sums have one noise multiplier for all sites.
 
     Raises:
         ConfigError: No noise keeps a site within its epsilon.
     """
     aggregation = scenario.aggregation_of(phases, [site.domain.kind for site in sites])
     schedule = scenario.schedule_for(phases, aggregation)
-    if not aggregation.shared_noise or aggregation.noise_multiplier is not None:
+    if not aggregation.exact or aggregation.noise_multiplier is not None:
         return schedule
     # What each site would need if it added all of its noise; the largest serves every site.
     alone = schedule.model_copy(update={"aggregation": Aggregation()})

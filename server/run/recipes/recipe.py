@@ -76,7 +76,7 @@ class Recipe(Frozen):
     """Maximum L2 norm of one unit's gradient. See docs/experiments, section 23."""
 
     def of_sums(self) -> "Recipe":
-        """Return the recipe for sites that add shares of the noise (`Aggregation.colluders`).
+        """Return the recipe for exact sums (`Aggregation.colluders`).
 
         They take one step between two sums, on as many units as several steps would, and what never
         leaves them stays as it is. Settings that are given stay, too: the schedule refuses those

@@ -75,9 +75,9 @@ class Training(Frozen):
         if self.phases:
             return Choice(self.phases, None, "no recipe: the run lists its phases itself")
         recipe = self.recipe or Recipe()
-        if self.aggregation.shared_noise:
+        if self.aggregation.exact:
             recipe = recipe.of_sums()
-        colluders = self.aggregation.colluders
+        colluders = self.aggregation.colluders if self.aggregation.shared_noise else None
         declared = Sites(declared=tuple(sites), concepts=self.concepts, colluders=colluders)
         return choose(recipe, declared)
 
