@@ -15,7 +15,7 @@ from client.privacy.noise import NoiseSource, SeededNoise
 from client.privacy.plan import solve
 from client.site import Privacy, Site
 from medformer.common.rounding import rounded_down
-from server.protocol import Phase, Schedule
+from server.protocol import Aggregation, Phase, Schedule
 from tests.conftest import CONFIG
 
 SHORT = Schedule(
@@ -100,6 +100,27 @@ def test_too_little_noise_fails_the_audit(site: Site, noise: type[SeededNoise]):
     assert not report.passed
     assert "standard deviation of the noise" in (report.problem() or "")
     assert "FAILED" in report.as_text()
+
+
+SHARED = Schedule(
+    phases=(
+        Phase(name="together", rounds=8, objectives={"supervised": 1.0}, freeze_own=True,
+              expected_batch_size=30, learning_rate=0.05),
+    ),
+    spare_rounds=1,
+    aggregation=Aggregation(secure=True, colluders=1, noise_multiplier=2.5, min_sites=3, sites=4),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("noise", [SeededNoise, HalfNoise])
+def test_the_sum_over_all_honest_sites_is_audited(site: Site, noise: type[SeededNoise]):
+    """Three shares make the noise of the claim, and shares of half the size do not."""
+    report = run_audit(setup_of(site, SHARED, 1_000), seeded(kind=noise))
+    assert report.phases[0].honest == 3
+    assert "the sum over all honest sites" in report.as_text()
+    assert report.passed == (noise is SeededNoise), report.as_text()
+    if noise is HalfNoise:
+        assert "standard deviation of the noise" in (report.problem() or "")
 
 
 def test_a_sum_that_is_not_clipped_fails_the_audit(site: Site, monkeypatch: pytest.MonkeyPatch):
