@@ -38,6 +38,9 @@ objectives: [supervised, orientation, domain_adversarial]
 max_epsilon_per_run: 8
 accept_unit_image: true
 approval: automatic
+min_sites: 2
+max_epsilon_all_collude: 40
+peers: {peers}
 """
 RUN = """
 name: lungs-1
@@ -167,11 +170,14 @@ def consortium(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder.chmod(0o755)
     own = Consortium(folder, installed, free_port(), {})
     own.command("server", "consortium", "init", "lungs", "--name", "lungs", "--host", "localhost")
-    keys = {}
+    keys: dict[str, str] = {}
+    guards: dict[str, str] = {}
     for seed, name in enumerate(SITES):
         output = own.command(name, "site", "init", name, "--name", name)
         keys[name] = re.findall(r"key: (.*)", output)[0]
         (folder / name / "site.yaml").write_text(SITE.format(name=name, seed=seed))
+        output = own.command(name, "site", "guard-key", name)
+        guards[name] = re.findall(r"guard: (.*)", output)[0]
         request = (folder / name / "request.json").read_bytes()
         (folder / "lungs" / "requests" / f"{name}.json").write_bytes(request)
     file = folder / "lungs" / "consortium.yaml"
@@ -181,7 +187,9 @@ def consortium(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     output = own.command("server", "consortium", "provision", "lungs")
     signer = re.findall(r"signing key.*: (.*)", output)[0]
     for name in SITES:
-        (folder / name / "policy.yaml").write_text(POLICY.format(signer=signer))
+        peers = json.dumps({peer: key for peer, key in guards.items() if peer != name})
+        policy = POLICY.format(signer=signer, peers=peers)
+        (folder / name / "policy.yaml").write_text(policy)
         subprocess.run(["cp", "-r", str(folder / "lungs" / "kits" / name),
                         str(folder / name / "kit")], check=True)  # fmt: skip
     run = RUN + "".join(

@@ -110,6 +110,8 @@ class Reader:
         if made := re.match(r"fedmedformer site init (\w+) --name", line):
             (fingerprint,) = re.findall(r"fingerprint of this site's key: (.*)", output)
             self._known[f"FINGERPRINT-OF-{made[1].upper()}"] = fingerprint
+        if guard := re.match(r"fingerprint of (\w+)'s guard: (.*)", output):
+            self._known[f"GUARD-OF-{guard[1].upper()}"] = guard[2]
         if signer := re.search(r"fingerprint of the signing key.*: (.*)", output):
             self._known["FINGERPRINT-OF-SIGNER"] = signer[1]
         if "site approve" in line and (waits := re.search(r"^run (\S+)$", output, re.MULTILINE)):
@@ -153,8 +155,11 @@ def test_every_line_works_and_the_first_run_ends(reader: Reader):
     for name, asked in (("north", 1), ("south", 0)):
         with closing(sqlite3.connect(reader.folder / name / "state" / "ledger.sqlite")) as db:
             kinds = [kind for (kind,) in db.execute("SELECT kind FROM entries")]
-        assert kinds.count("reservation") == 1
-        assert kinds.count("answer") == 2
-        assert kinds.count("approval") == asked
+        assert kinds.count("reservation") == 2
+        assert kinds.count("answer") == 3
+        assert kinds.count("approval") == 2 * asked
+    masked = json.loads((reader.folder / "runs" / "lungs-2" / "report.json").read_text())
+    assert masked["masked"] is True
+    assert [s["name"] for s in masked["sites"] if s["participated"]] == ["north", "south"]
     hospital = {" ".join(line.split()[1:3]) for line in reader.typed if " north" in line}
     assert {"site init", "site check", "site up", "site approve"} <= hospital

@@ -169,6 +169,18 @@ def test_the_usual_request_is_answered_once(run: Run):
     assert attempts(lenient) == 1
 
 
+def test_a_cohort_smaller_than_that_of_the_run_is_refused(run: Run):
+    """Also where the policy would allow it: the run's promise rests on its own number."""
+    guard = run.guards[FIRST]
+    assert guard.policy is not None
+    assert run.schedule.aggregation.min_sites == 3
+    lenient = replace(guard, policy=guard.policy.model_copy(update={"min_sites": 2}))
+    answer = blind(lenient).handle(run.train(FIRST, cohort=SITES[:2]))
+    assert isinstance(answer, Refusal)
+    assert "a cohort of 2 sites: this site takes part in sums of 3 to 512" in answer.reason
+    assert attempts(guard) == 0
+
+
 def test_a_second_attempt_has_another_mask(run: Run):
     """The cohort is the same, and what the site trained is made the same here: every word differs.
     Otherwise the difference of two answers would be free of the mask."""
