@@ -194,7 +194,8 @@ def one_schedule(folder: Path, seed: int) -> str:
         except RunInterrupted as error:
             # An answer that cannot be part of the sum is recognised before it is added up, unless
             # its own request was altered on the way.
-            assert network.altered or "max_update_norm" not in str(error), (seed, error)
+            if "max_update_norm" in str(error) and not network.altered:
+                raise
             ended = "no sum"
             break
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
