@@ -89,7 +89,8 @@ NOT_COVERED = (
     "hyper-parameters that were chosen after looking at private data",
     "rollback of ledger, anchor and reports together by the site's own administrator",
     "overlap between public pre-training data and private records",
-    "a person with records at k sites: that person's epsilon is the sum over those sites",
+    "a person with records at k sites: that person's epsilon is the sum over those sites; where "
+    "sites share the noise, the records count as if they were at one site, and delta grows faster",
     "rounding of float32 gradients before the clipped sum: an allowance in the sensitivity covers "
     "it, which was measured on models as training makes them, is not proven, and does not hold for "
     "tensors that a server chooses to enlarge the rounding; sum, noise and release are exact",

@@ -70,20 +70,24 @@ smaller.{% endif %}</p>
 {% endfor %}
 </tbody></table>
 {% endif %}
-<p class="note"><b>For a person with records at several sites, the epsilons of these sites add
+{% if shared_noise %}<p class="note"><b>A person with records at several sites has weaker protection, and not the sum
+of the sites' epsilons and deltas</b>: the sites share the noise, so that m {{ r.unit }}s at m sites count like m at one
+site. For m of them &epsilon; is m times as large, and &delta; grows faster than m.</p>
+{% else %}<p class="note"><b>For a person with records at several sites, the epsilons of these sites add
 up</b>, and so do the deltas. One {{ r.unit }} at each of the {{ taking_part|length }} sites adds up to
 &epsilon;&nbsp;=&nbsp;{{ taking_part|sum(attribute="epsilon")|eps }},
 &delta;&nbsp;=&nbsp;{{ taking_part|sum(attribute="delta")|sci }}.
 {% if r.unit == "image" %}A person with several images at one site has weaker protection than a single
 image: for m images &epsilon; is m times as large, and &delta; grows faster than m.{% endif %}</p>
+{% endif %}
 <dl class="facts">
 <div><dt>unit of privacy</dt><dd>one {{ r.unit }}<small>{{ r.adjacency }}</small></dd></div>
 <div><dt>largest at one site</dt>
 <dd>&epsilon; = {{ taking_part|map(attribute="epsilon")|max|eps }}<small>&delta; =
 {{ taking_part|map(attribute="delta")|max|sci }}</small></dd></div>
-<div><dt>one {{ r.unit }} at every site</dt>
+{% if not shared_noise %}<div><dt>one {{ r.unit }} at every site</dt>
 <dd>&epsilon; = {{ taking_part|sum(attribute="epsilon")|eps }}<small>&delta; =
-{{ taking_part|sum(attribute="delta")|sci }}</small></dd></div>
+{{ taking_part|sum(attribute="delta")|sci }}</small></dd></div>{% endif %}
 <div><dt>noise</dt><dd>{{ r.noise_source }}<small>{{ "can be removed with the seed" if r.noise_source == "seeded" else "from a cryptographic generator" }}</small></dd></div>
 </dl>
 

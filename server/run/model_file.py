@@ -117,22 +117,24 @@ def _card(
         limits=(
             NO_DEVICE,
             _holds(federation),
-            "A person with images at several sites is protected by the sum of their epsilons.",
             *_trust(receipts),
         ),
     )
 
 
 def _trust(receipts: Mapping[str, dict[str, Any]]) -> list[str]:
-    """Return who has to be honest, where each site added a share of the noise."""
-    shared = [r for r in receipts.values() if r["epsilon"] == r.get("epsilon_few_collude")]
+    """Return what a person at several sites has, and, with shared noise, who has to be honest."""
+    # Receipts of earlier versions have no shares of noise.
+    shared = [r for r in receipts.values() if any(p.get("honest", 1) > 1 for p in r["phases"])]
     if not shared:
-        return []
+        return ["A person with images at several sites is protected by the sum of their epsilons."]
     most = max(r["epsilon_all_collude"] for r in shared)
     return [
         "Each site added a share of the noise. Epsilon holds as long as no more sites than "
         f"{min(r['colluders'] for r in shared)} collude with the coordinator; if all others do, "
-        f"it is {rounded_up(most)}."
+        f"it is {rounded_up(most)}.",
+        "A person with m images, at one site or at several, has m times the epsilon, and delta "
+        "grows faster than m.",
     ]
 
 

@@ -35,9 +35,12 @@ def in_common(sites: Sequence[Site]) -> dict[str, tuple[str, ...]]:
 def warning(name: str, others: Sequence[str], plans: Mapping[str, PrivacyPlan]) -> str:
     """Return a sentence that says what shared records mean for a person."""
     total = rounded_up(sum(plans[site].epsilon for site in (name, *others)))
+    # What sites share of the noise hides their records together, and not each by itself.
+    shared = any(phase.honest > 1 for phase in plans[name].phases)
+    deltas = "deltas grow faster than their sum" if shared else "so do deltas"
     return (
         f"trains on records that are also at {', '.join(others)}: for whoever is in all of them "
-        f"epsilons add up, to {total}, and so do deltas"
+        f"epsilons add up, to {total}, and {deltas}"
     )
 
 

@@ -26,6 +26,7 @@ from server.report.write import write_report
 from server.run.checkpoints import load_state
 from server.run.coordinate import Run
 from server.run.journal import CHECKPOINTS
+from server.run.model_file import write_models
 from server.run.strategy import State
 from simulations.run_folder import load_prepared
 from tests.integration.test_masked_runs import (
@@ -293,4 +294,12 @@ def test_the_report_says_who_has_to_be_honest(tmp_path: Path):
         assert row["epsilon_all_collude"] > row["epsilon_few_collude"] == row["epsilon"]
     page = (folder / "report.html").read_text()
     assert 'id="honest"' in page
+    # Two records of a person at two sites are in one sum: their epsilons and deltas do not add up.
+    assert "not the sum" in page
+    assert "add\nup</b>" not in page
+    assert "one image at every site" not in page
+    write_models(folder, description="", noise="seeded")
+    card = (folder / "model.safetensors.md").read_text()
+    assert "collude with the coordinator" in " ".join(card.split())
+    assert "delta grows faster than m" in " ".join(card.split())
     assert f"{report['sites'][0]['epsilon_all_collude']:.1f}"[:3] in page
