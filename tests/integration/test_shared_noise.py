@@ -12,11 +12,13 @@ from torch import Tensor
 
 from client.guard import Guard
 from client.masking.answers import Masking, to_send
+from client.policy import summary
 from client.privacy.accounting import epsilon
 from client.privacy.noise import SeededNoise
 from client.privacy.plan import PhasePlan, solve
 from client.round import DpMethod, RoundResult, one_round
 from client.simulated import open_guard
+from medformer.common.rounding import rounded_up
 from medformer.errors import ConfigError
 from medformer.sharing import averaged_names
 from server.protocol import Aggregation, Request, Train
@@ -28,6 +30,7 @@ from server.run.coordinate import Run
 from server.run.journal import CHECKPOINTS
 from server.run.model_file import write_models
 from server.run.strategy import State
+from simulations.cli import main
 from simulations.run_folder import load_prepared
 from tests.integration.test_masked_runs import (
     SITES,
@@ -303,3 +306,28 @@ def test_the_report_says_who_has_to_be_honest(tmp_path: Path):
     assert "collude with the coordinator" in " ".join(card.split())
     assert "delta grows faster than m" in " ".join(card.split())
     assert f"{report['sites'][0]['epsilon_all_collude']:.1f}"[:3] in page
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_who_approves_and_who_plans_read_both_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], shares: bool
+):
+    """With the words for who has to be honest, and what is charged."""
+    folder = prepared(tmp_path / "run", phases=PHASES, aggregation={**SHARES, "shares": shares})
+    run = load_prepared(folder)
+    site, federation = run.sites[0], run.federation
+    plan = solve(federation.schedule, site.privacy, site.tasks)
+    few, every = (rounded_up(e or 0) for e in (plan.epsilon_few_collude, plan.epsilon_all_collude))
+    text = " ".join(summary(site, federation.schedule, federation.model, plan, 0, 8).split())
+    assert f"It costs epsilon {rounded_up(plan.epsilon)}" in text
+    if shares:
+        assert f"Epsilon {few} holds as long as no more than 1 other site collude" in text
+        assert f"If all other sites do, epsilon is {every} for each image" in text
+    else:
+        assert f"adds all of its noise: epsilon {every} holds whoever colludes" in text
+        assert f"coordinator and 1 other site, who see sums alone, it is {few}." in text
+    assert main(["plan", str(tmp_path / "run.yaml")]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    noise = "a share of the noise" if shares else "all of its noise"
+    assert f"each site adds {noise}: epsilon {few} if no more than 1 other site collude" in told
+    assert f"with the server, {every} if all of them do" in told
