@@ -136,17 +136,18 @@ class Policy(Frozen):
         rounds = schedule.rounds + schedule.spare_rounds
         noise = min(p.noise_multiplier for p in plan.phases)
         share = max(p.sample_rate for p in plan.phases if p.rounds and p.steps)
-        for name, value, limit, within in (
-            ("epsilon of the run", plan.epsilon, self.max_epsilon_per_run,
+        for name, key, value, within in (
+            ("epsilon of the run", "max_epsilon_per_run", plan.epsilon,
              plan.epsilon <= self.max_epsilon_per_run),
-            ("noise multiplier", noise, self.min_noise_multiplier,
+            ("noise multiplier", "min_noise_multiplier", noise,
              noise >= self.min_noise_multiplier),
-            ("number of rounds with spares", rounds, self.max_rounds, rounds <= self.max_rounds),
-            ("sample rate", share, self.max_expected_share, share <= self.max_expected_share),
+            ("number of rounds with spares", "max_rounds", rounds, rounds <= self.max_rounds),
+            ("sample rate", "max_expected_share", share, share <= self.max_expected_share),
         ):  # fmt: skip
             if not within:
                 raise PolicyForbids(
-                    f"the {name}, {value:.4g}, is beyond this site's policy ({limit:g})"
+                    f"the {name}, {value:.4g}, is beyond this site's policy "
+                    f"({getattr(self, key):g}, {key})"
                 )
 
     def _check_sums(self, schedule: Schedule, plan: PrivacyPlan) -> None:
