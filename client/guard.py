@@ -49,7 +49,7 @@ from client.refusals import (
 from client.round import DpMethod, RoundResult, TrainRound, one_round
 from client.site import Site
 from client.state import exclusive
-from client.trainable import planned
+from client.trainable import planned, refuse_frozen
 from client.training import site_model
 from medformer.config import ModelConfig
 from medformer.errors import ConfigError
@@ -118,7 +118,7 @@ class Guard:
         try:
             with exclusive(self.folder):
                 return release.check(
-                    self._answer(request), exact=self.exact, concepts=self._sends_concepts
+                    self._answer(request), exact=self.exact, concepts=self.sends_concepts
                 )
         except Refused as no:
             # A refusal is an answer like any other: its text is fixed, and it is on the ledger.
@@ -190,7 +190,7 @@ class Guard:
             plan = (
                 standing.plan
                 if standing
-                else planned(self.site, config, schedule, concepts=self._sends_concepts)
+                else planned(self.site, config, schedule, concepts=self.sends_concepts)
             )
         except (ValueError, EngineError, ConfigError) as error:
             # The reason depends on public numbers only, so the server may read it.
@@ -206,8 +206,9 @@ class Guard:
         return AdmitAnswer(self.site.name, kept.plan.to_json(), kept.hash, keys)
 
     @property
-    def _sends_concepts(self) -> bool:
-        # As the policy says now: a hospital that changes its mind sends no more of it.
+    def sends_concepts(self) -> bool:
+        """True if the site sends its part of a concept layer, as the policy says now."""
+        # A hospital that changes its mind sends no more of it.
         return self.policy is None or self.policy.sends_concepts
 
     # A round: policy, input, budget, training, release. Records are read in `_trained` alone.
@@ -228,9 +229,10 @@ class Guard:
             return kept
         state = run.state_before(request.round, model)
         masking = masking_of(run, request, model, self.folder, self.policy)
+        _check_frozen(self, run, request)
         # From this line on the attempt is charged, whether or not the training succeeds.
         row = run.start_attempt(request)
-        method = self._method(run, request, masking)
+        method = _method(self, run, request, masking)
         result = self._trained(run, request, model, shared, state, method)
         sent = to_send(result.tensors, request.tensors, masking, method)
         # The loss carries no noise, so only a simulation may send it.
@@ -255,17 +257,6 @@ class Guard:
             model, self.site, records, run.schedule, request.round, shared, state, method
         )
 
-    def _method(self, run: AdmittedRun, request: Train, masking: Masking | None) -> DpMethod:
-        """Return how the steps of an attempt are taken: noise, and how much of it is this site's.
-
-        Round and attempt are part of the stream: an attempt that is repeated has fresh noise.
-        """
-        noise = self.noise_for(run.reservation, request.round, request.attempt)
-        plan = run.phase_plan(request.round)
-        # Of the whole noise, or of the share that this cohort needs: fewer sites, larger shares.
-        honest = 1 if masking is None else masking.honest or 1
-        return DpMethod(replace(plan, honest=honest), noise, self._sends_concepts)
-
     # Evaluation, in simulations only.
 
     def _evaluate(self, run: AdmittedRun, request: Evaluate) -> EvaluateAnswer:
@@ -281,6 +272,34 @@ class Guard:
         restore(model, shared, final_state(state))
         metrics = evaluate(model, self.site, self.read(self.site, request.split), request.split)
         return EvaluateAnswer(self.site.name, json.dumps(metrics))
+
+
+def _check_frozen(guard: Guard, run: AdmittedRun, request: Train) -> None:
+    """Refuse a round in which nothing is left to train, because the policy has changed since.
+
+    Raises:
+        PolicyForbids: What the site keeps is frozen, and it does not send concepts any more.
+    """
+    # A round beyond the schedule is refused where attempts are charged.
+    if not 1 <= request.round <= run.schedule.rounds:
+        return
+    phase = run.schedule.phase_of(request.round)
+    try:
+        refuse_frozen(guard.site, run.config, run.schedule, phase, concepts=guard.sends_concepts)
+    except ConfigError as error:
+        raise PolicyForbids(str(error)) from error
+
+
+def _method(guard: Guard, run: AdmittedRun, request: Train, masking: Masking | None) -> DpMethod:
+    """Return how the steps of an attempt are taken: noise, and how much of it is this site's.
+
+    Round and attempt are part of the stream: an attempt that is repeated has fresh noise.
+    """
+    noise = guard.noise_for(run.reservation, request.round, request.attempt)
+    plan = run.phase_plan(request.round)
+    # Of the whole noise, or of the share that this cohort needs: fewer sites, larger shares.
+    honest = 1 if masking is None else masking.honest or 1
+    return DpMethod(replace(plan, honest=honest), noise, guard.sends_concepts)
 
 
 def _released(

@@ -72,7 +72,8 @@ class Policy(Frozen):
     max_epsilon_per_run: StrictFloat = Field(gt=0, le=50)
     """Upper limit of one run's epsilon, spare rounds included."""
     min_noise_multiplier: StrictFloat = Field(default=0.5, ge=0.2)
-    """Lower limit of the noise multiplier of every phase, whatever the epsilon."""
+    """Lower limit of the noise multiplier of every phase, whatever the epsilon; where noise is
+    shared, of the site's own share."""
     max_rounds: StrictInt = Field(default=1_000, ge=1)
     """Upper limit of a run's rounds, spare rounds included."""
     max_expected_share: StrictFloat = Field(default=0.5, gt=0, le=1)
@@ -94,7 +95,8 @@ class Policy(Frozen):
     max_epsilon_all_collude: StrictFloat | None = Field(default=None, gt=0, le=1_000)
     """Upper limit of one run's epsilon in case all other sites collude with the server, where each
     site adds a share of the noise (`aggregation: colluders`). Without it such runs are refused: the
-    hospital decides whether it relies on other hospitals."""
+    hospital decides whether it relies on other hospitals. Several runs add up, and
+    `fedmedformer site ledger show` has the sum."""
     hours: tuple[Hours, ...] = ()
     """Local times at which rounds are trained, as `20:00-06:00`; at any time if omitted."""
     approval: Literal["manual", "automatic"] = "manual"
@@ -134,7 +136,8 @@ class Policy(Frozen):
             )
         # The largest rate and the smallest noise of any phase decide: a limit has no exceptions.
         rounds = schedule.rounds + schedule.spare_rounds
-        noise = min(p.noise_multiplier for p in plan.phases)
+        # The noise that the site itself adds, where it adds a share.
+        noise = min(p.noise_multiplier / math.sqrt(p.honest) for p in plan.phases)
         share = max(p.sample_rate for p in plan.phases if p.rounds and p.steps)
         for name, key, value, within in (
             ("epsilon of the run", "max_epsilon_per_run", plan.epsilon,
@@ -162,10 +165,12 @@ class Policy(Frozen):
                 f"peers where sums have at least {self.min_sites} sites: compare the fingerprints "
                 "of their guards by telephone and add them to `peers`"
             )
-        if (aggregation.sites or self.min_sites) < self.min_sites:
+        # A smaller sum would be refused only after the budget is spent.
+        if (aggregation.min_sites or 2) < self.min_sites:
             raise PolicyForbids(
-                f"this run adds up the answers of {aggregation.sites} sites, and this site's "
-                f"policy asks for at least {self.min_sites} (min_sites)"
+                f"this run adds up the answers of as few as {aggregation.min_sites} sites, and "
+                f"this site's policy asks for at least {self.min_sites}: the run has to say "
+                f"min_sites: {self.min_sites} in `aggregation`"
             )
         if not aggregation.shared_noise:
             return

@@ -91,6 +91,8 @@ NOT_COVERED = (
     "overlap between public pre-training data and private records",
     "a person with records at k sites: that person's epsilon is the sum over those sites; where "
     "sites share the noise, the records count as if they were at one site, and delta grows faster",
+    "more colluding sites than a run says, where sites share the noise: then the larger epsilon "
+    "of the receipt holds",
     "rounding of float32 gradients before the clipped sum: an allowance in the sensitivity covers "
     "it, which was measured on models as training makes them, is not proven, and does not hold for "
     "tensors that a server chooses to enlarge the rounding; sum, noise and release are exact",

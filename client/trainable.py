@@ -7,7 +7,7 @@ from client.training import site_model, trained_names
 from medformer.config import ModelConfig
 from medformer.errors import ConfigError
 from medformer.objectives.idle import refuse_idle
-from server.protocol import Schedule
+from server.protocol import Phase, Schedule
 
 ALWAYS_TRAINABLE = 16.0
 """Noise multiplier that rounding allows even for a billion parameters. Up to it the check passes
@@ -34,15 +34,41 @@ def planned(
     # Before the budget: such a phase would send noise and charge for it.
     for phase in schedule.phases:
         refuse_idle(config, site.domain, [task.name for task in site.tasks], phase.objectives)
-        if phase.freeze_own and not (concepts and site.domain.kind in config.kinds):
-            raise ConfigError(
-                f"phase {phase.name!r} freezes the site's own heads (freeze_own), and this site "
-                "trains no concepts with others, so that nothing would learn to answer: the run "
-                "has to leave freeze_own out, or sites of one kind of image share concepts"
-            )
+        refuse_frozen(site, config, schedule, phase, concepts=concepts)
     plan = solve(schedule, site.privacy, site.tasks)
     check_trainable(site, config, schedule, plan, concepts=concepts)
     return plan
+
+
+def refuse_frozen(
+    site: Site, config: ModelConfig, schedule: Schedule, phase: Phase, *, concepts: bool = True
+) -> None:
+    """Refuse a phase that freezes a site's own heads where nothing else would learn to answer.
+
+    Args:
+        site: The site's declaration.
+        config: The run's model.
+        schedule: The run's schedule.
+        phase: One of its phases.
+        concepts: As in `trained_names`.
+    Raises:
+        ConfigError: The site trains no concepts, or has dense tasks alone, which concepts do not
+            answer.
+    """
+    shared = concepts and site.domain.kind in config.kinds
+    if not phase.freeze_own or (shared and not all(task.is_dense for task in site.tasks)):
+        return
+    lacks = "has tasks per pixel alone" if shared else "trains no concepts with others"
+    remedy = (
+        "a run whose sites add up exact sums (aggregation: colluders) needs sites that share "
+        "concepts of one kind of image, and a task for whole images at each"
+        if schedule.aggregation.exact
+        else "the run has to leave freeze_own out, or sites of one kind of image share concepts"
+    )
+    raise ConfigError(
+        f"phase {phase.name!r} freezes the site's own heads (freeze_own), and this site {lacks}, "
+        f"so that nothing would learn to answer: {remedy}"
+    )
 
 
 def check_trainable(

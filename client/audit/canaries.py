@@ -163,6 +163,8 @@ class CanaryMethod:
     released: list[Tensor] = field(default_factory=list)
     """A tensor (m,) for each step: noisy sum along each canary's coordinate, in units of C. Where
     noise is shared, it is the sum over all honest sites."""
+    others: int = 0
+    """Number of other honest sites whose shares of the noise are in the sum."""
     concepts: bool = True
     """The audited site sends all that a site may send."""
 
@@ -198,7 +200,7 @@ class CanaryMethod:
     def _others(self, canaries: int) -> Tensor:
         """Return what the other honest sites add to the sum: their shares of the noise."""
         total = torch.zeros(canaries)
-        for _ in range(self.plan.honest - 1):
+        for _ in range(self.others):
             share = self.noise.noised(torch.zeros(canaries), self.plan.noise_std)
             total += (share / self.plan.max_grad_norm).float()
         return total

@@ -16,7 +16,7 @@ from client.privacy.plan import SPARE, PhasePlan, PrivacyPlan, solve
 from client.round import local_steps
 from client.training import site_model
 from medformer.objectives import Mix
-from server.protocol import Phase, Schedule
+from server.protocol import Aggregation, Phase, Schedule
 
 MIN_CANARIES = 1_000
 """Lower limit of the number of canaries: with fewer, the bound is too weak to be useful."""
@@ -149,6 +149,16 @@ def _seen(phase: Phase, plan: PhasePlan) -> Seen:
     return Seen(plan.sample_rate, plan.noise_multiplier, reach)
 
 
+def _others(aggregation: Aggregation, phase: Phase) -> int:
+    """Return how many honest sites add their share to the audited one's: all but the colluders.
+
+    It follows from the run's words and not from the plan, which could have counted wrongly.
+    """
+    if not (aggregation.shared_noise and phase.sends):
+        return 0
+    return (aggregation.sites or 1) - (aggregation.colluders or 0) - 1
+
+
 def _train(
     setup: Setup,
     played: Sequence[tuple[Phase, Mix, PhasePlan]],
@@ -169,7 +179,8 @@ def _train(
     state = initial_state(model)
     momentum = setup.schedule.local_momentum
     for number, (phase, mix, plan) in enumerate(played, start=1):
-        method = CanaryMethod(whole, plan, noise_for(number), whose)
+        others = _others(setup.schedule.aggregation, phase)
+        method = CanaryMethod(whole, plan, noise_for(number), whose, others=others)
         state = local_steps(
             model,
             setup.site,

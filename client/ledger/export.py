@@ -119,6 +119,7 @@ def as_text(rows: Sequence[Row]) -> str:
         f"{'admitted':<26}{'epsilon':>9}{'delta':>9}{'rounds':>8}{'trained':>9}{'spares':>8}  run",
     ]
     trust: list[str] = []
+    worst = 0.0
     for row in runs:
         # Attempts are counted a run: a round that was trained twice is trained once, and one spare.
         plan = PrivacyPlan.from_json(row.values["plan"])
@@ -130,6 +131,12 @@ def as_text(rows: Sequence[Row]) -> str:
             f"{plan.rounds:>8}{trained:>9}{f'{used}/{plan.spare_rounds}':>8}  {row.run_id}"
         )
         trust += _trust_lines(plan, row.run_id)
+        worst += plan.epsilon_all_collude or plan.epsilon
+    if trust:
+        trust.append(
+            "what is charged and spent holds as long as no more sites collude than these lines "
+            f"say; if all others do, all runs together have epsilon {rounded_up(worst)}"
+        )
     lines += [*trust, *_refusal_lines(rows), ""] + [
         f"the clock went back before row {after.seq}: {before.time} to {after.time}"
         for before, after in pairwise(rows)

@@ -78,14 +78,15 @@ class Session:
         listed = _parsed(_MEMBERS, members)
         keys, known, made = self._read()
         found = check_members(listed, self.run, keys.signed(self.identity), peers)
+        # A member that has left the run is missing, and still known if it comes back.
         for name, theirs in known.items():
-            if found.get(name) != theirs:
+            if found.get(name, theirs) != theirs:
                 raise AgreementError(f"{name} had other keys before in this run")
         new = {name: theirs for name, theirs in found.items() if name not in made}
         made |= encapsulate(keys, self.identity, new)
         # On the disk before it is sent: a secret that was drawn anew would not be the peer's.
-        self._write(keys, found, made)
-        return [one.sealed for one in made.values()]
+        self._write(keys, known | found, made)
+        return [one.sealed for name, one in made.items() if name in found]
 
     def mask(self, request: Train, cohort: Sequence[str], count: int) -> Words:
         """Return the words that mask the answer to a request.

@@ -107,7 +107,8 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):
 
     def add_noise(self) -> None:
         """Round to the grid, and add noise of the plan's standard deviation to every coordinate."""
-        self._total = self.released = self._noise.noised(self.total(), self._std)
+        self._total = self._noise.noised(self.total(), self._std)
+        self.released = self._total
 
     def scale_grad(self) -> None:
         """Divide by the public expected batch size; the result becomes the gradient."""

@@ -84,8 +84,9 @@ class PhaseReceipt:
         Count,
         Field(
             ge=1,
-            description="Number of honest sites whose noise adds up to the noise multiplier: this "
-            "site adds noise of one part in so many of the variance. 1: it adds all of it.",
+            description="Number of honest sites, at most, whose noise adds up to the noise "
+            "multiplier: this site adds at least one part in so many of the variance. 1: it adds "
+            "all of it.",
         ),
         Column("noise shared by"),
     ] = 1

@@ -225,7 +225,8 @@ and labelled images can fit heads of their own.</p>
 together or each site alone; <b>without-...-dp</b>: this run without a part; <b>local-dp</b>: each site
 alone; all of them at the same &epsilon;. <b>local-plain</b>, <b>federated-plain</b> and
 <b>centralised-plain</b> (all records pooled): without privacy. All models but the first are baselines,
-outside the privacy ledger.{% endif %}</figcaption></figure>
+outside the privacy ledger.{% if shared_noise %} Baselines have no masks, so that each site adds all of its noise: a
+difference to this run holds what sharing the noise brings, too.{% endif %}{% endif %}</figcaption></figure>
 {% else %}<p>Metrics stayed at the sites.</p>{% endif %}
 {% if r.fitted_heads %}
 <h3>Heads that sites fitted for themselves</h3>

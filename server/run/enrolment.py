@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from server.protocol import (
     HelloAnswer,
     ProtocolError,
     Refusal,
+    Schedule,
     source_hash,
 )
 from server.protocol.receipt import read_receipt
@@ -191,12 +192,43 @@ class Enrolment:
         except ProtocolError as error:
             self.journal.exclude(name, Refusal("bad-request", f"{error}", name), number)
             return
+        if wrong := contradiction(self.journal.receipts[name], self.federation.schedule):
+            del self.journal.receipts[name]
+            self.journal.exclude(name, Refusal("bad-request", wrong, name), number)
+            return
         if answer.mask_keys:
             self.journal.mask_keys[name] = answer.mask_keys
         # After a resume the server may know a newer row than that of the reservation.
         self.journal.ledgers.setdefault(name, answer.ledger_hash)
         if number:
             self.journal.note(number, name, "joined", "takes part from this round on")
+
+
+def contradiction(receipt: Mapping[str, Any], schedule: Schedule) -> str | None:
+    """Return how a receipt contradicts the schedule that it is for, where the server computes with
+    it; None if it does not.
+
+    In exact sums, divisor and noise of all sites are the server's, so that one site could spoil
+    them for all.
+
+    Args:
+        receipt: As a site sent it.
+        schedule: What the site was asked to admit.
+    """
+    aggregation = schedule.aggregation
+    if not aggregation.exact:
+        return None
+    rows = {row["name"]: row for row in receipt["phases"]}
+    for phase in schedule.phases:
+        honest = aggregation.honest(aggregation.sites or 0) if phase.sends else 1
+        row = rows.get(phase.name)
+        if row is None:
+            return f"its receipt has no phase {phase.name!r}"
+        if row["expected_batch_size"] > phase.expected_batch_size * (1 + 1e-9):
+            return f"its receipt has a larger batch than phase {phase.name!r}"
+        if row["noise_multiplier"] != aggregation.noise_multiplier or row["honest"] != honest:
+            return f"its receipt has another noise than phase {phase.name!r}"
+    return None
 
 
 def _domain(text: str) -> Domain | None:

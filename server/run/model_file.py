@@ -133,8 +133,8 @@ def _trust(receipts: Mapping[str, dict[str, Any]]) -> list[str]:
         "Each site added a share of the noise. Epsilon holds as long as no more sites than "
         f"{min(r['colluders'] for r in shared)} collude with the coordinator; if all others do, "
         f"it is {rounded_up(most)}.",
-        "A person with m images, at one site or at several, has m times the epsilon, and delta "
-        "grows faster than m.",
+        f"A person with m {shared[0]['unit']}s at m sites has m times the epsilon, and delta grows "
+        "faster than m.",
     ]
 
 

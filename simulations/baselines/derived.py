@@ -23,8 +23,8 @@ HEADS: dict[str, Any] = {"rounds": 30, "local_steps": 2, "noise_floor": 4e-5}
 def schedule_of(baseline: Baseline, schedule: Schedule) -> Schedule:
     """Return the schedule of a baseline: the run's own, or what is left of it.
 
-    Masks change nothing of what is trained, and a site alone has nobody to hide among: baselines
-    have none.
+    A site alone has nobody to hide among, so that baselines have no masks, and each site adds all
+    of its noise.
 
     Args:
         baseline: Name of the baseline.

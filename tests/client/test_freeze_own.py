@@ -1,16 +1,18 @@
 """With `freeze_own`, sites train together nothing but what they share."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from client.guard import Guard
+from client.policy import Policy
 from client.site import Site
 from client.trainable import planned
 from client.training import site_model, trained_names
-from medformer.config import ModelConfig
+from medformer.config import ModelConfig, Task
 from medformer.errors import ConfigError
 from medformer.sharing import is_concept, is_local
 from server.protocol import AdmitAnswer, Phase, Refusal, Schedule, TrainAnswer
@@ -60,6 +62,31 @@ def test_a_site_that_would_learn_no_answer_refuses(
     planned(site, config, schedule, concepts=concepts)
     with pytest.raises(ConfigError, match=r"freeze_own.*nothing would learn to answer"):
         planned(site, config, frozen(schedule), concepts=concepts)
+
+
+def test_a_site_with_dense_tasks_alone_refuses(site: Site, schedule: Schedule):
+    """Concepts do not answer per pixel, and the head that does is frozen."""
+    outline = Task(name="outline", kind="dense", classes=2)
+    dense = site.model_copy(update={"tasks": (outline,)})
+    planned(dense, SHARED, schedule)
+    with pytest.raises(ConfigError, match=r"has tasks per pixel alone.*leave freeze_own out"):
+        planned(dense, SHARED, frozen(schedule, trains="heads"))
+    both = site.model_copy(update={"tasks": (*site.tasks, outline)})
+    planned(both, SHARED, frozen(schedule, trains="heads"))
+
+
+def test_a_policy_that_changes_leaves_nothing_to_train(
+    open_guard: Open, site: Site, schedule: Schedule
+):
+    """The round is refused before its attempt is charged."""
+    guard = open_guard(site)
+    asked = frozen(schedule)
+    assert isinstance(guard.handle(admit(asked, config=SHARED)), AdmitAnswer)
+    policy = Policy(objectives=("supervised",), max_epsilon_per_run=50, concepts="own-heads")
+    answer = replace(guard, policy=policy).handle(train(asked, 1, config=SHARED))
+    assert isinstance(answer, Refusal)
+    assert (answer.code, "nothing would learn to answer" in answer.reason) == ("policy", True)
+    assert not [row for row in ledger_rows(guard.folder) if row["kind"] == "attempt"]
 
 
 def test_the_guard_refuses_it_before_a_reservation(

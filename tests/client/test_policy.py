@@ -55,7 +55,10 @@ def test_without_a_policy_a_deployed_site_allows_nothing(
     ("changes", "reason"),
     [
         ({"objectives": ("inpainting",)}, "does not allow the objective supervised"),
-        ({"max_epsilon_per_run": 5}, "epsilon of the run, 7.*, is beyond .* policy \\(5, max_epsilon_per_run\\)"),
+        (
+            {"max_epsilon_per_run": 5},
+            "epsilon of the run, 7.*, is beyond .* policy \\(5, max_epsilon_per_run\\)",
+        ),
         ({"min_noise_multiplier": 9}, "noise multiplier, .* is beyond"),
         ({"max_rounds": 3}, "number of rounds with spares, 4, is beyond"),
         ({"max_expected_share": 0.2}, "sample rate, 0.25, is beyond"),

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from client.guard import Guard
 from client.masking.answers import Masking, to_send
-from client.policy import summary
+from client.policy import Policy, summary
 from client.privacy.accounting import epsilon
 from client.privacy.noise import SeededNoise
 from client.privacy.plan import PhasePlan, solve
+from client.refusals import PolicyForbids
 from client.round import DpMethod, RoundResult, one_round
 from client.simulated import open_guard
 from medformer.common.rounding import rounded_up
@@ -24,9 +25,11 @@ from medformer.sharing import averaged_names
 from server.protocol import Aggregation, Request, Train
 from server.protocol.aggregation import ALLOWANCE, grid
 from server.protocol.masking import from_words, ring_sum
+from server.protocol.receipt import read_receipt
 from server.report.write import write_report
 from server.run.checkpoints import load_state
 from server.run.coordinate import Run
+from server.run.enrolment import contradiction
 from server.run.journal import CHECKPOINTS
 from server.run.model_file import write_models
 from server.run.strategy import State
@@ -257,7 +260,7 @@ def test_one_noise_serves_sites_with_different_epsilons(tmp_path: Path):
         ({"aggregation": {"colluders": 1}}, "add secure: true"),
         ({"aggregation": {"secure": True, "noise_multiplier": 2.0}}, "add colluders, or leave it"),
         ({"aggregation": {**SHARES, "noise_multiplier": 0.3}}, "is too small for epsilon 8 here"),
-        ({"concepts": False}, "leave freeze_own out"),
+        ({"concepts": False}, "needs sites that share concepts of one kind"),
         ({"phases": [{**SHARED, "name": "p", "rounds": 2, "shared_with": "kind"}],
           "kinds": ("chest", "chest", "chest", "histology")}, "are chest-4, and no answers of"),
     ],
@@ -331,3 +334,47 @@ def test_who_approves_and_who_plans_read_both_numbers(
     noise = "a share of the noise" if shares else "all of its noise"
     assert f"each site adds {noise}: epsilon {few} if no more than 1 other site collude" in told
     assert f"with the server, {every} if all of them do" in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({}, ""),
+        ({"expected_batch_size": 1e30}, "a larger batch"),
+        ({"noise_multiplier": 0.1}, "another noise"),
+        ({"honest": 1}, "another noise"),
+        ({"name": "other"}, "has no phase"),
+    ],
+)
+def test_a_receipt_that_would_spoil_the_sum_is_refused(
+    tmp_path: Path, changes: dict[str, Any], wrong: str
+):
+    """Divisor and noise are the same for all sites; a site that says otherwise is left out."""
+    run = load_prepared(prepared(tmp_path / "run", **ROUNDS))
+    schedule, site = run.federation.schedule, run.sites[0]
+    receipt = read_receipt(solve(schedule, site.privacy, site.tasks).to_json())
+    receipt["phases"] = [
+        row | changes if row["name"] == "together" else row for row in receipt["phases"]
+    ]
+    assert wrong in (contradiction(receipt, schedule) or "")
+    assert (contradiction(receipt, schedule) is None) == (not wrong)
+
+
+def test_a_policy_limits_the_noise_that_the_site_itself_adds(tmp_path: Path):
+    """Of twenty sites each adds little of the sum's."""
+    run = load_prepared(prepared(tmp_path / "run", **ROUNDS))
+    schedule, site = run.federation.schedule, run.sites[0]
+    plan = solve(schedule, site.privacy, site.tasks)
+    smallest = min(p.noise_multiplier for p in plan.phases) / 3**0.5
+    peers = dict.fromkeys(SITES[1:], " ".join(["0000"] * 8))
+    for limit, allowed in ((0.99 * smallest, True), (1.01 * smallest, False)):
+        policy = Policy(
+            objectives=("supervised",), max_epsilon_per_run=50, min_noise_multiplier=limit,
+            max_expected_share=1.0, accept_unit_image=True, peers=peers,
+            max_epsilon_all_collude=100,
+        )  # fmt: skip
+        if allowed:
+            policy.check(site, schedule, run.federation.model, plan)
+            continue
+        with pytest.raises(PolicyForbids, match="min_noise_multiplier"):
+            policy.check(site, schedule, run.federation.model, plan)

@@ -5,7 +5,8 @@ from tests.mutations.durability import DURABILITY
 from tests.mutations.mechanism import MECHANISM
 from tests.mutations.mutation import Mutation, mutated
 from tests.mutations.randomness import RANDOMNESS
+from tests.mutations.sums import SUMS
 
-MUTATIONS = (*MECHANISM, *RANDOMNESS, *BUDGET, *DURABILITY)
+MUTATIONS = (*MECHANISM, *RANDOMNESS, *BUDGET, *DURABILITY, *SUMS)
 
 __all__ = ["MUTATIONS", "Mutation", "mutated"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from client.guard import Guard
+from client.masking.agreement import RunKeys, run_name
 from client.masking.identity import load_identity, public_text
 from client.policy import Policy
 from client.round import RoundResult, one_round
@@ -202,11 +203,16 @@ def test_a_second_attempt_has_another_mask(run: Run):
 
 
 def test_keys_that_change_within_a_run_are_refused(run: Run):
-    """A member that comes later is new to the others; one that was there keeps its keys."""
+    """A member that comes later is new to the others, one may leave, and one that was there keeps
+    its keys."""
     assert isinstance(agree(run, run.members, "chest-1"), AgreeAnswer)
-    fewer = agree(run, run.members[:2], "chest-1")
-    assert isinstance(fewer, Refusal)
-    assert "had other keys before" in fewer.reason
+    # A site is excluded, for example because its budget is spent: the others go on.
+    assert isinstance(agree(run, run.members[:2], "chest-1"), AgreeAnswer)
+    other = RunKeys.fresh("chest-3", run_name(RUN, run.schedule.hash()))
+    changed = other.signed(load_identity(run.guards["chest-3"].folder)).model_dump_json()
+    again = agree(run, [*run.members[:2], changed], "chest-1")
+    assert isinstance(again, Refusal)
+    assert "chest-3 had other keys before" in again.reason
 
 
 @pytest.mark.parametrize(
@@ -282,7 +288,8 @@ def test_a_policy_wants_more_sites_than_the_run_has(tmp_path: Path):
     answer = guard.handle(Admit(RUN, source_hash(), schedule=federation.schedule.canonical(),
                                 model=federation.model.model_dump_json()))  # fmt: skip
     assert isinstance(answer, Refusal)
-    assert "adds up the answers of 4 sites, and this site's policy asks for" in answer.reason
+    assert "adds up the answers of as few as 3 sites" in answer.reason
+    assert "the run has to say min_sites: 5" in answer.reason
 
 
 def test_the_keys_of_a_run_are_deleted_with_its_last_sum(tmp_path: Path):
