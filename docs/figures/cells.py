@@ -131,6 +131,26 @@ def gain_over_alone(
     return next((found for found in known if found), "–")
 
 
+def gain_of_shares(rows: Rows, differences: Rows, dataset: str, epsilon: float) -> str:
+    """Return what four sites gain that share the noise, both with their better recipe, or a dash.
+
+    Args:
+        rows: The rows of utility.json.
+        differences: The rows of utility_differences.json.
+        dataset: The set.
+        epsilon: Epsilon of each site.
+    """
+    pairs = [(f"secure-dp{BETTER}", f"federated-dp{BETTER}")]
+    chosen = [
+        better(rows, dataset, name, epsilon=epsilon) for name in ("secure-dp", "federated-dp")
+    ]
+    # As in `gain_over_alone`.
+    if not any(is_heads_only(row) for own in chosen for row in own):
+        pairs.insert(0, ("secure-dp", "federated-dp"))
+    known = [gain(differences, dataset, *pair, epsilon) for pair in pairs]
+    return next((found for found in known if found), "–")
+
+
 def line(cells: Sequence[str]) -> str:
     """Return a line of a table in Markdown."""
     return f"| {' | '.join(cells)} |"

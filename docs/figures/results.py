@@ -12,7 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cells import HEADS, Rows, better, cell, found, gain, gain_over_alone, line
+from cells import (
+    HEADS,
+    Rows,
+    better,
+    cell,
+    found,
+    gain,
+    gain_of_shares,
+    gain_over_alone,
+    line,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -43,6 +53,7 @@ ROWS = (
     ("one site, without privacy", "central-plain", CEILING),
     ("one site, epsilon 8", "central-dp", "default"),
     ("four sites, epsilon 8", "federated-dp", "default"),
+    ("four sites that share the noise, epsilon 8", "secure-dp", "default"),
     ("each alone, epsilon 8", "local-dp", "default"),
     ("four sites, heads only, epsilon 8", "federated-dp", HEADS),
     ("each alone, heads only, epsilon 8", "local-dp", HEADS),
@@ -124,6 +135,12 @@ def smaller_epsilons() -> str:
             lines.append(line([f"{epsilon:g}", words, *cells]))
         gains = [gain_over_alone(rows, differences, d, epsilon=epsilon) for d in SETS]
         lines.append(line([f"{epsilon:g}", "gain", *gains]))
+        shared = [cell(better(rows, d, "secure-dp", epsilon=epsilon)) for d in SETS]
+        if set(shared) == {"–"}:
+            continue
+        lines.append(line([f"{epsilon:g}", "four sites that share the noise", *shared]))
+        over = [gain_of_shares(rows, differences, d, epsilon) for d in SETS]
+        lines.append(line([f"{epsilon:g}", "gain over four sites", *over]))
     return "\n".join(lines)
 
 

@@ -116,6 +116,24 @@ def test_smaller_epsilons_have_lines_of_their_own(shown: Callable[..., dict[str,
     assert "| 3 | gain | – | – | – | – | – |" in lines
 
 
+def test_shared_noise_has_lines_where_it_was_measured(shown: Callable[..., dict[str, str]]):
+    """With the gain over whole noise, of the recipe's rows or of the better of recipe and heads."""
+    rows = [row("federated-dp", "default", s, 0.7, epsilon=1.0) for s in range(5)]
+    rows += [row("secure-dp", "default", s, 0.75, epsilon=1.0) for s in range(5)]
+    gains = [difference("federated-dp", 0.05, epsilon=1.0) | {"ours": "secure-dp"}]
+    lines = results_of(shown, rows, gains)
+    assert "| 1 | four sites that share the noise | .750 | – | – | – | – |" in lines
+    assert "| 1 | gain over four sites | +.050 (+.040 to +.060) | – | – | – | – |" in lines
+    assert not [line for line in lines if line.startswith("| 8 | four sites that")]
+    heads = [row("secure-dp", "heads_only=true", s, 0.8, validation_auc=0.9, epsilon=1.0)
+             for s in range(5)]  # fmt: skip
+    lines = results_of(shown, rows + heads, gains)
+    assert "| 1 | gain over four sites | – | – | – | – | – |" in lines
+    both = difference("federated-dp, better recipe", 0.1, epsilon=1.0)
+    lines = results_of(shown, rows + heads, [*gains, both | {"ours": "secure-dp, better recipe"}])
+    assert "| 1 | gain over four sites | +.100 (+.090 to +.110) | – | – | – | – |" in lines
+
+
 def results_of(
     shown: Callable[..., dict[str, str]], rows: Sequence[Any], differences: Sequence[Any]
 ) -> list[str]:
