@@ -316,15 +316,15 @@ class Schedule(BaseModel):
             # In a second step a site could amplify what only its own noise has protected.
             if phase.local_steps != 1:
                 raise ValueError(
-                    f"phase {phase.name!r}: sums of noise (aggregation: colluders) protect one "
-                    f"step between two of them, and local_steps is {phase.local_steps}: write "
+                    f"phase {phase.name!r}: with exact sums (aggregation: colluders) a site takes "
+                    f"one step between two sums, and local_steps is {phase.local_steps}: write "
                     "local_steps: 1, and a batch that is larger by as much"
                 )
             # What a site keeps would carry one round's part of the sum into the next.
             if not phase.freeze_own:
                 raise ValueError(
-                    f"phase {phase.name!r}: sums of noise (aggregation: colluders) protect what "
-                    "is added up and nothing that stays at a site: write freeze_own: true"
+                    f"phase {phase.name!r}: with exact sums (aggregation: colluders) nothing is "
+                    "trained that stays at a site: write freeze_own: true"
                 )
         return self
 

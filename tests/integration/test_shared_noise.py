@@ -253,7 +253,7 @@ def test_one_noise_serves_sites_with_different_epsilons(tmp_path: Path):
     ("changes", "reason"),
     [
         ({"phases": [{**SHARED, "name": "p", "rounds": 2, "local_steps": 2}]},
-         "protect one step between two of them, and local_steps is 2"),
+         "one step between two sums, and local_steps is 2"),
         ({"phases": [{**PHASE, "name": "p", "rounds": 2}]}, "write freeze_own: true"),
         ({"aggregation": {**SHARES, "colluders": 4}}, "at least one has to be honest"),
         ({"aggregation": {**SHARES, "min_sites": 5}}, "min_sites 5 is more than sites 4"),
