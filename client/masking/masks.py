@@ -10,6 +10,8 @@ from client.privacy.noise import NoiseSource
 from server.protocol.masking import Words
 
 INFO = b"fedmedformer mask\n"
+CHUNK = 2**13
+"""Number of words at a time: they stay in the processor's cache."""
 
 
 def mask(
@@ -38,13 +40,12 @@ def mask(
     for peer in sorted(cohort):
         if peer == site:
             continue
-        words = _stream(secrets[peer], binding, count)
+        # A key serves one round's words of one pair.
+        key = HKDFExpand(SHA256(), 32, INFO + binding).derive(secrets[peer])
+        stream = NoiseSource(key)
         # The two ends of a pair use the same words, one of them with the other sign.
-        total = total + words if site < peer else total - words
+        add = np.add if site < peer else np.subtract
+        for start in range(0, count, CHUNK):
+            part = total[start : start + CHUNK]
+            add(part, stream.words(len(part)), out=part)
     return total
-
-
-def _stream(secret: bytes, binding: bytes, count: int) -> Words:
-    key = HKDFExpand(SHA256(), 32, INFO + binding).derive(secret)
-    # A key serves one round's words of one pair.
-    return NoiseSource(key).words(count)

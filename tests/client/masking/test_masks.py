@@ -41,7 +41,7 @@ def test_the_unmasked_sum_is_the_sum_of_the_numbers_bit_for_bit():
 
 def test_what_a_part_of_the_cohort_sends_looks_like_chance():
     """A masked word, and the sum of all but one, pass a chi-square test of every byte."""
-    hidden = masks(count=125_000)
+    hidden = masks(count=1_000_000)
     partial = ring_sum(hidden[site] for site in COHORT[1:])
     for words in (hidden["east"], partial):
         seen = np.bincount(words.view(np.uint8), minlength=256)
