@@ -7,7 +7,7 @@ read; without a policy.yaml, a deployed site refuses every run.
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, time
 from pathlib import Path
 from textwrap import fill
@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt
 
+from client.privacy.attack import detected
 from client.privacy.meaning import max_detected, percent
 from client.privacy.plan import PrivacyPlan
 from client.refusals import ClosedNow, PolicyForbids
@@ -32,6 +33,8 @@ def _hours(text: str) -> str:
     return text
 
 
+ONE_PERCENT = 0.01
+"""Rate of false alarms at which a run is described to the person who approves it."""
 IN_WORDS = {
     "supervised": "learn this site's tasks from its labels",
     "rescanned": "learn this site's tasks from images altered as if by another scanner",
@@ -264,9 +267,10 @@ def summary(
         f"{unit}. The full cost is charged before the first round, even if the run stops early.",
         f"Spent so far: epsilon {rounded_up(spent)} of {exact(budget)}.",
         f"In plain words: an attacker who accepts a 1 % false-alarm rate can correctly identify at "
-        f"most {percent(max_detected(plan.epsilon, plan.delta, 0.01))} of the {unit}s that were "
-        f"used. From this run and all earlier ones together, at most "
-        f"{percent(max_detected(total, lifetime_delta, 0.01))}.",
+        f"most {percent(_found(plan))} of the {unit}s that were used, as the steps of this run "
+        f"allow. From this run and all earlier ones together, at most "
+        f"{percent(max(_found(plan), max_detected(total, lifetime_delta, 0.01)))}, a looser bound "
+        f"from epsilon alone.",
         "What leaves the site: shared model weights with noise, the site's public name and kind of "
         "image, the run's privacy plan, and hashes of ledger rows. No image, label, count or "
         "metric does.",
@@ -278,6 +282,13 @@ def summary(
     if config.features == "natural":
         lines.append(f"The model reads {STATEMENT}.")
     return "\n".join(_wrapped(line) for line in lines)
+
+
+def _found(plan: PrivacyPlan, noise: Sequence[float] | None = None) -> float:
+    """Return the share of used units that the best attack on a run finds at 1 % false alarms."""
+    factors = noise or [1.0] * len(plan.phases)
+    steps = [p.mechanism(noise=f) for p, f in zip(plan.phases, factors, strict=True)]
+    return detected(steps, [ONE_PERCENT])[0]
 
 
 def _sums(schedule: Schedule, plan: PrivacyPlan) -> list[str]:
@@ -298,7 +309,7 @@ def _sums(schedule: Schedule, plan: PrivacyPlan) -> list[str]:
             f"{rounded_up(few)} holds as long as no more than {others} collude with the "
             f"coordinator. If all other sites do, epsilon is {rounded_up(every)} for each "
             f"{plan.unit} of this site, and an attacker who accepts a 1 % false-alarm rate can "
-            f"identify at most {percent(max_detected(every, plan.delta, 0.01))} of them."
+            f"identify at most {percent(_found(plan, plan.own_noise))} of them."
         )
     else:
         lines.append(

@@ -93,6 +93,20 @@ def epsilons(
     >>> epsilons([Steps(0.1, 1.5, 40)], [1e-21])
     [inf]
     """
+    return [max(both) for both in both_epsilons(mechanisms, deltas, interval=interval)]
+
+
+def both_epsilons(
+    mechanisms: Iterable[Steps], deltas: Iterable[float], *, interval: float | None = None
+) -> list[tuple[float, float]]:
+    """Return an upper bound of epsilon at each delta, for both directions of the adjacency.
+
+    Args:
+        mechanisms, deltas, interval: As in `epsilons`.
+    Returns:
+        For each delta epsilon of removing a unit, which bounds how much likelier an event is with
+        the unit than without, and that of adding one, which bounds the reverse.
+    """
     # Phases share one noise multiplier, so joining equal mechanisms leaves few to compose.
     equal: dict[tuple[float, float], int] = {}
     for m in mechanisms:
@@ -100,9 +114,9 @@ def epsilons(
         equal[key] = equal.get(key, 0) + m.steps
     parts = tuple(Steps(q, sigma, steps) for (q, sigma), steps in equal.items() if steps)
     if not parts:
-        return [0.0 for _ in deltas]
+        return [(0.0, 0.0) for _ in deltas]
     grid = grid_of(parts) if interval is None else interval
-    return [_epsilon(parts, delta, grid) for delta in deltas]
+    return [_epsilons(parts, delta, grid) for delta in deltas]
 
 
 def grid_of(
@@ -143,18 +157,20 @@ def _variance(m: Steps) -> float:
     return math.log1p(m.sample_rate**2 * math.expm1(inverse))
 
 
-def _epsilon(parts: tuple[Steps, ...], delta: float, grid: float) -> float:
-    """Return epsilon at one delta, the larger of both directions of the adjacency."""
+def _epsilons(parts: tuple[Steps, ...], delta: float, grid: float) -> tuple[float, float]:
+    """Return epsilon of removing and of adding a unit at one delta."""
     if delta < MIN_DELTA:
-        return math.inf
+        return math.inf, math.inf
     # Deltas close to each other share one composition, which is cached.
     near = 10.0 ** (3 * round(math.log10(delta) / 3))
     sides = _composed(parts, grid, near)
-    found = max(side.epsilon(delta) for side in sides)
-    if found and any(side.is_loose(delta) for side in sides):
+    found = [side.epsilon(delta) for side in sides]
+    if max(found) and any(side.is_loose(delta) for side in sides):
         # The best tilt can lie far beyond a large delta. With hardly any tilt the bound holds too.
-        found = min(found, max(side.epsilon(delta) for side in _composed(parts, grid, 1.0)))
-    return found
+        others = [side.epsilon(delta) for side in _composed(parts, grid, 1.0)]
+        found = [min(pair) for pair in zip(found, others, strict=True)]
+    # Without sampling there is one side, which serves both directions.
+    return found[0], found[-1]
 
 
 @lru_cache(maxsize=16)

@@ -97,6 +97,11 @@ class PrivacyPlan(Receipt):
         """The class count, if it was admitted."""
         return next((p for p in self.phases if p.name == BALANCE), None)
 
+    @property
+    def own_noise(self) -> list[float]:
+        """Factor of each phase's noise that a site has against all others: its own part of it."""
+        return [1 / math.sqrt(phase.honest) for phase in self.phases]
+
     @classmethod
     def from_json(cls, text: str) -> "PrivacyPlan":
         """Return a plan that this site's ledger holds.

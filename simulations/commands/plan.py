@@ -94,7 +94,7 @@ def _alike(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 def _block(alike: Sequence[dict[str, Any]]) -> list[str]:
     """Return the block of sites with the same numbers."""
-    from medformer.common.rounding import digits_up, exact, rounded_up
+    from medformer.common.rounding import digits_up, exact, percent_up, rounded_up
 
     row, *further = alike
     names = [one["site"] for one in alike]
@@ -123,6 +123,10 @@ def _block(alike: Sequence[dict[str, Any]]) -> list[str]:
         _line([name for name, _, _ in COLUMNS]),
         *(_line(_cells(phase)) for phase in row["phases"]),
         *_wrapped("  epsilon at delta ", [f"{d:.0e}: {rounded_up(e)}" for d, e in others]),
+        *_wrapped(
+            "  best attack finds at most ",
+            [f"{percent_up(d)} at {exact(100 * a)} % false alarms" for a, d in row["detected"]],
+        ),
         *(line for text in _trust(row) for line in _paragraph(text)),
         *(line for text in estimate(row["expected_auc"]) for line in _paragraph(text)),
         *(line for text in row["warnings"] for line in _paragraph(f"warning: {text}")),

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from client.ledger.chain import FILE
+from client.privacy.attack import FALSE_ALARMS, detected
 from client.privacy.costs import costs
 from client.site import Site
 from medformer.config import ModelConfig, Task
@@ -44,6 +45,7 @@ def forecast(
     shared = named.between(domains if scenario.concepts else []).kinds
     for site in ready.sites:
         plan = ready.plans[site.name]
+        mechanisms = [phase.mechanism() for phase in plan.phases]
         rows.append(
             {
                 "site": site.name,
@@ -71,6 +73,9 @@ def forecast(
                 "n_public": site.privacy.n_public,
                 "n_labelled": site.privacy.n_labelled,
                 "curve": plan.curve,
+                "detected": list(
+                    zip(FALSE_ALARMS, detected(mechanisms, FALSE_ALARMS), strict=True)
+                ),
                 "phases": [
                     dataclasses.asdict(phase) | dataclasses.asdict(cost)
                     for phase, cost in zip(plan.phases, costs(plan), strict=True)
