@@ -232,8 +232,7 @@ class Guard:
         _check_frozen(self, run, request)
         # From this line on the attempt is charged, whether or not the training succeeds.
         row = run.start_attempt(request)
-        method = _method(self, run, request, masking)
-        result = self._trained(run, request, model, shared, state, method)
+        result, method = self._trained(run, request, model, shared, state, masking)
         sent = to_send(result.tensors, request.tensors, masking, method)
         # The loss carries no noise, so only a simulation may send it.
         return _released(run, request, row, result, sent, result.loss if self.exact else None)
@@ -245,17 +244,19 @@ class Guard:
         model: Medformer,
         shared: Mapping[str, Tensor],
         state: LocalState,
-        method: DpMethod,
-    ) -> RoundResult:
+        masking: Masking | None,
+    ) -> tuple[RoundResult, DpMethod]:
         """Read the records, and take the steps that the plan charges for this round."""
         # Read anew in every round: a patient who withdrew is left out from the next round on.
         records = self.read(self.site, "train")
         records = with_natural(records, run.config, self.folder)
         tasks = run.tasks(records, self.noise_for)
         model.tasks = {task.name: task for task in tasks}
+        method = _method(self, run, request, masking)
+        number, schedule = request.round, run.schedule
         return self.train(
-            model, self.site, records, run.schedule, request.round, shared, state, method
-        )
+            model, self.site, records, schedule, number, shared, state, method
+        ), method
 
     # Evaluation, in simulations only.
 

@@ -15,8 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt
 
-from client.privacy.attack import detected
-from client.privacy.meaning import max_detected, percent
+from client.privacy.meaning import detected, max_detected, percent
 from client.privacy.plan import PrivacyPlan
 from client.refusals import ClosedNow, PolicyForbids
 from client.site import Site

@@ -37,7 +37,7 @@ class Masking:
     words: Words
     """(count,) words for all values of these tensors, one tensor after the other."""
     honest: int | None = None
-    """Where sums are exact: number of sites whose shares add up to their noise. None elsewhere."""
+    """Number of sites whose shares add up to the noise, where sums are exact; None elsewhere."""
 
 
 def to_send(

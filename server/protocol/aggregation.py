@@ -134,7 +134,7 @@ def noise_std(noise_multiplier: float, max_grad_norm: float, honest: int) -> flo
         max_grad_norm: L2 bound of one unit's part of the sum.
         honest: As `Aggregation.honest` returned it.
     """
-    return noise_multiplier * max_grad_norm * (1 + ALLOWANCE) / math.sqrt(honest)
+    return noise_multiplier * (max_grad_norm * (1 + ALLOWANCE)) / math.sqrt(honest)
 
 
 def grid(std: float) -> float:

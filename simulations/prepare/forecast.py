@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from client.ledger.chain import FILE
-from client.privacy.attack import FALSE_ALARMS, detected
 from client.privacy.costs import costs
+from client.privacy.meaning import FALSE_ALARMS, detected
 from client.site import Site
 from medformer.config import ModelConfig, Task
 from medformer.natural.source import STATEMENT

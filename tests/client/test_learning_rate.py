@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from client.privacy.plan import MAX_LEARNING_RATE, PhasePlan, learning_rate, solve
+from client.privacy.plan import PhasePlan, solve
 from client.site import Privacy
-from server.protocol import Phase, Schedule
+from server.protocol import Phase, Schedule, learning_rate
+from server.protocol.schedule import MAX_LEARNING_RATE
 
 PLAIN = Phase(name="p", rounds=20, objectives={"supervised": 1.0}, expected_batch_size=64)
 FOLLOWS = PLAIN.model_copy(update={"noise_floor": 4e-6})
@@ -23,7 +24,7 @@ def test_rate_times_variance_is_what_the_phase_says(epsilon: float, n_public: in
     assert plan == plan_of(PLAIN, epsilon, n_public)
     drawn = np.random.default_rng(0).normal(0, plan.noise_std, 100_000)
     variance = (drawn / plan.expected_batch_size).var()
-    assert learning_rate(FOLLOWS, plan) * variance == pytest.approx(4e-6, rel=0.02)
+    assert learning_rate(FOLLOWS, plan.gradient_noise) * variance == pytest.approx(4e-6, rel=0.02)
 
 
 def test_noise_has_the_same_price_at_every_site():
@@ -32,7 +33,11 @@ def test_noise_has_the_same_price_at_every_site():
     losses = []
     for epsilon in (1, 8):
         plan = plan_of(FOLLOWS, epsilon, 500)
-        rate, rng, at = learning_rate(FOLLOWS, plan), np.random.default_rng(0), np.zeros(4_000)
+        rate, rng, at = (
+            learning_rate(FOLLOWS, plan.gradient_noise),
+            np.random.default_rng(0),
+            np.zeros(4_000),
+        )
         kept = []
         for step in range(int(40 / rate)):
             at = at - rate * (0.5 * at + rng.normal(0, plan.gradient_noise, at.shape))
@@ -45,6 +50,6 @@ def test_noise_has_the_same_price_at_every_site():
 
 def test_without_it_the_rate_is_the_phases_and_there_is_a_largest_one():
     """Without a floor, the rate is the phase's; with almost no noise, it is bounded."""
-    assert learning_rate(PLAIN, plan_of(PLAIN, 8, 500)) == PLAIN.learning_rate
+    assert learning_rate(PLAIN, plan_of(PLAIN, 8, 500).gradient_noise) == PLAIN.learning_rate
     far = FOLLOWS.model_copy(update={"noise_floor": 1.0})
-    assert learning_rate(far, plan_of(far, 100, 50_000)) == MAX_LEARNING_RATE
+    assert learning_rate(far, plan_of(far, 100, 50_000).gradient_noise) == MAX_LEARNING_RATE

@@ -11,8 +11,7 @@ from client.guard import Guard
 from client.ledger.ledger import Ledger
 from client.node.joining import init
 from client.policy import Policy, load_policy, summary
-from client.privacy.attack import detected
-from client.privacy.meaning import percent
+from client.privacy.meaning import detected, percent
 from client.privacy.noise import SecureNoise
 from client.privacy.plan import solve
 from client.refusals import ClosedNow

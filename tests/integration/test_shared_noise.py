@@ -361,7 +361,7 @@ def test_a_receipt_that_would_spoil_the_sum_is_refused(
 
 
 def test_a_policy_limits_the_noise_that_the_site_itself_adds(tmp_path: Path):
-    """Of twenty sites each adds little of the sum's."""
+    """One of many sites adds little of the sum's."""
     run = load_prepared(prepared(tmp_path / "run", **ROUNDS))
     schedule, site = run.federation.schedule, run.sites[0]
     plan = solve(schedule, site.privacy, site.tasks)

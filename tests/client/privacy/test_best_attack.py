@@ -7,8 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from client.privacy.accounting import Steps, epsilons
-from client.privacy.attack import DELTAS, FALSE_ALARMS, detected
-from client.privacy.meaning import max_detected
+from client.privacy.meaning import DELTAS, FALSE_ALARMS, detected, max_detected
 
 
 @pytest.mark.parametrize(("noise", "steps"), [(2.0, 1), (4.0, 10), (1.0, 3)])
