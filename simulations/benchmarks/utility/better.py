@@ -18,10 +18,12 @@ def better(
             train nothing but heads on the usual features.
         epsilon: Epsilon of the private settings.
     Returns:
-        Setting -> its lines, the better ones first; only settings with both, over the seeds that
-        all of the lines have.
+        Setting -> its lines, the better ones first, over the seeds that all of the lines have.
+        A setting with a recipe alone has no choice and is left out; one with heads only alone is
+        in, because nothing else was measured where the noise is large.
     """
     own: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    heads: set[str] = set()
     for line in recipes:
         for row in rows:
             if (row["recipe"], row["epsilon"]) != (line, epsilon):
@@ -29,10 +31,12 @@ def better(
             known = own[row["setting"]]
             if not known or line in known or _heads_only(row["meaning"]):
                 known[line][row["seed"]] = row["validation_auc"]
+                if _heads_only(row["meaning"]):
+                    heads.add(line)
     chosen = {}
     for setting, lines in own.items():
         seeds = set.intersection(*(set(values) for values in lines.values()))
-        if len(lines) > 1 and seeds:
+        if seeds and (len(lines) > 1 or set(lines) <= heads):
             means = {line: sum(values[s] for s in seeds) for line, values in lines.items()}
             chosen[setting] = tuple(sorted(means, key=lambda line: -means[line]))
     return chosen

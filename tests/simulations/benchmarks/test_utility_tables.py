@@ -110,6 +110,9 @@ def test_the_better_recipe_alone_is_chosen_by_validation_images(
     rows = federated_and_alone()
     assert better(rows, [FEW, MANY], 8.0) == {"local-dp": (MANY, FEW)}
     assert better(rows, [FEW], 8.0) == {}
+    # Heads only alone are the better of what was measured; a recipe alone is no choice.
+    alone = [row("local-dp", MANY, seed, 0.8) for seed in range(3)]
+    assert better(alone, [FEW, MANY], 8.0) == {"local-dp": (MANY,)}
     found = written(rows)["federated-dp", "local-dp, better recipe", "mean"]
     assert found["mean"] == pytest.approx(0.13, abs=1e-4)
     rows[1]["validation_auc"] = 0.99  # of one seed, so that the mean of FEW is .6975
