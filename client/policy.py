@@ -139,7 +139,7 @@ class Policy(Frozen):
         # The largest rate and the smallest noise of any phase decide: a limit has no exceptions.
         rounds = schedule.rounds + schedule.spare_rounds
         # The noise that the site itself adds, where it adds a share.
-        noise = min(p.noise_multiplier / math.sqrt(p.honest) for p in plan.phases)
+        noise = min(p.own_noise * p.noise_multiplier for p in plan.phases)
         share = max(p.sample_rate for p in plan.phases if p.rounds and p.steps)
         for name, key, value, within in (
             ("epsilon of the run", "max_epsilon_per_run", plan.epsilon,
@@ -308,7 +308,7 @@ def _sums(schedule: Schedule, plan: PrivacyPlan) -> list[str]:
             f"{rounded_up(few)} holds as long as no more than {others} collude with the "
             f"coordinator. If all other sites do, epsilon is {rounded_up(every)} for each "
             f"{plan.unit} of this site, and an attacker who accepts a 1 % false-alarm rate can "
-            f"identify at most {percent(_found(plan, plan.own_noise))} of them."
+            f"identify at most {percent(_found(plan, [p.own_noise for p in plan.phases]))} of them."
         )
     else:
         lines.append(

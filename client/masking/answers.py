@@ -53,17 +53,23 @@ def to_send(
     """
     if masking is None:
         return {"tensors": tensors}
-    if masking.honest is not None:
-        shapes = {name: before[name].shape for name in masking.names}
-        words = to_words(_shares(shapes, method)) + masking.words
-        return {"tensors": {}, "words": words, "trained": json.dumps(sorted(tensors))}
-    # The part of a tensor that this site does not train is zero, so that all sums have one length.
+    shapes = {name: before[name].shape for name in masking.names}
+    exact = masking.honest is not None
+    numbers = _shares(shapes, method) if exact else _moved(masking.names, tensors, before)
+    words = to_words(numbers) + masking.words
+    return {"tensors": {}, "words": words, "trained": json.dumps(sorted(tensors))}
+
+
+def _moved(names: Sequence[str], tensors: Tensors, before: Tensors) -> npt.NDArray[np.int64]:
+    """Return a site's update, rounded to whole numbers.
+
+    A tensor that the site does not train has not moved, so that all sums have one length.
+    """
     parts = [
         tensors.get(name, before[name]).astype(np.float64).ravel() - before[name].ravel()
-        for name in masking.names
+        for name in names
     ]
-    words = to_words(to_numbers(np.concatenate(parts))) + masking.words
-    return {"tensors": {}, "words": words, "trained": json.dumps(sorted(tensors))}
+    return to_numbers(np.concatenate(parts))
 
 
 def _shares(shapes: Mapping[str, tuple[int, ...]], method: DpMethod) -> npt.NDArray[np.int64]:

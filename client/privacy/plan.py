@@ -58,6 +58,11 @@ class PhasePlan(PhaseReceipt):
         """Standard deviation of the noise that this site adds to each coordinate of its sum."""
         return noise_std(self.noise_multiplier, self.max_grad_norm, self.honest)
 
+    @property
+    def own_noise(self) -> float:
+        """Factor of the noise that a site has against all others: the part that it adds itself."""
+        return 1 / math.sqrt(self.honest)
+
     def mechanism(self, steps: int | None = None, noise: float = 1.0) -> Steps:
         """Return what the accountant composes for this phase.
 
@@ -96,11 +101,6 @@ class PrivacyPlan(Receipt):
     def balance(self) -> PhasePlan | None:
         """The class count, if it was admitted."""
         return next((p for p in self.phases if p.name == BALANCE), None)
-
-    @property
-    def own_noise(self) -> list[float]:
-        """Factor of each phase's noise that a site has against all others: its own part of it."""
-        return [1 / math.sqrt(phase.honest) for phase in self.phases]
 
     @classmethod
     def from_json(cls, text: str) -> "PrivacyPlan":
@@ -271,12 +271,10 @@ def _collusion(
         steps = [p.mechanism(noise=f) for p, f in zip(phases, factors, strict=True) if p.steps]
         return epsilon(steps, delta) + ARITHMETIC_EPSILON
 
-    # A site that is alone against all others has the noise that it added itself.
-    own = [1 / math.sqrt(phase.honest) for phase in phases]
     return {
         "colluders": aggregation.colluders,
         "epsilon_few_collude": against(hidden),
-        "epsilon_all_collude": against(own),
+        "epsilon_all_collude": against(phase.own_noise for phase in phases),
     }
 
 
