@@ -5,6 +5,7 @@ from collections import Counter
 from pydantic import Field, StrictBool, StrictFloat, StrictInt
 
 from medformer.config import Domain, Frozen
+from server.protocol import Aggregation
 
 
 class Declared(Frozen):
@@ -44,21 +45,13 @@ class Sites(Frozen):
     """Their declarations. None at all count as several sites of one kind, all labelled."""
     concepts: StrictBool = True
     """Sites with the same kind of image train concepts together, if the run has any such sites."""
-    colluders: StrictInt | None = None
-    """As `Aggregation.colluders`: if given, sites add shares of the noise."""
+    aggregation: Aggregation = Aggregation()
+    """The way in which their answers are added up: where sites share the noise, there is less."""
 
     @property
     def kinds(self) -> dict[str, int]:
         """Kind of image -> number of sites that have it, in the order of names."""
         return dict(sorted(Counter(site.domain.kind for site in self.declared).items()))
-
-    def honest(self, sites: int) -> int:
-        """Return the factor by which the noise variance of so many sites together is smaller.
-
-        Args:
-            sites: Number of sites that share.
-        """
-        return 1 if self.colluders is None else max(1, sites - self.colluders)
 
     @property
     def any_share_a_kind(self) -> bool:

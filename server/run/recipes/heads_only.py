@@ -67,7 +67,9 @@ def by_noise(
     if not taught:
         return False, "no site declares anything"
     add = sum if sites.concepts else max
-    values = {k: sites.honest(len(each)) * add(each) for k, each in sorted(taught.items())}
+    values = {
+        k: sites.aggregation.honest(len(each)) * add(each) for k, each in sorted(taught.items())
+    }
     noisy = [kind for kind, value in values.items() if value < threshold]
     only = 2 * len(noisy) > len(values)
     numbers = ", ".join(f"{_short(value)} million for {kind}" for kind, value in values.items())

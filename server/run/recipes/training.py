@@ -77,9 +77,11 @@ class Training(Frozen):
         recipe = self.recipe or Recipe()
         if self.aggregation.exact:
             recipe = recipe.of_sums()
-        colluders = self.aggregation.colluders if self.aggregation.shared_noise else None
-        declared = Sites(declared=tuple(sites), concepts=self.concepts, colluders=colluders)
-        return choose(recipe, declared)
+        declared = tuple(sites)
+        return choose(
+            recipe,
+            Sites(declared=declared, concepts=self.concepts, aggregation=self.aggregation),
+        )
 
     def aggregation_of(self, phases: Sequence[Phase], kinds: Sequence[str]) -> Aggregation:
         """Return `aggregation` with what follows from the run's sites, where it is not given.
