@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt
 
-from client.privacy.meaning import detected, max_detected, percent
+from client.privacy.meaning import BestAttack, max_detected, percent
 from client.privacy.plan import PrivacyPlan
 from client.refusals import ClosedNow, PolicyForbids
 from client.site import Site
@@ -287,7 +287,7 @@ def _found(plan: PrivacyPlan, noise: Sequence[float] | None = None) -> float:
     """Return the share of used units that the best attack on a run finds at 1 % false alarms."""
     factors = noise or [1.0] * len(plan.phases)
     steps = [p.mechanism(noise=f) for p, f in zip(plan.phases, factors, strict=True)]
-    return detected(steps, [ONE_PERCENT])[0]
+    return BestAttack.on(steps).detected([ONE_PERCENT])[0]
 
 
 def _sums(schedule: Schedule, plan: PrivacyPlan) -> list[str]:

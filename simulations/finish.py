@@ -4,6 +4,7 @@ from typing import Any
 
 from client import release
 from client.ledger.ledger import Ledger
+from client.privacy.meaning import FALSE_ALARMS, max_detected
 from medformer.common.yaml_file import load_yaml
 from server.report.write import write_report
 from server.run.checkpoints import write_json
@@ -40,5 +41,9 @@ def site_facts(prepared: Prepared) -> dict[str, dict[str, Any]]:
             "delta_warning": site.privacy.delta_warning(),
             "n_public": site.privacy.n_public,
             "n_labelled": site.privacy.n_labelled,
+            "lifetime_detected": [
+                (alarms, max_detected(epsilon_budget, delta_budget, alarms))
+                for alarms in FALSE_ALARMS
+            ],
         }
     return facts

@@ -43,6 +43,7 @@ privacy:
   unit: patient
   epsilon: 3            # cost of one run
   epsilon_budget: 9     # limit for all runs together, for ever
+  # rule: rdp           # if several runs are planned: 7 of epsilon 3 fit, and not 3; fixed for ever
   delta: 1.0e-6
   n_public: 1000        # patients: a rough public number; never counted from the data
   # n_labelled: 200     # those with a label, if fewer; 0: sit out phases that need labels

@@ -16,12 +16,13 @@ from client.privacy.accounting import (
     ARITHMETIC_EPSILON,
     COARSE_GRID,
     Steps,
+    both_epsilons,
     epsilon,
-    epsilons,
     grid_of,
     solve_noise_multiplier,
 )
 from client.privacy.composition import enough_noise
+from client.privacy.meaning import DELTAS, FALSE_ALARMS, BestAttack
 from client.site import Privacy
 from medformer.common.rounding import exact
 from medformer.config import Task
@@ -107,13 +108,14 @@ class PrivacyPlan(Receipt):
         """Return a plan that this site's ledger holds.
 
         Args:
-            text: Written by `to_json`, possibly by an older version that had no `curve`.
+            text: Written by `to_json`, possibly by an older version that had no `curve` or `roc`.
         """
         values = json.loads(text)
         values.pop("steps")
         values["phases"] = tuple(PhasePlan(**p) for p in values["phases"])
         values["progress"] = tuple((int(r), float(e)) for r, e in values["progress"])
-        values["curve"] = tuple((float(d), float(e)) for d, e in values.get("curve", ()))
+        for name in ("curve", "detected", "roc"):
+            values[name] = tuple((float(x), float(y)) for x, y in values.get(name, ()))
         return cls(**values)
 
 
@@ -283,9 +285,10 @@ def _plan(
 ) -> PrivacyPlan:
     """Return the plan of these phases with the epsilon that they cost together."""
     mechanisms = [p.mechanism() for p in phases]
-    spent, *others = [
-        value + ARITHMETIC_EPSILON for value in epsilons(mechanisms, [privacy.delta, *CURVE])
-    ]
+    found = both_epsilons(mechanisms, [privacy.delta, *CURVE, *DELTAS])
+    # The discrete noise costs a little more than the Gaussian that the accountant composes.
+    spent, *others = [max(both) + ARITHMETIC_EPSILON for both in found[: 1 + len(CURVE)]]
+    attack = BestAttack.of(found[1 + len(CURVE) :])
     return PrivacyPlan(
         unit=privacy.unit,
         adjacency=f"add or remove one {privacy.unit}",
@@ -294,6 +297,9 @@ def _plan(
         phases=phases,
         progress=_progress([p for p in phases if p.name != SPARE], privacy.delta, spent),
         curve=tuple((d, e) for d, e in zip(CURVE, others, strict=True) if math.isfinite(e)),
+        detected=tuple(zip(FALSE_ALARMS, attack.detected(FALSE_ALARMS), strict=True)),
+        roc=tuple(attack.roc()),
+        mu=attack.mu,
         **collusion,
     )
 

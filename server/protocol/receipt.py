@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from server.protocol.messages import ProtocolError
 
 Share = Annotated[float, Field(gt=0, le=1)]
+Portion = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0, le=2**31)]
@@ -122,6 +123,14 @@ class Receipt:
     """(delta, epsilon) of every admitted step. Each pair is guaranteed, all of them at once."""
     accountant: Annotated[str, Field(max_length=200)]
     """Method that computed epsilon, with its version."""
+    detected: Annotated[tuple[tuple[Share, Share], ...], Field(max_length=100)] = ()
+    """(share of false alarms, share of used units that the best attack finds with so many), for
+    every admitted step; empty in receipts of earlier versions, as are the next two."""
+    roc: Annotated[tuple[tuple[Portion, Portion], ...], Field(max_length=1_000)] = ()
+    """The same as corners of a curve: no attack lies above the lines between them."""
+    mu: NonNegative | None = None
+    """Mu of Gaussian DP: the run is at least as private as one release of a Gaussian mechanism
+    whose sensitivity is mu standard deviations of its noise."""
     colluders: Count = 0
     """Number of sites that may collude with the server for `epsilon_few_collude` to hold; 0 where
     nothing is masked, or nothing follows from the masks."""

@@ -29,6 +29,7 @@ FACTS = (
     "delta_warning",
     "n_public",
     "n_labelled",
+    "lifetime_detected",
 )
 """Facts that only the site knows; null where the site keeps them to itself."""
 
@@ -167,8 +168,9 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
         # Receipts of earlier versions have no shares of noise.
         "phases": [{name: {"honest": 1, **p}[name] for name in PHASE_FIELDS} for p in phases],
         "progress": receipt["progress"] if receipt else [],
-        # Receipts of earlier versions have no curve.
-        "curve": receipt.get("curve", []) if receipt else [],
+        # Receipts of earlier versions have neither a curve nor the best attack.
+        **{name: (receipt or {}).get(name, []) for name in ("curve", "detected", "roc")},
+        "mu": (receipt or {}).get("mu"),
         **_work(site.name, phases, files),
         "released": [
             {name: item[name] for name in ("name", "mechanism", "covered")}

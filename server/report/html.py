@@ -9,7 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from medformer.common.pages import STYLE
-from medformer.common.rounding import percent_up, rounded_down, rounded_up
+from medformer.common.rounding import exact, percent_up, rounded_down, rounded_up
 from server.protocol.receipt import COLLUSION, phase_fields
 from server.report import plots
 from server.report.numbers import cell, scientific
@@ -24,6 +24,8 @@ TABLES = (
 )
 """Title, metric, and True for dense tasks, whose values do not compare with those of others."""
 
+ATTACK = ("detected", "mu", "lifetime_detected")
+"""Fields of a site that say what an attacker could find."""
 Row = dict[str, Any]
 
 
@@ -41,7 +43,9 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(eps=rounded_up, sci=scientific, cell=cell)
+    environment.filters.update(
+        eps=rounded_up, sci=scientific, cell=cell, percent=percent_up, plain=exact
+    )
     sites, results = report["sites"], report["results"]
     # In a fixed order, and only models that have results.
     columns = [m for m in plots.MODELS if any(r["model"] == m for r in results)]
@@ -53,6 +57,9 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
         cohorts=_cohorts(taking_part),
         guarantees=_grouped(taking_part, lambda s: {k: s[k] for k in ("epsilon", "delta")}),
         factor=_factor(taking_part),
+        attacks=_grouped(
+            [s for s in taking_part if s["detected"]], lambda s: {k: s[k] for k in ATTACK}
+        ),
         collusion=_grouped(
             [s for s in taking_part if s["colluders"]], lambda s: {k: s[k] for k in COLLUSION}
         ),
@@ -86,6 +93,7 @@ def _plots(report: dict[str, Any], columns: Sequence[str]) -> dict[str, str]:
     return {
         "epsilon": plots.epsilon_by_round(report),
         "curve": plots.privacy_curve(report),
+        "attack": plots.best_attack(report),
         "auc": plots.scores_by_task(report, "auc"),
         "dice": plots.scores_by_task(report, "dice"),
         "losses": plots.losses(report) if exact else "",

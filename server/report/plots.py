@@ -96,6 +96,35 @@ def privacy_curve(report: Report) -> str:
         return _svg(figure, "curve", "Epsilon of each site's run at every delta")
 
 
+def best_attack(report: Report) -> str:
+    """Draw what the best attack on each site's run finds at every rate of false alarms.
+
+    Args:
+        report: The content of report.json.
+    Returns:
+        SVG; empty if no receipt holds it.
+    """
+    equal: dict[tuple[Any, ...], list[str]] = {}
+    for site in report["sites"]:  # equal plans draw one line
+        if points := tuple((alarms, found) for alarms, found in site["roc"]):
+            equal.setdefault(points, []).append(site["name"])
+    if not equal:
+        return ""
+    labels = ["\n".join(textwrap.wrap(", ".join(names), 100)) for names in equal.values()]
+    with _plot(2.6, labels) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=SOFT, linestyle=":", linewidth=1.2)
+        for i, points in enumerate(equal):
+            look = {**_look(i), "marker": ""}
+            axes.plot([p[0] for p in points], [p[1] for p in points], label=labels[i], **look)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+        axes.set_xlabel(f"false alarms, of the {report['unit']}s that were not used")
+        axes.set_ylabel("found, of those used")
+        return _svg(figure, "attack", "What the best attack on each site's run finds at most")
+
+
 SCORES = {
     "auc": ("AUC", "test AUC (0.5: guessing; 1: perfect)"),
     "dice": ("Dice overlap", "test Dice overlap (0: nowhere right; 1: every pixel)"),

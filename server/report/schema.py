@@ -81,6 +81,16 @@ CURVE = {
     "minItems": 2,
 }
 
+DETECTED = {
+    "type": "array",
+    "prefixItems": [
+        _number("Share of unused units that are reported as used.", minimum=0, maximum=1),
+        _number("Largest share of used units that a test finds.", minimum=0, maximum=1),
+    ],
+    "items": False,
+    "minItems": 2,
+}
+
 SITE = _object(
     {
         "name": _text("Site."),
@@ -192,6 +202,29 @@ SITE = _object(
         "phases": _list(PHASE, "Every admitted step."),
         "progress": _list(PROGRESS, "Progress of the plan, not a guarantee."),
         "curve": _list(CURVE, "Privacy curve of this run: every pair is guaranteed, all at once."),
+        "detected": _list(
+            DETECTED,
+            "What the best attack on this run finds, from the whole privacy curve of its steps; "
+            "under the same conditions as `epsilon`.",
+        ),
+        "roc": _list(
+            DETECTED, "The same as corners of a curve: no attack lies above the lines between them."
+        ),
+        "mu": _maybe(
+            _number(
+                "Mu of Gaussian DP: no attack finds more than on one release of a Gaussian "
+                "mechanism whose sensitivity is mu standard deviations, but for one unit in a "
+                "million.",
+                minimum=0,
+            )
+        ),
+        "lifetime_detected": _maybe(
+            _list(
+                DETECTED,
+                "What an attack finds at most if the whole lifetime budget is spent: a looser "
+                "bound, from epsilon and delta alone; null: kept at the site.",
+            )
+        ),
         "released": _list(
             RELEASED, "Everything that may leave the site; empty: the site declared none."
         ),

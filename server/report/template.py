@@ -51,6 +51,33 @@ largest &epsilon; of this run allows a factor of {{ factor }}.</p>
 <li><b>{{ s.name }} did not take part</b>: {{ s.refusal or "no reason was given" }}</li>
 {% endfor %}
 </ul>
+{% if attacks %}
+<h3 id="attack">What an attacker could find</h3>
+<p>An attacker wants to know whether one {{ r.unit }} was used. It knows everything about all others and
+sees every message of the site. Whatever it does, some {{ r.unit }}s that were not used are reported as used:
+false alarms. The table says how many of those that <b>were</b> used the best possible attack finds at most.
+Someone who sees no message at all finds as many as there are false alarms.</p>
+<table>
+<thead><tr><th>found, of the {{ r.unit }}s that were used</th>{% for alarms, _ in attacks[0][1].detected %}<th class="n">at {{ (100 * alarms)|plain }}&nbsp;%<br>false alarms</th>{% endfor %}<th class="n">&mu;</th></tr></thead>
+<tbody>
+{% for who, a in attacks %}
+<tr><th class="who">{{ names(who) }}</th>
+{% for _, found in a.detected %}<td class="n">{{ found|percent }}</td>{% endfor %}
+<td class="n">{{ a.mu|eps if a.mu is not none else "" }}</td></tr>
+{% if a.lifetime_detected %}
+<tr><td class="soft">all runs of its lifetime budget, a looser bound</td>
+{% for _, found in a.lifetime_detected %}<td class="n soft">{{ found|percent }}</td>{% endfor %}<td></td></tr>
+{% endif %}
+{% endfor %}
+</tbody></table>
+{% if plots.attack %}
+<figure>{{ plots.attack }}<figcaption>No attack on this run lies above its line (computed from the whole
+privacy curve of all admitted steps, in both directions). The dotted line is a guess without any message.
+&mu; sums up a line in one number: no attack finds more than the best one on a single release with Gaussian
+noise in which one {{ r.unit }} moves the result by &mu; standard deviations, but for one {{ r.unit }} in a million.{% if shared_noise %}
+The lines hold as long as no more sites collude than the next table says.{% endif %}</figcaption></figure>
+{% endif %}
+{% endif %}
 {% if taking_part|selectattr("colluders")|list %}
 <h3 id="honest">Who has to be honest</h3>
 <p>{% if shared_noise %}Each site added only its share of the noise. <b>The &epsilon; above, which the

@@ -125,7 +125,13 @@ def _block(alike: Sequence[dict[str, Any]]) -> list[str]:
         *_wrapped("  epsilon at delta ", [f"{d:.0e}: {rounded_up(e)}" for d, e in others]),
         *_wrapped(
             "  best attack finds at most ",
-            [f"{percent_up(d)} at {exact(100 * a)} % false alarms" for a, d in row["detected"]],
+            [
+                *(
+                    f"{percent_up(d)} at {exact(100 * a)} % false alarms"
+                    for a, d in row["detected"]
+                ),
+                f"mu {rounded_up(row['mu'])}",
+            ],
         ),
         *(line for text in _trust(row) for line in _paragraph(text)),
         *(line for text in estimate(row["expected_auc"]) for line in _paragraph(text)),

@@ -11,7 +11,6 @@ from typing import Any
 
 from client.ledger.chain import FILE
 from client.privacy.costs import costs
-from client.privacy.meaning import FALSE_ALARMS, detected
 from client.site import Site
 from medformer.config import ModelConfig, Task
 from medformer.natural.source import STATEMENT
@@ -45,7 +44,6 @@ def forecast(
     shared = named.between(domains if scenario.concepts else []).kinds
     for site in ready.sites:
         plan = ready.plans[site.name]
-        mechanisms = [phase.mechanism() for phase in plan.phases]
         rows.append(
             {
                 "site": site.name,
@@ -73,9 +71,9 @@ def forecast(
                 "n_public": site.privacy.n_public,
                 "n_labelled": site.privacy.n_labelled,
                 "curve": plan.curve,
-                "detected": list(
-                    zip(FALSE_ALARMS, detected(mechanisms, FALSE_ALARMS), strict=True)
-                ),
+                "detected": plan.detected,
+                "roc": plan.roc,
+                "mu": plan.mu,
                 "phases": [
                     dataclasses.asdict(phase) | dataclasses.asdict(cost)
                     for phase, cost in zip(plan.phases, costs(plan), strict=True)

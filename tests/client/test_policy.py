@@ -11,7 +11,7 @@ from client.guard import Guard
 from client.ledger.ledger import Ledger
 from client.node.joining import init
 from client.policy import Policy, load_policy, summary
-from client.privacy.meaning import detected, percent
+from client.privacy.meaning import percent
 from client.privacy.noise import SecureNoise
 from client.privacy.plan import solve
 from client.refusals import ClosedNow
@@ -182,7 +182,7 @@ def test_a_run_waits_until_somebody_says_yes(
     assert "supervised (3 rounds): learn this site's tasks from its labels." in text
     plan = solve(schedule, site.privacy)
     assert f"It costs epsilon {rounded_up(plan.epsilon)}" in text
-    found = percent(detected([phase.mechanism() for phase in plan.phases], [0.01])[0])
+    found = percent(dict(plan.detected)[0.01])
     assert found != "100.0 %"  # which is all that epsilon 8 says by itself
     assert f"can correctly identify at most {found} of the images that were used" in text
     assert main([*command, "run-9", "--yes"]) == 1

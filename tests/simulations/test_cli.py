@@ -13,7 +13,7 @@ import yaml
 
 from client.ledger.ledger import Ledger
 from client.site import Privacy
-from medformer.common.rounding import rounded_up
+from medformer.common.rounding import percent_up, rounded_up
 from simulations.cli import main
 from simulations.launch import launcher
 from simulations.launch.fresh import FreshProcess
@@ -235,6 +235,8 @@ def test_plan_prints_every_phase_and_reads_no_record(scenario, capsys, monkeypat
     assert at[-5] == pytest.approx(rows[0]["epsilon"], rel=1e-9)
     for power in range(-9, -3):
         assert f"1e-0{-power}: {rounded_up(at[power])}" in table
+    finding = [f"{percent_up(share)} at" for _, share in rows[0]["detected"]]
+    assert all(text in table for text in [*finding, f"mu {rounded_up(rows[0]['mu'])}"])
     # Who is alone with a kind of image shares no concepts: a misspelt word would show here.
     assert [r["shares_with"] for r in rows] == [[], []]
     assert "kind of image chest-xray_chest_2d-1; shares its concepts with no other site" in table

@@ -14,9 +14,11 @@ from cryptography.hazmat.primitives.serialization import (
 
 from client.node.joining import init, known_by
 from client.policy import load_policy
+from client.privacy.composition import Budget, Cost
+from client.privacy.plan import solve
 from client.site import load_site
 from medformer.errors import ConfigError
-from server.protocol import JoinRequest, fingerprint
+from server.protocol import JoinRequest, Phase, Schedule, fingerprint
 from simulations.cli import main
 
 
@@ -48,6 +50,30 @@ def test_the_drafts_are_valid_and_kept_when_edited(tmp_path: Path):
     (tmp_path / "n" / "node.key").rename(tmp_path / "old.key")
     init(tmp_path / "n", "north")
     assert (tmp_path / "n" / "site.yaml").read_text() == "mine"
+
+
+def test_the_draft_recommends_the_rule_that_admits_more_runs(tmp_path: Path):
+    """Its figure is that of the drafted site: 60 steps that draw a quarter of the patients."""
+    init(tmp_path, "north")
+    file = tmp_path / "site.yaml"
+    assert "# rule: rdp           # if several runs are planned: 7 of epsilon 3 fit, and not 3" in (
+        file.read_text()
+    )
+    phase = Phase(name="all", rounds=60, objectives={"supervised": 1}, expected_batch_size=250)
+    fitting = {}
+    for rule in ("basic", "rdp"):
+        file.write_text(file.read_text().replace("# rule: rdp ", f"rule: {rule} "))
+        site = load_site(file)
+        plan = solve(Schedule(phases=(phase,), spare_rounds=0), site.privacy)
+        budget = Budget.of(site.privacy)
+        cost = budget.cost(plan.epsilon, plan.delta, [p.mechanism() for p in plan.phases])
+        fitting[rule] = next(n for n in range(99) if not budget.fits(_times(cost, n + 1)))
+        file.write_text(file.read_text().replace(f"rule: {rule} ", "# rule: rdp "))
+    assert fitting == {"basic": 3, "rdp": 7}
+
+
+def _times(cost: Cost, count: int) -> Cost:
+    return Cost(count * cost.epsilon, count * cost.delta, cost.renyi and count * cost.renyi)
 
 
 def test_an_impossible_name_is_said_before_anything_is_written(tmp_path: Path):

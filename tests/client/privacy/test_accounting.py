@@ -76,13 +76,13 @@ def test_a_plan_holds_its_privacy_curve_from_one_composition(monkeypatch: pytest
     """Each pair of the curve is what its delta alone would give, and epsilon falls as delta grows.
     The steps are composed once for all pairs, and not at all when a plan is read from a ledger."""
     compositions: list[object] = []
-    real = accounting.epsilons
+    real = accounting.both_epsilons
 
     def counted(*args, **kwargs):  # type: ignore[no-untyped-def]
         compositions.append(args)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr("client.privacy.plan.epsilons", counted)
+    monkeypatch.setattr("client.privacy.plan.both_epsilons", counted)
     plan = solve(TWO_PHASES, Privacy(epsilon=4.5, n_public=200))
     assert PrivacyPlan.from_json(plan.to_json()) == plan
     assert len(compositions) == 1

@@ -7,14 +7,16 @@ import pytest
 from scipy.stats import norm
 
 from client.privacy.accounting import Steps, epsilons
-from client.privacy.meaning import DELTAS, FALSE_ALARMS, detected, max_detected
+from client.privacy.meaning import DELTAS, FALSE_ALARMS, SLACK, BestAttack, max_detected
+
+SAMPLED = [Steps(0.1, 1.0, 30), Steps(0.2, 1.0, 40), Steps(1.0, 20.0, 1)]
 
 
 @pytest.mark.parametrize(("noise", "steps"), [(2.0, 1), (4.0, 10), (1.0, 3)])
 def test_without_sampling_it_is_the_gaussians(noise: float, steps: int):
     """The best test against a Gaussian is known in closed form (Neyman and Pearson)."""
     mu = math.sqrt(steps) / noise
-    found = detected([Steps(1.0, noise, steps)], FALSE_ALARMS)
+    found = BestAttack.on([Steps(1.0, noise, steps)]).detected(FALSE_ALARMS)
     for alarms, share in zip(FALSE_ALARMS, found, strict=True):
         exact = norm.cdf(mu - norm.isf(alarms))
         assert exact <= share <= 1.005 * exact + 1e-6
@@ -34,7 +36,7 @@ def test_an_attack_on_sampled_steps_comes_close_and_no_further():
         return total
 
     absent, present = score(used=False), score(used=True)
-    bounds = detected([Steps(q, noise, steps)], [0.01, 0.05, 0.1])
+    bounds = BestAttack.on([Steps(q, noise, steps)]).detected([0.01, 0.05, 0.1])
     for alarms, bound in zip((0.01, 0.05, 0.1), bounds, strict=True):
         played = float((present > np.quantile(absent, 1 - alarms)).mean())
         assert 0.97 * bound < played < bound + 0.003
@@ -45,7 +47,7 @@ def test_the_whole_curve_says_more_than_one_pair():
     steps = [Steps(256 / 900, 3.0, 300)]
     (epsilon,) = epsilons(steps, [1e-5])
     assert 6 < epsilon < 9
-    (share,) = detected(steps, [0.01])
+    (share,) = BestAttack.on(steps).detected([0.01])
     assert share < 0.3
     assert max_detected(epsilon, 1e-5, 0.01) > 0.99
     # The pair is one of the curve's, so that the curve is never worse.
@@ -55,5 +57,38 @@ def test_the_whole_curve_says_more_than_one_pair():
 
 def test_no_steps_are_found_by_chance_alone():
     """And a step with hardly any noise is found."""
-    assert detected([], [0.05]) == pytest.approx([0.05], abs=1e-5)
-    assert detected([Steps(1.0, 0.2, 5)], [0.01])[0] > 0.999
+    assert BestAttack.on([]).detected([0.05]) == pytest.approx([0.05], abs=1e-5)
+    assert BestAttack.on([]).mu < 1e-5
+    assert BestAttack.on([Steps(1.0, 0.2, 5)]).detected([0.01])[0] > 0.999
+
+
+@pytest.mark.parametrize(("noise", "steps"), [(2.0, 1), (4.0, 10), (1.0, 3), (100.0, 1)])
+def test_mu_of_gaussian_steps_is_their_own(noise: float, steps: int):
+    """Steps without sampling are a Gaussian mechanism: mu is never smaller, and hardly larger."""
+    own = math.sqrt(steps) / noise
+    assert own <= BestAttack.on([Steps(1.0, noise, steps)]).mu <= 1.02 * own
+
+
+@pytest.mark.parametrize("parts", [SAMPLED, [Steps(0.15, 2.1, 60)], [Steps(0.01, 0.8, 2000)]])
+def test_no_attack_beats_the_one_on_the_gaussian_that_mu_names(parts: list[Steps]):
+    """The promise of mu holds at every rate, and would break if mu were a little smaller."""
+    attack = BestAttack.on(parts)
+    # Less than the same steps without sampling have.
+    assert attack.mu < math.sqrt(sum(p.steps / p.noise_multiplier**2 for p in parts))
+    alarms = np.concatenate([np.geomspace(1e-12, 0.5, 3000), 1 - np.geomspace(1e-9, 0.5, 2000)])
+    found = np.array(attack.detected(list(alarms)))
+    assert (found <= norm.cdf(attack.mu - norm.isf(alarms)) + SLACK * (1 + 1e-6)).all()
+    assert (found > norm.cdf(0.99 * attack.mu - norm.isf(alarms)) + SLACK).any()
+
+
+def test_the_plotted_curve_is_a_bound_between_its_corners_too():
+    """The lines of a plot lie above every test, by less than a plot can show."""
+    attack = BestAttack.on(SAMPLED)
+    corners = np.array(attack.roc())
+    assert corners[0][0] == 0
+    assert corners[-1].tolist() == [1.0, 1.0]
+    assert (np.diff(corners, axis=0) >= 0).all()
+    alarms = np.linspace(0, 1, 5001)
+    above = np.interp(alarms, *corners.T) - np.array(attack.detected(list(alarms)))
+    assert above.min() > -1e-12
+    assert above.max() < 0.01

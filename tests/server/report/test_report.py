@@ -11,8 +11,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from client import release
+from client.privacy.meaning import FALSE_ALARMS
 from client.privacy.plan import solve
 from client.site import Privacy
+from medformer.common.rounding import percent_up
 from medformer.errors import MedFormerError
 from server.protocol import Phase, Schedule
 from server.report.build import VOLATILE, build
@@ -77,7 +79,8 @@ def write_run(folder: Path, run_id: str = "abc", seconds: float = 0.5) -> Path:
     write(folder, "release", release.declaration())
     facts = {"rule": "basic", "epsilon_lifetime": 8.25, "delta_lifetime": 2e-5,
              "epsilon_budget": 10.0, "delta_budget": 4e-5, "budget_used": 0.825,
-             "delta_warning": None, "n_public": 2000}  # fmt: skip
+             "delta_warning": None, "n_public": 2000,
+             "lifetime_detected": [[a, min(1, 9 * a)] for a in FALSE_ALARMS]}  # fmt: skip
     write(folder, "site_facts", dict.fromkeys(("north", "south", "west"), facts))
     summary = {
         "run_id": run_id,
@@ -136,6 +139,28 @@ def test_the_privacy_curve_is_the_plans_and_drawn(folder: Path):
     change(folder, "receipts", lambda r: [one.pop("curve") for one in r.values()])
     write_report(folder, simulation=False)
     assert "Epsilon at other deltas" not in text_of(folder)
+
+
+def test_the_first_section_says_what_an_attacker_could_find(folder: Path):
+    """The shares, mu and the curve are the plan's; a hospital keeps its lifetime's to itself."""
+    north, _, west = write_report(folder)["sites"]
+    assert north["detected"] == [list(pair) for pair in PLAN.detected]
+    assert north["roc"] == [list(pair) for pair in PLAN.roc]
+    assert (north["mu"], west["mu"], west["detected"]) == (PLAN.mu, None, [])
+    found = " ".join(percent_up(share) for _, share in PLAN.detected)
+    assert PLAN.mu is not None
+    first = text_of(folder).split("2. Budget of each site")[0]
+    assert f"north, south {found} {rounded_up(PLAN.mu)}" in first
+    assert "all runs of its lifetime budget, a looser bound 0.9 % 9.0 % 45.0 % 90.0 %" in first
+    assert 'aria-label="What the best attack on each site' in page_of(folder)
+    write_report(as_deployment(folder), simulation=False)
+    assert f"north, south {found}" in text_of(folder)
+    assert "all runs of its lifetime budget" not in text_of(folder)
+    # Receipts of earlier versions have none of it.
+    for name in ("detected", "roc", "mu"):
+        change(folder, "receipts", lambda r, name=name: [one.pop(name) for one in r.values()])
+    assert write_report(folder, simulation=False)["sites"][0]["detected"] == []
+    assert "What an attacker could find" not in text_of(folder)
 
 
 def test_epsilon_is_the_receipts_and_lifetime_the_ledgers(folder: Path):
