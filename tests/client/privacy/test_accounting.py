@@ -16,6 +16,7 @@ from client.privacy.accounting import (
     solve_noise_multiplier,
 )
 from client.privacy.costs import costs
+from client.privacy.meaning import FALSE_ALARMS, BestAttack
 from client.privacy.plan import CURVE, SPARE, PrivacyPlan, solve
 from client.site import Privacy
 from server.protocol import Phase, Schedule
@@ -92,6 +93,9 @@ def test_a_plan_holds_its_privacy_curve_from_one_composition(monkeypatch: pytest
     parts = [p.mechanism() for p in plan.phases]
     for delta, value in plan.curve[::4]:
         assert value == epsilon(parts, delta) + ARITHMETIC_EPSILON
+    attack = BestAttack.on(parts)
+    assert (plan.mu, list(plan.roc)) == (attack.mu, attack.roc())
+    assert [share for _, share in plan.detected] == attack.detected(FALSE_ALARMS)
 
 
 def test_a_plan_of_before_the_curve_is_read():
