@@ -1,6 +1,10 @@
 """A check that the steps of a plan can be taken, made before any budget is reserved for them."""
 
+from dataclasses import replace
+
+from client.privacy.accounting import ARITHMETIC_EPSILON
 from client.privacy.discrete import check_rounding
+from client.privacy.others import other_epsilons
 from client.privacy.plan import PrivacyPlan, solve
 from client.site import Site
 from client.training import site_model, trained_names
@@ -28,7 +32,8 @@ def planned(
         The plan, a function of these public constants; no record is read.
     Raises:
         ConfigError: An objective of a phase would train nothing at this site (`refuse_idle`).
-        ValueError: No noise keeps the schedule within the site's epsilon (`solve`).
+        ValueError: No noise keeps the schedule within the site's epsilon (`solve`), or another
+            accountant proves a larger one (`compared`).
         EngineError: The noise is too large for the model (`check_trainable`).
     """
     # Before the budget: such a phase would send noise and charge for it.
@@ -37,7 +42,20 @@ def planned(
         refuse_frozen(site, config, schedule, phase, concepts=concepts)
     plan = solve(schedule, site.privacy, site.tasks)
     check_trainable(site, config, schedule, plan, concepts=concepts)
-    return plan
+    return compared(plan)
+
+
+def compared(plan: PrivacyPlan) -> PrivacyPlan:
+    """Return a plan with the epsilons of other accountants, which do not contradict it.
+
+    Args:
+        plan: A solved plan.
+    Raises:
+        AccountantsDisagreeError: Another accountant proves that it costs more than it claims.
+    """
+    steps = [phase.mechanism() for phase in plan.phases]
+    own = plan.epsilon - ARITHMETIC_EPSILON
+    return replace(plan, others=other_epsilons(steps, own, plan.delta))
 
 
 def refuse_frozen(

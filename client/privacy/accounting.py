@@ -1,7 +1,7 @@
 """Epsilon of Poisson-subsampled Gaussian steps, add/remove one unit: an upper bound at every delta.
 
-The losses of a step lie on a grid and are never too small (`client.privacy.losses`). Their
-composition has a known relative error, which is charged (`client.privacy.tilted`). Independent
+The losses of a step lie on a grid and are never too small (`client.privacy.pld.losses`). Their
+composition has a known relative error, which is charged (`client.privacy.pld.tilted`). Independent
 checks are dp_accounting, Opacus' accountants, the closed form of the Gaussian and an integral
 without any grid (test_accounting.py and test_small_deltas.py in tests/client/privacy).
 
@@ -15,8 +15,8 @@ from functools import lru_cache
 
 from scipy.special import log_ndtr
 
-from client.privacy.losses import largest_loss, losses
-from client.privacy.tilted import Curve, curve
+from client.privacy.pld.losses import largest_loss, losses
+from client.privacy.pld.tilted import Curve, curve
 from medformer.common.rounding import rounded_up
 
 ACCOUNTANT = "PLD (connect the dots, tilted FFT)"

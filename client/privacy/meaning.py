@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from client.privacy.accounting import ARITHMETIC_EPSILON, Steps, both_epsilons
-from client.privacy.losses import Array
+from client.privacy.pld.losses import Array
 from medformer.common.rounding import exact, percent_up
 
 EPSILONS = (0.1, 0.5, 1.0, 2.0, 3.0, 6.0, 8.0, 9.0)

@@ -116,6 +116,7 @@ class PrivacyPlan(Receipt):
         values["progress"] = tuple((int(r), float(e)) for r, e in values["progress"])
         for name in ("curve", "detected", "roc"):
             values[name] = tuple((float(x), float(y)) for x, y in values.get(name, ()))
+        values["others"] = tuple((str(name), float(e)) for name, e in values.get("others", ()))
         return cls(**values)
 
 

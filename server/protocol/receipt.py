@@ -123,6 +123,10 @@ class Receipt:
     """(delta, epsilon) of every admitted step. Each pair is guaranteed, all of them at once."""
     accountant: Annotated[str, Field(max_length=200)]
     """Method that computed epsilon, with its version."""
+    others: Annotated[
+        tuple[tuple[Annotated[str, Field(max_length=200)], NonNegative], ...], Field(max_length=10)
+    ] = ()
+    """(method, epsilon) of other accountants, upper bounds of the same steps at the same delta."""
     detected: Annotated[tuple[tuple[Share, Share], ...], Field(max_length=100)] = ()
     """(share of false alarms, share of used units that the best attack finds with so many), for
     every admitted step; empty in receipts of earlier versions, as are the next two."""

@@ -19,6 +19,8 @@ VOLATILE = ["run_id", "generated_at", "ledger_hashes", "timing"]
 PACKAGES = ("dp-accounting", "fedmedformer", "flwr", "numpy", "opacus", "safetensors", "torch")
 """Packages whose versions the report lists."""
 PHASE_FIELDS = tuple(field.name for field in phase_fields())
+LISTS = ("curve", "others", "detected", "roc")
+"""Fields of a receipt that receipts of earlier versions lack."""
 FACTS = (
     "rule",
     "epsilon_lifetime",
@@ -168,8 +170,7 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
         # Receipts of earlier versions have no shares of noise.
         "phases": [{name: {"honest": 1, **p}[name] for name in PHASE_FIELDS} for p in phases],
         "progress": receipt["progress"] if receipt else [],
-        # Receipts of earlier versions have neither a curve nor the best attack.
-        **{name: (receipt or {}).get(name, []) for name in ("curve", "detected", "roc")},
+        **{name: (receipt or {}).get(name, []) for name in LISTS},
         "mu": (receipt or {}).get("mu"),
         **_work(site.name, phases, files),
         "released": [

@@ -65,6 +65,9 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
         ),
         shared_noise=any(p["honest"] > 1 for s in taking_part for p in s["phases"]),
         bar=_bar,
+        accountants=_grouped(
+            taking_part, lambda s: [(s["accountant"], s["epsilon"]), *map(tuple, s["others"])]
+        ),
         phase_columns=phase_fields(),
         mechanisms=_grouped(taking_part, lambda s: s["phases"]),
         egress=_grouped(sites, lambda s: {k: s[k] for k in ("released", "not_covered")}),

@@ -202,6 +202,19 @@ SITE = _object(
         "phases": _list(PHASE, "Every admitted step."),
         "progress": _list(PROGRESS, "Progress of the plan, not a guarantee."),
         "curve": _list(CURVE, "Privacy curve of this run: every pair is guaranteed, all at once."),
+        "others": _list(
+            {
+                "type": "array",
+                "prefixItems": [
+                    _text("Method."),
+                    _number("Upper bound of epsilon at the run's delta.", minimum=0),
+                ],
+                "items": False,
+                "minItems": 2,
+            },
+            "Epsilon of the same steps by other accountants. None of them proves more than "
+            "`epsilon`, or the site would have refused the run.",
+        ),
         "detected": _list(
             DETECTED,
             "What the best attack on this run finds, from the whole privacy curve of its steps; "

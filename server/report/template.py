@@ -150,7 +150,10 @@ image: for m images &epsilon; is m times as large, and &delta; grows faster than
 <p class="soft small"><i class="key first earlier"></i>earlier runs<i class="key run"></i>this run
 <i class="key left"></i>left. Epsilons and deltas are rounded up; the rest of a budget is rounded down.
 Accountant:
-{% for a in taking_part|map(attribute="accountant")|unique %}{{ a }}{{ ", " if not loop.last }}{% endfor %}.</p>
+{% for a in taking_part|map(attribute="accountant")|unique %}{{ a }}{{ ", " if not loop.last }}{% endfor %}.
+{% if taking_part|selectattr("others")|list %}The same steps by other accountants, which share no code with it:
+{% for who, found in accountants %}{{ names(who) }}: {% for name, epsilon in found %}{{ name.split(" ")[0] }}&nbsp;{{ epsilon|eps }}{{ ", " if not loop.last }}{% endfor %}{{ "; " if not loop.last }}{% endfor %}.
+All are upper bounds; the first is charged, and a site refuses a run in which another proves more.{% endif %}</p>
 <p>Each site reserved the budget of the whole schedule before its first gradient. The run is charged in
 full even if it stops early; nothing is handed back. Over several runs, whichever server asked for
 them, epsilons and deltas add up{% if r.sites|selectattr("rule", "equalto", "rdp")|list %}; at

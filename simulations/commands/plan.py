@@ -124,6 +124,10 @@ def _block(alike: Sequence[dict[str, Any]]) -> list[str]:
         *(_line(_cells(phase)) for phase in row["phases"]),
         *_wrapped("  epsilon at delta ", [f"{d:.0e}: {rounded_up(e)}" for d, e in others]),
         *_wrapped(
+            "  upper bounds of epsilon by other accountants: ",
+            [f"{name} {rounded_up(value)}" for name, value in row["others"]],
+        ),
+        *_wrapped(
             "  best attack finds at most ",
             [
                 *(

@@ -71,6 +71,7 @@ def forecast(
                 "n_public": site.privacy.n_public,
                 "n_labelled": site.privacy.n_labelled,
                 "curve": plan.curve,
+                "others": plan.others,
                 "detected": plan.detected,
                 "roc": plan.roc,
                 "mu": plan.mu,

@@ -270,7 +270,7 @@ BUDGET = (
     ),
     Mutation(
         "losses are rounded down to the grid",
-        "client/privacy/losses.py",
+        "client/privacy/pld/losses.py",
         "    points[:-1] = larger - up\n    points[1:] += up",
         "    points[:-1] = larger",
         SMALL,
@@ -278,7 +278,7 @@ BUDGET = (
     ),
     Mutation(
         "a loss of infinity costs no delta",
-        "client/privacy/tilted.py",
+        "client/privacy/pld/tilted.py",
         "left = delta - self.infinite",
         "left = delta",
         SMALL,
@@ -286,7 +286,7 @@ BUDGET = (
     ),
     Mutation(
         "the losses are composed without a tilt",
-        "client/privacy/tilted.py",
+        "client/privacy/pld/tilted.py",
         "    theta = _best_tilt(parts, grid, delta)",
         "    theta = THETAS[0]",
         SMALL,

@@ -21,8 +21,8 @@ from client.privacy.accounting import (
     grid_of,
     solve_noise_multiplier,
 )
-from client.privacy.losses import losses
-from client.privacy.tilted import curve
+from client.privacy.pld.losses import losses
+from client.privacy.pld.tilted import curve
 from medformer.common.rounding import rounded_up
 
 DELTAS = (1e-3, 1e-5, 1e-9, 1e-12, 1e-15, 1e-19)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import lfilter
 
-from client.privacy.losses import Array, Losses
+from client.privacy.pld.losses import Array, Losses
 
 UNIT = 2.0**-53
 """Relative rounding error of float64."""
