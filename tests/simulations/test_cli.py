@@ -236,6 +236,8 @@ def test_plan_prints_every_phase_and_reads_no_record(scenario, capsys, monkeypat
     for power in range(-9, -3):
         assert f"1e-0{-power}: {rounded_up(at[power])}" in table
     finding = [f"{percent_up(share)} at" for _, share in rows[0]["detected"]]
+    # `simulate` refuses a plan that these contradict, as a guard does.
+    assert [name for name, _ in rows[0]["others"]] == ["PRV (Opacus)", "RDP (Opacus)"]
     finding += [f"{name} {rounded_up(value)}" for name, value in rows[0]["others"]]
     assert all(text in table for text in [*finding, f"mu {rounded_up(rows[0]['mu'])}"])
     # Who is alone with a kind of image shares no concepts: a misspelt word would show here.
