@@ -26,7 +26,7 @@ from client.data.load import load
 from client.data.natural import check_installed, with_natural
 from client.data.records import Records
 from client.evaluation import evaluate
-from client.ledger.ledger import Ledger
+from client.ledger.ledger import Ledger, Reservation
 from client.local_state import LocalState, final_state, restore
 from client.masking.answers import (
     Masking,
@@ -37,6 +37,7 @@ from client.masking.answers import (
     masking_of,
     to_send,
 )
+from client.masking.identity import vouch
 from client.policy import Policy, check_objectives
 from client.privacy.per_example import EngineError
 from client.privacy.plan import PrivacyPlan
@@ -74,6 +75,7 @@ from server.protocol import (
     TrainAnswer,
     source_hash,
 )
+from server.protocol.vouchers import Voucher
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +171,10 @@ class Guard:
             if isinstance(request, Agree):
                 return agreed(run, request, self.folder, self.policy)
             if isinstance(request, Train):
-                return self._train(run, request)
+                answer = self._train(run, request)
+                # Outside of the kept answer: the same statement has the same signature.
+                signed = _signed(self, run.reservation, answer.ledger_hash)
+                return replace(answer, signed=signed)
             return self._evaluate(run, request)
 
     # Admission: policy, then budget. No record is read.
@@ -203,7 +208,13 @@ class Guard:
         kept = ledger.reserve(request.run_id, schedule.canonical(), config.model_dump_json(), plan)
         # Made now and not with the first round: the other sites need them before it.
         keys = mask_keys(self.site.name, self.folder, request.run_id, schedule)
-        return AdmitAnswer(self.site.name, kept.plan.to_json(), kept.hash, keys)
+        return AdmitAnswer(
+            self.site.name,
+            kept.plan.to_json(),
+            kept.hash,
+            signed=_signed(self, kept, kept.hash),
+            mask_keys=keys,
+        )
 
     @property
     def sends_concepts(self) -> bool:
@@ -273,6 +284,19 @@ class Guard:
         restore(model, shared, final_state(state))
         metrics = evaluate(model, self.site, self.read(self.site, request.split), request.split)
         return EvaluateAnswer(self.site.name, json.dumps(metrics))
+
+
+def _signed(guard: Guard, reservation: Reservation, ledger_hash: str) -> str:
+    """Sign the receipt of a run and a row of the ledger, as JSON."""
+    schedule = Schedule.model_validate_json(reservation.schedule)
+    voucher = Voucher(
+        site=guard.site.name,
+        run_id=reservation.run_id,
+        schedule_hash=schedule.hash(),
+        receipt=reservation.plan.to_json(),
+        ledger_hash=ledger_hash,
+    )
+    return vouch(guard.folder, voucher)
 
 
 def _check_frozen(guard: Guard, run: AdmittedRun, request: Train) -> None:

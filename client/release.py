@@ -29,6 +29,7 @@ LEDGER_HASH = (
     "hash of a ledger row and all earlier rows: requests, plans, the site's clock, and hashes of "
     "noisy values"
 )
+SIGNED = "public key of the guard and its signature over receipt and ledger hash"
 ITEMS = (
     Item("HelloAnswer.site", "public: the site's name", True),
     Item("HelloAnswer.domain", "public: modality, anatomy and channels as declared", True),
@@ -41,6 +42,7 @@ ITEMS = (
         True,
     ),
     Item("AdmitAnswer.ledger_hash", LEDGER_HASH, True),
+    Item("AdmitAnswer.signed", SIGNED, True),
     Item(
         "AdmitAnswer.mask_keys",
         "public keys of the guard for this run, and its signature; random, reads no record",
@@ -75,6 +77,7 @@ ITEMS = (
         True,
     ),
     Item("TrainAnswer.ledger_hash", LEDGER_HASH, True),
+    Item("TrainAnswer.signed", SIGNED, True),
     Item("TrainAnswer.exact_loss", "none: exact training loss", False, simulation_only=True),
     Item("EvaluateAnswer.site", "public: the site's name", True),
     Item("EvaluateAnswer.exact_metrics", "none: exact metrics", False, simulation_only=True),

@@ -32,6 +32,10 @@ COMMANDS = {
         "server.commands.report",
         "rebuild a run's privacy report and print its path",
     ),
+    "verify": (
+        "simulations.commands.verify",
+        "check a report, ledger or model: signatures, hashes and every epsilon",
+    ),
     "site": ("client.commands.site", "run a hospital's node, and check its data and ledger"),
     "consortium": (
         "server.commands.consortium",

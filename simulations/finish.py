@@ -16,10 +16,10 @@ def finish(prepared: Prepared) -> None:
     """Write report and model from what is on the disk; a later call replaces them."""
     write_json(prepared.folder / "site_facts.json", site_facts(prepared))
     write_json(prepared.folder / "release.json", release.declaration())
-    write_report(prepared.folder)
     scenario = load_yaml(prepared.folder / "scenario.yaml")
     # The noise of a simulation follows from its seed, and can be removed: the card says so.
     write_models(prepared.folder, description=scenario.get("description", ""), noise="seeded")
+    write_report(prepared.folder)  # last: it names the hash of each model
 
 
 def site_facts(prepared: Prepared) -> dict[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from client.masking.identity import public_text, verifies
+from client.masking.identity import public_text
 from client.refusals import Refused
 from server.protocol import RefusalCode, fingerprint
 from server.protocol.masking import (
@@ -29,6 +29,7 @@ from server.protocol.masking import (
     keys_statement,
     sealed_statement,
 )
+from server.protocol.vouchers import verifies
 
 INFO = b"fedmedformer pair of sites"
 

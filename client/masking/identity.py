@@ -1,20 +1,23 @@
-"""The guard's long-lived key: it signs the keys with which the site masks its answers."""
+"""The guard's long-lived key.
+
+It signs receipts, rows of the ledger and the keys with which the site masks its answers.
+"""
 
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
     load_ssh_private_key,
-    load_ssh_public_key,
 )
 
 from medformer.common.files import replace_file
 from medformer.errors import ConfigError
+from server.protocol.vouchers import Signature, Voucher
 
 FILE = "guard.key"
 """Name of the file in the site's state folder, which the guard alone can read."""
@@ -54,19 +57,15 @@ def public_text(key: Ed25519PrivateKey) -> str:
     return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
-def verifies(identity: str, signature: str, statement: bytes) -> bool:
-    """Tell whether a signature is that of a guard.
+def vouch(folder: Path, voucher: Voucher) -> str:
+    """Sign a receipt and a row of the ledger.
 
     Args:
-        identity: The guard's public key in OpenSSH format; anything else verifies nothing.
-        signature: 64 bytes in hexadecimal digits.
-        statement: The signed bytes.
+        folder: The site's state folder.
+        voucher: The statement.
+    Returns:
+        `Signature` as JSON; the same for the same statement.
     """
-    try:
-        key = load_ssh_public_key(identity.encode())
-        if not isinstance(key, Ed25519PublicKey):
-            return False
-        key.verify(bytes.fromhex(signature), statement)
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature):
-        return False
-    return True
+    key = load_identity(folder)
+    signature = key.sign(voucher.statement).hex()
+    return Signature(identity=public_text(key), signature=signature).model_dump_json()

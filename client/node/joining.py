@@ -23,6 +23,8 @@ from medformer.errors import ConfigError
 from server.protocol import JoinRequest, fingerprint
 
 KEY, PUBLIC, REQUEST = "node.key", "node.pub", "request.json"
+ANCHOR = "anchor"
+"""Folder of the ledger's anchor, in the drafted site.yaml."""
 SITE = """\
 # This file describes the site. `fedmedformer site check` reads everything and prints a data card.
 name: {name}
@@ -37,6 +39,9 @@ tasks:
 # Format and place of the records: dicom, nifti, folder, npz, medmnist or phantoms. The table
 # `records/labels.csv` has the columns file and finding, and patient if the files do not name it.
 data: {{source: dicom, path: records}}
+# Where the ledger's newest row is kept, too: keep this folder out of every backup of `state`, and a
+# ledger that was put back from an old copy is found.
+ledger_anchor: anchor/newest.json
 # withdrawn: /srv/north/withdrawn.txt  # patients to leave out from the next round on, one id a line
 
 privacy:
@@ -119,6 +124,7 @@ def _write(
     if os.path.lexists(folder / KEY):
         raise FileExistsError(folder / KEY)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / ANCHOR).mkdir(exist_ok=True, mode=0o700)
     (folder / PUBLIC).write_text(public + "\n")
     (folder / REQUEST).write_text(json.dumps(request.model_dump(), indent=1) + "\n")
     for file, text in (("site.yaml", SITE), ("policy.yaml", POLICY)):

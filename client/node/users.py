@@ -221,6 +221,7 @@ def _layout(folder: Path, users: Users, site: Site | None) -> Iterator[tuple[Pat
         yield folder / name, 0, guard.gid, 0o640
     yield folder / FILE, 0, 0, 0o644
     yield folder / "state", guard.uid, guard.gid, 0o700
+    yield folder / "anchor", guard.uid, guard.gid, 0o700
     yield folder / "run", 0, node.gid, 0o710
     yield folder / "run" / "guard", guard.uid, node.gid, 0o2710
     yield folder / "kit", 0, node.gid, 0o750

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from client.privacy.accounting import (
     ACCOUNTANT,
@@ -253,7 +253,8 @@ def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPl
         sigma = agreed
     phases = (*count, *(row.planned(sigma, privacy.drawn_from(row.phase)) for row in rows))
     hidden = [1.0] * len(count) + [row.hidden for row in rows]
-    return _plan(privacy, phases, _collusion(schedule.aggregation, privacy.delta, phases, hidden))
+    collusion = _collusion(schedule.aggregation, privacy.delta, phases, hidden)
+    return _plan(privacy.unit, privacy.delta, phases, collusion)
 
 
 def _collusion(
@@ -282,27 +283,67 @@ def _collusion(
 
 
 def _plan(
-    privacy: Privacy, phases: tuple[PhasePlan, ...], collusion: Mapping[str, Any]
+    unit: Literal["image", "patient"],
+    delta: float,
+    phases: tuple[PhasePlan, ...],
+    collusion: Mapping[str, Any],
 ) -> PrivacyPlan:
     """Return the plan of these phases with the epsilon that they cost together."""
     mechanisms = [p.mechanism() for p in phases]
-    found = both_epsilons(mechanisms, [privacy.delta, *CURVE, *DELTAS])
+    found = both_epsilons(mechanisms, [delta, *CURVE, *DELTAS])
     # The discrete noise costs a little more than the Gaussian that the accountant composes.
     spent, *others = [max(both) + ARITHMETIC_EPSILON for both in found[: 1 + len(CURVE)]]
     attack = BestAttack.of(found[1 + len(CURVE) :])
     return PrivacyPlan(
-        unit=privacy.unit,
-        adjacency=f"add or remove one {privacy.unit}",
-        delta=privacy.delta,
+        unit=unit,
+        adjacency=f"add or remove one {unit}",
+        delta=delta,
         epsilon=spent,
         phases=phases,
-        progress=_progress([p for p in phases if p.name != SPARE], privacy.delta, spent),
+        progress=_progress([p for p in phases if p.name != SPARE], delta, spent),
         curve=tuple((d, e) for d, e in zip(CURVE, others, strict=True) if math.isfinite(e)),
         detected=tuple(zip(FALSE_ALARMS, attack.detected(FALSE_ALARMS), strict=True)),
         roc=tuple(attack.roc()),
         mu=attack.mu,
         **collusion,
     )
+
+
+def recomputed(plan: PrivacyPlan, schedule: Schedule) -> PrivacyPlan:
+    """Compute everything that a plan claims from its steps again.
+
+    Args:
+        plan: A plan, as a receipt or a ledger holds it; its phases and delta are believed.
+        schedule: The run's schedule.
+    Raises:
+        ValueError: The phases are not those of the schedule, round for round.
+    """
+    planned = [p for p in plan.phases if p.name not in (BALANCE, SPARE)]
+    found = [(p.name, p.rounds) for p in planned]
+    if found != [(phase.name, phase.rounds) for phase in schedule.phases]:
+        raise ValueError(f"the plan's phases {found} are not those of the schedule")
+    if plan.spare_rounds != schedule.spare_rounds:
+        raise ValueError(
+            f"the plan has {plan.spare_rounds} spare rounds, the schedule {schedule.spare_rounds}"
+        )
+    # Name -> steps a round, honest sites and hidden noise, as `_Rounds` has them.
+    wanted: dict[str, tuple[int, int, float]] = {}
+    for p, phase in zip(planned, schedule.phases, strict=True):
+        # A site without labels sits out phases that learn from labels alone.
+        steps = phase.local_steps if p.steps else 0
+        wanted[p.name] = (steps, *_in_sum(phase, schedule.aggregation))
+    taken = [wanted[p.name] for p in planned if p.steps]
+    if not taken:
+        raise ValueError("the plan takes no step")
+    wanted[SPARE] = max(t[0] for t in taken), max(t[1] for t in taken), min(t[2] for t in taken)
+    wanted[BALANCE] = 1, 1, 1.0
+    for p in plan.phases:
+        steps, honest, _ = wanted[p.name]
+        if (p.steps_per_round, p.steps, p.honest) != (steps, steps * max(p.rounds, 1), honest):
+            raise ValueError(f"phase {p.name!r} has other steps than the schedule's")
+    hidden = [wanted[p.name][2] for p in plan.phases]
+    collusion = _collusion(schedule.aggregation, plan.delta, plan.phases, hidden)
+    return _plan(plan.unit, plan.delta, plan.phases, collusion)
 
 
 def _rows(schedule: Schedule, privacy: Privacy) -> list[_Rounds]:

@@ -64,6 +64,18 @@ def signer_of(key: Path) -> str:
     return public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
+def signed_with(key: Path, statement: bytes) -> bytes:
+    """Sign a statement with the consortium's key.
+
+    Args:
+        key: File of the private key.
+        statement: The bytes to sign.
+    Raises:
+        AuthorityError: The key cannot be read.
+    """
+    return _load(key).sign(statement)
+
+
 def sign_kit(facts: bytes, authority: bytes, key: Path) -> str:
     """Sign a start-up kit; the same kit has the same signature.
 

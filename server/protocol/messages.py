@@ -157,6 +157,8 @@ class AdmitAnswer:
     lifetime total nor a number of records."""
     ledger_hash: str = ""
     """Hash of the reservation's row in the site's ledger, which chains all rows before it."""
+    signed: str = ""
+    """`server.protocol.vouchers.Signature` as JSON: the guard's, over receipt and ledger hash."""
     mask_keys: str = ""
     """`server.protocol.masking.MaskKeys` as JSON; empty unless answers are masked."""
 
@@ -182,6 +184,9 @@ class TrainAnswer:
     """Simulations only: mean training loss of the round, without noise."""
     ledger_hash: str = ""
     """Hash of the attempt's row in the site's ledger, which chains all rows before it."""
+    signed: str = ""
+    """`server.protocol.vouchers.Signature` as JSON: the guard's, over the receipt of the run and
+    the ledger hash."""
     words: Words | None = None
     """In place of `tensors` where answers are masked: the update as whole numbers modulo 2**64,
     with the masks of all pairs of sites in them (`server.protocol.masking`)."""

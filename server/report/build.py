@@ -14,11 +14,20 @@ from server.run.metrics import RoundRow
 from server.run.model_file import model_files
 
 SCHEMA_VERSION = 1
-VOLATILE = ["run_id", "generated_at", "ledger_hashes", "timing"]
+VOLATILE = ["run_id", "generated_at", "ledger_hashes", "vouchers", "files", "seal", "timing"]
 """Fields in which two runs with the same seed may differ."""
 PACKAGES = ("dp-accounting", "fedmedformer", "flwr", "numpy", "opacus", "safetensors", "torch")
 """Packages whose versions the report lists."""
 PHASE_FIELDS = tuple(field.name for field in phase_fields())
+NOTHING: dict[str, Any] = {
+    "epsilon": 0.0,
+    "delta": 0.0,
+    **dict.fromkeys(COLLUSION),
+    **dict.fromkeys(("noise_multiplier", "sample_rate", "max_grad_norm", "accountant", "mu")),
+    "steps": 0,
+    **{name: [] for name in ("phases", "progress", "curve", "others", "detected", "roc")},
+}
+"""`claims` of a site that refused: it has spent nothing in this run."""
 LISTS = ("curve", "others", "detected", "roc")
 """Fields of a receipt that receipts of earlier versions lack."""
 FACTS = (
@@ -96,6 +105,7 @@ def _origin(files: RunFiles, generated_at: str) -> dict[str, Any]:
         "run_id": files.run["run_id"],
         "source_hash": files.run["source_hash"],
         "ledger_hashes": files.ledgers,
+        "vouchers": files.vouchers,
         "packages": _packages(),
         "seed": files.federation.seed,
     }
@@ -130,6 +140,7 @@ def _model_and_schedule(files: RunFiles) -> dict[str, Any]:
             }
             for p in federation.schedule.phases
         ],
+        "schedule_text": federation.schedule.canonical(),
         "masked": federation.schedule.aggregation.secure,
         "recipe": federation.recipe,
         "public_pretraining": public.model_dump(mode="json") if public else None,
@@ -140,8 +151,6 @@ def _model_and_schedule(files: RunFiles) -> dict[str, Any]:
 def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]:
     receipt = files.receipts.get(site.name)
     phases = receipt["phases"] if receipt else []
-    # All but the count of the classes, and phases that the site sits out.
-    trained = [p for p in phases if p["rounds"] and p["steps"]]
     facts = files.facts.get(site.name, {})
     not_covered = list(files.release.get("not_covered", []))
     not_covered += files.release.get("simulation_not_covered", []) if simulation else []
@@ -156,22 +165,8 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
         "refusal": files.summary["excluded"].get(site.name),
         "model_file": model_files(files.federation)[site.name] if receipt else None,
         "own_copy": receipt is not None and _ends_alone(files),
-        # A site that refused has spent nothing in this run.
-        "epsilon": receipt["epsilon"] if receipt else 0.0,
-        "delta": receipt["delta"] if receipt else 0.0,
-        **{name: receipt.get(name) if receipt else None for name in COLLUSION},
         **{name: facts.get(name) for name in FACTS},
-        # Of several phases the least noise and the largest rate and norm: the weakest protection.
-        "noise_multiplier": min((p["noise_multiplier"] for p in trained), default=None),
-        "sample_rate": max((p["sample_rate"] for p in trained), default=None),
-        "steps": sum(p["steps"] for p in phases),
-        "max_grad_norm": max((p["max_grad_norm"] for p in trained), default=None),
-        "accountant": receipt["accountant"] if receipt else None,
-        # Receipts of earlier versions have no shares of noise.
-        "phases": [{name: {"honest": 1, **p}[name] for name in PHASE_FIELDS} for p in phases],
-        "progress": receipt["progress"] if receipt else [],
-        **{name: (receipt or {}).get(name, []) for name in LISTS},
-        "mu": (receipt or {}).get("mu"),
+        **(claims(receipt) if receipt else NOTHING),
         **_work(site.name, phases, files),
         "released": [
             {name: item[name] for name in ("name", "mechanism", "covered")}
@@ -180,6 +175,33 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
             if simulation or not item["simulation_only"]
         ],
         "not_covered": not_covered,
+    }
+
+
+def claims(receipt: dict[str, Any]) -> dict[str, Any]:
+    """Return everything that a report says of a site because its receipt says so.
+
+    Args:
+        receipt: As `read_receipt` returns it; those of earlier versions lack some fields.
+    """
+    phases = receipt["phases"]
+    # All but the count of the classes, and phases that the site sits out.
+    trained = [p for p in phases if p["rounds"] and p["steps"]]
+    return {
+        "epsilon": receipt["epsilon"],
+        "delta": receipt["delta"],
+        **{name: receipt.get(name) for name in COLLUSION},
+        # Of several phases the least noise and the largest rate and norm: the weakest protection.
+        "noise_multiplier": min((p["noise_multiplier"] for p in trained), default=None),
+        "sample_rate": max((p["sample_rate"] for p in trained), default=None),
+        "steps": sum(p["steps"] for p in phases),
+        "max_grad_norm": max((p["max_grad_norm"] for p in trained), default=None),
+        "accountant": receipt["accountant"],
+        # Receipts of earlier versions have no shares of noise.
+        "phases": [{name: {"honest": 1, **p}[name] for name in PHASE_FIELDS} for p in phases],
+        "progress": receipt["progress"],
+        **{name: receipt.get(name, []) for name in LISTS},
+        "mu": receipt.get("mu"),
     }
 
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from medformer.errors import MedFormerError
 from server.run.federation import Federation, load_federation
-from server.run.journal import CHECKPOINTS, LEDGERS
+from server.run.journal import CHECKPOINTS, LEDGERS, VOUCHERS
 from server.run.metrics import RoundRow, read_metrics
 
 PICTURES = "pictures.json"
@@ -29,6 +29,7 @@ class RunFiles:
     run: dict[str, Any]
     receipts: dict[str, Any]
     ledgers: dict[str, str]
+    vouchers: dict[str, Any]
     summary: dict[str, Any]
     facts: dict[str, Any]
     release: dict[str, Any]
@@ -66,6 +67,7 @@ def load_run(folder: Path) -> RunFiles:
         run=run,
         receipts=receipts,
         ledgers=_read(folder, LEDGERS.removesuffix(".json"), {}),
+        vouchers=_read(folder, VOUCHERS.removesuffix(".json"), {}),
         summary=summary,
         facts=_read(folder, "site_facts", {}),
         release=_read(folder, "release", {}),

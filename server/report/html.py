@@ -11,6 +11,7 @@ from markupsafe import Markup
 from medformer.common.pages import STYLE
 from medformer.common.rounding import exact, percent_up, rounded_down, rounded_up
 from server.protocol.receipt import COLLUSION, phase_fields
+from server.protocol.vouchers import read_vouchers
 from server.report import plots
 from server.report.numbers import cell, scientific
 from server.report.template import TEMPLATE
@@ -70,6 +71,7 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
         ),
         phase_columns=phase_fields(),
         mechanisms=_grouped(taking_part, lambda s: s["phases"]),
+        guards=_guards(report),
         egress=_grouped(sites, lambda s: {k: s[k] for k in ("released", "not_covered")}),
         columns=columns,
         tables=_tables(report, columns),
@@ -81,6 +83,17 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
         ],
         plots={name: Markup(svg) for name, svg in _plots(report, columns).items()},
     )
+
+
+def _guards(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return site and fingerprint of each guard that has signed its receipt."""
+    found = []
+    for site, one in sorted(read_vouchers(report["vouchers"]).items()):
+        try:
+            found.append((site, one.fingerprint))
+        except ValueError:  # not a key: `verify` says so
+            continue
+    return found
 
 
 def _cohorts(sites: Iterable[Row]) -> list[tuple[str, list[str]]]:

@@ -81,6 +81,19 @@ CURVE = {
     "minItems": 2,
 }
 
+HASH = r"^[0-9a-f]{64}$"
+VOUCHER = _object(
+    {
+        "site": _text("Site."),
+        "run_id": _text("Run."),
+        "schedule_hash": _text("SHA-256 of the schedule that the site admitted."),
+        "receipt": _text("What the run may cost, as JSON: the text that is signed."),
+        "ledger_hash": _text("Hash of a row of the site's ledger."),
+        "identity": _text("Public key of the site's guard, Ed25519 in OpenSSH format."),
+        "signature": _text("Signature of the guard, hexadecimal."),
+    }
+)
+
 DETECTED = {
     "type": "array",
     "prefixItems": [
@@ -374,6 +387,24 @@ SCHEMA: Kind = {
                 "additionalProperties": {"type": "string"},
                 "description": "Site: hash of the newest row of its ledger that it reported.",
             },
+            "vouchers": {
+                "type": "object",
+                "additionalProperties": VOUCHER,
+                "description": "Site: its receipt and the newest row of its ledger, signed by its "
+                "guard. Sites of earlier versions signed nothing.",
+            },
+            "files": {
+                "type": "object",
+                "additionalProperties": {"type": "string", "pattern": HASH},
+                "description": "File of the run folder: its SHA-256. The page and each model.",
+            },
+            "seal": _object(
+                {
+                    "sha256": _text("SHA-256 of all other fields, as JSON with sorted keys."),
+                    "identity": _text("Public key of the coordinator; empty: nobody has signed."),
+                    "signature": _text("Signature over the SHA-256; empty: nobody has signed."),
+                }
+            ),
             "packages": {
                 "type": "object",
                 "additionalProperties": {"type": "string"},
@@ -393,6 +424,7 @@ SCHEMA: Kind = {
             "model": MODEL,
             "rounds": _count("Trained rounds."),
             "schedule": _list(SCHEDULED, "Phases in the order of training."),
+            "schedule_text": _text("The schedule as the sites admitted it, as JSON."),
             "masked": _truth(
                 "True if sites masked their answers, so that the server learned the sum over all "
                 "sites of a round and no site's part of it."

@@ -317,6 +317,10 @@ made. They show no patient and reveal nothing about any record. Every site {% if
 {% if r.ledger_hashes %}<tr><th>newest ledger rows reported</th><td>{% for name, h in r.ledger_hashes|dictsort %}{{ name }}
 <code>{{ h[:16] }}</code>{{ ", " if not loop.last }}{% endfor %}; a site checks that its ledger still holds its row with
 <code>fedmedformer site ledger verify STATE --report report.json --site NAME</code></td></tr>
+{% endif %}{% if guards %}<tr><th>receipts signed by</th><td>{% for name, f in guards %}the guard of {{ name }}
+<code>{{ f }}</code>{{ ", " if not loop.last }}{% endfor %}. <code>fedmedformer verify report.json</code> checks every
+signature and recomputes every &epsilon;; compare the fingerprints with what the hospitals' <code>site guard-key</code>
+shows</td></tr>
 {% endif %}<tr><th>packages that made this report</th><td>{% for name, v in r.packages|dictsort %}{{ name }}&nbsp;{{ v }}{{ ", " if not loop.last }}{% endfor %}</td></tr>
 </tbody></table>
 <p class="soft small">The file <code>report.json</code> beside this page holds the same numbers for

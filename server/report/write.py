@@ -1,5 +1,6 @@
 """Writing report.json, its schema and report.html into a run folder."""
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from server.report.build import build
 from server.report.files import ReportError
 from server.report.html import render
 from server.report.schema import SCHEMA, schema_json
+from server.report.seal import NO_SEAL, seal
 from server.run.checkpoints import write_atomically, write_json
 
 
@@ -29,13 +31,40 @@ def write_report(folder: Path, *, simulation: bool = True) -> dict[str, Any]:
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     report = build(folder, simulation=simulation, generated_at=now)
-    check(report)
     # Everything is made before anything is written: an error leaves the old report.
-    page = render(report, _images(folder, report))
+    page = render(report, _images(folder, report)).encode()
+    report["files"] = {"report.html": hashlib.sha256(page).hexdigest(), **_models(folder, report)}
+    check(report | {"seal": NO_SEAL})
+    report = seal(report)
     write_atomically(folder / "report.schema.json", schema_json().encode())
     write_json(folder / "report.json", report)
-    write_atomically(folder / "report.html", page.encode())
+    write_atomically(folder / "report.html", page)
     return report
+
+
+def is_simulation(folder: Path) -> bool:
+    """Tell whether a run folder is a simulation's: only these are made from a scenario.
+
+    Args:
+        folder: A run folder.
+    """
+    return (folder / "scenario.yaml").exists()
+
+
+def _models(folder: Path, report: dict[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of each model file of the run."""
+    names = sorted({site["model_file"] for site in report["sites"] if site["model_file"]})
+    return {name: sha256_of(folder / name) for name in names if (folder / name).exists()}
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Args:
+        path: The file, of any size.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _images(folder: Path, report: dict[str, Any]) -> dict[str, bytes]:

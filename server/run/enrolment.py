@@ -192,14 +192,14 @@ class Enrolment:
         except ProtocolError as error:
             self.journal.exclude(name, Refusal("bad-request", f"{error}", name), number)
             return
-        if wrong := contradiction(self.journal.receipts[name], self.federation.schedule):
+        schedule = self.federation.schedule
+        wrong = contradiction(self.journal.receipts[name], schedule)
+        if wrong := wrong or self.journal.admitted(name, answer, schedule.hash()):
             del self.journal.receipts[name]
             self.journal.exclude(name, Refusal("bad-request", wrong, name), number)
             return
         if answer.mask_keys:
             self.journal.mask_keys[name] = answer.mask_keys
-        # After a resume the server may know a newer row than that of the reservation.
-        self.journal.ledgers.setdefault(name, answer.ledger_hash)
         if number:
             self.journal.note(number, name, "joined", "takes part from this round on")
 

@@ -5,13 +5,14 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from medformer.errors import one_line
-from server.protocol import Refusal, source_hash
+from server.protocol import AdmitAnswer, Refusal, TrainAnswer, source_hash
 from server.protocol.receipt import epsilon_so_far
+from server.protocol.vouchers import Voucher, read_vouchers
 from server.run.checkpoints import write_json
 from server.run.errors import FederationError
 from server.run.metrics import EVENTS, EventKind, Row, append_row, end_last_line, read_metrics
@@ -25,6 +26,8 @@ LEDGERS = "ledgers.json"
 """Site -> hash of the newest row of its ledger that it reported."""
 RECEIPTS = "receipts.json"
 """Site -> what the run may cost its patients (`server.protocol.receipt`)."""
+VOUCHERS = "vouchers.json"
+"""Site -> what its guard has signed last (`server.protocol.vouchers.Voucher`)."""
 SUMMARY = "summary.json"
 OUTCOME = "outcome.json"
 
@@ -46,6 +49,8 @@ class Journal:
     """Receipts of the sites that take part now."""
     ledgers: dict[str, str] = field(default_factory=dict)
     """Site -> hash of the newest row of its ledger that it reported."""
+    vouchers: dict[str, Voucher] = field(default_factory=dict)
+    """Site -> receipt and newest ledger row, as its guard has signed them."""
     mask_keys: dict[str, str] = field(default_factory=dict)
     """Site -> public keys with which its answers are masked, as it sent them."""
     excluded: dict[str, str] = field(default_factory=dict)
@@ -75,6 +80,7 @@ class Journal:
         known = json.loads(path.read_text())
         self.run_id = known["run_id"]
         self.ledgers = self._read(LEDGERS)
+        self.vouchers = read_vouchers(self._read(VOUCHERS))
         self._earlier = self._read(RECEIPTS)
         rounds = (row for row in read_metrics(self.folder) if row["event"] == "round")
         # Their epsilon so far includes the spare rounds, also after a resume.
@@ -176,8 +182,53 @@ class Journal:
         write_json(self.folder / RECEIPTS, {**self._earlier, **self.receipts})
 
     def save_ledgers(self) -> None:
-        """Write the newest ledger rows that sites reported."""
+        """Write the newest ledger rows that sites reported, and what their guards signed."""
         write_json(self.folder / LEDGERS, self.ledgers)
+        write_json(self.folder / VOUCHERS, {n: asdict(v) for n, v in self.vouchers.items()})
+
+    def admitted(self, site: str, answer: AdmitAnswer, schedule_hash: str) -> str | None:
+        """Take the signed receipt of a site.
+
+        Args:
+            site: The site's name.
+            answer: Its answer.
+            schedule_hash: Of the schedule that it was asked to admit.
+        Returns:
+            What is wrong with the signature, or None.
+        """
+        # After a resume the server may know a newer row than that of the reservation.
+        self.ledgers.setdefault(site, answer.ledger_hash)
+        if not answer.signed:
+            return None
+        voucher = Voucher(
+            site, self.run_id, schedule_hash, answer.receipt, answer.ledger_hash
+        ).signed(answer.signed)
+        if not voucher.holds:
+            return "its receipt is not signed by its guard"
+        known = self.vouchers.setdefault(site, voucher)
+        if (known.identity, known.receipt) != (voucher.identity, voucher.receipt):
+            return "its guard signs with another key, or another receipt, than before"
+        return None
+
+    def reported(self, site: str, answer: TrainAnswer) -> str | None:
+        """Take the ledger row of an attempt, whether or not its update is accepted.
+
+        Args:
+            site: The site's name.
+            answer: Its answer.
+        Returns:
+            What is wrong with the signature, or None.
+        """
+        # The site wrote the row before it trained.
+        self.ledgers[site] = answer.ledger_hash
+        known = self.vouchers.get(site)
+        if known is None:
+            return None
+        voucher = replace(known, ledger_hash=answer.ledger_hash).signed(answer.signed)
+        if voucher.identity != known.identity or not voucher.holds:
+            return "the row of its ledger is not signed by the guard that admitted the run"
+        self.vouchers[site] = voucher
+        return None
 
     def summarise(self, rounds: int, results: list[dict[str, Any]]) -> None:
         """Write the summary of a finished run, with the events of all its submissions.

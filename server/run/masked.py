@@ -211,9 +211,10 @@ class MaskedRounds:
         """Take one site's answer: its words, a loss or a refusal."""
         number = state.round + 1
         if isinstance(answer, TrainAnswer):
-            # Kept even if the answer is refused: the site wrote the row before it trained.
-            self.journal.ledgers[name] = answer.ledger_hash
+            unsigned = self.journal.reported(name, answer)
             try:
+                if unsigned:
+                    raise UpdateRefused(unsigned)
                 _check(_shapes(self.federation, state), cohort, name, number, answer)
             except UpdateRefused as error:
                 self.journal.note(number, name, "refused-update", str(error))

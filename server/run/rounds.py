@@ -154,10 +154,11 @@ class Rounds:
             self.journal.note(round_.number, name, "refusal", text)
 
     def _updated(self, round_: Round, name: str, answer: TrainAnswer) -> None:
-        # Kept even if the update is refused: the site wrote the row before it trained.
-        self.journal.ledgers[name] = answer.ledger_hash
+        unsigned = self.journal.reported(name, answer)
         phase = self.federation.schedule.phase_of(round_.number)
         try:
+            if unsigned:
+                raise UpdateRefused(unsigned)
             check_update(
                 answer,
                 self._shared(round_, name),

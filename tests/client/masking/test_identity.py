@@ -7,9 +7,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from client.masking.identity import FILE, load_identity, public_text, verifies
+from client.masking.identity import FILE, load_identity, public_text
 from medformer.errors import ConfigError
 from server.protocol import fingerprint
+from server.protocol.vouchers import verifies
 
 
 def test_the_key_stays(tmp_path: Path):

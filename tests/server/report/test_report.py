@@ -487,7 +487,7 @@ def test_a_report_that_breaks_the_schema_is_not_written(
     folder: Path, edit: Callable[[Any], object], where: str
 ):
     """The error names a missing, impossible or unknown field."""
-    report = build(folder, simulation=True, generated_at="2026-01-01")
+    report = write_report(folder)
     edit(report)
     with pytest.raises(ReportError, match=where):
         check(report)

@@ -1,0 +1,117 @@
+"""What a guard signs: the receipt of a run, and the newest row of the site's ledger.
+
+A ledger's row holds the hash of the row before it, so a signed row vouches for all earlier ones.
+Whoever changes a receipt afterwards, in a report or on the way, cannot sign it again.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from server.protocol.keys import fingerprint
+
+MAX_IDENTITY = 1_000
+"""Largest number of characters of a public key."""
+
+
+class Signature(BaseModel):
+    """What a guard's answer carries beside its ledger hash."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    identity: Annotated[str, Field(max_length=MAX_IDENTITY)]
+    """The guard's public key, Ed25519 in OpenSSH format."""
+    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+    """64 bytes as hexadecimal digits."""
+
+
+@dataclass(frozen=True)
+class Voucher:
+    """One signed statement of a guard, with everything that is needed to check it."""
+
+    site: str
+    run_id: str
+    schedule_hash: str
+    """Of the run's schedule (`Schedule.hash`)."""
+    receipt: str = field(repr=False)
+    """`Receipt.to_json`, as the guard sent it."""
+    ledger_hash: str
+    """Hash of a row of the site's ledger: of the reservation, or of a later attempt."""
+    identity: str = ""
+    signature: str = ""
+
+    @property
+    def statement(self) -> bytes:
+        """The bytes that are signed."""
+        receipt = hashlib.sha256(self.receipt.encode()).hexdigest()
+        parts = (self.site, self.run_id, self.schedule_hash, receipt, self.ledger_hash)
+        return json.dumps(["fedmedformer receipt and ledger", *parts]).encode()
+
+    @property
+    def holds(self) -> bool:
+        """True if the signature is that of the key, over exactly this statement."""
+        return verifies(self.identity, self.signature, self.statement)
+
+    @property
+    def fingerprint(self) -> str:
+        """Name of the guard's key, as `fedmedformer site guard-key` shows it at the hospital.
+
+        Raises:
+            ValueError: The key is no Ed25519 key.
+        """
+        return fingerprint(self.identity, "signer")
+
+    def signed(self, text: str) -> "Voucher":
+        """Return the statement with the signature that came with an answer.
+
+        Args:
+            text: `Signature` as JSON; anything else leaves a voucher that does not hold.
+        """
+        try:
+            found = Signature.model_validate_json(text)
+        except ValidationError:
+            return self
+        return Voucher(
+            self.site, self.run_id, self.schedule_hash, self.receipt, self.ledger_hash,
+            found.identity, found.signature,
+        )  # fmt: skip
+
+
+def verifies(identity: str, signature: str, statement: bytes) -> bool:
+    """Tell whether a signature is that of an Ed25519 key.
+
+    Args:
+        identity: The public key in OpenSSH format; anything else verifies nothing.
+        signature: 64 bytes in hexadecimal digits.
+        statement: The signed bytes.
+    """
+    # Imported here: most processes read the contract without ever looking at a signature.
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+    try:
+        key = load_ssh_public_key(identity.encode())
+        if not isinstance(key, Ed25519PublicKey):
+            return False
+        key.verify(bytes.fromhex(signature), statement)
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature):
+        return False
+    return True
+
+
+def read_vouchers(values: Any) -> dict[str, Voucher]:
+    """Return the vouchers of a file, by site.
+
+    Args:
+        values: Parsed JSON: site -> fields of a `Voucher`.
+    Raises:
+        ValueError: The values are of another form.
+    """
+    try:
+        return {str(site): Voucher(**one) for site, one in values.items()}
+    except (AttributeError, TypeError) as error:
+        raise ValueError("are no vouchers of guards") from error

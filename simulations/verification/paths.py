@@ -1,0 +1,70 @@
+"""Finds out what a path holds, and verifies all of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from client.ledger.chain import FILE
+from client.site import load_site
+from medformer.errors import ConfigError
+from medformer.library.model_file import read_header
+from server.report.write import sha256_of
+from simulations.verification.findings import Finding, ok, unknown, wrong
+from simulations.verification.ledger import verify_ledger
+from simulations.verification.report import read_report, verify_report
+
+REPORT, SITE = "report.json", "site.yaml"
+
+
+def verify(
+    path: Path,
+    *,
+    report: Path | None = None,
+    site: str | None = None,
+    signer: str | None = None,
+    guards: Mapping[str, str] | None = None,
+) -> dict[str, list[Finding]]:
+    """Verify a run folder, a report, a site's folder, a ledger or a model.
+
+    Args:
+        path: The file or folder.
+        report: report.json of the run, for a ledger or a model.
+        site: Name of the ledger's site in the report.
+        signer: Fingerprint of the coordinator's key.
+        guards: Site -> fingerprint of its guard's key.
+    Returns:
+        Name of each thing -> what was found.
+    Raises:
+        MedFormerError: The path holds nothing that can be verified.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no such file or folder")
+    if path.is_dir() and (path / REPORT).is_file():
+        found = {str(path / REPORT): verify_report(path / REPORT, signer=signer, guards=guards)}
+        # A simulation has all ledgers in its run folder; a hospital's own stays there.
+        for ledger in sorted((path / "sites").glob(f"*/{FILE}")):
+            name = ledger.parent.name
+            found[str(ledger)] = verify_ledger(ledger, report=path / REPORT, site=name)
+        return found
+    # A simulation keeps ledger and site.yaml in one folder, a hospital the ledger in `state`.
+    if (path / SITE).is_file() and not (path / FILE).is_file():
+        anchor = load_site(path / SITE).ledger_anchor
+        ledger = path / "state" / FILE
+        return {str(ledger): verify_ledger(ledger, report=report, site=site, anchor=anchor)}
+    if path.suffix == ".safetensors":
+        return {str(path): _model(path, report)}
+    if path.is_dir() or path.suffix != ".json":
+        return {str(path): verify_ledger(path, report=report, site=site)}
+    return {str(path): verify_report(path, signer=signer, guards=guards)}
+
+
+def _model(path: Path, report: Path | None) -> list[Finding]:
+    """Compare a model with the hash in the report of its run."""
+    promise = read_header(path).card.dp
+    says = f"its card promises epsilon {promise.epsilon:g} at delta {promise.delta:g}"
+    if report is None:
+        return [unknown(f"{says}; which run it is from cannot be told without a report: name one "
+                        "with --report")]  # fmt: skip
+    known = read_report(report).get("files", {})
+    if sha256_of(path) not in known.values():
+        return [wrong(f"it is no model of the report's run; {says}")]
+    return [ok(f"it is a model of the report's run; {says}")]
