@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from medformer.common.actions import Action, add_actions, run_action
@@ -114,6 +115,9 @@ def _submit(arguments: argparse.Namespace) -> None:
         print(f"run {submit(folder, file, out)}: {out}")
         return
     from server.consortium.following import Waits, follow
+    from server.consortium.hub import signed_with, signer_of
+    from server.consortium.provision import SIGNER
+    from server.report.seal import sign_report
 
     # Progress goes to stderr; stdout has the result alone.
     def show(line: str) -> None:
@@ -122,7 +126,9 @@ def _submit(arguments: argparse.Namespace) -> None:
     # consortium.yaml knows how slow this machine is.
     waits = Waits(start=load(folder).start_seconds)
     follow(out, lambda: submit(folder, file, out), arguments.retries, show, waits)
-    print(f"report: {out / 'report.html'}")
+    key = folder / SIGNER
+    sign_report(out, signer_of(key), partial(signed_with, key))
+    print(f"report: {out / 'report.html'}, signed with the consortium's key")
 
 
 def _configure_status(parser: argparse.ArgumentParser) -> None:

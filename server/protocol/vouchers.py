@@ -6,12 +6,13 @@ Whoever changes a receipt afterwards, in a report or on the way, cannot sign it 
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.protocol.keys import fingerprint
+from server.protocol.messages import AdmitAnswer, TrainAnswer
 
 MAX_IDENTITY = 1_000
 """Largest number of characters of a public key."""
@@ -115,3 +116,49 @@ def read_vouchers(values: Any) -> dict[str, Voucher]:
         return {str(site): Voucher(**one) for site, one in values.items()}
     except (AttributeError, TypeError) as error:
         raise ValueError("are no vouchers of guards") from error
+
+
+def take_receipt(
+    known: dict[str, Voucher], site: str, run_id: str, schedule_hash: str, answer: AdmitAnswer
+) -> str | None:
+    """Keep the receipt that a guard has signed.
+
+    Args:
+        known: Site -> voucher; the site's is added, unless a newer one is there.
+        site: The site that was asked.
+        run_id: The run.
+        schedule_hash: Of the schedule that it was asked to admit.
+        answer: Its answer; one without any signature is none of a guard, and nothing is kept.
+    Returns:
+        What is wrong, or None.
+    """
+    if not answer.signed:
+        return None
+    fresh = Voucher(site, run_id, schedule_hash, answer.receipt, answer.ledger_hash)
+    fresh = fresh.signed(answer.signed)
+    if not fresh.holds:
+        return "its receipt is not signed by its guard"
+    before = known.setdefault(site, fresh)
+    if (before.identity, before.receipt) != (fresh.identity, fresh.receipt):
+        return "its guard signs with another key, or another receipt, than before"
+    return None
+
+
+def take_row(known: dict[str, Voucher], site: str, answer: TrainAnswer) -> str | None:
+    """Keep the newest ledger row that a guard has signed.
+
+    Args:
+        known: Site -> voucher; the site's is replaced.
+        site: The site that was asked.
+        answer: Its answer.
+    Returns:
+        What is wrong, or None; nothing is expected of a site whose receipt was not signed.
+    """
+    before = known.get(site)
+    if before is None:
+        return None
+    fresh = replace(before, ledger_hash=answer.ledger_hash).signed(answer.signed)
+    if fresh.identity != before.identity or not fresh.holds:
+        return "the row of its ledger is not signed by the guard that admitted the run"
+    known[site] = fresh
+    return None

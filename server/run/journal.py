@@ -5,14 +5,14 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medformer.errors import one_line
 from server.protocol import AdmitAnswer, Refusal, TrainAnswer, source_hash
 from server.protocol.receipt import epsilon_so_far
-from server.protocol.vouchers import Voucher, read_vouchers
+from server.protocol.vouchers import Voucher, read_vouchers, take_receipt, take_row
 from server.run.checkpoints import write_json
 from server.run.errors import FederationError
 from server.run.metrics import EVENTS, EventKind, Row, append_row, end_last_line, read_metrics
@@ -187,48 +187,29 @@ class Journal:
         write_json(self.folder / VOUCHERS, {n: asdict(v) for n, v in self.vouchers.items()})
 
     def admitted(self, site: str, answer: AdmitAnswer, schedule_hash: str) -> str | None:
-        """Take the signed receipt of a site.
+        """Take a site's ledger row and its signed receipt; return what is wrong with it, or None.
 
         Args:
             site: The site's name.
             answer: Its answer.
             schedule_hash: Of the schedule that it was asked to admit.
-        Returns:
-            What is wrong with the signature, or None.
         """
         # After a resume the server may know a newer row than that of the reservation.
         self.ledgers.setdefault(site, answer.ledger_hash)
-        if not answer.signed:
-            return None
-        voucher = Voucher(
-            site, self.run_id, schedule_hash, answer.receipt, answer.ledger_hash
-        ).signed(answer.signed)
-        if not voucher.holds:
-            return "its receipt is not signed by its guard"
-        known = self.vouchers.setdefault(site, voucher)
-        if (known.identity, known.receipt) != (voucher.identity, voucher.receipt):
-            return "its guard signs with another key, or another receipt, than before"
-        return None
+        return take_receipt(self.vouchers, site, self.run_id, schedule_hash, answer)
 
     def reported(self, site: str, answer: TrainAnswer) -> str | None:
-        """Take the ledger row of an attempt, whether or not its update is accepted.
+        """Take the ledger row of an attempt; return what is wrong with its signature, or None.
 
         Args:
             site: The site's name.
-            answer: Its answer.
-        Returns:
-            What is wrong with the signature, or None.
+            answer: Its answer, whether or not its update is accepted.
         """
-        # The site wrote the row before it trained.
-        self.ledgers[site] = answer.ledger_hash
-        known = self.vouchers.get(site)
-        if known is None:
-            return None
-        voucher = replace(known, ledger_hash=answer.ledger_hash).signed(answer.signed)
-        if voucher.identity != known.identity or not voucher.holds:
-            return "the row of its ledger is not signed by the guard that admitted the run"
-        self.vouchers[site] = voucher
-        return None
+        wrong = take_row(self.vouchers, site, answer)
+        # A row that the guard has not signed may not exist, and the site would be asked for it.
+        if wrong is None:
+            self.ledgers[site] = answer.ledger_hash
+        return wrong
 
     def summarise(self, rounds: int, results: list[dict[str, Any]]) -> None:
         """Write the summary of a finished run, with the events of all its submissions.

@@ -1,12 +1,15 @@
 """Three real sites mask their answers and share the noise; one of them is killed in mid-round."""
 
 import json
+import re
 import subprocess
 
 import psutil
 import pytest
 
 from client.ledger import export as ledger_file
+from server.consortium.hub import signer_of
+from server.protocol import fingerprint
 from server.run.metrics import read_metrics
 from tests.deployment.conftest import SITES, Consortium
 from tests.helpers.patience import waited
@@ -65,6 +68,19 @@ def test_a_site_that_is_killed_costs_an_attempt_of_the_sum(consortium: Consortiu
         assert {p["name"]: p["honest"] for p in site["phases"]} == {
             "together": 2, "own-heads": 1, "spare": 2
         }  # fmt: skip
+    # The follower has signed the report, each guard its receipt: all fits, by both fingerprints.
+    key = fingerprint(signer_of(folder / "lungs" / "authority" / "bundle.key"), "signer")
+    output = own.command("north", "site", "guard-key", "north")
+    guard = re.findall(r"guard: (.*)", output)[0]
+    output = " ".join(
+        own.command(
+            "server", "verify", str(out), "--signer", key, "--guard", f"north={guard}"
+        ).split()
+    )
+    assert "the coordinator has signed it" in output
+    assert "north: its guard has signed receipt and ledger" in output
+    command = ["verify", "north", "--report", str(out / "report.json"), "--site", "north"]
+    assert "is in the report as the ledger has it" in own.command("north", *command)
     run_id = json.loads((out / "run.json").read_text())["run_id"]
     for name in ("north", "south"):
         text = ledger_file.as_text(ledger_file.read(folder / name / "state"))

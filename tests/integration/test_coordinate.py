@@ -568,6 +568,35 @@ def test_a_site_without_a_readable_receipt_takes_no_part(execute, receipt: str):
     assert run.journal.excluded["south"] == "bad-request: its receipt is not that of a privacy plan"
 
 
+def test_a_receipt_that_its_guard_has_not_signed_is_refused(execute):
+    """Whoever sits between guard and server cannot make a run look cheaper."""
+
+    def harm(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        if name != "south" or not isinstance(answer, AdmitAnswer):
+            return answer
+        receipt = json.dumps({**json.loads(answer.receipt), "epsilon": 0.1})
+        return replace(answer, receipt=receipt)
+
+    run, _ = execute(harm)
+    assert run.journal.excluded["south"] == "bad-request: its receipt is not signed by its guard"
+
+
+def test_a_ledger_row_that_its_guard_has_not_signed_costs_the_update(execute):
+    """And it does not become the row that the report names as signed."""
+
+    def harm(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        hidden = name == "south" and isinstance(answer, TrainAnswer) and answer.round == 2
+        return replace(answer, ledger_hash="0" * 64) if hidden else answer
+
+    run, _ = execute(harm)
+    (event,) = [e for e in run.journal.events if e["kind"] == "refused-update"]
+    assert event["text"] == "the row of its ledger is not signed by the guard that admitted the run"
+    assert "south" not in run.journal.excluded
+    voucher = run.journal.vouchers["south"]
+    assert voucher.holds
+    assert voucher.ledger_hash == run.journal.ledgers["south"] != "0" * 64
+
+
 def test_an_update_in_another_sites_name_is_refused(execute):
     """An update of another attempt is refused, too."""
 
