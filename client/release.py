@@ -17,6 +17,8 @@ class Item:
 
     name: str
     """Answer and field, as `TrainAnswer.tensors`."""
+    what: str
+    """The same in words for people."""
     mechanism: str
     """The reason for which it may leave, in words."""
     covered: bool
@@ -31,40 +33,52 @@ LEDGER_HASH = (
 )
 SIGNED = "public key of the guard and its signature over receipt and ledger hash"
 ITEMS = (
-    Item("HelloAnswer.site", "public: the site's name", True),
-    Item("HelloAnswer.domain", "public: modality, anatomy and channels as declared", True),
-    Item("HelloAnswer.source_hash", "public: hash of the installed code", True),
-    Item("HelloAnswer.protocol_version", "public constant", True),
-    Item("AdmitAnswer.site", "public: the site's name", True),
+    Item("HelloAnswer.site", "name of the site", "public: the site's name", True),
+    Item(
+        "HelloAnswer.domain",
+        "kind of image",
+        "public: modality, anatomy and channels as declared",
+        True,
+    ),
+    Item(
+        "HelloAnswer.source_hash", "version of the code", "public: hash of the installed code", True
+    ),
+    Item("HelloAnswer.protocol_version", "version of the messages", "public constant", True),
+    Item("AdmitAnswer.site", "name of the site", "public: the site's name", True),
     Item(
         "AdmitAnswer.receipt",
+        "receipt: what the run may cost",
         "function of the public schedule and of the site's declaration; reads no record",
         True,
     ),
-    Item("AdmitAnswer.ledger_hash", LEDGER_HASH, True),
-    Item("AdmitAnswer.signed", SIGNED, True),
+    Item("AdmitAnswer.ledger_hash", "newest row of the ledger, as a hash", LEDGER_HASH, True),
+    Item("AdmitAnswer.signed", "signature of the guard", SIGNED, True),
     Item(
         "AdmitAnswer.mask_keys",
+        "public keys for masks",
         "public keys of the guard for this run, and its signature; random, reads no record",
         True,
     ),
-    Item("AgreeAnswer.site", "public: the site's name", True),
+    Item("AgreeAnswer.site", "name of the site", "public: the site's name", True),
     Item(
         "AgreeAnswer.sealed",
+        "sealed secrets for masks",
         "secrets encapsulated for other guards, and signatures; random, reads no record",
         True,
     ),
-    Item("TrainAnswer.site", "public: the site's name", True),
-    Item("TrainAnswer.round", "echo of the request", True),
-    Item("TrainAnswer.attempt", "echo of the request", True),
+    Item("TrainAnswer.site", "name of the site", "public: the site's name", True),
+    Item("TrainAnswer.round", "number of the round", "echo of the request", True),
+    Item("TrainAnswer.attempt", "number of the attempt", "echo of the request", True),
     Item(
         "TrainAnswer.tensors",
+        "shared weights of the model",
         "Poisson-subsampled Gaussian mechanism (DP-SGD), charged to the ledger; shared tensors "
         "only, including concepts",
         True,
     ),
     Item(
         "TrainAnswer.words",
+        "masked weights of the model",
         "in place of the tensors where answers are masked: the same update, charged to the ledger "
         "in the same way, rounded, with masks that cancel in the sum over all sites; where each "
         "site adds a share of the noise, a step's noisy sum, which the ledger's epsilon covers as "
@@ -73,17 +87,40 @@ ITEMS = (
     ),
     Item(
         "TrainAnswer.trained",
+        "names of the trained weights",
         "function of the phase and of the site's declaration; reads no record",
         True,
     ),
-    Item("TrainAnswer.ledger_hash", LEDGER_HASH, True),
-    Item("TrainAnswer.signed", SIGNED, True),
-    Item("TrainAnswer.exact_loss", "none: exact training loss", False, simulation_only=True),
-    Item("EvaluateAnswer.site", "public: the site's name", True),
-    Item("EvaluateAnswer.exact_metrics", "none: exact metrics", False, simulation_only=True),
-    Item("Refusal.code", "function of request, configuration and ledger; no record", True),
-    Item("Refusal.reason", "fixed text of code and configuration; no record", True),
-    Item("Refusal.site", "public: the site's name", True),
+    Item("TrainAnswer.ledger_hash", "newest row of the ledger, as a hash", LEDGER_HASH, True),
+    Item("TrainAnswer.signed", "signature of the guard", SIGNED, True),
+    Item(
+        "TrainAnswer.exact_loss",
+        "training loss",
+        "none: exact training loss",
+        False,
+        simulation_only=True,
+    ),
+    Item("EvaluateAnswer.site", "name of the site", "public: the site's name", True),
+    Item(
+        "EvaluateAnswer.exact_metrics",
+        "metrics of the model",
+        "none: exact metrics",
+        False,
+        simulation_only=True,
+    ),
+    Item(
+        "Refusal.code",
+        "kind of a refusal",
+        "function of request, configuration and ledger; no record",
+        True,
+    ),
+    Item(
+        "Refusal.reason",
+        "reason of a refusal",
+        "fixed text of code and configuration; no record",
+        True,
+    ),
+    Item("Refusal.site", "name of the site", "public: the site's name", True),
 )
 _BY_NAME = {item.name: item for item in ITEMS}
 

@@ -77,7 +77,20 @@ class Report:
                 f"  {'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.measured:.4f}, "
                 f"{check.limit}"
             )
+        lines.append(f"  {self.verdict()}")
         return "\n".join(lines)
+
+    def verdict(self) -> str:
+        """Return the outcome in one sentence."""
+        if problem := self.problem():
+            return f"The audit refutes the claim: {problem}."
+        return (
+            f"The audit does not refute epsilon {rounded_up(self.claimed_epsilon)} at "
+            f"{self.site}: {self.correct} of {self.guesses} guesses show at least "
+            f"{rounded_down(self.epsilon_lower_bound)}. A mechanism with half the noise would "
+            f"show {rounded_down(self.expected_at_half_noise)} in nine of ten audits, so that "
+            "this one proves no more than the absence of large faults."
+        )
 
     def problem(self) -> str | None:
         """Return the first fact that refutes the claim, in a sentence, or None."""

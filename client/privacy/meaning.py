@@ -30,7 +30,7 @@ distance of two of them makes it larger by less than 1 %."""
 SLACK = 1e-6
 """Share of units that an attack may find beyond the best one on a Gaussian of `mu`. Without
 it the rarest outcomes of sampled steps would decide mu."""
-ROC_POINTS = 40
+ROC_POINTS = 64
 """Points of a plotted curve, about."""
 ROC_ENDS = 4.0
 """Smallest and largest rate of a plotted curve, in standard deviations: 3e-5 and 1 - 3e-5."""

@@ -85,15 +85,21 @@ figure svg text { font-family: "Segoe UI", "Helvetica Neue", Arial, "Liberation 
 figcaption { color: var(--soft); font-size: 13.5px; max-width: 106ch; margin-top: 8px; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 8px 32px; }
 .pictures img { display: block; max-width: 100%; height: auto; }
+td span.names { font-size: 12px; }
 @media (max-width: 800px) { main { padding: 24px 18px; margin: 0; } table { font-size: 13px; } }
+/* On a phone, tables and plots keep a size that can be read, and are moved by themselves. */
+@media screen and (max-width: 700px) { table { display: block; overflow-x: auto; }
+  figure { overflow-x: auto; } figure svg { min-width: 640px; } figcaption { min-width: 0; } }
 @media (max-width: 800px), print { .who { min-width: 7em; } .bar { min-width: 90px; }
                                    th, td { padding-right: 8px; } }
-@page { size: A4; margin: 14mm; }
+@page { size: A4; margin: 14mm 14mm 18mm; }
+@page { @bottom-right { content: counter(page) " / " counter(pages); font: 9pt Arial, sans-serif; } }
 @media print {
   body { background: none; font-size: 10.5pt; print-color-adjust: exact;
          -webkit-print-color-adjust: exact; }
   main { border: 0; margin: 0; padding: 0; max-width: none; }
   h2, h3 { break-after: avoid; } tr, figure, .note, .warn, .facts { break-inside: avoid; }
+  figure svg { max-height: 75mm; } h2 { margin-top: 24px; }
   thead { display: table-header-group; } table { font-size: 9.5pt; }
 }
 """

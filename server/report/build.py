@@ -14,7 +14,17 @@ from server.run.metrics import RoundRow
 from server.run.model_file import model_files
 
 SCHEMA_VERSION = 1
-VOLATILE = ["run_id", "generated_at", "ledger_hashes", "vouchers", "files", "seal", "timing"]
+VOLATILE = [
+    "run_id",
+    "generated_at",
+    "began_at",
+    "ended_at",
+    "ledger_hashes",
+    "vouchers",
+    "files",
+    "seal",
+    "timing",
+]
 """Fields in which two runs with the same seed may differ."""
 PACKAGES = ("dp-accounting", "fedmedformer", "flwr", "numpy", "opacus", "safetensors", "torch")
 """Packages whose versions the report lists."""
@@ -30,6 +40,8 @@ NOTHING: dict[str, Any] = {
 """`claims` of a site that refused: it has spent nothing in this run."""
 LISTS = ("curve", "others", "detected", "roc")
 """Fields of a receipt that receipts of earlier versions lack."""
+RELEASED = ("name", "what", "mechanism", "covered")
+"""Facts of an item that may leave a site."""
 FACTS = (
     "rule",
     "epsilon_lifetime",
@@ -104,6 +116,8 @@ def _origin(files: RunFiles, generated_at: str) -> dict[str, Any]:
         "name": files.federation.name,
         "run_id": files.run["run_id"],
         "source_hash": files.run["source_hash"],
+        "began_at": files.run.get("began_at"),
+        "ended_at": files.summary.get("ended_at"),
         "ledger_hashes": files.ledgers,
         "vouchers": files.vouchers,
         "packages": _packages(),
@@ -169,7 +183,8 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
         **(claims(receipt) if receipt else NOTHING),
         **_work(site.name, phases, files),
         "released": [
-            {name: item[name] for name in ("name", "mechanism", "covered")}
+            # Runs of earlier versions have no words for it.
+            {name: {"what": item["name"], **item}[name] for name in RELEASED}
             for item in files.release.get("items", [])
             # A deployment never sends these.
             if simulation or not item["simulation_only"]

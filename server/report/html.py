@@ -71,8 +71,12 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
         ),
         phase_columns=phase_fields(),
         mechanisms=_grouped(taking_part, lambda s: s["phases"]),
+        sent=_sent(report),
         guards=_guards(report),
-        egress=_grouped(sites, lambda s: {k: s[k] for k in ("released", "not_covered")}),
+        egress=_grouped(
+            sites,
+            lambda s: {"released": _items(s["released"]), "not_covered": s["not_covered"]},
+        ),
         columns=columns,
         tables=_tables(report, columns),
         pictures=[
@@ -83,6 +87,28 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
         ],
         plots={name: Markup(svg) for name, svg in _plots(report, columns).items()},
     )
+
+
+def _sent(report: dict[str, Any]) -> int:
+    """Return the number of trained rounds in which sites sent anything."""
+    done = sent = 0
+    for phase in report["schedule"]:
+        trained = min(phase["rounds"], max(0, report["rounds"] - done))
+        sent += trained if phase["sends"] else 0
+        done += phase["rounds"]
+    return sent
+
+
+def _items(released: Iterable[Row]) -> list[Row]:
+    """Join the items that are the same in words, such as the site's name in every answer."""
+    joined: dict[tuple[str, str, bool], list[str]] = {}
+    for item in released:
+        key = item["what"], item["mechanism"], item["covered"]
+        joined.setdefault(key, []).append(item["name"])
+    return [
+        {"what": what, "names": names, "mechanism": mechanism, "covered": covered}
+        for (what, mechanism, covered), names in joined.items()
+    ]
 
 
 def _guards(report: dict[str, Any]) -> list[tuple[str, str]]:

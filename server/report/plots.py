@@ -281,8 +281,11 @@ def _apart(values: Sequence[float], gap: float) -> list[float]:
 
 def _mark_phases(axes: Any, schedule: Sequence[dict[str, Any]]) -> None:
     """Draw lines between phases and write their names above the plot, on two levels if narrow."""
+    from matplotlib.ticker import MaxNLocator
+
     total = sum(phase["rounds"] for phase in schedule)
     axes.set_xlim(0.5, total + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there are no half rounds
     # A name of so many letters is wider than its phase.
     narrow = any(len(p["name"]) > 110 * p["rounds"] / total for p in schedule)
     done = 0

@@ -57,6 +57,7 @@ PHASE = _object({field.name: _phase_kind(field) for field in phase_fields()})
 RELEASED = _object(
     {
         "name": _text("Message and field."),
+        "what": _text("The same in words for people."),
         "mechanism": _text("The mechanism that makes it safe to send, or `none`."),
         "covered": _truth(
             "True if the ledger's epsilon covers it, or if it holds nothing private."
@@ -378,6 +379,8 @@ SCHEMA: Kind = {
             "schema_version": {"const": 1},
             "generated_by": _text("Program and version."),
             "generated_at": _text("ISO 8601, UTC."),
+            "began_at": _maybe(_text("Time of the first submission, ISO 8601, UTC.")),
+            "ended_at": _maybe(_text("Time of the last round, ISO 8601, UTC.")),
             "volatile": _list(_text("Field."), "Fields that differ between equal runs."),
             "name": _text("Name of the run's scenario or consortium."),
             "run_id": _text("Id of the run in the sites' ledgers."),

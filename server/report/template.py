@@ -7,7 +7,8 @@ TEMPLATE = """<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Privacy-budget report: {{ r.name }}</title>
-<style>{{ style }}</style>
+<style>{{ style }}
+@page { @bottom-left { content: "run {{ r.run_id }}"; font: 9pt Arial, sans-serif; } }</style>
 </head>
 <body><main>
 
@@ -16,7 +17,8 @@ TEMPLATE = """<!doctype html>
 
 <header>
 <h1>Privacy-budget report: {{ r.name }}</h1>
-<p class="soft small">{{ r.generated_by }}, {{ r.generated_at }}</p>
+<p class="soft small">run <code>{{ r.run_id }}</code>{% if r.began_at and r.ended_at %}, from {{ r.began_at }} to
+{{ r.ended_at }}{% endif %}; written by {{ r.generated_by }}, {{ r.generated_at }}</p>
 </header>
 
 {% set baselines = r.results | rejectattr("model", "equalto", "federated-dp") | list %}
@@ -30,7 +32,7 @@ outside the privacy ledger.{% endif %}</p>
 
 <h2>1. Summary</h2>
 <p class="lead">{{ taking_part|length }} of {{ r.sites|length }} sites trained {{ "one shared model" if not cohorts else "a shared model for each of %d kinds of image"|format(cohorts|length) }} in
-{{ r.rounds }} rounds:
+{{ r.rounds }} round{{ "s" if r.rounds != 1 }}{% if sent < r.rounds %}, in {{ sent }} of which anything was sent{% endif %}:
 {% for s in taking_part %}<b>{{ s.name }}</b> ({{ s.modality }}, {{ s.anatomy }}){{ ", " if not loop.last }}{% endfor %}.
 Images and labels stayed at the sites; section 5 lists everything that left them. Each site guarantees
 differential privacy for <b>one {{ r.unit }}</b>. If one {{ r.unit }} is added or removed, the
@@ -224,7 +226,7 @@ and labelled images can fit heads of their own.</p>
 <table><thead><tr><th>item</th><th>mechanism</th><th>covered by the ledger, or public</th></tr></thead>
 <tbody>
 {% for item in list.released %}
-<tr{% if not item.covered %} class="open"{% endif %}><td class="item"><code>{{ item.name }}</code></td>
+<tr{% if not item.covered %} class="open"{% endif %}><td class="item">{{ item.what }}<span class="soft names">{{ item.names|join(", ") }}</span></td>
 <td>{{ item.mechanism }}</td>
 <td class="yesno">{% if item.covered %}<span class="yes">yes</span>{% else %}<span class="no">not covered</span>{% endif %}</td></tr>
 {% endfor %}
@@ -285,7 +287,8 @@ has its own mix of objectives, so losses of different phases cannot be compared.
 {% for e in r.events %}<tr><td class="n">{{ e.round }}</td><td class="who">{{ e.site }}</td>
 <td class="narrow">{{ e.kind }}</td><td>{{ e.text }}</td></tr>{% endfor %}
 </tbody></table>
-{% else %}<p>None.</p>{% endif %}
+{% else %}<p>The coordinator noted none. What a site refused by itself, before it took part or in another
+run, stands on its own ledger (<code>site ledger show</code>).</p>{% endif %}
 
 <h2>9. How the shared model sees images</h2>
 {% if pictures %}

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ class Journal:
         # A first submission; `--resume` finds the file.
         if not path.exists():
             self.run_id = uuid.uuid4().hex
-            write_json(path, {"run_id": self.run_id, "source_hash": source_hash()})
+            known = {"run_id": self.run_id, "source_hash": source_hash(), "began_at": _now()}
+            write_json(path, known)
             return
         # Before any row is written.
         end_last_line(self.folder)
@@ -222,12 +224,18 @@ class Journal:
         summary = {
             "run_id": self.run_id,
             "rounds": rounds,
+            "ended_at": _now(),
             "excluded": self.excluded,
             # metrics.jsonl holds the events of earlier submissions as well.
             "events": events or self.events,
             "results": results,
         }
         write_json(self.folder / SUMMARY, summary)
+
+
+def _now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @contextmanager

@@ -91,6 +91,8 @@ def test_the_mechanism_passes_its_audit(site: Site, unit: str):
     jsonschema.validate(values, Report.schema())
     assert values["noise_source"] == "seeded"
     assert f"epsilon is at least {rounded_down(report.epsilon_lower_bound)}" in report.as_text()
+    assert report.verdict().startswith("The audit does not refute epsilon")
+    assert report.verdict() in report.as_text()
 
 
 @pytest.mark.parametrize("noise", [HalfNoise, NoNoise])
@@ -100,6 +102,7 @@ def test_too_little_noise_fails_the_audit(site: Site, noise: type[SeededNoise]):
     assert not report.passed
     assert "standard deviation of the noise" in (report.problem() or "")
     assert "FAILED" in report.as_text()
+    assert report.verdict().startswith("The audit refutes the claim: site")
 
 
 SHARED = Schedule(

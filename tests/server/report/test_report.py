@@ -1,6 +1,7 @@
 """The report is true to its sources, valid, readable and safe."""
 
 import json
+import re
 from collections.abc import Callable
 from html import unescape
 from html.parser import HTMLParser
@@ -17,6 +18,7 @@ from client.site import Privacy
 from medformer.common.rounding import percent_up
 from medformer.errors import MedFormerError
 from server.protocol import Phase, Schedule
+from server.report import plots
 from server.report.build import VOLATILE, build
 from server.report.files import ReportError
 from server.report.html import render
@@ -231,11 +233,39 @@ def test_every_item_that_may_leave_and_every_gap_is_shown(folder: Path):
 
     for item in release.ITEMS:
         verdict = "yes" if item.covered else "not covered"
-        assert f"{item.name} {item.mechanism} {verdict}" in shown
+        start = shown.index(f" {item.what} ")
+        assert item.name in shown[start:]
+        assert f"{item.mechanism} {verdict}" in shown[start:]
+    # The same thing in several answers is one line.
+    assert shown.count("public: the site's name yes") == 1
     for gap in (*release.NOT_COVERED, *release.SIMULATION_NOT_COVERED):
         assert gap in shown
     uncovered = [item.name for item in release.ITEMS if not item.covered]
     assert [i["name"] for i in report["sites"][0]["released"] if not i["covered"]] == uncovered
+
+
+def test_times_run_and_rounds_are_said_and_no_more(folder: Path):
+    """Rounds in which nothing was sent, refusals elsewhere, and whole numbers on the axis."""
+    change(folder, "run", lambda run: run.update(began_at="2026-01-01T08:00:00+00:00"))
+    change(folder, "summary", lambda s: s.update(ended_at="2026-01-01T09:30:00+00:00"))
+    report = write_report(folder)
+    assert report["began_at"] == "2026-01-01T08:00:00+00:00"
+    shown = text_of(folder)
+    assert "run abc , from 2026-01-01T08:00:00+00:00 to 2026-01-01T09:30:00+00:00" in shown
+    assert "one shared model in 3 rounds:" in shown
+    assert 'content: "run abc"' in page_of(folder)
+    ticks = re.findall(r">([\d.]+)</text>", plots.epsilon_by_round(report))
+    assert {"1", "2", "3"} <= set(ticks)
+    assert not {"1.5", "2.5"} & set(ticks)
+    change(folder, "summary", lambda s: s.update(events=[]))
+    alone = SCHEDULE.model_copy(update={"phases": (
+        SCHEDULE.phases[0], SCHEDULE.phases[1].model_copy(update={"shared_with": "nobody"})
+    )})  # fmt: skip
+    change(folder, "federation",
+           lambda f: f.update(schedule=alone.model_dump(mode="json")))  # fmt: skip
+    write_report(folder)
+    assert "in 3 rounds, in 1 of which anything was sent:" in text_of(folder)
+    assert "stands on its own ledger" in text_of(folder)
 
 
 def test_who_can_answer_the_question_is_said(folder: Path):
