@@ -371,6 +371,8 @@ def _allow(
     ledger.account.check(plan)
     if guard.policy.approval == "automatic":
         return
+    if (why := ledger.approvals.denied(run_id)) is not None:
+        raise PolicyForbids(f"a person at this site has said no to the run: {why}")
     model = config.model_dump_json()
     # The person approves exactly this schedule and model, so both are part of the question.
     if not ledger.approvals.approved(run_id, schedule.canonical(), model):

@@ -117,7 +117,8 @@ ITEMS = (
     Item(
         "Refusal.reason",
         "reason of a refusal",
-        "fixed text of code and configuration; no record",
+        "fixed text of code and configuration, or what a person here typed to refuse a run "
+        "(site approve --no); no record",
         True,
     ),
     Item("Refusal.site", "name of the site", "public: the site's name", True),

@@ -1,4 +1,4 @@
-"""`fedmedformer site approve`: the screen on which a hospital says yes to a run."""
+"""`fedmedformer site approve`: the screen on which a hospital says yes or no to a run."""
 
 import argparse
 from pathlib import Path
@@ -15,15 +15,19 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("site", type=Path, metavar="SITE.yaml", help="what the site declares")
     parser.add_argument("state", type=Path, metavar="STATE", help="the site's state folder")
     parser.add_argument("run", nargs="?", metavar="RUN", help="id of a run (default: all)")
-    parser.add_argument("--yes", action="store_true", help="approve RUN instead of showing it")
+    answer = parser.add_mutually_exclusive_group()
+    answer.add_argument("--yes", action="store_true", help="approve RUN instead of showing it")
+    answer.add_argument(
+        "--no", metavar="WHY", help="refuse RUN for good; the coordinator reads the reason"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """Show the runs that wait, in plain words, or approve one of them.
+    """Show the runs that wait, in plain words, or answer one of them.
 
     Raises:
         LedgerError: The ledger cannot be used.
-        BadRequest: No such run waits.
+        BadRequest: No such run waits, or the reason of a no is not one line.
     """
     import getpass
 
@@ -40,6 +44,9 @@ def _run(arguments: argparse.Namespace) -> None:
         if arguments.yes:
             ledger.approvals.approve(arguments.run or "", who)
             print(f"approved: {arguments.run}. The server asks again without further action")
+        elif arguments.no is not None:
+            ledger.approvals.deny(arguments.run or "", who, arguments.no)
+            print(f"refused: {arguments.run}. The server is told so when it asks again")
         else:
             _show(arguments, site, ledger)
 
@@ -75,7 +82,7 @@ def _show(arguments: argparse.Namespace, site: "Site", ledger: "Ledger") -> None
         print(summary(site, schedule, config, plan, spent, budget, sends_concepts=sends))
         print(
             f"To approve it: fedmedformer site approve {arguments.site} {arguments.state} "
-            f"{run_id} --yes"
+            f"{run_id} --yes\nTo refuse it: the same with --no 'WHY' in place of --yes"
         )
     if not waiting:
         print("no run waits for approval")
@@ -84,7 +91,7 @@ def _show(arguments: argparse.Namespace, site: "Site", ledger: "Ledger") -> None
 ACTIONS = (
     Action(
         "approve",
-        "show the runs that wait for this site's approval, or approve one; reads no record",
+        "show the runs that wait for an answer, and say yes or no to one; reads no record",
         "site approve north/site.yaml north/state 5d0c... --yes",
         _configure,
         _run,

@@ -1,4 +1,4 @@
-"""Runs that wait for a person's approval, and the approvals given."""
+"""Runs that wait for a person's approval, and the answers given."""
 
 import json
 
@@ -7,6 +7,9 @@ from client.refusals import BadRequest
 
 MAX_WAITING = 100
 """Number of runs that may wait for approval: a server cannot fill the disk with requests."""
+
+MAX_REASON = 200
+"""Characters of the reason of a no."""
 
 
 class Approvals:
@@ -42,7 +45,7 @@ class Approvals:
             self._rows.append("asked", run_id, {"schedule": schedule, "model": model})
 
     def waiting(self, run_id: str | None = None) -> dict[str, tuple[str, str]]:
-        """Return schedule and model of each run that nobody has approved.
+        """Return schedule and model of each run that nobody has answered.
 
         Args:
             run_id: Only this run.
@@ -51,10 +54,10 @@ class Approvals:
         Raises:
             BadRequest: `run_id` does not wait.
         """
-        # An approval answers every request under the same name: `ask` admits only one.
+        # An answer is one to every request under the same name: `ask` admits only one.
         query = (
             "SELECT run_id, body FROM entries WHERE kind = 'asked' AND run_id NOT IN "
-            "(SELECT run_id FROM entries WHERE kind = 'approval') ORDER BY seq"
+            "(SELECT run_id FROM entries WHERE kind IN ('approval', 'denial')) ORDER BY seq"
         )
         found = {}
         for run, text in self._rows.query(query):
@@ -80,6 +83,30 @@ class Approvals:
             # Checked within the transaction: two people may approve at the same time.
             self.waiting(run_id)
             self._rows.append("approval", run_id, {"who": who})
+
+    def deny(self, run_id: str, who: str, why: str) -> None:
+        """Record that a person said no to a run; the same run cannot be approved any more.
+
+        Args:
+            run_id: The run.
+            who: Name of the person's account.
+            why: The reason, which the coordinator will read: one line of 1 to 200 characters.
+        Raises:
+            BadRequest: No such run waits, or the reason is empty, too long or not one line.
+        """
+        if not 0 < len(why.strip()) <= MAX_REASON or not why.isprintable():
+            raise BadRequest(f"the reason has to be one line of 1 to {MAX_REASON} characters")
+        with self._rows.transaction():
+            self.waiting(run_id)
+            self._rows.append("denial", run_id, {"who": who, "why": why.strip()})
+
+    def denied(self, run_id: str) -> str | None:
+        """Return the reason for which a person said no to a run; None if nobody has.
+
+        Args:
+            run_id: The run.
+        """
+        return next((body["why"] for _, body in self._rows.of_kind("denial", run_id)), None)
 
     def approved(self, run_id: str, schedule: str, model: str) -> bool:
         """Tell whether a run was approved with exactly this schedule and model.

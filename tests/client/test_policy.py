@@ -215,6 +215,25 @@ def test_a_run_asked_for_under_another_version_hides_no_other(
     assert "run-1 --yes" in newer
 
 
+def test_a_person_can_say_no_and_the_coordinator_reads_why(
+    site: Site, schedule: Schedule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Nothing is reserved, the run waits no more, and asking again gets the same answer."""
+    state, file = tmp_path / "state", write_site(site, tmp_path)
+    guard = guarded(site, state, OPEN.model_copy(update={"approval": "manual"}))
+    refused(guard.handle(admit(schedule)), "approval-pending")
+    command = ["site", "approve", str(file), str(state), "run-1", "--no", "not this year"]
+    assert main(command) == 0
+    assert "refused: run-1" in capsys.readouterr().out
+    assert main(command) == 1
+    assert main([*command[:-2], "--yes"]) == 1
+    assert "does not wait for approval" in capsys.readouterr().err
+    for _ in range(2):
+        answer = refused(guard.handle(admit(schedule)), "policy")
+        assert "a person at this site has said no to the run: not this year" in answer
+    assert "reservation" not in {row["kind"] for row in ledger_rows(state)}
+
+
 def test_a_run_that_the_budget_does_not_cover_is_not_even_asked_for(
     site: Site, schedule: Schedule, tmp_path: Path
 ):

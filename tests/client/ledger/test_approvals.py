@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from client.ledger.approvals import MAX_WAITING, Approvals
+from client.ledger.approvals import MAX_REASON, MAX_WAITING, Approvals
 from client.ledger.ledger import Ledger
 from client.refusals import BadRequest
 from tests.client.ledger.test_ledger import PRIVACY
@@ -58,3 +58,19 @@ def test_only_a_run_that_waits_can_be_approved(ledger: Ledger):
     ledger.approvals.approve("run-1", "ana")
     with pytest.raises(BadRequest, match="waiting: none"):
         ledger.approvals.approve("run-1", "ana")
+
+
+def test_a_no_is_final_and_makes_room(ledger: Ledger):
+    """The reason is kept for the coordinator, and nobody can approve the run afterwards."""
+    ledger.approvals.ask("run-1", "s", "m")
+    assert ledger.approvals.denied("run-1") is None
+    for why in ("", "  ", "two\nlines", "x" * (MAX_REASON + 1)):
+        with pytest.raises(BadRequest, match="one line of 1 to 200 characters"):
+            ledger.approvals.deny("run-1", "ana", why)
+    ledger.approvals.deny("run-1", "ana", " too expensive ")
+    assert ledger.approvals.denied("run-1") == "too expensive"
+    assert ledger.approvals.waiting() == {}
+    assert not ledger.approvals.approved("run-1", "s", "m")
+    for answer in (ledger.approvals.approve, lambda run, who: ledger.approvals.deny(run, who, "x")):
+        with pytest.raises(BadRequest, match="does not wait"):
+            answer("run-1", "ben")
