@@ -37,7 +37,7 @@ from client.masking.answers import (
     masking_of,
     to_send,
 )
-from client.masking.identity import vouch
+from client.masking.identity import load_identity, vouch
 from client.policy import Policy, check_objectives
 from client.privacy.per_example import EngineError
 from client.privacy.plan import PrivacyPlan
@@ -165,6 +165,8 @@ class Guard:
         if not re.fullmatch(RUN_ID, request.run_id):
             raise BadRequest("a run id is 1 to 64 letters, digits or '-'")
         with Ledger.of(self.site, self.folder) as ledger:
+            if isinstance(request, (Admit, Train)):
+                _check_key(self, ledger, request.run_id)
             if isinstance(request, Admit):
                 return self._admit(ledger, request)
             run = AdmittedRun.open(self.site, self.folder, ledger, request)
@@ -284,6 +286,21 @@ class Guard:
         restore(model, shared, final_state(state))
         metrics = evaluate(model, self.site, self.read(self.site, request.split), request.split)
         return EvaluateAnswer(self.site.name, json.dumps(metrics))
+
+
+def _check_key(guard: Guard, ledger: Ledger, run_id: str) -> None:
+    """Refuse before anything is charged if the site cannot sign what it answers.
+
+    Raises:
+        PolicyForbids: The guard's key is damaged, or gone since the run was admitted.
+    """
+    try:
+        load_identity(guard.folder, make=ledger.reservation(run_id) is None)
+    except ConfigError as error:
+        log.error("%s", error)
+        raise PolicyForbids(
+            "this site's signing key is damaged or missing: restore guard.key in its state folder"
+        ) from error
 
 
 def _signed(guard: Guard, reservation: Reservation, ledger_hash: str) -> str:

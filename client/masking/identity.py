@@ -23,16 +23,22 @@ FILE = "guard.key"
 """Name of the file in the site's state folder, which the guard alone can read."""
 
 
-def load_identity(folder: Path) -> Ed25519PrivateKey:
+def load_identity(folder: Path, *, make: bool = True) -> Ed25519PrivateKey:
     """Read the guard's key, which is made the first time.
 
     Args:
         folder: The site's state folder.
+        make: Make a key if there is none.
     Raises:
-        ConfigError: The file is no such key.
+        ConfigError: The file is no such key, or missing and may not be made.
     """
     path = folder / FILE
     if not path.exists():
+        if not make:
+            raise ConfigError(
+                f"{path}: is missing, and a run that this site signed with it goes on: restore it "
+                "with the state folder"
+            )
         fresh = Ed25519PrivateKey.generate()
         text = fresh.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         replace_file(path, text, 0o600)

@@ -156,7 +156,7 @@ def separate(folder: Path, users: Users, site: Site | None = None) -> None:
             raise ConfigError(f"{path}: is a link; put the file or folder itself there")
         if not path.exists():
             # Files come later: site.yaml from the hospital, the key from `site init`.
-            if path.name not in ("state", "run", "guard", "kit", "flower", "logs"):
+            if path.name not in ("state", "anchor", "run", "guard", "kit", "flower", "logs"):
                 continue
             path.mkdir(mode=0o700)
         os.chown(path, uid, gid, follow_symlinks=False)

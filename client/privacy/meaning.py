@@ -58,7 +58,7 @@ def max_detected(epsilon: float, delta: float, false_alarms: float) -> float:
     0.05
     """
     # The two sides of the region of all tests: one bounds detections, one bounds missed units.
-    one = math.exp(epsilon) * false_alarms + delta
+    one = math.exp(min(epsilon, MAX_EXPONENT)) * false_alarms + delta
     other = 1 - math.exp(-epsilon) * (1 - false_alarms - delta)
     return min(1.0, one, other)
 
@@ -125,7 +125,7 @@ class BestAttack:
         """Mu of Gaussian DP: the smallest Gaussian mechanism on which attacks are no worse.
 
         No test finds more than the best one on a single Gaussian release whose sensitivity is mu
-        standard deviations, but for `SLACK`.
+        standard deviations, but for `SLACK`. Infinity if no Gaussian mechanism is as bad.
 
         Source: Gomez et al. 2025, arXiv:2503.10945.
 
@@ -133,6 +133,8 @@ class BestAttack:
         >>> f"{attack.mu:.2f}"
         '0.50'
         """
+        if self.heights[0] > SLACK:  # something is found without any false alarm
+            return math.inf
         # The Gaussian's curve is concave, so it lies above the lines if it does where two meet.
         alarms, found = self._corners()
         inside = (alarms > 0) & (alarms < 1) & (found > SLACK)

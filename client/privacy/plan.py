@@ -304,7 +304,7 @@ def _plan(
         curve=tuple((d, e) for d, e in zip(CURVE, others, strict=True) if math.isfinite(e)),
         detected=tuple(zip(FALSE_ALARMS, attack.detected(FALSE_ALARMS), strict=True)),
         roc=tuple(attack.roc()),
-        mu=attack.mu,
+        mu=attack.mu if math.isfinite(attack.mu) else None,
         **collusion,
     )
 

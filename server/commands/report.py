@@ -1,6 +1,7 @@
 """`fedmedformer report`: a run's privacy report, made again."""
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -23,8 +24,10 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         MedFormerError: The folder holds no run that can be reported.
     """
+    from server.report.seal import is_signed
     from server.report.write import is_simulation, write_report
 
+    signed = is_signed(arguments.folder)
     write_report(arguments.folder, simulation=is_simulation(arguments.folder))
     if arguments.sign_with:
         from server.consortium.hub import signed_with, signer_of
@@ -32,4 +35,6 @@ def run(arguments: argparse.Namespace) -> None:
 
         key = arguments.sign_with
         sign_report(arguments.folder, signer_of(key), partial(signed_with, key))
+    elif signed:
+        print("the new report is not signed: sign it with --sign-with", file=sys.stderr)
     print(arguments.folder / "report.html")

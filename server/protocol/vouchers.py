@@ -54,7 +54,10 @@ class Voucher:
     @property
     def holds(self) -> bool:
         """True if the signature is that of the key, over exactly this statement."""
-        return verifies(self.identity, self.signature, self.statement)
+        try:
+            return verifies(self.identity, self.signature, self.statement)
+        except UnicodeEncodeError:  # a receipt that is no text
+            return False
 
     @property
     def fingerprint(self) -> str:
@@ -133,7 +136,7 @@ def take_receipt(
         What is wrong, or None.
     """
     if not answer.signed:
-        return None
+        return "its receipt is not signed any more" if site in known else None
     fresh = Voucher(site, run_id, schedule_hash, answer.receipt, answer.ledger_hash)
     fresh = fresh.signed(answer.signed)
     if not fresh.holds:

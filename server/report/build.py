@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from medformer.natural.source import STATEMENT
+from server.protocol import Schedule
 from server.protocol.receipt import COLLUSION, phase_fields
 from server.report.files import ReportError, RunFiles, load_run
 from server.run.federation import PublicSite
 from server.run.metrics import RoundRow
 from server.run.model_file import model_files
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VOLATILE = [
     "run_id",
     "generated_at",
@@ -142,24 +143,33 @@ def _model_and_schedule(files: RunFiles) -> dict[str, Any]:
     return {
         "model": _model(files),
         "rounds": files.summary["rounds"],
-        "schedule": [
-            {
-                "name": p.name,
-                "rounds": p.rounds,
-                "sends": p.sends,
-                "shared_with": p.shared_with,
-                "trains": p.trains,
-                "freeze_own": p.freeze_own,
-                "objectives": dict(p.objectives),
-            }
-            for p in federation.schedule.phases
-        ],
+        "schedule": scheduled(federation.schedule),
         "schedule_text": federation.schedule.canonical(),
         "masked": federation.schedule.aggregation.secure,
         "recipe": federation.recipe,
         "public_pretraining": public.model_dump(mode="json") if public else None,
         "started_from": federation.started_from,
     }
+
+
+def scheduled(schedule: Schedule) -> list[dict[str, Any]]:
+    """Return what a report shows of a schedule.
+
+    Args:
+        schedule: The run's schedule.
+    """
+    return [
+        {
+            "name": p.name,
+            "rounds": p.rounds,
+            "sends": p.sends,
+            "shared_with": p.shared_with,
+            "trains": p.trains,
+            "freeze_own": p.freeze_own,
+            "objectives": dict(p.objectives),
+        }
+        for p in schedule.phases
+    ]
 
 
 def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]:

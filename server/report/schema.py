@@ -376,7 +376,7 @@ SCHEMA: Kind = {
     "title": "FedMedformer privacy-budget report",
     **_object(
         {
-            "schema_version": {"const": 1},
+            "schema_version": {"const": 2},
             "generated_by": _text("Program and version."),
             "generated_at": _text("ISO 8601, UTC."),
             "began_at": _maybe(_text("Time of the first submission, ISO 8601, UTC.")),

@@ -74,6 +74,18 @@ def sign_report(folder: Path, public: str, sign: Callable[[bytes], bytes]) -> No
     write_json(path, report)
 
 
+def is_signed(folder: Path) -> bool:
+    """Tell whether somebody has signed the report of a run.
+
+    Args:
+        folder: A run folder.
+    """
+    try:
+        return bool(json.loads((folder / "report.json").read_bytes())["seal"]["signature"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def signed_by(report: dict[str, Any]) -> str | None:
     """Return the public key that has signed a report; None if nobody has.
 

@@ -16,6 +16,8 @@ from server.report.schema import SCHEMA, schema_json
 from server.report.seal import NO_SEAL, seal
 from server.run.checkpoints import write_atomically, write_json
 
+PAGE = "report.html"
+
 
 def write_report(folder: Path, *, simulation: bool = True) -> dict[str, Any]:
     """Build, validate and write the report; call it again after baselines were added.
@@ -33,12 +35,12 @@ def write_report(folder: Path, *, simulation: bool = True) -> dict[str, Any]:
     report = build(folder, simulation=simulation, generated_at=now)
     # Everything is made before anything is written: an error leaves the old report.
     page = render(report, _images(folder, report)).encode()
-    report["files"] = {"report.html": hashlib.sha256(page).hexdigest(), **_models(folder, report)}
+    report["files"] = {PAGE: hashlib.sha256(page).hexdigest(), **_models(folder, report)}
     check(report | {"seal": NO_SEAL})
     report = seal(report)
     write_atomically(folder / "report.schema.json", schema_json().encode())
     write_json(folder / "report.json", report)
-    write_atomically(folder / "report.html", page)
+    write_atomically(folder / PAGE, page)
     return report
 
 

@@ -196,9 +196,12 @@ class Journal:
             answer: Its answer.
             schedule_hash: Of the schedule that it was asked to admit.
         """
-        # After a resume the server may know a newer row than that of the reservation.
-        self.ledgers.setdefault(site, answer.ledger_hash)
-        return take_receipt(self.vouchers, site, self.run_id, schedule_hash, answer)
+        wrong = take_receipt(self.vouchers, site, self.run_id, schedule_hash, answer)
+        # After a resume the server may know a newer row than that of the reservation. A row that
+        # the guard has not signed may not exist.
+        if wrong is None:
+            self.ledgers.setdefault(site, answer.ledger_hash)
+        return wrong
 
     def reported(self, site: str, answer: TrainAnswer) -> str | None:
         """Take the ledger row of an attempt; return what is wrong with its signature, or None.

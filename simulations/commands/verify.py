@@ -29,12 +29,16 @@ def run(arguments: argparse.Namespace) -> None:
     from simulations.verification.findings import as_text
     from simulations.verification.paths import verify
 
+    guards = {}
     try:
-        pairs = [text.split("=", 1) for text in arguments.guard]
-        guards = {site: spaced(shown) for site, shown in pairs}
+        for text in arguments.guard:
+            site, _, shown = text.partition("=")
+            guards[site] = spaced(shown)
         signer = spaced(arguments.signer) if arguments.signer else None
     except ValueError as error:
-        raise MedFormerError(f"--guard, --signer: {error}: give NAME=FINGERPRINT") from error
+        raise MedFormerError(
+            f"--guard, --signer: {error}: give --guard SITE=FINGERPRINT, --signer FINGERPRINT"
+        ) from error
     found = verify(
         arguments.path,
         report=arguments.report,

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from medformer.errors import printable
+
 Verdict = Literal["ok", "WRONG", "unknown"]
 WIDTH = 88
 """Maximum number of columns of a line."""
@@ -55,7 +57,8 @@ def as_text(findings: Iterable[Finding]) -> str:
     lines = []
     for one in findings:
         lines += textwrap.wrap(
-            one.text,
+            # Sites and strangers wrote parts of it: no control character reaches a terminal.
+            printable(one.text),
             WIDTH,
             initial_indent=f"{one.verdict:<8}",
             subsequent_indent=" " * 8,

@@ -7,10 +7,11 @@ from client.ledger.chain import FILE
 from client.site import load_site
 from medformer.errors import ConfigError
 from medformer.library.model_file import read_header
-from server.report.write import sha256_of
+from server.report.write import PAGE, sha256_of
 from simulations.verification.findings import Finding, ok, unknown, wrong
 from simulations.verification.ledger import verify_ledger
-from simulations.verification.report import read_report, verify_report
+from simulations.verification.reading import read_report
+from simulations.verification.report import verify_report
 
 REPORT, SITE = "report.json", "site.yaml"
 
@@ -45,16 +46,26 @@ def verify(
             name = ledger.parent.name
             found[str(ledger)] = verify_ledger(ledger, report=path / REPORT, site=name)
         return found
+    # A report that others are held against is verified itself.
+    found = {}
+    if report is not None:
+        found[str(report)] = verify_report(report, signer=signer, guards=guards)
     # A simulation keeps ledger and site.yaml in one folder, a hospital the ledger in `state`.
     if (path / SITE).is_file() and not (path / FILE).is_file():
         anchor = load_site(path / SITE).ledger_anchor
         ledger = path / "state" / FILE
-        return {str(ledger): verify_ledger(ledger, report=report, site=site, anchor=anchor)}
+        own = verify_ledger(ledger, report=report, site=site, anchor=anchor)
+        return {**found, str(ledger): own}
     if path.suffix == ".safetensors":
-        return {str(path): _model(path, report)}
-    if path.is_dir() or path.suffix != ".json":
-        return {str(path): verify_ledger(path, report=report, site=site)}
-    return {str(path): verify_report(path, signer=signer, guards=guards)}
+        return {**found, str(path): _model(path, report)}
+    if path.suffix == ".json":
+        return {**found, str(path): verify_report(path, signer=signer, guards=guards)}
+    if path.is_file() and path.suffix in (".html", ".yaml", ".md"):
+        raise ConfigError(
+            f"{path}: is nothing that can be verified: name a run folder, report.json, a ledger or "
+            "a model"
+        )
+    return {**found, str(path): verify_ledger(path, report=report, site=site)}
 
 
 def _model(path: Path, report: Path | None) -> list[Finding]:
@@ -64,7 +75,7 @@ def _model(path: Path, report: Path | None) -> list[Finding]:
     if report is None:
         return [unknown(f"{says}; which run it is from cannot be told without a report: name one "
                         "with --report")]  # fmt: skip
-    known = read_report(report).get("files", {})
-    if sha256_of(path) not in known.values():
+    known = dict(read_report(report).get("files") or {})
+    if sha256_of(path) not in [value for name, value in known.items() if name != PAGE]:
         return [wrong(f"it is no model of the report's run; {says}")]
     return [ok(f"it is a model of the report's run; {says}")]

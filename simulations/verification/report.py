@@ -1,48 +1,29 @@
 """Verifies a report without any private file: its seal, every signature, and every epsilon."""
 
 import json
-from collections.abc import Mapping
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from client.privacy.accounting import ARITHMETIC_EPSILON
-from client.privacy.others import other_epsilons
-from client.privacy.plan import PrivacyPlan, recomputed
-from medformer.common.rounding import rounded_up
 from medformer.errors import MedFormerError
 from server.protocol import ProtocolError, Schedule, fingerprint
-from server.protocol.receipt import COLLUSION, read_receipt
+from server.protocol.receipt import read_receipt
 from server.protocol.vouchers import Voucher, read_vouchers
-from server.report.build import NOTHING, claims
-from server.report.files import ReportError
+from server.report.build import NOTHING, claims, scheduled
 from server.report.seal import checksum, signed_by
-from server.report.write import check, sha256_of
+from server.report.write import PAGE, check, sha256_of
+from simulations.verification.claims import faults
 from simulations.verification.findings import Finding, ok, unknown, wrong
+from simulations.verification.reading import examined, read_report, strict_json
 
-TOLERANCE = 1e-6
-"""Relative difference of two results of the same arithmetic on different machines."""
-OPTIONAL = ("curve", "detected", "roc", "mu")
-"""Claims that plans of earlier versions do not make."""
-CLAIMS = ("unit", "adjacency", "epsilon", "progress", *OPTIONAL, *COLLUSION)
+WORD = (
+    "nobody but the coordinator vouches for: results, what was sent, whether it was a simulation, "
+    "lifetime totals, numbers of patients or images, and that the page says what report.json says"
+)
+"""What no signature of a guard covers."""
 Report = dict[str, Any]
-
-
-def read_report(path: Path) -> Report:
-    """Read report.json.
-
-    Args:
-        path: The file.
-    Raises:
-        ReportError: It is no report.
-    """
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ReportError(f"{path}: cannot be read as a report ({error})") from error
-    if not isinstance(found, dict) or "sites" not in found:
-        raise ReportError(f"{path}: is not the report of a run")
-    return found
 
 
 def verify_report(
@@ -58,23 +39,17 @@ def verify_report(
         ReportError: The file is no report.
     """
     report = read_report(path)
+    if report.get("schema_version") == 1:
+        text = "it is of an earlier version, in which nobody signed anything"
+        return [wrong(text) if signer or guards else unknown(text)]
     try:
         check(report)
     except MedFormerError as error:
         # Fields that are missing or of another type cannot be compared.
         return [wrong(f"the report does not fit its schema: {error}")]
     findings = [ok("the report fits its schema"), *_seal(report, signer)]
-    findings += _files(report, path.parent)
-    schedule = _schedule(report)
-    if schedule is None:
-        findings.append(wrong("the schedule in the report cannot be read"))
-    vouchers = read_vouchers(report["vouchers"])
-    if strangers := sorted(set(vouchers) - {s["name"] for s in report["sites"]}):
-        findings.append(wrong(f"{strangers[0]} has signed a receipt and is no site of the report"))
-    for site in report["sites"]:
-        voucher = vouchers.get(site["name"])
-        findings += _site(report, site, voucher, schedule, (guards or {}).get(site["name"]))
-    return findings
+    findings += examined("files", partial(_files, report, path.parent))
+    return [*findings, *examined("sites", partial(_sites, report, guards or {})), unknown(WORD)]
 
 
 def _seal(report: Report, signer: str | None) -> list[Finding]:
@@ -101,10 +76,13 @@ def _seal(report: Report, signer: str | None) -> list[Finding]:
 def _files(report: Report, folder: Path) -> list[Finding]:
     """Compare the page and the models beside the report with their hashes."""
     found = []
+    models = {site["model_file"] for site in report["sites"] if site["model_file"]}
+    for name in sorted({PAGE, *models} - set(report["files"])):
+        found.append(unknown(f"the report does not vouch for {name}"))
     for name, known in sorted(report["files"].items()):
         path = folder / name
-        if Path(name).name != name or not path.is_file():
-            found.append(unknown(f"{name} is not beside the report"))
+        if Path(name).name != name or len(name) > 200 or not path.is_file():
+            found.append(unknown(f"{name[:200]} is not beside the report"))
         elif sha256_of(path) == known:
             found.append(ok(f"{name} is the file that the report names"))
         else:
@@ -112,33 +90,66 @@ def _files(report: Report, folder: Path) -> list[Finding]:
     return found
 
 
-def _schedule(report: Report) -> Schedule | None:
-    """Read the schedule; None if it cannot be read."""
+def _sites(report: Report, guards: Mapping[str, str]) -> list[Finding]:
+    """Check the schedule, and each site against what its guard has signed."""
     try:
-        return Schedule.model_validate_json(report["schedule_text"])
+        schedule = Schedule.model_validate(strict_json(report["schedule_text"]))
     except ValueError:
-        return None
+        return [wrong("the schedule in the report cannot be read")]
+    found = []
+    if _plain(scheduled(schedule)) != report["schedule"] or (
+        report["masked"] != schedule.aggregation.secure or report["rounds"] > schedule.rounds
+    ):
+        found.append(wrong("the phases that the report shows are not those that sites admitted"))
+    names = Counter(site["name"] for site in report["sites"])
+    if twice := [name for name, count in names.items() if count > 1]:
+        return [*found, wrong(f"{twice[0]} is in the report twice")]
+    vouchers = read_vouchers(report["vouchers"])
+    if strangers := sorted(set(vouchers) - set(names)):
+        found.append(wrong(f"{strangers[0]} has signed a receipt and is no site of the report"))
+    taking_part = {site["name"] for site in report["sites"] if site["participated"]}
+    for name in sorted(set(guards) - taking_part):
+        found.append(wrong(f"{name}: you named its guard, and by the report it took no part"))
+    for site in report["sites"]:
+        look = partial(_site, report, site, vouchers.get(site["name"]), schedule, guards)
+        found += examined(site["name"], look)
+    return [*found, *examined("receipts", partial(_units, report, taking_part, vouchers))]
+
+
+def _units(
+    report: Report, taking_part: Collection[str], vouchers: Mapping[str, Voucher]
+) -> list[Finding]:
+    """Compare whose presence is hidden with what all guards have signed."""
+    if not taking_part or not set(taking_part) <= set(vouchers):
+        return []
+    receipts = [strict_json(vouchers[name].receipt) for name in taking_part]
+    return [
+        wrong(f"the report's {key} is not that of the signed receipts")
+        for key in ("unit", "adjacency")
+        if report[key] != ", ".join(sorted({receipt[key] for receipt in receipts}))
+    ]
 
 
 def _site(
     report: Report,
     site: Report,
     voucher: Voucher | None,
-    schedule: Schedule | None,
-    guard: str | None,
+    schedule: Schedule,
+    guards: Mapping[str, str],
 ) -> list[Finding]:
     """Check one site: its signature, its numbers against it, and the numbers themselves."""
-    name = site["name"]
+    name, guard = site["name"], guards.get(site["name"])
     if not site["participated"]:
-        return _refused(site, voucher)
+        return _refused(report, site, voucher)
     if voucher is None:
-        return [
-            unknown(f"{name}: its guard has signed nothing, so that its numbers cannot be told "
-                    "from others")
-        ]  # fmt: skip
+        text = (
+            f"{name}: its guard has signed nothing, so that its numbers are the coordinator's word"
+        )
+        return [wrong(text) if guard else unknown(text)]
     found, holds = _signature(report, name, voucher, guard)
     if not holds:
         return found
+    strict_json(voucher.receipt)
     try:
         receipt = read_receipt(voucher.receipt)
     except ProtocolError as error:
@@ -146,19 +157,20 @@ def _site(
     if different := sorted(k for k, v in claims(receipt).items() if _plain(v) != _plain(site[k])):
         text = f"{name}: the report says something else than the signed receipt: "
         found.append(wrong(text + ", ".join(different)))
-    if schedule is None:
-        return found
     if voucher.schedule_hash != schedule.hash():
         return [*found, wrong(f"{name}: its guard has admitted another schedule")]
-    found += _epsilon(name, voucher.receipt, report["schedule_text"])
-    return [*found, *_work(site, schedule)]
+    return [*found, *_epsilon(name, voucher.receipt, report["schedule_text"]),
+            *_work(report, site, schedule)]  # fmt: skip
 
 
-def _refused(site: Report, voucher: Voucher | None) -> list[Finding]:
-    """Check a site that took no part: it has no guarantee and no cost."""
+def _refused(report: Report, site: Report, voucher: Voucher | None) -> list[Finding]:
+    """Check a site that took no part: it has no guarantee, no cost and no trace."""
     name = site["name"]
-    if any(_plain(site[key]) != value for key, value in NOTHING.items()) or voucher is not None:
-        return [wrong(f"{name}: took no part, and the report shows a cost or a signature")]
+    shown = any(_plain(site[key]) != value for key, value in NOTHING.items())
+    worked = site["rounds_trained"] or site["steps_trained"] or name in report["ledger_hashes"]
+    traces = any(row["site"] == name for row in report["training"])
+    if shown or worked or traces or voucher is not None:
+        return [wrong(f"{name}: took no part, and the report shows a cost, a round or a signature")]
     return [ok(f"{name}: took no part")]
 
 
@@ -181,60 +193,28 @@ def _signature(
     return [ok(f"{name}: its guard has signed receipt and ledger, key {shown}")], True
 
 
-@lru_cache(maxsize=256)
-def _epsilon(name: str, receipt: str, schedule_text: str) -> tuple[Finding, ...]:
-    """Compute everything that a receipt claims from its steps again, with other accountants."""
-    plan = PrivacyPlan.from_json(receipt)
+def _epsilon(name: str, receipt: str, schedule_text: str) -> list[Finding]:
+    """Hold everything that a receipt claims against its steps, with other accountants beside."""
     try:
-        again = recomputed(plan, Schedule.model_validate_json(schedule_text))
-        steps = [phase.mechanism() for phase in plan.phases]
-        others = other_epsilons(steps, again.epsilon - ARITHMETIC_EPSILON, plan.delta)
+        found, cost = faults(receipt, schedule_text)
     except ValueError as error:
-        return (wrong(f"{name}: {error}"),)
-    if different := differences(plan, again):
-        text = f"{name}: does not follow from its steps: {', '.join(different)}"
-        return (wrong(f"{text}; epsilon is {rounded_up(again.epsilon)}"),)
-    beside = ", ".join(f"{method} {rounded_up(value)}" for method, value in others)
-    text = f"{name}: epsilon {rounded_up(plan.epsilon)} at delta {plan.delta:g} follows from its "
-    return (ok(f"{text}{plan.steps} steps; other accountants: {beside or 'none'}"),)
+        return [wrong(f"{name}: {error}")]
+    if found:
+        return [wrong(f"{name}: promises more than its steps keep: {', '.join(found)}")]
+    return [ok(f"{name}: {cost}")]
 
 
-def differences(plan: PrivacyPlan, again: PrivacyPlan) -> list[str]:
-    """Return the names of the claims in which a plan differs from its recomputation.
-
-    Claims that an earlier version did not make are no difference.
-
-    Args:
-        plan: The plan, as somebody sent or stored it.
-        again: `recomputed` from its steps.
-    """
-    found = []
-    for name in CLAIMS:
-        claimed = _plain(getattr(plan, name))
-        if claimed in ([], None) and name in OPTIONAL:
-            continue
-        if not _close(claimed, _plain(getattr(again, name))):
-            found.append(name)
-    return found
-
-
-def _work(site: Report, schedule: Schedule) -> list[Finding]:
-    """Check that no more was trained than was paid for."""
+def _work(report: Report, site: Report, schedule: Schedule) -> list[Finding]:
+    """Check that no more was trained than was paid for, and no less is shown than is known."""
     name = site["name"]
     if site["rounds_repeated"] > schedule.spare_rounds or site["steps_trained"] > site["steps"]:
         return [wrong(f"{name}: trained more than its budget was reserved for")]
+    trained = {row["round"] for row in report["training"] if row["site"] == name}
+    if site["rounds_trained"] < len(trained):
+        return [wrong(f"{name}: the report counts fewer rounds than it lists")]
     return []
 
 
 def _plain(value: Any) -> Any:
     """Return a value as JSON would give it back."""
     return json.loads(json.dumps(value))
-
-
-def _close(claimed: Any, true: Any) -> bool:
-    """Compare two values, numbers within `TOLERANCE`."""
-    if isinstance(claimed, list) and isinstance(true, list):
-        return len(claimed) == len(true) and all(map(_close, claimed, true))
-    if isinstance(claimed, float) and isinstance(true, float):
-        return abs(claimed - true) <= TOLERANCE * max(1.0, abs(true))
-    return bool(claimed == true)

@@ -215,6 +215,20 @@ def test_a_run_asked_for_under_another_version_hides_no_other(
     assert "run-1 --yes" in newer
 
 
+def test_a_site_that_cannot_sign_reserves_nothing(site: Site, schedule: Schedule, tmp_path: Path):
+    """Its answer would be worth nothing to the coordinator, and the budget is never handed back."""
+    (tmp_path / "guard.key").write_text("damaged")
+    reason = refused(guarded(site, tmp_path, OPEN).handle(admit(schedule)))
+    assert "signing key is damaged or missing: restore guard.key" in reason
+    assert "reservation" not in {row["kind"] for row in ledger_rows(tmp_path)}
+    (tmp_path / "guard.key").unlink()
+    assert isinstance(guarded(site, tmp_path, OPEN).handle(admit(schedule)), AdmitAnswer)
+    # A new key would be another guard's for everybody who has seen the run's signatures.
+    (tmp_path / "guard.key").unlink()
+    refused(guarded(site, tmp_path, OPEN).handle(admit(schedule)))
+    assert not (tmp_path / "guard.key").exists()
+
+
 def test_a_person_can_say_no_and_the_coordinator_reads_why(
     site: Site, schedule: Schedule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

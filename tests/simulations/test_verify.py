@@ -24,6 +24,7 @@ from medformer.errors import MedFormerError
 from server.consortium.hub import new_signer, signed_with, signer_of
 from server.protocol import fingerprint
 from server.protocol.vouchers import Voucher
+from server.report.build import NOTHING
 from server.report.seal import seal, sign_report
 from simulations.cli import main
 from simulations.verification.findings import Finding
@@ -162,7 +163,7 @@ def test_a_receipt_of_a_forger_has_to_follow_from_its_steps(run: Path, tmp_path:
     """A smaller epsilon for the same steps is found by whoever can compute."""
     path = forged(run, lambda receipt: receipt.update(epsilon=0.1), tmp_path)
     (found,) = wrong(verify_report(path))
-    assert "north: does not follow from its steps: epsilon" in found
+    assert "north: promises more than its steps keep: epsilon (it is" in found
 
     def fewer(receipt: dict[str, Any]) -> None:
         receipt["phases"][0].update(rounds=5, steps=5)
@@ -170,6 +171,120 @@ def test_a_receipt_of_a_forger_has_to_follow_from_its_steps(run: Path, tmp_path:
 
     path = forged(run, fewer, tmp_path)
     assert "are not those of the schedule" in " ".join(wrong(verify_report(path)))
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda p: p.update(noise_multiplier=0.001), "noise or steps that nobody plans"),
+        (lambda p: p.update(noise_multiplier=0.02), "epsilon (it is infinite)"),
+        (lambda p: p.update(noise_multiplier=1e300), "noise or steps that nobody plans"),
+        (lambda p: p.update(sample_rate=1e-300), "noise or steps that nobody plans"),
+        (lambda p: p.update(steps=5), "has other steps"),
+        (lambda p: p.update(honest=9), "has other steps"),
+    ],
+)
+def test_noise_that_protects_nobody_confirms_no_claim(
+    run: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], object], said: str
+):
+    """A hospital's own key can sign anything; the arithmetic does not depend on it."""
+
+    def weak(receipt: dict[str, Any]) -> None:
+        for phase in receipt["phases"]:
+            edit(phase)
+        receipt.update(epsilon=0.1, curve=[], roc=[], detected=[], mu=None, others=[])
+        receipt["steps"] = sum(phase["steps"] for phase in receipt["phases"])
+
+    found = " ".join(wrong(verify_report(forged(run, weak, run / "sites" / "north"))))
+    assert said in found
+
+
+def test_claims_that_are_weaker_than_the_steps_are_true(run: Path, tmp_path: Path):
+    """An older accountant was less tight; its receipts stay right."""
+
+    def looser(receipt: dict[str, Any]) -> None:
+        receipt["epsilon"] *= 1.01
+        receipt["curve"] = [[d, 1.01 * e] for d, e in receipt["curve"]]
+        receipt["mu"] *= 1.01
+        receipt["accountant"] = "an older one"
+
+    assert wrong(verify_report(forged(run, looser, tmp_path))) == []
+
+
+def test_a_named_guard_has_to_have_signed(run: Path):
+    """Without its signature, without its site, or under another name, the check fails."""
+    own = fingerprint(public_text(load_identity(run / "sites" / "north")), "signer")
+
+    def away(report: dict[str, Any]) -> None:
+        del report["vouchers"]["north"]
+        report["sites"][0]["epsilon"] = 0.1
+
+    def absent(report: dict[str, Any]) -> None:
+        del report["vouchers"]["north"]
+        report["sites"][0].update(NOTHING, participated=False)
+
+    for edit in (away, absent, lambda r: r["sites"].pop(0), lambda r: r.update(sites=[])):
+        report = (run / "report.json").read_bytes()
+        assert wrong(verify_report(change(run, edit), guards={"north": own}))
+        (run / "report.json").write_bytes(report)
+    assert wrong(verify_report(run / "report.json", guards={"nroth": own}))
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda r: r.update(unit="patient"), "unit is not that of the signed receipts"),
+        (lambda r: r.update(masked=True), "phases that the report shows"),
+        (lambda r: r["schedule"][0].update(sends=False), "phases that the report shows"),
+        (lambda r: r.update(rounds=99), "phases that the report shows"),
+        (lambda r: r["sites"].append(r["sites"][0]), "is in the report twice"),
+        (lambda r: r["sites"][0].update(rounds_trained=1), "fewer rounds than it lists"),
+        (lambda r: r["vouchers"].update(east=r["vouchers"]["north"]), "is no site of the report"),
+        (lambda r: r.update(schedule_text="{}"), "schedule in the report cannot be read"),
+        (lambda r: r["vouchers"]["north"].update(receipt="\ud800"), "signature does not fit"),
+    ],
+)
+def test_what_follows_from_receipts_and_schedule_is_compared(
+    run: Path, edit: Callable[[dict[str, Any]], object], said: str
+):
+    """A reader relies on the unit and on what was sent; both follow from what is signed."""
+    assert said in " ".join(wrong(verify_report(change(run, edit))))
+
+
+def test_a_number_that_is_there_twice_is_found(run: Path):
+    """Readers differ in which of two values they take."""
+    path = run / "report.json"
+    path.write_text(path.read_text().replace('"epsilon":', '"epsilon": 0.1, "epsilon":', 1))
+    with pytest.raises(MedFormerError, match="has the key 'epsilon' twice"):
+        verify_report(path)
+
+
+def test_an_earlier_report_is_neither_true_nor_false(run: Path):
+    """Nobody had signed anything: that is said, and is wrong only if somebody had to sign."""
+    path = change(run, lambda r: r.update(schema_version=1))
+    assert wrong(verify_report(path)) == []
+    assert wrong(verify_report(path, signer="0"))
+
+
+def test_a_ledger_or_model_is_held_against_a_true_report_only(
+    run: Path, capsys: pytest.CaptureFixture[str]
+):
+    """A forged report confirms nothing, whatever is held against it."""
+    change(run, lambda r: r["sites"][0].update(epsilon=0.1))
+    report = ["--report", str(run / "report.json"), "--site", "north"]
+    model = next(iter(run.glob("*.safetensors")))
+    for path in (run / "sites" / "north", model):
+        assert main(["verify", str(path), *report]) == 1
+    change(run, lambda r: r.update(files=[]), sealed=False)
+    assert main(["verify", str(model), *report]) == 1
+    capsys.readouterr()
+
+
+def test_text_of_strangers_reaches_no_terminal(run: Path, capsys: pytest.CaptureFixture[str]):
+    """A name with control characters cannot wipe the line above it."""
+    change(run, lambda r: r["files"].update({"x\x1b[2K\x1b[1Aok": "0" * 64, "\ud800": "0" * 64}))
+    main(["verify", str(run / "report.json")])
+    assert "\x1b" not in capsys.readouterr().out
 
 
 def test_a_forgers_key_is_found_by_its_fingerprint(run: Path, tmp_path: Path):
@@ -185,7 +300,9 @@ def test_a_forgers_key_is_found_by_its_fingerprint(run: Path, tmp_path: Path):
     assert main(["verify", str(path), "--guard", "north"]) == 1
 
 
-def test_the_coordinators_signature_covers_everything(run: Path, tmp_path: Path):
+def test_the_coordinators_signature_covers_everything(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     """Results have no other witness: only the coordinator's key keeps them."""
     key, path = tmp_path / "bundle.key", run / "report.json"
     new_signer(key)
@@ -198,6 +315,9 @@ def test_the_coordinators_signature_covers_everything(run: Path, tmp_path: Path)
     assert "is not" in wrong(verify_report(path, signer="0000 " * 7 + "0000"))[0]
     assert main(["report", str(run), "--sign-with", str(key)]) == 0
     assert main(["verify", str(path), "--signer", shown]) == 0
+    assert main(["report", str(run)]) == 0
+    assert "the new report is not signed" in capsys.readouterr().err
+    assert main(["report", str(run), "--sign-with", str(key)]) == 0
     signed = json.loads(path.read_bytes())["seal"]
 
     def better(report: dict[str, Any]) -> None:
@@ -249,7 +369,8 @@ def test_a_ledger_whose_end_is_gone_is_found_by_report_and_anchor(run: Path, tmp
         db.execute("DELETE FROM entries WHERE seq = (SELECT max(seq) FROM entries)")
     anchor = tmp_path / "newest.json"
     anchor.write_text(json.dumps(asdict(rows[-1])))
-    assert wrong(verify_ledger(state, anchor=anchor)) == []  # a crash between the two writes
+    (found,) = wrong(verify_ledger(state, anchor=anchor))
+    assert "its last row is gone" in found  # or was never written: a crash between two writes
     with sqlite3.connect(state / "ledger.sqlite") as db:
         db.execute("DELETE FROM entries WHERE seq = (SELECT max(seq) FROM entries)")
     assert "an old copy was put back" in wrong(verify_ledger(state, anchor=anchor))[0]
@@ -276,7 +397,7 @@ def test_a_ledger_with_a_new_chain_is_found_by_its_sums(run: Path, tmp_path: Pat
         body["epsilon"] = 0.1
 
     assert edited("reservation", lambda body: None) == []
-    assert "does not follow from its steps: epsilon" in edited("reservation", cheaper)[0]
+    assert "promises more than its steps keep: epsilon" in edited("reservation", cheaper)[0]
     assert (
         "charged something else" in edited("reservation", lambda body: body.update(epsilon=0.1))[0]
     )
@@ -286,6 +407,19 @@ def test_a_ledger_with_a_new_chain_is_found_by_its_sums(run: Path, tmp_path: Pat
     )
     assert "more was trained" in edited("attempt", lambda body: body.update(round=9))[0]
     assert "cannot be read" in edited("reservation", lambda body: body.pop("epsilon"))[0]
+    for kind, value in (
+        ("reservation", {"plan": "null"}),
+        ("reservation", {"plan": "1"}),
+        ("reservation", {"schedule": []}),
+        ("attempt", {"round": None}),
+        ("attempt", {"attempt": [1]}),
+        ("cohort", {"epsilon_budget": "nine"}),
+        ("cohort", {"unit": None}),
+    ):
+        assert edited(kind, lambda body, value=value: body.update(value)), (kind, value)
+    export(rewritten(rows, lambda row: replace(row, body="[" * 5000)), file)
+    assert wrong(verify_ledger(file))
+    edited("reservation", lambda body: body.pop("epsilon"))
     (found,) = wrong(verify_ledger(file, report=run / "report.json", site="north"))[:1]
     assert "cannot be read" in found
 
@@ -297,7 +431,7 @@ def test_the_draft_of_a_site_keeps_an_anchor(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "north" / "state").mkdir(mode=0o700)
     Ledger.of(site, tmp_path / "north" / "state").close()
     assert main(["verify", str(tmp_path / "north")]) == 0
-    assert "its newest row is that of the anchor" in " ".join(capsys.readouterr().out.split())
+    assert "it has the row that the anchor" in " ".join(capsys.readouterr().out.split())
     db = sqlite3.connect(tmp_path / "north" / "state" / "ledger.sqlite")
     with db:
         db.execute("DROP TRIGGER no_delete")
@@ -318,6 +452,9 @@ def test_what_cannot_be_verified_is_named(tmp_path: Path):
             (tmp_path / path).write_text(text)
         with pytest.raises(MedFormerError, match=said):
             verify(tmp_path / path)
+    (tmp_path / "page.html").write_text("<html>")
+    with pytest.raises(MedFormerError, match="is nothing that can be verified"):
+        verify(tmp_path / "page.html")
     assert "no ledger here" in wrong(verify(tmp_path)[str(tmp_path)])[0]
 
 

@@ -62,6 +62,14 @@ def test_no_steps_are_found_by_chance_alone():
     assert BestAttack.on([Steps(1.0, 0.2, 5)]).detected([0.01])[0] > 0.999
 
 
+def test_steps_without_protection_have_no_mu():
+    """What is found without any false alarm is found on no Gaussian mechanism."""
+    assert BestAttack.on([Steps(1.0, 0.02, 1)]).mu == math.inf
+    assert BestAttack.of([(math.inf, math.inf)] * len(DELTAS)).mu == math.inf
+    assert BestAttack.of([(math.inf, math.inf)] * len(DELTAS)).detected([0.01]) == [1.0]
+    assert max_detected(5000.0, 1e-6, 0.01) == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize(("noise", "steps"), [(2.0, 1), (4.0, 10), (1.0, 3), (100.0, 1)])
 def test_mu_of_gaussian_steps_is_their_own(noise: float, steps: int):
     """Steps without sampling are a Gaussian mechanism: mu is never smaller, and hardly larger."""

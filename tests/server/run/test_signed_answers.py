@@ -60,6 +60,7 @@ def test_a_receipt_that_was_changed_on_the_way_is_refused(
     answer = replace(admitted(journal.run_id, tmp_path), **change)
     assert "is not signed by its guard" in (journal.admitted("north", answer, SCHEDULE) or "")
     assert "north" not in journal.vouchers
+    assert "north" not in journal.ledgers  # the site would be asked for a row that it never wrote
     other = admitted(journal.run_id, tmp_path)
     assert "is not signed" in (journal.admitted("north", other, "6" * 64) or "")
 
@@ -77,6 +78,8 @@ def test_a_row_of_another_guard_or_without_a_signature_is_refused(journal: Journ
     ):
         assert wrong in (journal.reported("north", answer) or "")
     assert journal.vouchers["north"].ledger_hash == "a" * 64
+    bare = replace(admitted(journal.run_id, tmp_path), signed="")
+    assert "is not signed any more" in (journal.admitted("north", bare, SCHEDULE) or "")
     again = admitted(journal.run_id, tmp_path / "other")
     assert "another key" in (journal.admitted("north", again, SCHEDULE) or "")
 
