@@ -21,6 +21,8 @@ from server.run.pretraining import initial_shared
 from tests.helpers.patience import processor_time as processor_time  # a fixture of every test
 
 torch.set_num_threads(1)
+# medmnist makes this folder when it is imported, and warns if another process does so meanwhile.
+(Path.home() / ".medmnist").mkdir(exist_ok=True)
 logging.getLogger("client.guard").setLevel(logging.CRITICAL)
 
 CHEST = Domain(name="chest-a", modality="chest-xray", anatomy="chest", channels=1)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from client.privacy import tilted
 from client.privacy.accounting import (
     GRID,
     Steps,
@@ -21,6 +20,7 @@ from client.privacy.accounting import (
     grid_of,
     solve_noise_multiplier,
 )
+from client.privacy.pld import tilted
 from client.privacy.pld.losses import losses
 from client.privacy.pld.tilted import curve
 from medformer.common.rounding import rounded_up
