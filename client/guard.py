@@ -175,8 +175,7 @@ class Guard:
             if isinstance(request, Train):
                 answer = self._train(run, request)
                 # Outside of the kept answer: the same statement has the same signature.
-                signed = _signed(self, run.reservation, answer.ledger_hash)
-                return replace(answer, signed=signed)
+                return replace(answer, signed=_signed(self, run.reservation, answer.ledger_hash))
             return self._evaluate(run, request)
 
     # Admission: policy, then budget. No record is read.
@@ -210,13 +209,8 @@ class Guard:
         kept = ledger.reserve(request.run_id, schedule.canonical(), config.model_dump_json(), plan)
         # Made now and not with the first round: the other sites need them before it.
         keys = mask_keys(self.site.name, self.folder, request.run_id, schedule)
-        return AdmitAnswer(
-            self.site.name,
-            kept.plan.to_json(),
-            kept.hash,
-            signed=_signed(self, kept, kept.hash),
-            mask_keys=keys,
-        )
+        signed = _signed(self, kept, kept.hash)
+        return AdmitAnswer(self.site.name, kept.plan.to_json(), kept.hash, signed, keys)
 
     @property
     def sends_concepts(self) -> bool:

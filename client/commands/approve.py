@@ -80,10 +80,8 @@ def _show(arguments: argparse.Namespace, site: "Site", ledger: "Ledger") -> None
         plan = solve(schedule, site.privacy, site.tasks)
         spent, budget = ledger.account.spent()[0], ledger.account.limits()[0]
         print(summary(site, schedule, config, plan, spent, budget, sends_concepts=sends))
-        print(
-            f"To approve it: fedmedformer site approve {arguments.site} {arguments.state} "
-            f"{run_id} --yes\nTo refuse it: the same with --no 'WHY' in place of --yes"
-        )
+        print("To refuse it, give --no 'WHY' in place of --yes, which approves it:")
+        print(f"fedmedformer site approve {arguments.site} {arguments.state} {run_id} --yes")
     if not waiting:
         print("no run waits for approval")
 

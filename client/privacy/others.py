@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from client.privacy.accounting import Steps
+from medformer.common.rounding import exact
 
 ERROR = 0.01
 """Error of PRV's epsilon; relative to epsilons above 1."""
@@ -59,7 +60,7 @@ def other_epsilons(
                 if bound < low:
                     raise AccountantsDisagreeError(
                         f"the accountants disagree: {name} has epsilon {bound:.6g} at delta "
-                        f"{delta:g}, and PRV proves that it is at least {low:.6g}. Nothing is "
+                        f"{exact(delta)}, and PRV proves that it is at least {low:.6g}. Nothing is "
                         f"planned on either; report these steps: {parts}"
                     )
             found.insert(0, ("PRV (Opacus)", high))

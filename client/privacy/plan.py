@@ -315,6 +315,8 @@ def recomputed(plan: PrivacyPlan, schedule: Schedule) -> PrivacyPlan:
     Args:
         plan: A plan, as a receipt or a ledger holds it; its phases and delta are believed.
         schedule: The run's schedule.
+    Returns:
+        The plan with the claims that follow from its steps.
     Raises:
         ValueError: The phases are not those of the schedule, round for round.
     """

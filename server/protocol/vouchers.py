@@ -1,4 +1,4 @@
-"""What a guard signs: the receipt of a run, and the newest row of the site's ledger.
+"""Statements that a guard signs: the receipt of a run, and the newest row of the site's ledger.
 
 A ledger's row holds the hash of the row before it, so a signed row vouches for all earlier ones.
 Whoever changes a receipt afterwards, in a report or on the way, cannot sign it again.
@@ -19,7 +19,7 @@ MAX_IDENTITY = 1_000
 
 
 class Signature(BaseModel):
-    """What a guard's answer carries beside its ledger hash."""
+    """Key and signature that a guard's answer carries beside its ledger hash."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -36,7 +36,7 @@ class Voucher:
     site: str
     run_id: str
     schedule_hash: str
-    """Of the run's schedule (`Schedule.hash`)."""
+    """Hash of the run's schedule (`Schedule.hash`)."""
     receipt: str = field(repr=False)
     """`Receipt.to_json`, as the guard sent it."""
     ledger_hash: str

@@ -14,7 +14,7 @@ from client.privacy.accounting import ARITHMETIC_EPSILON, Steps, epsilons
 from client.privacy.meaning import BestAttack
 from client.privacy.others import other_epsilons
 from client.privacy.plan import PrivacyPlan, recomputed
-from medformer.common.rounding import rounded_up
+from medformer.common.rounding import exact, rounded_up
 from server.protocol import Schedule
 from simulations.verification.reading import strict_json
 
@@ -50,13 +50,13 @@ def faults(receipt: str, schedule_text: str) -> tuple[tuple[str, ...], str]:
         if not fits or not RATE <= phase.sample_rate <= 1 or not 0 <= phase.steps < 2**31:
             raise ValueError(f"phase {phase.name!r} has noise or steps that nobody plans")
     if not 1e-20 < plan.delta < 0.5:
-        raise ValueError(f"delta {plan.delta:g} is none that is ever planned")
+        raise ValueError(f"delta {exact(plan.delta)} is none that is ever planned")
     again = recomputed(plan, Schedule.model_validate_json(schedule_text))
     steps = [phase.mechanism() for phase in plan.phases]
     others = other_epsilons(steps, again.epsilon - ARITHMETIC_EPSILON, plan.delta)
     found = [*_costs(plan, again), *_attacks(plan, steps), *_others(plan, others)]
     beside = ", ".join(f"{method} {rounded_up(value)}" for method, value in others) or "none"
-    cost = f"epsilon {rounded_up(plan.epsilon)} at delta {plan.delta:g} follows from its "
+    cost = f"epsilon {rounded_up(plan.epsilon)} at delta {exact(plan.delta)} follows from its "
     return tuple(dict.fromkeys(found)), f"{cost}{plan.steps} steps; other accountants: {beside}"
 
 

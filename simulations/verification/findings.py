@@ -1,4 +1,4 @@
-"""What a verification found, in words for people."""
+"""Findings of a verification, in words for people."""
 
 import textwrap
 from collections.abc import Iterable

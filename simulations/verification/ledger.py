@@ -10,7 +10,7 @@ from client.ledger.chain import LedgerError, Row
 from client.ledger.export import held_against, read
 from client.privacy.composition import Budget
 from client.privacy.plan import PrivacyPlan
-from medformer.common.rounding import rounded_up
+from medformer.common.rounding import exact, rounded_up
 from server.protocol.vouchers import read_vouchers
 from simulations.verification.claims import faults
 from simulations.verification.findings import Finding, ok, unknown, wrong
@@ -105,7 +105,7 @@ def _budgets(rows: Sequence[Row]) -> list[Finding]:
     budget = Budget.registered(budgets)
     epsilon, _ = budget.spent(budget.total(runs))
     together = "1 run" if len(runs) == 1 else f"{len(runs)} runs together"
-    text = f"{together}: epsilon {rounded_up(epsilon)} of {budget.epsilon:g}"
+    text = f"{together}: epsilon {rounded_up(epsilon)} of {exact(budget.epsilon)}"
     return [ok(f"{text}, by the rule {budget.rule}")]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from client.ledger.chain import FILE
 from client.site import load_site
+from medformer.common.rounding import exact, rounded_up
 from medformer.errors import ConfigError
 from medformer.library.model_file import read_header
 from server.report.write import PAGE, sha256_of
@@ -71,7 +72,9 @@ def verify(
 def _model(path: Path, report: Path | None) -> list[Finding]:
     """Compare a model with the hash in the report of its run."""
     promise = read_header(path).card.dp
-    says = f"its card promises epsilon {promise.epsilon:g} at delta {promise.delta:g}"
+    says = (
+        f"its card promises epsilon {rounded_up(promise.epsilon)} at delta {exact(promise.delta)}"
+    )
     if report is None:
         return [unknown(f"{says}; which run it is from cannot be told without a report: name one "
                         "with --report")]  # fmt: skip

@@ -18,7 +18,7 @@ UNREADABLE = (
     TypeError,
     ValueError,
 )
-"""What a file of the wrong form can raise, wherever it is read."""
+"""Errors that a file of the wrong form can raise, wherever it is read."""
 
 
 def strict_json(text: str | bytes) -> Any:

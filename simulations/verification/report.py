@@ -22,7 +22,7 @@ WORD = (
     "nobody but the coordinator vouches for: results, what was sent, whether it was a simulation, "
     "lifetime totals, numbers of patients or images, and that the page says what report.json says"
 )
-"""What no signature of a guard covers."""
+"""Parts of a report that no signature of a guard covers."""
 Report = dict[str, Any]
 
 

@@ -72,9 +72,8 @@ BUDGET = (
     Mutation(
         "epsilon is reported at the lifetime's delta",
         PLAN,
-        "value + ARITHMETIC_EPSILON for value in epsilons(mechanisms, [privacy.delta, *CURVE])",
-        "value + ARITHMETIC_EPSILON\n"
-        "        for value in epsilons(mechanisms, [privacy.lifetime_delta, *CURVE])",
+        "both_epsilons(mechanisms, [delta, *CURVE, *DELTAS])",
+        "both_epsilons(mechanisms, [3 * delta, *CURVE, *DELTAS])",
         ("test_accounting.py", "test_budget.py"),
         audited=False,
     ),
@@ -96,8 +95,8 @@ BUDGET = (
     Mutation(
         "a run's epsilon leaves out what discrete noise adds",
         PLAN,
-        "value + ARITHMETIC_EPSILON for value in epsilons(mechanisms, [privacy.delta, *CURVE])",
-        "value for value in epsilons(mechanisms, [privacy.delta, *CURVE])",
+        "[max(both) + ARITHMETIC_EPSILON for both in found[: 1 + len(CURVE)]]",
+        "[max(both) for both in found[: 1 + len(CURVE)]]",
         ("test_accounting.py", "test_budget.py"),
         audited=False,
     ),

@@ -337,7 +337,7 @@ def test_the_coordinators_signature_covers_everything(
 
 @pytest.mark.parametrize("pattern", ["report.html", "*.safetensors"])
 def test_another_page_or_model_beside_the_report_is_found(run: Path, pattern: str):
-    """What people read and use is what the report vouches for."""
+    """People read and use the files that the report vouches for."""
     file = next(iter(sorted(run.glob(pattern))))
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

@@ -33,7 +33,8 @@ def test_a_site_folder_with_a_key_of_its_own(tmp_path: Path):
     assert key.curve.name == "secp384r1"
     request = JoinRequest.model_validate_json((folder / "request.json").read_bytes())
     assert (request.site, fingerprint(request.public_key)) == ("north", shown)
-    others = [f for f in folder.iterdir() if f.name != "node.key"]
+    others = [f for f in folder.iterdir() if f.is_file() and f.name != "node.key"]
+    assert stat.S_IMODE((folder / "anchor").stat().st_mode) == 0o700
     assert not [f for f in others if b"PRIVATE" in f.read_bytes()]
 
 

@@ -63,7 +63,7 @@ def test_no_steps_are_found_by_chance_alone():
 
 
 def test_steps_without_protection_have_no_mu():
-    """What is found without any false alarm is found on no Gaussian mechanism."""
+    """No Gaussian mechanism is found without any false alarm."""
     assert BestAttack.on([Steps(1.0, 0.02, 1)]).mu == math.inf
     assert BestAttack.of([(math.inf, math.inf)] * len(DELTAS)).mu == math.inf
     assert BestAttack.of([(math.inf, math.inf)] * len(DELTAS)).detected([0.01]) == [1.0]

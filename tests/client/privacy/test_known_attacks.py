@@ -17,6 +17,7 @@ from client.privacy.noise import SeededNoise
 from client.privacy.plan import solve
 from client.site import Privacy, Site
 from client.state import Store
+from client.trainable import compared
 from client.training import site_model
 from medformer.model import Medformer
 from medformer.objectives import mix_losses
@@ -70,7 +71,7 @@ def test_the_reported_epsilon_is_the_runs_not_a_rounds_and_survives_new_engines(
         for number in (1, 2, 3):
             assert isinstance(open_guard(site).handle(train(schedule, number, run_id=run_id)),
                               TrainAnswer)  # fmt: skip
-    plan = solve(schedule, site.privacy, site.tasks)
+    plan = compared(solve(schedule, site.privacy, site.tasks))
     one_round = solve(schedule.model_copy(update={"phases": (
         schedule.phases[0].model_copy(update={"rounds": 1}),), "spare_rounds": 0}),
         site.privacy, site.tasks)  # fmt: skip

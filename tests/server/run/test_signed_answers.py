@@ -34,7 +34,7 @@ def journal(tmp_path: Path) -> Journal:
 
 
 def test_the_newest_signed_row_is_kept_across_a_resume(journal: Journal, tmp_path: Path):
-    """What the report will show is on the disk, and its signature holds."""
+    """The report's voucher is on the disk, and its signature holds."""
     assert journal.admitted("north", admitted(journal.run_id, tmp_path), SCHEDULE) is None
     assert journal.reported("north", trained(journal.run_id, tmp_path)) is None
     journal.save_ledgers()
