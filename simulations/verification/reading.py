@@ -1,7 +1,9 @@
 """Reads JSON that somebody may have made to mislead."""
 
 import json
+import math
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +24,19 @@ UNREADABLE = (
 
 
 def strict_json(text: str | bytes) -> Any:
-    """Parse JSON in which no key of an object is there twice.
+    """Parse JSON that has one meaning for every reader.
 
-    Readers differ in which of the two values they take.
+    Readers differ in which value they take of a key that is there twice. A number with more digits
+    than float64 holds would be changed without a trace.
 
     Args:
         text: The JSON.
     Raises:
-        ValueError: It is no JSON, nested too deeply, or has a key twice.
+        ValueError: It is no JSON, nested too deeply, has a key twice, or a number that is not
+            finite or has digits that its value does not have.
     """
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=_once, parse_float=_exact, parse_constant=_exact)
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
 
@@ -44,6 +48,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"has the key {twice!r} twice")
     return found
+
+
+def _exact(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value) or Decimal(text) != Decimal(repr(value)):
+        raise ValueError(f"has the number {text[:40]}, whose digits are not those of a float64")
+    return value
 
 
 def read_report(path: Path) -> dict[str, Any]:

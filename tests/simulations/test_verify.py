@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -257,6 +258,18 @@ def test_a_number_that_is_there_twice_is_found(run: Path):
     path.write_text(path.read_text().replace('"epsilon":', '"epsilon": 0.1, "epsilon":', 1))
     with pytest.raises(MedFormerError, match="has the key 'epsilon' twice"):
         verify_report(path)
+
+
+def test_digits_beyond_a_floats_are_found(run: Path):
+    """A last digit that changes no value would still be another text under the same signature."""
+    path = run / "report.json"
+    text = path.read_text()
+    number = next(n for n in re.findall(r"\d\.\d{15,}", text))
+    path.write_text(text.replace(number, f"{number}1", 1))
+    with pytest.raises(MedFormerError, match="whose digits are not those of a float64"):
+        verify_report(path)
+    path.write_text(text.replace('"delta": 1e-05', '"delta": 0.00001'))
+    assert wrong(verify_report(path)) == []
 
 
 def test_an_earlier_report_is_neither_true_nor_false(run: Path):
