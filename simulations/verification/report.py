@@ -209,7 +209,11 @@ def _work(report: Report, site: Report, schedule: Schedule) -> list[Finding]:
     name = site["name"]
     if site["rounds_repeated"] > schedule.spare_rounds or site["steps_trained"] > site["steps"]:
         return [wrong(f"{name}: trained more than its budget was reserved for")]
-    trained = {row["round"] for row in report["training"] if row["site"] == name}
+    # A round in which the site takes no step, for want of labels, is none that it trained.
+    takes = {phase["name"] for phase in site["phases"] if phase["steps"]}
+    trained = {
+        row["round"] for row in report["training"] if row["site"] == name and row["phase"] in takes
+    }
     if site["rounds_trained"] < len(trained):
         return [wrong(f"{name}: the report counts fewer rounds than it lists")]
     return []

@@ -87,6 +87,26 @@ def test_an_untouched_run_has_nothing_wrong(finished: Path, capsys: pytest.Captu
     assert "it is a model of the report's run" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_site_that_sits_out_a_phase_is_right(tmp_path: Path):
+    """Without labels it is asked in rounds in which it takes no step, and pays for none."""
+    scenario = {
+        "name": "unlabelled",
+        "phases": [
+            {"name": "pretext", "rounds": 1, "objectives": {"inpainting": 1}},
+            {"name": "labels", "rounds": 1, "objectives": {"supervised": 1}},
+        ],
+        "sites": [
+            {"name": "north", "data": CHEST},
+            {"name": "east", "data": {**CHEST, "seed": 5}, "labelled": 0},
+        ],
+    }
+    fedmedformer.simulate(scenario, out=tmp_path / "run", engine="local", quiet=True)
+    every = verify(tmp_path / "run")
+    assert [wrong(findings) for findings in every.values()] == [[], [], []]
+    report = json.loads((tmp_path / "run" / "report.json").read_bytes())
+    assert {s["name"]: s["rounds_trained"] for s in report["sites"]} == {"north": 2, "east": 1}
+
+
 def test_every_changed_digit_of_a_report_is_found_and_no_rewriting_of_it(run: Path):
     """200 seeded digits, each replaced by another; and 200 reports with the same content."""
     path = run / "report.json"
