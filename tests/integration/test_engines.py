@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from server.report.build import VOLATILE
 from simulations.cli import main
 
 CHEST = {"source": "phantoms", "kind": "chest", "records": 96}
@@ -27,8 +28,6 @@ SCENARIO = {
         {"name": "east", "data": {**CHEST, "kind": "histology"}},
     ],
 }
-OF_ONE_RUN = ("generated_at", "ledger_hashes", "run_id", "timing")
-"""Keys of report.json that differ between any two runs: ids, clock times and what contains them."""
 
 
 def trained(scenario: Path, out: Path, *more: str) -> Path:
@@ -43,7 +42,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def report(folder: Path) -> dict[str, Any]:
     found = json.loads((folder / "report.json").read_text())
-    return {k: v for k, v in found.items() if k not in OF_ONE_RUN}
+    return {k: v for k, v in found.items() if k not in VOLATILE}
 
 
 @pytest.mark.flower
