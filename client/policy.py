@@ -7,7 +7,7 @@ read; without a policy.yaml, a deployed site refuses every run.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime, time
 from pathlib import Path
 from textwrap import fill
@@ -255,6 +255,7 @@ def summary(
     """
     # An attacker may combine everything that was ever sent, which the budget limits.
     total = min(budget, spent + plan.epsilon)
+    found = dict(plan.detected)[ONE_PERCENT]
     unit, lifetime_delta = plan.unit, site.privacy.lifetime_delta
     more = (
         f", plus up to {schedule.spare_rounds} if rounds are lost" if schedule.spare_rounds else ""
@@ -266,9 +267,9 @@ def summary(
         f"{unit}. The full cost is charged before the first round, even if the run stops early.",
         f"Spent so far: epsilon {rounded_up(spent)} of {exact(budget)}.",
         f"In plain words: an attacker who accepts a 1 % false-alarm rate can correctly identify at "
-        f"most {percent(_found(plan))} of the {unit}s that were used, as the steps of this run "
+        f"most {percent(found)} of the {unit}s that were used, as the steps of this run "
         f"allow. From this run and all earlier ones together, at most "
-        f"{percent(max(_found(plan), max_detected(total, lifetime_delta, 0.01)))}, a looser bound "
+        f"{percent(max(found, max_detected(total, lifetime_delta, 0.01)))}, a looser bound "
         f"from epsilon alone.",
         "What leaves the site: shared model weights with noise, the site's public name and kind of "
         "image, the run's privacy plan, and hashes of ledger rows. No image, label, count or "
@@ -283,10 +284,9 @@ def summary(
     return "\n".join(_wrapped(line) for line in lines)
 
 
-def _found(plan: PrivacyPlan, noise: Sequence[float] | None = None) -> float:
-    """Return the share of used units that the best attack on a run finds at 1 % false alarms."""
-    factors = noise or [1.0] * len(plan.phases)
-    steps = [p.mechanism(noise=f) for p, f in zip(plan.phases, factors, strict=True)]
+def _found_by_all(plan: PrivacyPlan) -> float:
+    """Return what the best attack finds at 1 % false alarms if all other sites collude."""
+    steps = [phase.mechanism(noise=phase.own_noise) for phase in plan.phases]
     return BestAttack.on(steps).detected([ONE_PERCENT])[0]
 
 
@@ -308,7 +308,7 @@ def _sums(schedule: Schedule, plan: PrivacyPlan) -> list[str]:
             f"{rounded_up(few)} holds as long as no more than {others} collude with the "
             f"coordinator. If all other sites do, epsilon is {rounded_up(every)} for each "
             f"{plan.unit} of this site, and an attacker who accepts a 1 % false-alarm rate can "
-            f"identify at most {percent(_found(plan, [p.own_noise for p in plan.phases]))} of them."
+            f"identify at most {percent(_found_by_all(plan))} of them."
         )
     else:
         lines.append(

@@ -78,10 +78,7 @@ class Voucher:
             found = Signature.model_validate_json(text)
         except ValidationError:
             return self
-        return Voucher(
-            self.site, self.run_id, self.schedule_hash, self.receipt, self.ledger_hash,
-            found.identity, found.signature,
-        )  # fmt: skip
+        return replace(self, identity=found.identity, signature=found.signature)
 
 
 def verifies(identity: str, signature: str, statement: bytes) -> bool:

@@ -33,6 +33,10 @@ def _list(items: Kind, description: str) -> Kind:
     return {"type": "array", "items": items, "description": description}
 
 
+def _pair(first: Kind, second: Kind) -> Kind:
+    return {"type": "array", "prefixItems": [first, second], "items": False, "minItems": 2}
+
+
 def _object(properties: dict[str, Kind], optional: tuple[str, ...] = ()) -> Kind:
     return {
         "type": "object",
@@ -65,22 +69,12 @@ RELEASED = _object(
     }
 )
 
-PROGRESS = {
-    "type": "array",
-    "prefixItems": [_count("Round."), _number("Epsilon of the planned steps up to it.", minimum=0)],
-    "items": False,
-    "minItems": 2,
-}
+PROGRESS = _pair(_count("Round."), _number("Epsilon of the planned steps up to it.", minimum=0))
 
-CURVE = {
-    "type": "array",
-    "prefixItems": [
-        _number("Delta.", exclusiveMinimum=0, exclusiveMaximum=1),
-        _number("Epsilon of every admitted step at this delta.", minimum=0),
-    ],
-    "items": False,
-    "minItems": 2,
-}
+CURVE = _pair(
+    _number("Delta.", exclusiveMinimum=0, exclusiveMaximum=1),
+    _number("Epsilon of every admitted step at this delta.", minimum=0),
+)
 
 HASH = r"^[0-9a-f]{64}$"
 VOUCHER = _object(
@@ -95,15 +89,10 @@ VOUCHER = _object(
     }
 )
 
-DETECTED = {
-    "type": "array",
-    "prefixItems": [
-        _number("Share of unused units that are reported as used.", minimum=0, maximum=1),
-        _number("Largest share of used units that a test finds.", minimum=0, maximum=1),
-    ],
-    "items": False,
-    "minItems": 2,
-}
+DETECTED = _pair(
+    _number("Share of unused units that are reported as used.", minimum=0, maximum=1),
+    _number("Largest share of used units that a test finds.", minimum=0, maximum=1),
+)
 
 SITE = _object(
     {
@@ -217,15 +206,10 @@ SITE = _object(
         "progress": _list(PROGRESS, "Progress of the plan, not a guarantee."),
         "curve": _list(CURVE, "Privacy curve of this run: every pair is guaranteed, all at once."),
         "others": _list(
-            {
-                "type": "array",
-                "prefixItems": [
-                    _text("Method."),
-                    _number("Upper bound of epsilon at the run's delta.", minimum=0),
-                ],
-                "items": False,
-                "minItems": 2,
-            },
+            _pair(
+                _text("Method."),
+                _number("Upper bound of epsilon at the run's delta.", minimum=0),
+            ),
             "Epsilon of the same steps by other accountants. None of them proves more than "
             "`epsilon`, or the site would have refused the run.",
         ),

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from server.report.html import render
 from server.report.schema import SCHEMA, schema_json
 from server.report.seal import NO_SEAL, seal
 from server.run.checkpoints import write_atomically, write_json
+from server.run.journal import now
 
 PAGE = "report.html"
 
@@ -31,8 +31,7 @@ def write_report(folder: Path, *, simulation: bool = True) -> dict[str, Any]:
         MedFormerError: The folder holds no finished run, or one that cannot be reported. No file
             was changed.
     """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    report = build(folder, simulation=simulation, generated_at=now)
+    report = build(folder, simulation=simulation, generated_at=now())
     # Everything is made before anything is written: an error leaves the old report.
     page = render(report, _images(folder, report)).encode()
     report["files"] = {PAGE: hashlib.sha256(page).hexdigest(), **_models(folder, report)}

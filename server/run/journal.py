@@ -74,7 +74,7 @@ class Journal:
         # A first submission; `--resume` finds the file.
         if not path.exists():
             self.run_id = uuid.uuid4().hex
-            known = {"run_id": self.run_id, "source_hash": source_hash(), "began_at": _now()}
+            known = {"run_id": self.run_id, "source_hash": source_hash(), "began_at": now()}
             write_json(path, known)
             return
         # Before any row is written.
@@ -227,7 +227,7 @@ class Journal:
         summary = {
             "run_id": self.run_id,
             "rounds": rounds,
-            "ended_at": _now(),
+            "ended_at": now(),
             "excluded": self.excluded,
             # metrics.jsonl holds the events of earlier submissions as well.
             "events": events or self.events,
@@ -236,7 +236,7 @@ class Journal:
         write_json(self.folder / SUMMARY, summary)
 
 
-def _now() -> str:
+def now() -> str:
     """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
