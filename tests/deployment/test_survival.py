@@ -114,7 +114,7 @@ def check_ledger(folder: Path, runs: dict[str, Path]) -> Counter[str]:
 @pytest.mark.parametrize(
     ("kills", "longest"),
     [
-        pytest.param(20, 14, marks=pytest.mark.timeout(7_200)),
+        pytest.param(len(SERVER + SITE), 14, marks=pytest.mark.timeout(7_200)),
         pytest.param(200, 18, marks=[pytest.mark.heavy, pytest.mark.timeout(14_400)]),
     ],
 )
