@@ -159,7 +159,7 @@ def hundred_steps(site: Site, *, shares: bool) -> Schedule:
         return LONG
     phase = LONG.phases[0].model_copy(update={"rounds": 100, "local_steps": 1, "freeze_own": True})
     privacy = setup_of(site, LONG, 24_000, epsilon=2).site.privacy
-    noise_multiplier = solve(LONG, privacy, site.tasks).noise_multiplier
+    noise_multiplier = solve(LONG, privacy, site.tasks).phases[0].noise_multiplier
     sums = Aggregation(
         secure=True, colluders=1, noise_multiplier=noise_multiplier, min_sites=3, sites=4
     )
