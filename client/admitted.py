@@ -16,9 +16,10 @@ from torch import Tensor
 from client.data.records import Records
 from client.ledger.ledger import Ledger, Reservation
 from client.local_state import LocalState, initial_state
-from client.privacy.class_counts import noisy_counts, weighted
+from client.privacy.counts.classes import noisy_counts, weighted
+from client.privacy.counts.tasks import count_sensitivity
 from client.privacy.noise import NoiseSource
-from client.privacy.plan import PhasePlan, PrivacyPlan, count_sensitivity
+from client.privacy.plan import PhasePlan, PrivacyPlan
 from client.refusals import AttemptLost, BadRequest, LedgerRolledBack
 from client.site import Site
 from client.state import Store, StoreError
@@ -26,7 +27,7 @@ from client.training import as_torch
 from medformer.config import ModelConfig, Task
 from medformer.model import Medformer
 from medformer.sharing import shared_shapes
-from server.protocol import Agree, Evaluate, Schedule, Tensors, Train, TrainAnswer
+from server.protocol import Agree, Evaluate, Measure, Schedule, Tensors, Train, TrainAnswer
 
 MAX_WEIGHT = 1e4
 """Largest magnitude of an incoming weight. Larger ones are refused: a server could choose them so
@@ -54,7 +55,7 @@ class AdmittedRun:
 
     @classmethod
     def open(
-        cls, site: Site, folder: Path, ledger: Ledger, request: Agree | Train | Evaluate
+        cls, site: Site, folder: Path, ledger: Ledger, request: Agree | Train | Measure | Evaluate
     ) -> "AdmittedRun":
         """Look up the run that a request belongs to.
 

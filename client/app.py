@@ -76,6 +76,12 @@ def evaluate(message: Message, context: Context) -> Message:
     return relay(message, context)
 
 
+@app.evaluate("measure")
+def measure(message: Message, context: Context) -> Message:
+    """Relay `Measure`."""
+    return relay(message, context)
+
+
 def relay(message: Message, context: Context) -> Message:
     """Ask the guard, and return its answer as a Flower message.
 

@@ -38,6 +38,7 @@ from client.masking.answers import (
     to_send,
 )
 from client.masking.identity import load_identity, vouch
+from client.measuring.request import measured
 from client.policy import Policy, check_objectives
 from client.privacy.per_example import EngineError
 from client.privacy.plan import PrivacyPlan
@@ -68,6 +69,8 @@ from server.protocol import (
     EvaluateAnswer,
     Hello,
     HelloAnswer,
+    Measure,
+    MeasureAnswer,
     Refusal,
     Request,
     Schedule,
@@ -112,7 +115,7 @@ class Guard:
         logged at the site and answered with `INTERNAL_ERROR`.
 
         Args:
-            request: Hello, admission, training or evaluation, as the server sent it.
+            request: As the server sent it.
         Returns:
             An answer of which every field is on the release list (`client.release.ITEMS`), or a
             refusal.
@@ -136,7 +139,7 @@ class Guard:
         only: it may depend on a record, and the server learns the hash of every ledger row.
 
         Args:
-            request: Kind of the refused request: hello, admit, train or evaluate.
+            request: Kind of the refused request: its type in small letters.
             run_id: The run that the request names.
             no: The reason; its text is fixed by code and configuration.
         Returns:
@@ -165,7 +168,7 @@ class Guard:
         if not re.fullmatch(RUN_ID, request.run_id):
             raise BadRequest("a run id is 1 to 64 letters, digits or '-'")
         with Ledger.of(self.site, self.folder) as ledger:
-            if isinstance(request, (Admit, Train)):
+            if isinstance(request, (Admit, Train, Measure)):
                 _check_key(self, ledger, request.run_id)
             if isinstance(request, Admit):
                 return self._admit(ledger, request)
@@ -176,7 +179,10 @@ class Guard:
                 answer = self._train(run, request)
                 # Outside of the kept answer: the same statement has the same signature.
                 return replace(answer, signed=_signed(self, run.reservation, answer.ledger_hash))
-            return self._evaluate(run, request)
+            if isinstance(request, Measure):
+                counts = self._measure(run, request)
+                return replace(counts, signed=_signed(self, run.reservation, counts.ledger_hash))
+            return _exact_metrics(self, run, request)
 
     # Admission: policy, then budget. No record is read.
 
@@ -265,21 +271,30 @@ class Guard:
             model, self.site, records, schedule, number, shared, state, method
         ), method
 
-    # Evaluation, in simulations only.
+    # The final model, once: policy, budget, measurement, release.
 
-    def _evaluate(self, run: AdmittedRun, request: Evaluate) -> EvaluateAnswer:
-        """Measure the final model on a split of a simulated site."""
-        # Metrics are computed on private splits without noise.
-        if not self.exact:
-            raise PolicyForbids("exact metrics exist in simulations only")
-        if request.split not in ("val", "test"):
-            raise BadRequest("split must be val or test")
-        model = site_model(run.config, self.site.tasks)
-        shared = checked(request.tensors, model)
-        state = run.state_before(run.schedule.rounds + 1, model)
-        restore(model, shared, final_state(state))
-        metrics = evaluate(model, self.site, self.read(self.site, request.split), request.split)
-        return EvaluateAnswer(self.site.name, json.dumps(metrics))
+    def _measure(self, run: AdmittedRun, request: Measure) -> MeasureAnswer:
+        """Count the scores of the final model, with noise."""
+        fewest = 1
+        if self.policy is not None:
+            self.policy.check_time(datetime.now())
+            fewest = self.policy.min_evaluated
+        return measured(run, request, self.read, self.noise_for, self.folder, fewest)
+
+
+def _exact_metrics(guard: Guard, run: AdmittedRun, request: Evaluate) -> EvaluateAnswer:
+    """Measure the final model on a split of a simulated site, without noise."""
+    # Metrics are computed on private splits without noise.
+    if not guard.exact:
+        raise PolicyForbids("exact metrics exist in simulations only")
+    if request.split not in ("val", "test"):
+        raise BadRequest("split must be val or test")
+    model = site_model(run.config, guard.site.tasks)
+    shared = checked(request.tensors, model)
+    state = run.state_before(run.schedule.rounds + 1, model)
+    restore(model, shared, final_state(state))
+    metrics = evaluate(model, guard.site, guard.read(guard.site, request.split), request.split)
+    return EvaluateAnswer(guard.site.name, json.dumps(metrics))
 
 
 def _check_key(guard: Guard, ledger: Ledger, run_id: str) -> None:

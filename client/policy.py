@@ -24,6 +24,7 @@ from medformer.common.yaml_file import read_yaml
 from medformer.config import Frozen, ModelConfig, Name
 from medformer.natural.source import STATEMENT
 from server.protocol import Objective, Phase, Schedule, spaced
+from server.protocol.score_counts import Evaluation
 
 
 def _hours(text: str) -> str:
@@ -99,6 +100,13 @@ class Policy(Frozen):
     site adds a share of the noise (`aggregation: colluders`). Without it such runs are refused: the
     hospital decides whether it relies on other hospitals. Several runs add up, and
     `fedmedformer site ledger show` has the sum."""
+    max_epsilon_evaluation: StrictFloat | None = Field(default=None, gt=0, le=50)
+    """Upper limit of the epsilon with which a run measures its final model on this site's held-out
+    records (`evaluation`), a part of the run's epsilon. Without it such runs are refused: the
+    hospital decides whether figures of the model's quality leave it."""
+    min_evaluated: StrictInt = Field(default=20, ge=1, le=1_000_000)
+    """Nothing is sent on a class or a label with fewer images, by the noisy counts, that show it,
+    or that do not, whatever the run says."""
     hours: tuple[Hours, ...] = ()
     """Local times at which rounds are trained, as `20:00-06:00`; at any time if omitted."""
     approval: Literal["manual", "automatic"] = "manual"
@@ -129,6 +137,7 @@ class Policy(Frozen):
             )
         check_objectives(schedule, self.objectives, "this site's policy")
         self._check_sums(schedule, plan)
+        self._check_evaluation(schedule, plan)
         # The concept layer is shared if the run's model has one for this site's kind of image.
         if site.domain.kind in config.kinds and self.concepts is False:
             raise PolicyForbids(
@@ -154,6 +163,23 @@ class Policy(Frozen):
                     f"the {name}, {value:.4g}, is beyond this site's policy "
                     f"({getattr(self, key):g}, {key})"
                 )
+
+    def _check_evaluation(self, schedule: Schedule, plan: PrivacyPlan) -> None:
+        """Refuse a run that measures the model without leave, or with too large an epsilon."""
+        if schedule.evaluation is None or plan.evaluation is None:
+            return
+        limit, asked = self.max_epsilon_evaluation, schedule.evaluation.epsilon
+        if limit is None:
+            raise PolicyForbids(
+                "this run measures its final model on this site's records, and this site's policy "
+                "lets no such figures leave, whatever noise they carry. To allow it, set "
+                "max_epsilon_evaluation in policy.yaml"
+            )
+        if asked > limit:
+            raise PolicyForbids(
+                f"the epsilon of the run's `evaluation`, {asked:g}, is beyond this site's policy "
+                f"({limit:g}, max_epsilon_evaluation)"
+            )
 
     def _check_sums(self, schedule: Schedule, plan: PrivacyPlan) -> None:
         """Refuse masked answers among too few sites or strangers, and too small shares of noise."""
@@ -273,8 +299,10 @@ def summary(
         f"from epsilon alone.",
         "What leaves the site: shared model weights with noise, the site's public name and kind of "
         "image, the run's privacy plan, and hashes of ledger rows. No image, label, count or "
-        "metric does.",
+        f"metric does{', but for the counts below' if plan.evaluation else ''}.",
     ]
+    if schedule.evaluation is not None and plan.evaluation is not None:
+        lines.append(_measurement(schedule.evaluation))
     if schedule.aggregation.secure:
         lines += _sums(schedule, plan)
     if site.domain.kind in config.kinds:
@@ -282,6 +310,17 @@ def summary(
     if config.features == "natural":
         lines.append(f"The model reads {STATEMENT}.")
     return "\n".join(_wrapped(line) for line in lines)
+
+
+def _measurement(evaluation: Evaluation) -> str:
+    """Describe the measurement of the final model."""
+    records = {"val": "validation", "test": "test"}[evaluation.split]
+    return (
+        f"At the end the model is measured once on this site's {records} records. For each class "
+        "or label, the number of records with low, medium and high scores leaves the site, with "
+        f"noise. By itself this costs epsilon {exact(evaluation.epsilon)}; it is a part of the "
+        "epsilon above."
+    )
 
 
 def _found_by_all(plan: PrivacyPlan) -> float:

@@ -100,6 +100,16 @@ ITEMS = (
         False,
         simulation_only=True,
     ),
+    Item("MeasureAnswer.site", "name of the site", "public: the site's name", True),
+    Item(
+        "MeasureAnswer.counts",
+        "counts of the final model's scores",
+        "Gaussian mechanism on counts by class and score, once a run, charged to the ledger; "
+        "classes with too few records, by the noisy counts, are left out",
+        True,
+    ),
+    Item("MeasureAnswer.ledger_hash", "newest row of the ledger, as a hash", LEDGER_HASH, True),
+    Item("MeasureAnswer.signed", "signature of the guard", SIGNED, True),
     Item("EvaluateAnswer.site", "name of the site", "public: the site's name", True),
     Item(
         "EvaluateAnswer.exact_metrics",

@@ -66,7 +66,7 @@ class Privacy(Frozen):
     class_balance_noise: StrictFloat | None = Field(default=None, ge=1, le=1_000)
     """Noise multiplier of a class count, taken once a run: standard deviation divided by the
     count's L2 sensitivity. The noisy counts give each class its weight in the loss
-    (`client.privacy.class_counts`), and the plan charges for them; 20 costs little. If omitted,
+    (`client.privacy.counts.classes`), and the plan charges for them; 20 costs little. If omitted,
     classes are not counted."""
     unit: Literal["image", "patient"] = "image"
     """Unit of privacy: the presence of one image is hidden, or of all images of one patient. The

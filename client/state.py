@@ -61,6 +61,7 @@ class Store:
         self._answers = folder / "runs" / run_id / "answers"
         self._states = folder / "runs" / run_id / "state"
         self._counts = folder / "runs" / run_id / "class-counts"
+        self._measurement = folder / "runs" / run_id / "measurement"
         self.masking = folder / "runs" / run_id / "masking"
 
     def put_answer(self, key: str, answer: TrainAnswer) -> str:
@@ -175,6 +176,31 @@ class Store:
             return json.loads(data), hashlib.sha256(data).hexdigest()
         except (OSError, ValueError) as error:
             raise StoreError(f"{self._counts}: the class counts cannot be read") from error
+
+    def put_measurement(self, counts: str) -> str:
+        """Store the noisy counts of the model's measurement durably.
+
+        Args:
+            counts: As they will be sent.
+        Returns:
+            SHA-256 of the file, for the ledger.
+        """
+        data = counts.encode()
+        replace_file(self._measurement, data)
+        return hashlib.sha256(data).hexdigest()
+
+    def get_measurement(self, sha256: str) -> str | None:
+        """Return the stored counts; None if they are gone or do not have this hash.
+
+        Args:
+            sha256: The hash that the ledger holds of them.
+        """
+        try:
+            data = self._measurement.read_bytes()
+        except OSError:
+            return None
+        # The ledger holds the hash of what was charged: other bytes must not leave.
+        return data.decode() if hashlib.sha256(data).hexdigest() == sha256 else None
 
     def _state_files(self) -> list[tuple[tuple[int, int], Path]]:
         """Return ((round, attempt), path) of the stored states, oldest first."""

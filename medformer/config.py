@@ -219,7 +219,7 @@ class Task(Frozen):
     class_weights: tuple[Annotated[StrictFloat, Field(gt=0)], ...] | None = None
     """Weight of each class in the loss, declared by the site; for a multi-label task the weight of
     each label where it is present. It must not come from counting private records: see
-    `client.privacy.class_counts` for weights counted under DP."""
+    `client.privacy.counts.classes` for weights counted under DP."""
 
     @model_validator(mode="after")
     def _two_classes_are_binary(self) -> "Task":

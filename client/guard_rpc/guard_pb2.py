@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0bguard.proto\x12\x15\x66\x65\x64medformer.guard.v1\"5\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0e\n\x06values\x18\x03 \x01(\x0c\"\xc0\x02\n\x07Request\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bsource_hash\x18\x02 \x01(\t\x12\x18\n\x10protocol_version\x18\x03 \x01(\r\x12-\n\x05hello\x18\x04 \x01(\x0b\x32\x1c.fedmedformer.guard.v1.HelloH\x00\x12-\n\x05\x61\x64mit\x18\x05 \x01(\x0b\x32\x1c.fedmedformer.guard.v1.AdmitH\x00\x12-\n\x05train\x18\x06 \x01(\x0b\x32\x1c.fedmedformer.guard.v1.TrainH\x00\x12\x33\n\x08\x65valuate\x18\x07 \x01(\x0b\x32\x1f.fedmedformer.guard.v1.EvaluateH\x00\x12-\n\x05\x61gree\x18\x08 \x01(\x0b\x32\x1c.fedmedformer.guard.v1.AgreeH\x00\x42\x05\n\x03\x61sk\"\x07\n\x05Hello\"7\n\x05\x41\x64mit\x12\x10\n\x08schedule\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05sites\x18\x03 \x01(\t\"/\n\x05\x41gree\x12\x15\n\rschedule_hash\x18\x01 \x01(\t\x12\x0f\n\x07members\x18\x02 \x01(\t\"\xbf\x01\n\x05Train\x12\x15\n\rschedule_hash\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x1a\n\x12\x61\x63knowledged_round\x18\x04 \x01(\r\x12.\n\x07tensors\x18\x05 \x03(\x0b\x32\x1d.fedmedformer.guard.v1.Tensor\x12\x13\n\x0bledger_hash\x18\x06 \x01(\t\x12\x0e\n\x06\x63ohort\x18\x07 \x01(\t\x12\x0e\n\x06sealed\x18\x08 \x01(\t\"`\n\x08\x45valuate\x12\x15\n\rschedule_hash\x18\x01 \x01(\t\x12\r\n\x05split\x18\x02 \x01(\t\x12.\n\x07tensors\x18\x03 \x03(\x0b\x32\x1d.fedmedformer.guard.v1.Tensor\"\xd4\x02\n\x06\x41nswer\x12\x33\n\x05hello\x18\x01 \x01(\x0b\x32\".fedmedformer.guard.v1.HelloAnswerH\x00\x12\x33\n\x05\x61\x64mit\x18\x02 \x01(\x0b\x32\".fedmedformer.guard.v1.AdmitAnswerH\x00\x12\x33\n\x05train\x18\x03 \x01(\x0b\x32\".fedmedformer.guard.v1.TrainAnswerH\x00\x12\x39\n\x08\x65valuate\x18\x04 \x01(\x0b\x32%.fedmedformer.guard.v1.EvaluateAnswerH\x00\x12\x31\n\x07refusal\x18\x05 \x01(\x0b\x32\x1e.fedmedformer.guard.v1.RefusalH\x00\x12\x33\n\x05\x61gree\x18\x06 \x01(\x0b\x32\".fedmedformer.guard.v1.AgreeAnswerH\x00\x42\x08\n\x06\x61nswer\"Z\n\x0bHelloAnswer\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x13\n\x0bsource_hash\x18\x03 \x01(\t\x12\x18\n\x10protocol_version\x18\x04 \x01(\r\"d\n\x0b\x41\x64mitAnswer\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07receipt\x18\x02 \x01(\t\x12\x13\n\x0bledger_hash\x18\x03 \x01(\t\x12\x11\n\tmask_keys\x18\x04 \x01(\t\x12\x0e\n\x06signed\x18\x05 \x01(\t\"+\n\x0b\x41greeAnswer\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0e\n\x06sealed\x18\x02 \x01(\t\"\xe7\x01\n\x0bTrainAnswer\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12.\n\x07tensors\x18\x04 \x03(\x0b\x32\x1d.fedmedformer.guard.v1.Tensor\x12\x17\n\nexact_loss\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bledger_hash\x18\x06 \x01(\t\x12\x12\n\x05words\x18\x07 \x01(\x0cH\x01\x88\x01\x01\x12\x0f\n\x07trained\x18\x08 \x01(\t\x12\x0e\n\x06signed\x18\t \x01(\tB\r\n\x0b_exact_lossB\x08\n\x06_words\"5\n\x0e\x45valuateAnswer\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x15\n\rexact_metrics\x18\x02 \x01(\t\"5\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t2P\n\x05Guard\x12G\n\x06Handle\x12\x1e.fedmedformer.guard.v1.Request\x1a\x1d.fedmedformer.guard.v1.Answerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0bguard.proto\x12\x15\x66\x65\x64medformer.guard.v1\"5\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0e\n\x06values\x18\x03 \x01(\x0c\"\xf3\x02\n\x07Request\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bsource_hash\x18\x02 \x01(\t\x12\x18\n\x10protocol_version\x18\x03 \x01(\r\x12-\n\x05hello\x18\x04 \x01(\x0b\x32\x1c.fedmedformer.guard.v1.HelloH\x00\x12-\n\x05\x61\x64mit\x18\x05 \x01(\x0b\x32\x1c.fedmedformer.guard.v1.AdmitH\x00\x12-\n\x05train\x18\x06 \x01(\x0b\x32\x1c.fedmedformer.guard.v1.TrainH\x00\x12\x33\n\x08\x65valuate\x18\x07 \x01(\x0b\x32\x1f.fedmedformer.guard.v1.EvaluateH\x00\x12-\n\x05\x61gree\x18\x08 \x01(\x0b\x32\x1c.fedmedformer.guard.v1.AgreeH\x00\x12\x31\n\x07measure\x18\t \x01(\x0b\x32\x1e.fedmedformer.guard.v1.MeasureH\x00\x42\x05\n\x03\x61sk\"\x07\n\x05Hello\"7\n\x05\x41\x64mit\x12\x10\n\x08schedule\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05sites\x18\x03 \x01(\t\"/\n\x05\x41gree\x12\x15\n\rschedule_hash\x18\x01 \x01(\t\x12\x0f\n\x07members\x18\x02 \x01(\t\"\xbf\x01\n\x05Train\x12\x15\n\rschedule_hash\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x1a\n\x12\x61\x63knowledged_round\x18\x04 \x01(\r\x12.\n\x07tensors\x18\x05 \x03(\x0b\x32\x1d.fedmedformer.guard.v1.Tensor\x12\x13\n\x0bledger_hash\x18\x06 \x01(\t\x12\x0e\n\x06\x63ohort\x18\x07 \x01(\t\x12\x0e\n\x06sealed\x18\x08 \x01(\t\"`\n\x08\x45valuate\x12\x15\n\rschedule_hash\x18\x01 \x01(\t\x12\r\n\x05split\x18\x02 \x01(\t\x12.\n\x07tensors\x18\x03 \x03(\x0b\x32\x1d.fedmedformer.guard.v1.Tensor\"e\n\x07Measure\x12\x15\n\rschedule_hash\x18\x01 \x01(\t\x12.\n\x07tensors\x18\x02 \x03(\x0b\x32\x1d.fedmedformer.guard.v1.Tensor\x12\x13\n\x0bledger_hash\x18\x03 \x01(\t\"\x8d\x03\n\x06\x41nswer\x12\x33\n\x05hello\x18\x01 \x01(\x0b\x32\".fedmedformer.guard.v1.HelloAnswerH\x00\x12\x33\n\x05\x61\x64mit\x18\x02 \x01(\x0b\x32\".fedmedformer.guard.v1.AdmitAnswerH\x00\x12\x33\n\x05train\x18\x03 \x01(\x0b\x32\".fedmedformer.guard.v1.TrainAnswerH\x00\x12\x39\n\x08\x65valuate\x18\x04 \x01(\x0b\x32%.fedmedformer.guard.v1.EvaluateAnswerH\x00\x12\x31\n\x07refusal\x18\x05 \x01(\x0b\x32\x1e.fedmedformer.guard.v1.RefusalH\x00\x12\x33\n\x05\x61gree\x18\x06 \x01(\x0b\x32\".fedmedformer.guard.v1.AgreeAnswerH\x00\x12\x37\n\x07measure\x18\x07 \x01(\x0b\x32$.fedmedformer.guard.v1.MeasureAnswerH\x00\x42\x08\n\x06\x61nswer\"Z\n\x0bHelloAnswer\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x13\n\x0bsource_hash\x18\x03 \x01(\t\x12\x18\n\x10protocol_version\x18\x04 \x01(\r\"d\n\x0b\x41\x64mitAnswer\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07receipt\x18\x02 \x01(\t\x12\x13\n\x0bledger_hash\x18\x03 \x01(\t\x12\x11\n\tmask_keys\x18\x04 \x01(\t\x12\x0e\n\x06signed\x18\x05 \x01(\t\"+\n\x0b\x41greeAnswer\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0e\n\x06sealed\x18\x02 \x01(\t\"\xe7\x01\n\x0bTrainAnswer\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12.\n\x07tensors\x18\x04 \x03(\x0b\x32\x1d.fedmedformer.guard.v1.Tensor\x12\x17\n\nexact_loss\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bledger_hash\x18\x06 \x01(\t\x12\x12\n\x05words\x18\x07 \x01(\x0cH\x01\x88\x01\x01\x12\x0f\n\x07trained\x18\x08 \x01(\t\x12\x0e\n\x06signed\x18\t \x01(\tB\r\n\x0b_exact_lossB\x08\n\x06_words\"5\n\x0e\x45valuateAnswer\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x15\n\rexact_metrics\x18\x02 \x01(\t\"R\n\rMeasureAnswer\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0e\n\x06\x63ounts\x18\x02 \x01(\t\x12\x13\n\x0bledger_hash\x18\x03 \x01(\t\x12\x0e\n\x06signed\x18\x04 \x01(\t\"5\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t2P\n\x05Guard\x12G\n\x06Handle\x12\x1e.fedmedformer.guard.v1.Request\x1a\x1d.fedmedformer.guard.v1.Answerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,31 +34,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENSOR']._serialized_start=38
   _globals['_TENSOR']._serialized_end=91
   _globals['_REQUEST']._serialized_start=94
-  _globals['_REQUEST']._serialized_end=414
-  _globals['_HELLO']._serialized_start=416
-  _globals['_HELLO']._serialized_end=423
-  _globals['_ADMIT']._serialized_start=425
-  _globals['_ADMIT']._serialized_end=480
-  _globals['_AGREE']._serialized_start=482
-  _globals['_AGREE']._serialized_end=529
-  _globals['_TRAIN']._serialized_start=532
-  _globals['_TRAIN']._serialized_end=723
-  _globals['_EVALUATE']._serialized_start=725
-  _globals['_EVALUATE']._serialized_end=821
-  _globals['_ANSWER']._serialized_start=824
-  _globals['_ANSWER']._serialized_end=1164
-  _globals['_HELLOANSWER']._serialized_start=1166
-  _globals['_HELLOANSWER']._serialized_end=1256
-  _globals['_ADMITANSWER']._serialized_start=1258
-  _globals['_ADMITANSWER']._serialized_end=1358
-  _globals['_AGREEANSWER']._serialized_start=1360
-  _globals['_AGREEANSWER']._serialized_end=1403
-  _globals['_TRAINANSWER']._serialized_start=1406
-  _globals['_TRAINANSWER']._serialized_end=1637
-  _globals['_EVALUATEANSWER']._serialized_start=1639
-  _globals['_EVALUATEANSWER']._serialized_end=1692
-  _globals['_REFUSAL']._serialized_start=1694
-  _globals['_REFUSAL']._serialized_end=1747
-  _globals['_GUARD']._serialized_start=1749
-  _globals['_GUARD']._serialized_end=1829
+  _globals['_REQUEST']._serialized_end=465
+  _globals['_HELLO']._serialized_start=467
+  _globals['_HELLO']._serialized_end=474
+  _globals['_ADMIT']._serialized_start=476
+  _globals['_ADMIT']._serialized_end=531
+  _globals['_AGREE']._serialized_start=533
+  _globals['_AGREE']._serialized_end=580
+  _globals['_TRAIN']._serialized_start=583
+  _globals['_TRAIN']._serialized_end=774
+  _globals['_EVALUATE']._serialized_start=776
+  _globals['_EVALUATE']._serialized_end=872
+  _globals['_MEASURE']._serialized_start=874
+  _globals['_MEASURE']._serialized_end=975
+  _globals['_ANSWER']._serialized_start=978
+  _globals['_ANSWER']._serialized_end=1375
+  _globals['_HELLOANSWER']._serialized_start=1377
+  _globals['_HELLOANSWER']._serialized_end=1467
+  _globals['_ADMITANSWER']._serialized_start=1469
+  _globals['_ADMITANSWER']._serialized_end=1569
+  _globals['_AGREEANSWER']._serialized_start=1571
+  _globals['_AGREEANSWER']._serialized_end=1614
+  _globals['_TRAINANSWER']._serialized_start=1617
+  _globals['_TRAINANSWER']._serialized_end=1848
+  _globals['_EVALUATEANSWER']._serialized_start=1850
+  _globals['_EVALUATEANSWER']._serialized_end=1903
+  _globals['_MEASUREANSWER']._serialized_start=1905
+  _globals['_MEASUREANSWER']._serialized_end=1987
+  _globals['_REFUSAL']._serialized_start=1989
+  _globals['_REFUSAL']._serialized_end=2042
+  _globals['_GUARD']._serialized_start=2044
+  _globals['_GUARD']._serialized_end=2124
 # @@protoc_insertion_point(module_scope)

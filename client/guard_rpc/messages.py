@@ -21,6 +21,8 @@ from server.protocol import (
     EvaluateAnswer,
     Hello,
     HelloAnswer,
+    Measure,
+    MeasureAnswer,
     ProtocolError,
     Refusal,
     Request,
@@ -40,13 +42,15 @@ SIZES = (
 )
 
 _REQUESTS: dict[str, type[Any]] = {
-    "hello": Hello, "admit": Admit, "agree": Agree, "train": Train, "evaluate": Evaluate,
+    "hello": Hello, "admit": Admit, "agree": Agree, "train": Train, "measure": Measure,
+    "evaluate": Evaluate,
 }  # fmt: skip
 _ANSWERS: dict[str, type[Any]] = {
     "hello": HelloAnswer,
     "admit": AdmitAnswer,
     "agree": AgreeAnswer,
     "train": TrainAnswer,
+    "measure": MeasureAnswer,
     "evaluate": EvaluateAnswer,
     "refusal": Refusal,
 }

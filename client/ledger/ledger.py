@@ -221,6 +221,44 @@ class Ledger:
         """Return, for each request key, the row written when its answer was stored."""
         return {body["key"]: body for _, body in self.rows.of_kind("answer", run_id)}
 
+    def start_measurement(self, run_id: str, key: str) -> str:
+        """Record that the final model is about to be measured, before a record is read.
+
+        Args:
+            run_id: The run, which has no measurement yet.
+            key: Digest of the request.
+        Returns:
+            Hash of the row.
+        """
+        with self.rows.transaction():
+            return self.rows.append("measurement", run_id, {"key": key}).hash
+
+    def record_measurement(self, run_id: str, key: str, sha256: str) -> None:
+        """Record that the noisy counts are on the disk, before they are sent.
+
+        Args:
+            run_id: The run.
+            key: Digest of the request that they answer.
+            sha256: Digest of the stored counts.
+        """
+        with self.rows.transaction():
+            self.rows.append("measurement-answer", run_id, {"key": key, "sha256": sha256})
+
+    def measured(self, run_id: str) -> tuple[str, str, str | None] | None:
+        """Return the run's measurement: hash of its row, digest of the request and of the counts.
+
+        Args:
+            run_id: The run.
+        Returns:
+            None before it was started; without the digest of the counts if it was never ended.
+        """
+        for seq, started in self.rows.of_kind("measurement", run_id):
+            row = self.rows.row(seq)
+            assert row is not None
+            answers = self.rows.of_kind("measurement-answer", run_id)
+            return row.hash, started["key"], next((body["sha256"] for _, body in answers), None)
+        return None
+
     def record_count(self, run_id: str, sha256: str) -> None:
         """Record that the run's classes were counted, before the counts are used.
 

@@ -239,7 +239,8 @@ def _check_target(target_epsilon: float, target_delta: float, fixed: Sequence[St
     if (alone := epsilon(fixed, target_delta)) > target_epsilon:
         raise ValueError(
             f"the steps with fixed noise alone cost epsilon {rounded_up(alone)} of "
-            f"{target_epsilon:.4g}: raise class_balance_noise or epsilon"
+            f"{target_epsilon:.4g}: raise class_balance_noise or epsilon, or lower the epsilon of "
+            "the run's `evaluation`"
         )
 
 

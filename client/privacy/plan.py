@@ -22,6 +22,13 @@ from client.privacy.accounting import (
     solve_noise_multiplier,
 )
 from client.privacy.composition import enough_noise
+from client.privacy.counts.tasks import (
+    BALANCE,
+    COUNTS,
+    count_sensitivity,
+    countable,
+    score_sensitivity,
+)
 from client.privacy.meaning import DELTAS, FALSE_ALARMS, BestAttack
 from client.site import Privacy
 from medformer.common.rounding import exact
@@ -29,11 +36,10 @@ from medformer.config import Task
 from server.protocol import Aggregation, Phase, Schedule
 from server.protocol.aggregation import ALLOWANCE, noise_std
 from server.protocol.receipt import PhaseReceipt, Receipt
+from server.protocol.score_counts import EVALUATION
 
 SPARE = "spare"
 """Name of the phase that holds the spare rounds."""
-BALANCE = "class-balance"
-"""Name of the phase that counts the classes: one step on all records, outside of any round."""
 PROGRESS_POINTS = 24
 """Number of running epsilons in a plan: enough for a plot, cheap to compute."""
 CURVE = tuple(10.0 ** (-i / 2) for i in range(4, 21))
@@ -103,6 +109,11 @@ class PrivacyPlan(Receipt):
         """The class count, if it was admitted."""
         return next((p for p in self.phases if p.name == BALANCE), None)
 
+    @property
+    def evaluation(self) -> PhasePlan | None:
+        """The measurement of the final model, if it was admitted."""
+        return next((p for p in self.phases if p.name == EVALUATION), None)
+
     @classmethod
     def from_json(cls, text: str) -> "PrivacyPlan":
         """Return a plan that this site's ledger holds.
@@ -152,40 +163,15 @@ class _Rounds(NamedTuple):
         )
 
 
-def countable(tasks: Iterable[Task]) -> list[Task]:
-    """Return those of a site's tasks whose classes are counted: all but dense ones.
-
-    Args:
-        tasks: The site's tasks.
-    """
-    return [task for task in tasks if task.kind != "dense"]
-
-
-def count_sensitivity(tasks: Iterable[Task]) -> float:
-    """Return the L2 sensitivity of all class counts together under add/remove of one image.
-
-    An image adds 1 to one count of a single-label task, and to at most T of a task of T labels.
-
-    Args:
-        tasks: Tasks of a site; dense ones are ignored.
-
-    >>> finding = Task(name="finding", kind="binary-class", classes=2)
-    >>> signs = Task(name="signs", kind="multi-label", classes=3)
-    >>> count_sensitivity([finding, signs])
-    2.0
-    """
-    squares = (t.classes if t.kind == "multi-label" else 1 for t in countable(tasks))
-    return math.sqrt(sum(squares))
-
-
 def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> PrivacyPlan:
     """Choose the noise of a run so that all its rounds and spares keep the site's promise.
 
     All admitted steps together stay within `privacy.epsilon` at `privacy.delta`, and within the
     lifetime budget if this run were the only one. One noise multiplier serves all phases but the
-    class count, whose noise the site has fixed. A spare round may repeat any round, so spares are
-    charged at the largest sample rate and step count of the schedule. Results are cached within a
-    process, because a simulation asks for the same plan again and again.
+    class count and the measurement of the final model, which have their own. A spare round may
+    repeat any round, so spares are charged at the largest sample rate and step count of the
+    schedule. Results are cached within a process, because a simulation asks for the same plan again
+    and again.
 
     Args:
         schedule: The public schedule that the server proposes.
@@ -208,22 +194,29 @@ def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> P
     True
     """
     counted: float | None = None
+    classes = countable(tasks)
     if privacy.class_balance_noise is not None:
-        if not (classes := countable(tasks)):
+        if not classes:
             raise ValueError("class_balance_noise is set, but there is no task to count")
         counted = count_sensitivity(classes)
-    return _solve(schedule.canonical(), privacy, counted)
+    # Without labels, or with outlines alone, there is no score to count.
+    measures = schedule.evaluation is not None and classes and privacy.labelled
+    measured = score_sensitivity(classes) if measures else None
+    return _solve(schedule.canonical(), privacy, counted, measured)
 
 
 @lru_cache(maxsize=64)
-def _solve(canonical: str, privacy: Privacy, counted: float | None) -> PrivacyPlan:
-    """Solve from hashable arguments; `counted` is the sensitivity of the class count."""
+def _solve(
+    canonical: str, privacy: Privacy, counted: float | None, measured: float | None
+) -> PrivacyPlan:
+    """Solve from hashable arguments: the sensitivities of the class count and of the scores."""
     schedule = Schedule.model_validate_json(canonical)
-    if BALANCE in [phase.name for phase in schedule.phases]:
+    if taken := {phase.name for phase in schedule.phases} & set(COUNTS):
         raise ValueError(
-            f"a phase may not be named {BALANCE!r}: that name is reserved for a site's class count"
+            f"a phase may not be named {taken.pop()!r}: that name is reserved for what a site "
+            "counts"
         )
-    count = _count(privacy, counted)
+    count = [*_count(privacy, counted), *_measurement(schedule, privacy, measured)]
     rows = _rows(schedule, privacy)
     parts = [(row.sample_rate, row.steps) for row in rows if row.steps]
     fixed = [p.mechanism() for p in count]
@@ -320,7 +313,7 @@ def recomputed(plan: PrivacyPlan, schedule: Schedule) -> PrivacyPlan:
     Raises:
         ValueError: The phases are not those of the schedule, round for round.
     """
-    planned = [p for p in plan.phases if p.name not in (BALANCE, SPARE)]
+    planned = [p for p in plan.phases if p.name not in (*COUNTS, SPARE)]
     found = [(p.name, p.rounds) for p in planned]
     if found != [(phase.name, phase.rounds) for phase in schedule.phases]:
         raise ValueError(f"the plan's phases {found} are not those of the schedule")
@@ -338,7 +331,7 @@ def recomputed(plan: PrivacyPlan, schedule: Schedule) -> PrivacyPlan:
     if not taken:
         raise ValueError("the plan takes no step")
     wanted[SPARE] = max(t[0] for t in taken), max(t[1] for t in taken), min(t[2] for t in taken)
-    wanted[BALANCE] = 1, 1, 1.0
+    wanted |= dict.fromkeys(COUNTS, (1, 1, 1.0))
     for p in plan.phases:
         steps, honest, _ = wanted[p.name]
         if (p.steps_per_round, p.steps, p.honest) != (steps, steps * max(p.rounds, 1), honest):
@@ -402,6 +395,36 @@ def _count(privacy: Privacy, sensitivity: float | None) -> list[PhasePlan]:
             steps_per_round=1,
             sample_rate=1.0,
             noise_multiplier=privacy.class_balance_noise,
+            max_grad_norm=sensitivity,
+            expected_batch_size=1.0,  # counts are not divided
+        )
+    ]
+
+
+def _measurement(
+    schedule: Schedule, privacy: Privacy, sensitivity: float | None
+) -> list[PhasePlan]:
+    """Return the measurement of the final model: a Gaussian mechanism without sampling.
+
+    Its noise follows from its own epsilon. All records are charged for it, also those that are
+    trained on: nothing depends on how a site divides its records.
+    """
+    if schedule.evaluation is None or sensitivity is None:
+        return []
+    own = schedule.evaluation.epsilon - ARITHMETIC_EPSILON
+    if own <= 0:
+        raise ValueError(
+            f"evaluation: epsilon {exact(schedule.evaluation.epsilon)} is not above "
+            f"{exact(ARITHMETIC_EPSILON)}, which the arithmetic of the noise may cost"
+        )
+    return [
+        PhasePlan(
+            name=EVALUATION,
+            rounds=0,
+            steps=1,
+            steps_per_round=1,
+            sample_rate=1.0,
+            noise_multiplier=solve_noise_multiplier([(1.0, 1)], own, privacy.delta),
             max_grad_norm=sensitivity,
             expected_batch_size=1.0,  # counts are not divided
         )

@@ -1,8 +1,9 @@
 """The contract between server and sites, the only thing that both sides import.
 
 `schedule` and `aggregation`: what a run computes; `messages`: what is asked and answered;
-`receipt`: what a run costs; `wire`: the messages as Flower carries them; `keys`, `sources`,
-`flower`: how nodes, versions and processes are named; `limits`: sizes that no message exceeds.
+`score_counts`: how the model is measured; `receipt`: what a run costs; `wire`: the messages as
+Flower carries them; `keys`, `sources`, `flower`: how nodes, versions and processes are named;
+`limits`: sizes that no message exceeds.
 
 `wire` and `receipt` are imported by name: whoever reads a scenario or a schedule needs no Flower.
 """
@@ -44,6 +45,8 @@ from server.protocol.messages import (
     EvaluateAnswer,
     Hello,
     HelloAnswer,
+    Measure,
+    MeasureAnswer,
     ProtocolError,
     Refusal,
     RefusalCode,
@@ -96,6 +99,8 @@ __all__ = [
     "Hello",
     "HelloAnswer",
     "JoinRequest",
+    "Measure",
+    "MeasureAnswer",
     "Objective",
     "Phase",
     "ProtocolError",

@@ -1,11 +1,12 @@
 """The messages between server and sites.
 
 A conversation: `hello` (who are you, and do you run the same code?), `admit` (here is the whole
-schedule: reserve the budget for all of it, or refuse), then `train` once a round and, in
-simulations only, `evaluate`. Every answer is either the expected one or a `Refusal`.
+schedule: reserve the budget for all of it, or refuse), then `train` once a round, `measure` at the
+end if the schedule says so and, in simulations only, `evaluate`. Every answer is either the
+expected one or a `Refusal`.
 
-No answer depends on a private record, with two exceptions: the tensors, which carry the noise that
-the ledger paid for, and fields named `exact_*`, which exist in simulations only.
+No answer depends on a private record, with two exceptions: tensors and counts, which carry the
+noise that the ledger paid for, and fields named `exact_*`, which exist in simulations only.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from server.protocol.masking import Words
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """Version of these messages; a guard refuses another one."""
 INTERNAL_ERROR = (
     "The site could not answer. The reason is in its own log and is not sent to the server."
@@ -116,14 +117,37 @@ class Train(RequestHeader):
         # Neither the acknowledged round nor the ledger hash changes the answer. Sealed secrets
         # differ from site to site, while masks are bound to what all sites of a cohort are asked.
         head = f"{self.run_id}\n{self.schedule_hash}\n{self.round}\n{self.attempt}\n{self.cohort}\n"
-        digest = hashlib.sha256(head.encode())
-        # Names and shapes are hashed, too: the same bytes under other names are other tensors.
-        for name in sorted(self.tensors):
-            # The same bytes on every machine, whatever its byte order is.
-            value = np.ascontiguousarray(self.tensors[name], dtype="<f4")
-            digest.update(f"{name} {value.shape}\n".encode())
-            digest.update(value.tobytes())
-        return digest.hexdigest()
+        return _digest(head, self.tensors)
+
+
+def _digest(head: str, tensors: Tensors) -> str:
+    """Return the SHA-256 of a text and of named tensors."""
+    digest = hashlib.sha256(head.encode())
+    # Names and shapes are hashed, too: the same bytes under other names are other tensors.
+    for name in sorted(tensors):
+        # The same bytes on every machine, whatever its byte order is.
+        value = np.ascontiguousarray(tensors[name], dtype="<f4")
+        digest.update(f"{name} {value.shape}\n".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Measure(RequestHeader):
+    """Ask a site to measure the final model under differential privacy, once a run."""
+
+    kind: ClassVar[str] = "evaluate.measure"
+    schedule_hash: str
+    tensors: Tensors
+    ledger_hash: str = ""
+    """As in `Train`."""
+
+    def key(self) -> str:
+        """Return the SHA-256 of everything that the answer depends on.
+
+        A request with the key of the run's one measurement gets the kept answer again.
+        """
+        return _digest(f"{self.run_id}\n{self.schedule_hash}\nmeasure\n", self.tensors)
 
 
 @dataclass(frozen=True)
@@ -205,6 +229,19 @@ class EvaluateAnswer:
 
 
 @dataclass(frozen=True)
+class MeasureAnswer:
+    """Counts of the final model's scores, with noise in them."""
+
+    site: str
+    counts: str
+    """`server.protocol.score_counts.ScoreCounts` as JSON."""
+    ledger_hash: str = ""
+    """Hash of the measurement's row in the site's ledger, which chains all rows before it."""
+    signed: str = ""
+    """As in `TrainAnswer`."""
+
+
+@dataclass(frozen=True)
 class Refusal:
     """A site's typed refusal. Its text depends on code and configuration, never on a record."""
 
@@ -213,8 +250,10 @@ class Refusal:
     site: str = ""
 
 
-Request = Hello | Admit | Agree | Train | Evaluate
-Answer = HelloAnswer | AdmitAnswer | AgreeAnswer | TrainAnswer | EvaluateAnswer | Refusal
+Request = Hello | Admit | Agree | Train | Measure | Evaluate
+Answer = (
+    HelloAnswer | AdmitAnswer | AgreeAnswer | TrainAnswer | MeasureAnswer | EvaluateAnswer | Refusal
+)
 
 
 def metadata(part: Request | Answer) -> dict[str, Any]:

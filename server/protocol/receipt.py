@@ -46,7 +46,8 @@ class PhaseReceipt:
         Field(
             max_length=64,
             description="Phase of the schedule; `spare`: rounds kept for retraining a lost round; "
-            "`class-balance`: the site's own count of its classes, no round.",
+            "`class-balance`: the site's own count of its classes, no round; `evaluation`: the "
+            "counts of the final model's scores, no round.",
         ),
         Column("phase", "text"),
     ]

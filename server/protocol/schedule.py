@@ -18,6 +18,7 @@ from pydantic import (
 
 from server.protocol.aggregation import Aggregation
 from server.protocol.limits import MAX_ROUNDS, NAME
+from server.protocol.score_counts import Evaluation
 
 PublicObjective = Literal[
     "inpainting",
@@ -270,6 +271,8 @@ class Schedule(BaseModel):
 
     aggregation: Aggregation = Aggregation()
     """The way in which the answers of a round are added up."""
+    evaluation: Evaluation | None = None
+    """How sites measure the final model; they do not if left out."""
 
     @model_validator(mode="after")
     def _sharing_shrinks(self) -> "Schedule":
@@ -430,8 +433,11 @@ class Schedule(BaseModel):
 
     def canonical(self) -> str:
         """Return the schedule as JSON: the same text for the same schedule, on every machine."""
-        # Sites compare the hash of this text: it must not depend on the order of fields.
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        # Sites compare the hash of this text: it must not depend on the order of fields. Without a
+        # measurement it is the text of earlier versions, whose hashes are in ledgers and reports.
+        left_out = {"evaluation"} if self.evaluation is None else None
+        values = self.model_dump(mode="json", exclude=left_out)
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     def hash(self) -> str:
         """Return the SHA-256 of the canonical text."""

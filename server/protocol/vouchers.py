@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.protocol.keys import fingerprint
-from server.protocol.messages import AdmitAnswer, TrainAnswer
+from server.protocol.messages import AdmitAnswer, MeasureAnswer, TrainAnswer
 
 MAX_IDENTITY = 1_000
 """Largest number of characters of a public key."""
@@ -144,7 +144,9 @@ def take_receipt(
     return None
 
 
-def take_row(known: dict[str, Voucher], site: str, answer: TrainAnswer) -> str | None:
+def take_row(
+    known: dict[str, Voucher], site: str, answer: TrainAnswer | MeasureAnswer
+) -> str | None:
     """Keep the newest ledger row that a guard has signed.
 
     Args:

@@ -24,6 +24,8 @@ from server.protocol.messages import (
     EvaluateAnswer,
     Hello,
     HelloAnswer,
+    Measure,
+    MeasureAnswer,
     ProtocolError,
     Refusal,
     RefusalCode,
@@ -40,15 +42,19 @@ WORDS = "words"
 """Name of the one array that holds masked words, 8 bytes each."""
 JSON_FIELDS = (
     "schedule", "model", "receipt", "domain", "exact_metrics",
-    "mask_keys", "members", "sealed", "cohort", "trained",
+    "mask_keys", "members", "sealed", "cohort", "trained", "counts",
 )  # fmt: skip
 """Fields that hold JSON, which may be longer than other texts."""
 
-_REQUESTS: dict[str, type[Request]] = {c.kind: c for c in (Hello, Admit, Agree, Train, Evaluate)}
+_REQUESTS: dict[str, type[Request]] = {
+    c.kind: c for c in (Hello, Admit, Agree, Train, Measure, Evaluate)
+}
 _ANSWERS: dict[str, type[Answer]] = {
     c.__name__: c
-    for c in (HelloAnswer, AdmitAnswer, AgreeAnswer, TrainAnswer, EvaluateAnswer, Refusal)
-}
+    for c in (
+        HelloAnswer, AdmitAnswer, AgreeAnswer, TrainAnswer, MeasureAnswer, EvaluateAnswer, Refusal,
+    )
+}  # fmt: skip
 
 
 def to_content(part: Request | Answer, packed: dict[int, Array] | None = None) -> RecordDict:

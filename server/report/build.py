@@ -2,15 +2,18 @@
 
 import math
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from medformer.natural.source import STATEMENT
+from server.measures.figures import figures
 from server.protocol import Schedule
 from server.protocol.receipt import COLLUSION, phase_fields
+from server.protocol.score_counts import EDGES, EVALUATION, ScoreCounts
 from server.report.files import ReportError, RunFiles, load_run
-from server.run.federation import PublicSite
+from server.run.federation import Federation, PublicSite
 from server.run.metrics import RoundRow
 from server.run.model_file import model_files
 
@@ -90,6 +93,7 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
             **_model_and_schedule(files),
             "sites": [_site(site, files, simulation) for site in files.federation.sites],
             "results": results,
+            "measurement": measurement(files.federation, files.measurements),
             "fitted_heads": files.fitted_heads,
             "events": [_event(row) for row in files.summary["events"]],
             "training": training,
@@ -230,6 +234,29 @@ def claims(receipt: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def measurement(federation: Federation, counts: Mapping[str, ScoreCounts]) -> dict[str, Any] | None:
+    """Return the noisy counts that sites sent of the final model, and what follows from them.
+
+    Args:
+        federation: Of the run.
+        counts: Site -> what it sent.
+    Returns:
+        None for a run that measures nothing.
+    """
+    evaluation = federation.schedule.evaluation
+    if evaluation is None:
+        return None
+    kinds = {site.name: site.domain.kind for site in federation.sites}
+    return {
+        "epsilon": evaluation.epsilon,
+        "split": evaluation.split,
+        "min_count": evaluation.min_count,
+        "edges": list(EDGES),
+        "counts": {site: own.model_dump(mode="json") for site, own in sorted(counts.items())},
+        "figures": figures(counts, kinds),
+    }
+
+
 def _ends_alone(files: RunFiles) -> bool:
     """Return True if each site trained a copy of the shared model that never left it."""
     phases = files.federation.schedule.phases
@@ -250,8 +277,11 @@ def _work(name: str, phases: list[dict[str, Any]], files: RunFiles) -> dict[str,
     phase_of = files.federation.schedule.phase_of
     # A round in which the site takes no step, for want of labels, is none that it trained.
     attempts_of = {r: n for r, n in attempts_of.items() if per_round.get(phase_of(r).name, 1)}
-    # The count of the classes is a step without a round, taken before the site's first round.
-    steps = sum(p["steps"] for p in phases if not p["rounds"]) if attempts_of else 0
+    # A count is a step without a round: of the classes before the site's first round, of the final
+    # model's scores at the end.
+    counted = {p["name"]: bool(attempts_of) for p in phases if not p["rounds"]}
+    counted[EVALUATION] = name in files.measurements
+    steps = sum(p["steps"] for p in phases if counted.get(p["name"]))
     for round_, attempts in attempts_of.items():
         steps += per_round[phase_of(round_).name] * attempts
     return {

@@ -9,6 +9,9 @@ from typing import Any
 from safetensors import safe_open
 
 from medformer.errors import MedFormerError
+from server.measures.collect import MEASUREMENTS, read_measurements
+from server.protocol import ProtocolError
+from server.protocol.score_counts import ScoreCounts
 from server.run.federation import Federation, load_federation
 from server.run.journal import CHECKPOINTS, LEDGERS, VOUCHERS
 from server.run.metrics import RoundRow, read_metrics
@@ -34,6 +37,7 @@ class RunFiles:
     facts: dict[str, Any]
     release: dict[str, Any]
     pictures: list[dict[str, Any]]
+    measurements: dict[str, ScoreCounts]
     baselines: list[dict[str, Any]]
     fitted_heads: list[dict[str, Any]]
     rounds: list[RoundRow]
@@ -72,12 +76,20 @@ def load_run(folder: Path) -> RunFiles:
         facts=_read(folder, "site_facts", {}),
         release=_read(folder, "release", {}),
         pictures=_read(folder, "pictures", []),
+        measurements=_measurements(folder),
         baselines=_read(folder, "baselines", []),
         fitted_heads=_read(folder, "fitted_heads", []),
         rounds=[latest[key] for key in sorted(latest)],
         pretraining_seconds=public[-1] if public else None,
         shared_parameters=_shared_parameters(folder / CHECKPOINTS / "000000.safetensors"),
     )
+
+
+def _measurements(folder: Path) -> dict[str, ScoreCounts]:
+    try:
+        return read_measurements(folder)
+    except (OSError, ValueError, ProtocolError) as error:
+        raise ReportError(f"{folder / MEASUREMENTS}: cannot be read ({error})") from error
 
 
 def _read(folder: Path, name: str, default: Any = None) -> Any:

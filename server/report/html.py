@@ -77,6 +77,8 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
             sites,
             lambda s: {"released": _items(s["released"]), "not_covered": s["not_covered"]},
         ),
+        output_name=plots.output_name,
+        judged=[row for row in plots.headline(report) if row["calibration"]],
         columns=columns,
         tables=_tables(report, columns),
         pictures=[
@@ -138,6 +140,7 @@ def _plots(report: dict[str, Any], columns: Sequence[str]) -> dict[str, str]:
         "attack": plots.best_attack(report),
         "auc": plots.scores_by_task(report, "auc"),
         "dice": plots.scores_by_task(report, "dice"),
+        "measured": plots.measured_auc(report),
         "losses": plots.losses(report) if exact else "",
     }
 

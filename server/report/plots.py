@@ -8,6 +8,7 @@ from typing import Any
 
 from medformer.common.pages import COLOURS, LINE, PLOTS, SOFT, inline
 from medformer.common.rounding import rounded_up
+from server.measures.figures import POOLED
 
 MODELS = (
     "federated-dp",
@@ -200,6 +201,57 @@ def scores_by_task(report: Report, metric: str) -> str:
         return _svg(figure, metric, f"Test {name} of every model at every site")
 
 
+def measured_auc(report: Report) -> str:
+    """Draw the measured AUC of every class or label with its interval.
+
+    Args:
+        report: The content of report.json.
+    Returns:
+        SVG; empty without a measurement.
+    """
+    rows = [r for r in headline(report) if r["auc"]]
+    if not rows:
+        return ""
+    labels = [_short(f"{r['site']}: {output_name(r)}") for r in rows]
+    with _plot(0.5 + 0.3 * max(len(rows), 2), []) as (figure, axes):
+        axes.grid(False, axis="y")
+        for y, row in enumerate(rows):
+            found = row["auc"]
+            axes.plot([found["low"], found["high"]], [y, y], color=COLOURS[0], linewidth=2)
+            axes.plot([found["value"]], [y], color=COLOURS[0], marker="o", markersize=6)
+        axes.set_yticks(range(len(rows)), labels)
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        lowest = min(r["auc"]["low"] for r in rows)
+        axes.set_xlim(math.floor(10 * lowest - 0.2) / 10, 1.0)
+        axes.set_xlabel("AUC (0.5: guessing; 1: perfect), with its interval")
+        return _svg(figure, "measured", "Measured AUC of every class with its interval")
+
+
+def headline(report: Report) -> list[Report]:
+    """Return the figures of each class or label once: of all sites of a kind, or of its only one.
+
+    Args:
+        report: The content of report.json.
+    """
+    rows = report["measurement"]["figures"] if report["measurement"] else []
+    joined = {(r["kind"], r["task"], r["output"]) for r in rows if r["site"] == POOLED}
+    return [
+        r for r in rows
+        if r["site"] == POOLED or (r["kind"], r["task"], r["output"]) not in joined
+    ]  # fmt: skip
+
+
+def output_name(row: Report) -> str:
+    """Return the name of an output of a measurement, as people read it.
+
+    Args:
+        row: A row of `report["measurement"]["figures"]`.
+    """
+    several = row["several"]
+    return f"{row['task']}, class {row['output']}" if several else row["task"]
+
+
 def losses(report: Report) -> str:
     """Draw the exact training loss of each site by round.
 
@@ -302,6 +354,6 @@ def _mark_phases(axes: Any, schedule: Sequence[dict[str, Any]]) -> None:
 
 def _svg(figure: Any, name: str, label: str) -> str:
     """Return the figure as inline SVG, with the legend below it."""
-    labels = figure.axes[0].get_legend_handles_labels()[1]
-    figure.legend(loc="outside lower center", ncols=_columns(labels))
+    if labels := figure.axes[0].get_legend_handles_labels()[1]:
+        figure.legend(loc="outside lower center", ncols=_columns(labels))
     return inline(figure, name, label)

@@ -260,6 +260,84 @@ RESULT = _object(
     }
 )
 
+_SHARE = {"minimum": 0, "maximum": 1}
+ESTIMATE = _object(
+    {
+        "value": _number("Estimate.", **_SHARE),
+        "low": _number("Lower end of the interval.", **_SHARE),
+        "high": _number("Upper end of the interval.", **_SHARE),
+    }
+)
+NOISY_COUNTS = _object(
+    {
+        "std": _number("Standard deviation of the noise on each count.", exclusiveMinimum=0),
+        "outputs": _list(
+            _object(
+                {
+                    "task": _text("Supervised task."),
+                    "output": _count("Class or label, from 0; 1 for a binary task."),
+                    "shown": _maybe(
+                        _list(_number("Noisy count."), "Records that show it, by bin of the score.")
+                    ),
+                    "absent": _maybe(_list(_number("Noisy count."), "Records that do not.")),
+                }
+            ),
+            "One entry an output; null where there are too few records.",
+        ),
+    }
+)
+MEASURED = _object(
+    {
+        "site": _text("Site, or `all sites` of a kind of image together."),
+        "kind": _text("Kind of image."),
+        "task": _text("Supervised task."),
+        "output": _count("Class or label, from 0; 1 for a binary task."),
+        "several": _truth("True if the task has more outputs."),
+        "shown": _maybe(_count("Records that show it, by the noisy counts.")),
+        "absent": _maybe(_count("Records that do not.")),
+        "auc": _maybe(ESTIMATE),
+        "sensitivity": _maybe(ESTIMATE),
+        "specificity": _maybe(ESTIMATE),
+        "sensitivity_at": _maybe(ESTIMATE),
+        "calibration": _list(
+            _object(
+                {
+                    "images": _count("Records whose probability lies in the range."),
+                    "predicted": _number("Their mean probability.", **_SHARE),
+                    "observed": ESTIMATE,
+                }
+            ),
+            "Ranges of probability that hold enough records.",
+        ),
+    }
+)
+MEASUREMENT = _maybe(
+    _object(
+        {
+            "epsilon": _number(
+                "Epsilon of the measurement by itself, a part of that of the run.",
+                exclusiveMinimum=0,
+            ),
+            "split": {"enum": ["val", "test"]},
+            "min_count": _count(
+                "Fewest records of which a site sends counts; it may ask for more."
+            ),
+            "edges": _list(_number("Log odds."), "Edges between the bins of scores."),
+            "counts": {
+                "type": "object",
+                "additionalProperties": NOISY_COUNTS,
+                "description": "Site -> the noisy counts that it sent; all figures follow from "
+                "them.",
+            },
+            "figures": _list(
+                MEASURED,
+                "Figures with intervals of 95 % over sampling and noise: AUC, sensitivity and "
+                "specificity at probability one half, sensitivity at 90 % specificity.",
+            ),
+        }
+    )
+)
+
 FITTED_HEAD = _object(
     {
         **RESULT["properties"],
@@ -424,6 +502,7 @@ SCHEMA: Kind = {
             "started_from": _text("Model that the run started from, with its guarantee; or empty."),
             "sites": _list(SITE, "Every site of the run, including those that refused."),
             "results": _list(RESULT, "Metrics of this run and of its baselines."),
+            "measurement": MEASUREMENT,
             "fitted_heads": _list(
                 FITTED_HEAD,
                 "Metrics of heads that sites fitted on the released model after the run: for their "
@@ -438,7 +517,9 @@ SCHEMA: Kind = {
                 "Pictures of the final shared model on phantom images; they show no record.",
             ),
             "timing": TIMING,
-        }
+        },
+        # Reports of earlier versions lack it.
+        optional=("measurement",),
     ),
 }
 

@@ -187,7 +187,10 @@ many of that variance, and the noise of all honest sites adds up to it.{% endif 
 one.
 {% if taking_part|map(attribute="phases")|sum(start=[])|selectattr("name", "equalto", "class-balance")|list %}
 <i>class-balance</i> means that a site counted its classes once, before the first round, with noise of
-that standard deviation on each count. It weights its losses with these counts and sent no count.{% endif %}</p>
+that standard deviation on each count. It weights its losses with these counts and sent no count.{% endif %}
+{% if r.measurement %}<i>evaluation</i> is the measurement of the final model (section 6): the counts of all classes and
+scores are released together, with the noise of one Gaussian mechanism without sampling. Its records are charged like all
+others, so that nothing depends on how a site divides them.{% endif %}</p>
 <table>
 <thead><tr><th>sites</th>{% for c in phase_columns %}<th{% if c.is_number %} class="n"{% endif %}>{{ c.column.title }}</th>
 {% endfor %}</tr></thead>
@@ -238,8 +241,46 @@ and labelled images can fit heads of their own.</p>
 {% else %}<p class="no">The site did not declare what is not covered.</p>{% endif %}
 {% endfor %}
 
-<h2>6. Results{{ exact() }}</h2>
+<h2>6. Results{{ exact() if columns and not r.measurement }}</h2>
+{% if r.measurement %}
+<h3 id="measured">Measured at the sites, with noise</h3>
+<p>At the end each site measured the final model once on its {{ {"val": "validation", "test": "test"}[r.measurement.split] }} records, which no
+step was trained on. For each class or label it sent how many records have which score, with noise: by itself
+&epsilon;&nbsp;=&nbsp;{{ r.measurement.epsilon|plain }}, a part of the &epsilon; in section 1. All figures follow
+from these counts. An interval holds its value with a probability of at least 95&nbsp;%, over the choice of the
+records and the noise. No figure stands where there are too few records: fewer than {{ r.measurement.min_count }}, or
+fewer than the noise hides; nor where most scores are so similar that they fall into one bin.</p>
+{% if r.measurement.figures %}
+<table>
+<thead><tr><th>site</th><th>question</th><th class="n">records that<br>show it / do not</th><th class="n">AUC</th>
+<th class="n">sensitivity<br>at probability &frac12;</th><th class="n">specificity<br>at probability &frac12;</th><th class="n">sensitivity at<br>90&nbsp;% specificity</th></tr></thead>
+<tbody>
+{% for f in r.measurement.figures %}
+<tr><th class="who">{{ f.site }}</th><td>{{ output_name(f) }}{% if r.measurement.figures|map(attribute="kind")|unique|list|length > 1 %}<span class="soft">{{ f.kind }}</span>{% endif %}</td>
+<td class="n">{% if f.shown is none %}too few{% else %}{{ f.shown }} / {{ f.absent }}{% endif %}</td>
+{% for e in (f.auc, f.sensitivity, f.specificity, f.sensitivity_at) %}<td class="n">{% if e is none %}–{% else %}{{ "%.3f"|format(e.value) }}<span class="soft">{{ "%.3f"|format(e.low) }} to {{ "%.3f"|format(e.high) }}</span>{% endif %}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table>
+{% if plots.measured %}<figure>{{ plots.measured }}<figcaption>AUC of each class against all others, or of each label{% if r.measurement.figures|selectattr("site", "equalto", "all sites")|list %},
+at all sites of a kind of image together{% endif %}.</figcaption></figure>{% endif %}
+{% if judged %}
+<h3>Are the probabilities right?</h3>
+<p>Of the records to which the model gives a probability in a range, the share that shows the finding. Where the
+interval does not hold the mean probability, the model says too much or too little.</p>
+<table>
+<thead><tr><th>site</th><th>question</th><th class="n">records</th><th class="n">mean probability</th><th class="n">share that shows it</th></tr></thead>
+<tbody>
+{% for f in judged %}{% for c in f.calibration %}
+<tr>{% if loop.first %}<th class="who" rowspan="{{ f.calibration|length }}">{{ f.site }}</th><td rowspan="{{ f.calibration|length }}">{{ output_name(f) }}</td>{% endif %}
+<td class="n">{{ c.images }}</td><td class="n">{{ "%.3f"|format(c.predicted) }}</td>
+<td class="n">{{ "%.3f"|format(c.observed.value) }}<span class="soft">{{ "%.3f"|format(c.observed.low) }} to {{ "%.3f"|format(c.observed.high) }}</span></td></tr>
+{% endfor %}{% endfor %}
+</tbody></table>
+{% endif %}
+{% else %}<p>No site sent counts; section 8 says why.</p>{% endif %}
+{% endif %}
 {% if columns %}
+{% if r.measurement %}<h3>Exact values{{ exact() }}</h3>{% endif %}
 {% for metric, table in tables %}
 <table><thead><tr><th>{{ metric }}</th>{% for c in columns %}<th class="n">{{ c }}</th>{% endfor %}</tr></thead>
 <tbody>
@@ -259,7 +300,8 @@ alone; all of them at the same &epsilon;. <b>local-plain</b>, <b>federated-plain
 <b>centralised-plain</b> (all records pooled): without privacy. All models but the first are baselines,
 outside the privacy ledger.{% if shared_noise %} Baselines have no masks, so that each site adds all of its noise: a
 difference to this run holds what sharing the noise brings, too.{% endif %}{% endif %}</figcaption></figure>
-{% else %}<p>Metrics stayed at the sites.</p>{% endif %}
+{% elif not r.measurement %}<p>Metrics stayed at the sites. A run with <code>evaluation: {epsilon: 1}</code> measures its final
+model there and reports it with noise.</p>{% endif %}
 {% if r.fitted_heads %}
 <h3>Heads that sites fitted for themselves</h3>
 <p>After the run these sites fitted a head of their own on the released model, with the given number of

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from server.measures.collect import Measurements
 from server.protocol import Evaluate, EvaluateAnswer, Tensors, source_hash
 from server.protocol.receipt import read_receipt
 from server.run.agreement import Agreement
@@ -89,6 +90,7 @@ class Run:
             # After the checkpoint: a site that is lost here costs no round.
             if self.validate and self._ends_a_phase(state.round):
                 self._validate(state)
+        self._measurements().collect(self._final(state))
         self.journal.summarise(state.round, self._results(state) if self.evaluate else [])
         return state
 
@@ -111,6 +113,21 @@ class Run:
             self.approval_wait,
             self.retry_pause,
         )
+
+    def _measurements(self) -> Measurements:
+        return Measurements(
+            self.fleet,
+            self.federation,
+            self.journal,
+            self.folder,
+            self.approval_wait,
+            self.retry_pause,
+        )
+
+    def _final(self, state: State) -> dict[str, Tensors]:
+        """Return the final shared tensors of each site that took part: those of its kind."""
+        names = sorted(self.journal.receipts)
+        return {name: state.of(self.federation.kind_of(name)).final() for name in names}
 
     def _sums(self) -> CollectSums | None:
         """Return what adds up masked answers, if the run's answers are masked."""
@@ -166,9 +183,9 @@ class Run:
                 source_hash(),
                 schedule_hash=self.federation.schedule.hash(),
                 split=split,
-                tensors=state.of(self.federation.kind_of(name)).final(),
+                tensors=tensors,
             )
-            for name in sorted(self.journal.receipts)
+            for name, tensors in self._final(state).items()
         }
         answers, lost = ask(self.fleet, requests, self.federation.quorum)
         for name, reason in lost.items():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medformer.errors import one_line
-from server.protocol import AdmitAnswer, Refusal, TrainAnswer, source_hash
+from server.protocol import AdmitAnswer, MeasureAnswer, Refusal, TrainAnswer, source_hash
 from server.protocol.receipt import epsilon_so_far
 from server.protocol.vouchers import Voucher, read_vouchers, take_receipt, take_row
 from server.run.checkpoints import write_json
@@ -203,7 +203,7 @@ class Journal:
             self.ledgers.setdefault(site, answer.ledger_hash)
         return wrong
 
-    def reported(self, site: str, answer: TrainAnswer) -> str | None:
+    def reported(self, site: str, answer: TrainAnswer | MeasureAnswer) -> str | None:
         """Take the ledger row of an attempt; return what is wrong with its signature, or None.
 
         Args:

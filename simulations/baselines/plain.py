@@ -17,9 +17,9 @@ from client.data.load import load
 from client.data.records import Records
 from client.evaluation import evaluate
 from client.local_state import LocalState, final_state, initial_state, restore
-from client.privacy.class_counts import histogram, weighted
+from client.privacy.counts.classes import histogram, weighted
+from client.privacy.counts.tasks import countable
 from client.privacy.noise import SeededNoise
-from client.privacy.plan import countable
 from client.round import one_round
 from client.site import Site
 from client.training import as_torch, site_model, units_of

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
 
-from client.privacy.plan import BALANCE, solve
+from client.privacy.counts.tasks import COUNTS
+from client.privacy.plan import solve
 from client.site import Site
 from medformer.common.yaml_file import explain
 from medformer.config import ModelConfig
@@ -81,7 +82,7 @@ def _schedule(scenario: Scenario, phases: Sequence[Phase], sites: Sequence[Site]
             plan = solve(alone, site.privacy, site.tasks)
         except ValueError as error:
             raise ConfigError(f"site {site.name}: {error}") from error
-        needed += [p.noise_multiplier for p in plan.phases if p.name != BALANCE]
+        needed += [p.noise_multiplier for p in plan.phases if p.name not in COUNTS]
     agreed = aggregation.model_copy(update={"noise_multiplier": max(needed)})
     return scenario.schedule_for(phases, agreed)
 

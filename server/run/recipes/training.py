@@ -8,6 +8,7 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from medformer.config import Features, Frozen, Name, PresetName
 from server.protocol import Aggregation, Phase, Schedule
+from server.protocol.score_counts import Evaluation
 from server.run.federation import Pretraining, ServerRate, with_public_start
 from server.run.recipes.choice import Choice, choose
 from server.run.recipes.declared import Declared, Sites
@@ -42,6 +43,9 @@ class Training(Frozen):
     """Fraction of a phase's rounds whose iterates are averaged at its end."""
     aggregation: Aggregation = Aggregation()
     """The way in which the sites' answers are added up."""
+    evaluation: Evaluation | None = None
+    """Measurement of the final model under differential privacy, the only figures of a deployment's
+    model that leave the sites. See docs/howto/measure.md."""
     concepts: StrictBool = True
     """Sites with the same kind of image answer with concepts that they train together. `false`:
     each site has heads of its own only, which learn from its own records. See docs/experiments,
@@ -119,4 +123,5 @@ class Training(Frozen):
             local_momentum=self.local_momentum,
             average_last=self.average_last,
             aggregation=aggregation,
+            evaluation=self.evaluation,
         )

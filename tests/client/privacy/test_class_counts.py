@@ -17,7 +17,7 @@ from client.data.records import Records, Stack
 from client.guard import Guard
 from client.ledger.ledger import Ledger, Reservation
 from client.privacy.accounting import Steps, epsilon, gaussian_epsilon
-from client.privacy.class_counts import (
+from client.privacy.counts.classes import (
     MAX_WEIGHT,
     MIN_WEIGHT,
     histogram,

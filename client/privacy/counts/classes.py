@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from client.data.records import Records
+from client.privacy.counts.tasks import countable
 from client.privacy.noise import NoiseSource
-from client.privacy.plan import countable
 from medformer.config import UNLABELLED, Task
 
 MIN_WEIGHT, MAX_WEIGHT = 0.2, 5.0

@@ -1,0 +1,67 @@
+"""Counts that a site may be asked for, and what one unit of privacy can change in them.
+
+Functions of the declared tasks alone; no record is read.
+"""
+
+import math
+from collections.abc import Iterable
+
+from medformer.config import Task
+from server.protocol.score_counts import EVALUATION
+
+BALANCE = "class-balance"
+"""Name of the phase that counts the classes: one step on all records, outside of any round."""
+COUNTS = (BALANCE, EVALUATION)
+"""Names of phases that are no rounds, and have noise of their own."""
+
+
+def countable(tasks: Iterable[Task]) -> list[Task]:
+    """Return those of a site's tasks whose classes are counted: all but dense ones.
+
+    Args:
+        tasks: The site's tasks.
+    """
+    return [task for task in tasks if task.kind != "dense"]
+
+
+def count_sensitivity(tasks: Iterable[Task]) -> float:
+    """Return the L2 sensitivity of all class counts together under add/remove of one image.
+
+    An image adds 1 to one count of a single-label task, and to at most T of a task of T labels.
+
+    Args:
+        tasks: Tasks of a site; dense ones are ignored.
+
+    >>> finding = Task(name="finding", kind="binary-class", classes=2)
+    >>> signs = Task(name="signs", kind="multi-label", classes=3)
+    >>> count_sensitivity([finding, signs])
+    2.0
+    """
+    squares = (t.classes if t.kind == "multi-label" else 1 for t in countable(tasks))
+    return math.sqrt(sum(squares))
+
+
+def score_outputs(task: Task) -> list[int]:
+    """Return the classes or labels of a task of which each is counted; a binary task has one.
+
+    Args:
+        task: A task that is not dense.
+    """
+    return [1] if task.kind == "binary-class" else list(range(task.classes))
+
+
+def score_sensitivity(tasks: Iterable[Task]) -> float:
+    """Return the L2 sensitivity of all counts of scores together under add/remove of one unit.
+
+    A unit adds 1 to the counts of each output, spread over the bins by the unit's images
+    (`client.privacy.score_counts`).
+
+    Args:
+        tasks: Tasks of a site; dense ones are ignored.
+
+    >>> finding = Task(name="finding", kind="binary-class", classes=2)
+    >>> organ = Task(name="organ", kind="multi-class", classes=3)
+    >>> score_sensitivity([finding, organ])
+    2.0
+    """
+    return math.sqrt(sum(len(score_outputs(task)) for task in countable(tasks)))

@@ -1,0 +1,126 @@
+"""The end of a run: every site is asked to measure the final model, and its counts are kept."""
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.protocol import (
+    Answer,
+    Measure,
+    MeasureAnswer,
+    ProtocolError,
+    Refusal,
+    Tensors,
+    source_hash,
+)
+from server.protocol.score_counts import ScoreCounts, read_score_counts
+from server.run.checkpoints import write_json
+from server.run.federation import Federation
+from server.run.fleet import Fleet, ask
+from server.run.journal import Journal
+from server.run.metrics import EventKind
+
+log = logging.getLogger(__name__)
+
+MEASUREMENTS = "measurements.json"
+"""Site -> noisy counts of the final model's scores (`server.protocol.score_counts.ScoreCounts`)."""
+TRIES = 3
+"""Number of times that a site which is away is asked."""
+
+
+@dataclass
+class Measurements:
+    """Collects the sites' measurements of the final model."""
+
+    fleet: Fleet
+    federation: Federation
+    journal: Journal
+    folder: Path
+    wait: float
+    """Seconds to wait for sites that answer at certain hours only."""
+    pause: float
+    """Seconds before a site that was away is asked again."""
+
+    def collect(self, tensors: dict[str, Tensors]) -> None:
+        """Ask all sites that took part, and write what they answer.
+
+        A site that refuses, or is away, has no figures: the run is complete without it.
+
+        Args:
+            tensors: Site -> the final shared tensors that it measures.
+        Raises:
+            RunInterrupted: Without a quorum, a site was lost. Asked again, it sends the same.
+        """
+        if self.federation.schedule.evaluation is None:
+            return
+        kept = read_measurements(self.folder)
+        names = sorted(set(self.journal.receipts) - set(self.journal.excluded) - set(kept))
+        end, tries = time.monotonic() + self.wait, 0
+        while names:
+            requests = {name: self._request(name, tensors[name]) for name in names}
+            answers, away = ask(self.fleet, requests, self.federation.quorum)
+            tries += 1
+            closed = {}
+            for name, answer in answers.items():
+                if isinstance(answer, Refusal) and answer.code == "closed-now":
+                    closed[name] = f"{answer.code}: {answer.reason}"
+                else:
+                    self._answered(name, answer, kept)
+            # Hours are waited for, a site that is away only for a while.
+            waited = {} if time.monotonic() > end else closed
+            again = {**waited, **(away if tries < TRIES else {})}
+            for name, why in {**away, **closed}.items():
+                if name not in again:
+                    self._note(name, "absent", why)
+            names = sorted(again)
+            if names:
+                time.sleep(self.pause)
+        self.journal.save_ledgers()
+
+    def _request(self, name: str, tensors: Tensors) -> Measure:
+        return Measure(
+            self.journal.run_id,
+            source_hash(),
+            schedule_hash=self.federation.schedule.hash(),
+            tensors=tensors,
+            ledger_hash=self.journal.ledgers[name],
+        )
+
+    def _answered(self, name: str, answer: Answer, kept: dict[str, ScoreCounts]) -> None:
+        """Take one site's answer."""
+        if isinstance(answer, Refusal):
+            self._note(name, "refusal", f"{answer.code}: {answer.reason}")
+            return
+        try:
+            if not isinstance(answer, MeasureAnswer):
+                raise ProtocolError(f"{type(answer).__name__} to a Measure request")
+            if wrong := self.journal.reported(name, answer):
+                raise ProtocolError(wrong)
+            counts = read_score_counts(answer.counts)
+        except ProtocolError as error:
+            self._note(name, "refusal", f"bad-answer: {error}")
+            return
+        kept[name] = counts
+        values = {site: own.model_dump(mode="json") for site, own in kept.items()}
+        write_json(self.folder / MEASUREMENTS, values)
+        log.info("site %s has measured the final model", name)
+
+    def _note(self, name: str, kind: EventKind, text: str) -> None:
+        self.journal.note(self.federation.schedule.rounds, name, kind, f"measurement: {text}")
+
+
+def read_measurements(folder: Path) -> dict[str, ScoreCounts]:
+    """Return what the sites of a run sent of their measurement.
+
+    Args:
+        folder: A run folder.
+    Raises:
+        ProtocolError: The file holds something else.
+    """
+    path = folder / MEASUREMENTS
+    if not path.exists():
+        return {}
+    values = json.loads(path.read_text())
+    return {site: read_score_counts(json.dumps(counts)) for site, counts in values.items()}
