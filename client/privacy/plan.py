@@ -334,7 +334,10 @@ def recomputed(plan: PrivacyPlan, schedule: Schedule) -> PrivacyPlan:
     wanted |= dict.fromkeys(COUNTS, (1, 1, 1.0))
     for p in plan.phases:
         steps, honest, _ = wanted[p.name]
-        if (p.steps_per_round, p.steps, p.honest) != (steps, steps * max(p.rounds, 1), honest):
+        # A count is no round.
+        rounds = 0 if p.name in COUNTS else p.rounds
+        own = p.rounds, p.steps_per_round, p.steps, p.honest
+        if own != (rounds, steps, steps * max(rounds, 1), honest):
             raise ValueError(f"phase {p.name!r} has other steps than the schedule's")
     hidden = [wanted[p.name][2] for p in plan.phases]
     collusion = _collusion(schedule.aggregation, plan.delta, plan.phases, hidden)

@@ -5,10 +5,10 @@
 Each row: scores are drawn 200 times from a model of known AUC, counted as a site counts them, given
 the noise of an epsilon at delta 1e-5, and judged as the report judges them. `error` is the distance
 of the measured AUC to the exact one of the same records that 95 % of the measurements keep;
-`within` the share that is within .01; `covered` the share whose interval holds the true AUC; `width`
-the median width of the interval. `best_within` is the share within .01 if nothing but the AUC left
-the site, with the least noise that pure epsilon-DP allows by its sensitivity (Laplace). It takes
-about 3 minutes.
+`within` the share that is within .01; `covered` the share whose interval holds the true AUC;
+`width` the median width of the interval. `best_within` is the share within .01 if nothing but the
+AUC left the site, with the least noise that pure epsilon-DP allows by its sensitivity (Laplace). It
+takes about 3 minutes.
 """
 
 import math

@@ -2,14 +2,16 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from medformer.errors import MedFormerError
-from server.protocol import ProtocolError, Schedule, fingerprint
+from server.measures.figures import figures
+from server.protocol import ProtocolError, Schedule, fingerprint, source_hash
 from server.protocol.receipt import read_receipt
+from server.protocol.score_counts import EDGES, EVALUATION, read_score_counts
 from server.protocol.vouchers import Voucher, read_vouchers
 from server.report.build import NOTHING, claims, scheduled
 from server.report.seal import checksum, signed_by
@@ -23,6 +25,8 @@ WORD = (
     "lifetime totals, numbers of patients or images, and that the page says what report.json says"
 )
 """Parts of a report that no signature of a guard covers."""
+CLOSE = 0.002
+"""Distance of two figures that are the same."""
 Report = dict[str, Any]
 
 
@@ -113,7 +117,62 @@ def _sites(report: Report, guards: Mapping[str, str]) -> list[Finding]:
     for site in report["sites"]:
         look = partial(_site, report, site, vouchers.get(site["name"]), schedule, guards)
         found += examined(site["name"], look)
+    found += examined("measurement", partial(_measurement, report, schedule))
     return [*found, *examined("receipts", partial(_units, report, taking_part, vouchers))]
+
+
+def _measurement(report: Report, schedule: Schedule) -> list[Finding]:
+    """Compute the figures of the measured model again, from the counts that the report holds."""
+    shown, evaluation = report.get("measurement"), schedule.evaluation
+    if shown is None or evaluation is None:
+        if shown is evaluation:
+            return []
+        return [wrong("the report and the schedule disagree whether the model was measured")]
+    settings = {name: shown[name] for name in ("epsilon", "split", "min_count")}
+    if settings != evaluation.model_dump() or shown["edges"] != list(EDGES):
+        return [wrong("the measurement is not the one that the sites admitted")]
+    vouchers = read_vouchers(report["vouchers"])
+    for name, sent in shown["counts"].items():
+        signed = strict_json(vouchers[name].receipt)["phases"] if name in vouchers else None
+        # Counts with less noise than the guard has signed for are paid for by no ledger.
+        if signed is not None and not _has_noise(signed, sent["std"]):
+            return [wrong(f"{name}: its counts have other noise than it has admitted")]
+    kinds = {row["site"]: row["kind"] for row in shown["figures"]}
+    again = _figures(_text(shown["counts"]), _text({n: kinds.get(n, "") for n in shown["counts"]}))
+    if not _close(again, shown["figures"]):
+        text = "the figures of the measurement do not follow from the counts"
+        # Another version may fit otherwise.
+        known = report["source_hash"] == source_hash()
+        return [wrong(text) if known else unknown(f"{text}, as this version reads them")]
+    return [ok("the figures of the measurement follow from the counts that sites sent")]
+
+
+def _has_noise(phases: Sequence[Report], std: float) -> bool:
+    """Tell whether the admitted measurement has this noise, or less."""
+    own = [p for p in phases if p["name"] == EVALUATION]
+    return len(own) == 1 and own[0]["noise_multiplier"] * own[0]["max_grad_norm"] <= std
+
+
+@lru_cache(maxsize=4)
+def _figures(counts: str, kinds: str) -> list[Report]:
+    """Return the figures that follow from counts, both as JSON: a fit takes its time."""
+    sent = {name: read_score_counts(_text(own)) for name, own in strict_json(counts).items()}
+    return figures(sent, strict_json(kinds))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Compare values, numbers to `CLOSE`: fits differ a little from machine to machine."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_close(one[k], other[k]) for k in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_close, one, other))
+    if isinstance(one, float) and isinstance(other, int | float):
+        return abs(one - other) <= CLOSE
+    return bool(one == other)
 
 
 def _units(

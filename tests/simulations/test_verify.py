@@ -43,6 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scenario = {
         "name": "verify",
         "recipe": {"rounds": 2, "local_steps": 1, "expected_batch_size": 16, "heads_only": False},
+        "evaluation": {"epsilon": 2.0, "min_count": 1},
         "sites": [
             {"name": "north", "data": CHEST},
             {"name": "south", "data": {**CHEST, "kind": "histology"}},
@@ -187,9 +188,15 @@ def test_a_receipt_of_a_forger_has_to_follow_from_its_steps(run: Path, tmp_path:
     assert "north: promises more than its steps keep: epsilon (it is" in found
 
     def fewer(receipt: dict[str, Any]) -> None:
+        receipt["phases"][1].update(rounds=5, steps=5)
+        receipt["steps"] = sum(phase["steps"] for phase in receipt["phases"])
+
+    def oftener(receipt: dict[str, Any]) -> None:
         receipt["phases"][0].update(rounds=5, steps=5)
         receipt["steps"] = sum(phase["steps"] for phase in receipt["phases"])
 
+    path = forged(run, oftener, tmp_path)
+    assert "phase 'evaluation' has other steps" in " ".join(wrong(verify_report(path)))
     path = forged(run, fewer, tmp_path)
     assert "are not those of the schedule" in " ".join(wrong(verify_report(path)))
 
@@ -263,6 +270,11 @@ def test_a_named_guard_has_to_have_signed(run: Path):
         (lambda r: r["vouchers"].update(east=r["vouchers"]["north"]), "is no site of the report"),
         (lambda r: r.update(schedule_text="{}"), "schedule in the report cannot be read"),
         (lambda r: r["vouchers"]["north"].update(receipt="\ud800"), "signature does not fit"),
+        (lambda r: r["measurement"]["figures"][0].update(shown=9_999), "follow from the counts"),
+        (lambda r: r["measurement"]["counts"].pop("north"), "follow from the counts"),
+        (lambda r: r["measurement"]["counts"]["north"].update(std=0.5), "other noise than it has"),
+        (lambda r: r["measurement"].update(epsilon=0.1), "not the one that the sites admitted"),
+        (lambda r: r.update(measurement=None), "disagree whether the model was measured"),
     ],
 )
 def test_what_follows_from_receipts_and_schedule_is_compared(
