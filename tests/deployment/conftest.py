@@ -40,6 +40,7 @@ accept_unit_image: true
 approval: automatic
 min_sites: 2
 max_epsilon_all_collude: 40
+max_epsilon_evaluation: 2
 peers: {peers}
 """
 RUN = """

@@ -69,13 +69,15 @@ def test_three_sites_train_under_secure_noise_and_the_report_says_so(consortium:
 
 def test_nodes_teach_themselves_adapt_to_each_other_and_then_learn_heads(consortium: Consortium):
     """A phase without labels, one against the sites' domains and one of heads: each is charged,
-    the discriminator is learned together, and heads stay where they are."""
+    the discriminator is learned together, and heads stay where they are. At the end the model is
+    measured, and nothing but noisy counts has left."""
     folder, out = consortium.folder, consortium.folder / "run-adapted"
     own = {name: load_site(folder / name / "site.yaml").domain for name in SITES[:2]}
     run = {
         "name": "lungs-adapted",
         "phases": ADAPTED,
         "average_last": 0.0,
+        "evaluation": {"epsilon": 2.0},
         "sites": {name: domain.model_dump(mode="json") for name, domain in own.items()},
     }
     (folder / "adapted.yaml").write_text(json.dumps(run))
@@ -91,6 +93,13 @@ def test_nodes_teach_themselves_adapt_to_each_other_and_then_learn_heads(consort
         # Model and discriminator are clipped apart, and one image may reach both bounds.
         assert phases["adversarial"]["max_grad_norm"] == pytest.approx(2**0.5)
         assert 0 < site["epsilon"] <= 8
+        assert phases["evaluation"]["steps"] == 1
+    assert report["results"] == []
+    assert set(report["measurement"]["counts"]) == set(own)
+    assert {row["task"] for row in report["measurement"]["figures"]} == {"finding"}
+    for name in own:
+        rows = ledger(folder, name)
+        assert rows[-2:] == ["measurement", "measurement-answer"]
     start, final = (load_state(out / CHECKPOINTS, n) for n in (0, 4))
     assert start is not None
     assert final is not None
