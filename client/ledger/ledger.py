@@ -13,6 +13,7 @@ from typing import Any
 from client.ledger.approvals import Approvals
 from client.ledger.budget import Account
 from client.ledger.chain import FILE, LedgerError
+from client.ledger.measurements import Measurements
 from client.ledger.refused import Refused
 from client.ledger.rows import Clock, Rows, utc_now
 from client.privacy.plan import PrivacyPlan
@@ -50,7 +51,7 @@ class Ledger:
     """Open one site's ledger; the file is created, and the budget registered, at first use.
 
     Attributes: `rows` (the table), `account` (budget and cost of all runs), `approvals` (runs that
-    wait for a person), `refused` (refused requests).
+    wait for a person), `measurements` (of final models), `refused` (refused requests).
 
     Args:
         path: The SQLite file.
@@ -76,6 +77,7 @@ class Ledger:
         self.rows = Rows(path, anchor, clock)
         self.account = Account(self.rows)
         self.approvals = Approvals(self.rows)
+        self.measurements = Measurements(self.rows)
         self.refused = Refused(self.rows)
         try:
             self.rows.verify()
@@ -220,44 +222,6 @@ class Ledger:
     def answers(self, run_id: str) -> dict[str, dict[str, Any]]:
         """Return, for each request key, the row written when its answer was stored."""
         return {body["key"]: body for _, body in self.rows.of_kind("answer", run_id)}
-
-    def start_measurement(self, run_id: str, key: str) -> str:
-        """Record that the final model is about to be measured, before a record is read.
-
-        Args:
-            run_id: The run, which has no measurement yet.
-            key: Digest of the request.
-        Returns:
-            Hash of the row.
-        """
-        with self.rows.transaction():
-            return self.rows.append("measurement", run_id, {"key": key}).hash
-
-    def record_measurement(self, run_id: str, key: str, sha256: str) -> None:
-        """Record that the noisy counts are on the disk, before they are sent.
-
-        Args:
-            run_id: The run.
-            key: Digest of the request that they answer.
-            sha256: Digest of the stored counts.
-        """
-        with self.rows.transaction():
-            self.rows.append("measurement-answer", run_id, {"key": key, "sha256": sha256})
-
-    def measured(self, run_id: str) -> tuple[str, str, str | None] | None:
-        """Return the run's measurement: hash of its row, digest of the request and of the counts.
-
-        Args:
-            run_id: The run.
-        Returns:
-            None before it was started; without the digest of the counts if it was never ended.
-        """
-        for seq, started in self.rows.of_kind("measurement", run_id):
-            row = self.rows.row(seq)
-            assert row is not None
-            answers = self.rows.of_kind("measurement-answer", run_id)
-            return row.hash, started["key"], next((body["sha256"] for _, body in answers), None)
-        return None
 
     def record_count(self, run_id: str, sha256: str) -> None:
         """Record that the run's classes were counted, before the counts are used.

@@ -15,7 +15,7 @@ from server.protocol import (
     Tensors,
     source_hash,
 )
-from server.protocol.score_counts import ScoreCounts, read_score_counts
+from server.protocol.score_counts import EVALUATION, ScoreCounts, read_score_counts
 from server.run.checkpoints import write_json
 from server.run.federation import Federation
 from server.run.fleet import Fleet, ask
@@ -56,7 +56,13 @@ class Measurements:
         if self.federation.schedule.evaluation is None:
             return
         kept = read_measurements(self.folder)
-        names = sorted(set(self.journal.receipts) - set(self.journal.excluded) - set(kept))
+        # A site without labels, or with outlines alone, has admitted none.
+        admitted = {
+            name
+            for name, receipt in self.journal.receipts.items()
+            if any(phase["name"] == EVALUATION for phase in receipt["phases"])
+        }
+        names = sorted(admitted - set(self.journal.excluded) - set(kept))
         end, tries = time.monotonic() + self.wait, 0
         while names:
             requests = {name: self._request(name, tensors[name]) for name in names}
