@@ -152,6 +152,7 @@ SIMULATION_NOT_COVERED = (
     "noise_source is seeded: anyone who has the seed can remove the noise",
     "exact losses and metrics are computed on private splits and carry no noise",
     "non-private and local baselines are trained on the same records, outside the ledger",
+    "an audit's membership attack compares losses on private splits, without noise",
 )
 
 

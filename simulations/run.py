@@ -131,6 +131,7 @@ def simulate(
     state_dir: str | Path | None = None,
     engine: Engine = "flower",
     baselines: bool | None = None,
+    audit: int = 0,
     overwrite: bool = False,
     quiet: bool = False,
     **settings: Any,
@@ -144,6 +145,7 @@ def simulate(
         state_dir: Folder of the sites' ledgers, which runs that use it share.
         engine: `flower`, or `local` for the same results without Flower's processes.
         baselines: True trains every one, False none; those of the scenario if None.
+        audit: Number of canaries of an audit at the end, at least 1,000; no audit if 0.
         overwrite: Replace an earlier run in the folder.
         quiet: Show no progress on stderr.
         **settings: Overrides of the scenario, by the keys of `--set`: `seed=1`,
@@ -166,6 +168,7 @@ def simulate(
             words += [option, str(path)] if path is not None else []
         if baselines is not None:
             words.append("--baselines" if baselines else "--no-baselines")
+        words += ["--audit", str(audit)] if audit else []
         words += ["--overwrite"] if overwrite else []
         _run(words, quiet=quiet)
     return Run(folder)

@@ -52,6 +52,7 @@ class Simulation:
         baselines: Baselines to train beside it; those of the scenario if None.
         data_root: Folder of MedMNIST files.
         state_dir: Folder of the sites' ledgers, shared between runs.
+        canaries: Number of canaries of an audit at the end; no audit if 0.
         actors: Sites that train at once; one a core if left out.
         start_wait: Seconds in which each of Flower's processes has to start.
         hello_wait: Seconds in which all sites have to say who they are.
@@ -65,6 +66,7 @@ class Simulation:
     baselines: tuple[Baseline, ...] | None = None
     data_root: Path | None = None
     state_dir: Path | None = None
+    canaries: int = 0
     actors: int | None = None
     start_wait: float = 60.0
     hello_wait: float = 120.0
@@ -95,7 +97,7 @@ class Simulation:
         if is_complete(self.folder):
             say(f"{self.folder}: the federated run is complete; comparing and reporting")
             with FreshProcess() as helper:
-                helper.call(compare_and_report, self.folder, self.baselines)
+                helper.call(compare_and_report, *self._after)
             return
         federation = load_prepared(self.folder).federation
         done = max((int(f.stem) for f in (self.folder / CHECKPOINTS).glob("*.json")), default=0)
@@ -129,6 +131,7 @@ class Simulation:
         words += ["--engine", self.engine] if self.engine != "flower" else []
         words += ["--no-baselines"] if self.baselines == () else []
         words += ["--baselines"] if self.baselines else []
+        words += ["--audit", str(self.canaries)] if self.canaries else []
         for option, path in (("--data-root", self.data_root), ("--state-dir", self.state_dir)):
             words += [option, str(path)] if path is not None else []
         return shlex.join([*words, *further])
@@ -144,7 +147,7 @@ class Simulation:
             arguments = self.folder, self.data_root, self.actors
             helper.follow(progress.poll, train_here, *arguments)
             check_outcome(self.folder)
-            helper.call(compare_and_report, self.folder, self.baselines)
+            helper.call(compare_and_report, *self._after)
 
     def _through_flower(self, prepare: bool, progress: Progress) -> None:
         from simulations.launch.launcher import run_config, run_flower
@@ -165,7 +168,7 @@ class Simulation:
             reported: list[Callable[[], None]] = []
 
             def on_done() -> None:  # Flower takes seconds to close: report meanwhile
-                begin = after.begin(compare_and_report, self.folder, self.baselines)
+                begin = after.begin(compare_and_report, *self._after)
                 reported.append(begin)
 
             run_flower(
@@ -173,6 +176,11 @@ class Simulation:
                 actors=self.actors, start_wait=self.start_wait,
             )  # fmt: skip
             reported[0]()
+
+    @property
+    def _after(self) -> tuple[Path, tuple[Baseline, ...] | None, int]:
+        """Arguments of `compare_and_report`."""
+        return self.folder, self.baselines, self.canaries
 
     def _wanted(self) -> tuple[Path, str, tuple[str, ...], Path | None, Path | None]:
         return self.folder, self.scenario, self.settings, self.data_root, self.state_dir

@@ -94,6 +94,7 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
             "sites": [_site(site, files, simulation) for site in files.federation.sites],
             "results": results,
             "measurement": measurement(files.federation, files.measurements),
+            "audits": files.audits or None,
             "fitted_heads": files.fitted_heads,
             "events": [_event(row) for row in files.summary["events"]],
             "training": training,

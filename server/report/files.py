@@ -38,6 +38,7 @@ class RunFiles:
     release: dict[str, Any]
     pictures: list[dict[str, Any]]
     measurements: dict[str, ScoreCounts]
+    audits: dict[str, Any]
     baselines: list[dict[str, Any]]
     fitted_heads: list[dict[str, Any]]
     rounds: list[RoundRow]
@@ -77,6 +78,7 @@ def load_run(folder: Path) -> RunFiles:
         release=_read(folder, "release", {}),
         pictures=_read(folder, "pictures", []),
         measurements=_measurements(folder),
+        audits=_read(folder, "audits", {}),
         baselines=_read(folder, "baselines", []),
         fitted_heads=_read(folder, "fitted_heads", []),
         rounds=[latest[key] for key in sorted(latest)],

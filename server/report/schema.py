@@ -338,6 +338,59 @@ MEASUREMENT = _maybe(
     )
 )
 
+CANARY_AUDIT = _object(
+    {
+        "sites": _list(_text("Site."), "Sites that train this mechanism."),
+        "claimed_epsilon": _number("Epsilon of the plan.", exclusiveMinimum=0),
+        "canaries": _count("Canaries, each in with probability 1/2."),
+        "guesses": _count("Guesses that the auditor made."),
+        "correct": _count("Guesses that were right."),
+        "confidence": _number("Confidence of the bound.", **_SHARE),
+        "epsilon_lower_bound": _number("Epsilon is at least this.", minimum=0),
+        "expected_if_correct": _number(
+            "Bound that a correct mechanism exceeds in nine of ten such audits.", minimum=0
+        ),
+        "expected_at_half_noise": _number(
+            "Bound that a mechanism with half the noise exceeds in nine of ten.", minimum=0
+        ),
+        "passed": _truth("False if the bound or a check of the mechanism refutes the claim."),
+        "method": _text("Method and its source."),
+        "verdict": _text("Outcome in a sentence."),
+    }
+)
+MEMBERSHIP_ATTACK = _object(
+    {
+        "site": _text("Site whose final model, own heads included, was attacked."),
+        "task": _text("Supervised task."),
+        "attack": _text("Attack and its source."),
+        "members": _count("Records that were trained on."),
+        "others": _count("Records that were not."),
+        "auc": _number("How often a record that was trained on has the smaller loss.", **_SHARE),
+        "found": _list(
+            _object(
+                {
+                    "false_alarms": _number("Share of the other records.", **_SHARE),
+                    "rate": _number("Share of the members that the attack finds.", **_SHARE),
+                    "low": _number("Lower end of an exact interval of that share.", **_SHARE),
+                    "bound": _maybe(
+                        _number("Share that the plan allows the best attack.", **_SHARE)
+                    ),
+                    "refutes": _truth("True if the share is above what the plan allows."),
+                }
+            ),
+            "One entry a rate of false alarms.",
+        ),
+    }
+)
+AUDITS = _maybe(
+    _object(
+        {
+            "canaries": _list(CANARY_AUDIT, "One audit for each mechanism."),
+            "membership": _list(MEMBERSHIP_ATTACK, "One attack for each site and task."),
+        }
+    )
+)
+
 FITTED_HEAD = _object(
     {
         **RESULT["properties"],
@@ -503,6 +556,7 @@ SCHEMA: Kind = {
             "sites": _list(SITE, "Every site of the run, including those that refused."),
             "results": _list(RESULT, "Metrics of this run and of its baselines."),
             "measurement": MEASUREMENT,
+            "audits": AUDITS,
             "fitted_heads": _list(
                 FITTED_HEAD,
                 "Metrics of heads that sites fitted on the released model after the run: for their "
@@ -518,8 +572,8 @@ SCHEMA: Kind = {
             ),
             "timing": TIMING,
         },
-        # Reports of earlier versions lack it.
-        optional=("measurement",),
+        # Reports of earlier versions lack them.
+        optional=("measurement", "audits"),
     ),
 }
 

@@ -211,6 +211,28 @@ others, so that nothing depends on how a site divides them.{% endif %}</p>
 {% endfor %}
 </tbody></table>
 
+{% if r.audits %}
+<h3 id="audit">Attacks that were tried</h3>
+{% for a in r.audits.canaries %}
+<p><b>{{ names(a.sites) }}: <span class="{{ "yes" if a.passed else "no" }}">{{ "not refuted" if a.passed else "REFUTED" }}.</span></b> {{ a.verdict }}</p>
+{% endfor %}
+<p class="soft small">Canaries: the schedule was trained once more, on phantoms and made-up gradients, each of which was in with
+probability &frac12;; an auditor who sees every step guesses which were in ({{ r.audits.canaries|map(attribute="method")|unique|join(", ") }}).</p>
+{% if r.audits.membership %}
+<table>
+<thead><tr><th>site</th><th class="n">trained on / not</th>{% for f in r.audits.membership[0].found %}<th class="n">found at {{ (100 * f.false_alarms)|plain }}&nbsp;%<br>false alarms</th>{% endfor %}<th class="n">AUC of<br>the attack</th></tr></thead>
+<tbody>
+{% for m in r.audits.membership %}
+<tr><th class="who">{{ m.site }}<span class="soft">{{ m.task }}</span></th><td class="n">{{ m.members }} / {{ m.others }}</td>
+{% for f in m.found %}<td class="n">{{ "%.1f"|format(100 * f.rate) }}&nbsp;%{% if f.refutes %} <span class="no">refutes</span>{% endif %}{% if f.bound is not none %}<span class="soft">allowed {{ f.bound|percent }}</span>{% endif %}</td>{% endfor %}
+<td class="n">{{ "%.3f"|format(m.auc) }}</td></tr>
+{% endfor %}
+</tbody></table>
+<p class="soft small">A membership attack on each site's final model, its own heads included: {{ r.audits.membership|map(attribute="attack")|unique|join(", ") }}.
+It is the simplest attack, and far from the best. The AUC of one that only guesses is 0.5.{{ exact() }}</p>
+{% endif %}
+{% endif %}
+
 <h2>5. What left each site, and what is not covered</h2>
 {% if r.model.concepts %}
 <p><b>The shared model can answer a question.</b> {% for c in r.model.concepts %}{{ names(c.sites) }}

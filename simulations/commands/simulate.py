@@ -6,6 +6,8 @@ from typing import Any
 
 from simulations.commands.options import add_scenario, named
 
+CANARIES, MIN_CANARIES = 4_000, 1_000
+"""Number of canaries of an audit, and its lower limit (`client.audit.run`)."""
 MAX_WAIT = 1_000_000
 """Maximum number of seconds of a wait."""
 
@@ -40,6 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "federation")  # fmt: skip
     beside.add_argument("--no-baselines", action="store_true",
                         help="train no baselines, whatever the scenario lists")  # fmt: skip
+    add("--audit", type=int, nargs="?", const=CANARIES, default=0, metavar="M",
+        help="attack the run at the end with M canaries (%(const)s if left out) and on its final "
+        "models; takes minutes, and fails if a claim is refuted")  # fmt: skip
     parser.epilog = "example: fedmedformer simulate quickstart --out runs/quickstart"
 
 
@@ -66,6 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         baselines=() if arguments.no_baselines else BASELINES if arguments.baselines else None,
         data_root=arguments.data_root,
         state_dir=arguments.state_dir,
+        canaries=arguments.audit,
         actors=arguments.actors,
         start_wait=arguments.start_wait,
         hello_wait=arguments.hello_wait,
@@ -83,6 +89,11 @@ def _check(arguments: argparse.Namespace) -> None:
 
     if arguments.actors is not None and arguments.actors < 1:
         raise ConfigError(f"--actors must be at least 1, got {arguments.actors}")
+    if arguments.audit and arguments.audit < MIN_CANARIES:
+        raise ConfigError(
+            f"--audit needs at least {MIN_CANARIES:,} canaries, got {arguments.audit}: fewer prove "
+            "nothing"
+        )
     for name in ("start", "hello", "round"):
         wait = getattr(arguments, f"{name}_wait")
         if not 0 < wait <= MAX_WAIT:

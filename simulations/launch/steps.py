@@ -50,12 +50,17 @@ def single_threaded() -> None:
     torch.set_num_threads(1)
 
 
-def compare_and_report(folder: Path, baselines: Sequence[Baseline] | None) -> None:
-    """Train the baselines, draw the pictures and write the report of a complete run.
+def compare_and_report(
+    folder: Path, baselines: Sequence[Baseline] | None, canaries: int = 0
+) -> None:
+    """Train the baselines, attack the run if asked to, and write the report of a complete run.
 
     Args:
         folder: The run folder.
         baselines: The baselines to train; those of the scenario if None.
+        canaries: Number of canaries of an audit; no audit if 0.
+    Raises:
+        AuditError: The audit refutes a claim of the run. The report is written, and says so.
     """
     from server.report.pictures import draw_pictures
     from simulations.baselines.fitted_heads import collect_heads
@@ -72,7 +77,16 @@ def compare_and_report(folder: Path, baselines: Sequence[Baseline] | None) -> No
     collect_heads(prepared)
     draw_pictures(folder)
     write_examples(prepared)
+    refuted = None
+    if canaries:
+        from simulations.audits.run import audit_run
+
+        refuted = audit_run(prepared, canaries, say)
     finish(prepared)
+    if refuted:
+        from client.audit.canaries import AuditError
+
+        raise AuditError(f"the audit refutes a claim of this run: {refuted}")
 
 
 def public_start(folder: Path, data_root: Path | None) -> Tensors:

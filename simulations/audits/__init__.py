@@ -1,0 +1,1 @@
+"""Attacks on a simulated run, beside what its plan claims."""
