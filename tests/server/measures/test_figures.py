@@ -136,6 +136,20 @@ def test_sites_of_a_kind_are_joined_and_others_are_not():
     both = [np.concatenate(sides) for sides in zip(pairs["north"], pairs["south"], strict=True)]
     assert rows[-1]["auc"]["value"] == pytest.approx(exact_auc(both[0], both[1]), abs=0.02)
     assert rows[-1]["shown"] == rows[0]["shown"] + rows[1]["shown"]
+    sums = {
+        side: tuple(
+            x + y
+            for x, y in zip(
+                getattr(sent["north"].outputs[0], side),
+                getattr(sent["south"].outputs[0], side),
+                strict=True,
+            )
+        )
+        for side in ("shown", "absent")
+    }
+    one = OutputCounts(task="finding", output=1, **sums)
+    alone = ScoreCounts(std=3.0 * 2**0.5, outputs=(one,))
+    assert figures.figures({"both": alone}, {"both": "chest"})[0]["auc"] == rows[-1]["auc"]
     widths = [r["auc"]["high"] - r["auc"]["low"] for r in rows]
     assert widths[3] < min(widths[0], widths[1])
 
