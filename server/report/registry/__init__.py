@@ -1,0 +1,1 @@
+"""A report as a record of the OpenDP registry of deployments of differential privacy."""
