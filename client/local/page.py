@@ -13,12 +13,12 @@ from client.local.results import Evaluation, TaskResult
 from medformer.common.pages import STYLE
 
 OWN = """
-.banner { background: var(--bad); color: #fff; padding: 14px 20px; margin: -40px -48px 28px;
+.banner { background: var(--bad); color: var(--paper); padding: 14px 20px; margin: -40px -48px 28px;
           font-weight: 600; } .banner small { display: block; font-weight: 400; font-size: 14px; }
 .plots { display: flex; flex-wrap: wrap; gap: 8px 40px; } .plots figure { flex: 1 1 380px; max-width: 460px; }
 .wide figure:first-child { max-width: none; flex-basis: 100%; }
 table.confusion { width: auto; } table.confusion td { text-align: right; min-width: 5em; }
-td.right { font-weight: 600; background: #eef5fc; }
+td.right { font-weight: 600; background: var(--noted); }
 @media (max-width: 800px) { .banner { margin: -24px -18px 20px; } }
 @media print { .banner { margin: 0 0 20px; } }
 """

@@ -32,11 +32,12 @@ PLOTS: dict[Any, Any] = {
 
 STYLE = """
 :root { --ink: #0f172a; --soft: #475569; --line: #d5dce6; --accent: #0b5fa5; --earlier: #64748b;
-        --good: #166534; --bad: #9a3412; --wash: #f3f6fa; }
+        --good: #166534; --bad: #9a3412; --wash: #f3f6fa; --desk: #e9eef4; --paper: #fff;
+        --noted: #eef5fc; --warned: #fff4ec; --empty: #e2e8f0; color-scheme: light dark; }
 * { box-sizing: border-box; }
-body { margin: 0; background: #e9eef4; color: var(--ink);
+body { margin: 0; background: var(--desk); color: var(--ink);
        font: 15px/1.55 "Segoe UI", "Helvetica Neue", Arial, "Liberation Sans", sans-serif; }
-main { max-width: 1080px; margin: 24px auto; background: #fff; padding: 40px 48px 48px;
+main { max-width: 1080px; margin: 24px auto; background: var(--paper); padding: 40px 48px 48px;
        border: 1px solid var(--line); }
 h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 19px; line-height: 1.3; margin: 40px 0 12px; padding-top: 16px;
@@ -47,8 +48,8 @@ p, li { max-width: 96ch; margin: 10px 0; overflow-wrap: anywhere; } li { margin:
 .soft { color: var(--soft); } .small { font-size: 13.5px; max-width: none; }
 .lead { font-size: 16.5px; }
 .note, .warn { padding: 12px 18px; margin: 16px 0; border-left: 5px solid; max-width: none; }
-.note { border-color: var(--accent); background: #eef5fc; }
-.warn { border-color: var(--bad); background: #fff4ec; }
+.note { border-color: var(--accent); background: var(--noted); }
+.warn { border-color: var(--bad); background: var(--warned); }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 1px;
          background: var(--line); border: 1px solid var(--line); margin: 20px 0; }
 .facts div { background: var(--wash); padding: 12px 16px; }
@@ -67,13 +68,13 @@ th span, td span.soft { display: block; font-weight: 400; font-size: 13px; }
 thead th { overflow-wrap: normal; } thead th.n { white-space: normal; }
 td.phase { min-width: 8em; } td.narrow { min-width: 7em; } th.gauge, td.gauge { padding-left: 12px; } .who { min-width: 11em; max-width: 18em; }
 td.item { width: 32%; } td.yesno { width: 9em; }
-tr.spare td { background: var(--wash); } tr.open td { background: #fff4ec; }
+tr.spare td { background: var(--wash); } tr.open td { background: var(--warned); }
 tfoot td, tfoot th { border-top: 1.5px solid var(--ink); border-bottom: 0; font-weight: 600; }
-.bar { display: flex; min-width: 150px; height: 14px; margin: 3px 0; background: #e2e8f0;
+.bar { display: flex; min-width: 150px; height: 14px; margin: 3px 0; background: var(--empty);
        border: 1px solid #94a3b8; }
 .bar i { height: 100%; } .run { background: var(--accent); } .earlier { background: var(--earlier); }
 .key { display: inline-block; width: 11px; height: 11px; border: 1px solid #94a3b8;
-       margin: 0 4px 0 12px; } .key.first { margin-left: 0; } .key.left { background: #e2e8f0; }
+       margin: 0 4px 0 12px; } .key.first { margin-left: 0; } .key.left { background: var(--empty); }
 .yes { color: var(--good); font-weight: 600; } .no { color: var(--bad); font-weight: 600; }
 .tag { font-size: 12px; font-weight: 600; color: var(--bad); border: 1px solid var(--bad);
        border-radius: 3px; padding: 1px 7px; margin-left: 8px; white-space: nowrap;
@@ -86,6 +87,12 @@ figcaption { color: var(--soft); font-size: 13.5px; max-width: 106ch; margin-top
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 8px 32px; }
 .pictures img { display: block; max-width: 100%; height: auto; }
 td span.names { font-size: 12px; }
+/* Plots keep their light paper: their colours were chosen for it. */
+@media screen and (prefers-color-scheme: dark) {
+  :root { --ink: #e6ebf2; --soft: #a9b6c8; --line: #334155; --accent: #6cb0ea; --earlier: #8494ab;
+          --good: #7ddba3; --bad: #ffb086; --wash: #1b2534; --desk: #0b111b; --paper: #131b28;
+          --noted: #16283c; --warned: #33210f; --empty: #27344a; }
+  figure svg { background: #fff; padding: 8px; } .pictures img { background: #fff; } }
 @media (max-width: 800px) { main { padding: 24px 18px; margin: 0; } table { font-size: 13px; } }
 /* On a phone, tables and plots keep a size that can be read, and are moved by themselves. */
 @media screen and (max-width: 700px) { table { display: block; overflow-x: auto; }

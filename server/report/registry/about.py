@@ -26,22 +26,22 @@ authors: [The data-protection officer of the consortium]   # of this record
 
 
 class About(Frozen):
-    """What people know of a deployment, and its files do not."""
+    """Facts of a deployment that people know, and its files do not."""
 
     name: Text
     """Name of the published model."""
     curators: Annotated[tuple[Text, ...], Field(min_length=1, max_length=100)]
-    """Who publishes it."""
+    """Publishers of the model."""
     intended_use: Text
-    """What it is for."""
+    """Purpose of the model."""
     region: Text
     """Region that the records describe, and whose law applies."""
     published: date
     """Day on which the model was published."""
     epsilon_chosen_because: Text
-    """Who decided on epsilon and delta, and why."""
+    """Persons who decided on epsilon and delta, and their reasons."""
     settings_chosen_by: Text
-    """How hyper-parameters were chosen, and whether private records were looked at for it."""
+    """Choice of the hyper-parameters, and whether private records were looked at for it."""
     authors: Annotated[tuple[Text, ...], Field(min_length=1, max_length=100)]
     """Authors of the record."""
     sources: Text | None = None
