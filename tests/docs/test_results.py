@@ -64,7 +64,7 @@ def test_each_alone_is_the_better_of_recipe_and_heads_only(shown: Callable[..., 
             row("local-dp", "heads_only=true steps=30", seed, 0.95, validation_auc=0.5),
             row("local-dp", "heads_only=true", seed, 0.99, validation_auc=0.9, meaning=natural),
         ]
-    assert "| blood cells | .800 (3) | – | – | – | – |" in shown("results", rows).values()
+    assert "| blood cells | .800 (3) | – | – | – | – | – |" in shown("results", rows).values()
     alone = shown("cost-of-noise", rows)
     assert alone["each alone, epsilon 8"].startswith("| each alone, epsilon 8 | .900 (4) |")
     assert alone["each alone, heads only, epsilon 8"].split(" | ")[1] == ".800 (3)"
@@ -76,16 +76,16 @@ def test_no_gain_is_shown_over_the_worse_way_to_be_alone(shown: Callable[..., di
     over_recipe = difference("local-dp", 0.09)
     alone = [row("local-dp", "default", s, 0.9) for s in range(5)]
     (line,) = (v for k, v in shown("results", alone, [over_recipe]).items() if k == "blood cells")
-    assert line == "| blood cells | .900 | – | +.090 (+.080 to +.100) | – | – |"
+    assert line == "| blood cells | .900 | – | +.090 (+.080 to +.100) | – | – | – |"
     found = shown("results", alone, [over_recipe | {"pairs": 2}])["blood cells"]
-    assert found == "| blood cells | .900 | – | – | – | – |"
+    assert found == "| blood cells | .900 | – | – | – | – | – |"
     heads = [row("local-dp", "heads_only=true", s, 0.95, validation_auc=0.6) for s in range(5)]
     found = shown("results", alone + heads, [over_recipe])["blood cells"]
-    assert found == "| blood cells | .950 | – | – | – | – |"
+    assert found == "| blood cells | .950 | – | – | – | – | – |"
     assert shown("results", alone + heads[:2], [over_recipe])["blood cells"] == line
     compared = difference("local-dp, better recipe", 0.04, interval="seeds")
     found = shown("results", alone + heads, [over_recipe, compared])["blood cells"]
-    assert found == "| blood cells | .950 | – | +.040 (+.030 to +.050)* | – | – |"
+    assert found == "| blood cells | .950 | – | +.040 (+.030 to +.050)* | – | – | – |"
     worse = [row("local-dp", "heads_only=true", s, 0.95, validation_auc=0.4) for s in range(5)]
     assert shown("results", alone + worse, [over_recipe, compared])["blood cells"] == line
 
@@ -98,10 +98,13 @@ def test_the_gain_is_that_of_the_better_way_to_be_together(shown: Callable[..., 
     both = difference("local-dp, better recipe", 0.15) | {"ours": "federated-dp, better recipe"}
     heads = [row("federated-dp", "heads_only=true", s, 0.85, validation_auc=0.6) for s in range(5)]
     found = shown("results", rows, [usual, both])["blood cells"]
-    assert found == "| blood cells | .700 | .800 | +.100 (+.090 to +.110) | – | – |"
+    assert found == "| blood cells | .700 | .800 | +.100 (+.090 to +.110) | – | – | – |"
     found = shown("results", rows + heads, [usual, both])["blood cells"]
-    assert found == "| blood cells | .700 | .850 | +.150 (+.140 to +.160) | – | – |"
+    assert found == "| blood cells | .700 | .850 | +.150 (+.140 to +.160) | – | – | – |"
     assert "| .850 | – |" in shown("results", rows + heads, [usual])["blood cells"]
+    sums = [row("secure-dp", "default", s, 0.9) for s in range(5)]
+    found = shown("results", rows + sums, [usual])["blood cells"]
+    assert found == "| blood cells | .700 | .800 | +.100 (+.090 to +.110) | .900 | – | – |"
 
 
 def test_smaller_epsilons_have_lines_of_their_own(shown: Callable[..., dict[str, str]]):
