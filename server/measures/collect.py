@@ -1,11 +1,11 @@
 """The end of a run: every site is asked to measure the final model, and its counts are kept."""
 
-import json
 import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.measures.kept import MEASUREMENTS, read_measurements
 from server.protocol import (
     Answer,
     Measure,
@@ -24,8 +24,6 @@ from server.run.metrics import EventKind
 
 log = logging.getLogger(__name__)
 
-MEASUREMENTS = "measurements.json"
-"""Site -> noisy counts of the final model's scores (`server.protocol.score_counts.ScoreCounts`)."""
 TRIES = 3
 """Number of times that a site which is away is asked."""
 
@@ -115,18 +113,3 @@ class Measurements:
 
     def _note(self, name: str, kind: EventKind, text: str) -> None:
         self.journal.note(self.federation.schedule.rounds, name, kind, f"measurement: {text}")
-
-
-def read_measurements(folder: Path) -> dict[str, ScoreCounts]:
-    """Return what the sites of a run sent of their measurement.
-
-    Args:
-        folder: A run folder.
-    Raises:
-        ProtocolError: The file holds something else.
-    """
-    path = folder / MEASUREMENTS
-    if not path.exists():
-        return {}
-    values = json.loads(path.read_text())
-    return {site: read_score_counts(json.dumps(counts)) for site, counts in values.items()}

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
+from server.measures import POOLED
 from server.measures.scores import (
     FINE,
     MAX_OVERLAP,
@@ -33,8 +34,6 @@ SPECIFICITY = 0.9
 """Specificity at which the sensitivity is given, besides that at probability one half."""
 PROBABILITIES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Edges of the ranges in which probabilities are compared with what is observed."""
-POOLED = "all sites"
-"""Name in place of a site's, for the counts of all sites of a kind of image together."""
 FIGURES = ("shown", "absent", "auc", "sensitivity", "specificity", "sensitivity_at")
 
 Row = dict[str, Any]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from medformer.natural.source import STATEMENT
-from server.measures.figures import figures
 from server.protocol import Schedule
 from server.protocol.receipt import COLLUSION, phase_fields
 from server.protocol.score_counts import EDGES, EVALUATION, ScoreCounts
@@ -247,6 +246,9 @@ def measurement(federation: Federation, counts: Mapping[str, ScoreCounts]) -> di
     evaluation = federation.schedule.evaluation
     if evaluation is None:
         return None
+    # scipy takes half a second to load, and few runs have a measurement.
+    from server.measures.figures import figures
+
     kinds = {site.name: site.domain.kind for site in federation.sites}
     return {
         "epsilon": evaluation.epsilon,

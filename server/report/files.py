@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import safe_open
 
 from medformer.errors import MedFormerError
-from server.measures.collect import MEASUREMENTS, read_measurements
+from server.measures.kept import MEASUREMENTS, read_measurements
 from server.protocol import ProtocolError
 from server.protocol.score_counts import ScoreCounts
 from server.run.federation import Federation, load_federation

@@ -8,7 +8,7 @@ from typing import Any
 
 from medformer.common.pages import COLOURS, LINE, PLOTS, SOFT, inline
 from medformer.common.rounding import rounded_up
-from server.measures.figures import POOLED
+from server.measures import POOLED
 
 MODELS = (
     "federated-dp",

@@ -1,4 +1,4 @@
-"""Few labels through Flower: self-supervised rounds, moments, labels, and a site that has none."""
+"""Few labels in one process: self-supervised rounds, moments, labels, and a site that has none."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ SMALLER = {
 }
 
 
-@pytest.mark.flower
+@pytest.mark.slow
 def test_a_hospital_without_labels_trains_and_is_answered_for(tmp_path: Path):
     """It pays for the rounds without labels alone, gets an answer from the shared concepts, and
     fits a head of its own afterwards."""
@@ -32,7 +32,8 @@ def test_a_hospital_without_labels_trains_and_is_answered_for(tmp_path: Path):
     np.savez(tmp_path / "organamnist.npz", **arrays)
     out = tmp_path / "out"
     settings = [word for key, value in SMALLER.items() for word in ("--set", f"{key}={value}")]
-    arguments = ["simulate", "few-labels", "--data-root", str(tmp_path), "--out", str(out)]
+    arguments = ["simulate", "few-labels", "--data-root", str(tmp_path), "--out", str(out),
+                 "--engine", "local"]  # fmt: skip
     assert main([*arguments, *settings]) == 0
 
     report = json.loads((out / "report.json").read_text())

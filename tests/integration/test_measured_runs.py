@@ -13,8 +13,8 @@ from client.guard import Guard
 from client.measuring import scores
 from client.site import Site
 from medformer.config import Task
-from server.measures.collect import MEASUREMENTS
-from server.measures.figures import POOLED
+from server.measures import POOLED
+from server.measures.kept import MEASUREMENTS
 from server.protocol import Answer, Measure, MeasureAnswer, Refusal, Request, Schedule, TrainAnswer
 from server.protocol.score_counts import BINS, Evaluation
 from server.report.files import ReportError

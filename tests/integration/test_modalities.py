@@ -15,16 +15,17 @@ SHORT = ("recipe.rounds=5", "recipe.local_steps=1", "recipe.expected_batch_size=
          "pretraining=off", "baselines=[]")  # fmt: skip
 
 
-@pytest.mark.flower
+@pytest.mark.slow
 def test_ten_hospitals_end_with_a_model_for_each_kind_of_image(tmp_path: Path):
-    """Through Flower. Each kind has two hospitals with different records; each hospital's epsilon
+    """Each kind has two hospitals with different records; each hospital's epsilon
     is that of the scenario; report and cards say whose model each is."""
     data, out = tmp_path / "data", tmp_path / "run"
     data.mkdir()
     for name in MODALITIES:
         write_set(data, name)
     more = [word for text in SHORT for word in ("--set", text)]
-    assert main(["simulate", "modalities", "--data-root", str(data), "--out", str(out), *more]) == 0
+    assert main(["simulate", "modalities", "--data-root", str(data), "--out", str(out),
+                 "--engine", "local", *more]) == 0  # fmt: skip
     report = json.loads((out / "report.json").read_text())
     assert [(p["name"], p["shared_with"]) for p in report["schedule"]] == [
         ("heads", "all"), ("kind", "kind"), ("heads-again", "kind"),

@@ -1,4 +1,4 @@
-"""The scenario `new-scanner` through Flower, in few rounds on few images."""
+"""The scenario `new-scanner` in one process, in few rounds on few images."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def data_root(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.flower
+@pytest.mark.slow
 def test_a_hospital_with_a_new_scanner_fits_a_head_at_the_end(
     data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -39,7 +39,8 @@ def test_a_hospital_with_a_new_scanner_fits_a_head_at_the_end(
     out = tmp_path / "run"
     few = ["recipe.rounds=4", "recipe.local_steps=1", "recipe.expected_batch_size=24",
            "baselines=[]"]  # fmt: skip
-    words = ["simulate", "new-scanner", "--data-root", str(data_root), "--out", str(out)]
+    words = ["simulate", "new-scanner", "--data-root", str(data_root), "--out", str(out),
+             "--engine", "local"]  # fmt: skip
     assert main([*words, *(word for line in few for word in ("--set", line))]) == 0
     report = json.loads((out / "report.json").read_text())
     steps = {

@@ -5,8 +5,7 @@ import pytest
 from scipy.special import expit
 from scipy.stats import norm, rankdata
 
-from server.measures import figures
-from server.measures.figures import POOLED
+from server.measures import POOLED, figures
 from server.measures.scores import Density, estimated
 from server.protocol.score_counts import BINS, EDGES, OutputCounts, ScoreCounts
 
