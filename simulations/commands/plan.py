@@ -171,7 +171,8 @@ def _cells(phase: dict[str, Any]) -> list[str]:
         f"{phase['sample_rate']:.4f}",
         rounded_down(phase["noise_multiplier"]),
         f"{phase['max_grad_norm']:.3f}",
-        f"{phase['signal_to_noise']:.1f}",
+        # A count is no round, and no batch.
+        f"{phase['signal_to_noise']:.1f}" if phase["rounds"] else "-",
         rounded_up(phase["epsilon_alone"]),
         # A phase of one round has none less, so that nothing can be saved.
         "-" if more is None else f"+{rounded_up(more)} -{rounded_down(less)}",

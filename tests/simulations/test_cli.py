@@ -248,6 +248,17 @@ def test_plan_prints_every_phase_and_reads_no_record(scenario, capsys, monkeypat
     assert "chest-xray_chest_2d-1; share their concepts with each other" in capsys.readouterr().out
 
 
+def test_plan_shows_what_a_measurement_of_the_model_costs(scenario, capsys):
+    """By itself its own epsilon, as one step on everybody; it is no round and has no batch."""
+    assert main(["plan", scenario(evaluation={"epsilon": 2.0})]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    first, *_ = [line for line in lines if line[:1] == ["evaluation"]]
+    _, rounds, steps, rate, noise, _, signal, epsilon, of_a_round = first
+    assert (rounds, steps, rate, signal, of_a_round) == ("0", "1", "1.0000", "-", "-")
+    assert 1.9 < float(noise) < 2.1
+    assert 1.9 < float(epsilon) <= 2.0
+
+
 def test_plan_begins_with_the_recipe_and_what_it_was_derived_from(scenario, capsys):
     """Nobody has to guess which phases a run has, or why."""
     chest, cells = SMALL["sites"]
