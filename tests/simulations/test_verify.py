@@ -462,6 +462,9 @@ def test_a_ledger_with_a_new_chain_is_found_by_its_sums(run: Path, tmp_path: Pat
         ("cohort", {"unit": None}),
     ):
         assert edited(kind, lambda body, value=value: body.update(value)), (kind, value)
+    twice = [again for row in rows for again in [row] * (1 + (row.kind == "measurement"))]
+    export(rewritten(twice, lambda row: row), file)
+    assert "measured more often than was paid for" in wrong(verify_ledger(file))[0]
     export(rewritten(rows, lambda row: replace(row, body="[" * 5000)), file)
     assert wrong(verify_ledger(file))
     edited("reservation", lambda body: body.pop("epsilon"))
