@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from client.audit import MIN_CANARIES
 from client.audit.canaries import AuditError, CanaryMethod, Setup, WithCanaries, public_records
 from client.audit.checks import Trace, checks
 from client.audit.report import Report
@@ -17,9 +18,6 @@ from client.round import local_steps
 from client.training import site_model
 from medformer.objectives import Mix
 from server.protocol import Aggregation, Phase, Schedule
-
-MIN_CANARIES = 1_000
-"""Lower limit of the number of canaries: with fewer, the bound is too weak to be useful."""
 
 NoiseFor = Callable[[int], NoiseSource]
 """Round -> its randomness, never the same twice; round 0 draws which canaries are in."""

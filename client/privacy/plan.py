@@ -176,7 +176,8 @@ def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> P
     Args:
         schedule: The public schedule that the server proposes.
         privacy: The site's declaration.
-        tasks: The site's tasks; read only where `privacy.class_balance_noise` asks for a count.
+        tasks: The site's tasks; read only where `privacy.class_balance_noise` asks for a count, or
+            the schedule for a measurement.
     Returns:
         Every admitted step with its noise, and the epsilon of all of them.
     Raises:
@@ -390,18 +391,7 @@ def _count(privacy: Privacy, sensitivity: float | None) -> list[PhasePlan]:
     """Return the class count, if the site wants one: a Gaussian mechanism without sampling."""
     if privacy.class_balance_noise is None or sensitivity is None:
         return []
-    return [
-        PhasePlan(
-            name=BALANCE,
-            rounds=0,
-            steps=1,
-            steps_per_round=1,
-            sample_rate=1.0,
-            noise_multiplier=privacy.class_balance_noise,
-            max_grad_norm=sensitivity,
-            expected_batch_size=1.0,  # counts are not divided
-        )
-    ]
+    return [_release(BALANCE, privacy.class_balance_noise, sensitivity)]
 
 
 def _measurement(
@@ -420,18 +410,22 @@ def _measurement(
             f"evaluation: epsilon {exact(schedule.evaluation.epsilon)} is not above "
             f"{exact(ARITHMETIC_EPSILON)}, which the arithmetic of the noise may cost"
         )
-    return [
-        PhasePlan(
-            name=EVALUATION,
-            rounds=0,
-            steps=1,
-            steps_per_round=1,
-            sample_rate=1.0,
-            noise_multiplier=solve_noise_multiplier([(1.0, 1)], own, privacy.delta),
-            max_grad_norm=sensitivity,
-            expected_batch_size=1.0,  # counts are not divided
-        )
-    ]
+    noise_multiplier = solve_noise_multiplier([(1.0, 1)], own, privacy.delta)
+    return [_release(EVALUATION, noise_multiplier, sensitivity)]
+
+
+def _release(name: str, noise_multiplier: float, sensitivity: float) -> PhasePlan:
+    """Return a single release of counts: one step on all records, outside of any round."""
+    return PhasePlan(
+        name=name,
+        rounds=0,
+        steps=1,
+        steps_per_round=1,
+        sample_rate=1.0,
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=sensitivity,
+        expected_batch_size=1.0,  # counts are not divided
+    )
 
 
 def _progress(

@@ -109,7 +109,7 @@ def _normal(counts: Array) -> Array:
 
 
 def _shares(parameters: Array) -> Array:
-    """Return the density of (..., DEGREE + 1) parameters at the fine points, its sum 1."""
+    """Return the density of (DEGREE + 1,) parameters at the fine points, its sum 1."""
     logs = _POWERS @ parameters[:DEGREE]
     density = np.exp(logs - logs.max())
     return np.asarray(density / density.sum())

@@ -47,27 +47,31 @@ def membership(prepared: Prepared, receipts: dict[str, Any]) -> list[dict[str, A
         others, auc, found}. `found` has {false_alarms, rate, low, bound, refutes} for each rate:
         `rate` of the members are found, at least `low` by `CONFIDENCE`; the plan allows `bound`.
     """
-    jobs = [(s, task) for s in prepared.sites if s.name in receipts for task in answered(s)]
+    sites = [site for site in prepared.sites if site.name in receipts]
+    tests = sum(len(answered(site)) for site in sites)
     rows = []
-    for site, task in jobs:
-        model = model_of(prepared, site)
-        inside = losses(model, site, load(site, "train"), task)
-        outside = losses(model, site, load(site, "test"), task)
-        # Without records on both sides there is nothing to tell apart.
-        if not len(inside) or not len(outside):
+    for site in sites:
+        if not (tasks := answered(site)):
             continue
+        model = model_of(prepared, site)
+        train, test = load(site, "train"), load(site, "test")
         roc = receipts[site.name].get("roc") or []
-        rows.append(
-            {
-                "site": site.name,
-                "task": task.name,
-                "attack": ATTACK,
-                "members": len(inside),
-                "others": len(outside),
-                "auc": _auc(inside, outside),
-                "found": [judged(inside, outside, a, roc, len(jobs)) for a in FALSE_ALARMS],
-            }
-        )
+        for task in tasks:
+            inside, outside = losses(model, site, train, task), losses(model, site, test, task)
+            # Without records on both sides there is nothing to tell apart.
+            if not len(inside) or not len(outside):
+                continue
+            rows.append(
+                {
+                    "site": site.name,
+                    "task": task.name,
+                    "attack": ATTACK,
+                    "members": len(inside),
+                    "others": len(outside),
+                    "auc": _auc(inside, outside),
+                    "found": [judged(inside, outside, a, roc, tests) for a in FALSE_ALARMS],
+                }
+            )
     return rows
 
 

@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from client.audit import MIN_CANARIES
 from simulations.commands.options import add_scenario, named
 
-CANARIES, MIN_CANARIES = 4_000, 1_000
-"""Number of canaries of an audit, and its lower limit (`client.audit.run`)."""
+CANARIES = 4_000
+"""Number of canaries of an audit, if none is given."""
 MAX_WAIT = 1_000_000
 """Maximum number of seconds of a wait."""
 

@@ -54,7 +54,7 @@ def score_sensitivity(tasks: Iterable[Task]) -> float:
     """Return the L2 sensitivity of all counts of scores together under add/remove of one unit.
 
     A unit adds 1 to the counts of each output, spread over the bins by the unit's images
-    (`client.privacy.score_counts`).
+    (`client.measuring.scores`).
 
     Args:
         tasks: Tasks of a site; dense ones are ignored.
