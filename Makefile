@@ -1,5 +1,6 @@
 # demo: run the quickstart.  docs: the site, in build/docs.
 # test: what most changes can break.  test-all: what CI runs.
+# browser: axe-core on the pages, in Chromium.
 # audit: dependencies, their licences and holes.
 # Each sets up what it needs by itself.
 PYTHON ?= python3
@@ -11,7 +12,7 @@ AUDIT := .venv-audit
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo test test-all test-heavy lint docs audit clean
+.PHONY: demo test test-all test-heavy browser lint docs audit clean
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +44,19 @@ test-all: test
 
 test-heavy: $(STAMP)
 	$(call part,heavy tests,$(PYTEST) -m heavy)
+
+# axe-core (MPL-2.0) is a tool of this target alone: nothing of it is installed or shipped. Chromium
+# has to be there.
+AXE := axe-core-4.14.1
+build/axe/package/axe.min.js:
+	mkdir -p build/axe
+	cd build/axe && npm pack --silent $(subst axe-core-,axe-core@,$(AXE))
+	cd build/axe && echo "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745  $(AXE).tgz" | sha256sum --check --quiet
+	tar -xzf build/axe/$(AXE).tgz -C build/axe package/axe.min.js
+	touch $@
+
+browser: $(STAMP) build/axe/package/axe.min.js
+	$(BIN)/python -m pytest -m browser
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -59,11 +59,11 @@ largest &epsilon; of this run allows a factor of {{ factor }}.</p>
 sees every message of the site. Whatever it does, some {{ r.unit }}s that were not used are reported as used:
 false alarms. The table says how many of those that <b>were</b> used the best possible attack finds at most.
 Someone who sees no message at all finds as many as there are false alarms.</p>
-<table>
-<thead><tr><th>found, of the {{ r.unit }}s that were used</th>{% for alarms, _ in attacks[0][1].detected %}<th class="n">at {{ (100 * alarms)|plain }}&nbsp;%<br>false alarms</th>{% endfor %}<th class="n">&mu;</th></tr></thead>
+<table tabindex="0">
+<thead><tr><th scope="col">found, of the {{ r.unit }}s that were used</th>{% for alarms, _ in attacks[0][1].detected %}<th scope="col" class="n">at {{ (100 * alarms)|plain }}&nbsp;%<br>false alarms</th>{% endfor %}<th scope="col" class="n">&mu;</th></tr></thead>
 <tbody>
 {% for who, a in attacks %}
-<tr><th class="who">{{ names(who) }}</th>
+<tr><th scope="row" class="who">{{ names(who) }}</th>
 {% for _, found in a.detected %}<td class="n">{{ found|percent }}</td>{% endfor %}
 <td class="n">{{ a.mu|eps if a.mu is not none else "" }}</td></tr>
 {% if a.lifetime_detected %}
@@ -73,7 +73,7 @@ Someone who sees no message at all finds as many as there are false alarms.</p>
 {% endfor %}
 </tbody></table>
 {% if plots.attack %}
-<figure>{{ plots.attack }}<figcaption>No attack on this run lies above its line (computed from the whole
+<figure tabindex="0">{{ plots.attack }}<figcaption>No attack on this run lies above its line (computed from the whole
 privacy curve of all admitted steps, in both directions). The dotted line is a guess without any message.
 &mu; sums up a line in one number: no attack finds more than the best one on a single release with Gaussian
 noise in which one {{ r.unit }} moves the result by &mu; standard deviations, but for one {{ r.unit }} in a million.{% if shared_noise %}
@@ -89,12 +89,12 @@ others for the difference, and its policy.yaml limits it (<code>max_epsilon_all_
 site added all of its noise, so that the &epsilon; above holds whoever colludes with the coordinator.
 Against the coordinator and few sites, who see sums over all sites alone, &epsilon; is
 smaller.{% endif %}</p>
-<table>
-<thead><tr><th>sites</th><th class="n">colluding<br>sites</th><th class="n">&epsilon; against the coordinator<br>and so many sites</th>
-<th class="n">&epsilon; against the coordinator<br>and all other sites</th></tr></thead>
+<table tabindex="0">
+<thead><tr><th scope="col">sites</th><th scope="col" class="n">colluding<br>sites</th><th scope="col" class="n">&epsilon; against the coordinator<br>and so many sites</th>
+<th scope="col" class="n">&epsilon; against the coordinator<br>and all other sites</th></tr></thead>
 <tbody>
 {% for who, c in collusion %}
-<tr><th class="who">{{ names(who) }}</th><td class="n">{{ c.colluders }}</td>
+<tr><th scope="row" class="who">{{ names(who) }}</th><td class="n">{{ c.colluders }}</td>
 <td class="n">{{ c.epsilon_few_collude|eps }}</td><td class="n">{{ c.epsilon_all_collude|eps }}</td></tr>
 {% endfor %}
 </tbody></table>
@@ -121,14 +121,14 @@ image: for m images &epsilon; is m times as large, and &delta; grows faster than
 </dl>
 
 <h2>2. Budget of each site</h2>
-<table>
-<thead><tr><th>site</th><th class="n">&epsilon;<br>this run</th><th class="n">&epsilon;<br>all runs</th>
-<th class="n">&epsilon;<br>lifetime limit</th><th class="gauge">lifetime &epsilon;,<br>spent and left</th>
-<th class="n">&delta;<br>this run</th><th class="n">&delta;<br>all runs</th>
-<th class="n">&delta;<br>lifetime limit</th></tr></thead>
+<table tabindex="0">
+<thead><tr><th scope="col">site</th><th scope="col" class="n">&epsilon;<br>this run</th><th scope="col" class="n">&epsilon;<br>all runs</th>
+<th scope="col" class="n">&epsilon;<br>lifetime limit</th><th scope="col" class="gauge">lifetime &epsilon;,<br>spent and left</th>
+<th scope="col" class="n">&delta;<br>this run</th><th scope="col" class="n">&delta;<br>all runs</th>
+<th scope="col" class="n">&delta;<br>lifetime limit</th></tr></thead>
 <tbody>
 {% for s in r.sites %}
-<tr><th class="who">{{ s.name }}<span class="soft">{{ s.modality }}, {{ s.anatomy }}</span></th>
+<tr><th scope="row" class="who">{{ s.name }}<span class="soft">{{ s.modality }}, {{ s.anatomy }}</span></th>
 {% if s.participated %}<td class="n">{{ s.epsilon|eps }}</td>
 {% else %}<td class="n soft">none</td>{% endif %}
 {% if s.epsilon_lifetime is none or s.epsilon_budget is none %}
@@ -165,14 +165,14 @@ R&eacute;nyi divergences of the runs add up instead, at one order that was fixed
 runs there were{% endif %}.</p>
 
 <h2>3. Epsilon by round</h2>
-<figure>{{ plots.epsilon }}<figcaption><b>Lines with markers: progress of the plan, not a
+<figure tabindex="0">{{ plots.epsilon }}<figcaption><b>Lines with markers: progress of the plan, not a
 guarantee.</b> Sites with equal plans share a line. Dashed: the guaranteed &epsilon; of the whole
 run. It lies above the last round (dotted line) because spare rounds, which are kept for repeating a
 lost round, are charged whether they are used or not.</figcaption></figure>
 
 {% if plots.curve %}
 <h3>Epsilon at other deltas</h3>
-<figure>{{ plots.curve }}<figcaption>Every point of a line is a guarantee of the whole run, and all
+<figure tabindex="0">{{ plots.curve }}<figcaption>Every point of a line is a guarantee of the whole run, and all
 points hold at once: a smaller &delta; goes with a larger &epsilon;. The large marker is the pair that
 is charged to the site's budget. All points are computed from the plan alone.</figcaption></figure>
 {% endif %}
@@ -191,22 +191,22 @@ that standard deviation on each count. It weights its losses with these counts a
 {% if r.measurement %}<i>evaluation</i> is the measurement of the final model (section 6): the counts of all classes and
 scores are released together, with the noise of one Gaussian mechanism without sampling. Its records are charged like all
 others, so that nothing depends on how a site divides them.{% endif %}</p>
-<table>
-<thead><tr><th>sites</th>{% for c in phase_columns %}<th{% if c.is_number %} class="n"{% endif %}>{{ c.column.title }}</th>
+<table tabindex="0">
+<thead><tr><th scope="col">sites</th>{% for c in phase_columns %}<th scope="col"{% if c.is_number %} class="n"{% endif %}>{{ c.column.title }}</th>
 {% endfor %}</tr></thead>
 <tbody>
 {% for who, phases in mechanisms %}{% for p in phases %}
-<tr{% if p.name == "spare" %} class="spare"{% endif %}>{% if loop.first %}<th class="who" rowspan="{{ phases|length }}">{{ names(who) }}</th>{% endif %}
+<tr{% if p.name == "spare" %} class="spare"{% endif %}>{% if loop.first %}<th scope="row" class="who" rowspan="{{ phases|length }}">{{ names(who) }}</th>{% endif %}
 {% for c in phase_columns %}<td class="{{ "n" if c.is_number else "phase" }}">{{ p[c.name]|cell(c.column) }}</td>{% endfor %}</tr>
 {% endfor %}{% endfor %}
 </tbody></table>
 <h3>Admitted and trained</h3>
-<table>
-<thead><tr><th>site</th><th class="n">steps admitted and charged</th><th class="n">steps trained</th>
-<th class="n">rounds trained</th><th class="n">rounds repeated</th></tr></thead>
+<table tabindex="0">
+<thead><tr><th scope="col">site</th><th scope="col" class="n">steps admitted and charged</th><th scope="col" class="n">steps trained</th>
+<th scope="col" class="n">rounds trained</th><th scope="col" class="n">rounds repeated</th></tr></thead>
 <tbody>
 {% for s in taking_part %}
-<tr><th class="who">{{ s.name }}</th><td class="n">{{ s.steps }}</td><td class="n">{{ s.steps_trained }}</td>
+<tr><th scope="row" class="who">{{ s.name }}</th><td class="n">{{ s.steps }}</td><td class="n">{{ s.steps_trained }}</td>
 <td class="n">{{ s.rounds_trained }}</td><td class="n">{{ s.rounds_repeated }}</td></tr>
 {% endfor %}
 </tbody></table>
@@ -219,11 +219,11 @@ others, so that nothing depends on how a site divides them.{% endif %}</p>
 <p class="soft small">Canaries: the schedule was trained once more, on phantoms and made-up gradients, each of which was in with
 probability &frac12;; an auditor who sees every step guesses which were in ({{ r.audits.canaries|map(attribute="method")|unique|join(", ") }}).</p>
 {% if r.audits.membership %}
-<table>
-<thead><tr><th>site</th><th class="n">trained on / not</th>{% for f in r.audits.membership[0].found %}<th class="n">found at {{ (100 * f.false_alarms)|plain }}&nbsp;%<br>false alarms</th>{% endfor %}<th class="n">AUC of<br>the attack</th></tr></thead>
+<table tabindex="0">
+<thead><tr><th scope="col">site</th><th scope="col" class="n">trained on / not</th>{% for f in r.audits.membership[0].found %}<th scope="col" class="n">found at {{ (100 * f.false_alarms)|plain }}&nbsp;%<br>false alarms</th>{% endfor %}<th scope="col" class="n">AUC of<br>the attack</th></tr></thead>
 <tbody>
 {% for m in r.audits.membership %}
-<tr><th class="who">{{ m.site }}<span class="soft">{{ m.task }}</span></th><td class="n">{{ m.members }} / {{ m.others }}</td>
+<tr><th scope="row" class="who">{{ m.site }}<span class="soft">{{ m.task }}</span></th><td class="n">{{ m.members }} / {{ m.others }}</td>
 {% for f in m.found %}<td class="n">{{ "%.1f"|format(100 * f.rate) }}&nbsp;%{% if f.refutes %} <span class="no">refutes</span>{% endif %}{% if f.bound is not none %}<span class="soft">allowed {{ f.bound|percent }}</span>{% endif %}</td>{% endfor %}
 <td class="n">{{ "%.3f"|format(m.auc) }}</td></tr>
 {% endfor %}
@@ -248,7 +248,7 @@ and labelled images can fit heads of their own.</p>
 {% for who, list in egress %}
 <h3>{{ names(who) }}</h3>
 {% if list.released %}
-<table><thead><tr><th>item</th><th>mechanism</th><th>covered by the ledger, or public</th></tr></thead>
+<table tabindex="0"><thead><tr><th scope="col">item</th><th scope="col">mechanism</th><th scope="col">covered by the ledger, or public</th></tr></thead>
 <tbody>
 {% for item in list.released %}
 <tr{% if not item.covered %} class="open"{% endif %}><td class="item">{{ item.what }}<span class="soft names">{{ item.names|join(", ") }}</span></td>
@@ -273,27 +273,27 @@ from these counts. An interval holds its value with a probability of at least 95
 records and the noise. No figure stands where there are too few records: fewer than {{ r.measurement.min_count }}, or
 fewer than the noise hides; nor where most scores are so similar that they fall into one bin.</p>
 {% if r.measurement.figures %}
-<table>
-<thead><tr><th>site</th><th>question</th><th class="n">records that<br>show it / do not</th><th class="n">AUC</th>
-<th class="n">sensitivity<br>at probability &frac12;</th><th class="n">specificity<br>at probability &frac12;</th><th class="n">sensitivity at<br>90&nbsp;% specificity</th></tr></thead>
+<table tabindex="0">
+<thead><tr><th scope="col">site</th><th scope="col">question</th><th scope="col" class="n">records that<br>show it / do not</th><th scope="col" class="n">AUC</th>
+<th scope="col" class="n">sensitivity<br>at probability &frac12;</th><th scope="col" class="n">specificity<br>at probability &frac12;</th><th scope="col" class="n">sensitivity at<br>90&nbsp;% specificity</th></tr></thead>
 <tbody>
 {% for f in r.measurement.figures %}
-<tr><th class="who">{{ f.site }}</th><td>{{ output_name(f) }}{% if r.measurement.figures|map(attribute="kind")|unique|list|length > 1 %}<span class="soft">{{ f.kind }}</span>{% endif %}</td>
+<tr><th scope="row" class="who">{{ f.site }}</th><td>{{ output_name(f) }}{% if r.measurement.figures|map(attribute="kind")|unique|list|length > 1 %}<span class="soft">{{ f.kind }}</span>{% endif %}</td>
 <td class="n">{% if f.shown is none %}too few{% else %}{{ f.shown }} / {{ f.absent }}{% endif %}</td>
 {% for e in (f.auc, f.sensitivity, f.specificity, f.sensitivity_at) %}<td class="n">{% if e is none %}–{% else %}{{ "%.3f"|format(e.value) }}<span class="soft">{{ "%.3f"|format(e.low) }} to {{ "%.3f"|format(e.high) }}</span>{% endif %}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table>
-{% if plots.measured %}<figure>{{ plots.measured }}<figcaption>AUC of each class against all others, or of each label{% if r.measurement.figures|selectattr("site", "equalto", "all sites")|list %},
+{% if plots.measured %}<figure tabindex="0">{{ plots.measured }}<figcaption>AUC of each class against all others, or of each label{% if r.measurement.figures|selectattr("site", "equalto", "all sites")|list %},
 at all sites of a kind of image together{% endif %}.</figcaption></figure>{% endif %}
 {% if judged %}
 <h3>Are the probabilities right?</h3>
 <p>Of the records to which the model gives a probability in a range, the share that shows the finding. Where the
 interval does not hold the mean probability, the model says too much or too little.</p>
-<table>
-<thead><tr><th>site</th><th>question</th><th class="n">records</th><th class="n">mean probability</th><th class="n">share that shows it</th></tr></thead>
+<table tabindex="0">
+<thead><tr><th scope="col">site</th><th scope="col">question</th><th scope="col" class="n">records</th><th scope="col" class="n">mean probability</th><th scope="col" class="n">share that shows it</th></tr></thead>
 <tbody>
 {% for f in judged %}{% for c in f.calibration %}
-<tr>{% if loop.first %}<th class="who" rowspan="{{ f.calibration|length }}">{{ f.site }}</th><td rowspan="{{ f.calibration|length }}">{{ output_name(f) }}</td>{% endif %}
+<tr>{% if loop.first %}<th scope="row" class="who" rowspan="{{ f.calibration|length }}">{{ f.site }}</th><td rowspan="{{ f.calibration|length }}">{{ output_name(f) }}</td>{% endif %}
 <td class="n">{{ c.images }}</td><td class="n">{{ "%.3f"|format(c.predicted) }}</td>
 <td class="n">{{ "%.3f"|format(c.observed.value) }}<span class="soft">{{ "%.3f"|format(c.observed.low) }} to {{ "%.3f"|format(c.observed.high) }}</span></td></tr>
 {% endfor %}{% endfor %}
@@ -304,18 +304,18 @@ interval does not hold the mean probability, the model says too much or too litt
 {% if columns %}
 {% if r.measurement %}<h3>Exact values{{ exact() }}</h3>{% endif %}
 {% for metric, table in tables %}
-<table><thead><tr><th>{{ metric }}</th>{% for c in columns %}<th class="n">{{ c }}</th>{% endfor %}</tr></thead>
+<table tabindex="0"><thead><tr><th scope="col">{{ metric }}</th>{% for c in columns %}<th scope="col" class="n">{{ c }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for name, task, cells in table.rows %}
-<tr><th class="who">{{ name }}<span class="soft">{{ task }}</span></th>
+<tr><th scope="row" class="who">{{ name }}<span class="soft">{{ task }}</span></th>
 {% for cell in cells %}<td class="n">{{ "–" if cell is none else "%.3f"|format(cell) }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody>
-<tfoot><tr><th>mean over {{ table.of }}</th>
+<tfoot><tr><th scope="row">mean over {{ table.of }}</th>
 {% for m in table.means %}<td class="n">{% if m.value is none %}–{% else %}{{ "%.3f"|format(m.value) }}{% if m.count < table.rows|length %} <span class="soft">{{ m.count }} of {{ table.rows|length }} {{ table.of }}</span>{% endif %}{% endif %}</td>{% endfor %}</tr></tfoot>
 </table>
 {% endfor %}
-<figure>{{ plots.auc }}{{ plots.dice }}<figcaption>Results on the test split of each site. <b>federated-dp</b>: this run.{% if baselines %}
+<figure tabindex="0">{{ plots.auc }}{{ plots.dice }}<figcaption>Results on the test split of each site. <b>federated-dp</b>: this run.{% if baselines %}
 <b>heads-only-dp</b>, <b>local-heads-only-dp</b>: only heads, on the features of the public start,
 together or each site alone; <b>without-...-dp</b>: this run without a part; <b>local-dp</b>: each site
 alone; all of them at the same &epsilon;. <b>local-plain</b>, <b>federated-plain</b> and
@@ -329,10 +329,10 @@ model there and reports it with noise.</p>{% endif %}
 <p>After the run these sites fitted a head of their own on the released model, with the given number of
 labelled images, as <code>fedmedformer site finetune</code> does. <b>These heads have no differential
 privacy.</b> They are for the site's own use, nothing of them left the site, and no ledger counts them.</p>
-<table><thead><tr><th>site</th><th>fitted on</th><th class="n">labelled images</th><th>metric</th><th class="n">test</th></tr></thead>
+<table tabindex="0"><thead><tr><th scope="col">site</th><th scope="col">fitted on</th><th scope="col" class="n">labelled images</th><th scope="col">metric</th><th scope="col" class="n">test</th></tr></thead>
 <tbody>
 {% for h in r.fitted_heads if h.split == "test" %}
-<tr><th class="who">{{ h.site }}<span class="soft">{{ "took no part in the training" if h.joined else "took part" }}; {{ h.task }}</span></th>
+<tr><th scope="row" class="who">{{ h.site }}<span class="soft">{{ "took no part in the training" if h.joined else "took part" }}; {{ h.task }}</span></th>
 <td>{{ h.model }}</td><td class="n">{{ h.labelled }}</td><td>{{ h.metric }}</td>
 <td class="n">{{ "–" if h.value is none else "%.3f"|format(h.value) }}</td></tr>
 {% endfor %}
@@ -341,13 +341,13 @@ privacy.</b> They are for the site's own use, nothing of them left the site, and
 
 <h2>7. Training loss{{ exact() if plots.losses }}</h2>
 {% if plots.losses %}
-<figure>{{ plots.losses }}<figcaption>Mean loss of each round, measured without noise. Each phase
+<figure tabindex="0">{{ plots.losses }}<figcaption>Mean loss of each round, measured without noise. Each phase
 has its own mix of objectives, so losses of different phases cannot be compared.</figcaption></figure>
 {% else %}<p>No training loss left a site.</p>{% endif %}
 
 <h2>8. Refusals, absences, late joins and damaged checkpoints</h2>
 {% if r.events %}
-<table><thead><tr><th class="n">round</th><th>site</th><th>event</th><th>reason</th></tr></thead><tbody>
+<table tabindex="0"><thead><tr><th scope="col" class="n">round</th><th scope="col">site</th><th scope="col">event</th><th scope="col">reason</th></tr></thead><tbody>
 {% for e in r.events %}<tr><td class="n">{{ e.round }}</td><td class="who">{{ e.site }}</td>
 <td class="narrow">{{ e.kind }}</td><td>{{ e.text }}</td></tr>{% endfor %}
 </tbody></table>
@@ -367,28 +367,28 @@ made. They show no patient and reveal nothing about any record. Every site {% if
 {% else %}<p>No pictures were drawn.</p>{% endif %}
 
 <h2>10. Details for repeating this run</h2>
-<table><tbody>
-<tr><th class="who">run</th><td><code>{{ r.run_id }}</code></td></tr>
-<tr><th>seed</th><td>{{ r.seed }}</td></tr>
-<tr><th>model</th><td>Medformer {{ r.model.preset }}{% if r.model.shared_parameters is defined %},
+<table tabindex="0"><tbody>
+<tr><th scope="row" class="who">run</th><td><code>{{ r.run_id }}</code></td></tr>
+<tr><th scope="row">seed</th><td>{{ r.seed }}</td></tr>
+<tr><th scope="row">model</th><td>Medformer {{ r.model.preset }}{% if r.model.shared_parameters is defined %},
 {{ "{:,}".format(r.model.shared_parameters) }} shared parameters{% endif %}</td></tr>
-<tr><th>schedule</th><td>{% for p in r.schedule %}{{ p.name }}: {{ p.rounds }} round{{ "s" if p.rounds != 1 }}{% if p.trains == "heads" %}, heads only{% elif p.trains == "own-heads" %}, each site's own heads only{% endif %}{% if p.sends and p.shared_with == "kind" %}, shared with sites of the same kind of image only{% endif %}{% if not p.sends %}, each site alone and nothing sent{% endif %}{% if p.freeze_own %}, each site's own tensors frozen{% endif %}; losses:
+<tr><th scope="row">schedule</th><td>{% for p in r.schedule %}{{ p.name }}: {{ p.rounds }} round{{ "s" if p.rounds != 1 }}{% if p.trains == "heads" %}, heads only{% elif p.trains == "own-heads" %}, each site's own heads only{% endif %}{% if p.sends and p.shared_with == "kind" %}, shared with sites of the same kind of image only{% endif %}{% if not p.sends %}, each site alone and nothing sent{% endif %}{% if p.freeze_own %}, each site's own tensors frozen{% endif %}; losses:
 {% for o, w in p.objectives|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% if not loop.last %}<br>{% endif %}{% endfor %}</td></tr>
-{% if r.masked %}<tr><th>answers</th><td>masked: the server learned the sum over all sites of a round, and no site's part of it; {{ "each site added a share of the noise" if shared_noise else "each site's noise and epsilon are as without masks" }}</td></tr>
-{% endif %}{% if r.recipe %}<tr><th>reason for it</th><td>{{ r.recipe }}</td></tr>
-{% endif %}<tr><th>public pre-training</th><td>{% if r.public_pretraining %}{% for k, v in r.public_pretraining|dictsort %}{{ k }}:
+{% if r.masked %}<tr><th scope="row">answers</th><td>masked: the server learned the sum over all sites of a round, and no site's part of it; {{ "each site added a share of the noise" if shared_noise else "each site's noise and epsilon are as without masks" }}</td></tr>
+{% endif %}{% if r.recipe %}<tr><th scope="row">reason for it</th><td>{{ r.recipe }}</td></tr>
+{% endif %}<tr><th scope="row">public pre-training</th><td>{% if r.public_pretraining %}{% for k, v in r.public_pretraining|dictsort %}{{ k }}:
 {% if v is mapping %}{% for o, w in v|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% else %}{{ v }}{% endif %}{{ ", " if not loop.last }}{% endfor %} (costs no epsilon){% else %}none{% endif %}</td></tr>
-{% if r.model.features is defined %}<tr><th>frozen features</th><td>{{ r.model.features }}</td></tr>
-{% endif %}{% if r.started_from %}<tr><th>started from</th><td>{{ r.started_from }}</td></tr>
-{% endif %}<tr><th>sources, SHA-256</th><td><code>{{ r.source_hash }}</code></td></tr>
-{% if r.ledger_hashes %}<tr><th>newest ledger rows reported</th><td>{% for name, h in r.ledger_hashes|dictsort %}{{ name }}
+{% if r.model.features is defined %}<tr><th scope="row">frozen features</th><td>{{ r.model.features }}</td></tr>
+{% endif %}{% if r.started_from %}<tr><th scope="row">started from</th><td>{{ r.started_from }}</td></tr>
+{% endif %}<tr><th scope="row">sources, SHA-256</th><td><code>{{ r.source_hash }}</code></td></tr>
+{% if r.ledger_hashes %}<tr><th scope="row">newest ledger rows reported</th><td>{% for name, h in r.ledger_hashes|dictsort %}{{ name }}
 <code>{{ h[:16] }}</code>{{ ", " if not loop.last }}{% endfor %}; a site checks that its ledger still holds its row with
 <code>fedmedformer site ledger verify STATE --report report.json --site NAME</code></td></tr>
-{% endif %}{% if guards %}<tr><th>receipts signed by</th><td>{% for name, f in guards %}the guard of {{ name }}
+{% endif %}{% if guards %}<tr><th scope="row">receipts signed by</th><td>{% for name, f in guards %}the guard of {{ name }}
 <code>{{ f }}</code>{{ ", " if not loop.last }}{% endfor %}. <code>fedmedformer verify report.json</code> checks every
 signature and recomputes every &epsilon;; compare the fingerprints with what the hospitals' <code>site guard-key</code>
 shows</td></tr>
-{% endif %}<tr><th>packages that made this report</th><td>{% for name, v in r.packages|dictsort %}{{ name }}&nbsp;{{ v }}{{ ", " if not loop.last }}{% endfor %}</td></tr>
+{% endif %}<tr><th scope="row">packages that made this report</th><td>{% for name, v in r.packages|dictsort %}{{ name }}&nbsp;{{ v }}{{ ", " if not loop.last }}{% endfor %}</td></tr>
 </tbody></table>
 <p class="soft small">The file <code>report.json</code> beside this page holds the same numbers for
 programs; its schema is <code>report.schema.json</code>.</p>

@@ -21,6 +21,7 @@ from simulations.audits.run import audit_run
 from simulations.cli import main
 from simulations.run_folder import load_prepared
 from tests.conftest import OPACITY
+from tests.helpers.accessible import faults
 
 CHEST = {"source": "phantoms", "kind": "chest", "records": 96}
 RNG = np.random.default_rng()
@@ -66,6 +67,7 @@ def test_the_report_of_an_audited_run_has_both_attacks_and_their_power(audited: 
     page = (audited / "report.html").read_text()
     assert page.count("not refuted.") == 2
     assert "REFUTED" not in page
+    assert faults(page) == []
 
 
 class HalfNoise(SeededNoise):
