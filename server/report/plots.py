@@ -2,13 +2,16 @@
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-from medformer.common.pages import COLOURS, LINE, PLOTS, SOFT, inline
+from medformer.common.pages import COLOURS, LINE, SOFT
 from medformer.common.rounding import rounded_up
 from server.measures import POOLED
+from server.report.drawing import look as _look
+from server.report.drawing import plot as _plot
+from server.report.drawing import short as _short
+from server.report.drawing import svg as _svg
 
 MODELS = (
     "federated-dp",
@@ -21,11 +24,6 @@ MODELS = (
     "federated-plain",
     "centralised-plain",
 )
-MARKERS = "osD^vP*X"
-WIDTH = 9.6
-"""Width of a plot in inches; the page scales it."""
-LEGEND_ROW = 0.21
-"""Height of a row of the legend in inches."""
 Report = dict[str, Any]
 
 
@@ -279,46 +277,10 @@ def losses(report: Report) -> str:
         return _svg(figure, "losses", "Exact training loss of each site by round")
 
 
-@contextmanager
-def _plot(height: float, labels: Sequence[str]) -> Iterator[tuple[Any, Any]]:
-    """Open a figure whose axes are `height` inches tall, with room for the legend below them."""
-    # Imported late: it costs a second, and only reports draw.
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    # The figure grows with its legend, so that the axes keep their height.
-    lines = math.ceil(sum(1 + label.count("\n") for label in labels) / _columns(labels))
-    with mpl.rc_context(PLOTS):
-        size = (WIDTH, height + 0.6 + LEGEND_ROW * lines)
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.add_subplot()
-        yield figure, axes
-
-
-def _columns(labels: Sequence[str]) -> int:
-    """Return how many columns of a legend fit the width."""
-    longest = max((len(label) for label in labels), default=1)
-    return max(1, min(5, 118 // (longest + 6)))
-
-
-def _look(i: int) -> dict[str, Any]:
-    """Return colour, marker and dash of the i-th line; 32 lines differ."""
-    return {
-        "color": COLOURS[i % 8],
-        "marker": MARKERS[(i + i // 8) % 8],
-        "linestyle": ("-", "--", "-.", ":")[i // 8 % 4],
-    }
-
-
 def _in_order(report: Report, rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return the sites that have a row, in the order of the report."""
     having = {row["site"] for row in rows}
     return [site["name"] for site in report["sites"] if site["name"] in having]
-
-
-def _short(name: str) -> str:
-    """Shorten a name to 32 letters by leaving out its middle; the table shows all of it."""
-    return name if len(name) <= 32 else f"{name[:18]}…{name[-13:]}"
 
 
 def _apart(values: Sequence[float], gap: float) -> list[float]:
@@ -350,10 +312,3 @@ def _mark_phases(axes: Any, schedule: Sequence[dict[str, Any]]) -> None:
             xycoords=("data", "axes fraction"), annotation_clip=False,
         )  # fmt: skip
         done += phase["rounds"]
-
-
-def _svg(figure: Any, name: str, label: str) -> str:
-    """Return the figure as inline SVG, with the legend below it."""
-    if labels := figure.axes[0].get_legend_handles_labels()[1]:
-        figure.legend(loc="outside lower center", ncols=_columns(labels))
-    return inline(figure, name, label)
