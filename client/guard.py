@@ -178,10 +178,10 @@ class Guard:
             if isinstance(request, Train):
                 answer = self._train(run, request)
                 # Outside of the kept answer: the same statement has the same signature.
-                return replace(answer, signed=_signed(self, run.reservation, answer.ledger_hash))
+                return replace(answer, signed=_signed(self, ledger, run.reservation, answer))
             if isinstance(request, Measure):
                 counts = self._measure(run, request)
-                return replace(counts, signed=_signed(self, run.reservation, counts.ledger_hash))
+                return replace(counts, signed=_signed(self, ledger, run.reservation, counts))
             return _exact_metrics(self, run, request)
 
     # Admission: policy, then budget. No record is read.
@@ -215,8 +215,8 @@ class Guard:
         kept = ledger.reserve(request.run_id, schedule.canonical(), config.model_dump_json(), plan)
         # Made now and not with the first round: the other sites need them before it.
         keys = mask_keys(self.site.name, self.folder, request.run_id, schedule)
-        signed = _signed(self, kept, kept.hash)
-        return AdmitAnswer(self.site.name, kept.plan.to_json(), kept.hash, signed, keys)
+        answer = AdmitAnswer(self.site.name, kept.plan.to_json(), kept.hash, mask_keys=keys)
+        return replace(answer, signed=_signed(self, ledger, kept, answer))
 
     @property
     def sends_concepts(self) -> bool:
@@ -312,15 +312,23 @@ def _check_key(guard: Guard, ledger: Ledger, run_id: str) -> None:
         ) from error
 
 
-def _signed(guard: Guard, reservation: Reservation, ledger_hash: str) -> str:
-    """Sign the receipt of a run and a row of the ledger, as JSON."""
+def _signed(
+    guard: Guard,
+    ledger: Ledger,
+    reservation: Reservation,
+    answer: AdmitAnswer | TrainAnswer | MeasureAnswer,
+) -> str:
+    """Sign the receipt of a run, the answer's row of the ledger and the site's work, as JSON."""
     schedule = Schedule.model_validate_json(reservation.schedule)
+    charged = sum(1 for _ in ledger.rows.of_kind("attempt", reservation.run_id))
     voucher = Voucher(
         site=guard.site.name,
         run_id=reservation.run_id,
         schedule_hash=schedule.hash(),
         receipt=reservation.plan.to_json(),
-        ledger_hash=ledger_hash,
+        ledger_hash=answer.ledger_hash,
+        attempts=charged,
+        counts=answer.digest if isinstance(answer, MeasureAnswer) else "",
     )
     return vouch(guard.folder, voucher)
 

@@ -74,4 +74,5 @@ def vouch(folder: Path, voucher: Voucher) -> str:
     """
     key = load_identity(folder)
     signature = key.sign(voucher.statement).hex()
-    return Signature(identity=public_text(key), signature=signature).model_dump_json()
+    signed = Signature(identity=public_text(key), signature=signature, attempts=voucher.attempts)
+    return signed.model_dump_json()

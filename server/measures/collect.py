@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from server.protocol import (
     Tensors,
     source_hash,
 )
-from server.protocol.score_counts import EVALUATION, ScoreCounts, read_score_counts
+from server.protocol.score_counts import EVALUATION, ScoreCounts, not_admitted, read_score_counts
 from server.run.checkpoints import write_json
 from server.run.federation import Federation
 from server.run.fleet import Fleet, ask
@@ -25,7 +26,7 @@ from server.run.metrics import EventKind
 log = logging.getLogger(__name__)
 
 TRIES = 3
-"""Number of times that a site which is away is asked."""
+"""Number of times that a site is away before it is asked no more."""
 
 
 @dataclass
@@ -61,11 +62,12 @@ class Measurements:
             if any(phase["name"] == EVALUATION for phase in receipt["phases"])
         }
         names = sorted(admitted - set(self.journal.excluded) - set(kept))
-        end, tries = time.monotonic() + self.wait, 0
+        end = time.monotonic() + self.wait
+        absences: Counter[str] = Counter()
         while names:
             requests = {name: self._request(name, tensors[name]) for name in names}
             answers, away = ask(self.fleet, requests, self.federation.quorum)
-            tries += 1
+            absences.update(away.keys())
             closed = {}
             for name, answer in answers.items():
                 if isinstance(answer, Refusal) and answer.code == "closed-now":
@@ -74,7 +76,7 @@ class Measurements:
                     self._answered(name, answer, kept)
             # Hours are waited for, a site that is away only for a while.
             waited = {} if time.monotonic() > end else closed
-            again = {**waited, **(away if tries < TRIES else {})}
+            again = {*waited, *(name for name in away if absences[name] < TRIES)}
             for name, why in {**away, **closed}.items():
                 if name not in again:
                     self._note(name, "absent", why)
@@ -102,7 +104,7 @@ class Measurements:
                 raise ProtocolError(f"{type(answer).__name__} to a Measure request")
             if wrong := self.journal.reported(name, answer):
                 raise ProtocolError(wrong)
-            counts = read_score_counts(answer.counts)
+            counts = self._counts(name, answer.counts)
         except ProtocolError as error:
             self._note(name, "refusal", f"bad-answer: {error}")
             return
@@ -110,6 +112,20 @@ class Measurements:
         values = {site: own.model_dump(mode="json") for site, own in kept.items()}
         write_json(self.folder / MEASUREMENTS, values)
         log.info("site %s has measured the final model", name)
+
+    def _counts(self, name: str, text: str) -> ScoreCounts:
+        """Return a site's counts, if they are those that it has admitted and signed.
+
+        Raises:
+            ProtocolError: They are not.
+        """
+        counts = read_score_counts(text)
+        # One text for the same counts: their signed digest can be computed again from a report.
+        if counts.model_dump_json() != text:
+            raise ProtocolError("its noisy counts are not written in the one way that is signed")
+        if wrong := not_admitted(counts, self.journal.receipts[name]["phases"]):
+            raise ProtocolError(wrong)
+        return counts
 
     def _note(self, name: str, kind: EventKind, text: str) -> None:
         self.journal.note(self.federation.schedule.rounds, name, kind, f"measurement: {text}")

@@ -45,8 +45,8 @@ class _Key(NamedTuple):
     kind: str
     task: str
     output: int
-    several: bool
-    """True if the task has more outputs."""
+    outputs: int
+    """Number of the task's outputs: a class among three is another question than among five."""
 
 
 class _Sum(NamedTuple):
@@ -63,7 +63,8 @@ def figures(counts: Mapping[str, ScoreCounts], kinds: Mapping[str, str]) -> list
 
     Args:
         counts: Site -> what it sent.
-        kinds: Site -> its kind of image. Outputs of unlike kinds are never joined.
+        kinds: Site -> its kind of image. Outputs of unlike kinds, or of tasks of the same name with
+            more or fewer outputs, are never joined.
     Returns:
         Rows {site, kind, task, output, several, shown, absent, auc, sensitivity, specificity,
         sensitivity_at, calibration}. `several` is False for a task of one output. `shown` and
@@ -75,8 +76,7 @@ def figures(counts: Mapping[str, ScoreCounts], kinds: Mapping[str, str]) -> list
     for site, own in sorted(counts.items()):
         tasks = Counter(output.task for output in own.outputs)
         for output in own.outputs:
-            several = tasks[output.task] > 1
-            key = _Key(kinds[site], output.task, output.output, several)
+            key = _Key(kinds[site], output.task, output.output, tasks[output.task])
             found = _read(output, own.std)
             if found is not None:
                 sums.setdefault(key, []).append(found)
@@ -99,7 +99,15 @@ def _together(parts: Iterable[_Sum]) -> _Sum:
 
 def _row(site: str, key: _Key, counts: _Sum | None) -> Row:
     """Return the row of one output; without counts, one that says that there are none."""
-    row: Row = {"site": site, **key._asdict(), **dict.fromkeys(FIGURES), "calibration": []}
+    row: Row = {
+        "site": site,
+        "kind": key.kind,
+        "task": key.task,
+        "output": key.output,
+        "several": key.outputs > 1,
+        **dict.fromkeys(FIGURES),
+        "calibration": [],
+    }
     if counts is None:
         return row
     std = float(np.sqrt(counts.variance))

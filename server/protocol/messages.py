@@ -209,8 +209,8 @@ class TrainAnswer:
     ledger_hash: str = ""
     """Hash of the attempt's row in the site's ledger, which chains all rows before it."""
     signed: str = ""
-    """`server.protocol.vouchers.Signature` as JSON: the guard's, over the receipt of the run and
-    the ledger hash."""
+    """`server.protocol.vouchers.Signature` as JSON: the guard's, over the receipt of the run, the
+    ledger hash and the number of charged attempts."""
     words: Words | None = None
     """In place of `tensors` where answers are masked: the update as whole numbers modulo 2**64,
     with the masks of all pairs of sites in them (`server.protocol.masking`)."""
@@ -238,7 +238,12 @@ class MeasureAnswer:
     ledger_hash: str = ""
     """Hash of the measurement's row in the site's ledger, which chains all rows before it."""
     signed: str = ""
-    """As in `TrainAnswer`."""
+    """As in `TrainAnswer`, and over the counts."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the counts, which the guard signs."""
+        return hashlib.sha256(self.counts.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ times. Every count carries noise.
 """
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
 
+from server.protocol.aggregation import noise_std
 from server.protocol.limits import NAME
 from server.protocol.messages import ProtocolError
 
@@ -25,6 +27,8 @@ BINS = len(EDGES) + 1
 """Number of bins."""
 MAX_COUNT = 1e9
 """Upper limit of a count's size."""
+MIN_STD = 1e-3
+"""Least standard deviation of the noise: that of any epsilon that is allowed is larger."""
 
 
 class Evaluation(BaseModel):
@@ -70,7 +74,7 @@ class ScoreCounts(BaseModel):
 
     model_config = _STRICT
 
-    std: Annotated[float, Field(gt=0, le=MAX_COUNT)]
+    std: Annotated[float, Field(ge=MIN_STD, le=MAX_COUNT)]
     """Standard deviation of the noise on each count."""
     outputs: Annotated[tuple[OutputCounts, ...], Field(max_length=1_000, fail_fast=True)]
 
@@ -92,3 +96,25 @@ def read_score_counts(text: str) -> ScoreCounts:
     if len(set(names)) < len(names):
         raise ProtocolError("its noisy counts name an output twice")
     return counts
+
+
+def not_admitted(counts: ScoreCounts, phases: Iterable[Mapping[str, Any]]) -> str | None:
+    """Compare counts with what their site has admitted; return what is wrong, or None.
+
+    Args:
+        counts: What the site sent.
+        phases: Those of its receipt.
+    """
+    own = [phase for phase in phases if phase["name"] == EVALUATION]
+    if len(own) != 1:
+        return "it has admitted no measurement"
+    sensitivity = own[0]["max_grad_norm"]
+    std = noise_std(own[0]["noise_multiplier"], sensitivity, 1)
+    # Intervals and pooled figures rest on the noise, so nobody states another.
+    if not math.isclose(counts.std, std, rel_tol=1e-9):
+        return f"its counts state noise of {counts.std:g}, and it has admitted {std:g}"
+    # A unit changes the counts of each output by 1.
+    outputs = round(sensitivity**2)
+    if len(counts.outputs) != outputs:
+        return f"its counts are of {len(counts.outputs)} outputs, and it has admitted {outputs}"
+    return None

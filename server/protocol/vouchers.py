@@ -1,4 +1,5 @@
-"""Statements that a guard signs: the receipt of a run, and the newest row of the site's ledger.
+"""Statements that a guard signs: the receipt of a run, the newest row of the site's ledger, and
+what the site has done.
 
 A ledger's row holds the hash of the row before it, so a signed row vouches for all earlier ones.
 Whoever changes a receipt afterwards, in a report or on the way, cannot sign it again.
@@ -27,6 +28,8 @@ class Signature(BaseModel):
     """The guard's public key, Ed25519 in OpenSSH format."""
     signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
     """64 bytes as hexadecimal digits."""
+    attempts: Annotated[int, Field(ge=0)] = 0
+    """Attempts at rounds of the run that the ledger has charged so far."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ class Voucher:
     """`Receipt.to_json`, as the guard sent it."""
     ledger_hash: str
     """Hash of a row of the site's ledger: of the reservation, or of a later attempt."""
+    attempts: int = 0
+    """Attempts at rounds of the run that the ledger has charged so far."""
+    counts: str = ""
+    """SHA-256 of the noisy counts that the site sent; empty if it sent none."""
     identity: str = ""
     signature: str = ""
 
@@ -49,7 +56,10 @@ class Voucher:
         """The bytes that are signed."""
         receipt = hashlib.sha256(self.receipt.encode()).hexdigest()
         parts = (self.site, self.run_id, self.schedule_hash, receipt, self.ledger_hash)
-        return json.dumps(["fedmedformer receipt and ledger", *parts]).encode()
+        # Statements of earlier versions end here, as those before the first round do.
+        work = (self.attempts, self.counts)
+        more = work if any(work) else ()
+        return json.dumps(["fedmedformer receipt and ledger", *parts, *more]).encode()
 
     @property
     def holds(self) -> bool:
@@ -78,7 +88,7 @@ class Voucher:
             found = Signature.model_validate_json(text)
         except ValidationError:
             return self
-        return replace(self, identity=found.identity, signature=found.signature)
+        return replace(self, **found.model_dump())
 
 
 def verifies(identity: str, signature: str, statement: bytes) -> bool:
@@ -159,7 +169,8 @@ def take_row(
     before = known.get(site)
     if before is None:
         return None
-    fresh = replace(before, ledger_hash=answer.ledger_hash).signed(answer.signed)
+    counts = answer.digest if isinstance(answer, MeasureAnswer) else ""
+    fresh = replace(before, ledger_hash=answer.ledger_hash, counts=counts).signed(answer.signed)
     if fresh.identity != before.identity or not fresh.holds:
         return "the row of its ledger is not signed by the guard that admitted the run"
     known[site] = fresh

@@ -84,9 +84,12 @@ VOUCHER = _object(
         "schedule_hash": _text("SHA-256 of the schedule that the site admitted."),
         "receipt": _text("What the run may cost, as JSON: the text that is signed."),
         "ledger_hash": _text("Hash of a row of the site's ledger."),
+        "attempts": _count("Attempts at rounds that the ledger had charged by then."),
+        "counts": _text("SHA-256 of the noisy counts that the site sent; empty if it sent none."),
         "identity": _text("Public key of the site's guard, Ed25519 in OpenSSH format."),
         "signature": _text("Signature of the guard, hexadecimal."),
-    }
+    },
+    optional=("attempts", "counts"),  # guards of earlier versions signed neither
 )
 
 DETECTED = _pair(

@@ -2,16 +2,18 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from medformer.config import Domain
 from medformer.errors import MedFormerError
+from server.measures import POOLED
 from server.measures.figures import figures
-from server.protocol import ProtocolError, Schedule, fingerprint, source_hash
+from server.protocol import MeasureAnswer, ProtocolError, Schedule, fingerprint, source_hash
 from server.protocol.receipt import read_receipt
-from server.protocol.score_counts import EDGES, EVALUATION, read_score_counts
+from server.protocol.score_counts import EDGES, ScoreCounts, not_admitted, read_score_counts
 from server.protocol.vouchers import Voucher, read_vouchers
 from server.report.build import NOTHING, claims, scheduled
 from server.report.seal import checksum, signed_by
@@ -131,26 +133,45 @@ def _measurement(report: Report, schedule: Schedule) -> list[Finding]:
     settings = {name: shown[name] for name in ("epsilon", "split", "min_count")}
     if settings != evaluation.model_dump() or shown["edges"] != list(EDGES):
         return [wrong("the measurement is not the one that the sites admitted")]
+    sites = {site["name"]: site for site in report["sites"]}
+    if strangers := sorted(set(shown["counts"]) - set(sites)):
+        return [wrong(f"{strangers[0]}: has counts and is no site of the report")]
     vouchers = read_vouchers(report["vouchers"])
-    for name, sent in shown["counts"].items():
-        signed = strict_json(vouchers[name].receipt)["phases"] if name in vouchers else None
-        # Counts with less noise than the guard has signed for are paid for by no ledger.
-        if signed is not None and not _has_noise(signed, sent["std"]):
-            return [wrong(f"{name}: its counts have other noise than it has admitted")]
-    kinds = {row["site"]: row["kind"] for row in shown["figures"]}
-    again = _figures(_text(shown["counts"]), _text({n: kinds.get(n, "") for n in shown["counts"]}))
+    found = []
+    for name, own in shown["counts"].items():
+        counts = read_score_counts(_text(own))
+        if text := not_admitted(counts, sites[name]["phases"]):
+            return [wrong(f"{name}: {text}")]
+        found.append(_signed_counts(name, counts, vouchers.get(name)))
+    kinds = {row["site"]: row["kind"] for row in shown["figures"] if row["site"] != POOLED}
+    kinds = {name: kinds.get(name, "") for name in shown["counts"]}
+    for name, kind in kinds.items():
+        if kind and kind not in _kinds(sites[name]):
+            return [wrong(f"{name}: its figures are of another kind of image than it has declared")]
+    again = _figures(_text(shown["counts"]), _text(kinds))
     if not _close(again, shown["figures"]):
         text = "the figures of the measurement do not follow from the counts"
         # Another version may fit otherwise.
         known = report["source_hash"] == source_hash()
-        return [wrong(text) if known else unknown(f"{text}, as this version reads them")]
-    return [ok("the figures of the measurement follow from the counts that sites sent")]
+        late = unknown(f"{text}, as this version reads them")
+        return [*found, wrong(text) if known else late]
+    return [*found, ok("the figures of the measurement follow from the counts in the report")]
 
 
-def _has_noise(phases: Sequence[Report], std: float) -> bool:
-    """Tell whether the admitted measurement has this noise, or less."""
-    own = [p for p in phases if p["name"] == EVALUATION]
-    return len(own) == 1 and own[0]["noise_multiplier"] * own[0]["max_grad_norm"] <= std
+def _signed_counts(name: str, counts: ScoreCounts, voucher: Voucher | None) -> Finding:
+    """Compare counts with the digest that their guard has signed."""
+    if voucher is None or not voucher.counts:
+        return unknown(f"{name}: nobody but the coordinator vouches for its counts")
+    if voucher.counts != MeasureAnswer(name, counts.model_dump_json()).digest:
+        return wrong(f"{name}: its counts are not those that its guard has signed")
+    # Whether the signature holds is said with the receipt, which it is over, too.
+    return ok(f"{name}: its counts are those that its guard has signed")
+
+
+def _kinds(site: Report) -> set[str]:
+    """Return the kinds of image that a site's declaration allows: the report omits the rank."""
+    parts = {name: site[name] for name in ("modality", "anatomy", "channels")}
+    return {Domain(name=site["domain"], rank=rank, **parts).kind for rank in (2, 3)}
 
 
 @lru_cache(maxsize=4)
@@ -219,7 +240,7 @@ def _site(
     if voucher.schedule_hash != schedule.hash():
         return [*found, wrong(f"{name}: its guard has admitted another schedule")]
     return [*found, *_epsilon(name, voucher.receipt, report["schedule_text"]),
-            *_work(report, site, schedule)]  # fmt: skip
+            *_work(report, site, schedule), *_attempts(report, name, voucher)]  # fmt: skip
 
 
 def _refused(report: Report, site: Report, voucher: Voucher | None) -> list[Finding]:
@@ -275,6 +296,21 @@ def _work(report: Report, site: Report, schedule: Schedule) -> list[Finding]:
     }
     if site["rounds_trained"] < len(trained):
         return [wrong(f"{name}: the report counts fewer rounds than it lists")]
+    return []
+
+
+def _attempts(report: Report, name: str, voucher: Voucher) -> list[Finding]:
+    """Compare the rounds that a report lists with the attempts that the ledger has charged."""
+    rows = [row for row in report["training"] if row["site"] == name]
+    if voucher.attempts < len({row["round"] for row in rows}):
+        text = f"its guard has signed for {voucher.attempts} attempts at rounds when"
+        return [wrong(f"{name}: {text} the report lists more: it shows an old signature")]
+    refused = [e for e in report["events"] if (e["site"], e["kind"]) == (name, "refused-update")]
+    known = len(refused) + len(rows) + sum(row["attempt"] for row in rows)
+    if voucher.attempts > known:
+        more = voucher.attempts - known
+        text = f"its guard has charged {more} attempts at a round whose answers did not arrive"
+        return [unknown(f"{name}: {text}, and the report counts none of their steps")]
     return []
 
 

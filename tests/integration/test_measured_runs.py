@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +11,13 @@ from torch import Tensor
 
 from client.data.records import Records
 from client.guard import Guard
-from client.measuring import scores
+from client.measuring import request, scores
 from client.site import Site
 from medformer.config import Task
 from server.measures import POOLED
 from server.measures.kept import MEASUREMENTS
 from server.protocol import Answer, Measure, MeasureAnswer, Refusal, Request, Schedule, TrainAnswer
-from server.protocol.score_counts import BINS, Evaluation
+from server.protocol.score_counts import BINS, Evaluation, ScoreCounts
 from server.report.files import ReportError
 from server.report.html import render
 from server.report.write import write_report
@@ -185,6 +186,58 @@ def test_a_bad_answer_costs_the_site_its_figures_alone(execute, tmp_path: Path, 
     assert set(found["measurement"]["counts"]) == {"south"}
     assert [e["text"].split(":")[0] for e in found["events"]] == ["measurement"]
     assert found["events"][0]["site"] == "north"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"std": 0.5}, "its counts state noise of"),
+        ({"std": 1e-200}, "are not those of an evaluation"),
+        ({"outputs": ()}, "are of 0 outputs, and it has admitted 1"),
+    ],
+)
+def test_a_site_cannot_state_another_noise_than_it_has_admitted(
+    execute,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, object],
+    said: str,
+):
+    """Its guard may sign what it likes: intervals and pooled figures rest on the stated noise."""
+
+    def hostile(model: object, site: Site, *rest: Any) -> ScoreCounts:
+        counts = scores.score_counts(model, site, *rest)
+        return counts.model_copy(update=change) if site.name == "north" else counts
+
+    monkeypatch.setattr(request, "score_counts", hostile)
+    execute()
+    found = report(tmp_path / "run")
+    assert set(found["measurement"]["counts"]) == {"south"}
+    assert said in found["events"][0]["text"]
+
+
+def test_counts_are_taken_in_the_one_way_that_is_signed(
+    execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Their digest has to be computed again from a report, which keeps no spaces."""
+    plain = ScoreCounts.model_dump_json
+
+    def spaced(counts: ScoreCounts) -> str:
+        return json.dumps(json.loads(plain(counts)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(request, "score_counts", lambda *a: _Spaced(scores.score_counts(*a), spaced))
+        execute()
+    found = report(tmp_path / "run")
+    assert found["measurement"]["counts"] == {}
+    assert "not written in the one way" in found["events"][0]["text"]
+
+
+class _Spaced:
+    """Counts that are written otherwise."""
+
+    def __init__(self, counts: ScoreCounts, write: Callable[[ScoreCounts], str]) -> None:
+        self.model_dump_json = lambda: write(counts)
 
 
 def test_a_damaged_file_is_named(execute, tmp_path: Path):

@@ -153,8 +153,10 @@ def test_a_number_that_was_changed_with_its_checksum_is_found_by_the_guards_sign
 ):
     """The checksum is no secret; what the guard signed is."""
     path = change(run, lambda report: edit(report["sites"][0]))
-    (found,) = wrong(verify_report(path))
-    assert said in found
+    found = wrong(verify_report(path))
+    # Other noise is not that of the counts either.
+    assert len(found) == 1 or "its counts state noise" in found.pop()
+    assert said in " ".join(found)
 
 
 def test_every_epsilon_of_a_tenth_is_found(run: Path):
@@ -258,6 +260,42 @@ def test_a_named_guard_has_to_have_signed(run: Path):
     assert wrong(verify_report(run / "report.json", guards={"nroth": own}))
 
 
+def first_count(report: dict[str, Any], more: float) -> None:
+    """Change one count of a measurement, as a coordinator who wants better figures might."""
+    output = report["measurement"]["counts"]["north"]["outputs"][0]
+    output["shown"][0] = round(output["shown"][0] + more, 2)
+
+
+def renamed(counts: dict[str, Any]) -> None:
+    counts["east"] = counts.pop("north")
+
+
+def signed_again(run: Path, report: dict[str, Any], **changes: Any) -> None:
+    """Let the guard sign its voucher with other contents."""
+    voucher = replace(Voucher(**report["vouchers"]["north"]), **changes)
+    report["vouchers"]["north"] = asdict(voucher.signed(vouch(run / "sites" / "north", voucher)))
+
+
+def test_a_signature_from_before_the_last_round_is_found(run: Path):
+    """Rows of the ledger, and what they cost, would be missing behind it."""
+    path = change(run, lambda r: signed_again(run, r, attempts=1))
+    assert "it shows an old signature" in " ".join(wrong(verify_report(path)))
+
+
+def test_an_attempt_that_no_answer_tells_of_is_said(run: Path):
+    """The coordinator cannot know of it, and the site has paid for it."""
+    path = change(run, lambda r: signed_again(run, r, attempts=3))
+    text = " ".join(f.text for f in verify_report(path) if f.verdict == "unknown")
+    assert "north: its guard has charged 1 attempts at a round whose answers did not arrive" in text
+
+
+def test_unsigned_counts_are_the_coordinators_word(run: Path):
+    """That is said; whoever has no key can change nothing else of it."""
+    path = change(run, lambda r: signed_again(run, r, counts=""))
+    text = " ".join(f.text for f in verify_report(path) if f.verdict == "unknown")
+    assert "north: nobody but the coordinator vouches for its counts" in text
+
+
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
@@ -272,7 +310,11 @@ def test_a_named_guard_has_to_have_signed(run: Path):
         (lambda r: r["vouchers"]["north"].update(receipt="\ud800"), "signature does not fit"),
         (lambda r: r["measurement"]["figures"][0].update(shown=9_999), "follow from the counts"),
         (lambda r: r["measurement"]["counts"].pop("north"), "follow from the counts"),
-        (lambda r: r["measurement"]["counts"]["north"].update(std=0.5), "other noise than it has"),
+        (lambda r: r["measurement"]["counts"]["north"].update(std=0.5), "its counts state noise"),
+        (lambda r: first_count(r, 1.0), "not those that its guard has signed"),
+        (lambda r: renamed(r["measurement"]["counts"]), "east: has counts and is no site"),
+        (lambda r: r["measurement"]["figures"][0].update(kind="ct_liver_2d-1"), "another kind"),
+        (lambda r: r["vouchers"]["north"].update(attempts=1), "signature does not fit"),
         (lambda r: r["measurement"].update(epsilon=0.1), "not the one that the sites admitted"),
         (lambda r: r.update(measurement=None), "disagree whether the model was measured"),
     ],
@@ -509,7 +551,8 @@ def test_what_cannot_be_verified_is_named(tmp_path: Path):
 def test_a_key_verifies_its_own_statement_only():
     """Every part of a statement is signed: none can be exchanged for that of another run."""
     key = Ed25519PrivateKey.generate()
-    voucher = Voucher("north", "r1", "s" * 64, '{"epsilon": 1}', "l" * 64, public_text(key))
+    statement = ("north", "r1", "s" * 64, '{"epsilon": 1}', "l" * 64)
+    voucher = Voucher(*statement, 3, "c" * 64, identity=public_text(key))
     signed = replace(voucher, signature=key.sign(voucher.statement).hex())
     assert signed.holds
     for other in (
@@ -518,6 +561,9 @@ def test_a_key_verifies_its_own_statement_only():
         {"schedule_hash": "t" * 64},
         {"receipt": '{"epsilon": 2}'},
         {"ledger_hash": "m" * 64},
+        {"attempts": 2},
+        {"attempts": 0, "counts": ""},
+        {"counts": ""},
         {"identity": public_text(Ed25519PrivateKey.generate())},
         {"signature": "0" * 128},
     ):

@@ -7,7 +7,7 @@ from scipy.stats import norm, rankdata
 
 from server.measures import POOLED, figures
 from server.measures.scores import Density, estimated
-from server.protocol.score_counts import BINS, EDGES, OutputCounts, ScoreCounts
+from server.protocol.score_counts import BINS, EDGES, MIN_STD, OutputCounts, ScoreCounts
 
 RNG = np.random.default_rng()
 Pair = tuple[np.ndarray, np.ndarray]
@@ -194,5 +194,5 @@ def test_counts_of_nothing_but_noise_raise_no_error(std: float):
         (row,) = figures.figures({"north": site}, {"north": "chest"})
         assert row["auc"] is None
     huge = OutputCounts(task="finding", output=1, shown=(1e9,) * BINS, absent=(-1e9,) * BINS)
-    (row,) = figures.figures({"north": ScoreCounts(std=1e-9, outputs=(huge,))}, {"north": "x"})
+    (row,) = figures.figures({"north": ScoreCounts(std=MIN_STD, outputs=(huge,))}, {"north": "x"})
     assert row["auc"] is None
