@@ -21,6 +21,8 @@ from simulations.errors import SimulationError
 
 MARKER = ".fedmedformer-run"
 """A file that says: this folder is a run, and --overwrite may delete it."""
+GIVEN = "given.yaml"
+"""The scenario as the user gave it, overrides included, with its recipe if it has one."""
 OWNER = "claimed by process "
 """Words in that file before the id of the process that works in the folder."""
 

@@ -26,7 +26,7 @@ from simulations.baselines.fitted_heads import check_start
 from simulations.prepare import overlap
 from simulations.prepare.federation import federation_of
 from simulations.prepare.sites import resolve_joining, resolve_sites
-from simulations.run_folder import Prepared
+from simulations.run_folder import GIVEN, Prepared
 from simulations.scenario import Scenario
 from simulations.start.kept import cache_folder
 from simulations.start.public import start_at_hand
@@ -54,6 +54,8 @@ def prepare(
             log.warning("site %s: %s", site.name, warning)
     # Written out, so that a later version with another default recipe resumes the same schedule.
     known = {"phases": found.federation.schedule.phases, "recipe": None}
+    # As it was given, too: by this, runs are told apart that a recipe may have made different.
+    write_atomically(folder / GIVEN, dump(scenario.model_dump(mode="json")))
     scenario = _from_anywhere(scenario).model_copy(update=known)
     states = tuple(found.states[site.name] for site in found.sites)
     heads = _write(scenario, folder, found, states)
