@@ -12,6 +12,10 @@ from simulations.commands.parser import Parser
 
 COMMANDS = {
     "simulate": ("simulations.commands.simulate", "train a federation of simulated hospitals"),
+    "compare": (
+        "simulations.commands.compare",
+        "compare simulations over seeds, settings and epsilons",
+    ),
     "classify": (
         "simulations.commands.classify",
         "classify an image with the model of a simulated site",

@@ -17,6 +17,7 @@ from client.data.load import load
 from medformer.errors import ConfigError, MedFormerError, ModelFileError
 from medformer.tasks import probabilities
 from simulations.cli import main
+from simulations.comparing.comparison import compare
 from simulations.examples import classify, model_of
 from simulations.run import _overrides
 from simulations.run_folder import load_prepared
@@ -93,6 +94,22 @@ def test_a_run_has_results_report_and_model(run: fedmedformer.Run):
     assert list(run.model("south").tasks) == ["histology"]
     with pytest.raises(ConfigError, match="no site 'west'; the sites are north, south, own"):
         run.model("west")
+
+
+def test_a_run_can_be_compared(run: fedmedformer.Run):
+    """A run writes what a comparison reads: the scenario as it was given, tests, curves."""
+    found = compare([run])
+    (trained,) = found.runs
+    assert trained.settings["recipe"]["rounds"] == 2
+    assert "phases that the recipe chose" not in found.groups[0].differs
+    aucs = {mean.site: mean.mean for mean in found.means if mean.metric == "auc" and mean.task}
+    assert aucs == pytest.approx(run.test_auc)
+    assert [json.loads(test)["source"] for test in trained.tests.values()] == [
+        "phantoms", "npz", "phantoms",
+    ]  # fmt: skip
+    assert [point.round for point in found.curves if point.loss is not None] == [1, 2]
+    final = [row.value for row in run.metrics if row.split == "val" and row.metric == "auc"]
+    assert found.curves[-1].validation_auc == pytest.approx(sum(filter(None, final)) / 3)
 
 
 def test_settings_are_written_as_set_reads_them():

@@ -5,10 +5,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from scipy.stats import t as student
-
 from simulations.benchmarks.utility.settings import SETTINGS
 from simulations.benchmarks.utility.stats import Difference
+from simulations.comparing.student import spread
 
 FEWEST = 3
 """Smallest number of pairs for an interval."""
@@ -53,7 +52,8 @@ def difference_of(ours: Mapping[int, float], theirs: Sequence[Mapping[int, float
     if len(seeds) < FEWEST:
         raise ValueError(f"{len(seeds)} seeds in common: an interval needs {FEWEST}")
     gaps = [ours[s] - statistics.mean(side[s] for side in theirs) for s in seeds]
-    mean = statistics.mean(gaps)
-    quantile = float(student.ppf(0.975, len(gaps) - 1))
-    half = quantile * statistics.stdev(gaps) / len(gaps) ** 0.5
-    return Difference(mean, mean - half, mean + half, len(gaps))
+    mean, lower, upper, pairs = spread(gaps)
+    # There is more than one seed.
+    assert lower is not None
+    assert upper is not None
+    return Difference(mean, lower, upper, pairs)

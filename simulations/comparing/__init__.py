@@ -1,0 +1,1 @@
+"""Comparisons of complete simulations: over seeds, settings, baselines and epsilons."""

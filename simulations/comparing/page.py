@@ -1,0 +1,101 @@
+"""A comparison as one HTML page, which loads nothing and runs no script."""
+
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from medformer.common.pages import STYLE
+from medformer.common.rounding import rounded_up
+from server.report.numbers import scientific
+from simulations.comparing import plots
+from simulations.comparing.comparison import Comparison
+from simulations.comparing.groups import Group
+from simulations.comparing.learning import Point, mixes
+from simulations.comparing.reading import OWN_HEAD
+from simulations.comparing.settings import shown
+from simulations.comparing.student import LEVEL
+from simulations.comparing.template import TEMPLATE
+from simulations.comparing.utility import ALL, MODELS, Mean, by_key
+
+NAMES = {"auc": "AUC", "dice": "Dice overlap", "accuracy": "accuracy"}
+"""Metric -> its name."""
+
+
+def render(comparison: Comparison, *, title: str, now: str) -> str:
+    """Return the page. Every value is escaped; epsilons and deltas are rounded up.
+
+    Args:
+        comparison: The comparison.
+        title: Heading of the page.
+        now: ISO time.
+    """
+    # Undefined names are errors: a misspelt field must not look like an empty one.
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(eps=rounded_up, sci=scientific)
+    over = {metric: plots.by_epsilon(comparison, metric) for metric in comparison.metrics}
+    means = by_key(comparison.means)
+    drawn = {
+        f"utility-{metric}": svg or plots.by_group(comparison, metric)
+        for metric, svg in over.items()
+    }
+    drawn |= {"validation": plots.validation(comparison), "loss": plots.losses(comparison)}
+    mixed = {group.number: mixes(group) for group in comparison.groups}
+    return environment.from_string(TEMPLATE).render(
+        c=comparison,
+        title=title,
+        now=now,
+        version=version("fedmedformer"),
+        style=Markup(STYLE),
+        level=LEVEL,
+        few=any(len(group.runs) == 2 for group in comparison.groups),
+        delta=_delta,
+        differs=_differences(comparison.groups),
+        names=NAMES,
+        labels={group.number: group.label for group in comparison.groups},
+        means=means,
+        having={(model, metric) for _, model, metric in means},
+        own_heads=[model for model in MODELS if model.endswith(OWN_HEAD)],
+        over=[metric for metric, svg in over.items() if svg],
+        many={metric: plots.too_many(comparison, metric) for metric in comparison.metrics},
+        sites=_sites(comparison.means),
+        same_mixes=len({str(mix) for mix in mixed.values()}) == 1,
+        ends=[(point, mixed[point.group][point.phase]) for point in _ends(comparison.curves)],
+        plots={name: Markup(svg) for name, svg in drawn.items()},
+    )
+
+
+def _delta(group: Group) -> float:
+    return max(run.delta for run in group.runs)
+
+
+def _differences(groups: Iterable[Group]) -> list[tuple[str, list[tuple[str, list[int]]]]]:
+    """Return key -> [(value, numbers of the settings that have it)]."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for group in groups:
+        for key, value in group.differs.items():
+            found.setdefault(key, {}).setdefault(shown(value), []).append(group.number)
+    return [(key, list(values.items())) for key, values in found.items()]
+
+
+def _sites(means: Iterable[Mean]) -> list[tuple[tuple[str, str, str, str], dict[int, Mean]]]:
+    """Return (site, task, model, metric) -> group -> mean, in the order of sites and models."""
+    found: dict[tuple[str, str, str, str], dict[int, Mean]] = {}
+    for row in means:
+        if row.site != ALL or row.task:
+            key = row.site, row.task, row.model, row.metric
+            found.setdefault(key, {})[row.group] = row
+    order = sorted(
+        found, key=lambda key: (key[0], key[1], list(NAMES).index(key[3]), MODELS.index(key[2]))
+    )
+    return [(key, found[key]) for key in order]
+
+
+def _ends(curves: Iterable[Point]) -> list[Any]:
+    """Return the last round of each phase."""
+    last = {(point.group, point.phase): point for point in curves}
+    return list(last.values())

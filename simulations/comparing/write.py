@@ -1,0 +1,42 @@
+"""Writes a comparison into a folder: compare.html, compare.json and compare.csv."""
+
+import json
+from pathlib import Path
+
+from medformer.errors import ConfigError
+from server.run.checkpoints import write_atomically
+from server.run.journal import now
+from simulations.comparing.comparison import Comparison
+from simulations.comparing.page import render
+from simulations.comparing.text import as_csv
+
+PAGE, JSON, CSV = "compare.html", "compare.json", "compare.csv"
+
+
+def write(comparison: Comparison, folder: Path, *, title: str = "Comparison of runs") -> Path:
+    """Write the page and the two files of numbers; an earlier comparison there is replaced.
+
+    Args:
+        comparison: The comparison.
+        folder: The folder; made if it is missing.
+        title: Heading of the page.
+    Returns:
+        The page.
+    Raises:
+        ConfigError: The folder cannot be written.
+    """
+    # Everything is made before anything is written: an error leaves an earlier comparison.
+    made = {
+        PAGE: render(comparison, title=title, now=now()),
+        JSON: json.dumps(comparison.as_json(), indent=1, default=str) + "\n",
+        CSV: as_csv(comparison),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in made.items():
+            write_atomically(folder / name, text.encode())
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be written ({error.strerror}): choose another --out"
+        ) from error
+    return folder / PAGE
