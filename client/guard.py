@@ -274,7 +274,7 @@ class Guard:
     # The final model, once: policy, budget, measurement, release.
 
     def _measure(self, run: AdmittedRun, request: Measure) -> MeasureAnswer:
-        """Count the scores of the final model, with noise."""
+        """Count the scores of the final model, or the records, with noise."""
         fewest = 1
         if self.policy is not None:
             self.policy.check_time(datetime.now())

@@ -31,7 +31,10 @@ LEDGER_HASH = (
     "hash of a ledger row and all earlier rows: requests, plans, the site's clock, and hashes of "
     "noisy values"
 )
-SIGNED = "public key of the guard and its signature over receipt and ledger hash"
+SIGNED = (
+    "public key of the guard, the number of charged attempts, and a signature over receipt, ledger "
+    "hash, that number and the digest of noisy counts"
+)
 ITEMS = (
     Item("HelloAnswer.site", "name of the site", "public: the site's name", True),
     Item(
@@ -103,9 +106,10 @@ ITEMS = (
     Item("MeasureAnswer.site", "name of the site", "public: the site's name", True),
     Item(
         "MeasureAnswer.counts",
-        "counts of the final model's scores",
-        "Gaussian mechanism on counts by class and score, once a run, charged to the ledger; "
-        "classes with too few records, by the noisy counts, are left out",
+        "counts of the final model's scores, or of records",
+        "Gaussian mechanism, once a run, charged to the ledger: on counts by class and score, "
+        "where classes with too few records, by the noisy counts, are left out; or, in a run that "
+        "trains nothing, on counts of records by split, class, size and grey value",
         True,
     ),
     Item("MeasureAnswer.ledger_hash", "newest row of the ledger, as a hash", LEDGER_HASH, True),
@@ -141,7 +145,8 @@ NOT_COVERED = (
     "rollback of ledger, anchor and reports together by the site's own administrator",
     "overlap between public pre-training data and private records",
     "a person with records at k sites: that person's epsilon is the sum over those sites; where "
-    "sites share the noise, the records count as if they were at one site, and delta grows faster",
+    "sites share the noise, the records count in the rounds as if they were at one site, and delta "
+    "grows faster, and what each site counts with noise of its own adds up",
     "more colluding sites than a run says, where sites share the noise: then the larger epsilon "
     "of the receipt holds",
     "rounding of float32 gradients before the clipped sum: an allowance in the sensitivity covers "

@@ -55,7 +55,8 @@ def _show(arguments: argparse.Namespace, site: "Site", ledger: "Ledger") -> None
     """Print a summary of each run that waits, and the command that approves it."""
     from pydantic import ValidationError
 
-    from client.policy import load_policy, summary
+    from client.commands.consent import summary
+    from client.policy import load_policy
     from client.privacy.plan import solve
     from medformer.config import ModelConfig
     from server.protocol import Schedule

@@ -63,6 +63,7 @@ min_noise_multiplier: 0.5
 max_rounds: 400
 # accept_unit_image: true        # only where each patient has one image
 # max_epsilon_evaluation: 1      # let the final model be measured here: counts leave, with noise
+# max_epsilon_statistics: 0.5    # let the records be counted for planning: counts leave, with noise
 # min_sites: 3                   # fewest sites whose masked answers are added up
 # peers: {{}}                      # their guards' fingerprints, by telephone: site guard-key
 # hours: ["20:00-06:00"]         # local time; at any time if left out

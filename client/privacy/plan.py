@@ -27,6 +27,7 @@ from client.privacy.counts.tasks import (
     COUNTS,
     count_sensitivity,
     countable,
+    record_sensitivity,
     score_sensitivity,
 )
 from client.privacy.meaning import DELTAS, FALSE_ALARMS, BestAttack
@@ -36,6 +37,7 @@ from medformer.config import Task
 from server.protocol import Aggregation, Phase, Schedule
 from server.protocol.aggregation import ALLOWANCE, noise_std
 from server.protocol.receipt import PhaseReceipt, Receipt
+from server.protocol.record_counts import STATISTICS
 from server.protocol.score_counts import EVALUATION
 
 SPARE = "spare"
@@ -114,6 +116,11 @@ class PrivacyPlan(Receipt):
         """The measurement of the final model, if it was admitted."""
         return next((p for p in self.phases if p.name == EVALUATION), None)
 
+    @property
+    def statistics(self) -> PhasePlan | None:
+        """The query for statistics of the records, if it was admitted."""
+        return next((p for p in self.phases if p.name == STATISTICS), None)
+
     @classmethod
     def from_json(cls, text: str) -> "PrivacyPlan":
         """Return a plan that this site's ledger holds.
@@ -182,8 +189,8 @@ def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> P
         Every admitted step with its noise, and the epsilon of all of them.
     Raises:
         ValueError: No noise multiplier up to 100,000 suffices, the class count alone costs more
-            than the budget, there is no task to count, a phase has the name of the count, or the
-            site takes part in no phase.
+            than the budget, there is no task to count, a phase has the name of the count, the site
+            takes part in no phase, or statistics would cost more than a run may.
 
     >>> rounds = Phase(name="all", rounds=10, objectives={"supervised": 1.0},
     ...                expected_batch_size=50)
@@ -194,8 +201,11 @@ def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> P
     >>> plan.epsilon <= 2.0
     True
     """
-    counted: float | None = None
     classes = countable(tasks)
+    if schedule.statistics is not None:
+        sensitivity = record_sensitivity(classes, privacy.unit)
+        return _statistics(schedule.statistics.epsilon, privacy, sensitivity)
+    counted: float | None = None
     if privacy.class_balance_noise is not None:
         if not classes:
             raise ValueError("class_balance_noise is set, but there is no task to count")
@@ -204,6 +214,19 @@ def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> P
     measures = schedule.evaluation is not None and classes and privacy.labelled
     measured = score_sensitivity(classes) if measures else None
     return _solve(schedule.canonical(), privacy, counted, measured)
+
+
+@lru_cache(maxsize=64)
+def _statistics(asked: float, privacy: Privacy, sensitivity: float) -> PrivacyPlan:
+    """Plan a run that counts records and trains nothing."""
+    count = _query(STATISTICS, asked, privacy.delta, sensitivity)
+    plan = _plan(privacy.unit, privacy.delta, (count,), {})
+    if plan.epsilon > privacy.epsilon:
+        raise ValueError(
+            f"statistics: epsilon {exact(asked)} is above the {exact(privacy.epsilon)} that this "
+            "site spends on a run: choose a smaller one"
+        )
+    return plan
 
 
 @lru_cache(maxsize=64)
@@ -221,13 +244,7 @@ def _solve(
     rows = _rows(schedule, privacy)
     parts = [(row.sample_rate, row.steps) for row in rows if row.steps]
     fixed = [p.mechanism() for p in count]
-    # The discrete noise costs a little more than the Gaussian that the accountant composes.
-    target = privacy.epsilon - ARITHMETIC_EPSILON
-    if target <= 0:
-        raise ValueError(
-            f"epsilon {exact(privacy.epsilon)} is not above {exact(ARITHMETIC_EPSILON)}, which the "
-            "arithmetic of the noise may cost: choose a larger epsilon"
-        )
+    target = _without_arithmetic("the run", privacy.epsilon)
     sigma = solve_noise_multiplier(parts, target, privacy.delta, fixed)
     # Under the rule `rdp` the lifetime budget may ask for more noise than the run's own epsilon.
     sigma = enough_noise(privacy, sigma, parts, fixed)
@@ -329,9 +346,11 @@ def recomputed(plan: PrivacyPlan, schedule: Schedule) -> PrivacyPlan:
         steps = phase.local_steps if p.steps else 0
         wanted[p.name] = (steps, *_in_sum(phase, schedule.aggregation))
     taken = [wanted[p.name] for p in planned if p.steps]
-    if not taken:
-        raise ValueError("the plan takes no step")
-    wanted[SPARE] = max(t[0] for t in taken), max(t[1] for t in taken), min(t[2] for t in taken)
+    if taken:
+        wanted[SPARE] = max(t[0] for t in taken), max(t[1] for t in taken), min(t[2] for t in taken)
+    elif schedule.statistics is None or any(p.name == SPARE for p in plan.phases):
+        raise ValueError("the plan takes no step in any round")
+    _check_counts(plan, schedule)
     wanted |= dict.fromkeys(COUNTS, (1, 1, 1.0))
     for p in plan.phases:
         steps, honest, _ = wanted[p.name]
@@ -343,6 +362,30 @@ def recomputed(plan: PrivacyPlan, schedule: Schedule) -> PrivacyPlan:
     hidden = [wanted[p.name][2] for p in plan.phases]
     collusion = _collusion(schedule.aggregation, plan.delta, plan.phases, hidden)
     return _plan(plan.unit, plan.delta, plan.phases, collusion)
+
+
+def _check_counts(plan: PrivacyPlan, schedule: Schedule) -> None:
+    """Compare single releases of counts with what a schedule asks for.
+
+    Raises:
+        ValueError: One is there twice, or without being asked for, or has too little noise.
+    """
+    asked = {EVALUATION: schedule.evaluation, STATISTICS: schedule.statistics}
+    names = [p.name for p in plan.phases]
+    if schedule.statistics is not None and STATISTICS not in names:
+        raise ValueError("the plan has no statistics, which the schedule asks for")
+    for p in plan.phases:
+        if p.name not in COUNTS:
+            continue
+        if names.count(p.name) > 1 or p.sample_rate != 1:
+            raise ValueError(f"{p.name!r} is not one count of all records")
+        # The classes are counted for the site's own use, if the site wants it.
+        if p.name not in asked:
+            continue
+        if (own := asked[p.name]) is None:
+            raise ValueError(f"the plan has {p.name!r}, which the schedule does not ask for")
+        if epsilon([p.mechanism()], plan.delta) + ARITHMETIC_EPSILON > own.epsilon:
+            raise ValueError(f"{p.name!r} has less noise than its own epsilon asks for")
 
 
 def _rows(schedule: Schedule, privacy: Privacy) -> list[_Rounds]:
@@ -404,14 +447,27 @@ def _measurement(
     """
     if schedule.evaluation is None or sensitivity is None:
         return []
-    own = schedule.evaluation.epsilon - ARITHMETIC_EPSILON
-    if own <= 0:
+    return [_query(EVALUATION, schedule.evaluation.epsilon, privacy.delta, sensitivity)]
+
+
+def _query(name: str, asked: float, delta: float, sensitivity: float) -> PhasePlan:
+    """Return a single release of counts whose noise follows from an epsilon of its own."""
+    own = _without_arithmetic(name, asked)
+    return _release(name, solve_noise_multiplier([(1.0, 1)], own, delta), sensitivity)
+
+
+def _without_arithmetic(what: str, asked: float) -> float:
+    """Return what is left of an epsilon for the Gaussian that the accountant composes.
+
+    The discrete noise costs a little more than that.
+    """
+    left = asked - ARITHMETIC_EPSILON
+    if left <= 0:
         raise ValueError(
-            f"evaluation: epsilon {exact(schedule.evaluation.epsilon)} is not above "
-            f"{exact(ARITHMETIC_EPSILON)}, which the arithmetic of the noise may cost"
+            f"epsilon {exact(asked)} of {what} is not above {exact(ARITHMETIC_EPSILON)}, which the "
+            "arithmetic of the noise may cost: choose a larger epsilon"
         )
-    noise_multiplier = solve_noise_multiplier([(1.0, 1)], own, privacy.delta)
-    return [_release(EVALUATION, noise_multiplier, sensitivity)]
+    return left
 
 
 def _release(name: str, noise_multiplier: float, sensitivity: float) -> PhasePlan:

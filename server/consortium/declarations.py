@@ -12,7 +12,8 @@ from medformer.common.yaml_file import explain, parse_yaml, read_yaml
 from medformer.config import Domain, Frozen, ModelConfig, Name
 from medformer.errors import ConfigError
 from medformer.vocabulary import unknown_words
-from server.protocol import NAME, spaced
+from server.protocol import NAME, Schedule, spaced
+from server.protocol.record_counts import Statistics
 from server.run.federation import Federation, PublicSite
 from server.run.recipes.declared import Declared
 from server.run.recipes.training import Training
@@ -185,9 +186,15 @@ class Member(Domain):
         return Declared(domain=self.domain, **{name: getattr(self, name) for name in numbers})
 
 
-class RunFile(Training):
-    """The content of run.yaml: what a consortium has agreed to train."""
+TRAINED = ("phases", "recipe", "evaluation", "aggregation", "spare_rounds")
+"""Keys of run.yaml that mean nothing in a run that asks for statistics."""
 
+
+class RunFile(Training):
+    """The content of run.yaml: what a consortium has agreed to train, or to count."""
+
+    statistics: Statistics | None = None
+    """Count the sites' records, with noise, and train nothing. See docs/howto/statistics.md."""
     spare_rounds: StrictInt = Field(default=1, ge=0)
     """Rounds that are added to the schedule for sites that miss some; their privacy is paid for."""
     sites: dict[Name, Member] = Field(min_length=1)
@@ -233,18 +240,38 @@ class RunFile(Training):
             raise ValueError(explain(error, Federation).removesuffix(".")) from error
         return self
 
+    @model_validator(mode="after")
+    def _trains_or_counts(self) -> "RunFile":
+        given = [key for key in TRAINED if key in self.model_fields_set]
+        if self.statistics is not None and given:
+            raise ValueError(
+                f"a run that asks for statistics trains nothing: leave out {given[0]}, or give the "
+                "training a run.yaml of its own"
+            )
+        return self
+
     def federation(self) -> Federation:
         """Return the federation, which every site may read."""
+        if self.statistics is not None:
+            return self._of(
+                Schedule(phases=(), spare_rounds=0, statistics=self.statistics), recipe=""
+            )
         domains = [member.domain for member in self.sites.values()]
         choice = self.choice_for([member.declared for member in self.sites.values()])
-        model = ModelConfig.for_domains(domains, self.preset, self.features)
         aggregation = self.aggregation_of(choice.phases, [domain.kind for domain in domains])
+        schedule = self.schedule_of(choice.phases, self.spare_rounds, aggregation)
+        return self._of(schedule, choice.text)
+
+    def _of(self, schedule: Schedule, recipe: str) -> Federation:
+        """Return the federation that runs a schedule."""
+        domains = [member.domain for member in self.sites.values()]
+        model = ModelConfig.for_domains(domains, self.preset, self.features)
         return Federation(
             name=self.name,
             seed=self.seed,
             model=model.between(domains if self.concepts else []),
-            schedule=self.schedule_of(choice.phases, self.spare_rounds, aggregation),
-            recipe=choice.text,
+            schedule=schedule,
+            recipe=recipe,
             pretraining=self.pretraining,
             sites=tuple(PublicSite(name=n, domain=m.domain) for n, m in self.sites.items()),
             server_momentum=self.server_momentum,

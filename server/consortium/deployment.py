@@ -67,6 +67,7 @@ def deploy(
         run.execute(lambda: start(federation))
         write_json(folder / "release.json", dict(release))
         # Before the report, which names the hash of each model.
-        write_models(folder, description=f"Trained by {federation.name}.", noise="secure")
+        if federation.schedule.phases:
+            write_models(folder, description=f"Trained by {federation.name}.", noise="secure")
         # The report refuses exact numbers, which exist in simulations only.
         write_report(folder, simulation=False)

@@ -1,4 +1,4 @@
-"""The end of a run: every site is asked to measure the final model, and its counts are kept."""
+"""Every site is asked once for noisy counts, of the final model's scores or of its records."""
 
 import logging
 import time
@@ -6,7 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.measures.kept import MEASUREMENTS, read_measurements
+from server.measures.kept import (
+    MEASUREMENTS,
+    QUERIES,
+    Counts,
+    read_counts,
+    read_measurements,
+    unpaid,
+)
 from server.protocol import (
     Answer,
     Measure,
@@ -16,7 +23,7 @@ from server.protocol import (
     Tensors,
     source_hash,
 )
-from server.protocol.score_counts import EVALUATION, ScoreCounts, not_admitted, read_score_counts
+from server.protocol.record_counts import STATISTICS
 from server.run.checkpoints import write_json
 from server.run.federation import Federation
 from server.run.fleet import Fleet, ask
@@ -31,7 +38,7 @@ TRIES = 3
 
 @dataclass
 class Measurements:
-    """Collects the sites' measurements of the final model."""
+    """Collects what the sites count once a run: scores of the final model, or records."""
 
     fleet: Fleet
     federation: Federation
@@ -48,24 +55,25 @@ class Measurements:
         A site that refuses, or is away, has no figures: the run is complete without it.
 
         Args:
-            tensors: Site -> the final shared tensors that it measures.
+            tensors: Site -> the final shared tensors that it measures; empty for statistics.
         Raises:
             RunInterrupted: Without a quorum, a site was lost. Asked again, it sends the same.
         """
-        if self.federation.schedule.evaluation is None:
+        schedule = self.federation.schedule
+        if schedule.evaluation is None and schedule.statistics is None:
             return
-        kept = read_measurements(self.folder)
+        kept = read_measurements(self.folder, schedule)
         # A site without labels, or with outlines alone, has admitted none.
         admitted = {
             name
             for name, receipt in self.journal.receipts.items()
-            if any(phase["name"] == EVALUATION for phase in receipt["phases"])
+            if any(phase["name"] in QUERIES for phase in receipt["phases"])
         }
         names = sorted(admitted - set(self.journal.excluded) - set(kept))
         end = time.monotonic() + self.wait
         absences: Counter[str] = Counter()
         while names:
-            requests = {name: self._request(name, tensors[name]) for name in names}
+            requests = {name: self._request(name, tensors.get(name, {})) for name in names}
             answers, away = ask(self.fleet, requests, self.federation.quorum)
             absences.update(away.keys())
             closed = {}
@@ -94,7 +102,7 @@ class Measurements:
             ledger_hash=self.journal.ledgers[name],
         )
 
-    def _answered(self, name: str, answer: Answer, kept: dict[str, ScoreCounts]) -> None:
+    def _answered(self, name: str, answer: Answer, kept: dict[str, Counts]) -> None:
         """Take one site's answer."""
         if isinstance(answer, Refusal):
             self._note(name, "refusal", f"{answer.code}: {answer.reason}")
@@ -111,21 +119,23 @@ class Measurements:
         kept[name] = counts
         values = {site: own.model_dump(mode="json") for site, own in kept.items()}
         write_json(self.folder / MEASUREMENTS, values)
-        log.info("site %s has measured the final model", name)
+        log.info("site %s has sent its counts", name)
 
-    def _counts(self, name: str, text: str) -> ScoreCounts:
+    def _counts(self, name: str, text: str) -> Counts:
         """Return a site's counts, if they are those that it has admitted and signed.
 
         Raises:
             ProtocolError: They are not.
         """
-        counts = read_score_counts(text)
+        counts = read_counts(text, self.federation.schedule)
         # One text for the same counts: their signed digest can be computed again from a report.
         if counts.model_dump_json() != text:
             raise ProtocolError("its noisy counts are not written in the one way that is signed")
-        if wrong := not_admitted(counts, self.journal.receipts[name]["phases"]):
+        if wrong := unpaid(counts, self.journal.receipts[name]["phases"]):
             raise ProtocolError(wrong)
         return counts
 
     def _note(self, name: str, kind: EventKind, text: str) -> None:
-        self.journal.note(self.federation.schedule.rounds, name, kind, f"measurement: {text}")
+        schedule = self.federation.schedule
+        what = "measurement" if schedule.statistics is None else STATISTICS
+        self.journal.note(schedule.rounds, name, kind, f"{what}: {text}")

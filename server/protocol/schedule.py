@@ -18,6 +18,7 @@ from pydantic import (
 
 from server.protocol.aggregation import Aggregation
 from server.protocol.limits import MAX_ROUNDS, NAME
+from server.protocol.record_counts import Statistics
 from server.protocol.score_counts import Evaluation
 
 PublicObjective = Literal[
@@ -254,12 +255,31 @@ def learning_rate(phase: Phase, gradient_noise: float) -> float:
     return min(MAX_LEARNING_RATE, phase.noise_floor / gradient_noise**2)
 
 
+def _check_trains_or_counts(schedule: "Schedule") -> None:
+    """Refuse a run that does nothing, or that both trains and asks for statistics.
+
+    Raises:
+        ValueError: It is one of them.
+    """
+    others = schedule.phases, schedule.spare_rounds, schedule.evaluation
+    if schedule.statistics is None:
+        if not schedule.phases:
+            raise ValueError("a run has phases, or asks for statistics: give one of them")
+    # What a consortium wants to know before it plans is no part of what it plans.
+    elif any(others) or schedule.aggregation.secure:
+        raise ValueError(
+            "a run that asks for statistics does nothing else: it has neither phases nor spare "
+            "rounds, evaluation or masked answers"
+        )
+
+
 class Schedule(BaseModel):
     """All phases of a run. It is fixed before the first gradient."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    phases: tuple[Phase, ...] = Field(min_length=1, max_length=64, fail_fast=True)
+    phases: tuple[Phase, ...] = Field(max_length=64, fail_fast=True)
+    """Rounds of one kind; none in a run that asks for statistics alone."""
     spare_rounds: StrictInt = Field(ge=0, le=10_000)
     """Number of rounds that may be trained again after a loss; admitted and paid with the rest."""
     local_momentum: StrictFloat = Field(default=0.9, ge=0, lt=1)
@@ -273,6 +293,13 @@ class Schedule(BaseModel):
     """The way in which the answers of a round are added up."""
     evaluation: Evaluation | None = None
     """How sites measure the final model; they do not if left out."""
+    statistics: Statistics | None = None
+    """How sites count their records, in a run that trains nothing."""
+
+    @model_validator(mode="after")
+    def _trains_or_counts(self) -> "Schedule":
+        _check_trains_or_counts(self)
+        return self
 
     @model_validator(mode="after")
     def _sharing_shrinks(self) -> "Schedule":
@@ -298,7 +325,7 @@ class Schedule(BaseModel):
     def _own_heads_last(self) -> "Schedule":
         own = [phase.trains == "own-heads" for phase in self.phases]
         # A head corrects the model that it was trained on, and no other.
-        if own != sorted(own) or not any(phase.sends for phase in self.phases):
+        if self.phases and (own != sorted(own) or not any(phase.sends for phase in self.phases)):
             raise ValueError(
                 "phases with trains: own-heads come last, after at least one in which sites send "
                 f"what they train; got {[(p.name, p.trains) for p in self.phases]}"
@@ -333,13 +360,13 @@ class Schedule(BaseModel):
 
     @model_validator(mode="after")
     def _moments_are_used(self) -> "Schedule":
-        last = self.phases[-1]
         # Epsilon would be spent on moments that no later phase has any use for.
-        if "moments" in last.objectives:
-            raise ValueError(
-                f"phase {last.name!r} learns moments, and no phase follows that trains on features "
-                "whitened by them: put it before a phase of heads"
-            )
+        for last in self.phases[-1:]:
+            if "moments" in last.objectives:
+                raise ValueError(
+                    f"phase {last.name!r} learns moments, and no phase follows that trains on "
+                    "features whitened by them: put it before a phase of heads"
+                )
         return self
 
     @model_validator(mode="after")
@@ -435,7 +462,7 @@ class Schedule(BaseModel):
         """Return the schedule as JSON: the same text for the same schedule, on every machine."""
         # Sites compare the hash of this text: it must not depend on the order of fields. Without a
         # measurement it is the text of earlier versions, whose hashes are in ledgers and reports.
-        left_out = {"evaluation"} if self.evaluation is None else None
+        left_out = {n for n in ("evaluation", "statistics") if getattr(self, n) is None}
         values = self.model_dump(mode="json", exclude=left_out)
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from medformer.natural.source import STATEMENT
+from server.measures.kept import QUERIES, Counts
 from server.protocol import Schedule
 from server.protocol.receipt import COLLUSION, phase_fields
-from server.protocol.score_counts import EDGES, EVALUATION, ScoreCounts
+from server.protocol.score_counts import EDGES, ScoreCounts
 from server.report.files import ReportError, RunFiles, load_run
 from server.run.federation import Federation, PublicSite
 from server.run.metrics import RoundRow
@@ -93,6 +94,7 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
             "sites": [_site(site, files, simulation) for site in files.federation.sites],
             "results": results,
             "measurement": measurement(files.federation, files.measurements),
+            "statistics": statistics(files.federation, files.measurements),
             "audits": files.audits or None,
             "fitted_heads": files.fitted_heads,
             "events": [_event(row) for row in files.summary["events"]],
@@ -191,7 +193,7 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
         "weight": site.weight,
         "participated": receipt is not None,
         "refusal": files.summary["excluded"].get(site.name),
-        "model_file": model_files(files.federation)[site.name] if receipt else None,
+        "model_file": _model_file(site.name, files) if receipt else None,
         "own_copy": receipt is not None and _ends_alone(files),
         **{name: facts.get(name) for name in FACTS},
         **(claims(receipt) if receipt else NOTHING),
@@ -205,6 +207,11 @@ def _site(site: PublicSite, files: RunFiles, simulation: bool) -> dict[str, Any]
         ],
         "not_covered": not_covered,
     }
+
+
+def _model_file(site: str, files: RunFiles) -> str | None:
+    """Return the name of a site's model; a run that asks for statistics makes none."""
+    return model_files(files.federation)[site] if files.federation.schedule.phases else None
 
 
 def claims(receipt: dict[str, Any]) -> dict[str, Any]:
@@ -234,7 +241,26 @@ def claims(receipt: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def measurement(federation: Federation, counts: Mapping[str, ScoreCounts]) -> dict[str, Any] | None:
+def statistics(federation: Federation, counts: Mapping[str, Counts]) -> dict[str, Any] | None:
+    """Return the noisy counts that sites sent of their records.
+
+    Args:
+        federation: Of the run.
+        counts: Site -> what it sent.
+    Returns:
+        None for a run that trains.
+    """
+    asked = federation.schedule.statistics
+    if asked is None:
+        return None
+    return {"epsilon": asked.epsilon, "counts": _dumped(counts)}
+
+
+def _dumped(counts: Mapping[str, Counts]) -> dict[str, Any]:
+    return {site: own.model_dump(mode="json") for site, own in sorted(counts.items())}
+
+
+def measurement(federation: Federation, counts: Mapping[str, Counts]) -> dict[str, Any] | None:
     """Return the noisy counts that sites sent of the final model, and what follows from them.
 
     Args:
@@ -250,13 +276,14 @@ def measurement(federation: Federation, counts: Mapping[str, ScoreCounts]) -> di
     from server.measures.figures import figures
 
     kinds = {site.name: site.domain.kind for site in federation.sites}
+    scores = {name: own for name, own in counts.items() if isinstance(own, ScoreCounts)}
     return {
         "epsilon": evaluation.epsilon,
         "split": evaluation.split,
         "min_count": evaluation.min_count,
         "edges": list(EDGES),
-        "counts": {site: own.model_dump(mode="json") for site, own in sorted(counts.items())},
-        "figures": figures(counts, kinds),
+        "counts": _dumped(scores),
+        "figures": figures(scores, kinds),
     }
 
 
@@ -283,7 +310,7 @@ def _work(name: str, phases: list[dict[str, Any]], files: RunFiles) -> dict[str,
     # A count is a step without a round: of the classes before the site's first round, of the final
     # model's scores at the end.
     counted = {p["name"]: bool(attempts_of) for p in phases if not p["rounds"]}
-    counted[EVALUATION] = name in files.measurements
+    counted |= dict.fromkeys(QUERIES, name in files.measurements)
     steps = sum(p["steps"] for p in phases if counted.get(p["name"]))
     for round_, attempts in attempts_of.items():
         steps += per_round[phase_of(round_).name] * attempts

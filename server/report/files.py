@@ -9,9 +9,8 @@ from typing import Any
 from safetensors import safe_open
 
 from medformer.errors import MedFormerError
-from server.measures.kept import MEASUREMENTS, read_measurements
-from server.protocol import ProtocolError
-from server.protocol.score_counts import ScoreCounts
+from server.measures.kept import MEASUREMENTS, Counts, read_measurements
+from server.protocol import ProtocolError, Schedule
 from server.run.federation import Federation, load_federation
 from server.run.journal import CHECKPOINTS, LEDGERS, VOUCHERS
 from server.run.metrics import RoundRow, read_metrics
@@ -37,7 +36,7 @@ class RunFiles:
     facts: dict[str, Any]
     release: dict[str, Any]
     pictures: list[dict[str, Any]]
-    measurements: dict[str, ScoreCounts]
+    measurements: dict[str, Counts]
     audits: dict[str, Any]
     baselines: list[dict[str, Any]]
     fitted_heads: list[dict[str, Any]]
@@ -67,8 +66,9 @@ def load_run(folder: Path) -> RunFiles:
     # A round that was trained again has several rows; the last attempt is the one that counts.
     latest = {(r["round"], r["site"]): r for r in rows if r["event"] == "round"}
     public = [row["seconds"] for row in rows if row["event"] == "pretraining"]
+    federation = load_federation(folder / "federation.json")
     return RunFiles(
-        federation=load_federation(folder / "federation.json"),
+        federation=federation,
         run=run,
         receipts=receipts,
         ledgers=_read(folder, LEDGERS.removesuffix(".json"), {}),
@@ -77,7 +77,7 @@ def load_run(folder: Path) -> RunFiles:
         facts=_read(folder, "site_facts", {}),
         release=_read(folder, "release", {}),
         pictures=_read(folder, "pictures", []),
-        measurements=_measurements(folder),
+        measurements=_measurements(folder, federation.schedule),
         audits=_read(folder, "audits", {}),
         baselines=_read(folder, "baselines", []),
         fitted_heads=_read(folder, "fitted_heads", []),
@@ -87,9 +87,9 @@ def load_run(folder: Path) -> RunFiles:
     )
 
 
-def _measurements(folder: Path) -> dict[str, ScoreCounts]:
+def _measurements(folder: Path, schedule: Schedule) -> dict[str, Counts]:
     try:
-        return read_measurements(folder)
+        return read_measurements(folder, schedule)
     except (OSError, ValueError, ProtocolError) as error:
         raise ReportError(f"{folder / MEASUREMENTS}: cannot be read ({error})") from error
 

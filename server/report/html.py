@@ -14,6 +14,7 @@ from server.protocol.receipt import COLLUSION, phase_fields
 from server.protocol.vouchers import read_vouchers
 from server.report import plots
 from server.report.numbers import cell, scientific
+from server.report.statistics import statistics_section
 from server.report.template import TEMPLATE
 from server.run.model_file import MODEL
 
@@ -77,6 +78,7 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
             sites,
             lambda s: {"released": _items(s["released"]), "not_covered": s["not_covered"]},
         ),
+        statistics=statistics_section(report),
         output_name=plots.output_name,
         judged=[row for row in plots.headline(report) if row["calibration"]],
         columns=columns,

@@ -33,8 +33,10 @@ def epsilon_by_round(report: Report) -> str:
     Args:
         report: The content of report.json.
     Returns:
-        SVG.
+        SVG; empty for a run without rounds.
     """
+    if not report["schedule"]:
+        return ""
     equal: dict[tuple[Any, ...], list[str]] = {}
     for site in report["sites"]:  # equal plans draw one line
         if site["participated"]:

@@ -341,6 +341,40 @@ MEASUREMENT = _maybe(
     )
 )
 
+_NUMBERS = _list(_number("Noisy count; it may be negative."), "Noisy counts.")
+RECORD_COUNTS = _object(
+    {
+        "std": _number("Standard deviation of the noise on each count.", exclusiveMinimum=0),
+        "records": _NUMBERS,
+        "tasks": _list(
+            _object(
+                {
+                    "task": _text("Supervised task."),
+                    "several": _truth("True if a record may have several of these labels."),
+                    "rows": _list(_NUMBERS, "Class or label: records for train, val and test."),
+                }
+            ),
+            "Records by class or label.",
+        ),
+        "sides": _NUMBERS,
+        "greys": _NUMBERS,
+        "images": _maybe(_NUMBERS),
+    }
+)
+STATISTICS = _maybe(
+    _object(
+        {
+            "epsilon": _number("Epsilon of all counts of a site together.", exclusiveMinimum=0),
+            "counts": {
+                "type": "object",
+                "additionalProperties": RECORD_COUNTS,
+                "description": "Site -> the noisy counts that it sent "
+                "(`server.protocol.record_counts`).",
+            },
+        }
+    )
+)
+
 CANARY_AUDIT = _object(
     {
         "sites": _list(_text("Site."), "Sites that train this mechanism."),
@@ -559,6 +593,7 @@ SCHEMA: Kind = {
             "sites": _list(SITE, "Every site of the run, including those that refused."),
             "results": _list(RESULT, "Metrics of this run and of its baselines."),
             "measurement": MEASUREMENT,
+            "statistics": STATISTICS,
             "audits": AUDITS,
             "fitted_heads": _list(
                 FITTED_HEAD,
@@ -576,7 +611,7 @@ SCHEMA: Kind = {
             "timing": TIMING,
         },
         # Reports of earlier versions lack them.
-        optional=("measurement", "audits"),
+        optional=("measurement", "statistics", "audits"),
     ),
 }
 

@@ -31,8 +31,10 @@ outside the privacy ledger.{% endif %}</p>
 {% endif %}
 
 <h2>1. Summary</h2>
-<p class="lead">{{ taking_part|length }} of {{ r.sites|length }} sites trained {{ "one shared model" if not cohorts else "a shared model for each of %d kinds of image"|format(cohorts|length) }} in
+<p class="lead">{{ taking_part|length }} of {{ r.sites|length }} sites {% if statistics %}counted their records once; nothing was trained:
+{% else %}trained {{ "one shared model" if not cohorts else "a shared model for each of %d kinds of image"|format(cohorts|length) }} in
 {{ r.rounds }} round{{ "s" if r.rounds != 1 }}{% if sent < r.rounds %}, in {{ sent }} of which anything was sent{% endif %}:
+{% endif %}
 {% for s in taking_part %}<b>{{ s.name }}</b> ({{ s.modality }}, {{ s.anatomy }}){{ ", " if not loop.last }}{% endfor %}.
 Images and labels stayed at the sites; section 5 lists everything that left them. Each site guarantees
 differential privacy for <b>one {{ r.unit }}</b>. If one {{ r.unit }} is added or removed, the
@@ -165,10 +167,12 @@ R&eacute;nyi divergences of the runs add up instead, at one order that was fixed
 runs there were{% endif %}.</p>
 
 <h2>3. Epsilon by round</h2>
-<figure tabindex="0">{{ plots.epsilon }}<figcaption><b>Lines with markers: progress of the plan, not a
+{% if statistics %}<p>There was no round: all counts left in one answer.</p>
+{% else %}<figure tabindex="0">{{ plots.epsilon }}<figcaption><b>Lines with markers: progress of the plan, not a
 guarantee.</b> Sites with equal plans share a line. Dashed: the guaranteed &epsilon; of the whole
 run. It lies above the last round (dotted line) because spare rounds, which are kept for repeating a
 lost round, are charged whether they are used or not.</figcaption></figure>
+{% endif %}
 
 {% if plots.curve %}
 <h3>Epsilon at other deltas</h3>
@@ -178,7 +182,10 @@ is charged to the site's budget. All points are computed from the plan alone.</f
 {% endif %}
 
 <h2>4. Mechanism</h2>
-<p>Each step is a Poisson-subsampled Gaussian mechanism (Abadi et al. 2016). Every {{ r.unit }} joins a
+{% if statistics %}<p>All counts of a site are released together, with the noise of one Gaussian mechanism without
+sampling; its standard deviation is the <i>noise multiplier</i> times the <i>max. norm</i>, by which one
+{{ r.unit }} changes the counts at most (L2).</p>
+{% else %}<p>Each step is a Poisson-subsampled Gaussian mechanism (Abadi et al. 2016). Every {{ r.unit }} joins a
 step at random, with the <i>sample rate</i> as its probability. Its gradient is scaled down to at most
 the <i>max. norm</i>. Noise is added to the sum of the gradients; its standard deviation is the
 <i>noise multiplier</i> times the <i>max. norm</i>. The sum is divided by the <i>expected batch</i>, a
@@ -190,7 +197,7 @@ one.
 that standard deviation on each count. It weights its losses with these counts and sent no count.{% endif %}
 {% if r.measurement %}<i>evaluation</i> is the measurement of the final model (section 6): the counts of all classes and
 scores are released together, with the noise of one Gaussian mechanism without sampling. Its records are charged like all
-others, so that nothing depends on how a site divides them.{% endif %}</p>
+others, so that nothing depends on how a site divides them.{% endif %}</p>{% endif %}
 <table tabindex="0">
 <thead><tr><th scope="col">sites</th>{% for c in phase_columns %}<th scope="col"{% if c.is_number %} class="n"{% endif %}>{{ c.column.title }}</th>
 {% endfor %}</tr></thead>
@@ -241,7 +248,7 @@ Sites of such a kind train the layer that answers their question together (conce
 members can answer it with the shared model, without any site's own heads, which never leave. About a
 record they learn nothing beyond &epsilon;. A site whose policy.yaml says <code>concepts: own-heads</code>
 sent no part of that layer.</p>
-{% else %}
+{% elif not statistics %}
 <p>No layer that answers a site's question left it. The shared model alone answers nothing; who has it
 and labelled images can fit heads of their own.</p>
 {% endif %}
@@ -264,6 +271,7 @@ and labelled images can fit heads of their own.</p>
 {% endfor %}
 
 <h2>6. Results{{ exact() if columns and not r.measurement }}</h2>
+{{ statistics }}
 {% if r.measurement %}
 <h3 id="measured">Measured at the sites, with noise</h3>
 <p>At the end each site measured the final model once on its {{ {"val": "validation", "test": "test"}[r.measurement.split] }} records, which no
@@ -322,7 +330,7 @@ alone; all of them at the same &epsilon;. <b>local-plain</b>, <b>federated-plain
 <b>centralised-plain</b> (all records pooled): without privacy. All models but the first are baselines,
 outside the privacy ledger.{% if shared_noise %} Baselines have no masks, so that each site adds all of its noise: a
 difference to this run holds what sharing the noise brings, too.{% endif %}{% endif %}</figcaption></figure>
-{% elif not r.measurement %}<p>Metrics stayed at the sites. A run with <code>evaluation: {epsilon: 1}</code> measures its final
+{% elif not r.measurement and not statistics %}<p>Metrics stayed at the sites. A run with <code>evaluation: {epsilon: 1}</code> measures its final
 model there and reports it with noise.</p>{% endif %}
 {% if r.fitted_heads %}
 <h3>Heads that sites fitted for themselves</h3>

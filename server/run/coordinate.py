@@ -63,7 +63,7 @@ class Run:
         Args:
             start: Makes the shared tensors of round 0; called for a new run only.
         Returns:
-            The state after the last round.
+            The state after the last round; without tensors if the run asks for statistics alone.
         Raises:
             FederationError: The run cannot start.
             RunInterrupted: A site was lost; the checkpoint of the round before stands.
@@ -77,6 +77,10 @@ class Run:
         self.journal.open()
         enrolment.hello()
         enrolment.admit()
+        if self.federation.schedule.statistics is not None:
+            self._measurements().collect({})
+            self.journal.summarise(0, [])
+            return State(0, {}, {}, {})
         state = load_state(checkpoints, on_damage=self.journal.damaged)
         # A new run, or one that was interrupted before its first checkpoint.
         if state is None:

@@ -11,9 +11,10 @@ from medformer.config import Domain
 from medformer.errors import MedFormerError
 from server.measures import POOLED
 from server.measures.figures import figures
+from server.measures.kept import Counts, read_counts, unpaid
 from server.protocol import MeasureAnswer, ProtocolError, Schedule, fingerprint, source_hash
 from server.protocol.receipt import read_receipt
-from server.protocol.score_counts import EDGES, ScoreCounts, not_admitted, read_score_counts
+from server.protocol.score_counts import EDGES, read_score_counts
 from server.protocol.vouchers import Voucher, read_vouchers
 from server.report.build import NOTHING, claims, scheduled
 from server.report.seal import checksum, signed_by
@@ -120,6 +121,7 @@ def _sites(report: Report, guards: Mapping[str, str]) -> list[Finding]:
         look = partial(_site, report, site, vouchers.get(site["name"]), schedule, guards)
         found += examined(site["name"], look)
     found += examined("measurement", partial(_measurement, report, schedule))
+    found += examined("statistics", partial(_statistics, report, schedule))
     return [*found, *examined("receipts", partial(_units, report, taking_part, vouchers))]
 
 
@@ -133,16 +135,10 @@ def _measurement(report: Report, schedule: Schedule) -> list[Finding]:
     settings = {name: shown[name] for name in ("epsilon", "split", "min_count")}
     if settings != evaluation.model_dump() or shown["edges"] != list(EDGES):
         return [wrong("the measurement is not the one that the sites admitted")]
+    found = _counts(report, shown["counts"], schedule)
+    if any(one.verdict == "WRONG" for one in found):
+        return found
     sites = {site["name"]: site for site in report["sites"]}
-    if strangers := sorted(set(shown["counts"]) - set(sites)):
-        return [wrong(f"{strangers[0]}: has counts and is no site of the report")]
-    vouchers = read_vouchers(report["vouchers"])
-    found = []
-    for name, own in shown["counts"].items():
-        counts = read_score_counts(_text(own))
-        if text := not_admitted(counts, sites[name]["phases"]):
-            return [wrong(f"{name}: {text}")]
-        found.append(_signed_counts(name, counts, vouchers.get(name)))
     kinds = {row["site"]: row["kind"] for row in shown["figures"] if row["site"] != POOLED}
     kinds = {name: kinds.get(name, "") for name in shown["counts"]}
     for name, kind in kinds.items():
@@ -158,7 +154,35 @@ def _measurement(report: Report, schedule: Schedule) -> list[Finding]:
     return [*found, ok("the figures of the measurement follow from the counts in the report")]
 
 
-def _signed_counts(name: str, counts: ScoreCounts, voucher: Voucher | None) -> Finding:
+def _statistics(report: Report, schedule: Schedule) -> list[Finding]:
+    """Check the counts of a run that asks for statistics."""
+    shown, asked = report.get("statistics"), schedule.statistics
+    if shown is None or asked is None:
+        if shown is asked:
+            return []
+        return [wrong("the report and the schedule disagree whether records were counted")]
+    if shown["epsilon"] != asked.epsilon:
+        return [wrong("the statistics are not those that the sites admitted")]
+    return _counts(report, shown["counts"], schedule)
+
+
+def _counts(report: Report, shown: Mapping[str, Report], schedule: Schedule) -> list[Finding]:
+    """Compare the counts of all sites with what their guards have admitted and signed."""
+    sites = {site["name"]: site for site in report["sites"]}
+    if strangers := sorted(set(shown) - set(sites)):
+        return [wrong(f"{strangers[0]}: has counts and is no site of the report")]
+    vouchers = read_vouchers(report["vouchers"])
+    found = []
+    for name, own in shown.items():
+        counts = read_counts(_text(own), schedule)
+        if text := unpaid(counts, sites[name]["phases"]):
+            found.append(wrong(f"{name}: {text}"))
+        else:
+            found.append(_signed_counts(name, counts, vouchers.get(name)))
+    return found
+
+
+def _signed_counts(name: str, counts: Counts, voucher: Voucher | None) -> Finding:
     """Compare counts with the digest that their guard has signed."""
     if voucher is None or not voucher.counts:
         return unknown(f"{name}: nobody but the coordinator vouches for its counts")

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from client.commands.consent import summary
 from client.data.natural import FILE
 from client.guard import Guard
 from client.local_state import initial_state
-from client.policy import summary
 from client.privacy.clipping import Book
 from client.privacy.engine import ClipGroup
 from client.privacy.plan import solve

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from client.commands.consent import summary
 from client.guard import Guard
 from client.ledger.ledger import Ledger
 from client.node.joining import init
-from client.policy import Policy, load_policy, summary
+from client.policy import Policy, load_policy
 from client.privacy.meaning import percent
 from client.privacy.noise import SecureNoise
 from client.privacy.plan import solve

@@ -145,7 +145,10 @@ class Reader:
             file.write_text(block.text)
         elif block.language == "python":
             code = compile(block.text, f"{block.page}:{block.line}", "exec")
-            exec(code, self._names)
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(code, self._names)
+            self._printed = [printed.getvalue()]
             self._compare_shapes(block)
         else:
             self._printed = []

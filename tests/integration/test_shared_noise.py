@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from client.commands.consent import summary
 from client.guard import Guard
 from client.masking.answers import Masking, to_send
-from client.policy import Policy, summary
+from client.policy import Policy
 from client.privacy.accounting import epsilon
 from client.privacy.noise import SeededNoise
 from client.privacy.plan import PhasePlan, solve

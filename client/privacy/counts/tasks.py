@@ -7,11 +7,12 @@ import math
 from collections.abc import Iterable
 
 from medformer.config import Task
+from server.protocol.record_counts import STATISTICS
 from server.protocol.score_counts import EVALUATION
 
 BALANCE = "class-balance"
 """Name of the phase that counts the classes: one step on all records, outside of any round."""
-COUNTS = (BALANCE, EVALUATION)
+COUNTS = (BALANCE, EVALUATION, STATISTICS)
 """Names of phases that are no rounds, and have noise of their own."""
 
 
@@ -65,3 +66,20 @@ def score_sensitivity(tasks: Iterable[Task]) -> float:
     2.0
     """
     return math.sqrt(sum(len(score_outputs(task)) for task in countable(tasks)))
+
+
+def record_sensitivity(tasks: Iterable[Task], unit: str) -> float:
+    """Return the L2 sensitivity of all counts of records together under add/remove of one unit.
+
+    A unit adds 1 to the counts by split, by size and by grey value, to those of each class, and,
+    if it is a patient, to those by number of images (`client.measuring.statistics`).
+
+    Args:
+        tasks: Tasks of a site; dense ones are ignored.
+        unit: `image` or `patient`.
+
+    >>> finding = Task(name="finding", kind="binary-class", classes=2)
+    >>> record_sensitivity([finding], "image")
+    2.0
+    """
+    return math.sqrt(3 + (unit == "patient") + count_sensitivity(tasks) ** 2)

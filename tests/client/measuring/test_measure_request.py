@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from client import release
+from client.commands.consent import summary
 from client.guard import Guard
 from client.ledger import export as ledger_file
-from client.policy import summary
 from client.privacy.plan import solve
 from client.site import Site
 from client.trainable import planned
@@ -132,7 +132,7 @@ def test_more_tasks_than_were_admitted_are_refused(
     guard.handle(admit(measured))
     second = Task(name="second", kind="binary-class", classes=2)
     grown = replace(guard, site=site.model_copy(update={"tasks": (OPACITY, second)}))
-    refused(grown.handle(measure(measured)), "policy", "not those of the admitted measurement")
+    refused(grown.handle(measure(measured)), "policy", "not those of the admitted counts")
 
 
 @pytest.mark.parametrize(
