@@ -12,6 +12,10 @@ from simulations.commands.parser import Parser
 
 COMMANDS = {
     "simulate": ("simulations.commands.simulate", "train a federation of simulated hospitals"),
+    "sweep": (
+        "simulations.commands.sweep",
+        "run a scenario over epsilons, seeds and other settings, and compare",
+    ),
     "compare": (
         "simulations.commands.compare",
         "compare simulations over seeds, settings and epsilons",

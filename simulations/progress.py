@@ -186,7 +186,7 @@ def round_line(rows: Sequence[RoundRow], left: float, *, has_loss: bool = True) 
         f"  round {first['round']}/{first['rounds']} [{'#' * done}{'.' * (BAR - done)}]",
         f"loss {fmean(losses):.3f}" if losses else "",
         f"epsilon so far {rounded_up(max(spent))}" if spent else "",
-        f"{_duration(left)} left" if first["round"] < first["rounds"] else "",
+        f"{duration(left)} left" if first["round"] < first["rounds"] else "",
     ]
     return "  ".join(filter(None, parts))
 
@@ -195,7 +195,8 @@ def _auc(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time as minutes and seconds, or as hours and minutes if it is longer."""
     whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600}:{whole % 3600 // 60:02d} h"

@@ -156,9 +156,9 @@ def simulate(
         ConfigError: A setting is unknown, of the wrong type or out of range.
         SimulationError: The run was refused or failed; the sentence says why.
     """
-    changed = tuple(_overrides(settings))
+    changed = tuple(overrides(settings))
     with tempfile.TemporaryDirectory(prefix="fedmedformer-") as scratch:
-        name = _as_file(scenario, Path(scratch))
+        name = as_file(scenario, Path(scratch))
         checked = load_scenario(name, changed)  # raises here, with the error's own type
         stem = checked.name if isinstance(scenario, Mapping | Scenario) else Path(name).stem
         folder = Path(out or Path("runs") / stem).absolute()
@@ -174,8 +174,13 @@ def simulate(
     return Run(folder)
 
 
-def _as_file(scenario: str | Path | Mapping[str, Any] | Scenario, scratch: Path) -> str:
-    """Return a scenario as the command takes it; its content is written to a file first."""
+def as_file(scenario: str | Path | Mapping[str, Any] | Scenario, scratch: Path) -> str:
+    """Return a scenario as the command takes it; its content is written to a file first.
+
+    Args:
+        scenario: Name of a shipped scenario, path of a YAML file, or its content.
+        scratch: Folder for the file.
+    """
     if isinstance(scenario, str | Path):
         return str(scenario)
     # The process reads a file, so that a mapping and a file are checked by the same code.
@@ -185,12 +190,17 @@ def _as_file(scenario: str | Path | Mapping[str, Any] | Scenario, scratch: Path)
     return str(file)
 
 
-def _overrides(settings: Mapping[str, Any], before: str = "") -> Iterator[str]:
-    """Yield KEY=VALUE for each setting; a mapping sets each of its keys."""
+def overrides(settings: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    """Yield KEY=VALUE for each setting; a mapping sets each of its keys.
+
+    Args:
+        settings: Overrides, nested or with dotted keys.
+        before: Beginning of each key.
+    """
     for key, value in settings.items():
         # An empty mapping is a value of its own: it replaces what the scenario has.
         if isinstance(value, Mapping) and value:
-            yield from _overrides(value, f"{before}{key}.")
+            yield from overrides(value, f"{before}{key}.")
         else:
             yield f"{before}{key}={json.dumps(value, default=str)}"
 

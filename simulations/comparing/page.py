@@ -1,6 +1,6 @@
 """A comparison as one HTML page, which loads nothing and runs no script."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -24,13 +24,14 @@ NAMES = {"auc": "AUC", "dice": "Dice overlap", "accuracy": "accuracy"}
 """Metric -> its name."""
 
 
-def render(comparison: Comparison, *, title: str, now: str) -> str:
+def render(comparison: Comparison, *, title: str, now: str, missing: Mapping[str, str] = {}) -> str:
     """Return the page. Every value is escaped; epsilons and deltas are rounded up.
 
     Args:
         comparison: The comparison.
         title: Heading of the page.
         now: ISO time.
+        missing: Name of a run that was wanted and failed -> the reason.
     """
     # Undefined names are errors: a misspelt field must not look like an empty one.
     environment = Environment(
@@ -49,6 +50,7 @@ def render(comparison: Comparison, *, title: str, now: str) -> str:
         c=comparison,
         title=title,
         now=now,
+        missing=missing,
         version=version("fedmedformer"),
         style=Markup(STYLE),
         level=LEVEL,

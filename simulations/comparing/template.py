@@ -40,6 +40,10 @@ settings by them, reveals what all of them reveal. On the same people's records,
 &epsilon;&nbsp;=&nbsp;{{ c.together[0]|eps }}, &delta;&nbsp;=&nbsp;{{ c.together[1]|sci }} (basic composition), and baselines come on top.
 Choose settings on public images, and train once on private ones.</p>
 {% endif %}
+{% if missing %}
+<p class="warn"><b>{{ missing|length }} wanted run{{ "s" if missing|length != 1 }} failed and {{ "are" if missing|length != 1 else "is" }} missing here:</b>
+{% for name, reason in missing.items() %}{{ name }} ({{ reason }}){{ "; " if not loop.last else "." }}{% endfor %}</p>
+{% endif %}
 {% if c.sources|length > 1 %}
 <p class="warn"><b>The runs were made by {{ c.sources|length }} versions of the sources</b>, which are settings of their own here: a
 difference may come from the code.</p>

@@ -1,6 +1,7 @@
 """Writes a comparison into a folder: compare.html, compare.json and compare.csv."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from medformer.errors import ConfigError
@@ -13,13 +14,20 @@ from simulations.comparing.text import as_csv
 PAGE, JSON, CSV = "compare.html", "compare.json", "compare.csv"
 
 
-def write(comparison: Comparison, folder: Path, *, title: str = "Comparison of runs") -> Path:
+def write(
+    comparison: Comparison,
+    folder: Path,
+    *,
+    title: str = "Comparison of runs",
+    missing: Mapping[str, str] = {},
+) -> Path:
     """Write the page and the two files of numbers; an earlier comparison there is replaced.
 
     Args:
         comparison: The comparison.
         folder: The folder; made if it is missing.
         title: Heading of the page.
+        missing: Name of a run that a sweep wanted and that failed -> the reason.
     Returns:
         The page.
     Raises:
@@ -27,7 +35,7 @@ def write(comparison: Comparison, folder: Path, *, title: str = "Comparison of r
     """
     # Everything is made before anything is written: an error leaves an earlier comparison.
     made = {
-        PAGE: render(comparison, title=title, now=now()),
+        PAGE: render(comparison, title=title, now=now(), missing=missing),
         JSON: json.dumps(comparison.as_json(), indent=1, default=str) + "\n",
         CSV: as_csv(comparison),
     }

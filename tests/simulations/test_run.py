@@ -19,7 +19,7 @@ from medformer.tasks import probabilities
 from simulations.cli import main
 from simulations.comparing.comparison import compare
 from simulations.examples import classify, model_of
-from simulations.run import _overrides
+from simulations.run import overrides
 from simulations.run_folder import load_prepared
 from simulations.simulation import typed
 
@@ -120,7 +120,7 @@ def test_settings_are_written_as_set_reads_them():
         "sites.0.name": "x",
         "split": None,
     }
-    assert list(_overrides(given)) == [
+    assert list(overrides(given)) == [
         "seed=1", "privacy.epsilon=3", "privacy.delta=1e-06", 'sites.0.name="x"', "split=null",
     ]  # fmt: skip
 

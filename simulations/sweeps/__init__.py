@@ -1,0 +1,1 @@
+"""Sweeps: one scenario over epsilons, seeds and other settings, a run folder for each cell."""
