@@ -129,7 +129,8 @@ def _guards(report: dict[str, Any]) -> list[tuple[str, str]]:
 def _cohorts(sites: Iterable[Row]) -> list[tuple[str, list[str]]]:
     """Return file and sites of each kind's model; nothing where all sites share one model."""
     grouped = _grouped(sites, lambda s: s["model_file"])
-    return [(file, names) for names, file in grouped if file != MODEL]
+    # A run that asks for statistics makes no model.
+    return [(file, names) for names, file in grouped if file not in (None, MODEL)]
 
 
 def _plots(report: dict[str, Any], columns: Sequence[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from medformer.common.rounding import exact
 from server.protocol.record_counts import GREYS, IMAGES, SIDES, SPLITS
 from server.report.drawing import look, plot, short, svg
 
@@ -76,7 +77,7 @@ def statistics_section(report: Report) -> Markup:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     text = environment.from_string(PAGE).render(
-        epsilon=statistics["epsilon"],
+        epsilon=exact(statistics["epsilon"]),
         unit=report["unit"],
         heads=list(HEADS.values()),
         sites=[(name, _rows(own)) for name, own in counts.items()],
@@ -124,7 +125,7 @@ def _spreads(counts: Mapping[str, Report]) -> list[tuple[str, list[str], list[An
     found = [("longest side, pixels", _ranges(SIDES), "sides")]
     if any(own["images"] is not None for own in counts.values()):
         found.append(("images of a patient", _ranges(IMAGES), "images"))
-    return [
+    tables: list[tuple[str, list[str], list[Any]]] = [
         (
             title,
             columns,
@@ -136,6 +137,21 @@ def _spreads(counts: Mapping[str, Report]) -> list[tuple[str, list[str], list[An
         )
         for title, columns, key in found
     ]
+    columns = [f"{100 * k / GREYS:.0f}" for k in range(GREYS)]
+    rows = [
+        (name, [f"{100 * max(0.0, share):.0f}" for share in shares], math.ceil(100 * reach))
+        for name, (shares, reach) in _shares(counts).items()
+    ]
+    return [*tables, ("share of the pixels from so many % grey value on, %", columns, rows)]
+
+
+def _shares(counts: Mapping[str, Report]) -> dict[str, tuple[list[float], float]]:
+    """Return the shares of each range of grey values, and the reach of their noise, by site."""
+    found = {}
+    for name, own in counts.items():
+        total = max(1.0, sum(own["greys"]))
+        found[name] = [count / total for count in own["greys"]], SURE * own["std"] / total
+    return found
 
 
 def _ranges(ends: Sequence[int]) -> list[str]:
@@ -153,10 +169,7 @@ def _greys(counts: Mapping[str, Report]) -> str:
     """Draw the shares of grey values, a line for each site with a band of its noise."""
     places = [(k + 0.5) / GREYS for k in range(GREYS)]
     with plot(2.6, [short(name) for name in counts]) as (figure, axes):
-        for i, (name, own) in enumerate(counts.items()):
-            total = max(1.0, sum(own["greys"]))
-            shares = [count / total for count in own["greys"]]
-            reach = SURE * own["std"] / total
+        for i, (name, (shares, reach)) in enumerate(_shares(counts).items()):
             style = look(i)
             axes.plot(places, shares, label=short(name), **style)
             low = [max(0.0, share - reach) for share in shares]
