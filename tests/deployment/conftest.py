@@ -41,6 +41,7 @@ approval: automatic
 min_sites: 2
 max_epsilon_all_collude: 40
 max_epsilon_evaluation: 2
+max_epsilon_statistics: 1
 peers: {peers}
 """
 RUN = """

@@ -67,6 +67,27 @@ def test_three_sites_train_under_secure_noise_and_the_report_says_so(consortium:
     assert not [t for t in texts if '"exact_loss": 0' in t]
 
 
+def test_records_are_counted_before_anything_is_trained(consortium: Consortium):
+    """A run without rounds, over the same wire: noisy counts leave, charged once, and no model."""
+    folder, out = consortium.folder, consortium.folder / "run-survey"
+    own = {name: load_site(folder / name / "site.yaml").domain for name in SITES[:2]}
+    run = {
+        "name": "lungs-survey",
+        "statistics": {"epsilon": 1.0},
+        "sites": {name: domain.model_dump(mode="json") for name, domain in own.items()},
+    }
+    (folder / "survey.yaml").write_text(json.dumps(run))
+    consortium.command("server", "consortium", "submit", "lungs", "survey.yaml", "--out", str(out))
+    waited((out / "outcome.json").exists, "no outcome")
+    report = json.loads((out / "report.json").read_text())
+    assert set(report["statistics"]["counts"]) == set(own)
+    assert not list(out.glob("*.safetensors"))
+    for name in own:
+        assert ledger(folder, name)[-3:] == ["reservation", "measurement", "measurement-answer"]
+    output = consortium.command("server", "verify", str(out))
+    assert "north: its counts are those that its guard has signed" in " ".join(output.split())
+
+
 def test_nodes_teach_themselves_adapt_to_each_other_and_then_learn_heads(consortium: Consortium):
     """A phase without labels, one against the sites' domains and one of heads: each is charged,
     the discriminator is learned together, and heads stay where they are. At the end the model is
