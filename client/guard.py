@@ -39,7 +39,7 @@ from client.masking.answers import (
 )
 from client.masking.identity import load_identity, vouch
 from client.measuring.request import measured
-from client.policy import Policy, check_objectives
+from client.policy import Policy, check_extensions, check_objectives
 from client.privacy.per_example import EngineError
 from client.privacy.plan import PrivacyPlan
 from client.refusals import (
@@ -173,6 +173,8 @@ class Guard:
             if isinstance(request, Admit):
                 return self._admit(ledger, request)
             run = AdmittedRun.open(self.site, self.folder, ledger, request)
+            # Also later: the hospital may have changed its mind, or installed another version.
+            check_extensions(run.schedule, run.config, self.policy, simulated=self.exact)
             if isinstance(request, Agree):
                 return agreed(run, request, self.folder, self.policy)
             if isinstance(request, Train):
@@ -191,6 +193,8 @@ class Guard:
         schedule, config = _parsed(request)
         # Both files of the hospital have to allow a loss: site.yaml here, policy.yaml in `_allow`.
         check_objectives(schedule, self.site.objectives, "this site")
+        # Before anything is built: this is what imports the code that the schedule names.
+        check_extensions(schedule, config, self.policy, simulated=self.exact)
         domain = self.site.domain
         # Without embedding and stem of its domain, the model could not read this site's images.
         if domain.name not in config.domains or domain.stem not in config.stems:

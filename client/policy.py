@@ -20,7 +20,10 @@ from client.site import Site
 from medformer.common.rounding import exact, rounded_up
 from medformer.common.yaml_file import read_yaml
 from medformer.config import Frozen, ModelConfig, Name
-from server.protocol import Objective, Schedule, spaced
+from medformer.errors import ConfigError
+from medformer.extensions.code import source_hash
+from server.protocol import BuiltIn, Schedule, spaced
+from server.protocol.extensions import Reference, is_reference
 
 
 def _hours(text: str) -> str:
@@ -39,8 +42,12 @@ class Policy(Frozen):
     signer: Fingerprint | None = None
     """Fingerprint of the key that signs the consortium's bundles and start-up kit, as the operator
     read it out by telephone. Without it the site's node does not start."""
-    objectives: tuple[Objective, ...] = Field(min_length=1)
+    objectives: tuple[BuiltIn, ...] = Field(min_length=1)
     """Losses that a run may train; every other one is refused."""
+    extensions: tuple[Reference, ...] = ()
+    """Code from outside of FedMedformer that a run may execute here, `MODULE:NAME`: losses, and
+    models in place of Medformer. It has to be installed in the guard's environment. Every other
+    such run is refused, and nothing that it names is loaded (docs/howto/extend.md)."""
     max_epsilon_per_run: StrictFloat = Field(gt=0, le=50)
     """Upper limit of one run's epsilon, spare rounds included."""
     min_noise_multiplier: StrictFloat = Field(default=0.5, ge=0.2)
@@ -206,8 +213,10 @@ class Policy(Frozen):
             raise ClosedNow(f"this site trains at {', '.join(self.hours)}, local time")
 
 
-def check_objectives(schedule: Schedule, allowed: Iterable[Objective], who: str) -> None:
-    """Refuse a schedule with an objective that is not allowed.
+def check_objectives(schedule: Schedule, allowed: Iterable[str], who: str) -> None:
+    """Refuse a schedule with a built-in objective that is not allowed.
+
+    Those from outside have a list of their own (`Policy.extensions`).
 
     Args:
         schedule: The run's phases.
@@ -216,9 +225,46 @@ def check_objectives(schedule: Schedule, allowed: Iterable[Objective], who: str)
     Raises:
         PolicyForbids: Names the first forbidden objective, in the order of the alphabet.
     """
-    asked = {name for phase in schedule.phases for name in phase.objectives}
+    named = {name for phase in schedule.phases for name in phase.objectives}
+    asked = {name for name in named if not is_reference(name)}
     if forbidden := sorted(asked - set(allowed)):
         raise PolicyForbids(f"{who} does not allow the objective {forbidden[0]}")
+
+
+def check_extensions(
+    schedule: Schedule, config: ModelConfig, policy: Policy | None, *, simulated: bool
+) -> None:
+    """Refuse a schedule with code from outside that is not allowed here, or is other code.
+
+    Nothing is imported, and of code that is not allowed nothing is even looked for.
+
+    Args:
+        schedule: The run's schedule, with the extensions and the hashes of their sources.
+        config: The run's model, whose network is one of them.
+        policy: The hospital's rules.
+        simulated: Without rules, all extensions pass: in a simulation, sites and server are one
+            program.
+    Raises:
+        PolicyForbids: Names the extension.
+    """
+    if config.network not in (None, *schedule.extensions):
+        raise PolicyForbids(f"the schedule does not name the sources of {config.network:.200}")
+    for name, digest in sorted(schedule.extensions.items()):
+        if name not in (policy.extensions if policy else ()) and not (simulated and policy is None):
+            raise PolicyForbids(
+                f"this run executes {name}, which is no part of FedMedformer, and this site's "
+                "policy does not allow it. To allow it, read and install that code, and add the "
+                "name to `extensions` in policy.yaml"
+            )
+        try:
+            own = source_hash(name)
+        except ConfigError as error:
+            raise PolicyForbids(str(error)) from error
+        if own != digest:
+            raise PolicyForbids(
+                f"this site has other sources of the extension {name} installed than the server: "
+                f"SHA-256 {own[:16]}... here, {digest[:16]}... there. Install the same version"
+            )
 
 
 def load_policy(path: Path) -> Policy:

@@ -10,12 +10,12 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
-from client.data.sources import COLUMNS, Listed, Source, Volumetric
+from client.data.sources import COLUMNS, Extension, Listed, Source, Volumetric
 from medformer.common.fields import GivenPath
 from medformer.common.rounding import digits_down, digits_up, exact
 from medformer.common.yaml_file import read_yaml
 from medformer.config import MAX_VOLUME_SIDE, Domain, Frozen, Name, Task
-from server.protocol import Objective, Phase
+from server.protocol import BuiltIn, Phase
 
 Rule = Literal["basic", "rdp"]
 """Rule by which the costs of several runs add up: `client.privacy.composition`."""
@@ -224,9 +224,16 @@ class Site(Frozen):
     flip: StrictBool = False
     """Mirror half of the images in training. Only for tasks whose labels are the same left and
     right."""
-    objectives: tuple[Objective, ...] = Field(default=get_args(Objective), min_length=1)
+    objectives: tuple[BuiltIn, ...] = Field(default=get_args(BuiltIn), min_length=1)
     """Losses that a consortium may ask this site to train; all if omitted. policy.yaml has its own
-    list, and a run needs to be allowed by both."""
+    list, and a run needs to be allowed by both. Losses from outside of FedMedformer are allowed by
+    `extensions` in policy.yaml alone."""
+
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        """Names of the extensions that the hospital itself uses: its data set, its tasks' heads."""
+        data = [self.data.name] if isinstance(self.data, Extension) else []
+        return tuple(sorted({*data, *(task.head for task in self.tasks if task.head)}))
 
     @model_validator(mode="after")
     def _two_files(self) -> "Site":
@@ -284,7 +291,7 @@ class Site(Frozen):
     def _patients_are_known(self) -> "Site":
         if self.privacy.unit != "patient":
             return self
-        if not isinstance(self.data, Listed):
+        if not isinstance(self.data, Listed | Extension):
             raise ValueError(
                 f"unit: patient needs the patient of each image, which {self.data.source} does not "
                 "give. Use a source whose labels.csv has the column `patient`, or dicom"

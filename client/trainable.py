@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from client.privacy.accounting import ARITHMETIC_EPSILON
 from client.privacy.discrete import check_rounding
+from client.privacy.models.outside import check_network, check_objective
 from client.privacy.others import other_epsilons
 from client.privacy.plan import PrivacyPlan, solve
 from client.site import Site
@@ -12,6 +13,7 @@ from medformer.config import ModelConfig
 from medformer.errors import ConfigError
 from medformer.objectives.idle import refuse_idle
 from server.protocol import Phase, Schedule
+from server.protocol.extensions import is_reference
 
 ALWAYS_TRAINABLE = 16.0
 """Noise multiplier that rounding allows even for a billion parameters. Up to it the check passes
@@ -34,15 +36,36 @@ def planned(
         ConfigError: An objective of a phase would train nothing at this site (`refuse_idle`).
         ValueError: No noise keeps the schedule within the site's epsilon (`solve`), or another
             accountant proves a larger one (`compared`).
-        EngineError: The noise is too large for the model (`check_trainable`).
+        EngineError: The noise is too large for the model (`check_trainable`), or an extension does
+            not treat each record alone (`check_outside`).
     """
     # Before the budget: such a phase would send noise and charge for it.
     for phase in schedule.phases:
         refuse_idle(config, site.domain, [task.name for task in site.tasks], phase.objectives)
         refuse_frozen(site, config, schedule, phase, concepts=concepts)
+    check_outside(site, config, schedule)
     plan = solve(schedule, site.privacy, site.tasks)
     check_trainable(site, config, schedule, plan, concepts=concepts)
     return compared(plan)
+
+
+def check_outside(site: Site, config: ModelConfig, schedule: Schedule) -> None:
+    """Refuse a run whose network, heads or losses from outside see several records at a time.
+
+    Args:
+        site: The site's declaration; no record is read.
+        config: The run's model.
+        schedule: The run's schedule, whose extensions are imported: a guard asks its policy first.
+    Raises:
+        EngineError: Names the extension and the reason.
+        ConfigError: An extension cannot be imported.
+    """
+    if config.network is not None or any(task.head for task in site.tasks):
+        for phase in schedule.phases:
+            check_network(site_model(config, site.tasks), site.domain, site.tasks, phase.objectives)
+    asked = {name for phase in schedule.phases for name in phase.objectives if is_reference(name)}
+    for name in sorted(asked):
+        check_objective(name, site_model(config, site.tasks), site.domain, site.tasks)
 
 
 def compared(plan: PrivacyPlan) -> PrivacyPlan:

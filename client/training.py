@@ -71,7 +71,8 @@ def site_model(
     """
     model = seeded(config, tasks, site=True, seed=0)
     # It changes memory and time, not the result, so it is no part of the shared configuration.
-    model.encoder.blocks.checkpointing = checkpointing
+    if config.network is None:
+        model.encoder.blocks.checkpointing = checkpointing
     return model
 
 
@@ -306,7 +307,8 @@ def trained_names(
         # The head of a dense task has deeper names and no counterpart among the concepts, so it is
         # trained on.
         own = {f"output.{part}.{task}" for part in ("heads", "textures") for task in tasks}
-        names = [n for n in names if n.rpartition(".")[0] not in own]
+        outside = tuple(f"output.heads.{task.name}." for task in site.tasks if task.head)
+        names = [n for n in names if n.rpartition(".")[0] not in own and not n.startswith(outside)]
     if phase.freeze_own:
         names = [n for n in names if not is_local(n)]
     # The encoder stays as it is, so that only the layers that answer remain.

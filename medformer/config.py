@@ -19,6 +19,7 @@ from pydantic import (
 
 from medformer.common.fields import Frozen as Frozen
 from medformer.common.fields import Name as Name
+from medformer.extensions.reference import Reference
 
 TaskKind = Literal["binary-class", "multi-class", "multi-label", "ordinal-regression", "dense"]
 """The tasks of MedMNIST v2 (Yang et al. 2023, table 1), and a class for every pixel or voxel."""
@@ -214,6 +215,9 @@ class Task(Frozen):
     """Number of classes, of grades of an ordinal task, or of labels of a multi-label task."""
     labels: Name = "labels"
     """Key of this task's labels in a source: `{split}_LABELS` of an npz file, or a column."""
+    head: Reference | None = None
+    """`MODULE:NAME` of a class in place of the linear head (`medformer.outside`); not for a dense
+    task. It is trained with the other heads and stays at the site."""
     weight: StrictFloat = Field(default=1.0, gt=0, le=100)
     """Weight of this task's loss among those of the site's other tasks."""
     class_weights: tuple[Annotated[StrictFloat, Field(gt=0)], ...] | None = None
@@ -228,6 +232,15 @@ class Task(Frozen):
                 f"task {self.name!r}: binary-class has 2 classes, got {self.classes}. If an image "
                 "has exactly one of the classes use multi-class, for grades ordinal-regression, "
                 "for findings that can occur together multi-label"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_head_for_whole_images(self) -> "Task":
+        if self.head is not None and self.is_dense:
+            raise ValueError(
+                f"task {self.name!r}: a dense task is answered by a decoder, which cannot be "
+                "replaced: leave head out"
             )
         return self
 
@@ -287,6 +300,8 @@ class ModelConfig(Frozen):
     share."""
     features: Features = "none"
     """Frozen features that heads and concepts read beside the tokens."""
+    network: Reference | None = None
+    """`MODULE:NAME` of a class in place of Medformer's stems and encoder (`medformer.outside`)."""
 
     @model_validator(mode="after")
     def _no_repeats(self) -> "ModelConfig":
@@ -308,7 +323,11 @@ class ModelConfig(Frozen):
 
     @classmethod
     def for_domains(
-        cls, domains: list[Domain], preset: str = "tiny", features: Features = "none"
+        cls,
+        domains: list[Domain],
+        preset: str = "tiny",
+        features: Features = "none",
+        network: str | None = None,
     ) -> "ModelConfig":
         """Return the smallest vocabulary that covers `domains`, sorted so that all sites agree."""
         return cls(
@@ -318,6 +337,7 @@ class ModelConfig(Frozen):
             anatomies=tuple(sorted({d.anatomy for d in domains})),
             domains=tuple(sorted({d.name for d in domains})),
             features=features,
+            network=network,
         )
 
     def between(self, sites: Sequence[Domain]) -> "ModelConfig":

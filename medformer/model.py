@@ -29,6 +29,7 @@ from medformer.images import Pixels, as_images, domain_of, over_views, standardi
 from medformer.input import InputAdaptformer
 from medformer.natural.features import natural_features
 from medformer.output import OutputAdaptformer
+from medformer.outside import Absent, network_of, tokens_of
 from medformer.pretext import Discriminator, Pretext
 from medformer.tasks import probabilities
 
@@ -49,13 +50,14 @@ class Medformer(nn.Module):
         self.config = config
         self.tasks: Mapping[str, Task] = {t.name: t for t in tasks}
         self.preset = PRESETS[config.preset]
-        self.input = InputAdaptformer(config, tasks, site)
-        self.encoder = Encoder(self.preset)
+        self.network = network_of(config, self.preset.width)  # in place of input and encoder
+        absent = None if config.network is None else Absent(config, tasks)
+        self.input = absent or InputAdaptformer(config, tasks, site)
+        self.encoder = absent or Encoder(self.preset)
         self.output = OutputAdaptformer(config, tasks)
-        self.pretext = Pretext(config)
+        self.pretext = absent or Pretext(config)
         self.discriminator = Discriminator(config)
-        # Part of the settings, so that a loaded model answers as the saved one.
-        self.set_encoder_eps(config.encoder_eps)
+        self.set_encoder_eps(config.encoder_eps)  # so that a loaded model answers as the saved one
 
     def set_encoder_eps(self, eps: float) -> None:
         """Set what the encoder's layer norms add to the variance, and keep it in the settings.
@@ -64,7 +66,7 @@ class Medformer(nn.Module):
             eps: > 0; no unit.
         """
         self.config = self.config.model_copy(update={"encoder_eps": eps})
-        for layer in self.encoder.modules():
+        for layer in self.encoder.modules() if self.network is None else ():
             if isinstance(layer, nn.LayerNorm):
                 layer.eps = eps
 
@@ -195,6 +197,8 @@ class Medformer(nn.Module):
         Args:
             images, domain, task, keep, spacing: As in `tokens`.
         """
+        if self.network is not None:
+            return [tokens_of(self.network, images, domain, self.preset.width)]
         return _encode(self, self.input.maps(images, domain), domain, task, keep, spacing)
 
     def logits(
@@ -216,11 +220,9 @@ class Medformer(nn.Module):
             (B, T), or (B, T, *spatial) for a dense task.
         """
         _require(self.tasks, task)
-        maps = self.input.maps(images, domain)
-        depths = _encode(self, maps, domain, task, None, spacing)
         if self.tasks[task].is_dense:
-            depth = self.preset.depth(domain)
-            return self.output.dense(depths[-1], task, maps, depth, images.shape[2:])
+            return _dense(self, images, domain, task, spacing)
+        depths = self.depths(images, domain, task=task, spacing=spacing)
         if self.config.features == "natural" and natural is None:
             natural = natural_features(images)
         return self.output(depths, task, domain.kind, natural)
@@ -232,6 +234,16 @@ class Medformer(nn.Module):
             domain: What the images are.
         """
         return int(2 ** self.preset.depth(domain))
+
+
+def _dense(
+    model: Medformer, images: Tensor, domain: Domain, task: str, spacing: Tensor | None
+) -> Tensor:
+    """Return the logits of a dense task, which reads the maps of the stem, too."""
+    maps = model.input.maps(images, domain)
+    depths = _encode(model, maps, domain, task, None, spacing)
+    depth = model.preset.depth(domain)
+    return model.output.dense(depths[-1], task, maps, depth, images.shape[2:])
 
 
 def _encode(

@@ -31,6 +31,7 @@ from medformer.config import PRESETS, ModelConfig, Preset, Task, stem_kind
 from medformer.grid import enlarge
 from medformer.layers import CONV, Latents
 from medformer.natural.network import NUMBERS
+from medformer.outside import head_of
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -143,7 +144,8 @@ class OutputAdaptformer(nn.Module):
     def __init__(self, config: ModelConfig, tasks: Sequence[Task]) -> None:
         super().__init__()
         preset = PRESETS[config.preset]
-        width, depths = preset.width, preset.blocks + 1
+        # A network from outside has one depth: its tokens.
+        width, depths = preset.width, 1 if config.network else preset.blocks + 1
         # Read beside the tokens' features.
         natural = NUMBERS if config.features == "natural" else 0
         whole = [task for task in tasks if not task.is_dense]
@@ -158,7 +160,7 @@ class OutputAdaptformer(nn.Module):
         if natural:
             self.whitening.append(Whitening(natural))
         self.queries = nn.ModuleDict({t.name: Latents(1, width, scale=0) for t in whole})
-        self.heads = nn.ModuleDict({t.name: _zeroed(nn.Linear(width, t.outputs)) for t in whole})
+        self.heads = nn.ModuleDict({t.name: _head(t, width) for t in whole})
         self.textures = nn.ModuleDict(
             {t.name: _undrawn(width * depths + natural, t.outputs, bias=False) for t in whole}
         )
@@ -290,6 +292,13 @@ def spread(tokens: Tensor) -> Tensor:
     """
     centred = tokens - tokens.mean(1, keepdim=True)
     return (centred.square().mean(1) + MIN_VARIANCE).sqrt()  # var(1) is 2 to 10 times slower
+
+
+def _head(task: Task, width: int) -> nn.Module:
+    """Make the head of a task about whole images."""
+    if task.head is not None:
+        return head_of(task.head, width, task.outputs)
+    return _zeroed(nn.Linear(width, task.outputs))
 
 
 def _dense_heads(config: ModelConfig, task: Task) -> nn.ModuleDict:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     Field,
@@ -14,13 +14,14 @@ from pydantic import (
     model_validator,
 )
 
-from client.data.sources import Listed, MedMnist, Source, check_side
+from client.data.sources import Extension, Listed, MedMnist, Source, check_side
 from client.site import Privacy
 from medformer.common.fields import GivenPath
 from medformer.common.yaml_file import explain
 from medformer.config import Domain, Frozen, Name, Task
 from medformer.errors import ConfigError
 from server.protocol import MAX_ROUNDS, Aggregation, Phase, Schedule
+from server.protocol.extensions import named
 from server.run.federation import with_public_start
 from server.run.recipes.choice import Choice
 from server.run.recipes.declared import Declared
@@ -73,6 +74,10 @@ class FittedHead(Frozen):
     and calibrates the answers."""
 
 
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = named(("iid", "dirichlet"))
 Joins = Literal["at-start", "at-end"]
 
 
@@ -109,7 +114,7 @@ class ScenarioSite(Frozen):
                 f"site {self.name}: data.labelled: write `labelled` beside `data` instead, which "
                 "declares the number of labelled images as well"
             )
-        if self.labelled is not None and isinstance(self.data, Listed):
+        if self.labelled is not None and isinstance(self.data, Listed | Extension):
             raise ValueError(
                 f"site {self.name}: labelled: hides labels of phantoms, MedMNIST and npz files. In "
                 "a folder, empty cells of labels.csv say which records have none: declare "
@@ -143,8 +148,9 @@ class Split(Frozen):
     """MedMNIST's name of the set."""
     sites: StrictInt = Field(default=4, ge=2, le=64)
     """Number of sites."""
-    method: Literal["iid", "dirichlet"] = "iid"
-    """`iid`: every site gets the same mix of labels. `dirichlet`: the mixes differ, by `alpha`."""
+    method: Method = "iid"
+    """`iid`: every site gets the same mix of labels. `dirichlet`: the mixes differ, by `alpha`.
+    `MODULE:NAME`: a partitioner of your own (docs/howto/extend.md)."""
     alpha: StrictFloat = Field(default=0.5, gt=0)
     """Dirichlet concentration of the label skew: smaller is more skewed."""
     size: StrictInt = 28
@@ -203,6 +209,16 @@ class Scenario(Training):
             raise ValueError(f"site names must differ, got {names}")
         if self.sites and not self.members:
             raise ValueError("every site joins at the end: at least one has to train")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_for_medformer(self) -> "Scenario":
+        fitted = [site.name for site in self.sites if site.head is not None]
+        if self.network is not None and fitted:
+            raise ValueError(
+                f"site {fitted[0]} fits a head after the run, which reads Medformer's features, "
+                f"and this run has the network {self.network}: leave `head` out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from client.simulated import simulated_guard
 from client.site import Privacy, Site
 from medformer.config import Domain, ModelConfig, Task
 from medformer.model import Medformer
-from server.protocol import Admit, Objective, Phase, Schedule, Train, source_hash
+from server.protocol import Admit, BuiltIn, Phase, Schedule, Train, source_hash
 from server.run.pretraining import initial_shared
 from tests.helpers.patience import processor_time as processor_time  # a fixture of every test
 
@@ -30,7 +30,7 @@ CELLS = Domain(name="cells-b", modality="histology", anatomy="colon", channels=3
 OPACITY = Task(name="chest", kind="binary-class", classes=2)
 TISSUE = Task(name="histology", kind="multi-class", classes=4)
 OPEN = Policy(
-    objectives=get_args(Objective),
+    objectives=get_args(BuiltIn),
     max_epsilon_per_run=50,
     min_noise_multiplier=0.2,
     max_expected_share=1,

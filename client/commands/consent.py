@@ -93,6 +93,11 @@ def summary(
         lines.append(SHARED_ANSWER if sends_concepts else OWN_ANSWER)
     if config.features == "natural":
         lines.append(f"The model reads {STATEMENT}.")
+    lines += [
+        f"This run executes {name}, code that is no part of FedMedformer, with access to this "
+        f"site's records while it trains. SHA-256 of its sources: {digest}"
+        for name, digest in sorted(schedule.extensions.items())
+    ]
     return "\n".join(_wrapped(line) for line in lines)
 
 

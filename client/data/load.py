@@ -18,8 +18,9 @@ from client.data.arrays import from_arrays
 from client.data.errors import DataError
 from client.data.folder import doubts
 from client.data.folder import reading as folder
+from client.data.outside import dataset
 from client.data.records import Records, empty, listed_once, of_known_patients, problems
-from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms
+from client.data.sources import Extension, Folder, Listed, MedMnist, Npz, Phantoms
 from client.data.stamp import stamp
 from client.site import Site
 from medformer import phantoms
@@ -132,6 +133,9 @@ def read(site: Site, split: str, left_out: Set[str] | None = None) -> Records:
     """
     left_out = withdrawn.names(site.withdrawn) if left_out is None else left_out
     source = site.data
+    if isinstance(source, Extension):
+        records = dataset.read(source, site.domain, site.tasks, split, left_out)
+        return of_known_patients(records) if site.privacy.unit == "patient" else records
     if isinstance(source, Listed):
         reader = folder.read if isinstance(source, Folder) else medical.read
         records = reader(source, site.domain, site.tasks, split, left_out)  # type: ignore[arg-type]

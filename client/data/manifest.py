@@ -21,7 +21,8 @@ from client.data.folder.splits import SPLITS
 from client.data.folder.table import Entry, from_table
 from client.data.load import rows_of, stored_arrays
 from client.data.nifti import file as nifti_file
-from client.data.sources import Folder, Listed, MedMnist, Npz, Phantoms
+from client.data.outside import dataset
+from client.data.sources import Extension, Folder, Listed, MedMnist, Npz, Phantoms
 from client.site import Site
 from medformer.common.files import replace_file
 
@@ -156,6 +157,12 @@ def _of_file(path: Path) -> str:
 def _of_rows(site: Site) -> Iterator[tuple[str, str]]:
     """Yield name and hash of each row of a source that has rows."""
     source = site.data
+    if isinstance(source, Extension):
+        for name, one in dataset.rows_of(site):
+            values = [one.image, *(one.labels[task.name] for task in site.tasks)]
+            parts = [f"{v.dtype} {tuple(v.shape)} {_hex(v.numpy().tobytes())}" for v in values]
+            yield name, _joined([*parts, one.patient, one.fault])
+        return
     assert isinstance(source, Npz | MedMnist)
     for split in SPLITS:
         _, images, labels = stored_arrays(source, split, {task.labels for task in site.tasks})

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, 
 
 from medformer.common.fields import GivenPath
 from medformer.config import Frozen
+from medformer.extensions.reference import Reference
 from medformer.phantoms import KINDS, Scanner
 
 MAX_BYTES = 2**28
@@ -331,4 +332,23 @@ class Nifti(Volumetric):
     source: Literal["nifti"]
 
 
-Source = Phantoms | Npz | MedMnist | Folder | Dicom | Nifti
+Option = StrictBool | StrictInt | StrictFloat | str
+
+
+class Extension(Frozen):
+    """A data set of the hospital's own: a Python class (docs/howto/extend.md)."""
+
+    source: Literal["extension"]
+    name: Reference
+    """`MODULE:NAME` of the class."""
+    path: GivenPath | None = None
+    """File or folder of the records, its first argument; changes below it are noticed."""
+    options: dict[str, Option] = Field(default={})
+    """Further arguments of the class, by their names."""
+
+    def __hash__(self) -> int:
+        # A site is the key of what was read for it, and a mapping has no hash.
+        return hash((self.name, self.path, tuple(sorted(self.options.items()))))
+
+
+Source = Phantoms | Npz | MedMnist | Folder | Dicom | Nifti | Extension

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from client.data import medmnist
-from client.data.sources import Listed, MedMnist, Npz, Source
+from client.data.sources import Extension, Listed, MedMnist, Npz, Source
 
 
 def stamp(source: Source) -> str:
@@ -21,6 +21,9 @@ def stamp(source: Source) -> str:
     """
     if isinstance(source, Listed):
         places = _below(source.path)
+    elif isinstance(source, Extension):
+        path = source.path
+        places = [path] if path is None or not path.is_dir() else _below(path)
     elif isinstance(source, Npz):
         places = [source.path, source.indices]
     elif isinstance(source, MedMnist):

@@ -55,7 +55,12 @@ def _serve(arguments: argparse.Namespace, stopped: threading.Event) -> None:
     from client.guard import Guard
     from client.guard_rpc.server import GuardService
     from client.node.joining import KEY
-    from client.node.permissions import installed_code, only_ours, private_key
+    from client.node.permissions import (
+        installed_code,
+        installed_extensions,
+        only_ours,
+        private_key,
+    )
     from client.policy import load_policy
     from client.privacy.noise import SecureNoise
     from client.site import load_site
@@ -68,6 +73,7 @@ def _serve(arguments: argparse.Namespace, stopped: threading.Event) -> None:
     if (key := arguments.site.parent / KEY).exists():
         private_key(key)
     site, policy = load_site(arguments.site), load_policy(arguments.policy)
+    installed_extensions([*policy.extensions, *site.own_code])
     if site.withdrawn is not None:
         names(site.withdrawn)  # a damaged list is reported at the start, not in the first round
         only_ours(site.withdrawn)

@@ -109,6 +109,11 @@ def with_heads(start: Medformer, site: Site, seed: int) -> Medformer:
         site: The declaration of the site.
         seed: Seed of the fresh tensors.
     """
+    if start.config.network is not None or any(task.head for task in site.tasks):
+        raise LocalError(
+            "a hospital's own model is made of Medformer and its linear heads: this one has code "
+            "from outside in their place (network, or the `head` of a task)"
+        )
     model = seeded(start.config, site.tasks, site=True, seed=seed)
     shared = {k: v for k, v in start.state_dict().items() if not is_local(k)}
     model.load_state_dict(model.state_dict() | shared)

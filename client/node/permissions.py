@@ -3,10 +3,12 @@
 import os
 import stat
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from client.ledger.chain import FILE
 from medformer.errors import MedFormerError
+from medformer.extensions.code import place_of
 from server.protocol import PACKAGES
 
 LEDGER_FILES = (FILE, f"{FILE}-wal", f"{FILE}-shm")
@@ -53,6 +55,29 @@ def installed_code(package: Path, prefix: Path | None = None) -> None:
         for place in (root / name, *sorted((root / name).rglob("*"))):
             if place.exists():
                 _ours(place)
+
+
+def installed_extensions(names: Iterable[str], prefix: Path | None = None) -> None:
+    """Check that code from outside belongs to the environment that runs, and that others cannot
+    change it.
+
+    Args:
+        names: `MODULE:NAME` of each extension. None of them is imported.
+        prefix: Folder of the environment; that of this Python if left out.
+    Raises:
+        ConfigError: One is not installed.
+        ExposedError: One is elsewhere, or other users can write a file of it.
+    """
+    prefix = prefix or Path(sys.prefix)
+    for name in names:
+        place = place_of(name).resolve()
+        if not place.is_relative_to(prefix.resolve()):
+            raise ExposedError(
+                f"extension {name}: {place} is outside of {prefix}, and the guard runs installed "
+                "code only: pip install its package, not editable, into the guard's environment"
+            )
+        for part in (place, *place.parents, *sorted(place.rglob("*"))):
+            _ours(part)
 
 
 def private_folder(folder: Path) -> None:

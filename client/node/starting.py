@@ -11,8 +11,9 @@ import client
 from client.node.folder import HEALTH_PORT, Node, NodeError, running
 from client.node.joining import known_by
 from client.node.launch import LaunchError, refuse_root
-from client.node.permissions import installed_code, only_ours
+from client.node.permissions import installed_code, installed_extensions, only_ours
 from client.node.users import users_of
+from client.policy import load_policy
 from client.site import Site, load_site
 from medformer.common.processes import is_taken
 from medformer.errors import ConfigError
@@ -97,7 +98,10 @@ def _key(folder: Path) -> None:
 
 
 def _settings(folder: Path) -> None:
-    only_ours_to_write(folder, load_site(folder / "site.yaml"))
+    site = load_site(folder / "site.yaml")
+    only_ours_to_write(folder, site)
+    if (policy := folder / "policy.yaml").exists():
+        installed_extensions([*load_policy(policy).extensions, *site.own_code])
 
 
 def only_ours_to_write(folder: Path, site: Site) -> None:

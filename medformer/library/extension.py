@@ -57,6 +57,8 @@ def extend(
         "kinds": kinds,
     }  # fmt: skip
     config = extended_config(model.config, added)
+    if model.network is not None:
+        raise ConfigError(f"the network {model.config.network} has no vocabulary to extend")
     site = "own" in model.input.site
     larger = seeded(config, tuple(model.tasks.values()), site=site, seed=seed)
     # Later ones win: random, then copied, then the discriminator's rows.

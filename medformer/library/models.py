@@ -91,6 +91,7 @@ def load(
     anatomies: Collection[str] = (),
     stems: Collection[str] = (),
     domains: Collection[str] = (),
+    extensions: Collection[str] = (),
 ) -> Medformer:
     """Return the model, in evaluation mode, of a file that `save` or a run wrote.
 
@@ -98,12 +99,15 @@ def load(
         path: The file.
         preset: Refuse a file with another preset.
         modalities, anatomies, stems, domains: Refuse a file that does not know all of these.
+        extensions: Code from outside, `MODULE:NAME`, that may be imported if the file names it.
     Raises:
         ModelFileError: The file cannot be read, is damaged, holds another model than was asked for,
-            or has tensors that are missing, left over, of another shape or not finite.
+            or has tensors that are missing, left over, of another shape or not finite. It names
+            code from outside that the caller does not.
     """
     path = Path(path)
     header, arrays = files.read(path)
+    _check_outside(path, header, extensions)
     asked = {"modalities": modalities, "anatomies": anatomies, "stems": stems, "domains": domains}
     _check_asked(path, header.config, preset, asked)
     # Random weights that the file's replace; the seed keeps global random numbers unchanged.
@@ -141,6 +145,16 @@ def checked_config(values: Mapping[str, Any]) -> ModelConfig:
         return ModelConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(explain(error, ModelConfig)) from error
+
+
+def _check_outside(path: Path, header: files.Header, allowed: Collection[str]) -> None:
+    """Refuse a file that names code which the caller does not: a file must not choose what runs."""
+    named = {header.config.network, *(task.head for task in header.tasks)} - {None}
+    if strange := sorted(str(name) for name in named - set(allowed)):
+        raise ModelFileError(
+            f"{path}: is a model with {strange[0]}, code that is no part of medformer: read it, "
+            f"install it, and call medformer.load(..., extensions=[{strange[0]!r}])"
+        )
 
 
 def _check_asked(

@@ -10,12 +10,15 @@ from collections.abc import Sequence
 
 from medformer.config import PRESETS, Domain, ModelConfig
 from medformer.errors import ConfigError
+from medformer.extensions.reference import is_reference
 from medformer.objectives.batch import Mix
 
 LABELS = frozenset({"supervised", "rescanned", "half_rescanned"})
 """Objectives that learn from labels."""
 PLACES = frozenset({"inpainting", "contrastive", "cross_scale"})
 """Objectives that hold places of one image against each other: they need more than one token."""
+OF_ANY_NETWORK = LABELS | {"domain_adversarial"}
+"""Built-in objectives that need no part of Medformer's own input, encoder and pretext."""
 
 
 def refuse_idle(config: ModelConfig, domain: Domain, tasks: Sequence[str], mix: Mix) -> None:
@@ -28,8 +31,16 @@ def refuse_idle(config: ModelConfig, domain: Domain, tasks: Sequence[str], mix: 
         mix: Objective name -> weight.
     Raises:
         ConfigError: `domain_adversarial` has no second domain to tell this one from, an objective
-            that learns from labels has no task, or one that compares places has one token only.
+            that learns from labels has no task, one that compares places has one token only, or
+            the model's network is not Medformer's and lacks what an objective needs.
     """
+    if config.network is not None:
+        built_in = {name for name in mix if not is_reference(name)}
+        if unfit := sorted(built_in - OF_ANY_NETWORK):
+            raise ConfigError(
+                f"{unfit[0]} needs parts of Medformer that the network {config.network} lacks: "
+                f"train with {', '.join(sorted(OF_ANY_NETWORK))}, or with extensions"
+            )
     if "domain_adversarial" in mix:
         _two_domains(config.domains, domain.name)
     without = sorted(LABELS & set(mix))

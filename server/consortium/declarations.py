@@ -11,6 +11,7 @@ from medformer.common.files import replace_file
 from medformer.common.yaml_file import explain, parse_yaml, read_yaml
 from medformer.config import Domain, Frozen, ModelConfig, Name
 from medformer.errors import ConfigError
+from medformer.extensions.code import sources
 from medformer.vocabulary import unknown_words
 from server.protocol import NAME, Schedule, spaced
 from server.protocol.record_counts import Statistics
@@ -186,7 +187,9 @@ class Member(Domain):
         return Declared(domain=self.domain, **{name: getattr(self, name) for name in numbers})
 
 
-TRAINED = ("phases", "recipe", "evaluation", "aggregation", "spare_rounds")
+TRAINED = (
+    "phases", "recipe", "evaluation", "aggregation", "spare_rounds", "server_rule", "network",
+)  # fmt: skip
 """Keys of run.yaml that mean nothing in a run that asks for statistics."""
 
 
@@ -265,7 +268,7 @@ class RunFile(Training):
     def _of(self, schedule: Schedule, recipe: str) -> Federation:
         """Return the federation that runs a schedule."""
         domains = [member.domain for member in self.sites.values()]
-        model = ModelConfig.for_domains(domains, self.preset, self.features)
+        model = ModelConfig.for_domains(domains, self.preset, self.features, self.network)
         return Federation(
             name=self.name,
             seed=self.seed,
@@ -276,6 +279,8 @@ class RunFile(Training):
             sites=tuple(PublicSite(name=n, domain=m.domain) for n, m in self.sites.items()),
             server_momentum=self.server_momentum,
             server_learning_rate=self.server_learning_rate,
+            server_rule=self.server_rule,
+            extensions=sources([self.server_rule] if self.server_rule else []),
             quorum=self.quorum or len(self.sites) // 2 + 1,
         )
 

@@ -59,6 +59,7 @@ from server.protocol.messages import (
 )
 from server.protocol.schedule import (
     LABEL_OBJECTIVES,
+    BuiltIn,
     Objective,
     Phase,
     PublicObjective,
@@ -94,6 +95,7 @@ __all__ = [
     "Agree",
     "AgreeAnswer",
     "Answer",
+    "BuiltIn",
     "Evaluate",
     "EvaluateAnswer",
     "Hello",

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import (
@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from server.protocol.aggregation import Aggregation
+from server.protocol.extensions import Extensions, is_reference, named
 from server.protocol.limits import MAX_ROUNDS, NAME
 from server.protocol.record_counts import Statistics
 from server.protocol.score_counts import Evaluation
@@ -34,7 +35,12 @@ PublicObjective = Literal[
 ]
 """Objectives that public images can teach: all but adaptation between domains, alignment with
 public images, and the moments of a site's images."""
-Objective = Literal[PublicObjective, "domain_adversarial", "alignment", "moments"]
+BuiltIn = Literal[PublicObjective, "domain_adversarial", "alignment", "moments"]
+if TYPE_CHECKING:
+    Objective = str
+else:
+    Objective = named(get_args(BuiltIn))
+"""The name of a loss: built in, or `MODULE:NAME` of an extension."""
 Sharing = Literal["all", "kind", "nobody"]
 """With whom a site shares the tensors that it trains: with every site, with the sites that have the
 same kind of image, or with none."""
@@ -68,7 +74,8 @@ class Phase(BaseModel):
     local_steps: StrictInt = Field(default=1, ge=1, le=1_000)
     """DP steps that a site takes between two averagings."""
     objectives: dict[Objective, Annotated[StrictFloat, Field(gt=0, le=100)]] = Field(min_length=1)
-    """Weight of each loss; for domain_adversarial the lambda of the gradient reversal."""
+    """Weight of each loss; for domain_adversarial the lambda of the gradient reversal. A name
+    with a colon, `MODULE:NAME`, is that of an extension (docs/howto/extend.md)."""
     lambda_schedule: Literal["constant", "ramp"] = "constant"
     """`ramp`: the weight of domain_adversarial grows from near 0 to its full value within the
     phase (Ganin et al. 2016, arXiv:1505.07818, section 5.2.2)."""
@@ -255,6 +262,13 @@ def learning_rate(phase: Phase, gradient_noise: float) -> float:
     return min(MAX_LEARNING_RATE, phase.noise_floor / gradient_noise**2)
 
 
+def _check_sources(schedule: "Schedule") -> None:
+    """Refuse an extension without a hash: nobody would know which code a site is asked to run."""
+    asked = {name for phase in schedule.phases for name in phase.objectives if is_reference(name)}
+    if missing := sorted(asked - set(schedule.extensions)):
+        raise ValueError(f"extensions: the SHA-256 of the sources of {missing[0]} is missing")
+
+
 def _check_trains_or_counts(schedule: "Schedule") -> None:
     """Refuse a run that does nothing, or that both trains and asks for statistics.
 
@@ -295,10 +309,14 @@ class Schedule(BaseModel):
     """How sites measure the final model; they do not if left out."""
     statistics: Statistics | None = None
     """How sites count their records, in a run that trains nothing."""
+    extensions: Extensions = Field(default={}, max_length=64)
+    """Code from outside that sites run in this schedule, with the SHA-256 of its sources. The
+    server fills it in, and a site that has other sources refuses the run."""
 
     @model_validator(mode="after")
     def _trains_or_counts(self) -> "Schedule":
         _check_trains_or_counts(self)
+        _check_sources(self)
         return self
 
     @model_validator(mode="after")
@@ -460,10 +478,10 @@ class Schedule(BaseModel):
 
     def canonical(self) -> str:
         """Return the schedule as JSON: the same text for the same schedule, on every machine."""
-        # Sites compare the hash of this text: it must not depend on the order of fields. Without a
-        # measurement it is the text of earlier versions, whose hashes are in ledgers and reports.
-        left_out = {n for n in ("evaluation", "statistics") if getattr(self, n) is None}
-        values = self.model_dump(mode="json", exclude=left_out)
+        # Sites compare the hash of this text: it must not depend on the order of fields. Without
+        # what was added later it is the text of earlier versions, whose hashes are in ledgers.
+        empty = {n for n in ("evaluation", "statistics", "extensions") if not getattr(self, n)}
+        values = self.model_dump(mode="json", exclude=empty)
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     def hash(self) -> str:

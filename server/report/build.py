@@ -155,6 +155,7 @@ def _model_and_schedule(files: RunFiles) -> dict[str, Any]:
         "recipe": federation.recipe,
         "public_pretraining": public.model_dump(mode="json") if public else None,
         "started_from": federation.started_from,
+        "extensions": {**federation.extensions, **federation.schedule.extensions},
     }
 
 
@@ -354,6 +355,8 @@ def _model(files: RunFiles) -> dict[str, Any]:
         if (names := [s.name for s in files.federation.sites
                       if s.domain.kind == kind and s.name in files.receipts])
     ]  # fmt: skip
+    if files.federation.model.network is not None:
+        model["network"] = files.federation.model.network
     if files.federation.model.features == "natural":
         model["features"] = STATEMENT
     if files.shared_parameters is not None:

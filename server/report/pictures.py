@@ -68,6 +68,9 @@ def draw_pictures(folder: Path) -> list[dict[str, str]]:
     # The run ended before its first checkpoint.
     if state is None:
         return []
+    # Attention and inpainting are of Medformer's own network.
+    if federation.model.network is not None:
+        return []
     entries = []
     with torch.no_grad():
         for name, title, caption, picture in _pictures(state, federation):

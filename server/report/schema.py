@@ -457,8 +457,9 @@ MODEL = _object(
             ),
         },
         "features": _text("Frozen features that the model reads, with their source and licence."),
+        "network": _text("Network from outside, in place of Medformer's."),
     },
-    optional=("shared_parameters", "concepts", "features"),
+    optional=("shared_parameters", "concepts", "features", "network"),
 )
 
 SCHEDULED = _object(
@@ -590,6 +591,11 @@ SCHEMA: Kind = {
                 "description": "Training on public images before round 1; costs no epsilon.",
             },
             "started_from": _text("Model that the run started from, with its guarantee; or empty."),
+            "extensions": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "Code from outside of FedMedformer -> SHA-256 of its sources.",
+            },
             "sites": _list(SITE, "Every site of the run, including those that refused."),
             "results": _list(RESULT, "Metrics of this run and of its baselines."),
             "measurement": MEASUREMENT,
@@ -611,7 +617,7 @@ SCHEMA: Kind = {
             "timing": TIMING,
         },
         # Reports of earlier versions lack them.
-        optional=("measurement", "statistics", "audits"),
+        optional=("measurement", "statistics", "audits", "extensions"),
     ),
 }
 

@@ -378,7 +378,7 @@ made. They show no patient and reveal nothing about any record. Every site {% if
 <table tabindex="0"><tbody>
 <tr><th scope="row" class="who">run</th><td><code>{{ r.run_id }}</code></td></tr>
 <tr><th scope="row">seed</th><td>{{ r.seed }}</td></tr>
-<tr><th scope="row">model</th><td>Medformer {{ r.model.preset }}{% if r.model.shared_parameters is defined %},
+<tr><th scope="row">model</th><td>{{ r.model.network if r.model.network is defined else "Medformer " ~ r.model.preset }}{% if r.model.shared_parameters is defined %},
 {{ "{:,}".format(r.model.shared_parameters) }} shared parameters{% endif %}</td></tr>
 <tr><th scope="row">schedule</th><td>{% for p in r.schedule %}{{ p.name }}: {{ p.rounds }} round{{ "s" if p.rounds != 1 }}{% if p.trains == "heads" %}, heads only{% elif p.trains == "own-heads" %}, each site's own heads only{% endif %}{% if p.sends and p.shared_with == "kind" %}, shared with sites of the same kind of image only{% endif %}{% if not p.sends %}, each site alone and nothing sent{% endif %}{% if p.freeze_own %}, each site's own tensors frozen{% endif %}; losses:
 {% for o, w in p.objectives|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% if not loop.last %}<br>{% endif %}{% endfor %}</td></tr>
@@ -388,6 +388,8 @@ made. They show no patient and reveal nothing about any record. Every site {% if
 {% if v is mapping %}{% for o, w in v|dictsort %}{{ "%g"|format(w) }} {{ o }}{{ " + " if not loop.last }}{% endfor %}{% else %}{{ v }}{% endif %}{{ ", " if not loop.last }}{% endfor %} (costs no epsilon){% else %}none{% endif %}</td></tr>
 {% if r.model.features is defined %}<tr><th scope="row">frozen features</th><td>{{ r.model.features }}</td></tr>
 {% endif %}{% if r.started_from %}<tr><th scope="row">started from</th><td>{{ r.started_from }}</td></tr>
+{% endif %}{% if r.extensions is defined and r.extensions %}<tr><th scope="row">code from outside</th><td>{% for name, h in r.extensions|dictsort %}<code>{{ name }}</code>, sources with SHA-256
+<code>{{ h }}</code>{{ "; " if not loop.last }}{% endfor %}. FedMedformer's tests do not cover it</td></tr>
 {% endif %}<tr><th scope="row">sources, SHA-256</th><td><code>{{ r.source_hash }}</code></td></tr>
 {% if r.ledger_hashes %}<tr><th scope="row">newest ledger rows reported</th><td>{% for name, h in r.ledger_hashes|dictsort %}{{ name }}
 <code>{{ h[:16] }}</code>{{ ", " if not loop.last }}{% endfor %}; a site checks that its ledger still holds its row with

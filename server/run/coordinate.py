@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from server.extensions.rule import check_sources
 from server.measures.collect import Measurements
 from server.protocol import Evaluate, EvaluateAnswer, Tensors, source_hash
 from server.protocol.receipt import read_receipt
@@ -69,6 +70,8 @@ class Run:
             RunInterrupted: A site was lost; the checkpoint of the round before stands.
         """
         self.journal.on_row = self.on_row
+        own, asked = self.federation.extensions, self.federation.schedule.extensions
+        check_sources([*own.items(), *asked.items()])
         enrolment = self._enrolment()
         rounds = self._rounds()
         checkpoints = self.folder / CHECKPOINTS

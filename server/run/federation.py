@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, StrictFloat, StrictInt, ValidationError, model_validator
 
@@ -11,8 +11,11 @@ from medformer.common.yaml_file import explain
 from medformer.config import Domain, Frozen, ModelConfig, Name
 from medformer.errors import ConfigError
 from medformer.vocabulary import MEDMNIST
-from server.protocol import Phase, PublicObjective, Schedule
+from server.protocol import LABEL_OBJECTIVES, BuiltIn, Phase, PublicObjective, Schedule
+from server.protocol.extensions import Extensions, Reference
 
+ONLY_MEDFORMER = frozenset(get_args(BuiltIn)) - LABEL_OBJECTIVES - {"domain_adversarial"}
+"""Objectives that need Medformer's own network."""
 ServerRate = Annotated[StrictFloat, Field(gt=0, le=10)] | Literal["sqrt-sites", "sites"]
 """Factor of the averaged update (FedOpt, Reddi et al. 2021, arXiv:2003.00295). `sites`: the number
 of sites that trained a tensor. If learning rates follow the variance of the noise, the noise of the
@@ -105,7 +108,8 @@ def with_public_start(raw: Any) -> Any:
     # The model refuses it with a sentence of its own.
     if not isinstance(raw, dict):
         return raw
-    wanted = raw.get("pretraining", True)
+    # What public images teach Medformer fits no other network.
+    wanted = raw.get("pretraining", raw.get("network") is None)
     if wanted is True:
         preset = str(raw.get("preset", "tiny"))
         return {**raw, "pretraining": default_pretraining(preset).model_dump()}
@@ -130,6 +134,11 @@ class Federation(Frozen):
     sites: tuple[PublicSite, ...] = Field(min_length=1)
     server_momentum: StrictFloat = Field(default=0.9, ge=0, lt=1)
     server_learning_rate: ServerRate = 1.0
+    server_rule: Reference | None = None
+    """Aggregation rule in place of the weighted mean, as in `Training`."""
+    extensions: Extensions = Field(default={})
+    """Code from outside that the coordinator runs, and in a simulation what a site runs by itself,
+    with the SHA-256 of its sources. What sites are asked to run is in the schedule."""
     max_update_norm: StrictFloat = Field(default=100.0, gt=0)
     """An update that moves the shared tensors further than this (L2) is refused."""
     quorum: StrictInt | None = Field(default=None, ge=1)
@@ -167,6 +176,13 @@ class Federation(Frozen):
     def _sums_to_hide_in(self) -> "Federation":
         if not self.schedule.aggregation.secure:
             return self
+        # Of a sum there is no median.
+        if self.server_rule is not None:
+            raise ValueError(
+                f"server_rule: {self.server_rule} combines the answers of single sites, and the "
+                "server sees the sum of masked answers alone: leave the rule out, or "
+                "`aggregation: {secure: true}`"
+            )
         # The server cannot weigh what it cannot see.
         if len({site.weight for site in self.sites}) > 1:
             raise ValueError(
@@ -211,6 +227,28 @@ class Federation(Frozen):
                 f"features: {self.model.features} are whitened by the public start: leave "
                 "`pretraining` on"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_network_of_ones_own(self) -> "Federation":
+        network = self.model.network
+        if network is None:
+            return self
+        if self.pretraining is not None:
+            raise ValueError(
+                f"network: public pre-training trains Medformer, and this run has {network} in its "
+                "place: set `pretraining: false`"
+            )
+        if network not in self.schedule.extensions:
+            raise ValueError(
+                f"network: the schedule does not say which sources of {network} are meant"
+            )
+        for phase in self.schedule.phases:
+            if unfit := sorted(set(phase.objectives) & ONLY_MEDFORMER):
+                raise ValueError(
+                    f"phase {phase.name!r}: {unfit[0]} needs parts of Medformer that the network "
+                    f"{network} lacks: leave it out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -116,10 +116,17 @@ def _card(
         + (f"this kind: {kind}." if kind else "the kinds listed here."),
         limits=(
             NO_DEVICE,
+            *_network(federation),
             _holds(federation),
             *_trust(receipts),
         ),
     )
+
+
+def _network(federation: Federation) -> list[str]:
+    """Return that the model is not Medformer, where it is not."""
+    network = federation.model.network
+    return [] if network is None else [f"The network is {network}, no part of medformer."]
 
 
 def _trust(receipts: Mapping[str, dict[str, Any]]) -> list[str]:

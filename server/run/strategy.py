@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from medformer.postprocessing.averaging import running_mean
 from medformer.postprocessing.whitening import MOMENTS_PREFIX, adapted
 from medformer.sharing import is_concept, is_local
+from server.extensions.rule import moved_by
 from server.protocol import Phase, Tensors, TrainAnswer
 from server.run.errors import UpdateRefused
 from server.run.federation import Federation, ServerRate
@@ -146,7 +148,7 @@ def advance(
     declared = {s.name: s.weight for s in federation.sites} if weights is None else weights
 
     def step(own: State, given: Mapping[str, Tensors]) -> State:
-        return apply(own, given, declared, **options)
+        return apply(own, given, declared, **options, rule=federation.server_rule)
 
     return (
         step(state, updates) if not state.kinds else _within_kinds(state, federation, updates, step)
@@ -268,6 +270,7 @@ def apply(
     momentum: float,
     averages: bool,
     learning_rate: ServerRate = 1.0,
+    rule: str | None = None,
 ) -> State:
     """Return the state after averaging the updates of one round.
 
@@ -282,11 +285,21 @@ def apply(
         averages: True if this iterate belongs to the running average.
         learning_rate: Factor of the averaged update; `sites`: the number of sites that trained a
             tensor, so that their updates add up; `sqrt-sites`: its root.
+        rule: `MODULE:NAME` of an aggregation rule in place of the weighted mean.
     Source: FedAvgM, Hsu et al. 2019, arXiv:1909.06335; server rates, FedOpt, Reddi et al. 2021,
         arXiv:2003.00295.
     """
+    means = _means if rule is None else partial(moved_by, rule)
+    moved = means(state.shared, updates, weights)
+    return _stepped(state, moved, momentum=momentum, averages=averages, learning_rate=learning_rate)
+
+
+def _means(
+    shared: Tensors, updates: Mapping[str, Tensors], weights: Mapping[str, float]
+) -> dict[str, tuple[npt.NDArray[np.float32], int]]:
+    """Return the mean change of each tensor over the sites that trained it, and their number."""
     moved: dict[str, tuple[npt.NDArray[np.float32], int]] = {}
-    for name, before in state.shared.items():
+    for name, before in shared.items():
         trained_by = [site for site in sorted(updates) if name in updates[site]]
         if not trained_by:
             continue
@@ -297,7 +310,7 @@ def apply(
         for site in trained_by:
             mean += updates[site][name] * np.float32(weights[site] / total)
         moved[name] = mean - before, len(trained_by)
-    return _stepped(state, moved, momentum=momentum, averages=averages, learning_rate=learning_rate)
+    return moved
 
 
 def apply_sum(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from client.data import medmnist, npz
 from client.data.errors import DataError
-from client.data.sources import Listed, MedMnist, Npz, Source
+from client.data.sources import Extension, Listed, MedMnist, Npz, Source
 from medformer.errors import ConfigError
 from simulations.scenario import Scenario
 
@@ -40,7 +40,7 @@ def _sources(scenario: Scenario) -> Iterator[Source]:
     for site in scenario.sites:
         undeclared = site.privacy.over(scenario.privacy).get("n_public") is None
         # Without a declared number the folder is not usable at all, which is said first.
-        if not (isinstance(site.data, Listed) and undeclared):
+        if not (isinstance(site.data, Listed | Extension) and undeclared):
             yield site.data
     if (split := scenario.split) is not None:
         yield MedMnist(source="medmnist", dataset=split.dataset, size=split.size)

@@ -10,6 +10,8 @@ from client.site import Site
 from medformer.common.yaml_file import explain
 from medformer.config import ModelConfig
 from medformer.errors import ConfigError
+from medformer.extensions.code import sources
+from medformer.extensions.reference import is_reference
 from server.protocol import Aggregation, Phase, Schedule
 from server.run.federation import Federation, PublicSite, phantom_domains
 from server.run.recipes.choice import Choice
@@ -30,7 +32,7 @@ def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Site]]) ->
     """
     domains = [site.domain for _, site in sites]
     choice = chosen(scenario, [site for _, site in sites])
-    named = ModelConfig.for_domains(domains, scenario.preset, scenario.features)
+    named = ModelConfig.for_domains(domains, scenario.preset, scenario.features, scenario.network)
     # Modalities that only the public pre-training shows need an embedding, too, but are no domain:
     # the discriminator has to tell the sites' domains apart, and those alone.
     public = phantom_domains() if scenario.pretraining else []
@@ -41,6 +43,7 @@ def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Site]]) ->
         anatomies=tuple(sorted({*named.anatomies, *(d.anatomy for d in public)})),
         domains=named.domains,
         features=named.features,
+        network=named.network,
     ).between(domains if scenario.concepts else [])
     started_from = ""
     # The file may know more words than this run; the model then keeps all of them.
@@ -59,9 +62,18 @@ def federation_of(scenario: Scenario, sites: list[tuple[ScenarioSite, Site]]) ->
             sites=members,
             server_momentum=scenario.server_momentum,
             server_learning_rate=scenario.server_learning_rate,
+            server_rule=scenario.server_rule,
+            extensions=sources(_outside(scenario, [site for _, site in sites])),
         )
     except ValidationError as error:
         raise ConfigError(explain(error, Federation)) from error
+
+
+def _outside(scenario: Scenario, sites: Sequence[Site]) -> list[str]:
+    """Return the extensions that the server runs, or a simulated site by itself."""
+    named = [scenario.server_rule, scenario.split.method if scenario.split else None]
+    named += [name for site in sites for name in site.own_code]
+    return [name for name in named if name is not None and is_reference(name)]
 
 
 def _schedule(scenario: Scenario, phases: Sequence[Phase], sites: Sequence[Site]) -> Schedule:

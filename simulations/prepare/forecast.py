@@ -152,6 +152,7 @@ def measurable(scenario: Scenario, tasks: Sequence[Task]) -> bool:
     return (
         not scenario.phases
         and scenario.features == "none"
+        and scenario.network is None
         and recipe.rounds * recipe.local_steps >= MIN_STEPS
         and set(recipe.objectives or {"supervised"}) == {"supervised"}
         and not any(task.kind == "dense" for task in tasks)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from client.data import medmnist, npz
 from client.data.load import rows_of
-from client.data.sources import Listed, MedMnist, Npz, Source
+from client.data.sources import Extension, Listed, MedMnist, Npz, Source
 from client.privacy.plan import PrivacyPlan
 from client.site import Site
 from medformer.common.rounding import rounded_up
@@ -48,6 +48,8 @@ def _share(one: Source, other: Source) -> bool:
     if isinstance(one, Listed) and isinstance(other, Listed):
         a, b = one.path.resolve(), other.path.resolve()
         return a.is_relative_to(b) or b.is_relative_to(a)
+    if isinstance(one, Extension):
+        return one == other
     if not isinstance(one, MedMnist | Npz) or not isinstance(other, MedMnist | Npz):
         return False  # phantoms are not of a person
     if _file(one) == _file(other):

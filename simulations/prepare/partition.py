@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medformer.errors import ConfigError
+from medformer.extensions.code import load
+from medformer.extensions.reference import is_reference
 from simulations.scenario import Split
 
 Rows = list[int]
@@ -42,7 +44,8 @@ def divide(labels: Mapping[str, Labels], split: Split, seed: int) -> dict[str, l
         if part == "train":
             continue
         _enough(len(own), 1, split, part)
-        if split.method == "iid":
+        # By class is the rule where an image has one; a partitioner of somebody else's, too.
+        if split.method == "iid" or np.asarray(labels["train"]).squeeze().ndim > 1:
             rows[part] = _drawn(_partitioner(np.zeros(len(own)), split, seed), split)
         else:
             rows[part] = _alike(_classes(own, split), _classes(labels["train"], split), trained)
@@ -53,10 +56,12 @@ def partition(labels: Labels, split: Split, seed: int) -> list[Rows]:
     """Divide the train rows: sorted lists that hold every row exactly once.
 
     Raises:
-        ConfigError: Too few rows, no division with at least 16 rows a site was found, or several
-            labels an image by label.
+        ConfigError: Too few rows, no division with at least 16 rows a site was found, several
+            labels an image by label, or a partitioner of somebody else's divides otherwise.
     """
     _enough(len(labels), SMALLEST_PART, split, "train")
+    if is_reference(split.method):
+        return _outside(labels, split, seed)
     # An even division reads no label, so that it works for images of several labels, too.
     classes = np.zeros(len(labels)) if split.method == "iid" else _classes(labels, split)
     try:
@@ -67,6 +72,28 @@ def partition(labels: Labels, split: Split, seed: int) -> list[Rows]:
             f"fewer than {SMALLEST_PART} of the {len(labels)} images of train, in each of ten "
             "draws: use a larger alpha, fewer sites, or another seed"
         ) from error
+
+
+def _outside(labels: Labels, split: Split, seed: int) -> list[Rows]:
+    """Have a partitioner from outside divide the train rows, and check its answer."""
+    where = f"split.method {split.method}"
+    try:
+        answer = load(split.method)(np.asarray(labels).copy(), split.sites, seed)
+        parts = [sorted(int(row) for row in rows) for rows in answer]
+    except ConfigError:
+        raise
+    except Exception as error:  # somebody else's code may raise anything
+        raise ConfigError(f"{where}: fails with {type(error).__name__}: {error}") from error
+    # A row at two sites would be one patient under two budgets.
+    rows = [row for part in parts for row in part]
+    if len(parts) != split.sites or sorted(rows) != list(range(len(labels))):
+        raise ConfigError(
+            f"{where}: gives each of the {len(labels)} rows to exactly one of {split.sites} sites; "
+            f"got {len(parts)} lists with {len(rows)} rows, {len(set(rows))} of them different"
+        )
+    if (least := min(map(len, parts))) < SMALLEST_PART:
+        raise ConfigError(f"{where}: gives a site {least} rows, fewer than {SMALLEST_PART}")
+    return parts
 
 
 def _enough(count: int, least: int, split: Split, part: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from client.data import medmnist, npz
-from client.data.sources import Listed, MedMnist, Npz, Phantoms, Source
+from client.data.sources import Extension, Listed, MedMnist, Npz, Phantoms, Source
 from client.site import Privacy, Site, paths_in
 from medformer.common.yaml_file import explain
 from medformer.errors import ConfigError
@@ -135,11 +135,11 @@ def _declared(name: str, data: Source, declared: int | None) -> int:
     Raises:
         ConfigError: The site's records are its own: their number is private and is not counted.
     """
-    if isinstance(data, Listed):
+    if isinstance(data, Listed | Extension):
         if declared:
             return declared
         raise ConfigError(
-            f"site {name}: a folder's records are not counted, because their number is private: "
+            f"site {name}: a site's own records are not counted, because their number is private: "
             "declare privacy.n_public, say the hundreds or thousands that the site admits to"
         )
     if isinstance(data, Phantoms):

@@ -37,7 +37,10 @@ PAGES = [
         if "_build" not in page.parts
     ),
 ]  # fmt: skip
-ELSEWHERE = {"docs/hospital.md": "tests/deployment/test_tutorial.py"}
+ELSEWHERE = {
+    "docs/hospital.md": "tests/deployment/test_tutorial.py",
+    "docs/howto/extend.md": "tests/docs/test_extend.py",
+}
 """Pages with a test of their own, which runs every block."""
 LEVELS = ("fast", "slow", "flower", "heavy")
 RUNNABLE = {"sh", "python", "yaml"}

@@ -18,7 +18,7 @@ from medformer.objectives.contrastive import MAX_PLACES, same_places
 from medformer.objectives.cross_scale import POOL
 from medformer.objectives.idle import LABELS
 from medformer.objectives.orientation import oriented
-from server.protocol import LABEL_OBJECTIVES, Objective, PublicObjective
+from server.protocol import LABEL_OBJECTIVES, BuiltIn, PublicObjective
 
 TASK = Task(name="answer", kind="binary-class", classes=2)
 
@@ -216,7 +216,7 @@ def test_each_objective_moves_the_encoder(model: Medformer):
 
 def test_every_list_of_objectives_is_the_same():
     """Contract, policy and model agree; public pre-training uses a subset."""
-    assert set(get_args(Objective)) == set(OBJECTIVES)
+    assert set(get_args(BuiltIn)) == set(OBJECTIVES)
     assert set(Site.model_fields["objectives"].default) == set(OBJECTIVES)
     assert LABELS == LABEL_OBJECTIVES
     of_sites = {"domain_adversarial", "alignment", "moments"}

@@ -16,8 +16,9 @@ from client.data.folder import reading as folder
 from client.data.folder.sheet import Sheet
 from client.data.folder.splits import SPLITS, like_a_split, masked, split_of
 from client.data.folder.table import TABLE, Entry, from_table, opened_sheet
+from client.data.outside import dataset
 from client.data.pictures import reading as pictures
-from client.data.sources import Dicom, Folder, Listed
+from client.data.sources import Dicom, Extension, Folder, Listed
 from client.site import Site
 from medformer.config import Task
 
@@ -50,6 +51,8 @@ def problems(site: Site) -> list[str]:
         DataError, OSError: The folder or its table cannot be read.
     """
     source = site.data
+    if isinstance(source, Extension):
+        return list(dataset.problems(site))
     if not isinstance(source, Listed):
         return []
     entries = _entries(source, site.tasks)

@@ -110,8 +110,8 @@ class Twin:
         beside, theirs = self._run(), self._gradient(row)
         self._inputs = kept
         if not (
-            _alike(own[row], beside[row], MAX_NEIGHBOUR_CHANGE)
-            and _all_alike(mine, theirs, MAX_NEIGHBOUR_CHANGE)
+            alike(own[row], beside[row], MAX_NEIGHBOUR_CHANGE)
+            and all_alike(mine, theirs, MAX_NEIGHBOUR_CHANGE)
         ):
             raise self._refusal(
                 "lets the rows of a batch see each other: its answer to one example changes "
@@ -130,11 +130,11 @@ class Twin:
             for name, gradient in self._gradient(0, rows=1).items():
                 alone[name].append(gradient)
             self._inputs = kept
-            if not _alike(whole[row], answer[0], MAX_BATCH_CHANGE):
+            if not alike(whole[row], answer[0], MAX_BATCH_CHANGE):
                 raise self._refusal("answers a row differently in a batch than alone")
         wanted = {name: torch.stack(gradients) for name, gradients in alone.items()}
         given = {name: found.get(name, torch.zeros_like(v)) for name, v in wanted.items()}
-        if not _all_alike(given, wanted, MAX_BATCH_CHANGE):
+        if not all_alike(given, wanted, MAX_BATCH_CHANGE):
             raise self._refusal(
                 "has per-example gradients that a loop over the rows contradicts: every layer "
                 "must see one row an example, as its first axis"
@@ -143,7 +143,7 @@ class Twin:
     def _check_state(self, before: Mapping[str, Tensor]) -> None:
         """Check that the module's tensors are still those of `before`."""
         for name, value in self._state().items():
-            if name not in before or not _alike(before[name], value, 0.0):
+            if name not in before or not alike(before[name], value, 0.0):
                 raise self._refusal(
                     f"changes {name} while it is trained, without noise: keep nothing of a batch"
                 )
@@ -216,21 +216,34 @@ class Twin:
         return EngineError(f"this model cannot be trained per example: {self._called} {reason}")
 
 
-def _all_alike(a: Gradients, b: Gradients, tolerance: float) -> bool:
-    """Compare all gradients together, as `_alike` does.
+def all_alike(a: Gradients, b: Gradients, tolerance: float) -> bool:
+    """Compare all gradients together, as `alike` does.
 
     One by one would not do: the gradient of a bias before a normalisation is nothing but rounding.
+
+    Args:
+        a, b: Name -> gradient, for the same names.
+        tolerance: As for `alike`.
+    Returns:
+        Whether they have the same shapes and differ by no more.
     """
     if any(a[name].shape != b[name].shape for name in a):
         return False
     if not a:
         return True
     one, other = (torch.cat([each[name].flatten() for name in a]) for each in (a, b))
-    return _alike(one, other, tolerance)
+    return alike(one, other, tolerance)
 
 
-def _alike(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    """Tell whether two tensors differ by no more than `tolerance` times their largest value."""
+def alike(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    """Tell whether two tensors differ by no more than `tolerance` times their largest value.
+
+    Args:
+        a, b: The tensors.
+        tolerance: 0 or more; no unit.
+    Returns:
+        False also for other shapes, or where a value that is not finite differs.
+    """
     if a.shape != b.shape:
         return False
     if not a.is_floating_point() or not (a.isfinite().all() and b.isfinite().all()):

@@ -127,7 +127,7 @@ class Watch:
                 self._names[module], module, lambda p: id(p) in self._trained, args, words,
                 self._count,
             )  # fmt: skip
-            twin.check(_booked)
+            twin.check(booked)
         finally:
             self._book.open()
             self._open()
@@ -159,10 +159,16 @@ def _path(model: nn.Module, parts: Iterable[str]) -> Iterable[nn.Module]:
         yield model
 
 
-def _booked(
-    model: nn.Module, trained: Mapping[str, nn.Parameter], losses: Any
-) -> dict[str, Tensor]:
-    """Return the per-example gradients that a book records for the summed losses."""
+def booked(model: nn.Module, trained: Mapping[str, nn.Parameter], losses: Any) -> dict[str, Tensor]:
+    """Return the per-example gradients that a book records for the summed losses.
+
+    Args:
+        model: The model.
+        trained: Name -> parameter.
+        losses: Computes the sum of the losses.
+    Raises:
+        EngineError: A parameter is used in a way that no rule records.
+    """
     book = Book(model, trained)
     try:
         loss = losses()

@@ -7,7 +7,9 @@ from typing import Any
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from medformer.config import Features, Frozen, Name, PresetName
+from medformer.extensions.code import sources
 from server.protocol import Aggregation, Phase, Schedule
+from server.protocol.extensions import Reference, is_reference
 from server.protocol.score_counts import Evaluation
 from server.run.federation import Pretraining, ServerRate, with_public_start
 from server.run.recipes.choice import Choice, choose
@@ -39,6 +41,9 @@ class Training(Frozen):
     """Momentum of the shared parameters. See docs/experiments, section 7."""
     server_learning_rate: ServerRate = SERVER_LEARNING_RATE
     """Factor of the averaged update: a number, `sites` or `sqrt-sites`."""
+    server_rule: Reference | None = None
+    """Aggregation rule in place of the weighted mean, `MODULE:NAME`. It combines what carries noise
+    already, and costs no epsilon; it cannot be used with masked answers (docs/howto/extend.md)."""
     average_last: StrictFloat = Field(default=AVERAGE_LAST, ge=0, le=1)
     """Fraction of a phase's rounds whose iterates are averaged at its end."""
     aggregation: Aggregation = Aggregation()
@@ -54,6 +59,9 @@ class Training(Frozen):
     """Frozen features that heads and concepts read beside the tokens. `natural`: those of a network
     trained on public photographs, for which every site and the server install
     `fedmedformer[natural]`. See docs/experiments, section 40."""
+    network: Reference | None = None
+    """Network in place of Medformer's stems and encoder, `MODULE:NAME` (docs/howto/extend.md). It
+    has no public pre-training; `preset` gives the width of its tokens."""
     pretraining: Pretraining | None
     """Public pre-training; `pretraining: false` starts from random tensors."""
 
@@ -116,7 +124,11 @@ class Training(Frozen):
             phases: Those of `choice_for`.
             spare_rounds: Number of rounds that may be trained again.
             aggregation: As `aggregation_of` returned it.
+        Raises:
+            ConfigError: An extension is not installed.
         """
+        asked = [name for phase in phases for name in phase.objectives if is_reference(name)]
+        asked += [self.network] if self.network else []
         return Schedule(
             phases=phases,
             spare_rounds=spare_rounds,
@@ -124,4 +136,5 @@ class Training(Frozen):
             average_last=self.average_last,
             aggregation=aggregation,
             evaluation=self.evaluation,
+            extensions=sources(asked),
         )

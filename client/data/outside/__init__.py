@@ -1,0 +1,1 @@
+"""A source of records that a hospital has written itself."""

@@ -1,0 +1,1 @@
+"""Code from outside that the coordinator runs itself."""
