@@ -414,7 +414,8 @@ def _allow(
     model = config.model_dump_json()
     # The person approves exactly this schedule and model, so both are part of the question.
     if not ledger.approvals.approved(run_id, schedule.canonical(), model):
-        ledger.approvals.ask(run_id, schedule.canonical(), model)
+        cost = ledger.account.cost(plan).values()
+        ledger.approvals.ask(run_id, schedule.canonical(), model, cost)
         raise ApprovalPending("a person at this site has to approve the run first")
 
 

@@ -83,8 +83,9 @@ def test_root_can_insist_under_either_name(action: str, option: str):
 
 @pytest.mark.parametrize(
     "command",
-    ["site check FILE", "site approve FILE state", "site finetune FILE m -o out",
-     "site evaluate FILE m -o a.html", "site predict FILE m images -o a.csv",
+    ["site check FILE", "site approve FILE", "site approve FILE state",
+     "site finetune FILE m -o out", "site evaluate FILE m -o a.html",
+     "site predict FILE m images -o a.csv",
      "consortium submit lungs FILE --out run"],
 )  # fmt: skip
 def test_a_typo_in_a_file_is_answered_before_anything_large_is_loaded(tmp_path: Path, command: str):

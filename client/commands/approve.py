@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from client.commands.given import FOLDER_OR_FILE, site_file, site_folder, state_and_run
 from medformer.common.actions import Action
 
 if TYPE_CHECKING:
@@ -12,9 +13,13 @@ if TYPE_CHECKING:
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("site", type=Path, metavar="SITE.yaml", help="what the site declares")
-    parser.add_argument("state", type=Path, metavar="STATE", help="the site's state folder")
-    parser.add_argument("run", nargs="?", metavar="RUN", help="id of a run (default: all)")
+    parser.add_argument("site", type=Path, metavar="FOLDER", help=FOLDER_OR_FILE)
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="RUN",
+        help="id of a run (default: all); after a site.yaml, the state folder may stand before it",
+    )
     answer = parser.add_mutually_exclusive_group()
     answer.add_argument("--yes", action="store_true", help="approve RUN instead of showing it")
     answer.add_argument(
@@ -33,25 +38,28 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from client.site import load_site
 
-    site = load_site(arguments.site)  # before the rest is imported: a typo is answered at once
+    site = load_site(
+        site_file(arguments.site)
+    )  # before the rest is imported: a typo is answered at once
     from client.ledger.ledger import Ledger
     from client.node.launch import act_as_guard
 
     who = getpass.getuser()  # before this process becomes the guard's user
-    act_as_guard(arguments.site.parent)
-    with Ledger.of(site, arguments.state) as ledger:
+    state, run = state_and_run(arguments.site, arguments.words)
+    act_as_guard(site_folder(arguments.site))
+    with Ledger.of(site, state) as ledger:
         # Only a run that was shown by its id can be approved: no option approves all of them.
         if arguments.yes:
-            ledger.approvals.approve(arguments.run or "", who)
-            print(f"approved: {arguments.run}. The server asks again without further action")
+            ledger.approvals.approve(run or "", who)
+            print(f"approved: {run}. The server asks again without further action")
         elif arguments.no is not None:
-            ledger.approvals.deny(arguments.run or "", who, arguments.no)
-            print(f"refused: {arguments.run}. The server is told so when it asks again")
+            ledger.approvals.deny(run or "", who, arguments.no)
+            print(f"refused: {run}. The server is told so when it asks again")
         else:
-            _show(arguments, site, ledger)
+            _show(arguments, run, site, ledger)
 
 
-def _show(arguments: argparse.Namespace, site: "Site", ledger: "Ledger") -> None:
+def _show(arguments: argparse.Namespace, run: str | None, site: "Site", ledger: "Ledger") -> None:
     """Print a summary of each run that waits, and the command that approves it."""
     from pydantic import ValidationError
 
@@ -62,9 +70,9 @@ def _show(arguments: argparse.Namespace, site: "Site", ledger: "Ledger") -> None
     from server.protocol import Schedule
 
     # As the guard reads it: the screen says whether the layer that answers would leave.
-    policy = arguments.site.parent / "policy.yaml"
+    policy = site_folder(arguments.site) / "policy.yaml"
     sends = not policy.exists() or load_policy(policy).sends_concepts
-    waiting = ledger.approvals.waiting(arguments.run)
+    waiting = ledger.approvals.waiting(run)
     for run_id, (text, model) in sorted(waiting.items()):
         print(f"run {run_id}")
         try:
@@ -82,7 +90,9 @@ def _show(arguments: argparse.Namespace, site: "Site", ledger: "Ledger") -> None
         spent, budget = ledger.account.spent()[0], ledger.account.limits()[0]
         print(summary(site, schedule, config, plan, spent, budget, sends_concepts=sends))
         print("To refuse it, give --no 'WHY' in place of --yes, which approves it:")
-        print(f"fedmedformer site approve {arguments.site} {arguments.state} {run_id} --yes")
+        # As it was typed: the folder alone, or file and state folder.
+        typed = " ".join(map(str, [arguments.site, *(w for w in arguments.words if w != run)]))
+        print(f"fedmedformer site approve {typed} {run_id} --yes")
     if not waiting:
         print("no run waits for approval")
 
@@ -91,7 +101,7 @@ ACTIONS = (
     Action(
         "approve",
         "show the runs that wait for an answer, and say yes or no to one; reads no record",
-        "site approve north/site.yaml north/state 5d0c... --yes",
+        "site approve north 5d0c... --yes",
         _configure,
         _run,
     ),

@@ -4,14 +4,13 @@ import argparse
 import os
 from pathlib import Path
 
+from client.commands.given import FOLDER_OR_FILE, site_file
 from client.commands.root import add_allow_root
 from medformer.common.actions import Action
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "site", type=Path, metavar="SITE", help="site.yaml, or its folder as site init made it"
-    )
+    parser.add_argument("site", type=Path, metavar="FOLDER", help=FOLDER_OR_FILE)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results as JSON, too")
     parser.add_argument("--offline", action="store_true", help="do not connect to the consortium")
     parser.add_argument(
@@ -31,8 +30,7 @@ def _run(arguments: argparse.Namespace) -> None:
     """
     from client.site import load_site
 
-    given: Path = arguments.site
-    file = given / "site.yaml" if given.is_dir() else given
+    file = site_file(arguments.site)
     site = load_site(file)  # before the rest is imported: a typo is answered at once
     import json
     from dataclasses import asdict

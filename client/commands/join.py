@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from client.commands.given import FOLDER, site_folder
 from medformer.common.actions import Action
 
 
@@ -44,7 +45,7 @@ def _init(arguments: argparse.Namespace) -> None:
 
 
 def _configure_install(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="as site init made it")
+    parser.add_argument("folder", type=site_folder, metavar="FOLDER", help=FOLDER)
     for name, owner in (
         ("guard", "owner of records and ledger"),
         ("node", "user of the consortium's code"),

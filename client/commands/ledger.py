@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from client.commands.given import ledger_of
 from medformer.common.actions import Action, add_actions, run_action
 
 if TYPE_CHECKING:
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
 
 def _state(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "state", type=Path, metavar="STATE", help="the site's state folder, or a ledger file"
+        "place",
+        type=Path,
+        metavar="FOLDER",
+        help="the site's folder; a state folder, a ledger or an export of one works, too",
     )
 
 
@@ -21,8 +25,9 @@ def _read(arguments: argparse.Namespace) -> "list[Row]":
     from client.ledger import export as ledger_file
     from client.node.launch import act_as_guard
 
-    act_as_guard(arguments.state.parent)
-    return ledger_file.read(arguments.state)
+    place = ledger_of(arguments.place)
+    act_as_guard(place.parent)
+    return ledger_file.read(place)
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -77,7 +82,9 @@ def _export(arguments: argparse.Namespace) -> None:
     """
     from client.ledger import export as ledger_file
 
-    rows = ledger_file.read(arguments.state)  # as this user: the guard's may not write to --out
+    rows = ledger_file.read(
+        ledger_of(arguments.place)
+    )  # as this user: the guard's may not write to --out
     ledger_file.export(rows, arguments.out)
     print(f"{len(rows)} rows: {arguments.out}")
 
@@ -86,21 +93,21 @@ VERBS = (
     Action(
         "show",
         "print the budget, what is left of it, and every run",
-        "site ledger show north/state",
+        "site ledger show north",
         _state,
         _show,
     ),
     Action(
         "verify",
         "recompute the hash chain of the ledger or of an export",
-        "site ledger verify north/state --report report.json --site north",
+        "site ledger verify north --report report.json --site north",
         _configure_verify,
         _verify,
     ),
     Action(
         "export",
         "write all rows as JSON lines",
-        "site ledger export north/state --out ledger.jsonl",
+        "site ledger export north --out ledger.jsonl",
         _configure_export,
         _export,
     ),
@@ -119,7 +126,7 @@ ACTIONS = (
     Action(
         "ledger",
         "show, verify or export what the site's privacy has cost so far; reads no record",
-        "site ledger show north/state",
+        "site ledger show north",
         _configure,
         _run,
     ),

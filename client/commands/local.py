@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from client.commands.given import FOLDER_OR_FILE, site_file, state_folder
 from medformer.common.actions import Action
 
 if TYPE_CHECKING:
@@ -18,19 +19,22 @@ if TYPE_CHECKING:
     from client.site import Site
     from medformer.model import Medformer
 
-SITE = "what the site declares"
-
 
 def _configure_finetune(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("site", type=Path, metavar="SITE.yaml", help=SITE)
+    add("site", type=Path, metavar="FOLDER", help=FOLDER_OR_FILE)
     add("model", type=Path, metavar="MODEL.safetensors", help="the model that a run left")
     add("-o", "--out", type=Path, required=True, metavar="FOLDER",
         help="new folder, outside the guard's state; only this user can enter it")  # fmt: skip
-    add("--state", type=Path, metavar="FOLDER",
-        help="the guard's state folder, with --run: also start from the copy that this site "
-        "trained alone, and keep the better of the two")  # fmt: skip
-    add("--run", metavar="RUN", help="id of the run that left MODEL.safetensors")
+    add(
+        "--state",
+        type=Path,
+        metavar="FOLDER",
+        help="the guard's state folder, with --run, if it is not in FOLDER",
+    )
+    add("--run", metavar="RUN",
+        help="id of the run that left MODEL.safetensors: also start from the copy that this site "
+        "trained alone in it, and keep the better of the two")  # fmt: skip
     add("--whole", action="store_true", help="train the encoder, too")
     add("--unlabelled", action="store_true",
         help="also fit features to all images first, and keep the better model")  # fmt: skip
@@ -47,7 +51,7 @@ def _configure_finetune(parser: argparse.ArgumentParser) -> None:
 
 def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("site", type=Path, metavar="SITE.yaml", help=SITE)
+    add("site", type=Path, metavar="FOLDER", help=FOLDER_OR_FILE)
     add("model", type=Path, metavar="MODEL", help="model file that site finetune made")
     add("-o", "--out", type=Path, required=True, metavar="PAGE.html",
         help="page to write; its numbers are written beside it as JSON")  # fmt: skip
@@ -59,7 +63,7 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _configure_predict(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("site", type=Path, metavar="SITE.yaml", help=SITE)
+    add("site", type=Path, metavar="FOLDER", help=FOLDER_OR_FILE)
     add("model", type=Path, metavar="MODEL", help="model file that site finetune made")
     add("images", type=Path, nargs="+", metavar="IMAGES",
         help="files or folders: PNG, JPEG, BMP, TIFF, DICOM, NIfTI, npz")  # fmt: skip
@@ -76,18 +80,21 @@ def _finetune(arguments: argparse.Namespace) -> None:
     from client.site import load_site
     from medformer.errors import ConfigError
 
-    site = load_site(arguments.site)  # before torch is loaded: a typo is answered at once
+    site = load_site(
+        site_file(arguments.site)
+    )  # before torch is loaded: a typo is answered at once
     from client.local import store
     from client.local.start import own_copy, shared_start
 
     settings = _settings(arguments)
     start = shared_start(arguments.model, site)
     # A state folder holds the copies of several runs.
-    if (arguments.state is None) != (arguments.run is None):
-        raise ConfigError("--state and --run go together: the guard's folder, and a run's id in it")
-    own = arguments.state and own_copy(start, site, arguments.state, arguments.run)
+    if arguments.state is not None and arguments.run is None:
+        raise ConfigError("--state needs --run, the id of a run in that folder")
+    state = arguments.state or state_folder(arguments.site)
+    own = arguments.run and own_copy(start, site, state, arguments.run)
     # Before training, which takes minutes: a folder that cannot be used is refused at once.
-    store.make_folder(store.outside(arguments.out, site, arguments.site))
+    store.make_folder(store.outside(arguments.out, site, site_file(arguments.site)))
     began = time.monotonic()
     tuned = _better(start, own or None, site, settings)
     how = f"Trained: {tuned.what}, epoch {tuned.epoch} of {settings.epochs}, seed {settings.seed}."
@@ -237,7 +244,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from client.site import load_site
     from medformer.errors import ConfigError
 
-    site = load_site(arguments.site)
+    site = load_site(site_file(arguments.site))
     # Fewer resamples give no 95 % interval worth printing.
     if arguments.resamples < 100 or arguments.seed < 0:
         raise ConfigError("intervals need at least 100 resamples, and a seed of at least 0")
@@ -248,7 +255,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from client.local.evaluate import evaluate
     from client.local.page import write_page
 
-    out = store.outside(arguments.out, site, arguments.site)
+    out = store.outside(arguments.out, site, site_file(arguments.site))
     local = store.open_local(arguments.model, site)
     result = evaluate(
         local,
@@ -271,10 +278,10 @@ def _predict(arguments: argparse.Namespace) -> None:
     """
     from client.site import load_site
 
-    site = load_site(arguments.site)
+    site = load_site(site_file(arguments.site))
     from client.local import predict, store
 
-    out = store.outside(arguments.out, site, arguments.site)
+    out = store.outside(arguments.out, site, site_file(arguments.site))
     local = store.open_local(arguments.model, site)
 
     answers = list(
@@ -289,21 +296,21 @@ ACTIONS = (
     Action(
         "finetune",
         "after a federation: fit the shared model to the site's own labels, without privacy",
-        "site finetune site.yaml model.safetensors -o local",
+        "site finetune north model.safetensors -o local",
         _configure_finetune,
         _finetune,
     ),
     Action(
         "evaluate",
         "measure a finetuned model on the site's own images, and write a page",
-        "site evaluate site.yaml local/model.safetensors -o a.html",
+        "site evaluate north local/model.safetensors -o a.html",
         _configure_evaluate,
         _evaluate,
     ),
     Action(
         "predict",
         "answer image files with calibrated probabilities, or abstain; writes a CSV",
-        "site predict site.yaml local/model.safetensors new -o a.csv",
+        "site predict north local/model.safetensors new -o a.csv",
         _configure_predict,
         _predict,
     ),

@@ -1,14 +1,14 @@
 """`fedmedformer site up|status|down|guard|node`: a site's guard and node as processes."""
 
 import argparse
-from pathlib import Path
 
+from client.commands.given import FOLDER, site_folder
 from client.commands.root import add_allow_root
 from medformer.common.actions import Action
 
 
-def _folder(parser: argparse.ArgumentParser, made_by: str = "as site init made it") -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help=made_by)
+def _folder(parser: argparse.ArgumentParser, made_by: str = FOLDER) -> None:
+    parser.add_argument("folder", type=site_folder, metavar="FOLDER", help=made_by)
 
 
 def _health_port(parser: argparse.ArgumentParser) -> None:
@@ -44,30 +44,55 @@ def _configure_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only",
         choices=["guard", "node", "server"],
-        help="ask only this one; server: whether it hears the node",
+        help="ask only this one, and nothing else; server: whether it hears the node",
     )
     parser.add_argument(
         "--wait", type=float, default=0, metavar="SECONDS", help="wait until all of them serve"
     )
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    """Print the state of guard, node and server.
+    """Print the state of guard, node and server, what waits for an answer, and what was spent.
 
     Raises:
-        NodeError: One of them does not serve.
+        NodeError: One of them does not serve, or the server does not hear the node.
+        LedgerError: The ledger cannot be read.
     """
+    import json
+
     from client.node.folder import NodeError
     from client.node.health import status
     from client.node.launch import act_as_guard
 
-    act_as_guard(arguments.folder)  # the guard answers its own user and the node's, but not root
-    found = status(arguments.folder, arguments.health_port, arguments.only, arguments.wait)
-    for name, state in found.items():
-        print(f"{name}: {state}")
+    folder, port = arguments.folder, arguments.health_port
+    act_as_guard(folder)  # the guard answers its own user and the node's, but not root
+    # A node that is down hides nothing of what the ledger tells.
+    down: NodeError | None = None
+    try:
+        found = status(folder, port, arguments.only, arguments.wait)
+    except NodeError as error:
+        if arguments.only:
+            raise
+        found, down = {}, error
+    if arguments.only:
+        print(json.dumps(found) if arguments.json else _lines(found))
+    else:
+        from client.node import overview
+
+        seen = overview.look(folder, found, port)
+        print(json.dumps(seen.values(), indent=1) if arguments.json else seen.text())
+        if seen.ledger_error:
+            raise seen.ledger_error
+    if down:
+        raise down
     # Units and containers ask for the exit code.
     if bad := [name for name, state in found.items() if state != "serving"]:
-        raise NodeError(f"{arguments.folder}: not serving: {', '.join(bad)}")
+        raise NodeError(f"{folder}: not serving: {', '.join(bad)}")
+
+
+def _lines(found: dict[str, str]) -> str:
+    return "\n".join(f"{name}: {state}" for name, state in found.items())
 
 
 def _down(arguments: argparse.Namespace) -> None:
@@ -82,7 +107,7 @@ def _down(arguments: argparse.Namespace) -> None:
 
 
 def _configure_guard(parser: argparse.ArgumentParser) -> None:
-    _folder(parser, "as site install left it")
+    _folder(parser, "the site's folder, as site install left it")
     add_allow_root(parser)
 
 
@@ -136,7 +161,7 @@ ACTIONS = (
     ),
     Action(
         "status",
-        "show whether guard and node serve, and whether the server hears the node",
+        "show whether the site is connected, what waits for an answer, and what was spent",
         "site status north",
         _configure_status,
         _status,

@@ -1,13 +1,13 @@
 """`fedmedformer site guard-key`: the fingerprint that other hospitals write into their policy."""
 
 import argparse
-from pathlib import Path
 
+from client.commands.given import FOLDER, site_folder
 from medformer.common.actions import Action
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="as site init made it")
+    parser.add_argument("folder", type=site_folder, metavar="FOLDER", help=FOLDER)
 
 
 def _run(arguments: argparse.Namespace) -> None:

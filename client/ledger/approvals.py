@@ -1,6 +1,7 @@
 """Runs that wait for a person's approval, and the answers given."""
 
 import json
+from collections.abc import Mapping
 
 from client.ledger.rows import Rows
 from client.refusals import BadRequest
@@ -24,13 +25,14 @@ class Approvals:
         self._rows = rows
         self._max_waiting = max_waiting
 
-    def ask(self, run_id: str, schedule: str, model: str) -> None:
+    def ask(self, run_id: str, schedule: str, model: str, cost: Mapping[str, float] = {}) -> None:
         """Record, once, that a run waits for approval.
 
         Args:
             run_id: The run.
             schedule: `server.protocol.Schedule` as canonical JSON.
             model: The public model vocabulary as JSON.
+            cost: What the run would cost, for who reads the question; `reserve` computes it anew.
         Raises:
             BadRequest: The run asked before with another schedule or model, or too many wait.
         """
@@ -42,7 +44,7 @@ class Approvals:
                 return
             if len(self.waiting()) >= self._max_waiting:
                 raise BadRequest("too many runs wait for this site's approval")
-            self._rows.append("asked", run_id, {"schedule": schedule, "model": model})
+            self._rows.append("asked", run_id, {"schedule": schedule, "model": model, **cost})
 
     def waiting(self, run_id: str | None = None) -> dict[str, tuple[str, str]]:
         """Return schedule and model of each run that nobody has answered.

@@ -114,7 +114,7 @@ def as_text(rows: Sequence[Row]) -> str:
     total = registered.total(row.values for row in runs)
     lines = [
         f"unit: one {cohorts[0]['unit']}; rule across runs: {registered.rule}",
-        *_budget_lines(registered, total),
+        *budget_lines(registered, total),
         "",
         f"{'admitted':<26}{'epsilon':>9}{'delta':>9}{'rounds':>8}{'trained':>9}{'spares':>8}  run",
     ]
@@ -146,8 +146,13 @@ def as_text(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _budget_lines(budget: Budget, total: Cost) -> list[str]:
-    """Return the lines with the cost of all runs together, and the rest for later runs."""
+def budget_lines(budget: Budget, total: Cost) -> list[str]:
+    """Return the lines with the cost of all runs together, and the rest for later runs.
+
+    Args:
+        budget: The registered budget.
+        total: Cost of all admitted runs.
+    """
     epsilon, delta = budget.spent(total)
     # A filter promises its limit and nothing smaller, so no epsilon of the runs so far is shown.
     if budget.rule == "rdp":

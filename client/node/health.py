@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from client.node.folder import HEALTH_PORT, Node, NodeError, running
-from medformer.common.health import SERVING, SILENT, SUPERLINK, ask
+from medformer.common.health import SERVING, SILENT, SUPERLINK, ask, ask_more
 from medformer.common.sockets import target
 
 SERVER = "server"
@@ -44,6 +44,20 @@ def status(
     if facts is None and processes and all(state.startswith(SILENT) for state in processes):
         raise NodeError(f"{folder}: this node is not up: fedmedformer site up {folder}")
     return found
+
+
+def connection(folder: Path, health_port: int | None = None) -> dict[str, str]:
+    """Ask the SuperNode since when the server hears it or not, and if not, why.
+
+    Args:
+        folder: The site's folder.
+        health_port: Port of the SuperNode's health page; if left out, that of the `site up` that
+            runs.
+    Returns:
+        `since` (a time in UTC) and `why`, as far as the SuperNode answers.
+    """
+    port = health_port or (running(folder) or {}).get("health_port", HEALTH_PORT)
+    return ask_more(f"127.0.0.1:{port}", timeout=5, service=SUPERLINK)[1]
 
 
 def _asked(guard: str, supernode: str, only: str | None) -> dict[str, str]:

@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any
@@ -31,7 +32,7 @@ from flwr.supercore.retry import RetryInvoker, make_simple_http_retry_invoker
 from flwr.supernode import fleet_http_connection
 from grpc_health.v1 import health_pb2
 
-from medformer.common.health import SUPERLINK
+from medformer.common.health import SINCE, SUPERLINK, WHY
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +42,16 @@ PATIENCE = 600.0
 """Seconds for which a pull or push is repeated, from the first unexpected answer in a row."""
 HEARD_SECONDS = float(HEARTBEAT_PATIENCE * HEARTBEAT_DEFAULT_INTERVAL)
 """Seconds without a heartbeat after which the SuperLink counts a node as away."""
+NEVER = "it has taken no heartbeat yet"
+"""Why the server counts as away before the first heartbeat."""
+UNKNOWN = "it cannot be reached, or refuses the heartbeat"
+"""Why the server counts as away where Flower does not say it."""
 ENDED = 70
 """Exit code of a SuperNode that has lost a part."""
 
 
 class Heard:
-    """The server's last signs of life.
+    """The server's last signs of life, since when they have been like this, and why there are none.
 
     Args:
         seconds: Seconds without a heartbeat after which a node counts as away.
@@ -56,25 +61,68 @@ class Heard:
         self._seconds = seconds
         self._last: float | None = None
         self._silent = False
+        self._why = NEVER
+        self._turned = time.time()
 
     def now(self) -> None:
         """Note that the server has taken a heartbeat."""
+        before = self.lately
         self._last = time.monotonic()
         self._silent = False
+        self._turn(before)
 
     def answered(self) -> None:
         """Note that the server has answered another request; a pull comes every few seconds."""
+        before = self.lately
         self._silent = False
+        self._turn(before)
 
-    def silent(self) -> None:
-        """Note that the server could not be asked, or that something in between answered."""
+    def silent(self, why: str | None = None) -> None:
+        """Note that the server could not be asked, or that something in between answered.
+
+        Args:
+            why: A fixed text or a number, never what the other side has written; if it is not
+                known, the reason of the silence so far.
+        """
+        before = self.lately
+        self._why = why or (UNKNOWN if before else self._why)
         self._silent = True
+        self._turn(before)
 
     @property
     def lately(self) -> bool:
         """True while the server answers and counts this node as present."""
         taken = self._last is not None and time.monotonic() - self._last < self._seconds
         return taken and not self._silent
+
+    def facts(self) -> dict[str, str]:
+        """Return `since`, the time in UTC since when it is so, and `why`, if the server is away."""
+        turned = self._turned
+        late = 0.0 if self._last is None else time.monotonic() - self._last - self._seconds
+        # No call notes that a heartbeat is overdue: the time at which it was follows from the last.
+        if late > 0 and not self._silent:
+            turned = max(turned, time.time() - late)
+            return {SINCE: _utc(turned), WHY: "no heartbeat was taken in time"}
+        return {SINCE: _utc(turned), **({} if self.lately else {WHY: self._why})}
+
+    def _turn(self, before: bool) -> None:
+        """Take the time if the server was heard before and is not any more, or the reverse."""
+        if before != self.lately:
+            self._turned = time.time()
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _why(error: Exception | None) -> str:
+    """Describe a failed request without a word of whoever answered it."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"it answered with HTTP code {error.response.status_code}"
+    # A failed handshake is a ConnectError, too, and means another certificate.
+    certificate = isinstance(error, httpx.ConnectError) and "CERTIFICATE" in str(error).upper()
+    kind = "certificate refused" if certificate else type(error).__name__
+    return f"it cannot be asked ({kind})"
 
 
 HEARD = Heard()
@@ -89,11 +137,12 @@ class Heartbeats(HeartbeatSender):  # type: ignore[misc]  # Flower has no types
                 good = heartbeat_fn()
             except httpx.HTTPStatusError as error:  # Flower itself ends the process after a 401
                 log.warning("a heartbeat was answered %d: again", error.response.status_code)
-                good = False
+                HEARD.silent(_why(error))
+                return False
             if good:
                 HEARD.now()
             else:
-                HEARD.silent()
+                HEARD.silent()  # Flower keeps the reason to itself
             return good
 
         super().__init__(beat)
@@ -124,7 +173,7 @@ def patient(patience: float = PATIENCE) -> RetryInvoker:
             succeeded(state)
 
     def on_backoff(state: Any) -> None:
-        HEARD.silent()
+        HEARD.silent(_why(state.exception))
         if failed is not None:
             failed(state)
 
@@ -158,8 +207,11 @@ class Health(SimpleHealthServicer):  # type: ignore[misc]
     """Health service of a SuperNode; `superlink` reports whether the server hears it."""
 
     def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Return NOT_SERVING if `superlink` is asked about and the server is silent."""
+        """Return NOT_SERVING if `superlink` is asked about and the server is silent; in the
+        trailing metadata, since when and why."""
         states = health_pb2.HealthCheckResponse
+        if request.service == SUPERLINK and context is not None:
+            context.set_trailing_metadata(tuple(HEARD.facts().items()))
         away = request.service == SUPERLINK and not HEARD.lately
         return states(status=states.NOT_SERVING if away else states.SERVING)
 

@@ -174,14 +174,19 @@ def test_a_run_waits_until_somebody_says_yes(
     refused(guard.handle(admit(other)), "bad-request")
 
     command = ["site", "approve", str(file), str(state)]
+    assert main(["site", "approve", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.endswith(f"site approve {tmp_path} run-1 --yes\n")
     assert main(command) == 0
     out = capsys.readouterr().out
+    assert out.endswith(f"site approve {file} {state} run-1 --yes\n")
+    (asked,) = [row for row in ledger_rows(state) if row["kind"] == "asked"]
     assert max(map(len, out.splitlines()[:-1])) <= 80  # the last line is a command
     text = " ".join(out.split())
     assert "run run-1" in text
     assert "3 rounds, plus up to 1 if rounds are lost" in text
     assert "supervised (3 rounds): learn this site's tasks from its labels." in text
     plan = solve(schedule, site.privacy)
+    assert (asked["epsilon"], asked["delta"]) == (plan.epsilon, plan.delta)
     assert f"It costs epsilon {rounded_up(plan.epsilon)}" in text
     found = percent(dict(plan.detected)[0.01])
     assert found != "100.0 %"  # which is all that epsilon 8 says by itself
@@ -237,7 +242,7 @@ def test_a_person_can_say_no_and_the_coordinator_reads_why(
     state, file = tmp_path / "state", write_site(site, tmp_path)
     guard = guarded(site, state, OPEN.model_copy(update={"approval": "manual"}))
     refused(guard.handle(admit(schedule)), "approval-pending")
-    command = ["site", "approve", str(file), str(state), "run-1", "--no", "not this year"]
+    command = ["site", "approve", str(file.parent), "run-1", "--no", "not this year"]
     assert main(command) == 0
     assert "refused: run-1" in capsys.readouterr().out
     assert main(command) == 1

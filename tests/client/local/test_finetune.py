@@ -391,7 +391,8 @@ def test_a_copy_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captur
     model, out = shared_file(tmp_path / "m.safetensors"), tmp_path / "own"
     command = ["site", "finetune", str(tmp_path / "site.yaml"), str(model), "-o", str(out)]
     for more, sentence in (
-        (["--run", "run-1"], "go together"),
+        (["--state", str(state)], "--state needs --run"),
+        (["--run", "run-2"], "holds no run 'run-2'"),
         (["--state", str(state), "--run", "run-2"], "holds no run 'run-2'; there are: run-1"),
         (["--state", str(state), "--run", "../x"], "a run id is"),
         (["--state", str(state), "--run", "run-1"], "trained no phase alone"),

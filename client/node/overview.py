@@ -1,0 +1,193 @@
+"""The text of `fedmedformer site status`: connection, questions, the run, the budget."""
+
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from client.ledger.chain import FILE, LedgerError
+from client.ledger.export import budget_lines, read
+from client.lifetime.facts import Lifetime, Question, Refusal, Run, lifetime
+from client.node.folder import Node
+from client.node.health import SERVER, connection
+from medformer.common.health import SERVING, SINCE, WHY
+from medformer.common.rounding import digits_up, rounded_up
+from medformer.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The state of one site at one moment."""
+
+    folder: Path
+    """The site's folder, as it was typed."""
+    consortium: str
+    """Name and address of the consortium; empty before there is a kit."""
+    processes: dict[str, str]
+    """`serving`, or what is wrong, by name; empty if the node is not up."""
+    link: dict[str, str]
+    """`since` and `why` of the connection to the server."""
+    life: Lifetime | None
+    """Content of the ledger; None before the first run."""
+    ledger_error: LedgerError | None = None
+    """Why the ledger cannot be read."""
+
+    def values(self) -> dict[str, Any]:
+        """Return everything as values for JSON; epsilons are exact."""
+        life = self.life
+        return {
+            "consortium": self.consortium,
+            "connected": self.processes.get(SERVER) == SERVING,
+            **{key: self.link.get(key) for key in (SINCE, WHY)},
+            "processes": self.processes,
+            "ledger_error": str(self.ledger_error) if self.ledger_error else None,
+            "waiting": [
+                {**asdict(one), "command": command(self.folder, one.run_id)}
+                for one in (life.waiting if life else ())
+            ],
+            "run": _run_values(life.current) if life and life.current else None,
+            "budget": _budget_values(life) if life else None,
+            "last_refusal": asdict(life.refusals[-1]) if life and life.refusals else None,
+        }
+
+    def text(self) -> str:
+        """Return the same in plain words."""
+        lines = [f"consortium: {self.consortium or 'none yet: unpack its kit with site init'}"]
+        lines += [f"{name}: {state}" for name, state in self.processes.items() if name != SERVER]
+        lines.append(f"server: {self._server()}")
+        if self.ledger_error:
+            return "\n".join([*lines, f"ledger: cannot be read: {self.ledger_error}"])
+        if self.life is None:
+            return "\n".join([*lines, "waits for an answer: nothing", "ledger: no run has asked"])
+        return "\n".join([*lines, *_life_lines(self.life, self.consortium, self.folder)])
+
+    def _server(self) -> str:
+        """Say whether the site is connected, since when, and why not."""
+        state, since = self.processes.get(SERVER), utc(self.link.get(SINCE, ""))
+        if state == SERVING:
+            return f"connected{f' since {since}' if since else ''}"
+        if state is None:
+            return "not connected: this node is not up"
+        if not since:  # the node itself does not answer
+            return f"not connected: {state}"
+        return f"not connected since {since}: {self.link.get(WHY, '')}; {state}"
+
+
+def look(folder: Path, processes: dict[str, str], health_port: int | None = None) -> Overview:
+    """Look at a site: its kit, its node's connection and its ledger.
+
+    Args:
+        folder: The site's folder.
+        processes: As `client.node.health.status` found them; empty if the node is not up.
+        health_port: Port of the SuperNode's health page.
+    """
+    try:
+        kit = Node(folder).kit()
+        consortium = f"{kit['consortium']} ({kit['hosts'][0]}:{kit['port']})"
+    except (ConfigError, KeyError):
+        consortium = ""
+    link = connection(folder, health_port) if processes else {}
+    life, wrong = None, None
+    if (Node(folder).state / FILE).exists():
+        try:
+            life = lifetime(read(Node(folder).state))
+        except LedgerError as error:
+            wrong = error
+    return Overview(folder, consortium, processes, link, life, wrong)
+
+
+def command(folder: Path, run_id: str) -> str:
+    """Return the command line that shows a waiting run, for a person to type.
+
+    Args:
+        folder: The site's folder.
+        run_id: Letters, digits and `-`.
+    """
+    return f"fedmedformer site approve {shlex.quote(str(folder))} {run_id}"
+
+
+def utc(time: str) -> str:
+    """Return a time of the ledger for people.
+
+    Args:
+        time: ISO text in UTC, as rows hold it.
+
+    >>> utc("2026-03-01T12:30:05+00:00")
+    '2026-03-01 12:30:05 UTC'
+    """
+    return time.replace("T", " ").removesuffix("+00:00") + " UTC" if time else ""
+
+
+def question_text(one: Question, consortium: str) -> str:
+    """Return a waiting question in one line.
+
+    Args:
+        one: The question.
+        consortium: Name of the consortium.
+    """
+    cost = (
+        "its cost is shown by the command"
+        if one.epsilon is None
+        else f"it would cost epsilon {rounded_up(one.epsilon)}, delta {digits_up(one.delta or 0)}"
+    )
+    who = consortium.split(" ")[0] or "the consortium"
+    return f"run {one.run_id}, asked by {who} since {utc(one.since)}; {cost}"
+
+
+def _life_lines(life: Lifetime, consortium: str, folder: Path) -> list[str]:
+    """Return questions, the run, the budget and the last refusal as lines."""
+    lines = [f"waits for an answer: {len(life.waiting) or 'nothing'}"]
+    for one in life.waiting:
+        lines.append(f"  {question_text(one, consortium)}")
+        lines.append(f"  {command(folder, one.run_id)}")
+    lines.append(f"run in progress: {_run_text(life.current) if life.current else 'none'}")
+    lines += [f"budget of all runs: {line}" for line in budget_lines(life.budget, life.total)]
+    lines.append(
+        f"last refusal: {_refusal_text(life.refusals[-1])}"
+        if life.refusals
+        else "last refusal: none"
+    )
+    return lines
+
+
+def _run_text(run: Run) -> str:
+    """Describe a run that has planned rounds left."""
+    charged = f"epsilon {rounded_up(run.plan.epsilon)} charged for all of them at its admission"
+    if run.newest is None:
+        return f"{run.run_id}, admitted {utc(run.admitted)}, no round yet; {charged}"
+    done = "answered" if run.newest.answered else "started"
+    return (
+        f"{run.run_id}, round {run.newest.round} of {run.plan.rounds} {done}, last asked "
+        f"{utc(run.newest.time)}; {charged} (a site is not told when a run is given up)"
+    )
+
+
+def _refusal_text(one: Refusal) -> str:
+    times = f", {one.count} times or more since {utc(one.first)}" if one.count > 1 else ""
+    return f"{utc(one.last)}{times}, run {one.run_id or 'unknown'}: {one.code}: {one.reason}"
+
+
+def _run_values(run: Run) -> dict[str, Any]:
+    """Return a run for JSON."""
+    return {
+        "run_id": run.run_id,
+        "admitted": run.admitted,
+        "rounds": run.plan.rounds,
+        "newest": asdict(run.newest) if run.newest else None,
+        "epsilon_charged": run.plan.epsilon,
+        "delta_charged": run.plan.delta,
+    }
+
+
+def _budget_values(life: Lifetime) -> dict[str, Any]:
+    """Return the budget for JSON: what all runs together cost, and the limit."""
+    epsilon, delta = life.budget.spent(life.total)
+    return {
+        "unit": life.unit,
+        "rule": life.budget.rule,
+        "epsilon_budget": life.budget.epsilon,
+        "delta_budget": life.budget.delta,
+        "epsilon": epsilon,
+        "delta": delta,
+        "used": life.budget.used(life.total),
+    }
