@@ -12,7 +12,7 @@ from datetime import datetime, time
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, field_validator
 
 from client.privacy.plan import PrivacyPlan
 from client.refusals import ClosedNow, PolicyForbids
@@ -92,6 +92,21 @@ class Policy(Frozen):
     approval: Literal["manual", "automatic"] = "manual"
     """`manual`: a person at the hospital approves each run (`fedmedformer site approve`).
     `automatic`: every run within the rules and the budget is admitted."""
+    on_waiting: tuple[str, ...] = ()
+    """Program and arguments, without a shell, that tell somebody of a run that waits for a person's
+    answer, for example `[/usr/local/bin/tell-officer]`. The facts are one line of JSON on its
+    standard input and variables `FEDMEDFORMER_*`. It runs as the guard's user, never as root, once
+    for each run, for at most a minute."""
+
+    @field_validator("on_waiting")
+    @classmethod
+    def _is_a_program(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        if words and not words[0].startswith("/"):
+            raise ValueError(
+                f"on_waiting starts with the absolute path of a program, got {words[0]!r}: it is "
+                "started without a shell"
+            )
+        return words
 
     @property
     def sends_concepts(self) -> bool:

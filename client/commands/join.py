@@ -60,7 +60,7 @@ def _configure_install(parser: argparse.ArgumentParser) -> None:
 
 def _install(arguments: argparse.Namespace) -> None:
     """Give the folder to its two users; print the files that were written and the next step."""
-    from client.node.service import GUARD_UNIT, NODE_UNIT, install
+    from client.node.service import GUARD_UNIT, NODE_UNIT, WAITING_UNIT, install
     from client.node.users import User, Users
 
     users = Users(User.named(arguments.guard_user), User.named(arguments.node_user))
@@ -68,7 +68,7 @@ def _install(arguments: argparse.Namespace) -> None:
         print(file)
     service = arguments.folder.absolute() / "service"
     # Full paths, because systemd links units from there.
-    units = f"{service / GUARD_UNIT} {service / NODE_UNIT}"
+    units = " ".join(str(service / name) for name in (GUARD_UNIT, NODE_UNIT, WAITING_UNIT))
     print(f"Next: fedmedformer site up {arguments.folder}, or systemctl enable --now {units}")
 
 

@@ -95,6 +95,37 @@ def _lines(found: dict[str, str]) -> str:
     return "\n".join(f"{name}: {state}" for name, state in found.items())
 
 
+def _configure_announce(parser: argparse.ArgumentParser) -> None:
+    _folder(parser)
+    parser.add_argument(
+        "--follow", action="store_true", help="go on looking until a signal comes, as a service"
+    )
+
+
+def _announce(arguments: argparse.Namespace) -> None:
+    """Announce the runs that wait and were not announced yet, as `on_waiting` says.
+
+    Raises:
+        ConfigError: policy.yaml cannot be read.
+        LaunchError: This user must not run it.
+    """
+    import signal
+    import threading
+
+    from client.node.announce import follow, of_site
+    from client.node.launch import act_as_guard
+
+    act_as_guard(arguments.folder)
+    announcer = of_site(arguments.folder, lambda line: print(line, flush=True))
+    if not arguments.follow:
+        announcer.look()
+        return
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    follow(announcer, stopped)
+
+
 def _down(arguments: argparse.Namespace) -> None:
     """Stop a node that is up.
 
@@ -165,6 +196,13 @@ ACTIONS = (
         "site status north",
         _configure_status,
         _status,
+    ),
+    Action(
+        "announce",
+        "announce each run that waits for an answer, once, as on_waiting in policy.yaml says",
+        "site announce north",
+        _configure_announce,
+        _announce,
     ),
     Action("down", "stop a node that is up", "site down north", _folder, _down),
     Action(

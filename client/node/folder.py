@@ -117,6 +117,10 @@ class Node:
             *(["--user", str(users.node.uid)] if users else []),
         ]  # fmt: skip
 
+    def announcer(self) -> list[str]:
+        """Return the command line of what announces runs that wait (`client.node.announce`)."""
+        return [sys.executable, "-I", "-m", "client.node.announce", str(self.folder.absolute())]
+
     def flower(self, health_port: int) -> dict[str, list[str]]:
         """Return the command lines of Flower's processes, by the name of the process.
 

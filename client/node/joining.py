@@ -68,6 +68,7 @@ max_rounds: 400
 # peers: {{}}                      # their guards' fingerprints, by telephone: site guard-key
 # hours: ["20:00-06:00"]         # local time; at any time if left out
 approval: manual                 # a person here approves each run: fedmedformer site approve
+# on_waiting: [/usr/local/bin/tell-officer]  # a program that tells somebody of a run that waits
 
 # May the layer that answers your question leave, with noise? Sites with the same kind of image can
 # train it together, and answer better for it. Choose one:

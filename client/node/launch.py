@@ -16,6 +16,8 @@ KEPT = ("PATH", "LANG", "LANGUAGE", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_
 """Variables that both processes get. Others may hold secrets of the user who starts them."""
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 """Variables that Flower's HTTP client (httpx) obeys, in lower and in upper case."""
+GUARDS = ("guard", "announcer")
+"""Processes of the guard's user; all others run the consortium's code."""
 LOOPBACK = ("127.0.0.1", "localhost")
 """Addresses at which the SuperNode talks to the relays that it starts, never through a proxy."""
 
@@ -45,7 +47,7 @@ def environment(
     found["PATH"] = os.pathsep.join(
         filter(None, (str(Path(sys.executable).parent), given.get("PATH", "/usr/bin:/bin")))
     )
-    if name == "guard":
+    if name in GUARDS:
         return {**found, **KEEP_MEMORY}
     home = str((folder / "flower").absolute())
     if users:
@@ -74,7 +76,7 @@ def options(name: str, folder: Path, users: Users | None) -> dict[str, Any]:
         user, others = _who(name, users)
         found |= {"user": user.uid, "group": user.gid, "extra_groups": others, "umask": 0o077}
         # Python programs import from their working folder: it must be nobody else's.
-        found["cwd"] = "/" if name == "guard" else str(folder / "flower")
+        found["cwd"] = "/" if name in GUARDS else str(folder / "flower")
     return found
 
 
@@ -178,12 +180,12 @@ def _act_as(name: str, folder: Path) -> None:
         os.setgid(user.gid)
         os.setuid(user.uid)
     elif os.geteuid() != user.uid:
-        kind = "guard" if name == "guard" else "node"
+        kind = "guard" if name in GUARDS else "node"
         raise LaunchError(f"{folder}: the {kind} runs as the user {user.name} here")
 
 
 def _who(name: str, users: Users) -> tuple[User, list[int]]:
     """Return a process's user and its further groups: the guard is in the node's group, too."""
-    if name == "guard":
+    if name in GUARDS:
         return users.guard, [users.node.gid]
     return users.node, []

@@ -1,5 +1,6 @@
 """The text of `fedmedformer site status`: connection, questions, the run, the budget."""
 
+import json
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,10 @@ from client.node.folder import Node
 from client.node.health import SERVER, connection
 from medformer.common.health import SERVING, SINCE, WHY
 from medformer.common.rounding import digits_up, rounded_up
-from medformer.errors import ConfigError
+from medformer.errors import ConfigError, one_line
+
+ANNOUNCED = "announced.json"
+"""File in the state folder that remembers which questions were announced, and how that went."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Overview:
     """`since` and `why` of the connection to the server."""
     life: Lifetime | None
     """Content of the ledger; None before the first run."""
+    told: dict[str, str]
+    """Run -> how its announcement went."""
     ledger_error: LedgerError | None = None
     """Why the ledger cannot be read."""
 
@@ -42,7 +48,11 @@ class Overview:
             "processes": self.processes,
             "ledger_error": str(self.ledger_error) if self.ledger_error else None,
             "waiting": [
-                {**asdict(one), "command": command(self.folder, one.run_id)}
+                {
+                    **asdict(one),
+                    "announced": self.told.get(one.run_id),
+                    "command": command(self.folder, one.run_id),
+                }
                 for one in (life.waiting if life else ())
             ],
             "run": _run_values(life.current) if life and life.current else None,
@@ -59,7 +69,7 @@ class Overview:
             return "\n".join([*lines, f"ledger: cannot be read: {self.ledger_error}"])
         if self.life is None:
             return "\n".join([*lines, "waits for an answer: nothing", "ledger: no run has asked"])
-        return "\n".join([*lines, *_life_lines(self.life, self.consortium, self.folder)])
+        return "\n".join([*lines, *self._life_lines(self.life)])
 
     def _server(self) -> str:
         """Say whether the site is connected, since when, and why not."""
@@ -72,6 +82,20 @@ class Overview:
             return f"not connected: {state}"
         return f"not connected since {since}: {self.link.get(WHY, '')}; {state}"
 
+    def _life_lines(self, life: Lifetime) -> list[str]:
+        """Return questions, the run, the budget and the last refusal as lines."""
+        lines = [f"waits for an answer: {len(life.waiting) or 'nothing'}"]
+        for one in life.waiting:
+            lines.append(f"  {question_text(one, self.consortium)}")
+            lines.append(f"  {command(self.folder, one.run_id)}")
+            if (how := self.told.get(one.run_id, "done")) not in ("done", "started"):
+                lines.append(f"  on_waiting failed: {one_line(how, 300)}")
+        lines.append(f"run in progress: {_run_text(life.current) if life.current else 'none'}")
+        budget = budget_lines(life.budget, life.total)
+        lines += [f"budget of all runs: {line}" for line in budget]
+        last = _refusal_text(life.refusals[-1]) if life.refusals else "none"
+        return [*lines, f"last refusal: {last}"]
+
 
 def look(folder: Path, processes: dict[str, str], health_port: int | None = None) -> Overview:
     """Look at a site: its kit, its node's connection and its ledger.
@@ -81,11 +105,6 @@ def look(folder: Path, processes: dict[str, str], health_port: int | None = None
         processes: As `client.node.health.status` found them; empty if the node is not up.
         health_port: Port of the SuperNode's health page.
     """
-    try:
-        kit = Node(folder).kit()
-        consortium = f"{kit['consortium']} ({kit['hosts'][0]}:{kit['port']})"
-    except (ConfigError, KeyError):
-        consortium = ""
     link = connection(folder, health_port) if processes else {}
     life, wrong = None, None
     if (Node(folder).state / FILE).exists():
@@ -93,7 +112,37 @@ def look(folder: Path, processes: dict[str, str], health_port: int | None = None
             life = lifetime(read(Node(folder).state))
         except LedgerError as error:
             wrong = error
-    return Overview(folder, consortium, processes, link, life, wrong)
+    told = announced(Node(folder).state / ANNOUNCED)["told"]
+    return Overview(folder, consortium_of(folder), processes, link, life, told, wrong)
+
+
+def consortium_of(folder: Path) -> str:
+    """Return name and address of the consortium as the kit has them; empty if there is no kit.
+
+    Args:
+        folder: The site's folder.
+    """
+    try:
+        kit = Node(folder).kit()
+        return one_line(f"{kit['consortium']} ({kit['hosts'][0]}:{kit['port']})", 200)
+    except (ConfigError, KeyError):
+        return ""
+
+
+def announced(file: Path) -> dict[str, Any]:
+    """Read which questions were announced; a file that is damaged is as good as none.
+
+    Args:
+        file: `ANNOUNCED` in the state folder.
+    Returns:
+        `told`: run -> how it went; `starts`: times at which the hospital's program was started.
+    """
+    try:
+        found = json.loads(file.read_bytes())
+        starts = [float(start) for start in found["starts"]]
+        return {"told": {str(k): str(v) for k, v in found["told"].items()}, "starts": starts}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {"told": {}, "starts": []}
 
 
 def command(folder: Path, run_id: str) -> str:
@@ -132,22 +181,6 @@ def question_text(one: Question, consortium: str) -> str:
     )
     who = consortium.split(" ")[0] or "the consortium"
     return f"run {one.run_id}, asked by {who} since {utc(one.since)}; {cost}"
-
-
-def _life_lines(life: Lifetime, consortium: str, folder: Path) -> list[str]:
-    """Return questions, the run, the budget and the last refusal as lines."""
-    lines = [f"waits for an answer: {len(life.waiting) or 'nothing'}"]
-    for one in life.waiting:
-        lines.append(f"  {question_text(one, consortium)}")
-        lines.append(f"  {command(folder, one.run_id)}")
-    lines.append(f"run in progress: {_run_text(life.current) if life.current else 'none'}")
-    lines += [f"budget of all runs: {line}" for line in budget_lines(life.budget, life.total)]
-    lines.append(
-        f"last refusal: {_refusal_text(life.refusals[-1])}"
-        if life.refusals
-        else "last refusal: none"
-    )
-    return lines
 
 
 def _run_text(run: Run) -> str:

@@ -24,6 +24,7 @@ from medformer.common.systemd import (
 )
 
 GUARD_UNIT, NODE_UNIT = "fedmedformer-guard.service", "fedmedformer-node.service"
+WAITING_UNIT = "fedmedformer-waiting.service"
 EXTRAS = {"dicom": "[dicom]", "nifti": "[nifti]"}
 PROXY_VARIABLES = ("https_proxy", "http_proxy", "no_proxy")
 README = """\
@@ -42,9 +43,13 @@ They share one socket, `run/guard/guard.sock`. The guard asks the kernel which u
 With systemd:
 
     systemctl enable --now {folder}/service/{guard_unit} \\
-      {folder}/service/{node_unit}
+      {folder}/service/{node_unit} \\
+      {folder}/service/{waiting_unit}
     fedmedformer site status {folder}
     journalctl -u {guard_unit} -u {node_unit}
+
+{waiting_unit} announces runs that wait for an answer (`on_waiting` in policy.yaml), as the guard's
+user, without any view of the records. It is not needed where approval is automatic.
 
 With containers: put the wheel of fedmedformer into `{folder}/service`, then
 
@@ -105,10 +110,12 @@ def files(folder: Path, site: Site, users: Users) -> dict[str, str]:
         "node_group": users.node.group,
         "guard_unit": GUARD_UNIT,
         "node_unit": NODE_UNIT,
+        "waiting_unit": WAITING_UNIT,
     }
     return {
         GUARD_UNIT: _guard_unit(home, site, users),
         NODE_UNIT: _node_unit(home, site, users),
+        WAITING_UNIT: _waiting_unit(home, site, users),
         "compose.yaml": _compose(home, site, users),
         "Containerfile": CONTAINERFILE.format(extras=EXTRAS.get(site.data.source, "")),
         "up": up_script("Starts the site's guard and node as two users; needs root",
@@ -169,6 +176,24 @@ def _node_unit(home: Path, site: Site, users: Users) -> str:
         "InaccessiblePaths": " ".join(f"-{place}" for place in closed),
     }
     description = f"FedMedformer node of {site.name}: dials out to the consortium"
+    return unit(description, (GUARD_UNIT, "network-online.target"), own, [home, program])
+
+
+def _waiting_unit(home: Path, site: Site, users: Users) -> str:
+    """Write the unit that announces waiting runs: it has a network, and sees no record."""
+    program = _program()
+    hidden = [home / "node.key", home / "flower", *map(plain, records_of(site))]
+    own = {
+        "User": users.guard.name,
+        "Group": users.guard.group,
+        "SupplementaryGroups": users.node.group,  # the kit says how the consortium is called
+        "ExecStart": f"{program} site announce {home} --follow",
+        "WorkingDirectory": "/",
+        "RestrictAddressFamilies": "AF_UNIX AF_INET AF_INET6",
+        "ReadWritePaths": f"{home}/state",
+        "InaccessiblePaths": " ".join(f"-{place}" for place in hidden),
+    }
+    description = f"FedMedformer at {site.name}: announces runs that wait for an answer"
     return unit(description, (GUARD_UNIT, "network-online.target"), own, [home, program])
 
 

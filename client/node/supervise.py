@@ -17,10 +17,15 @@ from client.node.folder import HEALTH_PORT, Node, NodeError, running
 from client.node.launch import act_as_node, new_secret, options, refuse_root, separation
 from client.node.starting import Start, free_health_port, require
 from client.node.users import users_of
+from client.policy import load_policy
 from medformer.common.files import replace_file
 from medformer.common.processes import PATIENCE, Supervisor
+from medformer.errors import one_line
 
 log = logging.getLogger(__name__)
+
+MAX_SHOWN = 65_536
+"""Bytes of a log file that are shown at a time."""
 
 
 def up(
@@ -51,15 +56,53 @@ def up(
     for place in (node.socket.parent, node.secret.parent):
         place.mkdir(exist_ok=True, parents=True, mode=0o700)
     commands = node.commands(health_port)
+    logs = folder / "logs"
+    if load_policy(folder / "policy.yaml").approval == "manual":
+        commands["announcer"] = node.announcer()
 
     def note(changed: Supervisor) -> None:
         facts = {"pid": os.getpid(), "processes": changed.pids, "health_port": health_port}
         replace_file(node.facts, json.dumps(facts).encode())
 
     try:
-        _supervise(node, commands, folder / "logs", note, supervisor)
+        shown = Shown(logs / "announcer.log", lambda line: log.warning("waits: %s", line))
+        _supervise(node, commands, logs, note, supervisor, shown.more)
     finally:
         node.facts.unlink(missing_ok=True)
+
+
+class Shown:
+    """Shows on the terminal of `site up` what is written to a log file from now on.
+
+    Args:
+        file: The log file; it need not be there yet.
+        say: Takes each line.
+    """
+
+    def __init__(self, file: Path, say: Callable[[str], None]) -> None:
+        self._file, self._say = file, say
+        self._read = self._size()
+
+    def more(self) -> None:
+        """Show the lines that were added since the last call."""
+        size = self._size()
+        if size <= self._read:
+            self._read = size  # it was emptied, or is as it was
+            return
+        with open(self._file, "rb") as file:
+            file.seek(self._read)
+            text = file.read(MAX_SHOWN)
+        # A line that is being written is shown with the next call.
+        whole, newline, _ = text.rpartition(b"\n")
+        self._read += len(whole) + len(newline) if newline or len(text) < MAX_SHOWN else len(text)
+        for line in whole.decode(errors="replace").splitlines():
+            self._say(one_line(line, 500))
+
+    def _size(self) -> int:
+        try:
+            return self._file.stat().st_size
+        except OSError:
+            return 0
 
 
 def node_alone(folder: Path, health_port: int = HEALTH_PORT, *, allow_root: bool = False) -> None:
@@ -89,6 +132,7 @@ def _supervise(
     logs: Path,
     note: Callable[[Supervisor], None],
     make: Callable[..., Supervisor] = Supervisor,
+    on_tick: Callable[[], None] = lambda: None,
 ) -> None:
     users = users_of(node.folder)
     new_secret(node.secret, users)
@@ -97,7 +141,7 @@ def _supervise(
     # A service manager sends the first one, Ctrl-C the second.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
-    supervisor.run(note)
+    supervisor.run(note, on_tick)
 
 
 def down(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from client.node import service
-from client.node.service import GUARD_UNIT, NODE_UNIT, files
+from client.node.service import GUARD_UNIT, NODE_UNIT, WAITING_UNIT, files
 from client.node.users import User, Users
 from client.site import Site, load_site
 from medformer.errors import ConfigError
@@ -51,14 +51,15 @@ def settings(unit: Path) -> dict[str, str]:
 
 
 @needs_systemd
-def test_systemd_takes_both_units_and_finds_them_closed(written: dict[str, Path]):
-    """systemd knows every setting and finds every program, and rates the exposure of both as
+def test_systemd_takes_all_units_and_finds_them_closed(written: dict[str, Path]):
+    """systemd knows every setting and finds every program, and rates the exposure of each as
     low."""
     if not (Path(sys.prefix) / "bin" / "fedmedformer").exists():
         pytest.skip("fedmedformer is not installed in this environment")
-    verify(written[GUARD_UNIT], written[NODE_UNIT])
+    verify(written[GUARD_UNIT], written[NODE_UNIT], written[WAITING_UNIT])
     assert exposure(written[GUARD_UNIT]) <= 1.5
     assert exposure(written[NODE_UNIT]) <= 3.0
+    assert exposure(written[WAITING_UNIT]) <= 3.0
 
 
 @needs_systemd
@@ -83,6 +84,16 @@ def test_the_guards_unit_has_no_network_and_writes_state_socket_and_anchor_only(
     assert writes == [f"{tmp_path}/state", f"{tmp_path}/run/guard", "/srv/anchor"]
     assert f"-{tmp_path}/node.key" in guard["InaccessiblePaths"].split()
     assert guard["Restart"] == "always"
+
+
+def test_the_unit_that_announces_sees_no_record(written: dict[str, Path], tmp_path: Path):
+    """It has a network for the hospital's program, which the guard has not."""
+    one = settings(written[WAITING_UNIT])
+    assert (one["User"], one["Group"]) == ("60001", "60001")
+    hidden = {path.removeprefix("-") for path in one["InaccessiblePaths"].split()}
+    assert {f"{tmp_path}/{name}" for name in ("records", "withdrawn.txt", "node.key")} <= hidden
+    assert one["ReadWritePaths"] == f"{tmp_path}/state"
+    assert one["ExecStart"].endswith(f"site announce {tmp_path} --follow")
 
 
 def test_the_nodes_unit_cannot_see_what_is_the_guards(written: dict[str, Path], tmp_path: Path):

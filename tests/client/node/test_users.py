@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -375,13 +376,17 @@ def test_the_two_are_started_as_the_two_and_see_no_secret_of_root(
     them."""
     monkeypatch.setenv("SECRET", "of root")
     seen = {}
-    how = {name: options(name, folder, users_of(folder)) for name in ("guard", "supernode")}
+    how = {
+        name: options(name, folder, users_of(folder))
+        for name in ("guard", "announcer", "supernode")
+    }
     for name, more in how.items():
         done = subprocess.run(
             ["/bin/sh", "-c", "id -u; id -g; id -G; umask; env"], capture_output=True, text=True,
             **more,
         )  # fmt: skip
         seen[name] = done.stdout.split("\n")
+    assert seen["announcer"] == seen["guard"]
     assert seen["guard"][:4] == ["60001", "60001", "60001 60002", "0077"]
     assert seen["supernode"][:4] == ["60002", "60002", "60002", "0077"]
     assert not [line for lines in seen.values() for line in lines if "SECRET" in line]
@@ -516,6 +521,12 @@ def test_two_users_are_two():
 class Idle(Supervisor):
     """A supervisor that starts nothing."""
 
+    def __init__(self, commands: dict[str, list[str]], *more: object, **named: object) -> None:
+        super().__init__(commands, *more, **named)  # type: ignore[arg-type]
+        self.given.append(set(commands))
+
+    given: ClassVar[list[set[str]]] = []
+
     def run(self, *_: object, **__: object) -> None:
         """End at once."""
 
@@ -525,6 +536,11 @@ def test_one_user_is_said_plainly(one: Path, monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setattr(sys, "prefix", str(ROOT))  # as if this checkout were installed there
     node.up(one, allow_root=True, supervisor=Idle)
     assert "guard and node run as one user" in caplog.text
+    assert Idle.given.pop() == {"guard", "supernode", "executor", "announcer"}
+    policy = (one / "policy.yaml").read_text().replace("approval: manual", "approval: automatic")
+    (one / "policy.yaml").write_text(policy)
+    node.up(one, allow_root=True, supervisor=Idle)
+    assert Idle.given.pop() == {"guard", "supernode", "executor"}  # nothing waits at this site
 
 
 def test_a_users_file_that_cannot_be_read_is_no_folder_of_one_user(one: Path):
