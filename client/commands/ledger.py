@@ -1,17 +1,17 @@
-"""`fedmedformer site ledger`: what the site's privacy has cost so far."""
+"""`fedmedformer site ledger|report`: what the site's privacy has cost so far."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.commands.given import ledger_of
+from client.commands.given import SITE, ledger_of, site_folder
 from medformer.common.actions import Action, add_actions, run_action
 
 if TYPE_CHECKING:
     from client.ledger.chain import Row
 
 
-def _state(parser: argparse.ArgumentParser) -> None:
+def _place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "place",
         type=Path,
@@ -42,7 +42,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _configure_verify(parser: argparse.ArgumentParser) -> None:
-    _state(parser)
+    _place(parser)
     parser.add_argument(
         "--report",
         type=Path,
@@ -70,7 +70,7 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _configure_export(parser: argparse.ArgumentParser) -> None:
-    _state(parser)
+    _place(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
 
 
@@ -89,12 +89,60 @@ def _export(arguments: argparse.Namespace) -> None:
     print(f"{len(rows)} rows: {arguments.out}")
 
 
+def _configure_report(parser: argparse.ArgumentParser) -> None:
+    _place(parser)
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="PAGE.html",
+        help="page to write; the same as JSON is written beside it",
+    )  # fmt: skip
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    """Write the lifetime page and its JSON, and print their names.
+
+    Raises:
+        ConfigError: The page's name does not end in .html.
+        LedgerError: There is no ledger, its chain is broken, or a file cannot be written.
+    """
+    import json
+
+    from client.ledger import export as ledger_file
+    from client.ledger.chain import LedgerError
+    from client.ledger.rows import utc_now
+    from client.lifetime.document import document
+    from client.lifetime.facts import lifetime
+    from client.lifetime.page import page
+    from medformer.common.files import replace_file
+    from medformer.errors import ConfigError
+
+    out: Path = arguments.out
+    # Browsers open a file by the end of its name.
+    if out.suffix not in (".html", ".htm"):
+        raise ConfigError(f"{out}: the page's name must end in .html")
+    life = lifetime(ledger_file.read(ledger_of(arguments.place)))  # as this user, as for export
+    found = document(_site_name(arguments.place), life, utc_now())
+    try:
+        replace_file(out.with_suffix(".json"), json.dumps(found, indent=1).encode() + b"\n")
+        replace_file(out, page(found).encode())
+    except OSError as error:
+        raise LedgerError(f"{out}: cannot be written ({error.strerror})") from error
+    print(f"{out}, {out.with_suffix('.json')}: {len(life.runs)} runs in {len(life.rows)} rows")
+
+
+def _site_name(place: Path) -> str:
+    """Return the name that site.yaml has, or else that of the place."""
+    from client.site import load_site
+
+    file = site_folder(place) / SITE
+    return load_site(file).name if file.exists() else place.name
+
+
 VERBS = (
     Action(
         "show",
         "print the budget, what is left of it, and every run",
         "site ledger show north",
-        _state,
+        _place,
         _show,
     ),
     Action(
@@ -129,5 +177,12 @@ ACTIONS = (
         "site ledger show north",
         _configure,
         _run,
+    ),
+    Action(
+        "report",
+        "write the ledger's lifetime as a page for the data-protection officer; reads no record",
+        "site report north -o north.html",
+        _configure_report,
+        _report,
     ),
 )

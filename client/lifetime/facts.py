@@ -205,6 +205,18 @@ def lifetime(rows: Sequence[Row]) -> Lifetime:
     return Lifetime(tuple(rows))
 
 
+def utc(time: str) -> str:
+    """Return a time of the ledger for people.
+
+    Args:
+        time: ISO text in UTC, as rows hold it.
+
+    >>> utc("2026-03-01T12:30:05+00:00")
+    '2026-03-01 12:30:05 UTC'
+    """
+    return time.replace("T", " ").removesuffix("+00:00") + " UTC" if time else ""
+
+
 def _question(row: Row, answer: Row | None) -> Question:
     """Return a question with its answer, if somebody gave one."""
     body, said = row.values, answer.values if answer else {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from client.ledger.chain import FILE, LedgerError
 from client.ledger.export import budget_lines, read
-from client.lifetime.facts import Lifetime, Question, Refusal, Run, lifetime
+from client.lifetime.facts import Lifetime, Question, Refusal, Run, lifetime, utc
 from client.node.folder import Node
 from client.node.health import SERVER, connection
 from medformer.common.health import SERVING, SINCE, WHY
@@ -153,18 +153,6 @@ def command(folder: Path, run_id: str) -> str:
         run_id: Letters, digits and `-`.
     """
     return f"fedmedformer site approve {shlex.quote(str(folder))} {run_id}"
-
-
-def utc(time: str) -> str:
-    """Return a time of the ledger for people.
-
-    Args:
-        time: ISO text in UTC, as rows hold it.
-
-    >>> utc("2026-03-01T12:30:05+00:00")
-    '2026-03-01 12:30:05 UTC'
-    """
-    return time.replace("T", " ").removesuffix("+00:00") + " UTC" if time else ""
 
 
 def question_text(one: Question, consortium: str) -> str:
