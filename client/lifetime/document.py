@@ -103,5 +103,6 @@ def _run(life: Lifetime, run: Run) -> dict[str, Any]:
         "last_round": run.newest.time if run.newest else None,
         "answers_kept_for_sending": run.answers,
         "classes_counted": run.counted or None,
-        "model_measured": run.measured or None,
+        "model_measured": None if plan.statistics else run.measured or None,
+        "records_counted": (run.measured or None) if plan.statistics else None,
     }

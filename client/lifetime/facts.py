@@ -62,13 +62,16 @@ class Run:
     """Number of answers that were stored, each to be sent."""
     newest: Attempt | None
     measured: str
-    """Time at which the final model was measured; empty if it was not."""
+    """Time at which the final model was measured, or in a run that asks for statistics the records;
+    empty if they were not."""
     counted: str
     """Time at which classes were counted with noise; empty if they were not."""
 
     @property
     def unfinished(self) -> bool:
         """True while planned rounds are left. The site is not told when a run is given up."""
+        if not self.plan.rounds:  # it counts records, and is answered at once
+            return not self.measured
         return self.trained < self.plan.rounds or not (self.newest and self.newest.answered)
 
 

@@ -18,6 +18,7 @@ from client.lifetime.page import page
 from client.privacy.composition import Budget
 from client.privacy.plan import PrivacyPlan
 from client.site import Privacy
+from server.protocol.record_counts import STATISTICS
 from simulations.cli import main
 from tests.helpers.accessible import faults
 from tests.helpers.ledgers import lived, one_plan
@@ -161,3 +162,19 @@ def test_every_kind_of_row_is_told():
     for path in (ROOT / "client").rglob("*.py"):
         written |= set(re.findall(r'\.append\(\s*"([a-z-]+)"', path.read_text()))
     assert written - {"restored"} == KINDS - {"restored"}
+
+
+def test_a_run_that_counts_records_is_told_apart_and_is_done(tmp_path: Path, plan: PrivacyPlan):
+    """It has no round, so that none is left; its counts are of records, not of a model's scores."""
+    counting = replace(plan, phases=(replace(plan.phases[0], name=STATISTICS, rounds=0),))
+    assert counting.rounds == 0
+    body = {"epsilon": 1.0, "delta": 1e-7, "plan": counting.to_json()}
+    with Ledger(tmp_path / FILE, Privacy(epsilon=3, delta=1e-6, n_public=64)) as own:
+        with own.rows.transaction():
+            own.rows.append("reservation", "count-1", body)
+        assert lifetime(own.rows.all()).current is not None
+        own.measurements.start("count-1", "key")
+        life = lifetime(own.rows.all())
+    assert life.current is None
+    (run,) = document("north", life, "2026-03-04T12:00:00+00:00")["runs"]
+    assert (run["model_measured"], run["records_counted"]) == (None, life.rows[-1].time)
