@@ -27,7 +27,7 @@ from client.training import as_torch
 from medformer.config import ModelConfig, Task
 from medformer.model import Medformer
 from medformer.sharing import shared_shapes
-from server.protocol import Agree, Evaluate, Measure, Schedule, Tensors, Train, TrainAnswer
+from server.protocol import Agree, Confirm, Evaluate, Measure, Schedule, Tensors, Train, TrainAnswer
 
 MAX_WEIGHT = 1e4
 """Largest magnitude of an incoming weight. Larger ones are refused: a server could choose them so
@@ -55,7 +55,11 @@ class AdmittedRun:
 
     @classmethod
     def open(
-        cls, site: Site, folder: Path, ledger: Ledger, request: Agree | Train | Measure | Evaluate
+        cls,
+        site: Site,
+        folder: Path,
+        ledger: Ledger,
+        request: Agree | Train | Measure | Evaluate | Confirm,
     ) -> "AdmittedRun":
         """Look up the run that a request belongs to.
 

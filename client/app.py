@@ -82,6 +82,12 @@ def measure(message: Message, context: Context) -> Message:
     return relay(message, context)
 
 
+@app.query("confirm")
+def confirm(message: Message, context: Context) -> Message:
+    """Relay `Confirm`."""
+    return relay(message, context)
+
+
 def relay(message: Message, context: Context) -> Message:
     """Ask the guard, and return its answer as a Flower message.
 

@@ -37,7 +37,7 @@ from client.masking.answers import (
     masking_of,
     to_send,
 )
-from client.masking.identity import load_identity, vouch
+from client.masking.identity import load_identity, sign, vouch
 from client.measuring.request import measured
 from client.policy import Policy, check_extensions, check_objectives
 from client.privacy.per_example import EngineError
@@ -65,6 +65,8 @@ from server.protocol import (
     AdmitAnswer,
     Agree,
     Answer,
+    Confirm,
+    ConfirmAnswer,
     Evaluate,
     EvaluateAnswer,
     Hello,
@@ -78,7 +80,7 @@ from server.protocol import (
     TrainAnswer,
     source_hash,
 )
-from server.protocol.vouchers import Voucher
+from server.protocol.vouchers import Voucher, countersigned
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +170,7 @@ class Guard:
         if not re.fullmatch(RUN_ID, request.run_id):
             raise BadRequest("a run id is 1 to 64 letters, digits or '-'")
         with Ledger.of(self.site, self.folder) as ledger:
-            if isinstance(request, (Admit, Train, Measure)):
+            if isinstance(request, (Admit, Train, Measure, Confirm)):
                 _check_key(self, ledger, request.run_id)
             if isinstance(request, Admit):
                 return self._admit(ledger, request)
@@ -177,6 +179,8 @@ class Guard:
             check_extensions(run.schedule, run.config, self.policy, simulated=self.exact)
             if isinstance(request, Agree):
                 return agreed(run, request, self.folder, self.policy)
+            if isinstance(request, Confirm):
+                return _confirmed(self, run, request)
             if isinstance(request, Train):
                 answer = self._train(run, request)
                 # Outside of the kept answer: the same statement has the same signature.
@@ -323,18 +327,43 @@ def _signed(
     answer: AdmitAnswer | TrainAnswer | MeasureAnswer,
 ) -> str:
     """Sign the receipt of a run, the answer's row of the ledger and the site's work, as JSON."""
+    counts = answer.digest if isinstance(answer, MeasureAnswer) else ""
+    voucher = _voucher(guard.site, ledger, reservation, answer.ledger_hash, counts)
+    return vouch(guard.folder, voucher)
+
+
+def _voucher(
+    site: Site, ledger: Ledger, reservation: Reservation, ledger_hash: str, counts: str
+) -> Voucher:
     schedule = Schedule.model_validate_json(reservation.schedule)
     charged = sum(1 for _ in ledger.rows.of_kind("attempt", reservation.run_id))
-    voucher = Voucher(
-        site=guard.site.name,
+    return Voucher(
+        site=site.name,
         run_id=reservation.run_id,
         schedule_hash=schedule.hash(),
         receipt=reservation.plan.to_json(),
-        ledger_hash=answer.ledger_hash,
+        ledger_hash=ledger_hash,
         attempts=charged,
-        counts=answer.digest if isinstance(answer, MeasureAnswer) else "",
+        counts=counts,
     )
-    return vouch(guard.folder, voucher)
+
+
+def _confirmed(guard: Guard, run: AdmittedRun, request: Confirm) -> ConfirmAnswer:
+    """Countersign a report, if what it says of this site is the newest that the ledger has."""
+    measured = run.ledger.measurements.of(run.run_id)
+    attempts = [seq for seq, _ in run.ledger.rows.of_kind("attempt", run.run_id)]
+    last = run.ledger.rows.row(attempts[-1]) if attempts else None
+    newest = measured.row if measured else last.hash if last else run.reservation.hash
+    counts = (measured.sha256 or "") if measured else ""
+    own = _voucher(guard.site, run.ledger, run.reservation, newest, counts)
+    if request.statement != own.digest:
+        raise BadRequest(
+            "this site's ledger has something else of this run than the report: another receipt, "
+            "or rows that the report does not know"
+        )
+    row = run.ledger.reports.keep(run.run_id, request.report)
+    parts = (guard.site.name, run.run_id, request.report, request.statement, row)
+    return ConfirmAnswer(guard.site.name, row, sign(guard.folder, countersigned(*parts)))
 
 
 def _check_frozen(guard: Guard, run: AdmittedRun, request: Train) -> None:

@@ -114,6 +114,14 @@ ITEMS = (
     ),
     Item("MeasureAnswer.ledger_hash", "newest row of the ledger, as a hash", LEDGER_HASH, True),
     Item("MeasureAnswer.signed", "signature of the guard", SIGNED, True),
+    Item("ConfirmAnswer.site", "name of the site", "public: the site's name", True),
+    Item("ConfirmAnswer.ledger_hash", "newest row of the ledger, as a hash", LEDGER_HASH, True),
+    Item(
+        "ConfirmAnswer.signed",
+        "signature of the guard over a report",
+        "public key of the guard and its signature over the report's hash; reads no record",
+        True,
+    ),
     Item("EvaluateAnswer.site", "name of the site", "public: the site's name", True),
     Item(
         "EvaluateAnswer.exact_metrics",

@@ -17,6 +17,8 @@ from server.protocol import (
     Agree,
     AgreeAnswer,
     Answer,
+    Confirm,
+    ConfirmAnswer,
     Evaluate,
     EvaluateAnswer,
     Hello,
@@ -43,7 +45,7 @@ SIZES = (
 
 _REQUESTS: dict[str, type[Any]] = {
     "hello": Hello, "admit": Admit, "agree": Agree, "train": Train, "measure": Measure,
-    "evaluate": Evaluate,
+    "evaluate": Evaluate, "confirm": Confirm,
 }  # fmt: skip
 _ANSWERS: dict[str, type[Any]] = {
     "hello": HelloAnswer,
@@ -52,6 +54,7 @@ _ANSWERS: dict[str, type[Any]] = {
     "train": TrainAnswer,
     "measure": MeasureAnswer,
     "evaluate": EvaluateAnswer,
+    "confirm": ConfirmAnswer,
     "refusal": Refusal,
 }
 _ENVELOPE = ("run_id", "source_hash", "protocol_version")

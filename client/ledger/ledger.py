@@ -15,6 +15,7 @@ from client.ledger.budget import Account
 from client.ledger.chain import FILE, LedgerError
 from client.ledger.measurements import Measurements
 from client.ledger.refused import Refused
+from client.ledger.reports import Reports
 from client.ledger.rows import Clock, Rows, utc_now
 from client.privacy.plan import PrivacyPlan
 from client.refusals import AttemptLost, BadRequest, BudgetExhausted
@@ -51,7 +52,7 @@ class Ledger:
     """Open one site's ledger; the file is created, and the budget registered, at first use.
 
     Attributes: `rows` (the table), `account` (budget and cost of all runs), `approvals` (runs that
-    wait for a person), `measurements` (of final models), `refused` (refused requests).
+    wait for a person), `measurements` (of final models), `reports`, `refused` (refused requests).
 
     Args:
         path: The SQLite file.
@@ -78,6 +79,7 @@ class Ledger:
         self.account = Account(self.rows)
         self.approvals = Approvals(self.rows)
         self.measurements = Measurements(self.rows)
+        self.reports = Reports(self.rows)
         self.refused = Refused(self.rows)
         try:
             self.rows.verify()

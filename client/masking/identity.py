@@ -72,7 +72,20 @@ def vouch(folder: Path, voucher: Voucher) -> str:
     Returns:
         `Signature` as JSON; the same for the same statement.
     """
+    return sign(folder, voucher.statement, voucher.attempts)
+
+
+def sign(folder: Path, statement: bytes, attempts: int = 0) -> str:
+    """Sign a statement with the guard's key.
+
+    Args:
+        folder: The site's state folder.
+        statement: The bytes to sign.
+        attempts: As in `server.protocol.vouchers.Signature`.
+    Returns:
+        `Signature` as JSON.
+    """
     key = load_identity(folder)
-    signature = key.sign(voucher.statement).hex()
-    signed = Signature(identity=public_text(key), signature=signature, attempts=voucher.attempts)
+    signature = key.sign(statement).hex()
+    signed = Signature(identity=public_text(key), signature=signature, attempts=attempts)
     return signed.model_dump_json()

@@ -8,6 +8,7 @@ from typing import Any
 from medformer.common.processes import end_with_parent
 from server.consortium.nodes import node_ids
 from server.protocol import Tensors
+from server.report.countersign import collect_countersignatures
 from server.report.write import write_report
 from server.run.checkpoints import write_json
 from server.run.coordinate import Run
@@ -71,3 +72,4 @@ def deploy(
             write_models(folder, description=f"Trained by {federation.name}.", noise="secure")
         # The report refuses exact numbers, which exist in simulations only.
         write_report(folder, simulation=False)
+        collect_countersignatures(fleet, folder)

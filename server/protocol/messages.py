@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from server.protocol.masking import Words
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 """Version of these messages; a guard refuses another one."""
 INTERNAL_ERROR = (
     "The site could not answer. The reason is in its own log and is not sent to the server."
@@ -130,6 +130,19 @@ def _digest(head: str, tensors: Tensors) -> str:
         digest.update(f"{name} {value.shape}\n".encode())
         digest.update(value.tobytes())
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Confirm(RequestHeader):
+    """Ask a site to countersign the report of a run, if its ledger says what the report says."""
+
+    kind: ClassVar[str] = "query.confirm"
+    schedule_hash: str
+    report: str
+    """SHA-256 of the report (`server.report.seal.checksum`)."""
+    statement: str
+    """SHA-256 of what the report says that this site's guard has signed
+    (`server.protocol.vouchers.Voucher.statement`)."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +260,18 @@ class MeasureAnswer:
 
 
 @dataclass(frozen=True)
+class ConfirmAnswer:
+    """A site's signature over the report of a run."""
+
+    site: str
+    ledger_hash: str = ""
+    """Hash of the row of its ledger that keeps the report's SHA-256."""
+    signed: str = ""
+    """`server.protocol.vouchers.Signature` as JSON: the guard's, over
+    `server.protocol.vouchers.countersigned`."""
+
+
+@dataclass(frozen=True)
 class Refusal:
     """A site's typed refusal. Its text depends on code and configuration, never on a record."""
 
@@ -255,9 +280,16 @@ class Refusal:
     site: str = ""
 
 
-Request = Hello | Admit | Agree | Train | Measure | Evaluate
+Request = Hello | Admit | Agree | Train | Measure | Evaluate | Confirm
 Answer = (
-    HelloAnswer | AdmitAnswer | AgreeAnswer | TrainAnswer | MeasureAnswer | EvaluateAnswer | Refusal
+    HelloAnswer
+    | AdmitAnswer
+    | AgreeAnswer
+    | TrainAnswer
+    | MeasureAnswer
+    | EvaluateAnswer
+    | ConfirmAnswer
+    | Refusal
 )
 
 

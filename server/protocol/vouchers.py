@@ -62,6 +62,11 @@ class Voucher:
         return json.dumps(["fedmedformer receipt and ledger", *parts, *more]).encode()
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of the statement."""
+        return hashlib.sha256(self.statement).hexdigest()
+
+    @property
     def holds(self) -> bool:
         """True if the signature is that of the key, over exactly this statement."""
         try:
@@ -112,6 +117,20 @@ def verifies(identity: str, signature: str, statement: bytes) -> bool:
     except (ValueError, UnsupportedAlgorithm, InvalidSignature):
         return False
     return True
+
+
+def countersigned(site: str, run_id: str, report: str, statement: str, ledger_hash: str) -> bytes:
+    """Return the bytes that a guard signs when it has compared a report with its ledger.
+
+    Args:
+        site: Name of the site.
+        run_id: The run.
+        report: SHA-256 of the report.
+        statement: SHA-256 of `Voucher.statement`, as the report has it.
+        ledger_hash: Hash of the ledger's row that keeps the report's SHA-256.
+    """
+    parts = (site, run_id, report, statement, ledger_hash)
+    return json.dumps(["fedmedformer report and ledger agree", *parts]).encode()
 
 
 def read_vouchers(values: Any) -> dict[str, Voucher]:

@@ -20,6 +20,8 @@ from server.protocol.messages import (
     Agree,
     AgreeAnswer,
     Answer,
+    Confirm,
+    ConfirmAnswer,
     Evaluate,
     EvaluateAnswer,
     Hello,
@@ -47,12 +49,13 @@ JSON_FIELDS = (
 """Fields that hold JSON, which may be longer than other texts."""
 
 _REQUESTS: dict[str, type[Request]] = {
-    c.kind: c for c in (Hello, Admit, Agree, Train, Measure, Evaluate)
+    c.kind: c for c in (Hello, Admit, Agree, Train, Measure, Evaluate, Confirm)
 }
 _ANSWERS: dict[str, type[Answer]] = {
     c.__name__: c
     for c in (
-        HelloAnswer, AdmitAnswer, AgreeAnswer, TrainAnswer, MeasureAnswer, EvaluateAnswer, Refusal,
+        HelloAnswer, AdmitAnswer, AgreeAnswer, TrainAnswer, MeasureAnswer, EvaluateAnswer,
+        ConfirmAnswer, Refusal,
     )
 }  # fmt: skip
 

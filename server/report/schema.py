@@ -92,6 +92,13 @@ VOUCHER = _object(
     optional=("attempts", "counts"),  # guards of earlier versions signed neither
 )
 
+COUNTERSIGNATURE = _object(
+    {
+        "ledger_hash": _text("Hash of the ledger's row that keeps the report's SHA-256."),
+        "signature": _text("Signature of the guard, hexadecimal."),
+    }
+)
+
 DETECTED = _pair(
     _number("Share of unused units that are reported as used.", minimum=0, maximum=1),
     _number("Largest share of used units that a test finds.", minimum=0, maximum=1),
@@ -559,7 +566,14 @@ SCHEMA: Kind = {
                     "sha256": _text("SHA-256 of all other fields, as JSON with sorted keys."),
                     "identity": _text("Public key of the coordinator; empty: nobody has signed."),
                     "signature": _text("Signature over the SHA-256; empty: nobody has signed."),
-                }
+                    "sites": {
+                        "type": "object",
+                        "additionalProperties": COUNTERSIGNATURE,
+                        "description": "Site: its guard's signature under the report, which it has "
+                        "compared with its ledger; absent in simulations.",
+                    },
+                },
+                optional=("sites",),
             ),
             "packages": {
                 "type": "object",

@@ -66,7 +66,7 @@ def sign_report(folder: Path, public: str, sign: Callable[[bytes], bytes]) -> No
         raise ReportError(f"{path}: is not the report of a run: make it with report") from error
     if known != checksum(report):
         raise ReportError(f"{path}: was changed since it was made: make it again with report")
-    report["seal"] = {
+    report["seal"] |= {
         "sha256": known,
         "identity": public,
         "signature": sign(statement(known)).hex(),

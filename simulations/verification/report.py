@@ -17,6 +17,7 @@ from server.protocol.receipt import read_receipt
 from server.protocol.score_counts import EDGES, read_score_counts
 from server.protocol.vouchers import Voucher, read_vouchers
 from server.report.build import NOTHING, claims, scheduled
+from server.report.countersign import signs
 from server.report.seal import checksum, signed_by
 from server.report.write import PAGE, check, sha256_of
 from simulations.verification.claims import faults
@@ -287,14 +288,27 @@ def _signature(
     named = (voucher.site, voucher.run_id, voucher.ledger_hash)
     if named != (name, report["run_id"], report["ledger_hashes"].get(name)):
         return [wrong(f"{name}: its guard has signed another run, site or ledger row")], False
+    found = _countersignature(report, voucher)
     shown = voucher.fingerprint
     if guard is None:
         text = f"{name}: signed with the key {shown}: ask the hospital for that of its guard"
         advice = f"(site guard-key), and name it with --guard {name}=FINGERPRINT"
-        return [unknown(f"{text} {advice}")], True
+        return [*found, unknown(f"{text} {advice}")], True
     if shown != guard:
         return [wrong(f"{name}: signed with the key {shown}, which is not {guard}")], False
-    return [ok(f"{name}: its guard has signed receipt and ledger, key {shown}")], True
+    return [*found, ok(f"{name}: its guard has signed receipt and ledger, key {shown}")], True
+
+
+def _countersignature(report: Report, voucher: Voucher) -> list[Finding]:
+    """Check the signature of a site that has compared the whole report with its ledger."""
+    name, signatures = voucher.site, report["seal"].get("sites")
+    if signatures is None:  # a simulation, or an earlier version
+        return []
+    if (own := signatures.get(name)) is None:
+        return [unknown(f"{name}: has not countersigned the report: ask the hospital why")]
+    if not signs(voucher, report["seal"]["sha256"], own):
+        return [wrong(f"{name}: its signature under the report is not that of its guard")]
+    return [ok(f"{name}: has countersigned the report: it says what the site's ledger says")]
 
 
 def _epsilon(name: str, receipt: str, schedule_text: str) -> list[Finding]:

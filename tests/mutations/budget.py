@@ -126,6 +126,22 @@ BUDGET = (
         audited=False,
     ),
     Mutation(
+        "a site countersigns a report without comparing it with its ledger",
+        "client/guard.py",
+        "if request.statement != own.digest:",
+        "if not request.statement:",
+        ("test_countersigned.py",),
+        audited=False,
+    ),
+    Mutation(
+        "a report may show a guard's signature from before the last round",
+        "simulations/verification/report.py",
+        'if voucher.attempts < len({row["round"] for row in rows}):',
+        "if voucher.attempts < 0:",
+        ("test_verify.py",),
+        audited=False,
+    ),
+    Mutation(
         "the training does not make room for the measurement",
         PLAN,
         "fixed = [p.mechanism() for p in count]",

@@ -1,0 +1,40 @@
+"""Reports on the ledger: those that the site has compared with it, and countersigned."""
+
+from client.ledger.rows import Rows
+from client.refusals import BadRequest
+
+MAX_REPORTS = 100
+"""Number of reports of one run that a site countersigns: a coordinator may make one again."""
+
+
+class Reports:
+    """The rows of a ledger that keep the hashes of reports.
+
+    Args:
+        rows: The ledger's table.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def keep(self, run_id: str, sha256: str) -> str:
+        """Keep the hash of a report; the same report has one row.
+
+        Args:
+            run_id: The run.
+            sha256: SHA-256 of its report.
+        Returns:
+            Hash of the row.
+        Raises:
+            BadRequest: There are too many reports of this run.
+        """
+        with self._rows.transaction():
+            known = list(self._rows.of_kind("report", run_id))
+            for seq, body in known:
+                if body["sha256"] == sha256:
+                    row = self._rows.row(seq)
+                    assert row is not None
+                    return row.hash
+            if len(known) >= MAX_REPORTS:
+                raise BadRequest(f"this site has countersigned {MAX_REPORTS} reports of this run")
+            return self._rows.append("report", run_id, {"sha256": sha256}).hash
