@@ -67,7 +67,7 @@ th span, td span.soft { display: block; font-weight: 400; font-size: 13px; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 thead th { overflow-wrap: normal; } thead th.n { white-space: normal; }
 td.phase { min-width: 8em; } td.narrow { min-width: 7em; } th.gauge, td.gauge { padding-left: 12px; } .who { min-width: 11em; max-width: 18em; }
-td.item { width: 32%; } td.yesno { width: 9em; }
+td.item { width: 32%; } td.stated { white-space: pre-line; } td.yesno { width: 9em; }
 tr.spare td { background: var(--wash); } tr.open td { background: var(--warned); }
 tfoot td, tfoot th { border-top: 1.5px solid var(--ink); border-bottom: 0; font-weight: 600; }
 .bar { display: flex; min-width: 150px; height: 14px; margin: 3px 0; background: var(--empty);

@@ -1,4 +1,4 @@
-"""`fedmedformer report`: a run's privacy report, made again."""
+"""`fedmedformer report`: a run's privacy report, made again, and what is made of it."""
 
 import argparse
 import sys
@@ -16,17 +16,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="sign the report with this key: authority/bundle.key of the consortium's folder",
     )
     parser.add_argument(
-        "--registry",
-        type=Path,
-        metavar="FILE",
-        help="write a record for the OpenDP registry of deployments; needs --about",
-    )
-    parser.add_argument(
         "--about",
         type=Path,
         metavar="FILE",
-        help="what the registry asks for and no run knows, as YAML; without it, an example is "
-        "shown",
+        help="statements on the run that no file of it knows, as YAML: who is responsible, for "
+        "what, why this epsilon. The report keeps them; with --registry, the record alone",
+    )
+    parser.add_argument(
+        "--registry",
+        type=Path,
+        metavar="FILE",
+        help="write a record of the finished report for the OpenDP registry of deployments, and "
+        "leave the report as it is. What is missing for it is named, with an example",
     )
     parser.epilog = "example: fedmedformer report runs/quickstart"
 
@@ -38,11 +39,15 @@ def run(arguments: argparse.Namespace) -> None:
         MedFormerError: The folder holds no run that can be reported.
     """
     from server.report.seal import is_signed
-    from server.report.write import is_simulation, write_report
+    from server.report.write import is_simulation, state, write_report
 
     if arguments.registry:
         _register(arguments)
         return
+    if arguments.about:
+        from server.report.about import load_about
+
+        state(arguments.folder, load_about(arguments.about))
     signed = is_signed(arguments.folder)
     write_report(arguments.folder, simulation=is_simulation(arguments.folder))
     if arguments.sign_with:
@@ -58,23 +63,25 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _register(arguments: argparse.Namespace) -> None:
     """Write a record of the finished report for the registry; the report stays as it is."""
-    import json
-
     from medformer.errors import ConfigError
-    from server.report.files import ReportError
-    from server.report.registry.about import EXAMPLE, load_about
+    from server.report.about import EXAMPLE, REGISTRY_NEEDS, About, load_about, stated
     from server.report.registry.record import registry_record
+    from server.report.write import finished
     from server.run.checkpoints import write_atomically
 
-    if arguments.about is None:
+    if arguments.sign_with:
         raise ConfigError(
-            "--registry needs --about FILE, with what no run knows. For example:\n\n" + EXAMPLE
+            "--sign-with signs a report, and --registry makes none: give them in two commands"
         )
-    about = load_about(arguments.about)
-    path = arguments.folder / "report.json"
-    try:
-        report = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path}: there is no report: make it without --registry") from error
+    report = finished(arguments.folder)
+    given = stated(load_about(arguments.about)) if arguments.about else {}
+    about = About.model_validate({**report.get("about", {}), **given})
+    if missing := [name for name in REGISTRY_NEEDS if getattr(about, name) is None]:
+        raise ConfigError(
+            f"--registry: the registry asks for what nobody has stated: {', '.join(missing)}. "
+            f"Write it into a file for --about. For example:\n\n{EXAMPLE}"
+        )
     write_atomically(arguments.registry, registry_record(report, about).encode())
+    if not report["seal"]["signature"]:
+        print("nobody has signed the report that the record is of", file=sys.stderr)
     print(arguments.registry)

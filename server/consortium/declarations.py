@@ -15,6 +15,7 @@ from medformer.extensions.code import sources
 from medformer.vocabulary import unknown_words
 from server.protocol import NAME, Schedule, spaced
 from server.protocol.record_counts import Statistics
+from server.report.about import About
 from server.run.federation import Federation, PublicSite
 from server.run.recipes.declared import Declared
 from server.run.recipes.training import Training
@@ -100,6 +101,9 @@ class Consortium(Frozen):
     """Days for which the server's certificate is valid."""
     sites: dict[Annotated[str, AfterValidator(_member)], Fingerprint] = Field(default_factory=dict)
     """Members: the fingerprint of each site's key, as the hospital read it out, by its name."""
+    about: About = About()
+    """Statements on all runs that people have to make: controllers, purpose, why this epsilon. The
+    report of each run shows them. See docs/howto/report.md."""
 
     @model_validator(mode="after")
     def _two_ports(self) -> "Consortium":
@@ -202,6 +206,8 @@ class RunFile(Training):
     """Rounds that are added to the schedule for sites that miss some; their privacy is paid for."""
     sites: dict[Name, Member] = Field(min_length=1)
     """Members that take part, and what each of them declares."""
+    about: About = About()
+    """Statements on this run, beside those in consortium.yaml, which they replace one by one."""
     approval_hours: StrictFloat = Field(default=48, ge=0, le=1_000)
     """Hours to wait for the sites' approvals, and for the hours in which they train."""
     quorum: StrictInt | None = Field(default=None, ge=1)

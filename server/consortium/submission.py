@@ -19,6 +19,9 @@ from server.consortium.nodes import NODES
 from server.consortium.provision import SIGNER
 from server.consortium.superlink import SuperLink
 from server.protocol import key_id
+from server.report.about import FILE as ABOUT
+from server.report.about import stated
+from server.run.checkpoints import write_json
 from server.run.errors import SuperLinkError
 from server.run.lock import at_work
 
@@ -61,6 +64,8 @@ def submit(folder: Path, file: Path, out: Path, ask: Ask | None = None) -> str:
         raise ConfigError(f"{file}: {strangers[0]} is not a member of {consortium.name}")
     # The folder first: a run that is refused must leave the SuperLink as it was.
     _claim(out, run.federation().model_dump_json(), ask)
+    # Not a part of the federation: statements may be corrected while the run trains.
+    write_json(out / ABOUT, {**stated(consortium.about), **stated(run.about)})
     _sign_bundle(server, ask)
     config = server.home / "run-config.toml"
     config.write_text(toml(_run_config(folder, run, out)))

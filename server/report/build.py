@@ -13,6 +13,7 @@ from server.protocol import Schedule
 from server.protocol.receipt import COLLUSION, phase_fields
 from server.protocol.score_counts import EDGES, ScoreCounts
 from server.report.files import ReportError, RunFiles, load_run
+from server.report.promise import promise
 from server.run.federation import Federation, PublicSite
 from server.run.metrics import RoundRow
 from server.run.model_file import model_files
@@ -87,11 +88,14 @@ def build(folder: Path, *, simulation: bool, generated_at: str) -> dict[str, Any
                 f"{folder}: holds exact losses or metrics, which exist in simulations only: "
                 "rebuild it as a simulation"
             )
+        sites = [_site(site, files, simulation) for site in files.federation.sites]
         return {
             **_origin(files, generated_at),
             **_guarantee(files, simulation),
             **_model_and_schedule(files),
-            "sites": [_site(site, files, simulation) for site in files.federation.sites],
+            "promise": promise(files.federation, sites, simulation=simulation),
+            "about": files.about,
+            "sites": sites,
             "results": results,
             "measurement": measurement(files.federation, files.measurements),
             "statistics": statistics(files.federation, files.measurements),

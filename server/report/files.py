@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import safe_open
 
+from medformer.common.yaml_file import explain
 from medformer.errors import MedFormerError
 from server.measures.kept import MEASUREMENTS, Counts, read_measurements
 from server.protocol import ProtocolError, Schedule
+from server.report.about import FILE as ABOUT
+from server.report.about import About, stated
 from server.run.federation import Federation, load_federation
 from server.run.journal import CHECKPOINTS, LEDGERS, VOUCHERS
 from server.run.metrics import RoundRow, read_metrics
@@ -38,6 +42,8 @@ class RunFiles:
     pictures: list[dict[str, Any]]
     measurements: dict[str, Counts]
     audits: dict[str, Any]
+    about: dict[str, Any]
+    """Statements of people on the run (`server.report.about`)."""
     baselines: list[dict[str, Any]]
     fitted_heads: list[dict[str, Any]]
     rounds: list[RoundRow]
@@ -79,6 +85,7 @@ def load_run(folder: Path) -> RunFiles:
         pictures=_read(folder, "pictures", []),
         measurements=_measurements(folder, federation.schedule),
         audits=_read(folder, "audits", {}),
+        about=_about(folder),
         baselines=_read(folder, "baselines", []),
         fitted_heads=_read(folder, "fitted_heads", []),
         rounds=[latest[key] for key in sorted(latest)],
@@ -92,6 +99,14 @@ def _measurements(folder: Path, schedule: Schedule) -> dict[str, Counts]:
         return read_measurements(folder, schedule)
     except (OSError, ValueError, ProtocolError) as error:
         raise ReportError(f"{folder / MEASUREMENTS}: cannot be read ({error})") from error
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    found = _read(folder, ABOUT.removesuffix(".json"), {})
+    try:
+        return stated(About.model_validate(found))
+    except ValidationError as error:
+        raise ReportError(f"{folder / ABOUT}: {explain(error, About)}") from error
 
 
 def _read(folder: Path, name: str, default: Any = None) -> Any:

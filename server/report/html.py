@@ -28,6 +28,28 @@ TABLES = (
 
 ATTACK = ("detected", "mu", "lifetime_detected")
 """Fields of a site that say what an attacker could find."""
+STATEMENTS = (
+    ("controllers", "controllers"),
+    ("contact", "contact"),
+    ("purpose", "purpose of the processing"),
+    ("legal_basis", "legal basis"),
+    ("intended_use", "purpose of the model"),
+    ("region", "region and law"),
+    ("data_collection", "patients and records"),
+    ("epsilon_chosen_because", "why this epsilon"),
+    ("settings_chosen_by", "how the settings were chosen"),
+    ("audit", "other audits"),
+    ("groups", "effect on groups of patients"),
+    ("permit", "permit under Regulation (EU) 2025/327 (EHDS)"),
+    ("output_check", "check of the output"),
+    ("withdrawal", "withdrawal"),
+    ("retention", "retention"),
+    ("name", "name of the published model"),
+    ("curators", "published by"),
+    ("published", "published on"),
+    ("sources", "sources"),
+)
+"""Statements of people and their titles, in the order of the page."""
 Row = dict[str, Any]
 
 
@@ -80,6 +102,8 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
         ),
         statistics=statistics_section(report),
         output_name=plots.output_name,
+        about=report.get("about", {}),
+        statements=STATEMENTS,
         judged=[row for row in plots.headline(report) if row["calibration"]],
         columns=columns,
         tables=_tables(report, columns),

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 from server.protocol.receipt import PhaseField, phase_fields
+from server.report.about import about_schema
+from server.report.promise import promise_schema
 
 Kind = dict[str, Any]
 
@@ -612,6 +614,8 @@ SCHEMA: Kind = {
             },
             "sites": _list(SITE, "Every site of the run, including those that refused."),
             "results": _list(RESULT, "Metrics of this run and of its baselines."),
+            "promise": promise_schema(),
+            "about": about_schema(),
             "measurement": MEASUREMENT,
             "statistics": STATISTICS,
             "audits": AUDITS,
@@ -631,7 +635,7 @@ SCHEMA: Kind = {
             "timing": TIMING,
         },
         # Reports of earlier versions lack them.
-        optional=("measurement", "statistics", "audits", "extensions"),
+        optional=("measurement", "statistics", "audits", "extensions", "promise", "about"),
     ),
 }
 

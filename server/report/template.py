@@ -362,7 +362,45 @@ has its own mix of objectives, so losses of different phases cannot be compared.
 {% else %}<p>The coordinator noted none. What a site refused by itself, before it took part or in another
 run, stands on its own ledger (<code>site ledger show</code>).</p>{% endif %}
 
-<h2>9. How the shared model sees images</h2>
+<h2>9. The promise in full</h2>
+{% if r.promise is defined %}{% set p = r.promise.post_processing %}
+<table tabindex="0"><tbody>
+<tr><th scope="row" class="who">variant</th><td>(&epsilon;, &delta;)-differential privacy, also called approximate differential privacy</td></tr>
+<tr><th scope="row">neighbouring sets</th><td>{{ r.adjacency }}; the records of each site are a set of their own</td></tr>
+<tr><th scope="row">unit of privacy</th><td>one {{ r.unit }} at a site</td></tr>
+<tr><th scope="row">one release</th><td>everything that a site sends in this run, repeated rounds included, and everything that is made of it, such as the
+model: &epsilon; and &delta; are for all of it together</td></tr>
+<tr><th scope="row">other runs</th><td>each costs its own &epsilon;; the lifetime limit in section 2 is for all of them</td></tr>
+<tr><th scope="row">trust model</th><td>federated: each site keeps its own records and adds noise before anything leaves it.
+{% if r.promise.max_colluders is none %}The coordinator, all other sites and whoever has the model may work together against a record; &epsilon; holds against them.
+{% else %}The sites share the noise, so that &epsilon; holds as long as no more than {{ r.promise.max_colluders }} of them
+collude{{ "s" if r.promise.max_colluders == 1 }} with the coordinator.{% endif %}</td></tr>
+<tr><th scope="row">who must be honest</th><td>at each site: its staff, its machine, and the guard, the only program that reads records.
+{% if r.promise.max_colluders is not none %}Of the other sites: all but {{ r.promise.max_colluders }}.{% else %}Nobody else.{% endif %}</td></tr>
+<tr><th scope="row">data</th><td>static: the records of each site at the time of the run. A record that is withdrawn or corrected between two rounds is
+left out or read anew from the next round on; nothing that was sent is taken back</td></tr>
+<tr><th scope="row">queries</th><td>none by other people: the schedule was fixed before the run</td></tr>
+<tr><th scope="row">post-processing</th><td>the coordinator averages what the sites send{% if p.summed_under_masks %}, of which it learns the sum alone{% endif %}, with momentum
+{{ p.server_momentum|plain }} and rate {{ p.server_learning_rate }}{% if p.average_last %}, and averages the models of the last {{ p.average_last|percent(0) }} of a phase's rounds{% else %};
+the last model of a phase is taken as it is{% endif %}{% if p.measured %}; figures are fitted to noisy counts{% endif %}. It costs no &epsilon;</td></tr>
+<tr><th scope="row">randomness</th><td>discrete Gaussian noise and Poisson sampling, from ChaCha20 with {{ {"seed": "a key from the run's seed, which is not secret", "operating-system": "a key from the operating system, which no file holds"}[r.promise.randomness.key] }}</td></tr>
+<tr><th scope="row">accountant</th><td>{{ taking_part|map(attribute="accountant")|unique|join(", ") }}</td></tr>
+<tr><th scope="row">versions</th><td>{% for k, v in r.packages|dictsort %}{{ k }}&nbsp;{{ v }}{{ ", " if not loop.last }}{% endfor %} where this report was made; every
+site ran the sources with the SHA-256 in section 12</td></tr>
+<tr><th scope="row">audit</th><td>{% if r.audits %}section 4{% else %}none in this run{% endif %}</td></tr>
+<tr><th scope="row">choice of the settings</th><td>{{ r.recipe or "the run lists its phases itself" }}{% if "settings_chosen_by" in about %}; see also section 10{% endif %}</td></tr>
+</tbody></table>
+{% else %}<p>The report is of a version that did not state it.</p>{% endif %}
+
+<h2>10. Statements of the coordinator</h2>
+<p>No file of a run knows what stands here. It is the word of the coordinator, who wrote it; nothing in this report proves it.</p>
+<table tabindex="0"><tbody>
+{% for name, title in statements %}
+<tr><th scope="row" class="who">{{ title }}</th><td class="stated">{% if name not in about %}<span class="no">not stated</span>{% elif about[name] is string %}{{ about[name] }}{% else %}{{ about[name]|join(", ") }}{% endif %}</td></tr>
+{% endfor %}
+</tbody></table>
+
+<h2>11. How the shared model sees images</h2>
 {% if pictures %}
 <p>The server drew these pictures from the final shared model{% if cohorts %} of each kind of image{% endif %} and from phantom images, which a program
 made. They show no patient and reveal nothing about any record. Every site {% if cohorts %}with that kind of image {% endif %}has this model.</p>
@@ -374,7 +412,7 @@ made. They show no patient and reveal nothing about any record. Every site {% if
 </div>
 {% else %}<p>No pictures were drawn.</p>{% endif %}
 
-<h2>10. Details for repeating this run</h2>
+<h2>12. Details for repeating this run</h2>
 <table tabindex="0"><tbody>
 <tr><th scope="row" class="who">run</th><td><code>{{ r.run_id }}</code></td></tr>
 <tr><th scope="row">seed</th><td>{{ r.seed }}</td></tr>

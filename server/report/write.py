@@ -8,11 +8,13 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
+from server.report.about import FILE as ABOUT
+from server.report.about import About, stated
 from server.report.build import build
-from server.report.files import ReportError
+from server.report.files import ReportError, load_run
 from server.report.html import render
 from server.report.schema import SCHEMA, schema_json
-from server.report.seal import NO_SEAL, seal
+from server.report.seal import NO_SEAL, checksum, seal, signed_by
 from server.run.checkpoints import write_atomically, write_json
 from server.run.journal import now
 
@@ -40,6 +42,43 @@ def write_report(folder: Path, *, simulation: bool = True) -> dict[str, Any]:
     write_atomically(folder / "report.schema.json", schema_json().encode())
     write_json(folder / "report.json", report)
     write_atomically(folder / PAGE, page)
+    return report
+
+
+def state(folder: Path, about: About) -> None:
+    """Keep statements of people on a run, in place of earlier ones; its next report shows them.
+
+    Args:
+        folder: A run folder.
+        about: The statements.
+    Raises:
+        ReportError: The folder holds no finished run.
+    """
+    load_run(folder)
+    write_json(folder / ABOUT, stated(about))
+
+
+def finished(folder: Path) -> dict[str, Any]:
+    """Return the report of a run as it was made, if nothing in it was changed.
+
+    Args:
+        folder: A run folder.
+    Raises:
+        ReportError: There is no report, it does not fit its schema, or its checksum or signature
+            does not hold.
+    """
+    path = folder / "report.json"
+    try:
+        report = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: there is no report: make it with report {folder}") from error
+    try:
+        check(report)
+        if checksum(report) != report["seal"]["sha256"]:
+            raise ReportError("something in it was changed after it was made (its checksum)")
+        signed_by(report)
+    except (ReportError, ValueError) as error:
+        raise ReportError(f"{path}: {error}: make it again with report {folder}") from error
     return report
 
 

@@ -21,12 +21,14 @@ from server.report.countersign import signs
 from server.report.seal import checksum, signed_by
 from server.report.write import PAGE, check, sha256_of
 from simulations.verification.claims import faults
+from simulations.verification.document import verify_promise
 from simulations.verification.findings import Finding, ok, unknown, wrong
 from simulations.verification.reading import examined, read_report, strict_json
 
 WORD = (
     "nobody but the coordinator vouches for: results, what was sent, whether it was a simulation, "
-    "lifetime totals, numbers of patients or images, and that the page says what report.json says"
+    "lifetime totals, numbers of patients or images, statements of people (controller, purpose, "
+    "permits and the like), and that the page says what report.json says"
 )
 """Parts of a report that no signature of a guard covers."""
 CLOSE = 0.002
@@ -123,6 +125,7 @@ def _sites(report: Report, guards: Mapping[str, str]) -> list[Finding]:
         found += examined(site["name"], look)
     found += examined("measurement", partial(_measurement, report, schedule))
     found += examined("statistics", partial(_statistics, report, schedule))
+    found += examined("promise", partial(verify_promise, report, schedule))
     return [*found, *examined("receipts", partial(_units, report, taking_part, vouchers))]
 
 

@@ -301,6 +301,9 @@ def test_unsigned_counts_are_the_coordinators_word(run: Path):
     [
         (lambda r: r.update(unit="patient"), "unit is not that of the signed receipts"),
         (lambda r: r.update(masked=True), "phases that the report shows"),
+        (lambda r: r["promise"]["post_processing"].update(average_last=0.9), "post-processing is"),
+        (lambda r: r["promise"].update(max_colluders=1), "more sites may collude by the report"),
+        (lambda r: r["promise"]["randomness"].update(key="operating-system"), "disagrees with"),
         (lambda r: r["schedule"][0].update(sends=False), "phases that the report shows"),
         (lambda r: r.update(rounds=99), "phases that the report shows"),
         (lambda r: r["sites"].append(r["sites"][0]), "is in the report twice"),

@@ -6,8 +6,9 @@ from typing import Any
 import yaml
 
 from medformer.common.rounding import digits_up, percent_up, rounded_down, rounded_up
+from server.protocol import Schedule
+from server.report.about import REGISTRY_NEEDS, About
 from server.report.files import ReportError
-from server.report.registry.about import About
 from server.report.registry.form import check_form
 
 Report = dict[str, Any]
@@ -20,13 +21,16 @@ def registry_record(report: Report, about: About) -> str:
         report: The content of report.json, of a deployment.
         about: What people have written down beside it.
     Raises:
-        ReportError: The run is a simulation, or nobody took part.
+        ReportError: The run is a simulation, nobody took part, or a statement is missing that the
+            registry asks for.
     """
     if report["simulation"]:
         raise ReportError(
             "the registry lists deployments, and this run is a simulation: its noise is seeded and "
             "protects nobody"
         )
+    if missing := [name for name in REGISTRY_NEEDS if getattr(about, name) is None]:
+        raise ReportError(f"the registry asks for what nobody has stated: {', '.join(missing)}")
     record = record_of(report, about)
     check_form(record)
     return str(yaml.dump(record, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9))
@@ -49,10 +53,12 @@ def record_of(report: Report, about: About) -> dict[str, Any]:
 
     Args:
         report: The content of report.json, of a deployment.
-        about: What people have written down beside it.
+        about: What people have written down beside it, with everything in `REGISTRY_NEEDS`.
     Raises:
         ReportError: Nobody took part.
     """
+    if about.name is None or not about.curators or about.published is None:
+        raise ReportError("a record needs a name, curators and a day of publication")
     sites = [site for site in report["sites"] if site["participated"]]
     if not sites:
         raise ReportError("no site took part, so there is nothing to register")
@@ -85,7 +91,7 @@ def record_of(report: Report, about: About) -> dict[str, Any]:
                     "report.json has every number; `fedmedformer verify` computes each epsilon "
                     "again and checks the signatures of hospitals and coordinator."
                 ),
-                "registry_authors": list(about.authors),
+                "registry_authors": list(about.authors or ()),
             },
         },
     }
@@ -99,7 +105,7 @@ def _basic(report: Report, about: About, sites: list[Report]) -> dict[str, Any]:
     kinds = sorted({f"{site['modality']} ({site['anatomy']})" for site in sites})
     return {
         "name": about.name,
-        "data_curators": list(about.curators),
+        "data_curators": list(about.curators or ()),
         "intended_use": about.intended_use,
         "data_product_type": "Machine learning model",
         "data_product_region": about.region,
@@ -108,7 +114,7 @@ def _basic(report: Report, about: About, sites: list[Report]) -> dict[str, Any]:
             f"{', '.join(kinds)}, trained by {len(sites)} hospitals together in "
             f"{report['rounds']} rounds. Images and labels stayed at the hospitals."
         ),
-        "publication_date": about.published.isoformat(),
+        "publication_date": str(about.published),
         "data_product_sector": "Healthcare",
     }
 
@@ -135,13 +141,7 @@ def _loss(report: Report, sites: list[Report]) -> dict[str, Any]:
         "privacy_unit": f"one {unit} at a hospital",
         "privacy_unit_details": (
             f"Adjacent sets: {report['adjacency']}. The set of each hospital is a set of its own. "
-            "A person with records at several hospitals has weaker protection: "
-            + (
-                "the records count as if they were at one hospital, because the hospitals share "
-                "the noise."
-                if _shares(sites)
-                else "the epsilons of these hospitals add up, and so do the deltas."
-            )
+            f"{_several(unit, sites)}"
         ),
         "privacy_parameters": {
             "epsilon": float(rounded_up(max(site["epsilon"] for site in sites))),
@@ -149,6 +149,23 @@ def _loss(report: Report, sites: list[Report]) -> dict[str, Any]:
         },
         "privacy_parameters_details": "\n".join(_site_loss(unit, site) for site in sites),
     }
+
+
+def _several(unit: str, sites: list[Report]) -> str:
+    """Say what a person has who was at several hospitals."""
+    person = "A patient" if unit == "patient" else "A person"
+    begin = f"{person} with records at several hospitals has weaker protection: "
+    if not _shares(sites):
+        return f"{begin}the epsilons of these hospitals add up, and so do the deltas."
+    text = (
+        f"{begin}in training the hospitals share the noise, so that m {unit}s at m hospitals count "
+        "as m at one."
+    )
+    # Each hospital adds all of the noise to these counts, whatever training does.
+    counts = sorted({p["name"] for s in sites for p in s["phases"] if p["honest"] == 1})
+    if not counts:
+        return text
+    return f"{text} The cost of {' and '.join(counts)} adds up over these hospitals."
 
 
 def _site_loss(unit: str, site: Report) -> str:
@@ -220,7 +237,9 @@ def _model(report: Report, sites: list[Report]) -> dict[str, Any]:
 
 
 def _post_processing(report: Report) -> str:
-    text = "The coordinator averages what the hospitals send, and averages the last rounds."
+    last = Schedule.model_validate_json(report["schedule_text"]).average_last
+    text = "The coordinator averages what the hospitals send"
+    text += f", and the last {percent_up(last, 0)} of a phase's rounds." if last else "."
     if report.get("measurement"):
         text += " AUC and other figures are fitted to counts that left the hospitals with noise."
     return text

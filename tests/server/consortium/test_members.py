@@ -196,6 +196,24 @@ def test_a_submission_that_never_began_leaves_its_folder_free(folder: Path, tmp_
         submit(folder, file, out, refuses)
 
 
+def test_statements_of_consortium_and_run_come_into_the_run_folder(folder: Path, tmp_path: Path):
+    """Those of the run replace those of the consortium one by one; the federation has neither."""
+
+    def refuses(*_: object, **__: object) -> str:
+        raise SuperLinkError("is not up")
+
+    members(folder, north="0" * 32)
+    with open(folder / FILE, "a") as yaml:
+        yaml.write("about: {controllers: [North], purpose: All runs}\n")
+    file, out = tmp_path / "run.yaml", tmp_path / "run"
+    file.write_text(RUN.format(rounds=2) + "\nabout: {purpose: This run}\n")
+    with pytest.raises(SuperLinkError, match="is not up"):
+        submit(folder, file, out, refuses)
+    stated = json.loads((out / "about.json").read_text())
+    assert stated == {"controllers": ["North"], "purpose": "This run"}
+    assert "This run" not in (out / "federation.json").read_text()
+
+
 def test_a_site_cannot_be_called_server(folder: Path):
     """That name is the kit with the private key."""
     members(folder, server="0" * 32)

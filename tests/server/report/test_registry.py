@@ -1,17 +1,19 @@
 """A deployment's report becomes a draft for the OpenDP registry, complete or not at all."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from server.report.about import EXAMPLE, REGISTRY_NEEDS, About, load_about
 from server.report.files import ReportError
-from server.report.registry.about import EXAMPLE, About, load_about
 from server.report.registry.form import check_form
 from server.report.registry.record import record_of, registry_record
-from server.report.write import write_report
+from server.report.seal import seal
+from server.report.write import state, write_report
 from simulations.cli import main
 from tests.server.report.test_report import as_deployment, write_run
 
@@ -66,7 +68,10 @@ def test_shared_noise_and_a_measurement_are_told(report: dict[str, Any], about: 
     deployment = record_of(report | {"masked": True, "measurement": {}}, about)["deployment"]
     assert "no more hospitals collude with the coordinator than 1" in str(deployment)
     assert "all other hospitals" not in deployment["deployment_model"]["actors"]
-    assert "as if they were at one hospital" in deployment["privacy_loss"]["privacy_unit_details"]
+    assert (
+        "m images at m hospitals count as m at one"
+        in deployment["privacy_loss"]["privacy_unit_details"]
+    )
 
 
 def test_a_simulation_is_no_deployment(report: dict[str, Any], about: About):
@@ -105,7 +110,9 @@ def test_the_command_shows_what_is_missing_and_writes_the_record(
     run, out, about = tmp_path / "run", tmp_path / "record.yaml", tmp_path / "about.yaml"
     before = (run / "report.json").read_bytes()
     assert main(["report", str(run), "--registry", str(out)]) != 0
-    assert "curators: [University hospital north" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"nobody has stated: {', '.join(REGISTRY_NEEDS)}" in said
+    assert "curators: [University hospital north" in said
     about.write_text(EXAMPLE.replace("region:", "regoin:"))
     assert main(["report", str(run), "--registry", str(out), "--about", str(about)]) != 0
     assert "regoin" in capsys.readouterr().err
@@ -113,5 +120,86 @@ def test_the_command_shows_what_is_missing_and_writes_the_record(
     about.write_text(EXAMPLE)
     assert main(["report", str(run), "--registry", str(out), "--about", str(about)]) == 0
     check_form(yaml.safe_load(out.read_text()))
+    assert "nobody has signed the report" in capsys.readouterr().err
     assert (run / "report.json").read_bytes() == before
     assert json.loads(before)["simulation"] is False
+
+
+def test_a_report_that_has_the_statements_needs_no_file(
+    tmp_path: Path, report: dict[str, Any], about: About
+):
+    """Statements from consortium.yaml or run.yaml are enough."""
+    run, out = tmp_path / "run", tmp_path / "record.yaml"
+    state(run, about)
+    write_report(run, simulation=False)
+    assert main(["report", str(run), "--registry", str(out)]) == 0
+    assert (
+        "triage of chest" in yaml.safe_load(out.read_text())["deployment"]["basic"]["intended_use"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("edit", "sealed", "said"),
+    [
+        (lambda r: r["sites"][0].update(epsilon=0.1), False, "changed after it was made"),
+        (lambda r: r["sites"][0].update(epsilon=-1), True, "epsilon: -1 is less than"),
+        (lambda r: r.update(schema_version=1), True, "schema_version"),
+        (lambda r: r["seal"].update(signature="00", identity="x"), False, "does not fit"),
+    ],
+)
+def test_no_record_is_written_of_a_report_that_does_not_hold(
+    tmp_path: Path,
+    report: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    edit: Callable[[dict[str, Any]], object],
+    sealed: bool,
+    said: str,
+):
+    """Its schema and its seal are looked at first."""
+    run, out, about = tmp_path / "run", tmp_path / "record.yaml", tmp_path / "about.yaml"
+    about.write_text(EXAMPLE)
+    edit(report)
+    (run / "report.json").write_text(json.dumps(seal(report) if sealed else report))
+    assert main(["report", str(run), "--registry", str(out), "--about", str(about)]) != 0
+    assert said in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_no_option_is_without_effect(
+    tmp_path: Path, report: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    """--about alone changes the report; --sign-with beside --registry is refused."""
+    run, out, about = tmp_path / "run", tmp_path / "record.yaml", tmp_path / "about.yaml"
+    about.write_text("purpose: Study 2026-17.\n")
+    assert main(["report", str(run), "--about", str(about)]) == 0
+    assert json.loads((run / "report.json").read_text())["about"] == {"purpose": "Study 2026-17."}
+    command = ["report", str(run), "--registry", str(out), "--sign-with", "key"]
+    assert main([*command, "--about", str(about)]) != 0
+    assert "give them in two commands" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_patient_at_several_hospitals_is_told_the_truth(report: dict[str, Any], about: About):
+    """Hospitals that share the noise of training still add up what their counts cost."""
+    report["unit"] = "patient"
+    for site in report["sites"]:
+        site["colluders"] = 1
+        for phase in site["phases"]:
+            phase["honest"] = 3
+    count = {**report["sites"][0]["phases"][0], "name": "evaluation", "honest": 1}
+    shared = record_of(report, about)["deployment"]["privacy_loss"]["privacy_unit_details"]
+    assert "A patient with records at several hospitals" in shared
+    assert "adds up over these hospitals" not in shared
+    report["sites"][0]["phases"].append(count)
+    counted = record_of(report, about)["deployment"]["privacy_loss"]["privacy_unit_details"]
+    assert "The cost of evaluation adds up over these hospitals" in counted
+
+
+@pytest.mark.parametrize(("last", "said"), [(0.25, "the last 25 % of"), (0, "send.")])
+def test_the_average_of_the_last_rounds_is_that_of_the_schedule(
+    report: dict[str, Any], about: About, last: float, said: str
+):
+    """Without one, none is claimed."""
+    schedule = json.loads(report["schedule_text"]) | {"average_last": last}
+    record = record_of(report | {"schedule_text": json.dumps(schedule)}, about)
+    assert said in record["deployment"]["accounting"]["post_processing"]
