@@ -14,9 +14,10 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "command_line",
+    "notebook",
     "plain_docstrings",
 ]
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "markdown"}  # and notebooks, by the extension of that name
 exclude_patterns = ["_build", "_ext", "figures"]
 
 myst_enable_extensions = ["colon_fence"]

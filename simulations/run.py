@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medformer.errors import ConfigError
 from server.run.metrics import RoundRow, read_metrics
+from simulations.comparing.curve import CurvePoint, curve
 from simulations.errors import SimulationError
 from simulations.scenario import Scenario
 from simulations.scenario_file import load_scenario
@@ -71,11 +72,16 @@ class Run:
         return report
 
     @property
-    def metrics(self) -> list[Metric]:
+    def results(self) -> list[Metric]:
         """Every metric of the final models, those of baselines included."""
         return [
             Metric(**{key: row[key] for key in Metric._fields}) for row in self.report["results"]
         ]
+
+    @property
+    def curve(self) -> list[CurvePoint]:
+        """Learning curve: loss, validation AUC and epsilon so far by round, means over sites."""
+        return curve(self.folder, self.report)
 
     @property
     def rounds(self) -> list[RoundRow]:
@@ -91,7 +97,7 @@ class Run:
     def test_auc(self) -> dict[str, float]:
         """Site -> mean AUC of its tasks on its test images, federated under DP."""
         values: dict[str, list[float]] = {}
-        for row in self.metrics:
+        for row in self.results:
             known = row.value is not None and row.metric == "auc" and row.split == "test"
             if known and row.model == "federated-dp":
                 values.setdefault(row.site, []).append(float(row.value or 0))

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from medformer.errors import ConfigError
+from simulations.comparing.curve import RUN
 from simulations.comparing.groups import Group, grouped
 from simulations.comparing.learning import Point, curves
-from simulations.comparing.reading import RUN, Place, Trained, read
+from simulations.comparing.reading import Place, Trained, read
 from simulations.comparing.utility import Mean, Measured, Paired
 from simulations.run import Run
 

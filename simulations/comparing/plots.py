@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from medformer.common.pages import LINE
 from server.report.drawing import look, plot, short, svg
 from simulations.comparing.comparison import Comparison
+from simulations.comparing.curve import RUN
 from simulations.comparing.groups import Group
 from simulations.comparing.learning import Point
-from simulations.comparing.reading import RUN
 from simulations.comparing.utility import Mean, by_key, utility
 
 AXES = {

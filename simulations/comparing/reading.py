@@ -1,20 +1,16 @@
 """One complete simulation as a comparison sees it: settings, test sets and exact results."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 from medformer.common.yaml_file import load_yaml
 from medformer.errors import ConfigError
-from server.protocol import LABEL_OBJECTIVES
-from server.run.metrics import read_metrics
+from simulations.comparing.curve import RUN, CurvePoint, curve
 from simulations.run_folder import GIVEN
 
-RUN = "federated-dp"
-"""Name of the run's own model; all others are baselines."""
 OWN_HEAD = ", own head"
 """End of the name of a model on which a hospital fitted a head of its own, without privacy."""
 METRICS = ("auc", "dice", "accuracy")
@@ -48,8 +44,8 @@ class Trained:
     """(site, task) -> description of the test images and of the question, as JSON."""
     values: Mapping[Place, float | None]
     """Exact results on test images; None where a result is not defined or the site took no part."""
-    validated: Mapping[int, float]
-    """Last round of a phase -> mean AUC on validation images, from the first phase with labels."""
+    curve: Sequence[CurvePoint]
+    """Learning curve by round."""
 
     @property
     def seed(self) -> int:
@@ -92,7 +88,7 @@ def read(folder: Path) -> Trained:
             {key: value for key, value in scenario.items() if key not in IRRELEVANT},
             tests,
             _values(report, tests),
-            _validated(folder, report),
+            curve(folder, report),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
@@ -186,30 +182,4 @@ def _values(
         for metric in metrics if site in sites else ():
             if (metric == "dice") == ((site, task) in dense):
                 found.setdefault(Place(RUN, metric, site, task), None)
-    return found
-
-
-def _validated(folder: Path, report: Mapping[str, Any]) -> dict[int, float]:
-    labels, ends, done = False, {}, 0
-    for phase in report["schedule"]:
-        done += phase["rounds"]
-        labels = labels or bool(LABEL_OBJECTIVES & set(phase["objectives"]))
-        ends[done] = labels
-    found: dict[int, dict[str, float]] = {}
-    for row in read_metrics(folder):
-        # Before any labels were used, it could only be the AUC of a guess.
-        if row["event"] == "validation" and row["auc"] is not None and ends.get(row["round"]):
-            found.setdefault(row["round"], {})[row["site"]] = row["auc"]
-    # The last phase ends with the final evaluation, which measures the validation images, too.
-    for site, aucs in _final(report).items():
-        found.setdefault(done, {})[site] = fmean(aucs)
-    return {number: fmean(own.values()) for number, own in sorted(found.items())}
-
-
-def _final(report: Mapping[str, Any]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for row in report["results"]:
-        known = row["value"] is not None and row["split"] == "val" and row["metric"] == "auc"
-        if known and row["model"] == RUN:
-            found.setdefault(row["site"], []).append(row["value"])
     return found

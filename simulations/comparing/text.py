@@ -5,7 +5,7 @@ import io
 
 from medformer.common.rounding import rounded_up
 from simulations.comparing.comparison import Comparison
-from simulations.comparing.reading import RUN
+from simulations.comparing.curve import RUN
 from simulations.comparing.utility import Mean, Paired, by_key
 
 WIDTH = 80

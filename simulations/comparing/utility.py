@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
+from simulations.comparing.curve import RUN
 from simulations.comparing.groups import Group
-from simulations.comparing.reading import METRICS, OWN_HEAD, RUN, Place, Trained
+from simulations.comparing.reading import METRICS, OWN_HEAD, Place, Trained
 from simulations.comparing.student import Spread, spread
 from simulations.scenario import BASELINES
 

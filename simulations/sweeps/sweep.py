@@ -146,7 +146,8 @@ def run(
     count = workers or plan.workers
     try:
         with locked(plan.out / LOCK, max_wait=0):
-            tell(f"{len(states)} cells: {len(states) - len(todo)} done, {len(todo)} to run")
+            cells = "1 cell" if len(states) == 1 else f"{len(states)} cells"
+            tell(f"{cells}: {len(states) - len(todo)} done, {len(todo)} to run")
             jobs = [plan.job(cell, state) for cell, state in todo.items()]
             failed = _run_jobs(plan, jobs, count, tell, quiet=quiet)
             return _compared(plan, failed, title)

@@ -39,16 +39,15 @@ def npz(path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> fedmedformer.Run:
-    """Train two phantom sites and one with files of its own, for two rounds."""
-    folder = tmp_path_factory.mktemp("python")
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Two phantom sites and one with files of its own, for two rounds."""
     own = {
         "name": "own",
-        "data": {"source": "npz", "path": str(npz(folder / "own.npz"))},
+        "data": {"source": "npz", "path": str(npz(tmp_path_factory.mktemp("own") / "own.npz"))},
         "domain": {"name": "own", "modality": "chest-xray", "anatomy": "chest", "channels": 1},
         "tasks": [{"name": "chest", "kind": "binary-class", "classes": 2}],
     }
-    scenario = {
+    return {
         "name": "python",
         "recipe": {"rounds": 2, "local_steps": 1, "expected_batch_size": 16, "heads_only": False},
         "sites": [
@@ -57,8 +56,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> fedmedformer.Run:
             own,
         ],
     }
+
+
+@pytest.fixture(scope="module")
+def run(scenario: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> fedmedformer.Run:
+    out = tmp_path_factory.mktemp("python") / "epsilon-4-seed-3"
     return fedmedformer.simulate(
-        scenario, out=folder / "out", engine="local", quiet=True, seed=3, privacy={"epsilon": 4}
+        scenario, out=out, engine="local", quiet=True, seed=3, privacy={"epsilon": 4}
     )
 
 
@@ -78,9 +82,9 @@ def test_a_run_has_results_report_and_model(run: fedmedformer.Run):
     assert run.report["seed"] == 3
     assert set(run.epsilon) == set(run.test_auc) == {"north", "south", "own"}
     assert all(3.9 < epsilon <= 4 for epsilon in run.epsilon.values())
-    assert {row.metric for row in run.metrics} == {"auc", "accuracy"}
+    assert {row.metric for row in run.results} == {"auc", "accuracy"}
     auc = [
-        row for row in run.metrics if row[:5] == ("north", "chest", "federated-dp", "auc", "test")
+        row for row in run.results if row[:5] == ("north", "chest", "federated-dp", "auc", "test")
     ]
     assert [row.value for row in auc] == [run.test_auc["north"]]
     assert [(row["round"], row["site"]) for row in run.rounds][:3] == [
@@ -108,8 +112,47 @@ def test_a_run_can_be_compared(run: fedmedformer.Run):
         "phantoms", "npz", "phantoms",
     ]  # fmt: skip
     assert [point.round for point in found.curves if point.loss is not None] == [1, 2]
-    final = [row.value for row in run.metrics if row.split == "val" and row.metric == "auc"]
+    final = [row.value for row in run.results if row.split == "val" and row.metric == "auc"]
     assert found.curves[-1].validation_auc == pytest.approx(sum(filter(None, final)) / 3)
+
+
+def test_a_sweep_takes_a_run_that_is_done_and_runs_no_other(
+    run: fedmedformer.Run, scenario: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    """With the same settings, data and sources; a run with other settings is left alone."""
+    before = (run.folder / "report.json").stat().st_mtime_ns
+    found = fedmedformer.sweep(scenario, epsilons=[4], seeds=[3], out=run.folder.parent)
+    assert "1 cell: 1 done, 0 to run" in capsys.readouterr().err
+    assert found.runs == {"epsilon-4-seed-3": run}
+    assert (run.folder / "report.json").stat().st_mtime_ns == before
+    assert found.page == run.folder.parent / "compare.html"
+    assert found.comparison is not None
+    assert found.comparison.as_json()["groups"][0]["seeds"] == [3]
+    longer = {"recipe": {"rounds": 3}, "epsilons": [4], "seeds": [3], "out": run.folder.parent}
+    with pytest.raises(ConfigError, match="a run with other settings, data or sources"):
+        fedmedformer.sweep(scenario, **longer)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="give a list of values, got the text '23'"):
+        fedmedformer.sweep(scenario, vary={"recipe.rounds": "23"})
+
+
+def test_a_run_has_a_learning_curve(run: fedmedformer.Run):
+    """By round: mean loss over sites, epsilon so far, and AUC once labels were used."""
+    first, last = run.curve
+    losses = [row["exact_loss"] for row in run.rounds if row["round"] == 1]
+    assert first.loss == pytest.approx(sum(filter(None, losses)) / 3)
+    assert (first.round, last.round) == (1, 2)
+    assert last.epsilon is not None
+    assert first.epsilon is not None
+    assert first.epsilon < last.epsilon <= max(run.epsilon.values())
+    assert last.validation_auc is not None
+
+
+def test_every_public_name_is_there():
+    """Each is loaded when it is used."""
+    assert all(getattr(fedmedformer, name) for name in fedmedformer.__all__)
+    assert dir(fedmedformer) == fedmedformer.__all__
+    with pytest.raises(AttributeError, match="no attribute 'simulat'"):
+        _ = fedmedformer.simulat
 
 
 def test_settings_are_written_as_set_reads_them():

@@ -12,15 +12,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simulations.comparing.comparison import Comparison, compare
+    from simulations.comparing.curve import CurvePoint
     from simulations.run import Metric, Run, simulate
+    from simulations.sweeps.call import sweep
+    from simulations.sweeps.sweep import Sweep, SweepError
 
-__all__ = ["Metric", "Run", "simulate"]
+HOMES = {
+    "Comparison": "simulations.comparing.comparison",
+    "CurvePoint": "simulations.comparing.curve",
+    "Metric": "simulations.run",
+    "Run": "simulations.run",
+    "Sweep": "simulations.sweeps.sweep",
+    "SweepError": "simulations.sweeps.sweep",
+    "compare": "simulations.comparing.comparison",
+    "simulate": "simulations.run",
+    "sweep": "simulations.sweeps.call",
+}
+"""Public name -> the module that has it, loaded when the name is used."""
+
+__all__ = [
+    "Comparison", "CurvePoint", "Metric", "Run", "Sweep", "SweepError", "compare", "simulate",
+    "sweep",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in HOMES:
         raise AttributeError(f"module 'fedmedformer' has no attribute {name!r}")
-    return getattr(importlib.import_module("simulations.run"), name)
+    return getattr(importlib.import_module(HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
