@@ -342,6 +342,8 @@ def _work(report: Report, site: Report, schedule: Schedule) -> list[Finding]:
 
 def _attempts(report: Report, name: str, voucher: Voucher) -> list[Finding]:
     """Compare the rounds that a report lists with the attempts that the ledger has charged."""
+    if "attempts" not in report["vouchers"][name]:
+        return [unknown(f"{name}: its guard is of an earlier version, and signed no attempts")]
     rows = [row for row in report["training"] if row["site"] == name]
     if voucher.attempts < len({row["round"] for row in rows}):
         text = f"its guard has signed for {voucher.attempts} attempts at rounds when"

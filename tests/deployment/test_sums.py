@@ -17,7 +17,7 @@ from tests.helpers.patience import waited
 RUN = """
 name: shares
 phases:
-  - {name: together, rounds: 6, objectives: {supervised: 1.0}, expected_batch_size: 32,
+  - {name: together, rounds: 5, objectives: {supervised: 1.0}, expected_batch_size: 32,
      freeze_own: true}
   - {name: own-heads, rounds: 1, objectives: {supervised: 1.0}, expected_batch_size: 32,
      trains: own-heads}
@@ -51,11 +51,11 @@ def test_a_site_that_is_killed_costs_an_attempt_of_the_sum(consortium: Consortiu
     for process in (top, *top.children(recursive=True)):
         process.kill()
     own.processes["west"].wait()
-    waited(lambda: (4, "north") in trained() or follower.poll() is not None, "no fourth round")
+    waited(lambda: (3, "north") in trained() or follower.poll() is not None, "no third round")
     own.site_up("west")
     assert follower.wait() == 0, (folder / "follower.log").read_text()[-3_000:]
     rows = [row for row in read_metrics(out) if row["event"] == "round"]
-    together = {n: sorted(r["site"] for r in rows if r["round"] == n) for n in range(1, 8)}
+    together = {n: sorted(r["site"] for r in rows if r["round"] == n) for n in range(1, 7)}
     assert together[1] == list(SITES)
     alone = [number for number, sites in together.items() if sites == ["north", "south"]]
     assert alone

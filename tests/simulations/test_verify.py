@@ -289,6 +289,19 @@ def test_an_attempt_that_no_answer_tells_of_is_said(run: Path):
     assert "north: its guard has charged 1 attempts at a round whose answers did not arrive" in text
 
 
+def test_a_guard_that_signs_no_attempts_is_of_an_earlier_version(run: Path):
+    """Reports from before are no forgeries; whoever leaves the number out confirms nothing."""
+
+    def edit(report: dict[str, Any]) -> None:
+        signed_again(run, report, attempts=0, counts="")
+        del report["vouchers"]["north"]["attempts"], report["vouchers"]["north"]["counts"]
+
+    found = verify_report(change(run, edit))
+    assert wrong(found) == []
+    text = " ".join(f.text for f in found if f.verdict == "unknown")
+    assert "north: its guard is of an earlier version" in text
+
+
 def test_unsigned_counts_are_the_coordinators_word(run: Path):
     """That is said; whoever has no key can change nothing else of it."""
     path = change(run, lambda r: signed_again(run, r, counts=""))
