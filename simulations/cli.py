@@ -53,6 +53,9 @@ COMMANDS = {
 }
 """Name -> module with `configure(parser)` and `run(arguments) -> None`, and help."""
 
+SERVICES = {"site": "site", "consortium": "coordinator"}
+"""Commands that run for months, or beside them -> name in their log lines, which have the time."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the arguments, run one command, and print an expected error as one sentence.
@@ -77,7 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == chosen:
             importlib.import_module(module).configure(command)
     parsed = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    if (service := SERVICES.get(parsed.command)) is not None:
+        from medformer.common.logs.line import use
+
+        use(service, logging.WARNING)
+    else:
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     return _run(parsed)
 
 

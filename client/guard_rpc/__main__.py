@@ -27,10 +27,11 @@ def main() -> int:
         "--user", type=int, action="append", default=[], metavar="UID", help="user id of the relay"
     )
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # Imports of this project come after the options, so that a wrong option is named at once.
+    from medformer.common.logs.line import use
     from medformer.errors import MedFormerError
 
+    use("guard")
     stopped = threading.Event()
     # The handler only sets a flag: a request that is being answered may finish.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -33,6 +33,7 @@ from client.node.permissions import ExposedError, only_ours
 from client.policy import load_policy
 from client.site import load_site
 from medformer.common.files import replace_file
+from medformer.common.logs.line import use
 from medformer.common.rounding import digits_up, rounded_up
 from medformer.errors import MedFormerError, one_line
 
@@ -221,11 +222,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -I -m client.node.announce")
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
+    use("announcer")
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     try:
-        follow(of_site(folder, lambda line: print(line, flush=True)), stopped)
+        follow(of_site(folder, lambda line: log.warning("%s", line)), stopped)
     except MedFormerError as error:
         print(f"announcer: {error}", file=sys.stderr)
         return 1

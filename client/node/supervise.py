@@ -65,7 +65,7 @@ def up(
         replace_file(node.facts, json.dumps(facts).encode())
 
     try:
-        shown = Shown(logs / "announcer.log", lambda line: log.warning("waits: %s", line))
+        shown = Shown(logs / "announcer.log", lambda line: log.warning("%s", line))
         _supervise(node, commands, logs, note, supervisor, shown.more)
     finally:
         node.facts.unlink(missing_ok=True)
@@ -96,7 +96,8 @@ class Shown:
         whole, newline, _ = text.rpartition(b"\n")
         self._read += len(whole) + len(newline) if newline or len(text) < MAX_SHOWN else len(text)
         for line in whole.decode(errors="replace").splitlines():
-            self._say(one_line(line, 500))
+            # Without the time of the line: it is shown now.
+            self._say(one_line(line.partition("announcer: ")[2] or line, 500))
 
     def _size(self) -> int:
         try:

@@ -14,6 +14,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from medformer.common.logs.kept import KeptLog
+
 log = logging.getLogger(__name__)
 
 PATIENCE = 15.0
@@ -51,11 +53,18 @@ def start(
     """
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(log, "ab") as out:
-        # A separate session, so that Ctrl-C reaches the supervisor alone, which then ends all.
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-            env=environment, preexec_fn=_end_with_parent, **more,
-        )  # fmt: skip
+        return _start(command, out, environment, more)
+
+
+def _start(
+    command: Sequence[str], out: Any, environment: Mapping[str, str], more: Mapping[str, Any]
+) -> "subprocess.Popen[bytes]":
+    """Start a process whose output goes to `out`, a file or a pipe."""
+    # A separate session, so that Ctrl-C reaches the supervisor alone, which then ends all.
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+        start_new_session=True, env=environment, preexec_fn=_end_with_parent, **more,
+    )  # fmt: skip
 
 
 def end(processes: Iterable["subprocess.Popen[bytes]"], patience: float = PATIENCE) -> None:
@@ -148,7 +157,7 @@ class Supervisor:
 
     Args:
         commands: Name -> command line.
-        logs: Folder for NAME.log of each.
+        logs: Folder for NAME.log of each, which is rotated.
         options: Name -> further arguments of `subprocess.Popen`, which include `env`; this
             process's environment if None.
         backoff: Seconds before a process that ended is started again, longer each time.
@@ -168,6 +177,8 @@ class Supervisor:
         self._stopped = threading.Event()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._starts = dict.fromkeys(commands, 0)
+        self._kept: dict[str, KeptLog] = {}
+        self._readers: list[threading.Thread] = []
 
     @property
     def pids(self) -> dict[str, int]:
@@ -216,9 +227,21 @@ class Supervisor:
         finally:
             end(self._running.values())
             self._running = {}
+            # The last lines say why something ended; a grandchild may hold the pipe for longer.
+            until = time.monotonic() + 1
+            for reader in self._readers:
+                reader.join(max(0.0, until - time.monotonic()))
+            for kept in self._kept.values():
+                kept.close()
 
     def _start(self, name: str) -> None:
         self._starts[name] += 1
         more = dict(self._options[name])
-        file, environment = self._logs / f"{name}.log", more.pop("env")
-        self._running[name] = start(self._commands[name], file, environment, **more)
+        environment = more.pop("env")
+        if name not in self._kept:
+            self._kept[name] = KeptLog(self._logs / f"{name}.log")
+        process = _start(self._commands[name], subprocess.PIPE, environment, more)
+        assert process.stdout is not None
+        self._readers = [one for one in self._readers if one.is_alive()]
+        self._readers.append(self._kept[name].follow(process.stdout))
+        self._running[name] = process
