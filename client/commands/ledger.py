@@ -1,10 +1,10 @@
-"""`fedmedformer site ledger|report`: what the site's privacy has cost so far."""
+"""`fedmedformer site ledger|report|restored`: what the site's privacy has cost so far."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.commands.given import SITE, ledger_of, site_folder
+from client.commands.given import FOLDER, SITE, ledger_of, site_file, site_folder, state_folder
 from medformer.common.actions import Action, add_actions, run_action
 
 if TYPE_CHECKING:
@@ -162,6 +162,42 @@ VERBS = (
 )
 
 
+def _configure_restored(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=site_folder, metavar="FOLDER", help=FOLDER)
+    parser.add_argument(
+        "--why", required=True, metavar="REASON", help="why it is used here now, as one line"
+    )
+
+
+def _restored(arguments: argparse.Namespace) -> None:
+    """Take a restored or moved state folder into use, as a row of its ledger.
+
+    Raises:
+        ConfigError: The reason is not one line.
+        LedgerError: There is no ledger, it is older than its anchor, or it was changed.
+    """
+    import getpass
+
+    from client.ledger.home import restore
+    from client.node.launch import act_as_guard
+    from client.site import load_site
+
+    site = load_site(site_file(arguments.folder))
+    who = getpass.getuser()  # before this process becomes the guard's user
+    act_as_guard(arguments.folder)
+    row = restore(site, state_folder(arguments.folder), who, arguments.why)
+    if row is None:
+        print("in use here already: there is nothing to do")
+        return
+    print(f"in use here from row {row.seq} on: {row.hash}")
+    print("Delete the other copy, or close it away: a guard there would spend the budget twice.")
+    if site.ledger_anchor is None:
+        print(
+            "site.yaml has no ledger_anchor: nothing shows whether this copy is the newest. Runs "
+            "that were admitted after it was made are missing from its budget."
+        )
+
+
 def _configure(parser: argparse.ArgumentParser) -> None:
     add_actions(parser, VERBS, dest="verb", metavar="VERB")
 
@@ -184,5 +220,12 @@ ACTIONS = (
         "site report north -o north.html",
         _configure_report,
         _report,
+    ),
+    Action(
+        "restored",
+        "take a restored or moved state folder into use, when the other copy is gone for good",
+        "site restored north --why 'new machine, the old one is scrapped'",
+        _configure_restored,
+        _restored,
     ),
 )

@@ -19,11 +19,12 @@ from client.guard_rpc.messages import (
     request_from_proto,
 )
 from client.guard_rpc.proxy import INNER, UserProxy
+from client.ledger.home import Home
 from client.node.permissions import private_state
 from client.refusals import BadRequest
 from medformer.common.sockets import fit, target
 from medformer.errors import MedFormerError
-from server.protocol import Answer, ProtocolError, Refusal
+from server.protocol import INTERNAL_ERROR, Answer, ProtocolError, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class GuardService:
     Raises:
         ServiceError: A folder cannot be used.
         ExposedError: Other users can enter the state folder, or read ledger or anchor.
+        LedgerError: The ledger is a copy of one that is in use elsewhere, or cannot be read.
     """
 
     def __init__(self, guard: Guard, socket: Path, users: Collection[int] = ()) -> None:
@@ -57,6 +59,8 @@ class GuardService:
         self._free = threading.BoundedSemaphore(MAX_WAITING)
         # Refused, not repaired: a user who could enter may have changed the ledger already.
         private_state(guard.folder, guard.site.ledger_anchor)
+        self._home = Home(guard.site, guard.folder)
+        self._home.check()  # a copy is not served at all
         try:
             guard.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             inner = guard.folder.resolve() / INNER
@@ -132,4 +136,10 @@ class GuardService:
             # Written to the ledger like every refusal, without the text of the message.
             no = BadRequest("the message is not of this protocol")
             return self._guard.refuse("unknown", "", no)
+        try:
+            self._home.check()
+        except MedFormerError as error:
+            # The server gets a fixed text: the path is the site's own.
+            log.error("site %s cannot answer: %s", self._guard.site.name, error)
+            return Refusal("internal-error", INTERNAL_ERROR, self._guard.site.name)
         return self._guard.handle(request)

@@ -66,7 +66,8 @@ def document(site: str, life: Lifetime, made: str) -> dict[str, Any]:
         "questions": [asdict(one) for one in life.questions],
         "refusals": [asdict(one) for one in life.refusals],
         "moved": [
-            {"time": row.time, **row.values} for row in life.of_kind("anchor", "restored")
+            {"time": row.time, "kind": row.kind, **row.values}
+            for row in life.of_kind("anchor", "home", "restored")
         ],
         "clock_went_back": [
             {"row": after.seq, "before": before.time, "after": after.time}

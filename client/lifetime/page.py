@@ -91,7 +91,7 @@ Beside this the guard sends public words of the site's declaration, plans and si
 {% else %}<p>Nothing that was computed from a record.</p>{% endif %}
 
 <h2>7. The ledger itself</h2>
-<ul>{% for one in d.moved %}<li>{{ time(one.time) }}: {% if one.who is defined %}taken into use at another place by {{ one.who }}: {{ one.why }}{% else %}from here on the newest row is kept in an anchor, too{% endif %}</li>
+<ul>{% for one in d.moved %}<li>{{ time(one.time) }}: {% if one.kind == "restored" %}taken into use at another place (on {{ one.host }}) by {{ one.who }}: {{ one.why }}{% elif one.kind == "home" %}in use at one place (on {{ one.host }}): a copy elsewhere is refused{% else %}from here on the newest row is kept in an anchor, too{% endif %}</li>
 {% endfor %}{% for one in d.clock_went_back %}<li>the clock went back before row {{ one.row }}: {{ time(one.before) }} to {{ time(one.after) }}</li>
 {% endfor %}<li>newest hash <code>{{ d.newest_hash }}</code>; the chain of {{ d.rows }} rows is intact</li></ul>
 

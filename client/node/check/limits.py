@@ -4,6 +4,7 @@ from client.ledger import export as ledger_file
 from client.ledger.anchor import held_by_anchor
 from client.ledger.budget import registrable
 from client.ledger.chain import FILE
+from client.ledger.home import refuse_copy
 from client.node.check.line import Check
 from client.node.check.place import Lines, Place
 from client.policy import load_policy
@@ -19,7 +20,7 @@ def check_budget(place: Place) -> Lines:
         place: The site and its folder.
     Raises:
         ConfigError: The ledger of a site that has trained is missing or empty.
-        LedgerError: The ledger cannot be read, or is older than its anchor.
+        LedgerError: The ledger cannot be read, is older than its anchor, or is a copy.
     """
     file, privacy = place.state / FILE, place.site.privacy
     rows = ledger_file.read(file) if file.exists() else []
@@ -31,6 +32,8 @@ def check_budget(place: Place) -> Lines:
         )
     if place.site.ledger_anchor is not None:
         held_by_anchor(rows, place.site.ledger_anchor, file)
+    if rows:
+        refuse_copy(rows, file)
     cohorts = [row.values for row in rows if row.kind == "cohort"]
     declared = registrable(cohorts, privacy, file)
     total = declared.total(row.values for row in rows if row.kind == "reservation")

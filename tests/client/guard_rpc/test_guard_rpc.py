@@ -1,6 +1,7 @@
 """The guard as a service: it gives the same answers as in process, to listed users only."""
 
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -31,11 +32,13 @@ from client.guard_rpc.messages import (
     request_to_proto,
 )
 from client.guard_rpc.server import MAX_WAITING, GuardService, ServiceError
+from client.ledger.chain import FILE, LedgerError
 from client.node.permissions import ExposedError
 from client.privacy.noise import SecureNoise
 from client.site import Site
 from medformer.common.health import ask
 from server.protocol import (
+    INTERNAL_ERROR,
     MAX_MESSAGE,
     AdmitAnswer,
     Answer,
@@ -210,6 +213,24 @@ def test_each_status_of_grpc_has_its_true_sentence(guard: Guard, tmp_path: Path)
     for code in set(grpc.StatusCode) - {grpc.StatusCode.OK}:
         assert ("larger" in reason(code)) is False
         assert reason(code).startswith("The site's guard")
+
+
+def test_a_copy_of_a_state_folder_is_not_served(guard: Guard, schedule: Schedule, tmp_path: Path):
+    """Neither at the start nor where it comes in the place of the ledger that is served."""
+    path = tmp_path / "relay.sock"
+    with GuardService(guard, path), GuardChannel(path, deadline=PATIENCE) as channel:
+        channel.handle(admit(schedule))
+        assert isinstance(channel.handle(admit(schedule)), AdmitAnswer)
+        assert [row["kind"] for row in ledger_rows(guard.folder)].count("home") == 1
+        shutil.copytree(guard.folder, tmp_path / "copy", ignore=lambda *_: ["guard.sock"])
+        copy = replace(guard, folder=tmp_path / "copy")
+        with pytest.raises(LedgerError, match="this is a copy"):
+            GuardService(copy, tmp_path / "other.sock")
+        os.replace(copy.folder / FILE, guard.folder / FILE)
+        answer = channel.handle(train(schedule))
+        assert isinstance(answer, Refusal)
+        assert (answer.code, answer.reason) == ("internal-error", INTERNAL_ERROR)
+    assert "attempt" not in {row["kind"] for row in ledger_rows(guard.folder)}
 
 
 def test_without_a_guard_the_relay_gets_a_fixed_refusal(guard: Guard, tmp_path: Path):
