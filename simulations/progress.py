@@ -11,14 +11,13 @@ from medformer.common.rounding import rounded_up
 from server.protocol import LABEL_OBJECTIVES, Phase, Schedule
 from server.run.federation import load_federation
 from server.run.metrics import Follower, RoundRow, Row, ValidationRow
+from server.watching.clock import Clock
 from simulations.run_folder import count_sites
 
 WIDTH = 80
 """Maximum number of columns of a line."""
 BAR = 10
 """Columns of the bar that shows the share of rounds done."""
-STEP_OF_HEADS = 0.3
-"""Duration of a step that trains only the answering layers; a step that trains everything is 1."""
 
 
 class Progress:
@@ -38,7 +37,7 @@ class Progress:
         self._round: list[RoundRow] = []
         self._validated: list[ValidationRow] = []
         self._phase = ""
-        self._clock = _Clock()
+        self._clock = Clock()
         self._schedule: Schedule | None = None
         self._sites = 0
         self._open_line = False
@@ -110,31 +109,6 @@ class Progress:
     def _say(self, text: str) -> None:
         self.close()
         say(text, self._out)
-
-
-class _Clock:
-    """Estimates the time left from the rounds so far."""
-
-    def __init__(self) -> None:
-        self._rounds: list[tuple[float, float]] = []
-
-    def add(self, phase: Phase, seconds: float) -> None:
-        """Count a round that took so many seconds."""
-        self._rounds.append((_work(phase), seconds))
-
-    def left(self, schedule: Schedule, number: int) -> float:
-        """Return the seconds that the rounds after round `number` will take."""
-        # The first round loads libraries and records, too: it says little about the others.
-        # Left as it is where there is no other round yet.
-        known = self._rounds[1:] or self._rounds
-        speed = sum(seconds for _, seconds in known) / sum(work for work, _ in known)
-        rounds = range(number + 1, schedule.rounds + 1)
-        return speed * sum(_work(schedule.phase_of(later)) for later in rounds)
-
-
-def _work(phase: Phase) -> float:
-    step = 1.0 if phase.trains == "all" else STEP_OF_HEADS
-    return phase.local_steps * phase.views * phase.expected_batch_size * step
 
 
 def describe(phase: Phase) -> str:

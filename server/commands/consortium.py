@@ -1,11 +1,14 @@
 """The coordinator's commands: `fedmedformer consortium ACTION`."""
 
 import argparse
+import json
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from medformer.common.actions import Action, add_actions, run_action
+from medformer.errors import ConfigError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -133,20 +136,59 @@ def _submit(arguments: argparse.Namespace) -> None:
 
 def _configure_status(parser: argparse.ArgumentParser) -> None:
     _folder(parser)
-    parser.add_argument("--health", action="store_true", help="show only whether it serves")
+    parser.add_argument(
+        "--run", type=Path, metavar="DIR", help="the run to show; the newest one if left out"
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--watch",
+        type=float,
+        nargs="?",
+        const=2.0,
+        metavar="SECONDS",
+        help="show it again every so many seconds (2 if left out) until Ctrl-C; outside a "
+        "terminal, a line for each change",
+    )
+    how.add_argument("--json", action="store_true", help="print the same facts as JSON")
+    how.add_argument(
+        "--flower", action="store_true", help="print Flower's own lists of nodes and runs instead"
+    )
+    how.add_argument("--health", action="store_true", help="show only whether it serves")
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    """Print whether the server serves, its nodes and its runs."""
+    """Print the members, the run, and whether the server serves."""
+    if arguments.watch is not None:
+        _watch(arguments)
+        return
+    # A unit's health check needs no facts, and Flower's lists replace them.
+    if not (arguments.health or arguments.flower):
+        from server.watching.look import look
+        from server.watching.text import page_of
+
+        status = look(arguments.folder, arguments.run)
+        print(json.dumps(status.to_json(), indent=1) if arguments.json else page_of(status))
     from server.consortium.superlink import SuperLink
 
     server = SuperLink(arguments.folder)
+    # After the facts: they are of use, and its error is the last line, while the server is down.
     server.check_health()
-    print("superlink: serving")
-    # A unit's health check needs no lists, which take Flower's command seconds.
-    if not arguments.health:
+    if arguments.health:
+        print("superlink: serving")
+    if arguments.flower:
         print(server.flwr(["supernode", "list", "own"]).strip())
         print(server.flwr(["list", "own"]).strip())
+
+
+def _watch(arguments: argparse.Namespace) -> None:
+    """Show the members and the run until Ctrl-C."""
+    if not arguments.watch >= 0.1:
+        raise ConfigError(f"--watch {arguments.watch:g}: give at least 0.1 seconds")
+    from server.watching.look import look
+    from server.watching.redraw import watch
+
+    with suppress(KeyboardInterrupt):
+        watch(lambda: look(arguments.folder, arguments.run), sys.stdout, arguments.watch)
 
 
 def _configure_stop(parser: argparse.ArgumentParser) -> None:
@@ -187,8 +229,8 @@ ACTIONS = (
     ),
     Action(
         "status",
-        "show whether the server serves, its nodes and its runs",
-        "consortium status lungs",
+        "show the members, the newest run, and whether the server serves",
+        "consortium status lungs --watch",
         _configure_status,
         _status,
     ),

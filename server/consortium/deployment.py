@@ -17,6 +17,7 @@ from server.run.fleet import FlowerFleet
 from server.run.journal import outcome
 from server.run.lock import run_lock
 from server.run.model_file import write_models
+from server.watching.recorder import Recorder
 
 FEDERATION = "federation.json"
 """First file of a deployment's run folder: what is trained, by which sites."""
@@ -54,6 +55,7 @@ def deploy(
     end_with_parent()  # an orphan would hold the run's lock, and wait for answers for ever
     with run_lock(folder), outcome(folder):
         federation = load_federation(folder / FEDERATION)
+        recorder = Recorder(folder, [site.name for site in federation.sites])
         fleet = FlowerFleet(
             grid,
             len(federation.sites),
@@ -63,9 +65,12 @@ def deploy(
             grace=grace,
             hello_wait=hello_wait,
             members=None if nodes is None else partial(node_ids, nodes),
+            observer=recorder,
         )
+        recorder.stage("hello")
         run = Run(fleet, federation, folder, approval_wait=approval_wait, deadline=deadline)
         run.execute(lambda: start(federation))
+        recorder.stage("report")
         write_json(folder / "release.json", dict(release))
         # Before the report, which names the hash of each model.
         if federation.schedule.phases:
@@ -73,3 +78,4 @@ def deploy(
         # The report refuses exact numbers, which exist in simulations only.
         write_report(folder, simulation=False)
         collect_countersignatures(fleet, folder)
+        recorder.stage("ended")

@@ -10,7 +10,7 @@ adds stays closed.
 import logging
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import httpx
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 OPEN = re.compile(r"/v1/fleet/[a-z-]+")
 """Paths to which a POST is passed on."""
 HEARTBEAT = "/v1/fleet/send-node-heartbeat"
+KEY_HEADER = "flwr-public-key"
+"""Header in which Flower's SuperNode names the key that signed its request."""
 UNDERSTOOD = frozenset({200, 401, 502, 503, 504})
 """Answers to a heartbeat after which Flower's SuperNode goes on, or ends (401). After any other
 answer its heartbeats stop for ever while its process lives. Such an answer becomes 503, after which
@@ -50,13 +52,20 @@ class _TooLarge(Exception):
     """A request's body exceeds its limit."""
 
 
-def gateway(inner: str, authority: str, max_body: int = MAX_BODY) -> ASGIApp:
+def gateway(
+    inner: str,
+    authority: str,
+    max_body: int = MAX_BODY,
+    heard: Callable[[str], None] = lambda key: None,
+) -> ASGIApp:
     """Make an ASGI application that passes on what nodes may ask.
 
     Args:
         inner: URL of the SuperLink.
         authority: Certificate file against which the SuperLink's certificate is checked.
         max_body: Bytes that a request's body may have.
+        heard: Called with the key of each request of a node that the SuperLink has accepted, as
+            its header names it.
     """
     client = httpx.AsyncClient(
         base_url=inner,
@@ -70,7 +79,11 @@ def gateway(inner: str, authority: str, max_body: int = MAX_BODY) -> ASGIApp:
     async def handle(request: Request) -> Response:
         if not _is_open(request):
             return PlainTextResponse("not found", 404)
-        return await _pass_on(client, request, max_body)
+        answer = await _pass_on(client, request, max_body)
+        # The SuperLink has checked the signature of a request that it answers with 200.
+        if answer.status_code == 200 and (key := request.headers.get(KEY_HEADER)):
+            heard(key)
+        return answer
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

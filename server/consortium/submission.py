@@ -24,6 +24,7 @@ from server.report.about import stated
 from server.run.checkpoints import write_json
 from server.run.errors import SuperLinkError
 from server.run.lock import at_work
+from server.watching.runs import note_run
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def submit(folder: Path, file: Path, out: Path, ask: Ask | None = None) -> str:
     if not (run_id := str(_parsed(answer).get("run-id") or "")):
         raise SuperLinkError(f"Flower did not take the run: {answer.strip()[-200:]}")
     replace_file(out / SUBMITTED, json.dumps({"flower_run_id": run_id}).encode())
+    note_run(folder, out, file, run_id)
     return run_id
 
 

@@ -13,13 +13,15 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from medformer.common.files import is_secret, replace_file, write_secret
+from medformer.common.locks import locked
 from medformer.common.processes import PATIENCE, Supervisor, free_port, is_taken
 from medformer.common.systemd import plain
 from medformer.errors import ConfigError
@@ -31,6 +33,7 @@ from server.consortium.nodes import Admission
 from server.consortium.provision import check_certificate
 from server.consortium.serving import Serving
 from server.run.errors import SuperLinkError
+from server.watching.seen import UP, Ear
 
 log = logging.getLogger(__name__)
 
@@ -97,13 +100,20 @@ class SuperLink:
             patience: Seconds for the health port to become free, if an earlier server still ends.
             supervisor: Keeps Flower's processes running.
         Raises:
-            SuperLinkError: It does not start, or dies, or its health port is taken.
+            SuperLinkError: It does not start, or dies, is up already, or its port is taken.
             ServingError: The port is taken.
             ConfigError: The folder is not provisioned.
         """
         consortium = self.ready()
         plain(self.folder)  # Flower puts the path of its database into a URL
         check_certificate(self.folder, consortium)
+        with _only_server(self.folder, patience):
+            self._serve(consortium, patience, supervisor)
+
+    def _serve(
+        self, consortium: Consortium, patience: float, supervisor: Callable[..., Supervisor]
+    ) -> None:
+        """Serve, as the only server of this folder."""
         if is_taken(consortium.health_port, patience):
             raise SuperLinkError(
                 f"port {consortium.health_port} of this machine is taken, perhaps by another "
@@ -115,28 +125,24 @@ class SuperLink:
         flwr.connect(self.home, inner, self.kit / "ca.crt")
         apps = Serving(hub(self.home / "hub"), "127.0.0.1")
         tls = self.kit / "server.crt", self.kit / "server.key"
-        to_superlink = gateway(f"https://127.0.0.1:{inner}", str(self.kit / "ca.crt"))
+        ear, authority = Ear(self.folder), str(self.kit / "ca.crt")
+        to_superlink = gateway(f"https://127.0.0.1:{inner}", authority, heard=ear.heard)
         entrance = None  # its address may be taken, and then the hub still has to be closed
         try:
             entrance = Serving(to_superlink, consortium.listen, consortium.port, tls=tls)
-            self._supervise(consortium, inner, _Watch(self, consortium, apps, entrance), supervisor)
+            watch = _Watch(self, consortium, apps, entrance, ear)
+            self._supervise(inner, watch, supervisor)
         finally:
             for serving in filter(None, (entrance, apps)):
                 serving.close()
 
-    def _supervise(
-        self,
-        consortium: Consortium,
-        inner: int,
-        watch: "_Watch",
-        make: Callable[..., Supervisor],
-    ) -> None:
+    def _supervise(self, inner: int, watch: "_Watch", make: Callable[..., Supervisor]) -> None:
         """Keep Flower's processes running until a signal comes."""
         hub_url = f"http://127.0.0.1:{watch.apps.port}"
         environment = {**flwr.environment(self.home), "FLWR_SUPERGRID_API_URL": hub_url}
         self.secret.unlink(missing_ok=True)
         write_secret(self.secret, secrets.token_bytes(32))
-        commands = self.commands(consortium, inner)
+        commands = self.commands(watch.consortium, inner)
         # An empty working folder: Flower imports from there first.
         options = {"env": environment, "cwd": self.home / "empty"}
         supervisor = make(commands, self.folder / "logs", dict.fromkeys(commands, options))
@@ -239,6 +245,19 @@ class SuperLink:
             )
 
 
+@contextmanager
+def _only_server(folder: Path, patience: float) -> Iterator[None]:
+    """Hold the lock by which `status` knows that the server is up."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / UP, max_wait=patience))
+        except TimeoutError as error:
+            raise SuperLinkError(
+                f"the server of {folder} is up already: fedmedformer consortium status {folder}"
+            ) from error
+        yield
+
+
 class _Watch:
     """Watches a server while it is up: first that it starts, then who is admitted.
 
@@ -247,14 +266,21 @@ class _Watch:
         consortium: As consortium.yaml has it.
         apps: The hub, from which the SuperLink takes the app bundle.
         entrance: The gateway, through which hospitals come.
+        ear: Remembers which nodes it has heard.
     """
 
     def __init__(
-        self, server: SuperLink, consortium: Consortium, apps: Serving, entrance: Serving
+        self,
+        server: SuperLink,
+        consortium: Consortium,
+        apps: Serving,
+        entrance: Serving,
+        ear: Ear,
     ) -> None:
         self.apps = apps
+        self._ear = ear
         self._entrance = entrance
-        self._consortium = consortium
+        self.consortium = consortium
         self._folder = server.folder
         self._nodes = Admission(server.folder, server.flwr)
         self._began = time.monotonic()
@@ -273,13 +299,21 @@ class _Watch:
             self._look_for_the_start()
         elif time.monotonic() > self._due:
             self._nodes.follow()
+            self._write_seen()
             self._due = time.monotonic() + FOLLOW_SECONDS
 
+    def _write_seen(self) -> None:
+        """Write down who was heard; a failure is no reason to stop serving."""
+        try:
+            self._ear.write(self._nodes.wanted())
+        except (OSError, ValueError) as error:
+            log.warning("when nodes were last seen cannot be written: %s", error)
+
     def _look_for_the_start(self) -> None:
-        wait = self._consortium.start_seconds
-        if healthy(self._consortium.health_port):
+        wait = self.consortium.start_seconds
+        if healthy(self.consortium.health_port):
             self._started = True
-            log.info("serving at %s:%d", self._consortium.hosts[0], self._consortium.port)
+            log.info("serving at %s:%d", self.consortium.hosts[0], self.consortium.port)
         elif time.monotonic() - self._began > wait:
             raise SuperLinkError(
                 f"the SuperLink does not start within {wait:g} s (start_seconds in "

@@ -61,6 +61,35 @@ class Fleet(Protocol):
         ...
 
 
+class Observer(Protocol):
+    """Hears what a fleet asks its sites and what they answer, and changes nothing."""
+
+    def greeted(self, answers: Mapping[str, HelloAnswer]) -> None:
+        """Hear which sites have answered hello.
+
+        Args:
+            answers: Site name -> answer.
+        """
+        ...
+
+    def asked(self, requests: Mapping[str, Request]) -> None:
+        """Hear that sites are asked and their answers waited for.
+
+        Args:
+            requests: Site -> what it is asked; sites whose node is away are left out.
+        """
+        ...
+
+    def answered(self, site: str, answer: Answer | Lost) -> None:
+        """Hear a site's answer as soon as it is there, or that none will come.
+
+        Args:
+            site: The site's name.
+            answer: Its answer.
+        """
+        ...
+
+
 def ask(
     fleet: Fleet, requests: Mapping[str, Request], quorum: int | None, enough: int | None = None
 ) -> tuple[dict[str, Answer], dict[str, str]]:
@@ -105,6 +134,7 @@ class FlowerFleet:
         grace: Seconds that the others get once enough have answered.
         members: Returns member name -> node id; called at each hello. A node that answers with the
             name of another member is ignored. Without it, nodes are believed.
+        observer: Hears every question and answer, for example to show them.
         poll: Seconds between two looks for answers.
     Raises:
         FederationError: Fewer nodes than sites.
@@ -122,6 +152,7 @@ class FlowerFleet:
         quorum: int | None = None,
         grace: float = GRACE,
         members: Callable[[], Mapping[str, int]] | None = None,
+        observer: Observer | None = None,
         poll: float = POLL,
     ) -> None:
         self._grid = grid
@@ -130,6 +161,7 @@ class FlowerFleet:
         self._quorum = quorum
         self._grace = grace
         self._members = members
+        self._observer = observer
         self._poll = poll
         self._nodes: dict[str, int] = {}
         self._strangers: set[int] = set()
@@ -177,6 +209,8 @@ class FlowerFleet:
             else:
                 answers[answer.site] = answer
                 self._nodes[answer.site] = node
+        if self._observer is not None and answers:
+            self._observer.greeted(answers)
         return answers
 
     def _unanswered(self, node: int, lost: Lost) -> None:
@@ -208,18 +242,39 @@ class FlowerFleet:
             # over.
             online = set(self._grid.get_node_ids())
             away = {site for site in requests if self._nodes.get(site) not in online}
+        sent = {site: request for site, request in requests.items() if site not in away}
+        names = {self._nodes[site]: site for site in sent}
+        if self._observer is not None:
+            self._observer.asked(sent)
         by_node = self._send(
-            {self._nodes[site]: r for site, r in requests.items() if site not in away},
+            {self._nodes[site]: request for site, request in sent.items()},
             self._timeout,
             enough,
+            lambda node, answer: self._heard(names[node], answer),
         )
         lost = Lost("its node is not there")
-        return {site: lost if site in away else by_node[self._nodes[site]] for site in requests}
+        answers = {site: by_node[self._nodes[site]] for site in sent} | dict.fromkeys(away, lost)
+        for site, answer in answers.items():
+            # All others were heard as they came.
+            if isinstance(answer, Lost):
+                self._heard(site, answer)
+        return {site: answers[site] for site in requests}
+
+    def _heard(self, site: str, answer: Answer | Lost) -> None:
+        if self._observer is not None:
+            self._observer.answered(site, answer)
 
     def _send(
-        self, requests: Mapping[int, Request], timeout: float, enough: int | None = None
+        self,
+        requests: Mapping[int, Request],
+        timeout: float,
+        enough: int | None = None,
+        heard: Callable[[int, Answer], None] = lambda node, answer: None,
     ) -> dict[int, Answer | Lost]:
-        """Return the answers of all nodes, or of enough and those that follow within the grace."""
+        """Return the answers of all nodes, or of enough and those that follow within the grace.
+
+        `heard` is called with each answer as it comes.
+        """
         answers: dict[int, Answer | Lost] = {}
         if not requests:
             return answers
@@ -247,7 +302,9 @@ class FlowerFleet:
                 if question not in waiting:
                     continue
                 waiting.discard(question)
-                answers[asked[question]] = read_reply(reply)
+                answers[asked[question]] = answer = read_reply(reply)
+                if not isinstance(answer, Lost):
+                    heard(asked[question], answer)
             good = sum(not isinstance(answer, Lost) for answer in answers.values())
             # Only once: each further answer must not extend the grace.
             if not graceful and enough is not None and good >= enough:

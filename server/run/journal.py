@@ -29,6 +29,8 @@ RECEIPTS = "receipts.json"
 """Site -> what the run may cost its patients (`server.protocol.receipt`)."""
 VOUCHERS = "vouchers.json"
 """Site -> what its guard has signed last (`server.protocol.vouchers.Voucher`)."""
+EXCLUDED = "excluded.json"
+"""Site -> why it is no longer asked, in the newest submission; absent if all are asked."""
 SUMMARY = "summary.json"
 OUTCOME = "outcome.json"
 
@@ -59,8 +61,7 @@ class Journal:
     events: list[dict[str, Any]] = field(default_factory=list)
     """Refusals, refused updates, absences and late joins of this submission."""
     _earlier: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Receipts of earlier submissions of this run. What was reserved stays reserved, also at a site
-    that is away now, and the report has to show it."""
+    """Receipts of earlier submissions: also at a site that is away now, they stay reserved."""
     _repeated: set[str] = field(default_factory=set)
     """Sites that trained a round more than once."""
 
@@ -71,8 +72,8 @@ class Journal:
             FederationError: The run was started with other sources.
         """
         path = self.folder / RUN
-        # A first submission; `--resume` finds the file.
-        if not path.exists():
+        (self.folder / EXCLUDED).unlink(missing_ok=True)  # each submission asks all sites again
+        if not path.exists():  # a first submission; `--resume` finds the file
             self.run_id = uuid.uuid4().hex
             known = {"run_id": self.run_id, "source_hash": source_hash(), "began_at": now()}
             write_json(path, known)
@@ -130,6 +131,7 @@ class Journal:
             number: The round; 0 before the first.
         """
         self.excluded[site] = f"{refusal.code}: {refusal.reason}"
+        write_json(self.folder / EXCLUDED, self.excluded)
         self.note(number, site, "refusal", self.excluded[site])
 
     def damaged(self, number: int) -> None:

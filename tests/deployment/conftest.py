@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,7 +131,18 @@ class Consortium:
         return found.read_bytes()
 
     def status(self) -> str:
-        return self.command("server", "consortium", "status", "lungs")
+        """Return Flower's own lists of nodes and runs."""
+        return self.command("server", "consortium", "status", "lungs", "--flower")
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `consortium status` knows, of a server that serves."""
+        text = self.command("server", "consortium", "status", "lungs", "--json")
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def connected(self) -> list[str]:
+        """Return the names of the members whose nodes are connected now."""
+        return [m["name"] for m in self.facts()["members"] if m["connection"] == "connected"]
 
 
 def built_wheel(folder: Path) -> Path:
@@ -203,7 +215,7 @@ def consortium(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         waited(lambda: len(_nodes(folder)) == len(SITES), "the server does not know all nodes")
         for name in SITES:
             own.site_up(name)
-        waited(lambda: own.status().count("online") == len(SITES), "the nodes did not dial in")
+        waited(lambda: len(own.connected()) == len(SITES), "the nodes did not dial in")
         yield own
     finally:
         for process in own.processes.values():

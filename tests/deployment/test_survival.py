@@ -169,4 +169,4 @@ def test_kill_9_of_every_process(consortium: Consortium, kills: int, longest: fl
         print(name, dict(check_ledger(folder / name, runs)))
     print("killed:", dict(done))
     assert set(done) == {f"server {w}" for w in SERVER} | {f"site {w}" for w in SITE}
-    waited(lambda: own.status().count("online") == len(SITES), "a node did not come back")
+    waited(lambda: len(own.connected()) == len(SITES), "a node did not come back")

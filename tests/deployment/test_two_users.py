@@ -154,26 +154,26 @@ def test_a_round_with_guard_and_node_as_two_users(own: Consortium):
     assert hostile(folder / "north") == []
 
     own.command("server", "consortium", "provision", "lungs", "--revoke", "north")
-    waited(lambda: _online(own) == 0, "the node is still admitted")
+    waited(lambda: _connected(own) == 0, "the node is still admitted")
     assert json.loads((folder / "lungs" / "nodes.json").read_text()) == {}
 
 
 def _dialled_in(own: Consortium) -> None:
     """Return once the node has connected; fail with the logs otherwise."""
     try:
-        waited(lambda: _online(own) == 1, "")
+        waited(lambda: _connected(own) == 1, "")
     except AssertionError:
         logs = [*own.folder.glob("*.log"), *own.folder.glob("*/logs/*.log")]
         text = "\n".join(f"{f}:\n{f.read_text(errors='replace')[-1500:]}" for f in logs)
         pytest.fail(f"the node did not dial in\n{text}")
 
 
-def _online(own: Consortium) -> int:
+def _connected(own: Consortium) -> int:
     done = subprocess.run(
-        [str(own.bin / "fedmedformer"), "consortium", "status", "lungs"], cwd=own.folder,
-        capture_output=True, text=True, env=own.environment("server"),
+        [str(own.bin / "fedmedformer"), "consortium", "status", "lungs", "--json"],
+        cwd=own.folder, capture_output=True, text=True, env=own.environment("server"),
     )  # fmt: skip
-    return done.stdout.count("online")
+    return done.stdout.count('"connection": "connected"')
 
 
 def hostile(folder: Path) -> list[str]:

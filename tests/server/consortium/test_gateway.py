@@ -18,6 +18,8 @@ from server.consortium.serving import Serving, ServingError
 
 MAX_BODY = 2**21
 """Bytes; below the limit of a real gateway, so that a test need not send it."""
+HEARD: list[str] = []
+"""Keys that the gateway has heard, each time."""
 Seen = list[tuple[str, str, dict[str, str], bytes]]
 
 
@@ -51,7 +53,7 @@ def entrance(certificate: Path, seen: Seen) -> Iterator[httpx.Client]:
     routes = [Route("/{path:path}", everything, methods=["GET", "POST", "PUT", "DELETE"])]
     inner = Serving(Starlette(routes=routes), "127.0.0.1", tls=tls)
     authority = str(certificate / "ca.crt")
-    passing = gateway(f"https://127.0.0.1:{inner.port}", authority, MAX_BODY)
+    passing = gateway(f"https://127.0.0.1:{inner.port}", authority, MAX_BODY, HEARD.append)
     outer = Serving(passing, "127.0.0.1", tls=tls)
     context = ssl.create_default_context(cafile=authority)
     try:
@@ -62,6 +64,17 @@ def entrance(certificate: Path, seen: Seen) -> Iterator[httpx.Client]:
     finally:
         outer.close()
         inner.close()
+
+
+def test_a_node_is_heard_when_the_superlink_has_taken_its_request(entrance: httpx.Client):
+    """A request with a wrong signature gets 401, and proves nothing; nor does the health page."""
+    HEARD.clear()
+    for code, path in (("200", "pull-messages"), ("401", "pull-messages"), ("500", "pull-messages"),
+                       ("200", "send-node-heartbeat")):  # fmt: skip
+        headers = {"flwr-public-key": f"{code} {path}", "x-answer": code}
+        entrance.post(f"/v1/fleet/{path}", headers=headers)
+    entrance.post("/v1/fleet/pull-messages", headers={"x-answer": "200"})
+    assert HEARD == ["200 pull-messages", "200 send-node-heartbeat"]
 
 
 def test_a_nodes_request_and_its_answer_pass_unchanged(entrance: httpx.Client, seen: Seen):

@@ -12,6 +12,7 @@ import pytest
 
 from client.node.kit import FILES
 from medformer.common.certificate import CertificateError
+from medformer.common.locks import locked
 from medformer.errors import ConfigError, MedFormerError
 from server.consortium.authority import new_authority, new_server_certificate
 from server.consortium.declarations import FILE, init
@@ -22,6 +23,7 @@ from server.consortium.provision import provision
 from server.consortium.submission import submit
 from server.consortium.superlink import SuperLink
 from server.run.errors import SuperLinkError
+from server.watching.seen import UP
 from simulations.cli import main
 from tests.helpers.tls import answering
 from tests.server.consortium.test_provision import bytes_of, joining, members
@@ -152,6 +154,12 @@ def test_two_consortia_on_one_machine_need_two_health_ports(
             file.write(f"health_port: {port}\n")
         with pytest.raises(SuperLinkError, match=f"port {port} .* is taken.* health_port in"):
             SuperLink(folder).up(patience=0)
+
+
+def test_a_consortium_has_one_server(folder: Path):
+    """The lock is free as soon as the other process has ended, however it ended."""
+    with locked(folder / UP), pytest.raises(SuperLinkError, match="is up already"):
+        SuperLink(folder).up(patience=0)
 
 
 def test_a_superlink_whose_gateway_is_down_does_not_serve(

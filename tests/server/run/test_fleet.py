@@ -1,7 +1,7 @@
 """Sites behind a Flower grid: which nodes are asked, which are waited for, and how long."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
 from server.consortium.nodes import node_ids
-from server.protocol import Evaluate, Hello, HelloAnswer, Refusal
+from server.protocol import Answer, Evaluate, Hello, HelloAnswer, Refusal, Request
 from server.protocol.wire import PACKED, read_request, to_content
 from server.run.errors import FederationError, RunInterrupted
 from server.run.fleet import REASONS, FlowerFleet, Lost
@@ -258,3 +258,38 @@ def test_a_node_that_does_not_say_who_it_is_in_time_is_named_with_the_setting():
     grid.slow = {}
     with pytest.raises(FederationError, match=r"hello: the site's process died.*error 8\)$"):
         fleet(grid).hello(HELLO)
+
+
+class Ears:
+    """Writes down what an observer hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[object, ...]] = []
+
+    def greeted(self, answers: Mapping[str, HelloAnswer]) -> None:
+        self.heard.append(("hello", *sorted(answers)))
+
+    def asked(self, requests: Mapping[str, Request]) -> None:
+        self.heard.append(("asked", *sorted(requests)))
+
+    def answered(self, site: str, answer: Answer | Lost) -> None:
+        self.heard.append((site, type(answer).__name__))
+
+
+def test_an_observer_hears_each_answer_as_it_comes_and_each_loss_once():
+    """A slow site is heard after a quick one; one whose node is away was not asked."""
+    ears = Ears()
+    grid = FakeGrid({1: "north", 2: "south", 3: "west"})
+    own = FlowerFleet(grid, 3, 5, 0.05, quorum=1, grace=0.2, observer=ears, poll=0.01)  # type: ignore[arg-type]
+    own.hello(HELLO)
+    grid.slow = {1: 0.05}
+    del grid.nodes[3]
+    own.ask({site: question() for site in ("north", "south", "west")}, 2)
+    assert ears.heard == [
+        ("hello", "north", "south", "west"), ("asked", "north", "south"),
+        ("south", "Refusal"), ("north", "Refusal"), ("west", "Lost"),
+    ]  # fmt: skip
+    ears.heard.clear()
+    grid.slow = {1: NEVER}
+    own.ask({site: question() for site in ("north", "south")}, 1)
+    assert ears.heard == [("asked", "north", "south"), ("south", "Refusal"), ("north", "Lost")]
