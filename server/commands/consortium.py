@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -149,6 +150,13 @@ def _configure_status(parser: argparse.ArgumentParser) -> None:
         help="show it again every so many seconds (2 if left out) until Ctrl-C; outside a "
         "terminal, a line for each change",
     )
+    how.add_argument(
+        "--serve",
+        type=int,
+        metavar="PORT",
+        help="serve it as a page, as JSON (/status.json) and for Prometheus (/metrics) on this "
+        "machine's loopback address until Ctrl-C; port 0 takes a free one",
+    )
     how.add_argument("--json", action="store_true", help="print the same facts as JSON")
     how.add_argument(
         "--flower", action="store_true", help="print Flower's own lists of nodes and runs instead"
@@ -160,6 +168,9 @@ def _status(arguments: argparse.Namespace) -> None:
     """Print the members, the run, and whether the server serves."""
     if arguments.watch is not None:
         _watch(arguments)
+        return
+    if arguments.serve is not None:
+        _serve(arguments)
         return
     # A unit's health check needs no facts, and Flower's lists replace them.
     if not (arguments.health or arguments.flower):
@@ -189,6 +200,20 @@ def _watch(arguments: argparse.Namespace) -> None:
 
     with suppress(KeyboardInterrupt):
         watch(lambda: look(arguments.folder, arguments.run), sys.stdout, arguments.watch)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    """Serve the members and the run as a page until Ctrl-C."""
+    from server.watching.look import look
+    from server.watching.web import serve
+
+    look(arguments.folder, arguments.run)  # a mistake is answered here, not in a browser
+    serving = serve(lambda: look(arguments.folder, arguments.run), arguments.serve)
+    print(f"http://127.0.0.1:{serving.port}/", flush=True)
+    with suppress(KeyboardInterrupt):
+        while serving.serves:
+            time.sleep(0.5)
+    serving.close()
 
 
 def _configure_stop(parser: argparse.ArgumentParser) -> None:

@@ -69,8 +69,8 @@ def member_words(member: Member, now: datetime) -> str:
     seen = (
         f"last seen {clock_time(member.last_seen)} ({duration((now - last).total_seconds())} ago)"
     )
-    words = {"connected": "connected", "server-down": f"server is down, {seen}", "away": seen}
-    return f"{words[member.connection]}, {SOURCES[member.sources]}"
+    there = "connected" if member.connection == "connected" else seen
+    return f"{there}, {SOURCES[member.sources]}"
 
 
 def _run_lines(run: Run, now: datetime) -> list[str]:

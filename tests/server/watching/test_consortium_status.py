@@ -97,7 +97,7 @@ def test_each_member_is_named_with_its_connection(folder: Path):
     assert "its key was revoked" in lines["out"]
     shown = page(folder).splitlines()
     assert shown[1] == "server: down"
-    assert "server is down, last seen 20" in shown[5]
+    assert "last seen 20" in shown[5]
 
 
 def test_a_run_says_for_whose_approval_it_waits(folder: Path, out: Path, working: Recorder):
