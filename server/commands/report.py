@@ -29,6 +29,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="write a record of the finished report for the OpenDP registry of deployments, and "
         "leave the report as it is. What is missing for it is named, with an example",
     )
+    parser.add_argument(
+        "--lang",
+        choices=("en", "de"),
+        help="de: also a page in German, report.de.html; en: the English page alone. Left out: the "
+        "pages that are there",
+    )
     parser.epilog = "example: fedmedformer report runs/quickstart"
 
 
@@ -39,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
         MedFormerError: The folder holds no run that can be reported.
     """
     from server.report.seal import is_signed
-    from server.report.write import is_simulation, state, write_report
+    from server.report.write import PAGES, is_simulation, state, write_report
 
     if arguments.registry:
         _register(arguments)
@@ -49,7 +55,8 @@ def run(arguments: argparse.Namespace) -> None:
 
         state(arguments.folder, load_about(arguments.about))
     signed = is_signed(arguments.folder)
-    write_report(arguments.folder, simulation=is_simulation(arguments.folder))
+    simulation = is_simulation(arguments.folder)
+    write_report(arguments.folder, simulation=simulation, language=arguments.lang)
     if arguments.sign_with:
         from server.consortium.hub import signed_with, signer_of
         from server.report.seal import sign_report
@@ -58,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
         sign_report(arguments.folder, signer_of(key), partial(signed_with, key))
     elif signed:
         print("the new report is not signed: sign it with --sign-with", file=sys.stderr)
-    print(arguments.folder / "report.html")
+    print(arguments.folder / PAGES[arguments.lang or "en"])
 
 
 def _register(arguments: argparse.Namespace) -> None:
@@ -69,10 +76,11 @@ def _register(arguments: argparse.Namespace) -> None:
     from server.report.write import finished
     from server.run.checkpoints import write_atomically
 
-    if arguments.sign_with:
-        raise ConfigError(
-            "--sign-with signs a report, and --registry makes none: give them in two commands"
-        )
+    for option, given in (("--sign-with", arguments.sign_with), ("--lang", arguments.lang)):
+        if given:
+            raise ConfigError(
+                f"{option} is for a report, and --registry makes none: give them in two commands"
+            )
     report = finished(arguments.folder)
     given = stated(load_about(arguments.about)) if arguments.about else {}
     about = About.model_validate({**report.get("about", {}), **given})

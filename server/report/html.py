@@ -3,6 +3,7 @@
 import base64
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -10,50 +11,45 @@ from markupsafe import Markup
 
 from medformer.common.pages import STYLE
 from medformer.common.rounding import exact, percent_up, rounded_down, rounded_up
+from server.measures import POOLED
 from server.protocol.receipt import COLLUSION, phase_fields
 from server.protocol.vouchers import read_vouchers
 from server.report import plots
 from server.report.numbers import cell, scientific
 from server.report.statistics import statistics_section
 from server.report.template import TEMPLATE
+from server.report.words.phrases import Phrases
 from server.run.model_file import MODEL
 
 TABLES = (
-    ("Test AUC", "auc", False),
-    ("Test accuracy", "accuracy", False),
-    ("Test Dice overlap", "dice", True),
-    ("Test accuracy of pixels", "accuracy", True),
+    ("table.auc", "auc", False),
+    ("table.accuracy", "accuracy", False),
+    ("table.dice", "dice", True),
+    ("table.pixels", "accuracy", True),
 )
-"""Title, metric, and True for dense tasks, whose values do not compare with those of others."""
+"""Key of the title, metric, and True for dense tasks, whose values do not compare with others."""
 
 ATTACK = ("detected", "mu", "lifetime_detected")
 """Fields of a site that say what an attacker could find."""
 STATEMENTS = (
-    ("controllers", "controllers"),
-    ("contact", "contact"),
-    ("purpose", "purpose of the processing"),
-    ("legal_basis", "legal basis"),
-    ("intended_use", "purpose of the model"),
-    ("region", "region and law"),
-    ("data_collection", "patients and records"),
-    ("epsilon_chosen_because", "why this epsilon"),
-    ("settings_chosen_by", "how the settings were chosen"),
-    ("audit", "other audits"),
-    ("groups", "effect on groups of patients"),
-    ("permit", "permit under Regulation (EU) 2025/327 (EHDS)"),
-    ("output_check", "check of the output"),
-    ("withdrawal", "withdrawal"),
-    ("retention", "retention"),
-    ("name", "name of the published model"),
-    ("curators", "published by"),
-    ("published", "published on"),
-    ("sources", "sources"),
+    "controllers",
+    "contact",
+    "purpose",
+    "legal_basis",
+    "intended_use",
+    "region",
+    "permit",
+    "output_check",
+    "name",
+    "curators",
+    "published",
+    "sources",
 )
-"""Statements of people and their titles, in the order of the page."""
+"""Statements of people in a section of their own; the others stand where they belong."""
 Row = dict[str, Any]
 
 
-def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
+def render(report: dict[str, Any], images: Mapping[str, bytes] = {}, language: str = "en") -> str:
     """Return the report as one HTML page, which loads nothing and runs no script.
 
     Every value is escaped, because sites write some of them. Plots are inline SVG. Epsilons and
@@ -62,59 +58,135 @@ def render(report: dict[str, Any], images: Mapping[str, bytes] = {}) -> str:
     Args:
         report: The content of report.json.
         images: File name -> PNG, for the pictures that are to be shown.
+        language: `en` or `de`.
     """
+    t = Phrases(language, report["unit"])
     # Undefined names are errors: a misspelt field must not look like an empty one.
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(
-        eps=rounded_up, sci=scientific, cell=cell, percent=percent_up, plain=exact
-    )
-    sites, results = report["sites"], report["results"]
-    # In a fixed order, and only models that have results.
-    columns = [m for m in plots.MODELS if any(r["model"] == m for r in results)]
-    taking_part = [s for s in sites if s["participated"]]
+    environment.filters.update(filters(t))
+    columns = [m for m in plots.MODELS if any(r["model"] == m for r in report["results"])]
     return environment.from_string(TEMPLATE).render(
         r=report,
+        t=t,
+        q=t.quoted,
         style=Markup(STYLE),
-        taking_part=taking_part,
-        cohorts=_cohorts(taking_part),
-        guarantees=_grouped(taking_part, lambda s: {k: s[k] for k in ("epsilon", "delta")}),
-        factor=_factor(taking_part),
-        attacks=_grouped(
-            [s for s in taking_part if s["detected"]], lambda s: {k: s[k] for k in ATTACK}
-        ),
-        collusion=_grouped(
-            [s for s in taking_part if s["colluders"]], lambda s: {k: s[k] for k in COLLUSION}
-        ),
-        shared_noise=any(p["honest"] > 1 for s in taking_part for p in s["phases"]),
-        bar=_bar,
-        accountants=_grouped(
-            taking_part, lambda s: [(s["accountant"], s["epsilon"]), *map(tuple, s["others"])]
-        ),
+        **_guarantees(report, t),
+        **_results(report, columns, t),
         phase_columns=phase_fields(),
-        mechanisms=_grouped(taking_part, lambda s: s["phases"]),
         sent=_sent(report),
         guards=_guards(report),
-        egress=_grouped(
-            sites,
-            lambda s: {"released": _items(s["released"]), "not_covered": s["not_covered"]},
-        ),
-        statistics=statistics_section(report),
-        output_name=plots.output_name,
+        rate=partial(_rate, t),
+        promise=report.get("promise"),
         about=report.get("about", {}),
         statements=STATEMENTS,
-        judged=[row for row in plots.headline(report) if row["calibration"]],
-        columns=columns,
-        tables=_tables(report, columns),
         pictures=[
             {**p, "data": base64.b64encode(images[p["file"]]).decode()}
             for p in report["pictures"]
             # A picture that was deleted is left out.
             if p["file"] in images
         ],
-        plots={name: Markup(svg) for name, svg in _plots(report, columns).items()},
+        plots={name: Markup(t.drawn(svg)) for name, svg in _plots(report, columns, t).items()},
     )
+
+
+def filters(t: Phrases) -> dict[str, Callable[..., Any]]:
+    """Return the filters of a page: numbers as its language writes them, and quoted sentences.
+
+    Args:
+        t: The texts of the page.
+    """
+
+    def shown(write: Callable[..., str]) -> Callable[..., str]:
+        return lambda *values: t.number(write(*values))
+
+    return {
+        "eps": shown(rounded_up),
+        "down": shown(rounded_down),
+        "sci": shown(scientific),
+        "percent": shown(percent_up),
+        "number": shown(exact),
+        "share": lambda value: Markup("{}&nbsp;%").format(t.number(exact(100 * value))),
+        "third": shown("{:.3f}".format),
+        "first": shown("{:.1f}".format),
+        "general": shown("{:g}".format),
+        "thousands": shown("{:,}".format),
+        "cell": lambda value, column: (
+            value if isinstance(value, str) else t.number(cell(value, column))
+        ),
+        "day": t.day,
+        "q": t.quoted,
+    }
+
+
+def _guarantees(report: Row, t: Phrases) -> Row:
+    """Return what the page says of the sites: costs, steps, and everything that left them."""
+    taking_part = [s for s in report["sites"] if s["participated"]]
+    phases = [p for s in taking_part for p in s["phases"]]
+    return {
+        "taking_part": taking_part,
+        "cohorts": _cohorts(taking_part),
+        "guarantees": _grouped(taking_part, lambda s: {k: s[k] for k in ("epsilon", "delta")}),
+        "factor": t.number(_factor(taking_part)),
+        "attacks": _grouped(
+            [s for s in taking_part if s["detected"]], lambda s: {k: s[k] for k in ATTACK}
+        ),
+        "collusion": _grouped(
+            [s for s in taking_part if s["colluders"]], lambda s: {k: s[k] for k in COLLUSION}
+        ),
+        "shared_noise": any(p["honest"] > 1 for p in phases),
+        # To these each site adds all of the noise, also where training shares it.
+        "own_counts": sorted({p["name"] for p in phases if p["honest"] == 1 and p["steps"]}),
+        "bar": partial(_bar, t),
+        "accountants": _grouped(
+            taking_part, lambda s: [(s["accountant"], s["epsilon"]), *map(tuple, s["others"])]
+        ),
+        "mechanisms": _grouped(taking_part, lambda s: s["phases"]),
+        "egress": _grouped(
+            report["sites"],
+            lambda s: {"released": _items(s["released"]), "not_covered": s["not_covered"]},
+        ),
+    }
+
+
+def _results(report: Row, columns: Sequence[str], t: Phrases) -> Row:
+    """Return what the page says of the model."""
+    return {
+        "columns": columns,
+        "tables": _tables(report, columns),
+        "even": _even(report, t),
+        "statistics": statistics_section(report, t),
+        "pooled": POOLED,
+        "place": lambda site: t("measured.all") if site == POOLED else site,
+        "output_name": lambda row: plots.output_name(row, t),
+        "judged": [row for row in plots.headline(report) if row["calibration"]],
+    }
+
+
+def _even(report: Row, t: Phrases) -> list[Row]:
+    """Return lowest and highest value over the sites, of each metric and task of several sites."""
+    values: dict[str, dict[str, float]] = {}
+    for row in report["measurement"]["figures"] if report.get("measurement") else []:
+        if row["auc"] and row["site"] != POOLED:
+            name = f"AUC ({plots.output_name(row, t)})"
+            values.setdefault(name, {})[row["site"]] = row["auc"]["value"]
+    for metric, title in (("auc", "AUC"), ("dice", "Dice")):
+        for row in plots.scores(report, metric):
+            if row["model"] == "federated-dp":
+                values.setdefault(f"{title} ({row['task']})", {})[row["site"]] = row["value"]
+    found = []
+    for name, by_site in values.items():
+        if len(by_site) > 1:
+            low, high = min(by_site, key=by_site.__getitem__), max(by_site, key=by_site.__getitem__)
+            found.append({"metric": name, "low": by_site[low], "low_site": low,
+                          "high": by_site[high], "high_site": high})  # fmt: skip
+    return found
+
+
+def _rate(t: Phrases, text: str) -> str:
+    """Return the factor of the averaged update in words or as a number."""
+    return str(t(f"rate.{text}")) if text in ("sites", "sqrt-sites") else t.number(text)
 
 
 def _sent(report: dict[str, Any]) -> int:
@@ -157,18 +229,18 @@ def _cohorts(sites: Iterable[Row]) -> list[tuple[str, list[str]]]:
     return [(file, names) for names, file in grouped if file not in (None, MODEL)]
 
 
-def _plots(report: dict[str, Any], columns: Sequence[str]) -> dict[str, str]:
+def _plots(report: dict[str, Any], columns: Sequence[str], t: Phrases) -> dict[str, str]:
     """Draw the plots: name -> SVG, empty where there is nothing to draw."""
     # A deployment has no exact loss, so it gets no plot of losses.
     exact = any(row["exact_loss"] is not None for row in report["training"])
     return {
-        "epsilon": plots.epsilon_by_round(report),
-        "curve": plots.privacy_curve(report),
-        "attack": plots.best_attack(report),
-        "auc": plots.scores_by_task(report, "auc"),
-        "dice": plots.scores_by_task(report, "dice"),
-        "measured": plots.measured_auc(report),
-        "losses": plots.losses(report) if exact else "",
+        "epsilon": plots.epsilon_by_round(report, t),
+        "curve": plots.privacy_curve(report, t),
+        "attack": plots.best_attack(report, t),
+        "auc": plots.scores_by_task(report, "auc", t),
+        "dice": plots.scores_by_task(report, "dice", t),
+        "measured": plots.measured_auc(report, t),
+        "losses": plots.losses(report, t) if exact else "",
     }
 
 
@@ -179,7 +251,7 @@ def _factor(sites: Iterable[Row]) -> str:
     return f"{largest:.1f}" if largest < 100 else f"{largest:,.0f}"
 
 
-def _bar(site: Row) -> Row:
+def _bar(t: Phrases, site: Row) -> Row:
     """Return the shares of the lifetime budget, for a bar: earlier runs and this run, in per cent.
 
     Under a Renyi filter all runs fill the budget together, so this run has no share of its own.
@@ -187,7 +259,11 @@ def _bar(site: Row) -> Row:
     # Divergences add up under this rule, not epsilons.
     if site["rule"] == "rdp":
         used = percent_up(site["budget_used"], 0)
-        return {"earlier": used.split()[0], "run": 0, "words": f"{used} of the filter used"}
+        return {
+            "earlier": used.split()[0],
+            "run": 0,
+            "words": t("budget.filter", used=t.number(used)),
+        }
     budget, spent = site["epsilon_budget"], site["epsilon_lifetime"]
     # Never more than all runs together, whatever the files hold.
     run = min(site["epsilon"], spent)
@@ -195,7 +271,11 @@ def _bar(site: Row) -> Row:
     shares = {"earlier": 100 * (spent - run) / budget, "run": 100 * run / budget}
     return {
         **{name: f"{min(100.0, share):.2f}" for name, share in shares.items()},
-        "words": f"{percent_up(spent / budget, 0)} spent, {rounded_down(left)} left",
+        "words": t(
+            "budget.spent",
+            spent=t.number(percent_up(spent / budget, 0)),
+            left=t.number(rounded_down(left)),
+        ),
     }
 
 

@@ -12,6 +12,7 @@ from server.report.drawing import look as _look
 from server.report.drawing import plot as _plot
 from server.report.drawing import short as _short
 from server.report.drawing import svg as _svg
+from server.report.words.phrases import Phrases
 
 MODELS = (
     "federated-dp",
@@ -27,16 +28,18 @@ MODELS = (
 Report = dict[str, Any]
 
 
-def epsilon_by_round(report: Report) -> str:
+def epsilon_by_round(report: Report, t: Phrases | None = None) -> str:
     """Draw the running epsilon of each site, and the guarantee as a dashed line.
 
     Args:
         report: The content of report.json.
+        t: Texts of the page; English ones if left out.
     Returns:
         SVG; empty for a run without rounds.
     """
     if not report["schedule"]:
         return ""
+    t = t or Phrases("en", report["unit"])
     equal: dict[tuple[Any, ...], list[str]] = {}
     for site in report["sites"]:  # equal plans draw one line
         if site["participated"]:
@@ -57,24 +60,27 @@ def epsilon_by_round(report: Report) -> str:
             if points:
                 # The dotted line shows what the spare rounds cost.
                 axes.vlines(rounds[-1], values[-1], epsilon, color=look["color"], linestyle=":")
+            said = t.plain("plot.guarantee", epsilon=rounded_up(epsilon))
             axes.annotate(
-                f"guarantee {rounded_up(epsilon)}", (1.01, heights[i]), va="center",
+                said, (1.01, heights[i]), va="center",
                 xycoords=("axes fraction", "data"), color=look["color"], annotation_clip=False,
             )  # fmt: skip
         _mark_phases(axes, report["schedule"])
-        axes.set_xlabel("round")
-        axes.set_ylabel(f"epsilon of one {report['unit']} so far")
-        return _svg(figure, "epsilon", "Epsilon by round of each site; the guarantee dashed")
+        axes.set_xlabel(t.plain("plot.round"))
+        axes.set_ylabel(t.plain("plot.so-far"))
+        return _svg(figure, "epsilon", t.plain("plot.epsilon"))
 
 
-def privacy_curve(report: Report) -> str:
+def privacy_curve(report: Report, t: Phrases | None = None) -> str:
     """Draw the epsilon of each site's run at every delta.
 
     Args:
         report: The content of report.json.
+        t: Texts of the page; English ones if left out.
     Returns:
         SVG; empty if no receipt holds a curve.
     """
+    t = t or Phrases("en", report["unit"])
     equal: dict[tuple[Any, ...], list[str]] = {}
     for site in report["sites"]:  # equal plans draw one line
         if points := tuple((delta, value) for delta, value in site["curve"]):
@@ -92,19 +98,21 @@ def privacy_curve(report: Report) -> str:
             # The pair that is charged need not be a point of the curve.
             axes.plot([delta], [epsilon], markersize=9, **{**look, "linestyle": "none"})
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("delta")
-        axes.set_ylabel(f"epsilon of one {report['unit']}")
-        return _svg(figure, "curve", "Epsilon of each site's run at every delta")
+        axes.set_xlabel(t.plain("plot.delta"))
+        axes.set_ylabel(t.plain("plot.of-one"))
+        return _svg(figure, "curve", t.plain("plot.curve"))
 
 
-def best_attack(report: Report) -> str:
+def best_attack(report: Report, t: Phrases | None = None) -> str:
     """Draw what the best attack on each site's run finds at every rate of false alarms.
 
     Args:
         report: The content of report.json.
+        t: Texts of the page; English ones if left out.
     Returns:
         SVG; empty if no receipt holds it.
     """
+    t = t or Phrases("en", report["unit"])
     equal: dict[tuple[Any, ...], list[str]] = {}
     for site in report["sites"]:  # equal plans draw one line
         if points := tuple((alarms, found) for alarms, found in site["roc"]):
@@ -121,16 +129,9 @@ def best_attack(report: Report) -> str:
         axes.set_ylim(0, 1)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
-        axes.set_xlabel(f"false alarms, of the {report['unit']}s that were not used")
-        axes.set_ylabel("found, of those used")
-        return _svg(figure, "attack", "What the best attack on each site's run finds at most")
-
-
-SCORES = {
-    "auc": ("AUC", "test AUC (0.5: guessing; 1: perfect)"),
-    "dice": ("Dice overlap", "test Dice overlap (0: nowhere right; 1: every pixel)"),
-}
-"""Metric -> its name, and the label of its axis."""
+        axes.set_xlabel(t.plain("plot.alarms"))
+        axes.set_ylabel(t.plain("plot.found"))
+        return _svg(figure, "attack", t.plain("plot.attack"))
 
 
 def scores(report: Report, metric: str) -> list[Report]:
@@ -159,19 +160,20 @@ def places(report: Report, rows: Sequence[Report]) -> list[tuple[str, str]]:
     return sorted(found, key=lambda place: order.index(place[0]))
 
 
-def scores_by_task(report: Report, metric: str) -> str:
+def scores_by_task(report: Report, metric: str, t: Phrases | None = None) -> str:
     """Draw one metric of every model, site and task.
 
     Args:
         report: The content of report.json.
         metric: `auc` or `dice`.
+        t: Texts of the page; English ones if left out.
     Returns:
         SVG; empty if no task has the metric.
     """
+    t = t or Phrases("en", report["unit"])
     rows = scores(report, metric)
     if not rows:
         return ""
-    name, axis = SCORES[metric]
     tasks = places(report, rows)
     sites = [site for site, _ in tasks]
     labels = [s if sites.count(s) == 1 else f"{s}: {task}" for s, task in tasks]
@@ -197,22 +199,25 @@ def scores_by_task(report: Report, metric: str) -> str:
         lowest = min(r["value"] for r in rows)
         # From the tenth below the smallest value, to tell models apart.
         axes.set_xlim(max(-0.02, math.floor(10 * lowest - 0.2) / 10), 1.0)
-        axes.set_xlabel(axis)
-        return _svg(figure, metric, f"Test {name} of every model at every site")
+        axes.set_xlabel(t.plain(f"plot.{metric}"))
+        return _svg(figure, metric, t.plain(f"plot.{metric}.label"))
 
 
-def measured_auc(report: Report) -> str:
+def measured_auc(report: Report, t: Phrases | None = None) -> str:
     """Draw the measured AUC of every class or label with its interval.
 
     Args:
         report: The content of report.json.
+        t: Texts of the page; English ones if left out.
     Returns:
         SVG; empty without a measurement.
     """
+    t = t or Phrases("en", report["unit"])
     rows = [r for r in headline(report) if r["auc"]]
     if not rows:
         return ""
-    labels = [_short(f"{r['site']}: {output_name(r)}") for r in rows]
+    names = [t.plain("measured.all") if r["site"] == POOLED else r["site"] for r in rows]
+    labels = [_short(f"{n}: {output_name(r, t)}") for n, r in zip(names, rows, strict=True)]
     with _plot(0.5 + 0.3 * max(len(rows), 2), []) as (figure, axes):
         axes.grid(False, axis="y")
         for y, row in enumerate(rows):
@@ -224,8 +229,8 @@ def measured_auc(report: Report) -> str:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         lowest = min(r["auc"]["low"] for r in rows)
         axes.set_xlim(math.floor(10 * lowest - 0.2) / 10, 1.0)
-        axes.set_xlabel("AUC (0.5: guessing; 1: perfect), with its interval")
-        return _svg(figure, "measured", "Measured AUC of every class with its interval")
+        axes.set_xlabel(t.plain("plot.measured"))
+        return _svg(figure, "measured", t.plain("plot.measured.label"))
 
 
 def headline(report: Report) -> list[Report]:
@@ -242,24 +247,28 @@ def headline(report: Report) -> list[Report]:
     ]  # fmt: skip
 
 
-def output_name(row: Report) -> str:
+def output_name(row: Report, t: Phrases | None = None) -> str:
     """Return the name of an output of a measurement, as people read it.
 
     Args:
         row: A row of `report["measurement"]["figures"]`.
+        t: Texts of the page; English ones if left out.
     """
-    several = row["several"]
-    return f"{row['task']}, class {row['output']}" if several else row["task"]
+    if not row["several"]:
+        return str(row["task"])
+    return (t or Phrases()).plain("measured.class", task=row["task"], n=row["output"])
 
 
-def losses(report: Report) -> str:
+def losses(report: Report, t: Phrases | None = None) -> str:
     """Draw the exact training loss of each site by round.
 
     Args:
         report: The content of report.json, of a simulation.
+        t: Texts of the page; English ones if left out.
     Returns:
         SVG.
     """
+    t = t or Phrases("en", report["unit"])
     rows = [r for r in report["training"] if r["exact_loss"] is not None]
     names = _in_order(report, rows)
     with _plot(2.8, names) as (figure, axes):
@@ -274,9 +283,9 @@ def losses(report: Report) -> str:
                 # One entry in the legend for all phases of a site.
                 label = None
         _mark_phases(axes, report["schedule"])
-        axes.set_xlabel("round")
-        axes.set_ylabel("mean training loss")
-        return _svg(figure, "losses", "Exact training loss of each site by round")
+        axes.set_xlabel(t.plain("plot.round"))
+        axes.set_ylabel(t.plain("plot.loss"))
+        return _svg(figure, "losses", t.plain("plot.loss.label"))
 
 
 def _in_order(report: Report, rows: Sequence[dict[str, Any]]) -> list[str]:

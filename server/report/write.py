@@ -19,14 +19,20 @@ from server.run.checkpoints import write_atomically, write_json
 from server.run.journal import now
 
 PAGE = "report.html"
+PAGES = {"en": PAGE, "de": "report.de.html"}
+"""Language -> page of the report. The English one is always written."""
 
 
-def write_report(folder: Path, *, simulation: bool = True) -> dict[str, Any]:
+def write_report(
+    folder: Path, *, simulation: bool = True, language: str | None = None
+) -> dict[str, Any]:
     """Build, validate and write the report; call it again after baselines were added.
 
     Args:
         folder: A run folder.
         simulation: False for a deployment, which has secret noise and holds no exact value.
+        language: `de` for a page in German beside the English one, `en` for none but the English
+            one; the languages that are there if left out.
     Returns:
         The content of report.json.
     Raises:
@@ -35,14 +41,33 @@ def write_report(folder: Path, *, simulation: bool = True) -> dict[str, Any]:
     """
     report = build(folder, simulation=simulation, generated_at=now())
     # Everything is made before anything is written: an error leaves the old report.
-    page = render(report, _images(folder, report)).encode()
-    report["files"] = {PAGE: hashlib.sha256(page).hexdigest(), **_models(folder, report)}
+    images = _images(folder, report)
+    pages = {
+        name: render(report, images, language=spoken).encode() if wanted else None
+        for spoken, name, wanted in _wanted(folder, language)
+    }
+    hashes = {name: hashlib.sha256(page).hexdigest() for name, page in pages.items() if page}
+    report["files"] = {**hashes, **_models(folder, report)}
     check(report | {"seal": NO_SEAL})
     report = seal(report)
     write_atomically(folder / "report.schema.json", schema_json().encode())
     write_json(folder / "report.json", report)
-    write_atomically(folder / PAGE, page)
+    for name, page in pages.items():
+        if page is None:
+            # A page of an earlier report would contradict this one.
+            (folder / name).unlink(missing_ok=True)
+        else:
+            write_atomically(folder / name, page)
     return report
+
+
+def _wanted(folder: Path, language: str | None) -> list[tuple[str, str, bool]]:
+    """Return language and name of every page, and whether there is to be one."""
+    return [
+        (spoken, name, name == PAGE or (folder / name).exists() if language is None
+         else name == PAGE or spoken == language)
+        for spoken, name in PAGES.items()
+    ]  # fmt: skip
 
 
 def state(folder: Path, about: About) -> None:

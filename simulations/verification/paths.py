@@ -8,7 +8,7 @@ from client.site import load_site
 from medformer.common.rounding import exact, rounded_up
 from medformer.errors import ConfigError
 from medformer.library.model_file import read_header
-from server.report.write import PAGE, sha256_of
+from server.report.write import sha256_of
 from simulations.verification.findings import Finding, ok, unknown, wrong
 from simulations.verification.ledger import verify_ledger
 from simulations.verification.reading import read_report
@@ -79,6 +79,7 @@ def _model(path: Path, report: Path | None) -> list[Finding]:
         return [unknown(f"{says}; which run it is from cannot be told without a report: name one "
                         "with --report")]  # fmt: skip
     known = dict(read_report(report).get("files") or {})
-    if sha256_of(path) not in [value for name, value in known.items() if name != PAGE]:
+    models = [value for name, value in known.items() if not name.endswith(".html")]
+    if sha256_of(path) not in models:
         return [wrong(f"it is no model of the report's run; {says}")]
     return [ok(f"it is a model of the report's run; {says}")]

@@ -16,6 +16,7 @@ from server.report.build import build
 from server.report.files import ReportError
 from server.report.html import STATEMENTS, render
 from server.report.promise import promise_schema
+from server.report.template import TEMPLATE
 from server.report.write import state, write_report
 from tests.server.report.test_report import SCHEDULE, change, page_of, text_of, write, write_run
 
@@ -70,7 +71,7 @@ def test_the_page_says_the_promise_in_full(folder: Path):
         "(ε, δ)-differential privacy, also called approximate",
         "ε and δ are for all of it together",
         "may work together against a record; ε holds against them",
-        "at each site: its staff, its machine, and the guard",
+        "at each site its staff, its machine, and the guard, the only program that reads records",
         "static: the records of each site at the time of the run",
         "a key from the run's seed, which is not secret",
         "averages the models of the last 30 % of a phase's rounds",
@@ -81,20 +82,24 @@ def test_the_page_says_the_promise_in_full(folder: Path):
 def test_what_nobody_has_stated_is_seen(folder: Path):
     """A gap is shown as a gap, and a statement as the word of the coordinator."""
     write_report(folder)
-    assert text_of(folder).count("not stated") == len(STATEMENTS)
+    every = len(About.model_fields) - 1
+    assert text_of(folder).count("not stated") == every
+    assert "why this epsilon the coordinator's word not stated" in text_of(folder)
     state(folder, About(purpose="Study 17", controllers=("North", "South")))
     report = write_report(folder)
     assert report["about"] == {"purpose": "Study 17", "controllers": ["North", "South"]}
     shown = text_of(folder)
     assert "purpose of the processing Study 17" in shown
     assert "controllers North, South" in shown
-    assert shown.count("not stated") == len(STATEMENTS) - 2
-    assert "It is the word of the coordinator" in shown
+    assert shown.count("not stated") == every - 2
+    assert "nothing in this report proves it" in shown
 
 
 def test_every_statement_has_a_place_on_the_page():
     """All but the authors of a registry's record."""
-    assert {name for name, _ in STATEMENTS} == set(About.model_fields) - {"authors"}
+    shown = re.findall(r'(?:said|statement)\("(\w+)"\)', TEMPLATE)
+    shown += re.findall(r'"(\w+)"', re.search(r"for name in \((.*?)\)", TEMPLATE)[1])
+    assert sorted([*shown, *STATEMENTS]) == sorted(set(About.model_fields) - {"authors"})
     assert set(about_schema()["properties"]) == set(About.model_fields)
     assert all(field["description"] for field in about_schema()["properties"].values())
 

@@ -151,7 +151,7 @@ def test_the_first_section_says_what_an_attacker_could_find(folder: Path):
     assert (north["mu"], west["mu"], west["detected"]) == (PLAN.mu, None, [])
     found = " ".join(percent_up(share) for _, share in PLAN.detected)
     assert PLAN.mu is not None
-    first = text_of(folder).split("2. Budget of each site")[0]
+    first = text_of(folder).split("2. Epsilon and")[0]
     assert f"north, south {found} {rounded_up(PLAN.mu)}" in first
     assert "all runs of its lifetime budget, a looser bound 0.9 % 9.0 % 45.0 % 90.0 %" in first
     assert 'aria-label="What the best attack on each site' in page_of(folder)
@@ -216,7 +216,7 @@ def test_the_first_section_says_unit_sum_over_sites_and_simulation(folder: Path)
     """A data-protection officer who reads only this section knows the unit of privacy and the
     cost."""
     write_report(folder)
-    first = text_of(folder).split("2. Budget of each site")[0]
+    first = text_of(folder).split("2. Epsilon and")[0]
 
     assert "differential privacy for one image" in first
     assert "add or remove one image" in first
