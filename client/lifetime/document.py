@@ -105,5 +105,10 @@ def _run(life: Lifetime, run: Run) -> dict[str, Any]:
         "answers_kept_for_sending": run.answers,
         "classes_counted": run.counted or None,
         "model_measured": None if plan.statistics else run.measured or None,
+        "reports_confirmed": [
+            {"time": row.time, "sha256": str(row.values["sha256"])[:64]}
+            for row in life.of_kind("report")
+            if row.run_id == run.run_id
+        ],
         "records_counted": (run.measured or None) if plan.statistics else None,
     }

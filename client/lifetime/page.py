@@ -86,8 +86,9 @@ If all others do, all runs together have epsilon {{ up(worst_epsilon) }}.</p>{% 
 {% if d.runs %}<table tabindex="0"><thead><tr><th scope="col">run</th><th scope="col" class="n">answers with noise</th><th scope="col">classes counted, with noise</th><th scope="col">final model measured, with noise</th><th scope="col">records counted, with noise</th></tr></thead><tbody>
 {% for r in d.runs %}<tr><th scope="row">{{ r.run_id }}</th><td class="n">at most {{ r.answers_kept_for_sending }}</td><td class="t">{{ short(r.classes_counted) if r.classes_counted else "no" }}</td><td class="t">{{ short(r.model_measured) if r.model_measured else "no" }}</td><td class="t">{{ short(r.records_counted) if r.records_counted else "no" }}</td></tr>
 {% endfor %}</tbody></table>
-<p>All of it is covered by the epsilon of its run. An answer holds weights of the shared model with noise; rounds in which a site trains for itself answer without any.
-Beside this the guard sends public words of the site's declaration, plans and signatures, hashes of ledger rows, and refusals with their reason. None of them is computed from a record.</p>
+<p>All of it is covered by the epsilon of its run. An answer holds weights of the shared model with noise; rounds in which a site trains for itself answer without any.</p>
+{% for r in d.runs %}{% for one in r.reports_confirmed %}<p class="small">{{ time(one.time) }}: the guard compared a report of run {{ r.run_id }} with this ledger and countersigned it; SHA-256 <code>{{ one.sha256 }}</code></p>
+{% endfor %}{% endfor %}<p>Beside this the guard sends public words of the site's declaration, plans and signatures, hashes of ledger rows, and refusals with their reason. None of them is computed from a record.</p>
 {% else %}<p>Nothing that was computed from a record.</p>{% endif %}
 
 <h2>7. The ledger itself</h2>

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from client.site import Privacy
 from server.protocol.record_counts import STATISTICS
 from simulations.cli import main
 from tests.helpers.accessible import faults
-from tests.helpers.ledgers import lived, one_plan
+from tests.helpers.ledgers import PRIVACY, lived, one_plan
 from tests.helpers.sources import ROOT
 
 KINDS = {
     "cohort", "reservation", "attempt", "answer", "asked", "approval", "denial", "refusal",
     "class-balance", "measurement", "measurement-answer", "anchor", "home", "restored",
+    "report",
 }  # fmt: skip
 """Kinds of rows that the page tells of."""
 
@@ -154,6 +156,19 @@ def test_a_site_without_a_run_has_a_page(tmp_path: Path, capsys: pytest.CaptureF
     assert faults(text) == []
     assert main(["site", "report", str(tmp_path), "-o", str(tmp_path / "p.pdf")]) == 1
     assert "must end in .html" in capsys.readouterr().err
+
+
+def test_a_report_that_the_guard_has_confirmed_is_told(made: Path, tmp_path: Path):
+    """Its digest says which report that was."""
+    shutil.copytree(made / "north" / "state", tmp_path / "state")
+    with Ledger(tmp_path / "state" / FILE, PRIVACY) as own:
+        own.reports.keep("done", "ab" * 32)
+        life = lifetime(own.rows.all())
+    (run,) = (values := document("north", life, "2026-03-04T12:00:00+00:00"))["runs"]
+    assert run["reports_confirmed"] == [{"time": life.rows[-1].time, "sha256": "ab" * 32}]
+    text = page(values)
+    assert "ab" * 32 in text
+    assert faults(text) == []
 
 
 def test_every_kind_of_row_is_told():
