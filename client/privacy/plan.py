@@ -384,7 +384,7 @@ def _check_counts(plan: PrivacyPlan, schedule: Schedule) -> None:
             continue
         if (own := asked[p.name]) is None:
             raise ValueError(f"the plan has {p.name!r}, which the schedule does not ask for")
-        if epsilon([p.mechanism()], plan.delta) + ARITHMETIC_EPSILON > own.epsilon:
+        if epsilon([p.mechanism(1)], plan.delta) + ARITHMETIC_EPSILON > own.epsilon:
             raise ValueError(f"{p.name!r} has less noise than its own epsilon asks for")
 
 

@@ -18,9 +18,9 @@ from server.measures import POOLED
 from server.measures.kept import MEASUREMENTS
 from server.protocol import Answer, Measure, MeasureAnswer, Refusal, Request, Schedule, TrainAnswer
 from server.protocol.score_counts import BINS, Evaluation, ScoreCounts
+from server.report.build import build
 from server.report.files import ReportError
 from server.report.html import render
-from server.report.write import write_report
 from server.run.coordinate import Run
 from server.run.errors import RunInterrupted
 from server.run.federation import Federation, PublicSite
@@ -84,7 +84,7 @@ def report(folder: Path) -> dict:
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         text = "".join(json.dumps({**row, "exact_loss": None}) + "\n" for row in rows)
         file.write_text(text)
-    return write_report(folder, simulation=False)
+    return build(folder, simulation=False, generated_at="now")
 
 
 def test_a_report_has_figures_with_intervals_and_nothing_exact(execute, tmp_path: Path):

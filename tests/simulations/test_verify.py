@@ -206,6 +206,28 @@ def test_a_receipt_of_a_forger_has_to_follow_from_its_steps(run: Path, tmp_path:
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
+        (lambda ps: ps[0].update(noise_multiplier=1.0), "less noise than its own epsilon asks"),
+        (lambda ps: ps[0].update(sample_rate=0.5), "is not one count of all records"),
+        (lambda ps: ps.append(ps[0]), "is not one count of all records"),
+        (lambda ps: ps[0].update(name="statistics"), "which the schedule does not ask for"),
+    ],
+)
+def test_a_single_count_is_the_one_that_the_schedule_asks_for(
+    run: Path, tmp_path: Path, edit: Callable[[list[dict[str, Any]]], object], said: str
+):
+    """Once, over all records, with the noise of its own epsilon: the sum alone would not tell."""
+
+    def other(receipt: dict[str, Any]) -> None:
+        assert receipt["phases"][0]["name"] == "evaluation"
+        edit(receipt["phases"])
+        receipt["steps"] = sum(phase["steps"] for phase in receipt["phases"])
+
+    assert said in " ".join(wrong(verify_report(forged(run, other, tmp_path))))
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
         (lambda p: p.update(noise_multiplier=0.001), "noise or steps that nobody plans"),
         (lambda p: p.update(noise_multiplier=0.02), "epsilon (it is infinite)"),
         (lambda p: p.update(noise_multiplier=1e300), "noise or steps that nobody plans"),
@@ -221,7 +243,8 @@ def test_noise_that_protects_nobody_confirms_no_claim(
 
     def weak(receipt: dict[str, Any]) -> None:
         for phase in receipt["phases"]:
-            edit(phase)
+            if phase["rounds"]:
+                edit(phase)
         receipt.update(epsilon=0.1, curve=[], roc=[], detected=[], mu=None, others=[])
         receipt["steps"] = sum(phase["steps"] for phase in receipt["phases"])
 

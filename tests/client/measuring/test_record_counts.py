@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -84,6 +84,7 @@ def without(splits: Splits, unit: str, name: str) -> Splits:
     return left
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(1, 8),
     seed=st.integers(0, 2**31),
