@@ -24,7 +24,7 @@ from server.run.coordinate import Run
 from server.run.federation import Federation
 from server.run.fleet import HELLO_WAIT, FlowerFleet
 from server.run.journal import CHECKPOINTS, outcome
-from simulations.board import board
+from server.watching.board import board
 from simulations.launch.fresh import FreshProcess, in_fresh_process
 from simulations.launch.steps import prepare_folder, public_start
 from simulations.run_folder import MARKER, Prepared, load_prepared

@@ -291,7 +291,7 @@ def test_the_server_loads_neither_torch_nor_opacus():
 import sys, tempfile
 from pathlib import Path
 import simulations.flower
-from simulations.board import board
+from server.watching.board import board
 board(Path(tempfile.mkdtemp()))
 print([m for m in ('torch', 'opacus', 'medmnist') if m in sys.modules])
 """

@@ -17,6 +17,7 @@ from server.run.fleet import FlowerFleet
 from server.run.journal import outcome
 from server.run.lock import run_lock
 from server.run.model_file import write_models
+from server.watching.board import board
 from server.watching.recorder import Recorder
 
 FEDERATION = "federation.json"
@@ -68,7 +69,14 @@ def deploy(
             observer=recorder,
         )
         recorder.stage("hello")
-        run = Run(fleet, federation, folder, approval_wait=approval_wait, deadline=deadline)
+        run = Run(
+            fleet,
+            federation,
+            folder,
+            approval_wait=approval_wait,
+            deadline=deadline,
+            on_row=board(folder),
+        )
         run.execute(lambda: start(federation))
         recorder.stage("report")
         write_json(folder / "release.json", dict(release))

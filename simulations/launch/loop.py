@@ -22,7 +22,7 @@ from server.run.checkpoints import load_state
 from server.run.coordinate import Run
 from server.run.fleet import Lost
 from server.run.journal import CHECKPOINTS, outcome
-from simulations.board import board
+from server.watching.board import board
 from simulations.launch.fresh import context, worker_setup
 from simulations.run_folder import load_prepared
 from simulations.start.public import start_of

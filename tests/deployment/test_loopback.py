@@ -80,6 +80,7 @@ def test_three_sites_train_under_secure_noise_and_the_report_says_so(consortium:
         output = consortium.command(name, "site", "ledger", "verify", f"{name}/state",
                                   "--report", str(out / "report.json"), "--site", name)  # fmt: skip
         assert "chain intact" in output
+    assert list((out / "tensorboard").glob("events.*"))
     texts = [f.read_text() for f in out.glob("*.json*")]
     assert not [t for t in texts if '"exact_loss": 0' in t]
 
