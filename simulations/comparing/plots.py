@@ -70,13 +70,14 @@ def by_epsilon(comparison: Comparison, metric: str) -> str:
     """
     found = _few(lines(comparison, metric))
     epsilons = {epsilon for line in found for epsilon, _ in line.points}
-    if len({f"{epsilon:.2g}" for epsilon in epsilons}) < 2:
+    # Epsilons that differ in their last digits are one point of the axis.
+    if len({_tick(value) for value in epsilons}) < 2:
         return ""
     with plot(3.4, [line.label for line in found]) as (figure, axes):
         if min(epsilons) > 0:
             axes.set_xscale("log")
             ticks = _spaced(sorted(epsilons))
-            axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+            axes.set_xticks(ticks, [_tick(tick) for tick in ticks])
             axes.minorticks_off()
         for i, line in enumerate(found):
             # Side by side, so that intervals do not cover each other.
@@ -210,6 +211,11 @@ def _seeds(
             known = [value for value in values if value is not None]
             x = [group.epsilon * aside] * len(known)
             axes.plot(x, known, color=color, marker=".", alpha=0.5, linestyle="none")
+
+
+def _tick(value: float) -> str:
+    """Return the name of a place on the axis, which is no guarantee."""
+    return f"{value:.2g}"
 
 
 def _spaced(values: Sequence[float]) -> list[float]:

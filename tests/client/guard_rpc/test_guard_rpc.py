@@ -293,7 +293,7 @@ def test_another_user_is_turned_away_before_a_byte_is_read(guard: Guard, tmp_pat
             folder.chmod(0o755)
     path = tmp_path / "relay.sock"
     ask = f"""
-        with GuardChannel(__import__("pathlib").Path({str(path)!r}), deadline=10) as channel:
+        with GuardChannel(__import__("pathlib").Path({str(path)!r}), deadline=90) as channel:
             print(type(channel.handle(Hello("run-1", "x"))).__name__)
     """
     with GuardService(watched, path):
