@@ -15,7 +15,7 @@ from simulations.cli import COMMANDS
 
 UNTOLD = ("action", "verb")
 """Arguments whose values are listed elsewhere in the help."""
-GROUPS = {"site": 17, "consortium": 6, "model": 3, "site ledger": 3}
+GROUPS = {"site": 17, "consortium": 7, "model": 3, "site ledger": 3}
 """Commands that have actions of their own, and how many."""
 
 
@@ -86,7 +86,7 @@ def test_root_can_insist_under_either_name(action: str, option: str):
     ["site check FILE", "site approve FILE", "site approve FILE state",
      "site finetune FILE m -o out", "site evaluate FILE m -o a.html",
      "site predict FILE m images -o a.csv",
-     "consortium submit lungs FILE --out run"],
+     "consortium submit lungs FILE --out run", "consortium install lungs FILE --out run"],
 )  # fmt: skip
 def test_a_typo_in_a_file_is_answered_before_anything_large_is_loaded(tmp_path: Path, command: str):
     """torch, Flower and pictures cost seconds: the file is read before they are imported."""

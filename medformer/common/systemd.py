@@ -179,6 +179,15 @@ def up_script(what: str, command: str, up: str) -> str:
     return UP.format(what=what, command=command, up=up, prefix=shlex.quote(sys.prefix))
 
 
+def program() -> Path:
+    """Return the path of the installed `fedmedformer` command.
+
+    Raises:
+        ConfigError: It holds characters that a unit would interpret.
+    """
+    return plain(Path(sys.prefix) / "bin" / "fedmedformer")
+
+
 def plain(path: Path) -> Path:
     """Return an absolute path that needs no quoting in a unit.
 

@@ -118,21 +118,50 @@ def _submit(arguments: argparse.Namespace) -> None:
     if not arguments.follow:
         print(f"run {submit(folder, file, out)}: {out}")
         return
-    from server.consortium.following import Waits, follow
     from server.consortium.hub import signed_with, signer_of
     from server.consortium.provision import SIGNER
+    from server.consortium.submission import attend, is_done
+    from server.following.follow import Waits, follow
     from server.report.seal import sign_report
 
     # Progress goes to stderr; stdout has the result alone.
     def show(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    # consortium.yaml knows how slow this machine is.
-    waits = Waits(start=load(folder).start_seconds)
-    follow(out, lambda: submit(folder, file, out), arguments.retries, show, waits)
+    # After a reboot a unit follows a run again that may have ended before.
+    if not is_done(file, out):
+        # consortium.yaml knows how slow this machine is.
+        waits = Waits(start=load(folder).start_seconds)
+        follow(out, lambda: attend(folder, file, out), arguments.retries, show, waits)
     key = folder / SIGNER
     sign_report(out, signer_of(key), partial(signed_with, key))
     print(f"report: {out / 'report.html'}, signed with the consortium's key")
+
+
+def _configure_install(parser: argparse.ArgumentParser) -> None:
+    _folder(parser)
+    parser.add_argument("run", type=Path, metavar="RUN.yaml", help="what is to be trained")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the run folder, inside FOLDER"
+    )
+    parser.add_argument(
+        "--retries",
+        type=int,
+        default=1_000,
+        metavar="N",
+        help="submit an interrupted run again, up to N times in a row (1000 if left out)",
+    )
+
+
+def _install(arguments: argparse.Namespace) -> None:
+    """Write the unit of a run and print how to start it."""
+    from server.following.service import install
+
+    unit = install(arguments.folder, arguments.run, arguments.out, arguments.retries).absolute()
+    print(f"{unit}: submits the run and follows it until it is done, also after a reboot")
+    print(f"start it:  systemctl enable --now {unit}")
+    print(f"its lines: journalctl -u {unit.name}")
+    print(f"end it:    systemctl disable --now {unit.name} (the run goes on: consortium stop)")
 
 
 def _configure_status(parser: argparse.ArgumentParser) -> None:
@@ -251,6 +280,13 @@ ACTIONS = (
         "consortium submit lungs run.yaml --out lungs/runs/first --follow",
         _configure_submit,
         _submit,
+    ),
+    Action(
+        "install",
+        "write a systemd unit that submits a run and follows it, also after a reboot",
+        "consortium install lungs run.yaml --out lungs/runs/first",
+        _configure_install,
+        _install,
     ),
     Action(
         "status",

@@ -9,7 +9,6 @@ leaves its machine, and there is no zip of it.
 import io
 import json
 import pwd
-import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from medformer.common.systemd import (
     healthcheck,
     mount,
     plain,
+    program,
     unit,
     up_script,
 )
@@ -132,11 +132,11 @@ def server_files(folder: Path, consortium: str, port: int, health: int) -> dict[
     Raises:
         ConfigError: The folder's path cannot be written in a unit.
     """
-    home, program = plain(folder), plain(Path(sys.prefix) / "bin" / "fedmedformer")
-    user, number = _owner(home)
+    home = plain(folder)
+    user, number = owner_of(home)
     service = {
         "User": user,
-        "ExecStart": f"{program} consortium up {home}",
+        "ExecStart": f"{program()} consortium up {home}",
         "WorkingDirectory": str(home),
         "RestrictAddressFamilies": "AF_UNIX AF_INET AF_INET6",
         "ReadWritePaths": str(home),
@@ -154,7 +154,7 @@ def server_files(folder: Path, consortium: str, port: int, health: int) -> dict[
     make = f" (useradd --system {user}; chown -R {user} {home})" if user == SERVER_USER else ""
     return {
         UNIT: unit(f"FedMedformer server of {consortium}", ("network-online.target",), service,
-                   [home, program]),
+                   [home, program()]),
         "compose.yaml": compose(f"The server of {consortium}.", {"superlink": container}),
         "Containerfile": CONTAINERFILE.format(extras=""),
         "README.md": SERVER.format(consortium=consortium, folder=home, user=user, make=make,
@@ -190,10 +190,13 @@ def replace_if_other(file: Path, data: bytes) -> None:
         replace_file(file, data)
 
 
-def _owner(folder: Path) -> tuple[str, str]:
+def owner_of(folder: Path) -> tuple[str, str]:
     """Return a folder's owner as systemd and containers name it.
 
     A folder that root owns gets placeholders for a user who has yet to be made.
+
+    Args:
+        folder: The folder.
     """
     found = folder.stat()
     # The server must not run as root, so a folder of root's needs another user.

@@ -23,6 +23,7 @@ from server.report.about import FILE as ABOUT
 from server.report.about import stated
 from server.run.checkpoints import write_json
 from server.run.errors import SuperLinkError
+from server.run.journal import OUTCOME
 from server.run.lock import at_work
 from server.watching.runs import note_run
 
@@ -77,6 +78,49 @@ def submit(folder: Path, file: Path, out: Path, ask: Ask | None = None) -> str:
     replace_file(out / SUBMITTED, json.dumps({"flower_run_id": run_id}).encode())
     note_run(folder, out, file, run_id)
     return run_id
+
+
+def attend(folder: Path, file: Path, out: Path, ask: Ask | None = None) -> bool:
+    """Start or continue a run, unless it is at work: then it is left alone.
+
+    A follower that was killed comes back by this. To submit the run again would stop it.
+
+    Args:
+        folder, file, out, ask: As for `submit`.
+    Returns:
+        True if the run was submitted.
+    Raises:
+        MedFormerError: As for `submit`.
+    """
+    if _holds(file, out) and at_work(out):
+        return False
+    submit(folder, file, out, ask)
+    return True
+
+
+def is_done(file: Path, out: Path) -> bool:
+    """Return True if a run has ended well: submitting it would do its last step again.
+
+    Args:
+        file: run.yaml.
+        out: The run folder.
+    Raises:
+        ConfigError: run.yaml cannot be used.
+    """
+    if not _holds(file, out) or at_work(out):
+        return False
+    try:
+        return bool(json.loads((out / OUTCOME).read_bytes())["outcome"] == "done")
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _holds(file: Path, out: Path) -> bool:
+    """Return True if a run folder holds the run of this run.yaml."""
+    try:
+        return (out / FEDERATION).read_text() == load_run(file).federation().model_dump_json()
+    except OSError:
+        return False
 
 
 def _claim(out: Path, federation: str, ask: Ask) -> None:

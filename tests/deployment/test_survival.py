@@ -1,14 +1,16 @@
 """kill -9 of every process of a consortium, at seeded moments: the run ends, the ledgers are right.
 
-A supervisor of the machine (systemd, say) is played by the test: it starts again what was started
-by hand. Everything else is the product's.
+The supervisor of the machine, systemd, is played by the test: it starts again what was started by
+hand, and the follower by the command of its unit. Everything else is the product's.
 """
 
 import json
 import random
-import subprocess
+import re
+import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -32,7 +34,8 @@ sites:
   south: {{name: south, modality: chest-xray, anatomy: chest, channels: 1}}
   west: {{name: west, modality: chest-xray, anatomy: chest, channels: 1}}
 """
-SERVER = ("consortium", "superlink", "executor", "serverapp")
+SERVER = ("consortium", "superlink", "executor", "serverapp", "machine")
+"""Processes of the coordinator; `machine`: all of them and the follower at once, a power cut."""
 SITE = ("site", "guard", "supernode", "executor", "clientapp")
 WORDS = {
     "superlink": "flower-superlink",
@@ -57,18 +60,33 @@ def victims(number: int) -> list[tuple[str, str]]:
     return chosen[:number]
 
 
-def found(own: Consortium, who: str, what: str) -> psutil.Process | None:
-    """Return the process if it is running now."""
+def found(own: Consortium, who: str, what: str) -> list[psutil.Process]:
+    """Return the process, or all of a machine, if it is running now."""
     top = psutil.Process(own.processes[who].pid)
     if what in ("consortium", "site"):
-        return top
+        return [top]
     try:
-        for child in top.children(recursive=True):
+        children = top.children(recursive=True)
+        if what == "machine":
+            follower = own.processes.get("follower")
+            return [psutil.Process(follower.pid), top, *children] if follower else []
+        for child in children:
             if any(WORDS[what] in word for word in child.cmdline()[:5]):
-                return child
+                return [child]
     except psutil.Error:
         pass
-    return None
+    return []
+
+
+def follow(own: Consortium, out: Path, kills: int) -> list[str]:
+    """Have the unit of the next run written, and return the arguments of its command."""
+    (own.folder / "survival.yaml").write_text(RUN.format(name=out.name, spares=SPARES))
+    own.command("server", "consortium", "install", "lungs", "survival.yaml", "--out", str(out),
+                "--retries", str(kills))  # fmt: skip
+    unit = own.folder / "lungs" / "service" / f"fedmedformer-run-{out.name}.service"
+    (command,) = re.findall(r"^ExecStart=(.*)$", unit.read_text(), re.MULTILINE)
+    assert command.split()[0] == str(own.bin / "fedmedformer")
+    return str(command).split()[1:]
 
 
 def revive(own: Consortium) -> None:
@@ -114,7 +132,7 @@ def check_ledger(folder: Path, runs: dict[str, Path]) -> Counter[str]:
 @pytest.mark.parametrize(
     ("kills", "longest"),
     [
-        pytest.param(len(SERVER + SITE), 14, marks=pytest.mark.timeout(7_200)),
+        pytest.param(len(SERVER + SITE), 13, marks=pytest.mark.timeout(7_200)),
         pytest.param(200, 18, marks=[pytest.mark.heavy, pytest.mark.timeout(14_400)]),
     ],
 )
@@ -127,30 +145,29 @@ def test_kill_9_of_every_process(consortium: Consortium, kills: int, longest: fl
     own, folder = consortium, consortium.folder
     rng = random.Random(SEED + 1)
     outs: list[Path] = []
-    follower: subprocess.Popen[bytes] | None = None
+    unit: list[str] = []
     waiting = victims(kills)
     done: Counter[str] = Counter()
     due = time.monotonic() + rng.uniform(3, longest)
     since = time.monotonic()
-    while waiting or follower is not None:
+    while waiting or "follower" in own.processes:
         revive(own)
-        if follower is not None and follower.poll() is not None:
+        follower = own.processes.get("follower")
+        if follower is not None and (code := follower.poll()) is not None:
             output = (folder / "follower.log").read_text()[-3_000:]
-            assert follower.returncode == 0, output
-            follower = None
-        if follower is None and waiting:
-            out = folder / f"survival-{kills}-{len(outs)}"
-            outs.append(out)
-            (folder / "survival.yaml").write_text(
-                RUN.format(name=f"survival-{len(outs)}", spares=SPARES)
-            )
-            own.start("follower", "consortium", "submit", "lungs", "survival.yaml", "--out",
-                      str(out), "--follow", "--retries", str(kills))  # fmt: skip
-            follower = own.processes.pop("follower")
+            assert code in (0, -signal.SIGKILL), output
+            del own.processes["follower"]
+            if code:  # Restart=on-abnormal
+                own.start("follower", *unit)
+        elif follower is None and waiting:
+            outs.append(folder / "lungs" / "runs" / f"survival-{kills}-{len(outs)}")
+            unit = follow(own, outs[-1], kills)
+            own.start("follower", *unit)
         if waiting and time.monotonic() > due:
-            victim = found(own, *waiting[0])
-            if victim is not None:
-                victim.kill()
+            if struck := found(own, *waiting[0]):
+                for process in struck:
+                    with suppress(psutil.NoSuchProcess):  # its parent has taken it along
+                        process.kill()
                 who, what = waiting.pop(0)
                 done[f"{'server' if who == 'server' else 'site'} {what}"] += 1
                 due = time.monotonic() + rng.uniform(3, longest)

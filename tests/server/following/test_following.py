@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medformer.errors import ConfigError
-from server.consortium.following import Waits, follow
+from server.following.follow import Waits, follow
 from server.run.errors import FederationError, SuperLinkError
 from server.run.lock import LOCK, at_work
 

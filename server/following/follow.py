@@ -33,7 +33,7 @@ class Waits:
 
 
 def follow(
-    folder: Path, submit: Callable[[], str], retries: int, show: Show, waits: Waits | None = None
+    folder: Path, submit: Callable[[], object], retries: int, show: Show, waits: Waits | None = None
 ) -> None:
     """Submit a run, show its rounds, and submit it again while it is interrupted.
 

@@ -1,0 +1,1 @@
+"""Follows a run between hospitals to its end, over crashes and reboots."""
