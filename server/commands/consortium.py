@@ -258,6 +258,40 @@ def _stop(arguments: argparse.Namespace) -> None:
     print(f"run {arguments.run} is stopped; submit it again to continue from its last round")
 
 
+def _configure_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="folder of the consortium, with its runs in it"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the files; FOLDER if left out"
+    )
+    parser.add_argument(
+        "--lang",
+        choices=("en", "de"),
+        default="en",
+        help="de: also a page in German, consortium-report.de.html",
+    )
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    """Join the signed receipts of all runs, and print the page's path."""
+    from server.consortium.hub import signed_with, signer_of
+    from server.consortium.provision import SIGNER
+    from server.report.joint.page import PAGES
+    from server.report.joint.write import write_joint
+
+    key = arguments.folder / SIGNER
+    signer = (signer_of(key), partial(signed_with, key)) if key.is_file() else None
+    report = write_joint(
+        arguments.folder, out=arguments.out, language=arguments.lang, signer=signer
+    )
+    if signer is None:
+        print(f"not signed: there is no key {key}", file=sys.stderr)
+    for one in report["left_out"]:
+        print(f"left out: {one['folder']}: {one['reason']}", file=sys.stderr)
+    print((arguments.out or arguments.folder) / PAGES[arguments.lang])
+
+
 ACTIONS = (
     Action(
         "init",
@@ -301,5 +335,12 @@ ACTIONS = (
         "consortium stop lungs 1234567890",
         _configure_stop,
         _stop,
+    ),
+    Action(
+        "report",
+        "join the signed receipts of all runs: what each hospital has paid, as far as is known",
+        "consortium report lungs",
+        _configure_report,
+        _report,
     ),
 )

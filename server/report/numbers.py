@@ -30,8 +30,8 @@ def scientific(value: float) -> Markup:
     """
     if value == 0:
         return Markup("0")
-    # The decimal number that Python prints, not the exact binary value.
-    exact = Decimal(repr(value))
+    # Twelve digits, as everywhere: three deltas of 1e-05 sum to 3e-05, and not a little more.
+    exact = Decimal(f"{value:.12g}")
     exponent = exact.adjusted()
     digits = exact.scaleb(-exponent).quantize(Decimal("0.1"), ROUND_CEILING).normalize()
     # 9.96 was rounded up to 10.

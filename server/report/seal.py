@@ -39,13 +39,18 @@ def seal(report: dict[str, Any]) -> dict[str, Any]:
     return {**report, "seal": {"sha256": checksum(report), **UNSIGNED}}
 
 
-def statement(sha256: str) -> bytes:
+RUN, JOINT = "fedmedformer report", "fedmedformer consortium report"
+"""Kinds of report: a signature under one is none under the other."""
+
+
+def statement(sha256: str, kind: str = RUN) -> bytes:
     """Return the bytes that a coordinator signs.
 
     Args:
         sha256: Checksum of the report.
+        kind: `RUN` or `JOINT`.
     """
-    return json.dumps(["fedmedformer report", sha256]).encode()
+    return json.dumps([kind, sha256]).encode()
 
 
 def sign_report(folder: Path, public: str, sign: Callable[[bytes], bytes]) -> None:
@@ -86,17 +91,18 @@ def is_signed(folder: Path) -> bool:
         return False
 
 
-def signed_by(report: dict[str, Any]) -> str | None:
+def signed_by(report: dict[str, Any], kind: str = RUN) -> str | None:
     """Return the public key that has signed a report; None if nobody has.
 
     Args:
         report: The content of report.json.
+        kind: `RUN`, or `JOINT` for the report of a consortium.
     Raises:
         ValueError: The signature is not that of the key, over this checksum.
     """
     found = report["seal"]
     if not found["signature"] and not found["identity"]:
         return None
-    if not verifies(found["identity"], found["signature"], statement(found["sha256"])):
+    if not verifies(found["identity"], found["signature"], statement(found["sha256"], kind)):
         raise ValueError("the coordinator's signature does not fit")
     return str(found["identity"])

@@ -8,7 +8,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fedmedformer verify`."""
     add = parser.add_argument
     add("path", type=Path, metavar="PATH",
-        help="run folder, report.json, site's folder, ledger, or model.safetensors")  # fmt: skip
+        help="run folder, report.json, consortium-report.json, site's folder, ledger, or "
+        "model.safetensors")  # fmt: skip
     add("--report", type=Path, metavar="FILE",
         help="report.json of the run, for a ledger or a model")  # fmt: skip
     add("--site", metavar="NAME", help="name of the ledger's site in the report")

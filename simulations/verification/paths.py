@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from client.ledger.chain import FILE
 from client.site import load_site
@@ -10,8 +11,9 @@ from medformer.errors import ConfigError
 from medformer.library.model_file import read_header
 from server.report.write import sha256_of
 from simulations.verification.findings import Finding, ok, unknown, wrong
+from simulations.verification.joint import is_joint, verify_joint
 from simulations.verification.ledger import verify_ledger
-from simulations.verification.reading import read_report
+from simulations.verification.reading import read_report, strict_json
 from simulations.verification.report import verify_report
 
 REPORT, SITE = "report.json", "site.yaml"
@@ -59,6 +61,8 @@ def verify(
         return {**found, str(ledger): own}
     if path.suffix == ".safetensors":
         return {**found, str(path): _model(path, report)}
+    if path.suffix == ".json" and is_joint(_parsed(path)):
+        return {**found, str(path): verify_joint(_parsed(path), signer=signer, guards=guards)}
     if path.suffix == ".json":
         return {**found, str(path): verify_report(path, signer=signer, guards=guards)}
     if path.is_file() and path.suffix in (".html", ".yaml", ".md"):
@@ -67,6 +71,14 @@ def verify(
             "a model"
         )
     return {**found, str(path): verify_ledger(path, report=report, site=site)}
+
+
+def _parsed(path: Path) -> Any:
+    """Return the content of a JSON file; None if it has none, which others report."""
+    try:
+        return strict_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def _model(path: Path, report: Path | None) -> list[Finding]:

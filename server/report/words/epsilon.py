@@ -33,7 +33,7 @@ WORDS = {
     "full.accountant": ("accountant", "Rechenverfahren"),
     "full.why": ("why this epsilon", "Begründung für &epsilon;"),
     "not-stated": ("not stated", "keine Angabe"),
-    "word": ("the coordinator's word", "Angabe der Koordinationsstelle"),
+    "word": ("the coordinator's word", "Angabe der Koordinations&shy;stelle"),
     "budget": ("Budget of each site", "Budget jedes Standorts"),
     "site": ("site", "Standort"),
     "sites": ("sites", "Standorte"),

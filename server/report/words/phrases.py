@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from markupsafe import Markup
 
-from server.report.words import algorithm, closing, counts, epsilon, figures, summary, trust
+from server.report.words import algorithm, closing, counts, epsilon, figures, joint, summary, trust
 from server.report.words.quoted import GERMAN
 
 Language = Literal["en", "de"]
@@ -22,6 +22,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     **closing.WORDS,
     **counts.WORDS,
     **figures.WORDS,
+    **joint.WORDS,
 }
 """Key of a text -> the text in English and in German, as HTML with places in braces.
 

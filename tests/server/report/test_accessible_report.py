@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from medformer.common.pages import COLOURS, INK, SOFT, STYLE
+from server.report.joint.build import build_joint
+from server.report.joint.page import render_joint
 from server.report.write import write_report
 from tests.helpers.accessible import MARK, PAPERS, TEXT, WRITTEN, contrast, faults, palettes
 from tests.helpers.axe import missing, violations
@@ -55,10 +57,12 @@ def deployed(folder: Path) -> Path:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("pages")
     made: dict[str, Callable[[Path], Any]] = {"simulation": simulated, "deployment": deployed}
-    return {name: page_of(make(folder / name)) for name, make in made.items()}
+    found = {name: page_of(make(folder / name)) for name, make in made.items()}
+    joint = build_joint(folder, generated_at="2026-01-01T00:00:00+00:00")
+    return {**found, "consortium": render_joint(joint)}
 
 
-@pytest.mark.parametrize("name", ["simulation", "deployment"])
+@pytest.mark.parametrize("name", ["simulation", "deployment", "consortium"])
 def test_a_page_names_its_parts_and_loads_nothing(pages: dict[str, str], name: str):
     """Language, title, headings, heads of tables, names of plots; no script, no request."""
     assert faults(pages[name]) == []
@@ -112,7 +116,7 @@ def test_a_wide_table_on_a_phone_moves_by_itself():
 @pytest.mark.heavy
 @pytest.mark.browser
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("name", ["simulation", "deployment"])
+@pytest.mark.parametrize("name", ["simulation", "deployment", "consortium"])
 def test_axe_core_finds_nothing(pages: dict[str, str], name: str, dark: bool, tmp_path: Path):
     """At the width of a phone and of a desk."""
     if reason := missing():

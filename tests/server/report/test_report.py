@@ -554,4 +554,5 @@ def test_numbers_read_well():
     assert rounded_up(7.9971) == "7.998"
     assert scientific(1e-5) == "1&nbsp;&times;&nbsp;10<sup>-5</sup>"
     assert scientific(9.96e-6) == "1&nbsp;&times;&nbsp;10<sup>-5</sup>"
+    assert scientific(3 * 1e-5) == scientific(3e-5) == "3&nbsp;&times;&nbsp;10<sup>-5</sup>"
     assert scientific(0) == "0"
