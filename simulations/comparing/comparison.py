@@ -49,8 +49,8 @@ class Comparison:
 
     @property
     def sources(self) -> list[str]:
-        """Hashes of the sources that trained, each once."""
-        return sorted({run.sources for run in self.runs})
+        """Hashes of the sources that trained, each once, those of extensions included."""
+        return sorted({" ".join([r.sources, *r.extensions.values()]) for r in self.runs})
 
     @cached_property
     def together(self) -> tuple[float, float]:

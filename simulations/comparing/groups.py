@@ -11,6 +11,8 @@ from simulations.comparing.settings import differences, is_epsilon, label, shown
 
 SOURCES = "sources"
 """Key under which the sources stand among the settings that differ."""
+EXTENSIONS = "sources of extensions"
+"""Key under which code of others stands that ran."""
 PHASES = "phases that the recipe chose"
 """Key under which schedules stand that differ although nobody set their phases."""
 
@@ -59,7 +61,8 @@ def grouped(runs: Sequence[Trained]) -> list[Group]:
     _refuse(runs)
     own: dict[str, list[Trained]] = {}
     for run in runs:
-        key = json.dumps([run.settings, run.sources], sort_keys=True, default=str)
+        same = [run.settings, run.sources, run.extensions]
+        key = json.dumps(same, sort_keys=True, default=str)
         own.setdefault(key, []).append(run)
     for alike in own.values():
         _refuse_twice(alike)
@@ -76,7 +79,8 @@ def _all(run: Trained) -> dict[str, Any]:
     """Return the settings of a run, with its sources and the phases of a recipe."""
     phases = ", ".join(f"{p['name']} ({p['rounds']} rounds)" for p in run.report["schedule"])
     chosen = {PHASES: phases} if not run.settings.get("phases") else {}
-    return {**run.settings, **chosen, SOURCES: run.sources[:12]}
+    outside = ", ".join(f"{name} {text[:12]}" for name, text in sorted(run.extensions.items()))
+    return {**run.settings, **chosen, SOURCES: run.sources[:12], EXTENSIONS: outside or "none"}
 
 
 def _refuse_twice(alike: Sequence[Trained]) -> None:

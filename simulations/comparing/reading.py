@@ -58,6 +58,11 @@ class Trained:
         return str(self.report["source_hash"])
 
     @property
+    def extensions(self) -> dict[str, str]:
+        """Name of each extension that ran -> SHA-256 of its sources."""
+        return dict(self.report.get("extensions", {}))
+
+    @property
     def epsilon(self) -> float:
         """Largest epsilon of the run at one site."""
         return max(site["epsilon"] for site in self.report["sites"] if site["participated"])

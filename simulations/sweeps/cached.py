@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from medformer.common.yaml_file import load_yaml
 from medformer.errors import MedFormerError
+from medformer.extensions.code import sources as extension_sources
 from server.protocol import SIMULATED_SITES, source_hash
 from server.run.federation import load_federation
 from simulations.baselines.derived import leaves_something_out
@@ -65,11 +66,18 @@ def _same(cell: Cell, folder: Path) -> bool:
     given, wanted = load_yaml(folder / GIVEN), cell.loaded.model_dump(mode="json")
     if (folder / "run.json").exists():
         made = json.loads((folder / "run.json").read_text())["source_hash"]
-        if made != source_hash():
+        if made != source_hash() or not _same_extensions(folder):
             return False
     # The seed belongs to the cell; names do not change the run.
     keys = {*given, *wanted} - set(IRRELEVANT) | {"seed"}
     return all(_plain(given.get(key)) == _plain(wanted.get(key)) for key in keys)
+
+
+def _same_extensions(folder: Path) -> bool:
+    """Tell whether the extensions of a run have the sources that they would have now."""
+    federation = load_federation(folder / "federation.json")
+    made = {**federation.extensions, **federation.schedule.extensions}
+    return extension_sources(made) == made
 
 
 def _plain(value: Any) -> str:

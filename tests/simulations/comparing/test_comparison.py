@@ -147,6 +147,15 @@ def test_other_sources_are_another_setting(tmp_path: Path):
         "sources 000000000000", "sources 111111111111",
     ]  # fmt: skip
     assert len(found.sources) == 2
+    one, other = (
+        change(run_folder(tmp_path / name, {"north": 0.6}, seed=i), extensions={"my.code:f": name})
+        for i, name in enumerate(("a", "b"))
+    )
+    found = compare([one, other])
+    assert [group.label for group in found.groups] == [
+        "sources of extensions my.code:f a", "sources of extensions my.code:f b",
+    ]  # fmt: skip
+    assert len(found.sources) == 2
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,12 @@ def sources(folder: Path) -> None:
     (folder / "run.json").write_text(json.dumps({"run_id": "a", "source_hash": "0"}))
 
 
+def extension(folder: Path) -> None:
+    federation = json.loads((folder / "federation.json").read_text())
+    federation["extensions"] = {"json:dumps": "0" * 64}
+    (folder / "federation.json").write_text(json.dumps(federation))
+
+
 def given(key: str, value: Any) -> Callable[[Path], Any]:
     def write(folder: Path) -> None:
         file = folder / "given.yaml"
@@ -128,6 +134,7 @@ def given(key: str, value: Any) -> Callable[[Path], Any]:
         (given("seed", 6), "other"),
         (given("server_momentum", 0.5), "other"),
         (sources, "other"),
+        (extension, "other"),
         (lambda f: (f / "report.json").unlink(), "resume"),
         (lambda f: (f / "report.json").write_text('{"results": []}'), "resume"),
         (lambda f: (f / "report.json").write_text("{"), "other"),
