@@ -77,7 +77,7 @@ def auc(truth: Labels, predicted: Scores) -> float | None:
     >>> auc(np.array([1, 1, 1]), np.array([[-1.0], [0.5], [2.0]])) is None
     True
     """
-    columns = _columns(truth, predicted.shape[1])
+    columns = shown_in(truth, predicted.shape[1])
     # A class without a positive or a negative has no AUC, and NaN has no rank.
     if len(_present(columns)) < columns.shape[1] or np.isnan(predicted).any():
         return None
@@ -86,8 +86,15 @@ def auc(truth: Labels, predicted: Scores) -> float | None:
     return float(np.mean([Ranking(own, scores).auc(once)[0] for own, scores in pairs]))
 
 
-def _columns(truth: Labels, outputs: int) -> npt.NDArray[np.bool_]:
-    """Return (N, T) bool: which image shows which class or label; (N, 1) for a binary task."""
+def shown_in(truth: Labels, outputs: int) -> npt.NDArray[np.bool_]:
+    """Return which image shows which class or label.
+
+    Args:
+        truth: (N,) classes, or (N, T) labels.
+        outputs: T; 1 for a binary task.
+    Returns:
+        (N, T) bool; (N, 1) for a binary task.
+    """
     if truth.ndim > 1:
         return truth == 1
     # A binary task has one output, the score of class 1.
@@ -203,7 +210,7 @@ def classified(records: Records, task: Task, given: Tensor) -> dict[str, float |
     value = auc(own, scores)
     # The log says why a value is missing; the result itself holds None only.
     if value is None and len(own):
-        columns = _columns(own, scores.shape[1])
+        columns = shown_in(own, scores.shape[1])
         log.info(
             "task %s: AUC is not defined, only %d of %d classes can be ranked in this split",
             task.name, len(_present(columns)), columns.shape[1],

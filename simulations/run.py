@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from medformer.errors import ConfigError
 from server.run.metrics import RoundRow, read_metrics
 from simulations.comparing.curve import CurvePoint, curve
+from simulations.comparing.roc import RocCurve, roc_curves
 from simulations.errors import SimulationError
 from simulations.scenario import Scenario
 from simulations.scenario_file import load_scenario
@@ -82,6 +83,11 @@ class Run:
     def curve(self) -> list[CurvePoint]:
         """Learning curve: loss, validation AUC and epsilon so far by round, means over sites."""
         return curve(self.folder, self.report)
+
+    @property
+    def roc(self) -> list[RocCurve]:
+        """ROC curve of every class and label at every site, on its test images."""
+        return roc_curves(self.folder)
 
     @property
     def rounds(self) -> list[RoundRow]:

@@ -11,6 +11,7 @@ from simulations.comparing.curve import RUN
 from simulations.comparing.groups import Group, grouped
 from simulations.comparing.learning import Point, curves
 from simulations.comparing.reading import Place, Trained, read
+from simulations.comparing.roc import OperatingPoint, mean_curve, operating_points, places_of
 from simulations.comparing.utility import Mean, Measured, Paired
 from simulations.run import Run
 
@@ -29,6 +30,8 @@ class Comparison:
     """Differences to the first group, and of each run to its baselines, on common seeds."""
     curves: tuple[Point, ...]
     """Learning curves by round."""
+    operating_points: tuple[OperatingPoint, ...]
+    """Sensitivities at some false-positive rates: points of the mean ROC curves."""
     left_out: tuple[Place, ...]
     """Results that one of the runs lacks, and that therefore count in no mean."""
 
@@ -79,6 +82,18 @@ class Comparison:
             for place, value in sorted(run.values.items())
         ]
 
+    def _roc(self) -> list[dict[str, Any]]:
+        places = places_of(self.groups)
+        return [
+            {
+                "group": group.number,
+                "false_positive_rates": list(group.runs[0].roc.grid),
+                "sensitivities": mean_curve(group, places[group.number]),
+            }
+            for group in self.groups
+            if places[group.number]
+        ]
+
     def as_json(self) -> dict[str, Any]:
         """Return all of it as plain values."""
         epsilon, delta = self.together
@@ -102,6 +117,8 @@ class Comparison:
             "means": [row._asdict() for row in self.means],
             "paired": [{**row._asdict(), "verdict": row.verdict} for row in self.paired],
             "curves": [row._asdict() for row in self.curves],
+            "operating_points": [row._asdict() for row in self.operating_points],
+            "roc": self._roc(),
             "left_out": [place._asdict() for place in self.left_out],
             "values": self.values(),
         }
@@ -134,6 +151,7 @@ def compare(runs: Iterable[str | Path | Run]) -> Comparison:
         means,
         tuple(measured.paired()),
         tuple(curves(groups)),
+        tuple(operating_points(groups)),
         tuple(measured.left_out),
     )
 

@@ -93,10 +93,22 @@ def _refuse_twice(alike: Sequence[Trained]) -> None:
             )
 
 
+def _refuse_other_files(first: Trained, run: Trained) -> None:
+    """Refuse runs whose sources are the same in words and hold other test images."""
+    for place in sorted(set(first.roc.prints) & set(run.roc.prints)):
+        same = first.tests.get(place) == run.tests.get(place)
+        if same and first.roc.prints[place] != run.roc.prints[place]:
+            raise ConfigError(
+                f"{first.folder} and {run.folder}: cannot be compared, because the test images or "
+                f"labels of site {place[0]}, task {place[1]} have changed between them"
+            )
+
+
 def _refuse(runs: Sequence[Trained]) -> None:
     """Refuse runs that were tested on other images, and name the first site that differs."""
     first, *others = runs
     for run in others:
+        _refuse_other_files(first, run)
         if set(run.tests.values()) == set(first.tests.values()):
             continue
         where = f"{first.folder} and {run.folder}: cannot be compared, because "

@@ -15,6 +15,7 @@ from simulations.comparing.comparison import Comparison
 from simulations.comparing.groups import Group
 from simulations.comparing.learning import Point, mixes
 from simulations.comparing.reading import OWN_HEAD
+from simulations.comparing.roc import SHOWN_AT, OperatingPoint
 from simulations.comparing.settings import shown
 from simulations.comparing.student import LEVEL
 from simulations.comparing.template import TEMPLATE
@@ -45,6 +46,7 @@ def render(comparison: Comparison, *, title: str, now: str, missing: Mapping[str
         for metric, svg in over.items()
     }
     drawn |= {"validation": plots.validation(comparison), "loss": plots.losses(comparison)}
+    drawn["roc"] = plots.roc(comparison)
     mixed = {group.number: mixes(group) for group in comparison.groups}
     return environment.from_string(TEMPLATE).render(
         c=comparison,
@@ -66,6 +68,8 @@ def render(comparison: Comparison, *, title: str, now: str, missing: Mapping[str
         many={metric: plots.too_many(comparison, metric) for metric in comparison.metrics},
         sites=_sites(comparison.means),
         same_mixes=len({str(mix) for mix in mixed.values()}) == 1,
+        points=_points(comparison.operating_points),
+        rates=SHOWN_AT,
         ends=[(point, mixed[point.group][point.phase]) for point in _ends(comparison.curves)],
         plots={name: Markup(svg) for name, svg in drawn.items()},
     )
@@ -95,6 +99,16 @@ def _sites(means: Iterable[Mean]) -> list[tuple[tuple[str, str, str, str], dict[
         found, key=lambda key: (key[0], key[1], list(NAMES).index(key[3]), MODELS.index(key[2]))
     )
     return [(key, found[key]) for key in order]
+
+
+def _points(
+    points: Iterable[OperatingPoint],
+) -> list[tuple[int, str, str, list[OperatingPoint]]]:
+    """Return group, site, task and the points of each row of the table."""
+    found: dict[tuple[int, str, str], list[OperatingPoint]] = {}
+    for point in points:
+        found.setdefault((point.group, point.site, point.task), []).append(point)
+    return [(*key, own) for key, own in found.items()]
 
 
 def _ends(curves: Iterable[Point]) -> list[Any]:

@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from medformer.common.pages import LINE
+from medformer.common.pages import LINE, SOFT
 from server.report.drawing import look, plot, short, svg
 from simulations.comparing.comparison import Comparison
 from simulations.comparing.curve import RUN
 from simulations.comparing.groups import Group
 from simulations.comparing.learning import Point
+from simulations.comparing.roc import mean_curve, places_of
 from simulations.comparing.utility import Mean, by_key, utility
 
 AXES = {
@@ -150,6 +151,38 @@ def losses(comparison: Comparison) -> str:
     """
     points = [point for point in comparison.curves if point.loss is not None]
     return _by_round(comparison, points, "mean training loss", "loss")
+
+
+def roc(comparison: Comparison) -> str:
+    """Draw the mean ROC curve of each group; of each site, where there is one group.
+
+    Args:
+        comparison: The comparison.
+    Returns:
+        SVG; empty if no run has curves.
+    """
+    places = places_of(comparison.groups)
+    found = [
+        (f"{group.number}: {short(group.label)}", group, places[group.number])
+        for group in comparison.groups
+        if places[group.number]
+    ]
+    if len(comparison.groups) == 1 and found:
+        _, group, own = found[0]
+        found = [(short(f"{site}: {task}"), group, [(site, task)]) for site, task in own]
+    if not found:
+        return ""
+    found = found[:MAX_LINES]
+    with plot(3.4, [label for label, _, _ in found]) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=SOFT, linestyle=":", linewidth=1.2)
+        for i, (label, group, own) in enumerate(found):
+            style = {**look(i), "marker": ""}
+            axes.plot(group.runs[0].roc.grid, mean_curve(group, own), label=label, **style)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("false-positive rate (1 - specificity)")
+        axes.set_ylabel("sensitivity")
+        return svg(figure, "roc", "Mean ROC curves on test images")
 
 
 def _by_round(comparison: Comparison, points: Sequence[Point], axis: str, name: str) -> str:

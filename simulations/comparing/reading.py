@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from medformer.common.yaml_file import load_yaml
 from medformer.errors import ConfigError
 from simulations.comparing.curve import RUN, CurvePoint, curve
+from simulations.comparing.roc import Roc, read_roc
 from simulations.run_folder import GIVEN
 
 OWN_HEAD = ", own head"
@@ -31,7 +32,7 @@ class Place(NamedTuple):
     task: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trained:
     """A complete simulation."""
 
@@ -46,6 +47,8 @@ class Trained:
     """Exact results on test images; None where a result is not defined or the site took no part."""
     curve: Sequence[CurvePoint]
     """Learning curve by round."""
+    roc: Roc
+    """ROC curves of the final models."""
 
     @property
     def seed(self) -> int:
@@ -94,6 +97,7 @@ def read(folder: Path) -> Trained:
             tests,
             _values(report, tests),
             curve(folder, report),
+            read_roc(folder),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(

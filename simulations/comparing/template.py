@@ -86,8 +86,8 @@ intervals, one row a setting.{% endif %} An interval that leaves the plot is wid
 ledger. Those that end in <b>plain</b> have no privacy, all others the &epsilon; of their row{% if c.models|select("in", own_heads)|list %}.
 <b>own head</b>: a hospital fitted it for itself after the run, without privacy{% endif %}{% endif %}.</p>
 
-{% if c.paired %}
 <h2>3. Differences on common seeds</h2>
+{% if c.paired %}
 <p>Both sides of a difference have the same seed, and so the same division of the records. <b>more</b> and <b>less</b>: the interval
 leaves zero out. Many intervals are shown side by side, and one in twenty would leave out zero by chance.</p>
 <table tabindex="0">
@@ -100,6 +100,7 @@ leaves zero out. Many intervals are shown side by side, and one in twenty would 
 <td class="n">{{ p.seeds }}</td><td class="narrow">{{ p.verdict }}</td></tr>
 {% endfor %}
 </tbody></table>
+{% else %}<p>There is nothing to pair: no setting shares a seed with the first one, and no run has a baseline.</p>
 {% endif %}
 
 <h2>4. Each site</h2>
@@ -112,7 +113,23 @@ leaves zero out. Many intervals are shown side by side, and one in twenty would 
 {% endfor %}
 </tbody></table>
 
-<h2>5. Learning curves</h2>
+<h2>5. ROC curves</h2>
+{% if plots.roc %}
+<figure tabindex="0">{{ plots.roc }}<figcaption>{% if c.groups|length == 1 %}The run's own model at each site, on test images: mean over seeds.{% else %}The runs' own
+models on test images: mean over sites, test sets and seeds.{% endif %} With several classes or labels it is the mean of each against all
+others. Dotted: a guess.{% if c.groups|length > 12 %} The plot shows the first 12 settings.{% endif %}</figcaption></figure>
+<table tabindex="0">
+<thead><tr><th scope="col">setting</th><th scope="col">site</th>{% for rate in rates %}<th scope="col" class="n">sensitivity at<br>{{ "%g"|format(100 - 100 * rate) }}&nbsp;% specificity</th>{% endfor %}</tr></thead>
+<tbody>
+{% for group, site, task, own in points %}
+<tr><th scope="row">{{ group }}</th><td class="narrow">{{ "mean over test sets" if not task else site }}<span class="soft">{{ task or labels[group] }}</span></td>
+{% for p in own %}<td class="n">{{ "%.3f"|format(p.sensitivity) }}<span class="soft">{% if p.low is none %}one seed{% else %}{{ "%.3f"|format(p.low) }} to {{ "%.3f"|format(p.high) }}{% endif %}</span></td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table>
+{% else %}<p>No curve is kept for all of these runs: an earlier version made one of them, no task gives a whole image a class, or a test set
+lacks a class.</p>{% endif %}
+
+<h2>6. Learning curves</h2>
 {% if plots.validation or plots.loss %}
 {% if plots.validation %}<figure tabindex="0">{{ plots.validation }}<figcaption>Mean AUC on validation images at the end of each phase, from the first one that
 used labels.</figcaption></figure>{% endif %}

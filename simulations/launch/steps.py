@@ -67,6 +67,7 @@ def compare_and_report(
     from simulations.baselines.jobs import run_all
     from simulations.examples import write_examples
     from simulations.finish import finish
+    from simulations.judging.roc import write_roc
     from simulations.progress import say
 
     prepared = load_prepared(folder)
@@ -77,6 +78,7 @@ def compare_and_report(
     collect_heads(prepared)
     draw_pictures(folder)
     write_examples(prepared)
+    write_roc(prepared)
     refuted = None
     if canaries:
         from simulations.audits.run import audit_run

@@ -15,6 +15,7 @@ from PIL import Image
 import medformer
 from client.data.load import load
 from medformer.errors import ConfigError, MedFormerError, ModelFileError
+from medformer.phantoms import KINDS
 from medformer.tasks import probabilities
 from simulations.cli import main
 from simulations.comparing.comparison import compare
@@ -145,6 +146,22 @@ def test_a_run_has_a_learning_curve(run: fedmedformer.Run):
     assert first.epsilon is not None
     assert first.epsilon < last.epsilon <= max(run.epsilon.values())
     assert last.validation_auc is not None
+
+
+def test_a_roc_curve_has_the_area_that_the_report_states(run: fedmedformer.Run):
+    """One for each class of every site; a binary task has one, that of its second class."""
+    by_site: dict[str, list[fedmedformer.RocCurve]] = {}
+    for curve in run.roc:
+        by_site.setdefault(curve.site, []).append(curve)
+        assert curve.auc is not None
+        assert curve.sensitivities is not None
+        area = np.trapezoid(curve.sensitivities, curve.false_positive_rates)
+        assert area == pytest.approx(curve.auc, abs=0.02)
+    assert {site: len(own) for site, own in by_site.items()} == {"north": 1, "own": 1, "south": 4}
+    means = {site: np.mean([curve.auc for curve in own]) for site, own in by_site.items()}
+    assert means == pytest.approx(run.test_auc)
+    names = [curve.output for curve in by_site["north"] + by_site["own"]]
+    assert names == [KINDS["chest"].classes[1], "class 1"]
 
 
 def test_every_public_name_is_there():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simulations.comparing.comparison import Comparison, compare
     from simulations.comparing.curve import CurvePoint
+    from simulations.comparing.roc import RocCurve
     from simulations.run import Metric, Run, simulate
     from simulations.sweeps.call import sweep
     from simulations.sweeps.sweep import Sweep, SweepError
@@ -22,6 +23,7 @@ HOMES = {
     "Comparison": "simulations.comparing.comparison",
     "CurvePoint": "simulations.comparing.curve",
     "Metric": "simulations.run",
+    "RocCurve": "simulations.comparing.roc",
     "Run": "simulations.run",
     "Sweep": "simulations.sweeps.sweep",
     "SweepError": "simulations.sweeps.sweep",
@@ -32,8 +34,8 @@ HOMES = {
 """Public name -> the module that has it, loaded when the name is used."""
 
 __all__ = [
-    "Comparison", "CurvePoint", "Metric", "Run", "Sweep", "SweepError", "compare", "simulate",
-    "sweep",
+    "Comparison", "CurvePoint", "Metric", "RocCurve", "Run", "Sweep", "SweepError", "compare",
+    "simulate", "sweep",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from simulations.comparing.comparison import Comparison, compare
 from simulations.comparing.settings import differences, label
 from simulations.comparing.student import spread
 from simulations.comparing.utility import ALL, by_key
-from tests.helpers.compared import DATA, change, row, run_folder
+from tests.helpers.compared import DATA, change, row, run_folder, with_roc
 
 
 def of(found: Comparison, group: int, model: str = "federated-dp", metric: str = "auc"):
@@ -201,6 +201,38 @@ def test_curves_hold_what_every_run_of_a_setting_has(tmp_path: Path):
     assert (points[3].phase, points[3].seeds) == ("taught", 2)
     (runs[0] / "metrics.jsonl").write_text("")
     assert [point.validation_auc for point in compare(runs).curves] == [None] * 3
+
+
+def test_sensitivities_are_means_over_classes_sites_and_seeds(tmp_path: Path):
+    """At the same false-positive rates; each curve is x^bend for one class and x for the other."""
+    runs = [with_roc(run_folder(tmp_path / f"{s}", {"north": 0.6, "south": 0.7}, seed=s), bend)
+            for s, bend in enumerate((0.5, 0.25))]  # fmt: skip
+    found = compare(runs)
+    points = {(p.site, p.false_positive_rate): p for p in found.operating_points}
+    by_seed = [(0.1**0.5 + 0.1) / 2, (0.1**0.25 + 0.1) / 2]
+    assert points["all", 0.1][4:] == pytest.approx(spread(by_seed))
+    assert points["north", 0.1].sensitivity == pytest.approx(statistics.fmean(by_seed))
+    (roc,) = found.as_json()["roc"]
+    assert roc["sensitivities"][2] == pytest.approx(statistics.fmean(by_seed))
+    assert roc["sensitivities"][-1] == 1
+
+
+def test_a_curve_that_one_run_lacks_is_left_out_of_all(tmp_path: Path):
+    """A class without images has no curve, and a run of an earlier version has none at all."""
+    full = with_roc(run_folder(tmp_path / "full", {"north": 0.6}), 0.5)
+    lacks = with_roc(run_folder(tmp_path / "lacks", {"north": 0.6}, seed=1), None)
+    assert compare([full]).operating_points
+    assert not compare([full, lacks]).operating_points
+    (lacks / "roc.json").unlink()
+    assert not compare([full, lacks]).operating_points
+
+
+def test_changed_test_images_are_noticed(tmp_path: Path):
+    """The source has the same name, and another file lies there."""
+    run = with_roc(run_folder(tmp_path / "run", {"north": 0.6}), 0.5)
+    other = with_roc(run_folder(tmp_path / "other", {"north": 0.6}, seed=1), 0.5, "b")
+    with pytest.raises(ConfigError, match="images or labels of site north, task chest have change"):
+        compare([run, other])
 
 
 def test_settings_that_differ_are_listed_by_key():

@@ -18,7 +18,7 @@ from simulations.comparing.text import as_csv, as_text
 from simulations.comparing.write import write
 from tests.helpers.accessible import faults
 from tests.helpers.axe import missing, violations
-from tests.helpers.compared import change, row, run_folder
+from tests.helpers.compared import change, row, run_folder, with_roc
 
 EVIL = "=<script>alert(1)"
 
@@ -28,9 +28,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two epsilons with three and one seeds, a baseline, a head, and a hostile name."""
     place = tmp_path_factory.mktemp("compared")
     return [
-        run_folder(place / f"e{epsilon:g}-s{seed}", {"north": value, EVIL: 0.5}, seed=seed,
-                   epsilon=epsilon, heads=[row("late", 0.7)],
-                   further=[row("north", value - 0.1, "local-plain")])
+        with_roc(run_folder(place / f"e{epsilon:g}-s{seed}", {"north": value, EVIL: 0.5}, seed=seed,
+                            epsilon=epsilon, heads=[row("late", 0.7)],
+                            further=[row("north", value - 0.1, "local-plain")]), 0.5)
         for epsilon, seed, value in ((2.0, 0, 0.6), (2.0, 1, 0.7), (2.0, 2, 0.8), (8.0, 1, 0.85))
     ]  # fmt: skip
 
@@ -54,6 +54,9 @@ def test_the_page_shows_means_intervals_and_differences(page: str, folders: list
             assert f"{mean.low:.3f} to {mean.high:.3f}" in text
     for pair in found.paired:
         assert f"{pair.mean:+.3f}" in text
+    for point in found.operating_points:
+        assert f"{point.sensitivity:.3f}" in text
+    assert "sensitivity at 95 % specificity" in text
     assert "0.675 one seed" in text
     assert "1 epsilon 2" in text
     assert "One seed has no interval" in text
@@ -69,7 +72,7 @@ def test_a_plot_over_epsilon_has_a_line_a_model(page: str, folders: list[Path]):
     assert 'aria-label="Test auc of every model against epsilon"' in page
     (own, *_) = lines(compare(folders), "auc")
     assert [epsilon for epsilon, _ in own.points] == [2.0, 8.0]
-    assert page.count("<figure") == page.count("</figcaption>") == 3
+    assert page.count("<figure") == page.count("</figcaption>") == 4
 
 
 def test_one_epsilon_is_drawn_by_setting(tmp_path: Path):
@@ -79,6 +82,8 @@ def test_one_epsilon_is_drawn_by_setting(tmp_path: Path):
     page = write(compare([change(run, training=[])]), tmp_path / "out").read_text()
     assert 'aria-label="Test auc of every model and setting"' in page
     assert "These runs recorded no curve" in page
+    assert "No curve is kept for all of these runs" in page
+    assert "There is nothing to pair" in page
     assert "runs together" not in page
     assert not faults(page)
 
