@@ -71,9 +71,7 @@ def _scores(
     if schedule.evaluation is None:
         raise BadRequest("the schedule of this run measures nothing")
     if plan is None:
-        raise PolicyForbids(
-            "this site measures nothing in this run: it declares no labels, or outlines alone"
-        )
+        raise PolicyForbids("this site measures nothing in this run: it declares no labels")
     model = site_model(run.config, run.site.tasks)
     shared = checked(request.tensors, model)
     _check_tasks(score_sensitivity(run.site.tasks), plan)

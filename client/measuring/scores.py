@@ -4,6 +4,9 @@ For each output of a task, a class against all others or a label, the records th
 that do not are counted by bin of their score. The plan charges the counts of all tasks together as
 one Gaussian mechanism; what a server computes from them costs nothing more (post-processing).
 
+For a task of outlines, images that show one, or that the model gives one, are counted by their Dice
+overlap.
+
 A patient with several images counts as one: each image weighs one part of so many.
 
 N records, K outputs of a task, B bins.
@@ -18,14 +21,21 @@ import torch
 from torch import Tensor
 
 from client.data.records import Records
-from client.evaluation import predicted
+from client.evaluation import answers, dice, predicted
 from client.privacy.counts.tasks import countable, score_outputs
 from client.privacy.noise import NoiseSource
 from client.site import Site
 from medformer.config import UNLABELLED, Task
 from medformer.model import Medformer
 from medformer.tasks import log_odds
-from server.protocol.score_counts import BINS, EDGES, OutputCounts, ScoreCounts
+from server.protocol.score_counts import (
+    BINS,
+    EDGES,
+    OVERLAPS,
+    OutputCounts,
+    OverlapCounts,
+    ScoreCounts,
+)
 
 DECIMALS = 2
 """Decimals of a count that is sent. Rounding follows the noise, so it reveals nothing."""
@@ -45,20 +55,56 @@ def score_counts(
         min_count: Outputs with fewer records, by the noisy counts, that show it, or that do not,
             have no counts.
     Returns:
-        The counts of all outputs of the tasks that are not dense.
+        The counts of all tasks.
     """
     tasks = countable(site.tasks)
-    # The exact counts live in this line and the next alone.
-    exact = torch.stack([each for task in tasks for each in _exact(model, site, records, task)])
-    noisy = noise.noised(exact.flatten(), std).view(exact.shape)
+    outlined = [task for task in site.tasks if task.kind == "dense"]
+    # The exact counts live in these lines alone.
+    exact = [each for task in tasks for each in _exact(model, site, records, task)]
+    exact += [_overlaps(model, site, records, task) for task in outlined]
+    noisy = noise.noised(torch.cat([table.flatten() for table in exact]), std)
+    tables = noisy.split([table.numel() for table in exact])
     names = [(task.name, output) for task in tasks for output in score_outputs(task)]
     return ScoreCounts(
         std=std,
         outputs=tuple(
-            _output(name, output, counts, min_count)
-            for (name, output), counts in zip(names, noisy, strict=True)
+            _output(name, output, counts.view(2, BINS), min_count)
+            for (name, output), counts in zip(names, tables, strict=False)
+        ),
+        overlaps=tuple(
+            _outlined(task.name, counts, min_count)
+            for task, counts in zip(outlined, tables[len(names) :], strict=True)
         ),
     )
+
+
+def _outlined(task: str, counts: Tensor, min_count: int) -> OverlapCounts:
+    """Return the counts of a task of outlines, unless the noisy counts say that it has too few."""
+    images = tuple(round(x, DECIMALS) for x in counts.tolist())
+    return OverlapCounts(task=task, images=None if sum(images) < min_count else images)
+
+
+def _overlaps(model: Medformer, site: Site, records: Records, task: Task) -> Tensor:
+    """Return (OVERLAPS,) float64: records by the Dice overlap of their outlines.
+
+    Each lies between two places, and is divided between them.
+    """
+    values: list[float | None] = []
+    for part, logits in answers(model, site, records, task):
+        truths, given = part.labels[task.name], logits.argmax(1)
+        for truth, answer, valid in zip(truths, given, part.valid.tolist(), strict=True):
+            known = truth != UNLABELLED
+            values.append(dice(truth[known], answer[known], task.classes) if valid else None)
+    # An image without an outline in truth and answer has no overlap.
+    counted = torch.tensor([value is not None for value in values], dtype=torch.bool)
+    overlaps = torch.tensor([value or 0.0 for value in values], dtype=torch.float64)
+    places = overlaps.clamp(0, 1) * (OVERLAPS - 1)
+    below = places.floor().clamp(max=OVERLAPS - 2).long()
+    above = places - below
+    weights = _weights(site, records, counted) * counted
+    found = torch.zeros(OVERLAPS, dtype=torch.float64)
+    found.index_add_(0, below, weights * (1 - above))
+    return found.index_add_(0, below + 1, weights * above)
 
 
 def _output(task: str, output: int, counts: Tensor, min_count: int) -> OutputCounts:

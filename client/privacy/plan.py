@@ -201,6 +201,7 @@ def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> P
     >>> plan.epsilon <= 2.0
     True
     """
+    tasks = tuple(tasks)
     classes = countable(tasks)
     if schedule.statistics is not None:
         sensitivity = record_sensitivity(classes, privacy.unit)
@@ -210,9 +211,9 @@ def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> P
         if not classes:
             raise ValueError("class_balance_noise is set, but there is no task to count")
         counted = count_sensitivity(classes)
-    # Without labels, or with outlines alone, there is no score to count.
-    measures = schedule.evaluation is not None and classes and privacy.labelled
-    measured = score_sensitivity(classes) if measures else None
+    # Without labels there is no score to count.
+    measures = schedule.evaluation is not None and tasks and privacy.labelled
+    measured = score_sensitivity(tasks) if measures else None
     return _solve(schedule.canonical(), privacy, counted, measured)
 
 

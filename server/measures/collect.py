@@ -63,7 +63,7 @@ class Measurements:
         if schedule.evaluation is None and schedule.statistics is None:
             return
         kept = read_measurements(self.folder, schedule)
-        # A site without labels, or with outlines alone, has admitted none.
+        # A site without labels has admitted none.
         admitted = {
             name
             for name, receipt in self.journal.receipts.items()

@@ -3,6 +3,8 @@
 For each output of a task, a class or a label, the site counts how often which score occurs, among
 the images that show it and among those that do not. The bins are the same everywhere and at all
 times. Every count carries noise.
+
+For a task of outlines, the site counts the images by their Dice overlap.
 """
 
 import math
@@ -25,6 +27,9 @@ of the inverse hyperbolic sine, so narrow where most scores are, and wide where 
 puts them. The outer bins are open."""
 BINS = len(EDGES) + 1
 """Number of bins."""
+OVERLAPS = 11
+"""Number of places of a Dice overlap: 0, .1, ... 1. An image counts at the two places around its
+overlap, at the nearer one more, so that the mean over the places is that of the images."""
 MAX_COUNT = 1e9
 """Upper limit of a count's size."""
 MIN_STD = 1e-3
@@ -69,6 +74,22 @@ class OutputCounts(BaseModel):
     """Images that do not."""
 
 
+class OverlapCounts(BaseModel):
+    """Noisy counts of the images of a dense task, by the Dice overlap of their outlines."""
+
+    model_config = _STRICT
+
+    task: Annotated[str, Field(pattern=NAME)]
+    images: (
+        Annotated[
+            tuple[Annotated[float, Field(ge=-MAX_COUNT, le=MAX_COUNT)], ...],
+            Field(min_length=OVERLAPS, max_length=OVERLAPS),
+        ]
+        | None
+    )
+    """Images at each place of the overlap; None where they are too few."""
+
+
 class ScoreCounts(BaseModel):
     """Everything that a site sends of its measurement."""
 
@@ -77,6 +98,8 @@ class ScoreCounts(BaseModel):
     std: Annotated[float, Field(ge=MIN_STD, le=MAX_COUNT)]
     """Standard deviation of the noise on each count."""
     outputs: Annotated[tuple[OutputCounts, ...], Field(max_length=1_000, fail_fast=True)]
+    overlaps: Annotated[tuple[OverlapCounts, ...], Field(max_length=100, fail_fast=True)] = ()
+    """Counts of the dense tasks."""
 
 
 def read_score_counts(text: str) -> ScoreCounts:
@@ -93,7 +116,8 @@ def read_score_counts(text: str) -> ScoreCounts:
     except ValidationError as error:
         raise ProtocolError("its noisy counts are not those of an evaluation") from error
     names = [(one.task, one.output) for one in counts.outputs]
-    if len(set(names)) < len(names):
+    outlined = {one.task for one in counts.overlaps}
+    if len(set(names)) < len(names) or len(outlined) < len(counts.overlaps):
         raise ProtocolError("its noisy counts name an output twice")
     return counts
 
@@ -113,8 +137,8 @@ def not_admitted(counts: ScoreCounts, phases: Iterable[Mapping[str, Any]]) -> st
     # Intervals and pooled figures rest on the noise, so nobody states another.
     if not math.isclose(counts.std, std, rel_tol=1e-9):
         return f"its counts state noise of {counts.std:g}, and it has admitted {std:g}"
-    # A unit changes the counts of each output by 1.
-    outputs = round(sensitivity**2)
-    if len(counts.outputs) != outputs:
-        return f"its counts are of {len(counts.outputs)} outputs, and it has admitted {outputs}"
+    # A unit changes the counts of each output, and of each task of outlines, by 1.
+    admitted, sent = round(sensitivity**2), len(counts.outputs) + len(counts.overlaps)
+    if sent != admitted:
+        return f"its counts are of {sent} outputs, and it has admitted {admitted}"
     return None

@@ -279,6 +279,7 @@ def measurement(federation: Federation, counts: Mapping[str, Counts]) -> dict[st
         return None
     # scipy takes half a second to load, and few runs have a measurement.
     from server.measures.figures import figures
+    from server.measures.overlaps import overlaps
 
     kinds = {site.name: site.domain.kind for site in federation.sites}
     scores = {name: own for name, own in counts.items() if isinstance(own, ScoreCounts)}
@@ -289,6 +290,7 @@ def measurement(federation: Federation, counts: Mapping[str, Counts]) -> dict[st
         "edges": list(EDGES),
         "counts": _dumped(scores),
         "figures": figures(scores, kinds),
+        "overlaps": overlaps(scores, kinds),
     }
 
 

@@ -296,6 +296,27 @@ NOISY_COUNTS = _object(
             ),
             "One entry an output; null where there are too few records.",
         ),
+        "overlaps": _list(
+            _object(
+                {
+                    "task": _text("Task of outlines."),
+                    "images": _maybe(
+                        _list(_number("Noisy count."), "Images at the places 0, .1, ... 1.")
+                    ),
+                }
+            ),
+            "Images by the Dice overlap of their outlines; null where there are too few.",
+        ),
+    },
+    optional=("overlaps",),
+)
+OUTLINED = _object(
+    {
+        "site": _text("Site, or `all sites` of a kind of image together."),
+        "kind": _text("Kind of image."),
+        "task": _text("Task of outlines."),
+        "images": _maybe(_count("Images with an outline, by the noisy counts.")),
+        "dice": _maybe(ESTIMATE),
     }
 )
 MEASURED = _object(
@@ -346,7 +367,11 @@ MEASUREMENT = _maybe(
                 "Figures with intervals of 95 % over sampling and noise: AUC, sensitivity and "
                 "specificity at probability one half, sensitivity at 90 % specificity.",
             ),
-        }
+            "overlaps": _list(
+                OUTLINED, "Mean Dice overlap over images, with intervals as the other figures."
+            ),
+        },
+        optional=("overlaps",),
     )
 )
 

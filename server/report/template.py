@@ -227,7 +227,20 @@ TEMPLATE = """<!doctype html>
 {% endfor %}{% endfor %}
 </tbody></table>
 {% endif %}
-{% else %}<p>{{ t("measured.none") }}</p>{% endif %}
+{% elif not r.measurement.overlaps %}<p>{{ t("measured.none") }}</p>{% endif %}
+{% if r.measurement.overlaps %}
+<h4>{{ t("outlined") }}</h4>
+<p>{{ t("outlined.text") }}</p>
+<table tabindex="0">
+<thead><tr><th scope="col">{{ t("site") }}</th><th scope="col">{{ t("outlined.task") }}</th><th scope="col" class="n">{{ t("outlined.images") }}</th><th scope="col" class="n">{{ t("outlined.mean") }}</th></tr></thead>
+<tbody>
+{% for f in r.measurement.overlaps %}
+<tr><th scope="row" class="who">{{ place(f.site) }}</th><td>{{ f.task }}{% if r.measurement.overlaps|map(attribute="kind")|unique|list|length > 1 %}<span class="soft">{{ f.kind }}</span>{% endif %}</td>
+<td class="n">{% if f.images is none %}{{ t("measured.few") }}{% else %}{{ f.images }}{% endif %}</td>
+<td class="n">{% if f.dice is none %}–{% else %}{{ f.dice.value|third }}<span class="soft">{{ t("interval", low=f.dice.low|third, high=f.dice.high|third) }}</span>{% endif %}</td></tr>
+{% endfor %}
+</tbody></table>
+{% endif %}
 {% endif %}
 {% if columns %}
 {% if r.measurement %}<h4>{{ t("exact") }}{{ exact() }}</h4>{% endif %}

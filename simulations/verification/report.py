@@ -12,6 +12,7 @@ from medformer.errors import MedFormerError
 from server.measures import POOLED
 from server.measures.figures import figures
 from server.measures.kept import Counts, read_counts, unpaid
+from server.measures.overlaps import overlaps
 from server.protocol import MeasureAnswer, ProtocolError, Schedule, fingerprint, source_hash
 from server.protocol.receipt import read_receipt
 from server.protocol.score_counts import EDGES, read_score_counts
@@ -143,13 +144,15 @@ def _measurement(report: Report, schedule: Schedule) -> list[Finding]:
     if any(one.verdict == "WRONG" for one in found):
         return found
     sites = {site["name"]: site for site in report["sites"]}
-    kinds = {row["site"]: row["kind"] for row in shown["figures"] if row["site"] != POOLED}
+    rows = [*shown["figures"], *shown.get("overlaps", [])]
+    kinds = {row["site"]: row["kind"] for row in rows if row["site"] != POOLED}
     kinds = {name: kinds.get(name, "") for name in shown["counts"]}
     for name, kind in kinds.items():
         if kind and kind not in _kinds(sites[name]):
             return [wrong(f"{name}: its figures are of another kind of image than it has declared")]
     again = _figures(_text(shown["counts"]), _text(kinds))
-    if not _close(again, shown["figures"]):
+    # Reports of earlier versions have no outlines.
+    if not _close(again, [shown["figures"], shown.get("overlaps", [])]):
         text = "the figures of the measurement do not follow from the counts"
         # Another version may fit otherwise.
         known = report["source_hash"] == source_hash()
@@ -203,10 +206,11 @@ def _kinds(site: Report) -> set[str]:
 
 
 @lru_cache(maxsize=4)
-def _figures(counts: str, kinds: str) -> list[Report]:
+def _figures(counts: str, kinds: str) -> list[list[Report]]:
     """Return the figures that follow from counts, both as JSON: a fit takes its time."""
     sent = {name: read_score_counts(_text(own)) for name, own in strict_json(counts).items()}
-    return figures(sent, strict_json(kinds))
+    known = strict_json(kinds)
+    return [figures(sent, known), overlaps(sent, known)]
 
 
 def _text(value: Any) -> str:

@@ -54,18 +54,19 @@ def score_outputs(task: Task) -> list[int]:
 def score_sensitivity(tasks: Iterable[Task]) -> float:
     """Return the L2 sensitivity of all counts of scores together under add/remove of one unit.
 
-    A unit adds 1 to the counts of each output, spread over the bins by the unit's images
-    (`client.measuring.scores`).
+    A unit adds 1 to the counts of each output, and to those of each task of outlines, spread over
+    the bins by the unit's images (`client.measuring.scores`).
 
     Args:
-        tasks: Tasks of a site; dense ones are ignored.
+        tasks: Tasks of a site.
 
     >>> finding = Task(name="finding", kind="binary-class", classes=2)
     >>> organ = Task(name="organ", kind="multi-class", classes=3)
     >>> score_sensitivity([finding, organ])
     2.0
     """
-    return math.sqrt(sum(len(score_outputs(task)) for task in countable(tasks)))
+    counts = (1 if task.kind == "dense" else len(score_outputs(task)) for task in tasks)
+    return math.sqrt(sum(counts))
 
 
 def record_sensitivity(tasks: Iterable[Task], unit: str) -> float:

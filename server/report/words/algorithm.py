@@ -139,6 +139,18 @@ WORDS = {
         "AUC jeder Klasse gegen alle anderen oder jedes Befunds, an allen Standorten einer Art von "
         "Bildern zusammen.",
     ),
+    "outlined": ("How well do outlines overlap?", "Wie gut decken sich Umrisse?"),
+    "outlined.text": (
+        "Dice overlap of the model's outlines with those of the labels, as the mean over images that "
+        "have an outline in one of them: 1 where both are the same, 0 where none is found. The mean "
+        "follows from noisy counts, too.",
+        "Dice-Überlappung der Umrisse des Modells mit denen der Annotationen, als Mittel über die "
+        "Bilder, die in einem von beiden einen Umriss haben: 1, wo beide gleich sind, 0, wo keiner "
+        "gefunden wird. Auch das Mittel folgt aus verrauschten Zählungen.",
+    ),
+    "outlined.task": ("outline", "Umriss"),
+    "outlined.images": ("images", "Bilder"),
+    "outlined.mean": ("mean Dice overlap", "mittlere Dice-Überlappung"),
     "judged": ("Are the probabilities right?", "Stimmen die Wahrscheinlichkeiten?"),
     "judged.text": (
         "Of the records to which the model gives a probability in a range, the share that shows the "

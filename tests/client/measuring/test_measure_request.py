@@ -136,17 +136,17 @@ def test_more_tasks_than_were_admitted_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("update", "tasks"),
-    [({"n_labelled": 0}, (OPACITY,)), ({}, (OUTLINE,))],
+    ("update", "sensitivity"), [({"n_labelled": 0}, None), ({}, pytest.approx(2**0.5))]
 )
-def test_a_site_without_labels_or_with_outlines_alone_measures_nothing(
-    site: Site, measured: Schedule, update: dict[str, int], tasks: tuple[Task, ...]
+def test_a_site_without_labels_measures_nothing(
+    site: Site, measured: Schedule, update: dict[str, int], sensitivity: float | None
 ):
-    """Its plan has no measurement, so that it costs nothing."""
+    """Its plan has no measurement, so that it costs nothing. Outlines are measured, too."""
+    tasks = (OPACITY, OUTLINE)
     phase = Phase(name="all", rounds=1, objectives={"inpainting": 1.0}, expected_batch_size=16)
     schedule = measured.model_copy(update={"phases": (phase,)})
     plan = solve(schedule, site.privacy.model_copy(update=update), tasks)
-    assert plan.evaluation is None
+    assert sensitivity == (plan.evaluation and plan.evaluation.max_grad_norm)
 
 
 def test_the_plan_pays_for_the_measurement(site: Site, schedule: Schedule, measured: Schedule):
