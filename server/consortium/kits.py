@@ -71,6 +71,9 @@ With containers: put the wheel of fedmedformer into this folder, then
 
 By hand: `{folder}/kits/server/up`.
 
+`fedmedformer consortium install {folder} RUN.yaml --out {folder}/runs/NAME` writes a unit that
+submits a run and follows it, also after a reboot.
+
 In all three cases the service cannot see `{folder}/authority`, whose keys make certificates and
 sign bundles. `consortium provision` and `consortium submit`, run by the same user, need them. Put
 run folders inside `{folder}`. Port {port} is the only one that hospitals need; the health page is

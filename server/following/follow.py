@@ -11,8 +11,10 @@ from typing import Any
 from medformer.common.rounding import rounded_up
 from medformer.errors import MedFormerError
 from server.run.errors import FederationError, SuperLinkError
+from server.run.journal import EXCLUDED, OUTCOME
 from server.run.lock import at_work
 from server.run.metrics import Follower, Row
+from server.watching.reasons import sentence
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ def follow(
         # A round in between shows that trying again gets the run further.
         left = (retries if rows.count > before else left) - 1
         if left < 0:
-            raise FederationError(f"{folder}: {reason}. Submit it again to continue")
+            raise FederationError(f"{folder}: {sentence('RunInterrupted', reason, {}, '')}")
         log.warning("interrupted: %s; submitting again in %g s", reason, waits.pause)
         time.sleep(waits.pause)
 
@@ -83,13 +85,15 @@ def _watch(folder: Path, rows: Follower, show: Show, waits: Waits) -> str:
     began, started = time.monotonic(), False
     while True:
         working = at_work(folder)  # before the outcome is read: it is written under the lock
-        outcome = _outcome(folder)
+        outcome = _json(folder / OUTCOME)
         for row in rows.new_rows():
             show(_line(row))
         started = started or working
         if outcome is not None and not working:
             if outcome["kind"] not in ("", "RunInterrupted"):
-                raise FederationError(f"{folder}: {outcome['reason']}")
+                refusals = _json(folder / EXCLUDED) or {}
+                why = sentence(outcome["kind"], outcome["reason"], refusals, "")
+                raise FederationError(f"{folder}: {why}")
             return str(outcome["reason"])
         # The kernel releases the lock of a process that was killed: no outcome will come.
         if started and not working:
@@ -102,10 +106,10 @@ def _watch(folder: Path, rows: Follower, show: Show, waits: Waits) -> str:
         time.sleep(waits.poll)
 
 
-def _outcome(folder: Path) -> dict[str, Any] | None:
-    """Read how the run has ended; None while it has not."""
+def _json(file: Path) -> dict[str, Any] | None:
+    """Read a file of the run, such as how it has ended; None while it is not there."""
     try:
-        found: dict[str, Any] = json.loads((folder / "outcome.json").read_bytes())
+        found: dict[str, Any] = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return None
     return found

@@ -17,7 +17,6 @@ from server.watching.text import (
     duration,
     in_bytes,
     member_words,
-    run_words,
 )
 
 OWN = """
@@ -45,7 +44,7 @@ setTimeout(again, 5000);
 it fetches are not run, and the policy below allows no other script than this one."""
 _DIGEST = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
 POLICY = (
-    f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_DIGEST}'; "
+    f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{_DIGEST}'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'"
 )
 """Content security policy of the page."""
@@ -129,7 +128,7 @@ def page_of(status: Status) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     now, run = datetime.fromisoformat(status.at), status.run
-    doing = f": {run.name} {STATES[run.state]}, {run_words(run, now)[-1][:80]}" if run else ""
+    doing = f": {run.name} {STATES[run.state]}, {run.rounds_done} of {run.rounds}" if run else ""
     return environment.from_string(TEMPLATE).render(
         s=status,
         run=run,

@@ -27,7 +27,7 @@ def sentence(kind: str, reason: str, refusals: Mapping[str, str], submit: str) -
             without an outcome.
         reason: The error's text.
         refusals: Site -> `code: reason`, for the sites that take no part.
-        submit: Command line that submits the run again.
+        submit: Command line that submits the run again; empty if the reader has just typed it.
     """
     cause = one_line(reason, MAX_CAUSE).strip().rstrip(".")
     return one_line(f"{cause[:1].upper()}{cause[1:]}: {_remedy(kind, cause, refusals, submit)}.",
@@ -47,7 +47,8 @@ def submit_command(folder: str, file: str, out: str) -> str:
 
 
 def _remedy(kind: str, cause: str, refusals: Mapping[str, str], submit: str) -> str:
-    again = f"submit it again to go on from the last finished round ({submit})"
+    again = "submit it again to go on from the last finished round"
+    again += f" ({submit})" if submit else ""
     if kind in ("RunInterrupted", "SuperLinkError"):
         return again
     if not kind:

@@ -87,15 +87,18 @@ def test_a_superlink_that_still_starts_is_waited_for_where_retries_are_asked_for
 
 def test_retries_count_in_a_row_and_a_round_renews_them(run):
     """One retry allows six interruptions with a round in between, but not two without."""
-    with pytest.raises(FederationError, match=r"why\. Submit it again"):
+    with pytest.raises(
+        FederationError, match=r"Why: submit it again to go on from the last finished round\.$"
+    ):
         run([(1, "RunInterrupted"), (0, "RunInterrupted"), (2, "done")], 1)
     assert run.seen[0] == 2
     assert run([(1, "RunInterrupted")] * 5 + [(1, "done")], 1)[0] == 6
 
 
 def test_what_no_retry_can_mend_is_not_tried_again(run):
-    """A run that must not begin and a run file that cannot be used are not submitted again."""
-    with pytest.raises(FederationError, match="why"):
+    """A run that must not begin and a run file that cannot be used are not submitted again. What
+    would mend it is said."""
+    with pytest.raises(FederationError, match="Why: see which site it names"):
         run([(0, "FederationError")], 9)
     assert run.seen[0] == 1
     with pytest.raises(ConfigError, match="holds another run"):
@@ -117,6 +120,6 @@ def test_a_process_that_dies_without_an_outcome_is_noticed(tmp_path: Path):
         threading.Timer(0.1, lock.close).start()
         return "1"
 
-    with pytest.raises(FederationError, match="the server's process died"):
+    with pytest.raises(FederationError, match="The server's process died: submit it again"):
         follow(tmp_path, submit, 0, lambda _: None, QUICK)
     assert turns == [True]
