@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from server.measures import POOLED
-from server.measures.scores import CONFIDENCE, SIGNIFICANT
+from server.measures.scores import CAUTION, CONFIDENCE, SIGNIFICANT
 from server.protocol.score_counts import OVERLAPS, ScoreCounts
 
 Array = npt.NDArray[np.float64]
@@ -71,7 +71,7 @@ def _mean(images: Array, variance: float) -> Row:
     spread = max(0.0, float(images @ apart)) + variance * float(apart.sum())
     # The number of images is noisy, too, and may be too large.
     fewer = number - math.sqrt(variance * OVERLAPS)
-    reach = float(ndtri((1 + CONFIDENCE) / 2)) * math.sqrt(spread) / fewer
+    reach = CAUTION[0] * float(ndtri((1 + CONFIDENCE) / 2)) * math.sqrt(spread) / fewer
     low, high = max(0.0, mean - reach), min(1.0, mean + reach)
     value = min(1.0, max(0.0, mean))
     return {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4)}

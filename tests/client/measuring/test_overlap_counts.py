@@ -134,8 +134,8 @@ def sent(values: np.ndarray, std: float, rng: np.random.Generator) -> ScoreCount
 
 @pytest.mark.parametrize(("images", "std"), [(100, 2.0), (500, 7.0), (2_000, 2.0)])
 def test_the_interval_holds_the_mean_over_noise_and_sampling(images: int, std: float):
-    """In at least 95 % of measurements, by a test that 300 of them pass by chance in 999 of 1,000
-    cases. The pooled mean has its own interval."""
+    """In at least 95 % of measurements, of which 300 may be off by 4 %. The pooled mean has an
+    interval of its own."""
     rng = np.random.default_rng(images)
 
     def draw(count: int) -> np.ndarray:
@@ -152,7 +152,7 @@ def test_the_interval_holds_the_mean_over_noise_and_sampling(images: int, std: f
         for name in held:
             held[name] += rows[name]["dice"]["low"] <= truth <= rows[name]["dice"]["high"]
         assert rows[POOLED]["images"] == pytest.approx(2 * images, abs=5 * std * OVERLAPS)
-    assert min(held.values()) >= 270
+    assert min(held.values()) >= 0.91 * 300
 
 
 def test_a_number_of_images_that_noise_hides_has_no_mean():
