@@ -76,7 +76,10 @@ def submit(folder: Path, file: Path, out: Path, ask: Ask | None = None) -> str:
     if not (run_id := str(_parsed(answer).get("run-id") or "")):
         raise SuperLinkError(f"Flower did not take the run: {answer.strip()[-200:]}")
     replace_file(out / SUBMITTED, json.dumps({"flower_run_id": run_id}).encode())
-    note_run(folder, out, file, run_id)
+    try:
+        note_run(folder, out, file, run_id)
+    except OSError as error:  # the run has begun: only `consortium status` misses it
+        log.warning("the run is not on the list of consortium status: %s", error)
     return run_id
 
 

@@ -19,7 +19,9 @@ from server.watching.run_facts import run_facts, state_of
 from server.watching.runs import Submitted, submitted
 from server.watching.seen import Seen, read_seen, server_is_up
 
+FEDERATION = "federation.json"
 MOST_OTHERS = 10
+"""Runs that are listed beside the one that is shown."""
 
 
 def look(folder: Path, run: Path | None = None) -> Status:
@@ -33,22 +35,19 @@ def look(folder: Path, run: Path | None = None) -> Status:
     """
     consortium = load(folder)
     now = datetime.now(UTC)
-    runs = submitted(folder)
+    # A run whose folder was deleted is no run any more.
+    runs = [one for one in submitted(folder) if (Path(one.out) / FEDERATION).is_file()]
     chosen = _chosen(runs, run)
     up = server_is_up(folder)
     live = read_live(Path(chosen.out)) if chosen else None
-    others = tuple(
-        (other.out, _state(other, consortium, now))
-        for other in reversed(runs)
-        if chosen is None or other.out != chosen.out
-    )
+    rest = [one for one in reversed(runs) if chosen is None or one.out != chosen.out]
     return Status(
         consortium=consortium.name,
         at=now.isoformat(timespec="seconds"),
         server_up=up,
         members=_members(folder, consortium, up, live),
         run=run_facts(folder, chosen, consortium.start_seconds, now) if chosen else None,
-        others=others[:MOST_OTHERS],
+        others=tuple((one.out, _state(one, consortium, now)) for one in rest[:MOST_OTHERS]),
     )
 
 
@@ -61,7 +60,7 @@ def _chosen(runs: list[Submitted], run: Path | None) -> Submitted | None:
     if run is None:
         return runs[-1] if runs else None
     out = str(run.absolute())
-    if not (run / "federation.json").is_file():
+    if not (run / FEDERATION).is_file():
         raise ConfigError(f"{run}: is no run folder: give the one of consortium submit --out")
     # A run of an earlier version is not on the list.
     unknown = Submitted(out, "RUN.yaml", _flower_id(run), "")

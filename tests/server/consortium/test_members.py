@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from server.consortium.provision import provision
 from server.consortium.submission import submit
 from server.consortium.superlink import SuperLink
 from server.run.errors import SuperLinkError
+from server.watching.runs import RUNS
 from server.watching.seen import UP
 from simulations.cli import main
 from tests.helpers.tls import answering
@@ -202,6 +204,25 @@ def test_a_submission_that_never_began_leaves_its_folder_free(folder: Path, tmp_
     file.write_text(RUN.format(rounds=4))
     with pytest.raises(ConfigError, match="holds another run; choose another folder"):
         submit(folder, file, out, refuses)
+
+
+def test_a_list_of_runs_that_cannot_be_written_costs_no_run(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """It has begun by then; only `consortium status` misses it."""
+
+    def takes(arguments: Sequence[str], cwd: Path | None = None) -> str:
+        if arguments[0] == "build":
+            assert cwd is not None
+            (cwd / "app.fab").write_bytes(b"bundle")
+        return '{"run-id": 7}'
+
+    provision(folder)
+    (folder / RUNS).mkdir()
+    (folder / RUNS / "in-the-way").touch()
+    (tmp_path / "run.yaml").write_text(RUN.format(rounds=2))
+    assert submit(folder, tmp_path / "run.yaml", tmp_path / "run", takes) == "7"
+    assert "is not on the list" in caplog.text
 
 
 def test_statements_of_consortium_and_run_come_into_the_run_folder(folder: Path, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -278,6 +279,9 @@ def test_the_newest_run_is_shown_and_another_on_request(folder: Path, out: Path)
     assert [run.flower_run_id for run in submitted(folder)] == ["2", "3"]
     with pytest.raises(ConfigError, match="is no run folder"):
         look(folder, folder)
+    shutil.rmtree(out)
+    assert look(folder).run.folder == str(second)  # type: ignore[union-attr]
+    assert look(folder).others == ()
 
 
 def test_facts_come_before_the_error_of_a_server_that_is_down(
