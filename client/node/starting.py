@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import client
+from client.ledger.chain import FILE
+from client.ledger.export import read
+from client.ledger.home import refuse_copy
 from client.node.folder import HEALTH_PORT, Node, NodeError, running
 from client.node.joining import known_by
 from client.node.launch import LaunchError, refuse_root
@@ -47,6 +50,7 @@ def conditions(start: Start) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "start", Node(start.folder).check
     if users_of(start.folder) is None:  # else the guard's user checks what the guard reads
         yield "files", partial(_settings, start.folder)
+        yield "budget", partial(_at_home, start.folder)
         yield "code", _code
     yield "start", partial(_key, start.folder)
     yield "tools", _tools
@@ -64,6 +68,7 @@ def require(start: Start) -> None:
         ConfigError: Something is missing or wrong.
         ExposedError: Other users can reach private files of the site.
         LaunchError: The consortium's code would run as root, or only root can start this node.
+        LedgerError: The ledger is a copy of one that is in use elsewhere, or cannot be read.
         NodeError: The node is up already, or its health port is taken.
     """
     for _, look in conditions(start):
@@ -102,6 +107,13 @@ def _settings(folder: Path) -> None:
     only_ours_to_write(folder, site)
     if (policy := folder / "policy.yaml").exists():
         installed_extensions([*load_policy(policy).extensions, *site.own_code])
+
+
+def _at_home(folder: Path) -> None:
+    """Check that the ledger is no copy: the guard would end at once, and be started for ever."""
+    file = Node(folder).state / FILE
+    if file.exists():
+        refuse_copy(read(file), file)
 
 
 def only_ours_to_write(folder: Path, site: Site) -> None:

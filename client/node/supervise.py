@@ -48,6 +48,7 @@ def up(
         ConfigError: Something is missing or wrong.
         ExposedError: Other users can reach private files of the site.
         LaunchError: The consortium's code would run as root, or only root can start this node.
+        LedgerError: The ledger is a copy of one that is in use elsewhere, or cannot be read.
         NodeError: The node is up already, or its health port is taken.
     """
     node = Node(folder)

@@ -161,5 +161,9 @@ def test_every_line_works_and_the_first_run_ends(reader: Reader):
     masked = json.loads((reader.folder / "runs" / "lungs-2" / "report.json").read_text())
     assert masked["masked"] is True
     assert [s["name"] for s in masked["sites"] if s["participated"]] == ["north", "south"]
+    announced = (reader.folder / "north" / "logs" / "announcer.log").read_text()
+    assert announced.count("asked by lungs since") == 2
+    assert announced.splitlines()[0].split("Z ")[1].startswith("WARNING announcer: run ")
+    assert "asked by lungs since" in (reader.folder / "started.log").read_text()
     hospital = {" ".join(line.split()[1:3]) for line in reader.typed if " north" in line}
     assert {"site init", "site check", "site up", "site approve"} <= hospital

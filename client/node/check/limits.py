@@ -1,5 +1,8 @@
 """The lines of `site check` about what a run may cost and compute: ledger and policy."""
 
+import os
+from pathlib import Path
+
 from client.ledger import export as ledger_file
 from client.ledger.anchor import held_by_anchor
 from client.ledger.budget import registrable
@@ -7,6 +10,7 @@ from client.ledger.chain import FILE
 from client.ledger.home import refuse_copy
 from client.node.check.line import Check
 from client.node.check.place import Lines, Place
+from client.node.permissions import ExposedError, only_ours
 from client.policy import load_policy
 from client.privacy.composition import Budget, Cost
 from medformer.common.rounding import digits_down, exact, percent_down, rounded_down
@@ -88,8 +92,21 @@ def check_policy(place: Place) -> Lines:
         )
     if not allowed:
         wrong.append("site.yaml and policy.yaml allow no objective in common: edit one of them")
+    if policy.on_waiting:
+        wrong += _not_started(Path(policy.on_waiting[0]))
     yield from (Check("policy", "FIX", text) for text in wrong)
     if not wrong:
         yield Check("policy", "OK", (
             f"{', '.join(allowed)}; epsilon up to {exact(limit)} a run; approval {policy.approval}"
         ))  # fmt: skip
+
+
+def _not_started(program: Path) -> list[str]:
+    """Say why the program of `on_waiting` would not be started; nothing if it would."""
+    try:
+        only_ours(program)
+    except (ExposedError, OSError) as error:
+        return [f"on_waiting: {error}"]
+    if not os.access(program, os.X_OK):
+        return [f"on_waiting: {program} cannot be executed by the guard's user (chmod +x)"]
+    return []

@@ -14,6 +14,7 @@ from typing import NoReturn
 import pytest
 
 from client.data.card.content import data_card
+from client.ledger.home import Home
 from client.ledger.ledger import Ledger
 from client.node import supervise as node
 from client.node.check.line import Check
@@ -175,6 +176,13 @@ HARMS: list[tuple[str, Harm, str, str]] = [
      "budget", r"3 runs so far; epsilon 0\.000 of 9 .* left .*Spent budget never comes back"),
     ("a budget that was raised", lambda f: spent(f, 1) or edited(
         f / "site.yaml", "_budget: 9", "_budget: 99"), "budget", "can be lowered, not raised"),
+    ("a copy of a ledger", lambda f: copied(f), "budget", "was in use elsewhere .* this is a copy"),
+    ("a program that is not there", lambda f: edited(f / "policy.yaml", "signer:",
+                                                     "on_waiting: [/no/where]\nsigner:"),
+     "policy", "on_waiting: .*No such file"),
+    ("a program for everybody", lambda f: (f / "tell").write_text("") or (f / "tell").chmod(0o777)
+     or edited(f / "policy.yaml", "signer:", f"on_waiting: [{f}/tell]\nsigner:"),
+     "policy", "on_waiting: .*tell: others can write there"),
     ("another unit", lambda f: spent(f, 1) or edited(f / "site.yaml", "unit: patient",
                                                      "unit: image"),
      "budget", "registered for unit 'patient'"),
@@ -217,6 +225,15 @@ def listed(folder: Path) -> Path:
     file.write_text("p1\n")
     edited(folder / "site.yaml", "name: north\n", f"name: north\nwithdrawn: {file}\n")
     return file
+
+
+def copied(folder: Path) -> None:
+    """Put a copy in the place of a ledger that a guard has served."""
+    spent(folder, 1)
+    state = folder / "state"
+    Home(load_site(folder / "site.yaml"), state).check()
+    state.rename(folder / "before")
+    shutil.copytree(folder / "before", state)
 
 
 def damaged(file: Path) -> None:
@@ -401,7 +418,7 @@ def test_up_refuses_what_the_check_says_has_to_be_mended(north: Path):
 
 
 UP: list[tuple[str, Harm, str, str]] = [
-    *[harm for harm in HARMS if harm[2] in ("kit", "key")],
+    *[harm for harm in HARMS if harm[2] in ("kit", "key") or "copy" in harm[0]],
     ("an open folder", lambda f: f.chmod(0o750), "files", "others can enter it"),
     ("a kit of another site", lambda f: edited(f / "site.yaml", "name: north\n", "name: south\n"),
      "kit", "but site.yaml is of 'south'"),
