@@ -49,6 +49,10 @@ COMMANDS = {
         "server.commands.consortium",
         "run a consortium's server, and invite hospitals",
     ),
+    "poc": (
+        "simulations.commands.poc",
+        "rehearse a whole consortium on this machine, and print what is typed",
+    ),
     "model": ("medformer.library.commands", "look into a model file, export or extend it"),
 }
 """Name -> module with `configure(parser)` and `run(arguments) -> None`, and help."""

@@ -1,6 +1,6 @@
 """A consortium on this machine as it will run: an installed package, real processes, TLS, keys.
 
-One SuperLink and three sites, each a guard and a SuperNode with a HOME of its own.
+One SuperLink and three sites, each a guard and a SuperNode.
 """
 
 import json
@@ -22,7 +22,10 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.patience import PATIENCE, waited
+from simulations.rehearsal.consortium import Rehearsal
+from simulations.rehearsal.terminal import Terminal
+from simulations.rehearsal.texts import MEMBER
+from tests.helpers.patience import PATIENCE
 from tests.helpers.sources import copy_sources
 
 SITES = ("north", "south", "west")
@@ -34,7 +37,7 @@ data: {{source: phantoms, kind: chest, records: 120, seed: {seed}}}
 privacy: {{epsilon: 8, delta: 1.0e-5, epsilon_budget: 400, n_public: 120}}
 """
 POLICY = """
-signer: "{signer}"
+signer: "FINGERPRINT-OF-SIGNER"
 objectives: [supervised, orientation, domain_adversarial]
 max_epsilon_per_run: 8
 accept_unit_image: true
@@ -178,62 +181,22 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def consortium(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
-    """Return a consortium that was provisioned with the commands that people type; server and sites
-    are up."""
+    """Return a consortium that was brought up with the commands that people type, as `fedmedformer
+    poc` types them; server and sites are up."""
     folder = tmp_path_factory.mktemp("c")
     folder.chmod(0o755)
-    own = Consortium(folder, installed, free_port(), {})
-    own.command("server", "consortium", "init", "lungs", "--name", "lungs", "--host", "localhost")
-    keys: dict[str, str] = {}
-    guards: dict[str, str] = {}
-    for seed, name in enumerate(SITES):
-        output = own.command(name, "site", "init", name, "--name", name)
-        keys[name] = re.findall(r"key: (.*)", output)[0]
-        (folder / name / "site.yaml").write_text(SITE.format(name=name, seed=seed))
-        output = own.command(name, "site", "guard-key", name)
-        guards[name] = re.findall(r"guard: (.*)", output)[0]
-        request = (folder / name / "request.json").read_bytes()
-        (folder / "lungs" / "requests" / f"{name}.json").write_bytes(request)
-    file = folder / "lungs" / "consortium.yaml"
-    text = file.read_text().replace("sites: {}", f"sites: {json.dumps(keys)}")
-    ports = f"port: {own.port}\nlisten: 127.0.0.1\nhealth_port: {free_port()}"
-    file.write_text(text.replace("port: 9092", ports))
-    output = own.command("server", "consortium", "provision", "lungs")
-    signer = re.findall(r"signing key.*: (.*)", output)[0]
-    for name in SITES:
-        peers = json.dumps({peer: key for peer, key in guards.items() if peer != name})
-        policy = POLICY.format(signer=signer, peers=peers)
-        (folder / name / "policy.yaml").write_text(policy)
-        subprocess.run(["cp", "-r", str(folder / "lungs" / "kits" / name),
-                        str(folder / name / "kit")], check=True)  # fmt: skip
-    run = RUN + "".join(
-        f"  {n}: {{name: {n}, modality: chest-xray, anatomy: chest, channels: 1}}\n" for n in SITES
-    )
+    own = Consortium(folder, installed, 0, {})
+    terminal = Terminal(folder, own.environment("people"), print, PATIENCE)
+    people = Rehearsal(terminal, "lungs", "lungs", SITES, SITE, POLICY)
+    own.port, own.processes = people.port, terminal.processes
+    run = RUN + "".join(f"{MEMBER.format(name=name)}\n" for name in SITES)
     (folder / "run.yaml").write_text(run)
     try:
-        own.start("server", "consortium", "up", "lungs")
-        waited(lambda: len(_nodes(folder)) == len(SITES), "the server does not know all nodes")
-        for name in SITES:
-            own.site_up(name)
-        waited(lambda: len(own.connected()) == len(SITES), "the nodes did not dial in")
+        for step in ("begin", "provision", "serve", "declare", "connect"):
+            getattr(people, step)()
         yield own
     finally:
-        for process in own.processes.values():
-            process.send_signal(signal.SIGTERM)
-        for process in own.processes.values():
-            try:
-                process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-def _nodes(folder: Path) -> dict[str, object]:
-    try:
-        found: dict[str, object] = json.loads((folder / "lungs" / "nodes.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return found
+        terminal.stop()
 
 
 def ledger(folder: Path, name: str) -> list[str]:

@@ -7,17 +7,17 @@ is written to the file that the line before names. Changed are ports, fingerprin
 import json
 import os
 import re
-import signal
 import sqlite3
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import jsonschema
+import psutil
 import pytest
 
+from simulations.rehearsal.terminal import Terminal
 from tests.deployment.conftest import free_port
 from tests.helpers.patience import PATIENCE
 from tests.helpers.sources import ROOT
@@ -28,100 +28,38 @@ BLOCK = re.compile(r"(?:^`([\w./-]+)`[^\n]*:\n\n)?^```(\w+(?: \w+)?)\n(.*?)^```$
 pytestmark = pytest.mark.flower
 
 
-class Reader:
-    """A person who does what the page says, with a shell in one folder."""
+class Reader(Terminal):
+    """A person who does what the page says, with a shell in one folder, as `fedmedformer poc`
+    does."""
 
     def __init__(self, folder: Path, bin_: Path) -> None:
-        self.folder = folder
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.typed: list[str] = []
-        self._known = {"9092": str(free_port()), "9195": str(free_port())}
         path = f"{bin_}{os.pathsep}/usr/bin{os.pathsep}/bin"
-        self._environment = {
+        variables = {
             "PATH": path, "HOME": str(folder), "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1",
         }  # fmt: skip
+        super().__init__(folder, variables, print, PATIENCE)
+        self.known = {"9092": str(free_port()), "9195": str(free_port())}
 
     def write(self, name: str, text: str) -> None:
-        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
         if name == "lungs/consortium.yaml":
             text += f"health_port: {free_port()}\n"  # the default may be somebody else's here
-        (self.folder / name).write_text(self._filled_in(text))
+        super().write(name, text)
 
     def type(self, line: str) -> str:
-        """Run a line, and remember what it tells people to remember."""
         if "site check" in line:
             line += f" --health-port {free_port()}" + (" --allow-root" if os.getuid() == 0 else "")
-        done = self._run(line)
-        assert done.returncode == 0, (line, done.stdout, done.stderr)
-        return self._noted(line, done.stdout)
+        return super().type(line)
 
     def try_until(self, line: str) -> str:
-        end = time.monotonic() + PATIENCE
-        while True:
-            done = self._run(line)
-            if done.returncode == 0 and "no run waits" not in done.stdout:
-                return self._noted(line, done.stdout)
-            assert time.monotonic() < end, (line, done.stdout, done.stderr, self.logs())
-            time.sleep(1)
+        return self.until(line, lambda output: "no run waits" not in output)
 
-    def start(self, line: str) -> None:
-        self.typed.append(line)
-        line = self._filled_in(line)
+    def start_up(self, line: str) -> None:
         if "site up" in line and "--health-port" not in line:
             line += f" --health-port {free_port()}"
         if "site up" in line and os.getuid() == 0:
             line += " --one-user"
-        with open(self.folder / "started.log", "ab") as out:
-            self.processes.append(
-                subprocess.Popen(
-                    ["bash", "-c", f"exec {line}"],
-                    cwd=self.folder,
-                    stdout=out,
-                    stderr=out,
-                    env=self._environment,
-                    start_new_session=True,
-                )
-            )
-
-    def stop(self) -> None:
-        for process in self.processes:
-            process.send_signal(signal.SIGTERM)
-        for process in self.processes:
-            try:
-                process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-    def logs(self) -> str:
-        """Return the end of every log."""
-        files = [f for f in self.folder.rglob("*.log") if "records" not in f.parts]
-        return "\n".join(f"== {f}\n{f.read_text(errors='replace')[-2000:]}" for f in files)
-
-    def _run(self, line: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            ["bash", "-c", self._filled_in(line)], cwd=self.folder, env=self._environment,
-            capture_output=True, text=True, timeout=PATIENCE,
-        )  # fmt: skip
-
-    def _noted(self, line: str, output: str) -> str:
-        self.typed.append(line)
-        if made := re.match(r"fedmedformer site init (\w+) --name", line):
-            (fingerprint,) = re.findall(r"fingerprint of this site's key: (.*)", output)
-            self._known[f"FINGERPRINT-OF-{made[1].upper()}"] = fingerprint
-        if guard := re.match(r"fingerprint of (\w+)'s guard: (.*)", output):
-            self._known[f"GUARD-OF-{guard[1].upper()}"] = guard[2]
-        if signer := re.search(r"fingerprint of the signing key.*: (.*)", output):
-            self._known["FINGERPRINT-OF-SIGNER"] = signer[1]
-        if "site approve" in line and (waits := re.search(r"^run (\S+)$", output, re.MULTILINE)):
-            self._known["RUN"] = waits[1]
-        return output
-
-    def _filled_in(self, text: str) -> str:
-        for name, value in self._known.items():
-            text = re.sub(rf"\b{re.escape(name)}\b", value, text)
-        return text
+        self.start(f"started-{len(self.typed)}", line)
 
 
 @pytest.fixture
@@ -142,7 +80,7 @@ def test_every_line_works_and_the_first_run_ends(reader: Reader):
         if kind == "yaml":
             reader.write(file, text)
         for line in text.splitlines() if kind.startswith("sh") else ():
-            do = {"sh": reader.type, "sh up": reader.start, "sh until": reader.try_until}
+            do = {"sh": reader.type, "sh up": reader.start_up, "sh until": reader.try_until}
             do[kind](line)
     run = reader.folder / "runs" / "lungs-1"
     report = json.loads((run / "report.json").read_text())
@@ -167,3 +105,22 @@ def test_every_line_works_and_the_first_run_ends(reader: Reader):
     assert "asked by lungs since" in (reader.folder / "started.log").read_text()
     hospital = {" ".join(line.split()[1:3]) for line in reader.typed if " north" in line}
     assert {"site init", "site check", "site up", "site approve"} <= hospital
+
+
+@pytest.mark.heavy
+def test_a_whole_rehearsal_ends_in_a_signed_report(installed: Path, tmp_path: Path):
+    """`python -m pytest -m heavy tests/deployment/test_tutorial.py`, four minutes."""
+    tmp_path.chmod(0o755)
+    command = [str(installed / "fedmedformer"), "poc", "lungs"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1_800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the coordinator has signed it" in done.stdout
+    assert "nothing is wrong" in done.stdout
+    assert not [p for p in psutil.process_iter() if str(tmp_path) in " ".join(_words(p))]
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
