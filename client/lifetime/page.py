@@ -97,7 +97,7 @@ If all others do, all runs together have epsilon {{ up(worst_epsilon) }}.</p>{% 
 {% endfor %}<li>newest hash <code>{{ d.newest_hash }}</code>; the chain of {{ d.rows }} rows is intact</li></ul>
 
 <h2>8. What this page cannot know</h2>
-<ul>{% for line in d.cannot_know %}<li>{{ line }}</li>
+<ul>{% for line in unknown %}<li>{{ line }}</li>
 {% endfor %}</ul>
 </main></body></html>
 """
@@ -127,8 +127,18 @@ def page(found: dict[str, Any]) -> str:
         left=max(0.0, budget["epsilon"] - budget["epsilon_spent"]),
         left_delta=max(0.0, budget["delta"] - budget["delta_spent"]),
         left_share=percent_down(1 - budget["used"]),
+        unknown=[_with_code(line) for line in found["cannot_know"]],
         worst=len(worst),
         # Runs that rely on nobody count with their own epsilon.
         worst_epsilon=sum(run["epsilon_all_collude"] or run["epsilon"] for run in found["runs"]),
         **formats,
+    )
+
+
+def _with_code(text: str) -> Markup:
+    """Return a text whose words between backticks are set as code."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part
+        for number, part in enumerate(parts)
     )

@@ -37,6 +37,8 @@ class Overview:
     """Run -> how its announcement went."""
     ledger_error: LedgerError | None = None
     """Why the ledger cannot be read."""
+    closed: bool = False
+    """This user may not enter the state folder."""
 
     def values(self) -> dict[str, Any]:
         """Return everything as values for JSON; epsilons are exact."""
@@ -67,6 +69,10 @@ class Overview:
         lines.append(f"server: {self._server()}")
         if self.ledger_error:
             return "\n".join([*lines, f"ledger: cannot be read: {self.ledger_error}"])
+        if self.closed:
+            return "\n".join(
+                [*lines, "ledger: closed to this user: ask as root or as the guard's user"]
+            )
         if self.life is None:
             return "\n".join([*lines, "waits for an answer: nothing", "ledger: no run has asked"])
         return "\n".join([*lines, *self._life_lines(self.life)])
@@ -106,14 +112,21 @@ def look(folder: Path, processes: dict[str, str], health_port: int | None = None
         health_port: Port of the SuperNode's health page.
     """
     link = connection(folder, health_port) if processes else {}
-    life, wrong = None, None
-    if (Node(folder).state / FILE).exists():
-        try:
-            life = lifetime(read(Node(folder).state))
-        except LedgerError as error:
-            wrong = error
-    told = announced(Node(folder).state / ANNOUNCED)["told"]
-    return Overview(folder, consortium_of(folder), processes, link, life, told, wrong)
+    life, wrong, closed = None, None, False
+    try:
+        life = _life(folder)
+        told = announced(Node(folder).state / ANNOUNCED)["told"]
+    except LedgerError as error:
+        wrong, told = error, {}
+    except PermissionError:  # the node's user may look at the processes, and at nothing else
+        closed, told = True, {}
+    return Overview(folder, consortium_of(folder), processes, link, life, told, wrong, closed)
+
+
+def _life(folder: Path) -> Lifetime | None:
+    """Read the ledger of a site; None if it has none yet."""
+    state = Node(folder).state
+    return lifetime(read(state)) if (state / FILE).exists() else None
 
 
 def consortium_of(folder: Path) -> str:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2
 
-from client.node import supernode
+from client.node import overview, supernode
 from client.node.supernode import Health, Heard
 from medformer.common.health import SUPERLINK, ask_more
 from simulations.cli import main
@@ -95,6 +95,21 @@ def test_a_node_that_is_down_hides_nothing_of_the_ledger(
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "ledger.sqlite").write_text("x" * 100)
     assert "ledger: cannot be read: " in status(tmp_path, code=1, capsys=capsys)
+
+
+def test_the_nodes_user_sees_the_processes_and_no_ledger(
+    north: Path, up: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """The state folder is closed to it, which is no failure of the node."""
+    monkeypatch.setattr(supernode, "HEARD", Heard())
+    supernode.HEARD.now()
+
+    def closed(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(overview, "_life", closed)
+    text = status(north, "--health-port", str(up), code=0, capsys=capsys)
+    assert text.endswith("ledger: closed to this user: ask as root or as the guard's user\n")
 
 
 class Context:
