@@ -25,6 +25,7 @@ from simulations.simulation import Engine
 
 if TYPE_CHECKING:
     from medformer.model import Medformer
+    from simulations.judging.map_plot import ImageMap
 
 COMMAND = (
     "import sys; sys.path.append({root!r}); from simulations.cli import main; sys.exit(main())"
@@ -108,6 +109,18 @@ class Run:
             if known and row.model == "federated-dp":
                 values.setdefault(row.site, []).append(float(row.value or 0))
         return {site: fmean(found) for site, found in values.items()}
+
+    def image_maps(self, images: str = "phantoms") -> "list[ImageMap]":
+        """Map public images by the shared model; loads torch.
+
+        Args:
+            images: `phantoms`, or the MedMNIST set that the run declared public.
+        Raises:
+            ConfigError: The images may be a site's private records.
+        """
+        from simulations.judging.maps import image_maps
+
+        return image_maps(self.folder, images)
 
     def model(self, site: str | None = None) -> "Medformer":
         """Load the trained model.

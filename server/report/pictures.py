@@ -85,10 +85,10 @@ def _pictures(state: State, federation: Federation) -> Iterator[tuple[str, str, 
     """Yield name, title, caption and pixels of every picture."""
     inpaints = _trains_inpainting(federation)
     for kind in phantoms.KINDS.values():
-        domain = _domain(federation, kind)
+        domain = phantom_domain(federation, kind)
         if domain is None:
             continue
-        model = _model(federation, state.of(domain.kind))
+        model = shared_model(federation, state.of(domain.kind))
         images = _phantoms(kind, domain, federation.seed)
         maps = attention_map(model, standardise(images), domain)
         yield (
@@ -111,8 +111,13 @@ def _pictures(state: State, federation: Federation) -> Iterator[tuple[str, str, 
             )
 
 
-def _model(federation: Federation, state: State) -> Medformer:
-    """Return the final model of a state."""
+def shared_model(federation: Federation, state: State) -> Medformer:
+    """Return the final model of a state, without any site's head.
+
+    Args:
+        federation: The run's federation.
+        state: The state of one kind of image after the last round.
+    """
     # Without tasks: pictures need no head.
     model = Medformer(federation.model)
     model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.final().items()})
@@ -125,9 +130,15 @@ def _trains_inpainting(federation: Federation) -> bool:
     return any("inpainting" in mix for mix in mixes)
 
 
-def _domain(federation: Federation, kind: phantoms.PhantomKind) -> Domain | None:
-    """Return the domain under which the model sees these phantoms, with the size of a site's
-    images; None if no site has images of this kind."""
+def phantom_domain(federation: Federation, kind: phantoms.PhantomKind) -> Domain | None:
+    """Return the domain under which a run's model sees phantoms, with the size of a site's images.
+
+    Args:
+        federation: The run's federation.
+        kind: The kind of phantom.
+    Returns:
+        None if no site has images of this kind.
+    """
     config = federation.model
     sizes = [s.domain.size for s in federation.sites if s.domain.modality == kind.modality]
     known = kind.modality in config.modalities and kind.anatomy in config.anatomies
@@ -145,13 +156,30 @@ def _domain(federation: Federation, kind: phantoms.PhantomKind) -> Domain | None
 
 def _phantoms(kind: phantoms.PhantomKind, domain: Domain, seed: int) -> Tensor:
     """Generate `IMAGES` phantoms (B, C, H, W) uint8, of different classes if there are enough."""
-    size = min(domain.size or 28, 128)  # no more tokens than a window at the coarsest patch
-    images, labels = phantoms.generate(kind.name, 32, seed=SEED + seed, size=size)
+    images, labels = phantoms.generate(kind.name, 32, seed=SEED + seed, size=shown_side(domain))
     order = np.argsort(labels, kind="stable")
     # Images at equal distances in the order of classes.
     spread = order[np.linspace(0, len(order) - 1, IMAGES).round().astype(int)]
-    pixels = torch.from_numpy(images[spread])
-    return pixels[:, None] if kind.channels == 1 else pixels.permute(0, 3, 1, 2)
+    return channels_first(images[spread])
+
+
+def shown_side(domain: Domain) -> int:
+    """Return the side of phantoms: no more tokens than a window at the coarsest patch.
+
+    Args:
+        domain: The domain under which the model sees them.
+    """
+    return min(domain.size or 28, 128)
+
+
+def channels_first(images: npt.NDArray[np.uint8]) -> Tensor:
+    """Return phantoms, (B, H, W) or (B, H, W, 3), as (B, C, H, W).
+
+    Args:
+        images: As `medformer.phantoms.generate` returns them.
+    """
+    pixels = torch.from_numpy(images)
+    return pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
 
 
 def _attention(images: Tensor, maps: Tensor) -> Colours:

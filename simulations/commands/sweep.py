@@ -94,10 +94,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _print(sweep: Any, *, as_json: bool) -> None:
     from simulations.comparing.text import as_text
+    from simulations.comparing.write import as_json as in_json
     from simulations.simulation import shown
 
     if as_json:
-        print(json.dumps(sweep.comparison.as_json(), indent=1, default=str))
+        print(json.dumps(in_json(sweep.comparison), indent=1, default=str))
         return
     print(as_text(sweep.comparison))
     print(f"\npage: {shown(sweep.page)}")

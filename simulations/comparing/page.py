@@ -1,6 +1,6 @@
 """A comparison as one HTML page, which loads nothing and runs no script."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -20,12 +20,20 @@ from simulations.comparing.settings import shown
 from simulations.comparing.student import LEVEL
 from simulations.comparing.template import TEMPLATE
 from simulations.comparing.utility import ALL, MODELS, Mean, by_key
+from simulations.judging.map_plot import MAX_SHOWN, ImageMap, drawn
 
 NAMES = {"auc": "AUC", "dice": "Dice overlap", "accuracy": "accuracy"}
 """Metric -> its name."""
 
 
-def render(comparison: Comparison, *, title: str, now: str, missing: Mapping[str, str] = {}) -> str:
+def render(
+    comparison: Comparison,
+    *,
+    title: str,
+    now: str,
+    missing: Mapping[str, str] = {},
+    maps: Mapping[int, Sequence[ImageMap]] = {},
+) -> str:
     """Return the page. Every value is escaped; epsilons and deltas are rounded up.
 
     Args:
@@ -33,6 +41,7 @@ def render(comparison: Comparison, *, title: str, now: str, missing: Mapping[str
         title: Heading of the page.
         now: ISO time.
         missing: Name of a run that was wanted and failed -> the reason.
+        maps: Number of a group -> maps of public images by its first run.
     """
     # Undefined names are errors: a misspelt field must not look like an empty one.
     environment = Environment(
@@ -41,18 +50,20 @@ def render(comparison: Comparison, *, title: str, now: str, missing: Mapping[str
     environment.filters.update(eps=rounded_up, sci=scientific)
     over = {metric: plots.by_epsilon(comparison, metric) for metric in comparison.metrics}
     means = by_key(comparison.means)
-    drawn = {
+    figures = {
         f"utility-{metric}": svg or plots.by_group(comparison, metric)
         for metric, svg in over.items()
     }
-    drawn |= {"validation": plots.validation(comparison), "loss": plots.losses(comparison)}
-    drawn["roc"] = plots.roc(comparison)
+    figures |= {"validation": plots.validation(comparison), "loss": plots.losses(comparison)}
+    figures["roc"] = plots.roc(comparison)
     mixed = {group.number: mixes(group) for group in comparison.groups}
     return environment.from_string(TEMPLATE).render(
         c=comparison,
         title=title,
         now=now,
         missing=missing,
+        maps=_maps(comparison, maps),
+        max_maps=MAX_SHOWN,
         version=version("fedmedformer"),
         style=Markup(STYLE),
         level=LEVEL,
@@ -71,7 +82,7 @@ def render(comparison: Comparison, *, title: str, now: str, missing: Mapping[str
         points=_points(comparison.operating_points),
         rates=SHOWN_AT,
         ends=[(point, mixed[point.group][point.phase]) for point in _ends(comparison.curves)],
-        plots={name: Markup(svg) for name, svg in drawn.items()},
+        plots={name: Markup(svg) for name, svg in figures.items()},
     )
 
 
@@ -109,6 +120,21 @@ def _points(
     for point in points:
         found.setdefault((point.group, point.site, point.task), []).append(point)
     return [(*key, own) for key, own in found.items()]
+
+
+def _maps(
+    comparison: Comparison, maps: Mapping[int, Sequence[ImageMap]]
+) -> list[tuple[str, Markup, list[tuple[Group, ImageMap]]]]:
+    """Return name of the images, plot, and the map of each group."""
+    by_images: dict[str, list[tuple[Group, ImageMap]]] = {}
+    for group in comparison.groups:
+        for one in maps.get(group.number, ()):
+            by_images.setdefault(one.images, []).append((group, one))
+    return [
+        (images, Markup(drawn([(f"{g.number}: {g.label}", m) for g, m in own[:MAX_SHOWN]],
+                              f"map-{number}")), own)
+        for number, (images, own) in enumerate(by_images.items())
+    ]  # fmt: skip
 
 
 def _ends(curves: Iterable[Point]) -> list[Any]:

@@ -146,6 +146,24 @@ objectives. {{ "All settings have the same phases and mixes, so that their losse
 </tbody></table>
 {% else %}<p>These runs recorded no curve.</p>{% endif %}
 
+{% if maps %}
+<h2>7. Maps of public images</h2>
+<p>Each point is a public image as the shared model of a setting's first run sees it: the mean of its tokens, on the two axes
+along which they differ most. No record of any site is shown, and nothing about one can be read from it beyond what the model itself
+reveals.</p>
+{% for images, svg, own in maps %}
+<figure tabindex="0">{{ svg }}<figcaption>{{ images|capitalize }}.{% if own|length > max_maps %} The plot shows the first {{ max_maps }} settings.{% endif %}</figcaption></figure>
+<table tabindex="0">
+<thead><tr><th scope="col">setting</th><th scope="col">differs in</th><th scope="col" class="n">images</th><th scope="col" class="n">variance along<br>the two axes</th><th scope="col" class="n">images of the class of<br>most of their 5 nearest</th></tr></thead>
+<tbody>
+{% for g, m in own %}
+<tr><th scope="row">{{ g.number }}</th><td>{{ g.label }}</td><td class="n">{{ m.points|length }}</td><td class="n">{{ "%.0f"|format(100 * (m.explained[0] + m.explained[1])) }}&nbsp;%</td>
+<td class="n">{{ "%.0f"|format(100 * m.neighbours_agree) }}&nbsp;%</td></tr>
+{% endfor %}
+</tbody></table>
+{% endfor %}
+{% endif %}
+
 <p class="soft small"><code>compare.json</code> beside this page holds the same numbers, and <code>compare.csv</code> every test result of
 every run in a row of its own.</p>
 </main></body></html>

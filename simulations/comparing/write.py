@@ -1,8 +1,9 @@
 """Writes a comparison into a folder: compare.html, compare.json and compare.csv."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from medformer.errors import ConfigError
 from server.run.checkpoints import write_atomically
@@ -10,8 +11,20 @@ from server.run.journal import now
 from simulations.comparing.comparison import Comparison
 from simulations.comparing.page import render
 from simulations.comparing.text import as_csv
+from simulations.judging.map_plot import ImageMap
 
 PAGE, JSON, CSV = "compare.html", "compare.json", "compare.csv"
+
+
+def as_json(comparison: Comparison, maps: Mapping[int, Sequence[ImageMap]] = {}) -> dict[str, Any]:
+    """Return a comparison and its maps as plain values.
+
+    Args:
+        comparison: The comparison.
+        maps: Number of a group -> maps of public images by its first run.
+    """
+    rows = [{"group": number, **one._asdict()} for number, own in maps.items() for one in own]
+    return {**comparison.as_json(), "maps": rows}
 
 
 def write(
@@ -20,6 +33,7 @@ def write(
     *,
     title: str = "Comparison of runs",
     missing: Mapping[str, str] = {},
+    maps: Mapping[int, Sequence[ImageMap]] = {},
 ) -> Path:
     """Write the page and the two files of numbers; an earlier comparison there is replaced.
 
@@ -28,6 +42,7 @@ def write(
         folder: The folder; made if it is missing.
         title: Heading of the page.
         missing: Name of a run that a sweep wanted and that failed -> the reason.
+        maps: Number of a group -> maps of public images by its first run.
     Returns:
         The page.
     Raises:
@@ -35,8 +50,8 @@ def write(
     """
     # Everything is made before anything is written: an error leaves an earlier comparison.
     made = {
-        PAGE: render(comparison, title=title, now=now(), missing=missing),
-        JSON: json.dumps(comparison.as_json(), indent=1, default=str) + "\n",
+        PAGE: render(comparison, title=title, now=now(), missing=missing, maps=maps),
+        JSON: json.dumps(as_json(comparison, maps), indent=1, default=str) + "\n",
         CSV: as_csv(comparison),
     }
     try:

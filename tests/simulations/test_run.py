@@ -1,6 +1,7 @@
 """A simulation from Python, and an image that its models classify."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +21,13 @@ from medformer.tasks import probabilities
 from simulations.cli import main
 from simulations.comparing.comparison import compare
 from simulations.examples import classify, model_of
+from simulations.judging import maps
+from simulations.judging.maps import image_maps
 from simulations.run import overrides
 from simulations.run_folder import load_prepared
 from simulations.simulation import typed
+from tests.helpers.accessible import faults
+from tests.helpers.medmnist_files import write_set
 
 ROOT = Path(__file__).parents[2]
 CHEST = {"source": "phantoms", "kind": "chest", "records": 96}
@@ -162,6 +167,63 @@ def test_a_roc_curve_has_the_area_that_the_report_states(run: fedmedformer.Run):
     assert means == pytest.approx(run.test_auc)
     names = [curve.output for curve in by_site["north"] + by_site["own"]]
     assert names == [KINDS["chest"].classes[1], "class 1"]
+
+
+def test_a_map_shows_phantoms_and_reads_no_record(
+    run: fedmedformer.Run, monkeypatch: pytest.MonkeyPatch
+):
+    """There is one for each kind that a site's images resemble."""
+
+    def read(*_: object) -> None:
+        pytest.fail("a record was read")
+
+    monkeypatch.setattr(maps, "load", read)
+    found = run.image_maps()
+    assert [one.images for one in found] == ["chest phantoms", "histology phantoms"]
+    for one in found:
+        assert len(one.points) == len(one.labels) == maps.IMAGES
+        assert set(one.labels) == set(range(len(one.classes)))
+        assert np.mean(one.points, axis=0) == pytest.approx([0, 0], abs=1e-6)
+        assert 1 >= sum(one.explained) > one.explained[0] >= one.explained[1] > 0
+
+
+@pytest.mark.parametrize("deployment", [False, True])
+def test_a_map_of_records_is_refused(run: fedmedformer.Run, tmp_path: Path, deployment: bool):
+    """Only the set that the run declared public can be mapped, beside phantoms."""
+    write_set(tmp_path, "pneumoniamnist")
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    if deployment:
+        (folder / "scenario.yaml").unlink()
+    with pytest.raises(ConfigError, match="did not declare these images public, and a map would s"):
+        image_maps(folder, "pneumoniamnist", tmp_path)
+    federation = json.loads((folder / "federation.json").read_text())
+    federation["pretraining"]["source"] = "pneumoniamnist"
+    (folder / "federation.json").write_text(json.dumps(federation))
+    (one,) = image_maps(folder, "pneumoniamnist", tmp_path)
+    assert one.images == "pneumoniamnist"
+    with pytest.raises(ConfigError, match="map phantoms, or pneumoniamnist, which this run declar"):
+        image_maps(folder, "own", tmp_path)
+    for name, sentence in (("dermamnist", "no images of this kind"), ("chestmnist", "several lab")):
+        federation["pretraining"]["source"] = name
+        (folder / "federation.json").write_text(json.dumps(federation))
+        with pytest.raises(ConfigError, match=sentence):
+            image_maps(folder, name, tmp_path)
+
+
+def test_a_comparison_shows_the_maps_on_request(
+    run: fedmedformer.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """With a table beside each, and the points in the JSON file."""
+    assert main(["compare", str(run.folder), "--map", "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "compare.html").read_text()
+    assert page.count("as each shared model sees them") == 2
+    assert page.count("<figure") == page.count("</figcaption>")
+    assert not faults(page)
+    written = json.loads((tmp_path / "compare.json").read_text())["maps"]
+    assert [one["images"] for one in written] == ["chest phantoms", "histology phantoms"]
+    assert main(["compare", str(run.folder), "--map", "own", "--out", str(tmp_path)]) == 1
+    assert "did not declare these images public" in capsys.readouterr().err
 
 
 def test_every_public_name_is_there():
