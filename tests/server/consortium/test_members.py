@@ -14,6 +14,7 @@ import pytest
 from client.node.kit import FILES
 from medformer.common.certificate import CertificateError
 from medformer.common.locks import locked
+from medformer.common.processes import Supervisor
 from medformer.errors import ConfigError, MedFormerError
 from server.consortium.authority import new_authority, new_server_certificate
 from server.consortium.declarations import FILE, init
@@ -160,8 +161,12 @@ def test_two_consortia_on_one_machine_need_two_health_ports(
 
 def test_a_consortium_has_one_server(folder: Path):
     """The lock is free as soon as the other process has ended, however it ended."""
+
+    def never(*_: object) -> Supervisor:
+        raise AssertionError("a second server is starting")
+
     with locked(folder / UP), pytest.raises(SuperLinkError, match="is up already"):
-        SuperLink(folder).up(patience=0)
+        SuperLink(folder).up(patience=0, supervisor=never)
 
 
 def test_a_superlink_whose_gateway_is_down_does_not_serve(
