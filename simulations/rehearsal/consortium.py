@@ -27,6 +27,7 @@ class Rehearsal:
         sites: Names of the hospitals. At the first, a person approves each run.
         site: Text of a site.yaml, with `name` and `seed`.
         policy: Text of a policy.yaml, with `approval` and `peers`.
+        run: Text of a run.yaml, with `name` and `sites`.
     """
 
     terminal: Terminal
@@ -35,6 +36,7 @@ class Rehearsal:
     sites: Sequence[str] = SITES
     site: str = texts.SITE
     policy: str = texts.POLICY
+    run: str = texts.RUN
     port: int = field(default_factory=free_port)
     """Port at which the server listens."""
 
@@ -111,7 +113,7 @@ class Rehearsal:
         """The coordinator submits a run, a person at the first hospital approves it, and all
         train."""
         members = "\n".join(texts.MEMBER.format(name=name) for name in self.sites)
-        self.terminal.write("run.yaml", texts.RUN.format(name=self.name, sites=members))
+        self.terminal.write("run.yaml", self.run.format(name=self.name, sites=members))
         self.terminal.start(
             "submit",
             f"fedmedformer consortium submit {self.coordinator} run.yaml --out runs/first --follow",
@@ -120,6 +122,7 @@ class Rehearsal:
         approve = f"fedmedformer site approve {first}"
         self.terminal.until(approve, lambda output: "no run waits" not in output)
         self.terminal.type(f"{approve} RUN --yes")
+        self.terminal.until(f"fedmedformer site status {first}")
         self.terminal.wait("submit")
 
     def verify(self) -> None:

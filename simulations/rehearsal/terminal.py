@@ -66,7 +66,9 @@ class Terminal:
         """Lines that worked, with their placeholders."""
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         """Name -> a process that runs in the background."""
-        self._variables, self._show, self._patience = dict(variables), show, patience
+        self.variables = dict(variables)
+        """Environment of every command."""
+        self._show, self._patience = show, patience
 
     def write(self, name: str, text: str) -> None:
         """Write a file, and show its content.
@@ -131,7 +133,7 @@ class Terminal:
         self._show(f"$ {line} &  # output in {name}.log")
         # `exec`, so that the process id is that of the command and not of a shell around it.
         self.processes[name] = start(
-            [_bash(), "-c", f"exec {line}"], self.folder / f"{name}.log", self._variables,
+            [_bash(), "-c", f"exec {line}"], self.folder / f"{name}.log", self.variables,
             cwd=self.folder,
         )  # fmt: skip
         self.typed.append(line)
@@ -190,7 +192,7 @@ class Terminal:
             line: As a shell reads it.
         """
         return subprocess.run(
-            [_bash(), "-c", self.filled_in(line)], cwd=self.folder, env=self._variables,
+            [_bash(), "-c", self.filled_in(line)], cwd=self.folder, env=self.variables,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=self._patience,
         )  # fmt: skip
 

@@ -17,8 +17,12 @@ import jsonschema
 import psutil
 import pytest
 
+from simulations.commands.poc import rehearse
+from simulations.rehearsal import texts
+from simulations.rehearsal.consortium import SITES, Rehearsal
 from simulations.rehearsal.terminal import Terminal
 from tests.deployment.conftest import free_port
+from tests.docs.test_extend import FILES
 from tests.helpers.patience import PATIENCE
 from tests.helpers.sources import ROOT
 
@@ -117,6 +121,28 @@ def test_a_whole_rehearsal_ends_in_a_signed_report(installed: Path, tmp_path: Pa
     assert "the coordinator has signed it" in done.stdout
     assert "nothing is wrong" in done.stdout
     assert not [p for p in psutil.process_iter() if str(tmp_path) in " ".join(_words(p))]
+
+
+@pytest.mark.heavy
+def test_a_deployed_run_executes_what_every_hospital_allows(installed: Path, tmp_path: Path):
+    """An objective and a rule from outside, installed beside the package: three guards admit and
+    train them, and the signed report names both. Four minutes."""
+    site_packages = next((installed.parent / "lib").glob("python3*/site-packages"))
+    for name, text in FILES.items():
+        if name.startswith("kit/"):
+            (site_packages / "kit").mkdir(exist_ok=True)
+            (site_packages / name).write_text(text)
+    (site_packages / "kit" / "__init__.py").touch()
+    tmp_path.chmod(0o755)
+    (tmp_path / "lungs").mkdir(mode=0o755)
+    terminal = Terminal(tmp_path / "lungs", Reader(tmp_path, installed).variables, print, PATIENCE)
+    own = "{{supervised: 1.0, 'kit.losses:within_image': 0.5}}"
+    run = texts.RUN.replace("{{supervised: 1.0}}", own) + "server_rule: kit.rules:median\n"
+    policy = texts.POLICY + 'extensions: ["kit.losses:within_image"]\n'
+    rehearse(Rehearsal(terminal, "lungs", policy=policy, run=run))
+    report = json.loads((tmp_path / "lungs" / "runs" / "first" / "report.json").read_text())
+    assert sorted(report["extensions"]) == ["kit.losses:within_image", "kit.rules:median"]
+    assert [site["name"] for site in report["sites"] if site["participated"]] == list(SITES)
 
 
 def _words(process: psutil.Process) -> list[str]:
