@@ -1,10 +1,6 @@
 """A sweep as a whole: what runs, what is kept, and how it ends. A stub stands for `simulate`."""
 
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -185,26 +181,17 @@ def test_a_command_without_words_still_has_a_reason(tmp_path: Path):
     assert reasons == {"silent": "it ended with 3", "loud": "two"}
 
 
+@pytest.mark.usefixtures("_any_code")
 def test_an_interrupt_ends_every_run(tmp_path: Path):
     """Ctrl-C reaches the sweep alone; a run that outlived it would hold its folder."""
-    code = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-from pathlib import Path
-from simulations.sweeps import running
-running.COMMAND = "import os, time; print(os.getpid(), flush=True); time.sleep(60)  # {{root}}"
-jobs = [running.Job(str(i), (), Path({str(tmp_path)!r}) / f"{{i}}.log") for i in range(2)]
-list(running.run_all(jobs, 2))
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    logs = [tmp_path / "0.log", tmp_path / "1.log"]
-    while not all(log.exists() and log.read_text().strip() for log in logs):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) != 0
-    for log in logs:
-        pid = int(log.read_text())
-        assert not Path(f"/proc/{pid}").exists() or "time.sleep(60)" not in Path(
-            f"/proc/{pid}/cmdline"
-        ).read_text(errors="replace")
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    pids: list[int] = []
+
+    def interrupt(line: str) -> None:
+        pids.append(int(line))
+        if len(pids) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(run_all([job(tmp_path, name, code) for name in "ab"], 2, interrupt))
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
