@@ -97,6 +97,8 @@ def test_a_run_at_work_is_left_alone_and_one_that_is_done_is_not_done_again(
     with outcome(out):
         pass
     assert is_done(file, out)
+    with at_work(out):  # another submission has begun and has not removed the outcome yet
+        assert not is_done(file, out)
     assert not is_done(other, out)
     (out / "outcome.json").write_text(json.dumps({"outcome": "failed"}))
     assert not is_done(file, out)

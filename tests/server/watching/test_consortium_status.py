@@ -157,6 +157,7 @@ def test_a_round_in_progress_is_paid_for_and_the_rest_of_the_run_is_left(
     assert "2 of 4 rounds are done; round 3, supervised, is being trained" in text
     spent = "epsilon at most 6.000 of 8.000 for one image, 2.000 left"
     assert f"takes part, has answered; 2 rounds; {spent}" in text
+    assert "west   takes part, is being waited for; 0 rounds" in text
     assert "does not answer (no answer in time)" in text
 
 
@@ -202,6 +203,9 @@ def test_bytes_are_unknown_where_the_coordinator_has_not_counted_them(folder: Pa
     with at_work(out):
         trained(out, 1, NAMES)
         assert page(folder).count("bytes unknown") == len(NAMES)
+        run = look(folder).run
+        assert run is not None
+        assert {(s.bytes_sent, s.bytes_received) for s in run.sites} == {(None, None)}
         Recorder(out, NAMES)
         assert "bytes unknown" not in page(folder)
 

@@ -128,7 +128,11 @@ def check_format(text: str) -> None:
 def test_labels_cannot_break_out_and_are_short(hostile: Status):
     """An attacker who chooses a name adds no metric and no label."""
     assert hostile.run is not None
-    check_format(exposition(hostile))
+    text = exposition(hostile)
+    check_format(text)
+    (label,) = re.findall(r'server_up\{consortium="(.*)"\}', text)
+    unescaped = re.sub(r"\\(.)", lambda found: {"n": "\n"}.get(found[1], found[1]), label)
+    assert unescaped == HOSTILE
     long = replace(hostile, run=replace(hostile.run, name="x" * 10_000))
     assert max(map(len, exposition(long).splitlines())) < 1_000
 
