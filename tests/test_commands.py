@@ -15,7 +15,7 @@ from simulations.cli import COMMANDS
 
 UNTOLD = ("action", "verb")
 """Arguments whose values are listed elsewhere in the help."""
-GROUPS = {"site": 17, "consortium": 7, "model": 3, "site ledger": 3}
+GROUPS = {"site": 17, "consortium": 8, "model": 3, "site ledger": 3}
 """Commands that have actions of their own, and how many."""
 
 
