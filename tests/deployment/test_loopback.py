@@ -80,6 +80,10 @@ def test_three_sites_train_under_secure_noise_and_the_report_says_so(consortium:
         output = consortium.command(name, "site", "ledger", "verify", f"{name}/state",
                                   "--report", str(out / "report.json"), "--site", name)  # fmt: skip
         assert "chain intact" in output
+        text = consortium.command(name, "site", "status", name)
+        assert "server: connected since 20" in text
+        assert "run in progress: none" in text
+        assert kinds.count("home") == 1
     assert list((out / "tensorboard").glob("events.*"))
     texts = [f.read_text() for f in out.glob("*.json*")]
     assert not [t for t in texts if '"exact_loss": 0' in t]
