@@ -178,6 +178,7 @@ class AdmittedRun:
         Raises:
             Refused: As `Ledger.start_attempt`.
         """
+        self.ledger.reports.check_open(self.run_id)
         return self.ledger.start_attempt(
             self.reservation, request.round, request.attempt, request.key()
         )

@@ -350,20 +350,24 @@ def _voucher(
 
 def _confirmed(guard: Guard, run: AdmittedRun, request: Confirm) -> ConfirmAnswer:
     """Countersign a report, if what it says of this site is the newest that the ledger has."""
+    kinds = ("attempt", "measurement")
+    done = sorted(
+        (seq, kind) for kind in kinds for seq, _ in run.ledger.rows.of_kind(kind, run.run_id)
+    )
+    seq, kind = done[-1] if done else (run.reservation.row, "reservation")
+    row = run.ledger.rows.row(seq)
+    newest = row.hash if row is not None else ""
     measured = run.ledger.measurements.of(run.run_id)
-    attempts = [seq for seq, _ in run.ledger.rows.of_kind("attempt", run.run_id)]
-    last = run.ledger.rows.row(attempts[-1]) if attempts else None
-    newest = measured.row if measured else last.hash if last else run.reservation.hash
-    counts = (measured.sha256 or "") if measured else ""
+    counts = measured.sha256 or "" if measured and kind == "measurement" else ""
     own = _voucher(guard.site, run.ledger, run.reservation, newest, counts)
     if request.statement != own.digest:
         raise BadRequest(
             "this site's ledger has something else of this run than the report: another receipt, "
             "or rows that the report does not know"
         )
-    row = run.ledger.reports.keep(run.run_id, request.report)
-    parts = (guard.site.name, run.run_id, request.report, request.statement, row)
-    return ConfirmAnswer(guard.site.name, row, sign(guard.folder, countersigned(*parts)))
+    kept = run.ledger.reports.keep(run.run_id, request.report)
+    parts = (guard.site.name, run.run_id, request.report, request.statement, kept)
+    return ConfirmAnswer(guard.site.name, kept, sign(guard.folder, countersigned(*parts)))
 
 
 def _check_frozen(guard: Guard, run: AdmittedRun, request: Train) -> None:

@@ -85,8 +85,8 @@ class Policy(Frozen):
     trained (`statistics`). Without it such runs are refused: the hospital decides whether numbers
     about its records leave it."""
     min_evaluated: StrictInt = Field(default=20, ge=1, le=1_000_000)
-    """Nothing is sent on a class or a label with fewer images, by the noisy counts, that show it,
-    or that do not, whatever the run says."""
+    """In a measurement (`evaluation`), nothing is sent on a class or a label with fewer images, by
+    the noisy counts, that show it, or that do not, whatever the run says."""
     hours: tuple[Hours, ...] = ()
     """Local times at which rounds are trained, as `20:00-06:00`; at any time if omitted."""
     approval: Literal["manual", "automatic"] = "manual"
@@ -134,7 +134,7 @@ class Policy(Frozen):
         self._check_sums(schedule, plan)
         self._check_counts(schedule, plan)
         # The concept layer is shared if the run's model has one for this site's kind of image.
-        if site.domain.kind in config.kinds and self.concepts is False:
+        if schedule.phases and site.domain.kind in config.kinds and self.concepts is False:
             raise PolicyForbids(
                 "this site's policy refuses runs in which sites train the layer that answers their "
                 "question together: the run has to set `concepts: false`, or the hospital "

@@ -68,11 +68,12 @@ def summary(
     total = min(budget, spent + plan.epsilon)
     found = dict(plan.detected)[ONE_PERCENT]
     unit, lifetime_delta = plan.unit, site.privacy.lifetime_delta
+    begin = "the first round" if schedule.phases else "a record is read"
     counts = plan.evaluation is not None or plan.statistics is not None
     lines = [
         *_aims(site, schedule),
         f"It costs epsilon {rounded_up(plan.epsilon)}, delta {digits_up(plan.delta)}, for every "
-        f"{unit}. The full cost is charged before the first round, even if the run stops early.",
+        f"{unit}. The full cost is charged before {begin}, even if the run stops early.",
         f"Spent so far: epsilon {rounded_up(spent)} of {exact(budget)}.",
         f"In plain words: an attacker who accepts a 1 % false-alarm rate can correctly identify at "
         f"most {percent(found)} of the {unit}s that were used, as the steps of this run "
@@ -89,7 +90,7 @@ def summary(
         lines.append(_measurement(schedule.evaluation))
     if schedule.aggregation.secure:
         lines += _sums(schedule, plan)
-    if site.domain.kind in config.kinds:
+    if schedule.phases and site.domain.kind in config.kinds:
         lines.append(SHARED_ANSWER if sends_concepts else OWN_ANSWER)
     if config.features == "natural":
         lines.append(f"The model reads {STATEMENT}.")

@@ -100,21 +100,30 @@ def _channels(domain: Domain, images: Array, where: str) -> Array:
 def _values(images: Array, where: str) -> Array:
     """Return the pixels as uint8 or float32, whatever they are stored as; booleans as 0 and 1.
 
+    An image with whole numbers that float32 cannot tell apart becomes NaN, and so invalid: one
+    record must not decide over the others.
+
     Raises:
-        DataError: They are not numbers, or are integers that float32 cannot hold.
+        DataError: They are not numbers, or float32 can hold none of the images.
     """
     kind = images.dtype.kind
     # Shapes stored as booleans are masks of 0 and 1.
     if kind == "b":
         return images.astype(np.uint8)
     if kind in "iu" and images.dtype.itemsize > 1 and images.size:
-        low, high = int(images.min()), int(images.max())
         # float32 would silently merge neighbouring numbers above 2**24.
-        if max(-low, high) > EXACT:
+        flat = images.reshape(len(images), -1)
+        large = (flat.max(1) > EXACT) | (flat.min(1) < -EXACT)
+        if large.all():
+            low, high = int(images.min()), int(images.max())
             raise DataError(
                 f"{where}: images hold whole numbers from {low} to {high}, more than float32 "
                 f"can tell apart ({EXACT}): store them as uint8, uint16 or floating point"
             )
+        if large.any():
+            values = images.astype(np.float32)
+            values[large] = np.nan
+            return values
     if kind not in "iuf":
         raise DataError(f"{where}: images must be numbers, got {images.dtype}: store uint8")
     return images if images.dtype == np.uint8 else images.astype(np.float32)

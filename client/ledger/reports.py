@@ -1,5 +1,7 @@
 """Reports on the ledger: those that the site has compared with it, and countersigned."""
 
+import re
+
 from client.ledger.rows import Rows
 from client.refusals import BadRequest
 
@@ -17,6 +19,19 @@ class Reports:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
+    def check_open(self, run_id: str) -> None:
+        """Refuse to go on with a run whose report the site has countersigned: it would hide that.
+
+        Args:
+            run_id: The run.
+        Raises:
+            BadRequest: There is such a report.
+        """
+        if any(True for _ in self._rows.of_kind("report", run_id)):
+            raise BadRequest(
+                "this site has countersigned the report of this run: it takes part in no more of it"
+            )
+
     def keep(self, run_id: str, sha256: str) -> str:
         """Keep the hash of a report; the same report has one row.
 
@@ -26,8 +41,10 @@ class Reports:
         Returns:
             Hash of the row.
         Raises:
-            BadRequest: There are too many reports of this run.
+            BadRequest: It is no such hash, or there are too many reports of this run.
         """
+        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            raise BadRequest("the hash of a report is 64 hexadecimal digits")
         with self._rows.transaction():
             known = list(self._rows.of_kind("report", run_id))
             for seq, body in known:

@@ -53,6 +53,7 @@ def measured(
     ready = _statistics if run.schedule.statistics is not None else _scores
     # Everything that can be refused is refused here, before the charge.
     count = ready(run, request, read, folder, min_evaluated)
+    run.ledger.reports.check_open(run.run_id)
     # From this line on the counts are charged, whether or not they succeed.
     row = run.ledger.measurements.start(run.run_id, request.key())
     noise = noise_for(run.reservation, run.schedule.rounds + 1, 0)

@@ -100,9 +100,9 @@ def _weights(site: Site, splits: Splits) -> dict[str, Tensor]:
         units[split][row] for split, rows in used.items() if units[split] for row in rows
     )
     for split, rows in used.items():
-        if units[split]:
-            for row in rows:
-                weights[split][row] = 1 / parts[units[split][row]]
+        # A row without a name is a unit of its own.
+        for row in (row for row in rows if units[split] and units[split][row]):
+            weights[split][row] = 1 / parts[units[split][row]]
     return weights
 
 

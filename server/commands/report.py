@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         MedFormerError: The folder holds no run that can be reported.
     """
-    from server.report.seal import is_signed
+    from server.report.seal import seal_of
     from server.report.write import PAGES, is_simulation, state, write_report
 
     if arguments.registry:
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         from server.report.about import load_about
 
         state(arguments.folder, load_about(arguments.about))
-    signed = is_signed(arguments.folder)
+    before = seal_of(arguments.folder)
     simulation = is_simulation(arguments.folder)
     write_report(arguments.folder, simulation=simulation, language=arguments.lang)
     if arguments.sign_with:
@@ -63,8 +63,14 @@ def run(arguments: argparse.Namespace) -> None:
 
         key = arguments.sign_with
         sign_report(arguments.folder, signer_of(key), partial(signed_with, key))
-    elif signed:
+    elif before.get("signature") and not seal_of(arguments.folder)["signature"]:
         print("the new report is not signed: sign it with --sign-with", file=sys.stderr)
+    if before.get("sites") and not seal_of(arguments.folder).get("sites"):
+        print(
+            "the hospitals have countersigned the report that was here, and not the new one: they "
+            "are asked when a run ends",
+            file=sys.stderr,
+        )
     print(arguments.folder / PAGES[arguments.lang or "en"])
 
 

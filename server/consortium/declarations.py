@@ -192,8 +192,9 @@ class Member(Domain):
 
 
 TRAINED = (
-    "phases", "recipe", "evaluation", "aggregation", "spare_rounds", "server_rule", "network",
-)  # fmt: skip
+    *sorted(Training.model_fields.keys() - {"name", "seed", "preset", "pretraining"}),
+    "spare_rounds",
+)
 """Keys of run.yaml that mean nothing in a run that asks for statistics."""
 
 
@@ -262,9 +263,9 @@ class RunFile(Training):
     def federation(self) -> Federation:
         """Return the federation, which every site may read."""
         if self.statistics is not None:
-            return self._of(
-                Schedule(phases=(), spare_rounds=0, statistics=self.statistics), recipe=""
-            )
+            counted = Schedule(phases=(), spare_rounds=0, statistics=self.statistics)
+            # Nothing is trained, on public images neither.
+            return self._of(counted, recipe="").model_copy(update={"pretraining": None})
         domains = [member.domain for member in self.sites.values()]
         choice = self.choice_for([member.declared for member in self.sites.values()])
         aggregation = self.aggregation_of(choice.phases, [domain.kind for domain in domains])

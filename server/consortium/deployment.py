@@ -1,5 +1,6 @@
 """Trains one run over real hospitals: secure noise, approvals, and no exact value in the report."""
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ from server.run.lock import run_lock
 from server.run.model_file import write_models
 from server.watching.board import board
 from server.watching.recorder import Recorder
+
+log = logging.getLogger(__name__)
 
 FEDERATION = "federation.json"
 """First file of a deployment's run folder: what is trained, by which sites."""
@@ -85,5 +88,8 @@ def deploy(
             write_models(folder, description=f"Trained by {federation.name}.", noise="secure")
         # The report refuses exact numbers, which exist in simulations only.
         write_report(folder, simulation=False)
-        collect_countersignatures(fleet, folder)
+        try:
+            collect_countersignatures(fleet, folder)
+        except Exception:  # the run is done, whatever happens to the wire now
+            log.exception("the sites could not be asked to countersign the report")
         recorder.stage("ended")

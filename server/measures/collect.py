@@ -117,6 +117,8 @@ class Measurements:
             self._note(name, "refusal", f"bad-answer: {error}")
             return
         kept[name] = counts
+        # First what the guard has signed: a file with counts that nobody vouches for would stay.
+        self.journal.save_ledgers()
         values = {site: own.model_dump(mode="json") for site, own in kept.items()}
         write_json(self.folder / MEASUREMENTS, values)
         log.info("site %s has sent its counts", name)

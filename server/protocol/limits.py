@@ -14,6 +14,8 @@ MAX_TEXT = 4_096
 """Characters of any other text."""
 NAME = r"^[a-z0-9][a-z0-9-]{0,39}$"
 """Pattern of the names of phases and sites, which become part of file names and certificates."""
+WORD = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+"""Pattern of a name that a site chooses, such as that of a task."""
 RUN_ID = r"[A-Za-z0-9-]{1,64}"
 """Pattern of a run id, which becomes part of file names at the sites."""
 MAX_COHORT = 512

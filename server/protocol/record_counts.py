@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, ValidationError
 
 from server.protocol.aggregation import noise_std
-from server.protocol.limits import NAME
+from server.protocol.limits import WORD
 from server.protocol.messages import ProtocolError
 from server.protocol.score_counts import MAX_COUNT, MIN_STD
 
@@ -54,7 +54,7 @@ class TaskCounts(BaseModel):
 
     model_config = _STRICT
 
-    task: Annotated[str, Field(pattern=NAME)]
+    task: Annotated[str, Field(pattern=WORD)]
     several: bool
     """True if a record may have several of these labels; False if it has one class."""
     rows: Annotated[tuple[Row, ...], Field(min_length=1, max_length=10_000, fail_fast=True)]

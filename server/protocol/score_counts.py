@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
 
 from server.protocol.aggregation import noise_std
-from server.protocol.limits import NAME
+from server.protocol.limits import WORD
 from server.protocol.messages import ProtocolError
 
 EVALUATION = "evaluation"
@@ -65,7 +65,7 @@ class OutputCounts(BaseModel):
 
     model_config = _STRICT
 
-    task: Annotated[str, Field(pattern=NAME)]
+    task: Annotated[str, Field(pattern=WORD)]
     output: Annotated[int, Field(ge=0, le=10_000)]
     """Number of the class or label, from 0; 1 for a binary task."""
     shown: Counts | None
@@ -79,7 +79,7 @@ class OverlapCounts(BaseModel):
 
     model_config = _STRICT
 
-    task: Annotated[str, Field(pattern=NAME)]
+    task: Annotated[str, Field(pattern=WORD)]
     images: (
         Annotated[
             tuple[Annotated[float, Field(ge=-MAX_COUNT, le=MAX_COUNT)], ...],

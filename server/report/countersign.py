@@ -38,7 +38,8 @@ def collect_countersignatures(fleet: Fleet, folder: Path) -> None:
     vouchers = read_vouchers(report["vouchers"])
     sha256 = report["seal"]["sha256"]
     requests = {name: _question(one, sha256) for name, one in sorted(vouchers.items())}
-    answers = fleet.ask(requests) if requests else {}
+    # After the first answer the others have the grace of a round, and no more.
+    answers = fleet.ask(requests, 1) if requests else {}
     signatures = {}
     for name, answer in sorted(answers.items()):
         signature = _signature(vouchers[name], sha256, answer)

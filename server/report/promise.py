@@ -34,7 +34,7 @@ def promise(federation: Federation, sites: Sequence[Row], *, simulation: bool) -
         },
         "randomness": {
             "noise": "discrete-gaussian",
-            "sampling": "poisson",
+            "sampling": "poisson" if federation.schedule.phases else "none",
             "stream": "chacha20",
             "key": "seed" if simulation else "operating-system",
         },
@@ -106,7 +106,7 @@ def promise_schema() -> Row:
     }
     randomness = {
         "noise": one("Distribution of the noise, on a fixed grid.", "discrete-gaussian"),
-        "sampling": one("Draw of the records of a step.", "poisson"),
+        "sampling": one("Draw of the records of a step; none: all are counted.", "poisson", "none"),
         "stream": one("Generator of all of it.", "chacha20"),
         "key": one("Source of the generator's key.", "seed", "operating-system"),
     }

@@ -79,16 +79,16 @@ def sign_report(folder: Path, public: str, sign: Callable[[bytes], bytes]) -> No
     write_json(path, report)
 
 
-def is_signed(folder: Path) -> bool:
-    """Tell whether somebody has signed the report of a run.
+def seal_of(folder: Path) -> dict[str, Any]:
+    """Return the seal of the report of a run; empty if there is no report with one.
 
     Args:
         folder: A run folder.
     """
     try:
-        return bool(json.loads((folder / "report.json").read_bytes())["seal"]["signature"])
+        return dict(json.loads((folder / "report.json").read_bytes())["seal"])
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return {}
 
 
 def signed_by(report: dict[str, Any], kind: str = RUN) -> str | None:

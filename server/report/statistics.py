@@ -83,6 +83,10 @@ def statistics_section(report: Report, t: Phrases | None = None) -> Markup:
     return Markup(text)
 
 
+MOST = 200
+"""Number of rows of one site's table."""
+
+
 def _rows(own: Report, t: Phrases) -> list[_Row]:
     std = own["std"]
     rows = [_row(t("statistics.all"), "", own["records"], std)]
@@ -92,7 +96,11 @@ def _rows(own: Report, t: Phrases) -> list[_Row]:
             _row(t(word, n=number), task["task"], row, std)
             for number, row in enumerate(task["rows"])
         ]
-    return rows
+    if len(rows) <= MOST:
+        return rows
+    # A site decides how many classes it declares, and a page has to open.
+    blank = [""] * len(SPLITS)
+    return [*rows[:MOST], _Row(t("statistics.more", n=len(rows) - MOST), "", blank, "", "", "")]
 
 
 def _row(name: str, of: str, counts: Sequence[float], std: float) -> _Row:

@@ -327,7 +327,7 @@ TEMPLATE = """<!doctype html>
 <h2>{{ t("implementation") }}</h2>
 <h3>{{ t("random") }}</h3>
 <table tabindex="0"><tbody>
-{% if promise %}{{ row("random.title", t("random.text", key=t("key." + promise.randomness.key))) }}{% endif %}
+{% if promise %}{{ row("random.title", t("random.text" if promise.randomness.sampling == "poisson" else "random.counted", key=t("key." + promise.randomness.key))) }}{% endif %}
 {% set versions %}{% for k, v in r.packages|dictsort %}{{ k }}&nbsp;{{ v }}{{ ", " if not loop.last }}{% endfor %}{% endset %}
 {{ row("versions", versions) }}
 {{ row("sources", code(r.source_hash)) }}

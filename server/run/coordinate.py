@@ -81,6 +81,8 @@ class Run:
         enrolment.hello()
         enrolment.admit()
         if self.federation.schedule.statistics is not None:
+            # A site whose answer came late has paid, too.
+            enrolment.join(1)
             self._measurements().collect({})
             self.journal.summarise(0, [])
             return State(0, {}, {}, {})

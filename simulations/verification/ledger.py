@@ -127,8 +127,8 @@ def _run(row: Row, attempts: Sequence[Row], rows: Sequence[Row]) -> list[Finding
     if not trained <= set(range(1, plan.rounds + 1)) or repeated > plan.spare_rounds:
         return [wrong(f"run {row.run_id}: more was trained than its budget was reserved for")]
     measured = sum(one.kind == "measurement" and one.run_id == row.run_id for one in rows)
-    if measured > (plan.evaluation is not None):
-        return [wrong(f"run {row.run_id}: its model was measured more often than was paid for")]
+    if measured > (plan.evaluation is not None or plan.statistics is not None):
+        return [wrong(f"run {row.run_id}: more counts were sent than were paid for")]
     text = f"run {row.run_id}: epsilon {rounded_up(plan.epsilon)} follows from {plan.steps} steps"
     return [ok(f"{text}; {len(trained)} of {plan.rounds} rounds trained, {repeated} repeated")]
 

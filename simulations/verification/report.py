@@ -179,7 +179,11 @@ def _counts(report: Report, shown: Mapping[str, Report], schedule: Schedule) -> 
     if strangers := sorted(set(shown) - set(sites)):
         return [wrong(f"{strangers[0]}: has counts and is no site of the report")]
     vouchers = read_vouchers(report["vouchers"])
-    found = []
+    found = [
+        _left_out(report, name)
+        for name, voucher in sorted(vouchers.items())
+        if voucher.counts and name not in shown
+    ]
     for name, own in shown.items():
         counts = read_counts(_text(own), schedule)
         if text := unpaid(counts, sites[name]["phases"]):
@@ -187,6 +191,17 @@ def _counts(report: Report, shown: Mapping[str, Report], schedule: Schedule) -> 
         else:
             found.append(_signed_counts(name, counts, vouchers.get(name)))
     return found
+
+
+def _left_out(report: Report, name: str) -> Finding:
+    """Judge a site whose guard has signed counts that the report does not show."""
+    refused = any(
+        (event["site"], event["kind"]) == (name, "refusal") and "bad-answer" in event["text"]
+        for event in report["events"]
+    )
+    if refused:
+        return unknown(f"{name}: the coordinator refused its counts, and the report says why")
+    return wrong(f"{name}: its guard has signed counts that the report does not show")
 
 
 def _signed_counts(name: str, counts: Counts, voucher: Voucher | None) -> Finding:
@@ -309,8 +324,10 @@ def _signature(
 def _countersignature(report: Report, voucher: Voucher) -> list[Finding]:
     """Check the signature of a site that has compared the whole report with its ledger."""
     name, signatures = voucher.site, report["seal"].get("sites")
-    if signatures is None:  # a simulation, or an earlier version
+    if report["simulation"]:  # nobody asks for them there
         return []
+    if signatures is None:
+        return [unknown(f"{name}: the report has no countersignatures, or lost them")]
     if (own := signatures.get(name)) is None:
         return [unknown(f"{name}: has not countersigned the report: ask the hospital why")]
     if not signs(voucher, report["seal"]["sha256"], own):
@@ -346,7 +363,8 @@ def _work(report: Report, site: Report, schedule: Schedule) -> list[Finding]:
 
 def _attempts(report: Report, name: str, voucher: Voucher) -> list[Finding]:
     """Compare the rounds that a report lists with the attempts that the ledger has charged."""
-    if "attempts" not in report["vouchers"][name]:
+    earlier = report["source_hash"] != source_hash()
+    if earlier and "attempts" not in report["vouchers"][name]:
         return [unknown(f"{name}: its guard is of an earlier version, and signed no attempts")]
     rows = [row for row in report["training"] if row["site"] == name]
     if voucher.attempts < len({row["round"] for row in rows}):

@@ -13,15 +13,22 @@ from server.protocol import Answer, Confirm, ConfirmAnswer, Refusal, Request, Sc
 from server.report.build import build
 from server.report.countersign import collect_countersignatures
 from server.report.seal import seal, sign_report
-from server.report.write import check
+from server.report.write import check, write_report
 from server.run.coordinate import Run
 from server.run.federation import Federation, PublicSite
 from server.run.fleet import Lost
 from server.run.pretraining import initial_shared
 from simulations.verification.findings import Finding
 from simulations.verification.report import verify_report
-from tests.conftest import CONFIG, ledger_rows
+from tests.conftest import CONFIG, ledger_rows, train
 from tests.integration.test_coordinate import Harm, HarmedFleet, untouched
+
+
+def without_exact_values(folder: Path) -> None:
+    """Leave what a deployment has: guards of tests send exact losses, as in simulations."""
+    file = folder / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps({**row, "exact_loss": None}) + "\n" for row in rows))
 
 
 @pytest.fixture
@@ -48,7 +55,8 @@ def finish(
         (folder / "federation.json").write_text(federation.model_dump_json())
         fleet = HarmedFleet({s.name: open_guard(s) for s in sites}, harm, dict)
         Run(fleet, federation, folder, retry_pause=0.01).execute(lambda: initial_shared(CONFIG, 0))
-        report = {**build(folder, simulation=True, generated_at="now"), "files": {}}
+        without_exact_values(folder)
+        report = {**build(folder, simulation=False, generated_at="now"), "files": {}}
         edit(report)
         (folder / "report.json").write_text(json.dumps(seal(report)))
         collect_countersignatures(fleet, folder)
@@ -142,6 +150,59 @@ def test_a_forged_signature_is_found(finish, folder: Path):
     assert "its signature under the report is not that of its guard" in texts(
         verify_report(path), "WRONG"
     )
+
+
+def test_who_has_countersigned_takes_part_in_no_more_of_the_run(
+    finish, open_guard: Callable[..., Guard], site: Site, schedule: Schedule, folder: Path
+):
+    """Otherwise a report from the middle of a run would hide the rounds that follow."""
+    finish()
+    run_id = json.loads((folder / "run.json").read_text())["run_id"]
+    answer = open_guard(site).handle(train(schedule, 3, 1, run_id=run_id))
+    assert isinstance(answer, Refusal)
+    assert "it takes part in no more of it" in answer.reason
+
+
+def test_signatures_that_were_cut_off_are_missed(finish, folder: Path):
+    """They stand outside of the checksum, because they are over it."""
+    finish()
+    report = json.loads((folder / "report.json").read_text())
+    del report["seal"]["sites"]
+    (folder / "report.json").write_text(json.dumps(report))
+    text = texts(verify_report(folder / "report.json"), "unknown")
+    assert "north: the report has no countersignatures, or lost them" in text
+
+
+def test_a_report_that_is_made_again_keeps_its_signatures_if_nothing_has_changed(
+    finish, folder: Path
+):
+    """Its time is not worth the hospitals' signatures; another content is."""
+    finish()
+    write_report(folder, simulation=False)
+    path = folder / "report.json"
+    seal_of = {"sha256": "", "identity": "key", "signature": "0" * 128, "sites": {}}
+    report = json.loads(path.read_text())
+    path.write_text(json.dumps({**report, "seal": {**seal_of, "sha256": report["seal"]["sha256"]}}))
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr("server.report.write.signed_by", lambda report: "key")
+    again = write_report(folder, simulation=False)
+    assert (again["seal"]["identity"], again["generated_at"]) == ("key", report["generated_at"])
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "rounds": 1}))
+    assert write_report(folder, simulation=False)["seal"]["identity"] == ""
+    monkey.undo()
+
+
+def test_a_hash_is_a_hash(finish, open_guard: Callable[..., Guard], site: Site, folder: Path):
+    """Texts of the coordinator would fill the ledger."""
+
+    def harm(name: str, request: Request, answer: Answer) -> Answer | Lost:
+        if isinstance(request, Confirm):
+            longer = replace(request, report="x" * 4_000)
+            return open_guard(site.model_copy(update={"name": name})).handle(longer)
+        return answer
+
+    assert "north: has not countersigned" in texts(finish(harm), "unknown")
 
 
 def test_a_site_signs_no_endless_row_of_reports(finish, tmp_path: Path, monkeypatch):

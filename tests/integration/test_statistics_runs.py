@@ -22,6 +22,7 @@ from server.run.coordinate import Run
 from server.run.errors import FederationError
 from server.run.federation import Federation, PublicSite
 from server.run.journal import outcome
+from simulations.verification.ledger import verify_ledger
 from simulations.verification.report import verify_report
 from tests.conftest import CONFIG, ledger_rows
 from tests.integration.test_coordinate import HarmedFleet, untouched
@@ -92,6 +93,14 @@ def test_counts_leave_with_noise_and_are_reported(execute, tmp_path: Path):
     assert "Statistics of the records, with noise" in page
     assert f">{max(0, round(north['records'][0]))}<" in page
     assert wrong(tmp_path / "run" / "report.json") == []
+
+
+def test_the_ledger_of_a_site_that_was_counted_is_right(execute, tmp_path: Path):
+    """One query is what was paid for, and no more."""
+    execute()
+    found = verify_ledger(tmp_path / "north")
+    assert [one.text for one in found if one.verdict == "WRONG"] == []
+    assert "follows from 1 steps" in " ".join(one.text for one in found)
 
 
 def test_the_same_question_gets_the_same_answer_once(execute, tmp_path: Path):

@@ -72,8 +72,8 @@ BUDGET = (
     Mutation(
         "the counts of many classes have the noise of one",
         "client/privacy/counts/tasks.py",
-        "math.sqrt(sum(len(score_outputs(task)) for task in countable(tasks)))",
-        "1.0",
+        "return math.sqrt(sum(counts))",
+        "return 1.0",
         ("test_score_counts.py",),
         audited=False,
     ),
@@ -88,9 +88,9 @@ BUDGET = (
     Mutation(
         "the counts of a measurement carry no noise",
         "client/measuring/scores.py",
-        "noisy = noise.noised(exact.flatten(), std).view(exact.shape)",
-        "noisy = exact",
-        ("test_score_counts.py",),
+        "noisy = noise.noised(torch.cat([table.flatten() for table in exact]), std)",
+        "noisy = torch.cat([table.flatten() for table in exact])",
+        ("test_score_counts.py", "test_overlap_counts.py"),
         audited=False,
     ),
     Mutation(
@@ -123,6 +123,14 @@ BUDGET = (
         "if not math.isclose(counts.std, std, rel_tol=1e-9):",
         "if False:",
         ("test_measured_runs.py",),
+        audited=False,
+    ),
+    Mutation(
+        "a site goes on with a run whose report it has countersigned",
+        "client/admitted.py",
+        "self.ledger.reports.check_open(self.run_id)",
+        "pass",
+        ("test_countersigned.py",),
         audited=False,
     ),
     Mutation(

@@ -312,17 +312,41 @@ def test_an_attempt_that_no_answer_tells_of_is_said(run: Path):
     assert "north: its guard has charged 1 attempts at a round whose answers did not arrive" in text
 
 
+def without_attempts(run: Path, report: dict[str, Any], sources: str) -> None:
+    """Put a voucher of an earlier version into a report."""
+    signed_again(run, report, attempts=0, counts="")
+    del report["vouchers"]["north"]["attempts"], report["vouchers"]["north"]["counts"]
+    report["source_hash"] = sources
+
+
 def test_a_guard_that_signs_no_attempts_is_of_an_earlier_version(run: Path):
     """Reports from before are no forgeries; whoever leaves the number out confirms nothing."""
-
-    def edit(report: dict[str, Any]) -> None:
-        signed_again(run, report, attempts=0, counts="")
-        del report["vouchers"]["north"]["attempts"], report["vouchers"]["north"]["counts"]
-
-    found = verify_report(change(run, edit))
+    found = verify_report(change(run, lambda r: without_attempts(run, r, "0" * 64)))
     assert wrong(found) == []
     text = " ".join(f.text for f in found if f.verdict == "unknown")
     assert "north: its guard is of an earlier version" in text
+
+
+def test_a_guard_of_this_version_signs_its_attempts(run: Path):
+    """To leave the number out would hide rounds that it has charged."""
+    path = change(run, lambda r: without_attempts(run, r, r["source_hash"]))
+    assert "it shows an old signature" in " ".join(wrong(verify_report(path)))
+
+
+def test_counts_that_a_guard_has_signed_cannot_be_left_out(run: Path):
+    """Unless the coordinator says that it refused them, which is in the report."""
+
+    def edit(report: dict[str, Any]) -> None:
+        shown = report["measurement"]
+        shown["counts"].pop("north")
+        shown["figures"] = [f for f in shown["figures"] if f["site"] == "south"]
+
+    path = change(run, edit)
+    said = "north: its guard has signed counts that the report does not show"
+    assert said in wrong(verify_report(path))
+    event = {"round": 2, "site": "north", "kind": "refusal", "text": "measurement: bad-answer: x"}
+    path = change(run, lambda r: r["events"].append(event))
+    assert said not in wrong(verify_report(path))
 
 
 def test_unsigned_counts_are_the_coordinators_word(run: Path):
@@ -348,7 +372,7 @@ def test_unsigned_counts_are_the_coordinators_word(run: Path):
         (lambda r: r.update(schedule_text="{}"), "schedule in the report cannot be read"),
         (lambda r: r["vouchers"]["north"].update(receipt="\ud800"), "signature does not fit"),
         (lambda r: r["measurement"]["figures"][0].update(shown=9_999), "follow from the counts"),
-        (lambda r: r["measurement"]["counts"].pop("north"), "follow from the counts"),
+        (lambda r: r["measurement"]["counts"].pop("north"), "that the report does not show"),
         (lambda r: r["measurement"]["counts"]["north"].update(std=0.5), "its counts state noise"),
         (lambda r: first_count(r, 1.0), "not those that its guard has signed"),
         (lambda r: renamed(r["measurement"]["counts"]), "east: has counts and is no site"),
@@ -441,6 +465,11 @@ def test_the_coordinators_signature_covers_everything(
     assert "is not" in wrong(verify_report(path, signer="0000 " * 7 + "0000"))[0]
     assert main(["report", str(run), "--sign-with", str(key)]) == 0
     assert main(["verify", str(path), "--signer", shown]) == 0
+    # The same content keeps its signature, another has none.
+    assert main(["report", str(run)]) == 0
+    assert wrong(verify_report(path, signer=shown)) == []
+    summary = json.loads((run / "summary.json").read_bytes())
+    (run / "summary.json").write_text(json.dumps({**summary, "ended_at": "2026-12-01T00:00:00"}))
     assert main(["report", str(run)]) == 0
     assert "the new report is not signed" in capsys.readouterr().err
     assert main(["report", str(run), "--sign-with", str(key)]) == 0
@@ -545,7 +574,7 @@ def test_a_ledger_with_a_new_chain_is_found_by_its_sums(run: Path, tmp_path: Pat
         assert edited(kind, lambda body, value=value: body.update(value)), (kind, value)
     twice = [again for row in rows for again in [row] * (1 + (row.kind == "measurement"))]
     export(rewritten(twice, lambda row: row), file)
-    assert "measured more often than was paid for" in wrong(verify_ledger(file))[0]
+    assert "more counts were sent than were paid for" in wrong(verify_ledger(file))[0]
     export(rewritten(rows, lambda row: replace(row, body="[" * 5000)), file)
     assert wrong(verify_ledger(file))
     edited("reservation", lambda body: body.pop("epsilon"))

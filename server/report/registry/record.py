@@ -29,6 +29,11 @@ def registry_record(report: Report, about: About) -> str:
             "the registry lists deployments, and this run is a simulation: its noise is seeded and "
             "protects nobody"
         )
+    if report.get("statistics"):
+        raise ReportError(
+            "the draft describes a model that hospitals have trained, and this run counted records "
+            "alone: write its record by hand"
+        )
     if missing := [name for name in REGISTRY_NEEDS if getattr(about, name) is None]:
         raise ReportError(f"the registry asks for what nobody has stated: {', '.join(missing)}")
     record = record_of(report, about)

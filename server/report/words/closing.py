@@ -8,6 +8,11 @@ WORDS = {
         "discrete Gaussian noise and Poisson sampling, from ChaCha20 with {key}",
         "diskretes Gauß-Rauschen und Poisson-Stichproben, aus ChaCha20 mit {key}",
     ),
+    "random.counted": (
+        "discrete Gaussian noise, from ChaCha20 with {key}; all records are counted, without sampling",
+        "diskretes Gauß-Rauschen, aus ChaCha20 mit {key}; alle Datensätze werden gezählt, ohne "
+        "Stichprobe",
+    ),
     "key.seed": (
         "a key from the run's seed, which is not secret",
         "einem Schlüssel aus dem Startwert des Laufs, der nicht geheim ist",

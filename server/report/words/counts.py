@@ -48,6 +48,10 @@ WORDS = {
     "statistics.val": ("validation", "Validierung"),
     "statistics.test": ("testing", "Test"),
     "statistics.class": ("class {n}", "Klasse {n}"),
+    "statistics.more": (
+        "{n} more rows are in report.json",
+        "{n} weitere Zeilen stehen in report.json",
+    ),
     "statistics.label": ("label {n}", "Befund {n}"),
     "statistics.sides": ("longest side, pixels", "längste Seite, Pixel"),
     "statistics.images": ("images of a patient", "Bilder einer Person"),

@@ -153,6 +153,14 @@ def test_what_is_no_pixel_is_refused(stored: npt.NDArray[np.generic], said: str,
         read(site(save(tmp_path / "a.npz", stored, LABELS)), "train")
 
 
+def test_one_image_of_large_numbers_does_not_decide_over_the_others(tmp_path: Path):
+    """It is invalid; without it, the others would be read in the same way."""
+    stored = SHOWN.astype("i8")
+    stored[1] += 2**25
+    records = read(site(save(tmp_path / "a.npz", stored, LABELS)), "train")
+    assert records.valid.tolist() == [i != 1 for i in range(len(stored))]
+
+
 @pytest.mark.parametrize(
     "stored",
     [LABELS, LABELS[:, None], LABELS.astype("?"), LABELS.astype(">i2"), LABELS.astype("u8")],

@@ -200,3 +200,15 @@ def test_an_image_of_one_value_has_one_grey(dtype: torch.dtype):
     greys = counted(splits, "image", Silent("x")).greys
     assert sum(greys) == 1
     assert greys[-1 if dtype == torch.uint8 else 0] == 1
+
+
+def test_rows_without_a_name_are_units_of_their_own():
+    """A data set of the hospital's own code names no files."""
+    splits = drawn(6, 13)
+    unnamed = {
+        split: Records(records.stacks, patients=records.patients, files=("",) * len(records))
+        for split, records in splits.items()
+    }
+    found = counted(unnamed, "image", Silent("x"))
+    valid = [int(splits[split].valid.sum()) for split in SPLITS]
+    assert found.records == pytest.approx(valid)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -80,6 +80,7 @@ def without(records: Records, logits: dict[str, Tensor], gone: list[int]):
     return own, {name: values[keep] for name, values in logits.items()}
 
 
+@settings(deadline=None)
 @given(
     images=st.integers(1, 24),
     seed=st.integers(0, 2**31),
