@@ -7,7 +7,7 @@ not stated; the registry of deployments requires some of them.
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -96,6 +96,9 @@ class About(Frozen):
     """Groups of patients that were looked at, and how well the model serves each."""
     authors: Names | None = None
     """Authors of the record in the registry."""
+    language: Literal["en", "de"] | None = None
+    """`de`: the report of a run has a page in German beside the English one from the start, which
+    the signatures of all sites cover, too."""
     sources: Text | None = None
     """Articles and pages on the deployment, and where the model is."""
 
@@ -138,10 +141,12 @@ def about_schema() -> dict[str, Any]:
     text = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}
     names = {"type": "array", "items": text, "minItems": 1, "maxItems": MAX_NAMES}
     several = {"curators", "controllers", "authors"}
+    kinds = {name: names if name in several else text for name in About.model_fields}
+    kinds["language"] = {"enum": ["en", "de"]}
     return {
         "type": "object",
         "properties": {
-            name: {**(names if name in several else text), "description": field.description}
+            name: {**kinds[name], "description": field.description}
             for name, field in About.model_fields.items()
         },
         "additionalProperties": False,

@@ -46,7 +46,7 @@ TEMPLATE = """<!doctype html>
 <p class="lead" id="models">{% if cohorts %}{# Heads of unlike kinds share no tensor. #}
 {% set models %}{% for file, who in cohorts %}{{ t("summary.model-of", file=code(file), sites=names(who)) }}{{ "; " if not loop.last }}{% endfor %}{% endset %}
 {{ t("summary.kinds-later" if r.schedule|selectattr("shared_with", "equalto", "all")|selectattr("trains", "equalto", "all")|list else "summary.kinds", models=models) }}{% endif %}
-{% if taking_part|selectattr("own_copy")|list %}{{ t("summary.own-copy") }}{% endif %}</p>
+{% if taking_part|selectattr("own_copy")|list %} {{ t("summary.own-copy") }}{% endif %}</p>
 {% endif %}
 <ul class="lead">
 {% for who, g in guarantees %}
@@ -162,10 +162,8 @@ TEMPLATE = """<!doctype html>
 <h2>{{ t("algorithm") }}</h2>
 <h3>{{ t("mechanism") }}</h3>
 {% if statistics %}<p>{{ t("statistics.mechanism") }}</p>
-{% else %}<p>{{ t("mechanism.text") }}{% if shared_noise %} {{ t("mechanism.shared") }}{% endif %} {{ t("mechanism.spare") }}
-{% if taking_part|map(attribute="phases")|sum(start=[])|selectattr("name", "equalto", "class-balance")|list %}
-{{ t("mechanism.balance") }}{% endif %}
-{% if r.measurement %}{{ t("mechanism.evaluation") }}{% endif %}</p>{% endif %}
+{% else %}<p>{{ t("mechanism.text") }}{% if shared_noise %} {{ t("mechanism.shared") }}{% endif %} {{ t("mechanism.spare") }}{% if taking_part|map(attribute="phases")|sum(start=[])|selectattr("name", "equalto", "class-balance")|list %} {{ t("mechanism.balance") }}{% endif %}
+{% if r.measurement %} {{ t("mechanism.evaluation") }}{% endif %}</p>{% endif %}
 <table tabindex="0">
 <thead><tr><th scope="col">{{ t("sites") }}</th>{% for c in phase_columns %}<th scope="col"{% if c.is_number %} class="n"{% endif %}>{{ t.named("column." + c.name, c.column.title) }}</th>
 {% endfor %}</tr></thead>
@@ -256,8 +254,7 @@ TEMPLATE = """<!doctype html>
 {% for m in table.means %}<td class="n">{% if m.value is none %}–{% else %}{{ m.value|third }}{% if m.count < table.rows|length %} <span class="soft">{{ t("table.of-" + table.of, n=m.count, all=table.rows|length) }}</span>{% endif %}{% endif %}</td>{% endfor %}</tr></tfoot>
 </table>
 {% endfor %}
-<figure tabindex="0">{{ plots.auc }}{{ plots.dice }}<figcaption>{{ t("results.figure") }}{% if baselines %}
-{{ t("results.baselines") }}{% if shared_noise %} {{ t("results.shared") }}{% endif %}{% endif %}</figcaption></figure>
+<figure tabindex="0">{{ plots.auc }}{{ plots.dice }}<figcaption>{{ t("results.figure") }}{% if baselines %} {{ t("results.baselines") }}{% if shared_noise %} {{ t("results.shared") }}{% endif %}{% endif %}</figcaption></figure>
 {% elif not r.measurement %}<p>{{ t("results.none", setting=code("evaluation: {epsilon: 1}")) }}</p>{% endif %}
 <h4>{{ t("even") }}</h4>
 <p>{% for e in even %}{{ t("even.text", metric=e.metric, low=e.low|third, low_site=e.low_site, high=e.high|third, high_site=e.high_site) }} {% else %}{{ t("even.unknown") }} {% endfor %}

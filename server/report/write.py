@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,15 @@ from server.report.seal import NO_SEAL, checksum, seal, signed_by
 from server.run.checkpoints import write_atomically, write_json
 from server.run.journal import now
 
+log = logging.getLogger(__name__)
+
 PAGE = "report.html"
 PAGES = {"en": PAGE, "de": "report.de.html"}
 """Language -> page of the report. The English one is always written."""
+
+
+EARLIER = "earlier"
+"""Folder of a run folder with signed reports that were made again."""
 
 
 def write_report(
@@ -48,7 +56,7 @@ def write_report(
     images = _images(folder, report)
     pages = {
         name: render(report, images, language=spoken).encode() if wanted else None
-        for spoken, name, wanted in _wanted(folder, language)
+        for spoken, name, wanted in _wanted(folder, language, report["about"])
     }
     hashes = {name: hashlib.sha256(page).hexdigest() for name, page in pages.items() if page}
     report["files"] = {**hashes, **_models(folder, report)}
@@ -57,6 +65,8 @@ def write_report(
     if before is not None and before["seal"]["sha256"] == report["seal"]["sha256"]:
         report["seal"] = before["seal"]
     write_atomically(folder / "report.schema.json", schema_json().encode())
+    # The sites sign at the end of a run, and cannot be asked again.
+    _keep_signed(folder, report["seal"]["sha256"])
     write_json(folder / "report.json", report)
     for name, page in pages.items():
         if page is None:
@@ -82,13 +92,31 @@ def _content(report: dict[str, Any]) -> str:
     return json.dumps(content, sort_keys=True)
 
 
-def _wanted(folder: Path, language: str | None) -> list[tuple[str, str, bool]]:
+def _wanted(
+    folder: Path, language: str | None, about: dict[str, Any]
+) -> list[tuple[str, str, bool]]:
     """Return language and name of every page, and whether there is to be one."""
+    asked = language or about.get("language")
     return [
-        (spoken, name, name == PAGE or (folder / name).exists() if language is None
-         else name == PAGE or spoken == language)
+        (spoken, name, name == PAGE or (spoken == asked if asked else (folder / name).exists()))
         for spoken, name in PAGES.items()
-    ]  # fmt: skip
+    ]
+
+
+def _keep_signed(folder: Path, sha256: str) -> None:
+    """Copy a report that somebody has signed, with its pages, before another one replaces it."""
+    try:
+        earlier = json.loads((folder / "report.json").read_bytes())["seal"]
+        known, signed = str(earlier["sha256"]), bool(earlier["signature"] or earlier.get("sites"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    if not signed or known == sha256 or not re.fullmatch("[0-9a-f]{64}", known):
+        return
+    place = folder / EARLIER / known[:12]
+    for file in ("report.json", *PAGES.values()):
+        if (folder / file).is_file():
+            write_atomically(place / file, (folder / file).read_bytes())
+    log.warning("the signed report that was here is kept in %s", place)
 
 
 def state(folder: Path, about: About) -> None:

@@ -14,12 +14,12 @@ from server.report import pictures
 from server.report.html import render
 from server.report.words.phrases import CATALOGUE, Phrases
 from server.report.words.quoted import GERMAN
-from server.report.write import PAGES, write_report
+from server.report.write import PAGES, sha256_of, write_report
 from server.run.metrics import EVENTS
 from simulations.cli import main
 from tests.helpers.accessible import faults
 from tests.server.report.test_accessible_report import simulated
-from tests.server.report.test_report import as_deployment, change, write_run
+from tests.server.report.test_report import as_deployment, change, write, write_run
 
 ENGLISH = re.compile(
     r"\b(the|of|and|is|are|were|with|that|which|for|from|each|not|this|all|one|by|at|no|it|to|"
@@ -147,6 +147,18 @@ def test_both_pages_show_the_same_numbers(folder: Path, page: str):
     assert numbers(page) == numbers(english)
 
 
+def test_no_two_sentences_run_into_each_other(folder: Path, page: str):
+    """Conditions in the template swallow line ends."""
+    report = json.loads((folder / "report.json").read_text())
+    report["sites"][0]["own_copy"] = True
+    report["sites"][0]["phases"][0]["name"] = "class-balance"
+    for text in (render(report), render(report, language="de")):
+        for block in re.findall(r"<(p|figcaption)( [^>]*)?>(.*?)</\1>", text, re.DOTALL):
+            plain = re.sub(r"<[^>]*>", "", re.sub(r"<(br|code|span)[^>]*>", " ", block[2]))
+            joined = r"[a-zü]{2}[.;:](?!json|yaml|html|schema)[A-Za-zÄÖÜ]{2}"
+            assert not re.search(joined, plain), plain
+
+
 @pytest.mark.parametrize(
     ("unit", "words"),
     [
@@ -186,3 +198,29 @@ def test_the_report_vouches_for_both_pages(tmp_path: Path, capsys: pytest.Captur
     assert set(json.loads((folder / "report.json").read_text())["files"]) == {"report.html"}
     assert main(["report", str(folder), "--registry", "x", "--lang", "de"]) != 0
     assert "--lang is for a report" in capsys.readouterr().err
+
+
+def test_the_coordinator_may_ask_for_german_from_the_start(tmp_path: Path):
+    """Then the signatures of the sites, which come at the end of a run, cover both pages."""
+    folder = as_deployment(write_run(tmp_path / "run"))
+    write(folder, "about", {"language": "de"})
+    assert set(write_report(folder, simulation=False)["files"]) == set(PAGES.values())
+
+
+def test_a_signed_report_is_kept_when_it_is_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Signatures of sites cannot be had again, and an unsigned report is no loss."""
+    folder = as_deployment(write_run(tmp_path / "run"))
+    write_report(folder, simulation=False)
+    change(folder, "summary", lambda s: s["excluded"].update(west="another reason"))
+    write_report(folder, simulation=False)
+    assert not (folder / "earlier").exists()
+    signature = {"north": {"ledger_hash": "0" * 64, "signature": "1" * 128}}
+    change(folder, "report", lambda report: report["seal"].update(sites=signature))
+    before = (folder / "report.json").read_bytes()
+    write_report(folder, simulation=False, language="de")
+    (kept,) = (folder / "earlier").iterdir()
+    assert f"is kept in {kept}" in caplog.text
+    assert (kept / "report.json").read_bytes() == before
+    assert sha256_of(kept / "report.html") == json.loads(before)["files"]["report.html"]

@@ -82,7 +82,7 @@ def test_the_page_says_the_promise_in_full(folder: Path):
 def test_what_nobody_has_stated_is_seen(folder: Path):
     """A gap is shown as a gap, and a statement as the word of the coordinator."""
     write_report(folder)
-    every = len(About.model_fields) - 1
+    every = len(About.model_fields) - 2
     assert text_of(folder).count("not stated") == every
     assert "why this epsilon the coordinator's word not stated" in text_of(folder)
     state(folder, About(purpose="Study 17", controllers=("North", "South")))
@@ -99,7 +99,9 @@ def test_every_statement_has_a_place_on_the_page():
     """All but the authors of a registry's record."""
     shown = re.findall(r'(?:said|statement)\("(\w+)"\)', TEMPLATE)
     shown += re.findall(r'"(\w+)"', re.search(r"for name in \((.*?)\)", TEMPLATE)[1])
-    assert sorted([*shown, *STATEMENTS]) == sorted(set(About.model_fields) - {"authors"})
+    assert sorted([*shown, *STATEMENTS]) == sorted(
+        set(About.model_fields) - {"authors", "language"}
+    )
     assert set(about_schema()["properties"]) == set(About.model_fields)
     assert all(field["description"] for field in about_schema()["properties"].values())
 
@@ -109,7 +111,7 @@ def test_statements_are_read_once_and_shown_as_they_are(folder: Path, tmp_path: 
     file = tmp_path / "about.yaml"
     file.write_text(EXAMPLE)
     about = load_about(file)
-    assert set(stated(about)) == set(About.model_fields) - {"sources"}
+    assert set(stated(about)) == set(About.model_fields) - {"sources", "language"}
     state(folder, about.model_copy(update={"purpose": "<script>1</script>"}))
     write_report(folder)
     assert "<script" not in page_of(folder)
