@@ -25,6 +25,8 @@ from client.privacy.composition import enough_noise
 from client.privacy.counts.tasks import (
     BALANCE,
     COUNTS,
+    check_countable,
+    check_measurable,
     count_sensitivity,
     countable,
     record_sensitivity,
@@ -204,6 +206,7 @@ def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> P
     tasks = tuple(tasks)
     classes = countable(tasks)
     if schedule.statistics is not None:
+        check_countable(classes)
         sensitivity = record_sensitivity(classes, privacy.unit)
         return _statistics(schedule.statistics.epsilon, privacy, sensitivity)
     counted: float | None = None
@@ -213,6 +216,8 @@ def solve(schedule: Schedule, privacy: Privacy, tasks: Iterable[Task] = ()) -> P
         counted = count_sensitivity(classes)
     # Without labels there is no score to count.
     measures = schedule.evaluation is not None and tasks and privacy.labelled
+    if measures:
+        check_measurable(tasks)
     measured = score_sensitivity(tasks) if measures else None
     return _solve(schedule.canonical(), privacy, counted, measured)
 

@@ -24,6 +24,8 @@ GREYS = 16
 """Number of equal ranges of grey values, from black to white."""
 SIDES = (32, 64, 128, 256)
 """Upper ends of the ranges of the longest side, pixels; the last range is open."""
+MAX_TASKS, MAX_ROWS = 100, 10_000
+"""Most tasks, and most classes and labels of all of them, that a site can count records of."""
 IMAGES = (1, 2, 4, 8)
 """Upper ends of the ranges of images a patient; the last range is open."""
 
@@ -57,7 +59,7 @@ class TaskCounts(BaseModel):
     task: Annotated[str, Field(pattern=WORD)]
     several: bool
     """True if a record may have several of these labels; False if it has one class."""
-    rows: Annotated[tuple[Row, ...], Field(min_length=1, max_length=10_000, fail_fast=True)]
+    rows: Annotated[tuple[Row, ...], Field(min_length=1, max_length=MAX_ROWS, fail_fast=True)]
     """For each class or label the counts of `SPLITS`."""
 
 
@@ -70,7 +72,7 @@ class RecordCounts(BaseModel):
     """Standard deviation of the noise on each count."""
     records: Row
     """Records that can be used, by split."""
-    tasks: Annotated[tuple[TaskCounts, ...], Field(max_length=100, fail_fast=True)]
+    tasks: Annotated[tuple[TaskCounts, ...], Field(max_length=MAX_TASKS, fail_fast=True)]
     """Classes and labels of the tasks that are not dense."""
     sides: _ranges(len(SIDES) + 1)  # type: ignore[valid-type]
     """Records by the longest side of their images as the model gets them."""

@@ -30,6 +30,8 @@ BINS = len(EDGES) + 1
 OVERLAPS = 11
 """Number of places of a Dice overlap: 0, .1, ... 1. An image counts at the two places around its
 overlap, at the nearer one more, so that the mean over the places is that of the images."""
+MAX_OUTPUTS, MAX_OUTLINED = 1_000, 100
+"""Most classes and labels, and most tasks of outlines, that a site can count scores of."""
 MAX_COUNT = 1e9
 """Upper limit of a count's size."""
 MIN_STD = 1e-3
@@ -97,8 +99,10 @@ class ScoreCounts(BaseModel):
 
     std: Annotated[float, Field(ge=MIN_STD, le=MAX_COUNT)]
     """Standard deviation of the noise on each count."""
-    outputs: Annotated[tuple[OutputCounts, ...], Field(max_length=1_000, fail_fast=True)]
-    overlaps: Annotated[tuple[OverlapCounts, ...], Field(max_length=100, fail_fast=True)] = ()
+    outputs: Annotated[tuple[OutputCounts, ...], Field(max_length=MAX_OUTPUTS, fail_fast=True)]
+    overlaps: Annotated[
+        tuple[OverlapCounts, ...], Field(max_length=MAX_OUTLINED, fail_fast=True)
+    ] = ()
     """Counts of the dense tasks."""
 
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable
 
 from medformer.config import Task
-from server.protocol.record_counts import STATISTICS
-from server.protocol.score_counts import EVALUATION
+from server.protocol.record_counts import MAX_ROWS, MAX_TASKS, STATISTICS
+from server.protocol.score_counts import EVALUATION, MAX_OUTLINED, MAX_OUTPUTS
 
 BALANCE = "class-balance"
 """Name of the phase that counts the classes: one step on all records, outside of any round."""
@@ -84,3 +84,38 @@ def record_sensitivity(tasks: Iterable[Task], unit: str) -> float:
     2.0
     """
     return math.sqrt(3 + (unit == "patient") + count_sensitivity(tasks) ** 2)
+
+
+def check_measurable(tasks: Iterable[Task]) -> None:
+    """Refuse to count the scores of more tasks than an answer can hold.
+
+    Args:
+        tasks: Tasks of a site.
+    Raises:
+        ValueError: There are too many.
+    """
+    tasks = tuple(tasks)
+    outputs = sum(len(score_outputs(task)) for task in countable(tasks))
+    outlined = len(tasks) - len(countable(tasks))
+    if outputs > MAX_OUTPUTS or outlined > MAX_OUTLINED:
+        raise ValueError(
+            f"a measurement counts at most {MAX_OUTPUTS} classes and labels and {MAX_OUTLINED} "
+            f"tasks of outlines, and this site has {outputs} and {outlined}"
+        )
+
+
+def check_countable(tasks: Iterable[Task]) -> None:
+    """Refuse to count the records of more tasks than an answer can hold.
+
+    Args:
+        tasks: Tasks of a site.
+    Raises:
+        ValueError: There are too many.
+    """
+    counted = countable(tasks)
+    rows = sum(task.classes for task in counted)
+    if rows > MAX_ROWS or len(counted) > MAX_TASKS:
+        raise ValueError(
+            f"statistics are of at most {MAX_TASKS} tasks with {MAX_ROWS} classes and labels "
+            f"together, and this site has {len(counted)} with {rows}"
+        )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from server.protocol import (
     Schedule,
     source_hash,
 )
+from server.protocol.record_counts import Statistics
 from server.protocol.score_counts import BINS, Evaluation, read_score_counts
 from server.run.pretraining import initial_shared
 from tests.conftest import CONFIG, OPACITY, OPEN, admit, ledger_rows, train
@@ -147,6 +149,24 @@ def test_a_site_without_labels_measures_nothing(
     schedule = measured.model_copy(update={"phases": (phase,)})
     plan = solve(schedule, site.privacy.model_copy(update=update), tasks)
     assert sensitivity == (plan.evaluation and plan.evaluation.max_grad_norm)
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({"evaluation": Evaluation(epsilon=2.0)}, "at most 1000 classes and labels"),
+        ({"statistics": Statistics(epsilon=2.0)}, "at most 100 tasks with 10000 classes"),
+    ],
+)
+def test_more_counts_than_an_answer_holds_are_refused_before_they_cost(
+    site: Site, schedule: Schedule, counts: dict[str, Any], said: str
+):
+    """A message has a limit, and a count that cannot be sent would be charged all the same."""
+    many = [Task(name=f"t{i}", kind="multi-class", classes=9_000) for i in range(2)]
+    if "statistics" in counts:
+        counts = {**counts, "phases": (), "spare_rounds": 0}
+    with pytest.raises(ValueError, match=said):
+        solve(schedule.model_copy(update=counts), site.privacy, many)
 
 
 def test_the_plan_pays_for_the_measurement(site: Site, schedule: Schedule, measured: Schedule):
