@@ -114,7 +114,9 @@ def test_a_round_with_guard_and_node_as_two_users(own: Consortium):
     output = own.command("server", "consortium", "provision", "lungs")
     signer = re.findall(r"signing key.*: (.*)", output)[0]
     (folder / "north" / "site.yaml").write_text(SITE.format(name="north", seed=0))
-    (folder / "north" / "policy.yaml").write_text(POLICY.format(signer=signer))
+    (folder / "north" / "policy.yaml").write_text(
+        POLICY.format(peers="{}").replace("FINGERPRINT-OF-SIGNER", signer)
+    )
     own.command("north", "site", "init", "north", "--kit", "lungs/kits/north.zip")
     own.command(
         "north", "site", "install", "north", "--guard-user", "60001", "--node-user", "60002"
