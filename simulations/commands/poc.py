@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
         MedFormerError: The folder exists, the installation is editable, or a command failed.
     """
     import client
-    from client.node.permissions import installed_code, only_ours
+    from client.node.permissions import ExposedError, installed_code, only_ours
     from medformer.errors import ConfigError
     from server.protocol import NAME
     from simulations.rehearsal import consortium
@@ -48,7 +48,13 @@ def run(arguments: argparse.Namespace) -> None:
             "digits or '-', starting with a letter or digit"
         )
     # The guards would refuse it one after the other, when half of the work is done.
-    installed_code(Path(str(client.__file__)).parent)
+    try:
+        installed_code(Path(str(client.__file__)).parent)
+    except ExposedError as error:
+        raise ConfigError(
+            f"{error}. From a checkout: python3 -m venv .venv-poc && .venv-poc/bin/pip install . && "
+            f".venv-poc/bin/fedmedformer poc {arguments.name}"
+        ) from error
     folder = Path(arguments.name).absolute()
     try:
         folder.mkdir(mode=0o755)
