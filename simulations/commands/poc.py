@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
         installed_code(Path(str(client.__file__)).parent)
     except ExposedError as error:
         raise ConfigError(
-            f"{error}. From a checkout: python3 -m venv .venv-poc && .venv-poc/bin/pip install . && "
-            f".venv-poc/bin/fedmedformer poc {arguments.name}"
+            f"{error}. From a checkout: python3 -m venv .venv-poc && "
+            f".venv-poc/bin/pip install . && .venv-poc/bin/fedmedformer poc {arguments.name}"
         ) from error
     folder = Path(arguments.name).absolute()
     try:
