@@ -15,7 +15,7 @@ from simulations.cli import COMMANDS
 
 UNTOLD = ("action", "verb")
 """Arguments whose values are listed elsewhere in the help."""
-GROUPS = {"site": 17, "consortium": 8, "model": 3, "site ledger": 3}
+GROUPS = {"site": 18, "consortium": 8, "model": 3, "site ledger": 3}
 """Commands that have actions of their own, and how many."""
 
 
@@ -83,7 +83,7 @@ def test_root_can_insist_under_either_name(action: str, option: str):
 
 @pytest.mark.parametrize(
     "command",
-    ["site check FILE", "site approve FILE", "site approve FILE state",
+    ["site check FILE", "site approve FILE", "site approve FILE state", "site audit FILE",
      "site finetune FILE m -o out", "site evaluate FILE m -o a.html",
      "site predict FILE m images -o a.csv",
      "consortium submit lungs FILE --out run", "consortium install lungs FILE --out run"],

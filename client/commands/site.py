@@ -2,7 +2,7 @@
 
 import argparse
 
-from client.commands import approve, check, join, ledger, local, node, peers
+from client.commands import approve, audit, check, join, ledger, local, node, peers
 from medformer.common.actions import add_actions, run_action
 
 ACTIONS = (
@@ -12,6 +12,7 @@ ACTIONS = (
     *node.ACTIONS,
     *ledger.ACTIONS,
     *approve.ACTIONS,
+    *audit.ACTIONS,
     *local.ACTIONS,
 )
 """All actions, in the order in which a hospital meets them."""
