@@ -39,6 +39,10 @@ certificate_days: 365
 # them read it to you by telephone. Save the request.json that they send as requests/NAME.json.
 sites: {{}}
 #  north: "8c1f 02aa 9b7e 4410 5d3c e0f1 77aa 1b2c"
+
+# The members' guards, which sign what leaves a hospital: what `fedmedformer site guard-key` printed
+# there, by telephone. They stand in every kit, so that `verify --kit` knows them.
+guards: {{}}
 """
 
 
@@ -101,6 +105,9 @@ class Consortium(Frozen):
     """Days for which the server's certificate is valid."""
     sites: dict[Annotated[str, AfterValidator(_member)], Fingerprint] = Field(default_factory=dict)
     """Members: the fingerprint of each site's key, as the hospital read it out, by its name."""
+    guards: dict[Annotated[str, AfterValidator(_member)], Fingerprint] = Field(default_factory=dict)
+    """Fingerprints of the members' guards (`fedmedformer site guard-key`), by telephone. Every kit
+    names them, for `fedmedformer verify --kit`."""
     about: About = About()
     """Statements on all runs that people have to make: controllers, purpose, why this epsilon. The
     report of each run shows them. See docs/howto/report.md."""
@@ -109,6 +116,14 @@ class Consortium(Frozen):
     def _two_ports(self) -> "Consortium":
         if self.port == self.health_port:
             raise ValueError(f"port and health_port are both {self.port}: give another health_port")
+        return self
+
+    @model_validator(mode="after")
+    def _guards_of_members(self) -> "Consortium":
+        if strangers := sorted(set(self.guards) - set(self.sites)):
+            raise ValueError(
+                f"guards: {strangers[0]!r} is no member: add it to sites, or remove it"
+            )
         return self
 
     @model_validator(mode="after")

@@ -149,6 +149,8 @@ def _site_kit(folder: Path, consortium: Consortium, name: str) -> None:
         "site": name,
         "hosts": consortium.hosts,
         "port": consortium.port,
+        # Kits of consortia that name none keep every byte.
+        **({"guards": consortium.guards} if consortium.guards else {}),
     }
     authority = _authority(folder)[1].read_bytes()
     site_kit(folder / "kits", name, facts, authority, folder / SIGNER)

@@ -16,6 +16,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--signer", metavar="FINGERPRINT", help="of the coordinator's key, as the coordinator says")
     add("--guard", action="append", default=[], metavar="SITE=FINGERPRINT",
         help="of a guard's key, as the hospital says; may be given several times")  # fmt: skip
+    add("--kit", type=Path, metavar="FOLDER",
+        help="a start-up kit of the consortium, which names the coordinator's key and the "
+        "guards'")  # fmt: skip
     parser.epilog = "example: fedmedformer verify runs/quickstart"
 
 
@@ -30,12 +33,12 @@ def run(arguments: argparse.Namespace) -> None:
     from simulations.verification.findings import as_text
     from simulations.verification.paths import verify
 
-    guards = {}
+    signer, guards = _of_kit(arguments.kit) if arguments.kit else (None, {})
     try:
         for text in arguments.guard:
             site, _, shown = text.partition("=")
             guards[site] = spaced(shown)
-        signer = spaced(arguments.signer) if arguments.signer else None
+        signer = spaced(arguments.signer) if arguments.signer else signer
     except ValueError as error:
         raise MedFormerError(
             f"--guard, --signer: {error}: give --guard SITE=FINGERPRINT, --signer FINGERPRINT"
@@ -57,3 +60,16 @@ def run(arguments: argparse.Namespace) -> None:
     print(
         f"nothing is wrong in {len(every)} checks" + (f"; {rest} could not be made" if rest else "")
     )
+
+
+def _of_kit(folder: Path) -> tuple[str | None, dict[str, str]]:
+    """Return the fingerprints of the coordinator's key and of the guards' keys in a kit.
+
+    Raises:
+        ConfigError: It is no kit, or was changed after the consortium signed it.
+    """
+    from client.node.kit import read_kit, signer_in, verify_kit
+
+    shown = signer_in(folder)
+    verify_kit(folder, shown)
+    return shown, dict(read_kit(folder).get("guards", {}))

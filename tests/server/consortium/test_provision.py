@@ -14,6 +14,7 @@ from medformer.errors import ConfigError
 from server.consortium.declarations import init, load
 from server.consortium.kits import KIT
 from server.consortium.provision import provision
+from simulations.commands.verify import _of_kit
 
 
 def joining(folder: Path, name: str) -> str:
@@ -141,3 +142,24 @@ def test_a_consortium_is_not_begun_twice(folder: Path):
     """An edited consortium.yaml is kept."""
     with pytest.raises(ConfigError, match="exists already"):
         init(folder, "other", ("localhost",))
+
+
+def test_a_kit_names_the_guards_and_verify_takes_them_from_it(folder: Path):
+    """Its signature covers them: the coordinator was told, and nobody has changed it since."""
+    keys = {name: joining(folder, name) for name in ("north", "south")}
+    guard = "7c1e 09aa 5d3f 2b61 e480 1f0c 93d7 66be"
+    members(folder, **keys)
+    before = provision(folder) and bytes_of(folder / "kits" / "north")
+    text = (folder / "consortium.yaml").read_text().replace("guards: {}", "")
+    (folder / "consortium.yaml").write_text(f"{text}guards: {json.dumps({'south': guard})}\n")
+    done = provision(folder)
+    kit = folder / "kits" / "north"
+    assert bytes_of(kit) != before
+    assert _of_kit(kit) == (done.signer, {"south": guard})
+    facts = (kit / KIT).read_text()
+    (kit / KIT).write_text(facts.replace("7c1e", "0000"))
+    with pytest.raises(ConfigError, match="was changed after the consortium signed it"):
+        _of_kit(kit)
+    (folder / "consortium.yaml").write_text(f"{text}guards: {json.dumps({'west': guard})}\n")
+    with pytest.raises(ConfigError, match="'west' is no member"):
+        provision(folder)
