@@ -74,7 +74,7 @@ def test_a_line_is_bounded():
 
 def test_a_supervised_process_has_a_file_of_such_lines_that_is_rotated(tmp_path: Path):
     """Its last line is there, too, and older files are counted."""
-    code = "import sys\nfor i in range(400): print(i, 'x' * 50, flush=True)\nprint('why', file=sys.stderr)"
+    code = "import sys\nfor i in range(400): print(i, 'x' * 50)\nprint('why', flush=True)"
     log = KeptLog(tmp_path / "one.log", max_bytes=10_000, kept=2)
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT) as process:  # fmt: skip
