@@ -105,8 +105,8 @@ def test_records_are_counted_before_anything_is_trained(consortium: Consortium):
     assert set(report["statistics"]["counts"]) == set(own)
     assert not list(out.glob("*.safetensors"))
     for name in own:
-        kinds = ["reservation", "measurement", "measurement-answer", "report"]
-        assert ledger(folder, name)[-4:] == kinds
+        kinds = ["reservation", "measurement", "measurement-answer"]
+        assert ledger(folder, name)[-3:] == kinds
     assert set(report["seal"]["sites"]) == set(own)
     output = consortium.command("server", "verify", str(out))
     text = " ".join(output.split())
@@ -146,7 +146,7 @@ def test_nodes_teach_themselves_adapt_to_each_other_and_then_learn_heads(consort
     assert {row["task"] for row in report["measurement"]["figures"]} == {"finding"}
     for name in own:
         rows = ledger(folder, name)
-        assert rows[-3:] == ["measurement", "measurement-answer", "report"]
+        assert rows[-2:] == ["measurement", "measurement-answer"]
     start, final = (load_state(out / CHECKPOINTS, n) for n in (0, 4))
     assert start is not None
     assert final is not None
