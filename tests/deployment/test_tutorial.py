@@ -103,12 +103,10 @@ def test_every_line_works_and_the_first_run_ends(reader: Reader):
     masked = json.loads((reader.folder / "runs" / "lungs-2" / "report.json").read_text())
     assert masked["masked"] is True
     assert [s["name"] for s in masked["sites"] if s["participated"]] == ["north", "south"]
-    announced = (reader.folder / "north" / "logs" / "announcer.log").read_text()
-    # A run that is answered within seconds needs no announcement.
-    assert 1 <= announced.count("asked by lungs since") <= 2
-    assert announced.splitlines()[0].split("Z ")[1].startswith("WARNING announcer: run ")
-    terminals = [file.read_text() for file in reader.folder.glob("started-*.log")]
-    assert any("asked by lungs since" in text for text in terminals)
+    # It looks every few seconds, and a run that is answered before needs no announcement.
+    announced = (reader.folder / "north" / "logs" / "announcer.log").read_text().splitlines()
+    assert len(announced) <= 2
+    assert all("WARNING announcer: run " in line for line in announced)
     hospital = {" ".join(line.split()[1:3]) for line in reader.typed if " north" in line}
     assert {"site init", "site check", "site up", "site approve"} <= hospital
 
