@@ -126,7 +126,8 @@ def _report(arguments: argparse.Namespace) -> None:
         replace_file(out, page(found).encode())
     except OSError as error:
         raise LedgerError(f"{out}: cannot be written ({error.strerror})") from error
-    print(f"{out}, {out.with_suffix('.json')}: {len(life.runs)} runs in {len(life.rows)} rows")
+    runs = "1 run" if len(life.runs) == 1 else f"{len(life.runs)} runs"
+    print(f"{out}, {out.with_suffix('.json')}: {runs} in {len(life.rows)} rows")
 
 
 def _site_name(place: Path) -> str:

@@ -66,6 +66,8 @@ def _status(arguments: argparse.Namespace) -> None:
     from client.node.launch import act_as_guard
 
     folder, port = arguments.folder, arguments.health_port
+    if not folder.is_dir():
+        raise NodeError(f"{folder}: there is no such folder: name the one that site init made")
     act_as_guard(folder)  # the guard answers its own user and the node's, but not root
     # A node that is down hides nothing of what the ledger tells.
     down: NodeError | None = None

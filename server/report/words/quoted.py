@@ -67,8 +67,8 @@ GERMAN = {
     "Gaussian mechanism, once a run, charged to the ledger: on counts by class and score, where "
     "classes with too few records, by the noisy counts, are left out; or, in a run that trains "
     "nothing, on counts of records by split, class, size and grey value": "Gauß-Mechanismus, einmal "
-    "je Lauf, dem Budgetbuch belastet: auf Zählungen nach Klasse und Punktwert, wobei Klassen mit "
-    "laut verrauschter Zählung zu wenigen Datensätzen entfallen; oder, in einem Lauf ohne Training, "
+    "je Lauf, dem Budgetbuch belastet: auf Zählungen nach Klasse und Punktwert, wobei Klassen "
+    "entfallen, deren verrauschte Zählung zu klein ist; oder, in einem Lauf ohne Training, "
     "auf Zählungen der Datensätze nach Teilmenge, Klasse, Größe und Grauwert",
     "none: exact metrics": "keiner: exakte Kennzahlen",
     "function of request, configuration and ledger; no record": "Funktion von Anfrage, Konfiguration "
