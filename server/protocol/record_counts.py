@@ -11,10 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, ValidationError
 
-from server.protocol.aggregation import noise_std
 from server.protocol.limits import WORD
 from server.protocol.messages import ProtocolError
-from server.protocol.score_counts import MAX_COUNT, MIN_STD
+from server.protocol.score_counts import MAX_COUNT, MIN_STD, other_noise
 
 STATISTICS = "statistics"
 """Name of the query in a site's plan: one step on all records, in a run that trains nothing."""
@@ -116,10 +115,6 @@ def not_paid_for(counts: RecordCounts, phases: Iterable[Mapping[str, Any]]) -> s
     own = [phase for phase in phases if phase["name"] == STATISTICS]
     if len(own) != 1:
         return "it has admitted no query for statistics"
-    sensitivity = own[0]["max_grad_norm"]
-    if not math.isclose(counts.sensitivity, sensitivity, rel_tol=1e-9):
+    if not math.isclose(counts.sensitivity, own[0]["max_grad_norm"], rel_tol=1e-9):
         return "its counts are not of the tasks for which it has added noise"
-    std = noise_std(own[0]["noise_multiplier"], sensitivity, 1)
-    if not math.isclose(counts.std, std, rel_tol=1e-9):
-        return f"its counts state noise of {counts.std:g}, and it has admitted {std:g}"
-    return None
+    return other_noise(counts.std, own[0])

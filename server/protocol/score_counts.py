@@ -136,13 +136,24 @@ def not_admitted(counts: ScoreCounts, phases: Iterable[Mapping[str, Any]]) -> st
     own = [phase for phase in phases if phase["name"] == EVALUATION]
     if len(own) != 1:
         return "it has admitted no measurement"
-    sensitivity = own[0]["max_grad_norm"]
-    std = noise_std(own[0]["noise_multiplier"], sensitivity, 1)
-    # Intervals and pooled figures rest on the noise, so nobody states another.
-    if not math.isclose(counts.std, std, rel_tol=1e-9):
-        return f"its counts state noise of {counts.std:g}, and it has admitted {std:g}"
+    if wrong := other_noise(counts.std, own[0]):
+        return wrong
     # A unit changes the counts of each output, and of each task of outlines, by 1.
-    admitted, sent = round(sensitivity**2), len(counts.outputs) + len(counts.overlaps)
+    admitted, sent = round(own[0]["max_grad_norm"] ** 2), len(counts.outputs) + len(counts.overlaps)
     if sent != admitted:
         return f"its counts are of {sent} outputs, and it has admitted {admitted}"
+    return None
+
+
+def other_noise(std: float, phase: Mapping[str, Any]) -> str | None:
+    """Compare the noise that a site states with what it has admitted; say what is wrong, or None.
+
+    Args:
+        std: Standard deviation of the noise on each count, as the site states it.
+        phase: The count in its receipt.
+    """
+    admitted = noise_std(phase["noise_multiplier"], phase["max_grad_norm"], 1)
+    # Intervals and pooled figures rest on the noise, so nobody states another.
+    if not math.isclose(std, admitted, rel_tol=1e-9):
+        return f"its counts state noise of {std:g}, and it has admitted {admitted:g}"
     return None

@@ -120,7 +120,7 @@ BUDGET = (
     Mutation(
         "the server believes a site's statement of its noise",
         "server/protocol/score_counts.py",
-        "if not math.isclose(counts.std, std, rel_tol=1e-9):",
+        "if not math.isclose(std, admitted, rel_tol=1e-9):",
         "if False:",
         ("test_measured_runs.py",),
         audited=False,
